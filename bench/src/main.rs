@@ -1,0 +1,2 @@
+//! Benchmarks of weir beside its peers.
+fn main() {}

@@ -1,0 +1,4 @@
+//! The control protocol of weir, its client, and (feature `cli`) the operator's tool.
+#![forbid(unsafe_code)]
+
+pub mod model;

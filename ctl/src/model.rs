@@ -1,0 +1,197 @@
+//! What an operator configures: virtual services, real servers and local addresses, as IPVS names them.
+//!
+//! These types travel in the control protocol and are what the gateway's configuration store holds.
+//! Ports are in host order, weights and thresholds as IPVS has them (a C `int`, never negative here).
+
+use std::net::IpAddr;
+
+use bincode::{Decode, Encode};
+
+/// The transport protocol of a virtual service; the value is the IP protocol number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+#[repr(u8)]
+pub enum Protocol {
+    /// TCP, RFC 9293.
+    Tcp = 6,
+    /// UDP, RFC 768.
+    Udp = 17,
+    /// SCTP, RFC 9260.
+    Sctp = 132,
+}
+
+/// An address family, for what has no address of its own (a firewall-mark service).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// What identifies a virtual service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum ServiceKey {
+    /// Protocol, virtual address and port (0 = every port).
+    Address {
+        /// Transport protocol.
+        protocol: Protocol,
+        /// Virtual address.
+        address: IpAddr,
+        /// Virtual port in host order; 0 stands for all ports.
+        port: u16,
+    },
+    /// Packets that carry this mark.
+    Mark {
+        /// The mark, never 0.
+        mark: u32,
+        /// Family of the packets.
+        family: Family,
+    },
+}
+
+/// How packets reach a real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum Forwarding {
+    /// `-g`, listed `Route`.
+    Route,
+    /// `-i`, listed `Tunnel`.
+    Tunnel(Tunnel),
+    /// `-m`, listed `Masq`.
+    Nat,
+    /// `--fullnat`, listed `FullNat`.
+    FullNat,
+}
+
+/// The outer header of [`Forwarding::Tunnel`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Tunnel {
+    /// Encapsulation.
+    pub kind: TunnelKind,
+    /// UDP destination port of GUE, host order; 0 otherwise.
+    pub port: u16,
+    /// Checksum flags of GUE and GRE.
+    pub checksum: TunnelChecksum,
+}
+
+/// Encapsulations of a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum TunnelKind {
+    /// IP in IP, RFC 2003 / RFC 2473.
+    Ipip,
+    /// Generic UDP encapsulation.
+    Gue,
+    /// Generic routing encapsulation, RFC 2784.
+    Gre,
+}
+
+/// `--tun-nocsum`, `--tun-csum`, `--tun-remcsum`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum TunnelChecksum {
+    /// No checksum.
+    None,
+    /// Checksum over the outer datagram.
+    Full,
+    /// Remote checksum offload (GUE only).
+    Remote,
+}
+
+/// A virtual service as configured.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Service {
+    /// What identifies it.
+    pub key: ServiceKey,
+    /// Scheduler name, `wlc` by default.
+    pub scheduler: String,
+    /// Scheduler flags: bit 0 `flag-1`, bit 1 `flag-2`, bit 2 `flag-3` (`-b`).
+    pub scheduler_flags: u8,
+    /// Persistence time-out in seconds (`-p`), absent when not persistent.
+    pub persistent: Option<u32>,
+    /// Persistence granularity (`-M`): an IPv4 mask in host order, or an IPv6 prefix length.
+    pub netmask: u32,
+    /// One-packet scheduling (`-o`).
+    pub one_packet: bool,
+    /// Persistence engine (`--pe`).
+    pub engine: Option<String>,
+}
+
+/// A real server as configured.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Server {
+    /// Address of the real server.
+    pub address: IpAddr,
+    /// Port in host order.
+    pub port: u16,
+    /// Forwarding method.
+    pub forwarding: Forwarding,
+    /// Weight, 0 = quiesced; at most `i32::MAX`.
+    pub weight: u32,
+    /// Upper connection threshold (`-x`), 0 = none.
+    pub upper: u32,
+    /// Lower connection threshold (`-y`), 0 = three quarters of the upper one.
+    pub lower: u32,
+}
+
+/// A connection entry as `-Lc` lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Session {
+    /// IP protocol number; 0 for the template of a firewall-mark service.
+    pub protocol: u8,
+    /// Client address and port.
+    pub client: (IpAddr, u16),
+    /// Virtual address and port.
+    pub virtual_: (IpAddr, u16),
+    /// Local address and port; the client's own for NAT, DR and TUN.
+    pub local: (IpAddr, u16),
+    /// Real server's address and port.
+    pub server: (IpAddr, u16),
+    /// State.
+    pub state: SessionState,
+    /// Time until expiry, in hundredths of a second.
+    pub expires: u32,
+    /// Forwarding method's listing name is the server's; here only whether it's FULLNAT.
+    pub fullnat: bool,
+    /// Worker that owns the session.
+    pub worker: u16,
+}
+
+/// Connection states; [`SessionState::name`] is what `-Lc` prints.
+#[allow(missing_docs, reason = "the names are IPVS's")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[repr(u8)]
+pub enum SessionState {
+    None,
+    Established,
+    SynSent,
+    SynRecv,
+    FinWait,
+    TimeWait,
+    Close,
+    CloseWait,
+    LastAck,
+    Listen,
+    Synack,
+    Udp,
+    Assured,
+}
+
+impl SessionState {
+    /// The state's name as IPVS prints it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "NONE",
+            Self::Established => "ESTABLISHED",
+            Self::SynSent => "SYN_SENT",
+            Self::SynRecv => "SYN_RECV",
+            Self::FinWait => "FIN_WAIT",
+            Self::TimeWait => "TIME_WAIT",
+            Self::Close => "CLOSE",
+            Self::CloseWait => "CLOSE_WAIT",
+            Self::LastAck => "LAST_ACK",
+            Self::Listen => "LISTEN",
+            Self::Synack => "SYNACK",
+            Self::Udp => "UDP",
+            Self::Assured => "ASSURED",
+        }
+    }
+}

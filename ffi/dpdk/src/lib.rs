@@ -1,0 +1,1 @@
+//! The one safe wrapper around DPDK.

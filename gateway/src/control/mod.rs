@@ -1,0 +1,3 @@
+//! The control side: configuration, its socket, the workers' updates, statistics.
+
+pub mod plane;

@@ -1,0 +1,84 @@
+//! What configuration needs of the data plane, so that the store can be tested without workers and the
+//! workers without a socket.
+//!
+//! The store decides *what* is configured and speaks in whole services; the plane turns that into updates
+//! for each worker. Everything here is called from control threads, never from a worker.
+
+use std::{net::IpAddr, sync::Arc};
+
+use weirctl::model;
+
+use crate::{
+    id::{ServerId, ServiceId},
+    path::settings::Settings,
+};
+
+/// One change of the data plane's configuration.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// The service is now like this: added, or replaced as a whole. Sessions aren't disturbed.
+    SetService(ServiceState),
+    /// The service is gone; its servers become unavailable, their sessions stay until they expire.
+    RemoveService(ServiceId),
+    /// Nothing refers to this deleted server any more: its number will be used again.
+    ForgetServer(ServerId),
+    /// New settings and time-outs.
+    Settings(Arc<Settings>),
+}
+
+/// A service with everything that belongs to it.
+#[derive(Clone, Debug)]
+pub struct ServiceState {
+    /// Its number.
+    pub id: ServiceId,
+    /// Its configuration.
+    pub service: model::Service,
+    /// Its servers, the newest first (the order that scheduling sees).
+    pub servers: Vec<(ServerId, model::Server)>,
+    /// Its local addresses (`-P`), in the order they were added.
+    pub local_addresses: Vec<IpAddr>,
+}
+
+/// A server's figures summed over the workers. They count from the moment the [`ServerId`] came into use
+/// and survive deletion of the server; zeroing (`-Z`) is the store's business: it remembers what to subtract.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerTotals {
+    /// Active sessions.
+    pub active: u32,
+    /// Inactive sessions.
+    pub inactive: u32,
+    /// Persistence templates.
+    pub persistent: u32,
+    /// Sessions ever scheduled.
+    pub connections: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// Bytes from clients.
+    pub in_bytes: u64,
+    /// Packets from the server.
+    pub out_packets: u64,
+    /// Bytes from the server.
+    pub out_bytes: u64,
+}
+
+/// Where a listing of sessions goes on: opaque to everybody but the plane. Start with the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionCursor {
+    /// Worker being listed.
+    pub worker: u16,
+    /// First session slot not yet looked at.
+    pub slot: u32,
+}
+
+/// The data plane.
+pub trait Plane: Send {
+    /// Applies `changes` in order; every worker sees all of them between two bursts.
+    fn apply(&mut self, changes: Vec<Change>);
+
+    /// One server's figures. A number that isn't in use has none.
+    fn server_totals(&self, id: ServerId) -> ServerTotals;
+
+    /// Up to `max` sessions from `from` on, and where to go on (`None`: that was all). Sessions that come
+    /// and go meanwhile may be missed or listed once; the others are listed exactly once.
+    fn sessions(&mut self, from: SessionCursor, max: usize) -> (Vec<model::Session>, Option<SessionCursor>);
+}

@@ -1,0 +1,65 @@
+//! Where frames come from and go to: the one seam between the packet path and DPDK.
+//!
+//! `dpdk` drives real ports; `memory` serves tests, fuzzing and replays. A frame is owned: whoever holds it
+//! forwards it, hands it on or drops it, and dropping gives the buffer back.
+
+use arrayvec::ArrayVec;
+
+pub mod memory;
+
+/// Frames in one receive or transmit burst.
+pub const BURST: usize = 32;
+
+/// A burst of frames.
+pub type Burst<F> = ArrayVec<F, BURST>;
+
+/// Index of a port in configuration order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortId(pub u8);
+
+impl PortId {
+    /// As an array index.
+    #[inline]
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// One frame in a buffer that may be a chain of segments.
+pub trait Frame: Send + 'static {
+    /// The bytes of the first segment.
+    fn data(&self) -> &[u8];
+    /// The bytes of the first segment, to be rewritten.
+    fn data_mut(&mut self) -> &mut [u8];
+    /// Length over all segments.
+    fn total_len(&self) -> usize;
+    /// Bytes of segment `n` (0 = the first); `None` past the last.
+    fn segment(&self, n: usize) -> Option<&[u8]>;
+    /// Cuts the frame to `len` bytes in all; later segments go. Longer than the frame is a no-op.
+    fn truncate(&mut self, len: usize);
+    /// Gives the frame `len` bytes in its first segment, contents unspecified, dropping what it held.
+    /// False, and nothing changed, if the first segment has no such room.
+    fn reset(&mut self, len: usize) -> bool;
+    /// Adds `n` bytes in front and returns whether there was room.
+    fn prepend(&mut self, n: usize) -> bool;
+    /// Takes `n` bytes off the front of the first segment; false if it has fewer.
+    fn trim_front(&mut self, n: usize) -> bool;
+    /// Starts loading the first bytes into the cache.
+    fn prefetch(&self);
+}
+
+/// A worker's queue pair on every port.
+pub trait Io {
+    /// The buffer type.
+    type Frame: Frame;
+    /// Number of ports.
+    fn ports(&self) -> usize;
+    /// Receives up to the free room of `burst` from the worker's queue of `port`.
+    fn rx(&mut self, port: PortId, burst: &mut Burst<Self::Frame>);
+    /// Transmits `burst` on the worker's queue of `port`, taking the accepted frames out of it; what the
+    /// device had no room for stays.
+    fn tx(&mut self, port: PortId, burst: &mut Burst<Self::Frame>);
+    /// A fresh buffer with an empty first segment, for frames that the gateway makes itself.
+    fn alloc(&mut self) -> Option<Self::Frame>;
+}

@@ -1,0 +1,3 @@
+//! What a worker remembers: sessions, timers, local addresses, counters.
+
+pub mod counters;
