@@ -1,1 +1,4 @@
 //! (net)
+
+pub mod address;
+pub mod toeplitz;
