@@ -35,7 +35,6 @@ pub struct Lab {
     id: String,
     directory: PathBuf,
     namespaces: Vec<Namespace>,
-    keep_directory: bool,
 }
 
 impl Lab {
@@ -50,7 +49,7 @@ impl Lab {
         let directory = std::env::temp_dir().join(&id);
         fs::create_dir_all(&directory)
             .unwrap_or_else(|e| panic!("cannot make the scratch directory {}: {e}", directory.display()));
-        Self { id, directory, namespaces: Vec::new(), keep_directory: false }
+        Self { id, directory, namespaces: Vec::new() }
     }
 
     /// A new namespace called `role` in this lab, with loopback up and IPv6 silent.
@@ -89,21 +88,28 @@ impl Drop for Lab {
         for namespace in self.namespaces.drain(..) {
             namespace.delete();
         }
-        let keep = self.keep_directory || std::env::var_os("WEIR_LAB_KEEP").is_some();
-        if !keep {
-            let _ = fs::remove_dir_all(&self.directory);
-        }
+        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
-/// Deletes namespaces and scratch directories of labs whose process has gone without cleaning up.
+/// Deletes what labs of this process have made, for a process that is about to be ended by a signal. The
+/// processes in them follow their parent.
+pub fn remove_own() {
+    remove(|owner| owner == process::id());
+}
+
+/// Deletes what labs have left whose process has gone without cleaning up.
 fn sweep() {
+    remove(|owner| !Path::new("/proc").join(owner.to_string()).exists());
+}
+
+/// Deletes namespaces and scratch directories of the labs whose owner's process id is `chosen`.
+fn remove(chosen: impl Fn(u32) -> bool) {
     for (root, is_namespace) in [(PathBuf::from("/run/netns"), true), (std::env::temp_dir(), false)] {
         let Ok(entries) = fs::read_dir(root) else { continue };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let Some(owner) = owner(&name) else { continue };
-            if Path::new("/proc").join(owner.to_string()).exists() {
+            if !owner(&name).is_some_and(&chosen) {
                 continue;
             }
             if is_namespace {

@@ -184,8 +184,8 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
-        if thread::panicking() {
-            let log = self.log();
+        let log = self.log();
+        if thread::panicking() && !log.is_empty() {
             let lines: Vec<_> = log.lines().collect();
             let tail = &lines[lines.len().saturating_sub(60)..];
             eprintln!("--- the end of what {} logged\n{}\n---", self.name, tail.join("\n"));
