@@ -76,12 +76,12 @@ pub struct Scene<'a> {
     pub worker_cpu: usize,
     /// CPU of everything else.
     pub main_cpu: usize,
-    /// Descriptors of each queue.
-    pub descriptors: u16,
     /// What memory is made of.
     pub ordinary_memory: bool,
 }
 
+/// Descriptors of each queue. (Software devices have none to fill, but both programs get the same.)
+pub const DESCRIPTORS: u16 = 1024;
 /// A device's mbufs beyond those that hold an endlessly repeated file.
 const SPARE_MBUFS: u32 = 16_384;
 /// An mbuf with headroom, object header and share of its ring, generously.
@@ -104,6 +104,10 @@ impl Scene<'_> {
     pub fn mbufs(&self) -> u32 {
         self.flows + SPARE_MBUFS
     }
+    /// Bytes of hugepages that two programs need together.
+    pub fn memory_needed(&self) -> u64 {
+        2 * (u64::from(self.flows + 3 * SPARE_MBUFS) * MBUF_BYTES + (64 << 20)) + u64::from(self.flows) * 512
+    }
     /// What EAL gets to use the scene's kind of memory.
     pub fn memory_arguments(&self) -> Vec<String> {
         if self.ordinary_memory {
@@ -120,13 +124,8 @@ pub const SYN_DEVICE: u8 = 0;
 /// See [`SYN_DEVICE`].
 pub const ACK_DEVICE: u8 = 1;
 
-/// Bytes of hugepages that both programs need together at `flows`.
-fn memory_needed(flows: u32) -> u64 {
-    2 * (u64::from(flows + 3 * SPARE_MBUFS) * MBUF_BYTES + (64 << 20)) + u64::from(flows) * 512
-}
-
 /// The CPU for the worker and the one for everything else.
-fn choose_cpus(wanted: Option<usize>) -> Result<(usize, usize)> {
+pub fn choose_cpus(wanted: Option<usize>) -> Result<(usize, usize)> {
     let cpus = allowed_cpus()?;
     let worker = wanted.or(cpus.last().copied()).unwrap_or(0);
     let main = cpus.iter().copied().find(|&c| c != worker);
@@ -139,20 +138,15 @@ pub fn run(options: &Options) -> Result<()> {
     let (worker_cpu, main_cpu) = choose_cpus(options.cpu)?;
     let programs = if options.only == Some(Which::Testpmd) { None } else { Some(options.programs.find()?) };
     let most = options.flows.iter().copied().max().unwrap_or(1);
-    let memory = Memory::reserve(memory_needed(most));
+    let mut scene =
+        Scene { directory: directory.path(), flows: most, worker_cpu, main_cpu, ordinary_memory: false };
+    let memory = Memory::reserve(scene.memory_needed());
+    scene.ordinary_memory = memory.is_ordinary();
     let mut report = Report::new(memory.name(), options.frame);
     for &flows in &options.flows {
-        let scene = Scene {
-            directory: directory.path(),
-            flows,
-            worker_cpu,
-            main_cpu,
-            descriptors: 1024,
-            ordinary_memory: memory.is_ordinary(),
-        };
+        scene.flows = flows;
         write_traffic(&scene, options.frame)?;
-        let row = measure(&scene, options, programs.as_ref())?;
-        report.add(row);
+        report.add(measure(&scene, options, programs.as_ref())?);
     }
     report.finish(options.json.as_deref())
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod compare;
+mod connections;
 mod error;
 mod hugepages;
 mod process;
@@ -30,6 +31,8 @@ struct Arguments {
 enum What {
     /// Packets a second of one worker: weir FULLNAT beside testpmd's 5tswap on the same frames.
     Compare(compare::Options),
+    /// New sessions a second of one worker of weir, as its table fills.
+    Connections(connections::Options),
     /// Flow index candidates in process: hits, misses, turnover.
     Table(table::Options),
 }
@@ -37,6 +40,7 @@ enum What {
 fn main() -> ExitCode {
     let done = match Arguments::parse().what {
         What::Compare(options) => compare::run(&options),
+        What::Connections(options) => connections::run(&options),
         What::Table(options) => table::run(&options),
     };
     match done {

@@ -122,6 +122,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        drop(self.child.stdin.take()); // testpmd waits for Enter, and its SIGTERM handler doesn't end that
         self.signal(Signal::SIGTERM);
         self.signal(Signal::SIGCONT);
         let start = Instant::now();

@@ -1,6 +1,6 @@
 //! Medians, spread and ratios, for people and for programs.
 
-use std::{fs, path::Path};
+use std::{fmt, fs, path::Path};
 
 use serde_json::{Value, json};
 
@@ -37,9 +37,7 @@ impl Row {
 
     fn line(&self) -> String {
         let (ours, peer) = (Spread::of(&self.ours), Spread::of(&self.testpmd));
-        let show = |s: Option<Spread>| {
-            s.map_or("-".to_owned(), |s| format!("{:.2} ({:.2}-{:.2})", s.median, s.low, s.high))
-        };
+        let show = |s: Option<Spread>| s.map_or("-".to_owned(), |s| s.to_string());
         let ratio = ours.zip(peer).map_or("-".to_owned(), |(o, p)| format!("{:.3}", o.median / p.median));
         let cost = ours.map_or("-".to_owned(), |o| format!("{:.1}", 1e3 / o.median));
         format!("{:>9}  {:>22}  {:>22}  {:>6}  {:>8}", self.flows, show(peer), show(ours), ratio, cost)
@@ -76,6 +74,12 @@ impl Spread {
     }
 }
 
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(&format!("{:.2} ({:.2}-{:.2})", self.median, self.low, self.high))
+    }
+}
+
 /// The table, printed line by line as it comes.
 pub struct Report {
     rows: Vec<Row>,
@@ -100,11 +104,16 @@ impl Report {
 
     /// Writes the JSON file, if one is wanted.
     pub fn finish(&self, json: Option<&Path>) -> Result<()> {
-        let Some(path) = json else { return Ok(()) };
         let rows: Vec<_> = self.rows.iter().map(Row::json).collect();
-        let text = serde_json::to_string_pretty(&rows).expect("numbers are JSON");
-        fs::write(path, text + "\n").map_err(Error::file(path))
+        write_json(json, &rows)
     }
+}
+
+/// Writes `rows` to the file that was asked for, if any.
+pub fn write_json(path: Option<&Path>, rows: &[Value]) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let text = serde_json::to_string_pretty(rows).expect("numbers are JSON");
+    fs::write(path, text + "\n").map_err(Error::file(path))
 }
 
 #[cfg(test)]

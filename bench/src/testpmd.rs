@@ -4,7 +4,7 @@
 use std::{path::Path, process::Command, time::Duration};
 
 use crate::{
-    compare::Scene,
+    compare::{DESCRIPTORS, Scene},
     error::Result,
     process::{Process, wait_for},
     sample::{Subject, Thread},
@@ -48,8 +48,8 @@ fn arguments(scene: &Scene) -> Vec<String> {
         "--forward-mode=5tswap".to_owned(),
         "--auto-start".to_owned(),
         "--burst=32".to_owned(),
-        format!("--rxd={}", scene.descriptors),
-        format!("--txd={}", scene.descriptors),
+        format!("--rxd={}", DESCRIPTORS),
+        format!("--txd={}", DESCRIPTORS),
         format!("--total-num-mbufs={}", scene.mbufs()),
     ];
     eal.into_iter().chain(own).collect()

@@ -17,7 +17,7 @@ use std::{
 use clap::Args;
 
 use crate::{
-    compare::{ACK_DEVICE, SYN_DEVICE, Scene},
+    compare::{ACK_DEVICE, DESCRIPTORS, SYN_DEVICE, Scene},
     error::{Error, Result},
     process::{Process, output_of, wait_for},
     sample::{Subject, Thread},
@@ -69,6 +69,9 @@ fn build() -> Result<()> {
     output_of(&mut command).map(drop)
 }
 
+/// Flows up to which weir's default session table is left as it is.
+const ROOMY: u32 = 900_000;
+
 /// What weir is to forward.
 pub struct Setup<'a> {
     /// Files, CPUs, memory.
@@ -94,13 +97,14 @@ impl Setup<'_> {
             scene.worker_cpu,
         );
         text.push_str(&head);
-        let _ = writeln!(text, "[sessions]\nmax_per_worker = {}", (scene.flows * 2).max(1 << 16));
+        if scene.flows > ROOMY {
+            let _ = writeln!(text, "[sessions]\nmax_per_worker = {}", u64::from(scene.flows) * 5 / 4);
+        }
         let mut port = |name: &str, device: String, mbufs: u32| {
-            let descriptors = scene.descriptors;
             let _ = writeln!(
                 text,
                 "[[port]]\nname = {name:?}\ndevice = {device:?}\nmbufs = {mbufs}\n\
-                 rx_desc = {descriptors}\ntx_desc = {descriptors}"
+                 rx_desc = {DESCRIPTORS}\ntx_desc = {DESCRIPTORS}"
             );
         };
         if let Some((file, device)) = &self.once {
