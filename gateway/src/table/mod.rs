@@ -1,3 +1,6 @@
 //! What a worker remembers: sessions, timers, local addresses, counters.
 
 pub mod counters;
+pub mod index;
+pub mod session;
+pub mod sessions;
