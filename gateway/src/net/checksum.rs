@@ -145,6 +145,20 @@ impl Delta {
         Self::from_sums(total(old), total(new))
     }
 
+    /// The change as a number, to be kept in a record.
+    #[inline]
+    #[must_use]
+    pub const fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// The change that [`Self::bits`] gave.
+    #[inline]
+    #[must_use]
+    pub const fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
+
     /// The change of one word, host order.
     #[inline]
     #[must_use]

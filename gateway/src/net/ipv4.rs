@@ -190,6 +190,20 @@ impl Ipv4Header {
         self.checksum.set(check);
     }
 
+    /// Source (low half) and destination address as they lie in the header, read as one little-endian word.
+    #[inline]
+    #[must_use]
+    pub fn address_words(&self) -> u64 {
+        u64::from(u32::from_le_bytes(self.source)) | u64::from(u32::from_le_bytes(self.destination)) << 32
+    }
+
+    /// Sets what [`Self::address_words`] gives.
+    #[inline]
+    pub fn set_address_words(&mut self, words: u64) {
+        self.source = (words as u32).to_le_bytes();
+        self.destination = ((words >> 32) as u32).to_le_bytes();
+    }
+
     /// Source address.
     #[inline]
     #[must_use]

@@ -51,6 +51,13 @@ impl UdpHeader {
         }
     }
 
+    /// Sets both ports from a word that holds them as they lie in the header, read as little-endian.
+    #[inline]
+    pub fn set_port_words(&mut self, words: u32) {
+        self.source_port = U16::from_bytes((words as u16).to_le_bytes());
+        self.destination_port = U16::from_bytes(((words >> 16) as u16).to_le_bytes());
+    }
+
     /// Source port, host order.
     #[inline]
     #[must_use]

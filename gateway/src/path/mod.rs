@@ -26,7 +26,7 @@ use arrayvec::ArrayVec;
 use crate::{
     clock::Tick,
     id::WorkerId,
-    io::{Burst, Io, PortId},
+    io::{Burst, Frame, Io, PortId},
     net::ethernet::Mac,
     table::{
         counters::ServerCounters,
@@ -39,6 +39,7 @@ use crate::{
 
 pub mod answer;
 mod expire;
+mod fragment;
 pub mod handover;
 mod icmp;
 pub mod laddr;
@@ -269,10 +270,7 @@ impl<I: Io> Worker<I> {
     }
 
     fn claims_ipv6(&self, frame: &I::Frame, p: &parse::Parsed) -> bool {
-        use crate::{
-            io::Frame,
-            net::{Header, ipv6::Ipv6Header, protocol},
-        };
+        use crate::net::{Header, ipv6::Ipv6Header, protocol};
         Ipv6Header::at(frame.data(), usize::from(p.l3)).is_some_and(|ip| {
             matches!(ip.next_header, protocol::TCP | protocol::UDP | protocol::SCTP)
                 && self.lookup.is_virtual_v6(ip.destination())

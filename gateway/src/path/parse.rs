@@ -16,7 +16,6 @@ use crate::{
     table::session::Tuple,
 };
 
-pub use tcp as tcp_flags;
 
 /// What is to be done with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -74,11 +74,13 @@ impl<I: Io> Worker<I> {
     pub(super) fn punt(&mut self, port: PortId, frame: I::Frame) {
         let verdict = match &mut self.host {
             None => Verdict::Drop(Reason::NoHost),
-            Some(host) if !host.limit.take(self.now) => Verdict::Drop(Reason::PuntLimited),
-            Some(host) => match host.punted.push((port, frame)) {
-                Ok(()) => Verdict::Punted,
-                Err(_) => Verdict::Drop(Reason::PuntLimited),
-            },
+            Some(host) => {
+                if host.limit.take(self.now) && host.punted.push((port, frame)).is_ok() {
+                    Verdict::Punted
+                } else {
+                    Verdict::Drop(Reason::PuntLimited)
+                }
+            }
         };
         self.counters.count(verdict);
     }

@@ -101,7 +101,7 @@ impl RouteTable {
 }
 
 /// A next hop with its link-layer header ready.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hop {
     /// Destination and source MAC address as they lie in the frame.
     pub macs: [u8; 12],
@@ -138,10 +138,15 @@ pub struct Neighbour {
     pub mac: Option<Mac>,
 }
 
-struct Waiting<F> {
+/// A frame that waits for its next hop.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Waiting<F> {
     hop: u16,
     since: Tick,
-    frame: F,
+    /// The frame, finished but for its MAC addresses.
+    pub frame: F,
+    /// Whether it is a received frame, whose end is counted.
+    pub received: bool,
 }
 
 /// A worker's routing state.
@@ -236,9 +241,9 @@ impl<F> Routing<F> {
         hop.usable && !self.waiting.is_empty()
     }
 
-    /// Lets a frame wait for its hop. Returns the frame with the reason if it can't, and what to ask the
-    /// kernel if it's time to ask (again).
-    pub fn wait(&mut self, hop: u16, frame: F, now: Tick) -> (Option<Resolve>, Option<(F, Reason)>) {
+    /// Lets a frame wait for its hop; gives it back if too many wait. Says what to ask of the kernel, if
+    /// it's time to ask (again).
+    pub fn wait(&mut self, hop: u16, frame: F, received: bool, now: Tick) -> (Option<Resolve>, Option<F>) {
         let mut ask = None;
         if let (Some(state), Some(h)) =
             (self.states.get_mut(usize::from(hop)), self.hops.get(usize::from(hop)))
@@ -247,21 +252,21 @@ impl<F> Routing<F> {
             state.asked = Some(now);
             ask = Some(Resolve { port: h.port, address: state.address.into() });
         }
-        match self.waiting.try_push(Waiting { hop, since: now, frame }) {
-            Ok(()) => (ask, None),
-            Err(full) => (ask, Some((full.element().frame, Reason::NeighbourQueueFull))),
-        }
+        let refused = self.waiting.try_push(Waiting { hop, since: now, frame, received }).err();
+        (ask, refused.map(|full| full.element().frame))
     }
 
-    /// Takes out a waiting frame whose hop has become usable, or whose patience is over (hop `None`).
-    pub fn ready(&mut self, now: Tick) -> Option<(F, Option<u16>)> {
+    /// Takes out a waiting frame whose hop has become usable (returned with it), or whose patience is over.
+    pub fn ready(&mut self, now: Tick) -> Option<(Waiting<F>, Option<Hop>)> {
+        let usable = |hops: &[Hop], hop: u16| hops.get(usize::from(hop)).filter(|h| h.usable).copied();
         let hops = &self.hops;
-        let at = self.waiting.iter().position(|w| {
-            now.since(w.since) >= PATIENCE || hops.get(usize::from(w.hop)).is_some_and(|h| h.usable)
-        })?;
-        let w = self.waiting.remove(at);
-        let usable = hops.get(usize::from(w.hop)).is_some_and(|h| h.usable);
-        Some((w.frame, usable.then_some(w.hop)))
+        let at = self
+            .waiting
+            .iter()
+            .position(|w| now.since(w.since) >= PATIENCE || usable(hops, w.hop).is_some())?;
+        let waiting = self.waiting.remove(at);
+        let hop = usable(&self.hops, waiting.hop);
+        Some((waiting, hop))
     }
 
     /// Whether anything waits.
@@ -327,18 +332,21 @@ mod tests {
         assert_eq!(r.towards(at([10, 0, 0, 7])), Ok(hop));
         assert!(!r.hop(hop).unwrap().usable);
         let ask = Resolve { port: PortId(1), address: [10, 0, 0, 7].into() };
-        assert_eq!(r.wait(hop, 1, Tick(0)), (Some(ask), None));
-        assert_eq!(r.wait(hop, 2, Tick(1)), (None, None), "asked a moment ago");
-        assert_eq!(r.ready(Tick(2)), None);
+        assert_eq!(r.wait(hop, 1, true, Tick(0)), (Some(ask), None));
+        assert_eq!(r.wait(hop, 2, true, Tick(1)), (None, None), "asked a moment ago");
+        assert!(r.ready(Tick(2)).is_none());
         let mac = Mac([2, 9, 9, 9, 9, 9]);
         assert!(r.neighbour(Neighbour { port: PortId(1), address: [10, 0, 0, 7].into(), mac: Some(mac) }));
-        assert_eq!(r.ready(Tick(2)), Some((1, Some(hop))));
-        assert_eq!(r.ready(Tick(2)), Some((2, Some(hop))));
-        assert_eq!(r.hop(hop).unwrap().macs, [2, 9, 9, 9, 9, 9, 2, 0, 0, 0, 0, 2]);
+        let macs = [2, 9, 9, 9, 9, 9, 2, 0, 0, 0, 0, 2];
+        for n in [1, 2] {
+            let (waiting, hop) = r.ready(Tick(2)).unwrap();
+            assert_eq!((waiting.frame, hop.unwrap().macs), (n, macs));
+        }
 
         let silent = r.towards(at([10, 0, 0, 8])).unwrap();
-        r.wait(silent, 3, Tick(10));
-        assert_eq!(r.ready(Tick(10 + PATIENCE)), Some((3, None)));
+        r.wait(silent, 3, true, Tick(10));
+        let (waiting, hop) = r.ready(Tick(10 + PATIENCE)).unwrap();
+        assert!(waiting.frame == 3 && hop.is_none());
         assert_eq!(r.towards(at([11, 0, 0, 8])), Err(Reason::NoRoute));
     }
 
@@ -348,8 +356,8 @@ mod tests {
         r.replace(Arc::new(RouteTable::new(&[route([10, 0, 0, 0], 8, None, 1, 0)], ports())));
         let hop = r.towards(at([10, 0, 0, 7])).unwrap();
         for n in 0..WAITING {
-            assert_eq!(r.wait(hop, n, Tick(0)).1, None);
+            assert_eq!(r.wait(hop, n, true, Tick(0)).1, None);
         }
-        assert_eq!(r.wait(hop, 99, Tick(0)).1, Some((99, Reason::NeighbourQueueFull)));
+        assert_eq!(r.wait(hop, 99, true, Tick(0)).1, Some(99));
     }
 }

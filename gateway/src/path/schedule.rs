@@ -4,7 +4,7 @@ use weirctl::model::{Forwarding, SessionState};
 
 use super::{
     Origin, Worker,
-    parse::{Parsed, tcp_flags},
+    parse::Parsed,
     rewrite,
     service::Chosen,
     verdict::Reason,
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     id::{ServiceId, WorkerId},
     io::{Io, PortId},
-    net::protocol,
+    net::{protocol, tcp as tcp_flags},
     sched::Flow,
     table::{
         session::{Direction, FULLNAT, INACTIVE, NewSession, SessionId, Tuple},
@@ -65,7 +65,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// A packet for a service, from a client without session.
-    fn open(&mut self, port: PortId, frame: I::Frame, p: &Parsed, service: ServiceId) {
+    fn open(&mut self, port: PortId, frame: I::Frame, p: &Parsed, id: ServiceId) {
         if is_martian(p.tuple.source().0) {
             return self.drop_frame(frame, Reason::Martian);
         }
@@ -82,7 +82,7 @@ impl<I: Io> Worker<I> {
             }
         }
         let flow = self.flow(p);
-        let Some(Some(service)) = self.services.get_mut(service.0 as usize) else {
+        let Some(Some(service)) = self.services.get_mut(id.0 as usize) else {
             return self.drop_frame(frame, Reason::NoServer);
         };
         if service.unsupported || service.scheduler.is_none() {
@@ -91,7 +91,7 @@ impl<I: Io> Worker<I> {
         let Some(chosen) = service.schedule(&flow) else {
             return self.answer_no_server(port, frame, p);
         };
-        match self.new_session(p, &flow, chosen, ServiceId(service.id.0)) {
+        match self.new_session(p, &flow, chosen, id) {
             Ok(id) => self.first_packet(port, frame, p, id),
             Err(reason) => self.drop_frame(frame, reason),
         }

@@ -8,13 +8,13 @@ use weirctl::model::SessionState;
 
 use super::{
     Origin, Worker,
-    parse::{Parsed, tcp_flags},
+    parse::Parsed,
     rewrite, route, tcp_state,
     verdict::{Reason, Verdict},
 };
 use crate::{
     io::{Frame, Io, PortId},
-    net::protocol,
+    net::{protocol, tcp as tcp_flags},
     table::{
         session::{Direction, INACTIVE, SessionId},
         sessions::Found,
@@ -150,22 +150,28 @@ impl<I: Io> Worker<I> {
         }
     }
 
+    /// The next hop of a session in a direction: the one it remembers, or looked up.
+    #[inline]
+    pub(super) fn hop_for(&mut self, found: Found) -> Result<u16, Reason> {
+        let generation = self.routing.generation;
+        let session = self.sessions.get_mut(found.id).ok_or(Reason::NoSession)?;
+        let hop = session.hops[found.direction.index()];
+        if let Some(hop) = route::remembered(hop, session.hops_generation, generation) {
+            return Ok(hop);
+        }
+        let hop = self.routing.towards(session.leaving(found.direction).destination().0)?;
+        session.remember_hop(found.direction, hop, generation);
+        Ok(hop)
+    }
+
     /// Rewrites a packet of a session and sends it to its next hop.
     #[inline]
     pub(super) fn send(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
-        let generation = self.routing.generation;
-        let Some(session) = self.sessions.get_mut(found.id) else { return };
-        let d = found.direction.index();
-        let hop = match route::remembered(session.hops[d], session.hops_generation, generation) {
-            Some(hop) => hop,
-            None => match self.routing.towards(session.leaving(found.direction).destination().0) {
-                Ok(hop) => {
-                    session.remember_hop(found.direction, hop, generation);
-                    hop
-                }
-                Err(reason) => return self.drop_frame(frame, reason),
-            },
+        let hop = match self.hop_for(found) {
+            Ok(hop) => hop,
+            Err(reason) => return self.drop_frame(frame, reason),
         };
+        let Some(session) = self.sessions.get(found.id) else { return };
         let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
         if p.ip_len > next.mtu && p.dont_fragment {
             return self.answer_too_big(port, frame, p, next.mtu);
@@ -188,7 +194,7 @@ impl<I: Io> Worker<I> {
             return self.fragment(frame, hop);
         }
         if !next.usable {
-            return self.wait_for(frame, hop);
+            return self.wait_for(frame, hop, true);
         }
         let Some(macs) = frame.data_mut().first_chunk_mut::<12>() else {
             return self.drop_frame(frame, Reason::Truncated);
@@ -198,29 +204,45 @@ impl<I: Io> Worker<I> {
         self.tx.push(&mut self.io, &self.counters, port, frame);
     }
 
+    /// As [`Self::leave`] for a frame that isn't a received one: an answer or a fragment.
+    pub(super) fn leave_uncounted(&mut self, mut frame: I::Frame, hop: u16) {
+        let Some(next) = self.routing.hop(hop) else { return };
+        if !next.usable {
+            return self.wait_for(frame, hop, false);
+        }
+        let Some(macs) = frame.data_mut().first_chunk_mut::<12>() else { return };
+        *macs = next.macs;
+        let port = next.port;
+        self.tx.push_uncounted(&mut self.io, &self.counters, port, frame);
+    }
+
     #[cold]
-    fn wait_for(&mut self, frame: I::Frame, hop: u16) {
-        let (ask, refused) = self.routing.wait(hop, frame, self.now);
+    fn wait_for(&mut self, frame: I::Frame, hop: u16, received: bool) {
+        let (ask, refused) = self.routing.wait(hop, frame, received, self.now);
         if let Some(ask) = ask {
             // A full ring is no loss: it's asked again a second later.
             let _ = self.control.resolve.push(ask);
         }
-        if let Some((frame, reason)) = refused {
-            self.drop_frame(frame, reason);
+        if let (Some(frame), true) = (refused, received) {
+            self.drop_frame(frame, Reason::NeighbourQueueFull);
         }
     }
 
-    /// Sends the packets whose next hop is known by now.
+    /// Sends the packets whose next hop is known by now, and gives up on those that waited too long.
     #[cold]
     pub(super) fn send_waiting(&mut self) {
-        while let Some((mut frame, hop)) = self.routing.ready(self.now) {
-            let next = hop.and_then(|h| self.routing.hop(h)).copied();
-            match (next, frame.data_mut().first_chunk_mut::<12>()) {
+        while let Some((mut waiting, hop)) = self.routing.ready(self.now) {
+            match (hop, waiting.frame.data_mut().first_chunk_mut::<12>()) {
                 (Some(next), Some(macs)) => {
                     *macs = next.macs;
-                    self.tx.push(&mut self.io, &self.counters, next.port, frame);
+                    if waiting.received {
+                        self.tx.push(&mut self.io, &self.counters, next.port, waiting.frame);
+                    } else {
+                        self.tx.push_uncounted(&mut self.io, &self.counters, next.port, waiting.frame);
+                    }
                 }
-                _ => self.counters.count(Verdict::Drop(Reason::NeighbourUnresolved)),
+                _ if waiting.received => self.counters.count(Verdict::Drop(Reason::NeighbourUnresolved)),
+                _ => self.counters.events.answers_suppressed.add(1),
             }
         }
     }

@@ -7,8 +7,7 @@
 
 use weirctl::model::SessionState::{self, *};
 
-use super::parse::tcp_flags;
-use crate::table::session::Direction;
+use crate::{net::tcp as tcp_flags, table::session::Direction};
 
 /// Rows: SYN, FIN, ACK, RST. Columns: NONE, ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT, TIME_WAIT, CLOSE,
 /// CLOSE_WAIT, LAST_ACK, LISTEN, SYNACK.

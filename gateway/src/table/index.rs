@@ -13,7 +13,7 @@
 //! The hash is keyed at random: a client can't choose tuples that collide.
 
 use cpu::{HugeSlice, zeroed_slice};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::FromBytes;
 
 /// Entries in a bucket.
 const WAYS: usize = 12;
@@ -22,7 +22,7 @@ const WAY_MASK: u32 = (1 << WAYS) - 1;
 /// Byte of the tag block that counts passers-by.
 const PASSED: usize = WAYS;
 
-#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(Clone, Copy, FromBytes)]
 #[repr(C, align(64))]
 struct Bucket {
     tags: [u8; 16],

@@ -2,5 +2,7 @@
 
 pub mod counters;
 pub mod index;
+pub mod pool;
+pub mod steering;
 pub mod session;
 pub mod sessions;

@@ -10,7 +10,7 @@
 //! address is the client's own. Rewriting is therefore the same few stores for every direction and method.
 
 use weirctl::model::SessionState;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::FromBytes;
 
 use crate::{clock::Tick, id::ServerId, net::checksum::Delta};
 
@@ -90,7 +90,7 @@ pub const NO_HOP: u16 = u16::MAX;
 pub(super) const NO_SLOT: u16 = u16::MAX;
 
 /// A session's record. Plain words, so that a table of them can lie on untouched zero pages.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(Clone, Copy, Debug, FromBytes)]
 #[repr(C, align(64))]
 pub struct Session {
     addresses: [u64; 2],
