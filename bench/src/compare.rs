@@ -151,7 +151,8 @@ pub fn run(options: &Options) -> Result<()> {
     report.finish(options.json.as_deref())
 }
 
-fn write_traffic(scene: &Scene, frame: usize) -> Result<()> {
+/// Writes the scene's SYNs and ACKs.
+pub fn write_traffic(scene: &Scene, frame: usize) -> Result<()> {
     let acks = scene.acks();
     traffic::write(&acks, scene.flows, traffic::Kind::Ack, traffic::pcap_mac(ACK_DEVICE), frame, 1)
         .map_err(Error::file(&acks))?;

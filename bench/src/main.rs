@@ -5,11 +5,13 @@
 
 mod compare;
 mod connections;
+mod cycles;
 mod error;
 mod hugepages;
 mod process;
 mod report;
 mod sample;
+mod symbols;
 mod table;
 mod telemetry;
 mod testpmd;
@@ -33,6 +35,8 @@ enum What {
     Compare(compare::Options),
     /// New sessions a second of one worker of weir, as its table fills.
     Connections(connections::Options),
+    /// Where a forwarding worker's time goes, by stage.
+    Cycles(cycles::Options),
     /// Flow index candidates in process: hits, misses, turnover.
     Table(table::Options),
 }
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().what {
         What::Compare(options) => compare::run(&options),
         What::Connections(options) => connections::run(&options),
+        What::Cycles(options) => cycles::run(&options),
         What::Table(options) => table::run(&options),
     };
     match done {

@@ -31,6 +31,13 @@ impl Thread {
         first.ok_or_else(|| Error::Unexpected(format!("{}: {text:?}", self.schedstat.display())))
     }
 
+    /// The thread's id.
+    pub fn tid(&self) -> Result<String> {
+        let directory = self.schedstat.parent().and_then(|d| d.file_name());
+        let tid = directory.map(|name| name.to_string_lossy().into_owned());
+        tid.ok_or_else(|| Error::Unexpected(format!("{}: no thread", self.schedstat.display())))
+    }
+
     /// All threads of the process `pid`.
     fn all(pid: u32) -> Result<Vec<Self>> {
         let path = PathBuf::from(format!("/proc/{pid}/task"));
