@@ -116,11 +116,11 @@ pub struct WorkerService {
 
 impl WorkerService {
     /// Takes over from the instance that this one replaces.
-    pub fn inherit(&mut self, old: &Self) {
-        if let (Some(new), Some(before)) = (&mut self.scheduler, &old.scheduler)
+    pub fn inherit(&mut self, old: &mut Self) {
+        if let (Some(new), Some(before)) = (&mut self.scheduler, &mut old.scheduler)
             && new.name() == before.name()
         {
-            new.inherit(before.as_ref(), &old.servers, &self.servers);
+            new.inherit(before.as_mut(), &old.servers, &self.servers);
         }
     }
 
