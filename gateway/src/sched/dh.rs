@@ -27,7 +27,7 @@ impl Scheduler for DestinationHash {
 
     fn schedule(&mut self, servers: &[Server], flow: &Flow) -> Option<usize> {
         let server = self.0[hash::multiplicative_8(hash::fold(flow.destination))] as usize;
-        servers.get(server)?.available().then_some(server)
+        servers.get(server)?.eligible().then_some(server)
     }
 }
 

@@ -13,7 +13,7 @@ impl Scheduler for FailOver {
     fn inherit(&mut self, _: &mut dyn Scheduler, _: &[Server], _: &[Server]) {}
 
     fn schedule(&mut self, servers: &[Server], _: &Flow) -> Option<usize> {
-        heaviest(servers, Server::available)
+        heaviest(servers, Server::eligible)
     }
 }
 

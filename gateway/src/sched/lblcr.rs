@@ -102,7 +102,7 @@ impl Members {
             let Some(index) = places.find(servers, member.place, member.hint) else { continue };
             member.hint = index as u32;
             let server = &servers[index];
-            if !server.available() {
+            if !server.eligible() {
                 continue;
             }
             let load = server.overhead();

@@ -16,7 +16,7 @@ impl Scheduler for LeastConnection {
     fn schedule(&mut self, servers: &[Server], _: &Flow) -> Option<usize> {
         let mut least = None;
         for (i, server) in servers.iter().enumerate() {
-            if !server.available() {
+            if !server.eligible() {
                 continue;
             }
             let load = server.overhead();

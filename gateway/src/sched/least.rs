@@ -8,7 +8,7 @@ use super::Server;
 pub fn weighted(servers: &[Server], load: impl Fn(&Server) -> u64) -> Option<usize> {
     let mut least: Option<(usize, u64, u32)> = None;
     for (i, server) in servers.iter().enumerate() {
-        if !server.available() {
+        if !server.eligible() {
             continue;
         }
         let load = load(server);

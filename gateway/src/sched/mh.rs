@@ -133,15 +133,15 @@ impl Scheduler for Maglev {
         let slot = |offset: u32| hash::sip_1_3(client.wrapping_add(offset), KEY) % SLOTS;
         let first = slot(0);
         let server = self.table[first as usize] as usize;
-        if servers.get(server)?.available() {
+        if servers.get(server)?.eligible() {
             return Some(server);
         }
-        if !self.fallback || !servers.iter().any(Server::available) {
+        if !self.fallback || !servers.iter().any(Server::eligible) {
             return None;
         }
         (0..SLOTS)
             .map(|offset| self.table[slot((first + offset) % SLOTS) as usize] as usize)
-            .find(|&server| servers.get(server).is_some_and(Server::available))
+            .find(|&server| servers.get(server).is_some_and(Server::eligible))
     }
 }
 

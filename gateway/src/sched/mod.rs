@@ -83,7 +83,7 @@ impl Server {
     }
     /// Whether it may be given a session: neither quiesced nor overloaded.
     #[must_use]
-    pub fn available(&self) -> bool {
+    pub fn eligible(&self) -> bool {
         self.weight != 0 && !self.overloaded()
     }
     /// Load as the least-connection schedulers count it: an active session weighs as much as 256 inactive

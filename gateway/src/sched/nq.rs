@@ -14,7 +14,7 @@ impl Scheduler for NeverQueue {
     fn inherit(&mut self, _: &mut dyn Scheduler, _: &[Server], _: &[Server]) {}
 
     fn schedule(&mut self, servers: &[Server], _: &Flow) -> Option<usize> {
-        let idle = servers.iter().position(|s| s.available() && s.active() == 0);
+        let idle = servers.iter().position(|s| s.eligible() && s.active() == 0);
         idle.or_else(|| least::weighted(servers, sed::expected))
     }
 }

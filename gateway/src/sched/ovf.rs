@@ -15,7 +15,7 @@ impl Scheduler for Overflow {
     fn inherit(&mut self, _: &mut dyn Scheduler, _: &[Server], _: &[Server]) {}
 
     fn schedule(&mut self, servers: &[Server], _: &Flow) -> Option<usize> {
-        fo::heaviest(servers, |s| s.available() && s.active() <= s.weight)
+        fo::heaviest(servers, |s| s.eligible() && s.active() <= s.weight)
     }
 }
 

@@ -40,7 +40,7 @@ impl Scheduler for RoundRobin {
             None => self.start.checked_rem(servers.len())?,
         };
         let chosen =
-            (next..servers.len()).chain(0..next.min(servers.len())).find(|&i| servers[i].available())?;
+            (next..servers.len()).chain(0..next.min(servers.len())).find(|&i| servers[i].eligible())?;
         self.current = Some(chosen);
         Some(chosen)
     }

@@ -39,7 +39,7 @@ impl Scheduler for SourceHash {
         let first = hash::multiplicative_8(hash::fold(flow.source).wrapping_add(port));
         let available = |bucket: usize| {
             let server = self.buckets[bucket % BUCKETS] as usize;
-            servers.get(server)?.available().then_some(server)
+            servers.get(server)?.eligible().then_some(server)
         };
         let found = available(first);
         if found.is_some() || !self.fallback {

@@ -97,7 +97,7 @@ impl WeightedRoundRobin {
         if let Some(chosen) = self.pass(servers, start, servers.len()) {
             return Some(chosen);
         }
-        let weights = servers.iter().filter(|s| s.available()).map(|s| i64::from(s.weight));
+        let weights = servers.iter().filter(|s| s.eligible()).map(|s| i64::from(s.weight));
         let reachable = weights.max().unwrap_or(1);
         let (mut bottom, mut restarted) = (false, false);
         loop {
@@ -129,7 +129,7 @@ impl WeightedRoundRobin {
     /// Looks for a server that takes part at this level, from index `from` up to `to`.
     fn pass(&mut self, servers: &[Server], from: usize, to: usize) -> Option<usize> {
         let level = self.level;
-        let found = servers[from..to].iter().position(|s| i64::from(s.weight) >= level && s.available())?;
+        let found = servers[from..to].iter().position(|s| i64::from(s.weight) >= level && s.eligible())?;
         self.next = from + found + 1;
         Some(from + found)
     }
@@ -247,7 +247,7 @@ mod tests {
         let (mut asked_low, mut at) = (0, state.next);
         while state.top != 0 {
             while at < servers.len() {
-                if servers[at].available() && i64::from(servers[at].weight) >= state.level {
+                if servers[at].eligible() && i64::from(servers[at].weight) >= state.level {
                     state.next = at + 1;
                     return Some(at);
                 }
