@@ -2,5 +2,7 @@
 
 pub mod classes;
 pub mod counters;
+pub mod pool;
 pub mod rss;
+mod share;
 pub mod steering;
