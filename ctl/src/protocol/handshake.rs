@@ -93,8 +93,8 @@ impl Answer {
             Self::NoCommonVersion { oldest, newest } => (1, *oldest, *newest, ""),
             Self::Busy => (2, 0, 0, ""),
         };
-        let end = text.floor_char_boundary(MAX_TEXT);
-        [MAGIC.as_slice(), &[status], &a.to_le_bytes(), &b.to_le_bytes(), &text.as_bytes()[..end]].concat()
+        let text = &text.as_bytes()[..text.len().min(MAX_TEXT)];
+        [MAGIC.as_slice(), &[status], &a.to_le_bytes(), &b.to_le_bytes(), text].concat()
     }
 
     /// From a frame body.

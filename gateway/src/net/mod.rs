@@ -1,3 +1,7 @@
+//! (net)
+
+pub mod address;
+pub mod toeplitz;
 //! Wire formats: headers laid over bytes, without copies and without unsafe code.
 //!
 //! Every header is a `#[repr(C)]` struct of bytes and network-order integers, so any bytes of sufficient

@@ -25,12 +25,13 @@ impl<I: Io> Worker<I> {
     /// Ends a session: its record, its place in the server's counts, its local port.
     pub(super) fn end_session(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(id) else { return };
-        if let Some(server) = self.server(session.server()) {
+        if let Some(Some(server)) = self.servers.get(session.server().0 as usize) {
             if session.flags & INACTIVE == 0 {
-                server.active.dec();
+                server.counters.active.dec();
             } else {
-                server.inactive.dec();
+                server.counters.inactive.dec();
             }
+            server.recount(false);
         }
         if session.is_fullnat() {
             self.release_local(&NewSession {

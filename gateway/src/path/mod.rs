@@ -29,7 +29,7 @@ use crate::{
     io::{Burst, Frame, Io, PortId},
     net::ethernet::Mac,
     table::{
-        counters::ServerCounters,
+        counters::ServerSlot,
         index::HashKey,
         pool::LocalPool,
         sessions::Sessions,
@@ -111,7 +111,7 @@ pub struct Worker<I: Io> {
     now: Tick,
     sessions: Sessions,
     services: Vec<Option<Box<WorkerService>>>,
-    servers: Vec<Option<Arc<ServerCounters>>>,
+    servers: Vec<Option<ServerSlot>>,
     lookup: Arc<Lookup>,
     settings: Arc<Settings>,
     timeouts: [u32; 16],

@@ -147,9 +147,10 @@ impl<I: Io> Worker<I> {
             let (ip, l4) = rewrite::deltas(p.tuple, session.leaving(Direction::Request));
             session.set_deltas(ip, l4);
         }
-        if let Some(server) = self.server(chosen.server) {
-            server.connections.add(1);
-            server.inactive.inc();
+        if let Some(Some(server)) = self.servers.get(chosen.server.0 as usize) {
+            server.counters.connections.add(1);
+            server.counters.inactive.inc();
+            server.recount(true);
         }
         self.counters.events.sessions_opened.add(1);
         Ok(id)

@@ -40,6 +40,7 @@ impl<I: Io> Worker<I> {
         let Some(Some(server)) = self.servers.get(session.server().0 as usize) else {
             return self.known_rarely(port, frame, p, found, origin);
         };
+        let server = &*server.counters;
         let state = session.state();
         let quiet = if p.protocol == protocol::TCP {
             state == SessionState::Established
@@ -141,12 +142,13 @@ impl<I: Io> Worker<I> {
         }
         session.flags ^= INACTIVE;
         let Some(Some(server)) = self.servers.get(session.server().0 as usize) else { return };
+        let counters = &server.counters;
         if active {
-            server.inactive.dec();
-            server.active.inc();
+            counters.inactive.dec();
+            counters.active.inc();
         } else {
-            server.active.dec();
-            server.inactive.inc();
+            counters.active.dec();
+            counters.inactive.inc();
         }
     }
 

@@ -18,7 +18,7 @@ use crate::{
     id::{ServerId, ServiceId},
     io::Io,
     path::settings::Settings,
-    table::{counters::ServerCounters, session::SessionId},
+    table::{counters::{ServerCounters, ServerSlot}, session::SessionId},
 };
 
 /// Services a worker has room for.
@@ -35,7 +35,7 @@ pub enum Update {
     /// A service is now like this, or gone.
     Service(ServiceId, Option<Box<WorkerService>>),
     /// A server's counters, or none if its number is free again.
-    Server(ServerId, Option<Arc<ServerCounters>>),
+    Server(ServerId, Option<ServerSlot>),
     /// The server is configured (`true`) or deleted.
     Available(ServerId, bool),
     /// End the server's sessions (`expire_nodest_conn`).
@@ -121,8 +121,8 @@ impl<I: Io> Worker<I> {
                 }
             }
             Update::Available(id, available) => {
-                if let Some(Some(counters)) = self.servers.get(id.0 as usize) {
-                    counters.available.set(u32::from(*available));
+                if let Some(Some(server)) = self.servers.get(id.0 as usize) {
+                    server.counters.available.set(u32::from(*available));
                 }
             }
             Update::ExpireServer(server) => {
@@ -178,6 +178,7 @@ impl<I: Io> Worker<I> {
             expires: session.deadline().since(self.now),
             fullnat: session.is_fullnat(),
             worker: self.id.0,
+            engine: None,
         }
     }
 
@@ -201,7 +202,7 @@ impl<I: Io> Worker<I> {
     /// The counters of a server.
     #[inline]
     pub(super) fn server(&self, id: ServerId) -> Option<&ServerCounters> {
-        self.servers.get(id.0 as usize)?.as_deref()
+        Some(&*self.servers.get(id.0 as usize)?.as_ref()?.counters)
     }
 
     /// The time now.

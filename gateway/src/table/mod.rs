@@ -1,8 +1,10 @@
 //! What a worker remembers: sessions, timers, local addresses, counters.
 
+pub mod classes;
 pub mod counters;
+pub mod rss;
+pub mod steering;
 pub mod index;
 pub mod pool;
-pub mod steering;
 pub mod session;
 pub mod sessions;
