@@ -14,25 +14,23 @@ NEXTEST_PROFILE := $(if $(CI),ci,default)
 # Demo and tests use the programs in /usr/sbin.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
-.PHONY: demo test lint programs bench deps
+.PHONY: demo test lint bench deps
 
 demo:
 	@scripts/deps demo
 	cargo build --release --package weir --package weirctl --bins --example demo
 	@$(AS_ROOT) $(TARGET)/release/examples/demo $(if $(HOLD),--hold)
 
-test: deps lint programs
-	$(RUNNER) cargo nextest run --cargo-profile ci --profile $(NEXTEST_PROFILE) $(ARGS)
+# The end-to-end tests look for weirctl beside weir, which nextest builds for them.
+test: deps lint
+	cargo build --profile ci --package weirctl --bins
+	$(RUNNER) cargo nextest run --workspace --cargo-profile ci --profile $(NEXTEST_PROFILE) $(ARGS)
 
 # Formatting, warnings, dependencies.
 lint: deps
 	cargo fmt --all --check
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets -- -D warnings
 	scripts/deny
-
-# `weir` and `weirctl` side by side, where the end-to-end tests look for them.
-programs: deps
-	cargo build --profile ci --package weir --package weirctl --bins
 
 bench:
 	@scripts/deps bench
