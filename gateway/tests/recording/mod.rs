@@ -196,10 +196,7 @@ fn same_time(ours: u32, recorded: &str) -> bool {
 impl<'a> Replay<'a> {
     fn new(recording: &'a Recording, phase: f64) -> Self {
         let mut rig = Rig::new();
-        for (name, value) in &recording.sysctl {
-            // Those that Weir has; the others are the kernel's defaults in every recording.
-            let _ = rig.store.set_sysctl(name, value);
-        }
+        shell::settings(&mut rig, &recording.sysctl);
         rig.advance(2.0 + phase);
         let start = f64::from(rig.now().0) / f64::from(TICKS_PER_SECOND);
         Self {
