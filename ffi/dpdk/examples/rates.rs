@@ -8,7 +8,7 @@
 use std::{
     error::Error,
     hint::black_box,
-    path::PathBuf,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -29,7 +29,7 @@ fn main() -> Result<()> {
     result
 }
 
-fn measure(file: &PathBuf, frames: usize, time: Duration) -> Result<()> {
+fn measure(file: &Path, frames: usize, time: Duration) -> Result<()> {
     // The pcap driver keeps its own buffers of the file beside the pool.
     let buffers = MempoolConfig { buffers: 16_383, ..MempoolConfig::default() };
     let mut eal = Eal::init(&EalConfig {
@@ -116,7 +116,7 @@ fn cpu_seconds() -> f64 {
 }
 
 /// A pcap file of 64-byte frames (60 without the checksum), each a little different.
-fn write_pcap(path: &PathBuf, frames: usize) -> std::io::Result<()> {
+fn write_pcap(path: &Path, frames: usize) -> std::io::Result<()> {
     let mut bytes = Vec::new();
     for word in [0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_536, 1u32] {
         bytes.extend(word.to_le_bytes());
