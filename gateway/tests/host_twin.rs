@@ -2,13 +2,16 @@
 
 mod host_support;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Instant,
+};
 
 use etherparse::{
     ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, NetSlice, PacketBuilder,
     SlicedPacket, TransportSlice,
 };
-use host_support::{Bench, Namespace, PEER_MAC, PORT_MAC, port};
+use host_support::{Bench, Namespace, PATIENCE, PEER_MAC, PORT_MAC, port};
 use weir::{host::HostError, io::PortId};
 
 const WAN: PortId = PortId(0);
@@ -86,15 +89,15 @@ fn the_kernel_answers_pings_through_its_twin() {
         let Some(TransportSlice::Icmpv4(icmp)) = packet.transport else { return None };
         (icmp.type_u8() == 0 && icmp.payload() == b"weir").then_some(())
     });
-    let counters = &bench.host.counters()[0];
-    assert_eq!(counters.to_kernel.get(), 2);
-    assert!(counters.from_kernel.get() >= 2);
 
     bench.receive(WAN, vec![0; 5]);
     bench.receive(PortId(9), vec![0; 60]);
     bench.receive(WAN, arp(ArpOperation::REQUEST, [0xff; 6], [0; 6], TWIN));
     bench.sent(|_, f| as_arp(f).filter(|a| a.0 == ArpOperation::REPLY));
+    let counters = &bench.host.counters()[0];
     assert_eq!(counters.to_kernel_dropped.get(), 1, "too short for a frame");
+    // The last frame may not be counted yet when it has been seen.
+    assert!(counters.to_kernel.get() >= 2 && counters.from_kernel.get() >= 2);
 }
 
 #[test]
@@ -135,6 +138,18 @@ fn addresses_work_where_ipv6_is_off_by_default() {
     assert!(ns.run("ip -o addr show dev wan").contains("2001:db8::4/64"));
     assert!(bench.host.add_local(PortId(1), "2001:db8:1::1".parse().unwrap()).unwrap());
     assert!(ns.run("ip -o addr show dev lan").contains("2001:db8:1::1/128"));
+}
+
+#[test]
+fn a_changed_hardware_address_is_set_back() {
+    let ns = Namespace::new();
+    let bench = Bench::start(&ns, vec![port("wan", &["192.168.80.4/24"])]);
+    ns.run("ip link set wan address 02:00:00:00:00:77");
+    let deadline = Instant::now() + PATIENCE;
+    while !ns.run("ip -o link show dev wan").contains(&PORT_MAC.to_string()) {
+        assert!(Instant::now() < deadline);
+    }
+    drop(bench);
 }
 
 #[test]

@@ -33,6 +33,27 @@ pub(super) fn set_link(
     requests.apply(RouteNetlinkMessage::SetLink(message), 0)
 }
 
+/// A link's hardware address as it is now; `None` if there is no such link.
+pub(super) fn mac(requests: &mut Requests, index: u32) -> io::Result<Option<Mac>> {
+    let all = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    let mut found = None;
+    requests.dump(
+        &all,
+        &mut found,
+        |f| *f = None,
+        |found, message| {
+            let RouteNetlinkMessage::NewLink(link) = message else { return };
+            if link.header.index == index {
+                *found = link.attributes.iter().find_map(|a| match a {
+                    LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok().map(Mac),
+                    _ => None,
+                });
+            }
+        },
+    )?;
+    Ok(found)
+}
+
 /// Sets a link's hardware address.
 pub(super) fn set_mac(requests: &mut Requests, index: u32, mac: Mac) -> io::Result<()> {
     set_link(requests, index, vec![LinkAttribute::Address(mac.0.to_vec())])

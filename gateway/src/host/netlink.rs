@@ -114,7 +114,6 @@ impl Netlink {
     pub fn start(ports: &[HostPort], inbox: Inbox, publish: Publish) -> Result<(Self, Vec<Twin>), HostError> {
         let broken = |action| move |source| HostError::Netlink { action, source };
         let mut requests = Requests::open().map_err(broken("opening a socket"))?;
-        let notifications = Notifications::open().map_err(broken("subscribing to changes"))?;
         let (mut twins, mut links) = (Vec::new(), Vec::new());
         for port in ports {
             let (twin, index) = Twin::create(&port.name)?;
@@ -122,6 +121,8 @@ impl Netlink {
             twins.push(twin);
             links.push(Link { name: port.name.clone(), index, mac: port.mac, running: false });
         }
+        // Only now, so as not to be told of the states that the twins went through.
+        let notifications = Notifications::open().map_err(broken("subscribing to changes"))?;
         let by_index = (0u8..).zip(&links).map(|(n, l)| (l.index, PortId(n))).collect();
         let now = Instant::now();
         let mut netlink = Self {
@@ -225,9 +226,11 @@ impl Netlink {
     fn link_changed(&mut self, port: PortId, message: &LinkMessage) {
         let Some(link) = self.links.get_mut(port.index()) else { return };
         for attribute in &message.attributes {
-            // udev may give a new device an address of its own choice.
+            // udev may give a new device an address of its own choice. The notification may be out of date,
+            // and setting an address, even the same, costs the kernel's neighbours.
             if let LinkAttribute::Address(bytes) = attribute
                 && *bytes != link.mac.0
+                && kernel::mac(&mut self.requests, link.index).is_ok_and(|m| m != Some(link.mac))
             {
                 tracing::warn!(name = link.name, "TAP twin's hardware address was changed: set back");
                 if let Err(error) = kernel::set_mac(&mut self.requests, link.index, link.mac) {
