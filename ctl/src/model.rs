@@ -131,6 +131,25 @@ pub struct Server {
     pub lower: u32,
 }
 
+/// A local address of a service (`-P`): what FULLNAT puts in place of the client's address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct LocalAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// Port (`-F`) whose TAP twin holds the address; absent: the one that the service's servers are routed
+    /// through.
+    pub interface: Option<String>,
+}
+
+/// What a persistence engine matched, for `-Lc --persistent-conn`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct EngineData {
+    /// Engine name, `sip`.
+    pub name: String,
+    /// The matched data, a call-id.
+    pub data: String,
+}
+
 /// A connection entry as `-Lc` lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Session {
@@ -148,10 +167,12 @@ pub struct Session {
     pub state: SessionState,
     /// Time until expiry, in hundredths of a second.
     pub expires: u32,
-    /// Forwarding method's listing name is the server's; here only whether it's FULLNAT.
+    /// Whether the client's address is replaced by `local` (FULLNAT).
     pub fullnat: bool,
     /// Worker that owns the session.
     pub worker: u16,
+    /// What the persistence engine matched, on a template of a service with one.
+    pub engine: Option<EngineData>,
 }
 
 /// Connection states; [`SessionState::name`] is what `-Lc` prints.
@@ -172,6 +193,18 @@ pub enum SessionState {
     Synack,
     Udp,
     Assured,
+}
+
+impl ServiceKey {
+    /// Family of the packets that the service takes.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        match self {
+            Self::Address { address: IpAddr::V4(_), .. } => Family::V4,
+            Self::Address { address: IpAddr::V6(_), .. } => Family::V6,
+            Self::Mark { family, .. } => *family,
+        }
+    }
 }
 
 impl SessionState {

@@ -7,6 +7,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use weirctl::model;
+pub use weirctl::protocol::SessionCursor;
 
 use crate::{
     id::{ServerId, ServiceId},
@@ -20,7 +21,8 @@ pub enum Change {
     SetService(ServiceState),
     /// The service is gone; its servers become unavailable, their sessions stay until they expire.
     RemoveService(ServiceId),
-    /// Nothing refers to this deleted server any more: its number will be used again.
+    /// Nothing refers to this deleted server any more: its number will be used again. A server that came
+    /// and went within one batch is forgotten without ever having been told of.
     ForgetServer(ServerId),
     /// New settings and time-outs.
     Settings(Arc<Settings>),
@@ -36,7 +38,7 @@ pub struct ServiceState {
     /// Its servers, the newest first (the order that scheduling sees).
     pub servers: Vec<(ServerId, model::Server)>,
     /// Its local addresses (`-P`), in the order they were added.
-    pub local_addresses: Vec<IpAddr>,
+    pub local_addresses: Vec<model::LocalAddress>,
 }
 
 /// A server's figures summed over the workers. They count from the moment the [`ServerId`] came into use
@@ -61,13 +63,15 @@ pub struct ServerTotals {
     pub out_bytes: u64,
 }
 
-/// Where a listing of sessions goes on: opaque to everybody but the plane. Start with the default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SessionCursor {
-    /// Worker being listed.
-    pub worker: u16,
-    /// First session slot not yet looked at.
-    pub slot: u32,
+/// What an address is to the gateway itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressKind {
+    /// One of the gateway's own addresses.
+    Own,
+    /// The broadcast address of a network that the gateway is in.
+    Broadcast,
+    /// Anything else.
+    Other,
 }
 
 /// The data plane.
@@ -77,6 +81,12 @@ pub trait Plane: Send {
 
     /// One server's figures. A number that isn't in use has none.
     fn server_totals(&self, id: ServerId) -> ServerTotals;
+
+    /// What `address` is to the gateway: IPVS refuses servers at broadcast addresses.
+    fn address_kind(&self, address: IpAddr) -> AddressKind;
+
+    /// Whether the gateway has a port of this name (`-F`).
+    fn has_port(&self, name: &str) -> bool;
 
     /// Up to `max` sessions from `from` on, and where to go on (`None`: that was all). Sessions that come
     /// and go meanwhile may be missed or listed once; the others are listed exactly once.

@@ -1,0 +1,137 @@
+//! The client's side: a [`Transport`] that takes a request to the gateway, and the one over its socket.
+
+use std::{
+    io::{self, BufReader},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::protocol::{
+    Access, Request, Response,
+    frame::{self, FrameError},
+    handshake::{Answer, Hello, NotWeir},
+};
+
+/// Where the gateway listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/weir/weir.sock";
+
+/// Environment variable with another socket path.
+pub const SOCKET_VARIABLE: &str = "WEIR_SOCKET";
+
+/// How long the gateway may take for one answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Takes requests to a gateway: over a socket, or straight into a store in tests.
+pub trait Transport {
+    /// One request, one response.
+    ///
+    /// # Errors
+    /// The gateway can't be reached any more, or doesn't speak the protocol.
+    fn call(&mut self, request: Request) -> Result<Response, ClientError>;
+}
+
+/// Why the gateway couldn't be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The socket can't be connected to.
+    #[error("cannot reach the gateway at {}: {source}", path.display())]
+    Connect {
+        /// Socket path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Client and gateway have no protocol version in common.
+    #[error(
+        "the gateway speaks protocol versions {oldest} to {newest}, this program {} to {}",
+        Hello::OURS.oldest,
+        Hello::OURS.newest
+    )]
+    Version {
+        /// Oldest version of the gateway.
+        oldest: u16,
+        /// Newest version of the gateway.
+        newest: u16,
+    },
+    /// Too many connections.
+    #[error("the gateway has too many connections")]
+    Busy,
+    /// Whoever listens there isn't weir.
+    #[error(transparent)]
+    NotWeir(#[from] NotWeir),
+    /// The connection broke.
+    #[error("talking to the gateway: {0}")]
+    Frame(#[from] FrameError),
+}
+
+/// The socket to use: `explicit`, else `$WEIR_SOCKET`, else [`DEFAULT_SOCKET`].
+#[must_use]
+pub fn socket_path(explicit: Option<PathBuf>) -> PathBuf {
+    let variable = || std::env::var_os(SOCKET_VARIABLE).filter(|v| !v.is_empty());
+    explicit.or_else(|| variable().map(Into::into)).unwrap_or_else(|| DEFAULT_SOCKET.into())
+}
+
+/// A connection to a gateway.
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<UnixStream>,
+    access: Access,
+    gateway: String,
+}
+
+impl Client {
+    /// Connects to the socket at `path` and shakes hands.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        let failed = |source| ClientError::Connect { path: path.into(), source };
+        let mut stream = UnixStream::connect(path).map_err(failed)?;
+        stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
+        frame::send_body(&mut stream, &Hello::OURS.to_bytes())?;
+        let mut stream = BufReader::new(stream);
+        match Answer::from_bytes(&frame::read(&mut stream)?)? {
+            Answer::Accepted { access, gateway, .. } => Ok(Self { stream, access, gateway }),
+            Answer::NoCommonVersion { oldest, newest } => Err(ClientError::Version { oldest, newest }),
+            Answer::Busy => Err(ClientError::Busy),
+        }
+    }
+
+    /// What this peer may do.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// Version of the gateway.
+    #[must_use]
+    pub fn gateway_version(&self) -> &str {
+        &self.gateway
+    }
+}
+
+impl Transport for Client {
+    fn call(&mut self, request: Request) -> Result<Response, ClientError> {
+        frame::send(self.stream.get_mut(), &request)?;
+        Ok(frame::receive(&mut self.stream)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_there() {
+        let path = Path::new("/nonexistent/weir.sock");
+        let Err(ClientError::Connect { source, .. }) = Client::connect(path) else { panic!("connected") };
+        assert_eq!(source.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn an_explicit_path_wins() {
+        assert_eq!(socket_path(Some("/tmp/x".into())), Path::new("/tmp/x"));
+    }
+}

@@ -1,0 +1,58 @@
+//! The protocol between `weir` and whoever controls it, spoken over a Unix stream socket.
+//!
+//! ```text
+//!   client                                   gateway
+//!     | hello   "WEIR" oldest newest  ------->  |   handshake, see [`handshake`]
+//!     | <-------  accepted version, access      |
+//!     | request  -------------------------->    |   one response to each request, in order;
+//!     | <--------------------------  response   |   several requests may be on their way
+//! ```
+//!
+//! Every message is one frame: a little-endian 32-bit length, then that many bytes of bincode 2 in its
+//! standard configuration ([`frame`]). Every length is limited before anything is allocated for it.
+//! The encoding of each message is pinned by golden bytes in the tests: a change of them is a new
+//! [`VERSION`].
+
+mod error;
+pub mod frame;
+pub mod handshake;
+mod message;
+
+pub use error::{ErrorCode, Refusal};
+pub use message::{
+    Batch, Change, Info, ListCursor, ListQuery, Rates, Request, Response, Row, ServerRow, ServiceRow,
+    SessionCursor, Stats, Timeouts,
+};
+
+/// Version of the messages that this library speaks.
+pub const VERSION: u16 = 1;
+
+/// Oldest version that this library still speaks.
+pub const OLDEST_VERSION: u16 = 1;
+
+/// Largest frame body in bytes.
+pub const MAX_FRAME: usize = 1 << 20;
+
+/// Most changes in one batch.
+pub const MAX_BATCH: usize = 4096;
+
+/// Most rows, or sessions, in one page.
+pub const MAX_PAGE: u32 = 1024;
+
+/// Longest name of a scheduler or persistence engine, in bytes (IPVS's 16 with the closing NUL).
+pub const MAX_NAME: usize = 15;
+
+/// Longest name of a port, in bytes.
+pub const MAX_INTERFACE: usize = 63;
+
+/// Most local addresses of one service.
+pub const MAX_LOCAL_ADDRESSES: usize = 1024;
+
+/// What a peer may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum Access {
+    /// Look only.
+    ReadOnly,
+    /// Look and change.
+    ReadWrite,
+}

@@ -1,0 +1,349 @@
+//! Batches: all of their changes or none.
+//!
+//! Each change is made in place and its reverse noted down. A refusal plays the notes backwards; otherwise
+//! the plane is told of every service that was touched, as it is now, and the ledger of every server that
+//! joined or left. Only then does anybody see the batch.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use weirctl::{
+    model::{LocalAddress, Server, Service, ServiceKey},
+    protocol::{self, Batch, ErrorCode, MAX_LOCAL_ADDRESSES, Refusal, Timeouts},
+};
+
+use super::{
+    Store, check,
+    figures::{ServiceFigures, counters},
+    record::{Entry, Record},
+};
+use crate::{
+    control::plane::{Change, Plane},
+    id::{ServerId, ServiceId},
+    path::settings::Settings,
+};
+
+/// What a batch has done so far.
+#[derive(Default)]
+struct Journal {
+    undo: Vec<Undo>,
+    events: Vec<Event>,
+    /// Sequence numbers of services to tell the plane of.
+    touched: BTreeSet<u64>,
+    removed: Vec<ServiceId>,
+    /// Sequence numbers of services that came with this batch.
+    added: BTreeSet<u64>,
+    settings: Option<Settings>,
+    /// Whether the configuration is another one now.
+    changed: bool,
+}
+
+/// The reverse of a step.
+enum Undo {
+    /// A service was added.
+    Service(u64),
+    /// A service was removed.
+    Removed(u64, Box<Record>),
+    /// A service was edited.
+    Edited(u64, Service),
+    /// A server was added; whether its number is new too.
+    Server { service: u64, sequence: u64, opened: Option<ServerId> },
+    /// A server was removed.
+    RemovedServer(u64, u64, Entry),
+    /// A server was edited.
+    EditedServer(u64, u64, Server),
+    /// Local addresses were changed.
+    LocalAddresses(u64, Vec<LocalAddress>),
+}
+
+/// What the ledger is told of, in this order.
+enum Event {
+    Attach { id: ServerId, service: ServiceId, instance: u64 },
+    Detach(ServerId),
+    ServiceGone(ServiceId),
+    Zero { service: ServiceId, servers: Vec<ServerId> },
+}
+
+type Step = Result<(), Refusal>;
+
+impl<P: Plane> Store<P> {
+    /// Applies a batch; the new generation.
+    ///
+    /// # Errors
+    /// Why it was refused and by which change; nothing has changed then.
+    pub fn apply(&mut self, batch: &Batch) -> Result<u64, Refusal> {
+        if let Some(expected) = batch.expect_generation
+            && expected != self.generation
+        {
+            let detail = format!("generation {} where {expected} was expected", self.generation);
+            return Err(Refusal::new(ErrorCode::StaleGeneration, detail));
+        }
+        let mut journal = Journal::default();
+        for (index, change) in batch.changes.iter().enumerate() {
+            if let Err(refusal) = self.change(&mut journal, change) {
+                self.undo(journal);
+                return Err(Refusal { change: Some(index as u32), ..refusal });
+            }
+        }
+        self.commit(journal);
+        Ok(self.generation)
+    }
+
+    fn change(&mut self, journal: &mut Journal, change: &protocol::Change) -> Step {
+        use protocol::Change as C;
+        match change {
+            C::AddService(service) => self.add_service(journal, service),
+            C::EditService(service) => self.edit_service(journal, service),
+            C::DeleteService(key) => self.delete_service(journal, key),
+            C::Flush => self.flush(journal),
+            C::AddServer { service, server } => self.add_server(journal, service, server),
+            C::EditServer { service, server } => self.edit_server(journal, service, server),
+            C::DeleteServer { service, address, port } => {
+                self.delete_server(journal, service, (*address, *port))
+            }
+            C::Zero(service) => self.zero(journal, service.as_ref()),
+            C::SetTimeouts(timeouts) => self.set_timeouts(journal, timeouts),
+            C::AddLocalAddress { service, local } => self.add_local(journal, service, local),
+            C::DeleteLocalAddress { service, address } => self.delete_local(journal, service, *address),
+        }
+    }
+
+    fn find(&mut self, key: &ServiceKey) -> Result<(u64, &mut Record), Refusal> {
+        let sequence = self.keys.get(key).copied();
+        sequence
+            .and_then(|s| Some((s, self.services.get_mut(&s)?)))
+            .ok_or_else(|| ErrorCode::NoSuchService.into())
+    }
+
+    fn add_service(&mut self, journal: &mut Journal, service: &Service) -> Step {
+        if self.keys.contains_key(&service.key) {
+            return Err(ErrorCode::ServiceExists.into());
+        }
+        check::service(service)?;
+        let sequence = self.next_sequence();
+        let id = self.ledger.open_service();
+        self.keys.insert(service.key, sequence);
+        self.services.insert(sequence, Record::new(id, service.clone()));
+        self.figures.insert(id, ServiceFigures::default());
+        journal.undo.push(Undo::Service(sequence));
+        journal.added.insert(sequence);
+        journal.touch(sequence);
+        Ok(())
+    }
+
+    fn edit_service(&mut self, journal: &mut Journal, service: &Service) -> Step {
+        let (sequence, record) = self.find(&service.key)?;
+        check::service(service)?;
+        let old = std::mem::replace(&mut record.service, service.clone());
+        journal.undo.push(Undo::Edited(sequence, old));
+        journal.touch(sequence);
+        Ok(())
+    }
+
+    fn delete_service(&mut self, journal: &mut Journal, key: &ServiceKey) -> Step {
+        let (sequence, _) = self.find(key)?;
+        self.remove_service(journal, sequence);
+        Ok(())
+    }
+
+    fn flush(&mut self, journal: &mut Journal) -> Step {
+        let all: Vec<u64> = self.services.keys().copied().collect();
+        all.into_iter().for_each(|sequence| self.remove_service(journal, sequence));
+        Ok(())
+    }
+
+    fn remove_service(&mut self, journal: &mut Journal, sequence: u64) {
+        let Some(record) = self.services.remove(&sequence) else { return };
+        self.keys.remove(&record.service.key);
+        journal.events.extend(record.server_ids().map(Event::Detach));
+        journal.events.push(Event::ServiceGone(record.id));
+        // A service that came in this same batch is unknown to the plane: nothing to remove.
+        if !journal.added.contains(&sequence) {
+            journal.removed.push(record.id);
+        }
+        journal.touched.remove(&sequence);
+        journal.changed = true;
+        journal.undo.push(Undo::Removed(sequence, Box::new(record)));
+    }
+
+    fn add_server(&mut self, journal: &mut Journal, key: &ServiceKey, server: &Server) -> Step {
+        let place = (server.address, server.port);
+        let (service, record) = self.find(key)?;
+        let id_of_service = record.id;
+        check::server(server, key.family())?;
+        if record.find(place.0, place.1).is_some() {
+            return Err(ErrorCode::ServerExists.into());
+        }
+        let identity = (*key, place.0, place.1);
+        let known = self.ledger.known(&identity);
+        if known.is_none() {
+            check::unicast(server.address, &self.plane)?;
+        }
+        let id = known.unwrap_or_else(|| self.ledger.open(identity, id_of_service));
+        let sequence = self.next_sequence();
+        let (_, record) = self.find(key)?;
+        record.insert(sequence, Entry { id, server: server.clone() });
+        let opened = known.is_none().then_some(id);
+        journal.undo.push(Undo::Server { service, sequence, opened });
+        journal.events.push(Event::Attach { id, service: id_of_service, instance: service });
+        journal.touch(service);
+        Ok(())
+    }
+
+    fn edit_server(&mut self, journal: &mut Journal, key: &ServiceKey, server: &Server) -> Step {
+        let (service, record) = self.find(key)?;
+        check::server(server, key.family())?;
+        let sequence = record.find(server.address, server.port).ok_or(ErrorCode::NoSuchServer)?;
+        let old = record.replace(sequence, server.clone()).ok_or(ErrorCode::NoSuchServer)?;
+        journal.undo.push(Undo::EditedServer(service, sequence, old));
+        journal.touch(service);
+        Ok(())
+    }
+
+    fn delete_server(&mut self, journal: &mut Journal, key: &ServiceKey, place: (IpAddr, u16)) -> Step {
+        let (service, record) = self.find(key)?;
+        let sequence = record.find(place.0, place.1).ok_or(ErrorCode::NoSuchServer)?;
+        let entry = record.remove(sequence).ok_or(ErrorCode::NoSuchServer)?;
+        journal.events.push(Event::Detach(entry.id));
+        journal.undo.push(Undo::RemovedServer(service, sequence, entry));
+        journal.touch(service);
+        Ok(())
+    }
+
+    fn zero(&mut self, journal: &mut Journal, key: Option<&ServiceKey>) -> Step {
+        let zero =
+            |record: &Record| Event::Zero { service: record.id, servers: record.server_ids().collect() };
+        match key {
+            Some(key) => journal.events.push(zero(self.find(key)?.1)),
+            None => journal.events.extend(self.services.values().map(zero)),
+        }
+        Ok(())
+    }
+
+    fn set_timeouts(&mut self, journal: &mut Journal, new: &Timeouts) -> Step {
+        check::timeouts(new)?;
+        let settings = journal.settings.get_or_insert_with(|| Settings::clone(&self.settings));
+        let t = &mut settings.timeouts;
+        for (old, new) in
+            [(&mut t.established, new.tcp), (&mut t.fin_wait, new.tcp_fin), (&mut t.udp, new.udp)]
+        {
+            if new != 0 {
+                *old = new;
+            }
+        }
+        journal.changed = true;
+        Ok(())
+    }
+
+    fn add_local(&mut self, journal: &mut Journal, key: &ServiceKey, local: &LocalAddress) -> Step {
+        self.find(key)?;
+        check::local_address(local, &self.plane)?;
+        let (sequence, record) = self.find(key)?;
+        let all = &mut record.local_addresses;
+        if all.iter().any(|l| l.address == local.address) {
+            return Err(ErrorCode::LocalAddressExists.into());
+        }
+        if all.len() >= MAX_LOCAL_ADDRESSES {
+            let detail = format!("at most {MAX_LOCAL_ADDRESSES} local addresses a service");
+            return Err(Refusal::new(ErrorCode::TooMany, detail));
+        }
+        journal.undo.push(Undo::LocalAddresses(sequence, all.clone()));
+        all.push(local.clone());
+        journal.touch(sequence);
+        Ok(())
+    }
+
+    fn delete_local(&mut self, journal: &mut Journal, key: &ServiceKey, address: IpAddr) -> Step {
+        let (sequence, record) = self.find(key)?;
+        let all = &mut record.local_addresses;
+        let index = all.iter().position(|l| l.address == address).ok_or(ErrorCode::NoSuchLocalAddress)?;
+        journal.undo.push(Undo::LocalAddresses(sequence, all.clone()));
+        all.remove(index);
+        journal.touch(sequence);
+        Ok(())
+    }
+
+    fn undo(&mut self, journal: Journal) {
+        for step in journal.undo.into_iter().rev() {
+            self.undo_step(step);
+        }
+    }
+
+    fn undo_step(&mut self, step: Undo) {
+        match step {
+            Undo::Service(sequence) => {
+                let Some(record) = self.services.remove(&sequence) else { return };
+                self.keys.remove(&record.service.key);
+                self.figures.remove(&record.id);
+                self.ledger.close_service(record.id);
+            }
+            Undo::Removed(sequence, record) => {
+                self.keys.insert(record.service.key, sequence);
+                self.services.insert(sequence, *record);
+            }
+            Undo::Edited(sequence, old) => self.with(sequence, |r| r.service = old),
+            Undo::Server { service, sequence, opened } => {
+                self.with(service, |r| {
+                    r.remove(sequence);
+                });
+                opened.into_iter().for_each(|id| self.ledger.close(id));
+            }
+            Undo::RemovedServer(service, sequence, entry) => {
+                self.with(service, |r| r.insert(sequence, entry));
+            }
+            Undo::EditedServer(service, sequence, old) => {
+                self.with(service, |r| {
+                    r.replace(sequence, old);
+                });
+            }
+            Undo::LocalAddresses(service, old) => self.with(service, |r| r.local_addresses = old),
+        }
+    }
+
+    fn with(&mut self, sequence: u64, f: impl FnOnce(&mut Record)) {
+        if let Some(record) = self.services.get_mut(&sequence) {
+            f(record);
+        }
+    }
+
+    fn commit(&mut self, journal: Journal) {
+        let mut changes: Vec<Change> = journal.removed.into_iter().map(Change::RemoveService).collect();
+        let touched = journal.touched.iter().filter_map(|s| self.services.get(s));
+        changes.extend(touched.map(|record| Change::SetService(record.state())));
+        if let Some(settings) = journal.settings {
+            self.settings = Arc::new(settings);
+            changes.push(Change::Settings(self.settings.clone()));
+        }
+        if !changes.is_empty() {
+            self.plane.apply(changes);
+        }
+        journal.events.into_iter().for_each(|event| self.account_for(event));
+        self.generation += u64::from(journal.changed);
+    }
+
+    fn account_for(&mut self, event: Event) {
+        match event {
+            Event::Attach { id, service, instance } => {
+                let now = counters(&self.plane.server_totals(id));
+                self.ledger.attach(id, service, instance, now);
+            }
+            Event::Detach(id) => self.detach(id),
+            Event::ServiceGone(id) => {
+                self.figures.remove(&id);
+                self.ledger.close_service(id);
+            }
+            Event::Zero { service, servers } => {
+                self.figures.entry(service).and_modify(|f| f.figures.zero());
+                for id in servers {
+                    self.ledger.account_mut(id).into_iter().for_each(|a| a.figures.zero());
+                }
+            }
+        }
+    }
+}
+
+impl Journal {
+    fn touch(&mut self, service: u64) {
+        self.touched.insert(service);
+        self.changed = true;
+    }
+}

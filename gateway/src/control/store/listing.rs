@@ -1,0 +1,84 @@
+//! Pages of services and servers.
+//!
+//! Both are listed the newest first. A cursor names the service and the server listed last by their
+//! sequence numbers, so what is added or removed between two pages never shifts the rest.
+
+use weirctl::protocol::{ErrorCode, ListCursor, ListQuery, MAX_PAGE, Response, Row, ServerRow, ServiceRow};
+
+use super::{
+    Store,
+    record::{Entry, Record},
+};
+use crate::control::plane::Plane;
+
+/// Above every sequence number.
+const NEWEST: u64 = u64::MAX;
+
+impl<P: Plane> Store<P> {
+    pub(super) fn list(&self, query: &ListQuery) -> Response {
+        let only = match &query.service {
+            Some(key) => match self.keys.get(key) {
+                Some(&sequence) => Some(sequence),
+                None => return Response::Refused(ErrorCode::NoSuchService.into()),
+            },
+            None => None,
+        };
+        let from = query.from.unwrap_or(ListCursor { service: NEWEST, server: None });
+        let mut rows = Vec::new();
+        let max = query.max.clamp(1, MAX_PAGE) as usize;
+        let next = self.fill(&mut rows, max, from, only);
+        Response::Rows { rows, next }
+    }
+
+    /// Appends rows until there are `max`; where to go on.
+    fn fill(
+        &self,
+        rows: &mut Vec<Row>,
+        max: usize,
+        from: ListCursor,
+        only: Option<u64>,
+    ) -> Option<ListCursor> {
+        let services = self.services.range(..=from.service).rev();
+        for (&sequence, record) in services.filter(|(s, _)| only.is_none_or(|only| only == **s)) {
+            let resumed = from.server.filter(|_| sequence == from.service);
+            if resumed.is_none() {
+                if rows.len() >= max {
+                    return Some(ListCursor { service: sequence, server: None });
+                }
+                rows.push(Row::Service(self.service_row(record)));
+            }
+            let mut last = resumed.unwrap_or(NEWEST);
+            for (number, entry) in record.newest_first(last) {
+                if rows.len() >= max {
+                    return Some(ListCursor { service: sequence, server: Some(last) });
+                }
+                rows.push(Row::Server(self.server_row(entry)));
+                last = number;
+            }
+        }
+        None
+    }
+
+    fn service_row(&self, record: &Record) -> ServiceRow {
+        let figures = self.figures.get(&record.id).map(|f| &f.figures);
+        ServiceRow {
+            service: record.service.clone(),
+            local_addresses: record.local_addresses.clone(),
+            stats: figures.map(|f| f.stats()).unwrap_or_default(),
+            rates: figures.map(|f| f.rates()).unwrap_or_default(),
+        }
+    }
+
+    fn server_row(&self, entry: &Entry) -> ServerRow {
+        let totals = self.plane.server_totals(entry.id);
+        let figures = self.ledger.account(entry.id).map(|a| &a.figures);
+        ServerRow {
+            server: entry.server.clone(),
+            active: totals.active,
+            inactive: totals.inactive,
+            persistent: totals.persistent,
+            stats: figures.map(|f| f.stats()).unwrap_or_default(),
+            rates: figures.map(|f| f.rates()).unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The configuration, with IPVS's semantics and refusals.
+//!
+//! The store knows *what* is configured and what each service and server has counted; it tells a
+//! [`Plane`] of every change and asks it for figures. It has no clock and no threads of its own: whoever
+//! owns it calls [`Store::tick`], and the socket server keeps it behind a mutex.
+//!
+//! | file | concern |
+//! | --- | --- |
+//! | `apply` | batches: each change is made at once and noted down, so that a refusal undoes the batch |
+//! | `record` | a service with its servers |
+//! | `check` | what the kernel would refuse |
+//! | `ledger` | numbers of services and servers; deleted servers that sessions still refer to |
+//! | `figures` | counters since the last `-Z`, and IPVS's rate estimator |
+//! | `listing` | pages |
+//! | `sysctl` | IPVS's sysctls by name |
+
+mod apply;
+mod check;
+mod figures;
+mod ledger;
+mod listing;
+mod record;
+mod sysctl;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use weirctl::{
+    model::ServiceKey,
+    protocol::{Access, ErrorCode, Info, MAX_PAGE, Refusal, Request, Response, Timeouts},
+};
+
+pub use self::sysctl::SysctlError;
+use self::{
+    figures::{ESTIMATE_PERIOD, ServiceFigures},
+    ledger::Ledger,
+    record::Record,
+};
+use super::plane::Plane;
+use crate::{clock::Tick, id::ServiceId, path::settings::Settings};
+
+/// Ticks that are caught up with one by one; after a longer pause the estimator starts afresh.
+const MAX_CATCH_UP: u32 = 64;
+
+/// The configuration and the plane that it drives.
+#[derive(Debug)]
+pub struct Store<P> {
+    plane: P,
+    settings: Arc<Settings>,
+    generation: u64,
+    /// Sequence number of every configured service.
+    keys: HashMap<ServiceKey, u64>,
+    /// Services by sequence number, so the newest is last.
+    services: BTreeMap<u64, Record>,
+    figures: HashMap<ServiceId, ServiceFigures>,
+    ledger: Ledger,
+    /// The last sequence number given to a service or server; never reused.
+    sequence: u64,
+    next_estimate: Option<Tick>,
+}
+
+impl<P: Plane> Store<P> {
+    /// An empty configuration with the kernel's default settings.
+    pub fn new(plane: P) -> Self {
+        Self::with_settings(plane, Settings::default())
+    }
+
+    /// An empty configuration with these settings, which the plane is told of.
+    pub fn with_settings(mut plane: P, settings: Settings) -> Self {
+        let settings = Arc::new(settings);
+        plane.apply(vec![super::plane::Change::Settings(settings.clone())]);
+        Self {
+            plane,
+            settings,
+            generation: 0,
+            keys: HashMap::new(),
+            services: BTreeMap::new(),
+            figures: HashMap::new(),
+            ledger: Ledger::default(),
+            sequence: 0,
+            next_estimate: None,
+        }
+    }
+
+    /// The data plane.
+    pub fn plane(&self) -> &P {
+        &self.plane
+    }
+
+    /// The data plane.
+    pub fn plane_mut(&mut self) -> &mut P {
+        &mut self.plane
+    }
+
+    /// Settings and time-outs in force.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Grows with every batch that changes the configuration.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Answers one request of a peer that may do what `access` says.
+    pub fn handle(&mut self, request: Request, access: Access) -> Response {
+        if request.changes() && access == Access::ReadOnly {
+            return Response::Refused(ErrorCode::ReadOnly.into());
+        }
+        if let Err(detail) = request.check() {
+            return Response::Refused(Refusal::new(ErrorCode::BadRequest, detail));
+        }
+        match request {
+            Request::Info => Response::Info(Info {
+                version: env!("CARGO_PKG_VERSION").into(),
+                generation: self.generation,
+            }),
+            Request::Apply(batch) => match self.apply(&batch) {
+                Ok(generation) => Response::Done { generation },
+                Err(refusal) => Response::Refused(refusal),
+            },
+            Request::List(query) => self.list(&query),
+            Request::Sessions { from, max } => {
+                let max = max.clamp(1, MAX_PAGE) as usize;
+                let (sessions, next) = self.plane.sessions(from.unwrap_or_default(), max);
+                Response::Sessions { sessions, next }
+            }
+            Request::Timeouts => {
+                let t = &self.settings.timeouts;
+                Response::Timeouts(Timeouts { tcp: t.established, tcp_fin: t.fin_wait, udp: t.udp })
+            }
+        }
+    }
+
+    /// Lets time pass: call it a few times a second. Every 2 s the figures are read and rates estimated;
+    /// servers deleted long ago that no session refers to are forgotten.
+    pub fn tick(&mut self, now: Tick) {
+        let mut due = *self.next_estimate.get_or_insert(now.after(ESTIMATE_PERIOD));
+        if now.since(due) > MAX_CATCH_UP * ESTIMATE_PERIOD {
+            due = now;
+        }
+        while now.reached(due) {
+            self.estimate();
+            due = due.after(ESTIMATE_PERIOD);
+        }
+        self.next_estimate = Some(due);
+        self.forget_idle(now);
+    }
+
+    fn next_sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+}

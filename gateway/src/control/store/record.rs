@@ -1,0 +1,84 @@
+//! A configured service with its servers and local addresses.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+use weirctl::model::{LocalAddress, Server, Service};
+
+use crate::{
+    control::plane::ServiceState,
+    id::{ServerId, ServiceId},
+};
+
+/// A service.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub id: ServiceId,
+    pub service: Service,
+    pub local_addresses: Vec<LocalAddress>,
+    /// By sequence number, so the newest is last.
+    servers: BTreeMap<u64, Entry>,
+    by_address: HashMap<(IpAddr, u16), u64>,
+}
+
+/// A server of a service.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub id: ServerId,
+    pub server: Server,
+}
+
+impl Record {
+    pub fn new(id: ServiceId, service: Service) -> Self {
+        Self {
+            id,
+            service,
+            local_addresses: Vec::new(),
+            servers: BTreeMap::new(),
+            by_address: HashMap::new(),
+        }
+    }
+
+    /// Sequence number of the server at this address and port.
+    pub fn find(&self, address: IpAddr, port: u16) -> Option<u64> {
+        self.by_address.get(&(address, port)).copied()
+    }
+
+    pub fn insert(&mut self, sequence: u64, entry: Entry) {
+        self.by_address.insert((entry.server.address, entry.server.port), sequence);
+        self.servers.insert(sequence, entry);
+    }
+
+    pub fn remove(&mut self, sequence: u64) -> Option<Entry> {
+        let entry = self.servers.remove(&sequence)?;
+        self.by_address.remove(&(entry.server.address, entry.server.port));
+        Some(entry)
+    }
+
+    /// Puts `server` in place of the one with this number, which has the same address and port.
+    pub fn replace(&mut self, sequence: u64, server: Server) -> Option<Server> {
+        let entry = self.servers.get_mut(&sequence)?;
+        Some(std::mem::replace(&mut entry.server, server))
+    }
+
+    /// The newest first, those before number `below` only.
+    pub fn newest_first(&self, below: u64) -> impl Iterator<Item = (u64, &Entry)> {
+        self.servers.range(..below).rev().map(|(&sequence, entry)| (sequence, entry))
+    }
+
+    pub fn server_ids(&self) -> impl Iterator<Item = ServerId> {
+        self.servers.values().map(|entry| entry.id)
+    }
+
+    /// As the plane is told of it.
+    pub fn state(&self) -> ServiceState {
+        ServiceState {
+            id: self.id,
+            service: self.service.clone(),
+            servers: self.servers.values().rev().map(|e| (e.id, e.server.clone())).collect(),
+            local_addresses: self.local_addresses.clone(),
+        }
+    }
+}

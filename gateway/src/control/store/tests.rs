@@ -1,0 +1,334 @@
+//! The store against a plane that only notes what it is told.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use weirctl::{
+    model::{Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Session},
+    protocol::{
+        Access, Batch, Change, ErrorCode, ListQuery, Request, Response, Row, ServerRow, ServiceRow,
+        SessionCursor, Stats, Timeouts,
+    },
+};
+
+use super::Store;
+use crate::{
+    clock::{Tick, seconds},
+    control::plane::{self, AddressKind, Plane, ServerTotals, ServiceState},
+    id::{ServerId, ServiceId},
+};
+
+#[derive(Debug, Default)]
+struct Fake {
+    told: Vec<plane::Change>,
+    totals: HashMap<ServerId, ServerTotals>,
+}
+
+impl Plane for Fake {
+    fn apply(&mut self, changes: Vec<plane::Change>) {
+        self.told.extend(changes);
+    }
+    fn server_totals(&self, id: ServerId) -> ServerTotals {
+        self.totals.get(&id).copied().unwrap_or_default()
+    }
+    fn address_kind(&self, address: IpAddr) -> AddressKind {
+        match address.to_string().as_str() {
+            "192.0.2.255" => AddressKind::Broadcast,
+            "fe80::1" => AddressKind::Own,
+            _ => AddressKind::Other,
+        }
+    }
+    fn has_port(&self, name: &str) -> bool {
+        name == "wan"
+    }
+    fn sessions(&mut self, _: SessionCursor, _: usize) -> (Vec<Session>, Option<SessionCursor>) {
+        (Vec::new(), None)
+    }
+}
+
+const VIP: ServiceKey = ServiceKey::Address {
+    protocol: Protocol::Tcp,
+    address: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10)),
+    port: 80,
+};
+
+fn service(scheduler: &str) -> Service {
+    Service {
+        key: VIP,
+        scheduler: scheduler.into(),
+        scheduler_flags: 0,
+        persistent: None,
+        netmask: u32::MAX,
+        one_packet: false,
+        engine: None,
+    }
+}
+
+fn server(address: &str, weight: u32) -> Server {
+    let address = address.parse().unwrap();
+    Server { address, port: 80, forwarding: Forwarding::Nat, weight, upper: 0, lower: 0 }
+}
+
+fn add(address: &str) -> Change {
+    Change::AddServer { service: VIP, server: server(address, 1) }
+}
+
+fn delete(address: &str) -> Change {
+    Change::DeleteServer { service: VIP, address: address.parse().unwrap(), port: 80 }
+}
+
+/// A store with one service and servers 10.0.0.1 (id 0) and 10.0.0.2 (id 1).
+fn two_servers() -> Store<Fake> {
+    let mut store = Store::new(Fake::default());
+    for change in [Change::AddService(service("rr")), add("10.0.0.1"), add("10.0.0.2")] {
+        assert_eq!(apply(&mut store, [change]), Ok(()));
+    }
+    store.plane.told.clear();
+    store
+}
+
+fn apply(store: &mut Store<Fake>, changes: impl IntoIterator<Item = Change>) -> Result<(), (ErrorCode, u32)> {
+    let batch = Batch { changes: changes.into_iter().collect(), expect_generation: None };
+    store.apply(&batch).map(drop).map_err(|r| (r.code, r.change.unwrap()))
+}
+
+fn rows(store: &mut Store<Fake>, max: u32) -> Vec<Row> {
+    let mut all = Vec::new();
+    let mut from = None;
+    loop {
+        let query = ListQuery { service: None, from, max };
+        let Response::Rows { rows, next } = store.handle(Request::List(query), Access::ReadOnly) else {
+            panic!("no rows")
+        };
+        assert!(rows.len() <= max as usize);
+        all.extend(rows);
+        from = next;
+        if from.is_none() {
+            return all;
+        }
+    }
+}
+
+fn service_rows(store: &mut Store<Fake>) -> Vec<ServiceRow> {
+    rows(store, 1000)
+        .into_iter()
+        .filter_map(|r| if let Row::Service(s) = r { Some(s) } else { None })
+        .collect()
+}
+
+fn server_rows(store: &mut Store<Fake>) -> Vec<ServerRow> {
+    rows(store, 1000)
+        .into_iter()
+        .filter_map(|r| if let Row::Server(s) = r { Some(s) } else { None })
+        .collect()
+}
+
+fn last_state(store: &Store<Fake>) -> &ServiceState {
+    let Some(plane::Change::SetService(state)) = store.plane.told.last() else { panic!("no service told") };
+    state
+}
+
+#[test]
+fn the_plane_sees_the_newest_server_first() {
+    let mut store = two_servers();
+    apply(&mut store, [add("10.0.0.3")]).unwrap();
+    let order: Vec<_> =
+        last_state(&store).servers.iter().map(|(id, s)| (id.0, s.address.to_string())).collect();
+    assert_eq!(order, [(2, "10.0.0.3".into()), (1, "10.0.0.2".into()), (0, "10.0.0.1".into())]);
+}
+
+#[test]
+fn refusals_are_the_kernels() {
+    let mut store = two_servers();
+    let other = ServiceKey::Mark { mark: 9, family: weirctl::model::Family::V4 };
+    let with = |f: fn(&mut Server)| {
+        let mut s = server("10.0.0.9", 1);
+        f(&mut s);
+        Change::AddServer { service: VIP, server: s }
+    };
+    let cases = [
+        (Change::AddService(service("nosuch")), ErrorCode::ServiceExists),
+        (Change::EditService(service("nosuch")), ErrorCode::UnknownScheduler),
+        (Change::EditService(Service { key: other, ..service("rr") }), ErrorCode::NoSuchService),
+        (Change::DeleteService(other), ErrorCode::NoSuchService),
+        (Change::Zero(Some(other)), ErrorCode::NoSuchService),
+        (add("10.0.0.1"), ErrorCode::ServerExists),
+        (add("224.0.0.5"), ErrorCode::InvalidOperation),
+        (add("192.0.2.255"), ErrorCode::InvalidOperation),
+        (with(|s| s.lower = 5), ErrorCode::OutOfRange),
+        (with(|s| s.weight = 1 << 31), ErrorCode::OutOfRange),
+        (with(|s| s.address = "2001:db8::1".parse().unwrap()), ErrorCode::InvalidOperation),
+        (Change::EditServer { service: VIP, server: server("10.0.0.9", 1) }, ErrorCode::NoSuchServer),
+        (delete("10.0.0.9"), ErrorCode::NoSuchServer),
+        (
+            Change::DeleteServer { service: other, address: [10, 0, 0, 1].into(), port: 80 },
+            ErrorCode::NoSuchService,
+        ),
+        (
+            Change::AddLocalAddress {
+                service: VIP,
+                local: LocalAddress { address: [10, 0, 0, 8].into(), interface: Some("lan".into()) },
+            },
+            ErrorCode::NoSuchPort,
+        ),
+        (
+            Change::DeleteLocalAddress { service: VIP, address: [10, 0, 0, 8].into() },
+            ErrorCode::NoSuchLocalAddress,
+        ),
+    ];
+    let generation = store.generation();
+    for (change, code) in cases {
+        assert_eq!(apply(&mut store, [change.clone()]), Err((code, 0)), "{change:?}");
+    }
+    assert_eq!(store.generation(), generation);
+    assert!(store.plane.told.is_empty(), "the plane hears of no refused change");
+}
+
+#[test]
+fn a_refused_batch_leaves_no_trace() {
+    let mut store = two_servers();
+    let before = rows(&mut store, 10);
+    let batch = [
+        add("10.0.0.3"),
+        delete("10.0.0.1"),
+        Change::EditServer { service: VIP, server: server("10.0.0.2", 9) },
+        Change::AddLocalAddress {
+            service: VIP,
+            local: LocalAddress { address: [10, 0, 0, 8].into(), interface: Some("wan".into()) },
+        },
+        Change::EditService(service("wlc")),
+        Change::Flush,
+        Change::AddService(service("sh")),
+        add("10.0.0.1"),
+        add("10.0.0.7"),
+        Change::SetTimeouts(Timeouts { tcp: 1, tcp_fin: 2, udp: 3 }),
+        add("10.0.0.7"),
+    ];
+    assert_eq!(apply(&mut store, batch), Err((ErrorCode::ServerExists, 10)));
+    assert_eq!(rows(&mut store, 10), before);
+    assert!(store.plane.told.is_empty());
+    assert_eq!(store.settings().timeouts.established, 900);
+    apply(&mut store, [add("10.0.0.3")]).unwrap();
+    assert_eq!(last_state(&store).id, ServiceId(0));
+    assert_eq!(last_state(&store).servers[0].0, ServerId(2), "numbers drawn meanwhile are given back");
+}
+
+#[test]
+fn a_stale_generation_is_refused() {
+    let mut store = two_servers();
+    let now = store.generation();
+    let batch = |expect| Batch { changes: vec![Change::Flush], expect_generation: Some(expect) };
+    assert_eq!(store.apply(&batch(now - 1)).unwrap_err().code, ErrorCode::StaleGeneration);
+    assert_eq!(store.apply(&batch(now)), Ok(now + 1));
+}
+
+#[test]
+fn readers_may_not_change_anything() {
+    let mut store = two_servers();
+    let refused = store.handle(Request::Apply(Change::Flush.into()), Access::ReadOnly);
+    assert_eq!(refused, Response::Refused(ErrorCode::ReadOnly.into()));
+    assert_eq!(rows(&mut store, 10).len(), 3);
+}
+
+#[test]
+fn a_deleted_server_comes_back_with_its_number_and_figures() {
+    let mut store = two_servers();
+    let totals =
+        ServerTotals { active: 1, connections: 3, in_packets: 10, in_bytes: 400, ..Default::default() };
+    store.plane.totals.insert(ServerId(1), totals);
+    store.tick(Tick(0));
+    store.tick(Tick(200));
+    apply(&mut store, [delete("10.0.0.2")]).unwrap();
+    store.tick(Tick(400));
+    let expected = Stats { connections: 3, in_packets: 10, in_bytes: 400, ..Stats::default() };
+    assert_eq!(service_rows(&mut store)[0].stats, expected, "the service keeps what it counted");
+    apply(&mut store, [add("10.0.0.2")]).unwrap();
+    assert_eq!(last_state(&store).servers[0].0, ServerId(1));
+    store.tick(Tick(600));
+    assert_eq!(service_rows(&mut store)[0].stats, expected, "and counts it once");
+    let row = &server_rows(&mut store)[0];
+    assert_eq!((row.active, row.stats), (1, expected));
+}
+
+#[test]
+fn a_server_revived_by_another_service_of_the_same_key_counts_from_zero() {
+    let mut store = two_servers();
+    let totals = ServerTotals { active: 2, connections: 3, ..Default::default() };
+    store.plane.totals.insert(ServerId(1), totals);
+    store.tick(Tick(0));
+    store.tick(Tick(200));
+    apply(&mut store, [Change::DeleteService(VIP)]).unwrap();
+    apply(&mut store, [Change::AddService(service("rr")), add("10.0.0.2")]).unwrap();
+    let state = last_state(&store);
+    assert_eq!(state.servers[0].0, ServerId(1));
+    assert_ne!(state.id, ServiceId(0), "its old number is in use while the trash names it");
+    store.tick(Tick(400));
+    let row = &server_rows(&mut store)[0];
+    assert_eq!((row.active, row.stats), (2, Stats::default()));
+    assert_eq!(service_rows(&mut store)[0].stats, Stats::default());
+}
+
+#[test]
+fn numbers_are_used_again_once_forgotten() {
+    let mut store = two_servers();
+    store.plane.totals.insert(ServerId(0), ServerTotals { inactive: 1, ..Default::default() });
+    apply(&mut store, [Change::Flush]).unwrap();
+    store.plane.told.clear();
+    for s in [0, 60, 120] {
+        store.tick(Tick(seconds(s)));
+    }
+    assert!(store.plane.told.is_empty(), "seen idle at 60 s, for less than two minutes");
+    store.tick(Tick(seconds(180)));
+    assert!(
+        matches!(store.plane.told[..], [plane::Change::ForgetServer(ServerId(1))]),
+        "{:?}",
+        store.plane.told
+    );
+    store.plane.totals.clear();
+    for s in [240, 300, 360] {
+        store.tick(Tick(seconds(s)));
+    }
+    assert!(matches!(store.plane.told[1..], [plane::Change::ForgetServer(ServerId(0))]));
+    apply(&mut store, [Change::AddService(service("rr")), add("10.0.0.9")]).unwrap();
+    assert_eq!((last_state(&store).id, last_state(&store).servers[0].0), (ServiceId(0), ServerId(0)));
+}
+
+#[test]
+fn zeroing_a_service_zeroes_its_servers() {
+    let mut store = two_servers();
+    store.plane.totals.insert(ServerId(0), ServerTotals { connections: 5, ..Default::default() });
+    store.tick(Tick(0));
+    store.tick(Tick(200));
+    assert_eq!(service_rows(&mut store)[0].stats.connections, 5);
+    let generation = store.generation();
+    apply(&mut store, [Change::Zero(Some(VIP))]).unwrap();
+    assert_eq!(store.generation(), generation);
+    assert_eq!(service_rows(&mut store)[0].stats.connections, 0);
+    assert_eq!(server_rows(&mut store)[1].stats.connections, 0);
+    assert_eq!(service_rows(&mut store)[0].rates.connections, 0);
+}
+
+#[test]
+fn pages_cover_everything_once_at_any_size() {
+    let mut store = two_servers();
+    for port in 81..90 {
+        let key = ServiceKey::Address { protocol: Protocol::Udp, address: [192, 0, 2, 10].into(), port };
+        let mut changes = vec![Change::AddService(Service { key, ..service("wlc") })];
+        let servers = (1..port - 80).map(|n| server(&format!("10.0.0.{n}"), 1));
+        changes.extend(servers.map(|server| Change::AddServer { service: key, server }));
+        apply(&mut store, changes).unwrap();
+    }
+    let whole = rows(&mut store, 1000);
+    assert_eq!(whole.len(), 10 + 2 + 36);
+    for size in [1, 2, 3, 7, 47] {
+        assert_eq!(rows(&mut store, size), whole, "pages of {size}");
+    }
+}
+
+#[test]
+fn timeouts_of_zero_are_kept() {
+    let mut store = two_servers();
+    apply(&mut store, [Change::SetTimeouts(Timeouts { tcp: 0, tcp_fin: 50, udp: 0 })]).unwrap();
+    let answer = store.handle(Request::Timeouts, Access::ReadOnly);
+    assert_eq!(answer, Response::Timeouts(Timeouts { tcp: 900, tcp_fin: 50, udp: 300 }));
+    assert!(matches!(store.plane.told[..], [plane::Change::Settings(_)]));
+}
