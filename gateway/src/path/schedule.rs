@@ -2,10 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use weirctl::model::{Forwarding, Protocol, SessionState};
+use weirctl::model::{Forwarding, SessionState};
 
 use super::{
     Origin, Worker,
+    laddr::transport,
     parse::Parsed,
     rewrite,
     service::Chosen,
@@ -69,13 +70,12 @@ impl<I: Io> Worker<I> {
     /// The owner of a packet with this tuple, by the function that RSS applies.
     fn owner(&self, tuple: Tuple, protocol: u8) -> WorkerId {
         let (source, destination) = (tuple.source(), tuple.destination());
-        let protocol = if protocol == protocol::TCP { Protocol::Tcp } else { Protocol::Udp };
         self.steering.owner_of_reply(
             Ipv4Addr::from(source.0),
             source.1,
             Ipv4Addr::from(destination.0),
             destination.1,
-            protocol,
+            transport(protocol),
         )
     }
 

@@ -7,6 +7,5 @@ pub mod rss;
 mod share;
 pub mod steering;
 pub mod index;
-pub mod pool;
 pub mod session;
 pub mod sessions;

@@ -32,11 +32,15 @@ use weir::{
     net::ethernet::Mac,
     path::{
         Parts, Worker, handover, punt,
-        route::{Neighbour, PortFacts, Route, RouteTable},
+        route::{Neighbour, PortFacts, Route, RouteTable, Via},
         settings::Settings,
         verdict::{PathCounters, Reason, Verdict},
     },
-    table::{index::HashKey, steering::Steering},
+    table::{
+        index::HashKey,
+        pool::{LocalPool, PoolConfig, PortRange},
+        steering::Steering,
+    },
 };
 use weirctl::{
     client::{ClientError, Transport},
@@ -318,16 +322,20 @@ fn is_own(address: IpAddr) -> bool {
     address == IpAddr::V4(WAN_ADDRESS) || address == IpAddr::V4(LAN_ADDRESS)
 }
 
-fn pool(_steering: &Arc<Steering>, _worker: u16, _options: &Options) -> weir::table::pool::LocalPool {
-    weir::table::pool::LocalPool::new()
+fn pool(steering: &Arc<Steering>, worker: u16, options: &Options) -> LocalPool {
+    let config = PoolConfig {
+        sessions: options.max_sessions,
+        ports: PortRange { first: options.ports.0, last: options.ports.1 },
+        ..PoolConfig::default()
+    };
+    LocalPool::new(steering.clone(), WorkerId(worker), &config).unwrap()
 }
 
 fn routes(lan_mtu: u16) -> Arc<RouteTable> {
     let route = |network: [u8; 4], prefix, port| Route {
         network: network.into(),
         prefix,
-        gateway: None,
-        port,
+        via: vec![Via { port, gateway: None, weight: 1 }],
         metric: 0,
         mtu: None,
     };
