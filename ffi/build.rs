@@ -39,7 +39,8 @@ const FUNCTIONS: &[&str] = &[
 ];
 
 /// Types that no signature above brings in.
-const TYPES: &[&str] = &["rte_eth_fp_ops", "rte_eth_rss_reta_entry64", "cookie_io_functions_t"];
+const TYPES: &[&str] =
+    &["rte_eth_fp_ops", "rte_eth_rss_reta_entry64", "cookie_io_functions_t", "shim_mbuf_layout"];
 
 /// Variables and macros.
 const VARS: &[&str] = &[

@@ -1,6 +1,8 @@
-//! The control protocol of weir, its client, and (feature `cli`) the operator's tool.
+//! The control protocol of weir, its client, and ipvsadm's command line. Feature `cli` adds the program:
+//! listings, messages and the `weirctl` binary.
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod ipvsadm;
 pub mod model;
 pub mod protocol;

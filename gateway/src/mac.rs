@@ -3,13 +3,25 @@
 use std::{fmt, str::FromStr};
 
 use thiserror::Error;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// A hardware address, in the order the bytes go over the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(transparent)]
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
+    /// Everybody on the link.
+    pub const BROADCAST: Self = Self([0xff; 6]);
+
+    /// Whether it addresses a group of stations, everybody included.
+    #[inline]
+    #[must_use]
+    pub fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+
     /// Whether it addresses one station: neither a group address nor all zeros.
     #[must_use]
     pub fn is_unicast(self) -> bool {

@@ -233,11 +233,19 @@ impl Workers {
                 batch.push(Update::Server(id, Some(slot)));
             }
         }
+        let sessions: u64 = slots
+            .iter()
+            .map(|s| u64::from(s.counters.active.get()) + u64::from(s.counters.inactive.get()))
+            .sum();
         for (slot, batch) in slots.iter().zip(batches) {
             let others = &slot.others;
-            // As Linux: a raised or removed threshold ends the overload at once.
+            // As Linux: a raised or removed threshold ends the overload at once, one that is reached
+            // already begins it.
             if server.upper == 0 || server.upper > others.upper.get() {
                 others.overloaded.set(0);
+            }
+            if server.upper != 0 && sessions >= u64::from(server.upper) {
+                others.overloaded.set(1);
             }
             others.upper.set(server.upper);
             others.lower.set(server.lower);

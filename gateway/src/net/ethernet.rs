@@ -7,8 +7,6 @@
 //! ```
 //! Sources: IEEE 802.3, IEEE 802.1Q.
 
-use std::fmt;
-
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, byteorder::network_endian::U16};
 
 use super::headers;
@@ -30,49 +28,7 @@ pub mod ether_type {
 /// Shortest frame without its check sequence; shorter ones are padded on the wire.
 pub const MIN_FRAME: usize = 60;
 
-/// A MAC address.
-#[derive(
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Hash,
-    PartialOrd,
-    Ord,
-    Default,
-    FromBytes,
-    IntoBytes,
-    KnownLayout,
-    Immutable,
-    Unaligned,
-)]
-#[repr(transparent)]
-pub struct Mac(pub [u8; 6]);
-
-impl Mac {
-    /// Every station.
-    pub const BROADCAST: Self = Self([0xff; 6]);
-
-    /// Multicast or broadcast: meant for more than one station.
-    #[inline]
-    #[must_use]
-    pub fn is_group(self) -> bool {
-        self.0[0] & 1 != 0
-    }
-}
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
-impl fmt::Debug for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+pub use crate::mac::Mac;
 
 /// The Ethernet II header.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]

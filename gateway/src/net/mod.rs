@@ -1,7 +1,3 @@
-//! (net)
-
-pub mod address;
-pub mod toeplitz;
 //! Wire formats: headers laid over bytes, without copies and without unsafe code.
 //!
 //! Every header is a `#[repr(C)]` struct of bytes and network-order integers, so any bytes of sufficient
@@ -14,6 +10,7 @@ pub mod toeplitz;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+pub mod address;
 pub mod checksum;
 pub mod ethernet;
 pub mod icmp;
@@ -21,6 +18,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod reply;
 pub mod tcp;
+pub mod toeplitz;
 pub mod udp;
 
 /// IP protocol numbers (IPv6 next-header values) that the gateway knows, as IANA assigns them.

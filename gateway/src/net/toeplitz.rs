@@ -38,11 +38,13 @@ impl Toeplitz {
         for (position, table) in tables.iter_mut().enumerate() {
             for byte in 1..256usize {
                 let low = byte & byte.wrapping_neg();
-                table[byte] = table[byte ^ low] ^ window(key, position * 8 + 7 - low.trailing_zeros() as usize);
+                table[byte] =
+                    table[byte ^ low] ^ window(key, position * 8 + 7 - low.trailing_zeros() as usize);
             }
         }
         // The length is what the type says, so this can't fail.
-        let tables = tables.into_boxed_slice().try_into().unwrap_or_else(|_| Box::new([[0; 256]; MESSAGE_LEN]));
+        let tables =
+            tables.into_boxed_slice().try_into().unwrap_or_else(|_| Box::new([[0; 256]; MESSAGE_LEN]));
         Self { tables }
     }
 

@@ -3,11 +3,19 @@
 use std::net::Ipv4Addr;
 
 use super::{Worker, verdict::Reason};
+use weirctl::model::Protocol;
+
 use crate::{
     id::ServiceId,
     io::Io,
-    table::session::NewSession,
+    net::protocol,
+    table::{pool::Exhausted, session::NewSession},
 };
+
+/// The protocol of a session, which is one of the two that are forwarded.
+pub(super) fn transport(number: u8) -> Protocol {
+    if number == protocol::TCP { Protocol::Tcp } else { Protocol::Udp }
+}
 
 impl<I: Io> Worker<I> {
     /// A free local address and port (host order) of the service towards a server, such that the replies
@@ -26,14 +34,17 @@ impl<I: Io> Worker<I> {
             return Err(Reason::NoLocalAddress);
         }
         self.pool
-            .allocate(&service.local_addresses, server, port, protocol, self.now)
+            .allocate(&service.local_addresses, server, port, transport(protocol), self.now)
             .map(|(address, port)| (u32::from(address), port))
-            .map_err(|_| Reason::LocalPortsExhausted)
+            .map_err(|e| match e {
+                Exhausted::Ports => Reason::LocalPortsExhausted,
+                _ => Reason::SessionsFull,
+            })
     }
 
     /// Gives the local port of a session back: it rests before it's used again.
     pub(super) fn release_local(&mut self, session: &NewSession) {
         let ((server, port), (local, local_port)) = (session.reply.source(), session.reply.destination());
-        self.pool.release(local.into(), local_port, server.into(), port, session.protocol, self.now);
+        self.pool.release(local.into(), local_port, server.into(), port, transport(session.protocol), self.now);
     }
 }

@@ -27,20 +27,45 @@ const WAITING: usize = 64;
 const PATIENCE: u32 = seconds(3);
 
 /// One route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Destination network.
     pub network: Ipv4Addr,
     /// Its prefix length, 0..=32.
     pub prefix: u8,
-    /// Router; none where the network is attached.
-    pub gateway: Option<Ipv4Addr>,
-    /// Port.
-    pub port: PortId,
+    /// Where to: of several, each destination has its own. None at all: the destination is refused.
+    pub via: Vec<Via>,
     /// Lower wins among routes to the same network.
     pub metric: u32,
     /// MTU of the route where it's below the port's.
     pub mtu: Option<u16>,
+}
+
+/// Where a route leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Via {
+    /// Port.
+    pub port: PortId,
+    /// Router; none where the network is attached.
+    pub gateway: Option<Ipv4Addr>,
+    /// Share of the destinations, at least 1.
+    pub weight: u16,
+}
+
+impl Route {
+    /// The way to `destination` (host order): always the same one for the same destination.
+    fn via(&self, destination: u32) -> Option<&Via> {
+        if let [only] = self.via.as_slice() {
+            return Some(only);
+        }
+        let total: u32 = self.via.iter().map(|v| u32::from(v.weight)).sum();
+        let mut at = (u64::from(destination.wrapping_mul(0x9e37_79b9)) * u64::from(total) >> 32) as u32;
+        self.via.iter().find(|v| {
+            let mine = at < u32::from(v.weight);
+            at = at.saturating_sub(v.weight.into());
+            mine
+        })
+    }
 }
 
 /// Routes and what the path knows of each port.
@@ -75,9 +100,9 @@ impl RouteTable {
             let mut level = HashMap::default();
             for route in routes.iter().filter(|r| r.prefix == prefix) {
                 let network = u32::from(route.network) & mask(prefix);
-                let entry = level.entry(network).or_insert(*route);
+                let entry = level.entry(network).or_insert_with(|| route.clone());
                 if route.metric < entry.metric {
-                    *entry = *route;
+                    *entry = route.clone();
                 }
             }
             if !level.is_empty() {
@@ -196,12 +221,13 @@ impl<F> Routing<F> {
 
     /// The hop towards `destination` (host order), with the MTU that counts there.
     pub fn towards(&mut self, destination: u32) -> Result<u16, Reason> {
-        let route = *self.table.lookup(destination).ok_or(Reason::NoRoute)?;
-        let address = route.gateway.map_or(destination, u32::from);
-        let id = self.hop_of(route.port, address)?;
+        let route = self.table.lookup(destination).ok_or(Reason::NoRoute)?;
+        let via = *route.via(destination).ok_or(Reason::NoRoute)?;
+        let mtu = route.mtu;
+        let id = self.hop_of(via.port, via.gateway.map_or(destination, u32::from))?;
         if let Some(hop) = self.hops.get_mut(usize::from(id)) {
-            let port_mtu = self.table.port(route.port).map_or(1500, |p| p.mtu);
-            hop.mtu = route.mtu.map_or(port_mtu, |m| m.min(port_mtu));
+            let port_mtu = self.table.port(via.port).map_or(1500, |p| p.mtu);
+            hop.mtu = mtu.map_or(port_mtu, |m| m.min(port_mtu));
         }
         Ok(id)
     }
@@ -292,8 +318,7 @@ mod tests {
         Route {
             network: net.into(),
             prefix,
-            gateway: gateway.map(Ipv4Addr::from),
-            port: PortId(port),
+            via: vec![Via { port: PortId(port), gateway: gateway.map(Ipv4Addr::from), weight: 1 }],
             metric,
             mtu: None,
         }
@@ -318,10 +343,21 @@ mod tests {
             ],
             ports(),
         );
-        assert_eq!(table.lookup(at([10, 1, 2, 3])).unwrap().gateway, Some([10, 0, 0, 8].into()));
-        assert_eq!(table.lookup(at([10, 2, 2, 3])).unwrap().gateway, None);
-        assert_eq!(table.lookup(at([8, 8, 8, 8])).unwrap().gateway, Some([10, 0, 0, 1].into()));
+        assert_eq!(table.lookup(at([10, 1, 2, 3])).unwrap().via[0].gateway, Some([10, 0, 0, 8].into()));
+        assert_eq!(table.lookup(at([10, 2, 2, 3])).unwrap().via[0].gateway, None);
+        assert_eq!(table.lookup(at([8, 8, 8, 8])).unwrap().via[0].gateway, Some([10, 0, 0, 1].into()));
         assert!(RouteTable::new(&[], ports()).lookup(at([8, 8, 8, 8])).is_none());
+    }
+
+    #[test]
+    fn destinations_are_shared_among_equal_ways_by_weight_and_stay_where_they_are() {
+        let mut equal = route([0, 0, 0, 0], 0, Some([10, 0, 0, 1]), 0, 0);
+        equal.via.push(Via { port: PortId(1), gateway: None, weight: 3 });
+        let first = (0..4000).filter(|d| equal.via(d * 7919).unwrap().port == PortId(0)).count();
+        assert!((800..1200).contains(&first), "{first} of 4000 with a quarter of the weight");
+        assert_eq!(equal.via(5), equal.via(5));
+        equal.via.clear();
+        assert_eq!(equal.via(5), None);
     }
 
     #[test]

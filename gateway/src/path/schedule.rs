@@ -1,9 +1,12 @@
 //! Stage 4: a packet without session. Whose is it, and which server gets it?
 
+use std::net::Ipv4Addr;
+
 use weirctl::model::{Forwarding, SessionState};
 
 use super::{
     Origin, Worker,
+    laddr::transport,
     parse::Parsed,
     rewrite,
     service::Chosen,
@@ -60,8 +63,20 @@ impl<I: Io> Worker<I> {
         {
             return None;
         }
-        let owner = self.steering.owner(tuple, protocol);
+        let owner = self.owner(tuple, protocol);
         (owner != self.id).then_some(owner)
+    }
+
+    /// The owner of a packet with this tuple, by the function that RSS applies.
+    fn owner(&self, tuple: Tuple, protocol: u8) -> WorkerId {
+        let (source, destination) = (tuple.source(), tuple.destination());
+        self.steering.owner_of_reply(
+            Ipv4Addr::from(source.0),
+            source.1,
+            Ipv4Addr::from(destination.0),
+            destination.1,
+            transport(protocol),
+        )
     }
 
     /// A packet for a service, from a client without session.
@@ -101,9 +116,9 @@ impl<I: Io> Worker<I> {
         let ((source, source_port), (destination, destination_port)) =
             (p.tuple.source(), p.tuple.destination());
         Flow {
-            source: std::net::Ipv4Addr::from(source).into(),
+            source: Ipv4Addr::from(source).into(),
             source_port,
-            destination: std::net::Ipv4Addr::from(destination).into(),
+            destination: Ipv4Addr::from(destination).into(),
             destination_port,
             now: self.now,
         }

@@ -116,11 +116,9 @@ pub struct WorkerService {
 
 impl WorkerService {
     /// Takes over from the instance that this one replaces.
-    pub fn inherit(&mut self, old: &Self) {
-        if let (Some(new), Some(before)) = (&mut self.scheduler, &old.scheduler)
-            && new.name() == before.name()
-        {
-            new.inherit(before.as_ref(), &old.servers, &self.servers);
+    pub fn inherit(&mut self, old: &mut Self) {
+        if let (Some(new), Some(before)) = (&mut self.scheduler, &mut old.scheduler) {
+            new.inherit(before.as_mut(), &old.servers, &self.servers);
         }
     }
 

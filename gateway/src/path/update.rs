@@ -145,7 +145,7 @@ impl<I: Io> Worker<I> {
 
     fn take_service(&mut self, id: ServiceId, new: &mut Option<Box<WorkerService>>) {
         let Some(slot) = slot(&mut self.services, id.0, MAX_SERVICES) else { return };
-        if let (Some(new), Some(old)) = (new.as_mut(), slot.as_ref()) {
+        if let (Some(new), Some(old)) = (new.as_mut(), slot.as_mut()) {
             new.inherit(old);
         }
         std::mem::swap(slot, new);

@@ -118,7 +118,12 @@ impl Steering {
     #[inline]
     #[must_use]
     pub fn owner_of_reply<A: Address>(
-        &self, rip: A, rport: u16, lip: A, lport: u16, protocol: Protocol,
+        &self,
+        rip: A,
+        rport: u16,
+        lip: A,
+        lport: u16,
+        protocol: Protocol,
     ) -> WorkerId {
         if self.workers == 1 {
             return WorkerId(0);
@@ -136,12 +141,19 @@ impl Steering {
         }
         let h = fold(cip.mix(u64::from(cport) << 32 | protocol as u64), CLIENTS);
         // The high half, scaled: even for any number of workers.
-        WorkerId(((h >> 32) * u64::from(self.workers) >> 32) as u16)
+        WorkerId((((h >> 32) * u64::from(self.workers)) >> 32) as u16)
     }
 
     /// The table index of a reply.
     #[inline]
-    pub(super) fn index<A: Address>(&self, rip: A, rport: u16, lip: A, lport: u16, protocol: Protocol) -> u32 {
+    pub(super) fn index<A: Address>(
+        &self,
+        rip: A,
+        rport: u16,
+        lip: A,
+        lport: u16,
+        protocol: Protocol,
+    ) -> u32 {
         let h = match self.kind::<A>(protocol).fields {
             HashFields::Ports => A::toeplitz_ports(&self.hash, rip, lip, rport, lport),
             HashFields::Addresses | HashFields::None => A::toeplitz(&self.hash, rip, lip),
@@ -176,7 +188,11 @@ pub(super) fn kind_number(protocol: Protocol) -> usize {
 
 impl Kind {
     fn new<A: Address>(
-        rss: &Rss, hash: &Toeplitz, protocol: Protocol, workers: u16, hand_over: bool,
+        rss: &Rss,
+        hash: &Toeplitz,
+        protocol: Protocol,
+        workers: u16,
+        hand_over: bool,
     ) -> Self {
         // What the NIC doesn't hash is computed in software, with ports.
         let (fields, hand_over) = match rss.fields(protocol) {

@@ -13,16 +13,16 @@ use crate::{
 
 /// A configuration without mistakes, for a gateway that is never started.
 fn sound(lab: &Lab) -> Config {
-    let port = |name: &str| Port {
+    let port = |name: &str, address: &str| Port {
         name: name.into(),
         device: format!("net_null_{name}"),
-        addresses: vec!["192.0.2.1/24".into()],
+        addresses: vec![address.into()],
     };
     Config {
         socket: lab.directory().join("weir.sock"),
         workers: 1,
         host_namespace: "/proc/self/ns/net".into(),
-        ports: vec![port("wan"), port("lan")],
+        ports: vec![port("wan", "192.0.2.1/24"), port("lan", "198.51.100.1/24")],
         routes: Vec::new(),
         rules: Vec::new(),
         extra: String::new(),

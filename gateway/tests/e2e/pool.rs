@@ -92,7 +92,7 @@ fn the_eleventh_connection_waits_for_a_port() {
 
 /// SYNs dropped for want of a local port, as the gateway counts them.
 fn exhausted(scene: &Scene) -> u64 {
-    scene.gateway.drops("no_local_port")
+    scene.gateway.drops("local-ports-exhausted")
 }
 
 /// A server that says hello and closes.

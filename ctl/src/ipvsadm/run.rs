@@ -1,0 +1,257 @@
+//! The program: carries out lines, on a gateway behind any [`Transport`].
+
+use std::{
+    ffi::OsString,
+    io::{self, BufRead, BufReader, Read, Write},
+};
+
+use super::{
+    Action, FAILED, Format, Halt, Lines, List, connections, help,
+    list::{self, BANNER, Listed},
+    messages,
+    names::Names,
+    parse_line, save,
+};
+use crate::{
+    client::{ClientError, Transport},
+    model::ServiceKey,
+    protocol::{Change, ListQuery, MAX_PAGE, Refusal, Request, Response, Row},
+};
+
+/// What the program takes from its surroundings.
+#[derive(Clone, Copy)]
+pub struct Environment<'a> {
+    /// Names of hosts and services.
+    pub names: &'a dyn Names,
+}
+
+/// Runs ipvsadm: `args` with the program's name first, which stands in messages. The exit status.
+///
+/// Output that can't be written (a closed pipe) ends the program with status 1, as SIGPIPE would in effect.
+pub fn ipvsadm(
+    args: &[OsString],
+    stdin: &mut dyn Read,
+    transport: &mut dyn Transport,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+    environment: &Environment,
+) -> i32 {
+    let mut words = args.iter().map(|a| a.to_string_lossy().into_owned());
+    let program = words.next().unwrap_or_else(|| "ipvsadm".into());
+    let words: Vec<String> = words.collect();
+    let mut run = Run { program: &program, transport, out, err, names: environment.names };
+    let status = if words.is_empty() {
+        run.list(List::All, &Format::default()).unwrap_or_else(|end| run.complain(&end).0)
+    } else {
+        run.line(&words, Some(stdin)).0
+    };
+    if run.out.flush().is_err() { 1 } else { status }
+}
+
+/// How a line ended early.
+enum End {
+    /// As ipvsadm ends it.
+    Halt(Halt),
+    /// The gateway is gone, or talks nonsense.
+    Gateway(String),
+    /// Nobody reads the output.
+    Output,
+}
+
+impl From<Halt> for End {
+    fn from(halt: Halt) -> Self {
+        Self::Halt(halt)
+    }
+}
+
+impl From<ClientError> for End {
+    fn from(error: ClientError) -> Self {
+        Self::Gateway(error.to_string())
+    }
+}
+
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> Self {
+        Self::Output
+    }
+}
+
+struct Run<'a> {
+    program: &'a str,
+    transport: &'a mut dyn Transport,
+    out: &'a mut dyn Write,
+    err: &'a mut dyn Write,
+    names: &'a dyn Names,
+}
+
+impl Run<'_> {
+    /// One line; `stdin` unless it comes from stdin itself. Status, and whether the program ends.
+    fn line(&mut self, words: &[String], stdin: Option<&mut dyn Read>) -> (i32, bool) {
+        let done = match parse_line(self.program, words, self.names) {
+            Ok(action) => self.action(action, stdin),
+            Err(halt) => Err(halt.into()),
+        };
+        done.unwrap_or_else(|end| self.complain(&end))
+    }
+
+    fn complain(&mut self, end: &End) -> (i32, bool) {
+        let (message, status, ends) = match end {
+            End::Halt(halt) => (halt.message.as_str(), halt.status, halt.ends),
+            End::Gateway(message) => (message.as_str(), FAILED, true),
+            End::Output => return (1, true),
+        };
+        // If even stderr is closed there is nobody left to tell.
+        let _ = writeln!(self.err, "{message}");
+        (status, ends)
+    }
+
+    fn action(&mut self, action: Action, stdin: Option<&mut dyn Read>) -> Result<(i32, bool), End> {
+        let status = match action {
+            Action::Change(change) => self.change(change)?,
+            Action::List(what, format) => self.list(what, &format)?,
+            Action::Save { numeric } => self.save(numeric)?,
+            Action::LocalAddresses { service, numeric } => self.local_addresses(service, numeric)?,
+            Action::Restore => {
+                let stdin = stdin.ok_or_else(|| Halt::try_help(self.program))?;
+                return self.restore(BufReader::new(stdin));
+            }
+            Action::StartDaemon { .. } => {
+                return Err(Halt::refuse("weir has no connection sync daemon").into());
+            }
+            Action::StopDaemon { .. } => return Err(Halt::refuse("No daemon is running").into()),
+            Action::Help => {
+                self.out.write_all(help::usage(self.program).as_bytes())?;
+                return Ok((0, true));
+            }
+            Action::Version => {
+                writeln!(self.out, "{}", help::VERSION)?;
+                return Ok((0, true));
+            }
+        };
+        Ok((status, false))
+    }
+
+    fn change(&mut self, change: Change) -> Result<i32, End> {
+        match self.transport.call(Request::Apply(change.clone().into()))? {
+            Response::Done { .. } => Ok(0),
+            Response::Refused(refusal) => Err(Halt::refuse(messages::refusal(&change, &refusal)).into()),
+            _ => Err(nonsense()),
+        }
+    }
+
+    /// Line by line; the status of the last.
+    fn restore(&mut self, input: impl BufRead) -> Result<(i32, bool), End> {
+        let mut lines = Lines::new(input);
+        let mut status = 0;
+        let unreadable = |e: io::Error| End::Gateway(format!("cannot read the rules: {e}"));
+        while let Some((_, words)) = lines.next_line().map_err(unreadable)? {
+            let (line_status, ends) = self.line(&words, None);
+            status = line_status;
+            if ends {
+                return Ok((status, true));
+            }
+        }
+        Ok((status, false))
+    }
+
+    fn list(&mut self, what: List, format: &Format) -> Result<i32, End> {
+        match what {
+            List::All => {
+                writeln!(self.out, "{BANNER}")?;
+                let services = self.rows(None)?;
+                self.services(services, format)?;
+            }
+            List::Service(key) => {
+                let services = self.rows(Some(key))?;
+                self.services(services, format)?;
+            }
+            List::Connections => self.connections(format)?,
+            List::Timeouts => {
+                let Response::Timeouts(t) = self.transport.call(Request::Timeouts)? else {
+                    return Err(nonsense());
+                };
+                writeln!(self.out, "Timeout (tcp tcpfin udp): {} {} {}", t.tcp, t.tcp_fin, t.udp)?;
+            }
+            // Weir has no sync daemon that could be running.
+            List::Daemons => {}
+        }
+        Ok(0)
+    }
+
+    fn services(&mut self, services: Vec<Listed>, format: &Format) -> Result<(), End> {
+        list::title(format, self.out)?;
+        for listed in list::sorted(services, format.unsorted) {
+            list::service(&listed, format, self.names, self.out)?;
+        }
+        Ok(())
+    }
+
+    fn save(&mut self, numeric: bool) -> Result<i32, End> {
+        let services = self.rows(None)?;
+        for listed in list::sorted(services, false) {
+            save::service(&listed, numeric, self.names, self.out)?;
+        }
+        Ok(0)
+    }
+
+    fn local_addresses(&mut self, service: ServiceKey, numeric: bool) -> Result<i32, End> {
+        writeln!(self.out, "{:<30} {:<8} SNAT_IP", "VIP:VPORT", "TOTAL")?;
+        for (row, _) in self.rows(Some(service))? {
+            let name = super::print::service_name(&row.service.key, numeric, self.names);
+            writeln!(self.out, "{name:<30} {:<8} ", row.local_addresses.len())?;
+            for local in &row.local_addresses {
+                writeln!(self.out, "{:<39} {}", "", local.address)?;
+            }
+        }
+        Ok(0)
+    }
+
+    fn connections(&mut self, format: &Format) -> Result<(), End> {
+        connections::title(format, self.out)?;
+        let mut from = None;
+        loop {
+            let answer = self.transport.call(Request::Sessions { from, max: MAX_PAGE })?;
+            let Response::Sessions { sessions, next } = answer else { return Err(nonsense()) };
+            for session in &sessions {
+                connections::session(session, format, self.names, self.out)?;
+            }
+            from = next;
+            if from.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// All services with their servers, or one.
+    fn rows(&mut self, service: Option<ServiceKey>) -> Result<Vec<Listed>, End> {
+        let mut all: Vec<Listed> = Vec::new();
+        let mut from = None;
+        loop {
+            let query = ListQuery { service, from, max: MAX_PAGE };
+            let (rows, next) = match self.transport.call(Request::List(query))? {
+                Response::Rows { rows, next } => (rows, next),
+                Response::Refused(refusal) => return Err(not_listed(&refusal)),
+                _ => return Err(nonsense()),
+            };
+            for row in rows {
+                match row {
+                    Row::Service(service) => all.push((service, Vec::new())),
+                    Row::Server(server) => all.last_mut().ok_or_else(nonsense)?.1.push(server),
+                }
+            }
+            from = next;
+            if from.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+/// A listing that is refused ends ipvsadm with status 1.
+fn not_listed(refusal: &Refusal) -> End {
+    Halt { message: messages::list_refusal(refusal), status: 1, ends: true }.into()
+}
+
+fn nonsense() -> End {
+    End::Gateway("the gateway answered something else than was asked".into())
+}

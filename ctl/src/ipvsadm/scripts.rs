@@ -1,0 +1,68 @@
+//! `ipvsadm-save` and `ipvsadm-restore`, which are shell scripts around ipvsadm.
+
+use std::{
+    ffi::OsString,
+    io::{BufRead, BufReader, Read, Write},
+    path::Path,
+};
+
+use super::run::{Environment, ipvsadm};
+use crate::client::Transport;
+
+/// `ipvsadm-save [-n]`. The exit status.
+pub fn ipvsadm_save(
+    args: &[OsString],
+    transport: &mut dyn Transport,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+    environment: &Environment,
+) -> i32 {
+    let mut line: Vec<OsString> = vec!["ipvsadm".into(), "-S".into()];
+    for arg in args.iter().skip(1).map(|a| a.to_string_lossy()) {
+        if arg == "-n" {
+            line.truncate(2);
+            line.push("-n".into());
+        } else if arg.starts_with('-') {
+            let name = args.first().map(Path::new).and_then(Path::file_name).unwrap_or_default();
+            // If even stderr is closed there is nobody left to tell.
+            let _ = writeln!(
+                err,
+                "{}: Script to save the IPVS table to stdout.\n   With the -n option, prints out the table in numeric format.",
+                name.to_string_lossy()
+            );
+            return 1;
+        }
+    }
+    ipvsadm(&line, &mut std::io::empty(), transport, out, err, environment)
+}
+
+/// `ipvsadm-restore < RULES`: clears the table, then `-R`; lines that begin with `#` are left out. The exit
+/// status.
+pub fn ipvsadm_restore(
+    stdin: &mut dyn Read,
+    transport: &mut dyn Transport,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+    environment: &Environment,
+) -> i32 {
+    let mut rules = Vec::new();
+    for line in BufReader::new(stdin).split(b'\n') {
+        match line {
+            Ok(line) if line.starts_with(b"#") => {}
+            Ok(line) => {
+                rules.extend(line);
+                rules.push(b'\n');
+            }
+            Err(e) => {
+                // If even stderr is closed there is nobody left to tell.
+                let _ = writeln!(err, "cannot read the rules: {e}");
+                return 1;
+            }
+        }
+    }
+    let mut run = |option: &str, mut input: &[u8]| {
+        ipvsadm(&["ipvsadm".into(), option.into()], &mut input, transport, out, err, environment)
+    };
+    run("-C", &[]);
+    run("-R", &rules)
+}
