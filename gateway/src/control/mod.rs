@@ -1,4 +1,6 @@
 //! The control side: configuration, its socket, the workers' updates, statistics.
 
 pub mod plane;
+pub mod rules;
+pub mod server;
 pub mod store;
