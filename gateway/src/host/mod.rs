@@ -33,6 +33,7 @@ mod punt;
 mod socket;
 mod state;
 mod tap;
+mod twins;
 
 pub use error::HostError;
 pub use punt::PortCounters;
@@ -221,8 +222,8 @@ impl Host {
     }
 
     /// Puts a local address (`-P`) on the twin of `port` as /32 or /128, unless one of the twins has it
-    /// already. Counted: it stays until [`Host::remove_local`] has been called as often. True if it was put
-    /// there now.
+    /// already. Counted by address, whatever the port: it stays until [`Host::remove_local`] has been called
+    /// as often. True if it was put there now.
     ///
     /// # Errors
     /// The kernel refuses the address, or there is no such port.
@@ -230,13 +231,13 @@ impl Host {
         self.ask(|reply| Command::AddLocal(port, address, reply))
     }
 
-    /// Takes back one [`Host::add_local`]. True if the address was taken off the twin now: the last of
+    /// Takes back one [`Host::add_local`]. True if the address was taken off its twin now: the last of
     /// several, and not one that configuration or an operator put there.
     ///
     /// # Errors
-    /// As [`Host::add_local`].
-    pub fn remove_local(&self, port: PortId, address: IpAddr) -> Result<bool, HostError> {
-        self.ask(|reply| Command::RemoveLocal(port, address, reply))
+    /// The kernel refuses.
+    pub fn remove_local(&self, address: IpAddr) -> Result<bool, HostError> {
+        self.ask(|reply| Command::RemoveLocal(address, reply))
     }
 
     /// Gives the twin a carrier or takes it away, as the port's link goes up or down.
