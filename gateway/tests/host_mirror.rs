@@ -204,18 +204,18 @@ fn local_addresses_are_counted_and_only_ours_are_taken_off() {
     assert!(shown("10.0.0.100/32"));
     bench.state(|s| s.is_local(ours));
     assert!(!bench.host.add_local(WAN, ours).unwrap(), "a second service uses it, on another port");
-    assert!(!bench.host.remove_local(ours).unwrap());
+    assert!(!bench.host.remove_local(WAN, ours).unwrap());
     assert!(shown("10.0.0.100/32"));
-    assert!(bench.host.remove_local(ours).unwrap());
+    assert!(bench.host.remove_local(LAN, ours).unwrap());
     assert!(!shown("10.0.0.100/32"));
-    assert!(!bench.host.remove_local(ours).unwrap(), "once too often does no harm");
+    assert!(!bench.host.remove_local(LAN, ours).unwrap(), "once too often does no harm");
 
     assert!(!bench.host.add_local(LAN, theirs).unwrap(), "configuration put it there");
-    assert!(!bench.host.remove_local(theirs).unwrap());
+    assert!(!bench.host.remove_local(LAN, theirs).unwrap());
     assert!(shown("10.0.0.1/24"));
 
     let v6 = "2001:db8:1::100".parse().unwrap();
     assert!(bench.host.add_local(LAN, v6).unwrap());
     assert!(shown("2001:db8:1::100/128") && !shown("tentative scope global"));
-    assert!(bench.host.remove_local(v6).unwrap());
+    assert!(bench.host.remove_local(LAN, v6).unwrap());
 }

@@ -31,7 +31,7 @@ mod namespace;
 mod netlink;
 mod punt;
 mod socket;
-mod state;
+pub mod state;
 mod tap;
 mod twins;
 
@@ -231,13 +231,13 @@ impl Host {
         self.ask(|reply| Command::AddLocal(port, address, reply))
     }
 
-    /// Takes back one [`Host::add_local`]. True if the address was taken off its twin now: the last of
-    /// several, and not one that configuration or an operator put there.
+    /// Takes back one [`Host::add_local`] with the same arguments. True if the address was taken off its twin
+    /// now: the last of several, and not one that configuration or an operator put there.
     ///
     /// # Errors
-    /// The kernel refuses.
-    pub fn remove_local(&self, address: IpAddr) -> Result<bool, HostError> {
-        self.ask(|reply| Command::RemoveLocal(address, reply))
+    /// The kernel refuses, or there is no such port.
+    pub fn remove_local(&self, port: PortId, address: IpAddr) -> Result<bool, HostError> {
+        self.ask(|reply| Command::RemoveLocal(port, address, reply))
     }
 
     /// Gives the twin a carrier or takes it away, as the port's link goes up or down.

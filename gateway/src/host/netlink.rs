@@ -65,7 +65,7 @@ pub(super) enum Command {
     /// Put the address on the twin as a host address; true if it wasn't there.
     AddLocal(PortId, IpAddr, Reply<bool>),
     /// Take it off again if `AddLocal` put it there and nobody else needs it; true if it was taken off.
-    RemoveLocal(IpAddr, Reply<bool>),
+    RemoveLocal(PortId, IpAddr, Reply<bool>),
     /// Give the twin a carrier, or take it away.
     Carrier(PortId, bool, Reply<()>),
     /// Set the twin's MTU.
@@ -288,8 +288,8 @@ impl Netlink {
             Command::Resolve(port, address) => self.want(port, address),
             Command::Forget(port, address) => self.forget(port, address),
             Command::AddLocal(port, address, reply) => drop(reply.send(self.add_local(port, address))),
-            Command::RemoveLocal(address, reply) => {
-                drop(reply.send(self.locals.remove(&mut self.requests, &self.links, address)));
+            Command::RemoveLocal(port, address, reply) => {
+                drop(reply.send(self.locals.remove(&mut self.requests, &self.links, port, address)));
             }
             Command::Carrier(port, carrier, reply) => {
                 drop(reply.send(self.change(port, "its carrier", |r, i| kernel::set_carrier(r, i, carrier))));

@@ -58,13 +58,15 @@ impl Locals {
         Ok(ours.is_some())
     }
 
-    /// Gives `address` back; true if it was taken off its twin now.
+    /// Gives `address` back, asked for on `port` once; true if it was taken off its twin now.
     pub fn remove(
         &mut self,
         requests: &mut Requests,
         links: &[Link],
+        port: PortId,
         address: IpAddr,
     ) -> Result<bool, HostError> {
+        links.get(port.index()).ok_or(HostError::NoPort(port))?;
         let Some(local) = self.0.get_mut(&address) else { return Ok(false) };
         local.users -= 1;
         if local.users > 0 {
