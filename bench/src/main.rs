@@ -1,2 +1,58 @@
-//! Benchmarks of weir beside its peers.
-fn main() {}
+//! Benchmarks of weir beside its peers: packets a second of one worker on the same frames and devices.
+//!
+//! Every figure is measured by one command, see README.md. Nothing here ships.
+#![forbid(unsafe_code)]
+
+mod compare;
+mod connections;
+mod cycles;
+mod error;
+mod hugepages;
+mod process;
+mod report;
+mod sample;
+mod symbols;
+mod table;
+mod telemetry;
+mod testpmd;
+mod traffic;
+mod weir;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "weir-bench", about = "Benchmarks of weir beside its peers", version)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Packets a second of one worker: weir FULLNAT beside testpmd's 5tswap on the same frames.
+    Compare(compare::Options),
+    /// New sessions a second of one worker of weir, as its table fills.
+    Connections(connections::Options),
+    /// Where a forwarding worker's time goes, by stage.
+    Cycles(cycles::Options),
+    /// Flow index candidates in process: hits, misses, turnover.
+    Table(table::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().what {
+        What::Compare(options) => compare::run(&options),
+        What::Connections(options) => connections::run(&options),
+        What::Cycles(options) => cycles::run(&options),
+        What::Table(options) => table::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weir-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -5,13 +5,17 @@
 //! virtual time.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
 pub mod host;
 pub mod id;
 pub mod io;
+pub mod mac;
 pub mod net;
 pub mod path;
+pub mod prefix;
+pub mod run;
 pub mod sched;
 pub mod table;

@@ -1,1 +1,53 @@
-//! The one safe wrapper around DPDK.
+//! The one safe wrapper around DPDK: environment, lcores, ports, queues, buffers and rings.
+//!
+//! Who owns what, and so why safe code can't go wrong with it:
+//!
+//! ```text
+//! Eal ── once a process, stays on its thread; dropping it (last) gives everything back
+//!  ├── Lcore      a worker thread of EAL, to launch a closure on
+//!  ├── Mempool    a pool of buffers; clones share it; lives as long as the Eal
+//!  │    └── Mbuf  one frame, owned; dropping it gives the buffer back to its pool
+//!  ├── Port       a device, one thread at a time; closed when it and its queues are gone
+//!  │    ├── RxQueue, TxQueue   one thread at a time each, no lock
+//!  └── ring::{Sender, Receiver}  frames from thread to thread
+//! ```
+//!
+//! Handles may outlive the [`Eal`]: it then leaves DPDK's memory alone instead of unmapping it under them.
+
+mod args;
+mod control;
+mod device;
+mod eal;
+mod error;
+mod head;
+mod hugepages;
+mod lcore;
+mod log;
+mod mbuf;
+mod mempool;
+mod offload;
+mod port;
+mod queue;
+pub mod ring;
+mod rss;
+
+pub use control::{Link, Stats};
+pub use device::{is_pci_address, normal_name};
+pub use eal::{Cpus, Eal, EalConfig, Memory};
+pub use error::Error;
+pub use lcore::{Lcore, Running};
+pub use mbuf::{Mbuf, Segments};
+pub use mempool::{Mempool, MempoolConfig, free_bulk};
+pub use offload::{Checksum, L4};
+pub use port::{Offloads, Port, PortConfig, PortInfo, Queues};
+pub use queue::{RxQueue, TxQueue};
+pub use rss::{RssSettings, hash_types};
+
+/// Room in front of the data of a fresh buffer, in bytes.
+pub const HEADROOM: usize = dpdk_sys::RTE_PKTMBUF_HEADROOM as usize;
+
+/// Bytes a buffer holds behind its headroom unless told otherwise: an Ethernet frame.
+pub const DATA_ROOM: usize = 2048;
+
+#[cfg(test)]
+pub(crate) mod testing;

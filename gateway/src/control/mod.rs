@@ -4,3 +4,4 @@ pub mod plane;
 pub mod rules;
 pub mod server;
 pub mod store;
+pub mod workers;

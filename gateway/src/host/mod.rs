@@ -1,1 +1,304 @@
-//! (host)
+//! The kernel beside the packet path.
+//!
+//! Every port has a TAP twin with the port's hardware address. The kernel owns addresses, ARP and neighbour
+//! discovery, ping, and routes; frames that the path doesn't claim go to the twin, and what the kernel sends
+//! out of it is transmitted. Addresses, routes and neighbours are mirrored through netlink into
+//! [`NetState`], which the path's route table is built from.
+//!
+//! Two threads, neither a worker's business: `punt` moves frames, `netlink` keeps the mirror and talks to
+//! the kernel. None of this needs DPDK.
+
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Release},
+        mpsc::{self, Sender, SyncSender, sync_channel},
+    },
+    thread::{Builder, JoinHandle},
+};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use parking_lot::Mutex;
+
+mod decode;
+mod error;
+mod ingress;
+mod kernel;
+mod mirror;
+mod namespace;
+mod netlink;
+mod punt;
+mod socket;
+mod state;
+mod tap;
+
+pub use error::HostError;
+pub use punt::PortCounters;
+pub use state::{Action, Address, Neighbour, NetState, NextHop, Reachability, Route};
+
+use self::{
+    ingress::{IngressDrop, QuietIpv6},
+    netlink::{Command, Inbox},
+    punt::Punt,
+    tap::Twin,
+};
+use crate::{config::Config, io::PortId, mac::Mac, prefix::Prefix};
+
+/// The workers' end of the punt path.
+pub trait HostFrames: Send {
+    /// Takes what workers punted, up to some limit, giving each frame to `deliver` with the port it came
+    /// in by.
+    fn drain(&mut self, deliver: &mut dyn FnMut(PortId, &[u8]));
+
+    /// Has a worker transmit `frame` on `port`; false if it has no room.
+    fn inject(&mut self, port: PortId, frame: &[u8]) -> bool;
+}
+
+/// Called with the state whenever it has changed, from the netlink thread.
+pub type Publish = Box<dyn FnMut(&Arc<NetState>) + Send>;
+
+/// A port as its twin is to mirror it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// Name of port and twin.
+    pub name: String,
+    /// The port's hardware address.
+    pub mac: Mac,
+    /// The port's MTU, bytes of an IP packet.
+    pub mtu: u16,
+    /// Whether the port's link is up.
+    pub carrier: bool,
+    /// Addresses to put on the twin.
+    pub addresses: Vec<Prefix>,
+    /// The kernel's interface, in the process's own namespace, that the device takes its frames from.
+    pub interface: Option<String>,
+}
+
+/// What a device is like, as the driver says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hardware {
+    /// Hardware address.
+    pub mac: Mac,
+    /// MTU, bytes of an IP packet.
+    pub mtu: u16,
+    /// Whether the link is up.
+    pub carrier: bool,
+}
+
+/// The host side as it is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostOptions {
+    /// Network namespace of the twins, if not the process's own.
+    pub namespace: Option<PathBuf>,
+    /// All ports, by [`PortId`].
+    pub ports: Vec<HostPort>,
+}
+
+impl HostOptions {
+    /// What `config` asks for, with `hardware` of each port in its order.
+    #[must_use]
+    pub fn new(config: &Config, hardware: &[Hardware]) -> Self {
+        let ports = config.ports.iter().zip(hardware).map(|(port, hardware)| HostPort {
+            name: port.name.clone(),
+            mac: hardware.mac,
+            mtu: hardware.mtu,
+            carrier: hardware.carrier,
+            addresses: port.addresses.clone(),
+            interface: port.device.interface().map(str::to_owned),
+        });
+        Self { namespace: config.host_namespace.clone(), ports: ports.collect() }
+    }
+}
+
+/// The running host side. Dropping it stops the threads and removes twins, addresses and the ingress drop;
+/// so does the end of the process.
+pub struct Host {
+    commands: Sender<Command>,
+    wake: Arc<EventFd>,
+    stop: Arc<AtomicBool>,
+    stop_punt: Arc<EventFd>,
+    threads: Vec<JoinHandle<()>>,
+    state: Arc<Mutex<Arc<NetState>>>,
+    counters: Arc<[PortCounters]>,
+    // Dropped after the threads have ended and the twins are gone.
+    _ingress: Option<IngressDrop>,
+    _quiet: Vec<QuietIpv6>,
+}
+
+impl Host {
+    /// Makes the twins and starts mirroring and punting. When it returns, the twins are up with their
+    /// addresses and `publish` has been called with a first state.
+    ///
+    /// # Errors
+    /// The namespace can't be entered, a twin's name is taken, a privilege (CAP_NET_ADMIN) is missing, or
+    /// the kernel refuses something; nothing is left behind then.
+    pub fn start(
+        options: HostOptions,
+        frames: Box<dyn HostFrames>,
+        publish: Publish,
+    ) -> Result<Self, HostError> {
+        let HostOptions { namespace, ports } = options;
+        let interfaces: Vec<&str> = ports.iter().filter_map(|p| p.interface.as_deref()).collect();
+        let own = namespace::is_own(namespace.as_deref())
+            .map_err(|source| HostError::Namespace { path: namespace.clone().unwrap_or_default(), source })?;
+        let ingress = drop_ingress(&interfaces, own)?;
+        let quiet = interfaces.iter().filter_map(|i| QuietIpv6::new(i)).collect();
+
+        let counters: Arc<[PortCounters]> = ports.iter().map(|_| PortCounters::default()).collect();
+        let (commands, inbox) = mpsc::channel();
+        let mut host = Self {
+            commands,
+            wake: Arc::new(event()?),
+            stop: Arc::default(),
+            stop_punt: Arc::new(event()?),
+            threads: Vec::new(),
+            state: Arc::default(),
+            counters,
+            _ingress: ingress,
+            _quiet: quiet,
+        };
+        let inbox = Inbox { commands: inbox, wake: host.wake.clone(), stop: host.stop.clone() };
+        let twins = host.start_netlink(namespace, ports, inbox, publish)?;
+        host.start_punt(twins, frames)?;
+        Ok(host)
+    }
+
+    fn start_netlink(
+        &mut self,
+        namespace: Option<PathBuf>,
+        ports: Vec<HostPort>,
+        inbox: Inbox,
+        mut publish: Publish,
+    ) -> Result<Vec<Twin>, HostError> {
+        let state = self.state.clone();
+        let publish: Publish = Box::new(move |new| {
+            *state.lock() = new.clone();
+            publish(new);
+        });
+        let (started, report) = sync_channel(1);
+        let thread = move || netlink::thread(namespace.as_deref(), &ports, inbox, publish, &started);
+        let thread = Builder::new().name("weir-netlink".into()).spawn(thread).map_err(HostError::Thread)?;
+        self.threads.push(thread);
+        report.recv().map_err(|_| HostError::Stopped)?
+    }
+
+    fn start_punt(&mut self, twins: Vec<Twin>, frames: Box<dyn HostFrames>) -> Result<(), HostError> {
+        let punt = Punt {
+            twins: twins.into_iter().map(Some).collect(),
+            frames,
+            counters: self.counters.clone(),
+            stop: self.stop_punt.clone(),
+        };
+        let thread = Builder::new().name("weir-punt".into()).spawn(|| punt.run());
+        self.threads.push(thread.map_err(HostError::Thread)?);
+        Ok(())
+    }
+
+    /// What was last published.
+    #[must_use]
+    pub fn state(&self) -> Arc<NetState> {
+        self.state.lock().clone()
+    }
+
+    /// Frames between each port and the kernel, by port.
+    #[must_use]
+    pub fn counters(&self) -> &[PortCounters] {
+        &self.counters
+    }
+
+    /// Has the kernel resolve the next hop `address` on `port`, and keep it resolved until
+    /// [`Host::forget`]. The outcome comes as a change of state. May be called for every packet that lacks
+    /// the neighbour: the kernel is asked once a second at most.
+    pub fn resolve(&self, port: PortId, address: IpAddr) {
+        self.send(Command::Resolve(port, address));
+    }
+
+    /// The next hop is no longer needed: its entry may age and go.
+    pub fn forget(&self, port: PortId, address: IpAddr) {
+        self.send(Command::Forget(port, address));
+    }
+
+    /// Puts a local address (`-P`) on the twin of `port` as /32 or /128, unless one of the twins has it
+    /// already. Counted: it stays until [`Host::remove_local`] has been called as often. True if it was put
+    /// there now.
+    ///
+    /// # Errors
+    /// The kernel refuses the address, or there is no such port.
+    pub fn add_local(&self, port: PortId, address: IpAddr) -> Result<bool, HostError> {
+        self.ask(|reply| Command::AddLocal(port, address, reply))
+    }
+
+    /// Takes back one [`Host::add_local`]. True if the address was taken off the twin now: the last of
+    /// several, and not one that configuration or an operator put there.
+    ///
+    /// # Errors
+    /// As [`Host::add_local`].
+    pub fn remove_local(&self, port: PortId, address: IpAddr) -> Result<bool, HostError> {
+        self.ask(|reply| Command::RemoveLocal(port, address, reply))
+    }
+
+    /// Gives the twin a carrier or takes it away, as the port's link goes up or down.
+    ///
+    /// # Errors
+    /// The kernel refuses, or there is no such port.
+    pub fn set_carrier(&self, port: PortId, carrier: bool) -> Result<(), HostError> {
+        self.ask(|reply| Command::Carrier(port, carrier, reply))
+    }
+
+    /// Sets the twin's MTU to the port's, in bytes of an IP packet.
+    ///
+    /// # Errors
+    /// The kernel refuses, or there is no such port.
+    pub fn set_mtu(&self, port: PortId, mtu: u16) -> Result<(), HostError> {
+        self.ask(|reply| Command::Mtu(port, mtu, reply))
+    }
+
+    fn ask<T>(
+        &self,
+        command: impl FnOnce(SyncSender<Result<T, HostError>>) -> Command,
+    ) -> Result<T, HostError> {
+        let (reply, answer) = sync_channel(1);
+        self.send(command(reply));
+        answer.recv().map_err(|_| HostError::Stopped)?
+    }
+
+    fn send(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            let _ = self.wake.write(1);
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.stop.store(true, Release);
+        let _ = self.stop_punt.write(1);
+        let _ = self.wake.write(1);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Has the kernel drop what the devices' interfaces receive. That is a must where the kernel owns the same
+/// addresses; elsewhere it only saves it the work, and keeps it from routing the frames if it is a router.
+fn drop_ingress(interfaces: &[&str], must: bool) -> Result<Option<IngressDrop>, HostError> {
+    if interfaces.is_empty() {
+        return Ok(None);
+    }
+    match IngressDrop::install(interfaces) {
+        Ok(ingress) => Ok(Some(ingress)),
+        Err(error) if must => Err(error),
+        Err(error) => {
+            tracing::debug!(%error, "the kernel goes on looking at the ports' frames");
+            Ok(None)
+        }
+    }
+}
+
+fn event() -> Result<EventFd, HostError> {
+    let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+    EventFd::from_flags(flags).map_err(|e| HostError::Thread(e.into()))
+}

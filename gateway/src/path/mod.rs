@@ -1,3 +1,284 @@
-//! The packet's way.
+//! The packet's way, one file a stage. A worker runs a burst through them to completion:
+//!
+//! ```text
+//! rx        a burst from a port, from another worker, or from the kernel
+//! parse     what is it                          every frame of the burst, then
+//! session   hash, prefetch, look up             every frame of the burst, then frame by frame:
+//!   known   -> state, counters
+//!   unknown -> service -> schedule -> laddr     a server, a local address and port, a new session
+//! rewrite   the other tuple, checksums, TTL
+//! route     next hop
+//! tx        the port's burst
+//! ```
+//!
+//! Beside the way: `icmp` translates errors about sessions, `answer` makes the RST or ICMP error that IPVS
+//! would send, `punt` gives the kernel what is its own, `handover` gives another worker what is its own,
+//! `update` takes control's changes between bursts, `expire` ends sessions. Every frame ends in one
+//! [`verdict::Verdict`].
 
+use std::{
+    net::Ipv4Addr,
+    sync::Arc,
+};
+
+use arrayvec::ArrayVec;
+
+use crate::{
+    clock::Tick,
+    id::WorkerId,
+    io::{Burst, Frame, Io, PortId},
+    net::ethernet::Mac,
+    table::{
+        counters::ServerSlot,
+        index::HashKey,
+        pool::LocalPool,
+        sessions::Sessions,
+        steering::Steering,
+    },
+};
+
+pub mod answer;
+mod expire;
+mod fragment;
+pub mod handover;
+mod icmp;
+pub mod laddr;
+pub mod parse;
+pub mod punt;
+pub mod rewrite;
+pub mod route;
+mod rx;
+mod schedule;
+pub mod service;
+mod session;
 pub mod settings;
+pub mod tcp_state;
+pub mod tx;
+pub mod update;
+pub mod verdict;
+
+use route::{Resolve, Routing};
+use service::{Lookup, WorkerService};
+use settings::Settings;
+use tx::TxBuffers;
+use update::{Batch, Sweep};
+use verdict::{PathCounters, Reason, Verdict};
+
+/// A worker's ends of the rings between it and control.
+pub struct ControlEnd {
+    /// Changes to take.
+    pub updates: rtrb::Consumer<Batch>,
+    /// Batches taken, with what they replaced.
+    pub retired: rtrb::Producer<Batch>,
+    /// Neighbours to resolve.
+    pub resolve: rtrb::Producer<Resolve>,
+}
+
+/// What a worker is made of.
+pub struct Parts<I: Io> {
+    /// Its number.
+    pub id: WorkerId,
+    /// Its queues.
+    pub io: I,
+    /// The ports' MAC addresses.
+    pub macs: Vec<Mac>,
+    /// Whether the ports' own RSS brings every frame to its owner (one entry a port).
+    pub steered: Vec<bool>,
+    /// Sessions it may hold.
+    pub max_sessions: usize,
+    /// Key of the session hash.
+    pub key: HashKey,
+    /// Its share of the local ports.
+    pub pool: LocalPool,
+    /// Who owns which packet.
+    pub steering: Arc<Steering>,
+    /// Its counters.
+    pub counters: Arc<PathCounters>,
+    /// Rings to and from control.
+    pub control: ControlEnd,
+    /// Rings to and from the kernel's twins, if there are any.
+    pub host: Option<punt::HostEnd<I::Frame>>,
+    /// Rings to and from the other workers.
+    pub peers: handover::Peers<I::Frame>,
+}
+
+/// One worker: everything it touches is its own.
+pub struct Worker<I: Io> {
+    id: WorkerId,
+    io: I,
+    macs: Vec<Mac>,
+    steered: Vec<bool>,
+    now: Tick,
+    sessions: Sessions,
+    services: Vec<Option<Box<WorkerService>>>,
+    servers: Vec<Option<ServerSlot>>,
+    lookup: Arc<Lookup>,
+    settings: Arc<Settings>,
+    timeouts: [u32; 16],
+    pool: LocalPool,
+    steering: Arc<Steering>,
+    routing: Routing<I::Frame>,
+    tx: TxBuffers<I::Frame>,
+    counters: Arc<PathCounters>,
+    control: ControlEnd,
+    host: Option<punt::HostEnd<I::Frame>>,
+    peers: handover::Peers<I::Frame>,
+    answers: answer::Limits,
+    sweeps: ArrayVec<Sweep, 64>,
+}
+
+/// Where a frame came from: decides whether it may be handed over (again).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// A port's receive queue.
+    Port,
+    /// Another worker: it's ours, whatever the hash says.
+    Worker,
+}
+
+impl<I: Io> Worker<I> {
+    /// A worker without services or routes.
+    ///
+    /// # Errors
+    /// The system's, when there's no memory for the session table.
+    pub fn new(parts: Parts<I>, now: Tick) -> std::io::Result<Self> {
+        let ports = parts.io.ports();
+        let settings = Settings::default();
+        Ok(Self {
+            id: parts.id,
+            io: parts.io,
+            macs: parts.macs,
+            steered: parts.steered,
+            now,
+            sessions: Sessions::new(parts.max_sessions, parts.key, now)?,
+            services: Vec::with_capacity(update::MAX_SERVICES),
+            servers: Vec::with_capacity(update::MAX_SERVERS),
+            lookup: Arc::default(),
+            timeouts: update::timeout_ticks(&settings.timeouts),
+            settings: Arc::new(settings),
+            pool: parts.pool,
+            steering: parts.steering,
+            routing: Routing::default(),
+            tx: TxBuffers::new(ports),
+            counters: parts.counters,
+            control: parts.control,
+            host: parts.host,
+            peers: parts.peers,
+            answers: answer::Limits::default(),
+            sweeps: ArrayVec::new(),
+        })
+    }
+
+    /// Runs once over everything that may have something to do. Returns the number of frames taken in.
+    pub fn poll(&mut self, now: Tick) -> usize {
+        self.now = now;
+        if !self.control.updates.is_empty() {
+            self.take_updates();
+        }
+        let mut frames = 0;
+        for port in 0..self.io.ports() {
+            frames += self.take_from_port(PortId(port as u8));
+        }
+        frames += self.take_from_workers();
+        frames += self.take_from_host();
+        if self.routing.is_waiting() {
+            self.send_waiting();
+        }
+        self.tx.flush(&mut self.io);
+        self.expire();
+        self.counters.events.polls.add(1);
+        if frames != 0 {
+            self.counters.events.busy_polls.add(1);
+        }
+        frames
+    }
+
+    /// The queues, for tests and replays.
+    pub fn io_mut(&mut self) -> &mut I {
+        &mut self.io
+    }
+
+    /// The sessions, for tests and replays.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn counters(&self) -> &PathCounters {
+        &self.counters
+    }
+
+    /// Counts and drops.
+    #[inline]
+    fn drop_frame(&self, frame: I::Frame, reason: Reason) {
+        self.counters.count(Verdict::Drop(reason));
+        drop(frame);
+    }
+
+    /// Runs a burst through the stages.
+    fn forward(&mut self, port: PortId, burst: &mut Burst<I::Frame>, origin: Origin) {
+        let Some(&mac) = self.macs.get(port.index()) else { return };
+        let mut parsed: ArrayVec<parse::Parsed, { crate::io::BURST }> = ArrayVec::new();
+        let mut hashes = [0u64; crate::io::BURST];
+        for frame in burst.iter() {
+            frame.prefetch();
+        }
+        for (frame, hash) in burst.iter().zip(&mut hashes) {
+            let p = parse::parse(frame, mac);
+            if p.kind == parse::Kind::Transport {
+                *hash = self.sessions.hash(p.tuple, p.protocol);
+                self.sessions.prefetch_bucket(*hash);
+            }
+            parsed.push(p);
+        }
+        for (p, hash) in parsed.iter().zip(&hashes) {
+            if p.kind == parse::Kind::Transport {
+                self.sessions.prefetch_record(*hash);
+            }
+        }
+        for ((frame, p), &hash) in burst.drain(..).zip(&parsed).zip(&hashes) {
+            match p.kind {
+                parse::Kind::Transport => self.transport(port, frame, p, hash, origin),
+                kind => self.other(port, frame, p, kind, origin),
+            }
+        }
+    }
+
+    /// A frame that carries no whole TCP or UDP header.
+    fn other(&mut self, port: PortId, frame: I::Frame, p: &parse::Parsed, kind: parse::Kind, origin: Origin) {
+        let destination = p.tuple.destination().0;
+        match kind {
+            parse::Kind::Bad(reason) => self.drop_frame(frame, reason),
+            parse::Kind::IcmpError => self.icmp_error(port, frame, p, origin),
+            parse::Kind::Fragment
+                if self.lookup.is_virtual(destination) || self.lookup.is_local(destination) =>
+            {
+                self.drop_frame(frame, Reason::Fragment);
+            }
+            parse::Kind::OtherIp
+                if p.protocol == crate::net::protocol::SCTP && self.lookup.is_virtual(destination) =>
+            {
+                self.drop_frame(frame, Reason::MethodNotBuilt);
+            }
+            parse::Kind::Ipv6 if self.claims_ipv6(&frame, p) => {
+                self.drop_frame(frame, Reason::Ipv6NotBuilt);
+            }
+            _ => self.punt(port, frame),
+        }
+    }
+
+    fn claims_ipv6(&self, frame: &I::Frame, p: &parse::Parsed) -> bool {
+        use crate::net::{Header, ipv6::Ipv6Header, protocol};
+        Ipv6Header::at(frame.data(), usize::from(p.l3)).is_some_and(|ip| {
+            matches!(ip.next_header, protocol::TCP | protocol::UDP | protocol::SCTP)
+                && self.lookup.is_virtual_v6(ip.destination())
+        })
+    }
+
+    /// An address of the gateway's own on `port` to answer from.
+    fn own_address(&self, port: PortId) -> Option<Ipv4Addr> {
+        self.routing.table().port(port)?.address
+    }
+}

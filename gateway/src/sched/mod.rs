@@ -9,9 +9,41 @@ use std::{any::Any, net::IpAddr, sync::Arc};
 
 use crate::{
     clock::Tick,
-    id::ServerId,
+    id::{ServerId, WorkerId},
+    path::settings::Settings,
     table::counters::{OtherWorkers, ServerCounters},
 };
+
+mod dh;
+mod fo;
+mod hash;
+mod lblc;
+mod lblcr;
+mod lc;
+mod least;
+mod lists;
+mod locality;
+mod mh;
+mod none;
+mod nq;
+mod ovf;
+mod rr;
+mod sed;
+mod sh;
+#[cfg(test)]
+mod testing;
+mod wlc;
+mod wrr;
+
+/// Every scheduler that `-s` takes.
+pub const NAMES: [&str; 14] =
+    ["rr", "wrr", "lc", "wlc", "sed", "nq", "sh", "dh", "mh", "fo", "ovf", "lblc", "lblcr", "none"];
+
+/// Bit of a service's scheduler flags: with sh and mh, the next choice when the first can't take a session
+/// (`sh-fallback`, `mh-fallback`, `flag-1`).
+pub const FLAG_FALLBACK: u8 = 1;
+/// Bit of a service's scheduler flags: sh and mh hash the source port too (`sh-port`, `mh-port`, `flag-2`).
+pub const FLAG_PORT: u8 = 2;
 
 /// A real server as a scheduler sees it. Lists are in IPVS's order: the newest server first.
 #[derive(Clone, Debug)]
@@ -46,7 +78,19 @@ impl Server {
     /// Above its upper threshold: not to be chosen.
     #[must_use]
     pub fn overloaded(&self) -> bool {
-        self.others.overloaded.get() != 0
+        // Without a threshold nothing can be exceeded, and a cache line stays untouched.
+        self.upper != 0 && self.others.overloaded.get() != 0
+    }
+    /// Whether it may be given a session: neither quiesced nor overloaded.
+    #[must_use]
+    pub fn eligible(&self) -> bool {
+        self.weight != 0 && !self.overloaded()
+    }
+    /// Load as the least-connection schedulers count it: an active session weighs as much as 256 inactive
+    /// ones.
+    #[must_use]
+    pub fn overhead(&self) -> u64 {
+        u64::from(self.active()) * 256 + u64::from(self.inactive())
     }
 }
 
@@ -70,11 +114,98 @@ pub trait Scheduler: Any + Send {
     /// The name in `-s`.
     fn name(&self) -> &'static str;
 
-    /// Takes over what must outlive a change of the service: called on the new instance with the old
-    /// one's state and both server lists. No allocation.
-    fn inherit(&mut self, old: &dyn Scheduler, old_servers: &[Server], servers: &[Server]);
+    /// Takes over what must outlive a change of the service: called on the new instance, before its first
+    /// use, with the instance it replaces (whatever its kind) and both server lists. Large tables change
+    /// hands: the old instance is only to be dropped afterwards. No allocation.
+    fn inherit(&mut self, old: &mut dyn Scheduler, old_servers: &[Server], servers: &[Server]);
 
     /// Picks the index of a server for a new session, or `None` if none can take one.
     /// `servers` is the list this instance was prepared for. No allocation.
     fn schedule(&mut self, servers: &[Server], flow: &Flow) -> Option<usize>;
+}
+
+/// Makes the instance that `worker` will use for a service whose servers are now `servers`.
+///
+/// Called by control: tables are allocated and filled here. `None` if there is no scheduler of that name.
+/// `flags` are the service's (`-b`): [`FLAG_FALLBACK`], [`FLAG_PORT`]; only sh and mh have any.
+/// `server_changes` counts the `-a`, `-e` and `-d` of the service so far: wrr starts over on each of them,
+/// even one that changes nothing a scheduler sees, but not on `-E`. A caller that doesn't count passes a
+/// constant; changes of the list itself are noticed anyway.
+#[must_use]
+pub fn prepare(
+    name: &str,
+    flags: u8,
+    servers: &[Server],
+    worker: WorkerId,
+    settings: &Settings,
+    server_changes: u64,
+) -> Option<Box<dyn Scheduler>> {
+    Some(match name {
+        "rr" => Box::new(rr::RoundRobin::new(worker)),
+        "wrr" => Box::new(wrr::WeightedRoundRobin::new(servers, worker, server_changes)),
+        "lc" => Box::new(lc::LeastConnection),
+        "wlc" => Box::new(wlc::WeightedLeastConnection),
+        "sed" => Box::new(sed::ShortestExpectedDelay),
+        "nq" => Box::new(nq::NeverQueue),
+        "sh" => Box::new(sh::SourceHash::new(flags, servers)),
+        "dh" => Box::new(dh::DestinationHash::new(servers)),
+        "mh" => Box::new(mh::Maglev::new(flags, servers)),
+        "fo" => Box::new(fo::FailOver),
+        "ovf" => Box::new(ovf::Overflow),
+        "lblc" => Box::new(lblc::Locality::new(servers, settings.lblc_expiration)),
+        "lblcr" => Box::new(lblcr::ReplicatedLocality::new(servers, settings.lblcr_expiration)),
+        "none" => Box::new(none::NoScheduler),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_has_its_scheduler() {
+        for name in NAMES {
+            let scheduler = prepare(name, 0, &[], WorkerId(0), &Settings::default(), 0);
+            assert_eq!(scheduler.map(|s| s.name()), Some(name));
+        }
+        assert!(prepare("wlcr", 0, &[], WorkerId(0), &Settings::default(), 0).is_none());
+    }
+
+    #[test]
+    fn nobody_schedules_without_available_servers() {
+        let quiesced = testing::servers(&[(0, 0, 0), (0, 3, 1)]);
+        let full = testing::servers(&[(1, 2, 0), (3, 0, 0)]);
+        let full: Vec<_> = full.into_iter().map(|s| testing::overload(s, true)).collect();
+        for name in NAMES {
+            for servers in [&[][..], &quiesced, &full] {
+                for flags in 0..4 {
+                    let made = prepare(name, flags, servers, WorkerId(2), &Settings::default(), 0);
+                    let mut scheduler = made.expect("known name");
+                    for client in 0..20 {
+                        let chosen = scheduler.schedule(servers, &testing::flow(client, client, 0));
+                        assert_eq!(chosen, None, "{name} {flags}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn everybody_finds_the_only_available_server() {
+        let mut servers = testing::servers(&[(0, 0, 0), (2, 0, 0), (7, 0, 9), (0, 1, 1)]);
+        servers[1] = testing::overload(servers[1].clone(), true);
+        for name in NAMES {
+            if name == "none" || name == "dh" {
+                continue;
+            }
+            let made = prepare(name, FLAG_FALLBACK, &servers, WorkerId(1), &Settings::default(), 0);
+            let mut scheduler = made.expect("known name");
+            for client in 0..50 {
+                let flow = testing::flow(client, client, 0);
+                let chosen = scheduler.schedule(&servers, &flow).map(|i| servers[i].weight);
+                assert_eq!(chosen, Some(7), "{name}");
+            }
+        }
+    }
 }

@@ -4,7 +4,10 @@
 //! whenever it likes. One server's figures on one worker share a cache line, so that an established packet
 //! touches one line of counters. A service's figures are the sum over its servers.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+};
 
 /// A 64-bit figure with one writing thread.
 #[derive(Debug, Default)]
@@ -87,6 +90,46 @@ pub struct OtherWorkers {
     pub active: Gauge,
     /// Inactive sessions on the other workers.
     pub inactive: Gauge,
-    /// 1 while the server is above its upper threshold (`-x`) and not yet below the lower (`-y`).
+    /// Upper threshold (`-x`), 0 = none.
+    pub upper: Gauge,
+    /// Lower threshold (`-y`), 0 = three quarters of the upper one.
+    pub lower: Gauge,
+    /// 1 while the server is at its upper threshold or was, and not yet below the lower. Written by the
+    /// worker: see [`ServerSlot::recount`].
     pub overloaded: Gauge,
+}
+
+/// What a worker keeps of a server.
+#[derive(Clone, Debug)]
+pub struct ServerSlot {
+    /// Its own figures.
+    pub counters: Arc<ServerCounters>,
+    /// The other workers', and the thresholds.
+    pub others: Arc<OtherWorkers>,
+}
+
+impl ServerSlot {
+    /// Sees whether the server is overloaded after a session came (`opened`) or went, as IPVS's
+    /// `ip_vs_bind_dest` and `ip_vs_unbind_dest` do.
+    #[inline]
+    pub fn recount(&self, opened: bool) {
+        let (upper, lower) = (self.others.upper.get(), self.others.lower.get());
+        if upper == 0 && lower == 0 && self.others.overloaded.get() == 0 {
+            return;
+        }
+        let (c, o) = (&self.counters, &self.others);
+        let sessions =
+            [&c.active, &c.inactive, &o.active, &o.inactive].iter().map(|g| u64::from(g.get())).sum::<u64>();
+        if opened {
+            if upper != 0 && sessions >= u64::from(upper) {
+                o.overloaded.set(1);
+            }
+        } else if lower != 0 {
+            if sessions < u64::from(lower) {
+                o.overloaded.set(0);
+            }
+        } else if upper == 0 || sessions * 4 < u64::from(upper) * 3 {
+            o.overloaded.set(0);
+        }
+    }
 }

@@ -1,0 +1,40 @@
+# The commands of README.md. As an ordinary user what needs root runs with sudo.
+#
+#   make demo [HOLD=1]      see it work; HOLD=1 leaves it up to be poked at
+#   make test [ARGS=...]    everything; ARGS goes to nextest, a filter for instance
+#   make bench              packets a second beside its peers
+
+SHELL := /bin/bash
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env)
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+# How nextest starts a test: network namespaces are root's.
+RUNNER := $(if $(AS_ROOT),CARGO_TARGET_$(shell echo $(HOST) | tr 'a-z-' 'A-Z_')_RUNNER="$(AS_ROOT)")
+NEXTEST_PROFILE := $(if $(CI),ci,default)
+# Demo and tests use the programs in /usr/sbin.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
+
+.PHONY: demo test lint bench deps
+
+demo:
+	@scripts/deps demo
+	cargo build --release --package weir --package weirctl --bins --example demo
+	@$(AS_ROOT) $(TARGET)/release/examples/demo $(if $(HOLD),--hold)
+
+# The end-to-end tests look for weirctl beside weir, which nextest builds for them.
+test: deps lint
+	cargo build --profile ci --package weirctl --bins
+	$(RUNNER) cargo nextest run --workspace --cargo-profile ci --profile $(NEXTEST_PROFILE) $(ARGS)
+
+# Formatting, warnings, dependencies.
+lint: deps
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	scripts/deny
+
+bench:
+	@scripts/deps bench
+	cargo run --release --package weir-bench -- compare
+
+deps:
+	@scripts/deps test

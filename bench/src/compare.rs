@@ -1,0 +1,195 @@
+//! `compare`: weir FULLNAT beside testpmd's 5tswap, alternating in one run.
+//!
+//! Both run on the same CPU, one paused while the other is measured, so that a busy neighbour hits both
+//! alike. Every round starts both programs anew (memory lies elsewhere each time) and takes several samples
+//! of each in turn.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+
+use crate::{
+    error::{Error, Result},
+    hugepages::Memory,
+    process::allowed_cpus,
+    report::{Report, Row},
+    sample::Subject,
+    testpmd, traffic, weir,
+};
+
+/// How to compare.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Numbers of flows, comma-separated.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 1_000, 100_000])]
+    flows: Vec<u32>,
+    /// Rounds for each number of flows; each starts both programs anew.
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Samples of each program in a round.
+    #[arg(long, default_value_t = 7)]
+    samples: u32,
+    /// Length of a sample in milliseconds.
+    #[arg(long, default_value_t = 400)]
+    period: u64,
+    /// Time that a program runs before each sample, in milliseconds.
+    #[arg(long, default_value_t = 100)]
+    warm_up: u64,
+    /// Frame length without frame check sequence: 60 makes 64 bytes on a wire.
+    #[arg(long, default_value_t = 60)]
+    frame: usize,
+    /// CPU of the worker; the last one allowed if absent.
+    #[arg(long)]
+    cpu: Option<usize>,
+    /// Measure only one of the two.
+    #[arg(long)]
+    only: Option<Which>,
+    /// Also write the figures to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    programs: weir::Programs,
+    /// testpmd's program.
+    #[arg(long, default_value = "dpdk-testpmd")]
+    testpmd: PathBuf,
+}
+
+/// One of the compared programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Which {
+    /// weir, FULLNAT.
+    Weir,
+    /// dpdk-testpmd, 5tswap.
+    Testpmd,
+}
+
+/// What both programs run on.
+pub struct Scene<'a> {
+    /// Where the pcap files, configuration and logs are.
+    pub directory: &'a Path,
+    /// Number of flows.
+    pub flows: u32,
+    /// CPU of the worker.
+    pub worker_cpu: usize,
+    /// CPU of everything else.
+    pub main_cpu: usize,
+    /// What memory is made of.
+    pub ordinary_memory: bool,
+}
+
+/// Descriptors of each queue. (Software devices have none to fill, but both programs get the same.)
+pub const DESCRIPTORS: u16 = 1024;
+/// A device's mbufs beyond those that hold an endlessly repeated file.
+const SPARE_MBUFS: u32 = 16_384;
+/// An mbuf with headroom, object header and share of its ring, generously.
+const MBUF_BYTES: u64 = 2_560;
+
+impl Scene<'_> {
+    /// A file in the scene's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+    /// The frames to be forwarded.
+    pub fn acks(&self) -> PathBuf {
+        self.path("acks.pcap")
+    }
+    /// The frames that open the sessions.
+    pub fn syns(&self) -> PathBuf {
+        self.path("syns.pcap")
+    }
+    /// Mbufs of the endless port: net_pcap keeps the whole file in them.
+    pub fn mbufs(&self) -> u32 {
+        self.flows + SPARE_MBUFS
+    }
+    /// Bytes of hugepages that two programs need together.
+    pub fn memory_needed(&self) -> u64 {
+        2 * (u64::from(self.flows + 3 * SPARE_MBUFS) * MBUF_BYTES + (64 << 20)) + u64::from(self.flows) * 512
+    }
+    /// What EAL gets to use the scene's kind of memory.
+    pub fn memory_arguments(&self) -> Vec<String> {
+        if self.ordinary_memory {
+            let mib = (u64::from(self.mbufs() + 2 * SPARE_MBUFS) * MBUF_BYTES).div_ceil(1 << 20) + 64;
+            vec!["--no-huge".to_owned(), "-m".to_owned(), mib.to_string()]
+        } else {
+            vec!["--in-memory".to_owned()]
+        }
+    }
+}
+
+/// Order in which `weir` creates its net_pcap devices; their MAC addresses follow from it.
+pub const SYN_DEVICE: u8 = 0;
+/// See [`SYN_DEVICE`].
+pub const ACK_DEVICE: u8 = 1;
+
+/// The CPU for the worker and the one for everything else.
+pub fn choose_cpus(wanted: Option<usize>) -> Result<(usize, usize)> {
+    let cpus = allowed_cpus()?;
+    let worker = wanted.or(cpus.last().copied()).unwrap_or(0);
+    let main = cpus.iter().copied().find(|&c| c != worker);
+    main.map(|main| (worker, main)).ok_or_else(|| Error::Unexpected("two CPUs are needed".to_owned()))
+}
+
+/// Runs the comparison and prints it.
+pub fn run(options: &Options) -> Result<()> {
+    let directory = tempfile::tempdir().map_err(Error::file(std::env::temp_dir()))?;
+    let (worker_cpu, main_cpu) = choose_cpus(options.cpu)?;
+    let programs = if options.only == Some(Which::Testpmd) { None } else { Some(options.programs.find()?) };
+    let most = options.flows.iter().copied().max().unwrap_or(1);
+    let mut scene =
+        Scene { directory: directory.path(), flows: most, worker_cpu, main_cpu, ordinary_memory: false };
+    let memory = Memory::reserve(scene.memory_needed());
+    scene.ordinary_memory = memory.is_ordinary();
+    let mut report = Report::new(memory.name(), options.frame);
+    for &flows in &options.flows {
+        scene.flows = flows;
+        write_traffic(&scene, options.frame)?;
+        report.add(measure(&scene, options, programs.as_ref())?);
+    }
+    report.finish(options.json.as_deref())
+}
+
+/// Writes the scene's SYNs and ACKs.
+pub fn write_traffic(scene: &Scene, frame: usize) -> Result<()> {
+    let acks = scene.acks();
+    traffic::write(&acks, scene.flows, traffic::Kind::Ack, traffic::pcap_mac(ACK_DEVICE), frame, 1)
+        .map_err(Error::file(&acks))?;
+    let syns = scene.syns();
+    traffic::write(&syns, scene.flows, traffic::Kind::Syn, traffic::pcap_mac(SYN_DEVICE), frame, 2)
+        .map_err(Error::file(&syns))
+}
+
+fn measure(scene: &Scene, options: &Options, programs: Option<&weir::Found>) -> Result<Row> {
+    let warm_up = Duration::from_millis(options.warm_up);
+    let period = Duration::from_millis(options.period);
+    let mut row = Row::new(scene.flows);
+    for round in 1..=options.rounds {
+        eprintln!("{} flows, round {round} of {}", scene.flows, options.rounds);
+        let mut peer = match options.only {
+            Some(Which::Weir) => None,
+            _ => Some(testpmd::start(scene, &options.testpmd)?),
+        };
+        peer.as_ref().inspect(|s| s.process.pause());
+        let mut ours = programs.map(|p| weir::start(scene, p)).transpose()?;
+        ours.as_ref().inspect(|s| s.process.pause());
+        for _ in 0..options.samples {
+            let sample = |s: &mut Subject| s.measure(warm_up, period);
+            row.testpmd.extend(peer.as_mut().map(sample).transpose()?);
+            row.ours.extend(ours.as_mut().map(sample).transpose()?);
+        }
+    }
+    Ok(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn worker_gets_a_cpu_of_its_own() {
+        let (worker, main) = choose_cpus(None).unwrap();
+        assert_ne!(worker, main);
+    }
+}

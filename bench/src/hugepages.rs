@@ -1,0 +1,89 @@
+//! Hugepages for the time of a measurement.
+//!
+//! Both programs should run on the same kind of memory. Pages are reserved through
+//! `/proc/sys/vm/nr_hugepages` and given back afterwards; where that isn't possible the caller runs both
+//! programs with `--no-huge` and says so in its report.
+
+use std::fs;
+
+const POOL: &str = "/proc/sys/vm/nr_hugepages";
+
+/// Bytes of a page in the default pool; 2 MiB on x86-64 unless the kernel was booted otherwise.
+fn page_bytes() -> u64 {
+    meminfo("Hugepagesize:").map_or(2 << 20, |kib| kib * 1024)
+}
+
+fn meminfo(field: &str) -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix(field))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn pool() -> Option<u64> {
+    fs::read_to_string(POOL).ok()?.trim().parse().ok()
+}
+
+/// What both programs' memory comes from.
+#[derive(Debug)]
+pub enum Memory {
+    /// Hugepages; those that were reserved for the measurement are given back on drop.
+    Huge {
+        /// Pages added to the pool.
+        added: u64,
+    },
+    /// Ordinary pages (`--no-huge`).
+    Ordinary,
+}
+
+impl Memory {
+    /// Reserves free hugepages for `bytes`, or settles for ordinary memory.
+    pub fn reserve(bytes: u64) -> Self {
+        let wanted = bytes.div_ceil(page_bytes());
+        let free = meminfo("HugePages_Free:").unwrap_or(0);
+        let missing = wanted.saturating_sub(free);
+        let Some(before) = pool() else { return Self::Ordinary };
+        if missing > 0 && fs::write(POOL, (before + missing).to_string()).is_err() {
+            return Self::Ordinary;
+        }
+        let memory = Self::Huge { added: pool().unwrap_or(before).saturating_sub(before) };
+        if meminfo("HugePages_Free:").unwrap_or(0) < wanted {
+            return Self::Ordinary; // and `memory` gives back what was had
+        }
+        memory
+    }
+
+    /// As the report names it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Huge { .. } => "hugepages",
+            Self::Ordinary => "ordinary pages (--no-huge)",
+        }
+    }
+
+    /// Whether EAL gets `--no-huge`.
+    pub fn is_ordinary(&self) -> bool {
+        matches!(self, Self::Ordinary)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let Self::Huge { added } = self else { return };
+        if *added > 0
+            && let Some(now) = pool()
+        {
+            // Others may have changed the pool meanwhile: take off what was added, no more.
+            let _ = fs::write(POOL, now.saturating_sub(*added).to_string());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_size_is_a_power_of_two() {
+        assert!(page_bytes().is_power_of_two());
+    }
+}

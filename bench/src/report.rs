@@ -1,0 +1,145 @@
+//! Medians, spread and ratios, for people and for programs.
+
+use std::{fmt, fs, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+
+/// Samples of one number of flows, Mpps per on-CPU second.
+#[derive(Clone, Debug)]
+pub struct Row {
+    flows: u32,
+    /// weir's.
+    pub ours: Vec<f64>,
+    /// testpmd's.
+    pub testpmd: Vec<f64>,
+}
+
+impl Row {
+    /// No samples yet.
+    pub fn new(flows: u32) -> Self {
+        Self { flows, ours: Vec::new(), testpmd: Vec::new() }
+    }
+
+    fn json(&self) -> Value {
+        let (ours, peer) = (Spread::of(&self.ours), Spread::of(&self.testpmd));
+        json!({
+            "flows": self.flows,
+            "ours_mpps": ours.map(|s| round(s.median)),
+            "testpmd_5tswap_mpps": peer.map(|s| round(s.median)),
+            "ratio": ours.zip(peer).map(|(o, p)| round(o.median / p.median)),
+            "ours_quartiles": ours.map(|s| [round(s.low), round(s.high)]),
+            "testpmd_5tswap_quartiles": peer.map(|s| [round(s.low), round(s.high)]),
+            "samples": self.ours.len().max(self.testpmd.len()),
+        })
+    }
+
+    fn line(&self) -> String {
+        let (ours, peer) = (Spread::of(&self.ours), Spread::of(&self.testpmd));
+        let show = |s: Option<Spread>| s.map_or("-".to_owned(), |s| s.to_string());
+        let ratio = ours.zip(peer).map_or("-".to_owned(), |(o, p)| format!("{:.3}", o.median / p.median));
+        let cost = ours.map_or("-".to_owned(), |o| format!("{:.1}", 1e3 / o.median));
+        format!("{:>9}  {:>22}  {:>22}  {:>6}  {:>8}", self.flows, show(peer), show(ours), ratio, cost)
+    }
+}
+
+fn round(x: f64) -> f64 {
+    (x * 1e4).round() / 1e4
+}
+
+/// Median and quartiles.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// Half of the samples are below.
+    pub median: f64,
+    /// A quarter is below.
+    pub low: f64,
+    /// A quarter is above.
+    pub high: f64,
+}
+
+impl Spread {
+    /// Of `samples`; `None` if there are none.
+    pub fn of(samples: &[f64]) -> Option<Self> {
+        let mut sorted = samples.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let at = |q: f64| {
+            let place = q * (sorted.len() - 1) as f64;
+            let (below, part) = (place.floor() as usize, place.fract());
+            let above = (below + 1).min(sorted.len() - 1);
+            sorted[below] * (1.0 - part) + sorted[above] * part
+        };
+        (!sorted.is_empty()).then(|| Self { median: at(0.5), low: at(0.25), high: at(0.75) })
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(&format!("{:.2} ({:.2}-{:.2})", self.median, self.low, self.high))
+    }
+}
+
+/// The table, printed line by line as it comes.
+pub struct Report {
+    rows: Vec<Row>,
+}
+
+impl Report {
+    /// Prints the head.
+    pub fn new(memory: &str, frame: usize) -> Self {
+        println!("Mpps per on-CPU second of one worker: median (quartiles); {frame}-byte frames, {memory}");
+        println!(
+            "{:>9}  {:>22}  {:>22}  {:>6}  {:>8}",
+            "flows", "testpmd 5tswap", "weir FULLNAT", "ratio", "ns/pkt"
+        );
+        Self { rows: Vec::new() }
+    }
+
+    /// Prints and keeps a line.
+    pub fn add(&mut self, row: Row) {
+        println!("{}", row.line());
+        self.rows.push(row);
+    }
+
+    /// Writes the JSON file, if one is wanted.
+    pub fn finish(&self, json: Option<&Path>) -> Result<()> {
+        let rows: Vec<_> = self.rows.iter().map(Row::json).collect();
+        write_json(json, &rows)
+    }
+}
+
+/// Writes `rows` to the file that was asked for, if any.
+pub fn write_json(path: Option<&Path>, rows: &[Value]) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let text = serde_json::to_string_pretty(rows).expect("numbers are JSON");
+    fs::write(path, text + "\n").map_err(Error::file(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quartiles() {
+        let spread = Spread::of(&[4.0, 1.0, 3.0, 2.0, 5.0]).unwrap();
+        assert_eq!(spread, Spread { median: 3.0, low: 2.0, high: 4.0 });
+        assert_eq!(Spread::of(&[]), None);
+    }
+
+    #[test]
+    fn json_has_medians_and_their_ratio() {
+        let row = Row { flows: 1000, ours: vec![10.0, 12.0, 11.0], testpmd: vec![44.0] };
+        let json = row.json();
+        assert_eq!(json["flows"], 1000);
+        assert_eq!(json["ours_mpps"], 11.0);
+        assert_eq!(json["testpmd_5tswap_mpps"], 44.0);
+        assert_eq!(json["ratio"], 0.25);
+    }
+
+    #[test]
+    fn json_without_one_side_has_no_ratio() {
+        let row = Row { flows: 1, ours: vec![], testpmd: vec![44.0] };
+        assert!(row.json()["ratio"].is_null() && row.json()["ours_mpps"].is_null());
+    }
+}

@@ -1,0 +1,156 @@
+//! Packets per on-CPU second of one worker thread.
+//!
+//! A shared machine takes time away from a polling thread, so packets are divided by the time that the thread
+//! was on a CPU (`/proc/PID/task/TID/schedstat`, first figure, nanoseconds). The kernel brings that figure up
+//! to date at scheduler ticks only, up to 4 ms late; so a reading waits for it to change and takes the packet
+//! counter right then.
+
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    error::{Error, Result},
+    process::{Process, wait_for},
+    telemetry::Telemetry,
+};
+
+/// A thread of another process.
+#[derive(Clone, Debug)]
+pub struct Thread {
+    schedstat: PathBuf,
+}
+
+impl Thread {
+    /// Nanoseconds that the thread has been on a CPU, as of the last scheduler tick.
+    fn on_cpu(&self) -> Result<u64> {
+        let text = fs::read_to_string(&self.schedstat).map_err(Error::file(&self.schedstat))?;
+        let first = text.split_whitespace().next().and_then(|f| f.parse().ok());
+        first.ok_or_else(|| Error::Unexpected(format!("{}: {text:?}", self.schedstat.display())))
+    }
+
+    /// The thread's id.
+    pub fn tid(&self) -> Result<String> {
+        let directory = self.schedstat.parent().and_then(|d| d.file_name());
+        let tid = directory.map(|name| name.to_string_lossy().into_owned());
+        tid.ok_or_else(|| Error::Unexpected(format!("{}: no thread", self.schedstat.display())))
+    }
+
+    /// All threads of the process `pid`.
+    fn all(pid: u32) -> Result<Vec<Self>> {
+        let path = PathBuf::from(format!("/proc/{pid}/task"));
+        let entries = fs::read_dir(&path).map_err(Error::file(&path))?;
+        Ok(entries.flatten().map(|e| Self { schedstat: e.path().join("schedstat") }).collect())
+    }
+
+    /// The thread of `pid` that uses the CPU most, which is how a polling worker is recognised whatever its name.
+    pub fn busiest(pid: u32) -> Result<Self> {
+        let before: Vec<_> = Self::all(pid)?.into_iter().map(|t| (t.on_cpu().unwrap_or(0), t)).collect();
+        std::thread::sleep(Duration::from_millis(100));
+        let used = |(was, t): &(u64, Self)| t.on_cpu().unwrap_or(0).saturating_sub(*was);
+        let busiest = before.into_iter().max_by_key(used);
+        busiest.map(|(_, t)| t).ok_or_else(|| Error::Unexpected(format!("process {pid} has no threads")))
+    }
+}
+
+/// A program under measurement: paused whenever it isn't its turn.
+pub struct Subject {
+    /// The program.
+    pub process: Process,
+    /// Its port counters.
+    pub telemetry: Telemetry,
+    /// The port that transmits what was forwarded.
+    pub out: u16,
+    /// Its worker.
+    pub worker: Thread,
+}
+
+/// Both counters at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// Packets transmitted.
+    pub packets: u64,
+    /// The worker's time on a CPU, nanoseconds.
+    pub on_cpu: u64,
+}
+
+impl Reading {
+    /// Millions of packets per on-CPU second since `earlier`.
+    pub fn mpps_since(&self, earlier: &Self) -> f64 {
+        (self.packets - earlier.packets) as f64 * 1e3 / (self.on_cpu - earlier.on_cpu) as f64
+    }
+}
+
+impl Subject {
+    /// Waits for the next scheduler tick and reads both counters.
+    pub fn read(&mut self) -> Result<Reading> {
+        let before = self.worker.on_cpu()?;
+        let start = Instant::now();
+        loop {
+            let on_cpu = self.worker.on_cpu()?;
+            if on_cpu != before {
+                return Ok(Reading { packets: self.telemetry.transmitted(self.out)?, on_cpu });
+            }
+            if start.elapsed() > Duration::from_secs(2) {
+                self.process.check_running()?;
+                return Err(self.process.failed("has an idle worker"));
+            }
+        }
+    }
+
+    /// Lets the program run for `warm_up`, measures for `period` and pauses it again. Mpps per on-CPU second.
+    pub fn measure(&mut self, warm_up: Duration, period: Duration) -> Result<f64> {
+        self.process.check_running()?;
+        self.process.resume();
+        std::thread::sleep(warm_up);
+        let before = self.read()?;
+        std::thread::sleep(period);
+        let after = self.read()?;
+        self.process.pause();
+        crate::process::check_interrupted()?;
+        Ok(after.mpps_since(&before))
+    }
+
+    /// Waits until packets come out.
+    pub fn wait_for_traffic(&mut self, limit: Duration) -> Result<()> {
+        let first = self.telemetry.transmitted(self.out)?;
+        let Self { process, telemetry, out, .. } = self;
+        let flowing = wait_for(limit, || {
+            process.check_running()?;
+            Ok((telemetry.transmitted(*out)? > first + 1000).then_some(()))
+        })?;
+        flowing.ok_or_else(|| self.process.failed("forwards nothing"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_is_packets_by_time_on_cpu() {
+        let a = Reading { packets: 1_000, on_cpu: 5_000_000 };
+        let b = Reading { packets: 1_000 + 20_000_000, on_cpu: 5_000_000 + 500_000_000 };
+        assert!((b.mpps_since(&a) - 40.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_busy_thread_is_found_among_idle_ones() {
+        use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+        static STOP: AtomicBool = AtomicBool::new(false);
+        let (send, receive) = std::sync::mpsc::channel();
+        let spin = std::thread::spawn(move || {
+            send.send(fs::read_link("/proc/thread-self").unwrap()).unwrap();
+            while !STOP.load(Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
+        let tid = receive.recv().unwrap().file_name().unwrap().to_owned();
+        let found = Thread::busiest(std::process::id()).unwrap();
+        STOP.store(true, Relaxed);
+        spin.join().unwrap();
+        assert_eq!(found.schedstat.parent().unwrap().file_name().unwrap(), tid);
+    }
+}

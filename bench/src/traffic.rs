@@ -1,0 +1,181 @@
+//! The frames: flows of one virtual service, as pcap files.
+//!
+//! Flow `i` is the same client address and port in every file, so that a file of SYNs opens the sessions that
+//! a file of ACKs then uses. Files are shuffled, each in its own order: neither the session table's layout nor
+//! the order of arrival follows the flow's number.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write},
+    net::Ipv4Addr,
+    path::Path,
+};
+
+use etherparse::PacketBuilder;
+
+/// The virtual address; its port is 80.
+pub const VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+/// The virtual and the servers' port.
+pub const PORT: u16 = 80;
+/// MAC address of the clients' side.
+pub const CLIENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
+/// MAC address of the servers' side.
+pub const SERVER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
+
+/// Real servers.
+pub fn servers() -> impl Iterator<Item = Ipv4Addr> {
+    (1..=4).map(|n| Ipv4Addr::new(198, 19, 0, n))
+}
+
+/// Local addresses enough for `flows` sessions: at least 4, and each taken as good for 45 000 sessions a
+/// server only, so that the search for a free port isn't what is measured.
+pub fn local_addresses(flows: u32) -> impl Iterator<Item = Ipv4Addr> {
+    let each = 45_000 * 4;
+    (1..=flows.div_ceil(each).max(4) as u8).map(|n| Ipv4Addr::new(198, 19, 1, n))
+}
+
+/// MAC address of the `n`th net_pcap device that a process creates (fixed in the driver: `02:'p':'c':'a':'p':n`).
+pub fn pcap_mac(n: u8) -> [u8; 6] {
+    [0x02, b'p', b'c', b'a', b'p', n]
+}
+
+/// Which packet of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The client's first packet.
+    Syn,
+    /// An acknowledgement without payload in an established session.
+    Ack,
+}
+
+/// Client address and port of flow `i`: distinct for distinct `i`.
+pub fn client(i: u32) -> (Ipv4Addr, u16) {
+    let x = scramble(i);
+    let [a, b, c, d] = x.to_be_bytes();
+    (Ipv4Addr::new(10, a, b, c), 32_768 + u16::from(d) * 97)
+}
+
+/// A bijection of 32-bit numbers that looks random (MurmurHash3's finalizer).
+fn scramble(mut x: u32) -> u32 {
+    x = (x ^ (x >> 16)).wrapping_mul(0x85eb_ca6b);
+    x = (x ^ (x >> 13)).wrapping_mul(0xc2b2_ae35);
+    x ^ (x >> 16)
+}
+
+/// The frame of flow `i` to the virtual service, zero-padded to `length` bytes (without frame check sequence).
+pub fn frame(i: u32, kind: Kind, destination: [u8; 6], length: usize) -> Vec<u8> {
+    let (address, port) = client(i);
+    let ip = PacketBuilder::ethernet2(CLIENT_MAC, destination).ipv4(address.octets(), VIP.octets(), 64);
+    let packet = match kind {
+        Kind::Syn => ip.tcp(port, PORT, 1, 64_240).syn(),
+        Kind::Ack => ip.tcp(port, PORT, 2, 502).ack(2),
+    };
+    let mut bytes = Vec::with_capacity(length);
+    packet.write(&mut bytes, &[]).expect("a header without payload is never too long");
+    bytes.resize(length.max(bytes.len()), 0);
+    bytes
+}
+
+/// Writes the frames of flows `0..flows` to a pcap file (libpcap's classic format, microseconds, Ethernet),
+/// in an order that depends on `seed` only.
+pub fn write(
+    path: &Path,
+    flows: u32,
+    kind: Kind,
+    destination: [u8; 6],
+    length: usize,
+    seed: u64,
+) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let header: [u32; 6] = [0xa1b2_c3d4, 2 | (4 << 16), 0, 0, 65_535, 1];
+    header.iter().try_for_each(|word| out.write_all(&word.to_le_bytes()))?;
+    for i in shuffled(flows, seed) {
+        let bytes = frame(i, kind, destination, length);
+        let record = [0, 0, bytes.len() as u32, bytes.len() as u32];
+        record.iter().try_for_each(|word: &u32| out.write_all(&word.to_le_bytes()))?;
+        out.write_all(&bytes)?;
+    }
+    out.flush()
+}
+
+/// `0..n` in random order (Fisher and Yates).
+pub fn shuffled(n: u32, seed: u64) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..n).collect();
+    let mut random = Random(seed);
+    for i in (1..order.len()).rev() {
+        let j = random.below(i as u64 + 1) as usize;
+        order.swap(i, j);
+    }
+    order
+}
+
+/// A repeatable source of numbers (SplitMix64).
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next number.
+    pub fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    /// A number below `n`.
+    pub fn below(&mut self, n: u64) -> u64 {
+        ((u128::from(self.draw()) * u128::from(n)) >> 64) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use etherparse::{SlicedPacket, TransportSlice};
+
+    use super::*;
+
+    #[test]
+    fn flows_are_distinct() {
+        let flows: HashSet<_> = (0..100_000).map(client).collect();
+        assert_eq!(flows.len(), 100_000);
+    }
+
+    #[test]
+    fn frames_are_minimal_tcp_with_right_checksums() {
+        for (kind, length) in [(Kind::Syn, 60), (Kind::Ack, 64)] {
+            let bytes = frame(7, kind, pcap_mac(1), length);
+            assert_eq!(bytes.len(), length);
+            let packet = SlicedPacket::from_ethernet(&bytes).unwrap();
+            let Some(etherparse::NetSlice::Ipv4(ip)) = &packet.net else { panic!("no IPv4") };
+            assert_eq!(ip.header().header_checksum(), ip.header().to_header().calc_header_checksum());
+            let Some(TransportSlice::Tcp(tcp)) = &packet.transport else { panic!("no TCP") };
+            assert_eq!((tcp.syn(), tcp.ack()), (kind == Kind::Syn, kind == Kind::Ack));
+            let sum = tcp.calc_checksum_ipv4(ip.header().source(), ip.header().destination()).unwrap();
+            assert_eq!(tcp.checksum(), sum);
+        }
+    }
+
+    #[test]
+    fn shuffling_keeps_every_flow_once() {
+        let mut order = shuffled(1000, 3);
+        assert_ne!(order, (0..1000).collect::<Vec<_>>());
+        order.sort_unstable();
+        assert_eq!(order, (0..1000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_file_has_a_header_and_every_frame() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("acks");
+        write(&path, 10, Kind::Ack, pcap_mac(0), 60, 1).unwrap();
+        assert_eq!(std::fs::metadata(path).unwrap().len(), 24 + 10 * (16 + 60));
+    }
+
+    #[test]
+    fn two_million_sessions_get_twelve_local_addresses() {
+        assert_eq!(local_addresses(2_000_000).count(), 12);
+        assert_eq!(local_addresses(1).count(), 4);
+    }
+}

@@ -1,0 +1,229 @@
+//! weir itself: configuration, rules, start, and waiting until every session is there.
+//!
+//! Three ports: `syn` plays the file of SYNs once, `ack` repeats the file of ACKs without end, `out` takes
+//! what goes to the servers and counts it. ACKs that come before their SYN are answered or dropped by weir;
+//! measuring begins once weir lists as many active connections as there are flows.
+
+use std::{
+    env,
+    fmt::Write as _,
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use clap::Args;
+
+use crate::{
+    compare::{ACK_DEVICE, DESCRIPTORS, SYN_DEVICE, Scene},
+    error::{Error, Result},
+    process::{Process, output_of, wait_for},
+    sample::{Subject, Thread},
+    telemetry::Telemetry,
+    traffic::{self, PORT, VIP},
+};
+
+/// Where weir's programs are.
+#[derive(Args, Debug)]
+pub struct Programs {
+    /// weir's program; built by cargo in release if absent.
+    #[arg(long)]
+    weir: Option<PathBuf>,
+    /// weirctl's program; built by cargo in release if absent.
+    #[arg(long)]
+    weirctl: Option<PathBuf>,
+}
+
+/// weir's programs.
+#[derive(Clone, Debug)]
+pub struct Found {
+    weir: PathBuf,
+    weirctl: PathBuf,
+}
+
+impl Programs {
+    /// The given programs, or freshly built ones: a stale binary is never measured by accident.
+    pub fn find(&self) -> Result<Found> {
+        if self.weir.is_none() || self.weirctl.is_none() {
+            build()?;
+        }
+        let beside = env::current_exe().map_err(Error::file("this program"))?;
+        let built = |name: &str| beside.with_file_name(name);
+        Ok(Found {
+            weir: self.weir.clone().unwrap_or_else(|| built("weir")),
+            weirctl: self.weirctl.clone().unwrap_or_else(|| built("weirctl")),
+        })
+    }
+}
+
+fn build() -> Result<()> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["build", "--release", "-p", "weir", "-p", "weirctl"]).current_dir(workspace);
+    // The programs are looked for beside this one, wherever it was built.
+    if let Some(target) = env::current_exe().ok().as_deref().and_then(|exe| exe.parent()?.parent()) {
+        command.env("CARGO_TARGET_DIR", target);
+    }
+    output_of(&mut command).map(drop)
+}
+
+/// Flows up to which weir's default session table is left as it is.
+const ROOMY: u32 = 900_000;
+
+/// What weir is to forward.
+pub struct Setup<'a> {
+    /// Files, CPUs, memory.
+    pub scene: &'a Scene<'a>,
+    /// The endlessly repeated file and the number of its device.
+    pub endless: (PathBuf, u8),
+    /// A file to play once, and the number of its device.
+    pub once: Option<(PathBuf, u8)>,
+}
+
+impl Setup<'_> {
+    fn configuration(&self) -> String {
+        let scene = self.scene;
+        let mut eal = vec!["--no-pci".to_owned()];
+        if scene.ordinary_memory {
+            eal.extend(scene.memory_arguments().into_iter().filter(|a| a != "--no-huge"));
+        }
+        let mut text = String::new();
+        let head = format!(
+            "socket = {:?}\nrules = {:?}\ncores = [{}]\nhost = false\nidle = \"poll\"\neal = {eal:?}\n",
+            scene.path("weir.sock"),
+            scene.path("rules.save"),
+            scene.worker_cpu,
+        );
+        text.push_str(&head);
+        if scene.flows > ROOMY {
+            let _ = writeln!(text, "[sessions]\nmax_per_worker = {}", u64::from(scene.flows) * 5 / 4);
+        }
+        let mut port = |name: &str, device: String, mbufs: u32| {
+            let _ = writeln!(
+                text,
+                "[[port]]\nname = {name:?}\ndevice = {device:?}\nmbufs = {mbufs}\n\
+                 rx_desc = {DESCRIPTORS}\ntx_desc = {DESCRIPTORS}"
+            );
+        };
+        if let Some((file, device)) = &self.once {
+            port("once", format!("net_pcap{device},rx_pcap={}", file.display()), 16_384);
+        }
+        let (file, device) = &self.endless;
+        port("clients", format!("net_pcap{device},rx_pcap={},infinite_rx=1", file.display()), scene.mbufs());
+        port("servers", "net_null0,no-rx=1".to_owned(), 16_384);
+        let mut hop = |to: &str, via: Ipv4Addr, mac: [u8; 6], port: &str| {
+            let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+            let _ = writeln!(text, "[[route]]\nto = \"{to}\"\nvia = \"{via}\"\nport = \"{port}\"");
+            let _ = writeln!(text, "[[neighbour]]\naddress = \"{via}\"\nmac = \"{mac}\"\nport = \"{port}\"");
+        };
+        hop("10.0.0.0/8", Ipv4Addr::new(192, 0, 2, 1), traffic::CLIENT_MAC, "clients");
+        hop("198.19.0.0/16", Ipv4Addr::new(192, 0, 2, 129), traffic::SERVER_MAC, "servers");
+        text
+    }
+}
+
+/// What `weirctl -S` would print.
+fn rules(flows: u32) -> String {
+    let mut text = format!("-A -t {VIP}:{PORT} -s wlc\n");
+    for server in traffic::servers() {
+        let _ = writeln!(text, "-a -t {VIP}:{PORT} -r {server}:{PORT} --fullnat -w 1");
+    }
+    for address in traffic::local_addresses(flows) {
+        let _ = writeln!(text, "-P -t {VIP}:{PORT} -z {address}");
+    }
+    text
+}
+
+/// Starts weir and waits until it says that it is ready.
+pub fn launch(setup: &Setup, found: &Found) -> Result<Subject> {
+    let scene = setup.scene;
+    let configuration = scene.path("weir.toml");
+    fs::write(&configuration, setup.configuration()).map_err(Error::file(&configuration))?;
+    let rules_file = scene.path("rules.save");
+    fs::write(&rules_file, rules(scene.flows)).map_err(Error::file(&rules_file))?;
+    let mut command = Command::new(&found.weir);
+    command.arg("--config").arg(&configuration);
+    let mut process = Process::spawn(&mut command, &scene.path("weir.log"))?;
+    let ready = wait_for(Duration::from_secs(120), || {
+        process.check_running()?;
+        Ok(process.output()?.lines().any(|line| line == "ready").then_some(()))
+    })?;
+    let telemetry = ready.and_then(|()| Telemetry::connect(process.pid()));
+    let Some(mut telemetry) = telemetry else {
+        return Err(process.failed("isn't ready, or has no telemetry"));
+    };
+    let out = telemetry.port("net_null")?;
+    let worker = Thread::busiest(process.pid())?;
+    Ok(Subject { process, telemetry, out, worker })
+}
+
+/// Starts weir on the scene's SYNs and ACKs and returns it forwarding, every flow a session.
+pub fn start(scene: &Scene, found: &Found) -> Result<Subject> {
+    let setup = Setup { scene, endless: (scene.acks(), ACK_DEVICE), once: Some((scene.syns(), SYN_DEVICE)) };
+    let mut subject = launch(&setup, found)?;
+    let mut listed = Listed::default();
+    let opened = wait_for(Duration::from_secs(50), || {
+        subject.process.check_running()?;
+        listed = connections(scene, found)?;
+        Ok((listed.active == u64::from(scene.flows)).then_some(()))
+    })?;
+    if opened.is_none() {
+        let what = format!("has {} active connections and not {}", listed.active, scene.flows);
+        return Err(subject.process.failed(what));
+    }
+    subject.wait_for_traffic(Duration::from_secs(10))?;
+    Ok(subject)
+}
+
+/// Connections that `weirctl -Ln` lists, over all servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// ActiveConn.
+    pub active: u64,
+    /// InActConn.
+    pub inactive: u64,
+}
+
+/// Asks weir for its connections.
+pub fn connections(scene: &Scene, found: &Found) -> Result<Listed> {
+    let mut command = Command::new(&found.weirctl);
+    command.arg("-Ln").env("WEIR_SOCKET", scene.path("weir.sock"));
+    parse_listing(&output_of(&mut command)?)
+}
+
+/// Reads lines such as `  -> 198.19.0.1:80  FullNat 1  250  0`.
+fn parse_listing(text: &str) -> Result<Listed> {
+    let mut sum = Listed::default();
+    let servers = text.lines().filter_map(|l| l.trim_start().strip_prefix("-> "));
+    for line in servers.filter(|l| !l.starts_with("RemoteAddress")) {
+        let mut last = line.split_whitespace().rev().map(str::parse::<u64>);
+        let (Some(Ok(inactive)), Some(Ok(active))) = (last.next(), last.next()) else {
+            return Err(Error::Unexpected(format!("weirctl -Ln: {line:?}")));
+        };
+        sum.active += active;
+        sum.inactive += inactive;
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_is_summed() {
+        let text = "IP Virtual Server version 1.2.1 (size=4096)\n\
+            Prot LocalAddress:Port Scheduler Flags\n  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\n\
+            TCP  198.18.0.1:80 wlc\n  -> 198.19.0.1:80                FullNat 1      250        3         \n  \
+            -> 198.19.0.2:80                FullNat 1      249        0         \n";
+        assert_eq!(parse_listing(text).unwrap(), Listed { active: 499, inactive: 3 });
+    }
+
+    #[test]
+    fn rules_name_every_server_and_local_address() {
+        let text = rules(2_000_000);
+        assert_eq!(text.lines().count(), 1 + 4 + 12);
+    }
+}

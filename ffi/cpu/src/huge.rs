@@ -1,0 +1,183 @@
+//! Zero-initialised slices on huge pages, for tables of many megabytes.
+//!
+//! A table that is looked up at random costs a TLB miss a packet on 4 KB pages. On common kernels
+//! transparent huge pages are given only to memory that asks for them (`madvise`), which `Vec` doesn't. The
+//! memory is mapped, not touched: the kernel provides zeroed pages, on the NUMA node of the thread that
+//! touches them first.
+
+use std::{
+    io,
+    ops::{Deref, DerefMut},
+    ptr::{self, NonNull},
+    slice,
+};
+
+use zerocopy::FromZeros;
+
+/// Size of the huge pages asked for, and the alignment of a slice.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// A slice of zero-initialised values in memory of its own, on huge pages where the kernel has them.
+#[derive(Debug)]
+pub struct HugeSlice<T> {
+    start: NonNull<T>,
+    len: usize,
+    /// What to unmap; no bytes for an empty slice or values without size.
+    mapped: usize,
+}
+
+// SAFETY: the slice owns its memory as a `Vec<T>` does.
+unsafe impl<T: Send> Send for HugeSlice<T> {}
+// SAFETY: shared access gives `&[T]` only.
+unsafe impl<T: Sync> Sync for HugeSlice<T> {}
+
+/// Maps `len` zero-initialised values of type `T`. Nothing is touched yet: pages come as they are first
+/// used, unless [`HugeSlice::populate`] asks for them.
+///
+/// # Errors
+/// The size overflows, or the kernel refuses the mapping.
+pub fn zeroed_slice<T: FromZeros>(len: usize) -> io::Result<HugeSlice<T>> {
+    const { assert!(align_of::<T>() <= HUGE_PAGE) };
+    let bytes = len.checked_mul(size_of::<T>()).ok_or(io::ErrorKind::OutOfMemory)?;
+    if bytes == 0 {
+        return Ok(HugeSlice { start: NonNull::dangling(), len, mapped: 0 });
+    }
+    let mapped = bytes.checked_next_multiple_of(HUGE_PAGE).ok_or(io::ErrorKind::OutOfMemory)?;
+    let start = map_aligned(mapped)?;
+    // SAFETY: the range was just mapped. The call is advice: without huge pages it fails, which is fine.
+    unsafe { libc::madvise(start.as_ptr().cast(), mapped, libc::MADV_HUGEPAGE) };
+    Ok(HugeSlice { start: start.cast(), len, mapped })
+}
+
+/// Maps `size` bytes, a multiple of the huge page, at an address that is one too.
+fn map_aligned(size: usize) -> io::Result<NonNull<u8>> {
+    let room = size.checked_add(HUGE_PAGE).ok_or(io::ErrorKind::OutOfMemory)?;
+    // SAFETY: a fresh anonymous mapping at an address of the kernel's choice.
+    let base = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            room,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    };
+    if base == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let base = base.cast::<u8>();
+    let before = base.align_offset(HUGE_PAGE);
+    let start = base.wrapping_add(before);
+    // SAFETY: both ranges lie inside the mapping just made, before and after the part that is kept, and
+    // nothing refers to them.
+    unsafe {
+        if before > 0 {
+            libc::munmap(base.cast(), before);
+        }
+        if before < HUGE_PAGE {
+            libc::munmap(start.add(size).cast(), HUGE_PAGE - before);
+        }
+    }
+    NonNull::new(start).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+}
+
+impl<T> HugeSlice<T> {
+    /// Has the kernel provide all pages now, so that no first use of a page costs its zeroing later. Call it
+    /// on the thread whose NUMA node the memory should be on.
+    ///
+    /// # Errors
+    /// Memory is short, or the kernel is older than 5.14.
+    pub fn populate(&mut self) -> io::Result<()> {
+        if self.mapped == 0 {
+            return Ok(());
+        }
+        // SAFETY: the range is this slice's mapping; populating it doesn't change its contents.
+        let ret =
+            unsafe { libc::madvise(self.start.as_ptr().cast(), self.mapped, libc::MADV_POPULATE_WRITE) };
+        if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+impl<T> Deref for HugeSlice<T> {
+    type Target = [T];
+    #[inline(always)]
+    fn deref(&self) -> &[T] {
+        // SAFETY: `len` values lie at `start`, initialised: zeros are a valid `T` (`FromZeros` at creation),
+        // and only `T`s were written since. For an empty slice or values without size it is dangling, as it may be.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl<T> DerefMut for HugeSlice<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as for `deref`, and `&mut self` makes it exclusive.
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl<T> Drop for HugeSlice<T> {
+    fn drop(&mut self) {
+        if std::mem::needs_drop::<T>() {
+            // SAFETY: the values are initialised and not used again.
+            unsafe { ptr::drop_in_place(&raw mut **self) };
+        }
+        if self.mapped > 0 {
+            // SAFETY: this is the mapping made for this slice, and nothing refers to it any more.
+            unsafe { libc::munmap(self.start.as_ptr().cast(), self.mapped) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    use super::*;
+
+    #[test]
+    fn is_zero_aligned_and_writable() {
+        let mut s = zeroed_slice::<u64>(300_000).unwrap();
+        assert_eq!(s.len(), 300_000);
+        assert_eq!(s.as_ptr() as usize % HUGE_PAGE, 0);
+        assert!(s.iter().all(|v| *v == 0));
+        s[299_999] = 5;
+        s.populate().unwrap();
+        assert_eq!(s[299_999], 5);
+    }
+
+    #[test]
+    fn empty_and_sizeless_slices_work() {
+        assert!(zeroed_slice::<u64>(0).unwrap().is_empty());
+        let mut units = zeroed_slice::<()>(5).unwrap();
+        assert_eq!(units.len(), 5);
+        units.populate().unwrap();
+    }
+
+    #[test]
+    fn too_much_is_an_error() {
+        assert!(zeroed_slice::<u64>(usize::MAX / 4).is_err());
+        assert!(zeroed_slice::<u8>(usize::MAX).is_err());
+        assert!(zeroed_slice::<u8>(1 << 60).is_err());
+    }
+
+    #[test]
+    fn untouched_memory_costs_nothing() {
+        // Far more than the machine has: only what is touched becomes real.
+        let mut s = zeroed_slice::<u8>(1 << 40).unwrap();
+        s[1 << 39] = 1;
+        assert_eq!(s[1 << 39], 1);
+    }
+
+    #[test]
+    fn is_shared_between_threads() {
+        let s = zeroed_slice::<AtomicU32>(1000).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| s.iter().for_each(|c| _ = c.fetch_add(1, Relaxed)));
+            }
+        });
+        assert!(s.iter().all(|c| c.load(Relaxed) == 2));
+    }
+}

@@ -1,0 +1,354 @@
+//! DPDK's environment: started once, with memory that is there, and given back at the end.
+
+use std::{
+    collections::BTreeSet,
+    ffi::{CStr, CString, c_char},
+    marker::PhantomData,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use crate::{
+    args::{self, Arguments},
+    device,
+    error::{Error, meaning},
+    lcore::{self, Lcore},
+    log,
+    mempool::PoolPointer,
+    port::{self, Port},
+};
+
+/// Where workers run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cpus {
+    /// So many workers, each on any CPU the process may use: for machines shared with others.
+    Floating(usize),
+    /// So many workers, pinned to the CPUs the process may use, one after the other and round again.
+    Spread(usize),
+    /// One worker on each of these CPUs; the rest of the process keeps to the others if there are any.
+    Pinned(Vec<usize>),
+}
+
+impl Cpus {
+    /// Number of workers.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        match self {
+            Self::Floating(n) | Self::Spread(n) => *n,
+            Self::Pinned(cpus) => cpus.len(),
+        }
+    }
+}
+
+/// How to start EAL.
+#[derive(Clone, Debug)]
+pub struct EalConfig {
+    /// Name of the program: begins the names of what EAL leaves in the file system while it runs.
+    pub name: String,
+    /// Where the workers run.
+    pub cpus: Cpus,
+    /// The devices that will be attached: the PCI addresses among them are the only ones EAL may touch.
+    pub devices: Vec<String>,
+    /// Bytes of DPDK memory that will be needed; see [`crate::MempoolConfig::bytes`].
+    pub memory: u64,
+    /// More arguments for EAL. They win over what would be chosen here.
+    pub args: Vec<String>,
+    /// Takes DPDK's log lines; without it they go to stderr.
+    pub log: Option<fn(&str)>,
+}
+
+/// The memory EAL runs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Huge pages, so many bytes of which were free at the start.
+    Huge {
+        /// Bytes free at the start.
+        free: u64,
+    },
+    /// Ordinary memory.
+    Ordinary {
+        /// Bytes reserved.
+        bytes: u64,
+        /// Why not huge pages.
+        why: String,
+    },
+    /// Whatever the caller's EAL arguments say.
+    AsArguments,
+}
+
+/// What every handle shares and keeps alive.
+pub(crate) struct Shared {
+    /// Pools, which live until EAL ends: frames point at them.
+    pub pools: Mutex<Vec<PoolPointer>>,
+    /// Devices attached, as given, with their port numbers.
+    attached: Mutex<Vec<(String, u16)>>,
+}
+
+/// DPDK's environment. It stays on the thread that started it, which is EAL's main lcore. Dropped as the
+/// last of all handles it gives everything back; see [`Eal::shutdown`] to learn whether it did.
+pub struct Eal {
+    shared: Arc<Shared>,
+    memory: Memory,
+    lcores: Vec<Lcore>,
+    arguments: Vec<String>,
+    /// A directory that EAL made for this process and doesn't remove.
+    runtime_directory: Option<PathBuf>,
+    /// Device probing isn't for several threads, nor is cleaning up for another one.
+    _here: PhantomData<*const ()>,
+    /// Whether it was given back.
+    ended: bool,
+}
+
+impl Eal {
+    /// Starts EAL, with huge pages if enough are free and with ordinary memory if not.
+    ///
+    /// # Errors
+    /// EAL was started before in this process, even if that failed; arguments contradict each other; EAL
+    /// doesn't start, with what it says about that.
+    pub fn init(config: &EalConfig) -> Result<Self, Error> {
+        static STARTED: AtomicBool = AtomicBool::new(false);
+        let Arguments { list, memory, own_prefix } = args::build(config)?;
+        if STARTED.swap(true, Ordering::SeqCst) {
+            return Err(Error::AlreadyInitialised);
+        }
+        log::install(config.log)?;
+        let mut argv = c_strings(&list)?;
+        let count = libc::c_int::try_from(argv.len()).unwrap_or(libc::c_int::MAX);
+        argv.push(std::ptr::null_mut());
+        // EAL keeps pointers into its arguments; this is once a process.
+        let argv = argv.leak();
+        // SAFETY: `argv` holds `count` NUL-terminated texts and a null pointer, all of them leaked; the flag
+        // above makes this the only call.
+        let (result, said) = log::listen(|| unsafe { dpdk_sys::rte_eal_init(count, argv.as_mut_ptr()) });
+        if result < 0 {
+            // SAFETY: reads a thread-local variable.
+            let code = unsafe { dpdk_sys::shim_errno() };
+            return Err(Error::Init { reason: log::reason(&said, code) });
+        }
+        let shared = Arc::new(Shared { pools: Mutex::default(), attached: Mutex::default() });
+        let lcores = lcore::workers(&shared);
+        let eal = Self {
+            lcores,
+            shared,
+            memory,
+            arguments: list,
+            runtime_directory: own_prefix.then(runtime_directory).flatten(),
+            _here: PhantomData,
+            ended: false,
+        };
+        let wanted = config.cpus.workers();
+        if eal.lcores.len() < wanted {
+            return Err(Error::Lcores { wanted, found: eal.lcores.len() });
+        }
+        Ok(eal)
+    }
+
+    /// The memory that was chosen.
+    #[must_use]
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The arguments EAL was started with, the program's name first.
+    #[must_use]
+    pub fn arguments(&self) -> &[String] {
+        &self.arguments
+    }
+
+    /// Hands out the worker lcores; the second time there are none.
+    pub fn take_lcores(&mut self) -> Vec<Lcore> {
+        std::mem::take(&mut self.lcores)
+    }
+
+    /// Attaches a device: a PCI address or a virtual device string such as `net_af_packet0,iface=veth1`.
+    /// A device can be attached once in the life of the process.
+    ///
+    /// # Errors
+    /// Not a device, used already, no such device or driver, or the driver's reason against it.
+    pub fn attach(&self, device: &str) -> Result<Port, Error> {
+        device::check(device)?;
+        let mut attached = self.shared.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((by, what)) =
+            attached.iter().find_map(|(other, _)| Some((other.clone(), device::clash(other, device)?)))
+        {
+            return Err(Error::Duplicate { device: device.to_owned(), by, what });
+        }
+        let name = device::normal_name(device);
+        let taken: BTreeSet<u16> = attached.iter().map(|(_, port)| *port).collect();
+        // EAL's own arguments may have brought the device up already: that's so for PCI.
+        let port = match port::find(&name, &taken) {
+            Some(port) => port,
+            None => probe(device, &name, &taken)?,
+        };
+        attached.push((device.to_owned(), port));
+        drop(attached);
+        Port::new(port, device.to_owned(), Arc::clone(&self.shared))
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Gives everything back: memory, devices, files. Call it when workers have ended and ports, queues,
+    /// rings and frames are gone; dropping the `Eal` does the same without a word.
+    ///
+    /// # Errors
+    /// Something is still in use. Then DPDK's memory stays until the process ends.
+    pub fn shutdown(mut self) -> Result<(), Error> {
+        self.give_back()
+    }
+
+    /// Cleans up once, and removes the directory that EAL made for this process either way.
+    fn give_back(&mut self) -> Result<(), Error> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Ok(());
+        }
+        let result = self.clean_up();
+        if let Some(directory) = self.runtime_directory.take() {
+            // Nobody is served by an error about a directory that is gone already.
+            _ = std::fs::remove_dir_all(directory);
+        }
+        result
+    }
+
+    /// Has EAL clean up, unless somebody could still use its memory.
+    fn clean_up(&mut self) -> Result<(), Error> {
+        self.lcores.clear();
+        let handles = Arc::strong_count(&self.shared) - 1;
+        if handles > 0 {
+            return Err(Error::StillInUse(format!("{handles} handles are still held")));
+        }
+        let pools = self.shared.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let frames: u32 = pools.iter().map(PoolPointer::in_use).sum();
+        if frames > 0 {
+            return Err(Error::StillInUse(format!("{frames} buffers aren't back in their pools")));
+        }
+        // SAFETY: this is the only `Eal` there ever is and `ended` was false, so EAL is up. No handle and no
+        // frame is left: nothing points into the memory that goes away.
+        let result = unsafe { dpdk_sys::rte_eal_cleanup() };
+        if result == 0 { Ok(()) } else { Err(Error::StillInUse(format!("EAL: {}", meaning(result)))) }
+    }
+}
+
+impl Drop for Eal {
+    fn drop(&mut self) {
+        _ = self.give_back();
+    }
+}
+
+/// Has EAL attach a device and finds the port that it became.
+fn probe(device: &str, name: &str, taken: &BTreeSet<u16>) -> Result<u16, Error> {
+    let fail = |reason: String| Error::Port { device: device.to_owned(), step: "attach", reason };
+    let text = CString::new(device).map_err(|e| fail(e.to_string()))?;
+    let before = port::all();
+    // SAFETY: a NUL-terminated text that EAL copies; `Eal` isn't `Sync`, so one thread probes at a time.
+    let (result, said) = log::listen(|| unsafe { dpdk_sys::rte_dev_probe(text.as_ptr()) });
+    if result < 0 {
+        return Err(fail(log::reason(&said, result)));
+    }
+    port::find(name, taken)
+        .or_else(|| port::all().difference(&before).next().copied())
+        .ok_or_else(|| fail(log::reason(&said, -libc::ENODEV)))
+}
+
+/// Where EAL keeps the files of this process.
+fn runtime_directory() -> Option<PathBuf> {
+    // SAFETY: returns a NUL-terminated text in static memory, written during initialisation.
+    let text = unsafe { CStr::from_ptr(dpdk_sys::rte_eal_get_runtime_dir()) };
+    let path = PathBuf::from(text.to_str().ok()?);
+    path.is_absolute().then_some(path)
+}
+
+/// Arguments as C wants them; the texts are leaked.
+fn c_strings(list: &[String]) -> Result<Vec<*mut c_char>, Error> {
+    list.iter()
+        .map(|a| {
+            let refuse = |_| Error::Argument { argument: a.clone(), reason: "a NUL in it".to_owned() };
+            CString::new(a.as_str()).map(CString::into_raw).map_err(refuse)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn a_second_start_is_refused() {
+        let eal = testing::eal(1);
+        let config = testing::config(1);
+        assert!(matches!(Eal::init(&config), Err(Error::AlreadyInitialised)));
+        eal.shutdown().unwrap();
+        assert!(matches!(Eal::init(&config), Err(Error::AlreadyInitialised)));
+    }
+
+    #[test]
+    fn nothing_is_left_behind() {
+        let eal = testing::eal(1);
+        let directory = runtime_directory().unwrap();
+        assert!(directory.exists(), "{directory:?}");
+        let port = eal.attach("net_null0").unwrap();
+        drop(port);
+        eal.shutdown().unwrap();
+        assert!(!directory.exists());
+    }
+
+    #[test]
+    fn devices_are_attached_once() {
+        let eal = testing::eal(1);
+        let _port = eal.attach("net_null0").unwrap();
+        let again = eal.attach("net_null0,size=100").err().unwrap();
+        assert_eq!(
+            again.to_string(),
+            "device \"net_null0,size=100\" is used twice: \"net_null0\" uses net_null0"
+        );
+        assert!(eal.attach("net_null1").is_ok());
+    }
+
+    #[test]
+    fn what_can_t_be_attached_is_refused_with_a_reason() {
+        let eal = testing::eal(1);
+        for (device, part) in [
+            ("net_nonsense0", "neither a PCI address nor the name"),
+            ("net_af_packet0,iface=nothere0", "No such device"),
+            ("net_pcap0,rx_pcap=/nonexistent/file.pcap", "/nonexistent/file.pcap"),
+            ("0000:ff:1f.7", "Cannot find device"),
+        ] {
+            let error = eal.attach(device).err().unwrap().to_string();
+            let (head, reason) = error.split_once(": attach: ").unwrap();
+            assert_eq!(head, format!("device {device:?}"));
+            assert!(reason.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn devices_of_the_arguments_can_be_attached() {
+        let mut config = testing::config(1);
+        config.args.push("--vdev=net_null7".to_owned());
+        let eal = Eal::init(&config).unwrap();
+        assert_eq!(eal.attach("net_null7").unwrap().info().unwrap().driver, "net_null");
+    }
+
+    #[test]
+    fn eal_s_words_are_in_the_error() {
+        let mut config = testing::config(1);
+        config.args.push("--no-such-option".to_owned());
+        let error = Eal::init(&config).err().unwrap().to_string();
+        assert!(error.contains("no-such-option") || error.contains("Invalid"), "{error}");
+    }
+
+    #[test]
+    fn handles_that_are_held_keep_the_memory() {
+        let eal = testing::eal(1);
+        let pool = testing::pool(&eal);
+        let frame = pool.alloc().unwrap();
+        drop(pool);
+        let error = eal.shutdown().err().unwrap().to_string();
+        assert!(error.contains("1 buffers"), "{error}");
+        assert_eq!(frame.len(), 0);
+    }
+}

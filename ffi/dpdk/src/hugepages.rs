@@ -1,0 +1,111 @@
+//! Which memory EAL can have, found out before it starts: it can't be started a second time.
+
+use std::{fs, path::Path, ptr};
+
+/// Huge pages of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HugePages {
+    /// Size of a page, bytes.
+    pub size: u64,
+    /// Pages nobody uses.
+    pub free: u64,
+}
+
+const SYSFS: &str = "/sys/kernel/mm/hugepages";
+
+/// The sizes of huge pages the kernel has, with what is free of each.
+pub(crate) fn available() -> Vec<HugePages> {
+    read(Path::new(SYSFS))
+}
+
+fn read(directory: &Path) -> Vec<HugePages> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let mut pages: Vec<HugePages> = entries
+        .filter_map(Result::ok)
+        .filter_map(|e| {
+            let name = e.file_name().into_string().ok()?;
+            let kilobytes: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+            let number =
+                |file: &str| fs::read_to_string(e.path().join(file)).ok()?.trim().parse::<u64>().ok();
+            let free = number("free_hugepages")?.saturating_sub(number("resv_hugepages").unwrap_or(0));
+            Some(HugePages { size: kilobytes * 1024, free })
+        })
+        .collect();
+    pages.sort_by_key(|p| p.size);
+    pages
+}
+
+/// Whether `need` bytes of huge pages are there and can be had; if not, why.
+pub(crate) fn usable(need: u64) -> Result<u64, String> {
+    let pages = available();
+    let free: u64 = pages.iter().map(|p| p.size * p.free).sum();
+    if free == 0 {
+        return Err("no free huge pages".to_owned());
+    }
+    if free < need {
+        return Err(format!(
+            "{} MB of huge pages are free, {} MB are needed",
+            free >> 20,
+            need.div_ceil(1 << 20)
+        ));
+    }
+    // A control group may forbid what the kernel has: try one.
+    for p in pages.iter().filter(|p| p.free > 0) {
+        try_one(p.size).map_err(|e| format!("a huge page of {} kB can't be had: {e}", p.size >> 10))?;
+    }
+    Ok(free)
+}
+
+/// Maps one huge page of `size` bytes, has it provided, and gives it back.
+fn try_one(size: u64) -> std::io::Result<()> {
+    let length = usize::try_from(size).map_err(std::io::Error::other)?;
+    let flags = libc::MAP_PRIVATE
+        | libc::MAP_ANONYMOUS
+        | libc::MAP_HUGETLB
+        | ((size.trailing_zeros() as libc::c_int) << libc::MAP_HUGE_SHIFT);
+    // SAFETY: a fresh anonymous mapping, which nothing refers to; populating reports what touching it would
+    // punish with a signal.
+    unsafe {
+        let page = libc::mmap(ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        if page == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error());
+        }
+        let populated = libc::madvise(page, length, libc::MADV_POPULATE_WRITE);
+        let error = std::io::Error::last_os_error();
+        libc::munmap(page, length);
+        // Kernels before 5.14 don't know the advice: then the mapping itself has to do.
+        if populated == 0 || error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_kernel_s_directory() {
+        let dir = std::env::temp_dir().join(format!("hugepages-test-{}", std::process::id()));
+        for (name, free, reserved) in
+            [("hugepages-2048kB", "10\n", "4\n"), ("hugepages-1048576kB", "1\n", "0\n")]
+        {
+            let sub = dir.join(name);
+            fs::create_dir_all(&sub).unwrap();
+            fs::write(sub.join("free_hugepages"), free).unwrap();
+            fs::write(sub.join("resv_hugepages"), reserved).unwrap();
+        }
+        fs::create_dir_all(dir.join("something-else")).unwrap();
+        let pages = read(&dir);
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(pages, [HugePages { size: 2 << 20, free: 6 }, HugePages { size: 1 << 30, free: 1 }]);
+    }
+
+    #[test]
+    fn no_directory_means_no_pages() {
+        assert!(read(Path::new("/nonexistent")).is_empty());
+    }
+
+    #[test]
+    fn more_than_there_is_isn_t_usable() {
+        assert!(usable(u64::MAX).is_err());
+    }
+}

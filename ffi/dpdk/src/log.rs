@@ -1,0 +1,122 @@
+//! DPDK's log lines: to stderr, and into the errors they explain.
+//!
+//! EAL says why something failed in its log only, and by default it logs to *stdout*, where programs have
+//! their output. So DPDK gets a stream of ours before anything else.
+
+use std::{
+    ffi::{c_char, c_void},
+    io::Write,
+    ptr, slice,
+    sync::{Mutex, Once, PoisonError},
+};
+
+use crate::error::{Error, meaning};
+
+/// Lines written while somebody listens.
+static CAPTURED: Mutex<Option<String>> = Mutex::new(None);
+
+/// Where log lines go apart from errors.
+static SINK: Mutex<Option<fn(&str)>> = Mutex::new(None);
+
+/// Gives DPDK's log a stream of ours, and has C code's stdout written to stderr. Once a process.
+pub(crate) fn install(sink: Option<fn(&str)>) -> Result<(), Error> {
+    static ONCE: Once = Once::new();
+    let mut result = 0;
+    *SINK.lock().unwrap_or_else(PoisonError::into_inner) = sink;
+    ONCE.call_once(|| {
+        let functions =
+            dpdk_sys::cookie_io_functions_t { read: None, write: Some(write), seek: None, close: None };
+        // SAFETY: the mode is a valid text, the functions need no cookie, and the stream is never closed, so
+        // that DPDK may write to it for ever.
+        result = unsafe {
+            dpdk_sys::shim_stdout_to_stderr();
+            let stream = dpdk_sys::fopencookie(ptr::null_mut(), c"w".as_ptr(), functions);
+            if stream.is_null() { -libc::ENOMEM } else { dpdk_sys::rte_openlog_stream(stream) }
+        };
+    });
+    if result == 0 { Ok(()) } else { Err(Error::Init { reason: format!("its log: {}", meaning(result)) }) }
+}
+
+/// The stream's write function: called by stdio with whole log lines, from any thread.
+unsafe extern "C" fn write(_cookie: *mut c_void, buffer: *const c_char, size: usize) -> libc::c_long {
+    // SAFETY: stdio passes `size` readable bytes.
+    let bytes = unsafe { slice::from_raw_parts(buffer.cast::<u8>(), size) };
+    let text = String::from_utf8_lossy(bytes);
+    if let Some(captured) = CAPTURED.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        captured.push_str(&text);
+    }
+    let sink = *SINK.lock().unwrap_or_else(PoisonError::into_inner);
+    match sink {
+        Some(sink) => text.lines().for_each(sink),
+        // Without stderr there is nobody to tell.
+        None => _ = std::io::stderr().write_all(bytes),
+    }
+    size as libc::c_long
+}
+
+/// Runs `f` and returns its result with what DPDK logged meanwhile.
+pub(crate) fn listen<T>(f: impl FnOnce() -> T) -> (T, String) {
+    *CAPTURED.lock().unwrap_or_else(PoisonError::into_inner) = Some(String::new());
+    let result = f();
+    let text = CAPTURED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    (result, text.unwrap_or_default())
+}
+
+/// Turns log lines and an error number into one reason: the first complaints, in the order they came (the cause
+/// comes first and then what failed for it), or the number's meaning.
+pub(crate) fn reason(log: &str, code: i32) -> String {
+    let mut lines: Vec<&str> =
+        log.lines().map(str::trim).filter(|l| !l.is_empty() && !is_chatter(l)).collect();
+    lines.dedup();
+    if lines.iter().any(|l| l.starts_with("EAL: failed to parse device")) {
+        return "neither a PCI address nor the name of a driver's device".to_owned();
+    }
+    if lines.len() > 1 {
+        lines.retain(|l| !l.starts_with("EAL: Driver cannot attach the device"));
+    }
+    lines.truncate(3);
+    // Where there are words, the number is often a mere -1.
+    if lines.is_empty() { meaning(code) } else { lines.join("; ") }
+}
+
+/// What EAL says on every start.
+fn is_chatter(line: &str) -> bool {
+    const CHATTER: [&str; 12] = [
+        "EAL: Detected ",
+        "EAL: Multi-process socket",
+        "EAL: Selected IOVA mode",
+        "EAL: VFIO support",
+        "EAL: No available ",
+        "EAL: No free ",
+        "EAL: Static memory layout",
+        "EAL: Probe PCI driver",
+        "EAL: Failed to attach device on primary process",
+        "TELEMETRY: ",
+        "EAL: FATAL: Cannot init",
+        "EAL: Cannot init",
+    ];
+    CHATTER.iter().any(|c| line.starts_with(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_made_of_the_complaints() {
+        let log = "EAL: Detected CPU lcores: 2\n\nfoo: no interface x\nfoo: no interface x\n";
+        assert_eq!(reason(log, -libc::ENODEV), "foo: no interface x");
+        assert_eq!(reason("", -libc::ENODEV), "No such device");
+    }
+
+    #[test]
+    fn what_is_written_meanwhile_is_heard() {
+        let ((), text) = listen(|| {
+            let line = "heard\n";
+            // SAFETY: the pointer and length are those of a text.
+            unsafe { write(ptr::null_mut(), line.as_ptr().cast(), line.len()) };
+        });
+        // Other tests of the process may log at the same time.
+        assert!(text.contains("heard\n"));
+    }
+}

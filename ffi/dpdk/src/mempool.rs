@@ -1,0 +1,273 @@
+//! Pools of frame buffers.
+//!
+//! A pool keeps free buffers in a ring that all threads share, and before it a cache for each lcore. Threads
+//! that aren't lcores go to the ring directly. A pool lives until EAL ends, since frames point at it.
+
+use std::{
+    ffi::CString,
+    ptr::NonNull,
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use arrayvec::ArrayVec;
+use dpdk_sys::{rte_mbuf, rte_mempool};
+
+use crate::{DATA_ROOM, Eal, Error, HEADROOM, Mbuf, eal::Shared, error::last_meaning};
+
+/// What a pool is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MempoolConfig {
+    /// Number of buffers; one less than a power of two wastes least.
+    pub buffers: u32,
+    /// Bytes a buffer holds behind its headroom.
+    pub data_room: usize,
+    /// Buffers an lcore may keep for itself.
+    pub cache: u32,
+    /// NUMA node of the memory; `None`: anywhere.
+    pub socket: Option<u32>,
+}
+
+impl Default for MempoolConfig {
+    fn default() -> Self {
+        Self { buffers: 16_383, data_room: DATA_ROOM, cache: 256, socket: None }
+    }
+}
+
+impl MempoolConfig {
+    /// DPDK memory that such a pool needs, in bytes, roughly: a buffer with its head, the ring and the caches.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        const HEADS: u64 = dpdk_sys::SHIM_MBUF_SIZE as u64 + 64 + 64;
+        let buffer = HEADS + (HEADROOM + self.data_room).next_multiple_of(64) as u64;
+        let ring = u64::from(self.buffers + 1).next_power_of_two() * 8;
+        let caches =
+            u64::from(dpdk_sys::RTE_MAX_LCORE) * 16 * u64::from(dpdk_sys::RTE_MEMPOOL_CACHE_MAX_SIZE);
+        u64::from(self.buffers) * buffer + ring + caches + (1 << 20)
+    }
+}
+
+/// A pool of EAL's list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PoolPointer(NonNull<rte_mempool>);
+
+// SAFETY: a pool's functions may be called from any thread.
+unsafe impl Send for PoolPointer {}
+// SAFETY: the same.
+unsafe impl Sync for PoolPointer {}
+
+impl PoolPointer {
+    /// Buffers that are neither in the pool nor in a cache of it.
+    pub(crate) fn in_use(&self) -> u32 {
+        // SAFETY: pools live until EAL ends, and the list they are in goes before that.
+        unsafe { dpdk_sys::rte_mempool_in_use_count(self.0.as_ptr()) }
+    }
+}
+
+/// A pool of frame buffers. Clones are the same pool; any thread may use it.
+#[derive(Clone)]
+pub struct Mempool {
+    pool: PoolPointer,
+    data_room: usize,
+    /// Keeps EAL from ending under it.
+    _shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Mempool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mempool").field("data_room", &self.data_room).field("in_use", &self.in_use()).finish()
+    }
+}
+
+impl Mempool {
+    /// Makes a pool.
+    ///
+    /// # Errors
+    /// No memory for it, or a size DPDK can't do.
+    pub fn new(eal: &Eal, config: &MempoolConfig) -> Result<Self, Error> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let what = || format!("a pool of {} buffers of {} bytes", config.buffers, config.data_room);
+        let fail = |reason: String| Error::Memory { what: what(), reason };
+        let room = u16::try_from(HEADROOM + config.data_room)
+            .map_err(|_| fail("a buffer holds 65535 bytes at most, headroom included".to_owned()))?;
+        let name = CString::new(format!("mbufs{}", NUMBER.fetch_add(1, Relaxed))).unwrap_or_default();
+        // DPDK wants caches of two thirds of the pool at most, and has a limit of its own.
+        let cache = config.cache.min(dpdk_sys::RTE_MEMPOOL_CACHE_MAX_SIZE).min(config.buffers * 2 / 3);
+        let socket = config.socket.and_then(|s| i32::try_from(s).ok()).unwrap_or(-1);
+        // SAFETY: the name is a NUL-terminated text that DPDK copies; the operations' name is constant.
+        let pool = unsafe {
+            dpdk_sys::rte_pktmbuf_pool_create_by_ops(
+                name.as_ptr(),
+                config.buffers,
+                cache,
+                0,
+                room,
+                socket,
+                OPERATIONS.as_ptr(),
+            )
+        };
+        let pool = PoolPointer(NonNull::new(pool).ok_or_else(|| fail(last_meaning()))?);
+        let shared = Arc::clone(eal.shared());
+        shared.pools.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
+        Ok(Self { pool, data_room: config.data_room, _shared: shared })
+    }
+
+    /// Bytes a buffer holds behind its headroom.
+    #[must_use]
+    pub fn data_room(&self) -> usize {
+        self.data_room
+    }
+
+    /// Buffers in use: with frames, queues and drivers. It counts, so it isn't for the packet path.
+    #[must_use]
+    pub fn in_use(&self) -> u32 {
+        self.pool.in_use()
+    }
+
+    /// An empty frame; `None` if the pool is exhausted.
+    #[inline]
+    #[must_use]
+    pub fn alloc(&self) -> Option<Mbuf> {
+        // SAFETY: the pool is alive. A buffer from it is valid, reset, and nobody else's.
+        unsafe { NonNull::new(dpdk_sys::rte_pktmbuf_alloc(self.raw())).map(|m| Mbuf::from_raw(m)) }
+    }
+
+    /// A frame of these bytes, over as many buffers as it takes; `None` if the pool is exhausted.
+    #[must_use]
+    pub fn alloc_from(&self, bytes: &[u8]) -> Option<Mbuf> {
+        let mut parts = bytes.chunks(self.data_room.max(1));
+        let mut frame = self.alloc()?;
+        if let Some(first) = parts.next() {
+            frame.append(first.len())?.copy_from_slice(first);
+        }
+        for part in parts {
+            let mut segment = self.alloc()?;
+            segment.append(part.len())?.copy_from_slice(part);
+            frame.chain(segment).ok()?;
+        }
+        Some(frame)
+    }
+
+    /// Fills the free room of `frames` with empty frames. False, and nothing changed, if the pool hasn't as many.
+    pub fn alloc_bulk<const CAP: usize>(&self, frames: &mut ArrayVec<Mbuf, CAP>) -> bool {
+        let have = frames.len();
+        let room = CAP - have;
+        // SAFETY: `Mbuf` is a transparent pointer, and the vector has room for as many from its length on. On
+        // success all of them are valid, reset, and nobody else's.
+        unsafe {
+            let free = frames.as_mut_ptr().add(have).cast::<*mut rte_mbuf>();
+            let result = dpdk_sys::rte_pktmbuf_alloc_bulk(self.raw(), free, room as u32);
+            if result == 0 {
+                frames.set_len(CAP);
+            }
+            result == 0
+        }
+    }
+
+    pub(crate) fn raw(&self) -> *mut rte_mempool {
+        self.pool.0.as_ptr()
+    }
+}
+
+/// How the pool's ring is shared.
+const OPERATIONS: &std::ffi::CStr = c"ring_mp_mc";
+
+/// Frees all `frames`: by one call if they are plain and of one pool, which most bursts are.
+#[inline]
+pub fn free_bulk<const CAP: usize>(frames: &mut ArrayVec<Mbuf, CAP>) {
+    let Some(first) = frames.first() else { return };
+    let pool = first.head().pool();
+    let plain = frames.iter().all(|f| f.head().is_plain_of(pool));
+    let count = frames.len() as u32;
+    // SAFETY: `Mbuf` is a transparent pointer, so `raw` points at `count` valid frames, which are owned; emptying
+    // the vector first gives them up. Plain buffers are as a pool wants them back: one segment, referred to
+    // once, no memory but their own.
+    unsafe {
+        frames.set_len(0);
+        let raw = frames.as_mut_ptr().cast::<*mut rte_mbuf>();
+        if plain {
+            dpdk_sys::rte_mempool_put_bulk(pool, raw.cast(), count);
+        } else {
+            dpdk_sys::rte_pktmbuf_free_bulk(raw, count);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn buffers_come_and_go_in_bulk() {
+        let eal = testing::eal(1);
+        let pool = testing::pool(&eal);
+        let mut frames = ArrayVec::<Mbuf, 32>::new();
+        assert!(pool.alloc_bulk(&mut frames));
+        assert_eq!((frames.len(), pool.in_use()), (32, 32));
+        free_bulk(&mut frames);
+        assert_eq!((frames.len(), pool.in_use()), (0, 0));
+
+        // Chained frames, and frames of two pools.
+        let other = testing::pool(&eal);
+        frames.push(pool.alloc_from(&[1; 5000]).unwrap());
+        frames.push(other.alloc().unwrap());
+        assert_eq!((frames[0].segment_count(), pool.in_use(), other.in_use()), (3, 3, 1));
+        assert_eq!(frames[0].to_vec(), [1; 5000]);
+        free_bulk(&mut frames);
+        free_bulk(&mut frames);
+        assert_eq!((pool.in_use(), other.in_use()), (0, 0));
+        drop((pool, other));
+        eal.shutdown().unwrap();
+    }
+
+    #[test]
+    fn an_exhausted_pool_says_so() {
+        let eal = testing::eal(1);
+        let pool =
+            Mempool::new(&eal, &MempoolConfig { buffers: 63, cache: 0, ..Default::default() }).unwrap();
+        let mut frames = ArrayVec::<Mbuf, 64>::new();
+        assert!(!pool.alloc_bulk(&mut frames) && frames.is_empty());
+        while let Some(frame) = pool.alloc() {
+            frames.push(frame);
+        }
+        assert_eq!(frames.len(), 63);
+        assert!(pool.alloc_from(b"x").is_none());
+        drop(frames.pop());
+        assert!(pool.alloc_from(&[0; DATA_ROOM + 1]).is_none());
+        assert!(pool.alloc_from(&[0; DATA_ROOM]).is_some());
+        assert_eq!(pool.in_use(), 62);
+    }
+
+    #[test]
+    fn any_thread_may_allocate_and_free() {
+        let eal = testing::eal(1);
+        let pool = testing::pool(&eal);
+        let frames: Vec<Mbuf> = (0..100).filter_map(|_| pool.alloc()).collect();
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                drop(frames);
+                assert_eq!(pool.alloc_from(b"made elsewhere").unwrap().to_vec(), b"made elsewhere");
+            });
+        });
+        assert_eq!(pool.in_use(), 0);
+    }
+
+    #[test]
+    fn what_can_t_be_is_an_error() {
+        let eal = testing::eal(1);
+        let tall = MempoolConfig { data_room: 65_500, ..Default::default() };
+        let wide = MempoolConfig { buffers: 10_000_000, ..Default::default() };
+        assert!(Mempool::new(&eal, &tall).is_err());
+        let error = Mempool::new(&eal, &wide).err().unwrap().to_string();
+        assert_eq!(error, "a pool of 10000000 buffers of 2048 bytes: Cannot allocate memory");
+    }
+
+    #[test]
+    fn the_need_of_memory_is_told() {
+        let config = MempoolConfig { buffers: 16_383, ..Default::default() };
+        assert!((40 << 20..60 << 20).contains(&config.bytes()), "{}", config.bytes());
+    }
+}

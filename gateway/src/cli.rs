@@ -1,0 +1,103 @@
+//! The command line of `weir` and its exit codes.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+
+use crate::config::{self, Config, ConfigErrors, Warning, check::RuleError};
+
+/// A clean stop, or a good configuration.
+pub const EXIT_OK: u8 = 0;
+/// Something failed that worked before, or that only a start shows.
+pub const EXIT_FAILURE: u8 = 1;
+/// The command line or the configuration is wrong; clap exits with the same code.
+pub const EXIT_CONFIGURATION: u8 = 2;
+
+/// An L4 gateway in the LVS tradition, on DPDK.
+///
+/// Prints the line `ready` on stdout once it forwards; logs go to stderr. SIGTERM and SIGINT stop it.
+/// Exit codes: 0 after a clean stop, 1 after a failure, 2 for a bad command line or configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Parser)]
+#[command(name = "weir", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Only validate the configuration, the rules it names included, against this machine
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Loads and checks the configuration that the command line names.
+///
+/// # Errors
+/// Everything that is wrong with the configuration: to be answered with [`EXIT_CONFIGURATION`].
+pub fn configuration(
+    cli: &Cli,
+    rules: impl FnOnce(&Config, &str) -> Result<(), Vec<RuleError>>,
+) -> Result<(Config, Vec<Warning>), ConfigErrors> {
+    let config = Config::load(&cli.config)?;
+    let warnings = config::check(&config, rules)?;
+    Ok((config, warnings))
+}
+
+/// Runs the process: judges the configuration, then hands it to `run` unless only a check is asked for.
+/// Complaints go to stderr, one a line.
+pub fn main<E: std::fmt::Display>(
+    cli: &Cli,
+    rules: impl FnOnce(&Config, &str) -> Result<(), Vec<RuleError>>,
+    run: impl FnOnce(Config) -> Result<(), E>,
+) -> ExitCode {
+    let (config, warnings) = match configuration(cli, rules) {
+        Ok(found) => found,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return EXIT_CONFIGURATION.into();
+        }
+    };
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    if cli.check {
+        return EXIT_OK.into();
+    }
+    match run(config) {
+        Ok(()) => EXIT_OK.into(),
+        Err(error) => {
+            eprintln!("weir: {error}");
+            EXIT_FAILURE.into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn command_line() {
+        Cli::command().debug_assert();
+        let cli = Cli::try_parse_from(["weir", "--check", "--config", "f"]).unwrap();
+        assert_eq!(cli, Cli { config: "f".into(), check: true });
+        let error = Cli::try_parse_from(["weir", "--check"]).unwrap_err();
+        assert_eq!(error.exit_code(), i32::from(EXIT_CONFIGURATION));
+    }
+
+    #[test]
+    fn exit_codes() {
+        let good = std::env::temp_dir().join(format!("weir-cli-{}", std::process::id()));
+        std::fs::write(&good, "[[port]]\nname = \"wan\"\ndevice = \"net_null0\"\n").unwrap();
+        let cli = |config: &PathBuf, check| Cli { config: config.clone(), check };
+        let never = |_: Config| -> Result<(), String> { panic!("not to be run") };
+        let code = |c: u8| format!("{:?}", ExitCode::from(c));
+        let exit = |c: ExitCode| format!("{c:?}");
+
+        assert_eq!(exit(main(&cli(&good, true), |_, _| Ok(()), never)), code(0));
+        assert_eq!(exit(main(&cli(&good, false), |_, _| Ok(()), |_| Ok::<(), String>(()))), code(0));
+        assert_eq!(exit(main(&cli(&good, false), |_, _| Ok(()), |_| Err("x"))), code(1));
+        assert_eq!(exit(main(&cli(&"/nonexistent".into(), false), |_, _| Ok(()), never)), code(2));
+        let _ = std::fs::remove_file(&good);
+    }
+}

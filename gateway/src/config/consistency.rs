@@ -1,0 +1,389 @@
+//! Whether the values of a configuration fit each other, whatever machine it is for.
+
+use std::{collections::HashSet, path::Path};
+
+use super::{
+    Config, ConfigError, ConfigErrors, MAX_PORTS, MAX_WORKERS, Neighbour, Port, Route, Workers,
+    file::{self, File, Lines},
+};
+use crate::prefix::bits;
+
+/// The longest time-out in seconds that IPVS accepts (99 days); ticks hold more than twice that.
+const MAX_TIMEOUT: u32 = 99 * 86_400;
+/// Longest name of a network interface (`IFNAMSIZ` less the terminating zero).
+const MAX_NAME: usize = 15;
+/// The smallest MTU that IPv4 allows (RFC 791), and the largest that a TAP device takes.
+const MTU: std::ops::RangeInclusive<u16> = 68..=65_521;
+/// The smallest MTU that IPv6 allows (RFC 8200).
+const MTU_V6: u16 = 1280;
+
+/// Turns `file` into a [`Config`], or says everything that is wrong with it.
+pub(super) fn validate(file: File, lines: Lines, path: &Path) -> Result<Config, ConfigErrors> {
+    let mut problems = Problems { path, lines: &lines, found: Vec::new() };
+    let settings = file.settings();
+    problems.settings(&settings);
+    problems.ports(&file.port, file.host);
+    problems.routes(&file.route, &file.port);
+    problems.neighbours(&file.neighbour, &file.port);
+    problems.rest(&file);
+    if !problems.found.is_empty() {
+        return Err(ConfigErrors(problems.found));
+    }
+
+    let id = |name: &str| file::port_id(&file.port, name);
+    let routes = file.route.iter();
+    let routes = routes.filter_map(|r| Some(Route { to: r.to, via: r.via, port: id(&r.port)? }));
+    let neighbours = file.neighbour.iter();
+    let neighbours =
+        neighbours.filter_map(|n| Some(Neighbour { address: n.address, mac: n.mac, port: id(&n.port)? }));
+    let directory = path.parent().unwrap_or(Path::new(""));
+    Ok(Config {
+        file: path.to_owned(),
+        routes: routes.collect(),
+        neighbours: neighbours.collect(),
+        socket: file.socket,
+        workers: file.cores.map_or(Workers::Count(file.workers.unwrap_or(1)), Workers::Cores),
+        rules: file.rules.map(|r| directory.join(r)),
+        host: file.host,
+        host_namespace: file.host_namespace,
+        idle: file.idle,
+        eal: file.eal,
+        settings,
+        sessions: file.sessions.into_sessions(),
+        local_addresses: file.local_addresses.into_local_addresses(),
+        ports: file.port.into_iter().map(port).collect(),
+        lines,
+    })
+}
+
+fn port(p: file::Port) -> Port {
+    Port {
+        name: p.name,
+        device: p.device,
+        addresses: p.addresses,
+        mtu: p.mtu,
+        mbufs: p.mbufs,
+        rx_desc: p.rx_desc,
+        tx_desc: p.tx_desc,
+    }
+}
+
+struct Problems<'a> {
+    path: &'a Path,
+    lines: &'a Lines,
+    found: Vec<ConfigError>,
+}
+
+impl Problems<'_> {
+    fn add(&mut self, key: &str, reason: impl Into<String>) {
+        let line = self.lines.of(key);
+        self.found.push(ConfigError { file: self.path.to_owned(), line, reason: reason.into() });
+    }
+
+    fn settings(&mut self, settings: &crate::path::settings::Settings) {
+        if settings.conn_reuse_mode > 3 {
+            self.add("ipvs.conn_reuse_mode", "conn_reuse_mode has two bits: 0 to 3");
+        }
+        let t = &settings.timeouts;
+        for (key, seconds) in [
+            ("ipvs.lblc_expiration", settings.lblc_expiration),
+            ("ipvs.lblcr_expiration", settings.lblcr_expiration),
+            ("timeouts.none", t.none),
+            ("timeouts.established", t.established),
+            ("timeouts.syn_sent", t.syn_sent),
+            ("timeouts.syn_recv", t.syn_recv),
+            ("timeouts.fin_wait", t.fin_wait),
+            ("timeouts.time_wait", t.time_wait),
+            ("timeouts.close", t.close),
+            ("timeouts.close_wait", t.close_wait),
+            ("timeouts.last_ack", t.last_ack),
+            ("timeouts.listen", t.listen),
+            ("timeouts.synack", t.synack),
+            ("timeouts.udp", t.udp),
+        ] {
+            if seconds == 0 || seconds > MAX_TIMEOUT {
+                let name = key.rsplit('.').next().unwrap_or(key);
+                self.add(key, format!("{name} is {seconds} s: 1 to {MAX_TIMEOUT} are possible"));
+            }
+        }
+    }
+
+    fn rest(&mut self, file: &File) {
+        if file.socket.as_os_str().is_empty() {
+            self.add("socket", "socket is empty");
+        }
+        match (&file.workers, &file.cores) {
+            (Some(_), Some(_)) => self.add("cores", "give either workers or cores, not both"),
+            (Some(n), None) if *n == 0 || *n > MAX_WORKERS => {
+                self.add("workers", format!("{n} workers: 1 to {MAX_WORKERS} are possible"));
+            }
+            (None, Some(cores)) => self.cores(cores),
+            _ => {}
+        }
+        let ports = &file.local_addresses;
+        if ports.first_port == 0 {
+            self.add("local_addresses.first_port", "port 0 can't be used: first_port is 1 at least");
+        }
+        if ports.last_port < ports.first_port {
+            let key = ["local_addresses.last_port", "local_addresses.first_port"];
+            let key = key.into_iter().find(|k| self.lines.of(k).is_some()).unwrap_or(key[0]);
+            self.add(key, format!("ports {} to {}: none at all", ports.first_port, ports.last_port));
+        }
+        if file.sessions.max_per_worker == 0 {
+            self.add("sessions.max_per_worker", "max_per_worker is 0: no session could be opened");
+        }
+        if !file.host && file.host_namespace.is_some() {
+            self.add("host_namespace", "host_namespace has no meaning with host = false");
+        }
+    }
+
+    fn cores(&mut self, cores: &[u16]) {
+        if cores.is_empty() {
+            self.add("cores", "cores is empty: name one CPU at least");
+        }
+        if cores.len() > usize::from(MAX_WORKERS) {
+            self.add("cores", format!("{} workers: 1 to {MAX_WORKERS} are possible", cores.len()));
+        }
+        let mut seen = HashSet::new();
+        for (n, core) in cores.iter().enumerate() {
+            if !seen.insert(core) {
+                self.add(&format!("cores[{n}]"), format!("CPU {core} is named twice"));
+            }
+        }
+    }
+
+    fn ports(&mut self, ports: &[file::Port], host: bool) {
+        if ports.is_empty() {
+            self.add("port", "no [[port]]: there is nothing to forward between");
+        }
+        if ports.len() > MAX_PORTS {
+            self.add(&format!("port[{MAX_PORTS}]"), format!("more than {MAX_PORTS} ports"));
+        }
+        let mut addresses = HashSet::new();
+        for (n, p) in ports.iter().enumerate() {
+            self.name(n, p);
+            for (k, _) in p.addresses.iter().enumerate().filter(|(_, a)| !addresses.insert(a.address())) {
+                let reason = format!("address {} is given twice", p.addresses[k].address());
+                self.add(&format!("port[{n}].addresses[{k}]"), reason);
+            }
+            for (k, a) in p.addresses.iter().enumerate() {
+                if a.address().is_unspecified() || a.address().is_multicast() {
+                    let reason = format!("{} can't be an interface's address", a.address());
+                    self.add(&format!("port[{n}].addresses[{k}]"), reason);
+                }
+            }
+            if !host && !p.addresses.is_empty() {
+                let reason = "addresses have no meaning with host = false: no kernel would answer for them";
+                self.add(&format!("port[{n}].addresses"), reason);
+            }
+            self.numbers(n, p);
+            for other in &ports[..n] {
+                self.same(n, p, other);
+            }
+        }
+    }
+
+    fn name(&mut self, n: usize, p: &file::Port) {
+        let legal = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ':' | '%' | '"' | '\\');
+        let key = format!("port[{n}].name");
+        if p.name.is_empty() || p.name.len() > MAX_NAME {
+            self.add(&key, format!("port name `{}`: 1 to {MAX_NAME} characters", p.name));
+        } else if !p.name.chars().all(legal)
+            || matches!(p.name.as_str(), "." | ".." | "all" | "default" | "lo")
+        {
+            self.add(&key, format!("port name `{}` can't be an interface's name", p.name));
+        }
+    }
+
+    fn numbers(&mut self, n: usize, p: &file::Port) {
+        if let Some(mtu) = p.mtu {
+            if !MTU.contains(&mtu) {
+                let reason = format!("mtu {mtu}: {} to {} are possible", MTU.start(), MTU.end());
+                self.add(&format!("port[{n}].mtu"), reason);
+            } else if mtu < MTU_V6 && p.addresses.iter().any(|a| a.address().is_ipv6()) {
+                let reason = format!("mtu {mtu} is too small for IPv6 addresses, which need {MTU_V6}");
+                self.add(&format!("port[{n}].mtu"), reason);
+            }
+        }
+        for (key, value) in [("rx_desc", p.rx_desc), ("tx_desc", p.tx_desc)] {
+            if value == 0 || value > 32_768 {
+                self.add(&format!("port[{n}].{key}"), format!("{key} {value}: 1 to 32768 are possible"));
+            }
+        }
+        let least = u32::from(p.rx_desc) + u32::from(p.tx_desc);
+        if p.mbufs < least {
+            let reason = format!("mbufs {}: rx_desc and tx_desc alone take {least}", p.mbufs);
+            self.add(&format!("port[{n}].mbufs"), reason);
+        }
+    }
+
+    fn same(&mut self, n: usize, p: &file::Port, other: &file::Port) {
+        if p.name == other.name {
+            self.add(&format!("port[{n}].name"), format!("another port is called `{}` already", p.name));
+        }
+        let key = format!("port[{n}].device");
+        if p.device.name() == other.device.name() {
+            let reason = format!("device `{}` belongs to port `{}` already", p.device.name(), other.name);
+            self.add(&key, reason);
+        } else if let Some(interface) = p.device.interface()
+            && other.device.interface() == Some(interface)
+        {
+            let reason = format!("interface `{interface}` belongs to port `{}` already", other.name);
+            self.add(&key, reason);
+        }
+    }
+
+    fn routes(&mut self, routes: &[file::Route], ports: &[file::Port]) {
+        let mut seen = HashSet::new();
+        for (n, r) in routes.iter().enumerate() {
+            if r.to.network() != r.to {
+                let reason = format!("`{}` has host bits: its network is {}", r.to, r.to.network());
+                self.add(&format!("route[{n}].to"), reason);
+            } else if !seen.insert(r.to) {
+                self.add(&format!("route[{n}].to"), format!("another route leads to {} already", r.to));
+            }
+            if let Some(via) = r.via {
+                if bits(&via) != bits(&r.to.address()) {
+                    self.add(&format!("route[{n}].via"), format!("{via} isn't of the family of {}", r.to));
+                } else if via.is_unspecified() || via.is_multicast() {
+                    self.add(&format!("route[{n}].via"), format!("{via} can't be a gateway"));
+                }
+            }
+            self.port_reference(&format!("route[{n}].port"), &r.port, ports);
+        }
+    }
+
+    fn neighbours(&mut self, neighbours: &[file::Neighbour], ports: &[file::Port]) {
+        let mut seen = HashSet::new();
+        for (n, e) in neighbours.iter().enumerate() {
+            if e.address.is_unspecified() || e.address.is_multicast() {
+                let reason = format!("{} can't be a neighbour", e.address);
+                self.add(&format!("neighbour[{n}].address"), reason);
+            } else if !seen.insert((e.address, &e.port)) {
+                let reason = format!("neighbour {} of port `{}` is given twice", e.address, e.port);
+                self.add(&format!("neighbour[{n}].address"), reason);
+            }
+            if !e.mac.is_unicast() {
+                self.add(&format!("neighbour[{n}].mac"), format!("{} isn't a unicast address", e.mac));
+            }
+            self.port_reference(&format!("neighbour[{n}].port"), &e.port, ports);
+        }
+    }
+
+    fn port_reference(&mut self, key: &str, name: &str, ports: &[file::Port]) {
+        if !ports.iter().any(|p| p.name == name) {
+            self.add(key, format!("no port is called `{name}`"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PORTS: &str = "[[port]]\nname = \"wan\"\ndevice = \"net_af_packet0,iface=v1\"\n[[port]]\nname = \"lan\"\ndevice = \"0000:3b:00.0\"\n";
+
+    /// The complaints about `text` as `line: reason`.
+    fn complaints(text: &str) -> Vec<String> {
+        let lines = match Config::parse(text, Path::new("f")) {
+            Ok(_) => return Vec::new(),
+            Err(e) => e.to_string(),
+        };
+        lines.lines().map(|l| l.trim_start_matches("f:").to_owned()).collect()
+    }
+
+    #[test]
+    fn good() {
+        assert_eq!(complaints(PORTS), Vec::<String>::new());
+    }
+
+    #[test]
+    fn top_level() {
+        for (text, complaint) in [
+            ("workers = 0\n", "1: 0 workers: 1 to 127 are possible"),
+            ("workers = 1\ncores = [1]\n", "2: give either workers or cores, not both"),
+            ("cores = []\n", "1: cores is empty: name one CPU at least"),
+            ("cores = [1,\n2,\n1]\n", "3: CPU 1 is named twice"),
+            ("host = false\nhost_namespace = \"/x\"\n", "2: host_namespace has no meaning with host = false"),
+            ("[local_addresses]\nfirst_port = 9\nlast_port = 8\n", "3: ports 9 to 8: none at all"),
+            ("[local_addresses]\nlast_port = 8\n", "2: ports 1024 to 8: none at all"),
+            ("[local_addresses]\nfirst_port = 0\n", "2: port 0 can't be used: first_port is 1 at least"),
+            ("[timeouts]\nudp = 0\n", "2: udp is 0 s: 1 to 8553600 are possible"),
+            ("[timeouts]\nudp = 8553601\n", "2: udp is 8553601 s: 1 to 8553600 are possible"),
+            ("[ipvs]\nconn_reuse_mode = 4\n", "2: conn_reuse_mode has two bits: 0 to 3"),
+            ("[sessions]\nmax_per_worker = 0\n", "2: max_per_worker is 0: no session could be opened"),
+        ] {
+            assert_eq!(complaints(&format!("{text}{PORTS}")), [complaint], "{text}");
+        }
+        assert_eq!(complaints("workers = 1\n"), [" no [[port]]: there is nothing to forward between"]);
+    }
+
+    #[test]
+    fn ports() {
+        for (text, complaint) in [
+            ("name = \"wan\"\ndevice = \"net_null0\"", "8: another port is called `wan` already"),
+            ("name = \"a/b\"\ndevice = \"net_null0\"", "8: port name `a/b` can't be an interface's name"),
+            ("name = \"\"\ndevice = \"net_null0\"", "8: port name ``: 1 to 15 characters"),
+            ("name = \"x\"\ndevice = \"3b:00.0\"", "9: device `0000:3b:00.0` belongs to port `lan` already"),
+            (
+                "name = \"x\"\ndevice = \"net_af_packet0,iface=v2\"",
+                "9: device `net_af_packet0` belongs to port `wan` already",
+            ),
+            (
+                "name = \"x\"\ndevice = \"net_af_xdp0,iface=v1\"",
+                "9: interface `v1` belongs to port `wan` already",
+            ),
+            ("name = \"x\"\ndevice = \"net_null0\"\nmtu = 67", "10: mtu 67: 68 to 65521 are possible"),
+            (
+                "name = \"x\"\ndevice = \"net_null0\"\nmtu = 1000\naddresses = [\"::1/64\"]",
+                "10: mtu 1000 is too small for IPv6 addresses, which need 1280",
+            ),
+            (
+                "name = \"x\"\ndevice = \"net_null0\"\naddresses = [\"10.0.0.1/8\", \"10.0.0.1/9\"]",
+                "10: address 10.0.0.1 is given twice",
+            ),
+            (
+                "name = \"x\"\ndevice = \"net_null0\"\nmbufs = 100",
+                "10: mbufs 100: rx_desc and tx_desc alone take 2048",
+            ),
+        ] {
+            assert_eq!(
+                complaints(&format!("{PORTS}\n[[port]]\n{text}\n").replacen("\n\n", "\n", 1)),
+                [complaint]
+            );
+        }
+    }
+
+    #[test]
+    fn routes_and_neighbours() {
+        for (text, complaint) in [
+            (
+                "[[route]]\nto = \"10.0.0.1/8\"\nport = \"wan\"",
+                "8: `10.0.0.1/8` has host bits: its network is 10.0.0.0/8",
+            ),
+            ("[[route]]\nto = \"10.0.0.0/8\"\nport = \"x\"", "9: no port is called `x`"),
+            (
+                "[[route]]\nto = \"10.0.0.0/8\"\nvia = \"::1\"\nport = \"wan\"",
+                "9: ::1 isn't of the family of 10.0.0.0/8",
+            ),
+            (
+                "[[neighbour]]\naddress = \"10.0.0.1\"\nmac = \"01:00:5e:00:00:01\"\nport = \"lan\"",
+                "9: 01:00:5e:00:00:01 isn't a unicast address",
+            ),
+            (
+                "[[neighbour]]\naddress = \"224.0.0.1\"\nmac = \"02:00:5e:00:00:01\"\nport = \"lan\"",
+                "8: 224.0.0.1 can't be a neighbour",
+            ),
+        ] {
+            assert_eq!(complaints(&format!("{PORTS}{text}\n")), [complaint]);
+        }
+    }
+
+    #[test]
+    fn all_complaints_at_once() {
+        let text = format!(
+            "workers = 0\n{PORTS}[[route]]\nto = \"0.0.0.0/0\"\nport = \"a\"\n[[route]]\nto = \"::/0\"\nport = \"b\"\n"
+        );
+        assert_eq!(complaints(&text).len(), 3);
+    }
+}

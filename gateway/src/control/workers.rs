@@ -1,0 +1,413 @@
+//! The data plane made of workers: configuration becomes one batch of updates for each, figures are summed.
+//!
+//! Control keeps its own end of every ring and shares with a worker only what one side writes and the other
+//! reads: counters. What a worker gives back is dropped here.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use weirctl::model::{self, Forwarding, ServiceKey};
+
+use super::plane::{AddressKind, Change, Plane, ServerTotals, ServiceState, SessionCursor};
+use crate::{
+    id::{ServerId, ServiceId, WorkerId},
+    path::{
+        ControlEnd,
+        route::{Neighbour, Resolve, RouteTable},
+        service::{Lookup, WorkerService},
+        settings::Settings,
+        update::{Batch, Listing, Update},
+        verdict::PathCounters,
+    },
+    sched,
+    table::counters::{OtherWorkers, ServerCounters, ServerSlot},
+};
+
+/// Batches a ring holds; what doesn't fit waits on control's side.
+const RING: usize = 256;
+/// How long a worker may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Control's end of the rings to one worker.
+pub struct WorkerLink {
+    updates: rtrb::Producer<Batch>,
+    retired: rtrb::Consumer<Batch>,
+    resolve: rtrb::Consumer<Resolve>,
+    backlog: VecDeque<Batch>,
+    /// The worker's counters.
+    pub counters: Arc<PathCounters>,
+}
+
+/// The rings between control and a worker with these counters: both ends.
+#[must_use]
+pub fn connect(counters: Arc<PathCounters>) -> (WorkerLink, ControlEnd) {
+    let (updates, worker_updates) = rtrb::RingBuffer::new(RING);
+    let (worker_retired, retired) = rtrb::RingBuffer::new(RING);
+    let (worker_resolve, resolve) = rtrb::RingBuffer::new(RING);
+    let link = WorkerLink { updates, retired, resolve, backlog: VecDeque::new(), counters };
+    let end = ControlEnd { updates: worker_updates, retired: worker_retired, resolve: worker_resolve };
+    (link, end)
+}
+
+/// What is done while a worker's answer is awaited: sleep a little, or, in virtual time, run the worker.
+pub type Wait = Box<dyn FnMut() + Send>;
+
+/// What the gateway says of an address; see [`Plane::address_kind`].
+pub type AddressOracle = Box<dyn Fn(IpAddr) -> AddressKind + Send>;
+
+struct ServerState {
+    /// One slot a worker.
+    slots: Vec<ServerSlot>,
+}
+
+struct Configured {
+    state: ServiceState,
+    server_changes: u64,
+}
+
+/// All workers.
+pub struct Workers {
+    links: Vec<WorkerLink>,
+    wait: Wait,
+    kind: AddressOracle,
+    ports: Vec<String>,
+    services: BTreeMap<ServiceId, Configured>,
+    servers: HashMap<ServerId, ServerState>,
+    settings: Arc<Settings>,
+    tickets: u64,
+}
+
+impl Workers {
+    /// Workers behind `links`; `ports` are the ports' names.
+    #[must_use]
+    pub fn new(links: Vec<WorkerLink>, ports: Vec<String>, wait: Wait, kind: AddressOracle) -> Self {
+        Self {
+            links,
+            wait,
+            kind,
+            ports,
+            services: BTreeMap::new(),
+            servers: HashMap::new(),
+            settings: Arc::default(),
+            tickets: 0,
+        }
+    }
+
+    /// The links.
+    #[must_use]
+    pub fn links(&self) -> &[WorkerLink] {
+        &self.links
+    }
+
+    /// The services as configured.
+    pub fn services(&self) -> impl Iterator<Item = &ServiceState> {
+        self.services.values().map(|c| &c.state)
+    }
+
+    /// Puts a route table in force.
+    pub fn set_routes(&mut self, table: &Arc<RouteTable>) {
+        self.send_all(|_| vec![Update::Routes(Arc::clone(table))]);
+    }
+
+    /// Tells the workers of neighbours.
+    pub fn set_neighbours(&mut self, neighbours: &[Neighbour]) {
+        self.send_all(|_| neighbours.iter().copied().map(Update::Neighbour).collect());
+    }
+
+    /// Takes the workers' wishes for neighbours to be resolved.
+    pub fn take_resolves(&mut self) -> Vec<Resolve> {
+        let mut wishes = Vec::new();
+        for link in &mut self.links {
+            wishes.extend(std::iter::from_fn(|| link.resolve.pop().ok()));
+        }
+        wishes.dedup();
+        wishes
+    }
+
+    /// Drops what the workers gave back and sends what had no room. To be called every few milliseconds.
+    pub fn service_rings(&mut self) {
+        for link in &mut self.links {
+            while link.retired.pop().is_ok() {}
+            link.push_backlog();
+        }
+    }
+
+    /// Tells each worker how many sessions the others have at each server: what schedulers that weigh
+    /// connections go by. To be called every 10 ms; nothing to do with one worker.
+    pub fn publish_loads(&self) {
+        if self.links.len() < 2 {
+            return;
+        }
+        for server in self.servers.values() {
+            let of = |f: fn(&ServerCounters) -> u32| -> Vec<u32> {
+                server.slots.iter().map(|s| f(&s.counters)).collect()
+            };
+            let (active, inactive) = (of(|c| c.active.get()), of(|c| c.inactive.get()));
+            let sum = |all: &[u32]| all.iter().fold(0u32, |a, b| a.wrapping_add(*b));
+            for (n, slot) in server.slots.iter().enumerate() {
+                slot.others.active.set(sum(&active).wrapping_sub(active[n]));
+                slot.others.inactive.set(sum(&inactive).wrapping_sub(inactive[n]));
+            }
+        }
+    }
+
+    fn send_all(&mut self, make: impl Fn(usize) -> Batch) {
+        for (n, link) in self.links.iter_mut().enumerate() {
+            let batch = make(n);
+            if !batch.is_empty() {
+                link.backlog.push_back(batch);
+            }
+            link.push_backlog();
+        }
+    }
+
+    fn take_change(&mut self, change: Change, batches: &mut [Batch]) {
+        match change {
+            Change::SetService(state) => self.set_service(state, batches),
+            Change::RemoveService(id) => {
+                if let Some(old) = self.services.remove(&id) {
+                    for (server, _) in &old.state.servers {
+                        self.retire_server(*server, batches);
+                    }
+                }
+                batches.iter_mut().for_each(|b| b.push(Update::Service(id, None)));
+            }
+            Change::ForgetServer(id) => {
+                self.servers.remove(&id);
+                batches.iter_mut().for_each(|b| b.push(Update::Server(id, None)));
+            }
+            Change::Settings(settings) => {
+                self.settings = settings;
+                batches.iter_mut().for_each(|b| b.push(Update::Settings(Arc::clone(&self.settings))));
+            }
+        }
+    }
+
+    fn retire_server(&self, id: ServerId, batches: &mut [Batch]) {
+        for batch in batches {
+            batch.push(Update::Available(id, false));
+            if self.settings.expire_nodest_conn {
+                batch.push(Update::ExpireServer(id));
+            }
+        }
+    }
+
+    fn set_service(&mut self, state: ServiceState, batches: &mut [Batch]) {
+        let before = self.services.get(&state.id);
+        let server_changes = match before {
+            Some(b) => b.server_changes + u64::from(b.state.servers != state.servers),
+            None => 0,
+        };
+        let gone: Vec<ServerId> = before
+            .iter()
+            .flat_map(|b| &b.state.servers)
+            .map(|(id, _)| *id)
+            .filter(|id| state.servers.iter().all(|(kept, _)| kept != id))
+            .collect();
+        for (id, server) in &state.servers {
+            self.configure_server(*id, server, batches);
+        }
+        for (n, batch) in batches.iter_mut().enumerate() {
+            let service = self.worker_service(&state, WorkerId(n as u16), server_changes);
+            batch.push(Update::Service(state.id, Some(Box::new(service))));
+        }
+        for id in gone {
+            self.retire_server(id, batches);
+        }
+        self.services.insert(state.id, Configured { state, server_changes });
+    }
+
+    fn configure_server(&mut self, id: ServerId, server: &model::Server, batches: &mut [Batch]) {
+        let slots = &mut self.servers.entry(id).or_insert_with(|| ServerState { slots: Vec::new() }).slots;
+        if slots.is_empty() {
+            for batch in batches.iter_mut() {
+                let slot = ServerSlot {
+                    counters: Arc::new(ServerCounters::default()),
+                    others: Arc::new(OtherWorkers::default()),
+                };
+                slots.push(slot.clone());
+                batch.push(Update::Server(id, Some(slot)));
+            }
+        }
+        let sessions: u64 = slots
+            .iter()
+            .map(|s| u64::from(s.counters.active.get()) + u64::from(s.counters.inactive.get()))
+            .sum();
+        for (slot, batch) in slots.iter().zip(batches) {
+            let others = &slot.others;
+            // As Linux: a raised or removed threshold ends the overload at once, one that is reached
+            // already begins it.
+            if server.upper == 0 || server.upper > others.upper.get() {
+                others.overloaded.set(0);
+            }
+            if server.upper != 0 && sessions >= u64::from(server.upper) {
+                others.overloaded.set(1);
+            }
+            others.upper.set(server.upper);
+            others.lower.set(server.lower);
+            batch.push(Update::Available(id, true));
+        }
+    }
+
+    fn worker_service(&self, state: &ServiceState, worker: WorkerId, server_changes: u64) -> WorkerService {
+        let servers: Vec<sched::Server> = state
+            .servers
+            .iter()
+            .filter_map(|(id, s)| {
+                let slot = self.servers.get(id)?.slots.get(usize::from(worker.0))?.clone();
+                Some(sched::Server {
+                    id: *id,
+                    address: s.address,
+                    port: s.port,
+                    weight: s.weight,
+                    upper: s.upper,
+                    counters: slot.counters,
+                    others: slot.others,
+                })
+            })
+            .collect();
+        let service = &state.service;
+        WorkerService {
+            id: state.id,
+            scheduler: sched::prepare(
+                &service.scheduler,
+                service.scheduler_flags,
+                &servers,
+                worker,
+                &self.settings,
+                server_changes,
+            ),
+            servers,
+            methods: state.servers.iter().map(|(_, s)| s.forwarding).collect(),
+            local_addresses: state.local_addresses.iter().filter_map(|l| v4(l.address)).collect(),
+            unsupported: service.persistent.is_some() || service.one_packet || service.engine.is_some(),
+        }
+    }
+
+    /// What the path claims, from all services.
+    fn lookup(&self) -> Lookup {
+        let mut lookup = Lookup::default();
+        for state in self.services.values().map(|c| &c.state) {
+            match state.service.key {
+                ServiceKey::Address { protocol, address: IpAddr::V4(address), port } => {
+                    let protocol = protocol as u8;
+                    lookup.add_service(protocol, address, port, state.id);
+                    for (_, s) in &state.servers {
+                        if let (Forwarding::Nat, Some(server)) = (s.forwarding, v4(s.address)) {
+                            lookup.add_nat_server(protocol, server, s.port);
+                        }
+                    }
+                }
+                ServiceKey::Address { address: IpAddr::V6(address), .. } => {
+                    lookup.add_other_service(Some(address));
+                }
+                ServiceKey::Mark { .. } => lookup.add_other_service(None),
+            }
+            state.local_addresses.iter().filter_map(|l| v4(l.address)).for_each(|a| lookup.add_local(a));
+        }
+        lookup
+    }
+
+    /// Asks one worker for the sessions in its records from `from` on.
+    fn list(&mut self, worker: usize, from: u32, max: usize) -> Option<Listing> {
+        self.tickets += 1;
+        let ticket = self.tickets;
+        let listing = Listing { ticket, from, sessions: Vec::with_capacity(max), next: None };
+        let link = self.links.get_mut(worker)?;
+        link.backlog.push_back(vec![Update::List(listing)]);
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE {
+            link.push_backlog();
+            (self.wait)();
+            while let Ok(batch) = link.retired.pop() {
+                for update in batch {
+                    if let Update::List(listing) = update
+                        && listing.ticket == ticket
+                    {
+                        return Some(listing);
+                    }
+                }
+            }
+        }
+        tracing::error!(worker, "the worker did not answer a request for its sessions");
+        None
+    }
+}
+
+fn v4(address: IpAddr) -> Option<std::net::Ipv4Addr> {
+    match address {
+        IpAddr::V4(a) => Some(a),
+        IpAddr::V6(_) => None,
+    }
+}
+
+impl WorkerLink {
+    fn push_backlog(&mut self) {
+        while let Some(batch) = self.backlog.pop_front() {
+            if let Err(rtrb::PushError::Full(batch)) = self.updates.push(batch) {
+                self.backlog.push_front(batch);
+                return;
+            }
+        }
+    }
+}
+
+impl Plane for Workers {
+    fn apply(&mut self, changes: Vec<Change>) {
+        self.service_rings();
+        let mut batches: Vec<Batch> = self.links.iter().map(|_| Batch::new()).collect();
+        for change in changes {
+            self.take_change(change, &mut batches);
+        }
+        let lookup = Arc::new(self.lookup());
+        for (link, mut batch) in self.links.iter_mut().zip(batches) {
+            batch.push(Update::Lookup(Arc::clone(&lookup)));
+            link.backlog.push_back(batch);
+            link.push_backlog();
+        }
+    }
+
+    fn server_totals(&self, id: ServerId) -> ServerTotals {
+        let mut t = ServerTotals::default();
+        let slots = self.servers.get(&id).map(|s| s.slots.as_slice()).unwrap_or_default();
+        for c in slots.iter().map(|s| &s.counters) {
+            t.active = t.active.wrapping_add(c.active.get());
+            t.inactive = t.inactive.wrapping_add(c.inactive.get());
+            t.persistent = t.persistent.wrapping_add(c.persistent.get());
+            t.connections += c.connections.get();
+            t.in_packets += c.in_packets.get();
+            t.in_bytes += c.in_bytes.get();
+            t.out_packets += c.out_packets.get();
+            t.out_bytes += c.out_bytes.get();
+        }
+        t
+    }
+
+    fn sessions(&mut self, from: SessionCursor, max: usize) -> (Vec<model::Session>, Option<SessionCursor>) {
+        let mut sessions = Vec::new();
+        let mut at = from;
+        while usize::from(at.worker) < self.links.len() && sessions.len() < max {
+            let Some(page) = self.list(at.worker.into(), at.slot, max - sessions.len()) else {
+                return (sessions, None);
+            };
+            sessions.extend(page.sessions);
+            at = match page.next {
+                Some(slot) => SessionCursor { worker: at.worker, slot },
+                None => SessionCursor { worker: at.worker + 1, slot: 0 },
+            };
+        }
+        (sessions, (usize::from(at.worker) < self.links.len()).then_some(at))
+    }
+
+    fn address_kind(&self, address: IpAddr) -> AddressKind {
+        (self.kind)(address)
+    }
+
+    fn has_port(&self, name: &str) -> bool {
+        self.ports.iter().any(|p| p == name)
+    }
+}

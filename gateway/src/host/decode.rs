@@ -1,0 +1,281 @@
+//! Netlink messages as entries of [`super::state`]: what concerns the TAP twins, and nothing else.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use netlink_packet_route::{
+    AddressFamily,
+    address::{AddressAttribute, AddressFlags, AddressMessage},
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
+    route::{
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop,
+        RouteNextHopFlags, RouteType, RouteVia,
+    },
+};
+
+use super::state::{Action, Address, Neighbour, NextHop, Reachability, Route};
+use crate::{io::PortId, mac::Mac, prefix::Prefix};
+
+/// The twins by interface index.
+pub(super) type Twins = HashMap<u32, PortId>;
+
+/// The address in `message` if it is a twin's; one that duplicate address detection has refused isn't.
+pub(super) fn address(message: &AddressMessage, twins: &Twins) -> Option<Address> {
+    let port = *twins.get(&message.header.index)?;
+    let mut found = None;
+    for attribute in &message.attributes {
+        match attribute {
+            // On a point-to-point link ADDRESS is the peer's and LOCAL ours; elsewhere they are equal, and
+            // IPv6 has ADDRESS only.
+            AddressAttribute::Local(a) => found = Some(*a),
+            AddressAttribute::Address(a) => found = found.or(Some(*a)),
+            AddressAttribute::Flags(f) if f.contains(AddressFlags::Dadfailed) => return None,
+            _ => {}
+        }
+    }
+    Some(Address { port, prefix: Prefix::new(found?, message.header.prefix_len)? })
+}
+
+/// The route in `message` if it is in the main table and concerns the twins: routes for a type of service
+/// or a source prefix are policy routing, which isn't mirrored.
+pub(super) fn route(message: &RouteMessage, twins: &Twins) -> Option<Route> {
+    let header = &message.header;
+    let table = message.attributes.iter().find_map(|a| match a {
+        RouteAttribute::Table(t) => Some(*t),
+        _ => None,
+    });
+    if table.unwrap_or(u32::from(header.table)) != u32::from(RouteHeader::RT_TABLE_MAIN)
+        || header.tos != 0
+        || header.source_prefix_length != 0
+        || header.flags.contains(RouteFlags::Cloned)
+    {
+        return None;
+    }
+    let unspecified: IpAddr = match header.address_family {
+        AddressFamily::Inet => IpAddr::V4(0.into()),
+        AddressFamily::Inet6 => IpAddr::V6(0.into()),
+        _ => return None,
+    };
+    let mut to = unspecified;
+    let (mut metric, mut mtu) = (0, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(a) => to = ip(a)?,
+            RouteAttribute::Priority(p) => metric = *p,
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|m| if let RouteMetric::Mtu(m) = m { Some(*m) } else { None });
+            }
+            _ => {}
+        }
+    }
+    let action = match header.kind {
+        RouteType::Unicast => Action::Forward(next_hops(message, twins)?),
+        RouteType::BlackHole => Action::Blackhole,
+        RouteType::Unreachable => Action::Unreachable,
+        RouteType::Prohibit => Action::Prohibit,
+        _ => return None,
+    };
+    let mtu = mtu.filter(|m| *m > 0);
+    Some(Route { to: Prefix::new(to, header.destination_prefix_length)?.network(), metric, mtu, action })
+}
+
+/// All next hops through twins; `None` if there are none.
+fn next_hops(message: &RouteMessage, twins: &Twins) -> Option<Vec<NextHop>> {
+    let multipath = message.attributes.iter().find_map(|a| match a {
+        RouteAttribute::MultiPath(hops) => Some(hops),
+        _ => None,
+    });
+    let Some(hops) = multipath else {
+        let interface = message.attributes.iter().find_map(|a| match a {
+            RouteAttribute::Oif(i) => Some(*i),
+            _ => None,
+        });
+        if message.header.flags.contains(RouteFlags::Dead) {
+            return None;
+        }
+        return next_hop(interface?, 1, &message.attributes, twins).map(|hop| vec![hop]);
+    };
+    let usable = |avoid: RouteNextHopFlags| {
+        let hops = hops.iter().filter(|h| !h.flags.intersects(avoid));
+        let hops = hops.filter_map(|h: &RouteNextHop| {
+            next_hop(h.interface_index, u16::from(h.hops) + 1, &h.attributes, twins)
+        });
+        Some(hops.collect::<Vec<_>>()).filter(|h| !h.is_empty())
+    };
+    // A hop whose link has no carrier is still better than none: its neighbour may be fixed.
+    usable(RouteNextHopFlags::Dead | RouteNextHopFlags::Linkdown).or_else(|| usable(RouteNextHopFlags::Dead))
+}
+
+fn next_hop(interface: u32, weight: u16, attributes: &[RouteAttribute], twins: &Twins) -> Option<NextHop> {
+    let port = *twins.get(&interface)?;
+    let mut gateway = None;
+    for attribute in attributes {
+        match attribute {
+            RouteAttribute::Gateway(a) => gateway = Some(ip(a)?),
+            RouteAttribute::Via(RouteVia::Inet(a)) => gateway = Some(IpAddr::V4(*a)),
+            RouteAttribute::Via(RouteVia::Inet6(a)) => gateway = Some(IpAddr::V6(*a)),
+            // Packets of such a route are to be wrapped (MPLS, SRv6...), which the path can't do.
+            RouteAttribute::Via(_) | RouteAttribute::EncapType(_) => return None,
+            _ => {}
+        }
+    }
+    Some(NextHop { port, gateway, weight })
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(a) => Some(IpAddr::V4(*a)),
+        RouteAddress::Inet6(a) => Some(IpAddr::V6(*a)),
+        _ => None,
+    }
+}
+
+/// The neighbour in `message` if it is on a twin, and whether the entry is an administrator's (PERMANENT,
+/// NOARP). Proxy entries and multicast mappings aren't neighbours.
+pub(super) fn neighbour(message: &NeighbourMessage, twins: &Twins) -> Option<(Neighbour, bool)> {
+    let port = *twins.get(&message.header.ifindex)?;
+    if message.header.flags.contains(NeighbourFlags::Proxy) {
+        return None;
+    }
+    let (mut address, mut mac) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(a)) => address = Some(IpAddr::V4(*a)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(a)) => address = Some(IpAddr::V6(*a)),
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok().map(Mac),
+            _ => {}
+        }
+    }
+    let address = address.filter(|a: &IpAddr| !a.is_multicast())?;
+    let state = message.header.state;
+    let reachability = match (state, mac) {
+        (NeighbourState::Failed, _) => Reachability::Failed,
+        (NeighbourState::None | NeighbourState::Incomplete, _) | (_, None) => Reachability::Pending,
+        (_, Some(mac)) => Reachability::Usable(mac),
+    };
+    let fixed = matches!(state, NeighbourState::Permanent | NeighbourState::Noarp);
+    Some((Neighbour { port, address, reachability }, fixed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const WAN: PortId = PortId(0);
+    const LAN: PortId = PortId(1);
+
+    fn twins() -> Twins {
+        HashMap::from([(10, WAN), (11, LAN)])
+    }
+
+    fn route_message(kind: RouteType, attributes: Vec<RouteAttribute>) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.kind = kind;
+        message.attributes = attributes;
+        message
+    }
+
+    fn gateway(a: [u8; 4]) -> RouteAttribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(Ipv4Addr::from(a)))
+    }
+
+    #[test]
+    fn a_default_route() {
+        let mtu = RouteAttribute::Metrics(vec![RouteMetric::Advmss(9), RouteMetric::Mtu(1400)]);
+        let attributes =
+            vec![RouteAttribute::Oif(10), gateway([10, 0, 0, 1]), RouteAttribute::Priority(7), mtu];
+        let route = route(&route_message(RouteType::Unicast, attributes), &twins()).unwrap();
+        assert_eq!(route.to.to_string(), "0.0.0.0/0");
+        assert_eq!((route.metric, route.mtu), (7, Some(1400)));
+        let hop = NextHop { port: WAN, gateway: Some([10, 0, 0, 1].into()), weight: 1 };
+        assert_eq!(route.action, Action::Forward(vec![hop]));
+    }
+
+    #[test]
+    fn routes_that_do_not_concern_the_twins() {
+        let mut message = route_message(RouteType::Unicast, vec![RouteAttribute::Oif(12)]);
+        assert_eq!(route(&message, &twins()), None, "another interface");
+        message.attributes = vec![RouteAttribute::Oif(10), RouteAttribute::Table(100)];
+        assert_eq!(route(&message, &twins()), None, "another table");
+        message.attributes = vec![RouteAttribute::Oif(10)];
+        message.header.tos = 16;
+        assert_eq!(route(&message, &twins()), None, "a type of service");
+        message.header.tos = 0;
+        message.header.kind = RouteType::Local;
+        assert_eq!(route(&message, &twins()), None, "a local address");
+        message.header.kind = RouteType::BlackHole;
+        assert_eq!(route(&message, &twins()).unwrap().action, Action::Blackhole);
+    }
+
+    fn hop(interface_index: u32, hops: u8, flags: RouteNextHopFlags, last: u8) -> RouteNextHop {
+        let mut hop = RouteNextHop::default();
+        hop.interface_index = interface_index;
+        hop.hops = hops;
+        hop.flags = flags;
+        hop.attributes = vec![gateway([10, 0, 0, last])];
+        hop
+    }
+
+    #[test]
+    fn equal_cost_next_hops() {
+        let none = RouteNextHopFlags::empty();
+        let hops = |hops| {
+            let message = route_message(RouteType::Unicast, vec![RouteAttribute::MultiPath(hops)]);
+            match route(&message, &twins())?.action {
+                Action::Forward(hops) => Some(hops.iter().map(|h| (h.port, h.weight)).collect::<Vec<_>>()),
+                _ => None,
+            }
+        };
+        let three = vec![hop(10, 0, none, 1), hop(11, 4, none, 2), hop(12, 0, none, 3)];
+        assert_eq!(hops(three), Some(vec![(WAN, 1), (LAN, 5)]));
+        let down = RouteNextHopFlags::Linkdown;
+        assert_eq!(hops(vec![hop(10, 0, down, 1), hop(11, 0, none, 2)]), Some(vec![(LAN, 1)]));
+        assert_eq!(hops(vec![hop(10, 0, down, 1)]), Some(vec![(WAN, 1)]));
+        assert_eq!(hops(vec![hop(10, 0, RouteNextHopFlags::Dead, 1)]), None);
+        assert_eq!(hops(vec![hop(12, 0, none, 1)]), None);
+    }
+
+    #[test]
+    fn neighbour_states() {
+        let message = |state, mac: Option<[u8; 6]>| {
+            let mut message = NeighbourMessage::default();
+            message.header.ifindex = 11;
+            message.header.state = state;
+            message.attributes.push(NeighbourAttribute::Destination(Ipv4Addr::new(10, 0, 0, 2).into()));
+            message.attributes.extend(mac.map(|m| NeighbourAttribute::LinkLayerAddress(m.to_vec())));
+            neighbour(&message, &twins()).unwrap()
+        };
+        let mac = [2, 0, 0, 0, 0, 9];
+        for state in [
+            NeighbourState::Reachable,
+            NeighbourState::Stale,
+            NeighbourState::Delay,
+            NeighbourState::Probe,
+            NeighbourState::Permanent,
+            NeighbourState::Noarp,
+        ] {
+            let (neighbour, fixed) = message(state, Some(mac));
+            assert_eq!(neighbour.reachability, Reachability::Usable(Mac(mac)), "{state:?}");
+            assert_eq!(fixed, matches!(state, NeighbourState::Permanent | NeighbourState::Noarp));
+        }
+        assert_eq!(message(NeighbourState::Failed, Some(mac)).0.reachability, Reachability::Failed);
+        assert_eq!(message(NeighbourState::Incomplete, None).0.reachability, Reachability::Pending);
+    }
+
+    #[test]
+    fn addresses() {
+        let mut message = AddressMessage::default();
+        message.header.index = 10;
+        message.header.prefix_len = 24;
+        message.attributes = vec![
+            AddressAttribute::Address([10, 0, 0, 2].into()),
+            AddressAttribute::Local([10, 0, 0, 1].into()),
+        ];
+        assert_eq!(address(&message, &twins()).unwrap().prefix.to_string(), "10.0.0.1/24");
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Dadfailed));
+        assert_eq!(address(&message, &twins()), None);
+    }
+}

@@ -1,0 +1,344 @@
+//! The mirror of the kernel's tables: filled by dumps, kept by notifications, published as [`NetState`].
+//!
+//! Notifications are applied one by one where their meaning is plain. Where it isn't (a second route with
+//! the same key, IPv6 multipath routes losing a hop) or where the kernel is known not to notify (IPv4 routes
+//! that go with their link or source address), the routes are marked [`Mirror::stale`] and read anew.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use netlink_packet_core::NLM_F_REPLACE;
+use netlink_packet_route::RouteNetlinkMessage;
+
+use super::{
+    decode::{self, Twins},
+    socket::Message,
+    state::{Address, Neighbour, NetState, Route},
+};
+use crate::{io::PortId, prefix::Prefix};
+
+/// What a notification about a link means for the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum LinkEvent {
+    /// A twin is now like this; the message has the particulars.
+    Changed(PortId, Box<netlink_packet_route::link::LinkMessage>),
+    /// A twin is gone.
+    Gone(PortId),
+}
+
+/// The tables, as far as they concern the twins.
+#[derive(Default)]
+pub(super) struct Mirror {
+    twins: Twins,
+    addresses: BTreeMap<(PortId, IpAddr), Address>,
+    /// By destination and metric; several of the same key in the kernel's order.
+    routes: BTreeMap<(Prefix, u32), Vec<Route>>,
+    neighbours: BTreeMap<(PortId, IpAddr), Neighbour>,
+    /// Entries that the kernel doesn't resolve and that mustn't be touched.
+    fixed: BTreeSet<(PortId, IpAddr)>,
+    changed: Changed,
+    /// Routes must be read anew.
+    pub stale: bool,
+    published: Arc<NetState>,
+}
+
+#[derive(Default)]
+struct Changed {
+    addresses: bool,
+    routes: bool,
+    neighbours: bool,
+}
+
+impl Mirror {
+    /// An empty mirror for these twins.
+    pub fn new(twins: Twins) -> Self {
+        Self { twins, ..Self::default() }
+    }
+
+    /// Forgets the addresses, before a dump of them.
+    pub fn clear_addresses(&mut self) {
+        self.addresses.clear();
+        self.changed.addresses = true;
+    }
+
+    /// Forgets the routes, before a dump of them.
+    pub fn clear_routes(&mut self) {
+        self.routes.clear();
+        self.changed.routes = true;
+        self.stale = false;
+    }
+
+    /// Forgets the neighbours, before a dump of them.
+    pub fn clear_neighbours(&mut self) {
+        self.neighbours.clear();
+        self.fixed.clear();
+        self.changed.neighbours = true;
+    }
+
+    /// Whether the neighbour is an administrator's entry.
+    pub fn is_fixed(&self, port: PortId, address: IpAddr) -> bool {
+        self.fixed.contains(&(port, address))
+    }
+
+    /// Whether a twin has `address`, and which.
+    pub fn holder(&self, address: IpAddr) -> Option<PortId> {
+        self.addresses.keys().find(|(_, a)| *a == address).map(|(p, _)| *p)
+    }
+
+    /// Adds an entry of a route dump: those of the same key come in the kernel's order.
+    pub fn dumped(&mut self, message: &RouteNetlinkMessage) {
+        match message {
+            RouteNetlinkMessage::NewRoute(m) => {
+                if let Some(route) = decode::route(m, &self.twins) {
+                    self.routes.entry((route.to, route.metric)).or_default().push(route);
+                }
+            }
+            other => drop(self.notified(&(0, other.clone()))),
+        }
+    }
+
+    /// Applies a notification.
+    pub fn notified(&mut self, (flags, message): &Message) -> Option<LinkEvent> {
+        match message {
+            RouteNetlinkMessage::NewAddress(m) => {
+                let address = decode::address(m, &self.twins)?;
+                let key = (address.port, address.prefix.address());
+                self.changed.addresses |= self.addresses.insert(key, address) != Some(address);
+            }
+            RouteNetlinkMessage::DelAddress(m) => {
+                let address = decode::address(m, &self.twins)?;
+                let key = (address.port, address.prefix.address());
+                self.changed.addresses |= self.addresses.remove(&key).is_some();
+                self.stale = true;
+            }
+            RouteNetlinkMessage::NewRoute(m) => self.new_route(decode::route(m, &self.twins)?, *flags),
+            RouteNetlinkMessage::DelRoute(m) => self.delete_route(&decode::route(m, &self.twins)?),
+            RouteNetlinkMessage::NewNeighbour(m) => {
+                let (neighbour, fixed) = decode::neighbour(m, &self.twins)?;
+                let key = (neighbour.port, neighbour.address);
+                if fixed {
+                    self.fixed.insert(key);
+                } else {
+                    self.fixed.remove(&key);
+                }
+                self.changed.neighbours |= self.neighbours.insert(key, neighbour) != Some(neighbour);
+            }
+            RouteNetlinkMessage::DelNeighbour(m) => {
+                let (neighbour, _) = decode::neighbour(m, &self.twins)?;
+                let key = (neighbour.port, neighbour.address);
+                self.fixed.remove(&key);
+                self.changed.neighbours |= self.neighbours.remove(&key).is_some();
+            }
+            RouteNetlinkMessage::NewLink(m) => {
+                let port = *self.twins.get(&m.header.index)?;
+                self.stale = true;
+                return Some(LinkEvent::Changed(port, Box::new(m.clone())));
+            }
+            RouteNetlinkMessage::DelLink(m) => return self.link_gone(m.header.index),
+            _ => {}
+        }
+        None
+    }
+
+    fn new_route(&mut self, route: Route, flags: u16) {
+        let entry = self.routes.entry((route.to, route.metric)).or_default();
+        match entry.first_mut() {
+            None => entry.push(route),
+            Some(first) if *first == route => return,
+            Some(first) if flags & NLM_F_REPLACE != 0 => *first = route,
+            Some(_) => {
+                self.stale = true;
+                return;
+            }
+        }
+        self.changed.routes = true;
+    }
+
+    fn delete_route(&mut self, route: &Route) {
+        let key = (route.to, route.metric);
+        match self.routes.get(&key).map(Vec::as_slice) {
+            None => {}
+            Some([only]) if only == route => {
+                self.routes.remove(&key);
+                self.changed.routes = true;
+            }
+            Some(_) => self.stale = true,
+        }
+    }
+
+    fn link_gone(&mut self, index: u32) -> Option<LinkEvent> {
+        let port = self.twins.remove(&index)?;
+        self.addresses.retain(|(p, _), _| *p != port);
+        self.neighbours.retain(|(p, _), _| *p != port);
+        self.fixed.retain(|(p, _)| *p != port);
+        self.changed.addresses = true;
+        self.changed.neighbours = true;
+        self.stale = true;
+        Some(LinkEvent::Gone(port))
+    }
+
+    /// The tables as they are now, if that differs from what was last returned.
+    pub fn snapshot(&mut self) -> Option<Arc<NetState>> {
+        let changed = std::mem::take(&mut self.changed);
+        let mut next = NetState::clone(&self.published);
+        if changed.addresses {
+            replace(&mut next.addresses, self.addresses.values().copied().collect());
+        }
+        if changed.routes {
+            replace(&mut next.routes, self.best_routes());
+        }
+        if changed.neighbours {
+            replace(&mut next.neighbours, self.neighbours.values().copied().collect());
+        }
+        let same = Arc::ptr_eq(&next.addresses, &self.published.addresses)
+            && Arc::ptr_eq(&next.routes, &self.published.routes)
+            && Arc::ptr_eq(&next.neighbours, &self.published.neighbours);
+        if same {
+            return None;
+        }
+        self.published = Arc::new(next);
+        Some(self.published.clone())
+    }
+
+    /// What was last published.
+    pub fn published(&self) -> Arc<NetState> {
+        self.published.clone()
+    }
+
+    /// For each destination the route of lowest metric, and of several with the same the first.
+    fn best_routes(&self) -> Vec<Route> {
+        let mut best: Vec<Route> = Vec::with_capacity(self.routes.len());
+        for ((to, _), routes) in &self.routes {
+            if best.last().is_none_or(|b| b.to != *to) {
+                best.extend(routes.first().cloned());
+            }
+        }
+        best
+    }
+}
+
+/// Puts `new` in place unless it equals what is there, so that unchanged parts stay the same `Arc`.
+fn replace<T: PartialEq>(part: &mut Arc<[T]>, new: Vec<T>) {
+    if **part != *new {
+        *part = new.into();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
+    use netlink_packet_route::{
+        AddressFamily,
+        link::LinkMessage,
+        neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState},
+        route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
+    };
+
+    use super::*;
+    use crate::host::state::{Action, Reachability};
+
+    fn mirror() -> Mirror {
+        Mirror::new(Twins::from([(10, PortId(0)), (11, PortId(1))]))
+    }
+
+    fn route(interface: u32, metric: u32) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.kind = RouteType::Unicast;
+        message.header.destination_prefix_length = 8;
+        message.attributes = vec![
+            RouteAttribute::Destination(RouteAddress::Inet([10, 0, 0, 0].into())),
+            RouteAttribute::Oif(interface),
+            RouteAttribute::Priority(metric),
+        ];
+        message
+    }
+
+    fn ports(state: &NetState) -> Vec<(u32, PortId)> {
+        let routes = state.routes.iter().filter_map(|r| match &r.action {
+            Action::Forward(hops) => Some((r.metric, hops[0].port)),
+            _ => None,
+        });
+        routes.collect()
+    }
+
+    #[test]
+    fn the_lowest_metric_wins() {
+        let mut mirror = mirror();
+        let new = |m| (NLM_F_CREATE, RouteNetlinkMessage::NewRoute(m));
+        mirror.notified(&new(route(10, 20)));
+        mirror.notified(&new(route(11, 10)));
+        mirror.notified(&new(route(99, 0)));
+        assert_eq!(ports(&mirror.snapshot().unwrap()), [(10, PortId(1))]);
+        mirror.notified(&(0, RouteNetlinkMessage::DelRoute(route(11, 10))));
+        assert_eq!(ports(&mirror.snapshot().unwrap()), [(20, PortId(0))]);
+        assert!(mirror.snapshot().is_none(), "nothing new");
+        assert!(!mirror.stale);
+    }
+
+    #[test]
+    fn replaced_and_doubtful_routes() {
+        let mut mirror = mirror();
+        let new = |flags, m| (flags, RouteNetlinkMessage::NewRoute(m));
+        mirror.notified(&new(NLM_F_CREATE, route(10, 0)));
+        mirror.notified(&new(NLM_F_REPLACE, route(11, 0)));
+        assert_eq!(ports(&mirror.snapshot().unwrap()), [(0, PortId(1))]);
+        assert!(!mirror.stale);
+        mirror.notified(&new(NLM_F_APPEND, route(10, 0)));
+        assert!(mirror.stale && mirror.snapshot().is_none());
+
+        mirror.clear_routes();
+        mirror.dumped(&RouteNetlinkMessage::NewRoute(route(10, 0)));
+        mirror.dumped(&RouteNetlinkMessage::NewRoute(route(11, 0)));
+        assert_eq!(ports(&mirror.snapshot().unwrap()), [(0, PortId(0))]);
+        mirror.notified(&(0, RouteNetlinkMessage::DelRoute(route(10, 0))));
+        assert!(mirror.stale, "which of the two is left is for the kernel to say");
+    }
+
+    #[test]
+    fn neighbours_change_only_when_it_matters() {
+        let mut mirror = mirror();
+        let message = |state, last| {
+            let mut message = NeighbourMessage::default();
+            message.header.ifindex = 10;
+            message.header.state = state;
+            message.attributes = vec![
+                NeighbourAttribute::Destination(IpAddr::from([10, 0, 0, 2]).into()),
+                NeighbourAttribute::LinkLayerAddress(vec![2, 0, 0, 0, 0, last]),
+            ];
+            (0, RouteNetlinkMessage::NewNeighbour(message))
+        };
+        mirror.notified(&message(NeighbourState::Reachable, 1));
+        let first = mirror.snapshot().unwrap();
+        mirror.notified(&message(NeighbourState::Stale, 1));
+        assert!(mirror.snapshot().is_none(), "stale is as good as reachable");
+        mirror.notified(&message(NeighbourState::Reachable, 2));
+        let second = mirror.snapshot().unwrap();
+        assert_ne!(first.neighbours, second.neighbours);
+        assert!(Arc::ptr_eq(&first.routes, &second.routes));
+
+        mirror.notified(&message(NeighbourState::Failed, 2));
+        let failed = mirror.snapshot().unwrap();
+        assert_eq!(failed.neighbours[0].reachability, Reachability::Failed);
+        assert!(!mirror.is_fixed(PortId(0), [10, 0, 0, 2].into()));
+        mirror.notified(&message(NeighbourState::Permanent, 2));
+        assert!(mirror.is_fixed(PortId(0), [10, 0, 0, 2].into()));
+    }
+
+    #[test]
+    fn a_link_that_goes_takes_its_entries() {
+        let mut mirror = mirror();
+        mirror.notified(&(NLM_F_CREATE, RouteNetlinkMessage::NewRoute(route(10, 0))));
+        let mut link = LinkMessage::default();
+        link.header.index = 99;
+        assert_eq!(mirror.notified(&(0, RouteNetlinkMessage::DelLink(link.clone()))), None);
+        link.header.index = 10;
+        let gone = mirror.notified(&(0, RouteNetlinkMessage::DelLink(link)));
+        assert_eq!(gone, Some(LinkEvent::Gone(PortId(0))));
+        assert!(mirror.stale);
+    }
+}

@@ -1,0 +1,461 @@
+//! The netlink thread: sets the twins up, keeps the mirror, and does what the gateway asks of the kernel.
+//!
+//! It lives in the twins' namespace for good, so that sockets, `/proc/sys` and new devices are that
+//! namespace's. It sleeps until the kernel notifies, a command comes, or something is due.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::IpAddr,
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Acquire},
+        mpsc::{Receiver, SyncSender},
+    },
+    time::{Duration, Instant},
+};
+
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::eventfd::EventFd,
+};
+
+use super::{
+    HostPort, Publish,
+    error::HostError,
+    kernel,
+    mirror::{LinkEvent, Mirror},
+    namespace::{self, ipv6_disabled, set_ipv6_disabled},
+    socket::{Notifications, Requests},
+    state::Neighbour,
+    tap::Twin,
+};
+use crate::{io::PortId, mac::Mac, prefix::Prefix};
+
+/// How often neighbours that the gateway needs are asked for again: it revives entries that went with a
+/// link, and stands in for `NTF_EXT_MANAGED` on kernels without it.
+const REFRESH: Duration = Duration::from_secs(30);
+/// A neighbour isn't asked for more often than this.
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Neighbours kept resolved at most: requests come from packets, whose addresses others choose.
+const MAX_WANTED: usize = 65_536;
+/// Datagrams read before the state is published in between.
+const BATCH: usize = 256;
+/// Reading the routes anew and publishing wait this many times what the last go took, so that a table that
+/// changes all the time doesn't keep the thread busy all the time.
+const PAUSE: u32 = 4;
+/// What failed is tried again after this.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The verdict on a command, as it goes back.
+pub(super) type Reply<T> = SyncSender<Result<T, HostError>>;
+
+/// What the gateway asks for.
+pub(super) enum Command {
+    /// Have the neighbour resolved and kept so.
+    Resolve(PortId, IpAddr),
+    /// The neighbour needn't be kept resolved any more.
+    Forget(PortId, IpAddr),
+    /// Put the address on the twin as a host address; true if it wasn't there.
+    AddLocal(PortId, IpAddr, Reply<bool>),
+    /// Take it off again if `AddLocal` put it there and nobody else needs it; true if it was taken off.
+    RemoveLocal(PortId, IpAddr, Reply<bool>),
+    /// Give the twin a carrier, or take it away.
+    Carrier(PortId, bool, Reply<()>),
+    /// Set the twin's MTU.
+    Mtu(PortId, u16, Reply<()>),
+}
+
+struct Link {
+    name: String,
+    index: u32,
+    mac: Mac,
+    running: bool,
+}
+
+/// A local address and how many asked for it.
+struct Local {
+    users: u32,
+    /// Put there by us, not by configuration or an operator.
+    ours: bool,
+}
+
+/// How the thread is reached from outside.
+pub(super) struct Inbox {
+    pub commands: Receiver<Command>,
+    pub wake: Arc<EventFd>,
+    pub stop: Arc<AtomicBool>,
+}
+
+/// State of the thread.
+pub(super) struct Netlink {
+    requests: Requests,
+    notifications: Notifications,
+    mirror: Mirror,
+    links: Vec<Link>,
+    wanted: HashMap<(PortId, IpAddr), Instant>,
+    locals: HashMap<(PortId, IpAddr), Local>,
+    inbox: Inbox,
+    publish: Publish,
+    next_refresh: Instant,
+    next_routes: Instant,
+    next_publish: Instant,
+    /// Everything is to be read anew: notifications were lost, or reading failed.
+    lost: bool,
+    next_resync: Instant,
+    unpublished: bool,
+}
+
+impl Netlink {
+    /// Makes the twins in the calling thread's namespace, reads the tables and publishes them.
+    pub fn start(ports: &[HostPort], inbox: Inbox, publish: Publish) -> Result<(Self, Vec<Twin>), HostError> {
+        let broken = |action| move |source| HostError::Netlink { action, source };
+        let mut requests = Requests::open().map_err(broken("opening a socket"))?;
+        let (mut twins, mut links) = (Vec::new(), Vec::new());
+        for port in ports {
+            let (twin, index) = Twin::create(&port.name)?;
+            set_up(&mut requests, port, index)?;
+            twins.push(twin);
+            links.push(Link { name: port.name.clone(), index, mac: port.mac, running: false });
+        }
+        // Only now, so as not to be told of the states that the twins went through.
+        let notifications = Notifications::open().map_err(broken("subscribing to changes"))?;
+        let by_index = (0u8..).zip(&links).map(|(n, l)| (l.index, PortId(n))).collect();
+        let now = Instant::now();
+        let mut netlink = Self {
+            requests,
+            notifications,
+            mirror: Mirror::new(by_index),
+            links,
+            wanted: HashMap::new(),
+            locals: HashMap::new(),
+            inbox,
+            publish,
+            next_refresh: now + REFRESH,
+            next_routes: now,
+            next_publish: now,
+            lost: false,
+            next_resync: now,
+            unpublished: true,
+        };
+        netlink.resync().map_err(broken("reading the tables"))?;
+        netlink.publish();
+        Ok((netlink, twins))
+    }
+
+    /// Works until it is told to stop.
+    pub fn run(mut self) {
+        while !self.inbox.stop.load(Acquire) {
+            self.read();
+            while let Ok(command) = self.inbox.commands.try_recv() {
+                self.obey(command);
+            }
+            let now = Instant::now();
+            if self.lost && now >= self.next_resync {
+                self.resync_or_retry();
+            }
+            if self.mirror.stale && now >= self.next_routes {
+                self.reread_routes();
+            }
+            if now >= self.next_refresh {
+                self.refresh();
+                self.next_refresh = now + REFRESH;
+            }
+            if now >= self.next_publish {
+                self.publish();
+            }
+            self.wait();
+        }
+    }
+
+    /// Sleeps until there is something to do.
+    fn wait(&mut self) {
+        let mut due = self.next_refresh;
+        for (pending, when) in [
+            (self.mirror.stale, self.next_routes),
+            (self.unpublished, self.next_publish),
+            (self.lost, self.next_resync),
+        ] {
+            if pending {
+                due = due.min(when);
+            }
+        }
+        let left = due.saturating_duration_since(Instant::now());
+        // Rounded up, or the last millisecond would be spent polling.
+        let left = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+        let mut fds = [
+            PollFd::new(self.notifications.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.inbox.wake.as_fd(), PollFlags::POLLIN),
+        ];
+        if poll(&mut fds, left).is_ok() && fds[1].any().unwrap_or(false) {
+            let _ = self.inbox.wake.read();
+        }
+    }
+
+    /// Applies what the kernel notified.
+    fn read(&mut self) {
+        let mut events = Vec::new();
+        for _ in 0..BATCH {
+            let mirror = &mut self.mirror;
+            match self.notifications.read(|message| events.extend(mirror.notified(&message))) {
+                Ok(true) => self.unpublished = true,
+                Ok(false) => break,
+                Err(error) => {
+                    if error.raw_os_error() != Some(Errno::ENOBUFS as i32) {
+                        tracing::error!(%error, "netlink notifications");
+                    }
+                    self.lost = true;
+                    break;
+                }
+            }
+        }
+        for event in events {
+            match event {
+                LinkEvent::Changed(port, message) => self.link_changed(port, &message),
+                LinkEvent::Gone(port) => {
+                    let name = self.links.get(port.index()).map(|l| l.name.as_str());
+                    tracing::error!(name, "TAP twin was deleted: the kernel's side of the port is gone");
+                }
+            }
+        }
+    }
+
+    fn link_changed(&mut self, port: PortId, message: &LinkMessage) {
+        let Some(link) = self.links.get_mut(port.index()) else { return };
+        for attribute in &message.attributes {
+            // udev may give a new device an address of its own choice. The notification may be out of date,
+            // and setting an address, even the same, costs the kernel's neighbours.
+            if let LinkAttribute::Address(bytes) = attribute
+                && *bytes != link.mac.0
+                && kernel::mac(&mut self.requests, link.index).is_ok_and(|m| m != Some(link.mac))
+            {
+                tracing::warn!(name = link.name, "TAP twin's hardware address was changed: set back");
+                if let Err(error) = kernel::set_mac(&mut self.requests, link.index, link.mac) {
+                    tracing::error!(name = link.name, %error, "TAP twin's hardware address");
+                }
+            }
+        }
+        let running = message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
+        let came_up = running && !link.running;
+        link.running = running;
+        if came_up {
+            self.revive(port);
+        }
+    }
+
+    fn resync_or_retry(&mut self) {
+        tracing::debug!("netlink notifications were lost: reading everything anew");
+        match self.resync() {
+            Ok(()) => self.lost = false,
+            Err(error) => {
+                tracing::error!(%error, "reading the kernel's tables");
+                self.next_resync = Instant::now() + RETRY;
+            }
+        }
+    }
+
+    /// Reads all tables anew.
+    fn resync(&mut self) -> io::Result<()> {
+        self.unpublished = true;
+        kernel::dump_addresses(&mut self.requests, &mut self.mirror)?;
+        kernel::dump_neighbours(&mut self.requests, &mut self.mirror)?;
+        kernel::dump_routes(&mut self.requests, &mut self.mirror)
+    }
+
+    fn reread_routes(&mut self) {
+        let begin = Instant::now();
+        self.unpublished = true;
+        if let Err(error) = kernel::dump_routes(&mut self.requests, &mut self.mirror) {
+            tracing::error!(%error, "reading the kernel's routes");
+            self.mirror.stale = true;
+            self.next_routes = Instant::now() + RETRY;
+        } else {
+            self.next_routes = Instant::now() + begin.elapsed() * PAUSE;
+        }
+    }
+
+    fn publish(&mut self) {
+        let begin = Instant::now();
+        if let Some(state) = self.mirror.snapshot() {
+            (self.publish)(&state);
+        }
+        self.unpublished = false;
+        self.next_publish = Instant::now() + begin.elapsed() * PAUSE;
+    }
+
+    fn obey(&mut self, command: Command) {
+        // Whoever asked may be gone; the work is done all the same.
+        match command {
+            Command::Resolve(port, address) => self.want(port, address),
+            Command::Forget(port, address) => self.forget(port, address),
+            Command::AddLocal(port, address, reply) => drop(reply.send(self.add_local(port, address))),
+            Command::RemoveLocal(port, address, reply) => drop(reply.send(self.remove_local(port, address))),
+            Command::Carrier(port, carrier, reply) => {
+                drop(reply.send(self.change(port, "its carrier", |r, i| kernel::set_carrier(r, i, carrier))));
+            }
+            Command::Mtu(port, mtu, reply) => {
+                drop(reply.send(self.change(port, "its MTU", |r, i| kernel::set_mtu(r, i, mtu))));
+            }
+        }
+    }
+
+    fn change(
+        &mut self,
+        port: PortId,
+        action: &'static str,
+        change: impl FnOnce(&mut Requests, u32) -> io::Result<()>,
+    ) -> Result<(), HostError> {
+        let link = self.links.get(port.index()).ok_or(HostError::NoPort(port))?;
+        change(&mut self.requests, link.index).map_err(|source| HostError::Twin {
+            name: link.name.clone(),
+            action,
+            source,
+        })
+    }
+
+    fn want(&mut self, port: PortId, address: IpAddr) {
+        let now = Instant::now();
+        let known = self.wanted.get(&(port, address)).copied();
+        if known.is_some_and(|last| now < last + RESOLVE_INTERVAL)
+            || (known.is_none() && self.wanted.len() >= MAX_WANTED)
+        {
+            return;
+        }
+        self.wanted.insert((port, address), now);
+        self.resolve(port, address, true);
+    }
+
+    fn forget(&mut self, port: PortId, address: IpAddr) {
+        if self.wanted.remove(&(port, address)).is_some() {
+            self.resolve(port, address, false);
+        }
+    }
+
+    /// Asks the kernel for the neighbour, unless an administrator has said where it is.
+    fn resolve(&mut self, port: PortId, address: IpAddr, managed: bool) {
+        let Some(link) = self.links.get(port.index()) else { return };
+        if self.mirror.is_fixed(port, address) {
+            return;
+        }
+        if let Err(error) = kernel::resolve(&mut self.requests, link.index, address, managed) {
+            tracing::debug!(name = link.name, %address, %error, "neighbour can't be resolved");
+        }
+    }
+
+    /// Asks again for the wanted neighbours of `port`.
+    fn revive(&mut self, port: PortId) {
+        let keys: Vec<_> = self.wanted.keys().copied().filter(|(p, _)| *p == port).collect();
+        for (port, address) in keys {
+            self.resolve(port, address, true);
+        }
+    }
+
+    /// Asks again for all wanted neighbours. Those that don't answer, and that no packet has asked for
+    /// lately, are given up.
+    fn refresh(&mut self) {
+        let (now, state) = (Instant::now(), self.mirror.published());
+        let wanted: Vec<_> = self.wanted.iter().map(|(key, last)| (*key, *last)).collect();
+        for ((port, address), last) in wanted {
+            if last + REFRESH <= now && state.neighbour(port, address).and_then(Neighbour::mac).is_none() {
+                self.forget(port, address);
+            } else {
+                self.resolve(port, address, true);
+            }
+        }
+    }
+
+    fn add_local(&mut self, port: PortId, address: IpAddr) -> Result<bool, HostError> {
+        if let Some(local) = self.locals.get_mut(&(port, address)) {
+            local.users += 1;
+            return Ok(false);
+        }
+        if port.index() >= self.links.len() {
+            return Err(HostError::NoPort(port));
+        }
+        // It may be there by configuration or by hand, on any twin: look at the newest state.
+        self.read();
+        let ours = self.mirror.holder(address).is_none();
+        if ours {
+            let link = &self.links[port.index()];
+            put(&mut self.requests, &link.name, link.index, Prefix::host(address))?;
+        }
+        self.locals.insert((port, address), Local { users: 1, ours });
+        Ok(ours)
+    }
+
+    fn remove_local(&mut self, port: PortId, address: IpAddr) -> Result<bool, HostError> {
+        let link = self.links.get(port.index()).ok_or(HostError::NoPort(port))?;
+        let Some(local) = self.locals.get_mut(&(port, address)) else { return Ok(false) };
+        local.users -= 1;
+        if local.users > 0 {
+            return Ok(false);
+        }
+        let ours = local.ours;
+        self.locals.remove(&(port, address));
+        if !ours {
+            return Ok(false);
+        }
+        let prefix = Prefix::host(address);
+        match kernel::delete_address(&mut self.requests, link.index, prefix) {
+            Ok(()) => Ok(true),
+            // Somebody was quicker.
+            Err(e) if e.raw_os_error() == Some(Errno::EADDRNOTAVAIL as i32) => Ok(false),
+            Err(source) => Err(HostError::Address { name: link.name.clone(), address: prefix, source }),
+        }
+    }
+}
+
+/// Gives a fresh twin the port's properties and addresses.
+fn set_up(requests: &mut Requests, port: &HostPort, index: u32) -> Result<(), HostError> {
+    let failed = |action| {
+        let name = port.name.clone();
+        move |source| HostError::Twin { name, action, source }
+    };
+    kernel::set_mac(requests, index, port.mac).map_err(failed("its hardware address"))?;
+    kernel::set_mtu(requests, index, port.mtu).map_err(failed("its MTU"))?;
+    kernel::set_carrier(requests, index, port.carrier).map_err(failed("its carrier"))?;
+    kernel::set_up(requests, index).map_err(failed("up"))?;
+    for address in &port.addresses {
+        put(requests, &port.name, index, *address)?;
+    }
+    Ok(())
+}
+
+/// Puts an address on the twin, switching IPv6 on there if the address needs it.
+fn put(requests: &mut Requests, name: &str, index: u32, address: Prefix) -> Result<(), HostError> {
+    let failed = |source| HostError::Address { name: name.to_owned(), address, source };
+    if address.address().is_ipv6() && ipv6_disabled(name) == Some(true) {
+        set_ipv6_disabled(name, false).map_err(failed)?;
+    }
+    match kernel::add_address(requests, index, address) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map_err(failed),
+    }
+}
+
+/// Runs the thread's whole life: enters the namespace, sets up, reports, works.
+pub(super) fn thread(
+    namespace: Option<&std::path::Path>,
+    ports: &[HostPort],
+    inbox: Inbox,
+    publish: Publish,
+    started: &SyncSender<Result<Vec<Twin>, HostError>>,
+) {
+    if let Some(path) = namespace
+        && let Err(source) = namespace::enter(path)
+    {
+        let _ = started.send(Err(HostError::Namespace { path: path.to_owned(), source }));
+        return;
+    }
+    match Netlink::start(ports, inbox, publish) {
+        Ok((netlink, twins)) => {
+            if started.send(Ok(twins)).is_ok() {
+                netlink.run();
+            }
+        }
+        Err(error) => drop(started.send(Err(error))),
+    }
+}

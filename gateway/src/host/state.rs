@@ -1,0 +1,142 @@
+//! The kernel's view of the network around the ports: what the packet path's route table is built from.
+//!
+//! A [`NetState`] is immutable and cheap to hand around. Its parts are shared between successive states, so
+//! `Arc::ptr_eq` tells which of them changed.
+
+use std::{net::IpAddr, sync::Arc};
+
+use crate::{io::PortId, mac::Mac, prefix::Prefix};
+
+/// Addresses, routes and neighbours of all TAP twins at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetState {
+    /// Addresses of the twins, ordered by port and address.
+    pub addresses: Arc<[Address]>,
+    /// Routes of the main table through the twins, ordered by destination; one a destination, the one the
+    /// kernel would use.
+    pub routes: Arc<[Route]>,
+    /// Neighbours on the twins, ordered by port and address.
+    pub neighbours: Arc<[Neighbour]>,
+}
+
+impl NetState {
+    /// The neighbour `address` on `port`, if the kernel has an entry for it.
+    #[must_use]
+    pub fn neighbour(&self, port: PortId, address: IpAddr) -> Option<&Neighbour> {
+        let at = self.neighbours.binary_search_by_key(&(port, address), |n| (n.port, n.address));
+        at.ok().map(|n| &self.neighbours[n])
+    }
+
+    /// Whether one of the twins has `address`.
+    #[must_use]
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|a| a.prefix.address() == address)
+    }
+}
+
+/// An address of a twin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    /// The twin's port.
+    pub port: PortId,
+    /// The address and the length of its network's prefix.
+    pub prefix: Prefix,
+}
+
+/// A route of the kernel's main table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Destination network.
+    pub to: Prefix,
+    /// The kernel's priority: lower wins.
+    pub metric: u32,
+    /// The path's MTU in bytes of an IP packet, if the route has one.
+    pub mtu: Option<u32>,
+    /// What happens to packets.
+    pub action: Action,
+}
+
+/// What a route does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Forwards to one of these, never empty.
+    Forward(Vec<NextHop>),
+    /// Drops silently.
+    Blackhole,
+    /// Answers that the destination is unreachable.
+    Unreachable,
+    /// Answers that it is administratively prohibited.
+    Prohibit,
+}
+
+/// A next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// Port to leave through.
+    pub port: PortId,
+    /// Gateway, which for an IPv4 route may be an IPv6 address (RFC 5549); the destination itself is on the
+    /// link when absent.
+    pub gateway: Option<IpAddr>,
+    /// Share of the traffic among equal-cost next hops, 1 to 256.
+    pub weight: u16,
+}
+
+/// An entry of the kernel's neighbour table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The twin's port.
+    pub port: PortId,
+    /// IP address.
+    pub address: IpAddr,
+    /// Whether, and where, it can be reached.
+    pub reachability: Reachability,
+}
+
+impl Neighbour {
+    /// Where to send frames for it, if that is known.
+    #[must_use]
+    pub const fn mac(&self) -> Option<Mac> {
+        match self.reachability {
+            Reachability::Usable(mac) => Some(mac),
+            Reachability::Pending | Reachability::Failed => None,
+        }
+    }
+}
+
+/// What the kernel's neighbour state (`NUD_*`) means for sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reachability {
+    /// REACHABLE, STALE, DELAY, PROBE, PERMANENT or NOARP: frames may be sent to this address.
+    Usable(Mac),
+    /// NONE or INCOMPLETE: being resolved.
+    Pending,
+    /// FAILED: nobody answered.
+    Failed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_neighbours_and_addresses() {
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        let entry = |port, address: &str| Neighbour {
+            port: PortId(port),
+            address: address.parse().unwrap(),
+            reachability: Reachability::Usable(mac),
+        };
+        let state = NetState {
+            addresses: [Address { port: PortId(1), prefix: "10.0.0.1/24".parse().unwrap() }].into(),
+            neighbours: [entry(0, "10.0.0.2"), entry(0, "10.0.0.9"), entry(1, "10.0.0.2")].into(),
+            ..NetState::default()
+        };
+        assert_eq!(
+            state.neighbour(PortId(0), "10.0.0.9".parse().unwrap()).and_then(Neighbour::mac),
+            Some(mac)
+        );
+        assert!(state.neighbour(PortId(1), "10.0.0.9".parse().unwrap()).is_none());
+        assert!(state.is_local("10.0.0.1".parse().unwrap()));
+        assert!(!state.is_local("10.0.0.2".parse().unwrap()));
+    }
+}

@@ -1,0 +1,336 @@
+//! The Internet checksum: sums (RFC 1071), incremental updates (RFC 1624), pseudo-headers.
+//!
+//! A checksum field holds the complement of the one's-complement sum of the 16-bit words it covers. When a
+//! session rewrites addresses and ports, the change of that sum is the same for each of its packets: a
+//! [`Delta`], computed once and applied with one addition a packet.
+//!
+//! Corner: one's complement has two zeros. A sum of words that aren't all zero folds to 0xffff, never to
+//! 0x0000, so a correct field is 0x0000 where both would verify; RFC 1624's equation 3 keeps that, its
+//! predecessor in RFC 1141 didn't. UDP alone sends 0xffff instead of 0x0000, because a field of 0x0000
+//! says "no checksum": [`Delta::apply_udp`] and [`Sum::udp_checksum`] do so.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// A one's-complement sum of 16-bit big-endian words, not yet folded.
+///
+/// Sums of byte strings may be added if every string but the last has an even length (see [`Sum::swapped`]
+/// for the others).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum(u32);
+
+impl Sum {
+    /// The sum of nothing.
+    pub const ZERO: Self = Self(0);
+
+    /// Sums `bytes`; an odd last byte counts as the high half of a word.
+    #[inline]
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        // One's-complement addition commutes with swapping bytes, so whole machine words are added in
+        // native order (two 32-bit halves a step, which compilers turn into vector code; 64 bits can't
+        // overflow below 2^34 bytes) and the order is put right at the end.
+        let (words, tail) = bytes.as_chunks::<8>();
+        let mut total = 0u64;
+        for word in words {
+            let word = u64::from_ne_bytes(*word);
+            total += (word & 0xffff_ffff) + (word >> 32);
+        }
+        if !tail.is_empty() {
+            let mut last = [0; 8];
+            last[..tail.len()].copy_from_slice(tail);
+            let word = u64::from_ne_bytes(last);
+            total += (word & 0xffff_ffff) + (word >> 32);
+        }
+        Self(u32::from(fold64(total).to_be()))
+    }
+
+    /// Sums two strings.
+    #[inline]
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let (total, carry) = self.0.overflowing_add(other.0);
+        Self(total + u32::from(carry))
+    }
+
+    /// Adds one word, host order.
+    #[inline]
+    #[must_use]
+    pub fn word(self, word: u16) -> Self {
+        self.and(Self(u32::from(word)))
+    }
+
+    /// The sum of the same string moved by one byte: what a string adds that starts at an odd offset, as
+    /// a segment may in a chained buffer.
+    #[inline]
+    #[must_use]
+    pub fn swapped(self) -> Self {
+        Self(u32::from(self.fold().swap_bytes()))
+    }
+
+    /// The 16-bit sum, host order.
+    #[inline]
+    #[must_use]
+    pub fn fold(self) -> u16 {
+        fold32(self.0)
+    }
+
+    /// What goes into a checksum field (host order) when this is the sum of all that it covers, the field
+    /// itself counted as 0. A sum that *includes* the field is right if this gives 0.
+    #[inline]
+    #[must_use]
+    pub fn checksum(self) -> u16 {
+        !self.fold()
+    }
+
+    /// As [`Self::checksum`] for a UDP field, where 0 would mean "none".
+    #[inline]
+    #[must_use]
+    pub fn udp_checksum(self) -> u16 {
+        match self.checksum() {
+            0 => 0xffff,
+            check => check,
+        }
+    }
+
+    /// The pseudo-header of TCP, UDP over IPv4 (RFC 9293 3.1): `len` is the length of header and payload.
+    #[inline]
+    #[must_use]
+    pub fn pseudo_v4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, len: u16) -> Self {
+        Self::of(&source.octets()).and(Self::of(&destination.octets())).word(u16::from(protocol)).word(len)
+    }
+
+    /// The pseudo-header of upper layers over IPv6 (RFC 8200 8.1).
+    #[inline]
+    #[must_use]
+    pub fn pseudo_v6(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, len: u32) -> Self {
+        Self::of(&source.octets())
+            .and(Self::of(&destination.octets()))
+            .word(u16::from(protocol))
+            .and(Self(len))
+    }
+}
+
+#[inline]
+fn fold32(total: u32) -> u16 {
+    let once = (total & 0xffff) + (total >> 16);
+    ((once & 0xffff) + (once >> 16)) as u16
+}
+
+#[inline]
+fn fold64(total: u64) -> u16 {
+    let once = (total & 0xffff_ffff) + (total >> 32);
+    fold32(((once & 0xffff_ffff) + (once >> 32)) as u32)
+}
+
+/// The change of a sum when covered words change: `~old + new`, folded (RFC 1624, equation 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delta(u16);
+
+impl Default for Delta {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+impl Delta {
+    /// Nothing changes.
+    pub const NONE: Self = Self(0);
+
+    /// The change from `old` to `new` words, host order. The lists may differ in length: words that are
+    /// added or taken away count as replaced zeros.
+    #[inline]
+    #[must_use]
+    pub fn between(old: &[u16], new: &[u16]) -> Self {
+        let total = |words: &[u16]| words.iter().fold(Sum::ZERO, |sum, &word| sum.word(word));
+        Self::from_sums(total(old), total(new))
+    }
+
+    /// The change as a number, to be kept in a record.
+    #[inline]
+    #[must_use]
+    pub const fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// The change that [`Self::bits`] gave.
+    #[inline]
+    #[must_use]
+    pub const fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
+
+    /// The change of one word, host order.
+    #[inline]
+    #[must_use]
+    pub fn word(old: u16, new: u16) -> Self {
+        Self::NONE.and(Self(fold32(u32::from(!old) + u32::from(new))))
+    }
+
+    /// The change when the covered bytes that summed to `old` sum to `new`.
+    #[inline]
+    #[must_use]
+    pub fn from_sums(old: Sum, new: Sum) -> Self {
+        Self(Sum(u32::from(!old.fold())).and(new).fold())
+    }
+
+    /// Both changes.
+    #[inline]
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(fold32(u32::from(self.0) + u32::from(other.0)))
+    }
+
+    /// The change back.
+    #[inline]
+    #[must_use]
+    pub fn inverse(self) -> Self {
+        Self(!self.0)
+    }
+
+    /// The checksum field after the change, given the field before it; host order both.
+    #[inline]
+    #[must_use]
+    pub fn apply(self, check: u16) -> u16 {
+        !fold32(u32::from(!check) + u32::from(self.0))
+    }
+
+    /// As [`Self::apply`] for a UDP field: none stays none, and no other becomes none.
+    #[inline]
+    #[must_use]
+    pub fn apply_udp(self, check: u16) -> u16 {
+        if check == 0 {
+            return 0;
+        }
+        match self.apply(check) {
+            0 => 0xffff,
+            check => check,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::checksum::Sum16BitWords;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// RFC 1071, the plain way.
+    fn plain(bytes: &[u8]) -> u16 {
+        let mut total = 0u32;
+        for pair in bytes.chunks(2) {
+            total += u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |&b| u32::from(b));
+            total = (total & 0xffff) + (total >> 16);
+        }
+        total as u16
+    }
+
+    fn bytes_of(words: &[u16]) -> Vec<u8> {
+        words.iter().flat_map(|w| w.to_be_bytes()).collect()
+    }
+
+    #[test]
+    fn rfc_1071_example() {
+        let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(Sum::of(&bytes).fold(), 0xddf2);
+        assert_eq!(Sum::of(&bytes).checksum(), 0x220d);
+    }
+
+    #[test]
+    fn rfc_1624_example() {
+        // Section 4: a field of 0xdd2f, a word changing from 0x5555 to 0x3285, gives 0x0000 and not 0xffff.
+        assert_eq!(Delta::word(0x5555, 0x3285).apply(0xdd2f), 0x0000);
+        assert_eq!(Delta::between(&[0x5555], &[0x3285]).apply(0xdd2f), 0x0000);
+    }
+
+    #[test]
+    fn no_change_changes_nothing() {
+        for check in 0..=u16::MAX {
+            assert_eq!(Delta::NONE.apply(check), check);
+        }
+        // A word replaced by itself: the field stays, in the canonical one of the two zeros.
+        for check in 0..u16::MAX {
+            assert_eq!(Delta::word(0x1234, 0x1234).apply(check), check);
+        }
+    }
+
+    #[test]
+    fn udp_zero_rules() {
+        let delta = Delta::word(0x5555, 0x3285);
+        assert_eq!(delta.apply_udp(0), 0);
+        assert_eq!(delta.apply_udp(0xdd2f), 0xffff);
+        assert_eq!(delta.inverse().apply_udp(0xffff), 0xdd2f);
+        assert_eq!(Sum::of(&[0xff, 0xff]).udp_checksum(), 0xffff);
+    }
+
+    #[test]
+    fn every_field_survives_there_and_back() {
+        for (old, new) in [(0, 0xffff), (0xffff, 0), (1, 2), (0x8000, 0x7fff), (0x5555, 0x3285)] {
+            let delta = Delta::word(old, new);
+            for check in 0..u16::MAX {
+                assert_eq!(delta.inverse().apply(delta.apply(check)), check, "{old:x} {new:x} {check:x}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn sum_equals_plain_and_etherparse(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(Sum::of(&bytes).fold(), plain(&bytes));
+            let theirs = Sum16BitWords::new().add_slice(&bytes).ones_complement();
+            prop_assert_eq!(Sum::of(&bytes).checksum(), theirs.to_be());
+        }
+
+        #[test]
+        fn sums_of_parts_make_the_whole(
+            bytes in proptest::collection::vec(any::<u8>(), 0..100),
+            at in 0usize..100,
+        ) {
+            let (front, back) = bytes.split_at(at.min(bytes.len()));
+            let back = if front.len() % 2 == 1 { Sum::of(back).swapped() } else { Sum::of(back) };
+            prop_assert_eq!(Sum::of(front).and(back).fold(), Sum::of(&bytes).fold());
+        }
+
+        #[test]
+        fn delta_equals_recomputing(
+            kept in proptest::collection::vec(any::<u16>(), 1..20),
+            old in proptest::collection::vec(prop_oneof![Just(0u16), Just(0xffff), any::<u16>()], 1..8),
+            new in proptest::collection::vec(prop_oneof![Just(0u16), Just(0xffff), any::<u16>()], 1..8),
+        ) {
+            // A covered word that isn't zero, as every pseudo-header and IP header has.
+            let head = [0x4500];
+            let with = |words: &[u16]| Sum::of(&bytes_of(&[&head[..], &kept, words].concat()));
+            let (before, after) = (with(&old), with(&new));
+            let delta = Delta::between(&old, &new);
+            prop_assert_eq!(delta.apply(before.checksum()), after.checksum());
+            prop_assert_eq!(delta.apply_udp(before.udp_checksum()), after.udp_checksum());
+            prop_assert_eq!(delta.inverse().apply(after.checksum()), before.checksum());
+            let in_bytes = Delta::from_sums(Sum::of(&bytes_of(&old)), Sum::of(&bytes_of(&new)));
+            prop_assert_eq!(in_bytes.apply(before.checksum()), after.checksum());
+        }
+
+        #[test]
+        fn deltas_compose(check in 0u16..0xffff, a in any::<[u16; 2]>(), b in any::<[u16; 2]>()) {
+            let (first, second) = (Delta::word(a[0], a[1]), Delta::word(b[0], b[1]));
+            prop_assert_eq!(first.and(second).apply(check), second.apply(first.apply(check)));
+        }
+
+        #[test]
+        fn pseudo_headers_equal_etherparse(
+            source in any::<[u8; 16]>(), destination in any::<[u8; 16]>(),
+            payload in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let udp = etherparse::UdpHeader::without_ipv4_checksum(1000, 53, payload.len()).unwrap();
+            let mut bytes = udp.to_bytes().to_vec();
+            bytes.extend_from_slice(&payload);
+            let len = bytes.len() as u16;
+            let (s4, d4) = ([source[0], source[1], source[2], source[3]], [1, 2, 3, 4]);
+            let ours = Sum::pseudo_v4(s4.into(), d4.into(), 17, len).and(Sum::of(&bytes)).udp_checksum();
+            prop_assert_eq!(ours, udp.calc_checksum_ipv4_raw(s4, d4, &payload).unwrap());
+            let ours = Sum::pseudo_v6(source.into(), destination.into(), 17, len.into())
+                .and(Sum::of(&bytes))
+                .udp_checksum();
+            prop_assert_eq!(ours, udp.calc_checksum_ipv6_raw(source, destination, &payload).unwrap());
+        }
+    }
+}

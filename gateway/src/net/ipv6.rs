@@ -1,0 +1,332 @@
+//! The IPv6 header and the chain of extension headers behind it.
+//!
+//! ```text
+//! 0        1        2        3
+//! | ver | traffic class | flow label  |
+//! | payload length  | next   | hop lim|
+//! | source address (16)               |
+//! | destination address (16)          |
+//! | extension headers ...             |
+//! ```
+//! Source: RFC 8200; the fragment header is its section 4.5, the authentication header RFC 4302.
+
+use std::net::Ipv6Addr;
+
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    byteorder::network_endian::{U16, U32},
+};
+
+use super::{Header, Malformed, headers, protocol};
+
+/// Every link carries packets of this size (RFC 8200 5).
+pub const MIN_MTU: usize = 1280;
+/// Extension headers that [`upper`] looks at; more is [`Malformed::HeaderLength`].
+pub const MAX_EXTENSIONS: usize = 8;
+
+/// The fixed header.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Ipv6Header {
+    version_class_flow: U32,
+    payload_len: U16,
+    /// Protocol number of what follows: an extension header or the upper layer.
+    pub next_header: u8,
+    /// Hop limit.
+    pub hop_limit: u8,
+    source: [u8; 16],
+    destination: [u8; 16],
+}
+
+/// The fragment header.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct FragmentHeader {
+    /// Protocol number of the first header of the fragmented part.
+    pub next_header: u8,
+    reserved: u8,
+    offset_more: U16,
+    id: U32,
+}
+
+headers!(Ipv6Header = 40, FragmentHeader = 8);
+
+impl Ipv6Header {
+    /// A header with hop limit 64, traffic class 0 and flow label 0.
+    #[must_use]
+    pub fn new(source: Ipv6Addr, destination: Ipv6Addr, next_header: u8, payload_len: u16) -> Self {
+        Self {
+            version_class_flow: U32::new(6 << 28),
+            payload_len: U16::new(payload_len),
+            next_header,
+            hop_limit: 64,
+            source: source.octets(),
+            destination: destination.octets(),
+        }
+    }
+
+    /// Length of header and payload if the version is right and that much is among the `available` bytes
+    /// from the header's first on, over all segments of the frame.
+    #[inline]
+    pub fn check(&self, available: usize) -> Result<usize, Malformed> {
+        if self.version() != 6 {
+            Err(Malformed::Version)
+        } else if self.total_len() > available {
+            Err(Malformed::Truncated)
+        } else {
+            Ok(self.total_len())
+        }
+    }
+
+    /// IP version, 6 if the header is one.
+    #[inline]
+    #[must_use]
+    pub fn version(&self) -> u8 {
+        (self.version_class_flow.get() >> 28) as u8
+    }
+
+    /// DSCP and ECN bits.
+    #[inline]
+    #[must_use]
+    pub fn traffic_class(&self) -> u8 {
+        (self.version_class_flow.get() >> 20) as u8
+    }
+
+    /// Sets DSCP and ECN bits.
+    #[inline]
+    pub fn set_traffic_class(&mut self, class: u8) {
+        let rest = self.version_class_flow.get() & !(0xff << 20);
+        self.version_class_flow.set(rest | u32::from(class) << 20);
+    }
+
+    /// Flow label, 20 bits.
+    #[inline]
+    #[must_use]
+    pub fn flow_label(&self) -> u32 {
+        self.version_class_flow.get() & 0x000f_ffff
+    }
+
+    /// Sets the flow label's 20 bits.
+    #[inline]
+    pub fn set_flow_label(&mut self, label: u32) {
+        let rest = self.version_class_flow.get() & !0x000f_ffff;
+        self.version_class_flow.set(rest | label & 0x000f_ffff);
+    }
+
+    /// Stated length of what follows the fixed header, in bytes.
+    #[inline]
+    #[must_use]
+    pub fn payload_len(&self) -> usize {
+        usize::from(self.payload_len.get())
+    }
+
+    /// Sets the length of what follows the fixed header.
+    #[inline]
+    pub fn set_payload_len(&mut self, len: u16) {
+        self.payload_len.set(len);
+    }
+
+    /// Stated length of the whole packet in bytes. (Jumbograms aren't known: theirs is 40.)
+    #[inline]
+    #[must_use]
+    pub fn total_len(&self) -> usize {
+        Self::LEN + self.payload_len()
+    }
+
+    /// Source address.
+    #[inline]
+    #[must_use]
+    pub fn source(&self) -> Ipv6Addr {
+        self.source.into()
+    }
+
+    /// Sets the source address.
+    #[inline]
+    pub fn set_source(&mut self, address: Ipv6Addr) {
+        self.source = address.octets();
+    }
+
+    /// Destination address.
+    #[inline]
+    #[must_use]
+    pub fn destination(&self) -> Ipv6Addr {
+        self.destination.into()
+    }
+
+    /// Sets the destination address.
+    #[inline]
+    pub fn set_destination(&mut self, address: Ipv6Addr) {
+        self.destination = address.octets();
+    }
+
+    /// Takes one off the hop limit; 0 stays. Returns the new one.
+    #[inline]
+    pub fn decrement_hop_limit(&mut self) -> u8 {
+        self.hop_limit = self.hop_limit.saturating_sub(1);
+        self.hop_limit
+    }
+}
+
+impl FragmentHeader {
+    /// Where in the fragmented part this payload belongs, in bytes.
+    #[inline]
+    #[must_use]
+    pub fn offset(&self) -> usize {
+        usize::from(self.offset_more.get() & 0xfff8)
+    }
+
+    /// Further fragments follow.
+    #[inline]
+    #[must_use]
+    pub fn more_fragments(&self) -> bool {
+        self.offset_more.get() & 1 != 0
+    }
+
+    /// Identification.
+    #[inline]
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id.get()
+    }
+}
+
+/// What the extension headers lead to.
+#[derive(Clone, Copy, Debug)]
+pub struct Upper<'a> {
+    /// Protocol number of the upper layer. [`protocol::ESP`] and [`protocol::NO_NEXT_HEADER`] end the chain.
+    pub protocol: u8,
+    /// Where its header starts, in bytes from the start of the IPv6 header. In a fragment other than the
+    /// first there is no such header, only a piece of payload.
+    pub offset: usize,
+    /// The fragment header, if there was one.
+    pub fragment: Option<&'a FragmentHeader>,
+}
+
+/// Follows the chain of extension headers of `packet`, which starts with the IPv6 header (its own lengths
+/// aren't looked at). Errors if the chain leaves the bytes, or is longer than [`MAX_EXTENSIONS`].
+#[inline]
+pub fn upper(packet: &[u8]) -> Result<Upper<'_>, Malformed> {
+    let (header, _) = Ipv6Header::split(packet).ok_or(Malformed::Truncated)?;
+    let mut found = Upper { protocol: header.next_header, offset: Ipv6Header::LEN, fragment: None };
+    for _ in 0..=MAX_EXTENSIONS {
+        let unit = match found.protocol {
+            protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS => 8,
+            protocol::AUTHENTICATION => 4,
+            protocol::FRAGMENT => {
+                let fragment = FragmentHeader::at(packet, found.offset).ok_or(Malformed::Truncated)?;
+                found.protocol = fragment.next_header;
+                found.offset += FragmentHeader::LEN;
+                found.fragment = Some(fragment);
+                if fragment.offset() != 0 {
+                    return Ok(found);
+                }
+                continue;
+            }
+            _ => return Ok(found),
+        };
+        let Some(&[next, len]) = packet.get(found.offset..found.offset + 2) else {
+            return Err(Malformed::Truncated);
+        };
+        // Lengths count units past the first 8 bytes: of 8 bytes, of 4 in the authentication header.
+        found.offset += 8 + usize::from(len) * unit;
+        found.protocol = next;
+        if found.offset > packet.len() {
+            return Err(Malformed::Truncated);
+        }
+    }
+    Err(Malformed::HeaderLength)
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{IpNumber, Ipv6Extensions, Ipv6FragmentHeader, Ipv6RawExtHeader};
+
+    use super::*;
+
+    fn base(next: IpNumber, payload: u16) -> etherparse::Ipv6Header {
+        etherparse::Ipv6Header {
+            traffic_class: 0xa5,
+            flow_label: etherparse::Ipv6FlowLabel::try_new(0x5_4321).unwrap(),
+            payload_length: payload,
+            next_header: next,
+            hop_limit: 3,
+            source: [0x20; 16],
+            destination: [0x30; 16],
+        }
+    }
+
+    /// Hop-by-hop, destination options and a fragment header before TCP.
+    fn with_extensions(fragment_offset: u16) -> Vec<u8> {
+        let options = Ipv6RawExtHeader::new_raw(IpNumber(0), &[0; 14]).unwrap();
+        let mut extensions = Ipv6Extensions {
+            hop_by_hop_options: Some(options.clone()),
+            destination_options: Some(options),
+            fragment: Some(Ipv6FragmentHeader::new(
+                IpNumber(0),
+                etherparse::IpFragOffset::try_new(fragment_offset).unwrap(),
+                true,
+                77,
+            )),
+            ..Default::default()
+        };
+        let first = extensions.set_next_headers(IpNumber::TCP);
+        let mut bytes = base(first, 60).to_bytes().to_vec();
+        extensions.write(&mut bytes, first).unwrap();
+        bytes.extend_from_slice(&[9; 20]);
+        bytes
+    }
+
+    #[test]
+    fn reads_and_writes_as_etherparse_does() {
+        let bytes = base(IpNumber::UDP, 8).to_bytes();
+        let (header, _) = Ipv6Header::split(&bytes).unwrap();
+        assert_eq!((header.version(), header.traffic_class(), header.flow_label()), (6, 0xa5, 0x5_4321));
+        assert_eq!((header.total_len(), header.next_header, header.hop_limit), (48, 17, 3));
+        let mut own = Ipv6Header::new(header.source(), header.destination(), 17, 8);
+        own.set_traffic_class(0xa5);
+        own.set_flow_label(0x5_4321);
+        own.hop_limit = 4;
+        assert_eq!(own.decrement_hop_limit(), 3);
+        assert_eq!(own.as_bytes(), bytes);
+        assert_eq!(own.check(47), Err(Malformed::Truncated));
+        assert_eq!(own.check(60), Ok(48));
+    }
+
+    #[test]
+    fn follows_the_chain() {
+        let bytes = with_extensions(0);
+        let found = upper(&bytes).unwrap();
+        assert_eq!((found.protocol, found.offset), (6, 40 + 16 + 16 + 8));
+        let fragment = found.fragment.unwrap();
+        assert_eq!((fragment.offset(), fragment.more_fragments(), fragment.id()), (0, true, 77));
+        assert_eq!(&bytes[found.offset..], &[9; 20]);
+    }
+
+    #[test]
+    fn later_fragments_end_the_chain() {
+        let bytes = with_extensions(5);
+        let found = upper(&bytes).unwrap();
+        assert_eq!(found.fragment.unwrap().offset(), 40);
+        assert_eq!(found.protocol, 6);
+    }
+
+    #[test]
+    fn cut_and_endless_chains_are_refused() {
+        let bytes = with_extensions(0);
+        for len in 0..80 {
+            assert_eq!(upper(&bytes[..len]).unwrap_err(), Malformed::Truncated, "{len}");
+        }
+        let mut endless = base(IpNumber::IPV6_HEADER_HOP_BY_HOP, 0).to_bytes().to_vec();
+        endless.extend_from_slice(&[0; 400]);
+        assert_eq!(upper(&endless).unwrap_err(), Malformed::HeaderLength);
+    }
+
+    #[test]
+    fn authentication_header_counts_in_words() {
+        let mut bytes = base(IpNumber::AUTHENTICATION_HEADER, 32).to_bytes().to_vec();
+        bytes.extend_from_slice(&[17, 4]);
+        bytes.extend_from_slice(&[0; 30]);
+        let found = upper(&bytes).unwrap();
+        assert_eq!((found.protocol, found.offset), (17, 40 + 24));
+    }
+}

@@ -1,0 +1,309 @@
+//! Frames that the gateway sends in its own name: a reset for a segment that belongs nowhere, and ICMP
+//! errors about packets that can't be forwarded.
+//!
+//! Both are built from the offending packet into a buffer that the caller provides, with exactly the
+//! length returned (the device pads short frames), nothing allocated. When the RFCs forbid an answer, the
+//! builders say so instead: [`NoReply::Forbidden`].
+//!
+//! The offending packet is given from its IP header on, as it was received. It may be cut (a chained
+//! buffer's first segment will do): lengths are taken from its headers, and an error quotes what is there.
+//!
+//! Sources: RFC 9293 3.10.7.1 (resets); RFC 792, RFC 1122 3.2.2 and RFC 1812 4.3.2 (ICMP); RFC 4443 2.4
+//! (ICMPv6). Numbers that the RFCs leave open (TTL 64, DF on resets, precedence of errors) are Linux's.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use zerocopy::IntoBytes;
+
+use super::{
+    Header, Malformed,
+    checksum::Sum,
+    ethernet::{EthernetHeader, Mac, VlanTag, ether_type},
+    icmp::{IcmpHeader, v4, v6},
+    ipv4::{self, Ipv4Header},
+    ipv6::{self, Ipv6Header},
+    protocol,
+    tcp::{self, TcpHeader},
+};
+
+/// Precedence of ICMP errors: internetwork control (RFC 1812 4.3.2.5).
+const PRECEDENCE_CONTROL: u8 = 0xc0;
+/// Type-of-service bits that an ICMP error takes over from the packet.
+const TOS_KEPT: u8 = 0x1e;
+/// The DSCP bits; the ECN bits aren't answered in kind.
+const DSCP: u8 = 0xfc;
+
+/// The Ethernet header of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Receiving station.
+    pub destination: Mac,
+    /// The port's own address.
+    pub source: Mac,
+    /// VLAN to tag the frame with.
+    pub vlan: Option<u16>,
+}
+
+/// Why no reply was built; the buffer's contents are unspecified then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum NoReply {
+    /// The packet can't be read far enough.
+    #[error("the offending packet can't be read: {0}")]
+    Malformed(#[from] Malformed),
+    /// The buffer is too short for the reply.
+    #[error("no room for the reply")]
+    NoRoom,
+    /// A reply to such a packet isn't allowed: a reset or ICMP error itself, a fragment, a group address.
+    #[error("such a packet isn't answered")]
+    Forbidden,
+    /// The sender's address is of another family than the packet, or a reset was asked for a packet that
+    /// isn't TCP.
+    #[error("the reply doesn't fit the packet's protocol")]
+    Mismatch,
+}
+
+/// What an ICMP error says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Problem {
+    /// Nothing listens: 3/3, ICMPv6 1/4.
+    PortUnreachable,
+    /// The host doesn't answer: 3/1, ICMPv6 1/3.
+    HostUnreachable,
+    /// No route: 3/0, ICMPv6 1/0.
+    NetworkUnreachable,
+    /// Forbidden by an administrator: 3/13, ICMPv6 1/1.
+    Prohibited,
+    /// Larger than the next hop takes and not to be fragmented: 3/4, ICMPv6 2/0.
+    TooBig {
+        /// The MTU of the next hop, IP header included.
+        mtu: u32,
+    },
+    /// The TTL ran out: 11/0, ICMPv6 3/0.
+    TtlExceeded,
+}
+
+impl Problem {
+    fn header_v4(self) -> IcmpHeader {
+        let unreachable = |code| IcmpHeader::new(v4::UNREACHABLE, code, 0);
+        match self {
+            Self::PortUnreachable => unreachable(v4::PORT),
+            Self::HostUnreachable => unreachable(v4::HOST),
+            Self::NetworkUnreachable => unreachable(v4::NETWORK),
+            Self::Prohibited => unreachable(v4::PROHIBITED),
+            Self::TooBig { mtu } => {
+                IcmpHeader::new(v4::UNREACHABLE, v4::FRAGMENTATION_NEEDED, mtu.min(u32::from(u16::MAX)))
+            }
+            Self::TtlExceeded => IcmpHeader::new(v4::TIME_EXCEEDED, v4::TTL, 0),
+        }
+    }
+
+    fn header_v6(self) -> IcmpHeader {
+        let unreachable = |code| IcmpHeader::new(v6::UNREACHABLE, code, 0);
+        match self {
+            Self::PortUnreachable => unreachable(v6::PORT),
+            Self::HostUnreachable => unreachable(v6::ADDRESS),
+            Self::NetworkUnreachable => unreachable(v6::NO_ROUTE),
+            Self::Prohibited => unreachable(v6::PROHIBITED),
+            Self::TooBig { mtu } => IcmpHeader::new(v6::TOO_BIG, 0, mtu),
+            Self::TtlExceeded => IcmpHeader::new(v6::TIME_EXCEEDED, v6::HOP_LIMIT, 0),
+        }
+    }
+}
+
+/// Builds the reset that answers the TCP segment in `packet`, from the address it was sent to.
+///
+/// Returns the frame's length. With an ACK in the segment the reset carries its number as sequence
+/// number, otherwise sequence number 0 and an ACK of all that the segment holds.
+pub fn tcp_reset(out: &mut [u8], link: &Link, packet: &[u8]) -> Result<usize, NoReply> {
+    match packet.first().ok_or(Malformed::Truncated)? >> 4 {
+        4 => tcp_reset_v4(out, link, packet),
+        6 => tcp_reset_v6(out, link, packet),
+        _ => Err(Malformed::Version.into()),
+    }
+}
+
+fn tcp_reset_v4(out: &mut [u8], link: &Link, packet: &[u8]) -> Result<usize, NoReply> {
+    const TOTAL: usize = Ipv4Header::LEN + TcpHeader::LEN;
+    let (ip, _) = Ipv4Header::split(packet).ok_or(Malformed::Truncated)?;
+    let extent = ip.check(usize::MAX)?;
+    if ip.protocol != protocol::TCP {
+        return Err(NoReply::Mismatch);
+    }
+    if ip.is_fragment() || !single_v4(ip.source()) || ip.destination().is_multicast() {
+        return Err(NoReply::Forbidden);
+    }
+    let (segment, _) =
+        TcpHeader::split(&packet[extent.header_len.min(packet.len())..]).ok_or(Malformed::Truncated)?;
+    let mut reset = answer(segment, extent.total_len - extent.header_len)?;
+    let pseudo = Sum::pseudo_v4(ip.destination(), ip.source(), protocol::TCP, TcpHeader::LEN as u16);
+    reset.set_checksum(pseudo.and(Sum::of(reset.as_bytes())).checksum());
+
+    let mut header = Ipv4Header::new(ip.destination(), ip.source(), protocol::TCP, TOTAL as u16);
+    header.tos = ip.tos & DSCP;
+    header.set_flags_fragment(ipv4::DONT_FRAGMENT);
+    header.seal();
+    put(out, link, ether_type::IPV4, &[header.as_bytes(), reset.as_bytes()])
+}
+
+fn tcp_reset_v6(out: &mut [u8], link: &Link, packet: &[u8]) -> Result<usize, NoReply> {
+    let (ip, _) = Ipv6Header::split(packet).ok_or(Malformed::Truncated)?;
+    let total_len = ip.check(usize::MAX)?;
+    let upper = ipv6::upper(packet)?;
+    if upper.protocol != protocol::TCP {
+        return Err(NoReply::Mismatch);
+    }
+    if upper.fragment.is_some() || !single_v6(ip.source()) || ip.destination().is_multicast() {
+        return Err(NoReply::Forbidden);
+    }
+    let segment = TcpHeader::at(packet, upper.offset).ok_or(Malformed::Truncated)?;
+    let segment_len = total_len.checked_sub(upper.offset).ok_or(Malformed::TotalLength)?;
+    let mut reset = answer(segment, segment_len)?;
+    let pseudo = Sum::pseudo_v6(ip.destination(), ip.source(), protocol::TCP, TcpHeader::LEN as u32);
+    reset.set_checksum(pseudo.and(Sum::of(reset.as_bytes())).checksum());
+
+    let mut header = Ipv6Header::new(ip.destination(), ip.source(), protocol::TCP, TcpHeader::LEN as u16);
+    header.set_traffic_class(ip.traffic_class() & DSCP);
+    put(out, link, ether_type::IPV6, &[header.as_bytes(), reset.as_bytes()])
+}
+
+/// The reset for a segment of `len` bytes, header included; checksum 0.
+fn answer(segment: &TcpHeader, len: usize) -> Result<TcpHeader, NoReply> {
+    let header_len = segment.check(len)?;
+    if segment.has(tcp::RST) {
+        return Err(NoReply::Forbidden);
+    }
+    let (source, destination) = (segment.destination_port(), segment.source_port());
+    Ok(if segment.has(tcp::ACK) {
+        let mut reset = TcpHeader::new(source, destination, tcp::RST);
+        reset.set_sequence(segment.acknowledgement());
+        reset
+    } else {
+        let mut reset = TcpHeader::new(source, destination, tcp::RST | tcp::ACK);
+        let taken = segment.sequence_len((len - header_len) as u32);
+        reset.set_acknowledgement(segment.sequence().wrapping_add(taken));
+        reset
+    })
+}
+
+/// Builds the ICMP error that tells the sender of `packet` about `problem`, sent by `from`.
+///
+/// Returns the frame's length. The error quotes as much of the packet as fits into 576 bytes (IPv4, RFC
+/// 1812) or 1280 bytes (IPv6, RFC 4443) of IP packet.
+pub fn icmp_error(
+    out: &mut [u8],
+    link: &Link,
+    from: IpAddr,
+    problem: Problem,
+    packet: &[u8],
+) -> Result<usize, NoReply> {
+    match (packet.first().ok_or(Malformed::Truncated)? >> 4, from) {
+        (4, IpAddr::V4(from)) => icmp_error_v4(out, link, from, problem, packet),
+        (6, IpAddr::V6(from)) => icmp_error_v6(out, link, from, problem, packet),
+        (4 | 6, _) => Err(NoReply::Mismatch),
+        _ => Err(Malformed::Version.into()),
+    }
+}
+
+fn icmp_error_v4(
+    out: &mut [u8],
+    link: &Link,
+    from: Ipv4Addr,
+    problem: Problem,
+    packet: &[u8],
+) -> Result<usize, NoReply> {
+    const ROOM: usize = ipv4::MIN_REASSEMBLY - Ipv4Header::LEN - IcmpHeader::LEN;
+    let (ip, _) = Ipv4Header::split(packet).ok_or(Malformed::Truncated)?;
+    let extent = ip.check(usize::MAX)?;
+    if ip.fragment_offset() != 0
+        || !single_v4(ip.source())
+        || ip.destination().is_multicast()
+        || ip.destination().is_broadcast()
+    {
+        return Err(NoReply::Forbidden);
+    }
+    if ip.protocol == protocol::ICMP {
+        let inner = IcmpHeader::at(packet, extent.header_len).ok_or(Malformed::Truncated)?;
+        // Types that nobody defined may be errors.
+        if inner.is_error_v4() || inner.kind > 18 {
+            return Err(NoReply::Forbidden);
+        }
+    }
+    let quoted = &packet[..extent.total_len.min(packet.len()).min(ROOM)];
+    let mut icmp = problem.header_v4();
+    icmp.set_checksum(Sum::of(icmp.as_bytes()).and(Sum::of(quoted)).checksum());
+
+    let total = Ipv4Header::LEN + IcmpHeader::LEN + quoted.len();
+    let mut header = Ipv4Header::new(from, ip.source(), protocol::ICMP, total as u16);
+    header.tos = ip.tos & TOS_KEPT | PRECEDENCE_CONTROL;
+    // May be fragmented on its way, so it needs an identification: the packet's own differs from others'.
+    header.set_id(ip.id());
+    header.seal();
+    put(out, link, ether_type::IPV4, &[header.as_bytes(), icmp.as_bytes(), quoted])
+}
+
+fn icmp_error_v6(
+    out: &mut [u8],
+    link: &Link,
+    from: Ipv6Addr,
+    problem: Problem,
+    packet: &[u8],
+) -> Result<usize, NoReply> {
+    const ROOM: usize = ipv6::MIN_MTU - Ipv6Header::LEN - IcmpHeader::LEN;
+    let (ip, _) = Ipv6Header::split(packet).ok_or(Malformed::Truncated)?;
+    let total_len = ip.check(usize::MAX)?;
+    let upper = ipv6::upper(packet)?;
+    // Path MTU discovery works for groups too, so this one error is allowed (RFC 4443 2.4 e.3).
+    let to_group = ip.destination().is_multicast() && !matches!(problem, Problem::TooBig { .. });
+    if to_group || !single_v6(ip.source()) {
+        return Err(NoReply::Forbidden);
+    }
+    let later_fragment = upper.fragment.is_some_and(|f| f.offset() != 0);
+    if upper.protocol == protocol::ICMPV6 {
+        let inner = IcmpHeader::at(packet, upper.offset).ok_or(Malformed::Truncated)?;
+        if later_fragment || inner.is_error_v6() || inner.kind == v6::REDIRECT {
+            return Err(NoReply::Forbidden);
+        }
+    }
+    let quoted = &packet[..total_len.min(packet.len()).min(ROOM)];
+    let len = IcmpHeader::LEN + quoted.len();
+    let mut icmp = problem.header_v6();
+    let pseudo = Sum::pseudo_v6(from, ip.source(), protocol::ICMPV6, len as u32);
+    icmp.set_checksum(pseudo.and(Sum::of(icmp.as_bytes())).and(Sum::of(quoted)).checksum());
+
+    let header = Ipv6Header::new(from, ip.source(), protocol::ICMPV6, len as u16);
+    put(out, link, ether_type::IPV6, &[header.as_bytes(), icmp.as_bytes(), quoted])
+}
+
+/// Whether the address is one host's, so that an answer to it reaches that one host.
+fn single_v4(address: Ipv4Addr) -> bool {
+    let first = address.octets()[0];
+    first != 0 && first != 127 && first < 224
+}
+
+fn single_v6(address: Ipv6Addr) -> bool {
+    !address.is_unspecified() && !address.is_multicast() && !address.is_loopback()
+}
+
+/// Writes the link header and `parts` one after the other; returns the length of it all.
+fn put(out: &mut [u8], link: &Link, ether_type: u16, parts: &[&[u8]]) -> Result<usize, NoReply> {
+    let mut at = 0;
+    let mut append = |bytes: &[u8]| {
+        let room = out.get_mut(at..at + bytes.len()).ok_or(NoReply::NoRoom)?;
+        room.copy_from_slice(bytes);
+        at += bytes.len();
+        Ok::<_, NoReply>(())
+    };
+    let first_type = if link.vlan.is_some() { ether_type::VLAN } else { ether_type };
+    append(EthernetHeader::new(link.destination, link.source, first_type).as_bytes())?;
+    if let Some(id) = link.vlan {
+        append(VlanTag::new(id, ether_type).as_bytes())?;
+    }
+    for part in parts {
+        append(part)?;
+    }
+    Ok(at)
+}
+
+#[cfg(test)]
+#[path = "reply_tests.rs"]
+mod tests;

@@ -1,0 +1,119 @@
+//! Beside the way: the answers that IPVS's host would give.
+//!
+//! A TCP packet of no session gets a reset, a connection that no server can take gets ICMP port
+//! unreachable, a packet that is too big or too old gets its ICMP error. The frame that asked is reused for
+//! the answer; the verdict is still the drop's. All answers are rate-limited.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::{
+    Worker,
+    parse::Parsed,
+    punt::Bucket,
+    verdict::{Reason, Verdict},
+};
+use crate::{
+    io::{Frame, Io, PortId},
+    net::{
+        ethernet::Mac,
+        reply::{self, Link, NoReply, Problem},
+    },
+};
+
+/// Bytes of a packet that an answer may need to see, and the longest answer: 576 bytes of IP packet behind
+/// an Ethernet header.
+const SEEN: usize = 608;
+
+/// How many answers a worker gives.
+pub(super) struct Limits {
+    resets: Bucket,
+    icmp: Bucket,
+}
+
+impl Default for Limits {
+    /// 10 000 resets a second; ICMP errors as Linux (`icmp_msgs_per_sec`): 1 000.
+    fn default() -> Self {
+        Self { resets: Bucket::new(10_000, 1000), icmp: Bucket::new(1000, 50) }
+    }
+}
+
+impl<I: Io> Worker<I> {
+    /// TCP without session: a reset.
+    pub(super) fn answer_reset(&mut self, _port: PortId, frame: I::Frame, p: &Parsed) {
+        self.counters.count(Verdict::Drop(Reason::NoSession));
+        if !self.answers.resets.take(self.now) {
+            self.counters.events.answers_suppressed.add(1);
+            return;
+        }
+        if self.answer(frame, p, |out, link, packet| reply::tcp_reset(out, link, packet)) {
+            self.counters.events.resets_sent.add(1);
+        }
+    }
+
+    /// No server: port unreachable, from the virtual address.
+    pub(super) fn answer_no_server(&mut self, port: PortId, frame: I::Frame, p: &Parsed) {
+        let from = Ipv4Addr::from(p.tuple.destination().0);
+        self.answer_icmp(port, frame, p, Reason::NoServer, from, Problem::PortUnreachable);
+    }
+
+    /// TTL used up.
+    pub(super) fn answer_ttl_expired(&mut self, port: PortId, frame: I::Frame, p: &Parsed) {
+        let from = self.own_address(port).unwrap_or(Ipv4Addr::from(p.tuple.destination().0));
+        self.answer_icmp(port, frame, p, Reason::TtlExpired, from, Problem::TtlExceeded);
+    }
+
+    /// Larger than the next hop takes.
+    pub(super) fn answer_too_big(&mut self, port: PortId, frame: I::Frame, p: &Parsed, mtu: u16) {
+        let from = self.own_address(port).unwrap_or(Ipv4Addr::from(p.tuple.destination().0));
+        self.answer_icmp(port, frame, p, Reason::TooBig, from, Problem::TooBig { mtu: mtu.into() });
+    }
+
+    fn answer_icmp(
+        &mut self,
+        _port: PortId,
+        frame: I::Frame,
+        p: &Parsed,
+        reason: Reason,
+        from: Ipv4Addr,
+        problem: Problem,
+    ) {
+        self.counters.count(Verdict::Drop(reason));
+        if !self.answers.icmp.take(self.now) {
+            self.counters.events.answers_suppressed.add(1);
+            return;
+        }
+        let sent = self.answer(frame, p, |out, link, packet| {
+            reply::icmp_error(out, link, IpAddr::V4(from), problem, packet)
+        });
+        if sent {
+            self.counters.events.icmp_sent.add(1);
+        }
+    }
+
+    /// Builds an answer to the packet in `frame` and sends it, in the same frame, to the packet's source.
+    fn answer(
+        &mut self,
+        mut frame: I::Frame,
+        p: &Parsed,
+        build: impl FnOnce(&mut [u8], &Link, &[u8]) -> Result<usize, NoReply>,
+    ) -> bool {
+        let mut seen = [0u8; SEEN];
+        let packet = frame.data().get(usize::from(p.l3)..).unwrap_or_default();
+        let n = packet.len().min(SEEN).min(usize::from(p.ip_len));
+        seen[..n].copy_from_slice(&packet[..n]);
+        let mut out = [0u8; SEEN];
+        let nobody = Mac([0; 6]);
+        let link = Link { destination: nobody, source: nobody, vlan: None };
+        let sent = build(&mut out, &link, &seen[..n])
+            .ok()
+            .filter(|&len| frame.reset(len))
+            .zip(self.routing.towards(p.tuple.source().0).ok());
+        let Some((len, hop)) = sent else {
+            self.counters.events.answers_suppressed.add(1);
+            return false;
+        };
+        frame.data_mut().copy_from_slice(&out[..len]);
+        self.leave_uncounted(frame, hop);
+        true
+    }
+}

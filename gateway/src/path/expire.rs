@@ -1,0 +1,47 @@
+//! Sessions end.
+
+use super::Worker;
+use crate::{
+    io::Io,
+    table::session::{Direction, INACTIVE, NewSession, SessionId},
+};
+
+/// Sessions that one poll looks at.
+const BUDGET: usize = 64;
+
+impl<I: Io> Worker<I> {
+    /// Ends sessions whose time is over, a bounded number a poll.
+    #[inline]
+    pub(super) fn expire(&mut self) {
+        let mut budget = BUDGET;
+        while let Some(id) = self.sessions.next_expired(self.now, &mut budget) {
+            self.end_session(id);
+        }
+        if !self.sweeps.is_empty() {
+            self.sweep();
+        }
+    }
+
+    /// Ends a session: its record, its place in the server's counts, its local port.
+    pub(super) fn end_session(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.remove(id) else { return };
+        if let Some(Some(server)) = self.servers.get(session.server().0 as usize) {
+            if session.flags & INACTIVE == 0 {
+                server.counters.active.dec();
+            } else {
+                server.counters.inactive.dec();
+            }
+            server.recount(false);
+        }
+        if session.is_fullnat() {
+            self.release_local(&NewSession {
+                request: session.arriving(Direction::Request),
+                reply: session.arriving(Direction::Reply),
+                protocol: session.protocol,
+                server: session.server(),
+                flags: session.flags,
+            });
+        }
+        self.counters.events.sessions_ended.add(1);
+    }
+}

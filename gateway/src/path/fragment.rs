@@ -1,0 +1,145 @@
+//! Beside the way: a packet larger than the next hop takes, without DF, leaves in fragments (RFC 791, 3.2).
+//!
+//! The first fragment keeps all options; the later ones have those options that aren't to be copied blanked
+//! with no-operation bytes, so that all headers have one length.
+
+use super::{
+    Worker,
+    verdict::{Reason, Verdict},
+};
+use crate::{
+    io::{Frame, Io},
+    net::{
+        Header,
+        ethernet::EthernetHeader,
+        ipv4::{Ipv4Header, MORE_FRAGMENTS, OFFSET_MASK},
+    },
+};
+
+/// Longest header of a fragment: Ethernet and IPv4 with options.
+const HEADERS: usize = EthernetHeader::LEN + 60;
+
+impl<I: Io> Worker<I> {
+    /// Sends a finished IPv4 frame to `hop` in fragments; counted as one packet.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn fragment(&mut self, frame: I::Frame, hop: u16) {
+        let sent = self.fragments(&frame, hop);
+        self.counters.count(match sent {
+            Some(()) => Verdict::Forwarded,
+            None => Verdict::Drop(Reason::CannotFragment),
+        });
+    }
+
+    fn fragments(&mut self, frame: &I::Frame, hop: u16) -> Option<()> {
+        let mtu = usize::from(self.routing.hop(hop)?.mtu);
+        let ip = Ipv4Header::at(frame.data(), EthernetHeader::LEN)?;
+        let (header_len, total) = (ip.header_len(), ip.total_len());
+        let headers = EthernetHeader::LEN + header_len;
+        let (first_at, more) = (ip.fragment_offset(), ip.more_fragments());
+        let mut head = [0u8; HEADERS];
+        head.get_mut(..headers)?.copy_from_slice(frame.data().get(..headers)?);
+        let step = mtu.checked_sub(header_len)? & !7;
+        let payload = total.checked_sub(header_len)?;
+        if step == 0 {
+            return None;
+        }
+        let mut at = 0;
+        while at < payload {
+            let len = step.min(payload - at);
+            let last = at + len == payload;
+            let mut piece = self.io.alloc()?;
+            if !piece.reset(headers + len) || !copy_out(frame, headers + at, &mut piece.data_mut()[headers..]) {
+                return None;
+            }
+            if at != 0 {
+                blank_options(&mut head[EthernetHeader::LEN + Ipv4Header::LEN..headers]);
+            }
+            piece.data_mut()[..headers].copy_from_slice(&head[..headers]);
+            finish_header(piece.data_mut(), header_len, len, first_at + at, more || !last)?;
+            self.counters.events.fragments_made.add(1);
+            self.leave_uncounted(piece, hop);
+            at += len;
+        }
+        Some(())
+    }
+}
+
+/// Sets length, offset and checksum of a fragment's header. `at` is in bytes.
+fn finish_header(data: &mut [u8], header_len: usize, len: usize, at: usize, more: bool) -> Option<()> {
+    let ip = Ipv4Header::at_mut(data, EthernetHeader::LEN)?;
+    ip.set_total_len((header_len + len) as u16);
+    let offset = (at / 8) as u16 & OFFSET_MASK;
+    ip.set_flags_fragment(offset | if more { MORE_FRAGMENTS } else { 0 });
+    ip.set_checksum(0);
+    let header = data.get(EthernetHeader::LEN..EthernetHeader::LEN + header_len)?;
+    let check = crate::net::checksum::Sum::of(header).checksum();
+    Ipv4Header::at_mut(data, EthernetHeader::LEN)?.set_checksum(check);
+    Some(())
+}
+
+/// Copies bytes from `from` on out of a frame of several segments; false if it has too few.
+fn copy_out(frame: &impl Frame, mut from: usize, mut out: &mut [u8]) -> bool {
+    let mut n = 0;
+    while let (false, Some(segment)) = (out.is_empty(), frame.segment(n)) {
+        if from < segment.len() {
+            let part = &segment[from..];
+            let len = part.len().min(out.len());
+            let (head, rest) = out.split_at_mut(len);
+            head.copy_from_slice(&part[..len]);
+            out = rest;
+            from = 0;
+        } else {
+            from -= segment.len();
+        }
+        n += 1;
+    }
+    out.is_empty()
+}
+
+/// Overwrites options without the copied flag by no-operation bytes.
+fn blank_options(options: &mut [u8]) {
+    const END: u8 = 0;
+    const NOP: u8 = 1;
+    const COPIED: u8 = 0x80;
+    let mut at = 0;
+    while at < options.len() {
+        let kind = options[at];
+        if kind == END {
+            return;
+        }
+        let len = match (kind, options.get(at + 1)) {
+            (NOP, _) => 1,
+            (_, Some(&len)) if len >= 2 => usize::from(len),
+            _ => return,
+        };
+        let end = (at + len).min(options.len());
+        if kind & COPIED == 0 {
+            options[at..end].fill(NOP);
+        }
+        at = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::memory::MemoryFrame;
+
+    #[test]
+    fn bytes_are_gathered_over_segments() {
+        let frame = MemoryFrame::chained(&[&[0, 1, 2], &[3], &[4, 5, 6, 7]]);
+        let mut out = [0; 4];
+        assert!(copy_out(&frame, 2, &mut out));
+        assert_eq!(out, [2, 3, 4, 5]);
+        assert!(!copy_out(&frame, 6, &mut out));
+    }
+
+    #[test]
+    fn only_options_to_be_copied_stay() {
+        // Record route (7, not copied), loose source route (131, copied), end.
+        let mut options = [7, 4, 4, 0, 131, 3, 4, 0];
+        blank_options(&mut options);
+        assert_eq!(options, [1, 1, 1, 1, 131, 3, 4, 0]);
+    }
+}

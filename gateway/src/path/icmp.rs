@@ -1,0 +1,165 @@
+//! Beside the way: ICMP errors about sessions.
+//!
+//! ```text
+//! ip | icmp: type code checksum .. | the packet that failed, as it left the gateway: ip | ports ..
+//! ```
+//!
+//! The quoted packet, turned round, is a packet that would come back: its session is found as that packet's
+//! would be. The error then goes the way of that packet: its outer addresses become the session's on that
+//! side, and the quote becomes the packet that the receiver of the error once sent. As IPVS does, the error
+//! seems to come from the virtual service (to clients), or from the local address (to a FULLNAT server).
+
+use super::{
+    Origin, Worker,
+    parse::Parsed,
+    rewrite,
+    verdict::Reason,
+};
+use crate::{
+    io::{Frame, Io, PortId},
+    net::{
+        Header,
+        checksum::{Delta, Sum},
+        icmp::{IcmpHeader, inner_v4},
+        ipv4::Ipv4Header,
+        protocol, tcp, udp,
+    },
+    table::{
+        session::{Direction, Session, Tuple},
+        sessions::Found,
+    },
+};
+
+/// Bytes of the quoted transport header that may have to change: up to TCP's checksum.
+const QUOTED: usize = tcp::CHECKSUM_AT + 2;
+
+impl<I: Io> Worker<I> {
+    /// An ICMP error.
+    #[inline(never)]
+    pub(super) fn icmp_error(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
+        let to = p.tuple.destination().0;
+        let local = self.lookup.is_local(to);
+        let quoted = frame.data().get(usize::from(p.l4) + IcmpHeader::LEN..).unwrap_or_default();
+        let Ok(inner) = inner_v4(quoted) else {
+            return if local { self.drop_frame(frame, Reason::BadIcmp) } else { self.punt(port, frame) };
+        };
+        let (std::net::IpAddr::V4(source), std::net::IpAddr::V4(destination)) =
+            (inner.source, inner.destination)
+        else {
+            return self.drop_frame(frame, Reason::BadIcmp);
+        };
+        if !matches!(inner.protocol, protocol::TCP | protocol::UDP) || inner.later_fragment {
+            return if local { self.drop_frame(frame, Reason::IcmpNoSession) } else { self.punt(port, frame) };
+        }
+        let sent = Tuple::new(
+            (source.into(), inner.source_port),
+            (destination.into(), inner.destination_port),
+        );
+        let back = sent.reversed();
+        let hash = self.sessions.hash(back, inner.protocol);
+        let Some(found) = self.sessions.find(hash, back, inner.protocol) else {
+            if local || self.lookup.service(inner.protocol, source.into(), inner.source_port).is_some() {
+                return match self.elsewhere(port, back, inner.protocol, origin) {
+                    Some(owner) => self.hand_over(port, frame, owner),
+                    None if local => self.drop_frame(frame, Reason::IcmpNoSession),
+                    None => self.punt(port, frame),
+                };
+            }
+            return self.punt(port, frame);
+        };
+        self.translate(port, frame, p, found);
+    }
+
+    fn translate(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
+        if p.ttl <= 1 {
+            return self.drop_frame(frame, Reason::TtlExpired);
+        }
+        if !checksum_ok(&frame, p) {
+            return self.drop_frame(frame, Reason::BadIcmp);
+        }
+        let hop = match self.hop_for(found) {
+            Ok(hop) => hop,
+            Err(reason) => return self.drop_frame(frame, reason),
+        };
+        let Some(session) = self.sessions.get(found.id) else { return };
+        if rewrite_error(frame.data_mut(), p, session, found.direction).is_none() {
+            return self.drop_frame(frame, Reason::BadIcmp);
+        }
+        let _ = port;
+        self.counters.events.icmp_translated.add(1);
+        self.leave(frame, hop, p.ip_len);
+    }
+}
+
+/// Whether the ICMP checksum is right, over all segments.
+fn checksum_ok(frame: &impl Frame, p: &Parsed) -> bool {
+    let mut skip = usize::from(p.l4);
+    let mut left = usize::from(p.l3) + usize::from(p.ip_len) - skip;
+    let (mut sum, mut odd, mut n) = (Sum::ZERO, false, 0);
+    while let Some(segment) = frame.segment(n) {
+        let from = skip.min(segment.len());
+        let part = &segment[from..];
+        let part = &part[..part.len().min(left)];
+        let of = Sum::of(part);
+        sum = sum.and(if odd { of.swapped() } else { of });
+        odd ^= part.len() % 2 == 1;
+        skip -= from;
+        left -= part.len();
+        n += 1;
+    }
+    left == 0 && sum.checksum() == 0
+}
+
+/// Rewrites an ICMP error of `session` that travels in `direction`. `None`, with the frame spoilt, if it is
+/// too short.
+fn rewrite_error(data: &mut [u8], p: &Parsed, session: &Session, direction: Direction) -> Option<()> {
+    let (l3, l4) = (usize::from(p.l3), usize::from(p.l4));
+    let outer = session.leaving(direction);
+    let ip = Ipv4Header::at_mut(data, l3)?;
+    let before = Tuple { addresses: ip.address_words(), ports: 0 };
+    let mut after = Tuple { addresses: outer.addresses, ports: 0 };
+    if direction == Direction::Request && !session.is_fullnat() {
+        // The client's router stays visible to a NAT server.
+        after.addresses = (after.addresses & !0xffff_ffff) | (before.addresses & 0xffff_ffff);
+    }
+    let (ip_delta, _) = rewrite::deltas(before, after);
+    ip.set_address_words(after.addresses);
+    ip.set_checksum(ip_delta.apply(ip.checksum()));
+    ip.decrement_ttl();
+
+    let opposite = match direction {
+        Direction::Request => Direction::Reply,
+        Direction::Reply => Direction::Request,
+    };
+    let quoted = data.get_mut(l4 + IcmpHeader::LEN..)?;
+    let inner_header = Ipv4Header::split(quoted)?.0.header_len();
+    let end = quoted.len().min(inner_header + QUOTED);
+    let quoted = &mut quoted[..end];
+    let old = Sum::of(quoted);
+    rewrite_quote(quoted, inner_header, session.leaving(opposite), session.arriving(opposite))?;
+    let delta = Delta::from_sums(old, Sum::of(quoted));
+    let icmp = IcmpHeader::at_mut(data, l4)?;
+    icmp.set_checksum(delta.apply(icmp.checksum()));
+    Some(())
+}
+
+/// Turns the quote of a packet sent as `sent` into that of the packet received as `received`.
+fn rewrite_quote(quoted: &mut [u8], header_len: usize, sent: Tuple, received: Tuple) -> Option<()> {
+    let (ip_delta, l4_delta) = rewrite::deltas(sent, received);
+    let ip = Ipv4Header::at_mut(quoted, 0)?;
+    let protocol = ip.protocol;
+    ip.set_address_words(received.addresses);
+    ip.set_checksum(ip_delta.apply(ip.checksum()));
+    let transport = quoted.get_mut(header_len..)?;
+    transport.first_chunk_mut::<4>()?.copy_from_slice(&received.ports.to_le_bytes());
+    let (at, udp) = match protocol {
+        protocol::UDP => (udp::CHECKSUM_AT, true),
+        _ => (tcp::CHECKSUM_AT, false),
+    };
+    if let Some(field) = transport.get_mut(at..at + 2).and_then(|f| f.first_chunk_mut::<2>()) {
+        let check = u16::from_be_bytes(*field);
+        let new = if udp { l4_delta.apply_udp(check) } else { l4_delta.apply(check) };
+        *field = new.to_be_bytes();
+    }
+    Some(())
+}

@@ -1,0 +1,59 @@
+//! Stage 6: the packet takes on its other tuple.
+//!
+//! Addresses, ports, TTL and both checksums; nothing else of the packet is touched. The checksums change by
+//! differences that were computed when the session was opened (RFC 1624): the payload is never read.
+
+use super::parse::Parsed;
+use crate::{
+    net::{
+        Header,
+        checksum::Delta,
+        ipv4::Ipv4Header,
+        protocol,
+        tcp::TcpHeader,
+        udp::UdpHeader,
+    },
+    table::session::{Direction, Session, Tuple},
+};
+
+/// What rewriting from `old` to `new` adds to the IP checksum, and to a transport checksum with its
+/// pseudo-header.
+#[must_use]
+pub fn deltas(old: Tuple, new: Tuple) -> (Delta, Delta) {
+    let addresses = |t: Tuple| {
+        let (s, d) = (t.source().0, t.destination().0);
+        [(s >> 16) as u16, s as u16, (d >> 16) as u16, d as u16]
+    };
+    let ip = Delta::between(&addresses(old), &addresses(new));
+    let ports = |t: Tuple| [t.source().1, t.destination().1];
+    (ip, ip.and(Delta::between(&ports(old), &ports(new))))
+}
+
+/// Rewrites the frame `data`, a packet of `session` that arrived in `direction`, and decrements its TTL.
+/// False, with the frame spoilt, if it isn't as `parsed` says.
+#[inline]
+#[must_use]
+pub fn rewrite(data: &mut [u8], parsed: &Parsed, session: &Session, direction: Direction) -> bool {
+    let new = session.leaving(direction);
+    let (mut ip_delta, mut l4_delta) =
+        (Delta::from_bits(session.ip_delta), Delta::from_bits(session.l4_delta));
+    if direction == Direction::Reply {
+        (ip_delta, l4_delta) = (ip_delta.inverse(), l4_delta.inverse());
+    }
+    let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
+    let Some(ip) = Ipv4Header::at_mut(data, l3) else { return false };
+    ip.set_checksum(ip_delta.apply(ip.checksum()));
+    ip.set_address_words(new.addresses);
+    ip.decrement_ttl();
+    let Some(transport) = data.get_mut(l4..) else { return false };
+    if parsed.protocol == protocol::TCP {
+        let Some((tcp, _)) = TcpHeader::split_mut(transport) else { return false };
+        tcp.set_port_words(new.ports);
+        tcp.set_checksum(l4_delta.apply(tcp.checksum()));
+    } else {
+        let Some((udp, _)) = UdpHeader::split_mut(transport) else { return false };
+        udp.set_port_words(new.ports);
+        udp.set_checksum(l4_delta.apply_udp(udp.checksum()));
+    }
+    true
+}

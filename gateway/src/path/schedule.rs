@@ -1,0 +1,193 @@
+//! Stage 4: a packet without session. Whose is it, and which server gets it?
+
+use std::net::Ipv4Addr;
+
+use weirctl::model::{Forwarding, SessionState};
+
+use super::{
+    Origin, Worker,
+    laddr::transport,
+    parse::Parsed,
+    rewrite,
+    service::Chosen,
+    verdict::Reason,
+};
+use crate::{
+    id::{ServiceId, WorkerId},
+    io::{Io, PortId},
+    net::{protocol, tcp as tcp_flags},
+    sched::Flow,
+    table::{
+        session::{Direction, FULLNAT, INACTIVE, NewSession, SessionId, Tuple},
+        sessions::Found,
+    },
+};
+
+/// Whether a packet from this address may be forwarded: RFC 1812, 5.3.7.
+fn is_martian(source: u32) -> bool {
+    matches!(source >> 24, 0 | 127 | 224..)
+}
+
+impl<I: Io> Worker<I> {
+    /// A TCP or UDP packet that belongs to no session of this worker.
+    #[inline(never)]
+    pub(super) fn unknown(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
+        let (address, dport) = p.tuple.destination();
+        if let Some(service) = self.lookup.service(p.protocol, address, dport) {
+            return match self.elsewhere(port, p.tuple, p.protocol, origin) {
+                Some(owner) => self.hand_over(port, frame, owner),
+                None => self.open(port, frame, p, service),
+            };
+        }
+        if self.lookup.is_local(address) {
+            return match self.elsewhere(port, p.tuple, p.protocol, origin) {
+                Some(owner) => self.hand_over(port, frame, owner),
+                None => self.drop_frame(frame, Reason::NoLocalSession),
+            };
+        }
+        self.punt(port, frame);
+    }
+
+    /// The other worker that owns a packet, if it is another's and the port didn't bring it there.
+    #[inline]
+    pub(super) fn elsewhere(
+        &self,
+        port: PortId,
+        tuple: Tuple,
+        protocol: u8,
+        origin: Origin,
+    ) -> Option<WorkerId> {
+        if origin == Origin::Worker
+            || self.peers.outgoing.len() < 2
+            || self.steered.get(port.index()).copied().unwrap_or(false)
+        {
+            return None;
+        }
+        let owner = self.owner(tuple, protocol);
+        (owner != self.id).then_some(owner)
+    }
+
+    /// The owner of a packet with this tuple, by the function that RSS applies.
+    fn owner(&self, tuple: Tuple, protocol: u8) -> WorkerId {
+        let (source, destination) = (tuple.source(), tuple.destination());
+        self.steering.owner_of_reply(
+            Ipv4Addr::from(source.0),
+            source.1,
+            Ipv4Addr::from(destination.0),
+            destination.1,
+            transport(protocol),
+        )
+    }
+
+    /// A packet for a service, from a client without session.
+    fn open(&mut self, port: PortId, frame: I::Frame, p: &Parsed, id: ServiceId) {
+        if is_martian(p.tuple.source().0) {
+            return self.drop_frame(frame, Reason::Martian);
+        }
+        if p.ttl <= 1 {
+            return self.answer_ttl_expired(port, frame, p);
+        }
+        if p.protocol == protocol::TCP {
+            let rst = p.flags & tcp_flags::RST != 0;
+            if rst {
+                return self.drop_frame(frame, Reason::NoSession);
+            }
+            if p.flags & tcp_flags::SYN == 0 && !self.settings.sloppy_tcp {
+                return self.answer_reset(port, frame, p);
+            }
+        }
+        let flow = self.flow(p);
+        let Some(Some(service)) = self.services.get_mut(id.0 as usize) else {
+            return self.drop_frame(frame, Reason::NoServer);
+        };
+        if service.unsupported || service.scheduler.is_none() {
+            return self.drop_frame(frame, Reason::MethodNotBuilt);
+        }
+        let Some(chosen) = service.schedule(&flow) else {
+            return self.answer_no_server(port, frame, p);
+        };
+        match self.new_session(p, &flow, chosen, id) {
+            Ok(id) => self.first_packet(port, frame, p, id),
+            Err(reason) => self.drop_frame(frame, reason),
+        }
+    }
+
+    fn flow(&self, p: &Parsed) -> Flow {
+        let ((source, source_port), (destination, destination_port)) =
+            (p.tuple.source(), p.tuple.destination());
+        Flow {
+            source: Ipv4Addr::from(source).into(),
+            source_port,
+            destination: Ipv4Addr::from(destination).into(),
+            destination_port,
+            now: self.now,
+        }
+    }
+
+    fn new_session(
+        &mut self,
+        p: &Parsed,
+        flow: &Flow,
+        chosen: Chosen,
+        service: ServiceId,
+    ) -> Result<SessionId, Reason> {
+        let port = if chosen.port == 0 { flow.destination_port } else { chosen.port };
+        let server = (u32::from(chosen.address), port);
+        let (local, flags) = match chosen.method {
+            Forwarding::FullNat => {
+                (self.allocate_local(service, chosen.address, port, p.protocol)?, FULLNAT | INACTIVE)
+            }
+            Forwarding::Nat if self.peers.outgoing.len() > 1 => return Err(Reason::NatNeedsOneWorker),
+            Forwarding::Nat => (p.tuple.source(), INACTIVE),
+            Forwarding::Route | Forwarding::Tunnel(_) => return Err(Reason::MethodNotBuilt),
+        };
+        let new = NewSession {
+            request: p.tuple,
+            reply: Tuple::new(server, local),
+            protocol: p.protocol,
+            server: chosen.server,
+            flags,
+        };
+        let state = if p.protocol == protocol::TCP { SessionState::None } else { SessionState::Udp };
+        let timeout = self.timeouts[state as usize & 15];
+        let Some(id) = self.sessions.insert(&new, timeout, self.now) else {
+            if flags & FULLNAT != 0 {
+                self.release_local(&new);
+            }
+            let full = self.sessions.len() == self.sessions.capacity();
+            return Err(if full { Reason::SessionsFull } else { Reason::TupleInUse });
+        };
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.set_state(state);
+            let (ip, l4) = rewrite::deltas(p.tuple, session.leaving(Direction::Request));
+            session.set_deltas(ip, l4);
+        }
+        if let Some(Some(server)) = self.servers.get(chosen.server.0 as usize) {
+            server.counters.connections.add(1);
+            server.counters.inactive.inc();
+            server.recount(true);
+        }
+        self.counters.events.sessions_opened.add(1);
+        Ok(id)
+    }
+
+    /// The packet that opened a session goes the session's way.
+    fn first_packet(&mut self, port: PortId, frame: I::Frame, p: &Parsed, id: SessionId) {
+        let found = Found { id, direction: Direction::Request };
+        self.count_packet(found, p);
+        self.track(id, Direction::Request, p);
+        self.send(port, frame, p, found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_multicast_and_nobody_are_martians() {
+        let of = |a: [u8; 4]| is_martian(u32::from_be_bytes(a));
+        assert!(of([127, 0, 0, 1]) && of([0, 0, 0, 0]) && of([224, 0, 0, 1]) && of([255, 255, 255, 255]));
+        assert!(!of([10, 0, 0, 1]) && !of([223, 255, 255, 255]));
+    }
+}

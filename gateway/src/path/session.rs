@@ -1,0 +1,251 @@
+//! Stage 3: the packet's session.
+//!
+//! A packet of an established session only writes `last_seen` and its server's counters. Whatever else may
+//! happen to a session (a state, another time-out, a deleted server, a SYN on a finished connection) goes
+//! through [`Worker::known_rarely`], as Linux's `ip_vs_in` orders it.
+
+use weirctl::model::SessionState;
+
+use super::{
+    Origin, Worker,
+    parse::Parsed,
+    rewrite, route, tcp_state,
+    verdict::{Reason, Verdict},
+};
+use crate::{
+    io::{Frame, Io, PortId},
+    net::{protocol, tcp as tcp_flags},
+    table::{
+        session::{Direction, INACTIVE, SessionId},
+        sessions::Found,
+    },
+};
+
+/// Frames up to this length keep their link-layer padding.
+const MIN_FRAME: usize = 64;
+
+impl<I: Io> Worker<I> {
+    /// A TCP or UDP packet.
+    #[inline]
+    pub(super) fn transport(&mut self, port: PortId, frame: I::Frame, p: &Parsed, hash: u64, origin: Origin) {
+        match self.sessions.find(hash, p.tuple, p.protocol) {
+            Some(found) => self.known(port, frame, p, found, origin),
+            None => self.unknown(port, frame, p, origin),
+        }
+    }
+
+    #[inline]
+    fn known(&mut self, port: PortId, frame: I::Frame, p: &Parsed, found: Found, origin: Origin) {
+        let Some(session) = self.sessions.get_mut(found.id) else { return };
+        let Some(Some(server)) = self.servers.get(session.server().0 as usize) else {
+            return self.known_rarely(port, frame, p, found, origin);
+        };
+        let server = &*server.counters;
+        let state = session.state();
+        let quiet = if p.protocol == protocol::TCP {
+            state == SessionState::Established
+                && p.flags & (tcp_flags::FIN | tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK)
+                    == tcp_flags::ACK
+        } else {
+            true
+        };
+        let usual = quiet
+            && session.timeout == self.timeouts[state as usize & 15]
+            && server.available.get() != 0
+            && p.ttl > 1;
+        if !usual {
+            return self.known_rarely(port, frame, p, found, origin);
+        }
+        session.last_seen = self.now.0;
+        match found.direction {
+            Direction::Request => {
+                server.in_packets.add(1);
+                server.in_bytes.add(u64::from(p.ip_len));
+            }
+            Direction::Reply => {
+                server.out_packets.add(1);
+                server.out_bytes.add(u64::from(p.ip_len));
+            }
+        }
+        self.send(port, frame, p, found);
+    }
+
+    /// A packet of a session that may change it.
+    #[cold]
+    #[inline(never)]
+    fn known_rarely(&mut self, port: PortId, frame: I::Frame, p: &Parsed, found: Found, origin: Origin) {
+        let Some(session) = self.sessions.get(found.id) else { return };
+        let (state, server, fullnat) = (session.state(), session.server(), session.is_fullnat());
+        let available = self.server(server).is_some_and(|s| s.available.get() != 0);
+        if !available && self.lookup.is_empty() && !fullnat {
+            // Without any service IPVS looks at nothing: the packet is the kernel's.
+            return self.punt(port, frame);
+        }
+        if p.ttl <= 1 {
+            return self.answer_ttl_expired(port, frame, p);
+        }
+        if found.direction == Direction::Request {
+            let syn = p.protocol == protocol::TCP && p.flags & tcp_flags::SYN != 0;
+            let finished = matches!(state, SessionState::TimeWait | SessionState::Close);
+            if (syn && self.settings.conn_reuse_mode & 1 != 0 && finished)
+                || (!available && self.settings.expire_nodest_conn)
+            {
+                self.end_session(found.id);
+                return self.unknown(port, frame, p, origin);
+            }
+            if !available {
+                return self.drop_frame(frame, Reason::ServerDeleted);
+            }
+        }
+        if available {
+            self.count_packet(found, p);
+        }
+        self.track(found.id, found.direction, p);
+        self.send(port, frame, p, found);
+    }
+
+    /// Counts a packet at its server.
+    pub(super) fn count_packet(&self, found: Found, p: &Parsed) {
+        let Some(server) = self.sessions.get(found.id).and_then(|s| self.server(s.server())) else { return };
+        let (packets, bytes) = match found.direction {
+            Direction::Request => (&server.in_packets, &server.in_bytes),
+            Direction::Reply => (&server.out_packets, &server.out_bytes),
+        };
+        packets.add(1);
+        bytes.add(u64::from(p.ip_len));
+    }
+
+    /// Takes a packet into the session's state and time-out.
+    pub(super) fn track(&mut self, id: SessionId, direction: Direction, p: &Parsed) {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.last_seen = now.0;
+        if session.protocol == protocol::TCP {
+            let old = session.state();
+            let new = tcp_state::next(old, direction, p.flags, session.is_fullnat());
+            session.set_state(new);
+            if new != old {
+                self.recount(id, tcp_state::is_active(new));
+            }
+        }
+        let Some(session) = self.sessions.get(id) else { return };
+        let timeout = self.timeouts[session.state() as usize & 15];
+        self.sessions.set_timeout(id, timeout);
+    }
+
+    /// Moves a session between its server's active and inactive ones.
+    fn recount(&mut self, id: SessionId, active: bool) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let was_active = session.flags & INACTIVE == 0;
+        if was_active == active {
+            return;
+        }
+        session.flags ^= INACTIVE;
+        let Some(Some(server)) = self.servers.get(session.server().0 as usize) else { return };
+        let counters = &server.counters;
+        if active {
+            counters.inactive.dec();
+            counters.active.inc();
+        } else {
+            counters.active.dec();
+            counters.inactive.inc();
+        }
+    }
+
+    /// The next hop of a session in a direction: the one it remembers, or looked up.
+    #[inline]
+    pub(super) fn hop_for(&mut self, found: Found) -> Result<u16, Reason> {
+        let generation = self.routing.generation;
+        let session = self.sessions.get_mut(found.id).ok_or(Reason::NoSession)?;
+        let hop = session.hops[found.direction.index()];
+        if let Some(hop) = route::remembered(hop, session.hops_generation, generation) {
+            return Ok(hop);
+        }
+        let hop = self.routing.towards(session.leaving(found.direction).destination().0)?;
+        session.remember_hop(found.direction, hop, generation);
+        Ok(hop)
+    }
+
+    /// Rewrites a packet of a session and sends it to its next hop.
+    #[inline]
+    pub(super) fn send(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
+        let hop = match self.hop_for(found) {
+            Ok(hop) => hop,
+            Err(reason) => return self.drop_frame(frame, reason),
+        };
+        let Some(session) = self.sessions.get(found.id) else { return };
+        let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
+        if p.ip_len > next.mtu && p.dont_fragment {
+            return self.answer_too_big(port, frame, p, next.mtu);
+        }
+        let packet_end = usize::from(p.l3) + usize::from(p.ip_len);
+        if packet_end < frame.total_len() && frame.total_len() > MIN_FRAME {
+            frame.truncate(packet_end);
+        }
+        if !rewrite::rewrite(frame.data_mut(), p, session, found.direction) {
+            return self.drop_frame(frame, Reason::Truncated);
+        }
+        self.leave(frame, hop, p.ip_len);
+    }
+
+    /// Sends a finished IPv4 frame to a next hop: its Ethernet header is written here.
+    #[inline]
+    pub(super) fn leave(&mut self, mut frame: I::Frame, hop: u16, ip_len: u16) {
+        let Some(next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
+        if ip_len > next.mtu {
+            return self.fragment(frame, hop);
+        }
+        if !next.usable {
+            return self.wait_for(frame, hop, true);
+        }
+        let Some(macs) = frame.data_mut().first_chunk_mut::<12>() else {
+            return self.drop_frame(frame, Reason::Truncated);
+        };
+        *macs = next.macs;
+        let port = next.port;
+        self.tx.push(&mut self.io, &self.counters, port, frame);
+    }
+
+    /// As [`Self::leave`] for a frame that isn't a received one: an answer or a fragment.
+    pub(super) fn leave_uncounted(&mut self, mut frame: I::Frame, hop: u16) {
+        let Some(next) = self.routing.hop(hop) else { return };
+        if !next.usable {
+            return self.wait_for(frame, hop, false);
+        }
+        let Some(macs) = frame.data_mut().first_chunk_mut::<12>() else { return };
+        *macs = next.macs;
+        let port = next.port;
+        self.tx.push_uncounted(&mut self.io, &self.counters, port, frame);
+    }
+
+    #[cold]
+    fn wait_for(&mut self, frame: I::Frame, hop: u16, received: bool) {
+        let (ask, refused) = self.routing.wait(hop, frame, received, self.now);
+        if let Some(ask) = ask {
+            // A full ring is no loss: it's asked again a second later.
+            let _ = self.control.resolve.push(ask);
+        }
+        if let (Some(frame), true) = (refused, received) {
+            self.drop_frame(frame, Reason::NeighbourQueueFull);
+        }
+    }
+
+    /// Sends the packets whose next hop is known by now, and gives up on those that waited too long.
+    #[cold]
+    pub(super) fn send_waiting(&mut self) {
+        while let Some((mut waiting, hop)) = self.routing.ready(self.now) {
+            match (hop, waiting.frame.data_mut().first_chunk_mut::<12>()) {
+                (Some(next), Some(macs)) => {
+                    *macs = next.macs;
+                    if waiting.received {
+                        self.tx.push(&mut self.io, &self.counters, next.port, waiting.frame);
+                    } else {
+                        self.tx.push_uncounted(&mut self.io, &self.counters, next.port, waiting.frame);
+                    }
+                }
+                _ if waiting.received => self.counters.count(Verdict::Drop(Reason::NeighbourUnresolved)),
+                _ => self.counters.events.answers_suppressed.add(1),
+            }
+        }
+    }
+}

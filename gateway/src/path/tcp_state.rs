@@ -1,0 +1,94 @@
+//! TCP states of a session as IPVS keeps them (Linux `ip_vs_proto_tcp.c`; the recordings in the golden
+//! folder are the oracle).
+//!
+//! A packet has one class: RST before SYN before FIN before ACK; a packet with none of these closes. The
+//! tables give the next state by direction, class and present state. They see both directions (NAT,
+//! FULLNAT) or only requests (DR, TUN), where a client's FIN must be believed.
+
+use weirctl::model::SessionState::{self, *};
+
+use crate::{net::tcp as tcp_flags, table::session::Direction};
+
+/// Rows: SYN, FIN, ACK, RST. Columns: NONE, ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT, TIME_WAIT, CLOSE,
+/// CLOSE_WAIT, LAST_ACK, LISTEN, SYNACK.
+type Table = [[SessionState; 11]; 4];
+
+#[rustfmt::skip]
+const REQUESTS: Table = [
+    [SynRecv, Established, Established, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv],
+    [Close, CloseWait, SynSent, TimeWait, TimeWait, TimeWait, Close, CloseWait, LastAck, Listen, TimeWait],
+    [Established, Established, SynSent, Established, FinWait, TimeWait, Close, CloseWait, Close, Listen, Established],
+    [Close, Close, Close, SynRecv, Close, Close, Close, Close, LastAck, Listen, SynRecv],
+];
+
+#[rustfmt::skip]
+const REPLIES: Table = [
+    [SynSent, Established, SynSent, SynRecv, SynSent, SynSent, SynSent, SynSent, SynSent, Listen, SynRecv],
+    [TimeWait, FinWait, SynSent, TimeWait, FinWait, TimeWait, Close, TimeWait, LastAck, Listen, TimeWait],
+    [Established, Established, SynSent, Established, FinWait, TimeWait, Close, CloseWait, LastAck, Established, Established],
+    [Close, Close, SynSent, Close, Close, TimeWait, Close, Close, Close, Close, Close],
+];
+
+/// The state after a packet with these flags.
+///
+/// With a local address (`fullnat`) a bare ACK of the server in SYN_RECV is the challenge that a server in
+/// TIME_WAIT sends when a port was used again (RFC 5961, RFC 9293 3.10.7.4): it changes nothing, so that the
+/// client's RST and its next SYN find the same server port.
+#[must_use]
+pub fn next(state: SessionState, direction: Direction, flags: u8, fullnat: bool) -> SessionState {
+    let class = if flags & tcp_flags::RST != 0 {
+        3
+    } else if flags & tcp_flags::SYN != 0 {
+        0
+    } else if flags & tcp_flags::FIN != 0 {
+        1
+    } else if flags & tcp_flags::ACK != 0 {
+        2
+    } else {
+        return Close;
+    };
+    let table = match direction {
+        Direction::Request => &REQUESTS,
+        Direction::Reply => &REPLIES,
+    };
+    if fullnat && direction == Direction::Reply && class == 2 && state == SynRecv {
+        return SynRecv;
+    }
+    table[class].get(state as usize).copied().unwrap_or(Close)
+}
+
+/// Whether a session in this state counts as active at its server.
+#[must_use]
+pub fn is_active(state: SessionState) -> bool {
+    matches!(state, Established | SynSent | SynRecv | Synack)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{tcp_flags::*, *};
+    use crate::table::session::Direction::{Reply, Request};
+
+    fn run(fullnat: bool, steps: &[(Direction, u8)]) -> SessionState {
+        steps.iter().fold(None, |s, &(d, f)| next(s, d, f, fullnat))
+    }
+
+    #[test]
+    fn client_and_server_close_and_reset() {
+        let open = [(Request, SYN), (Reply, SYN | ACK), (Request, ACK)];
+        let with = |more: &[(Direction, u8)]| run(false, &[&open, more].concat());
+        assert_eq!(with(&[]), Established);
+        assert_eq!(with(&[(Request, FIN | ACK)]), CloseWait);
+        assert_eq!(with(&[(Request, FIN | ACK), (Reply, FIN | ACK)]), TimeWait);
+        assert_eq!(with(&[(Reply, FIN | ACK)]), FinWait);
+        assert_eq!(with(&[(Reply, FIN | ACK), (Request, FIN | ACK)]), TimeWait);
+        assert_eq!(with(&[(Reply, RST)]), Close);
+        assert_eq!(with(&[(Request, 0)]), Close);
+    }
+
+    #[test]
+    fn a_challenge_ack_leaves_a_fullnat_session_in_syn_recv() {
+        let steps = [(Request, SYN), (Reply, ACK), (Request, RST), (Request, SYN)];
+        assert_eq!(run(true, &steps), SynRecv);
+        assert_eq!(run(false, &steps[..2]), Established);
+    }
+}

@@ -1,0 +1,225 @@
+//! What control tells a worker between two bursts, and how the worker takes it.
+//!
+//! Control prepares everything: a worker swaps pointers, allocates nothing and frees nothing. What an update
+//! replaces stays in the batch, which goes back to control by another ring and is dropped there.
+
+use std::sync::Arc;
+
+use weirctl::model;
+
+use super::{
+    Worker,
+    route::{Neighbour, RouteTable},
+    service::{Lookup, WorkerService},
+    settings::Timeouts,
+};
+use crate::{
+    clock::Tick,
+    id::{ServerId, ServiceId},
+    io::Io,
+    path::settings::Settings,
+    table::{counters::{ServerCounters, ServerSlot}, session::SessionId},
+};
+
+/// Services a worker has room for.
+pub const MAX_SERVICES: usize = 65_536;
+/// Servers a worker has room for.
+pub const MAX_SERVERS: usize = 1_048_576;
+/// Session records that one listing request looks at.
+pub const LISTING_STRIDE: u32 = 4096;
+/// Session records that one poll looks at while a deleted server's sessions are ended.
+const SWEEP_STRIDE: u32 = 4096;
+
+/// One change. After it was taken, it holds what it replaced.
+pub enum Update {
+    /// A service is now like this, or gone.
+    Service(ServiceId, Option<Box<WorkerService>>),
+    /// A server's counters, or none if its number is free again.
+    Server(ServerId, Option<ServerSlot>),
+    /// The server is configured (`true`) or deleted.
+    Available(ServerId, bool),
+    /// End the server's sessions (`expire_nodest_conn`).
+    ExpireServer(ServerId),
+    /// What the path claims.
+    Lookup(Arc<Lookup>),
+    /// Routes and ports.
+    Routes(Arc<RouteTable>),
+    /// A neighbour's address came or went.
+    Neighbour(Neighbour),
+    /// Settings and time-outs.
+    Settings(Arc<Settings>),
+    /// A page of the session list is wanted.
+    List(Listing),
+}
+
+/// A page of the session list: asked for with room, returned filled.
+#[derive(Debug)]
+pub struct Listing {
+    /// Which request this answers.
+    pub ticket: u64,
+    /// First record to look at.
+    pub from: u32,
+    /// Sessions, at most as many as `capacity` was reserved for.
+    pub sessions: Vec<model::Session>,
+    /// Where to go on; `None` if that was the last record.
+    pub next: Option<u32>,
+}
+
+/// Changes that take effect between the same two bursts.
+pub type Batch = Vec<Update>;
+
+/// A deleted server whose sessions are being ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sweep {
+    server: ServerId,
+    next: u32,
+}
+
+/// Time-outs in ticks by [`model::SessionState`].
+#[must_use]
+pub fn timeout_ticks(t: &Timeouts) -> [u32; 16] {
+    let mut table = [crate::clock::seconds(t.none); 16];
+    let seconds = [
+        t.none,
+        t.established,
+        t.syn_sent,
+        t.syn_recv,
+        t.fin_wait,
+        t.time_wait,
+        t.close,
+        t.close_wait,
+        t.last_ack,
+        t.listen,
+        t.synack,
+        t.udp,
+    ];
+    for (ticks, s) in table.iter_mut().zip(seconds) {
+        *ticks = crate::clock::seconds(s);
+    }
+    table
+}
+
+impl<I: Io> Worker<I> {
+    /// Takes the batches that wait in the ring; a batch for whose return there's no room waits.
+    pub(super) fn take_updates(&mut self) {
+        while !self.control.retired.is_full() {
+            let Ok(mut batch) = self.control.updates.pop() else { return };
+            for update in &mut batch {
+                self.take_update(update);
+            }
+            // There was room a moment ago and nobody else fills the ring.
+            let _ = self.control.retired.push(batch);
+        }
+    }
+
+    fn take_update(&mut self, update: &mut Update) {
+        match update {
+            Update::Service(id, new) => self.take_service(*id, new),
+            Update::Server(id, counters) => {
+                if let Some(slot) = slot(&mut self.servers, id.0, MAX_SERVERS) {
+                    std::mem::swap(slot, counters);
+                }
+            }
+            Update::Available(id, available) => {
+                if let Some(Some(server)) = self.servers.get(id.0 as usize) {
+                    server.counters.available.set(u32::from(*available));
+                }
+            }
+            Update::ExpireServer(server) => {
+                if self.sweeps.try_push(Sweep { server: *server, next: 0 }).is_err() {
+                    // Full: their sessions end one by one, when a packet comes.
+                }
+            }
+            Update::Lookup(lookup) => std::mem::swap(&mut self.lookup, lookup),
+            Update::Routes(table) => *table = self.routing.replace(Arc::clone(table)),
+            Update::Neighbour(neighbour) => {
+                self.routing.neighbour(*neighbour);
+            }
+            Update::Settings(settings) => {
+                std::mem::swap(&mut self.settings, settings);
+                self.timeouts = timeout_ticks(&self.settings.timeouts);
+            }
+            Update::List(listing) => self.list(listing),
+        }
+    }
+
+    fn take_service(&mut self, id: ServiceId, new: &mut Option<Box<WorkerService>>) {
+        let Some(slot) = slot(&mut self.services, id.0, MAX_SERVICES) else { return };
+        if let (Some(new), Some(old)) = (new.as_mut(), slot.as_mut()) {
+            new.inherit(old);
+        }
+        std::mem::swap(slot, new);
+    }
+
+    fn list(&self, listing: &mut Listing) {
+        let end = self.sessions.high_water();
+        let mut at = listing.from;
+        let stop = at.saturating_add(LISTING_STRIDE).min(end);
+        while at < stop && listing.sessions.len() < listing.sessions.capacity() {
+            if let Some(session) = self.sessions.get(SessionId(at)).filter(|s| s.in_use()) {
+                listing.sessions.push(self.describe(session));
+            }
+            at += 1;
+        }
+        listing.next = (at < end).then_some(at);
+    }
+
+    fn describe(&self, session: &crate::table::session::Session) -> model::Session {
+        use crate::table::session::Direction::{Reply, Request};
+        let ip = |(address, port): (u32, u16)| (std::net::Ipv4Addr::from(address).into(), port);
+        let (request, reply) = (session.arriving(Request), session.arriving(Reply));
+        model::Session {
+            protocol: session.protocol,
+            client: ip(request.source()),
+            virtual_: ip(request.destination()),
+            local: ip(reply.destination()),
+            server: ip(reply.source()),
+            state: session.state(),
+            expires: session.deadline().since(self.now),
+            fullnat: session.is_fullnat(),
+            worker: self.id.0,
+            engine: None,
+        }
+    }
+
+    /// Ends sessions of deleted servers, a bounded number of records a poll.
+    pub(super) fn sweep(&mut self) {
+        let Some(mut sweep) = self.sweeps.pop() else { return };
+        let end = self.sessions.high_water();
+        let stop = sweep.next.saturating_add(SWEEP_STRIDE).min(end);
+        for at in sweep.next..stop {
+            let id = SessionId(at);
+            if self.sessions.get(id).is_some_and(|s| s.in_use() && s.server() == sweep.server) {
+                self.end_session(id);
+            }
+        }
+        sweep.next = stop;
+        if stop < end {
+            self.sweeps.push(sweep);
+        }
+    }
+
+    /// The counters of a server.
+    #[inline]
+    pub(super) fn server(&self, id: ServerId) -> Option<&ServerCounters> {
+        Some(&*self.servers.get(id.0 as usize)?.as_ref()?.counters)
+    }
+
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> Tick {
+        self.now
+    }
+}
+
+/// The slot `n` of a table that was given its full capacity at the start.
+fn slot<T>(table: &mut Vec<Option<T>>, n: u32, max: usize) -> Option<&mut Option<T>> {
+    let n = n as usize;
+    if n >= max {
+        return None;
+    }
+    if n >= table.len() {
+        table.resize_with(n + 1, || None);
+    }
+    table.get_mut(n)
+}

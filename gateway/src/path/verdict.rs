@@ -1,0 +1,226 @@
+//! How a packet ends, and the counters that say so.
+//!
+//! Every frame that a worker receives ends in exactly one [`Verdict`], and each verdict has a counter. The
+//! sentence beside a reason is for the operator: what it means and what to do.
+
+use crate::table::counters::Counter;
+
+/// How a packet ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Rewritten and put on a transmit queue.
+    Forwarded,
+    /// Given to the kernel by way of the port's TAP twin.
+    Punted,
+    /// Given to the worker that owns the session.
+    HandedOver,
+    /// Dropped.
+    Drop(Reason),
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $key:literal, $advice:literal;)+) => {
+        /// Why a packet was dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Reason { $($(#[$doc])* $name,)+ }
+
+        impl Reason {
+            /// All reasons, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The reason's name in listings and JSON.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $key,)+ }
+            }
+
+            /// What it means and what to do about it.
+            #[must_use]
+            pub fn advice(self) -> &'static str {
+                match self { $(Self::$name => $advice,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The destination MAC address is neither the port's nor a group's.
+    NotOurMac = "not-our-mac", "The frame was for another station: a switch flooded it, or a neighbour has an old MAC address.";
+    /// The frame ends before its headers or its stated length do.
+    Truncated = "truncated", "The frame is shorter than its headers say: look for a broken sender or a cut capture.";
+    /// The IPv4 header is not one: version, header length or total length.
+    BadIpHeader = "bad-ip-header", "Version, header length or total length of the IP header make no sense.";
+    /// The IPv4 header checksum is wrong.
+    BadIpChecksum = "bad-ip-checksum", "The IP header was damaged on the way: look at the port's error counters and the cabling.";
+    /// Source or destination address that may not be forwarded (RFC 1812, 5.3.7).
+    Martian = "martian", "The source address is loopback, multicast, broadcast or zero: spoofed or misconfigured.";
+    /// The transport header is not one: data offset, length or a zero port.
+    BadTransportHeader = "bad-transport-header", "TCP data offset, UDP length or the ports make no sense.";
+    /// A fragment for a service; virtual reassembly is not part of this version.
+    Fragment = "fragment", "Fragments to services are not forwarded by this version: lower the sender's packet size.";
+    /// Time to live used up; answered with ICMP time exceeded.
+    TtlExpired = "ttl-expired", "The packet's TTL ran out here: a traceroute, or a routing loop.";
+    /// TCP without SYN and without session; answered with RST.
+    NoSession = "no-session", "A TCP packet of a connection that isn't in the table: it expired, or the gateway restarted.";
+    /// TCP or UDP to a local address without session.
+    NoLocalSession = "no-local-session", "A packet to a local address and port that no session uses: a late reply, or a scan.";
+    /// No server can take the connection; answered with ICMP port unreachable.
+    NoServer = "no-server", "The service has no server with weight above 0 and below its threshold: add one or restore a weight.";
+    /// The session's server was deleted.
+    ServerDeleted = "server-deleted", "The session's server was deleted: add it again to revive the session, or set expire_nodest_conn.";
+    /// The service uses something this version doesn't forward: its method, address family or kind.
+    MethodNotBuilt = "method-not-built", "The server's forwarding method or the service's kind is not forwarded by this version.";
+    /// NAT with several workers.
+    NatNeedsOneWorker = "nat-needs-one-worker", "NAT (-m) is forwarded with workers = 1 in this version: use --fullnat or one worker.";
+    /// A FULLNAT service without local address.
+    NoLocalAddress = "no-local-address", "The service has FULLNAT servers but no local address: add one with weirctl -P.";
+    /// No free local port towards the server.
+    LocalPortsExhausted = "local-ports-exhausted", "Every port of the service's local addresses is in use towards this server: add a local address.";
+    /// The session table is full.
+    SessionsFull = "sessions-full", "The session table is full: raise [sessions] max_per_worker.";
+    /// The tuple is another session's already.
+    TupleInUse = "tuple-in-use", "Another session already has this pair of addresses and ports.";
+    /// No route to the destination.
+    NoRoute = "no-route", "No route leads to the destination: look at ip route in the twins' namespace.";
+    /// The next hop's MAC address could not be resolved in time.
+    NeighbourUnresolved = "neighbour-unresolved", "The next hop doesn't answer ARP: is it up and on this link?";
+    /// Too many packets wait for neighbours already.
+    NeighbourQueueFull = "neighbour-queue-full", "Many packets wait for a next hop that doesn't answer ARP.";
+    /// More next hops than the table holds.
+    NextHopsFull = "next-hops-full", "More hosts are directly attached than the next-hop table holds: put a router between.";
+    /// Larger than the next hop's MTU with DF set; answered with ICMP fragmentation needed.
+    TooBig = "too-big", "The packet exceeds the next hop's MTU: the sender was told by ICMP.";
+    /// Larger than the next hop's MTU, DF clear, and not possible to fragment.
+    CannotFragment = "cannot-fragment", "The packet exceeds the MTU and there was no buffer to fragment it into.";
+    /// The device took no more frames.
+    TransmitFull = "transmit-full", "The port's transmit queue is full: the link is saturated, or raise tx_desc.";
+    /// The punt ring is full or over its rate.
+    PuntLimited = "punt-limited", "More packets for the kernel than it is given: a scan, or a service that is not configured.";
+    /// For the kernel, but there is none beside the path (`host = false`).
+    NoHost = "no-host", "The packet matches no service and host = false: nobody else is there to take it.";
+    /// The owner's hand-over ring is full.
+    HandOverFull = "hand-over-full", "Another worker is too slow to take its packets: see its busy share.";
+    /// An ICMP error that quotes no session of ours, to a local address.
+    IcmpNoSession = "icmp-no-session", "An ICMP error about a session that isn't in the table.";
+    /// An ICMP message that can't be read.
+    BadIcmp = "bad-icmp", "The ICMP message is cut or its checksum is wrong.";
+    /// No buffer free.
+    NoBuffer = "no-buffer", "The packet buffers are used up: raise mbufs.";
+    /// IPv6 for a service of this address; IPv6 is not forwarded by this version.
+    Ipv6NotBuilt = "ipv6-not-built", "IPv6 services are listed but not forwarded by this version.";
+}
+
+/// Packets that the gateway sent in its own name, and other figures that are no verdicts.
+#[derive(Debug, Default)]
+pub struct Events {
+    /// TCP resets sent.
+    pub resets_sent: Counter,
+    /// ICMP errors sent.
+    pub icmp_sent: Counter,
+    /// Answers not sent because of the rate limit or for want of a route.
+    pub answers_suppressed: Counter,
+    /// ICMP errors translated and forwarded.
+    pub icmp_translated: Counter,
+    /// Frames that the kernel sent out of a twin.
+    pub from_host: Counter,
+    /// Fragments made of packets too big for the next hop.
+    pub fragments_made: Counter,
+    /// Sessions opened.
+    pub sessions_opened: Counter,
+    /// Sessions ended.
+    pub sessions_ended: Counter,
+    /// Ports taken out of their rest early, for want of others.
+    pub ports_reused_early: Counter,
+    /// Frames received.
+    pub received: Counter,
+    /// Polls that found something, and all polls.
+    pub busy_polls: Counter,
+    /// All polls.
+    pub polls: Counter,
+}
+
+/// One worker's counters of verdicts and events.
+#[derive(Debug)]
+pub struct PathCounters {
+    forwarded: Counter,
+    punted: Counter,
+    handed_over: Counter,
+    dropped: Vec<Counter>,
+    /// The rest.
+    pub events: Events,
+}
+
+impl Default for PathCounters {
+    fn default() -> Self {
+        Self {
+            forwarded: Counter::default(),
+            punted: Counter::default(),
+            handed_over: Counter::default(),
+            dropped: Reason::ALL.iter().map(|_| Counter::default()).collect(),
+            events: Events::default(),
+        }
+    }
+}
+
+impl PathCounters {
+    /// Counts a packet's end.
+    #[inline]
+    pub fn count(&self, verdict: Verdict) {
+        self.add(verdict, 1);
+    }
+
+    /// Counts the end of `n` packets.
+    #[inline]
+    pub fn add(&self, verdict: Verdict, n: u64) {
+        match verdict {
+            Verdict::Forwarded => self.forwarded.add(n),
+            Verdict::Punted => self.punted.add(n),
+            Verdict::HandedOver => self.handed_over.add(n),
+            Verdict::Drop(reason) => {
+                if let Some(counter) = self.dropped.get(reason as usize) {
+                    counter.add(n);
+                }
+            }
+        }
+    }
+
+    /// Packets that ended so.
+    #[must_use]
+    pub fn get(&self, verdict: Verdict) -> u64 {
+        match verdict {
+            Verdict::Forwarded => self.forwarded.get(),
+            Verdict::Punted => self.punted.get(),
+            Verdict::HandedOver => self.handed_over.get(),
+            Verdict::Drop(reason) => self.dropped.get(reason as usize).map_or(0, Counter::get),
+        }
+    }
+
+    /// Packets that ended in any verdict.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let dropped: u64 = self.dropped.iter().map(Counter::get).sum();
+        self.forwarded.get() + self.punted.get() + self.handed_over.get() + dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_counter_name_and_advice() {
+        let counters = PathCounters::default();
+        for (n, &reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(reason as usize, n);
+            counters.add(Verdict::Drop(reason), n as u64 + 1);
+        }
+        for (n, &reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(counters.get(Verdict::Drop(reason)), n as u64 + 1);
+            assert!(reason.advice().ends_with('.'));
+        }
+        assert_eq!(Reason::ALL.iter().map(|r| r.name()).collect::<HashSet<_>>().len(), Reason::ALL.len());
+    }
+}

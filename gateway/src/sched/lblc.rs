@@ -1,0 +1,130 @@
+//! Locality-based least connection, for caches: a destination keeps its server until that one is loaded
+//! beyond its weight while another is less than half loaded; then, and at first, the weighted least
+//! connection decides.
+//!
+//! Facts of IPVS: a destination's server keeps it even when it's above its upper threshold, and gets it
+//! back when it is deleted and added again. "Loaded" looks at active sessions only.
+
+use std::any::Any;
+
+use super::{
+    Flow, Scheduler, Server, least,
+    locality::{Place, Places, Table},
+};
+use crate::clock::seconds;
+
+/// A destination's server, and where it last was in the list.
+#[derive(Clone, Copy)]
+struct Cached {
+    place: Place,
+    hint: u32,
+}
+
+/// The destinations' servers.
+pub struct Locality {
+    table: Table<Cached>,
+    places: Places,
+    expiration: u32,
+}
+
+impl Locality {
+    /// `expiration` in seconds.
+    pub fn new(servers: &[Server], expiration: u32) -> Self {
+        Self { table: Table::new(), places: Places::new(servers), expiration: seconds(expiration) }
+    }
+}
+
+/// Whether the server has more than its share while another one has less than half.
+pub fn crowded(servers: &[Server], server: &Server) -> bool {
+    let (active, weight) = (|s: &Server| u64::from(s.active()), |s: &Server| u64::from(s.weight));
+    active(server) > weight(server) && servers.iter().any(|s| active(s) * 2 < weight(s))
+}
+
+impl Scheduler for Locality {
+    fn name(&self) -> &'static str {
+        "lblc"
+    }
+
+    fn inherit(&mut self, old: &mut dyn Scheduler, _: &[Server], _: &[Server]) {
+        if let Some(old) = (old as &mut dyn Any).downcast_mut::<Self>() {
+            std::mem::swap(&mut self.table, &mut old.table);
+        }
+    }
+
+    fn schedule(&mut self, servers: &[Server], flow: &Flow) -> Option<usize> {
+        self.table.maintain(flow.now, self.expiration, |_| {});
+        if let Some(cached) = self.table.get(flow.destination, flow.now, self.expiration)
+            && let Some(index) = self.places.find(servers, cached.place, cached.hint)
+        {
+            cached.hint = index as u32;
+            if servers[index].weight > 0 && !crowded(servers, &servers[index]) {
+                return Some(index);
+            }
+        }
+        let index = least::weighted(servers, Server::overhead)?;
+        let cached = Cached { place: Place::of(&servers[index]), hint: index as u32 };
+        self.table.set(flow.destination, flow.now, cached);
+        Some(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+
+    fn at(scheduler: &mut Locality, servers: &[Server], destination: u8, seconds: u32) -> u32 {
+        let index = scheduler.schedule(servers, &flow(1, destination, seconds)).unwrap();
+        servers[index].counters.active.inc();
+        servers[index].id.0
+    }
+
+    #[test]
+    fn sticks_until_crowded_and_another_is_idle() {
+        let list = weights(&[4, 2, 2]);
+        let mut lblc = Locality::new(&list, 60);
+        let chosen: Vec<_> = (0..10).map(|_| at(&mut lblc, &list, 1, 0)).collect();
+        assert_eq!(chosen, [3, 3, 3, 3, 3, 2, 2, 2, 1, 1]);
+        list[1].counters.active.set(2);
+        list[2].counters.active.set(9);
+        // Crowded, but nobody is below half: it stays.
+        assert_eq!(at(&mut lblc, &list, 1, 0), 1);
+    }
+
+    #[test]
+    fn threshold_doesnt_move_a_destination_and_weight_0_does() {
+        let mut list = weights(&[5, 5]);
+        let mut lblc = Locality::new(&list, 60);
+        assert_eq!(at(&mut lblc, &list, 1, 0), 2);
+        list[0] = overload(list[0].clone(), true);
+        assert_eq!(at(&mut lblc, &list, 1, 0), 2);
+        assert_eq!(at(&mut lblc, &list, 2, 0), 1);
+        list[0].weight = 0;
+        assert_eq!(at(&mut lblc, &list, 1, 0), 1);
+    }
+
+    #[test]
+    fn a_server_that_comes_back_gets_its_destinations_back() {
+        let list = weights(&[5, 5]);
+        let mut old = Locality::new(&list, 60);
+        assert_eq!(at(&mut old, &list, 1, 0), 2);
+        let less = &list[1..];
+        let mut gone = Locality::new(less, 60);
+        gone.inherit(&mut old, &list, less);
+        // Nothing is scheduled for the destination meanwhile.
+        let back = [server(1, 5, 0, 0), server(2, 5, 3, 0)];
+        let mut new = Locality::new(&back, 60);
+        new.inherit(&mut gone, less, &back);
+        assert_eq!(at(&mut new, &back, 1, 0), 2);
+        assert_eq!(at(&mut new, &back, 7, 0), 1);
+    }
+
+    #[test]
+    fn forgets_unused_destinations() {
+        let list = weights(&[5, 5]);
+        let mut lblc = Locality::new(&list, 60);
+        assert_eq!(at(&mut lblc, &list, 1, 0), 2);
+        assert_eq!(at(&mut lblc, &list, 1, 1700), 2);
+        assert_eq!(at(&mut lblc, &list, 1, 1750), 2);
+        assert_eq!(at(&mut lblc, &list, 1, 3700), 1);
+    }
+}

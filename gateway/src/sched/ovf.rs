@@ -1,0 +1,33 @@
+//! Weighted overflow: as fail-over, but a server is passed over while it has more active sessions than its
+//! weight. (So it takes weight + 1 of them: IPVS compares before it adds.) UDP never overflows, for its
+//! sessions aren't active ones.
+
+use super::{Flow, Scheduler, Server, fo};
+
+/// Has no state.
+pub struct Overflow;
+
+impl Scheduler for Overflow {
+    fn name(&self) -> &'static str {
+        "ovf"
+    }
+
+    fn inherit(&mut self, _: &mut dyn Scheduler, _: &[Server], _: &[Server]) {}
+
+    fn schedule(&mut self, servers: &[Server], _: &Flow) -> Option<usize> {
+        fo::heaviest(servers, |s| s.eligible() && s.active() <= s.weight)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+
+    #[test]
+    fn fills_one_after_the_other() {
+        let list = weights(&[1, 2]);
+        assert_eq!(open(&mut Overflow, &list, 6), [1, 1, 1, 2, 2, 0]);
+        list[1].counters.active.dec();
+        assert_eq!(open(&mut Overflow, &list, 2), [1, 0]);
+    }
+}

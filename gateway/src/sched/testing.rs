@@ -1,0 +1,69 @@
+//! Servers and packets for the schedulers' unit tests.
+
+use std::{net::Ipv4Addr, sync::Arc};
+
+use super::{Flow, Scheduler, Server};
+use crate::{clock::Tick, id::ServerId};
+
+/// A server at 10.0.0.`number`:80 with that number as its id.
+pub fn server(number: u32, weight: u32, active: u32, inactive: u32) -> Server {
+    let server = Server {
+        id: ServerId(number),
+        address: Ipv4Addr::from(0x0a00_0000 + number).into(),
+        port: 80,
+        weight,
+        upper: 0,
+        counters: Arc::default(),
+        others: Arc::default(),
+    };
+    server.counters.active.set(active);
+    server.counters.inactive.set(inactive);
+    server
+}
+
+/// Servers of these (weight, active, inactive), numbered from the list's length down, as if the last had
+/// been added first.
+pub fn servers(figures: &[(u32, u32, u32)]) -> Vec<Server> {
+    let numbers = (1..=figures.len() as u32).rev();
+    numbers.zip(figures).map(|(n, &(w, a, i))| server(n, w, a, i)).collect()
+}
+
+/// Servers of these weights without sessions.
+pub fn weights(weights: &[u32]) -> Vec<Server> {
+    servers(&weights.iter().map(|&w| (w, 0, 0)).collect::<Vec<_>>())
+}
+
+/// The server with a threshold that is exceeded, or not.
+pub fn overload(mut server: Server, over: bool) -> Server {
+    server.upper = 1;
+    server.others.overloaded.set(u32::from(over));
+    server
+}
+
+/// A packet of client 10.1.0.`client`:20000 + `client` for 198.51.100.`destination`:80 at `seconds`.
+pub fn flow(client: u8, destination: u8, seconds: u32) -> Flow {
+    Flow {
+        source: [10, 1, 0, client].into(),
+        source_port: 20000 + u16::from(client),
+        destination: [198, 51, 100, destination].into(),
+        destination_port: 80,
+        now: Tick(crate::clock::seconds(seconds)),
+    }
+}
+
+/// The ids of `n` servers chosen one after the other, 0 for none.
+pub fn choose(scheduler: &mut dyn Scheduler, servers: &[Server], n: usize) -> Vec<u32> {
+    (0..n).map(|_| scheduler.schedule(servers, &flow(1, 1, 0)).map_or(0, |i| servers[i].id.0)).collect()
+}
+
+/// As [`choose`], each choice adding an active session.
+pub fn open(scheduler: &mut dyn Scheduler, servers: &[Server], n: usize) -> Vec<u32> {
+    (0..n)
+        .map(|_| {
+            scheduler.schedule(servers, &flow(1, 1, 0)).map_or(0, |i| {
+                servers[i].counters.active.inc();
+                servers[i].id.0
+            })
+        })
+        .collect()
+}

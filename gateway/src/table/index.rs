@@ -1,0 +1,273 @@
+//! The session index: which slab record belongs to a packet's tuple.
+//!
+//! ```text
+//! bucket = one cache line:  | tags 12 x u8 | passed u8 | - | entries 12 x u32 |
+//! ```
+//!
+//! Open addressing over buckets. A lookup compares the twelve tags of a bucket at once; an entry whose tag
+//! matches is only a candidate, the caller compares the record's tuple. `passed` counts the entries that
+//! found the bucket full and went on, so that a lookup stops at the first bucket nobody passed (as in
+//! Facebook's F14); it sticks at 255. At the load the table is sized for (two thirds) nearly every lookup
+//! ends in its first bucket.
+//!
+//! The hash is keyed at random: a client can't choose tuples that collide.
+
+use cpu::{HugeSlice, zeroed_slice};
+use zerocopy::FromBytes;
+
+/// Entries in a bucket.
+const WAYS: usize = 12;
+/// Mask of the bits of a tag match that belong to entries.
+const WAY_MASK: u32 = (1 << WAYS) - 1;
+/// Byte of the tag block that counts passers-by.
+const PASSED: usize = WAYS;
+
+#[derive(Clone, Copy, FromBytes)]
+#[repr(C, align(64))]
+struct Bucket {
+    tags: [u8; 16],
+    entries: [u32; WAYS],
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+/// The key of the hash, random at start or fixed by `[sessions] seed`.
+#[derive(Clone, Copy, Debug)]
+pub struct HashKey([u64; 4]);
+
+impl HashKey {
+    /// A key that follows from `seed` (SplitMix64).
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Self {
+        let mut state = seed;
+        Self(std::array::from_fn(|_| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            (z ^ (z >> 31)) | 1
+        }))
+    }
+
+    /// Hashes a tuple: both addresses as one word, both ports and the protocol as another.
+    #[inline]
+    #[must_use]
+    pub fn hash(&self, addresses: u64, ports_protocol: u64) -> u64 {
+        let [k0, k1, k2, k3] = self.0;
+        fold(fold(addresses ^ k0, k2) ^ ports_protocol ^ k1, k3)
+    }
+}
+
+/// Both halves of a 64 x 64 bit product, xored.
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let p = u128::from(a) * u128::from(b);
+    (p as u64) ^ ((p >> 64) as u64)
+}
+
+/// The index. Entries are opaque 32-bit values; equal values may not be stored under one hash twice.
+pub struct Index {
+    buckets: HugeSlice<Bucket>,
+    mask: usize,
+}
+
+/// The way of a hash through the buckets.
+struct Probe {
+    bucket: usize,
+    step: usize,
+    tag: u8,
+}
+
+impl Probe {
+    #[inline]
+    fn new(hash: u64, mask: usize) -> Self {
+        let low = hash as u8;
+        Self {
+            bucket: (hash >> 24) as usize & mask,
+            step: ((hash >> 8) as usize & 0xffff) | 1,
+            tag: low + u8::from(low == 0),
+        }
+    }
+
+    #[inline]
+    fn advance(&mut self, mask: usize) {
+        self.bucket = (self.bucket + self.step) & mask;
+    }
+}
+
+impl Index {
+    /// An index for up to `entries` entries.
+    ///
+    /// # Errors
+    /// The system's, when there's no memory to map.
+    pub fn new(entries: usize) -> std::io::Result<Self> {
+        let buckets = (entries * 3 / 2).div_ceil(WAYS).next_power_of_two();
+        Ok(Self { buckets: zeroed_slice(buckets)?, mask: buckets - 1 })
+    }
+
+    /// Bytes of address space the buckets take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.buckets.len() * size_of::<Bucket>()
+    }
+
+    #[inline]
+    fn bucket(&self, at: usize) -> &Bucket {
+        // `at` is masked everywhere; the second mask lets the compiler drop the bounds check.
+        &self.buckets[at & (self.buckets.len() - 1)]
+    }
+
+    /// Starts loading the first bucket of `hash`.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        cpu::prefetch(self.bucket(Probe::new(hash, self.mask).bucket));
+    }
+
+    /// The first candidate for `hash`, unconfirmed, for prefetching its record.
+    #[inline]
+    #[must_use]
+    pub fn candidate(&self, hash: u64) -> Option<u32> {
+        let probe = Probe::new(hash, self.mask);
+        let bucket = self.bucket(probe.bucket);
+        let hits = u32::from(cpu::match16(&bucket.tags, probe.tag)) & WAY_MASK;
+        bucket.entries.get(hits.trailing_zeros() as usize).copied()
+    }
+
+    /// The entry of `hash` for which `confirm` holds.
+    #[inline]
+    pub fn find(&self, hash: u64, mut confirm: impl FnMut(u32) -> bool) -> Option<u32> {
+        let mut probe = Probe::new(hash, self.mask);
+        for _ in 0..=self.mask {
+            let bucket = self.bucket(probe.bucket);
+            let mut hits = u32::from(cpu::match16(&bucket.tags, probe.tag)) & WAY_MASK;
+            while hits != 0 {
+                let way = hits.trailing_zeros() as usize;
+                if let Some(&entry) = bucket.entries.get(way)
+                    && confirm(entry)
+                {
+                    return Some(entry);
+                }
+                hits &= hits - 1;
+            }
+            if bucket.tags[PASSED] == 0 {
+                return None;
+            }
+            probe.advance(self.mask);
+        }
+        None
+    }
+
+    /// Stores `entry` under `hash`; false if every bucket is full.
+    pub fn insert(&mut self, hash: u64, entry: u32) -> bool {
+        let mask = self.mask;
+        let mut probe = Probe::new(hash, mask);
+        for passed in 0..=mask {
+            let bucket = &mut self.buckets[probe.bucket];
+            let free = u32::from(cpu::match16(&bucket.tags, 0)) & WAY_MASK;
+            if free != 0 {
+                let way = free.trailing_zeros() as usize;
+                bucket.tags[way] = probe.tag;
+                bucket.entries[way] = entry;
+                self.count_passers(hash, passed, |n| n.saturating_add(1));
+                return true;
+            }
+            probe.advance(mask);
+        }
+        false
+    }
+
+    /// Removes `entry`, stored under `hash`; false if it isn't there.
+    pub fn remove(&mut self, hash: u64, entry: u32) -> bool {
+        let mask = self.mask;
+        let mut probe = Probe::new(hash, mask);
+        for passed in 0..=mask {
+            let bucket = &mut self.buckets[probe.bucket];
+            let mut hits = u32::from(cpu::match16(&bucket.tags, probe.tag)) & WAY_MASK;
+            while hits != 0 {
+                let way = hits.trailing_zeros() as usize;
+                if bucket.entries[way] == entry {
+                    bucket.tags[way] = 0;
+                    bucket.entries[way] = 0;
+                    self.count_passers(hash, passed, |n| if n == u8::MAX { n } else { n.saturating_sub(1) });
+                    return true;
+                }
+                hits &= hits - 1;
+            }
+            if bucket.tags[PASSED] == 0 {
+                return false;
+            }
+            probe.advance(mask);
+        }
+        false
+    }
+
+    /// Changes the passer-by counts of the first `passed` buckets on the way of `hash`.
+    fn count_passers(&mut self, hash: u64, passed: usize, change: impl Fn(u8) -> u8) {
+        let mut probe = Probe::new(hash, self.mask);
+        for _ in 0..passed {
+            let count = &mut self.buckets[probe.bucket].tags[PASSED];
+            *count = change(*count);
+            probe.advance(self.mask);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn finds_what_was_inserted_up_to_the_last_entry() {
+        let mut index = Index::new(8).unwrap();
+        let room = (index.mask + 1) * WAYS;
+        let key = HashKey::from_seed(7);
+        for n in 0..room as u32 {
+            assert!(index.insert(key.hash(u64::from(n), 6), n), "entry {n}");
+        }
+        assert!(!index.insert(1, 1), "full");
+        for n in 0..room as u32 {
+            assert_eq!(index.find(key.hash(u64::from(n), 6), |e| e == n), Some(n));
+        }
+        assert_eq!(index.find(key.hash(99_999, 6), |_| false), None);
+    }
+
+    #[test]
+    fn colliding_hashes_are_told_apart_by_the_caller() {
+        let mut index = Index::new(100).unwrap();
+        for n in 0..30 {
+            assert!(index.insert(0x1234_5678_9abc, n));
+        }
+        assert_eq!(index.find(0x1234_5678_9abc, |e| e == 29), Some(29));
+        assert!(index.remove(0x1234_5678_9abc, 3));
+        assert_eq!(index.find(0x1234_5678_9abc, |e| e == 3), None);
+        assert_eq!(index.find(0x1234_5678_9abc, |e| e == 29), Some(29));
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_map(ops in prop::collection::vec((any::<bool>(), 0u64..200), 1..2000)) {
+            let mut index = Index::new(96).unwrap();
+            let key = HashKey::from_seed(1);
+            let room = (index.mask + 1) * WAYS;
+            let mut model = HashMap::new();
+            for (add, k) in ops {
+                // Few distinct hashes, so that buckets overflow.
+                let hash = key.hash(k % 5, 17);
+                if add && !model.contains_key(&k) && model.len() < room {
+                    prop_assert!(index.insert(hash, k as u32));
+                    model.insert(k, ());
+                } else if !add {
+                    prop_assert_eq!(index.remove(hash, k as u32), model.remove(&k).is_some());
+                }
+            }
+            for k in 0..200u64 {
+                let found = index.find(key.hash(k % 5, 17), |e| u64::from(e) == k).is_some();
+                prop_assert_eq!(found, model.contains_key(&k));
+            }
+        }
+    }
+}

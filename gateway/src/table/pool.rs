@@ -1,0 +1,389 @@
+//! One worker's local addresses: which (local address, port) is free towards which server.
+//!
+//! A port of a local address is free or not *towards a server*: replies from different servers can't be
+//! confused, so every server has all ports of every local address, 64 k sessions each. The worker uses only
+//! those whose replies come home to it (see [`super::share`]), and so needs no word with the other workers.
+//!
+//! ```text
+//! (LIP, RIP:rport, protocol) --index--> pair --queues--> lines: 192 ports, 64 bytes each
+//!          port -> line number         --pair, directory--> line
+//! ```
+//!
+//! Lines are opened when the ones before have nothing free, and closed when there are too many or the pair has
+//! been idle, so memory follows use: 64 bytes for 192 ports, 24 KB for all 65 536 with everything, under 200
+//! bytes for a pair with next to nothing, and nothing to speak of for a local address. Allocation and release touch one line each; there is no search
+//! over ports and no sweep. A freed port rests for one to two rest periods (60 s each by default), unless there
+//! is nothing else: then the longest rested goes first, and that is counted.
+
+mod index;
+mod line;
+mod pair;
+mod rotation;
+mod slab;
+mod upkeep;
+mod usage;
+
+use std::{net::Ipv4Addr, sync::Arc};
+
+use thiserror::Error;
+use weirctl::model::Protocol;
+
+pub use self::usage::{PairKey, PoolUsage};
+use self::{
+    index::{Index, NoMemory},
+    line::{Line, PORTS, Source},
+    pair::{Directories, Opened, Pair},
+    rotation::Rotation,
+    slab::Slab,
+};
+pub use super::share::{PortRange, every_worker_has_ports};
+use super::{
+    share::Share,
+    steering::{Steering, kind_number},
+};
+use crate::{
+    clock::{Tick, seconds},
+    id::WorkerId,
+    net::address::{Address, fold},
+};
+
+/// Sizes and habits of a pool.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolConfig {
+    /// Sessions that the worker can have: there is room for so many pairs of local address and server, and for
+    /// so many lines. It is address space until it's used (about 260 bytes each).
+    pub sessions: usize,
+    /// The usable ports.
+    pub ports: PortRange,
+    /// Rest period in ticks: a freed port rests for one to two of them.
+    pub rest: u32,
+    /// Key of the hashes and start of the pseudo-random choice of ports.
+    pub seed: u64,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        let ports = PortRange { first: 1024, last: 65_535 };
+        Self { sessions: 1 << 20, ports, rest: seconds(60), seed: 0 }
+    }
+}
+
+/// Why a pool can't be made.
+#[derive(Debug, Error)]
+pub enum PoolError {
+    /// The port range is empty or has port 0.
+    #[error("local ports {first}-{last}: must be from 1 to 65535, the lowest first")]
+    Ports {
+        /// As configured.
+        first: u16,
+        /// As configured.
+        last: u16,
+    },
+    /// No such worker.
+    #[error("worker {worker} of {workers}")]
+    Worker {
+        /// The worker.
+        worker: u16,
+        /// How many there are.
+        workers: u16,
+    },
+    /// Not enough memory.
+    #[error("no memory for the local addresses of {sessions} sessions")]
+    Memory {
+        /// As configured.
+        sessions: usize,
+    },
+}
+
+/// Why there is no port for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exhausted {
+    /// Every port that this worker has on any of the local addresses is in use towards this server. (A range
+    /// of very few ports may have none for some workers: see [`every_worker_has_ports`].)
+    Ports,
+    /// The pool's memory is used up: more pairs or lines than sessions were configured.
+    Memory,
+    /// Replies from this server to these addresses come home to other workers, whatever the port; only with
+    /// [`super::steering::HomeBy::LocalAddress`].
+    Home,
+    /// There is no local address.
+    Addresses,
+}
+
+/// The most sessions to reserve memory for.
+const MAX_SESSIONS: usize = 1 << 30;
+
+/// A pair that has this many ports more than twice what it uses gives lines back.
+const SPARE_PORTS: u32 = 1024;
+
+/// The pool of one worker for one address family.
+#[derive(Debug)]
+pub struct LocalPool<A: Address = Ipv4Addr> {
+    steering: Arc<Steering>,
+    /// By protocol, as in [`super::steering::kind_number`].
+    shares: [Share; 3],
+    pairs: Slab<Pair>,
+    opened: Vec<Opened>,
+    lines: Slab<Line>,
+    directories: Directories,
+    /// Local addresses: number of pairs each has.
+    addresses: Slab<u32>,
+    pair_index: Index,
+    address_index: Index,
+    usage: Arc<PoolUsage<A>>,
+    rotation: Rotation,
+    /// First of the pairs without a port in use; the others follow in the order they became so.
+    idle: u32,
+    rest: u32,
+    epoch: u32,
+    epoch_start: Tick,
+    seed: u64,
+    random: u64,
+}
+
+/// What one local address had to offer.
+enum Offer {
+    Port(u16, Source),
+    /// Nothing of the wanted sources.
+    InUse,
+    NoMemory,
+    NotHome,
+}
+
+impl<A: Address> LocalPool<A> {
+    /// The pool of `worker`.
+    ///
+    /// # Errors
+    /// If the configuration makes no sense, the worker doesn't exist, or memory can't be reserved.
+    pub fn new(steering: Arc<Steering>, worker: WorkerId, config: &PoolConfig) -> Result<Self, PoolError> {
+        let PortRange { first, last } = config.ports;
+        if first == 0 || first > last {
+            return Err(PoolError::Ports { first, last });
+        }
+        if worker.0 >= steering.workers() {
+            return Err(PoolError::Worker { worker: worker.0, workers: steering.workers() });
+        }
+        Self::build(steering, worker, config)
+            .map_err(|NoMemory| PoolError::Memory { sessions: config.sessions })
+    }
+
+    fn build(steering: Arc<Steering>, worker: WorkerId, config: &PoolConfig) -> Result<Self, NoMemory> {
+        let n = config.sessions.clamp(1, MAX_SESSIONS);
+        let share = |protocol| Share::new::<A>(&steering, worker, protocol, config.ports);
+        let mut opened = Vec::new();
+        opened.try_reserve_exact(n + 1).map_err(|_| NoMemory)?;
+        opened.push(Opened::NONE);
+        let seed =
+            fold(config.seed ^ 0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7345 | u64::from(worker.0) << 1);
+        let shares = [share(Protocol::Tcp), share(Protocol::Udp), share(Protocol::Sctp)];
+        let most_lines = shares.iter().map(Share::max_slots).max().unwrap_or(0).div_ceil(PORTS);
+        Ok(Self {
+            shares,
+            // A pair that needs one has hundreds of sessions.
+            directories: Directories::new(n.min(n / 64 + 1024), most_lines)?,
+            pairs: Slab::new(n)?,
+            opened,
+            lines: Slab::new(n)?,
+            addresses: Slab::new(n)?,
+            pair_index: Index::new(n)?,
+            address_index: Index::new(n)?,
+            usage: Arc::new(PoolUsage::new(n, n)?),
+            rotation: Rotation::new(n.min(4096)),
+            idle: 0,
+            rest: config.rest.max(1),
+            epoch: 0,
+            epoch_start: Tick::default(),
+            seed,
+            random: seed | 1,
+            steering,
+        })
+    }
+
+    /// The figures, for control to read.
+    #[must_use]
+    pub fn usage(&self) -> Arc<PoolUsage<A>> {
+        Arc::clone(&self.usage)
+    }
+
+    /// Takes a port of one of `lips`, the service's local addresses, for a session to the server (`rip`,
+    /// `rport`). The addresses take turns. Ports in host order.
+    ///
+    /// # Errors
+    /// See [`Exhausted`]; nothing has changed then.
+    #[inline]
+    pub fn allocate(
+        &mut self,
+        lips: &[A],
+        rip: A,
+        rport: u16,
+        protocol: Protocol,
+        now: Tick,
+    ) -> Result<(A, u16), Exhausted> {
+        self.advance(now);
+        let server = self.server_hash(rip, rport, protocol);
+        let random = self.next_random();
+        if lips.is_empty() {
+            return Err(Exhausted::Addresses);
+        }
+        let fingerprint = || lips.iter().fold(server, |h, lip| lip.mix(h));
+        let Some(turn) =
+            self.rotation.begin(server, self.epoch, lips.len(), (random >> 32) as u32, fingerprint)
+        else {
+            return Err(Exhausted::Ports);
+        };
+        let mut source = turn.source;
+        let mut made_room = false;
+        loop {
+            let mut failed = Exhausted::Home;
+            for skipped in 0..lips.len() {
+                let at = turn.start + skipped;
+                let lip = lips[if at < lips.len() { at } else { at - lips.len() }];
+                let key = PairKey { lip, rip, rport, protocol };
+                match self.ask(&key, server, source, random) {
+                    Offer::Port(port, source) => {
+                        self.rotation.found(server, lips.len(), turn, skipped, source);
+                        return Ok((lip, port));
+                    }
+                    Offer::InUse if failed == Exhausted::Home => failed = Exhausted::Ports,
+                    Offer::InUse | Offer::NotHome => (),
+                    Offer::NoMemory => failed = Exhausted::Memory,
+                }
+            }
+            source = match (source, failed) {
+                (_, Exhausted::Home) => return Err(Exhausted::Home),
+                (Source::Free, _) => Source::Old,
+                (Source::Old, _) => Source::Young,
+                (Source::Young, Exhausted::Memory) => {
+                    if made_room || !self.make_room() {
+                        return Err(Exhausted::Memory);
+                    }
+                    made_room = true;
+                    Source::Free
+                }
+                (Source::Young, _) => {
+                    self.rotation.exhaust(server, fingerprint());
+                    return Err(Exhausted::Ports);
+                }
+            };
+        }
+    }
+
+    /// Gives back a port that [`LocalPool::allocate`] gave; it rests before it's used again. The local
+    /// address need not belong to any service any more. False, and counted, if the port wasn't in use.
+    #[inline]
+    pub fn release(&mut self, lip: A, lport: u16, rip: A, rport: u16, protocol: Protocol, now: Tick) -> bool {
+        self.advance(now);
+        let server = self.server_hash(rip, rport, protocol);
+        let key = PairKey { lip, rip, rport, protocol };
+        let released = self.put_back(&key, server, lport).is_some();
+        if released {
+            self.rotation.freed(server);
+        } else {
+            self.usage.count_stray_release();
+        }
+        released
+    }
+
+    fn put_back(&mut self, key: &PairKey<A>, server: u64, lport: u16) -> Option<()> {
+        let id = self.find_pair(key, pair_hash(key, server))?;
+        let pair = &mut self.pairs[id];
+        let share = &self.shares[kind_number(key.protocol)];
+        let slot = share.slot(pair.base, lport)?;
+        let line = pair.line(&self.directories, pair.number(slot / PORTS, share.slots(pair.base)));
+        if line == 0 {
+            return None;
+        }
+        pair.age(&mut self.lines, self.epoch);
+        if !pair.rest(&mut self.lines, line, slot % PORTS) {
+            return None;
+        }
+        if self.usage.count(id, pair.address, -1) == 0 {
+            self.pairs.push(&mut self.idle, id);
+        }
+        Some(())
+    }
+
+    /// Asks one local address for a port, from `worst` or better.
+    #[inline]
+    fn ask(&mut self, key: &PairKey<A>, server: u64, worst: Source, random: u64) -> Offer {
+        let hash = pair_hash(key, server);
+        let id = match self.find_pair(key, hash) {
+            Some(id) => id,
+            None => match self.new_pair(key, hash, random as u32) {
+                Ok(id) => id,
+                Err(offer) => return offer,
+            },
+        };
+        let pair = &mut self.pairs[id];
+        pair.age(&mut self.lines, self.epoch);
+        let mut no_memory = false;
+        if !pair.offers(Source::Free) && pair.closed > 0 {
+            no_memory = self.open_line(id, key.protocol).is_err();
+        }
+        let pair = &mut self.pairs[id];
+        let best = [Source::Free, Source::Old, Source::Young].into_iter().find(|&s| pair.offers(s));
+        let Some(source) = best.filter(|&s| s <= worst) else {
+            return if no_memory { Offer::NoMemory } else { Offer::InUse };
+        };
+        let Some(taken) = pair.take(&mut self.lines, source, (random >> 7) as u32) else {
+            return Offer::InUse;
+        };
+        if source != Source::Free {
+            self.usage.count_early_reuse(1);
+        }
+        let share = &self.shares[kind_number(key.protocol)];
+        let slot = pair.window(taken.number, share.slots(pair.base)) * PORTS + taken.bit;
+        let port = share.port(pair.base, slot);
+        let used = self.usage.count(id, pair.address, 1);
+        if used == 1 {
+            self.pairs.unlink(&mut self.idle, id);
+        }
+        if taken.emptied {
+            self.give_back_spare(id, used);
+        }
+        Offer::Port(port, source)
+    }
+
+    /// Starts a new epoch if it is time, and gives back a little of what has long been idle.
+    #[inline]
+    fn advance(&mut self, now: Tick) {
+        let passed = now.since(self.epoch_start);
+        if passed >= self.rest {
+            self.epoch = self.epoch.wrapping_add(passed / self.rest);
+            self.epoch_start = now;
+            self.epoch_start.0 = self.epoch_start.0.wrapping_sub(passed % self.rest);
+        }
+        if self.idle != 0 && self.epoch.wrapping_sub(self.pairs[self.idle].epoch()) >= 2 {
+            self.shrink_idle();
+        }
+    }
+
+    #[inline]
+    fn next_random(&mut self) -> u64 {
+        // xorshift64*: good enough to be a nuisance to guess, and cheap.
+        let mut x = self.random;
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random = x;
+        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    #[inline]
+    fn server_hash(&self, rip: A, rport: u16, protocol: Protocol) -> u64 {
+        rip.mix(self.seed ^ (u64::from(rport) << 40 | (protocol as u64) << 32))
+    }
+
+    #[inline]
+    fn find_pair(&self, key: &PairKey<A>, hash: u32) -> Option<u32> {
+        self.pair_index.find(hash, |id| self.usage.is_pair(id, key))
+    }
+}
+
+#[inline]
+fn pair_hash<A: Address>(key: &PairKey<A>, server: u64) -> u32 {
+    (key.lip.mix(server) >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! Which local address a server's next session starts looking at, and how far it need not look.
+//!
+//! A service's local addresses take turns, server by server (one turn for all servers would fall into step with
+//! the scheduler: with 4 servers and 12 addresses each server would see only three of them). When all addresses
+//! of a server are nearly or wholly used up, remembering it keeps a new session from asking each in vain.
+//!
+//! It is a cache: servers that fall on the same entry displace each other, which costs time and evenness only.
+
+use super::line::Source;
+
+/// After so many addresses in vain, the next session starts where this one found a port.
+const FAR: usize = 4;
+
+/// What is remembered of a server.
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    server: u64,
+    /// Fingerprint of the local addresses that had no port at all, if `exhausted`.
+    list: u64,
+    epoch: u32,
+    /// Length of the list that all this is about.
+    addresses: u16,
+    /// Index into the list.
+    turn: u16,
+    /// No address of the list has ports better than this.
+    source: u8,
+    exhausted: bool,
+}
+
+/// The cache.
+#[derive(Debug)]
+pub(super) struct Rotation {
+    entries: Vec<Entry>,
+    /// Entries that are marked exhausted.
+    exhausted: usize,
+}
+
+/// Where to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Turn {
+    /// Index of the first address to ask.
+    pub start: usize,
+    /// The best that any address has.
+    pub source: Source,
+}
+
+const SOURCES: [Source; 3] = [Source::Free, Source::Old, Source::Young];
+
+impl Rotation {
+    /// `entries` is rounded up to a power of two.
+    pub fn new(entries: usize) -> Self {
+        Self { entries: vec![Entry::default(); entries.next_power_of_two()], exhausted: 0 }
+    }
+
+    #[inline]
+    fn entry(&mut self, server: u64) -> &mut Entry {
+        let at = server as usize & (self.entries.len() - 1);
+        &mut self.entries[at]
+    }
+
+    /// Where to look for a port towards `server`; `None` if all of `list` is known to have none. `random`
+    /// starts a new server's turns somewhere.
+    #[inline]
+    pub fn begin(
+        &mut self,
+        server: u64,
+        epoch: u32,
+        addresses: usize,
+        random: u32,
+        list: impl FnOnce() -> u64,
+    ) -> Option<Turn> {
+        let e = self.entry(server);
+        let was_exhausted = e.exhausted;
+        if e.server != server || usize::from(e.addresses) != addresses {
+            let turn = ((u64::from(random) * addresses as u64) >> 32) as u16;
+            *e = Entry { server, epoch, addresses: addresses as u16, turn, ..Entry::default() };
+        } else if was_exhausted {
+            if e.list == list() {
+                return None;
+            }
+            (e.exhausted, e.source) = (false, 0);
+        } else if e.epoch != epoch {
+            // Ports have rested meanwhile.
+            (e.epoch, e.source) = (epoch, 0);
+        }
+        let turn = Turn { start: usize::from(e.turn), source: SOURCES[usize::from(e.source)] };
+        self.exhausted -= usize::from(was_exhausted);
+        Some(turn)
+    }
+
+    /// A port was found after `skipped` addresses in vain, in `source`.
+    #[inline]
+    pub fn found(&mut self, server: u64, addresses: usize, turn: Turn, skipped: usize, source: Source) {
+        let at = turn.start + skipped + usize::from(skipped < FAR);
+        let e = self.entry(server);
+        e.turn = if at < addresses { at } else { at - addresses } as u16;
+        e.source = source as u8;
+    }
+
+    /// No address has a port.
+    pub fn exhaust(&mut self, server: u64, list: u64) {
+        let e = self.entry(server);
+        (e.exhausted, e.list) = (true, list);
+        self.exhausted += 1;
+    }
+
+    /// A port of `server` was freed.
+    #[inline]
+    pub fn freed(&mut self, server: u64) {
+        if self.exhausted == 0 {
+            return;
+        }
+        let e = self.entry(server);
+        if e.server == server && e.exhausted {
+            (e.exhausted, e.source) = (false, Source::Young as u8);
+            self.exhausted -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_take_turns() {
+        let mut r = Rotation::new(8);
+        let mut seen = Vec::new();
+        for _ in 0..6 {
+            let t = r.begin(5, 0, 3, 0, || 0).unwrap();
+            seen.push(t.start);
+            r.found(5, 3, t, 0, Source::Free);
+        }
+        assert_eq!(seen, [0, 1, 2, 0, 1, 2]);
+        // Found far from where the search began: the next one begins there.
+        let t = r.begin(6, 0, 48, 0, || 0).unwrap();
+        r.found(6, 48, t, 40, Source::Free);
+        assert_eq!(r.begin(6, 0, 48, 0, || 0).unwrap().start, 40);
+    }
+
+    #[test]
+    fn pressure_is_remembered_for_an_epoch() {
+        let mut r = Rotation::new(8);
+        let t = r.begin(9, 4, 2, 0, || 0).unwrap();
+        r.found(9, 2, t, 0, Source::Old);
+        assert_eq!(r.begin(9, 4, 2, 0, || 0).unwrap().source, Source::Old);
+        assert_eq!(r.begin(9, 5, 2, 0, || 0).unwrap().source, Source::Free);
+    }
+
+    #[test]
+    fn exhaustion_is_remembered_until_a_port_is_freed_or_the_list_changes() {
+        let mut r = Rotation::new(8);
+        r.begin(9, 4, 2, 0, || 77).unwrap();
+        r.exhaust(9, 77);
+        assert_eq!(r.begin(9, 4, 2, 0, || 77), None);
+        r.freed(17); // another server on the same entry
+        assert_eq!(r.begin(9, 4, 2, 0, || 77), None);
+        r.freed(9);
+        assert_eq!(r.begin(9, 4, 2, 0, || 77).unwrap().source, Source::Young);
+        r.exhaust(9, 77);
+        assert!(r.begin(9, 4, 2, 0, || 78).is_some());
+        r.exhaust(9, 78);
+        assert!(r.begin(9, 4, 3, 0, || 79).is_some(), "one address more");
+    }
+}

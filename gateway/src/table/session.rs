@@ -1,0 +1,277 @@
+//! One session: both directions in one record, one cache line.
+//!
+//! ```text
+//! key[0]  client -> virtual service      what a request carries on arrival
+//! key[1]  server -> local address        what a reply carries on arrival
+//! ```
+//!
+//! A packet that matches `key[d]` leaves with the other key turned round: a request goes from the local
+//! address to the server, a reply from the virtual service to the client. NAT is the case in which the local
+//! address is the client's own. Rewriting is therefore the same few stores for every direction and method.
+
+use weirctl::model::SessionState;
+use zerocopy::FromBytes;
+
+use crate::{clock::Tick, id::ServerId, net::checksum::Delta};
+
+/// Addresses and ports of a packet as they lie in its headers: network byte order read as little-endian
+/// words, source first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tuple {
+    /// Source address in the low half, destination in the high half.
+    pub addresses: u64,
+    /// Source port in the low half, destination port in the high half.
+    pub ports: u32,
+}
+
+impl Tuple {
+    /// From addresses and ports in host order.
+    #[must_use]
+    pub fn new(source: (u32, u16), destination: (u32, u16)) -> Self {
+        Self {
+            addresses: u64::from(source.0.swap_bytes()) | u64::from(destination.0.swap_bytes()) << 32,
+            ports: u32::from(source.1.swap_bytes()) | u32::from(destination.1.swap_bytes()) << 16,
+        }
+    }
+
+    /// The tuple of the answer: source and destination exchanged.
+    #[inline]
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        Self { addresses: self.addresses.rotate_left(32), ports: self.ports.rotate_left(16) }
+    }
+
+    /// Source address and port in host order.
+    #[inline]
+    #[must_use]
+    pub fn source(self) -> (u32, u16) {
+        ((self.addresses as u32).swap_bytes(), (self.ports as u16).swap_bytes())
+    }
+
+    /// Destination address and port in host order.
+    #[inline]
+    #[must_use]
+    pub fn destination(self) -> (u32, u16) {
+        self.reversed().source()
+    }
+}
+
+/// Which way a packet of a session goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Direction {
+    /// From the client to the server.
+    Request = 0,
+    /// From the server to the client.
+    Reply = 1,
+}
+
+impl Direction {
+    /// As an index into a session's pairs.
+    #[inline]
+    #[must_use]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// Index of a session's record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionId(pub u32);
+
+/// The session counts as inactive at its server.
+pub const INACTIVE: u8 = 1;
+/// The session has a local address of the pool (FULLNAT).
+pub const FULLNAT: u8 = 2;
+
+/// No next hop known.
+pub const NO_HOP: u16 = u16::MAX;
+/// Not in the timer wheel.
+pub(super) const NO_SLOT: u16 = u16::MAX;
+
+/// A session's record. Plain words, so that a table of them can lie on untouched zero pages.
+#[derive(Clone, Copy, Debug, FromBytes)]
+#[repr(C, align(64))]
+pub struct Session {
+    addresses: [u64; 2],
+    ports: [u32; 2],
+    /// What rewriting a request adds to the IP header checksum and to the transport checksum (one's
+    /// complement, to be applied as RFC 1624 says); a reply takes the complement.
+    pub(crate) ip_delta: u16,
+    pub(crate) l4_delta: u16,
+    /// Tick of the last packet.
+    pub(crate) last_seen: u32,
+    /// Ticks from the last packet to expiry.
+    pub(crate) timeout: u32,
+    server: u32,
+    /// Next hops by direction, valid while `hops_generation` is the route table's.
+    pub(crate) hops: [u16; 2],
+    pub(crate) hops_generation: u16,
+    state: u8,
+    pub(crate) protocol: u8,
+    /// Timer wheel: list of one slot.
+    pub(super) next: u32,
+    pub(super) previous: u32,
+    pub(super) slot: u16,
+    pub(crate) flags: u8,
+    used: u8,
+}
+
+const _: () = assert!(size_of::<Session>() == 64);
+
+const STATES: [SessionState; 13] = [
+    SessionState::None,
+    SessionState::Established,
+    SessionState::SynSent,
+    SessionState::SynRecv,
+    SessionState::FinWait,
+    SessionState::TimeWait,
+    SessionState::Close,
+    SessionState::CloseWait,
+    SessionState::LastAck,
+    SessionState::Listen,
+    SessionState::Synack,
+    SessionState::Udp,
+    SessionState::Assured,
+];
+
+/// What a new session is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct NewSession {
+    /// The request as it arrives.
+    pub request: Tuple,
+    /// The reply as it arrives.
+    pub reply: Tuple,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Server.
+    pub server: ServerId,
+    /// [`FULLNAT`] and [`INACTIVE`].
+    pub flags: u8,
+}
+
+impl Session {
+    pub(super) fn new(new: &NewSession, now: Tick) -> Self {
+        Self {
+            addresses: [new.request.addresses, new.reply.addresses],
+            ports: [new.request.ports, new.reply.ports],
+            ip_delta: 0,
+            l4_delta: 0,
+            last_seen: now.0,
+            timeout: 0,
+            server: new.server.0,
+            hops: [NO_HOP; 2],
+            hops_generation: 0,
+            state: SessionState::None as u8,
+            protocol: new.protocol,
+            next: 0,
+            previous: 0,
+            slot: NO_SLOT,
+            flags: new.flags,
+            used: 1,
+        }
+    }
+
+    pub(super) fn retire(&mut self, next_free: u32) {
+        self.used = 0;
+        self.next = next_free;
+    }
+
+    /// Whether the record holds a session.
+    #[must_use]
+    pub fn in_use(&self) -> bool {
+        self.used != 0
+    }
+
+    /// The tuple of a packet that arrives in `direction`.
+    #[inline]
+    #[must_use]
+    pub fn arriving(&self, direction: Direction) -> Tuple {
+        let d = direction.index();
+        Tuple { addresses: self.addresses[d], ports: self.ports[d] }
+    }
+
+    /// The tuple with which a packet of `direction` leaves.
+    #[inline]
+    #[must_use]
+    pub fn leaving(&self, direction: Direction) -> Tuple {
+        let d = 1 - direction.index();
+        Tuple { addresses: self.addresses[d], ports: self.ports[d] }.reversed()
+    }
+
+    /// The server.
+    #[inline]
+    #[must_use]
+    pub fn server(&self) -> ServerId {
+        ServerId(self.server)
+    }
+
+    /// The state.
+    #[inline]
+    #[must_use]
+    pub fn state(&self) -> SessionState {
+        STATES[usize::from(self.state) % STATES.len()]
+    }
+
+    /// Notes the next hop of a direction. Hops of another generation are forgotten.
+    #[inline]
+    pub(crate) fn remember_hop(&mut self, direction: Direction, hop: u16, generation: u16) {
+        if self.hops_generation != generation {
+            self.hops = [NO_HOP; 2];
+            self.hops_generation = generation;
+        }
+        self.hops[direction.index()] = hop;
+    }
+
+    /// Notes what rewriting a request adds to the checksums.
+    pub(crate) fn set_deltas(&mut self, ip: Delta, l4: Delta) {
+        self.ip_delta = ip.bits();
+        self.l4_delta = l4.bits();
+    }
+
+    pub(crate) fn set_state(&mut self, state: SessionState) {
+        self.state = state as u8;
+    }
+
+    /// Whether the local address comes from the pool.
+    #[inline]
+    #[must_use]
+    pub fn is_fullnat(&self) -> bool {
+        self.flags & FULLNAT != 0
+    }
+
+    /// When the session ends unless a packet comes.
+    #[inline]
+    #[must_use]
+    pub fn deadline(&self) -> Tick {
+        Tick(self.last_seen).after(self.timeout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_numbered_as_the_model_numbers_them() {
+        for (i, s) in STATES.into_iter().enumerate() {
+            assert_eq!(s as usize, i);
+        }
+    }
+
+    #[test]
+    fn a_packet_leaves_with_the_other_key_turned_round() {
+        let new = NewSession {
+            request: Tuple::new((0x0a01_0001, 40000), (0xc000_020a, 80)),
+            reply: Tuple::new((0x0a00_0001, 8080), (0x0a00_00fe, 1024)),
+            protocol: 6,
+            server: ServerId(3),
+            flags: FULLNAT,
+        };
+        let s = Session::new(&new, Tick(5));
+        let out = s.leaving(Direction::Request);
+        assert_eq!((out.source(), out.destination()), ((0x0a00_00fe, 1024), (0x0a00_0001, 8080)));
+        let back = s.leaving(Direction::Reply);
+        assert_eq!((back.source(), back.destination()), ((0xc000_020a, 80), (0x0a01_0001, 40000)));
+    }
+}

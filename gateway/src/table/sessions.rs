@@ -1,0 +1,424 @@
+//! All sessions of one worker: a slab of records, the index over both directions, and the timer wheel.
+//!
+//! The wheel is armed lazily: a packet only writes `last_seen`. Each session sits in one slot, not later
+//! than the slot of its deadline; when the slot comes due and a packet has come meanwhile, the session
+//! moves on to the slot of its new deadline. Only a *shorter* time-out moves a session back at once
+//! ([`Sessions::set_timeout`]).
+
+use cpu::{HugeSlice, zeroed_slice};
+
+use super::{
+    index::{HashKey, Index},
+    session::{Direction, NO_SLOT, NewSession, Session, SessionId, Tuple},
+};
+use crate::clock::Tick;
+
+/// Ticks a slot of the wheel covers.
+const SLOT_TICKS: u32 = 25;
+/// Slots of the wheel: 1 024 s; later deadlines wait in the last slot and are looked at again.
+const SLOTS: u32 = 4096;
+/// End of a list.
+const NIL: u32 = u32::MAX;
+
+/// Sessions of one worker.
+pub struct Sessions {
+    records: HugeSlice<Session>,
+    index: Index,
+    key: HashKey,
+    free: u32,
+    /// Records from here on were never used.
+    fresh: u32,
+    used: u32,
+    heads: Box<[u32]>,
+    /// Slot to be emptied next, and the moment at which the time it covers begins.
+    cursor: u32,
+    begins: Tick,
+}
+
+/// Which session a packet belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The session.
+    pub id: SessionId,
+    /// The packet's direction.
+    pub direction: Direction,
+}
+
+#[inline]
+fn entry(id: u32, direction: Direction) -> u32 {
+    id << 1 | direction.index() as u32
+}
+
+#[inline]
+fn found(entry: u32) -> Found {
+    let direction = if entry & 1 == 0 { Direction::Request } else { Direction::Reply };
+    Found { id: SessionId(entry >> 1), direction }
+}
+
+impl Sessions {
+    /// Room for `max` sessions (at most 2^31 - 1), starting at `now`.
+    ///
+    /// # Errors
+    /// The system's, when there's no memory to map.
+    pub fn new(max: usize, key: HashKey, now: Tick) -> std::io::Result<Self> {
+        Ok(Self {
+            records: zeroed_slice(max)?,
+            index: Index::new(max * 2)?,
+            key,
+            free: NIL,
+            fresh: 0,
+            used: 0,
+            heads: vec![NIL; SLOTS as usize].into_boxed_slice(),
+            cursor: 0,
+            begins: now,
+        })
+    }
+
+    /// Sessions held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.used as usize
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Sessions that can be held.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Records up to here may be in use: the bound for a listing.
+    #[must_use]
+    pub fn high_water(&self) -> u32 {
+        self.fresh
+    }
+
+    /// The hash of a packet's tuple.
+    #[inline]
+    #[must_use]
+    pub fn hash(&self, tuple: Tuple, protocol: u8) -> u64 {
+        self.key.hash(tuple.addresses, u64::from(tuple.ports) | u64::from(protocol) << 32)
+    }
+
+    /// Starts loading the index bucket of `hash`.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    /// Starts loading the record that `hash` probably belongs to.
+    #[inline]
+    pub fn prefetch_record(&self, hash: u64) {
+        if let Some(entry) = self.index.candidate(hash)
+            && let Some(record) = self.records.get((entry >> 1) as usize)
+        {
+            cpu::prefetch(record);
+        }
+    }
+
+    /// The session of a packet with this tuple.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, hash: u64, tuple: Tuple, protocol: u8) -> Option<Found> {
+        let records = &self.records[..];
+        self.index
+            .find(hash, |e| {
+                let Found { id, direction } = found(e);
+                records
+                    .get(id.0 as usize)
+                    .is_some_and(|s| s.arriving(direction) == tuple && s.protocol == protocol)
+            })
+            .map(found)
+    }
+
+    /// The record of a session.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, id: SessionId) -> Option<&Session> {
+        self.records.get(id.0 as usize)
+    }
+
+    /// The record of a session, to be changed.
+    #[inline]
+    pub fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.records.get_mut(id.0 as usize)
+    }
+
+    /// Whether a session with either tuple exists already.
+    #[must_use]
+    pub fn holds(&self, tuple: Tuple, protocol: u8) -> bool {
+        self.find(self.hash(tuple, protocol), tuple, protocol).is_some()
+    }
+
+    /// Adds a session that expires `timeout` ticks from now; `None` if there's no room, or if one of its
+    /// two tuples belongs to another session.
+    pub fn insert(&mut self, new: &NewSession, timeout: u32, now: Tick) -> Option<SessionId> {
+        let hashes = [self.hash(new.request, new.protocol), self.hash(new.reply, new.protocol)];
+        if self.holds(new.request, new.protocol) || self.holds(new.reply, new.protocol) {
+            return None;
+        }
+        let id = self.take_record()?;
+        if !self.index.insert(hashes[0], entry(id, Direction::Request)) {
+            self.give_record(id);
+            return None;
+        }
+        if !self.index.insert(hashes[1], entry(id, Direction::Reply)) {
+            self.index.remove(hashes[0], entry(id, Direction::Request));
+            self.give_record(id);
+            return None;
+        }
+        let record = &mut self.records[id as usize];
+        *record = Session::new(new, now);
+        record.timeout = timeout;
+        self.arm(id);
+        Some(SessionId(id))
+    }
+
+    /// Removes a session and returns its last record; `None` if there's none.
+    pub fn remove(&mut self, id: SessionId) -> Option<Session> {
+        let record = *self.records.get(id.0 as usize)?;
+        if !record.in_use() {
+            return None;
+        }
+        for direction in [Direction::Request, Direction::Reply] {
+            let hash = self.hash(record.arriving(direction), record.protocol);
+            self.index.remove(hash, entry(id.0, direction));
+        }
+        self.disarm(id.0);
+        self.give_record(id.0);
+        Some(record)
+    }
+
+    /// Changes a session's time-out, moving it to an earlier slot if it would be looked at too late.
+    #[inline]
+    pub fn set_timeout(&mut self, id: SessionId, timeout: u32) {
+        let Some(record) = self.records.get_mut(id.0 as usize) else { return };
+        let shorter = timeout < record.timeout;
+        record.timeout = timeout;
+        if shorter {
+            self.disarm(id.0);
+            self.arm(id.0);
+        }
+    }
+
+    /// The next session that has expired by `now`, still in place: the caller removes it (or gives it more
+    /// time by [`Sessions::postpone`]). At most `budget` sessions are looked at, and it is reduced by those.
+    pub fn next_expired(&mut self, now: Tick, budget: &mut usize) -> Option<SessionId> {
+        while now.reached(self.begins.after(SLOT_TICKS)) {
+            let slot = self.cursor as usize;
+            while self.heads[slot] != NIL {
+                if *budget == 0 {
+                    return None;
+                }
+                *budget -= 1;
+                let id = self.heads[slot];
+                if now.reached(self.records[id as usize].deadline()) {
+                    return Some(SessionId(id));
+                }
+                self.disarm(id);
+                self.arm(id);
+            }
+            self.cursor = (self.cursor + 1) % SLOTS;
+            self.begins = self.begins.after(SLOT_TICKS);
+        }
+        None
+    }
+
+    /// Restarts a session's time-out now.
+    pub fn postpone(&mut self, id: SessionId, timeout: u32, now: Tick) {
+        let Some(record) = self.records.get_mut(id.0 as usize) else { return };
+        record.last_seen = now.0;
+        record.timeout = timeout;
+        self.disarm(id.0);
+        self.arm(id.0);
+    }
+
+    fn take_record(&mut self) -> Option<u32> {
+        let id = if self.free != NIL {
+            let id = self.free;
+            self.free = self.records[id as usize].next;
+            id
+        } else if (self.fresh as usize) < self.records.len() {
+            self.fresh += 1;
+            self.fresh - 1
+        } else {
+            return None;
+        };
+        self.used += 1;
+        Some(id)
+    }
+
+    fn give_record(&mut self, id: u32) {
+        self.records[id as usize].retire(self.free);
+        self.free = id;
+        self.used -= 1;
+    }
+
+    /// Puts a session into the slot in which it is to be looked at: that of its deadline, or the last one.
+    fn arm(&mut self, id: u32) {
+        let deadline = self.records[id as usize].deadline();
+        let ahead = (deadline.since(self.begins) / SLOT_TICKS).min(SLOTS - 1);
+        let slot = (self.cursor + ahead) % SLOTS;
+        let head = self.heads[slot as usize];
+        let record = &mut self.records[id as usize];
+        record.next = head;
+        record.previous = NIL;
+        record.slot = slot as u16;
+        if head != NIL {
+            self.records[head as usize].previous = id;
+        }
+        self.heads[slot as usize] = id;
+    }
+
+    fn disarm(&mut self, id: u32) {
+        let Session { next, previous, slot, .. } = self.records[id as usize];
+        if slot == NO_SLOT {
+            return;
+        }
+        if previous == NIL {
+            self.heads[usize::from(slot)] = next;
+        } else {
+            self.records[previous as usize].next = next;
+        }
+        if next != NIL {
+            self.records[next as usize].previous = previous;
+        }
+        self.records[id as usize].slot = NO_SLOT;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{clock::seconds, id::ServerId};
+
+    fn tuple(n: u32) -> NewSession {
+        NewSession {
+            request: Tuple::new((n, 1), (0xc000_020a, 80)),
+            reply: Tuple::new((0x0a00_0001, 80), (0x0a00_00fe, n as u16)),
+            protocol: 6,
+            server: ServerId(0),
+            flags: 0,
+        }
+    }
+
+    fn table(max: usize) -> Sessions {
+        Sessions::new(max, HashKey::from_seed(0), Tick(0)).unwrap()
+    }
+
+    /// Runs the wheel from `from` to `to` and returns (session, tick of expiry).
+    fn expiries(sessions: &mut Sessions, from: u32, to: u32) -> Vec<(u32, u32)> {
+        let mut out = vec![];
+        for t in from..=to {
+            let mut budget = 1000;
+            while let Some(id) = sessions.next_expired(Tick(t), &mut budget) {
+                sessions.remove(id);
+                out.push((id.0, t));
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn both_directions_lead_to_the_session_and_removal_forgets_both() {
+        let mut s = table(4);
+        let id = s.insert(&tuple(9), seconds(60), Tick(0)).unwrap();
+        for (t, direction) in [(tuple(9).request, Direction::Request), (tuple(9).reply, Direction::Reply)] {
+            assert_eq!(s.find(s.hash(t, 6), t, 6), Some(Found { id, direction }));
+            assert_eq!(s.find(s.hash(t, 17), t, 17), None);
+        }
+        assert!(s.insert(&tuple(9), 1, Tick(0)).is_none(), "the same tuple twice");
+        assert!(s.remove(id).is_some());
+        assert!(s.remove(id).is_none());
+        assert!(!s.holds(tuple(9).request, 6) && !s.holds(tuple(9).reply, 6));
+        assert!(s.is_empty());
+    }
+
+    #[test]
+    fn no_room_is_said_and_a_removed_record_is_used_again() {
+        let mut s = table(2);
+        let a = s.insert(&tuple(1), 100, Tick(0)).unwrap();
+        s.insert(&tuple(2), 100, Tick(0)).unwrap();
+        assert!(s.insert(&tuple(3), 100, Tick(0)).is_none());
+        s.remove(a);
+        assert_eq!(s.insert(&tuple(3), 100, Tick(0)), Some(a));
+    }
+
+    #[test]
+    fn sessions_expire_within_half_a_second_after_their_deadline() {
+        let mut s = table(10);
+        for (n, secs) in [(1, 10), (2, 60), (3, 900), (4, 5000)] {
+            s.insert(&tuple(n), seconds(secs), Tick(0)).unwrap();
+        }
+        let seen = expiries(&mut s, 0, seconds(5001));
+        for ((id, at), due) in seen.iter().zip([10, 60, 900, 5000]) {
+            assert!((seconds(due)..=seconds(due) + 50).contains(at), "{id} due {due} s, expired at {at}");
+        }
+        assert_eq!(seen.len(), 4);
+    }
+
+    #[test]
+    fn a_packet_puts_expiry_off_and_a_shorter_timeout_brings_it_forward() {
+        let mut s = table(2);
+        let a = s.insert(&tuple(1), seconds(10), Tick(0)).unwrap();
+        let b = s.insert(&tuple(2), seconds(900), Tick(0)).unwrap();
+        s.get_mut(a).unwrap().last_seen = seconds(5);
+        s.set_timeout(b, seconds(1));
+        let seen = expiries(&mut s, 0, seconds(20));
+        assert_eq!(seen.iter().map(|e| e.0).collect::<Vec<_>>(), [b.0, a.0]);
+        assert!(seen[0].1 < seconds(2) && seen[1].1 >= seconds(15));
+    }
+
+    #[test]
+    fn the_clock_may_wrap() {
+        let start = u32::MAX - seconds(5);
+        let mut s = Sessions::new(2, HashKey::from_seed(0), Tick(start)).unwrap();
+        s.insert(&tuple(1), seconds(10), Tick(start)).unwrap();
+        let mut budget = 100;
+        assert_eq!(s.next_expired(Tick(start).after(seconds(9)), &mut budget), None);
+        assert!(s.next_expired(Tick(start).after(seconds(11)), &mut budget).is_some());
+    }
+
+    #[test]
+    fn work_a_call_is_bounded() {
+        let mut s = table(100);
+        for n in 0..100 {
+            s.insert(&tuple(n), seconds(1), Tick(0)).unwrap();
+        }
+        let mut budget = 30;
+        let mut n = 0;
+        while let Some(id) = s.next_expired(Tick(seconds(3)), &mut budget) {
+            s.remove(id);
+            n += 1;
+        }
+        assert_eq!(n, 30);
+        assert_eq!(s.len(), 70);
+    }
+
+    proptest! {
+        #[test]
+        fn every_session_expires_once_and_in_time(spec in prop::collection::vec((1u32..2000, 0u32..50), 1..60)) {
+            let mut s = table(64);
+            for (n, (secs, _)) in spec.iter().enumerate() {
+                s.insert(&tuple(n as u32), seconds(*secs), Tick(0)).unwrap();
+            }
+            for (n, (_, later)) in spec.iter().enumerate() {
+                s.get_mut(SessionId(n as u32)).unwrap().last_seen = *later;
+            }
+            let seen = expiries(&mut s, 0, seconds(2002));
+            prop_assert_eq!(seen.len(), spec.len());
+            for (id, at) in seen {
+                let (secs, later) = spec[id as usize];
+                let due = seconds(secs) + later;
+                prop_assert!(at >= due && at <= due + 50);
+            }
+        }
+    }
+}

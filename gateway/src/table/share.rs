@@ -1,0 +1,255 @@
+//! One worker's share of the local ports: the ports whose replies come home to it, numbered from 0.
+//!
+//! For a given server and local address everything hangs on the reply's table index with port 0: its coset says
+//! which classes exist, its class coordinate shifts them all. A worker's share is then
+//!
+//! ```text
+//! slot = place of the class among the worker's classes in this coset * members + member
+//! ```
+//!
+//! and both directions between slot and port are a few table look-ups. The share is the same for all servers
+//! and addresses, up to the shift, so there is one per worker, protocol and family.
+
+use weirctl::model::Protocol;
+use zerocopy::FromZeros;
+
+use super::{classes::Classes, steering::Steering};
+use crate::{id::WorkerId, net::address::Address};
+
+/// The local ports that may be used, in host order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    /// Lowest, at least 1.
+    pub first: u16,
+    /// Highest.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// Whether `port` is one of them.
+    #[inline]
+    #[must_use]
+    pub fn contains(self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+}
+
+/// Where a server and local address stand: coset and class coordinate of the reply with port 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
+pub(super) struct Base {
+    pub coset: u16,
+    pub class: u16,
+}
+
+/// The classes of one coset that belong to the worker.
+#[derive(Clone, Copy, Debug)]
+struct Owned {
+    start: u32,
+    slots: u32,
+}
+
+/// The slots of one worker for one kind of tuple.
+#[derive(Debug)]
+pub(super) struct Share {
+    classes: Classes,
+    range: PortRange,
+    /// First member that can be a port of the range, and how many.
+    member_start: u32,
+    members: u32,
+    /// 2^32 / members, rounded up: exact for dividing slots.
+    reciprocal: u64,
+    cosets: Vec<Owned>,
+    /// The owned classes, coset after coset.
+    owned: Vec<u16>,
+    /// Place in its coset's list by `coset << rank | class`; `FOREIGN` for the other workers' classes.
+    place: Vec<u16>,
+}
+
+const FOREIGN: u16 = u16::MAX;
+
+impl Share {
+    pub fn new<A: Address>(
+        steering: &Steering,
+        worker: WorkerId,
+        protocol: Protocol,
+        range: PortRange,
+    ) -> Self {
+        let classes = steering.kind::<A>(protocol).classes.clone();
+        let (member_start, member_end) = classes.member_range(range.first, range.last);
+        let members = member_end - member_start;
+        let rank = classes.rank();
+        // Table indexes by coset and class: the inverse of `of_index`.
+        let table = steering.table();
+        let mut worker_of = vec![0; table.len()];
+        for (index, &w) in table.iter().enumerate() {
+            let (coset, class) = classes.of_index(index as u32);
+            worker_of[usize::from(coset) << rank | usize::from(class)] = w;
+        }
+        let (mut cosets, mut owned, mut place) = (Vec::new(), Vec::new(), vec![FOREIGN; table.len()]);
+        for coset in 0..1usize << classes.coset_bits() {
+            let start = owned.len();
+            for class in (0..1usize << rank).filter(|c| worker_of[coset << rank | c] == worker.0) {
+                place[coset << rank | class] = (owned.len() - start) as u16;
+                owned.push(class as u16);
+            }
+            let slots = (owned.len() - start) as u32 * members;
+            cosets.push(Owned { start: start as u32, slots });
+        }
+        let reciprocal = (1u64 << 32).div_ceil(u64::from(members));
+        Self { classes, range, member_start, members, reciprocal, cosets, owned, place }
+    }
+
+    /// Where the tuple whose reply has this table index (with port 0) stands.
+    #[inline]
+    pub fn base(&self, index: u32) -> Base {
+        let (coset, class) = self.classes.of_index(index);
+        Base { coset, class }
+    }
+
+    /// Number of slots; 0 if no port brings these replies home.
+    #[inline]
+    pub fn slots(&self, base: Base) -> u32 {
+        self.cosets[usize::from(base.coset)].slots
+    }
+
+    /// The most slots that any server and address have.
+    pub fn max_slots(&self) -> u32 {
+        self.cosets.iter().map(|c| c.slots).max().unwrap_or(0)
+    }
+
+    /// The port of a slot (below [`Share::slots`]); not necessarily in the range.
+    #[inline]
+    pub fn port(&self, base: Base, slot: u32) -> u16 {
+        let place = ((u64::from(slot) * self.reciprocal) >> 32) as u32;
+        let member = slot - place * self.members + self.member_start;
+        let class = self.owned[(self.cosets[usize::from(base.coset)].start + place) as usize];
+        self.classes.port(class ^ base.class, member as u16)
+    }
+
+    /// The slot of a port, if it is in the range and its replies come home.
+    #[inline]
+    pub fn slot(&self, base: Base, port: u16) -> Option<u32> {
+        if !self.range.contains(port) {
+            return None;
+        }
+        let (class, member) = self.classes.of_port(port);
+        let at = usize::from(base.coset) << self.classes.rank() | usize::from(class ^ base.class);
+        let place = self.place[at];
+        if place == FOREIGN {
+            return None;
+        }
+        // In the range, so the member is too.
+        Some(u32::from(place) * self.members + (u32::from(member) - self.member_start))
+    }
+
+    /// The usable ports.
+    #[inline]
+    pub fn range(&self) -> PortRange {
+        self.range
+    }
+}
+
+/// Whether each of `workers` has a port towards the server by at least one of `lips`: always so when
+/// [`Steering::home_by`] says `Port` and the range has ports enough, worth a warning otherwise.
+#[must_use]
+pub fn every_worker_has_ports<A: Address>(
+    steering: &Steering,
+    range: PortRange,
+    lips: &[A],
+    rip: A,
+    rport: u16,
+    protocol: Protocol,
+) -> bool {
+    let mut has = vec![false; usize::from(steering.workers())];
+    for lip in lips {
+        for port in range.first..=range.last {
+            has[usize::from(steering.owner_of_reply(rip, rport, *lip, port, protocol).0)] = true;
+            if has.iter().all(|&h| h) {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::{
+        super::rss::{HashFields, Rss},
+        *,
+    };
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// All workers' shares together are the range, each port once, and each port's reply comes home.
+        #[test]
+        fn shares_split_the_ports(
+            key in prop::array::uniform32(any::<u8>()), bits in 0u32..=9, workers in 1u16..=7,
+            seed in any::<u64>(), fields in 0..3, a in 1u16.., b in 1u16..,
+            rip in any::<u32>(), lip in any::<u32>(), rport in any::<u16>(),
+        ) {
+            let mut rss = Rss::weir(1);
+            rss.key[8..].copy_from_slice(&key);
+            if fields == 0 {
+                rss.tcp = HashFields::Addresses;
+            }
+            if fields == 1 {
+                rss.key.fill(0x10); // deficient
+            }
+            rss.reta = (0..1u64 << bits)
+                .map(|i| (seed.wrapping_mul(2 * i + 1).rotate_left(23) % u64::from(workers)) as u16)
+                .collect();
+            let steering = Steering::for_ports(&[Some(rss)], workers);
+            let range = PortRange { first: a.min(b), last: a.max(b) };
+            let (rip, lip) = (Ipv4Addr::from(rip), Ipv4Addr::from(lip));
+            let mut owner = vec![None; 1 << 16];
+            for worker in 0..workers {
+                let share = Share::new::<Ipv4Addr>(&steering, WorkerId(worker), Protocol::Tcp, range);
+                let base = share.base(steering.index(rip, rport, lip, 0, Protocol::Tcp));
+                let mut in_range = 0;
+                for slot in 0..share.slots(base) {
+                    let port = share.port(base, slot);
+                    if range.contains(port) {
+                        prop_assert_eq!(share.slot(base, port), Some(slot));
+                        prop_assert_eq!(owner[port as usize].replace(worker), None);
+                        let home = steering.owner_of_reply(rip, rport, lip, port, Protocol::Tcp);
+                        prop_assert_eq!(home, WorkerId(worker));
+                        in_range += 1;
+                    } else {
+                        prop_assert_eq!(share.slot(base, port), None);
+                    }
+                }
+                let known = (1..=u16::MAX).filter(|&p| share.slot(base, p).is_some()).count();
+                prop_assert_eq!(known, in_range);
+            }
+            let reachable = owner.iter().filter(|o| o.is_some()).count();
+            prop_assert_eq!(reachable, usize::from(range.last - range.first) + 1);
+        }
+    }
+
+    #[test]
+    fn one_worker_has_the_range_as_it_is() {
+        let range = PortRange { first: 1024, last: 1033 };
+        let share = Share::new::<Ipv4Addr>(&Steering::single(), WorkerId(0), Protocol::Udp, range);
+        assert_eq!(share.slots(Base::default()), 10);
+        assert!((0..10).all(|s| share.port(Base::default(), s) == 1024 + s as u16));
+        assert_eq!(share.range(), range);
+    }
+
+    #[test]
+    fn workers_without_ports_are_noticed() {
+        let lips = [Ipv4Addr::new(192, 0, 2, 1)];
+        let rip = Ipv4Addr::new(10, 0, 0, 1);
+        let s = Steering::software(4);
+        let check = |first, last| {
+            every_worker_has_ports(&s, PortRange { first, last }, &lips, rip, 80, Protocol::Tcp)
+        };
+        assert!(check(1024, 65_535));
+        assert!(!check(5000, 5002));
+    }
+}

@@ -1,0 +1,201 @@
+//! The gateway under test: its configuration file, the process, and `weirctl` beside it.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+
+use super::{
+    Lab, Namespace,
+    process_guard::{self, Process, text},
+};
+
+/// How long the gateway may take to be ready. EAL without hugepages needs a fraction of a second; the
+/// rest is for a machine that is busy.
+const START: Duration = Duration::from_secs(30);
+/// How long it may take to stop.
+const STOP: Duration = Duration::from_secs(10);
+
+/// A port in the configuration.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// Its name, and its twin's.
+    pub name: String,
+    /// What DPDK drives.
+    pub device: String,
+    /// Addresses with prefix lengths.
+    pub addresses: Vec<String>,
+}
+
+/// A static route in the configuration.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Destination with prefix length.
+    pub to: String,
+    /// Next hop.
+    pub via: String,
+    /// Port name.
+    pub port: String,
+}
+
+/// What a configuration file says.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Control socket.
+    pub socket: PathBuf,
+    /// Workers.
+    pub workers: u16,
+    /// Namespace of the TAP twins.
+    pub host_namespace: PathBuf,
+    /// Ports.
+    pub ports: Vec<Port>,
+    /// Static routes.
+    pub routes: Vec<Route>,
+    /// Rules loaded before the first packet, as `weirctl -S` prints them.
+    pub rules: Vec<String>,
+    /// More of the file: sections as they are.
+    pub extra: String,
+}
+
+impl Config {
+    /// The file's text; `rules` is where the rules are, if there are any.
+    #[must_use]
+    pub fn text(&self, rules: Option<&Path>) -> String {
+        let mut out = String::new();
+        let mut say = |line: String| out.write_str(&(line + "\n")).expect("a String takes what it is given");
+        say(format!("socket = {:?}", self.socket));
+        say(format!("workers = {}", self.workers));
+        say(format!("host_namespace = {:?}", self.host_namespace));
+        say("idle = \"backoff\"".into());
+        say("eal = [\"--no-pci\", \"-m\", \"256\"]".into());
+        if let Some(rules) = rules {
+            say(format!("rules = {rules:?}"));
+        }
+        for port in &self.ports {
+            say(format!("\n[[port]]\nname = {:?}\ndevice = {:?}", port.name, port.device));
+            say(format!("addresses = {:?}\nmbufs = 16384", port.addresses));
+        }
+        for route in &self.routes {
+            let Route { to, via, port } = route;
+            say(format!("\n[[route]]\nto = {to:?}\nvia = {via:?}\nport = {port:?}"));
+        }
+        say(format!("\n{}", self.extra));
+        out
+    }
+
+    /// Writes the file, and the rules beside it, as `DIRECTORY/NAME.toml`.
+    ///
+    /// # Panics
+    /// If they can't be written.
+    #[must_use]
+    pub fn write(&self, directory: &Path, name: &str) -> PathBuf {
+        let rules = directory.join(format!("{name}.rules"));
+        let file = directory.join(format!("{name}.toml"));
+        let write = |path: &Path, text: String| {
+            fs::write(path, text).unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
+        };
+        if self.rules.is_empty() {
+            write(&file, self.text(None));
+        } else {
+            write(&rules, self.rules.join("\n") + "\n");
+            write(&file, self.text(Some(&rules)));
+        }
+        file
+    }
+}
+
+/// The two programs.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// The gateway.
+    pub weir: PathBuf,
+    /// The operator's tool.
+    pub weirctl: PathBuf,
+}
+
+impl Programs {
+    /// `weir`, with `weirctl` in the same directory.
+    ///
+    /// # Panics
+    /// If one of them isn't there.
+    #[must_use]
+    pub fn beside(weir: &Path) -> Self {
+        let weirctl = weir.with_file_name("weirctl");
+        for program in [weir, &weirctl] {
+            assert!(program.exists(), "{} is missing: cargo build -p weir -p weirctl", program.display());
+        }
+        Self { weir: weir.to_owned(), weirctl }
+    }
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    process: Process,
+    programs: Programs,
+    socket: PathBuf,
+}
+
+impl Gateway {
+    /// Starts the gateway in `namespace` and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it doesn't get ready, with what it logged.
+    #[must_use]
+    pub fn start(programs: &Programs, lab: &Lab, namespace: &Namespace, config: &Config) -> Self {
+        let file = config.write(lab.directory(), "weir");
+        let mut command = namespace.command(&programs.weir);
+        command.arg("--config").arg(&file);
+        let mut process = Process::start("weir", &mut command, &lab.directory().join("weir.log"));
+        if let Err(reason) = process.wait_for_line("ready", START) {
+            panic!("{reason}");
+        }
+        Self { process, programs: programs.clone(), socket: config.socket.clone() }
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Runs `weirctl` with the words of `line`, whatever comes of it.
+    #[must_use]
+    pub fn try_ctl(&self, line: &str) -> Output {
+        let mut command = Command::new(&self.programs.weirctl);
+        command.env("WEIR_SOCKET", &self.socket).args(line.split_whitespace());
+        process_guard::output(&mut command)
+    }
+
+    /// Runs `weirctl` with the words of `line` and returns what it prints.
+    ///
+    /// # Panics
+    /// If its exit status isn't 0.
+    pub fn ctl(&self, line: &str) -> String {
+        let output = self.try_ctl(line);
+        assert!(output.status.success(), "weirctl {line}: {}\n{}", output.status, text(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// How many packets the gateway dropped for `reason`, as `weirctl stats` names it; 0 if it isn't listed.
+    #[must_use]
+    pub fn drops(&self, reason: &str) -> u64 {
+        let stats = self.ctl("stats");
+        let line = stats.lines().find(|line| line.split_whitespace().next() == Some(reason));
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or_default()
+    }
+
+    /// Stops the gateway as an operator does.
+    ///
+    /// # Panics
+    /// If it doesn't stop in time or the exit status isn't 0.
+    pub fn stop(mut self) {
+        self.process.signal(Signal::SIGTERM);
+        let status = self.process.wait(STOP);
+        assert!(status.success(), "weir stopped with {status}");
+    }
+}

@@ -1,0 +1,128 @@
+//! The laboratory: real processes on real kernels' network stacks, in network namespaces of its own.
+//!
+//! A [`Lab`] owns namespaces and a scratch directory; both carry the process id in their names, so that labs
+//! of parallel tests never meet. Everything goes away when the lab is dropped, by a panic too; what a killed
+//! test leaves behind is swept by the next lab. Children die with the test that started them.
+//!
+//! Nothing here waits for time to pass: it waits for a line, a listening port or the end of a process,
+//! and says what was missing when the time limit is over.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
+
+pub mod clients;
+pub mod gateway;
+pub mod namespace;
+pub mod process_guard;
+pub mod servers;
+pub mod topology;
+
+pub use namespace::Namespace;
+
+/// How every namespace of every lab begins.
+const PREFIX: &str = "weirlab-";
+
+/// Labs made by this process so far.
+static MADE: AtomicU32 = AtomicU32::new(0);
+
+/// Namespaces and a scratch directory, gone when dropped.
+#[derive(Debug)]
+pub struct Lab {
+    id: String,
+    directory: PathBuf,
+    namespaces: Vec<Namespace>,
+}
+
+impl Lab {
+    /// An empty lab.
+    ///
+    /// # Panics
+    /// Without the right to make network namespaces, or if the scratch directory can't be made.
+    #[must_use]
+    pub fn new() -> Self {
+        sweep();
+        let id = format!("{PREFIX}{}-{}", process::id(), MADE.fetch_add(1, Relaxed));
+        let directory = std::env::temp_dir().join(&id);
+        fs::create_dir_all(&directory)
+            .unwrap_or_else(|e| panic!("cannot make the scratch directory {}: {e}", directory.display()));
+        Self { id, directory, namespaces: Vec::new() }
+    }
+
+    /// A new namespace called `role` in this lab, with loopback up and IPv6 silent.
+    pub fn namespace(&mut self, role: &str) -> Namespace {
+        let made = Namespace::create(format!("{}-{role}", self.id));
+        self.namespaces.push(made.clone());
+        made
+    }
+
+    /// The scratch directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A new directory `name` inside the scratch directory.
+    ///
+    /// # Panics
+    /// If it can't be made.
+    #[must_use]
+    pub fn subdirectory(&self, name: &str) -> PathBuf {
+        let path = self.directory.join(name);
+        fs::create_dir_all(&path).unwrap_or_else(|e| panic!("cannot make {}: {e}", path.display()));
+        path
+    }
+}
+
+impl Default for Lab {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for namespace in self.namespaces.drain(..) {
+            namespace.delete();
+        }
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Deletes what labs of this process have made, for a process that is about to be ended by a signal. The
+/// processes in them follow their parent.
+#[allow(dead_code, reason = "only the demo has to say how it ends")]
+pub fn remove_own() {
+    remove(|owner| owner == process::id());
+}
+
+/// Deletes what labs have left whose process has gone without cleaning up.
+fn sweep() {
+    remove(|owner| !Path::new("/proc").join(owner.to_string()).exists());
+}
+
+/// Deletes namespaces and scratch directories of the labs whose owner's process id is `chosen`.
+fn remove(chosen: impl Fn(u32) -> bool) {
+    for (root, is_namespace) in [(PathBuf::from("/run/netns"), true), (std::env::temp_dir(), false)] {
+        let Ok(entries) = fs::read_dir(root) else { continue };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !owner(&name).is_some_and(&chosen) {
+                continue;
+            }
+            if is_namespace {
+                Namespace::existing(name).delete();
+            } else {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
+/// The process id in a lab's name.
+fn owner(name: &str) -> Option<u32> {
+    name.strip_prefix(PREFIX)?.split('-').next()?.parse().ok()
+}

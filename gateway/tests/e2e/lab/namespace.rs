@@ -1,0 +1,166 @@
+//! One network namespace: links, addresses, routes, and ways to run something inside.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use nix::sched::{CloneFlags, setns};
+
+use super::process_guard;
+
+/// A named network namespace. Cloning copies the name; the [`Lab`](super::Lab) deletes it.
+#[derive(Clone, Debug)]
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// Makes the namespace.
+    pub(super) fn create(name: String) -> Self {
+        process_guard::must(Command::new("ip").args(["netns", "add", &name]));
+        let made = Self { name };
+        made.ip("link set lo up");
+        // Neighbour discovery and router solicitations would show up in counted frames.
+        made.sysctl("net.ipv6.conf.all.disable_ipv6", 1);
+        made.sysctl("net.ipv6.conf.default.disable_ipv6", 1);
+        made
+    }
+
+    /// A namespace made by somebody else.
+    pub(super) fn existing(name: String) -> Self {
+        Self { name }
+    }
+
+    /// Deletes the name; the namespace goes with its last process.
+    pub(super) fn delete(&self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
+    }
+
+    /// Its name, as `ip netns` knows it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its file, for `host_namespace`.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.name)
+    }
+
+    /// `program` inside the namespace. It is killed when the thread that starts it ends, so start what is to
+    /// live on from the test's own thread.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, "setpriv", "--pdeathsig", "KILL", "--"]).arg(program);
+        command
+    }
+
+    /// Runs the words of `line` inside the namespace and returns what they print.
+    ///
+    /// # Panics
+    /// If the exit status isn't 0.
+    pub fn run(&self, line: &str) -> String {
+        let mut words = line.split_whitespace();
+        let mut command = self.command(words.next().expect("a command line has a first word"));
+        process_guard::must(command.args(words))
+    }
+
+    /// `ip` with the words of `line`, in the namespace.
+    ///
+    /// # Panics
+    /// If the exit status isn't 0.
+    pub fn ip(&self, line: &str) -> String {
+        process_guard::must(Command::new("ip").args(["-n", &self.name]).args(line.split_whitespace()))
+    }
+
+    /// Sets a kernel parameter of the namespace.
+    pub fn sysctl(&self, key: &str, value: u32) {
+        self.run(&format!("sysctl -qw {key}={value}"));
+    }
+
+    /// Lets the kernel of this namespace route between its links.
+    pub fn forward(&self) {
+        self.sysctl("net.ipv4.ip_forward", 1);
+        self.sysctl("net.ipv4.conf.all.rp_filter", 0);
+        self.sysctl("net.ipv4.conf.default.rp_filter", 0);
+    }
+
+    /// Lays a cable from link `near` here to link `far` in `other`, both up. Checksums are finished in
+    /// software on both ends: DPDK's side has nobody who would do it later.
+    pub fn cable(&self, near: &str, other: &Self, far: &str) {
+        self.ip(&format!("link add {near} type veth peer name {far} netns {}", other.name));
+        for (side, link) in [(self, near), (other, far)] {
+            side.run(&format!("ethtool -K {link} tx off"));
+            side.ip(&format!("link set {link} up"));
+        }
+    }
+
+    /// Gives `link` an address with its prefix length.
+    pub fn address(&self, link: &str, address: &str) {
+        self.ip(&format!("addr add {address} dev {link}"));
+    }
+
+    /// Runs `f` on a thread of its own inside the namespace. Sockets that `f` makes stay in the namespace
+    /// wherever they are used later. Start no processes in `f`: they would end with the thread.
+    ///
+    /// # Panics
+    /// If `f` panics or the namespace can't be entered.
+    pub fn within<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        let inside = || {
+            let file = File::open(self.path()).expect("the namespace has its file");
+            setns(file, CloneFlags::CLONE_NEWNET).expect("the namespace can be entered");
+            f()
+        };
+        thread::scope(|scope| match scope.spawn(inside).join() {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
+
+    /// Connects from inside, from any local port.
+    pub fn connect(&self, to: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+        self.within(|| TcpStream::connect_timeout(&to, limit))
+    }
+
+    /// Listens inside.
+    ///
+    /// # Panics
+    /// If the address isn't there or is taken.
+    #[must_use]
+    pub fn listen(&self, at: SocketAddr) -> TcpListener {
+        self.within(|| TcpListener::bind(at))
+            .unwrap_or_else(|e| panic!("{} cannot listen on {at}: {e}", self.name))
+    }
+
+    /// Waits until something listens on TCP `port`.
+    ///
+    /// # Panics
+    /// If nothing does within ten seconds.
+    pub fn wait_for_tcp(&self, port: u16) {
+        self.wait_for_socket("-ltn", port);
+    }
+
+    /// Waits until something is bound to UDP `port`.
+    ///
+    /// # Panics
+    /// If nothing is within ten seconds.
+    pub fn wait_for_udp(&self, port: u16) {
+        self.wait_for_socket("-lun", port);
+    }
+
+    fn wait_for_socket(&self, kind: &str, port: u16) {
+        let what = format!("port {port} in {}", self.name);
+        process_guard::wait_until(&what, Duration::from_secs(10), || {
+            self.run(&format!("ss -H {kind} sport = :{port}")).lines().next().map(drop)
+        });
+    }
+}

@@ -1,0 +1,207 @@
+//! Processes that can't be lost: every one ends with the value that stands for it, and within a time limit.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// The time limit of [`must`] and [`output`].
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Polls `event` until it yields something.
+///
+/// # Panics
+/// If it hasn't within `limit`; the message names `what`.
+pub fn wait_until<T>(what: &str, limit: Duration, mut event: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(value) = event() {
+            return value;
+        }
+        assert!(Instant::now() < end, "waited {limit:?} in vain for {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Runs a command that must succeed and returns what it prints.
+///
+/// # Panics
+/// If it can't be started, fails, or takes longer than a minute.
+pub fn must(command: &mut Command) -> String {
+    let output = output(command);
+    assert!(output.status.success(), "{}: {}\n{}", line(command), output.status, text(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// If it can't be started or takes longer than a minute.
+pub fn output(command: &mut Command) -> Output {
+    output_within(command, LIMIT)
+}
+
+/// Runs a command to its end, at most for `limit`.
+///
+/// # Panics
+/// If it can't be started or takes longer.
+pub fn output_within(command: &mut Command, limit: Duration) -> Output {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {}: {e}", line(command)));
+    let end = Instant::now() + limit;
+    let streams = [drain(child.stdout.take()), drain(child.stderr.take())];
+    let [out, err] = streams.map(|stream| stream.recv_timeout(end.saturating_duration_since(Instant::now())));
+    let (Ok(stdout), Ok(stderr)) = (out, err) else {
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("{} took longer than {limit:?}", line(command));
+    };
+    let status = child.wait().expect("a child can be waited for");
+    Output { status, stdout, stderr }
+}
+
+/// Reads a stream to its end on a thread of its own.
+fn drain(stream: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut stream) = stream {
+            let _ = stream.read_to_end(&mut bytes);
+        }
+        let _ = sender.send(bytes);
+    });
+    receiver
+}
+
+/// The command's own words, without the way into the namespace.
+fn line(command: &Command) -> String {
+    let words: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let own = words.iter().position(|w| w == "--").map_or(0, |at| at + 1);
+    words[own..].join(" ")
+}
+
+/// Both streams as one text.
+#[must_use]
+pub fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A running process. Dropping it kills it; if that happens in a panic, the end of its log is shown.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    lines: Receiver<String>,
+}
+
+impl Process {
+    /// Starts `command`; its stderr goes to the file `log`.
+    ///
+    /// # Panics
+    /// If it can't be started.
+    #[must_use]
+    pub fn start(name: &str, command: &mut Command, log: &Path) -> Self {
+        let file = File::create(log).unwrap_or_else(|e| panic!("cannot write {}: {e}", log.display()));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file);
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {}: {e}", line(command)));
+        let lines = lines(child.stdout.take().expect("stdout is piped"));
+        Self { name: name.to_owned(), child, log: log.to_owned(), lines }
+    }
+
+    /// Waits for a line on stdout.
+    ///
+    /// # Errors
+    /// What was read instead, if the process ends first; and that the limit is over.
+    pub fn wait_for_line(&mut self, wanted: &str, limit: Duration) -> Result<(), String> {
+        let end = Instant::now() + limit;
+        let mut seen = String::new();
+        loop {
+            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) if line == wanted => return Ok(()),
+                Ok(line) => seen.push_str(&format!("{line}\n")),
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(format!("{}: no line {wanted:?} within {limit:?}, only {seen:?}", self.name));
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = self.child.wait().expect("a child can be waited for");
+                    return Err(format!("{} ended ({status}) before {wanted:?}, saying {seen:?}", self.name));
+                }
+            }
+        }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it wrote to stderr so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Panics
+    /// If the process has gone.
+    pub fn signal(&self, signal: Signal) {
+        let id = Pid::from_raw(i32::try_from(self.child.id()).expect("process ids are small"));
+        kill(id, signal).unwrap_or_else(|e| panic!("{signal} to {}: {e}", self.name));
+    }
+
+    /// Waits for the process to end by itself.
+    ///
+    /// # Panics
+    /// If it still runs after `limit`.
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        let what = format!("the end of {}", self.name);
+        wait_until(&what, limit, || self.child.try_wait().expect("a child can be waited for"))
+    }
+
+    /// Kills it at once, as a crash would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        let log = self.log();
+        if thread::panicking() && !log.is_empty() {
+            let lines: Vec<_> = log.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(60)..];
+            eprintln!("--- the end of what {} logged\n{}\n---", self.name, tail.join("\n"));
+        }
+    }
+}
+
+/// The lines of a stream, as they come.
+fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}

@@ -1,0 +1,246 @@
+//! The networks that the tests and the demo run on.
+//!
+//! FULLNAT: the servers' network knows nothing of the clients', and its way out isn't the gateway.
+//! ```text
+//!  client 192.168.80.100 ── wan [gateway] lan ── 10.10.0.1 router 10.20.0.1 ─┬─ rs1 10.20.0.11
+//!         (.101, .102 ...)  192.168.80.4 (VIP)   10.10.0.3                   └─ rs2 10.20.0.12
+//!                           192.168.80.3         10.10.0.200 (LIP)
+//! ```
+//! With `near_mtu` two routers joined by a link of that MTU stand between the client (then in
+//! 192.168.70.0/24) and the gateway, with `far_mtu` two stand between the gateway and the servers.
+//!
+//! NAT: the servers' way out is the gateway.
+//! ```text
+//!  client 192.168.80.100 ── wan [gateway] lan 192.168.10.8 ── switch ─┬─ rs1 192.168.10.9
+//!                           192.168.80.4 (VIP)                        └─ rs2 192.168.10.10
+//! ```
+//! The veths that DPDK drives lie in the namespace `gw`, where the kernel has no addresses; the TAP twins
+//! appear in `twins`. Otherwise the kernel, which sees AF_PACKET's frames too, would answer them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::{
+    Lab, Namespace,
+    gateway::{Config, Port, Route},
+};
+
+/// The virtual address of both networks.
+pub const VIP: &str = "192.168.80.4";
+/// The gateway's own address on the clients' side, where an ordinary daemon can listen.
+pub const OWN: &str = "192.168.80.3";
+/// The local address of the FULLNAT network.
+pub const LIP: &str = "10.10.0.200";
+/// How many addresses a client has, counted up from its first.
+pub const CLIENT_ADDRESSES: u8 = 8;
+
+/// A real server.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// `RS1`, `RS2`...
+    pub name: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Where it lives.
+    pub namespace: Namespace,
+}
+
+impl Host {
+    /// A socket address on this host.
+    #[must_use]
+    pub fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.address), port)
+    }
+}
+
+/// What differs between the networks of one kind.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Workers of the gateway; every port gets as many queues.
+    pub workers: u16,
+    /// Real servers.
+    pub servers: u8,
+    /// MTU of a link between client and gateway.
+    pub near_mtu: Option<u32>,
+    /// MTU of a link between gateway and servers.
+    pub far_mtu: Option<u32>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { workers: 1, servers: 2, near_mtu: None, far_mtu: None }
+    }
+}
+
+impl Options {
+    /// The usual network with `workers` workers.
+    #[must_use]
+    pub fn workers(workers: u16) -> Self {
+        Self { workers, ..Self::default() }
+    }
+}
+
+/// A network with a place for the gateway.
+#[derive(Debug)]
+pub struct Network {
+    /// The client.
+    pub client: Namespace,
+    /// The client's addresses.
+    pub client_addresses: Vec<Ipv4Addr>,
+    /// Where the gateway runs and has its ports.
+    pub gateway: Namespace,
+    /// Where the TAP twins are.
+    pub twins: Namespace,
+    /// The real servers.
+    pub servers: Vec<Host>,
+    /// The gateway's configuration for this network, without rules.
+    pub config: Config,
+    /// What owns all this: last, so that it goes last.
+    pub lab: Lab,
+}
+
+/// The virtual service's socket address.
+#[must_use]
+pub fn vip(port: u16) -> SocketAddr {
+    SocketAddr::new(VIP.parse().expect("an address"), port)
+}
+
+/// The network for FULLNAT.
+#[must_use]
+pub fn fullnat(options: &Options) -> Network {
+    let mut lab = Lab::new();
+    let (gateway, twins) = (lab.namespace("gw"), lab.namespace("twins"));
+    let router = lab.namespace("router");
+    gateway.cable("lan0", &router, "up0");
+    router.address("up0", "10.10.0.1/24");
+    router.forward();
+    let inner = match options.far_mtu {
+        None => router,
+        Some(mtu) => {
+            let inner = lab.namespace("router2");
+            narrow(&router, "10.30.0.1", &inner, "10.30.0.2", mtu);
+            router.ip("route add 10.20.0.0/24 via 10.30.0.2");
+            inner.ip("route add 10.10.0.0/24 via 10.30.0.1");
+            inner
+        }
+    };
+    bridge(&inner);
+    inner.address("br0", "10.20.0.1/24");
+    let servers = servers(&mut lab, &inner, options.servers, [10, 20, 0, 11], "10.20.0.1");
+
+    let (client, client_addresses, mut routes) = clients(&mut lab, &gateway, options.near_mtu);
+    routes.push(Route { to: "10.20.0.0/24".into(), via: "10.10.0.1".into(), port: "lan".into() });
+    let wan = port("wan", &[&format!("{OWN}/24"), &format!("{VIP}/32")], options.workers);
+    let lan = port("lan", &["10.10.0.3/24"], options.workers);
+    let config = config(&lab, &twins, options.workers, vec![wan, lan], routes);
+    Network { client, client_addresses, gateway, twins, servers, config, lab }
+}
+
+/// The network for NAT.
+#[must_use]
+pub fn nat(options: &Options) -> Network {
+    let mut lab = Lab::new();
+    let (gateway, twins) = (lab.namespace("gw"), lab.namespace("twins"));
+    let switch = lab.namespace("switch");
+    bridge(&switch);
+    gateway.cable("lan0", &switch, "up0");
+    switch.ip("link set up0 master br0");
+    let servers = servers(&mut lab, &switch, options.servers, [192, 168, 10, 9], "192.168.10.8");
+    let (client, client_addresses, routes) = clients(&mut lab, &gateway, options.near_mtu);
+    client.ip("route add default via 192.168.80.4");
+    let wan = port("wan", &[&format!("{VIP}/24")], options.workers);
+    let lan = port("lan", &["192.168.10.8/24"], options.workers);
+    let config = config(&lab, &twins, options.workers, vec![wan, lan], routes);
+    Network { client, client_addresses, gateway, twins, servers, config, lab }
+}
+
+/// A port of the gateway: veth `NAME0` in its namespace, with a queue for each worker.
+fn port(name: &str, addresses: &[&str], workers: u16) -> Port {
+    let queues = if workers > 1 { format!(",qpairs={workers}") } else { String::new() };
+    Port {
+        name: name.into(),
+        device: format!("net_af_packet_{name},iface={name}0{queues}"),
+        addresses: addresses.iter().map(|&a| a.into()).collect(),
+    }
+}
+
+fn config(lab: &Lab, twins: &Namespace, workers: u16, ports: Vec<Port>, routes: Vec<Route>) -> Config {
+    Config {
+        socket: lab.directory().join("weir.sock"),
+        workers,
+        host_namespace: twins.path(),
+        ports,
+        routes,
+        rules: Vec::new(),
+        extra: String::new(),
+    }
+}
+
+/// The client's side up to the gateway's `wan0`: client, its addresses, the gateway's routes to it.
+fn clients(lab: &mut Lab, gateway: &Namespace, mtu: Option<u32>) -> (Namespace, Vec<Ipv4Addr>, Vec<Route>) {
+    let client = lab.namespace("client");
+    let Some(mtu) = mtu else {
+        gateway.cable("wan0", &client, "eth0");
+        let addresses = client_addresses(&client, [192, 168, 80, 100]);
+        return (client, addresses, Vec::new());
+    };
+    let (edge, home) = (lab.namespace("edge"), lab.namespace("home"));
+    gateway.cable("wan0", &edge, "up0");
+    edge.address("up0", "192.168.80.1/24");
+    narrow(&edge, "192.168.75.1", &home, "192.168.75.2", mtu);
+    home.cable("in0", &client, "eth0");
+    home.address("in0", "192.168.70.1/24");
+    for router in [&edge, &home] {
+        router.forward();
+    }
+    edge.ip("route add 192.168.70.0/24 via 192.168.75.2");
+    home.ip("route add default via 192.168.75.1");
+    let addresses = client_addresses(&client, [192, 168, 70, 100]);
+    client.ip("route add default via 192.168.70.1");
+    let back = Route { to: "192.168.70.0/24".into(), via: "192.168.80.1".into(), port: "wan".into() };
+    (client, addresses, vec![back])
+}
+
+fn client_addresses(client: &Namespace, first: [u8; 4]) -> Vec<Ipv4Addr> {
+    let addresses: Vec<_> = (0..CLIENT_ADDRESSES).map(|n| nth(first, n)).collect();
+    for address in &addresses {
+        client.address("eth0", &format!("{address}/24"));
+    }
+    addresses
+}
+
+/// Joins two routers by a link whose two ends have the MTU `mtu`.
+fn narrow(near: &Namespace, near_address: &str, far: &Namespace, far_address: &str, mtu: u32) {
+    near.cable("narrow0", far, "narrow1");
+    for (router, link, address) in [(near, "narrow0", near_address), (far, "narrow1", far_address)] {
+        router.forward();
+        router.ip(&format!("link set {link} mtu {mtu}"));
+        router.address(link, &format!("{address}/24"));
+    }
+}
+
+/// A switch `br0`.
+fn bridge(namespace: &Namespace) {
+    namespace.ip("link add br0 type bridge");
+    namespace.ip("link set br0 up");
+}
+
+/// `count` servers on the switch of `switch`, with consecutive addresses and this default gateway.
+fn servers(lab: &mut Lab, switch: &Namespace, count: u8, first: [u8; 4], default: &str) -> Vec<Host> {
+    let mut made = Vec::new();
+    for n in 0..count {
+        let namespace = lab.namespace(&format!("rs{}", n + 1));
+        let link = format!("rs{}", n + 1);
+        switch.cable(&link, &namespace, "eth0");
+        switch.ip(&format!("link set {link} master br0"));
+        let address = nth(first, n);
+        namespace.address("eth0", &format!("{address}/24"));
+        namespace.ip(&format!("route add default via {default}"));
+        made.push(Host { name: format!("RS{}", n + 1), address, namespace });
+    }
+    made
+}
+
+fn nth(first: [u8; 4], n: u8) -> Ipv4Addr {
+    let [a, b, c, d] = first;
+    Ipv4Addr::new(a, b, c, d + n)
+}

@@ -1,0 +1,353 @@
+//! Replays recordings of IPVS's scheduling against the schedulers alone.
+//!
+//! Each recording under `$WEIR_GOLDEN/sched` (default `../shared/golden` from the repository's root) is a
+//! list of events. A small model applies the commands and keeps the servers' connection counts as the
+//! recording itself gives them after every event; every choice is then compared. Without a packet path
+//! there is no persistence: recordings with `-p` are named as skipped.
+
+use std::{
+    collections::HashMap,
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use serde_json::Value;
+use weir::{
+    clock::{Tick, seconds},
+    id::{ServerId, WorkerId},
+    path::settings::Settings,
+    sched::{FLAG_FALLBACK, FLAG_PORT, Flow, Scheduler, Server, prepare},
+    table::counters::{OtherWorkers, ServerCounters},
+};
+
+/// Seconds that a UDP session lives.
+const UDP_LIFE: u32 = 300;
+
+/// Why a recording can't be replayed here.
+struct NeedsPacketPath(String);
+
+/// A server that was ever configured: its counts outlive its deletion.
+struct Known {
+    id: ServerId,
+    counters: Arc<ServerCounters>,
+    others: Arc<OtherWorkers>,
+    lower: u32,
+}
+
+struct Service {
+    scheduler: String,
+    flags: u8,
+    one_packet: bool,
+    port: Option<u16>,
+    known: HashMap<SocketAddr, Known>,
+    servers: Vec<Server>,
+    changes: u64,
+    instance: Box<dyn Scheduler>,
+}
+
+#[derive(Default)]
+struct Model {
+    services: HashMap<String, Service>,
+    /// Marks by destination network.
+    marks: Vec<(IpAddr, u32, String)>,
+    settings: Settings,
+    now: u32,
+    /// UDP sessions: server and last use, by protocol, client and virtual address.
+    sessions: HashMap<String, (String, u32)>,
+    next_id: u32,
+}
+
+fn golden() -> PathBuf {
+    let given = std::env::var_os("WEIR_GOLDEN").map(PathBuf::from);
+    given.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/golden"))
+}
+
+/// The value after one of `options` in a command's words.
+fn option<'a>(words: &[&'a str], options: &[&str]) -> Option<&'a str> {
+    let at = words.iter().position(|w| options.contains(w))?;
+    words.get(at + 1).copied()
+}
+
+fn number(words: &[&str], options: &[&str], default: u32) -> u32 {
+    option(words, options).map_or(default, |n| n.parse().expect("number"))
+}
+
+fn flags(names: &str) -> u8 {
+    let flag = |name: &str| match name {
+        "sh-fallback" | "mh-fallback" | "flag-1" => FLAG_FALLBACK,
+        "sh-port" | "mh-port" | "flag-2" => FLAG_PORT,
+        "flag-3" => 4,
+        _ => panic!("scheduler flag {name}"),
+    };
+    names.split(',').map(flag).fold(0, |all, flag| all | flag)
+}
+
+impl Service {
+    fn new(settings: &Settings) -> Self {
+        let instance = prepare("none", 0, &[], WorkerId(0), settings, 0).expect("known scheduler");
+        Self {
+            scheduler: "none".into(),
+            flags: 0,
+            one_packet: false,
+            port: None,
+            known: HashMap::new(),
+            servers: Vec::new(),
+            changes: 0,
+            instance,
+        }
+    }
+
+    /// Puts a prepared instance for `servers` in place, as a worker does.
+    fn replace(&mut self, servers: Vec<Server>, fresh: bool, settings: &Settings) {
+        let mut new = prepare(&self.scheduler, self.flags, &servers, WorkerId(0), settings, self.changes)
+            .unwrap_or_else(|| panic!("scheduler {}", self.scheduler));
+        if !fresh {
+            new.inherit(&mut *self.instance, &self.servers, &servers);
+        }
+        (self.instance, self.servers) = (new, servers);
+    }
+
+    /// Counts after an event, with the overload flag as IPVS derives it from them.
+    fn set_counts(&self, address: &str, active: u32, inactive: u32) {
+        let known = self.known.get(&address.parse().expect("server")).expect("a server that was added");
+        known.counters.active.set(active);
+        known.counters.inactive.set(inactive);
+        let Some(server) = self.servers.iter().find(|s| s.id == known.id) else { return };
+        let total = active + inactive;
+        if server.upper != 0 && total >= server.upper {
+            known.others.overloaded.set(1);
+        } else if known.lower != 0 && total < known.lower
+            || known.lower == 0 && u64::from(total) * 4 < u64::from(server.upper) * 3
+        {
+            known.others.overloaded.set(0);
+        }
+    }
+}
+
+impl Model {
+    fn command(&mut self, line: &str) -> Result<(), NeedsPacketPath> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["sysctl", .., setting] => self.sysctl(setting),
+            ["nft", ..] if line.contains("mark set") => self.mark(&words, line)?,
+            ["nft", "add" | "'add", ..] => {}
+            ["ipvsadm", "-A" | "-E", ..] => self.set_service(&words)?,
+            ["ipvsadm", "-D", ..] => drop(self.services.remove(&key(&words))),
+            ["ipvsadm", "-C"] => self.services.clear(),
+            ["ipvsadm", "-a" | "-e" | "-d", ..] => self.set_server(&words),
+            ["ipvsadm", "-L" | "-Ln" | "-l" | "-Z", ..] => {}
+            _ => return Err(NeedsPacketPath(format!("the command {line:?}"))),
+        }
+        Ok(())
+    }
+
+    fn sysctl(&mut self, setting: &str) {
+        let (name, value) = setting.split_once('=').expect("name=value");
+        let value = value.parse().expect("number");
+        match name.rsplit('.').next() {
+            Some("lblc_expiration") => self.settings.lblc_expiration = value,
+            Some("lblcr_expiration") => self.settings.lblcr_expiration = value,
+            _ => {}
+        }
+        for service in self.services.values_mut() {
+            service.replace(service.servers.clone(), false, &self.settings);
+        }
+    }
+
+    fn mark(&mut self, words: &[&str], line: &str) -> Result<(), NeedsPacketPath> {
+        let unknown = || NeedsPacketPath(format!("the mark rule {line:?}"));
+        if words.iter().any(|w| w.contains("port")) {
+            return Err(unknown());
+        }
+        let (address, length) =
+            option(words, &["daddr"]).ok_or_else(unknown)?.split_once('/').ok_or_else(unknown)?;
+        let mark = option(words, &["set"]).ok_or_else(unknown)?.trim_matches('\'');
+        self.marks.push((address.parse().expect("address"), length.parse().expect("length"), mark.into()));
+        Ok(())
+    }
+
+    fn set_service(&mut self, words: &[&str]) -> Result<(), NeedsPacketPath> {
+        if words.contains(&"-p") || words.contains(&"--persistent") {
+            return Err(NeedsPacketPath("persistence".into()));
+        }
+        let Self { services, settings, .. } = self;
+        let service = services.entry(key(words)).or_insert_with(|| Service::new(settings));
+        service.scheduler = option(words, &["-s"]).unwrap_or("wlc").into();
+        service.flags = option(words, &["-b"]).map_or(0, flags);
+        service.one_packet = words.contains(&"-o");
+        service.port = option(words, &["-t", "-u"]).map(|a| a.parse::<SocketAddr>().expect("service").port());
+        service.replace(service.servers.clone(), words[1] == "-A", settings);
+        Ok(())
+    }
+
+    fn set_server(&mut self, words: &[&str]) {
+        let service = self.services.get_mut(&key(words)).expect("a service that was added");
+        let mut address: SocketAddr = option(words, &["-r"]).expect("-r").parse().expect("server");
+        if let (Some(port), false) = (service.port, words.contains(&"-m")) {
+            address.set_port(port);
+        }
+        let known = service.known.entry(address).or_insert_with(|| {
+            self.next_id += 1;
+            Known { id: ServerId(self.next_id), counters: Arc::default(), others: Arc::default(), lower: 0 }
+        });
+        let upper = number(words, &["-x"], 0);
+        known.lower = number(words, &["-y"], 0);
+        let server = Server {
+            id: known.id,
+            address: address.ip(),
+            port: address.port(),
+            weight: number(words, &["-w"], 1),
+            upper,
+            counters: known.counters.clone(),
+            others: known.others.clone(),
+        };
+        let mut servers = service.servers.clone();
+        let at = servers.iter().position(|s| s.id == server.id);
+        // A threshold that is raised or lifted clears the flag; one that is reached already sets it.
+        if at.is_none_or(|at| upper == 0 || upper > servers[at].upper) {
+            known.others.overloaded.set(0);
+        }
+        if upper != 0 && known.counters.active.get() + known.counters.inactive.get() >= upper {
+            known.others.overloaded.set(1);
+        }
+        match (words[1], at) {
+            ("-a", None) => servers.insert(0, server),
+            ("-e", Some(at)) => servers[at] = server,
+            ("-d", Some(at)) => drop(servers.remove(at)),
+            _ => panic!("{words:?} can't have succeeded"),
+        }
+        service.changes += 1;
+        service.replace(servers, false, &self.settings);
+    }
+
+    /// The key of the service that a packet belongs to.
+    fn service_of(&self, protocol: &str, vip: SocketAddr) -> Option<String> {
+        let marked = self.marks.iter().rev().find(|(net, length, _)| covers(*net, *length, vip.ip()));
+        let marked = marked.map(|(.., mark)| format!("-f {mark}"));
+        let exact = format!("{protocol} {vip}");
+        let any_port = format!("{protocol} {}", SocketAddr::new(vip.ip(), 0));
+        marked.into_iter().chain([exact, any_port]).find(|key| self.services.contains_key(key))
+    }
+
+    /// Schedules one packet; the server as the recording writes it, or `None` for refused.
+    fn schedule(&mut self, protocol: &str, client: &str, vip: &str) -> Option<String> {
+        let session = format!("{protocol} {client} {vip}");
+        if protocol == "-u"
+            && let Some((server, used)) = self.sessions.get_mut(&session)
+            && self.now - *used < UDP_LIFE
+        {
+            *used = self.now;
+            return Some(server.clone());
+        }
+        let (client, vip): (SocketAddr, SocketAddr) = (client.parse().unwrap(), vip.parse().unwrap());
+        let key = self.service_of(protocol, vip).unwrap_or_else(|| panic!("no service for {protocol} {vip}"));
+        let service = self.services.get_mut(&key).expect("found");
+        let flow = Flow {
+            source: client.ip(),
+            source_port: client.port(),
+            destination: vip.ip(),
+            destination_port: vip.port(),
+            now: Tick(seconds(self.now)),
+        };
+        let server = &service.servers[service.instance.schedule(&service.servers, &flow)?];
+        let port = if server.port == 0 { vip.port() } else { server.port };
+        let chosen = SocketAddr::new(server.address, port).to_string();
+        if protocol == "-u" && !service.one_packet {
+            self.sessions.insert(session, (chosen.clone(), self.now));
+        }
+        Some(chosen)
+    }
+
+    /// Takes the counts over from an `after` or `snapshot`, which names services only if there are several.
+    fn counts(&self, counts: &Value) {
+        for (name, value) in counts.as_object().expect("object") {
+            if let Some(figures) = value.as_array() {
+                let figure = |i: usize| figures[i].as_u64().expect("number") as u32;
+                let service = self.services.values().next().expect("a service");
+                service.set_counts(name, figure(1), figure(2));
+                continue;
+            }
+            let (protocol, rest) = name.split_once(' ').expect("protocol and address");
+            let option = match protocol {
+                "TCP" => "-t",
+                "UDP" => "-u",
+                "FWM" => "-f",
+                _ => panic!("service {name}"),
+            };
+            let service = self.services.get(&format!("{option} {rest}")).expect("a service that was added");
+            for (address, figures) in value.as_object().expect("object") {
+                let figure = |i: usize| figures[i].as_u64().expect("number") as u32;
+                service.set_counts(address, figure(1), figure(2));
+            }
+        }
+    }
+}
+
+/// How a command names its service: the option and its value.
+fn key(words: &[&str]) -> String {
+    let at = words.iter().position(|w| ["-t", "-u", "-f"].contains(w)).expect("a service");
+    format!("{} {}", words[at], words[at + 1])
+}
+
+fn covers(network: IpAddr, length: u32, address: IpAddr) -> bool {
+    let bits = |a: IpAddr| match a {
+        IpAddr::V4(a) => (u128::from(a.to_bits()) << 96, true),
+        IpAddr::V6(a) => (a.to_bits(), false),
+    };
+    let ((network, a), (address, b)) = (bits(network), bits(address));
+    a == b && (network ^ address).checked_shr(128 - length).is_none_or(|rest| rest == 0)
+}
+
+/// Replays a recording; the number of choices compared.
+fn replay(recording: &Value) -> Result<usize, NeedsPacketPath> {
+    let name = recording["name"].as_str().expect("name");
+    let mut model = Model::default();
+    let mut compared = 0;
+    for (index, event) in recording["events"].as_array().expect("events").iter().enumerate() {
+        let text = |field: &str| event[field].as_str().unwrap_or_else(|| panic!("{name} {index}: {field}"));
+        match text("op") {
+            "cmd" if event["status"] == 0 => model.command(text("cmd"))?,
+            op @ ("open" | "syn" | "udp") => {
+                let protocol = if op == "udp" { "-u" } else { "-t" };
+                let chosen = model.schedule(protocol, text("client"), text("vip"));
+                assert_eq!(chosen.as_deref(), event["server"].as_str(), "{name}, event {index}: {event}");
+                compared += 1;
+            }
+            "sleep" => model.now += event["seconds"].as_u64().expect("seconds") as u32,
+            "snapshot" => model.counts(&event["servers"]),
+            "cmd" | "close" | "conns" => {}
+            op => return Err(NeedsPacketPath(format!("the event {op:?}"))),
+        }
+        if event["after"].is_object() {
+            model.counts(&event["after"]);
+        }
+    }
+    Ok(compared)
+}
+
+#[test]
+fn golden_sched_model() {
+    let folder = golden().join("sched");
+    let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("recordings in {}: {e}", folder.display()));
+    let mut files: Vec<_> = entries.map(|e| e.expect("entry").path()).collect();
+    files.retain(|f| f.extension().is_some_and(|e| e == "json"));
+    files.sort();
+    assert!(!files.is_empty(), "no recordings in {}", folder.display());
+    let mut total = 0;
+    for file in files {
+        let text = fs::read_to_string(&file).expect("recording");
+        let recording: Value = serde_json::from_str(&text).expect("JSON");
+        let name = file.file_stem().expect("name").display();
+        match replay(&recording) {
+            Ok(compared) => {
+                println!("{name}: {compared} choices equal");
+                total += compared;
+            }
+            Err(NeedsPacketPath(what)) => println!("{name}: SKIPPED, {what} needs the packet path"),
+        }
+    }
+    println!("{total} choices in all");
+    assert!(total > 0, "every recording was skipped");
+}

@@ -1,0 +1,192 @@
+//! TAP twins: that they appear as they should, and that frames go both ways through them.
+
+mod host_support;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Instant,
+};
+
+use etherparse::{
+    ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, Icmpv6Type, NetSlice, PacketBuilder,
+    SlicedPacket, TransportSlice, icmpv6::NeighborAdvertisementHeader,
+};
+use host_support::{Bench, Namespace, PATIENCE, PEER_MAC, PORT_MAC, port};
+use weir::{host::HostError, io::PortId};
+
+const WAN: PortId = PortId(0);
+const TWIN: Ipv4Addr = Ipv4Addr::new(192, 168, 80, 4);
+const PEER: Ipv4Addr = Ipv4Addr::new(192, 168, 80, 9);
+
+fn arp(operation: ArpOperation, destination: [u8; 6], target_mac: [u8; 6], target: Ipv4Addr) -> Vec<u8> {
+    let ethernet = Ethernet2Header { source: PEER_MAC.0, destination, ether_type: EtherType::ARP };
+    let packet = ArpPacket::new(
+        ArpHardwareId::ETHERNET,
+        EtherType::IPV4,
+        operation,
+        &PEER_MAC.0,
+        &PEER.octets(),
+        &target_mac,
+        &target.octets(),
+    );
+    let mut frame = ethernet.to_bytes().to_vec();
+    packet.unwrap().write(&mut frame).unwrap();
+    frame
+}
+
+/// What an ARP frame says: operation, sender's hardware and IP address, target's IP address.
+fn as_arp(frame: &[u8]) -> Option<(ArpOperation, Vec<u8>, IpAddr, IpAddr)> {
+    let NetSlice::Arp(arp) = SlicedPacket::from_ethernet(frame).ok()?.net? else { return None };
+    let ip = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+    let sender = arp.sender_hw_addr().to_vec();
+    Some((arp.operation(), sender, ip(arp.sender_protocol_addr())?, ip(arp.target_protocol_addr())?))
+}
+
+#[test]
+fn a_twin_has_the_ports_properties() {
+    let ns = Namespace::new();
+    let bench = Bench::start(&ns, vec![port("wan", &["192.168.80.4/24", "2001:db8::4/64"])]);
+    let link = ns.run("ip -o link show dev wan");
+    assert!(link.contains(&PORT_MAC.to_string()), "{link}");
+    assert!(link.contains("mtu 1400") && link.contains("LOWER_UP"), "{link}");
+    let addresses = ns.run("ip -o addr show dev wan");
+    assert!(addresses.contains("192.168.80.4/24") && addresses.contains("2001:db8::4/64"), "{addresses}");
+    assert!(!addresses.contains("tentative") || !addresses.contains("2001:db8::4/64 scope global tentative"));
+
+    let has = |s: &weir::host::NetState, a: &str| s.addresses.iter().any(|x| x.prefix == a.parse().unwrap());
+    bench.state(|s| has(s, "192.168.80.4/24") && has(s, "2001:db8::4/64"));
+
+    bench.host.set_mtu(WAN, 1300).unwrap();
+    bench.host.set_carrier(WAN, false).unwrap();
+    let link = ns.run("ip -o link show dev wan");
+    assert!(link.contains("mtu 1300") && link.contains("NO-CARRIER"), "{link}");
+    bench.host.set_carrier(WAN, true).unwrap();
+    assert!(ns.run("ip -o link show dev wan").contains("LOWER_UP"));
+    assert!(matches!(bench.host.set_carrier(PortId(7), true), Err(HostError::NoPort(PortId(7)))));
+
+    drop(bench);
+    assert!(!ns.try_run("ip link show dev wan").status.success(), "the twin goes with the host");
+}
+
+#[test]
+fn the_kernel_answers_pings_through_its_twin() {
+    let ns = Namespace::new();
+    let bench = Bench::start(&ns, vec![port("wan", &["192.168.80.4/24"])]);
+
+    bench.receive(WAN, arp(ArpOperation::REQUEST, [0xff; 6], [0; 6], TWIN));
+    let reply = bench.sent(|p, f| as_arp(f).filter(|a| p == WAN && a.0 == ArpOperation::REPLY));
+    assert_eq!(reply, (ArpOperation::REPLY, PORT_MAC.0.to_vec(), TWIN.into(), PEER.into()));
+
+    let mut echo = Vec::new();
+    PacketBuilder::ethernet2(PEER_MAC.0, PORT_MAC.0)
+        .ipv4(PEER.octets(), TWIN.octets(), 64)
+        .icmpv4_echo_request(7, 1)
+        .write(&mut echo, b"weir")
+        .unwrap();
+    bench.receive(WAN, echo);
+    bench.sent(|_, frame| {
+        let packet = SlicedPacket::from_ethernet(frame).ok()?;
+        let Some(TransportSlice::Icmpv4(icmp)) = packet.transport else { return None };
+        (icmp.type_u8() == 0 && icmp.payload() == b"weir").then_some(())
+    });
+
+    bench.receive(WAN, vec![0; 5]);
+    bench.receive(PortId(9), vec![0; 60]);
+    bench.receive(WAN, arp(ArpOperation::REQUEST, [0xff; 6], [0; 6], TWIN));
+    bench.sent(|_, f| as_arp(f).filter(|a| a.0 == ArpOperation::REPLY));
+    let counters = &bench.host.counters()[0];
+    assert_eq!(counters.to_kernel_dropped.get(), 1, "too short for a frame");
+    // The last frame may not be counted yet when it has been seen.
+    assert!(counters.to_kernel.get() >= 2 && counters.from_kernel.get() >= 2);
+}
+
+#[test]
+fn a_neighbour_is_resolved_by_the_kernel() {
+    let ns = Namespace::new();
+    let bench = Bench::start(&ns, vec![port("wan", &["192.168.80.4/24"])]);
+    bench.host.resolve(WAN, PEER.into());
+    let asked = bench.sent(|_, f| as_arp(f).filter(|a| a.0 == ArpOperation::REQUEST));
+    assert_eq!((asked.2, asked.3), (TWIN.into(), PEER.into()));
+
+    bench.receive(WAN, arp(ArpOperation::REPLY, PORT_MAC.0, PORT_MAC.0, TWIN));
+    let (state, _) = bench.state(|s| s.neighbour(WAN, PEER.into()).is_some_and(|n| n.mac().is_some()));
+    assert_eq!(state.neighbour(WAN, PEER.into()).unwrap().mac(), Some(PEER_MAC));
+    assert!(ns.run("ip neigh show dev wan").contains("managed"));
+
+    bench.host.forget(WAN, PEER.into());
+    bench.host.set_mtu(WAN, 1400).unwrap();
+    assert!(!ns.run("ip neigh show dev wan").contains("managed"));
+}
+
+#[test]
+fn an_ipv6_neighbour_is_resolved_by_the_kernel() {
+    let ns = Namespace::new();
+    let bench = Bench::start(&ns, vec![port("wan", &["2001:db8::4/64"])]);
+    let (twin, peer): (Ipv6Addr, Ipv6Addr) = ("2001:db8::4".parse().unwrap(), "2001:db8::9".parse().unwrap());
+    bench.host.resolve(WAN, peer.into());
+    let asker = bench.sent(|_, frame| {
+        let packet = SlicedPacket::from_ethernet(frame).ok()?;
+        let (Some(NetSlice::Ipv6(ip)), Some(TransportSlice::Icmpv6(icmp))) = (packet.net, packet.transport)
+        else {
+            return None;
+        };
+        let target = icmp.payload().get(..16)? == peer.octets();
+        (icmp.icmp_type() == Icmpv6Type::NeighborSolicitation && target).then(|| ip.header().source_addr())
+    });
+    let answer = NeighborAdvertisementHeader { router: false, solicited: true, r#override: true };
+    let options = [&[2, 1], &PEER_MAC.0[..]].concat();
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(PEER_MAC.0, PORT_MAC.0)
+        .ipv6(peer.octets(), asker.octets(), 255)
+        .icmpv6(Icmpv6Type::NeighborAdvertisement(answer))
+        .write(&mut frame, &[&peer.octets()[..], &options].concat())
+        .unwrap();
+    bench.receive(WAN, frame);
+    let (state, _) = bench.state(|s| s.neighbour(WAN, peer.into()).is_some_and(|n| n.mac().is_some()));
+    assert_eq!(state.neighbour(WAN, peer.into()).unwrap().mac(), Some(PEER_MAC));
+    assert!(state.is_local(twin.into()));
+}
+
+#[test]
+fn a_name_that_is_taken_is_refused() {
+    let ns = Namespace::new();
+    ns.run("ip link add wan type veth peer name other");
+    let error = Bench::try_start(Some(ns.path()), vec![port("lan", &[]), port("wan", &[])]).err().unwrap();
+    assert!(matches!(&error, HostError::NameTaken(name) if name == "wan"), "{error}");
+    assert!(!ns.try_run("ip link show dev lan").status.success(), "nothing is left behind");
+
+    let error = Bench::try_start(Some("/nonexistent".into()), vec![]).err().unwrap();
+    assert!(error.to_string().starts_with("network namespace `/nonexistent`: "), "{error}");
+}
+
+#[test]
+fn addresses_work_where_ipv6_is_off_by_default() {
+    let ns = Namespace::new();
+    ns.run("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
+    let bench = Bench::start(&ns, vec![port("wan", &["2001:db8::4/64"]), port("lan", &[])]);
+    assert!(ns.run("ip -o addr show dev wan").contains("2001:db8::4/64"));
+    assert!(bench.host.add_local(PortId(1), "2001:db8:1::1".parse().unwrap()).unwrap());
+    assert!(ns.run("ip -o addr show dev lan").contains("2001:db8:1::1/128"));
+}
+
+#[test]
+fn a_changed_hardware_address_is_set_back() {
+    let ns = Namespace::new();
+    let bench = Bench::start(&ns, vec![port("wan", &["192.168.80.4/24"])]);
+    ns.run("ip link set wan address 02:00:00:00:00:77");
+    let deadline = Instant::now() + PATIENCE;
+    while !ns.run("ip -o link show dev wan").contains(&PORT_MAC.to_string()) {
+        assert!(Instant::now() < deadline);
+    }
+    drop(bench);
+}
+
+#[test]
+fn a_deleted_twin_is_survived() {
+    let ns = Namespace::new();
+    let bench = Bench::start(&ns, vec![port("wan", &["192.168.80.4/24"]), port("lan", &["10.0.0.1/24"])]);
+    ns.run("ip link del wan");
+    bench.state(|s| s.addresses.iter().all(|a| a.port == PortId(1)));
+    ns.run("ip route add 10.9.0.0/16 via 10.0.0.9");
+    bench.state(|s| s.routes.iter().any(|r| r.to == "10.9.0.0/16".parse().unwrap()));
+}

@@ -1,0 +1,362 @@
+//! A gateway without DPDK: workers on memory I/O under the real configuration store, in virtual time.
+//!
+//! ```text
+//! clients 10.1.0.0/16 --- port 0 (wan) | gateway | port 1 (lan) --- servers 10.0.0.0/24
+//!                         VIPs 192.0.2.0/24         local addresses 10.0.0.240/28
+//! ```
+//!
+//! Everybody's MAC address on either side is the same, so that any client and server exists. Frames are built
+//! and read by etherparse, never by the code under test.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use weir::{
+    clock::{TICKS_PER_SECOND, Tick},
+    control::{
+        plane::AddressKind,
+        store::Store,
+        workers::{self, Workers},
+    },
+    id::WorkerId,
+    io::{
+        PortId,
+        memory::{MemoryFrame, MemoryIo},
+    },
+    net::ethernet::Mac,
+    path::{
+        Parts, Worker, handover, punt,
+        route::{Neighbour, PortFacts, Route, RouteTable, Via},
+        settings::Settings,
+        verdict::{PathCounters, Reason, Verdict},
+    },
+    table::{
+        index::HashKey,
+        pool::{LocalPool, PoolConfig, PortRange},
+        steering::Steering,
+    },
+};
+use weirctl::{
+    client::{ClientError, Transport},
+    model::{self, ServiceKey},
+    protocol::{Access, Change, Request, Response},
+};
+
+pub mod frames;
+
+pub const WAN: PortId = PortId(0);
+pub const LAN: PortId = PortId(1);
+pub const WAN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+pub const LAN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+/// MAC address of everybody on the client side.
+pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
+/// MAC address of everybody on the server side.
+pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 1, 2];
+pub const WAN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 1, 255, 254);
+pub const LAN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
+pub const LIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 240);
+
+/// What a rig is made of.
+pub struct Options {
+    pub workers: usize,
+    pub max_sessions: usize,
+    pub host: bool,
+    /// First and last local port.
+    pub ports: (u16, u16),
+    pub lan_mtu: u16,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { workers: 1, max_sessions: 4096, host: true, ports: (1024, 65535), lan_mtu: 1500 }
+    }
+}
+
+type SharedWorker = Arc<Mutex<Worker<MemoryIo>>>;
+
+/// The gateway.
+pub struct Rig {
+    workers: Vec<SharedWorker>,
+    pub store: Store<Workers>,
+    clock: Arc<AtomicU32>,
+    pub counters: Vec<Arc<PathCounters>>,
+    punted: Vec<rtrb::Consumer<(PortId, MemoryFrame)>>,
+    pub inject: Vec<rtrb::Producer<(PortId, MemoryFrame)>>,
+}
+
+/// A frame that left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    pub port: PortId,
+    pub bytes: Vec<u8>,
+}
+
+impl Rig {
+    pub fn new() -> Self {
+        Self::with(&Options::default())
+    }
+
+    pub fn with(options: &Options) -> Self {
+        let clock = Arc::new(AtomicU32::new(0));
+        let steering = Arc::new(Steering::software(options.workers as u16));
+        let (mut links, mut shared) = (Vec::new(), Vec::new());
+        let (mut punted, mut inject, mut counters) = (Vec::new(), Vec::new(), Vec::new());
+        for (n, peers) in handover::connect(options.workers).into_iter().enumerate() {
+            let path_counters = Arc::new(PathCounters::default());
+            let (link, control) = workers::connect(path_counters.clone());
+            let (to_host, from_path) = rtrb::RingBuffer::new(256);
+            let (to_path, from_host) = rtrb::RingBuffer::new(256);
+            let parts = Parts {
+                id: WorkerId(n as u16),
+                io: MemoryIo::new(2),
+                macs: vec![Mac(WAN_MAC), Mac(LAN_MAC)],
+                steered: vec![false; 2],
+                max_sessions: options.max_sessions,
+                key: HashKey::from_seed(42),
+                pool: pool(&steering, n as u16, options),
+                steering: steering.clone(),
+                counters: path_counters.clone(),
+                control,
+                host: options.host.then(|| punt::HostEnd::new(to_host, from_host)),
+                peers,
+            };
+            shared.push(Arc::new(Mutex::new(Worker::new(parts, Tick(0)).unwrap())));
+            links.push(link);
+            counters.push(path_counters);
+            punted.push(from_path);
+            inject.push(to_path);
+        }
+        let wait = waiter(shared.clone(), clock.clone());
+        let own = |a: IpAddr| if is_own(a) { AddressKind::Own } else { AddressKind::Other };
+        let plane = Workers::new(links, vec!["wan".into(), "lan".into()], wait, Box::new(own));
+        let mut rig =
+            Self { workers: shared, store: Store::new(plane), clock, counters, punted, inject };
+        rig.store.plane_mut().set_routes(&routes(options.lan_mtu));
+        rig.store.plane_mut().set_neighbours(&[]);
+        rig.run();
+        rig
+    }
+
+    pub fn now(&self) -> Tick {
+        Tick(self.clock.load(Relaxed))
+    }
+
+    /// Lets every worker work until nothing is left to do.
+    pub fn run(&mut self) {
+        loop {
+            let frames: usize =
+                self.workers.iter().map(|w| w.lock().unwrap().poll(Tick(self.clock.load(Relaxed)))).sum();
+            self.resolve();
+            if frames == 0 && self.workers.iter().all(|w| w.lock().unwrap().io_mut().is_idle()) {
+                return;
+            }
+        }
+    }
+
+    /// Answers the workers' wishes for neighbours, as a kernel whose neighbours all answer would.
+    fn resolve(&mut self) {
+        let wishes = self.store.plane_mut().take_resolves();
+        let found: Vec<Neighbour> = wishes
+            .into_iter()
+            .map(|w| {
+                let mac = Mac(if w.port == WAN { CLIENT_MAC } else { SERVER_MAC });
+                Neighbour { port: w.port, address: w.address, mac: Some(mac) }
+            })
+            .collect();
+        if !found.is_empty() {
+            self.store.plane_mut().set_neighbours(&found);
+            for worker in &self.workers {
+                worker.lock().unwrap().poll(Tick(self.clock.load(Relaxed)));
+            }
+        }
+    }
+
+    /// Moves the clock on, working all the while.
+    pub fn advance(&mut self, seconds: f64) {
+        let mut left = (seconds * f64::from(TICKS_PER_SECOND)).round() as u32;
+        while left > 0 {
+            let step = left.min(TICKS_PER_SECOND / 4);
+            self.clock.fetch_add(step, Relaxed);
+            left -= step;
+            self.run();
+            self.store.plane_mut().service_rings();
+            self.store.plane_mut().publish_loads();
+            let now = self.now();
+            self.store.tick(now);
+        }
+    }
+
+    /// Lets worker 0 receive a frame, and returns what left.
+    pub fn send(&mut self, port: PortId, frame: &[u8]) -> Vec<Sent> {
+        self.send_to(0, port, MemoryFrame::new(frame))
+    }
+
+    /// Lets a worker receive a frame, and returns what left by any worker.
+    pub fn send_to(&mut self, worker: usize, port: PortId, frame: MemoryFrame) -> Vec<Sent> {
+        self.workers[worker].lock().unwrap().io_mut().push(port, frame);
+        self.run();
+        self.run();
+        self.take_sent()
+    }
+
+    pub fn take_sent(&mut self) -> Vec<Sent> {
+        let mut sent = Vec::new();
+        for worker in &self.workers {
+            let mut worker = worker.lock().unwrap();
+            for port in [WAN, LAN] {
+                let frames = worker.io_mut().take(port);
+                sent.extend(frames.into_iter().map(|f| Sent { port, bytes: f.bytes() }));
+            }
+        }
+        sent
+    }
+
+    /// What was punted since the last call.
+    pub fn take_punted(&mut self) -> Vec<Sent> {
+        let mut out = Vec::new();
+        for ring in &mut self.punted {
+            while let Ok((port, frame)) = ring.pop() {
+                out.push(Sent { port, bytes: frame.bytes() });
+            }
+        }
+        out
+    }
+
+    /// Sessions held by all workers.
+    pub fn session_count(&self) -> usize {
+        self.workers.iter().map(|w| w.lock().unwrap().sessions().len()).sum()
+    }
+
+    /// Packets that ended so, on all workers.
+    pub fn count(&self, verdict: Verdict) -> u64 {
+        self.counters.iter().map(|c| c.get(verdict)).sum()
+    }
+
+    pub fn drops(&self, reason: Reason) -> u64 {
+        self.count(Verdict::Drop(reason))
+    }
+
+    pub fn total(&self) -> u64 {
+        self.counters.iter().map(|c| c.total()).sum()
+    }
+
+    /// Applies one change; panics if it's refused.
+    pub fn change(&mut self, change: Change) {
+        let response = self.store.handle(Request::Apply(change.into()), Access::ReadWrite);
+        assert!(matches!(response, Response::Done { .. }), "{response:?}");
+        self.run();
+    }
+
+    /// `-A -t|-u VIP:port -s scheduler`, then `-P` of [`LIP`] where `local`.
+    pub fn add_service(&mut self, protocol: model::Protocol, vip: [u8; 4], port: u16, scheduler: &str, local: bool) {
+        let key = key(protocol, vip, port);
+        self.change(Change::AddService(model::Service {
+            key,
+            scheduler: scheduler.into(),
+            scheduler_flags: 0,
+            persistent: None,
+            netmask: u32::MAX,
+            one_packet: false,
+            engine: None,
+        }));
+        if local {
+            let local = model::LocalAddress { address: LIP.into(), interface: None };
+            self.change(Change::AddLocalAddress { service: key, local });
+        }
+    }
+
+    /// `-a`
+    pub fn add_server(&mut self, service: ServiceKey, server: model::Server) {
+        self.change(Change::AddServer { service, server });
+    }
+
+    pub fn set_settings(&mut self, f: impl FnOnce(&mut Settings)) {
+        let mut settings = self.store.settings().clone();
+        f(&mut settings);
+        self.store.replace_settings(settings);
+        self.run();
+    }
+
+    /// All sessions, through the store.
+    pub fn sessions(&mut self) -> Vec<model::Session> {
+        let mut all = Vec::new();
+        let mut from = None;
+        loop {
+            match self.store.handle(Request::Sessions { from, max: 256 }, Access::ReadOnly) {
+                Response::Sessions { sessions, next } => {
+                    all.extend(sessions);
+                    if next.is_none() {
+                        return all;
+                    }
+                    from = next;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+impl Transport for Rig {
+    fn call(&mut self, request: Request) -> Result<Response, ClientError> {
+        let response = self.store.handle(request, Access::ReadWrite);
+        self.run();
+        Ok(response)
+    }
+}
+
+fn waiter(workers: Vec<SharedWorker>, clock: Arc<AtomicU32>) -> workers::Wait {
+    Box::new(move || {
+        for worker in &workers {
+            worker.lock().unwrap().poll(Tick(clock.load(Relaxed)));
+        }
+    })
+}
+
+fn is_own(address: IpAddr) -> bool {
+    address == IpAddr::V4(WAN_ADDRESS) || address == IpAddr::V4(LAN_ADDRESS)
+}
+
+fn pool(steering: &Arc<Steering>, worker: u16, options: &Options) -> LocalPool {
+    let config = PoolConfig {
+        sessions: options.max_sessions,
+        ports: PortRange { first: options.ports.0, last: options.ports.1 },
+        ..PoolConfig::default()
+    };
+    LocalPool::new(steering.clone(), WorkerId(worker), &config).unwrap()
+}
+
+fn routes(lan_mtu: u16) -> Arc<RouteTable> {
+    let route = |network: [u8; 4], prefix, port| Route {
+        network: network.into(),
+        prefix,
+        via: vec![Via { port, gateway: None, weight: 1 }],
+        metric: 0,
+        mtu: None,
+    };
+    let ports = vec![
+        PortFacts { mac: Mac(WAN_MAC), mtu: 1500, address: Some(WAN_ADDRESS) },
+        PortFacts { mac: Mac(LAN_MAC), mtu: lan_mtu, address: Some(LAN_ADDRESS) },
+    ];
+    let routes = [
+        route([10, 1, 0, 0], 16, WAN),
+        route([10, 0, 0, 0], 24, LAN),
+        route([192, 0, 2, 0], 24, WAN),
+    ];
+    Arc::new(RouteTable::new(&routes, ports))
+}
+
+/// The key of a service.
+pub fn key(protocol: model::Protocol, vip: [u8; 4], port: u16) -> ServiceKey {
+    ServiceKey::Address { protocol, address: Ipv4Addr::from(vip).into(), port }
+}
+
+/// A server.
+pub fn server(address: [u8; 4], port: u16, forwarding: model::Forwarding, weight: u32) -> model::Server {
+    model::Server { address: Ipv4Addr::from(address).into(), port, forwarding, weight, upper: 0, lower: 0 }
+}
