@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use weir::path::settings::Settings;
 use weirctl::{
     client::Transport,
     ipvsadm::{Environment, ipvsadm, names::SystemNames},
@@ -10,6 +9,7 @@ use weirctl::{
     protocol::{ListQuery, Request, Response, Row},
 };
 
+use super::{Event, Recording};
 use crate::rig::Rig;
 
 /// Status, stdout and stderr of a command line.
@@ -66,11 +66,17 @@ fn describe(key: ServiceKey) -> String {
     }
 }
 
-/// Puts the settings of a recording in force; those that Weir doesn't have must be at the kernel's default.
-pub fn settings(rig: &mut Rig, recorded: &HashMap<String, String>) {
-    rig.set_settings(|s| *s = Settings::default());
-    for (name, value) in recorded {
+/// Puts the settings of a recording in force. The recording shows them as they were at its end: those that it
+/// changes on the way begin at the kernel's default.
+pub fn settings(rig: &mut Rig, recording: &Recording) {
+    let changed = |name: &str| {
+        recording.events.iter().any(|e| {
+            matches!(e, Event::Cmd { cmd, .. } if cmd.starts_with("sysctl") && cmd.contains(&format!(".{name}=")))
+        })
+    };
+    for (name, value) in recording.sysctl.iter().filter(|(name, _)| !changed(name)) {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         // A setting that Weir lacks is refused; the recordings leave those alone.
-        let _ = rig.store.set_sysctl(name, value);
+        let _ = rig.store.set_sysctl(name, &value);
     }
 }
