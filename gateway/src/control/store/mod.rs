@@ -135,6 +135,7 @@ impl<P: Plane> Store<P> {
                 let t = &self.settings.timeouts;
                 Response::Timeouts(Timeouts { tcp: t.established, tcp_fin: t.fin_wait, udp: t.udp })
             }
+            Request::Counters => Response::Counters(self.plane.counters()),
         }
     }
 
