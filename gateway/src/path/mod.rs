@@ -16,10 +16,7 @@
 //! `update` takes control's changes between bursts, `expire` ends sessions. Every frame ends in one
 //! [`verdict::Verdict`].
 
-use std::{
-    net::Ipv4Addr,
-    sync::Arc,
-};
+use std::{net::Ipv4Addr, sync::Arc};
 
 use arrayvec::ArrayVec;
 
@@ -28,13 +25,7 @@ use crate::{
     id::WorkerId,
     io::{Burst, Frame, Io, PortId},
     net::ethernet::Mac,
-    table::{
-        counters::ServerSlot,
-        index::HashKey,
-        pool::LocalPool,
-        sessions::Sessions,
-        steering::Steering,
-    },
+    table::{counters::ServerSlot, index::HashKey, pool::LocalPool, sessions::Sessions, steering::Steering},
 };
 
 pub mod answer;

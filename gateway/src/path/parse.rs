@@ -16,7 +16,6 @@ use crate::{
     table::session::Tuple,
 };
 
-
 /// What is to be done with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -5,14 +5,7 @@
 
 use super::parse::Parsed;
 use crate::{
-    net::{
-        Header,
-        checksum::Delta,
-        ipv4::Ipv4Header,
-        protocol,
-        tcp::TcpHeader,
-        udp::UdpHeader,
-    },
+    net::{Header, checksum::Delta, ipv4::Ipv4Header, protocol, tcp::TcpHeader, udp::UdpHeader},
     table::session::{Direction, Session, Tuple},
 };
 

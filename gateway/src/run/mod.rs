@@ -150,9 +150,7 @@ fn assemble(
     let clock = TscClock::start();
     let steering = Arc::new(steering(config, handles));
     let pools: Vec<_> = handles.iter().map(|h| h.pool().clone()).collect();
-    let allocate = move |port: PortId, bytes: &[u8]| {
-        pools.get(port.index())?.alloc_from(bytes)
-    };
+    let allocate = move |port: PortId, bytes: &[u8]| pools.get(port.index())?.alloc_from(bytes);
     let (rings, ends) = frames::connect(shares.len(), Box::new(allocate));
     let host_ends: Vec<Option<HostEnd<Mbuf>>> =
         ends.into_iter().map(|end| config.host.then_some(end)).collect();
@@ -172,7 +170,12 @@ fn assemble(
 
     let running = launch(eal, built.workers, clock, config, stop)?;
     let ended = announce(handles, stop).and_then(|()| {
-        control_loop(&Control { config, links, handles, store: &store, host: host.as_deref(), clock }, &mut news, stop, &running)
+        control_loop(
+            &Control { config, links, handles, store: &store, host: host.as_deref(), clock },
+            &mut news,
+            stop,
+            &running,
+        )
     });
     stop.store(true, Relaxed);
     drop(server);
@@ -284,7 +287,9 @@ fn oracle(config: &Config, host: Option<&Arc<Host>>) -> workers::AddressOracle {
         let own = prefixes.iter().any(|p| p.address() == address)
             || host.as_ref().is_some_and(|h| h.state().is_local(address));
         let mut known = prefixes.clone();
-        known.extend(host.iter().flat_map(|h| h.state().addresses.iter().map(|a| a.prefix).collect::<Vec<_>>()));
+        known.extend(
+            host.iter().flat_map(|h| h.state().addresses.iter().map(|a| a.prefix).collect::<Vec<_>>()),
+        );
         if own {
             AddressKind::Own
         } else if known.iter().any(|p| p.broadcast() == Some(address)) {

@@ -90,7 +90,9 @@ impl GatewayPlane {
                     info!(%address, port = self.name(port), new, "local address is on the twin");
                     self.placed.insert(address, port);
                 }
-                Err(error) => warn!(%address, port = self.name(port), %error, "cannot put the local address on the twin"),
+                Err(error) => {
+                    warn!(%address, port = self.name(port), %error, "cannot put the local address on the twin")
+                }
             }
         }
     }

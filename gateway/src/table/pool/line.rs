@@ -127,7 +127,7 @@ impl Line {
     pub fn take(&mut self, source: Source, random: u32) -> Option<u32> {
         let words = self.words(source);
         // The first word that has one, from a random one on; written so that it needs no branch.
-        let first = ((random >> 16) * 3 >> 16) as usize;
+        let first = (((random >> 16) * 3) >> 16) as usize;
         let second = if first == 2 { 0 } else { first + 1 };
         let at = if words[second] != 0 { second } else { 3 - first - second };
         let at = if words[first] != 0 { first } else { at };
