@@ -15,7 +15,7 @@ use weirctl::model;
 
 use crate::{
     control::{
-        plane::{AddressKind, Change, Plane, ServerTotals, ServiceState, SessionCursor},
+        plane::{AddressKind, Change, PathCounter, Plane, ServerTotals, ServiceState, SessionCursor},
         workers::Workers,
     },
     host::Host,
@@ -128,5 +128,9 @@ impl Plane for GatewayPlane {
 
     fn has_port(&self, name: &str) -> bool {
         self.workers.has_port(name)
+    }
+
+    fn counters(&self) -> Vec<PathCounter> {
+        self.workers.counters()
     }
 }
