@@ -5,4 +5,6 @@
 pub mod client;
 pub mod ipvsadm;
 pub mod model;
+#[cfg(feature = "cli")]
+pub mod program;
 pub mod protocol;

@@ -305,8 +305,8 @@ mod tests {
     fn names_are_limited() {
         let ok = Request::Apply(Change::AddService(service("wlc")).into());
         assert_eq!(ok.check(), Ok(()));
-        let long = Request::Apply(Change::EditService(service("a-very-long-name")).into());
-        assert_eq!(long.check(), Err("scheduler name of 16 bytes, at most 15".into()));
+        let long = Request::Apply(Change::EditService(service("a-very-long-name!")).into());
+        assert_eq!(long.check(), Err("scheduler name of 17 bytes, at most 16".into()));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::{
     ffi::{c_int, c_void},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
 };
 
@@ -40,10 +40,13 @@ pub(crate) fn workers(shared: &Arc<Shared>) -> Vec<Lcore> {
     }
 }
 
-/// The closure on its way to the lcore, and its result on the way back.
+/// Where the closure's result waits for [`Running::join`]. EAL's own way of waiting spins.
+type Slot<T> = Arc<(Mutex<Option<thread::Result<T>>>, Condvar)>;
+
+/// The closure on its way to the lcore.
 struct Job<F, T> {
-    run: Option<F>,
-    result: Option<thread::Result<T>>,
+    run: F,
+    slot: Slot<T>,
 }
 
 impl Lcore {
@@ -70,9 +73,10 @@ impl Lcore {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let job = Box::into_raw(Box::new(Job::<F, T> { run: Some(f), result: None }));
-        // SAFETY: the job stays alive until the lcore is waited for, and `trampoline` is of its type. The
-        // lcore is idle: there is one handle of each, and this consumes it.
+        let slot = Slot::<T>::default();
+        let job = Box::into_raw(Box::new(Job { run: f, slot: Arc::clone(&slot) }));
+        // SAFETY: `trampoline` is of the job's type and takes it over. The lcore is idle: there is one handle of
+        // each, and this consumes it.
         let result =
             unsafe { dpdk_sys::rte_eal_remote_launch(Some(trampoline::<F, T>), job.cast(), self.id) };
         if result != 0 {
@@ -80,21 +84,16 @@ impl Lcore {
             drop(unsafe { Box::from_raw(job) });
             return Err(Error::Launch { lcore: self.id, reason: meaning(result) });
         }
-        let take = |job: *mut c_void| {
-            // SAFETY: called once, by `finish`, after the lcore has returned from the job: it is ours again.
-            let job = unsafe { Box::from_raw(job.cast::<Job<F, T>>()) };
-            job.result.unwrap_or_else(|| Err(Box::new("the lcore didn't run the closure")))
-        };
-        Ok(Running { lcore: self, job: job.cast(), take, over: false })
+        Ok(Running { lcore: self, slot, joined: false })
     }
 }
 
 unsafe extern "C" fn trampoline<F: FnOnce() -> T, T>(job: *mut c_void) -> c_int {
-    // SAFETY: `launch` passes a job of this type, which nobody else touches until the lcore has returned.
-    let job = unsafe { &mut *job.cast::<Job<F, T>>() };
-    if let Some(run) = job.run.take() {
-        job.result = Some(catch_unwind(AssertUnwindSafe(run)));
-    }
+    // SAFETY: `launch` passes a boxed job of this type and gives it up.
+    let Job { run, slot } = *unsafe { Box::from_raw(job.cast::<Job<F, T>>()) };
+    let result = catch_unwind(AssertUnwindSafe(run));
+    *slot.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+    slot.1.notify_all();
     0
 }
 
@@ -102,43 +101,42 @@ unsafe extern "C" fn trampoline<F: FnOnce() -> T, T>(job: *mut c_void) -> c_int 
 #[must_use = "dropping it waits for the closure's end"]
 pub struct Running<T> {
     lcore: Lcore,
-    job: *mut c_void,
-    take: fn(*mut c_void) -> thread::Result<T>,
-    /// Whether the result was taken.
-    over: bool,
+    slot: Slot<T>,
+    joined: bool,
 }
-
-// SAFETY: the job is touched by the lcore only until it is waited for, and by whoever waits afterwards; the
-// closure and its result are `Send` (bounds of `launch`).
-unsafe impl<T: Send> Send for Running<T> {}
 
 impl<T> Running<T> {
     /// Whether the closure has returned.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        // SAFETY: reads the lcore's state.
-        unsafe { dpdk_sys::rte_eal_get_lcore_state(self.lcore.id) != dpdk_sys::RUNNING }
+        self.slot.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Waits until the closure has returned; gives its result, or what it panicked with, and the lcore.
     pub fn join(mut self) -> (thread::Result<T>, Lcore) {
-        let result = self.finish();
-        (result, Lcore { id: self.lcore.id, shared: Arc::clone(&self.lcore.shared) })
+        self.wait();
+        self.joined = true;
+        let result = self.slot.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let lcore = Lcore { id: self.lcore.id, shared: Arc::clone(&self.lcore.shared) };
+        (result.unwrap_or_else(|| Err(Box::new("the result was taken before"))), lcore)
     }
 
-    /// Takes the result; called once.
-    fn finish(&mut self) -> thread::Result<T> {
-        self.over = true;
-        // SAFETY: waits for the lcore's return; EAL orders the job's last writes before that.
+    fn wait(&self) {
+        let mut result = self.slot.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while result.is_none() {
+            result = self.slot.1.wait(result).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(result);
+        // SAFETY: the closure has returned, so this waits for the lcore's few last instructions only; then it
+        // can be launched on again.
         unsafe { dpdk_sys::rte_eal_wait_lcore(self.lcore.id) };
-        (self.take)(self.job)
     }
 }
 
 impl<T> Drop for Running<T> {
     fn drop(&mut self) {
-        if !self.over {
-            drop(self.finish());
+        if !self.joined {
+            self.wait();
         }
     }
 }

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! The one invariant that makes `data_mut` sound: nobody else refers to the first segment's bytes. Fresh
-//! buffers are so; received ones are checked once by [`crate::RxQueue`]; nothing here shares a buffer.
+//! buffers are so, and drivers receive into such; the few that pass on what was sent to them are checked by
+//! [`crate::RxQueue`]; nothing here shares a buffer.
 
 use std::{marker::PhantomData, ptr::NonNull, slice};
 

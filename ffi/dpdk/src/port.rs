@@ -161,6 +161,10 @@ pub struct Queues {
 /// Bytes of an RSS key on most devices: enough for the addresses and ports of IPv6.
 const USUAL_KEY: usize = 40;
 
+/// Drivers that hand over the very buffers that were sent to them, which the sender may have shared. All others
+/// receive into fresh ones.
+const PASSING_THROUGH: [&str; 4] = ["net_ring", "net_bonding", "net_failsafe", "net_softnic"];
+
 /// What a port's handles share; stops and closes the device at the end.
 pub(crate) struct PortInner {
     id: u16,
@@ -347,9 +351,10 @@ impl Port {
         // SAFETY: the port is configured, with all its queues.
         self.check("start", unsafe { dpdk_sys::rte_eth_dev_start(self.id()) })?;
         self.inner.started.store(true, Ordering::SeqCst);
+        let passes = PASSING_THROUGH.contains(&info.driver.as_str());
         // The driver joins segments itself but doesn't say so.
         let chains = offloads.multi_segments || info.driver == "net_pcap";
-        let rx = (0..config.rx_queues).map(|q| RxQueue::new(Arc::clone(&self.inner), q)).collect();
+        let rx = (0..config.rx_queues).map(|q| RxQueue::new(Arc::clone(&self.inner), q, passes)).collect();
         let tx = (0..config.tx_queues).map(|q| TxQueue::new(Arc::clone(&self.inner), q, chains)).collect();
         Ok(Queues { rx, tx, offloads, rx_descriptors, tx_descriptors })
     }

@@ -45,6 +45,8 @@ pub struct RxQueue {
     operations: NonNull<rte_eth_fp_ops>,
     port: Arc<PortInner>,
     queue: u16,
+    /// Whether the frames received may be frames that somebody sent, rather than fresh buffers.
+    passes_through: bool,
     lost: u64,
     /// One thread at a time.
     _not_sync: PhantomData<std::cell::Cell<()>>,
@@ -54,8 +56,8 @@ pub struct RxQueue {
 unsafe impl Send for RxQueue {}
 
 impl RxQueue {
-    pub(crate) fn new(port: Arc<PortInner>, queue: u16) -> Self {
-        Self { operations: operations(&port), port, queue, lost: 0, _not_sync: PhantomData }
+    pub(crate) fn new(port: Arc<PortInner>, queue: u16, passes_through: bool) -> Self {
+        Self { operations: operations(&port), port, queue, passes_through, lost: 0, _not_sync: PhantomData }
     }
 
     /// Number of the queue on its port.
@@ -95,14 +97,15 @@ impl RxQueue {
             }
             burst.set_len(had + usize::from(got));
         }
-        if burst[had..].iter().any(|f| !f.head().is_exclusive()) {
+        if self.passes_through {
             self.unshare(burst, had);
         }
+        debug_assert!(burst.iter().all(|f| f.head().is_exclusive()));
         burst.len() - had
     }
 
     /// Replaces frames whose buffer somebody else refers to by copies of their own, so that they may be
-    /// changed. Few devices receive such (a bond that broadcasts to itself).
+    /// changed. A bond that broadcasts to ring devices makes such.
     #[cold]
     fn unshare<const CAP: usize>(&mut self, burst: &mut ArrayVec<Mbuf, CAP>, from: usize) {
         let mut at = from;

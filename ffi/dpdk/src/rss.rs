@@ -17,12 +17,16 @@ pub mod hash_types {
     pub const IPV4_TCP: u64 = dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV4_TCP;
     /// IPv4 addresses and UDP ports.
     pub const IPV4_UDP: u64 = dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV4_UDP;
+    /// IPv4 addresses and SCTP ports.
+    pub const IPV4_SCTP: u64 = dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV4_SCTP;
     /// IPv6 addresses, of any IPv6 packet.
     pub const IPV6: u64 = dpdk_sys::RTE_ETH_RSS_IPV6;
     /// IPv6 addresses and TCP ports.
     pub const IPV6_TCP: u64 = dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV6_TCP;
     /// IPv6 addresses and UDP ports.
     pub const IPV6_UDP: u64 = dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV6_UDP;
+    /// IPv6 addresses and SCTP ports.
+    pub const IPV6_SCTP: u64 = dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV6_SCTP;
 }
 
 /// Key, table and hash types of a port.

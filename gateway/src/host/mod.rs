@@ -143,8 +143,7 @@ impl Host {
         let interfaces: Vec<&str> = ports.iter().filter_map(|p| p.interface.as_deref()).collect();
         let own = namespace::is_own(namespace.as_deref())
             .map_err(|source| HostError::Namespace { path: namespace.clone().unwrap_or_default(), source })?;
-        let ingress =
-            if own && !interfaces.is_empty() { Some(IngressDrop::install(&interfaces)?) } else { None };
+        let ingress = drop_ingress(&interfaces, own)?;
         let quiet = interfaces.iter().filter_map(|i| QuietIpv6::new(i)).collect();
 
         let counters: Arc<[PortCounters]> = ports.iter().map(|_| PortCounters::default()).collect();
@@ -279,6 +278,22 @@ impl Drop for Host {
         let _ = self.wake.write(1);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
+        }
+    }
+}
+
+/// Has the kernel drop what the devices' interfaces receive. That is a must where the kernel owns the same
+/// addresses; elsewhere it only saves it the work, and keeps it from routing the frames if it is a router.
+fn drop_ingress(interfaces: &[&str], must: bool) -> Result<Option<IngressDrop>, HostError> {
+    if interfaces.is_empty() {
+        return Ok(None);
+    }
+    match IngressDrop::install(interfaces) {
+        Ok(ingress) => Ok(Some(ingress)),
+        Err(error) if must => Err(error),
+        Err(error) => {
+            tracing::debug!(%error, "the kernel goes on looking at the ports' frames");
+            Ok(None)
         }
     }
 }

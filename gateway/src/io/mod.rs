@@ -1,11 +1,13 @@
 //! Where frames come from and go to: the one seam between the packet path and DPDK.
 //!
-//! `dpdk` drives real ports; `memory` serves tests, fuzzing and replays. A frame is owned: whoever holds it
-//! forwards it, hands it on or drops it, and dropping gives the buffer back.
+//! `ports` sets real ports up and `dpdk` drives them; `memory` serves tests, fuzzing and replays. A frame is
+//! owned: whoever holds it forwards it, hands it on or drops it, and dropping gives the buffer back.
 
 use arrayvec::ArrayVec;
 
+pub mod dpdk;
 pub mod memory;
+pub mod ports;
 
 /// Frames in one receive or transmit burst.
 pub const BURST: usize = 32;

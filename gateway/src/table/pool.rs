@@ -5,13 +5,13 @@
 //! those whose replies come home to it (see [`super::share`]), and so needs no word with the other workers.
 //!
 //! ```text
-//! (LIP, RIP:rport, protocol) --index--> pair ---lists---> lines: 192 ports, 64 bytes each
-//!          pair, port -> line number    --index--> line
+//! (LIP, RIP:rport, protocol) --index--> pair --queues--> lines: 192 ports, 64 bytes each
+//!          port -> line number         --pair, directory--> line
 //! ```
 //!
 //! Lines are opened when the ones before have nothing free, and closed when there are too many or the pair has
-//! been idle, so memory follows use: 64 bytes for 192 ports, 22 KB for all 65 536, at most 200 bytes for the
-//! pair itself, and nothing for a local address. Allocation and release touch one line each; there is no search
+//! been idle, so memory follows use: 64 bytes for 192 ports, 24 KB for all 65 536 with everything, under 200
+//! bytes for a pair with next to nothing, and nothing to speak of for a local address. Allocation and release touch one line each; there is no search
 //! over ports and no sweep. A freed port rests for one to two rest periods (60 s each by default), unless there
 //! is nothing else: then the longest rested goes first, and that is counted.
 
@@ -31,13 +31,16 @@ use weirctl::model::Protocol;
 pub use self::usage::{PairKey, PoolUsage};
 use self::{
     index::{Index, NoMemory},
-    line::{Line, LineKey, PORTS, Source},
-    pair::{Opened, Pair},
+    line::{Line, PORTS, Source},
+    pair::{Directories, Opened, Pair},
     rotation::Rotation,
     slab::Slab,
 };
 pub use super::share::{PortRange, every_worker_has_ports};
-use super::{share::Share, steering::Steering};
+use super::{
+    share::Share,
+    steering::{Steering, kind_number},
+};
 use crate::{
     clock::{Tick, seconds},
     id::WorkerId,
@@ -48,7 +51,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct PoolConfig {
     /// Sessions that the worker can have: there is room for so many pairs of local address and server, and for
-    /// so many lines. It is address space until it's used (about 230 bytes each).
+    /// so many lines. It is address space until it's used (about 260 bytes each).
     pub sessions: usize,
     /// The usable ports.
     pub ports: PortRange,
@@ -107,10 +110,10 @@ pub enum Exhausted {
     Addresses,
 }
 
-/// The most pairs that can be numbered.
-const MAX_PAIRS: usize = (1 << (32 - line::NUMBER_BITS)) - 2;
+/// The most sessions to reserve memory for.
+const MAX_SESSIONS: usize = 1 << 30;
 
-/// A pool that has this many ports more than twice what it uses gives lines back.
+/// A pair that has this many ports more than twice what it uses gives lines back.
 const SPARE_PORTS: u32 = 1024;
 
 /// The pool of one worker for one address family.
@@ -122,10 +125,10 @@ pub struct LocalPool<A: Address = Ipv4Addr> {
     pairs: Slab<Pair>,
     opened: Vec<Opened>,
     lines: Slab<Line>,
+    directories: Directories,
     /// Local addresses: number of pairs each has.
     addresses: Slab<u32>,
     pair_index: Index,
-    line_index: Index,
     address_index: Index,
     usage: Arc<PoolUsage<A>>,
     rotation: Rotation,
@@ -165,21 +168,24 @@ impl<A: Address> LocalPool<A> {
     }
 
     fn build(steering: Arc<Steering>, worker: WorkerId, config: &PoolConfig) -> Result<Self, NoMemory> {
-        let n = config.sessions.clamp(1, MAX_PAIRS);
+        let n = config.sessions.clamp(1, MAX_SESSIONS);
         let share = |protocol| Share::new::<A>(&steering, worker, protocol, config.ports);
         let mut opened = Vec::new();
         opened.try_reserve_exact(n + 1).map_err(|_| NoMemory)?;
         opened.push(Opened::NONE);
         let seed =
             fold(config.seed ^ 0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7345 | u64::from(worker.0) << 1);
+        let shares = [share(Protocol::Tcp), share(Protocol::Udp), share(Protocol::Sctp)];
+        let most_lines = shares.iter().map(Share::max_slots).max().unwrap_or(0).div_ceil(PORTS);
         Ok(Self {
-            shares: [share(Protocol::Tcp), share(Protocol::Udp), share(Protocol::Sctp)],
+            shares,
+            // A pair that needs one has hundreds of sessions.
+            directories: Directories::new(n.min(n / 64 + 1024), most_lines)?,
             pairs: Slab::new(n)?,
             opened,
             lines: Slab::new(n)?,
             addresses: Slab::new(n)?,
             pair_index: Index::new(n)?,
-            line_index: Index::new(n)?,
             address_index: Index::new(n)?,
             usage: Arc::new(PoolUsage::new(n, n)?),
             rotation: Rotation::new(n.min(4096)),
@@ -281,16 +287,17 @@ impl<A: Address> LocalPool<A> {
     fn put_back(&mut self, key: &PairKey<A>, server: u64, lport: u16) -> Option<()> {
         let id = self.find_pair(key, pair_hash(key, server))?;
         let pair = &mut self.pairs[id];
-        let slot = self.shares[pair.share as usize].slot(pair.base, lport)?;
-        let line_key = LineKey::new(id, slot / PORTS);
-        let lines = &mut self.lines;
-        let line = self.line_index.find(line_key.hash(), |line| lines[line].key == line_key)?;
-        pair.age(lines, self.epoch);
-        if !pair.rest(lines, line, slot % PORTS) {
+        let share = &self.shares[kind_number(key.protocol)];
+        let slot = share.slot(pair.base, lport)?;
+        let line = pair.line(&self.directories, pair.number(slot / PORTS, share.slots(pair.base)));
+        if line == 0 {
+            return None;
+        }
+        pair.age(&mut self.lines, self.epoch);
+        if !pair.rest(&mut self.lines, line, slot % PORTS) {
             return None;
         }
         if self.usage.count(id, pair.address, -1) == 0 {
-            pair.idle_since = self.epoch;
             self.pairs.push(&mut self.idle, id);
         }
         Some(())
@@ -302,7 +309,7 @@ impl<A: Address> LocalPool<A> {
         let hash = pair_hash(key, server);
         let id = match self.find_pair(key, hash) {
             Some(id) => id,
-            None => match self.new_pair(key, hash) {
+            None => match self.new_pair(key, hash, random as u32) {
                 Ok(id) => id,
                 Err(offer) => return offer,
             },
@@ -310,21 +317,23 @@ impl<A: Address> LocalPool<A> {
         let pair = &mut self.pairs[id];
         pair.age(&mut self.lines, self.epoch);
         let mut no_memory = false;
-        if !pair.offers(Source::Free) && pair.unopened > 0 {
-            no_memory = self.open_line(id, (random >> 16) as u32).is_err();
+        if !pair.offers(Source::Free) && pair.closed > 0 {
+            no_memory = self.open_line(id, key.protocol).is_err();
         }
         let pair = &mut self.pairs[id];
         let best = [Source::Free, Source::Old, Source::Young].into_iter().find(|&s| pair.offers(s));
         let Some(source) = best.filter(|&s| s <= worst) else {
             return if no_memory { Offer::NoMemory } else { Offer::InUse };
         };
-        let Some(taken) = pair.take(&mut self.lines, source, random as u32) else { return Offer::InUse };
+        let Some(taken) = pair.take(&mut self.lines, source, (random >> 7) as u32) else {
+            return Offer::InUse;
+        };
         if source != Source::Free {
             self.usage.count_early_reuse(1);
         }
-        let pair = &mut self.pairs[id];
-        let slot = self.lines[taken.line].key.number() * PORTS + taken.bit;
-        let port = self.shares[pair.share as usize].port(pair.base, slot);
+        let share = &self.shares[kind_number(key.protocol)];
+        let slot = pair.window(taken.number, share.slots(pair.base)) * PORTS + taken.bit;
+        let port = share.port(pair.base, slot);
         let used = self.usage.count(id, pair.address, 1);
         if used == 1 {
             self.pairs.unlink(&mut self.idle, id);
@@ -344,7 +353,7 @@ impl<A: Address> LocalPool<A> {
             self.epoch_start = now;
             self.epoch_start.0 = self.epoch_start.0.wrapping_sub(passed % self.rest);
         }
-        if self.idle != 0 && self.epoch.wrapping_sub(self.pairs[self.idle].idle_since) >= 2 {
+        if self.idle != 0 && self.epoch.wrapping_sub(self.pairs[self.idle].epoch()) >= 2 {
             self.shrink_idle();
         }
     }

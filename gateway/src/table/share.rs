@@ -112,6 +112,11 @@ impl Share {
         self.cosets[usize::from(base.coset)].slots
     }
 
+    /// The most slots that any server and address have.
+    pub fn max_slots(&self) -> u32 {
+        self.cosets.iter().map(|c| c.slots).max().unwrap_or(0)
+    }
+
     /// The port of a slot (below [`Share::slots`]); not necessarily in the range.
     #[inline]
     pub fn port(&self, base: Base, slot: u32) -> u16 {

@@ -1,0 +1,529 @@
+//! Ports from configuration to running: devices attached, pools made, queues dealt to the workers, RSS set and
+//! read back.
+//!
+//! The order at the end is the reverse: workers return (and with them their [`DpdkIo`]), control drops its
+//! [`PortHandle`]s, the [`Eal`] goes last and gives everything back.
+
+use std::time::Duration;
+
+use dpdk::{
+    Eal, EalConfig, Mempool, MempoolConfig, Offloads, Port, PortConfig, PortInfo, Queues, RssSettings, ring,
+};
+use thiserror::Error;
+
+use super::dpdk::{DpdkIo, Relay, Share, Way};
+use crate::{
+    config,
+    mac::Mac,
+    net::toeplitz::KEY_LEN,
+    table::rss::{HashFields, Rss},
+};
+
+/// Frames that may wait for another worker to send them, a port and sending worker.
+const RELAY: u32 = 1024;
+/// Buffers an lcore keeps for itself, a pool.
+const CACHE: u32 = 256;
+/// Bytes of a frame beyond its IP packet: Ethernet header, two VLAN tags, and a CRC that some devices leave.
+const FRAMING: usize = 14 + 8 + 4;
+
+/// Drivers that accept RSS settings and spread frames by something else.
+const RSS_IN_NAME_ONLY: [&str; 1] = ["net_null"];
+
+/// Why ports can't be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// DPDK or the device's driver refuses.
+    #[error("port `{port}`: {source}")]
+    Device {
+        /// The port's name.
+        port: String,
+        /// What DPDK says.
+        source: dpdk::Error,
+    },
+    /// The device can't do what the configuration needs.
+    #[error("port `{port}`: {reason}")]
+    Unfit {
+        /// The port's name.
+        port: String,
+        /// What is missing.
+        reason: String,
+    },
+}
+
+/// How to start EAL for `ports`: enough memory for their pools, access to their PCI devices only.
+#[must_use]
+pub fn eal_config(config: &config::Config, log: Option<fn(&str)>) -> EalConfig {
+    let cpus = match &config.workers {
+        config::Workers::Count(n) => dpdk::Cpus::Spread((*n).into()),
+        config::Workers::Cores(cores) => dpdk::Cpus::Pinned(cores.iter().map(|c| usize::from(*c)).collect()),
+    };
+    let workers = config.workers.count();
+    EalConfig {
+        name: "weir".to_owned(),
+        cpus,
+        devices: config.ports.iter().map(|p| p.device.to_string()).collect(),
+        memory: config.ports.iter().map(|p| memory_of(p, workers)).sum(),
+        args: config.eal.clone(),
+        log,
+    }
+}
+
+/// DPDK memory that a port takes: its pool, and descriptors of 64 bytes with what drivers note about each.
+fn memory_of(port: &config::Port, workers: u16) -> u64 {
+    let descriptors = (u64::from(port.rx_desc) + u64::from(port.tx_desc)) * u64::from(workers);
+    let rings = u64::from(workers) * u64::from(RELAY) * 16;
+    pool_of(port, data_room(port, true)).bytes() + descriptors * 256 + rings + (2 << 20)
+}
+
+fn pool_of(port: &config::Port, data_room: usize) -> MempoolConfig {
+    MempoolConfig { buffers: port.mbufs, data_room, cache: CACHE, socket: None }
+}
+
+/// Bytes a buffer of the port must hold: a frame, if the device can't receive one into `several` of them, and
+/// what `net_af_packet` insists on.
+fn data_room(port: &config::Port, whole_frames: bool) -> usize {
+    let frame = port.mtu.filter(|_| whole_frames).map_or(0, |m| usize::from(m) + FRAMING);
+    let slot = port.device.argument("framesz").and_then(|f| f.parse().ok()).unwrap_or(0);
+    frame.max(slot).max(dpdk::DATA_ROOM).next_multiple_of(64).min(usize::from(u16::MAX) - dpdk::HEADROOM - 64)
+}
+
+/// What control holds of a port.
+pub struct PortHandle {
+    name: String,
+    port: Port,
+    pool: Mempool,
+    /// What the device is.
+    pub info: PortInfo,
+    /// Offloads in use.
+    pub offloads: Offloads,
+    /// Receive queues: workers from this number on receive nothing here.
+    pub rx_queues: u16,
+    /// Send queues: workers from this number on send by way of another.
+    pub tx_queues: u16,
+    /// Key, table and hashed fields that are in force, as read back; or why frames aren't spread by them.
+    pub rss: Result<Rss, String>,
+}
+
+impl PortHandle {
+    /// The port's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The device, as it was attached.
+    #[must_use]
+    pub fn device(&self) -> &str {
+        self.port.device()
+    }
+
+    /// DPDK's own view of the port: MTU, link, statistics.
+    #[must_use]
+    pub fn port(&self) -> &Port {
+        &self.port
+    }
+
+    /// Buffers of the port: for frames that control makes. Any thread may use it.
+    #[must_use]
+    pub fn pool(&self) -> &Mempool {
+        &self.pool
+    }
+
+    /// The port's hardware address.
+    ///
+    /// # Errors
+    /// The driver doesn't tell.
+    pub fn mac(&self) -> Result<Mac, OpenError> {
+        self.port.mac().map(Mac).map_err(|e| device_error(&self.name, e))
+    }
+
+    /// Waits until the link is up, for `limit` at most; whether it is.
+    ///
+    /// # Errors
+    /// The driver doesn't tell.
+    pub fn wait_link(&self, limit: Duration) -> Result<bool, OpenError> {
+        self.port.wait_link(limit).map(|l| l.up).map_err(|e| device_error(&self.name, e))
+    }
+
+    /// Stops and closes the port, whose queues the workers have given up.
+    ///
+    /// # Errors
+    /// Queues are still held, or the driver fails.
+    pub fn close(self) -> Result<(), OpenError> {
+        let Self { name, port, .. } = self;
+        port.close().map_err(|e| device_error(&name, e))
+    }
+}
+
+fn device_error(port: &str, source: dpdk::Error) -> OpenError {
+    OpenError::Device { port: port.to_owned(), source }
+}
+
+/// Attaches and starts all `ports` for so many `workers`. Returns each worker's share and, for control, a
+/// handle of every port, both in configuration order.
+///
+/// # Errors
+/// A device can't be attached, set up or started, or lacks what it takes. Ports opened before are closed.
+pub fn open(
+    eal: &Eal,
+    ports: &[config::Port],
+    workers: u16,
+) -> Result<(Vec<DpdkIo>, Vec<PortHandle>), OpenError> {
+    let mut shares: Vec<Vec<Share>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut handles = Vec::new();
+    for port in ports {
+        let (queues, handle) = open_one(eal, port, workers)?;
+        let dealt = deal(eal, queues, &handle, workers).map_err(|e| device_error(&port.name, e))?;
+        shares.iter_mut().zip(dealt).for_each(|(worker, share)| worker.push(share));
+        handles.push(handle);
+    }
+    Ok((shares.into_iter().map(DpdkIo::new).collect(), handles))
+}
+
+fn open_one(eal: &Eal, config: &config::Port, workers: u16) -> Result<(Queues, PortHandle), OpenError> {
+    let refuse = |e| device_error(&config.name, e);
+    let unfit = |reason: String| Err(OpenError::Unfit { port: config.name.clone(), reason });
+    let mut port = eal.attach(&device_for(config, workers)).map_err(refuse)?;
+    let info = port.info().map_err(refuse)?;
+    let (rx_queues, tx_queues) = (info.max_rx_queues.min(workers), info.max_tx_queues.min(workers));
+    if rx_queues == 0 || tx_queues == 0 {
+        return unfit(format!("its device ({}) has no queues both ways", info.driver));
+    }
+    // The kernel deals frames to every socket the driver has opened, polled or not.
+    if info.driver == "net_af_packet" && info.max_rx_queues > workers {
+        return unfit(format!("qpairs={} is more than there are workers ({workers})", info.max_rx_queues));
+    }
+    let room = data_room(config, !info.offloads.scatter).max(info.min_rx_buffer);
+    let pool = MempoolConfig { socket: info.socket, ..pool_of(config, room) };
+    let pool = Mempool::new(eal, &pool).map_err(refuse)?;
+    let wanted = PortConfig {
+        rx_queues,
+        tx_queues,
+        rx_descriptors: config.rx_desc,
+        tx_descriptors: config.tx_desc,
+        mtu: config.mtu,
+        hash_types: if workers > 1 { HASH_TYPES } else { 0 },
+        ..PortConfig::default()
+    };
+    let queues = port.start(&wanted, &pool).map_err(refuse)?;
+    // ARP, neighbour discovery and routing daemons live on group addresses. Most virtual devices deliver them
+    // anyway and know no such mode.
+    _ = port.set_all_multicast(true);
+    let rss = set_rss(&port, &info, rx_queues, workers);
+    let offloads = queues.offloads;
+    let name = config.name.clone();
+    Ok((queues, PortHandle { name, port, pool, info, offloads, rx_queues, tx_queues, rss }))
+}
+
+/// The device string: as configured, with a queue pair a worker where the driver wants to be told.
+fn device_for(port: &config::Port, workers: u16) -> String {
+    /// What the driver has at most.
+    const AF_PACKET_QUEUES: u16 = 16;
+    let device = port.device.to_string();
+    let tell = port.device.bus() == config::Bus::Virtual("net_af_packet")
+        && port.device.argument("qpairs").is_none()
+        && workers > 1;
+    if tell { format!("{device},qpairs={}", workers.min(AF_PACKET_QUEUES)) } else { device }
+}
+
+/// Deals a port's queues to the workers, with rings for those without a send queue.
+fn deal(eal: &Eal, queues: Queues, handle: &PortHandle, workers: u16) -> Result<Vec<Share>, dpdk::Error> {
+    let owners = handle.tx_queues;
+    let mut ways = Vec::new();
+    let mut senders = Vec::new();
+    for (owner, queue) in (0..owners).zip(queues.tx) {
+        let relay = if owner + owners < workers {
+            let (sender, receiver) = ring::mpsc(eal, RELAY)?;
+            senders.push(sender);
+            Some(Box::new(Relay::new(receiver)))
+        } else {
+            None
+        };
+        ways.push(Way::Queue(queue, relay));
+    }
+    // Worker w without a queue goes by the one of worker w mod owners, which has a relay since w - owners >= it.
+    ways.extend((owners..workers).map(|w| Way::Ring(senders[usize::from(w % owners)].clone())));
+    let rx = queues.rx.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+    Ok(ways.into_iter().zip(rx).map(|(way, rx)| Share { rx, way, pool: handle.pool.clone() }).collect())
+}
+
+/// Packets whose frames are to be spread: by ports where there are any.
+const HASH_TYPES: u64 = {
+    use dpdk::hash_types::{IPV4, IPV4_SCTP, IPV4_TCP, IPV4_UDP, IPV6, IPV6_SCTP, IPV6_TCP, IPV6_UDP};
+    IPV4 | IPV4_TCP | IPV4_UDP | IPV4_SCTP | IPV6 | IPV6_TCP | IPV6_UDP | IPV6_SCTP
+};
+
+/// Sets Weir's key and table on a started port and reads them back; says why not if they aren't in force.
+fn set_rss(port: &Port, info: &PortInfo, rx_queues: u16, workers: u16) -> Result<Rss, String> {
+    if workers == 1 {
+        return Err("one worker".to_owned());
+    }
+    if rx_queues < workers {
+        return Err(format!("{rx_queues} receive queues for {workers} workers"));
+    }
+    if info.table_size == 0 || info.hash_types & HASH_TYPES == 0 {
+        return Err(format!("{} has no RSS", info.driver));
+    }
+    if RSS_IN_NAME_ONLY.contains(&info.driver.as_str()) {
+        return Err(format!("{} accepts RSS settings but doesn't follow them", info.driver));
+    }
+    if info.hash_key_size < KEY_LEN {
+        return Err(format!("its RSS keys have {} bytes only", info.hash_key_size));
+    }
+    let wanted = Rss::weir(workers);
+    let table = wanted
+        .reta_of(info.table_size)
+        .ok_or_else(|| format!("its redirection table has {} entries", info.table_size))?;
+    let mut key = wanted.key.to_vec();
+    key.resize(info.hash_key_size, 0);
+    let settings = RssSettings { key, table, types: info.hash_types & HASH_TYPES };
+    port.set_rss(&settings).map_err(|e| e.to_string())?;
+    let is = port.rss().map_err(|e| e.to_string())?;
+    if is.table != settings.table || is.key[..KEY_LEN] != settings.key[..KEY_LEN] {
+        return Err("its RSS key or table isn't what was set".to_owned());
+    }
+    Ok(Rss { reta: is.table, ..fields(is.types, wanted) })
+}
+
+/// What hash types mean for each protocol. IPv4 and IPv6 are told as one: what both have.
+fn fields(types: u64, rss: Rss) -> Rss {
+    use dpdk::hash_types::{IPV4, IPV4_SCTP, IPV4_TCP, IPV4_UDP, IPV6, IPV6_SCTP, IPV6_TCP, IPV6_UDP};
+    let of = |with_ports: [u64; 2]| {
+        let each = [IPV4, IPV6].into_iter().zip(with_ports).map(|(addresses, ports)| {
+            if types & ports != 0 {
+                HashFields::Ports
+            } else if types & addresses != 0 {
+                HashFields::Addresses
+            } else {
+                HashFields::None
+            }
+        });
+        each.reduce(|a, b| if a == b { a } else { HashFields::None }).unwrap_or(HashFields::None)
+    };
+    Rss {
+        tcp: of([IPV4_TCP, IPV6_TCP]),
+        udp: of([IPV4_UDP, IPV6_UDP]),
+        sctp: of([IPV4_SCTP, IPV6_SCTP]),
+        ..rss
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt::Write as _, fs, path::Path};
+
+    use super::*;
+    use crate::io::{Burst, Frame, Io, PortId, memory::MemoryFrame};
+
+    fn config(workers: u16, devices: &[&str]) -> config::Config {
+        let mut text = format!("workers = {workers}\neal = [\"--no-huge\"]\n");
+        for (n, device) in devices.iter().enumerate() {
+            write!(text, "[[port]]\nname = \"p{n}\"\ndevice = \"{device}\"\nmbufs = 4096\n").unwrap();
+        }
+        config::Config::parse(&text, Path::new("test.toml")).unwrap()
+    }
+
+    fn eal(config: &config::Config) -> Eal {
+        Eal::init(&eal_config(config, None)).unwrap()
+    }
+
+    /// A pcap file (classic format, Ethernet) of `frames`.
+    fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
+        let header = [0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_536, 1u32];
+        let mut bytes: Vec<u8> = header.iter().flat_map(|w| w.to_le_bytes()).collect();
+        for frame in frames {
+            let length = frame.len() as u32;
+            bytes.extend([0, 0, length, length].iter().flat_map(|w| w.to_le_bytes()));
+            bytes.extend(frame);
+        }
+        bytes
+    }
+
+    /// The frames in such a file; time stamps left aside.
+    fn frames_in(bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut rest = &bytes[24..];
+        let mut frames = Vec::new();
+        while let Some(length) = rest.get(8..12) {
+            let end = 16 + u32::from_le_bytes(length.try_into().unwrap()) as usize;
+            frames.push(rest[16..end].to_vec());
+            rest = &rest[end..];
+        }
+        frames
+    }
+
+    #[test]
+    fn a_worker_without_queues_sends_by_way_of_another() {
+        let dir = std::env::temp_dir().join(format!("weir-ports-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (input, output) = (dir.join("in.pcap"), dir.join("out.pcap"));
+        let frames: Vec<Vec<u8>> = (0..40u8).map(|i| vec![i; 60 + usize::from(i) * 100]).collect();
+        fs::write(&input, pcap(&frames)).unwrap();
+        let device = format!("net_pcap0,rx_pcap={},tx_pcap={}", input.display(), output.display());
+        let config = config(3, &[&device]);
+        let eal = eal(&config);
+        let (mut workers, handles) = open(&eal, &config.ports, 3).unwrap();
+        assert_eq!((handles[0].rx_queues, handles[0].tx_queues), (1, 1));
+        assert_eq!(handles[0].rss, Err("1 receive queues for 3 workers".to_owned()));
+        assert!(handles[0].wait_link(Duration::from_secs(1)).unwrap());
+
+        let port = PortId(0);
+        let mut burst = Burst::new();
+        workers[1].rx(port, &mut burst);
+        assert!(burst.is_empty());
+        for worker in [1, 2, 1] {
+            workers[0].rx(port, &mut burst);
+            workers[worker].tx(port, &mut burst);
+            assert!(burst.is_empty());
+        }
+        // The device's owner sends for the others as it polls, a burst a time, and receives nothing more.
+        workers[0].rx(port, &mut burst);
+        assert!(burst.is_empty());
+        drop((workers, handles));
+        eal.shutdown().unwrap();
+        assert_eq!(frames_in(&fs::read(&output).unwrap()), frames);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn every_worker_has_its_queues_where_there_are_enough() {
+        let config = config(2, &["net_null0", "net_null1"]);
+        let eal = eal(&config);
+        let (mut workers, handles) = open(&eal, &config.ports, 2).unwrap();
+        assert_eq!(workers.len(), 2);
+        for (n, handle) in handles.iter().enumerate() {
+            assert_eq!((handle.name(), handle.rx_queues, handle.tx_queues), (&*format!("p{n}"), 2, 2));
+            assert!(handle.rss.as_ref().unwrap_err().contains("doesn't follow them"));
+            assert!(handle.mac().is_ok());
+        }
+        for worker in &mut workers {
+            assert_eq!(worker.ports(), 2);
+            let mut burst = Burst::new();
+            worker.rx(PortId(1), &mut burst);
+            assert_eq!(burst.len(), 32);
+            worker.tx(PortId(0), &mut burst);
+            assert!(burst.is_empty());
+        }
+        drop(workers);
+        handles.into_iter().for_each(|h| h.close().unwrap());
+        eal.shutdown().unwrap();
+    }
+
+    #[test]
+    fn frames_of_dpdk_behave_as_those_in_memory() {
+        let config = config(1, &["net_null0"]);
+        let eal = eal(&config);
+        let (mut workers, handles) = open(&eal, &config.ports, 1).unwrap();
+        let mut fresh = workers[0].alloc().unwrap();
+        assert_eq!((fresh.total_len(), Frame::data(&fresh).len()), (0, 0));
+        assert!(Frame::reset(&mut fresh, 60) && !Frame::reset(&mut fresh, 1 << 20));
+        assert_eq!(fresh.total_len(), 60);
+
+        let bytes: Vec<u8> = (0..5000u32).map(|i| i as u8).collect();
+        let real = handles[0].pool().alloc_from(&bytes).unwrap();
+        let parts: Vec<&[u8]> = real.segments().collect();
+        let model = MemoryFrame::chained(&parts);
+        drive(handles[0].pool().alloc_from(&bytes).unwrap(), model);
+        drop((real, fresh, workers, handles));
+        eal.shutdown().unwrap();
+    }
+
+    /// The same steps on both kinds of frames have the same result.
+    fn drive(mut a: dpdk::Mbuf, mut b: MemoryFrame) {
+        let mut same = |step: &dyn Fn(&mut dyn Steps) -> bool| {
+            assert_eq!(step(&mut a), step(&mut b));
+            assert_eq!(a.all(), b.all());
+        };
+        same(&|f| f.prepend(14));
+        same(&|f| f.prepend(10_000));
+        same(&|f| f.trim_front(34));
+        same(&|f| f.trim_front(3000));
+        same(&|f| f.truncate(6000));
+        same(&|f| f.truncate(4500));
+        same(&|f| f.truncate(2100));
+        same(&|f| f.truncate(60));
+        same(&|f| f.write(b"header"));
+    }
+
+    /// A frame's operations, whatever its kind.
+    trait Steps {
+        fn prepend(&mut self, n: usize) -> bool;
+        fn trim_front(&mut self, n: usize) -> bool;
+        fn truncate(&mut self, n: usize) -> bool;
+        fn write(&mut self, bytes: &[u8]) -> bool;
+        fn all(&self) -> (usize, Vec<Vec<u8>>);
+    }
+
+    impl<F: Frame> Steps for F {
+        fn prepend(&mut self, n: usize) -> bool {
+            let done = Frame::prepend(self, n);
+            // What prepending uncovers is unspecified.
+            if done {
+                self.data_mut()[..n].fill(9);
+            }
+            done
+        }
+        fn trim_front(&mut self, n: usize) -> bool {
+            Frame::trim_front(self, n)
+        }
+        fn truncate(&mut self, n: usize) -> bool {
+            Frame::truncate(self, n);
+            true
+        }
+        fn write(&mut self, bytes: &[u8]) -> bool {
+            self.data_mut()[..bytes.len()].copy_from_slice(bytes);
+            true
+        }
+        fn all(&self) -> (usize, Vec<Vec<u8>>) {
+            (self.total_len(), (0..).map_while(|n| self.segment(n).map(<[u8]>::to_vec)).collect())
+        }
+    }
+
+    #[test]
+    fn queue_pairs_are_asked_for_where_the_driver_wants_to_be_told() {
+        let config = config(2, &["net_af_packet0,iface=a", "net_af_packet1,iface=b,qpairs=1", "net_null0"]);
+        let device = |n: usize, workers| device_for(&config.ports[n], workers);
+        assert_eq!(device(0, 1), "net_af_packet0,iface=a");
+        assert_eq!(device(0, 3), "net_af_packet0,iface=a,qpairs=3");
+        assert_eq!(device(0, 30), "net_af_packet0,iface=a,qpairs=16");
+        assert_eq!(device(1, 2), "net_af_packet1,iface=b,qpairs=1");
+        assert_eq!(device(2, 2), "net_null0");
+    }
+
+    #[test]
+    fn buffers_are_as_large_as_frames_need() {
+        let mut config = config(1, &["net_null0", "net_af_packet0,iface=a,framesz=16384"]);
+        let room = |c: &config::Config, n: usize, whole| data_room(&c.ports[n], whole);
+        assert_eq!(room(&config, 0, true), 2048);
+        assert_eq!(room(&config, 1, false), 16384);
+        config.ports[0].mtu = Some(9000);
+        assert_eq!((room(&config, 0, true), room(&config, 0, false)), (9088, 2048));
+        config.ports[0].mtu = Some(u16::MAX);
+        assert!(room(&config, 0, true) + dpdk::HEADROOM <= usize::from(u16::MAX));
+    }
+
+    #[test]
+    fn hash_types_are_told_by_protocol() {
+        use dpdk::hash_types::{IPV4, IPV4_TCP, IPV6, IPV6_TCP};
+        let weir = || Rss::weir(2);
+        let told = fields(HASH_TYPES, weir());
+        assert_eq!(
+            (told.tcp, told.udp, told.sctp),
+            (HashFields::Ports, HashFields::Ports, HashFields::Ports)
+        );
+        let told = fields(IPV4 | IPV6 | IPV4_TCP | IPV6_TCP, weir());
+        assert_eq!((told.tcp, told.udp), (HashFields::Ports, HashFields::Addresses));
+        assert_eq!(fields(IPV4_TCP, weir()).tcp, HashFields::None);
+    }
+
+    #[test]
+    fn a_port_that_can_t_be_opened_is_named() {
+        let config = config(1, &["net_null0", "net_af_packet0,iface=weir-nothere"]);
+        let eal = eal(&config);
+        let error = open(&eal, &config.ports, 1).err().unwrap().to_string();
+        assert!(
+            error.starts_with("port `p1`: device \"net_af_packet0,iface=weir-nothere\": attach: "),
+            "{error}"
+        );
+        eal.shutdown().unwrap();
+    }
+}
