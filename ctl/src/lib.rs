@@ -8,3 +8,5 @@ pub mod model;
 #[cfg(feature = "cli")]
 pub mod program;
 pub mod protocol;
+#[cfg(feature = "cli")]
+pub mod stats;

@@ -13,6 +13,7 @@ use crate::{
     ipvsadm::{
         EXTENSIONS, Environment, ipvsadm, ipvsadm_restore, ipvsadm_save, names::SystemNames, unreachable,
     },
+    stats::stats,
 };
 
 /// The names under which the program is one of ipvsadm's.
@@ -70,8 +71,26 @@ fn as_weirctl(mut args: Vec<OsString>) -> ExitCode {
             println!("weirctl {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
+        Some("stats") if args.len() > 2 => usage_error("stats takes no arguments"),
+        Some("stats") => as_stats(socket),
         Some(option) if option.starts_with('-') => as_ipvsadm(OsStr::new("ipvsadm"), &args, socket),
         Some(word) => usage_error(&format!("unknown command `{word}'")),
+    }
+}
+
+/// The counters of the packet path.
+fn as_stats(socket: Option<PathBuf>) -> ExitCode {
+    let path = socket_path(socket);
+    let mut client = match Client::connect(&path) {
+        Ok(client) => client,
+        Err(error) => return cannot_reach(&error, &path),
+    };
+    match stats(&mut client, &mut io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weirctl: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -104,6 +123,7 @@ weirctl {}: controls a weir gateway
 
 Usage:
   weirctl [--socket PATH] OPTIONS    as ipvsadm does; `weirctl -h' lists its options
+  weirctl [--socket PATH] stats      how packets ended, and why some were dropped
   weirctl --help | --version
 
 The gateway is reached over the Unix socket PATH, else ${SOCKET_VARIABLE}, else {DEFAULT_SOCKET}.

@@ -203,8 +203,8 @@ fn local_addresses_are_counted_and_only_ours_are_taken_off() {
     assert!(bench.host.add_local(LAN, ours).unwrap());
     assert!(shown("10.0.0.100/32"));
     bench.state(|s| s.is_local(ours));
-    assert!(!bench.host.add_local(LAN, ours).unwrap(), "a second service uses it");
-    assert!(!bench.host.remove_local(LAN, ours).unwrap());
+    assert!(!bench.host.add_local(WAN, ours).unwrap(), "a second service uses it, on another port");
+    assert!(!bench.host.remove_local(WAN, ours).unwrap());
     assert!(shown("10.0.0.100/32"));
     assert!(bench.host.remove_local(LAN, ours).unwrap());
     assert!(!shown("10.0.0.100/32"));

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use bincode::{Decode, Encode};
 
 use super::{
-    Batch, Change, ErrorCode, Info, ListCursor, ListQuery, Rates, Refusal, Request, Response, Row, ServerRow,
-    ServiceRow, SessionCursor, Stats, Timeouts, frame,
+    Batch, Change, ErrorCode, Info, ListCursor, ListQuery, PathCounter, Rates, Refusal, Request, Response,
+    Row, ServerRow, ServiceRow, SessionCursor, Stats, Timeouts, frame,
 };
 use crate::model::{
     EngineData, Family, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Session,
@@ -136,6 +136,7 @@ fn requests() {
             "030101fc7011010005",
         ),
         (Request::Timeouts, "04"),
+        (Request::Counters, "05"),
     ]);
 }
 
@@ -174,6 +175,14 @@ fn responses() {
             "040106000a010002fb274e00c000020a50000a000004fb01040120010db8000000000000000000000001fb901f01fc905f0100010101037369700663616c6c2d31010102",
         ),
         (Response::Timeouts(Timeouts { tcp: 900, tcp_fin: 120, udp: 300 }), "05fb840378fb2c01"),
+        (
+            Response::Counters(vec![PathCounter {
+                name: "no-route".into(),
+                advice: Some("why".into()),
+                workers: vec![1, 300],
+            }]),
+            "0601086e6f2d726f75746501037768790201fb2c01",
+        ),
     ]);
 }
 

@@ -23,8 +23,8 @@ mod golden;
 
 pub use error::{ErrorCode, Refusal};
 pub use message::{
-    Batch, Change, Info, ListCursor, ListQuery, Rates, Request, Response, Row, ServerRow, ServiceRow,
-    SessionCursor, Stats, Timeouts,
+    Batch, Change, Info, ListCursor, ListQuery, PathCounter, Rates, Request, Response, Row, ServerRow,
+    ServiceRow, SessionCursor, Stats, Timeouts,
 };
 
 /// Version of the messages that this library speaks.

@@ -194,7 +194,7 @@ pub(super) struct Port {
     /// PCI address or virtual device. Required.
     #[serde(deserialize_with = "device")]
     pub device: Device,
-    /// Addresses for the twin. Default: none.
+    /// Addresses of the port, put on the twin. Default: none.
     #[serde(default, deserialize_with = "prefixes")]
     pub addresses: Vec<Prefix>,
     /// Bytes of an IP packet. Default: what the device has.

@@ -119,7 +119,8 @@ pub struct Port {
     pub name: String,
     /// Device, unique.
     pub device: Device,
-    /// Addresses to put on the twin.
+    /// Addresses of the port, put on the twin; without twins (`host = false`) they say which networks are
+    /// attached.
     pub addresses: Vec<Prefix>,
     /// Bytes of an IP packet; the device's own when absent.
     pub mtu: Option<u16>,

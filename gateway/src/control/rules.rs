@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader},
+    io::{self, BufRead, BufReader},
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -60,7 +60,16 @@ impl Rules {
     /// [`RulesError`]: unreadable, or a line that isn't a rule.
     pub fn read(file: &Path) -> Result<Self, RulesError> {
         let failed = |source| RulesError::Io { file: file.into(), source };
-        let mut lines = Lines::new(BufReader::new(File::open(file).map_err(failed)?));
+        Self::parse(file, BufReader::new(File::open(file).map_err(failed)?))
+    }
+
+    /// Reads the contents of `file` from somewhere else.
+    ///
+    /// # Errors
+    /// As [`Rules::read`].
+    pub fn parse(file: &Path, contents: impl BufRead) -> Result<Self, RulesError> {
+        let failed = |source| RulesError::Io { file: file.into(), source };
+        let mut lines = Lines::new(contents);
         let mut rules = Self { file: file.into(), lines: Vec::new(), changes: Vec::new() };
         while let Some((line, words)) = lines.next_line().map_err(failed)? {
             if words[0].starts_with('#') {

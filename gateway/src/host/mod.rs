@@ -31,8 +31,9 @@ mod namespace;
 mod netlink;
 mod punt;
 mod socket;
-mod state;
+pub mod state;
 mod tap;
+mod twins;
 
 pub use error::HostError;
 pub use punt::PortCounters;
@@ -221,8 +222,8 @@ impl Host {
     }
 
     /// Puts a local address (`-P`) on the twin of `port` as /32 or /128, unless one of the twins has it
-    /// already. Counted: it stays until [`Host::remove_local`] has been called as often. True if it was put
-    /// there now.
+    /// already. Counted by address, whatever the port: it stays until [`Host::remove_local`] has been called
+    /// as often. True if it was put there now.
     ///
     /// # Errors
     /// The kernel refuses the address, or there is no such port.
@@ -230,11 +231,11 @@ impl Host {
         self.ask(|reply| Command::AddLocal(port, address, reply))
     }
 
-    /// Takes back one [`Host::add_local`]. True if the address was taken off the twin now: the last of
-    /// several, and not one that configuration or an operator put there.
+    /// Takes back one [`Host::add_local`] with the same arguments. True if the address was taken off its twin
+    /// now: the last of several, and not one that configuration or an operator put there.
     ///
     /// # Errors
-    /// As [`Host::add_local`].
+    /// The kernel refuses, or there is no such port.
     pub fn remove_local(&self, port: PortId, address: IpAddr) -> Result<bool, HostError> {
         self.ask(|reply| Command::RemoveLocal(port, address, reply))
     }

@@ -140,6 +140,26 @@ pub struct Events {
     pub polls: Counter,
 }
 
+impl Events {
+    /// All of them by name.
+    fn all(&self) -> [(&'static str, &Counter); 12] {
+        [
+            ("resets-sent", &self.resets_sent),
+            ("icmp-sent", &self.icmp_sent),
+            ("answers-suppressed", &self.answers_suppressed),
+            ("icmp-translated", &self.icmp_translated),
+            ("from-host", &self.from_host),
+            ("fragments-made", &self.fragments_made),
+            ("sessions-opened", &self.sessions_opened),
+            ("sessions-ended", &self.sessions_ended),
+            ("ports-reused-early", &self.ports_reused_early),
+            ("received", &self.received),
+            ("busy-polls", &self.busy_polls),
+            ("polls", &self.polls),
+        ]
+    }
+}
+
 /// One worker's counters of verdicts and events.
 #[derive(Debug)]
 pub struct PathCounters {
@@ -194,6 +214,21 @@ impl PathCounters {
             Verdict::HandedOver => self.handed_over.get(),
             Verdict::Drop(reason) => self.dropped.get(reason as usize).map_or(0, Counter::get),
         }
+    }
+
+    /// Every counter with its name, and its advice if it counts drops: verdicts first, then events. The order
+    /// is fixed.
+    #[must_use]
+    pub fn all(&self) -> Vec<(&'static str, Option<&'static str>, u64)> {
+        let ends = [
+            ("forwarded", Verdict::Forwarded),
+            ("punted", Verdict::Punted),
+            ("handed-over", Verdict::HandedOver),
+        ];
+        let ends = ends.map(|(name, verdict)| (name, None, self.get(verdict)));
+        let drops = Reason::ALL.iter().map(|&r| (r.name(), Some(r.advice()), self.get(Verdict::Drop(r))));
+        let events = self.events.all().map(|(name, counter)| (name, None, counter.get()));
+        ends.into_iter().chain(drops).chain(events).collect()
     }
 
     /// Packets that ended in any verdict.

@@ -10,7 +10,6 @@
 use std::{
     io::Write,
     net::IpAddr,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -19,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dpdk::Eal;
+use dpdk::{Eal, Mbuf};
 use parking_lot::Mutex;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use thiserror::Error;
@@ -27,7 +26,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     clock::Tick,
-    config::Config,
+    config::{Config, check::RuleError},
     control::{
         plane::AddressKind,
         rules::{Rules, RulesError},
@@ -35,11 +34,11 @@ use crate::{
         store::Store,
         workers::{self, Workers},
     },
-    host::{Hardware, Host, HostError, HostOptions, Publish, state::NetState},
+    host::{Hardware, Host, HostError, HostOptions, NetState, Publish},
     id::WorkerId,
     io::{
         PortId,
-        dpdk::{DpdkFrame, DpdkIo},
+        dpdk::DpdkIo,
         ports::{self, OpenError, PortHandle},
     },
     path::{Parts, Worker, handover, punt::HostEnd, verdict::PathCounters},
@@ -152,10 +151,10 @@ fn assemble(
     let steering = Arc::new(steering(config, handles));
     let pools: Vec<_> = handles.iter().map(|h| h.pool().clone()).collect();
     let allocate = move |port: PortId, bytes: &[u8]| {
-        pools.get(port.index())?.alloc_from(bytes).map(DpdkFrame::from)
+        pools.get(port.index())?.alloc_from(bytes)
     };
     let (rings, ends) = frames::connect(shares.len(), Box::new(allocate));
-    let host_ends: Vec<Option<HostEnd<DpdkFrame>>> =
+    let host_ends: Vec<Option<HostEnd<Mbuf>>> =
         ends.into_iter().map(|end| config.host.then_some(end)).collect();
     let built = build_workers(config, shares, host_ends, handles, links, &steering, clock)?;
 
@@ -207,7 +206,7 @@ struct Built {
 fn build_workers(
     config: &Config,
     shares: Vec<DpdkIo>,
-    host_ends: Vec<Option<HostEnd<DpdkFrame>>>,
+    host_ends: Vec<Option<HostEnd<Mbuf>>>,
     handles: &[PortHandle],
     links: &[PortLink],
     steering: &Arc<Steering>,
@@ -264,7 +263,7 @@ fn start_host(
     config: &Config,
     handles: &[PortHandle],
     links: &[PortLink],
-    rings: frames::Rings<DpdkFrame>,
+    rings: frames::Rings<Mbuf>,
     news: mpsc::Sender<Arc<NetState>>,
 ) -> Result<Arc<Host>, RunError> {
     let hardware: Vec<Hardware> = links
@@ -282,7 +281,7 @@ fn oracle(config: &Config, host: Option<&Arc<Host>>) -> workers::AddressOracle {
     let host = host.cloned();
     let prefixes: Vec<_> = config.ports.iter().flat_map(|p| p.addresses.clone()).collect();
     Box::new(move |address: IpAddr| {
-        let own = prefixes.iter().any(|p| p.address == address)
+        let own = prefixes.iter().any(|p| p.address() == address)
             || host.as_ref().is_some_and(|h| h.state().is_local(address));
         let mut known = prefixes.clone();
         known.extend(host.iter().flat_map(|h| h.state().addresses.iter().map(|a| a.prefix).collect::<Vec<_>>()));
@@ -446,7 +445,13 @@ fn mirror_carriers(control: &Control<'_>, carriers: &mut [bool]) {
 ///
 /// # Errors
 /// The line that can't be used, and why.
-pub fn check_rules(config: &Config, file: PathBuf) -> Result<(), RulesError> {
+pub fn check_rules(config: &Config, text: &str) -> Result<(), Vec<RuleError>> {
     let ports: Vec<String> = config.ports.iter().map(|p| p.name.clone()).collect();
-    Rules::read(&file)?.check(&ports)
+    let file = config.rules.clone().unwrap_or_default();
+    Rules::parse(&file, text.as_bytes()).and_then(|rules| rules.check(&ports)).map_err(|error| {
+        vec![match error {
+            RulesError::Line { line, reason, .. } => RuleError { line, reason },
+            RulesError::Io { source, .. } => RuleError { line: 0, reason: source.to_string() },
+        }]
+    })
 }

@@ -44,7 +44,7 @@ for folder in /usr/sbin:sbin /etc:etc; do
     mount -t tmpfs tmpfs "${folder%:*}"
     cp -s -r -t "${folder%:*}" /mnt/"${folder#*:}"/* 2>/dev/null || true
 done
-for name in ipvsadm ipvsadm-save ipvsadm-restore; do
+for name in ipvsadm ipvsadm-save ipvsadm-restore weirctl; do
     ln -sf /mnt/exe "/usr/sbin/$name"
     [ -e "/sbin/$name" ] || ln -sf /mnt/exe "/sbin/$name"
 done

@@ -22,12 +22,15 @@ use std::{
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tracing::{debug, warn};
 use weirctl::protocol::{Access, Request, Response, frame, handshake::Answer};
 
 use self::{peer::Peer, socket::SocketFile};
 use super::{plane::Plane, store::Store};
+
+/// How long requests that are being answered may take when the socket is closed.
+const LAST_REQUESTS: Duration = Duration::from_secs(2);
 
 /// Answers requests, from many threads.
 pub trait Handler: Send + Sync + 'static {
@@ -87,7 +90,8 @@ pub enum ServerError {
     },
 }
 
-/// The open socket. Dropping it closes the socket and every connection and removes the file.
+/// The open socket. Dropping it closes the socket and every connection, lets requests that are being answered
+/// finish, and removes the file.
 #[derive(Debug)]
 pub struct Server {
     /// Closing this end wakes the accepting thread.
@@ -102,6 +106,8 @@ struct Shared {
     handler: Arc<dyn Handler>,
     limits: Limits,
     peers: Mutex<HashMap<u64, (Peer, UnixStream)>>,
+    /// Told when a peer's thread ends.
+    gone: Condvar,
     complaints: Mutex<(Instant, u32)>,
 }
 
@@ -122,7 +128,8 @@ impl Server {
         let failed = |source| ServerError::Io { path: path.into(), source };
         let (wake, woken) = UnixStream::pair().map_err(failed)?;
         let complaints = Mutex::new((Instant::now(), 0));
-        let shared = Arc::new(Shared { handler, limits, peers: Mutex::default(), complaints });
+        let shared =
+            Arc::new(Shared { handler, limits, peers: Mutex::default(), gone: Condvar::new(), complaints });
         let (accepting, group) = (shared.clone(), file.group);
         let run = move || accept_loop(&listener, &woken, &accepting, group);
         let acceptor = Builder::new().name("control".into()).spawn(run).map_err(failed)?;
@@ -144,10 +151,26 @@ impl Drop for Server {
             // It ended by itself or by a panic that is on stderr already.
             let _ = thread.join();
         }
-        for (_, stream) in self.shared.peers.lock().values() {
+        let mut peers = self.shared.peers.lock();
+        for (_, stream) in peers.values() {
             // A connection that is gone needs no closing.
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
+        let patience = Instant::now() + LAST_REQUESTS;
+        while !peers.is_empty() && !self.shared.gone.wait_until(&mut peers, patience).timed_out() {}
+    }
+}
+
+/// A peer's place in the list, left when its thread ends, however it ends.
+struct Place {
+    number: u64,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.peers.lock().remove(&self.number);
+        self.shared.gone.notify_all();
     }
 }
 
@@ -190,14 +213,11 @@ fn admit(number: u64, stream: UnixStream, shared: &Arc<Shared>, group: u32) {
         Err(e) => return warn!(error = %e, "a control connection can't be kept"),
     };
     shared.peers.lock().insert(number, (peer, copy));
-    let serving = shared.clone();
-    let run = move || {
-        connection::serve(stream, peer, &serving);
-        serving.peers.lock().remove(&number);
-    };
+    let place = Place { number, shared: shared.clone() };
+    // Without a thread the place goes with the closure.
+    let run = move || connection::serve(stream, peer, &place.shared);
     if let Err(e) = Builder::new().name("control-peer".into()).spawn(run) {
         warn!(error = %e, "no thread for a control connection");
-        shared.peers.lock().remove(&number);
     }
 }
 
