@@ -16,7 +16,6 @@ const PENDING: &[(&str, &str)] = &[
     ("persistence_wildcard_port", "persistence"),
     ("udp_and_ops", "one-packet scheduling"),
     ("ipv6_listing", "IPv6"),
-    ("rate_series", "the times of its connections, which it doesn't record closely enough"),
     ("pe_sip", "persistence engines"),
     ("persistence_templates", "persistence"),
     ("sctp_states", "SCTP"),

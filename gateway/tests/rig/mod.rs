@@ -186,8 +186,7 @@ impl Rig {
             self.run();
             self.store.plane_mut().service_rings();
             self.store.plane_mut().publish_loads();
-            let now = self.now();
-            self.store.tick(now);
+            self.store.tick(kernel_time(self.now()));
         }
     }
 
@@ -322,6 +321,12 @@ fn waiter(workers: Vec<SharedWorker>, clock: Arc<AtomicU32>) -> workers::Wait {
             worker.lock().unwrap().poll(Tick(clock.load(Relaxed)));
         }
     })
+}
+
+/// The clock of Linux's estimator: its timer of 500 jiffies is rounded up to 504 by the timer wheel, so that
+/// the recordings' ticks are 2.016 s apart.
+fn kernel_time(now: Tick) -> Tick {
+    Tick((u64::from(now.0) * 1000 / 1008) as u32)
 }
 
 fn is_own(address: IpAddr) -> bool {
