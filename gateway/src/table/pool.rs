@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Lines are opened when the ones before have nothing free, and closed when there are too many or the pair has
-//! been idle, so memory follows use: 64 bytes for 192 ports, 24 KB for all 65 536 with everything, under 200
-//! bytes for a pair with next to nothing, and nothing to speak of for a local address. Allocation and release touch one line each; there is no search
+//! been idle, so memory follows use: 64 bytes for 192 ports, 24 KB for all 65 536 with everything, 230
+//! bytes for a pair with a few sessions, and nothing to speak of for a local address. Allocation and release touch one line each; there is no search
 //! over ports and no sweep. A freed port rests for one to two rest periods (60 s each by default), unless there
 //! is nothing else: then the longest rested goes first, and that is counted.
 
@@ -52,7 +52,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct PoolConfig {
     /// Sessions that the worker can have: there is room for so many pairs of local address and server, and for
-    /// so many lines. It is address space until it's used (about 260 bytes each).
+    /// so many lines. It is address space until it's used (about 280 bytes each).
     pub sessions: usize,
     /// The usable ports.
     pub ports: PortRange,
@@ -110,6 +110,9 @@ pub enum Exhausted {
     /// There is no local address.
     Addresses,
 }
+
+/// The most local addresses in use at a time.
+const MAX_ADDRESSES: usize = 1 << 16;
 
 /// The most sessions to reserve memory for.
 const MAX_SESSIONS: usize = 1 << 30;
@@ -176,10 +179,10 @@ impl<A: Address> LocalPool<A> {
             pairs: Slab::new(n)?,
             opened,
             lines: Slab::new(n)?,
-            addresses: Slab::new(n)?,
+            addresses: Slab::new(n.min(MAX_ADDRESSES))?,
             pair_index: Index::new(n)?,
-            address_index: Index::new(n)?,
-            usage: Arc::new(PoolUsage::new(n, n)?),
+            address_index: Index::new(n.min(MAX_ADDRESSES))?,
+            usage: Arc::new(PoolUsage::new(n.min(MAX_ADDRESSES), n)?),
             rotation: Rotation::new(n.min(4096)),
             idle: 0,
             rest: config.rest.max(1),

@@ -63,6 +63,14 @@ impl Line {
         self.bits[bit as usize / 64].iter_mut().for_each(|b| *b |= 1 << (bit % 64));
     }
 
+    /// Makes the first `ports` usable and free.
+    pub fn add_first(&mut self, ports: u32) {
+        for (word, bits) in self.bits.iter_mut().enumerate() {
+            let n = ports.saturating_sub(word as u32 * 64).min(64);
+            *bits = [1u64.checked_shl(n).map_or(u64::MAX, |above| above - 1); 2];
+        }
+    }
+
     /// Ports in use.
     #[inline]
     pub fn used(&self) -> u32 {
@@ -169,6 +177,16 @@ mod tests {
         let mut line = Line::new(3, 10);
         (0..PORTS).for_each(|b| line.add(b));
         line
+    }
+
+    #[test]
+    fn adding_many_is_adding_each() {
+        for ports in [1, 63, 64, 65, 127, 128, 150, 191, PORTS] {
+            let (mut one, mut all) = (Line::new(0, 0), Line::new(0, 0));
+            (0..ports).for_each(|b| one.add(b));
+            all.add_first(ports);
+            assert_eq!(one.bits, all.bits);
+        }
     }
 
     #[test]

@@ -80,9 +80,14 @@ impl<A: Address> LocalPool<A> {
         while let Some(number) = opened.first_closed(slots.div_ceil(PORTS)) {
             let mut line = Line::new(number, self.epoch);
             let start = pair.window(number, slots) * PORTS;
-            (start..slots.min(start + PORTS))
-                .filter(|&slot| share.range().contains(share.port(pair.base, slot)))
-                .for_each(|slot| line.add(slot - start));
+            let end = slots.min(start + PORTS);
+            if share.all_in_range(start, end) {
+                line.add_first(end - start);
+            } else {
+                (start..end)
+                    .filter(|&slot| share.range().contains(share.port(pair.base, slot)))
+                    .for_each(|slot| line.add(slot - start));
+            }
             if line.has(Source::Free) {
                 let line = self.lines.insert(line).ok_or(NoMemory)?;
                 if !pair.set_line(&mut self.directories, number, line) {
