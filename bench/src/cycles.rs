@@ -42,6 +42,9 @@ pub struct Options {
     /// Shares below this many per cent aren't listed.
     #[arg(long, default_value_t = 0.5)]
     least: f64,
+    /// Tell the lines of a stage apart.
+    #[arg(long)]
+    lines: bool,
     /// CPU of the worker; the last one allowed if absent.
     #[arg(long)]
     cpu: Option<usize>,
@@ -67,7 +70,7 @@ pub fn run(options: &Options) -> Result<()> {
         subject.process.resume();
         let record = directory.path().join("perf.data");
         record_samples(&subject, options, &record)?;
-        let shares = attribute(&record, subject.process.pid())?;
+        let shares = attribute(&record, subject.process.pid(), options.lines)?;
         print(flows, rate, &shares, options.least);
     }
     Ok(())
@@ -83,14 +86,14 @@ fn record_samples(subject: &Subject, options: &Options, record: &Path) -> Result
 }
 
 /// Samples by what they are attributed to.
-fn attribute(record: &Path, pid: u32) -> Result<BTreeMap<String, u64>> {
+fn attribute(record: &Path, pid: u32, lines: bool) -> Result<BTreeMap<String, u64>> {
     let mut perf = Command::new("perf");
     perf.args(["script", "-F", "ip,sym,dso", "-i"]).arg(record);
     let text = output_of(&mut perf)?;
     let link = PathBuf::from(format!("/proc/{pid}/exe"));
     let program = fs::read_link(&link).map_err(Error::file(&link))?;
     let base = load_address(pid, &program)?;
-    let mut symbols = Symbols::open(&program)?;
+    let mut symbols = Symbols::open(&program, lines)?;
     let mut cache: HashMap<&str, String> = HashMap::new();
     let mut shares = BTreeMap::new();
     for line in text.lines().map(str::trim).filter(|l| !l.is_empty()) {

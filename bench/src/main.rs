@@ -8,7 +8,10 @@ mod connections;
 mod cycles;
 mod error;
 mod hugepages;
+mod path;
 mod process;
+mod profile;
+mod replay;
 mod report;
 mod sample;
 mod symbols;
@@ -37,6 +40,10 @@ enum What {
     Connections(connections::Options),
     /// Where a forwarding worker's time goes, by stage.
     Cycles(cycles::Options),
+    /// Instructions a packet by stage of the path, by callgrind.
+    Profile(profile::Options),
+    /// Nanoseconds a packet of the path alone, in process.
+    Path(path::Options),
     /// Flow index candidates in process: hits, misses, turnover.
     Table(table::Options),
 }
@@ -46,6 +53,8 @@ fn main() -> ExitCode {
         What::Compare(options) => compare::run(&options),
         What::Connections(options) => connections::run(&options),
         What::Cycles(options) => cycles::run(&options),
+        What::Profile(options) => profile::run(&options),
+        What::Path(options) => path::run(&options),
         What::Table(options) => table::run(&options),
     };
     match done {

@@ -14,33 +14,36 @@ use crate::error::{Error, Result};
 /// Debug information of one program.
 pub struct Symbols {
     loader: Loader,
+    lines: bool,
     known: HashMap<u64, String>,
 }
 
 impl Symbols {
-    /// Of the program at `path`.
-    pub fn open(path: &Path) -> Result<Self> {
+    /// Of the program at `path`; with `lines`, stages are told apart by line.
+    pub fn open(path: &Path, lines: bool) -> Result<Self> {
         let loader = Loader::new(path)
             .map_err(|e| Error::Unexpected(format!("{}: no debug information: {e}", path.display())))?;
-        Ok(Self { loader, known: HashMap::new() })
+        Ok(Self { loader, lines, known: HashMap::new() })
     }
 
     /// The stage of the instruction at `address` (as the program's file has it): a source file of the
     /// workspace such as `path/session.rs`, else the function's name.
     pub fn stage(&mut self, address: u64) -> &str {
-        let Self { loader, known } = self;
+        let Self { loader, lines, known } = self;
         known
             .entry(address)
-            .or_insert_with(|| find(loader, address).unwrap_or_else(|| "(unknown)".to_owned()))
+            .or_insert_with(|| find(loader, address, *lines).unwrap_or_else(|| "(unknown)".to_owned()))
     }
 }
 
-fn find(loader: &Loader, address: u64) -> Option<String> {
+fn find(loader: &Loader, address: u64, lines: bool) -> Option<String> {
     let mut frames = loader.find_frames(address).ok()?;
     let mut outermost = None;
     while let Ok(Some(frame)) = frames.next() {
-        if let Some(stage) = frame.location.and_then(|l| l.file).and_then(own_source) {
-            return Some(stage.to_owned());
+        let location = frame.location.as_ref();
+        if let Some(stage) = location.and_then(|l| l.file).and_then(own_source) {
+            let line = location.and_then(|l| l.line).filter(|_| lines);
+            return Some(line.map_or(stage.to_owned(), |line| format!("{stage}:{line}")));
         }
         outermost = frame.function.and_then(|f| f.demangle().ok().map(|name| name.into_owned()));
     }

@@ -4,13 +4,29 @@
 //! tables reach, per operation and at every size: a hit in random order, a miss, and turnover (one entry out,
 //! one in) at constant load.
 
-use std::{hash::BuildHasher, hint::black_box, time::Duration};
+use std::{
+    hash::{BuildHasher, RandomState},
+    hint::black_box,
+    time::Duration,
+};
 
 use clap::Args;
+use dpdk::{Cpus, Eal, EalConfig};
 use nix::time::{ClockId, clock_gettime};
+use rte_hash::RteHash;
+use weir::{
+    clock::Tick,
+    id::ServerId,
+    table::{
+        index::HashKey,
+        session::{NewSession, Tuple},
+        sessions::Sessions,
+    },
+};
 
 use crate::{
     error::{Error, Result},
+    hugepages,
     report::Spread,
     traffic::{self, Random, VIP},
 };
@@ -28,7 +44,7 @@ pub struct Options {
 
 /// A packet's five-tuple as a key: client, virtual address, ports, protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
+struct Key {
     addresses: u64,
     ports: u32,
     protocol: u32,
@@ -38,8 +54,20 @@ impl Key {
     /// Of flow `i`.
     fn of(i: u32) -> Self {
         let (client, port) = traffic::client(i);
-        let addresses = (u64::from(client.to_bits()) << 32) | u64::from(VIP.to_bits());
-        Self { addresses, ports: (u32::from(port) << 16) | u32::from(traffic::PORT), protocol: 6 }
+        let tuple = Tuple::new((client.to_bits(), port), (VIP.to_bits(), traffic::PORT));
+        Self { addresses: tuple.addresses, ports: tuple.ports, protocol: 6 }
+    }
+
+    fn tuple(&self) -> Tuple {
+        Tuple { addresses: self.addresses, ports: self.ports }
+    }
+
+    fn bytes(&self) -> rte_hash::Key {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.addresses.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.ports.to_le_bytes());
+        bytes[12..].copy_from_slice(&self.protocol.to_le_bytes());
+        bytes
     }
 }
 
@@ -48,15 +76,17 @@ const BURST: usize = 32;
 
 /// An index from keys to slots.
 trait Index {
-    fn insert(&mut self, key: Key, slot: u32);
+    /// False if there's no room.
+    fn insert(&mut self, key: Key, slot: u32) -> bool;
+    /// False if it wasn't there.
     fn remove(&mut self, key: &Key) -> bool;
-    /// How many of `keys` there are.
+    /// How many of `keys`, at most [`BURST`], there are.
     fn find(&self, keys: &[Key]) -> usize;
 }
 
 impl<S: BuildHasher> Index for hashbrown::HashMap<Key, u32, S> {
-    fn insert(&mut self, key: Key, slot: u32) {
-        hashbrown::HashMap::insert(self, key, slot);
+    fn insert(&mut self, key: Key, slot: u32) -> bool {
+        hashbrown::HashMap::insert(self, key, slot).is_none()
     }
     fn remove(&mut self, key: &Key) -> bool {
         hashbrown::HashMap::remove(self, key).is_some()
@@ -66,23 +96,90 @@ impl<S: BuildHasher> Index for hashbrown::HashMap<Key, u32, S> {
     }
 }
 
-type Candidate = (&'static str, fn(usize) -> Box<dyn Index>);
+impl Index for RteHash<'_> {
+    fn insert(&mut self, key: Key, slot: u32) -> bool {
+        RteHash::insert(self, &key.bytes(), slot.into())
+    }
+    fn remove(&mut self, key: &Key) -> bool {
+        RteHash::remove(self, &key.bytes())
+    }
+    fn find(&self, keys: &[Key]) -> usize {
+        let mut bytes = [[0; 16]; BURST];
+        bytes.iter_mut().zip(keys).for_each(|(b, k)| *b = k.bytes());
+        let mut numbers = [0; rte_hash::BULK];
+        let found = RteHash::find(self, &bytes[..keys.len()], &mut numbers);
+        black_box(&numbers);
+        found.count_ones() as usize
+    }
+}
 
-/// The candidates by name, each built with room for so many entries.
-const CANDIDATES: [Candidate; 2] = [
-    ("hashbrown, foldhash", |n| {
-        Box::new(hashbrown::HashMap::<_, _, hashbrown::DefaultHashBuilder>::with_capacity_and_hasher(
+/// weir's own sessions: both directions of each, so an insertion stores two keys; finding ends at the record,
+/// as in the packet path, and not at a number.
+impl Index for Sessions {
+    fn insert(&mut self, key: Key, slot: u32) -> bool {
+        let local = (0xc613_0100 | slot >> 16 & 0xff, slot as u16);
+        let server = (0xc613_0001, traffic::PORT);
+        let new = NewSession {
+            request: key.tuple(),
+            reply: Tuple::new(server, local),
+            protocol: key.protocol as u8,
+            server: ServerId(0),
+            flags: 0,
+        };
+        Sessions::insert(self, &new, u32::MAX / 4, Tick(0)).is_some()
+    }
+    fn remove(&mut self, key: &Key) -> bool {
+        let (tuple, protocol) = (key.tuple(), key.protocol as u8);
+        let found = Sessions::find(self, self.hash(tuple, protocol), tuple, protocol);
+        found.is_some_and(|f| Sessions::remove(self, f.id).is_some())
+    }
+    fn find(&self, keys: &[Key]) -> usize {
+        let mut hashes = [0; BURST];
+        for (hash, key) in hashes.iter_mut().zip(keys) {
+            *hash = self.hash(key.tuple(), key.protocol as u8);
+            self.prefetch_bucket(*hash);
+        }
+        hashes.iter().take(keys.len()).for_each(|hash| self.prefetch_record(*hash));
+        let found = |(hash, key): (&u64, &Key)| {
+            black_box(Sessions::find(self, *hash, key.tuple(), key.protocol as u8)).is_some()
+        };
+        hashes.iter().zip(keys).filter(|pair| found(*pair)).count()
+    }
+}
+
+/// The candidates by name.
+const CANDIDATES: [&str; 4] =
+    ["hashbrown, foldhash", "hashbrown, SipHash", "rte_hash, bulk", "weir's sessions"];
+
+/// A candidate with room for `entries`; none if DPDK isn't up and is needed.
+fn build<'e>(name: &str, entries: u32, eal: Option<&'e Eal>) -> Result<Option<Box<dyn Index + 'e>>> {
+    let n = entries as usize;
+    Ok(match name {
+        "hashbrown, foldhash" => Some(Box::new(hashbrown::HashMap::with_capacity_and_hasher(
             n,
-            Default::default(),
-        ))
-    }),
-    ("hashbrown, SipHash", |n| {
-        Box::new(hashbrown::HashMap::with_capacity_and_hasher(n, std::hash::RandomState::new()))
-    }),
-];
+            hashbrown::DefaultHashBuilder::default(),
+        ))),
+        "hashbrown, SipHash" => {
+            Some(Box::new(hashbrown::HashMap::with_capacity_and_hasher(n, RandomState::new())))
+        }
+        "weir's sessions" => {
+            let sessions = Sessions::new(n + 1, HashKey::from_seed(1), Tick(0));
+            Some(Box::new(sessions.map_err(Error::file("session table"))?))
+        }
+        _ => match eal {
+            // A cuckoo table isn't filled to the brim in earnest.
+            Some(eal) => {
+                let table = RteHash::new(eal, entries + entries / 4 + 64)
+                    .ok_or_else(|| Error::Unexpected("rte_hash: no memory for the table".to_owned()))?;
+                Some(Box::new(table))
+            }
+            None => None,
+        },
+    })
+}
 
 /// Time that this thread has been on a CPU.
-fn thread_time() -> Result<Duration> {
+pub fn thread_time() -> Result<Duration> {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
         .map(Duration::from)
         .map_err(|e| Error::Unexpected(format!("thread clock: {e}")))
@@ -98,11 +195,16 @@ struct Costs {
 
 /// Runs the table and prints it.
 pub fn run(options: &Options) -> Result<()> {
-    println!("ns an operation (median), keys in random order, bursts of {BURST}");
+    let most = options.entries.iter().copied().max().unwrap_or(0);
+    // rte_hash takes about 50 bytes an entry, in powers of two.
+    let memory = hugepages::Memory::reserve(u64::from(most) * 256 + (64 << 20));
+    let eal = start_eal(most)?;
+    println!("ns an operation (median), keys in random order, bursts of {BURST}; DPDK on {}", memory.name());
     println!("{:<22} {:>9} {:>8} {:>8} {:>9}", "index", "entries", "hit", "miss", "turnover");
     for &entries in &options.entries {
-        for (name, build) in CANDIDATES {
-            let costs = measure(&mut *build(entries as usize), entries, options.samples)?;
+        for name in CANDIDATES {
+            let Some(mut index) = build(name, entries, Some(&eal))? else { continue };
+            let costs = measure(&mut *index, entries, options.samples)?;
             let median = |samples: &[f64]| Spread::of(samples).map_or(f64::NAN, |s| s.median);
             println!(
                 "{name:<22} {entries:>9} {:>8.1} {:>8.1} {:>9.1}",
@@ -115,9 +217,23 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+fn start_eal(most: u32) -> Result<Eal> {
+    let config = EalConfig {
+        name: "weir-bench".to_owned(),
+        cpus: Cpus::Floating(0),
+        devices: Vec::new(),
+        memory: u64::from(most) * 192 + (64 << 20),
+        args: vec!["--no-pci".to_owned()],
+        log: Some(|_| ()),
+    };
+    Eal::init(&config).map_err(|e| Error::Unexpected(format!("DPDK: {e}")))
+}
+
 fn measure(index: &mut dyn Index, entries: u32, samples: u32) -> Result<Costs> {
     for i in traffic::shuffled(entries, 1) {
-        index.insert(Key::of(i), i);
+        if !index.insert(Key::of(i), i) {
+            return Err(Error::Unexpected("no room for an entry".to_owned()));
+        }
     }
     // Long enough for the clock, short enough for ten million entries.
     let operations = entries.clamp(1 << 20, 1 << 22) as usize;
@@ -152,15 +268,15 @@ fn lookups(index: &dyn Index, keys: &[Key], expected: usize) -> Result<f64> {
 fn turnover(index: &mut dyn Index, entries: u32, oldest: &mut u32) -> Result<f64> {
     let operations: u32 = 1 << 20;
     let start = thread_time()?;
-    let mut removed = 0;
+    let mut done = 0;
     for i in *oldest..*oldest + operations {
-        removed += u32::from(index.remove(&Key::of(i)));
-        index.insert(Key::of(i + entries), i);
+        let removed = index.remove(&Key::of(i));
+        done += u32::from(removed & index.insert(Key::of(i + entries), i + entries));
     }
     let spent = thread_time()? - start;
     *oldest += operations;
-    if removed != operations {
-        return Err(Error::Unexpected(format!("{removed} keys removed and not {operations}")));
+    if done != operations {
+        return Err(Error::Unexpected(format!("{done} keys replaced and not {operations}")));
     }
     Ok(spent.as_nanos() as f64 / f64::from(operations))
 }
@@ -171,8 +287,9 @@ mod tests {
 
     #[test]
     fn every_candidate_finds_what_is_there_and_nothing_else() {
-        for (name, build) in CANDIDATES {
-            let costs = measure(&mut *build(1000), 1000, 1).unwrap_or_else(|e| panic!("{name}: {e}"));
+        for name in CANDIDATES {
+            let Some(mut index) = build(name, 1000, None).unwrap() else { continue };
+            let costs = measure(&mut *index, 1000, 1).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert_eq!((costs.hit.len(), costs.miss.len(), costs.turnover.len()), (1, 1, 1));
         }
     }

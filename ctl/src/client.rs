@@ -90,9 +90,11 @@ impl Client {
         let mut stream = UnixStream::connect(path).map_err(failed)?;
         stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
         stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
-        frame::send_body(&mut stream, &Hello::OURS.to_bytes())?;
+        // A gateway that turns us away may have closed its end already; its answer is there to be read.
+        let greeted = frame::send_body(&mut stream, &Hello::OURS.to_bytes());
         let mut stream = BufReader::new(stream);
-        match Answer::from_bytes(&frame::read(&mut stream)?)? {
+        let answer = frame::read(&mut stream).map_err(|unread| greeted.err().unwrap_or(unread))?;
+        match Answer::from_bytes(&answer)? {
             Answer::Accepted { access, gateway, .. } => Ok(Self { stream, access, gateway }),
             Answer::NoCommonVersion { oldest, newest } => Err(ClientError::Version { oldest, newest }),
             Answer::Busy => Err(ClientError::Busy),

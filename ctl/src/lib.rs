@@ -5,4 +5,8 @@
 pub mod client;
 pub mod ipvsadm;
 pub mod model;
+#[cfg(feature = "cli")]
+pub mod program;
 pub mod protocol;
+#[cfg(feature = "cli")]
+pub mod stats;

@@ -180,15 +180,21 @@ fn who_asked(web: &[Web]) {
 
 fn sessions(gateway: &Gateway, network: &Network) {
     let list = gateway.ctl("-L -n -c");
-    println!("\nThe gateway's sessions, client -> virtual -> local -> real server:\n");
+    println!("\nThe gateway's sessions; FULLNAT's local address is behind ipvsadm's columns:\n");
     println!("  # weirctl -Lnc\n{}", indent(&list));
+    println!("Each of them, client -> virtual -> local -> real server:\n");
     let client = network.client_addresses[0].to_string();
-    let full = |line: &&str| {
-        let places = [&client, VIP, LIP, "10.20.0.1"].map(|part| line.find(part));
-        places.iter().all(Option::is_some)
-    };
-    let found = list.lines().filter(full).count();
-    assert_eq!(found, 10, "ten sessions should name all four addresses");
+    let mut found = 0;
+    for line in list.lines().skip(2) {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [_, _, _, from, to, server, local] = words[..] else { panic!("no local address: {line}") };
+        println!("  {from} -> {to} -> {local} -> {server}");
+        let behind = network.servers.iter().any(|host| host.at(80).to_string() == server);
+        let ours = from.starts_with(&format!("{client}:")) && local.starts_with(&format!("{LIP}:"));
+        found += usize::from(behind && ours && to == format!("{VIP}:80"));
+    }
+    assert_eq!(found, 10, "ten sessions should name client, virtual, local and real server");
+    println!();
 }
 
 fn big_download(network: &Network, server: &Web) {

@@ -34,7 +34,7 @@ pub struct Cli {
 /// Everything that is wrong with the configuration: to be answered with [`EXIT_CONFIGURATION`].
 pub fn configuration(
     cli: &Cli,
-    rules: impl FnOnce(&str) -> Result<(), Vec<RuleError>>,
+    rules: impl FnOnce(&Config, &str) -> Result<(), Vec<RuleError>>,
 ) -> Result<(Config, Vec<Warning>), ConfigErrors> {
     let config = Config::load(&cli.config)?;
     let warnings = config::check(&config, rules)?;
@@ -45,7 +45,7 @@ pub fn configuration(
 /// Complaints go to stderr, one a line.
 pub fn main<E: std::fmt::Display>(
     cli: &Cli,
-    rules: impl FnOnce(&str) -> Result<(), Vec<RuleError>>,
+    rules: impl FnOnce(&Config, &str) -> Result<(), Vec<RuleError>>,
     run: impl FnOnce(Config) -> Result<(), E>,
 ) -> ExitCode {
     let (config, warnings) = match configuration(cli, rules) {
@@ -94,10 +94,10 @@ mod tests {
         let code = |c: u8| format!("{:?}", ExitCode::from(c));
         let exit = |c: ExitCode| format!("{c:?}");
 
-        assert_eq!(exit(main(&cli(&good, true), |_| Ok(()), never)), code(0));
-        assert_eq!(exit(main(&cli(&good, false), |_| Ok(()), |_| Ok::<(), String>(()))), code(0));
-        assert_eq!(exit(main(&cli(&good, false), |_| Ok(()), |_| Err("x"))), code(1));
-        assert_eq!(exit(main(&cli(&"/nonexistent".into(), false), |_| Ok(()), never)), code(2));
+        assert_eq!(exit(main(&cli(&good, true), |_, _| Ok(()), never)), code(0));
+        assert_eq!(exit(main(&cli(&good, false), |_, _| Ok(()), |_| Ok::<(), String>(()))), code(0));
+        assert_eq!(exit(main(&cli(&good, false), |_, _| Ok(()), |_| Err("x"))), code(1));
+        assert_eq!(exit(main(&cli(&"/nonexistent".into(), false), |_, _| Ok(()), never)), code(2));
         let _ = std::fs::remove_file(&good);
     }
 }

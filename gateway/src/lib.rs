@@ -16,5 +16,6 @@ pub mod mac;
 pub mod net;
 pub mod path;
 pub mod prefix;
+pub mod run;
 pub mod sched;
 pub mod table;

@@ -69,6 +69,18 @@ impl Prefix {
         Self { address: masked(self.address, self.length), length: self.length }
     }
 
+    /// The broadcast address of an IPv4 network that has one (RFC 919; not those of /31 and /32, RFC 3021).
+    #[must_use]
+    pub fn broadcast(&self) -> Option<IpAddr> {
+        match self.address {
+            IpAddr::V4(address) if self.length < 31 => {
+                let hosts = u32::MAX >> self.length;
+                Some(IpAddr::V4((u32::from(address) | hosts).into()))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether `address` lies in this network.
     #[must_use]
     pub fn contains(&self, address: &IpAddr) -> bool {

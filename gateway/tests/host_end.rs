@@ -17,6 +17,9 @@ use nix::{
 /// Set for the process that [`child`] is to run in.
 const CHILD: &str = "WEIR_HOST_TEST_CHILD";
 
+/// The namespace of its twins, if not its own.
+const NAMESPACE: &str = "WEIR_HOST_TEST_NAMESPACE";
+
 /// Not a test: the process that others start and end. It has a port on `v0` and says so when it is up.
 #[test]
 #[ignore = "started by other tests"]
@@ -24,7 +27,8 @@ fn child() {
     let Ok(how) = std::env::var(CHILD) else { return };
     let mut wan = port("wan", &["10.0.0.1/24"]);
     wan.interface = Some("v0".into());
-    let bench = match Bench::try_start(None, vec![wan]) {
+    let namespace = std::env::var_os(NAMESPACE).map(Into::into);
+    let bench = match Bench::try_start(namespace, vec![wan]) {
         Ok(bench) => bench,
         Err(error) => {
             println!("failed: {error}");
@@ -41,12 +45,13 @@ fn child() {
 }
 
 /// Starts the process and waits until it is up. Its output is to be kept: it dies of a closed pipe.
-fn start(ns: &Namespace, how: &str) -> (Child, BufReader<ChildStdout>) {
+fn start(ns: &Namespace, how: &str, twins: Option<&Namespace>) -> (Child, BufReader<ChildStdout>) {
     let program = std::env::current_exe().unwrap();
     let line = format!("{} --exact child --ignored --nocapture", program.display());
     let mut command: Command = ns.command(&line);
     let mut child = command
         .env(CHILD, how)
+        .envs(twins.map(|t| (NAMESPACE, t.path())))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -85,7 +90,7 @@ fn assert_clean(gateway: &Namespace) {
 fn the_kernel_is_kept_from_answering_beside_the_gateway() {
     let (gateway, peer) = linked();
     assert!(answers(&peer, "10.0.0.9"), "so it would without the gateway");
-    let (mut child, _output) = start(&gateway, "clean");
+    let (mut child, _output) = start(&gateway, "clean", None);
     let rules = gateway.run("nft list ruleset");
     assert!(rules.contains("hook ingress device \"v0\"") && rules.contains("policy drop"), "{rules}");
     assert!(!answers(&peer, "10.0.0.9") && !answers(&peer, "10.0.0.1"));
@@ -102,7 +107,7 @@ fn the_kernel_is_kept_from_answering_beside_the_gateway() {
 fn nothing_is_left_behind_by_a_killed_process() {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let (gateway, peer) = linked();
-        let (mut child, _output) = start(&gateway, "killed");
+        let (mut child, _output) = start(&gateway, "killed", None);
         assert!(gateway.run("ip -o addr show dev wan").contains("10.0.0.1/24"));
         // `ip netns exec` replaces itself by the program, so this is the program's id.
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
@@ -110,4 +115,19 @@ fn nothing_is_left_behind_by_a_killed_process() {
         assert_clean(&gateway);
         assert!(answers(&peer, "10.0.0.9"), "{signal}");
     }
+}
+
+#[test]
+fn the_twins_may_live_elsewhere() {
+    let (gateway, peer) = linked();
+    let twins = Namespace::new();
+    let (mut child, _output) = start(&gateway, "clean", Some(&twins));
+    assert!(twins.run("ip -o addr show dev wan").contains("10.0.0.1/24"));
+    assert!(!gateway.try_run("ip link show dev wan").status.success());
+    assert!(!answers(&peer, "10.0.0.9"), "the kernel under the port has nothing to do with its frames");
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+    assert_clean(&gateway);
+    assert!(!twins.try_run("ip link show dev wan").status.success());
+    assert!(answers(&peer, "10.0.0.9"));
 }

@@ -3,13 +3,13 @@
 mod host_support;
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Instant,
 };
 
 use etherparse::{
-    ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, NetSlice, PacketBuilder,
-    SlicedPacket, TransportSlice,
+    ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, Icmpv6Type, NetSlice, PacketBuilder,
+    SlicedPacket, TransportSlice, icmpv6::NeighborAdvertisementHeader,
 };
 use host_support::{Bench, Namespace, PATIENCE, PEER_MAC, PORT_MAC, port};
 use weir::{host::HostError, io::PortId};
@@ -116,6 +116,35 @@ fn a_neighbour_is_resolved_by_the_kernel() {
     bench.host.forget(WAN, PEER.into());
     bench.host.set_mtu(WAN, 1400).unwrap();
     assert!(!ns.run("ip neigh show dev wan").contains("managed"));
+}
+
+#[test]
+fn an_ipv6_neighbour_is_resolved_by_the_kernel() {
+    let ns = Namespace::new();
+    let bench = Bench::start(&ns, vec![port("wan", &["2001:db8::4/64"])]);
+    let (twin, peer): (Ipv6Addr, Ipv6Addr) = ("2001:db8::4".parse().unwrap(), "2001:db8::9".parse().unwrap());
+    bench.host.resolve(WAN, peer.into());
+    let asker = bench.sent(|_, frame| {
+        let packet = SlicedPacket::from_ethernet(frame).ok()?;
+        let (Some(NetSlice::Ipv6(ip)), Some(TransportSlice::Icmpv6(icmp))) = (packet.net, packet.transport)
+        else {
+            return None;
+        };
+        let target = icmp.payload().get(..16)? == peer.octets();
+        (icmp.icmp_type() == Icmpv6Type::NeighborSolicitation && target).then(|| ip.header().source_addr())
+    });
+    let answer = NeighborAdvertisementHeader { router: false, solicited: true, r#override: true };
+    let options = [&[2, 1], &PEER_MAC.0[..]].concat();
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(PEER_MAC.0, PORT_MAC.0)
+        .ipv6(peer.octets(), asker.octets(), 255)
+        .icmpv6(Icmpv6Type::NeighborAdvertisement(answer))
+        .write(&mut frame, &[&peer.octets()[..], &options].concat())
+        .unwrap();
+    bench.receive(WAN, frame);
+    let (state, _) = bench.state(|s| s.neighbour(WAN, peer.into()).is_some_and(|n| n.mac().is_some()));
+    assert_eq!(state.neighbour(WAN, peer.into()).unwrap().mac(), Some(PEER_MAC));
+    assert!(state.is_local(twin.into()));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::{
     list::{self, BANNER, Listed},
     messages,
     names::Names,
-    parse_line, save,
+    parse_line, print, save,
 };
 use crate::{
     client::{ClientError, Transport},
@@ -197,7 +197,12 @@ impl Run<'_> {
     fn local_addresses(&mut self, service: ServiceKey, numeric: bool) -> Result<i32, End> {
         writeln!(self.out, "{:<30} {:<8} SNAT_IP", "VIP:VPORT", "TOTAL")?;
         for (row, _) in self.rows(Some(service))? {
-            let name = super::print::service_name(&row.service.key, numeric, self.names);
+            let name = match row.service.key {
+                ServiceKey::Address { protocol, address, port } => {
+                    print::place(address, port, Some(protocol), numeric, self.names)
+                }
+                mark @ ServiceKey::Mark { .. } => print::service_name(&mark, numeric, self.names),
+            };
             writeln!(self.out, "{name:<30} {:<8} ", row.local_addresses.len())?;
             for local in &row.local_addresses {
                 writeln!(self.out, "{:<39} {}", "", local.address)?;

@@ -25,6 +25,8 @@ pub enum Request {
     },
     /// Answered by [`Response::Timeouts`].
     Timeouts,
+    /// How packets ended; answered by [`Response::Counters`].
+    Counters,
 }
 
 /// Changes that happen all or not at all.
@@ -165,6 +167,19 @@ pub enum Response {
     },
     /// The time-outs.
     Timeouts(Timeouts),
+    /// Every counter of the packet path, in a fixed order.
+    Counters(Vec<PathCounter>),
+}
+
+/// How many packets have ended in one way, or how often something else has happened to packets.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PathCounter {
+    /// Its name, which stays: `forwarded`, `local-ports-exhausted`.
+    pub name: String,
+    /// For a reason to drop packets: what it means and what to do about it. Absent otherwise.
+    pub advice: Option<String>,
+    /// Each worker's count, in their order.
+    pub workers: Vec<u64>,
 }
 
 /// About the gateway.
@@ -305,8 +320,8 @@ mod tests {
     fn names_are_limited() {
         let ok = Request::Apply(Change::AddService(service("wlc")).into());
         assert_eq!(ok.check(), Ok(()));
-        let long = Request::Apply(Change::EditService(service("a-very-long-name")).into());
-        assert_eq!(long.check(), Err("scheduler name of 16 bytes, at most 15".into()));
+        let long = Request::Apply(Change::EditService(service("a-very-long-name!")).into());
+        assert_eq!(long.check(), Err("scheduler name of 17 bytes, at most 16".into()));
     }
 
     #[test]

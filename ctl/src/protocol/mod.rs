@@ -18,10 +18,13 @@ pub mod frame;
 pub mod handshake;
 mod message;
 
+#[cfg(test)]
+mod golden;
+
 pub use error::{ErrorCode, Refusal};
 pub use message::{
-    Batch, Change, Info, ListCursor, ListQuery, Rates, Request, Response, Row, ServerRow, ServiceRow,
-    SessionCursor, Stats, Timeouts,
+    Batch, Change, Info, ListCursor, ListQuery, PathCounter, Rates, Request, Response, Row, ServerRow,
+    ServiceRow, SessionCursor, Stats, Timeouts,
 };
 
 /// Version of the messages that this library speaks.
@@ -39,8 +42,8 @@ pub const MAX_BATCH: usize = 4096;
 /// Most rows, or sessions, in one page.
 pub const MAX_PAGE: u32 = 1024;
 
-/// Longest name of a scheduler or persistence engine, in bytes (IPVS's 16 with the closing NUL).
-pub const MAX_NAME: usize = 15;
+/// Longest name of a scheduler or persistence engine, in bytes: what ipvsadm keeps of one.
+pub const MAX_NAME: usize = 16;
 
 /// Longest name of a port, in bytes.
 pub const MAX_INTERFACE: usize = 63;

@@ -42,7 +42,7 @@ pub struct RuleError {
 /// Everything that would keep the gateway from starting, as far as it can be known beforehand.
 pub fn check(
     config: &Config,
-    rules: impl FnOnce(&str) -> Result<(), Vec<RuleError>>,
+    rules: impl FnOnce(&Config, &str) -> Result<(), Vec<RuleError>>,
 ) -> Result<Vec<Warning>, ConfigErrors> {
     let mut findings = Findings { config, errors: Vec::new(), warnings: Vec::new() };
     findings.workers();
@@ -178,12 +178,12 @@ impl Findings<'_> {
         }
     }
 
-    fn rules(&mut self, rules: impl FnOnce(&str) -> Result<(), Vec<RuleError>>) {
+    fn rules(&mut self, rules: impl FnOnce(&Config, &str) -> Result<(), Vec<RuleError>>) {
         let Some(path) = &self.config.rules else { return };
         match fs::read_to_string(path) {
             Err(e) => self.error("rules", format!("rules file `{}` can't be read: {e}", path.display())),
             Ok(text) => {
-                let found = rules(&text).err().unwrap_or_default();
+                let found = rules(self.config, &text).err().unwrap_or_default();
                 self.errors.extend(found.into_iter().map(|e| ConfigError {
                     file: path.clone(),
                     line: Some(e.line),
@@ -240,7 +240,7 @@ mod tests {
     fn checked(text: &str) -> Result<Vec<String>, Vec<String>> {
         let config = Config::parse(text, Path::new("f")).unwrap();
         let lines = |v: Vec<String>| v.into_iter().map(|l| l.trim_start_matches("f:").to_owned()).collect();
-        match check(&config, |_| Ok(())) {
+        match check(&config, |_, _| Ok(())) {
             Ok(warnings) => Ok(lines(warnings.iter().map(ToString::to_string).collect())),
             Err(errors) => Err(lines(errors.0.iter().map(ToString::to_string).collect())),
         }
@@ -311,7 +311,7 @@ mod tests {
         fs::write(&file, "-A -t 10.0.0.1:80\n-X\n").unwrap();
         let text = format!("rules = \"{}\"\n{}", file.display(), port("net_null0"));
         let config = Config::parse(&text, Path::new("f")).unwrap();
-        let judged = check(&config, |text| {
+        let judged = check(&config, |_, text| {
             assert_eq!(text.lines().count(), 2);
             Err(vec![RuleError { line: 2, reason: "unknown".into() }])
         });

@@ -22,7 +22,7 @@ pub(super) fn validate(file: File, lines: Lines, path: &Path) -> Result<Config, 
     let mut problems = Problems { path, lines: &lines, found: Vec::new() };
     let settings = file.settings();
     problems.settings(&settings);
-    problems.ports(&file.port, file.host);
+    problems.ports(&file.port);
     problems.routes(&file.route, &file.port);
     problems.neighbours(&file.neighbour, &file.port);
     problems.rest(&file);
@@ -152,7 +152,7 @@ impl Problems<'_> {
         }
     }
 
-    fn ports(&mut self, ports: &[file::Port], host: bool) {
+    fn ports(&mut self, ports: &[file::Port]) {
         if ports.is_empty() {
             self.add("port", "no [[port]]: there is nothing to forward between");
         }
@@ -171,10 +171,6 @@ impl Problems<'_> {
                     let reason = format!("{} can't be an interface's address", a.address());
                     self.add(&format!("port[{n}].addresses[{k}]"), reason);
                 }
-            }
-            if !host && !p.addresses.is_empty() {
-                let reason = "addresses have no meaning with host = false: no kernel would answer for them";
-                self.add(&format!("port[{n}].addresses"), reason);
             }
             self.numbers(n, p);
             for other in &ports[..n] {

@@ -3,7 +3,7 @@
 //! What is written here is what serde can judge by itself: names, types and the syntax of values. Whether
 //! values fit each other and the machine is judged in [`super::check`].
 
-use std::{collections::BTreeMap, fmt::Display, net::IpAddr, path::PathBuf, str::FromStr};
+use std::{collections::BTreeMap, fmt::Display, net::IpAddr, ops::Range, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 use toml::de::{DeTable, DeValue};
@@ -194,7 +194,7 @@ pub(super) struct Port {
     /// PCI address or virtual device. Required.
     #[serde(deserialize_with = "device")]
     pub device: Device,
-    /// Addresses for the twin. Default: none.
+    /// Addresses of the port, put on the twin. Default: none.
     #[serde(default, deserialize_with = "prefixes")]
     pub addresses: Vec<Prefix>,
     /// Bytes of an IP packet. Default: what the device has.
@@ -267,9 +267,17 @@ fn prefixes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Prefix>, D
     Ok(Vec::<Item>::deserialize(deserializer)?.into_iter().map(|Item(p)| p).collect())
 }
 
-/// On which line each key stands: `"workers"`, `"port[1].device"`, `"port[1].addresses[0]"`.
+/// Where each key stands: `"workers"`, `"port[1].device"`, `"port[1].addresses[0]"`.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lines(BTreeMap<String, usize>);
+pub(super) struct Lines(BTreeMap<String, Place>);
+
+#[derive(Clone, Debug)]
+struct Place {
+    /// Line, counted from 1.
+    line: usize,
+    /// Bytes of the value.
+    value: Range<usize>,
+}
 
 impl Lines {
     /// Walks the document; empty if it doesn't parse.
@@ -283,14 +291,25 @@ impl Lines {
 
     /// The key's line, counted from 1.
     pub fn of(&self, key: &str) -> Option<usize> {
-        self.0.get(key).copied()
+        self.0.get(key).map(|p| p.line)
+    }
+
+    /// The key whose value, and no part of it, is the bytes `span`; without the indices of a list.
+    pub fn key_of(&self, span: &Range<usize>) -> Option<&str> {
+        let (key, _) = self.0.iter().find(|(_, place)| place.value == *span)?;
+        key.trim_end_matches(']')
+            .trim_end_matches(|c: char| c.is_ascii_digit())
+            .trim_end_matches('[')
+            .rsplit('.')
+            .next()
     }
 
     fn table(&mut self, text: &str, prefix: &str, table: &DeTable<'_>) {
         for (key, value) in table {
             let dot = if prefix.is_empty() { "" } else { "." };
             let name = format!("{prefix}{dot}{}", key.get_ref());
-            self.0.insert(name.clone(), line_at(text, key.span().start));
+            let place = Place { line: line_at(text, key.span().start), value: value.span() };
+            self.0.insert(name.clone(), place);
             self.value(text, &name, value.get_ref());
         }
     }
@@ -301,7 +320,8 @@ impl Lines {
             DeValue::Array(items) => {
                 for (n, item) in items.iter().enumerate() {
                     let name = format!("{name}[{n}]");
-                    self.0.insert(name.clone(), line_at(text, item.span().start));
+                    let place = Place { line: line_at(text, item.span().start), value: item.span() };
+                    self.0.insert(name.clone(), place);
                     self.value(text, &name, item.get_ref());
                 }
             }

@@ -119,7 +119,8 @@ pub struct Port {
     pub name: String,
     /// Device, unique.
     pub device: Device,
-    /// Addresses to put on the twin.
+    /// Addresses of the port, put on the twin; without twins (`host = false`) they say which networks are
+    /// attached.
     pub addresses: Vec<Prefix>,
     /// Bytes of an IP packet; the device's own when absent.
     pub mtu: Option<u16>,
@@ -215,12 +216,16 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigErrors> {
+        let lines = file::Lines::new(text);
         let file: file::File = toml::from_str(text).map_err(|e| {
             let line = e.span().map(|s| file::line_at(text, s.start));
-            let reason = e.message().trim_end().replace('\n', "; ");
+            let mut reason = e.message().trim_end().replace('\n', "; ");
+            if let Some(key) = e.span().as_ref().and_then(|s| lines.key_of(s)) {
+                reason = format!("{key}: {reason}");
+            }
             ConfigErrors(vec![ConfigError { file: path.to_owned(), line, reason }])
         })?;
-        consistency::validate(file, file::Lines::new(text), path)
+        consistency::validate(file, lines, path)
     }
 
     /// The port called `name`.
@@ -356,22 +361,22 @@ port = "lan"
     #[test]
     fn syntax_errors_have_line_and_reason() {
         for (text, line, reason) in [
-            ("socket = 1\n", 1, "invalid type: integer `1`"),
+            ("socket = 1\n", 1, "socket: invalid type: integer `1`"),
             ("\n\nsokcet = \"/tmp/s\"\n", 3, "unknown field `sokcet`"),
-            ("[timeouts]\nestablished = -1\n", 2, "invalid value: integer `-1`"),
+            ("[timeouts]\nestablished = -1\n", 2, "established: invalid value: integer `-1`"),
             ("[timeouts]\n\nestablishd = 1\n", 3, "unknown field `establishd`"),
             ("workers = 1\nworkers = 2\n", 2, "duplicate key"),
             ("workers = \n", 1, "string values must be quoted"),
-            ("idle = \"lazy\"\n", 1, "unknown variant `lazy`"),
+            ("idle = \"lazy\"\n", 1, "idle: unknown variant `lazy`"),
             ("[[port]]\nname = \"wan\"\n", 1, "missing field `device`"),
-            ("[[port]]\nname = \"a\"\ndevice = \"net_nil0\"\n", 3, "`net_nil0`: no such driver"),
+            ("[[port]]\nname = \"a\"\ndevice = \"net_nil0\"\n", 3, "device: `net_nil0`: no such driver"),
             (
                 "[[port]]\nname = \"a\"\ndevice = \"net_null0\"\naddresses = [\n\"10.0.0.1\"]\n",
                 5,
-                "`10.0.0.1` has no prefix length",
+                "addresses: `10.0.0.1` has no prefix length",
             ),
-            ("[[neighbour]]\naddress = \"10.0.0.300\"\n", 2, "invalid IP address syntax"),
-            ("[[neighbour]]\naddress = \"10.0.0.3\"\nmac = \"2\"\n", 3, "`2` isn't a hardware address"),
+            ("[[neighbour]]\naddress = \"10.0.0.300\"\n", 2, "address: invalid IP address syntax"),
+            ("[[neighbour]]\naddress = \"10.0.0.3\"\nmac = \"2\"\n", 3, "mac: `2` isn't a hardware address"),
         ] {
             let errors = parse(text).unwrap_err().0;
             assert_eq!(errors.len(), 1, "{text}");

@@ -1,5 +1,7 @@
 //! The control side: configuration, its socket, the workers' updates, statistics.
 
 pub mod plane;
+pub mod rules;
+pub mod server;
 pub mod store;
 pub mod workers;

@@ -7,7 +7,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use weirctl::model;
-pub use weirctl::protocol::SessionCursor;
+pub use weirctl::protocol::{PathCounter, SessionCursor};
 
 use crate::{
     id::{ServerId, ServiceId},
@@ -91,4 +91,9 @@ pub trait Plane: Send {
     /// Up to `max` sessions from `from` on, and where to go on (`None`: that was all). Sessions that come
     /// and go meanwhile may be missed or listed once; the others are listed exactly once.
     fn sessions(&mut self, from: SessionCursor, max: usize) -> (Vec<model::Session>, Option<SessionCursor>);
+
+    /// How packets have ended, worker by worker. A plane without packets has nothing to say.
+    fn counters(&self) -> Vec<PathCounter> {
+        Vec::new()
+    }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use weirctl::model::{self, Forwarding, ServiceKey};
 
-use super::plane::{AddressKind, Change, Plane, ServerTotals, ServiceState, SessionCursor};
+use super::plane::{AddressKind, Change, PathCounter, Plane, ServerTotals, ServiceState, SessionCursor};
 use crate::{
     id::{ServerId, ServiceId, WorkerId},
     path::{
@@ -409,5 +409,16 @@ impl Plane for Workers {
 
     fn has_port(&self, name: &str) -> bool {
         self.ports.iter().any(|p| p == name)
+    }
+
+    fn counters(&self) -> Vec<PathCounter> {
+        let each: Vec<_> = self.links.iter().map(|link| link.counters.all()).collect();
+        let Some(first) = each.first() else { return Vec::new() };
+        let rows = first.iter().enumerate().map(|(n, &(name, advice, _))| PathCounter {
+            name: name.to_owned(),
+            advice: advice.map(str::to_owned),
+            workers: each.iter().map(|worker| worker[n].2).collect(),
+        });
+        rows.collect()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! AF_PACKET and AF_XDP devices copy or take frames from an interface of the kernel, which sees them too:
 //! with the twins in the same namespace it owns the addresses and would answer a SYN to a virtual service
-//! with RST. A chain at nftables' netdev ingress hook whose policy is `drop` stops that; packet sockets get
+//! with RST; in a namespace of its own it would route them if it is a router. A chain at nftables' netdev ingress hook whose policy is `drop` stops that; packet sockets get
 //! their copy before it.
 //!
 //! ```text

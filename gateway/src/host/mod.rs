@@ -31,8 +31,9 @@ mod namespace;
 mod netlink;
 mod punt;
 mod socket;
-mod state;
+pub mod state;
 mod tap;
+mod twins;
 
 pub use error::HostError;
 pub use punt::PortCounters;
@@ -143,8 +144,7 @@ impl Host {
         let interfaces: Vec<&str> = ports.iter().filter_map(|p| p.interface.as_deref()).collect();
         let own = namespace::is_own(namespace.as_deref())
             .map_err(|source| HostError::Namespace { path: namespace.clone().unwrap_or_default(), source })?;
-        let ingress =
-            if own && !interfaces.is_empty() { Some(IngressDrop::install(&interfaces)?) } else { None };
+        let ingress = drop_ingress(&interfaces, own)?;
         let quiet = interfaces.iter().filter_map(|i| QuietIpv6::new(i)).collect();
 
         let counters: Arc<[PortCounters]> = ports.iter().map(|_| PortCounters::default()).collect();
@@ -222,8 +222,8 @@ impl Host {
     }
 
     /// Puts a local address (`-P`) on the twin of `port` as /32 or /128, unless one of the twins has it
-    /// already. Counted: it stays until [`Host::remove_local`] has been called as often. True if it was put
-    /// there now.
+    /// already. Counted by address, whatever the port: it stays until [`Host::remove_local`] has been called
+    /// as often. True if it was put there now.
     ///
     /// # Errors
     /// The kernel refuses the address, or there is no such port.
@@ -231,11 +231,11 @@ impl Host {
         self.ask(|reply| Command::AddLocal(port, address, reply))
     }
 
-    /// Takes back one [`Host::add_local`]. True if the address was taken off the twin now: the last of
-    /// several, and not one that configuration or an operator put there.
+    /// Takes back one [`Host::add_local`] with the same arguments. True if the address was taken off its twin
+    /// now: the last of several, and not one that configuration or an operator put there.
     ///
     /// # Errors
-    /// As [`Host::add_local`].
+    /// The kernel refuses, or there is no such port.
     pub fn remove_local(&self, port: PortId, address: IpAddr) -> Result<bool, HostError> {
         self.ask(|reply| Command::RemoveLocal(port, address, reply))
     }
@@ -279,6 +279,22 @@ impl Drop for Host {
         let _ = self.wake.write(1);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
+        }
+    }
+}
+
+/// Has the kernel drop what the devices' interfaces receive. That is a must where the kernel owns the same
+/// addresses; elsewhere it only saves it the work, and keeps it from routing the frames if it is a router.
+fn drop_ingress(interfaces: &[&str], must: bool) -> Result<Option<IngressDrop>, HostError> {
+    if interfaces.is_empty() {
+        return Ok(None);
+    }
+    match IngressDrop::install(interfaces) {
+        Ok(ingress) => Ok(Some(ingress)),
+        Err(error) if must => Err(error),
+        Err(error) => {
+            tracing::debug!(%error, "the kernel goes on looking at the ports' frames");
+            Ok(None)
         }
     }
 }

@@ -28,12 +28,13 @@ use super::{
     error::HostError,
     kernel,
     mirror::{LinkEvent, Mirror},
-    namespace::{self, ipv6_disabled, set_ipv6_disabled},
+    namespace,
     socket::{Notifications, Requests},
     state::Neighbour,
     tap::Twin,
+    twins::{self, Link, Locals},
 };
-use crate::{io::PortId, mac::Mac, prefix::Prefix};
+use crate::io::PortId;
 
 /// How often neighbours that the gateway needs are asked for again: it revives entries that went with a
 /// link, and stands in for `NTF_EXT_MANAGED` on kernels without it.
@@ -42,6 +43,8 @@ const REFRESH: Duration = Duration::from_secs(30);
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Neighbours kept resolved at most: requests come from packets, whose addresses others choose.
 const MAX_WANTED: usize = 65_536;
+/// More datagrams than the socket can hold.
+const MAX_QUEUED: usize = 1 << 20;
 /// Datagrams read before the state is published in between.
 const BATCH: usize = 256;
 /// Reading the routes anew and publishing wait this many times what the last go took, so that a table that
@@ -69,20 +72,6 @@ pub(super) enum Command {
     Mtu(PortId, u16, Reply<()>),
 }
 
-struct Link {
-    name: String,
-    index: u32,
-    mac: Mac,
-    running: bool,
-}
-
-/// A local address and how many asked for it.
-struct Local {
-    users: u32,
-    /// Put there by us, not by configuration or an operator.
-    ours: bool,
-}
-
 /// How the thread is reached from outside.
 pub(super) struct Inbox {
     pub commands: Receiver<Command>,
@@ -97,7 +86,7 @@ pub(super) struct Netlink {
     mirror: Mirror,
     links: Vec<Link>,
     wanted: HashMap<(PortId, IpAddr), Instant>,
-    locals: HashMap<(PortId, IpAddr), Local>,
+    locals: Locals,
     inbox: Inbox,
     publish: Publish,
     next_refresh: Instant,
@@ -114,12 +103,13 @@ impl Netlink {
     pub fn start(ports: &[HostPort], inbox: Inbox, publish: Publish) -> Result<(Self, Vec<Twin>), HostError> {
         let broken = |action| move |source| HostError::Netlink { action, source };
         let mut requests = Requests::open().map_err(broken("opening a socket"))?;
-        let (mut twins, mut links) = (Vec::new(), Vec::new());
+        let (mut made, mut links) = (Vec::new(), Vec::new());
         for port in ports {
             let (twin, index) = Twin::create(&port.name)?;
-            set_up(&mut requests, port, index)?;
-            twins.push(twin);
-            links.push(Link { name: port.name.clone(), index, mac: port.mac, running: false });
+            let link = Link { name: port.name.clone(), index, mac: port.mac, running: false };
+            twins::set_up(&mut requests, port, &link)?;
+            made.push(twin);
+            links.push(link);
         }
         // Only now, so as not to be told of the states that the twins went through.
         let notifications = Notifications::open().map_err(broken("subscribing to changes"))?;
@@ -131,7 +121,7 @@ impl Netlink {
             mirror: Mirror::new(by_index),
             links,
             wanted: HashMap::new(),
-            locals: HashMap::new(),
+            locals: Locals::default(),
             inbox,
             publish,
             next_refresh: now + REFRESH,
@@ -143,7 +133,7 @@ impl Netlink {
         };
         netlink.resync().map_err(broken("reading the tables"))?;
         netlink.publish();
-        Ok((netlink, twins))
+        Ok((netlink, made))
     }
 
     /// Works until it is told to stop.
@@ -248,6 +238,12 @@ impl Netlink {
 
     fn resync_or_retry(&mut self) {
         tracing::debug!("netlink notifications were lost: reading everything anew");
+        // What is still queued is older than the tables, and not to be applied on top of them.
+        for _ in 0..MAX_QUEUED {
+            if matches!(self.notifications.read(drop), Ok(false)) {
+                break;
+            }
+        }
         match self.resync() {
             Ok(()) => self.lost = false,
             Err(error) => {
@@ -292,7 +288,9 @@ impl Netlink {
             Command::Resolve(port, address) => self.want(port, address),
             Command::Forget(port, address) => self.forget(port, address),
             Command::AddLocal(port, address, reply) => drop(reply.send(self.add_local(port, address))),
-            Command::RemoveLocal(port, address, reply) => drop(reply.send(self.remove_local(port, address))),
+            Command::RemoveLocal(port, address, reply) => {
+                drop(reply.send(self.locals.remove(&mut self.requests, &self.links, port, address)));
+            }
             Command::Carrier(port, carrier, reply) => {
                 drop(reply.send(self.change(port, "its carrier", |r, i| kernel::set_carrier(r, i, carrier))));
             }
@@ -368,71 +366,9 @@ impl Netlink {
     }
 
     fn add_local(&mut self, port: PortId, address: IpAddr) -> Result<bool, HostError> {
-        if let Some(local) = self.locals.get_mut(&(port, address)) {
-            local.users += 1;
-            return Ok(false);
-        }
-        if port.index() >= self.links.len() {
-            return Err(HostError::NoPort(port));
-        }
-        // It may be there by configuration or by hand, on any twin: look at the newest state.
+        // It may be there by configuration or by hand: look at the newest state.
         self.read();
-        let ours = self.mirror.holder(address).is_none();
-        if ours {
-            let link = &self.links[port.index()];
-            put(&mut self.requests, &link.name, link.index, Prefix::host(address))?;
-        }
-        self.locals.insert((port, address), Local { users: 1, ours });
-        Ok(ours)
-    }
-
-    fn remove_local(&mut self, port: PortId, address: IpAddr) -> Result<bool, HostError> {
-        let link = self.links.get(port.index()).ok_or(HostError::NoPort(port))?;
-        let Some(local) = self.locals.get_mut(&(port, address)) else { return Ok(false) };
-        local.users -= 1;
-        if local.users > 0 {
-            return Ok(false);
-        }
-        let ours = local.ours;
-        self.locals.remove(&(port, address));
-        if !ours {
-            return Ok(false);
-        }
-        let prefix = Prefix::host(address);
-        match kernel::delete_address(&mut self.requests, link.index, prefix) {
-            Ok(()) => Ok(true),
-            // Somebody was quicker.
-            Err(e) if e.raw_os_error() == Some(Errno::EADDRNOTAVAIL as i32) => Ok(false),
-            Err(source) => Err(HostError::Address { name: link.name.clone(), address: prefix, source }),
-        }
-    }
-}
-
-/// Gives a fresh twin the port's properties and addresses.
-fn set_up(requests: &mut Requests, port: &HostPort, index: u32) -> Result<(), HostError> {
-    let failed = |action| {
-        let name = port.name.clone();
-        move |source| HostError::Twin { name, action, source }
-    };
-    kernel::set_mac(requests, index, port.mac).map_err(failed("its hardware address"))?;
-    kernel::set_mtu(requests, index, port.mtu).map_err(failed("its MTU"))?;
-    kernel::set_carrier(requests, index, port.carrier).map_err(failed("its carrier"))?;
-    kernel::set_up(requests, index).map_err(failed("up"))?;
-    for address in &port.addresses {
-        put(requests, &port.name, index, *address)?;
-    }
-    Ok(())
-}
-
-/// Puts an address on the twin, switching IPv6 on there if the address needs it.
-fn put(requests: &mut Requests, name: &str, index: u32, address: Prefix) -> Result<(), HostError> {
-    let failed = |source| HostError::Address { name: name.to_owned(), address, source };
-    if address.address().is_ipv6() && ipv6_disabled(name) == Some(true) {
-        set_ipv6_disabled(name, false).map_err(failed)?;
-    }
-    match kernel::add_address(requests, index, address) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.map_err(failed),
+        self.locals.add(&mut self.requests, (&self.links, &self.mirror), port, address)
     }
 }
 

@@ -137,6 +137,20 @@ impl PortHandle {
         self.port.mac().map(Mac).map_err(|e| device_error(&self.name, e))
     }
 
+    /// The port's MTU in bytes of an IP packet.
+    ///
+    /// # Errors
+    /// The driver doesn't tell.
+    pub fn mtu(&self) -> Result<u16, OpenError> {
+        self.port.mtu().map_err(|e| device_error(&self.name, e))
+    }
+
+    /// Whether the link is up; a driver that doesn't tell has none.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.port.link().is_ok_and(|l| l.up)
+    }
+
     /// Waits until the link is up, for `limit` at most; whether it is.
     ///
     /// # Errors

@@ -55,8 +55,8 @@ reasons! {
     BadIpChecksum = "bad-ip-checksum", "The IP header was damaged on the way: look at the port's error counters and the cabling.";
     /// Source or destination address that may not be forwarded (RFC 1812, 5.3.7).
     Martian = "martian", "The source address is loopback, multicast, broadcast or zero: spoofed or misconfigured.";
-    /// The transport header is not one: data offset, length or a zero port.
-    BadTransportHeader = "bad-transport-header", "TCP data offset, UDP length or the ports make no sense.";
+    /// The transport header is not one: data offset or length.
+    BadTransportHeader = "bad-transport-header", "The TCP data offset or the UDP length makes no sense.";
     /// A fragment for a service; virtual reassembly is not part of this version.
     Fragment = "fragment", "Fragments to services are not forwarded by this version: lower the sender's packet size.";
     /// Time to live used up; answered with ICMP time exceeded.
@@ -140,6 +140,26 @@ pub struct Events {
     pub polls: Counter,
 }
 
+impl Events {
+    /// All of them by name.
+    fn all(&self) -> [(&'static str, &Counter); 12] {
+        [
+            ("resets-sent", &self.resets_sent),
+            ("icmp-sent", &self.icmp_sent),
+            ("answers-suppressed", &self.answers_suppressed),
+            ("icmp-translated", &self.icmp_translated),
+            ("from-host", &self.from_host),
+            ("fragments-made", &self.fragments_made),
+            ("sessions-opened", &self.sessions_opened),
+            ("sessions-ended", &self.sessions_ended),
+            ("ports-reused-early", &self.ports_reused_early),
+            ("received", &self.received),
+            ("busy-polls", &self.busy_polls),
+            ("polls", &self.polls),
+        ]
+    }
+}
+
 /// One worker's counters of verdicts and events.
 #[derive(Debug)]
 pub struct PathCounters {
@@ -196,6 +216,21 @@ impl PathCounters {
         }
     }
 
+    /// Every counter with its name, and its advice if it counts drops: verdicts first, then events. The order
+    /// is fixed.
+    #[must_use]
+    pub fn all(&self) -> Vec<(&'static str, Option<&'static str>, u64)> {
+        let ends = [
+            ("forwarded", Verdict::Forwarded),
+            ("punted", Verdict::Punted),
+            ("handed-over", Verdict::HandedOver),
+        ];
+        let ends = ends.map(|(name, verdict)| (name, None, self.get(verdict)));
+        let drops = Reason::ALL.iter().map(|&r| (r.name(), Some(r.advice()), self.get(Verdict::Drop(r))));
+        let events = self.events.all().map(|(name, counter)| (name, None, counter.get()));
+        ends.into_iter().chain(drops).chain(events).collect()
+    }
+
     /// Packets that ended in any verdict.
     #[must_use]
     pub fn total(&self) -> u64 {
@@ -219,7 +254,7 @@ mod tests {
         }
         for (n, &reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(counters.get(Verdict::Drop(reason)), n as u64 + 1);
-            assert!(reason.advice().ends_with('.'));
+            assert!(reason.advice().ends_with(['.', '?']), "{}", reason.advice());
         }
         assert_eq!(Reason::ALL.iter().map(|r| r.name()).collect::<HashSet<_>>().len(), Reason::ALL.len());
     }

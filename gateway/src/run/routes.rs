@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::{
     config::{self, Config},
-    host::state::{Action, NetState},
+    host::{Action, NetState},
     io::PortId,
     net::ethernet::Mac,
     path::route::{Neighbour, PortFacts, Route, RouteTable, Via},
@@ -37,8 +37,8 @@ pub fn table(config: &Config, links: &[PortLink], state: Option<&NetState>) -> R
 }
 
 fn network(to: &Prefix) -> Option<(std::net::Ipv4Addr, u8)> {
-    match to.address {
-        IpAddr::V4(address) => Some((address, to.length)),
+    match to.address() {
+        IpAddr::V4(address) => Some((address, to.length())),
         IpAddr::V6(_) => None,
     }
 }
@@ -56,7 +56,7 @@ fn configured(route: &config::Route) -> Option<Route> {
     Some(Route { network, prefix, via: vec![via], metric: 0, mtu: None })
 }
 
-fn kernel(route: &crate::host::state::Route) -> Option<Route> {
+fn kernel(route: &crate::host::Route) -> Option<Route> {
     let (network, prefix) = network(&route.to)?;
     let via = match &route.action {
         // A gateway of the other family (RFC 5549) is out of an IPv4 path's reach.
@@ -84,10 +84,10 @@ fn attached(config: &Config) -> impl Iterator<Item = Route> {
 
 /// The address that a port answers from: its first configured one, or the kernel's.
 fn own_address(config: &Config, state: Option<&NetState>, port: usize) -> Option<std::net::Ipv4Addr> {
-    let configured = config.ports.get(port)?.addresses.iter().find_map(|p| v4(p.address));
+    let configured = config.ports.get(port)?.addresses.iter().find_map(|p| v4(p.address()));
     configured.or_else(|| {
-        let mine = |a: &&crate::host::state::Address| a.port.index() == port && a.prefix.length < 32;
-        state?.addresses.iter().filter(mine).find_map(|a| v4(a.prefix.address))
+        let mine = |a: &&crate::host::Address| a.port.index() == port && a.prefix.length() < 32;
+        state?.addresses.iter().filter(mine).find_map(|a| v4(a.prefix.address()))
     })
 }
 

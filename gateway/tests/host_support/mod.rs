@@ -99,6 +99,8 @@ pub struct Bench {
     pub to_kernel: ToKernel,
     pub from_kernel: Receiver<(PortId, Vec<u8>)>,
     pub states: Receiver<Arc<NetState>>,
+    /// While this is locked the netlink thread is kept from going on.
+    pub gate: Arc<Mutex<()>>,
 }
 
 /// A port called `name` with `addresses` and no kernel interface under it.
@@ -118,9 +120,14 @@ impl Bench {
         let (to_kernel, (sender, from_kernel)) = (ToKernel::default(), channel());
         let (publish, states) = channel();
         let workers = Workers { to_kernel: to_kernel.clone(), from_kernel: sender };
-        let publish = Box::new(move |state: &Arc<NetState>| drop(publish.send(state.clone())));
+        let gate = Arc::new(Mutex::new(()));
+        let held = gate.clone();
+        let publish = Box::new(move |state: &Arc<NetState>| {
+            drop(publish.send(state.clone()));
+            drop(held.lock());
+        });
         let host = Host::start(HostOptions { namespace, ports }, Box::new(workers), publish)?;
-        Ok(Self { host, to_kernel, from_kernel, states })
+        Ok(Self { host, to_kernel, from_kernel, states, gate })
     }
 
     pub fn start(namespace: &Namespace, ports: Vec<HostPort>) -> Self {

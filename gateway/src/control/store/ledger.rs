@@ -154,8 +154,10 @@ impl Ledger {
         if account.instance == instance {
             return;
         }
-        // To another service of the same key it comes as new.
-        account.figures.read(now);
+        if account.instance == NO_INSTANCE {
+            account.figures.read(now);
+        }
+        // To another service of the same key it comes as new: as if `-Z` came at the same time.
         account.figures.zero();
         account.base = now;
         account.instance = instance;

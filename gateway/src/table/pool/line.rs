@@ -19,12 +19,8 @@ use zerocopy::FromZeros;
 /// Ports in a line.
 pub(super) const PORTS: u32 = 192;
 
-/// A line's number in its pair takes this many bits: 65 536 / 192 rounded up is 342.
-pub(super) const NUMBER_BITS: u32 = 9;
-
-/// The lines of one pair at most.
+/// The lines of one pair at most: 342.
 pub(super) const MAX_LINES: u32 = 65_536_u32.div_ceil(PORTS);
-const _: () = assert!(MAX_LINES <= 1 << NUMBER_BITS);
 
 /// How epochs are kept in a line: 24 bits, 31 years of minutes.
 const EPOCH_MASK: u32 = 0xff_ffff;
@@ -40,51 +36,39 @@ pub(super) enum Source {
     Young,
 }
 
-/// The line. Links are line ids in the pair's lists.
+/// The line.
 #[derive(Clone, Copy, Debug, FromZeros)]
 #[repr(C, align(64))]
 pub(super) struct Line {
     bits: [[u64; 2]; 3],
-    pub prev: u32,
+    /// The next line in the pair's queue.
     pub next: u32,
-    /// Pair and line number.
-    pub key: LineKey,
+    /// Its number in the pair.
+    pub number: u32,
     /// Epoch << 8 | ports in use.
     state: u32,
+    _pad: u32,
 }
 
 const _: () = assert!(size_of::<Line>() == 64);
 
-/// A pair's id and the number of one of its lines: names a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros)]
-#[repr(transparent)]
-pub(super) struct LineKey(u32);
-
-impl LineKey {
-    pub fn new(pair: u32, number: u32) -> Self {
-        Self(pair << NUMBER_BITS | number)
-    }
-    pub fn number(self) -> u32 {
-        self.0 & ((1 << NUMBER_BITS) - 1)
-    }
-    /// One to one, every bit of the key in the low bits of the hash.
-    #[inline]
-    pub fn hash(self) -> u32 {
-        let h = (self.0 ^ self.0 >> 15).wrapping_mul(0x2c1b_3c6d);
-        let h = (h ^ h >> 12).wrapping_mul(0x297a_2d39);
-        h ^ h >> 15
-    }
-}
-
 impl Line {
     /// A line without usable ports; [`Line::add`] gives it some.
-    pub fn new(key: LineKey, epoch: u32) -> Self {
-        Self { bits: [[0; 2]; 3], prev: 0, next: 0, key, state: epoch << 8 }
+    pub fn new(number: u32, epoch: u32) -> Self {
+        Self { bits: [[0; 2]; 3], next: 0, number, state: epoch << 8, _pad: 0 }
     }
 
     /// Makes port `bit` usable and free.
     pub fn add(&mut self, bit: u32) {
         self.bits[bit as usize / 64].iter_mut().for_each(|b| *b |= 1 << (bit % 64));
+    }
+
+    /// Makes the first `ports` usable and free.
+    pub fn add_first(&mut self, ports: u32) {
+        for (word, bits) in self.bits.iter_mut().enumerate() {
+            let n = ports.saturating_sub(word as u32 * 64).min(64);
+            *bits = [1u64.checked_shl(n).map_or(u64::MAX, |above| above - 1); 2];
+        }
     }
 
     /// Ports in use.
@@ -118,24 +102,27 @@ impl Line {
 
     #[inline]
     fn words(&self, source: Source) -> [u64; 3] {
-        let y = self.young();
-        self.bits.map(|b| match source {
-            Source::Free => b[0] & b[1],
-            Source::Old => b[y ^ 1] & !b[y],
-            Source::Young => b[y] & !b[y ^ 1],
-        })
+        let [a, b, c] = &self.bits;
+        let (y, o) = (self.young(), self.young() ^ 1);
+        match source {
+            Source::Free => [a[0] & a[1], b[0] & b[1], c[0] & c[1]],
+            Source::Old => [a[o] & !a[y], b[o] & !b[y], c[o] & !c[y]],
+            Source::Young => [a[y] & !a[o], b[y] & !b[o], c[y] & !c[o]],
+        }
     }
 
     /// Whether a port can be taken from `source`.
     #[inline]
     pub fn has(&self, source: Source) -> bool {
-        self.words(source) != [0; 3]
+        let [a, b, c] = self.words(source);
+        a | b | c != 0
     }
 
     /// Whether all usable ports are in use.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.bits == [[0; 2]; 3]
+        let [a, b, c] = &self.bits;
+        a[0] | a[1] | b[0] | b[1] | c[0] | c[1] == 0
     }
 
     /// Ports that rest.
@@ -143,17 +130,27 @@ impl Line {
         self.bits.iter().map(|b| (b[0] ^ b[1]).count_ones()).sum()
     }
 
-    /// Takes a port from `source`, any of them by chance (`random`), and returns its bit.
+    /// Takes a port from `source`, any of them by chance (`random`); returns its bit, and whether that was the
+    /// last one there.
     #[inline]
-    pub fn take(&mut self, source: Source, random: u32) -> Option<u32> {
-        let words = self.words(source);
-        let start = (random >> 8) as usize % 3;
-        let at = (start..start + 3).map(|i| if i < 3 { i } else { i - 3 }).find(|&i| words[i] != 0)?;
+    pub fn take(&mut self, source: Source, random: u32) -> Option<(u32, bool)> {
+        let mut words = self.words(source);
+        // The first word that has one, from a random one on; written so that it needs no branch.
+        let first = (((random >> 16) * 3) >> 16) as usize;
+        let second = if first == 2 { 0 } else { first + 1 };
+        let at = if words[second] != 0 { second } else { 3 - first - second };
+        let at = if words[first] != 0 { first } else { at };
+        if words[at] == 0 {
+            return None;
+        }
         let turn = random & 63;
         let bit = (words[at].rotate_right(turn).trailing_zeros() + turn) & 63;
-        self.bits[at].iter_mut().for_each(|b| *b &= !(1 << bit));
+        let mask = !(1 << bit);
+        words[at] &= mask;
+        self.bits[at][0] &= mask;
+        self.bits[at][1] &= mask;
         self.state += 1;
-        Some(at as u32 * 64 + bit)
+        Some((at as u32 * 64 + bit, words[0] | words[1] | words[2] == 0))
     }
 
     /// Port `bit` is no longer used and rests. False if it wasn't in use. (That it is a usable port is for
@@ -177,9 +174,19 @@ mod tests {
     use super::*;
 
     fn full_of_free() -> Line {
-        let mut line = Line::new(LineKey::new(7, 3), 10);
+        let mut line = Line::new(3, 10);
         (0..PORTS).for_each(|b| line.add(b));
         line
+    }
+
+    #[test]
+    fn adding_many_is_adding_each() {
+        for ports in [1, 63, 64, 65, 127, 128, 150, 191, PORTS] {
+            let (mut one, mut all) = (Line::new(0, 0), Line::new(0, 0));
+            (0..ports).for_each(|b| one.add(b));
+            all.add_first(ports);
+            assert_eq!(one.bits, all.bits);
+        }
     }
 
     #[test]
@@ -187,7 +194,8 @@ mod tests {
         let mut line = full_of_free();
         let mut seen = [false; PORTS as usize];
         for n in 0..PORTS {
-            let bit = line.take(Source::Free, n.wrapping_mul(0x9e37_79b1)).unwrap();
+            let (bit, last) = line.take(Source::Free, n.wrapping_mul(0x9e37_79b1)).unwrap();
+            assert_eq!(last, n == PORTS - 1);
             assert!(!std::mem::replace(&mut seen[bit as usize], true));
         }
         assert!(line.is_full());
@@ -197,7 +205,7 @@ mod tests {
     #[test]
     fn a_freed_port_rests_until_the_second_change_of_epoch() {
         let mut line = full_of_free();
-        let bit = line.take(Source::Free, 5).unwrap();
+        let (bit, _) = line.take(Source::Free, 5).unwrap();
         assert!(line.rest(bit));
         assert!(!line.rest(bit), "not twice");
         assert_eq!((line.used(), line.resting()), (0, 1));
@@ -214,19 +222,14 @@ mod tests {
         for (freed, later) in [(10, 12), (10, 999), (EPOCH_MASK, EPOCH_MASK + 2), (EPOCH_MASK - 1, 5)] {
             let mut line = full_of_free();
             line.age(freed);
-            let kept = line.take(Source::Free, 0).unwrap();
-            let bit = line.take(Source::Free, 0).unwrap();
+            let (kept, _) = line.take(Source::Free, 0).unwrap();
+            let (bit, _) = line.take(Source::Free, 0).unwrap();
             line.rest(bit);
             line.age(later);
             assert_eq!((line.resting(), line.used()), (0, 1));
-            let taken: Vec<u32> = std::iter::from_fn(|| line.take(Source::Free, 3)).collect();
+            let taken: Vec<u32> =
+                std::iter::from_fn(|| line.take(Source::Free, 3)).map(|(bit, _)| bit).collect();
             assert!(taken.contains(&bit) && !taken.contains(&kept) && taken.len() == 191);
         }
-    }
-
-    #[test]
-    fn keys_name_pair_and_number() {
-        assert_eq!(LineKey::new(123_456, 341).number(), 341);
-        assert_ne!(LineKey::new(123_456, 341).hash(), LineKey::new(123_457, 341).hash());
     }
 }

@@ -7,37 +7,43 @@
 //! (none) lines whose ports are all in use
 //! ```
 //!
-//! At a change of epoch the Old lines join the Free ones and the Young ones are the new Old: three moves of list
-//! heads, however many lines there are.
+//! At a change of epoch the Old lines join the Free ones and the Young ones are the new Old: three moves of
+//! queues, however many lines there are. All work is at the head of a queue.
 
 use zerocopy::FromZeros;
 
 use super::{
-    line::{Line, MAX_LINES, Source},
-    slab::{Linked, Slab},
+    line::{Line, MAX_LINES, PORTS, Source},
+    slab::{Linked, Queue, Queued, Slab},
 };
 use crate::table::share::Base;
+
+/// Lines that need no directory.
+pub(super) const FIRST_LINES: usize = 2;
 
 /// The pair. Links are pair ids in the pool's list of idle pairs.
 #[derive(Clone, Copy, Debug, FromZeros)]
 #[repr(C, align(64))]
 pub(super) struct Pair {
-    /// Heads of the lists, by [`Source`].
-    lists: [u32; 3],
+    /// Lines by [`Source`].
+    queues: [Queue; 3],
+    /// Epoch of the queues. In an idle pair: when it became so.
     epoch: u32,
     prev: u32,
     next: u32,
-    /// Epoch in which the last port in use was freed.
-    pub idle_since: u32,
     /// Slot of the local address.
     pub address: u32,
+    /// Ids of the lines with the lowest numbers, 0 = not open.
+    first_lines: [u32; FIRST_LINES],
+    /// Where the ids of all others are; 0 = none.
+    pub directory: u32,
     pub base: Base,
     /// Lines that exist.
     pub lines: u16,
     /// Lines never opened, or closed again.
-    pub unopened: u16,
-    /// Index of the share of ports.
-    pub share: u32,
+    pub closed: u16,
+    /// Line 0 has the ports of this window, line 1 of the next one and so on, round.
+    pub turn: u16,
 }
 
 const _: () = assert!(size_of::<Pair>() == 64);
@@ -54,14 +60,10 @@ impl Linked for Pair {
     }
 }
 
-impl Linked for Line {
+impl Queued for Line {
     #[inline]
-    fn links(&self) -> (u32, u32) {
-        (self.prev, self.next)
-    }
-    #[inline]
-    fn set_prev(&mut self, id: u32) {
-        self.prev = id;
+    fn next(&self) -> u32 {
+        self.next
     }
     #[inline]
     fn set_next(&mut self, id: u32) {
@@ -70,22 +72,18 @@ impl Linked for Line {
 }
 
 impl Pair {
-    pub fn new(base: Base, share: u32, address: u32, lines: u32, epoch: u32) -> Self {
-        Self {
-            lists: [0; 3],
-            epoch,
-            prev: 0,
-            next: 0,
-            idle_since: epoch,
-            address,
-            base,
-            lines: 0,
-            unopened: lines as u16,
-            share,
-        }
+    /// A pair that can have `lines` lines, at most [`MAX_LINES`].
+    pub fn new(base: Base, address: u32, lines: u32, turn: u32, epoch: u32) -> Self {
+        Self { base, address, closed: lines as u16, turn: turn as u16, epoch, ..Self::new_zeroed() }
     }
 
-    /// Brings the lists to `epoch`.
+    /// The epoch that the pair was brought to last.
+    #[inline]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Brings the queues to `epoch`.
     #[inline]
     pub fn age(&mut self, lines: &mut Slab<Line>, epoch: u32) {
         let passed = epoch.wrapping_sub(self.epoch);
@@ -93,46 +91,43 @@ impl Pair {
             return;
         }
         self.epoch = epoch;
-        let [free, old, young] = &mut self.lists;
-        lines.append(free, *old);
-        *old = *young;
-        *young = 0;
+        let [free, old, young] = &mut self.queues;
+        free.append(lines, *old);
+        *old = std::mem::take(young);
         if passed > 1 {
-            lines.append(free, *old);
-            *old = 0;
+            free.append(lines, std::mem::take(old));
         }
     }
 
-    /// Takes a port from a line that offers `source`, and says from which line and which of its ports. The
-    /// pair has been brought to its epoch; the line may be left behind in time.
+    /// Whether a port can be taken from `source`, once the pair has been brought to its epoch.
+    #[inline]
+    pub fn offers(&self, source: Source) -> bool {
+        self.queues[source as usize].head() != 0
+    }
+
+    /// Takes a port from a line that offers `source`; it must be offered.
     #[inline]
     pub fn take(&mut self, lines: &mut Slab<Line>, source: Source, random: u32) -> Option<Taken> {
-        loop {
-            let id = self.lists[source as usize];
-            if id == 0 {
-                return None;
-            }
-            let line = &mut lines[id];
-            line.age(self.epoch);
-            let bit = line.take(source, random);
-            let more = line.has(source);
-            if !more {
-                self.move_down(lines, id, source);
-            }
-            if let Some(bit) = bit {
-                return Some(Taken { line: id, bit, emptied: !more });
-            }
+        let id = self.queues[source as usize].head();
+        let line = &mut lines[id];
+        line.age(self.epoch);
+        let number = line.number;
+        let taken = line.take(source, random);
+        if taken.is_none_or(|(_, last)| last) {
+            self.move_down(lines, id, source);
         }
+        taken.map(|(bit, emptied)| Taken { number, bit, emptied })
     }
 
-    /// `id` offers nothing more of `source`: it goes to the list of what it still offers.
+    /// The first line of `source` offers nothing more of it: it goes where it still offers something.
+    #[cold]
     fn move_down(&mut self, lines: &mut Slab<Line>, id: u32, source: Source) {
-        lines.unlink(&mut self.lists[source as usize], id);
-        let line = &lines[id];
-        if line.has(Source::Old) {
-            lines.push(&mut self.lists[Source::Old as usize], id);
-        } else if line.has(Source::Young) {
-            lines.push(&mut self.lists[Source::Young as usize], id);
+        self.queues[source as usize].pop(lines);
+        for worse in [Source::Old, Source::Young] {
+            if lines[id].has(worse) {
+                self.queues[worse as usize].push(lines, id);
+                return;
+            }
         }
     }
 
@@ -146,50 +141,131 @@ impl Pair {
             return false;
         }
         if was_full {
-            lines.push(&mut self.lists[Source::Young as usize], id);
+            self.queues[Source::Young as usize].push(lines, id);
         }
         true
     }
 
-    /// Adds a line with free ports that wasn't open.
+    /// Adds a line with free ports.
     pub fn open(&mut self, lines: &mut Slab<Line>, id: u32) {
-        lines.push(&mut self.lists[Source::Free as usize], id);
+        self.queues[Source::Free as usize].push(lines, id);
         self.lines += 1;
-        self.unopened -= 1;
+        self.closed -= 1;
     }
 
-    /// Whether a port can be taken from `source`, once the pair has been brought to its epoch.
-    #[inline]
-    pub fn offers(&self, source: Source) -> bool {
-        self.lists[source as usize] != 0
-    }
-
-    /// A line none of whose ports is in use, if one is at the head of a list: of the free ones only unless
-    /// `any`.
+    /// A line without ports in use, if it is at the head of a queue: of the Free one only, and without ports
+    /// that rest, unless `any`.
     pub fn unused_line(&mut self, lines: &mut Slab<Line>, any: bool) -> Option<u32> {
-        let lists = if any { &self.lists[..] } else { &self.lists[..1] };
-        let id = *lists.iter().find(|&&id| id != 0)?;
+        let queues = if any { &self.queues[..] } else { &self.queues[..1] };
+        let id = queues.iter().map(Queue::head).find(|&id| id != 0)?;
         lines[id].age(self.epoch);
         (lines[id].used() == 0 && (any || lines[id].resting() == 0)).then_some(id)
     }
 
-    /// Takes line `id`, the head of a list, out.
-    pub fn close(&mut self, lines: &mut Slab<Line>, id: u32) {
-        if let Some(list) = self.lists.iter_mut().find(|list| **list == id) {
-            lines.unlink(list, id);
+    /// Takes line `id`, the head of a queue, out.
+    pub fn close(&mut self, lines: &Slab<Line>, id: u32) {
+        if let Some(queue) = self.queues.iter_mut().find(|queue| queue.head() == id) {
+            queue.pop(lines);
             self.lines -= 1;
-            self.unopened += 1;
+            self.closed += 1;
         }
+    }
+
+    /// Which window of 192 slots a line has, when there are `slots` in all.
+    #[inline]
+    pub fn window(&self, number: u32, slots: u32) -> u32 {
+        let window = number + u32::from(self.turn);
+        let windows = slots.div_ceil(PORTS);
+        if window < windows { window } else { window - windows }
+    }
+
+    /// Which line has a window of 192 slots.
+    #[inline]
+    pub fn number(&self, window: u32, slots: u32) -> u32 {
+        let turn = u32::from(self.turn);
+        if window >= turn { window - turn } else { window + slots.div_ceil(PORTS) - turn }
+    }
+
+    /// The id of a line by its number; 0 if it isn't open.
+    #[inline]
+    pub fn line(&self, directories: &Directories, number: u32) -> u32 {
+        match self.first_lines.get(number as usize) {
+            Some(&id) => id,
+            None => directories.get(self.directory, number),
+        }
+    }
+
+    /// Remembers the id of a line. False if there is no room for it.
+    pub fn set_line(&mut self, directories: &mut Directories, number: u32, id: u32) -> bool {
+        if let Some(line) = self.first_lines.get_mut(number as usize) {
+            *line = id;
+            return true;
+        }
+        if self.directory == 0 {
+            match directories.insert() {
+                Some(directory) => self.directory = directory,
+                None => return false,
+            }
+        }
+        directories.set(self.directory, number, id);
+        true
     }
 }
 
 /// What [`Pair::take`] found.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Taken {
-    pub line: u32,
+    /// Number of the line.
+    pub number: u32,
     pub bit: u32,
     /// The line has no more of it.
     pub emptied: bool,
+}
+
+/// The ids of the lines of pairs that have more than [`FIRST_LINES`], by number.
+#[derive(Debug)]
+pub(super) struct Directories {
+    ids: Vec<u32>,
+    /// Entries in one directory.
+    width: usize,
+    slots: Slab<u8>,
+}
+
+impl Directories {
+    /// Room for `capacity` directories of `lines` lines.
+    pub fn new(capacity: usize, lines: u32) -> Result<Self, super::NoMemory> {
+        let width = (lines as usize).saturating_sub(FIRST_LINES).max(1);
+        let ids = u32::new_vec_zeroed((capacity + 1) * width).map_err(|_| super::NoMemory)?;
+        Ok(Self { ids, width, slots: Slab::new(capacity)? })
+    }
+
+    #[inline]
+    fn at(&self, directory: u32, number: u32) -> usize {
+        directory as usize * self.width + number as usize - FIRST_LINES
+    }
+
+    /// Directory 0 is empty and stays so.
+    #[inline]
+    fn get(&self, directory: u32, number: u32) -> u32 {
+        self.ids[self.at(directory, number)]
+    }
+
+    fn set(&mut self, directory: u32, number: u32, id: u32) {
+        let at = self.at(directory, number);
+        self.ids[at] = id;
+    }
+
+    /// An empty directory.
+    fn insert(&mut self) -> Option<u32> {
+        self.slots.insert(0)
+    }
+
+    /// Gives back an empty directory.
+    pub fn remove(&mut self, directory: u32) {
+        if directory != 0 {
+            self.slots.remove(directory);
+        }
+    }
 }
 
 /// Which lines of a pair were opened: those that exist, and those found to have no port of the range.
@@ -199,19 +275,11 @@ pub(super) struct Opened([u64; (MAX_LINES as usize).div_ceil(64)]);
 impl Opened {
     pub const NONE: Self = Self([0; (MAX_LINES as usize).div_ceil(64)]);
 
-    /// One of the first `lines` that isn't opened, by chance.
-    pub fn choose(&self, lines: u32, random: u32) -> Option<u32> {
-        let start = ((u64::from(random) * u64::from(lines)) >> 32) as u32;
-        self.first_from(start, lines).or_else(|| self.first_from(0, lines))
-    }
-
-    fn first_from(&self, start: u32, lines: u32) -> Option<u32> {
-        let first = start / 64;
-        (first..lines.div_ceil(64)).find_map(|word| {
-            let skip = if word == first { (1u64 << (start % 64)) - 1 } else { 0 };
-            let line = word * 64 + (self.0[word as usize] | skip).trailing_ones();
-            (line < lines && line < word * 64 + 64).then_some(line)
-        })
+    /// The first of `lines` that isn't opened.
+    pub fn first_closed(&self, lines: u32) -> Option<u32> {
+        let word = self.0.iter().position(|&w| w != u64::MAX)?;
+        let line = word as u32 * 64 + self.0[word].trailing_ones();
+        (line < lines).then_some(line)
     }
 
     pub fn set(&mut self, line: u32) {
@@ -228,19 +296,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_line_is_chosen_once() {
+    fn every_line_is_opened_once() {
         for lines in [1, 63, 64, 65, 171, MAX_LINES] {
             let mut opened = Opened::NONE;
-            let mut seen = std::collections::HashSet::new();
-            let mut random = 1u32;
-            while let Some(line) = opened.choose(lines, random) {
-                assert!(line < lines && seen.insert(line));
-                opened.set(line);
-                random = random.wrapping_mul(0x9e37_79b1).wrapping_add(1);
+            for expected in 0..lines {
+                assert_eq!(opened.first_closed(lines), Some(expected));
+                opened.set(expected);
             }
-            assert_eq!(seen.len() as u32, lines);
+            assert_eq!(opened.first_closed(lines), None);
             opened.clear(lines / 2);
-            assert_eq!(opened.choose(lines, 7), Some(lines / 2));
+            assert_eq!(opened.first_closed(lines), Some(lines / 2));
         }
+    }
+
+    #[test]
+    fn line_ids_by_number() {
+        let mut directories = Directories::new(1, 9).unwrap();
+        let (mut a, mut b) = (Pair::new_zeroed(), Pair::new_zeroed());
+        for number in 0..9 {
+            assert_eq!(a.line(&directories, number), 0);
+            assert!(a.set_line(&mut directories, number, 100 + number));
+        }
+        assert!((0..9).all(|n| a.line(&directories, n) == 100 + n && b.line(&directories, n) == 0));
+        assert!(b.set_line(&mut directories, 1, 7) && !b.set_line(&mut directories, 2, 7));
+        (0..9).for_each(|n| assert!(a.set_line(&mut directories, n, 0)));
+        directories.remove(a.directory);
+        assert!(b.set_line(&mut directories, 2, 7));
+        assert_eq!(b.line(&directories, 2), 7);
     }
 }

@@ -108,25 +108,59 @@ impl<T: FromZeros + Linked> Slab<T> {
         }
     }
 
-    /// Moves the list that begins at `from` to the end of the one that begins at `head`.
-    #[inline]
-    pub fn append(&mut self, head: &mut u32, from: u32) {
-        if from == 0 {
-            return;
-        }
-        if *head == 0 {
-            *head = from;
-            return;
-        }
-        let (last, from_last) = (self[*head].links().0, self[from].links().0);
-        self.join(last, from);
-        self.join(from_last, *head);
-    }
-
     #[inline]
     fn join(&mut self, a: u32, b: u32) {
         self[a].set_next(b);
         self[b].set_prev(a);
+    }
+}
+
+/// A record in a queue.
+pub(super) trait Queued {
+    fn next(&self) -> u32;
+    fn set_next(&mut self, id: u32);
+}
+
+/// A queue of records, linked by numbers: putting one in touches the last one only, taking one out no other.
+#[derive(Clone, Copy, Debug, Default, FromZeros)]
+pub(super) struct Queue {
+    head: u32,
+    tail: u32,
+}
+
+impl Queue {
+    /// The first record; 0 if there is none.
+    #[inline]
+    pub fn head(&self) -> u32 {
+        self.head
+    }
+
+    /// Adds `id` at the end.
+    #[inline]
+    pub fn push<T: FromZeros + Queued>(&mut self, slab: &mut Slab<T>, id: u32) {
+        slab[id].set_next(0);
+        self.append(slab, Self { head: id, tail: id });
+    }
+
+    /// Takes the first record out.
+    #[inline]
+    pub fn pop<T: FromZeros + Queued>(&mut self, slab: &Slab<T>) {
+        if self.head != 0 {
+            self.head = slab[self.head].next();
+        }
+    }
+
+    /// Adds another queue at the end.
+    #[inline]
+    pub fn append<T: FromZeros + Queued>(&mut self, slab: &mut Slab<T>, other: Self) {
+        match (self.head, other.head) {
+            (_, 0) => (),
+            (0, _) => *self = other,
+            _ => {
+                slab[self.tail].set_next(other.head);
+                self.tail = other.tail;
+            }
+        }
     }
 }
 
@@ -143,6 +177,15 @@ mod tests {
         }
         fn set_prev(&mut self, id: u32) {
             self.0 = id;
+        }
+        fn set_next(&mut self, id: u32) {
+            self.1 = id;
+        }
+    }
+
+    impl Queued for Node {
+        fn next(&self) -> u32 {
+            self.1
         }
         fn set_next(&mut self, id: u32) {
             self.1 = id;
@@ -180,15 +223,33 @@ mod tests {
         assert_eq!((list(&slab, a), list(&slab, b)), (vec![1, 3, 5], vec![2, 4, 6]));
         slab.unlink(&mut a, 1);
         slab.unlink(&mut b, 6);
-        slab.append(&mut a, b);
-        assert_eq!(list(&slab, a), [3, 5, 2, 4]);
-        let mut none = 0;
-        slab.append(&mut none, a);
-        slab.append(&mut none, 0);
-        assert_eq!(list(&slab, none), [3, 5, 2, 4]);
-        for id in [5, 3, 4, 2] {
-            slab.unlink(&mut none, id);
+        assert_eq!((list(&slab, a), list(&slab, b)), (vec![3, 5], vec![2, 4]));
+        slab.unlink(&mut a, 5);
+        slab.unlink(&mut a, 3);
+        assert_eq!(a, 0);
+    }
+
+    #[test]
+    fn queues() {
+        let mut slab = Slab::new(8).unwrap();
+        let mut queues = [Queue::default(), Queue::default(), Queue::default()];
+        for n in 0..6 {
+            let id = slab.insert(Node(0, 0)).unwrap();
+            queues[n % 2].push(&mut slab, id);
         }
-        assert_eq!(none, 0);
+        let [mut a, b, mut none] = queues;
+        a.pop(&slab);
+        a.append(&mut slab, b);
+        a.append(&mut slab, none);
+        none.append(&mut slab, a);
+        let mut seen = Vec::new();
+        while none.head() != 0 {
+            seen.push(none.head());
+            none.pop(&slab);
+        }
+        assert_eq!(seen, [3, 5, 2, 4, 6]);
+        none.pop(&slab);
+        none.push(&mut slab, 1);
+        assert_eq!(none.head(), 1);
     }
 }

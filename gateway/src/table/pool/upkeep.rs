@@ -1,17 +1,30 @@
 //! What a pool does once in a while: making pairs and lines, and giving them back.
 
+use weirctl::model::Protocol;
+
 use super::{
-    Address, LineKey, LocalPool, NoMemory, Offer, Opened, PORTS, Pair, PairKey, SPARE_PORTS, Source,
-    line::Line, pair_hash,
+    Address, LocalPool, NoMemory, Opened, PORTS, Pair, PairKey, SPARE_PORTS, Source, line::Line, pair_hash,
+    search::Offer,
 };
-use crate::table::steering::kind_number;
+use crate::{clock::Tick, table::steering::kind_number};
 
 impl<A: Address> LocalPool<A> {
+    /// The epoch is over, `passed` ticks after its start.
+    #[cold]
+    pub(super) fn new_epoch(&mut self, now: Tick, passed: u32) {
+        if passed > i32::MAX as u32 {
+            // Nobody asked for 248 days, or time went backwards: what rests, rests a little longer.
+            self.epoch_start = now;
+            return;
+        }
+        self.epoch = self.epoch.wrapping_add(passed / self.rest);
+        self.epoch_start = Tick(now.0.wrapping_sub(passed % self.rest));
+    }
+
     /// A pair without ports in use yet.
     #[cold]
-    pub(super) fn new_pair(&mut self, key: &PairKey<A>, hash: u32) -> Result<u32, Offer> {
-        let share_number = kind_number(key.protocol);
-        let share = &self.shares[share_number];
+    pub(super) fn new_pair(&mut self, key: &PairKey<A>, hash: u32, random: u32) -> Result<u32, Offer> {
+        let share = &self.shares[kind_number(key.protocol)];
         let base = share.base(self.steering.index(key.rip, key.rport, key.lip, 0, key.protocol));
         let lines = share.slots(base).div_ceil(PORTS);
         if lines == 0 {
@@ -21,19 +34,20 @@ impl<A: Address> LocalPool<A> {
             return Err(Offer::NoMemory);
         }
         let address = self.address_of(key.lip).ok_or(Offer::NoMemory)?;
-        let pair = Pair::new(base, share_number as u32, address, lines, self.epoch);
+        let turn = (u64::from(random) * u64::from(lines)) >> 32;
+        let pair = Pair::new(base, address, lines, turn as u32, self.epoch);
         let id = self.pairs.insert(pair).ok_or(Offer::NoMemory)?;
-        if !self.pair_index.insert(hash, id) {
-            self.pairs.remove(id);
-            return Err(Offer::NoMemory);
-        }
         self.addresses[address] += 1;
+        self.usage.set_pair(id, key);
         match self.opened.get_mut(id as usize) {
             Some(opened) => *opened = Opened::NONE,
             // Within what was reserved.
             None => self.opened.push(Opened::NONE),
         }
-        self.usage.set_pair(id, key);
+        if !self.pair_index.insert(hash, id) {
+            self.forget_pair(id, address);
+            return Err(Offer::NoMemory);
+        }
         self.pairs.push(&mut self.idle, id);
         Ok(id)
     }
@@ -55,24 +69,28 @@ impl<A: Address> LocalPool<A> {
 
     /// Opens a line of the pair that has usable ports, if there is one left.
     #[cold]
-    pub(super) fn open_line(&mut self, id: u32, random: u32) -> Result<(), NoMemory> {
+    pub(super) fn open_line(&mut self, id: u32, protocol: Protocol) -> Result<(), NoMemory> {
         if self.lines.is_exhausted() {
             return Err(NoMemory);
         }
         let pair = &mut self.pairs[id];
         let opened = &mut self.opened[id as usize];
-        let share = &self.shares[pair.share as usize];
+        let share = &self.shares[kind_number(protocol)];
         let slots = share.slots(pair.base);
-        while let Some(number) = opened.choose(slots.div_ceil(PORTS), random) {
-            let mut line = Line::new(LineKey::new(id, number), self.epoch);
-            let start = number * PORTS;
-            (start..slots.min(start + PORTS))
-                .filter(|&slot| share.range().contains(share.port(pair.base, slot)))
-                .for_each(|slot| line.add(slot - start));
+        while let Some(number) = opened.first_closed(slots.div_ceil(PORTS)) {
+            let mut line = Line::new(number, self.epoch);
+            let start = pair.window(number, slots) * PORTS;
+            let end = slots.min(start + PORTS);
+            if share.all_in_range(start, end) {
+                line.add_first(end - start);
+            } else {
+                (start..end)
+                    .filter(|&slot| share.range().contains(share.port(pair.base, slot)))
+                    .for_each(|slot| line.add(slot - start));
+            }
             if line.has(Source::Free) {
-                let key = line.key;
                 let line = self.lines.insert(line).ok_or(NoMemory)?;
-                if !self.line_index.insert(key.hash(), line) {
+                if !pair.set_line(&mut self.directories, number, line) {
                     self.lines.remove(line);
                     return Err(NoMemory);
                 }
@@ -82,7 +100,7 @@ impl<A: Address> LocalPool<A> {
             }
             // Nothing of the range in there: it counts as opened, so that nobody looks again.
             opened.set(number);
-            pair.unopened -= 1;
+            pair.closed -= 1;
         }
         Ok(())
     }
@@ -99,11 +117,13 @@ impl<A: Address> LocalPool<A> {
     }
 
     fn close_line(&mut self, id: u32, line: u32) {
-        let key = self.lines[line].key;
-        self.pairs[id].close(&mut self.lines, line);
-        self.line_index.remove(key.hash(), line);
+        let number = self.lines[line].number;
+        let pair = &mut self.pairs[id];
+        pair.close(&self.lines, line);
+        // The line was there, so its place in the directory is.
+        pair.set_line(&mut self.directories, number, 0);
         self.lines.remove(line);
-        self.opened[id as usize].clear(key.number());
+        self.opened[id as usize].clear(number);
     }
 
     /// Gives back one line of the pair that has been idle longest, or the pair when it has none.
@@ -111,18 +131,23 @@ impl<A: Address> LocalPool<A> {
     pub(super) fn shrink_idle(&mut self) {
         let id = self.idle;
         let pair = &mut self.pairs[id];
-        pair.age(&mut self.lines, self.epoch);
         if let Some(line) = pair.unused_line(&mut self.lines, true) {
-            // Whoever comes here before the rest is over does so for want of memory.
+            // It has rested unless memory is short.
+            self.lines[line].age(self.epoch);
             self.usage.count_early_reuse(self.lines[line].resting());
             self.close_line(id, line);
             return;
         }
         let address = pair.address;
         let key = self.usage.pair_key(id);
-        let hash = pair_hash(&key, self.server_hash(key.rip, key.rport, key.protocol));
-        self.pair_index.remove(hash, id);
+        self.pair_index.remove(pair_hash(&key, self.server_hash(key.rip, key.rport, key.protocol)), id);
         self.pairs.unlink(&mut self.idle, id);
+        self.forget_pair(id, address);
+    }
+
+    /// Gives back the pair's number, and its address's if it was the last one of that.
+    fn forget_pair(&mut self, id: u32, address: u32) {
+        self.directories.remove(self.pairs[id].directory);
         self.pairs.remove(id);
         self.usage.clear_pair(id);
         self.addresses[address] -= 1;

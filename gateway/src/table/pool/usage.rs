@@ -49,6 +49,14 @@ pub struct PairKey<A> {
     pub protocol: Protocol,
 }
 
+impl<A> PairKey<A> {
+    /// Port << 8 | protocol.
+    #[inline]
+    fn end(&self) -> u32 {
+        u32::from(self.rport) << 8 | self.protocol as u32
+    }
+}
+
 /// The figures of one worker's pool.
 #[derive(Debug)]
 pub struct PoolUsage<A: Address> {
@@ -116,7 +124,8 @@ impl<A: Address> PoolUsage<A> {
 
     #[inline]
     pub(super) fn is_pair(&self, id: u32, key: &PairKey<A>) -> bool {
-        self.pairs[id as usize].key() == *key
+        let slot = &self.pairs[id as usize];
+        slot.end.load(Relaxed) == key.end() && A::load(&slot.lip) == key.lip && A::load(&slot.rip) == key.rip
     }
 
     pub(super) fn pair_key(&self, id: u32) -> PairKey<A> {
@@ -136,7 +145,7 @@ impl<A: Address> PoolUsage<A> {
         change(&slot.generation, || {
             key.lip.store(&slot.lip);
             key.rip.store(&slot.rip);
-            slot.end.store(u32::from(key.rport) << 8 | key.protocol as u32, Relaxed);
+            slot.end.store(key.end(), Relaxed);
             slot.used.store(0, Relaxed);
         });
         self.pairs_top.store(self.pairs_top.load(Relaxed).max(id), Release);

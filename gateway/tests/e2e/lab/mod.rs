@@ -94,6 +94,7 @@ impl Drop for Lab {
 
 /// Deletes what labs of this process have made, for a process that is about to be ended by a signal. The
 /// processes in them follow their parent.
+#[allow(dead_code, reason = "only the demo has to say how it ends")]
 pub fn remove_own() {
     remove(|owner| owner == process::id());
 }

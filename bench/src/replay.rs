@@ -1,0 +1,306 @@
+//! One worker in process, on ordinary memory: the packet path alone, without DPDK.
+//!
+//! Frames are copied from a list of templates into buffers of a pool that works as a mempool's cache does
+//! (last in, first out), so that what remains is the path's own cost, and it's the same in every run.
+
+use std::{net::IpAddr, sync::Arc};
+
+use weir::{
+    clock::Tick,
+    control::{
+        plane::{AddressKind, Change, Plane, ServiceState},
+        workers::{self, Workers},
+    },
+    id::{ServerId, ServiceId, WorkerId},
+    io::{BURST, Burst, Frame, Io, PortId},
+    net::ethernet::Mac,
+    path::{
+        Parts, Worker,
+        handover::Peers,
+        route::{Neighbour, PortFacts, Route, RouteTable, Via},
+        verdict::PathCounters,
+    },
+    table::{
+        index::HashKey,
+        pool::{LocalPool, PoolConfig},
+        steering::Steering,
+    },
+};
+use weirctl::model;
+
+use crate::{
+    error::{Error, Result},
+    traffic::{self, Kind, PORT, VIP},
+};
+
+/// Where the clients are.
+const CLIENTS: PortId = PortId(0);
+/// Where the servers are.
+const SERVERS: PortId = PortId(1);
+/// Where frames start in a buffer.
+const HEADROOM: usize = 128;
+/// Bytes of a buffer.
+const ROOM: usize = 512;
+/// MAC address of both ports.
+const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x10];
+
+/// A frame in a pooled buffer.
+pub struct PooledFrame {
+    buffer: Box<[u8; ROOM]>,
+    start: usize,
+    end: usize,
+}
+
+impl PooledFrame {
+    fn empty() -> Self {
+        Self { buffer: Box::new([0; ROOM]), start: HEADROOM, end: HEADROOM }
+    }
+}
+
+impl Frame for PooledFrame {
+    #[inline]
+    fn data(&self) -> &[u8] {
+        self.buffer.get(self.start..self.end).unwrap_or_default()
+    }
+    #[inline]
+    fn data_mut(&mut self) -> &mut [u8] {
+        self.buffer.get_mut(self.start..self.end).unwrap_or_default()
+    }
+    #[inline]
+    fn total_len(&self) -> usize {
+        self.end - self.start
+    }
+    fn segment(&self, n: usize) -> Option<&[u8]> {
+        (n == 0).then(|| self.data())
+    }
+    fn truncate(&mut self, len: usize) {
+        self.end = self.end.min(self.start + len);
+    }
+    fn reset(&mut self, len: usize) -> bool {
+        let fits = HEADROOM + len <= ROOM;
+        if fits {
+            (self.start, self.end) = (HEADROOM, HEADROOM + len);
+        }
+        fits
+    }
+    fn prepend(&mut self, n: usize) -> bool {
+        let fits = n <= self.start;
+        self.start -= if fits { n } else { 0 };
+        fits
+    }
+    fn trim_front(&mut self, n: usize) -> bool {
+        let fits = n <= self.total_len();
+        self.start += if fits { n } else { 0 };
+        fits
+    }
+    fn prefetch(&self) {}
+}
+
+/// Frames as received: fixed length, one after the other, so that reading them costs what net_pcap's copying does.
+#[derive(Default)]
+struct Templates {
+    bytes: Vec<[u8; 64]>,
+    length: usize,
+    next: usize,
+}
+
+/// Receives templates on the clients' port, again and again, and counts what is sent on the servers'.
+pub struct ReplayIo {
+    templates: Templates,
+    allowance: usize,
+    pool: Vec<PooledFrame>,
+    transmitted: [u64; 2],
+}
+
+impl Io for ReplayIo {
+    type Frame = PooledFrame;
+
+    fn ports(&self) -> usize {
+        2
+    }
+
+    #[inline]
+    fn rx(&mut self, port: PortId, burst: &mut Burst<PooledFrame>) {
+        if port != CLIENTS {
+            return;
+        }
+        let n = BURST.min(self.allowance);
+        self.allowance -= n;
+        for _ in 0..n {
+            let mut frame = self.pool.pop().unwrap_or_else(PooledFrame::empty);
+            let Some(template) = self.templates.bytes.get(self.templates.next) else { return };
+            frame.start = HEADROOM;
+            frame.end = HEADROOM + self.templates.length;
+            if let Some(room) = frame.buffer.get_mut(HEADROOM..HEADROOM + 64) {
+                room.copy_from_slice(template);
+            }
+            self.templates.next += 1;
+            if self.templates.next == self.templates.bytes.len() {
+                self.templates.next = 0;
+            }
+            burst.push(frame);
+        }
+    }
+
+    #[inline]
+    fn tx(&mut self, port: PortId, burst: &mut Burst<PooledFrame>) {
+        self.transmitted[usize::from(port.0 & 1)] += burst.len() as u64;
+        self.pool.extend(burst.drain(..));
+    }
+
+    fn alloc(&mut self) -> Option<PooledFrame> {
+        Some(self.pool.pop().unwrap_or_else(PooledFrame::empty))
+    }
+}
+
+/// A worker with a FULLNAT service and its sessions.
+pub struct Replay {
+    worker: Worker<ReplayIo>,
+    /// Keeps control's end of the rings.
+    _control: Workers,
+}
+
+impl Replay {
+    /// A worker that has opened a session for each of `flows` flows, about to receive their ACKs in
+    /// shuffled order.
+    pub fn open(flows: u32, frame: usize) -> Result<Self> {
+        let mut this = Self::idle(flows)?;
+        this.load(flows, Kind::Syn, frame, 2);
+        let forwarded = this.run(flows as usize);
+        if forwarded != u64::from(flows) {
+            return Err(Error::Unexpected(format!("{forwarded} of {flows} SYNs were forwarded")));
+        }
+        this.load(flows, Kind::Ack, frame, 1);
+        Ok(this)
+    }
+
+    fn idle(flows: u32) -> Result<Self> {
+        let counters = Arc::new(PathCounters::default());
+        let (link, control) = workers::connect(Arc::clone(&counters));
+        let steering = Arc::new(Steering::single());
+        let max_sessions = (flows as usize * 5 / 4).max(1 << 20);
+        let config = PoolConfig { sessions: max_sessions, ..PoolConfig::default() };
+        let io = ReplayIo {
+            templates: Templates::default(),
+            allowance: 0,
+            pool: Vec::with_capacity(4 * BURST),
+            transmitted: [0; 2],
+        };
+        let parts = Parts {
+            id: WorkerId(0),
+            io,
+            macs: vec![Mac(MAC); 2],
+            steered: vec![true; 2],
+            max_sessions,
+            key: HashKey::from_seed(1),
+            pool: LocalPool::new(Arc::clone(&steering), WorkerId(0), &config)
+                .map_err(|e| Error::Unexpected(format!("local addresses: {e}")))?,
+            steering,
+            counters,
+            control,
+            host: None,
+            peers: Peers::default(),
+        };
+        let worker = Worker::new(parts, Tick(0)).map_err(Error::file("session table"))?;
+        let mut workers = Workers::new(
+            vec![link],
+            vec!["clients".to_owned(), "servers".to_owned()],
+            Box::new(|| {}),
+            Box::new(|_| AddressKind::Other),
+        );
+        configure(&mut workers, flows);
+        let mut this = Self { worker, _control: workers };
+        this.worker.poll(Tick(0));
+        Ok(this)
+    }
+
+    fn load(&mut self, flows: u32, kind: Kind, length: usize, seed: u64) {
+        let templates = traffic::shuffled(flows, seed).into_iter().map(|i| {
+            let mut bytes = [0; 64];
+            let frame = traffic::frame(i, kind, MAC, length.min(64));
+            bytes[..frame.len()].copy_from_slice(&frame);
+            bytes
+        });
+        self.worker.io_mut().templates =
+            Templates { bytes: templates.collect(), length: length.min(64), next: 0 };
+    }
+
+    /// Runs `packets` frames through the path and returns how many came out on the servers' side.
+    pub fn run(&mut self, packets: usize) -> u64 {
+        self.worker.io_mut().allowance = packets;
+        let before = self.worker.io_mut().transmitted[1];
+        while self.worker.io_mut().allowance > 0 {
+            self.worker.poll(Tick(1));
+        }
+        self.worker.io_mut().transmitted[1] - before
+    }
+
+    /// Frames forwarded so far, as the path itself counts.
+    #[cfg(test)]
+    pub fn forwarded(&self) -> u64 {
+        self.worker.counters().get(weir::path::verdict::Verdict::Forwarded)
+    }
+}
+
+/// The service, its servers and local addresses, routes and neighbours: as `weir.rs` writes them into files.
+fn configure(workers: &mut Workers, flows: u32) {
+    let mut servers: Vec<_> = traffic::servers()
+        .enumerate()
+        .map(|(n, address)| (ServerId(n as u32), server(address.into())))
+        .collect();
+    servers.reverse(); // the newest first
+    let service = model::Service {
+        key: model::ServiceKey::Address { protocol: model::Protocol::Tcp, address: VIP.into(), port: PORT },
+        scheduler: "wlc".to_owned(),
+        scheduler_flags: 0,
+        persistent: None,
+        netmask: u32::MAX,
+        one_packet: false,
+        engine: None,
+    };
+    let local_addresses = traffic::local_addresses(flows)
+        .map(|address| model::LocalAddress { address: address.into(), interface: None })
+        .collect();
+    let state = ServiceState { id: ServiceId(0), service, servers, local_addresses };
+    workers.apply(vec![Change::SetService(state)]);
+    let hop = |network: [u8; 4], prefix, gateway: [u8; 4], port| Route {
+        network: network.into(),
+        prefix,
+        via: vec![Via { port, gateway: Some(gateway.into()), weight: 1 }],
+        metric: 0,
+        mtu: None,
+    };
+    let routes =
+        [hop([10, 0, 0, 0], 8, [192, 0, 2, 1], CLIENTS), hop([198, 19, 0, 0], 16, [192, 0, 2, 129], SERVERS)];
+    let facts = PortFacts { mac: Mac(MAC), mtu: 1500, address: None };
+    workers.set_routes(&Arc::new(RouteTable::new(&routes, vec![facts; 2])));
+    let neighbour =
+        |port, address: [u8; 4], mac| Neighbour { port, address: address.into(), mac: Some(Mac(mac)) };
+    workers.set_neighbours(&[
+        neighbour(CLIENTS, [192, 0, 2, 1], traffic::CLIENT_MAC),
+        neighbour(SERVERS, [192, 0, 2, 129], traffic::SERVER_MAC),
+    ]);
+}
+
+fn server(address: IpAddr) -> model::Server {
+    model::Server {
+        address,
+        port: PORT,
+        forwarding: model::Forwarding::FullNat,
+        weight: 1,
+        upper: 0,
+        lower: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_packet_of_every_flow_is_forwarded() {
+        let mut replay = Replay::open(1000, 60).unwrap();
+        assert_eq!(replay.run(5000), 5000);
+        assert_eq!(replay.forwarded(), 6000);
+    }
+}

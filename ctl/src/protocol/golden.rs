@@ -1,0 +1,235 @@
+//! The encoding, byte for byte. A test that fails here means a new protocol version.
+
+use std::fmt::Debug;
+
+use bincode::{Decode, Encode};
+
+use super::{
+    Batch, Change, ErrorCode, Info, ListCursor, ListQuery, PathCounter, Rates, Refusal, Request, Response,
+    Row, ServerRow, ServiceRow, SessionCursor, Stats, Timeouts, frame,
+};
+use crate::model::{
+    EngineData, Family, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Session,
+    SessionState, Tunnel, TunnelChecksum, TunnelKind,
+};
+
+fn key() -> ServiceKey {
+    ServiceKey::Address { protocol: Protocol::Tcp, address: [192, 0, 2, 10].into(), port: 80 }
+}
+
+fn mark() -> ServiceKey {
+    ServiceKey::Mark { mark: 7, family: Family::V6 }
+}
+
+fn service() -> Service {
+    Service {
+        key: key(),
+        scheduler: "wlc".into(),
+        scheduler_flags: 5,
+        persistent: Some(360),
+        netmask: 0xffff_ff00,
+        one_packet: true,
+        engine: Some("sip".into()),
+    }
+}
+
+fn server(forwarding: Forwarding) -> Server {
+    Server { address: [10, 0, 0, 1].into(), port: 8080, forwarding, weight: 5, upper: 100, lower: 50 }
+}
+
+fn gue() -> Forwarding {
+    Forwarding::Tunnel(Tunnel { kind: TunnelKind::Gue, port: 6080, checksum: TunnelChecksum::Remote })
+}
+
+fn stats() -> Stats {
+    Stats { connections: 1, in_packets: 2, out_packets: 251, in_bytes: 65_536, out_bytes: 1 << 32 }
+}
+
+fn rates() -> Rates {
+    Rates { connections: 6, in_packets: 7, out_packets: 8, in_bytes: 9, out_bytes: 10 }
+}
+
+fn session() -> Session {
+    Session {
+        protocol: 6,
+        client: ([10, 1, 0, 2].into(), 20_007),
+        virtual_: ([192, 0, 2, 10].into(), 80),
+        local: ([10, 0, 0, 4].into(), 1025),
+        server: ("2001:db8::1".parse().unwrap(), 8080),
+        state: SessionState::Established,
+        expires: 90_000,
+        fullnat: true,
+        worker: 1,
+        engine: Some(EngineData { name: "sip".into(), data: "call-1".into() }),
+    }
+}
+
+fn pinned<M: Encode + Decode<()> + PartialEq + Debug>(cases: Vec<(M, &str)>) {
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let wrong: Vec<String> = cases
+        .iter()
+        .filter(|(message, expected)| hex(&frame::encode(message).unwrap()[4..]) != *expected)
+        .map(|(message, _)| format!("{message:?}\n{}\n", hex(&frame::encode(message).unwrap()[4..])))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.concat());
+    for (message, _) in &cases {
+        let frame = frame::encode(message).unwrap();
+        assert_eq!(&frame::decode::<M>(&frame[4..]).unwrap(), message);
+    }
+}
+
+#[test]
+fn requests() {
+    let change = |change: Change| Request::Apply(change.into());
+    let add = |forwarding| change(Change::AddServer { service: key(), server: server(forwarding) });
+    let local = LocalAddress { address: [10, 0, 0, 4].into(), interface: Some("wan".into()) };
+    pinned(vec![
+        (Request::Info, "00"),
+        (Request::Apply(Batch { changes: vec![], expect_generation: Some(300) }), "010001fb2c01"),
+        (
+            change(Change::AddService(service())),
+            "010100000000c000020a5003776c630501fb6801fc00ffffff01010373697000",
+        ),
+        (
+            change(Change::EditService(Service { key: mark(), ..service() })),
+            "01010101070103776c630501fb6801fc00ffffff01010373697000",
+        ),
+        (change(Change::DeleteService(key())), "010102000000c000020a5000"),
+        (change(Change::Flush), "01010300"),
+        (add(Forwarding::Route), "010104000000c000020a50000a000001fb901f0005643200"),
+        (add(gue()), "010104000000c000020a50000a000001fb901f0101fbc0170205643200"),
+        (add(Forwarding::Nat), "010104000000c000020a50000a000001fb901f0205643200"),
+        (add(Forwarding::FullNat), "010104000000c000020a50000a000001fb901f0305643200"),
+        (
+            change(Change::EditServer { service: mark(), server: server(Forwarding::Nat) }),
+            "010105010701000a000001fb901f0205643200",
+        ),
+        (
+            change(Change::DeleteServer { service: key(), address: [10, 0, 0, 1].into(), port: 80 }),
+            "010106000000c000020a50000a0000015000",
+        ),
+        (change(Change::Zero(None)), "0101070000"),
+        (change(Change::Zero(Some(mark()))), "0101070101070100"),
+        (
+            change(Change::SetTimeouts(Timeouts { tcp: 900, tcp_fin: 120, udp: 300 })),
+            "010108fb840378fb2c0100",
+        ),
+        (
+            change(Change::AddLocalAddress { service: key(), local }),
+            "010109000000c000020a50000a000004010377616e00",
+        ),
+        (
+            change(Change::DeleteLocalAddress { service: key(), address: "2001:db8::4".parse().unwrap() }),
+            "01010a000000c000020a500120010db800000000000000000000000400",
+        ),
+        (Request::List(ListQuery { service: None, from: None, max: 1024 }), "020000fb0004"),
+        (
+            Request::List(ListQuery {
+                service: Some(key()),
+                from: Some(ListCursor { service: 3, server: Some(4) }),
+                max: 9,
+            }),
+            "0201000000c000020a500103010409",
+        ),
+        (
+            Request::Sessions { from: Some(SessionCursor { worker: 1, slot: 70_000 }), max: 5 },
+            "030101fc7011010005",
+        ),
+        (Request::Timeouts, "04"),
+        (Request::Counters, "05"),
+    ]);
+}
+
+#[test]
+fn responses() {
+    let refused = |code, change| Response::Refused(Refusal { code, change, detail: "why".into() });
+    let service_row = ServiceRow {
+        service: service(),
+        local_addresses: vec![LocalAddress { address: [10, 0, 0, 4].into(), interface: None }],
+        stats: stats(),
+        rates: rates(),
+    };
+    let server_row = ServerRow {
+        server: server(Forwarding::FullNat),
+        active: 1,
+        inactive: 2,
+        persistent: 3,
+        stats: stats(),
+        rates: rates(),
+    };
+    pinned(vec![
+        (refused(ErrorCode::ServiceExists, None), "00000003776879"),
+        (refused(ErrorCode::Unsupported, Some(3)), "000e010303776879"),
+        (Response::Done { generation: 7 }, "0107"),
+        (Response::Info(Info { version: "0.1.0".into(), generation: 7 }), "0205302e312e3007"),
+        (
+            Response::Rows { rows: vec![Row::Service(service_row), Row::Server(server_row)], next: None },
+            "030200000000c000020a5003776c630501fb6801fc00ffffff01010373697001000a000004000102fbfb00fc00000100fd0000000001000000060708090a01000a000001fb901f030564320102030102fbfb00fc00000100fd0000000001000000060708090a00",
+        ),
+        (Response::Rows { rows: vec![], next: Some(ListCursor { service: 3, server: None }) }, "0300010300"),
+        (
+            Response::Sessions {
+                sessions: vec![session()],
+                next: Some(SessionCursor { worker: 1, slot: 2 }),
+            },
+            "040106000a010002fb274e00c000020a50000a000004fb01040120010db8000000000000000000000001fb901f01fc905f0100010101037369700663616c6c2d31010102",
+        ),
+        (Response::Timeouts(Timeouts { tcp: 900, tcp_fin: 120, udp: 300 }), "05fb840378fb2c01"),
+        (
+            Response::Counters(vec![PathCounter {
+                name: "no-route".into(),
+                advice: Some("why".into()),
+                workers: vec![1, 300],
+            }]),
+            "0601086e6f2d726f75746501037768790201fb2c01",
+        ),
+    ]);
+}
+
+#[test]
+fn codes_and_states_keep_their_numbers() {
+    use ErrorCode as E;
+    let codes = [
+        E::ServiceExists,
+        E::NoSuchService,
+        E::ServerExists,
+        E::NoSuchServer,
+        E::UnknownScheduler,
+        E::InvalidOperation,
+        E::OutOfRange,
+        E::LocalAddressExists,
+        E::NoSuchLocalAddress,
+        E::NoSuchPort,
+        E::ReadOnly,
+        E::StaleGeneration,
+        E::TooMany,
+        E::BadRequest,
+        E::Unsupported,
+    ];
+    use SessionState as S;
+    let states = [
+        S::None,
+        S::Established,
+        S::SynSent,
+        S::SynRecv,
+        S::FinWait,
+        S::TimeWait,
+        S::Close,
+        S::CloseWait,
+        S::LastAck,
+        S::Listen,
+        S::Synack,
+        S::Udp,
+        S::Assured,
+    ];
+    let body = |frame: Vec<u8>| frame[4..].to_vec();
+    for (number, code) in (0u8..).zip(codes) {
+        assert_eq!(body(frame::encode(&code).unwrap()), [number], "{code:?}");
+    }
+    for (number, state) in (0u8..).zip(states) {
+        assert_eq!(body(frame::encode(&state).unwrap()), [number], "{state:?}");
+    }
+    for (number, protocol) in (0u8..).zip([Protocol::Tcp, Protocol::Udp, Protocol::Sctp]) {
+        assert_eq!(body(frame::encode(&protocol).unwrap()), [number]);
+    }
+}

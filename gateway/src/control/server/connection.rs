@@ -1,0 +1,143 @@
+//! One peer's requests, one after the other, each with a deadline.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    time::{Duration, Instant},
+};
+
+use tracing::{debug, warn};
+use weirctl::protocol::{
+    Access, ErrorCode, Refusal, Request, Response,
+    frame::{self, FrameError},
+    handshake::{Answer, Hello, NotWeir},
+};
+
+use super::{Shared, peer::Peer};
+
+/// Serves a peer until it closes the connection, breaks the protocol or is too slow.
+pub(super) fn serve(stream: UnixStream, peer: Peer, shared: &Shared) {
+    let mut stream = BufReader::new(Timed { stream, until: Instant::now() });
+    let served = greet(&mut stream, peer, shared).and_then(|go_on| match go_on {
+        true => requests(&mut stream, peer, shared),
+        false => Ok(()),
+    });
+    match served {
+        Ok(()) | Err(End::Frame(FrameError::Closed)) => {}
+        Err(End::Frame(e @ (FrameError::TooLong(_) | FrameError::Malformed(_)))) => {
+            shared.complain(
+                || warn!(pid = peer.pid, uid = peer.uid, error = %e, "a control peer breaks the protocol"),
+            );
+        }
+        Err(e) => debug!(pid = peer.pid, uid = peer.uid, error = %e, "a control connection ends"),
+    }
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    NotWeir(#[from] NotWeir),
+}
+
+type Stream = BufReader<Timed>;
+
+/// The handshake; whether there is a common version.
+fn greet(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<bool, End> {
+    stream.get_mut().allow(shared.limits.hello);
+    let hello = Hello::from_bytes(&frame::read(stream)?)?;
+    let common = Hello::OURS.common(hello);
+    let answer = match common {
+        Some(version) => {
+            Answer::Accepted { version, access: peer.access, gateway: env!("CARGO_PKG_VERSION").into() }
+        }
+        None => Answer::NoCommonVersion { oldest: Hello::OURS.oldest, newest: Hello::OURS.newest },
+    };
+    frame::send_body(stream.get_mut(), &answer.to_bytes())?;
+    Ok(common.is_some())
+}
+
+fn requests(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<(), End> {
+    loop {
+        stream.get_mut().allow(shared.limits.idle);
+        if stream.fill_buf().map_err(FrameError::Io)?.is_empty() {
+            return Ok(());
+        }
+        stream.get_mut().allow(shared.limits.frame);
+        let request = match frame::receive(stream) {
+            Ok(request) => request,
+            Err(FrameError::Malformed(why)) => {
+                let refused = Response::Refused(Refusal::new(ErrorCode::BadRequest, why.clone()));
+                answer(stream, &refused, shared)?;
+                return Err(FrameError::Malformed(why).into());
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let response = ask(request, peer, shared);
+        answer(stream, &response, shared)?;
+    }
+}
+
+fn ask(request: Request, peer: Peer, shared: &Shared) -> Response {
+    let changes = request.changes();
+    let response = shared.handler.handle(request, peer.access);
+    if let Response::Refused(refusal) = &response
+        && (changes || peer.access == Access::ReadOnly)
+    {
+        let (pid, uid) = (peer.pid, peer.uid);
+        shared.complain(|| warn!(pid, uid, %refusal, "a control request is refused"));
+    }
+    response
+}
+
+fn answer(stream: &mut Stream, response: &Response, shared: &Shared) -> Result<(), FrameError> {
+    let frame = match frame::encode(response) {
+        Err(FrameError::TooLong(n)) => {
+            let detail = format!("the answer would take {n} bytes: ask for a smaller page");
+            frame::encode(&Response::Refused(Refusal::new(ErrorCode::TooMany, detail)))?
+        }
+        other => other?,
+    };
+    stream.get_mut().allow(shared.limits.frame);
+    stream.get_mut().write_all(&frame)?;
+    Ok(())
+}
+
+/// A stream that has to be done by a moment, however many reads or writes it takes.
+struct Timed {
+    stream: UnixStream,
+    until: Instant,
+}
+
+impl Timed {
+    fn allow(&mut self, time: Duration) {
+        self.until = Instant::now() + time;
+    }
+
+    fn left(&self) -> io::Result<Option<Duration>> {
+        match self.until.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+            left => Ok(Some(left)),
+        }
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}

@@ -1,0 +1,282 @@
+//! The control socket: accepts peers, decides what they may do, and gives each a thread.
+//!
+//! What a hostile peer can do is bounded: connections are counted and readers can't take the slots of
+//! those who may write; every frame has a limit and a deadline ([`connection`]); the store is locked for one
+//! request at a time, never while a peer is read from or written to.
+
+mod connection;
+mod peer;
+mod socket;
+
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+    os::{
+        fd::AsFd,
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::{Builder, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use parking_lot::{Condvar, Mutex};
+use tracing::{debug, warn};
+use weirctl::protocol::{Access, Request, Response, frame, handshake::Answer};
+
+use self::{peer::Peer, socket::SocketFile};
+use super::{plane::Plane, store::Store};
+
+/// How long requests that are being answered may take when the socket is closed.
+const LAST_REQUESTS: Duration = Duration::from_secs(2);
+
+/// Answers requests, from many threads.
+pub trait Handler: Send + Sync + 'static {
+    /// One request of a peer that may do what `access` says.
+    fn handle(&self, request: Request, access: Access) -> Response;
+}
+
+impl<P: Plane + 'static> Handler for Mutex<Store<P>> {
+    fn handle(&self, request: Request, access: Access) -> Response {
+        self.lock().handle(request, access)
+    }
+}
+
+/// Bounds on what peers may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Of these, connections of peers that may only look.
+    pub readers: usize,
+    /// How long a peer may take to say hello.
+    pub hello: Duration,
+    /// How long a frame may take from its first byte to its last, either way.
+    pub frame: Duration,
+    /// How long a connection may be silent.
+    pub idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 512,
+            readers: 256,
+            hello: Duration::from_secs(5),
+            frame: Duration::from_secs(10),
+            idle: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Why the socket couldn't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Somebody answers there already.
+    #[error("another gateway is listening on {}", .0.display())]
+    InUse(PathBuf),
+    /// Something else than a socket is there.
+    #[error("{} exists and is no socket", .0.display())]
+    NotASocket(PathBuf),
+    /// The system refuses.
+    #[error("cannot open the control socket {}: {source}", path.display())]
+    Io {
+        /// Socket path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The open socket. Dropping it closes the socket and every connection, lets requests that are being answered
+/// finish, and removes the file.
+#[derive(Debug)]
+pub struct Server {
+    /// Closing this end wakes the accepting thread.
+    wake: Option<UnixStream>,
+    acceptor: Option<JoinHandle<()>>,
+    shared: Arc<Shared>,
+    file: SocketFile,
+}
+
+/// What the threads share.
+struct Shared {
+    handler: Arc<dyn Handler>,
+    limits: Limits,
+    peers: Mutex<HashMap<u64, (Peer, UnixStream)>>,
+    /// Told when a peer's thread ends.
+    gone: Condvar,
+    complaints: Mutex<(Instant, u32)>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// A socket that is ours and listens, but isn't served yet: peers that connect wait. Taken before anything
+/// else is touched, it keeps a second gateway out of the first one's way. Dropping it removes the file.
+#[derive(Debug)]
+pub struct Claim {
+    listener: UnixListener,
+    file: SocketFile,
+}
+
+impl Claim {
+    /// Opens the socket at `path`, mode 0660. A socket file that nobody listens on is replaced.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub fn new(path: &Path) -> Result<Self, ServerError> {
+        let (listener, file) = socket::open(path)?;
+        Ok(Self { listener, file })
+    }
+
+    /// Serves the socket from threads of the server's own.
+    ///
+    /// # Errors
+    /// [`ServerError::Io`].
+    pub fn serve(self, handler: Arc<dyn Handler>, limits: Limits) -> Result<Server, ServerError> {
+        let Self { listener, file } = self;
+        let failed = |source| ServerError::Io { path: file.path.clone(), source };
+        let (wake, woken) = UnixStream::pair().map_err(failed)?;
+        let complaints = Mutex::new((Instant::now(), 0));
+        let shared =
+            Arc::new(Shared { handler, limits, peers: Mutex::default(), gone: Condvar::new(), complaints });
+        let (accepting, group) = (shared.clone(), file.group);
+        let run = move || accept_loop(&listener, &woken, &accepting, group);
+        let acceptor = Builder::new().name("control".into()).spawn(run).map_err(failed)?;
+        Ok(Server { wake: Some(wake), acceptor: Some(acceptor), shared, file })
+    }
+}
+
+impl Server {
+    /// Opens the socket at `path`, mode 0660, and serves it from threads of its own. A socket file that
+    /// nobody listens on is replaced.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub fn start(path: &Path, handler: Arc<dyn Handler>, limits: Limits) -> Result<Self, ServerError> {
+        Claim::new(path)?.serve(handler, limits)
+    }
+
+    /// Path of the socket.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.file.remove();
+        drop(self.wake.take());
+        if let Some(thread) = self.acceptor.take() {
+            // It ended by itself or by a panic that is on stderr already.
+            let _ = thread.join();
+        }
+        let mut peers = self.shared.peers.lock();
+        for (_, stream) in peers.values() {
+            // A connection that is gone needs no closing.
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+        let patience = Instant::now() + LAST_REQUESTS;
+        while !peers.is_empty() && !self.shared.gone.wait_until(&mut peers, patience).timed_out() {}
+    }
+}
+
+/// A peer's place in the list, left when its thread ends, however it ends.
+struct Place {
+    number: u64,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.peers.lock().remove(&self.number);
+        self.shared.gone.notify_all();
+    }
+}
+
+fn accept_loop(listener: &UnixListener, woken: &UnixStream, shared: &Arc<Shared>, group: u32) {
+    for number in 0.. {
+        let mut fds =
+            [PollFd::new(listener.as_fd(), PollFlags::POLLIN), PollFd::new(woken.as_fd(), PollFlags::POLLIN)];
+        if let Err(e) = poll(&mut fds, PollTimeout::NONE)
+            && e != nix::errno::Errno::EINTR
+        {
+            warn!(error = %e, "the control socket can't be waited for");
+            return;
+        }
+        if fds[1].any().unwrap_or(true) {
+            return;
+        }
+        match listener.accept() {
+            Ok((stream, _)) => admit(number, stream, shared, group),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => {
+                warn!(error = %e, "a control connection can't be accepted");
+                // Out of descriptors, most likely: wait for one rather than spin.
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+}
+
+fn admit(number: u64, stream: UnixStream, shared: &Arc<Shared>, group: u32) {
+    let peer = match Peer::of(&stream, group) {
+        Ok(peer) => peer,
+        Err(e) => return debug!(error = %e, "a control peer is gone before it was looked at"),
+    };
+    if shared.is_full(peer.access) {
+        shared.complain(|| warn!(pid = peer.pid, uid = peer.uid, "too many control connections"));
+        return turn_away(&stream);
+    }
+    let copy = match stream.try_clone() {
+        Ok(copy) => copy,
+        Err(e) => return warn!(error = %e, "a control connection can't be kept"),
+    };
+    shared.peers.lock().insert(number, (peer, copy));
+    let place = Place { number, shared: shared.clone() };
+    // Without a thread the place goes with the closure.
+    let run = move || connection::serve(stream, peer, &place.shared);
+    if let Err(e) = Builder::new().name("control-peer".into()).spawn(run) {
+        warn!(error = %e, "no thread for a control connection");
+    }
+}
+
+/// Says that there are too many. A fresh socket has room for this, so nothing waits.
+fn turn_away(mut stream: &UnixStream) {
+    let mut answer = Vec::new();
+    let fits = frame::send_body(&mut answer, &Answer::Busy.to_bytes());
+    if fits.is_ok() && stream.set_nonblocking(true).is_ok() {
+        // A peer that doesn't hear this sees the connection close.
+        let _ = stream.write_all(&answer);
+    }
+}
+
+impl Shared {
+    fn is_full(&self, access: Access) -> bool {
+        let peers = self.peers.lock();
+        let readers = peers.values().filter(|(p, _)| p.access == Access::ReadOnly).count();
+        peers.len() >= self.limits.connections
+            || (access == Access::ReadOnly && readers >= self.limits.readers)
+    }
+
+    /// Logs, at most ten times a second: peers must not be able to fill the log.
+    fn complain(&self, log: impl FnOnce()) {
+        let mut window = self.complaints.lock();
+        if window.0.elapsed() >= Duration::from_secs(1) {
+            *window = (Instant::now(), 0);
+        }
+        window.1 += 1;
+        let allowed = window.1 <= 10;
+        drop(window);
+        if allowed {
+            log();
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Who is at the other end, and what they may do.
+
+use std::{io, os::unix::net::UnixStream};
+
+use nix::{
+    sys::socket::{getsockopt, sockopt::PeerCredentials},
+    unistd::{Gid, Uid, User, getgrouplist},
+};
+use weirctl::protocol::Access;
+
+/// A peer, as the kernel vouches for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    /// Process when it connected.
+    pub pid: i32,
+    /// User when it connected.
+    pub uid: u32,
+    /// What it may do.
+    pub access: Access,
+}
+
+impl Peer {
+    /// The peer of `stream`, a connection of a socket that belongs to `group`.
+    pub fn of(stream: &UnixStream, group: u32) -> io::Result<Self> {
+        let credentials = getsockopt(stream, PeerCredentials)?;
+        let (uid, gid) = (Uid::from_raw(credentials.uid()), Gid::from_raw(credentials.gid()));
+        let writes =
+            uid.is_root() || uid == Uid::effective() || gid.as_raw() == group || is_member(uid, gid, group);
+        let access = if writes { Access::ReadWrite } else { Access::ReadOnly };
+        Ok(Self { pid: credentials.pid(), uid: uid.as_raw(), access })
+    }
+}
+
+/// Whether a user belongs to a group by the system's databases. The supplementary groups of the process
+/// itself could only be read by its number, which may be somebody else's by then.
+fn is_member(uid: Uid, gid: Gid, group: u32) -> bool {
+    let Ok(Some(user)) = User::from_uid(uid) else { return false };
+    let Ok(name) = std::ffi::CString::new(user.name) else { return false };
+    getgrouplist(&name, gid).is_ok_and(|groups| groups.iter().any(|g| g.as_raw() == group))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn we_may_write_to_ourselves() {
+        let (a, _b) = UnixStream::pair().unwrap();
+        let peer = Peer::of(&a, u32::MAX).unwrap();
+        assert_eq!(peer.access, Access::ReadWrite);
+        assert_eq!(peer.pid, std::process::id() as i32);
+    }
+}

@@ -1,0 +1,111 @@
+//! Setting twins up, and the local addresses on them.
+
+use std::{collections::HashMap, io, net::IpAddr};
+
+use nix::errno::Errno;
+
+use super::{
+    HostPort,
+    error::HostError,
+    kernel,
+    mirror::Mirror,
+    namespace::{ipv6_disabled, set_ipv6_disabled},
+    socket::Requests,
+};
+use crate::{io::PortId, mac::Mac, prefix::Prefix};
+
+/// A twin as the kernel knows it.
+pub(super) struct Link {
+    pub name: String,
+    /// Interface index.
+    pub index: u32,
+    /// The port's hardware address, which it must keep.
+    pub mac: Mac,
+    /// Up, with a carrier.
+    pub running: bool,
+}
+
+/// The local addresses that services use, whichever ports they were asked for on.
+#[derive(Default)]
+pub(super) struct Locals(HashMap<IpAddr, Local>);
+
+struct Local {
+    /// How many asked for it and haven't given it back.
+    users: u32,
+    /// The twin that we put it on; none if it was there by configuration or by hand.
+    ours: Option<PortId>,
+}
+
+impl Locals {
+    /// Puts `address` on the twin of `port` unless a twin has it; true if it was put there now.
+    pub fn add(
+        &mut self,
+        requests: &mut Requests,
+        (links, mirror): (&[Link], &Mirror),
+        port: PortId,
+        address: IpAddr,
+    ) -> Result<bool, HostError> {
+        let link = links.get(port.index()).ok_or(HostError::NoPort(port))?;
+        if let Some(local) = self.0.get_mut(&address) {
+            local.users += 1;
+            return Ok(false);
+        }
+        let ours = mirror.holder(address).is_none().then_some(port);
+        if ours.is_some() {
+            put(requests, link, Prefix::host(address))?;
+        }
+        self.0.insert(address, Local { users: 1, ours });
+        Ok(ours.is_some())
+    }
+
+    /// Gives `address` back, asked for on `port` once; true if it was taken off its twin now.
+    pub fn remove(
+        &mut self,
+        requests: &mut Requests,
+        links: &[Link],
+        port: PortId,
+        address: IpAddr,
+    ) -> Result<bool, HostError> {
+        links.get(port.index()).ok_or(HostError::NoPort(port))?;
+        let Some(local) = self.0.get_mut(&address) else { return Ok(false) };
+        local.users -= 1;
+        if local.users > 0 {
+            return Ok(false);
+        }
+        let ours = local.ours;
+        self.0.remove(&address);
+        let Some(link) = ours.and_then(|port| links.get(port.index())) else { return Ok(false) };
+        let prefix = Prefix::host(address);
+        match kernel::delete_address(requests, link.index, prefix) {
+            Ok(()) => Ok(true),
+            // Somebody was quicker.
+            Err(e) if e.raw_os_error() == Some(Errno::EADDRNOTAVAIL as i32) => Ok(false),
+            Err(source) => Err(HostError::Address { name: link.name.clone(), address: prefix, source }),
+        }
+    }
+}
+
+/// Gives a fresh twin the port's properties and addresses.
+pub(super) fn set_up(requests: &mut Requests, port: &HostPort, link: &Link) -> Result<(), HostError> {
+    let failed = |action| {
+        let name = port.name.clone();
+        move |source| HostError::Twin { name, action, source }
+    };
+    kernel::set_mac(requests, link.index, port.mac).map_err(failed("its hardware address"))?;
+    kernel::set_mtu(requests, link.index, port.mtu).map_err(failed("its MTU"))?;
+    kernel::set_carrier(requests, link.index, port.carrier).map_err(failed("its carrier"))?;
+    kernel::set_up(requests, link.index).map_err(failed("up"))?;
+    port.addresses.iter().try_for_each(|address| put(requests, link, *address))
+}
+
+/// Puts an address on the twin, switching IPv6 on there if the address needs it.
+fn put(requests: &mut Requests, link: &Link, address: Prefix) -> Result<(), HostError> {
+    let failed = |source| HostError::Address { name: link.name.clone(), address, source };
+    if address.address().is_ipv6() && ipv6_disabled(&link.name) == Some(true) {
+        set_ipv6_disabled(&link.name, false).map_err(failed)?;
+    }
+    match kernel::add_address(requests, link.index, address) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map_err(failed),
+    }
+}

@@ -1,0 +1,465 @@
+//! The gateway from start to stop.
+//!
+//! ```text
+//! socket claimed -> EAL -> ports -> workers' parts -> host side -> store with rules -> socket served -> lcores -> `ready`
+//! ```
+//!
+//! and back in reverse on SIGTERM: the socket goes first, so that nobody configures a gateway that is
+//! leaving; the twins go when the workers no longer punt; EAL goes last.
+
+use std::{
+    io::Write,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use dpdk::{Eal, Mbuf};
+use parking_lot::Mutex;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use thiserror::Error;
+use tracing::{error, info, warn};
+
+use crate::{
+    clock::Tick,
+    config::{Config, check::RuleError},
+    control::{
+        plane::AddressKind,
+        rules::{Rules, RulesError},
+        server::{Claim, Limits, ServerError},
+        store::Store,
+        workers::{self, Workers},
+    },
+    host::{Hardware, Host, HostError, HostOptions, NetState, Publish},
+    id::WorkerId,
+    io::{
+        PortId,
+        dpdk::DpdkIo,
+        ports::{self, OpenError, PortHandle},
+    },
+    path::{Parts, Worker, handover, punt::HostEnd, verdict::PathCounters},
+    table::{
+        index::HashKey,
+        pool::{LocalPool, PoolConfig, PoolError, PortRange},
+        steering::Steering,
+    },
+};
+
+mod frames;
+pub mod plane;
+pub mod routes;
+pub mod worker;
+
+use plane::GatewayPlane;
+use routes::PortLink;
+use worker::TscClock;
+
+/// How often control looks after rings, routes and figures.
+const ROUND: Duration = Duration::from_millis(2);
+/// How often links are looked at.
+const LINK_ROUND: Duration = Duration::from_millis(500);
+
+/// Why the gateway can't run.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// DPDK.
+    #[error("DPDK: {0}")]
+    Dpdk(#[from] dpdk::Error),
+    /// A port.
+    #[error(transparent)]
+    Port(#[from] OpenError),
+    /// The pool of local addresses.
+    #[error("local addresses: {0}")]
+    Pool(#[from] PoolError),
+    /// The kernel side.
+    #[error("host side: {0}")]
+    Host(#[from] HostError),
+    /// The rules.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
+    /// The control socket.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The system.
+    #[error("{what}: {source}")]
+    System {
+        /// What was attempted.
+        what: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A worker ended before it was told to.
+    #[error("a worker ended unexpectedly")]
+    WorkerDied,
+}
+
+fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> RunError {
+    move |source| RunError::System { what, source }
+}
+
+type SharedStore = Arc<Mutex<Store<GatewayPlane>>>;
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Whatever keeps the gateway from starting, or ends it.
+pub fn run(config: &Config) -> Result<(), RunError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(system("signals"))?;
+    }
+    // Before anything is touched: a second gateway must not reach for the first one's ports.
+    let claim = Claim::new(&config.socket)?;
+    let mut eal = Eal::init(&ports::eal_config(config, Some(|line| info!(target: "dpdk", "{line}"))))?;
+    info!(memory = ?eal.memory(), "EAL is up");
+    let ended = serve(config, &mut eal, &stop, claim);
+    if let Err(error) = eal.shutdown() {
+        warn!(%error, "EAL did not end cleanly");
+    }
+    ended
+}
+
+fn serve(config: &Config, eal: &mut Eal, stop: &Arc<AtomicBool>, claim: Claim) -> Result<(), RunError> {
+    let count = config.workers.count();
+    let (shares, handles) = ports::open(eal, &config.ports, count)?;
+    let links = links(&handles)?;
+    let ended = assemble(config, eal, stop, claim, shares, &handles, &links);
+    for handle in handles {
+        let name = handle.name().to_owned();
+        if let Err(error) = handle.close() {
+            warn!(port = name, %error, "the port did not close cleanly");
+        }
+    }
+    ended
+}
+
+fn links(handles: &[PortHandle]) -> Result<Vec<PortLink>, OpenError> {
+    handles.iter().map(|h| Ok(PortLink { mac: h.mac()?, mtu: h.mtu()? })).collect()
+}
+
+fn assemble(
+    config: &Config,
+    eal: &mut Eal,
+    stop: &Arc<AtomicBool>,
+    claim: Claim,
+    shares: Vec<DpdkIo>,
+    handles: &[PortHandle],
+    links: &[PortLink],
+) -> Result<(), RunError> {
+    let clock = TscClock::start();
+    let steering = Arc::new(steering(config, handles));
+    let pools: Vec<_> = handles.iter().map(|h| h.pool().clone()).collect();
+    let allocate = move |port: PortId, bytes: &[u8]| pools.get(port.index())?.alloc_from(bytes);
+    let (rings, ends) = frames::connect(shares.len(), Box::new(allocate));
+    let host_ends: Vec<Option<HostEnd<Mbuf>>> =
+        ends.into_iter().map(|end| config.host.then_some(end)).collect();
+    let built = build_workers(config, shares, host_ends, handles, links, &steering, clock)?;
+
+    let (news, inbox) = mpsc::channel();
+    let host = if config.host { Some(start_host(config, handles, links, rings, news)?) } else { None };
+    let names: Vec<String> = config.ports.iter().map(|p| p.name.clone()).collect();
+    let wait = Box::new(|| std::thread::sleep(Duration::from_micros(50)));
+    let control = Workers::new(built.links, names.clone(), wait, oracle(config, host.as_ref()));
+    let plane = GatewayPlane::new(control, host.clone(), names);
+    let store: SharedStore = Arc::new(Mutex::new(Store::with_settings(plane, config.settings.clone())));
+    let mut news = News { inbox, neighbours: Vec::new() };
+    news.take_state(config, links, host.as_ref().map(|h| h.state()).as_deref(), &store);
+    load_rules(config, &store)?;
+    let server = claim.serve(store.clone(), Limits::default())?;
+
+    let running = launch(eal, built.workers, clock, config, stop)?;
+    let ended = announce(handles, stop).and_then(|()| {
+        control_loop(
+            &Control { config, links, handles, store: &store, host: host.as_deref(), clock },
+            &mut news,
+            stop,
+            &running,
+        )
+    });
+    stop.store(true, Relaxed);
+    drop(server);
+    for lcore in running {
+        if let (Err(_), _) = lcore.join() {
+            error!("a worker panicked");
+        }
+    }
+    drop(store);
+    drop(host);
+    ended
+}
+
+/// Ownership by what the ports' RSS really does.
+fn steering(config: &Config, handles: &[PortHandle]) -> Steering {
+    let rss: Vec<_> = handles.iter().map(|h| h.rss.as_ref().ok().cloned()).collect();
+    for handle in handles.iter().filter(|_| config.workers.count() > 1) {
+        match &handle.rss {
+            Ok(_) => info!(port = handle.name(), "RSS brings frames to their workers"),
+            Err(why) => info!(port = handle.name(), why, "frames are handed over between workers"),
+        }
+    }
+    Steering::for_ports(&rss, config.workers.count())
+}
+
+struct Built {
+    workers: Vec<Worker<DpdkIo>>,
+    links: Vec<workers::WorkerLink>,
+}
+
+fn build_workers(
+    config: &Config,
+    shares: Vec<DpdkIo>,
+    host_ends: Vec<Option<HostEnd<Mbuf>>>,
+    handles: &[PortHandle],
+    links: &[PortLink],
+    steering: &Arc<Steering>,
+    clock: TscClock,
+) -> Result<Built, RunError> {
+    let key = match config.sessions.seed {
+        Some(seed) => seed,
+        None => random_seed().map_err(system("random numbers"))?,
+    };
+    let max_sessions = config.sessions.max_per_worker as usize;
+    let peers = handover::connect(shares.len());
+    let mut built = Built { workers: Vec::new(), links: Vec::new() };
+    for (n, ((io, host), peers)) in shares.into_iter().zip(host_ends).zip(peers).enumerate() {
+        let id = WorkerId(n as u16);
+        let counters = Arc::new(PathCounters::default());
+        let (link, control) = workers::connect(Arc::clone(&counters));
+        let pool = PoolConfig {
+            sessions: max_sessions,
+            ports: PortRange {
+                first: config.local_addresses.first_port,
+                last: config.local_addresses.last_port,
+            },
+            seed: key ^ n as u64,
+            ..PoolConfig::default()
+        };
+        let parts = Parts {
+            id,
+            io,
+            macs: links.iter().map(|l| l.mac).collect(),
+            steered: handles.iter().map(|h| h.rss.is_ok()).collect(),
+            max_sessions,
+            key: HashKey::from_seed(key),
+            pool: LocalPool::new(Arc::clone(steering), id, &pool)?,
+            steering: Arc::clone(steering),
+            counters,
+            control,
+            host,
+            peers,
+        };
+        built.workers.push(Worker::new(parts, clock.now()).map_err(system("session table"))?);
+        built.links.push(link);
+    }
+    Ok(built)
+}
+
+fn random_seed() -> std::io::Result<u64> {
+    use std::io::Read;
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn start_host(
+    config: &Config,
+    handles: &[PortHandle],
+    links: &[PortLink],
+    rings: frames::Rings<Mbuf>,
+    news: mpsc::Sender<Arc<NetState>>,
+) -> Result<Arc<Host>, RunError> {
+    let hardware: Vec<Hardware> = links
+        .iter()
+        .zip(handles)
+        .map(|(l, h)| Hardware { mac: l.mac, mtu: l.mtu, carrier: h.is_up() })
+        .collect();
+    // The channel's other end lives as long as the control loop; after it nobody needs the news.
+    let publish: Publish = Box::new(move |state| drop(news.send(Arc::clone(state))));
+    Ok(Arc::new(Host::start(HostOptions::new(config, &hardware), Box::new(rings), publish)?))
+}
+
+/// What an address is to the gateway.
+fn oracle(config: &Config, host: Option<&Arc<Host>>) -> workers::AddressOracle {
+    let host = host.cloned();
+    let prefixes: Vec<_> = config.ports.iter().flat_map(|p| p.addresses.clone()).collect();
+    Box::new(move |address: IpAddr| {
+        let own = prefixes.iter().any(|p| p.address() == address)
+            || host.as_ref().is_some_and(|h| h.state().is_local(address));
+        let mut known = prefixes.clone();
+        known.extend(
+            host.iter().flat_map(|h| h.state().addresses.iter().map(|a| a.prefix).collect::<Vec<_>>()),
+        );
+        if own {
+            AddressKind::Own
+        } else if known.iter().any(|p| p.broadcast() == Some(address)) {
+            AddressKind::Broadcast
+        } else {
+            AddressKind::Other
+        }
+    })
+}
+
+fn load_rules(config: &Config, store: &SharedStore) -> Result<(), RunError> {
+    if let Some(file) = &config.rules {
+        let rules = Rules::read(file)?;
+        rules.apply(&mut store.lock())?;
+        info!(file = %file.display(), rules = rules.len(), "rules loaded");
+    }
+    Ok(())
+}
+
+type Running = Vec<dpdk::Running<Worker<DpdkIo>>>;
+
+fn launch(
+    eal: &mut Eal,
+    workers: Vec<Worker<DpdkIo>>,
+    clock: TscClock,
+    config: &Config,
+    stop: &Arc<AtomicBool>,
+) -> Result<Running, RunError> {
+    let idle = config.idle();
+    let lcores = eal.take_lcores();
+    let mut running = Vec::new();
+    for (lcore, worker) in lcores.into_iter().zip(workers) {
+        let stop = Arc::clone(stop);
+        running.push(lcore.launch(move || worker::run(worker, clock, idle, &stop))?);
+    }
+    Ok(running)
+}
+
+/// Waits for the links and says `ready`.
+fn announce(handles: &[PortHandle], stop: &AtomicBool) -> Result<(), RunError> {
+    for handle in handles {
+        let mut waited = 0;
+        while !stop.load(Relaxed) && !handle.wait_link(Duration::from_secs(1))? {
+            waited += 1;
+            if waited % 10 == 1 {
+                warn!(port = handle.name(), "waiting for the link to come up");
+            }
+        }
+    }
+    if stop.load(Relaxed) {
+        return Ok(());
+    }
+    let mut out = std::io::stdout();
+    writeln!(out, "ready").and_then(|()| out.flush()).map_err(system("stdout"))?;
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        warn!(%error, "cannot notify the service manager");
+    }
+    info!("ready");
+    Ok(())
+}
+
+/// News of the kernel's state.
+struct News {
+    inbox: mpsc::Receiver<Arc<NetState>>,
+    neighbours: Vec<crate::path::route::Neighbour>,
+}
+
+impl News {
+    fn take_state(
+        &mut self,
+        config: &Config,
+        links: &[PortLink],
+        state: Option<&NetState>,
+        store: &SharedStore,
+    ) {
+        let table = Arc::new(routes::table(config, links, state));
+        let neighbours = routes::neighbours(config, state);
+        let changed = routes::changed(&self.neighbours, &neighbours);
+        let mut store = store.lock();
+        store.plane_mut().set_routes(table);
+        if !changed.is_empty() {
+            store.plane_mut().workers.set_neighbours(&changed);
+        }
+        self.neighbours = neighbours;
+    }
+}
+
+/// What the control loop looks after.
+struct Control<'a> {
+    config: &'a Config,
+    links: &'a [PortLink],
+    handles: &'a [PortHandle],
+    store: &'a SharedStore,
+    host: Option<&'a Host>,
+    clock: TscClock,
+}
+
+fn control_loop(
+    control: &Control<'_>,
+    news: &mut News,
+    stop: &AtomicBool,
+    running: &Running,
+) -> Result<(), RunError> {
+    let mut carriers: Vec<bool> = control.handles.iter().map(PortHandle::is_up).collect();
+    let mut looked = Instant::now();
+    while !stop.load(Relaxed) {
+        match news.inbox.recv_timeout(ROUND) {
+            Ok(first) => {
+                let state = news.inbox.try_iter().last().unwrap_or(first);
+                news.take_state(control.config, control.links, Some(&state), control.store);
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => std::thread::sleep(ROUND),
+        }
+        look_after(control, control.clock.now());
+        if looked.elapsed() >= LINK_ROUND {
+            looked = Instant::now();
+            mirror_carriers(control, &mut carriers);
+        }
+        if running.iter().any(dpdk::Running::is_finished) && !stop.load(Relaxed) {
+            return Err(RunError::WorkerDied);
+        }
+    }
+    info!("stopping");
+    Ok(())
+}
+
+fn look_after(control: &Control<'_>, now: Tick) {
+    let mut store = control.store.lock();
+    store.plane_mut().workers.service_rings();
+    store.plane_mut().workers.publish_loads();
+    store.tick(now);
+    let wishes = store.plane_mut().workers.take_resolves();
+    drop(store);
+    for wish in wishes {
+        if let Some(host) = control.host {
+            host.resolve(wish.port, wish.address.into());
+        }
+    }
+}
+
+/// A twin's carrier follows its port's link.
+fn mirror_carriers(control: &Control<'_>, carriers: &mut [bool]) {
+    for (n, (handle, was)) in control.handles.iter().zip(carriers).enumerate() {
+        let is = handle.is_up();
+        if is == *was {
+            continue;
+        }
+        *was = is;
+        warn!(port = handle.name(), up = is, "the link changed");
+        if let Some(Err(error)) = control.host.map(|h| h.set_carrier(PortId(n as u8), is)) {
+            warn!(port = handle.name(), %error, "cannot set the twin's carrier");
+        }
+    }
+}
+
+/// Judges the text of a rules file for `weir --check`.
+///
+/// # Errors
+/// The line that can't be used, and why.
+pub fn check_rules(config: &Config, text: &str) -> Result<(), Vec<RuleError>> {
+    let ports: Vec<String> = config.ports.iter().map(|p| p.name.clone()).collect();
+    let file = config.rules.clone().unwrap_or_default();
+    Rules::parse(&file, text.as_bytes()).and_then(|rules| rules.check(&ports)).map_err(|error| {
+        vec![match error {
+            RulesError::Line { line, reason, .. } => RuleError { line, reason },
+            RulesError::Io { source, .. } => RuleError { line: 0, reason: source.to_string() },
+        }]
+    })
+}

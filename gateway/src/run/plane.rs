@@ -1,0 +1,136 @@
+//! The workers with the kernel beside them: what configuration applies to.
+//!
+//! Local addresses (`-P`) are kernel addresses: each is put on the twin of the port named by `-F`, or else
+//! of the port that the service's servers are routed through. Without a server there is no such port
+//! yet, and the address waits for one.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use tracing::{info, warn};
+use weirctl::model;
+
+use crate::{
+    control::{
+        plane::{AddressKind, Change, PathCounter, Plane, ServerTotals, ServiceState, SessionCursor},
+        workers::Workers,
+    },
+    host::Host,
+    id::ServerId,
+    io::PortId,
+    path::route::RouteTable,
+};
+
+/// Workers and kernel.
+pub struct GatewayPlane {
+    /// The workers.
+    pub workers: Workers,
+    host: Option<Arc<Host>>,
+    ports: Vec<String>,
+    routes: Arc<RouteTable>,
+    /// Local addresses that are on a twin by our doing, and which.
+    placed: BTreeMap<IpAddr, PortId>,
+}
+
+impl GatewayPlane {
+    /// Workers, and the host side if there is one; `ports` are the ports' names.
+    #[must_use]
+    pub fn new(workers: Workers, host: Option<Arc<Host>>, ports: Vec<String>) -> Self {
+        Self { workers, host, ports, routes: Arc::default(), placed: BTreeMap::new() }
+    }
+
+    /// Puts a route table in force. Local addresses that waited for a route may find their port now.
+    pub fn set_routes(&mut self, table: Arc<RouteTable>) {
+        self.workers.set_routes(&table);
+        self.routes = table;
+        self.place_local_addresses();
+    }
+
+    fn port_of(&self, service: &ServiceState, local: &model::LocalAddress) -> Option<PortId> {
+        if let Some(name) = &local.interface {
+            let n = self.ports.iter().position(|p| p == name)?;
+            return u8::try_from(n).ok().map(PortId);
+        }
+        service.servers.iter().find_map(|(_, server)| {
+            let IpAddr::V4(address) = server.address else { return None };
+            Some(self.routes.lookup(address.into())?.via.first()?.port)
+        })
+    }
+
+    fn place_local_addresses(&mut self) {
+        let Some(host) = self.host.clone() else { return };
+        let mut wanted = BTreeMap::new();
+        let mut needed = HashSet::new();
+        for service in self.workers.services() {
+            for local in &service.local_addresses {
+                needed.insert(local.address);
+                if let Some(port) = self.port_of(service, local) {
+                    wanted.entry(local.address).or_insert(port);
+                }
+            }
+        }
+        // An address without a port any more stays where it is as long as a service has it.
+        let gone: Vec<IpAddr> = self.placed.keys().filter(|a| !needed.contains(a)).copied().collect();
+        for address in gone {
+            if let Some(port) = self.placed.remove(&address) {
+                self.take_off(&host, address, port);
+            }
+        }
+        for (address, port) in wanted {
+            match self.placed.get(&address) {
+                Some(at) if *at == port => continue,
+                Some(at) => self.take_off(&host, address, *at),
+                None => {}
+            }
+            match host.add_local(port, address) {
+                Ok(new) => {
+                    info!(%address, port = self.name(port), new, "local address is on the twin");
+                    self.placed.insert(address, port);
+                }
+                Err(error) => {
+                    warn!(%address, port = self.name(port), %error, "cannot put the local address on the twin")
+                }
+            }
+        }
+    }
+
+    fn take_off(&self, host: &Host, address: IpAddr, port: PortId) {
+        if let Err(error) = host.remove_local(port, address) {
+            warn!(%address, port = self.name(port), %error, "cannot take the local address off the twin");
+        }
+    }
+
+    fn name(&self, port: PortId) -> &str {
+        self.ports.get(port.index()).map_or("?", String::as_str)
+    }
+}
+
+impl Plane for GatewayPlane {
+    fn apply(&mut self, changes: Vec<Change>) {
+        self.workers.apply(changes);
+        self.place_local_addresses();
+    }
+
+    fn server_totals(&self, id: ServerId) -> ServerTotals {
+        self.workers.server_totals(id)
+    }
+
+    fn sessions(&mut self, from: SessionCursor, max: usize) -> (Vec<model::Session>, Option<SessionCursor>) {
+        self.workers.sessions(from, max)
+    }
+
+    fn address_kind(&self, address: IpAddr) -> AddressKind {
+        self.workers.address_kind(address)
+    }
+
+    fn has_port(&self, name: &str) -> bool {
+        self.workers.has_port(name)
+    }
+
+    fn counters(&self) -> Vec<PathCounter> {
+        self.workers.counters()
+    }
+}

@@ -1,0 +1,132 @@
+//! What weir's ipvsadm understands besides: FULLNAT and local addresses, with the front straight on a store.
+
+mod fake;
+
+use std::ffi::OsString;
+
+use fake::FakePlane;
+use weir::control::store::Store;
+use weirctl::ipvsadm::{Environment, ipvsadm, names::SystemNames};
+
+/// One call: status, stdout, stderr.
+fn call(store: &mut Store<FakePlane>, line: &str, stdin: &str) -> (i32, String, String) {
+    let args: Vec<OsString> =
+        ["ipvsadm"].into_iter().chain(line.split_whitespace()).map(Into::into).collect();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let environment = Environment { names: &SystemNames };
+    let status = ipvsadm(&args, &mut stdin.as_bytes(), store, &mut out, &mut err, &environment);
+    (status, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
+fn store(lines: &[&str]) -> Store<FakePlane> {
+    let mut store = Store::new(FakePlane::default());
+    for line in lines {
+        assert_eq!(call(&mut store, line, ""), (0, String::new(), String::new()), "{line}");
+    }
+    store
+}
+
+const FULLNAT: [&str; 5] = [
+    "-A -t 192.0.2.10:80 -s wlc",
+    "-P -t 192.0.2.10:80 -z 10.0.0.4",
+    "--add-laddr --tcp-service 192.0.2.10:80 --local-address 10.0.0.5 --ifname wan",
+    "-a -t 192.0.2.10:80 -r 10.0.0.1:8080 --fullnat -w 3",
+    "-a -t 192.0.2.10:80 -r 10.0.0.2 -b -w 4 -x 9",
+];
+
+#[test]
+fn fullnat_is_listed_in_the_columns_of_the_others() {
+    let mut store = store(&FULLNAT);
+    let (status, out, _) = call(&mut store, "-Ln -t 192.0.2.10:80", "");
+    let expected = "\
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn
+TCP  192.0.2.10:80 wlc
+  -> 10.0.0.1:8080                FullNat 3      0          0         
+  -> 10.0.0.2:80                  FullNat 4      0          0         
+";
+    assert_eq!((status, out.as_str()), (0, expected));
+}
+
+#[test]
+fn what_is_saved_can_be_restored() {
+    let mut first = store(&FULLNAT);
+    let (status, rules, _) = call(&mut first, "-S -n", "");
+    let expected = "\
+-A -t 192.0.2.10:80 -s wlc
+-P -t 192.0.2.10:80 -z 10.0.0.4
+-P -t 192.0.2.10:80 -z 10.0.0.5 -F wan
+-a -t 192.0.2.10:80 -r 10.0.0.1:8080 -b -w 3
+-a -t 192.0.2.10:80 -r 10.0.0.2:80 -b -w 4
+";
+    assert_eq!((status, rules.as_str()), (0, expected));
+    let mut second = store(&[]);
+    assert_eq!(call(&mut second, "-R", &rules), (0, String::new(), String::new()));
+    assert_eq!(call(&mut second, "-S -n", "").1, rules);
+}
+
+#[test]
+fn local_addresses_come_and_go() {
+    let mut store = store(&FULLNAT);
+    let listed = |store: &mut Store<FakePlane>| call(store, "-G -t 192.0.2.10:80 -n", "").1;
+    let expected = "\
+VIP:VPORT                      TOTAL    SNAT_IP
+192.0.2.10:80                  2        
+                                        10.0.0.4
+                                        10.0.0.5
+";
+    assert_eq!(listed(&mut store), expected);
+    for (line, status, message) in [
+        ("-P -t 192.0.2.10:80 -z 10.0.0.4", 255, "Local address already exists\n"),
+        ("-Q -t 192.0.2.10:80 -z 10.0.0.9", 255, "No such local address\n"),
+        ("-P -t 192.0.2.11:80 -z 10.0.0.9", 255, "No such service\n"),
+        ("-P -t 192.0.2.10:80 -z 10.0.0.9 -F lan", 255, "No such device\n"),
+        ("-P -t 192.0.2.10:80 -z nowhere", 2, "illegal local address `nowhere' specified\n"),
+        (
+            "-P -t 192.0.2.10:80",
+            2,
+            "You need to supply the 'local-address' option for the 'add-laddr' command\n",
+        ),
+        ("-G -t 192.0.2.11:80", 1, "No such service\n"),
+        ("-Q -t 192.0.2.10:80 -z 10.0.0.4", 0, ""),
+    ] {
+        let (got, _, err) = call(&mut store, line, "");
+        assert_eq!((got, err.as_str()), (status, message), "{line}");
+    }
+    assert!(!listed(&mut store).contains("10.0.0.4"));
+}
+
+#[test]
+fn elsewhere_the_letters_mean_what_they_meant() {
+    let help = "Try `ipvsadm -h' or 'ipvsadm --help' for more information.\n";
+    let mut store = store(&FULLNAT[..1]);
+    for (line, status, message) in [
+        ("-P", 255, help),
+        ("-Q -z 10.0.0.4", 255, help),
+        ("-L -G", 255, "-G: unknown option\n"),
+        ("-A -t 192.0.2.11:80 -z 10.0.0.4", 255, "-z: unknown option\n"),
+        ("-A -t 192.0.2.11:80 --fullnat", 255, "--fullnat: unknown option\n"),
+        ("-A -t 192.0.2.11:80 -b", 255, "-b: missing argument\n"),
+        (
+            "-a -t 192.0.2.10:80 -r 10.0.0.1 -b flag-1",
+            2,
+            "Illegal 'sched-flags' option with the 'add-server' command\n",
+        ),
+        ("-a -t 192.0.2.10:80 -r 10.0.0.1 -b -m", 2, "multiple 'forwarding-method' options specified\n"),
+    ] {
+        let (got, _, err) = call(&mut store, line, "");
+        assert_eq!((got, err.as_str()), (status, message), "{line}");
+    }
+}
+
+#[test]
+fn sessions_are_listed_page_by_page() {
+    let mut store = store(&[]);
+    store.plane_mut().sessions = 3000;
+    let (status, out, _) = call(&mut store, "-Lnc", "");
+    assert_eq!((status, out.lines().count()), (0, 3002));
+    assert_eq!(
+        out.lines().nth(2),
+        Some("TCP 15:00  ESTABLISHED 10.1.0.0:40000     192.0.2.10:80      10.0.0.1:80")
+    );
+}

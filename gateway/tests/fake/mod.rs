@@ -1,0 +1,71 @@
+//! A plane that forwards nothing, for tests of the control side.
+
+use std::net::IpAddr;
+
+use weir::{
+    control::plane::{AddressKind, Change, Plane, ServerTotals},
+    id::ServerId,
+};
+use weirctl::{
+    model::{Session, SessionState},
+    protocol::SessionCursor,
+};
+
+/// What an address is to the gateway.
+pub type AddressKinds = Box<dyn Fn(IpAddr) -> AddressKind + Send>;
+
+/// The plane: it only remembers how often it was told something.
+pub struct FakePlane {
+    /// Batches of changes so far.
+    pub applied: usize,
+    /// What addresses are to it.
+    pub kinds: AddressKinds,
+    /// How many sessions it pretends to have.
+    pub sessions: u32,
+}
+
+impl Default for FakePlane {
+    fn default() -> Self {
+        Self { applied: 0, kinds: Box::new(|_| AddressKind::Other), sessions: 0 }
+    }
+}
+
+impl Plane for FakePlane {
+    fn apply(&mut self, _: Vec<Change>) {
+        self.applied += 1;
+    }
+
+    fn server_totals(&self, _: ServerId) -> ServerTotals {
+        ServerTotals::default()
+    }
+
+    fn address_kind(&self, address: IpAddr) -> AddressKind {
+        (self.kinds)(address)
+    }
+
+    fn has_port(&self, name: &str) -> bool {
+        name == "wan"
+    }
+
+    fn sessions(&mut self, from: SessionCursor, max: usize) -> (Vec<Session>, Option<SessionCursor>) {
+        let end = self.sessions.min(from.slot + max as u32);
+        let page = (from.slot..end).map(session).collect();
+        (page, (end < self.sessions).then_some(SessionCursor { worker: 0, slot: end }))
+    }
+}
+
+fn session(number: u32) -> Session {
+    let client = (IpAddr::from((0x0a01_0000 + number).to_be_bytes()), 40_000);
+    Session {
+        protocol: 6,
+        client,
+        virtual_: ([192, 0, 2, 10].into(), 80),
+        local: client,
+        server: ([10, 0, 0, 1].into(), 80),
+        state: SessionState::Established,
+        expires: 90_000,
+        fullnat: false,
+        worker: 0,
+        engine: None,
+    }
+}

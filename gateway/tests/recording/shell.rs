@@ -1,0 +1,82 @@
+//! The commands of a recording, carried out on the rig: ipvsadm and sysctl.
+
+use std::collections::HashMap;
+
+use weirctl::{
+    client::Transport,
+    ipvsadm::{Environment, ipvsadm, names::SystemNames},
+    model::ServiceKey,
+    protocol::{ListQuery, Request, Response, Row},
+};
+
+use super::{Event, Recording};
+use crate::rig::Rig;
+
+/// Status, stdout and stderr of a command line.
+pub fn run(rig: &mut Rig, line: &str) -> (i32, String, String) {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    match words.as_slice() {
+        ["sysctl", "-w", setting] => sysctl(rig, setting),
+        ["ipvsadm", ..] => {
+            let args: Vec<_> = words.iter().map(Into::into).collect();
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let environment = Environment { names: &SystemNames };
+            let status = ipvsadm(&args, &mut std::io::empty(), rig, &mut out, &mut err, &environment);
+            let text = |bytes| String::from_utf8(bytes).expect("text");
+            (status, text(out), text(err))
+        }
+        _ => (127, String::new(), "not a command of this test\n".into()),
+    }
+}
+
+fn sysctl(rig: &mut Rig, setting: &str) -> (i32, String, String) {
+    let (name, value) = setting.split_once('=').expect("name=value");
+    let name = name.strip_prefix("net.ipv4.vs.").expect("an IPVS setting");
+    rig.store.set_sysctl(name, value).expect("a setting that Weir has");
+    rig.run();
+    rig.run();
+    (0, format!("net.ipv4.vs.{name} = {value}\n"), String::new())
+}
+
+/// Servers with [weight, active, inactive]; prefixed by their service if `by_service`.
+pub fn counts(rig: &mut Rig, by_service: bool) -> HashMap<String, [i64; 3]> {
+    let query = ListQuery { service: None, from: None, max: 1000 };
+    let Ok(Response::Rows { rows, .. }) = rig.call(Request::List(query)) else { panic!("a listing") };
+    let mut counts = HashMap::new();
+    let mut service = String::new();
+    for row in rows {
+        match row {
+            Row::Service(s) => service = describe(s.service.key),
+            Row::Server(s) => {
+                let server = format!("{}:{}", s.server.address, s.server.port);
+                let name = if by_service { format!("{service} {server}") } else { server };
+                counts.insert(name, [s.server.weight.into(), s.active.into(), s.inactive.into()]);
+            }
+        }
+    }
+    counts
+}
+
+fn describe(key: ServiceKey) -> String {
+    match key {
+        ServiceKey::Address { protocol, address, port } => {
+            format!("{} {address}:{port}", format!("{protocol:?}").to_uppercase())
+        }
+        ServiceKey::Mark { mark, .. } => format!("FWM {mark}"),
+    }
+}
+
+/// Puts the settings of a recording in force. The recording shows them as they were at its end: those that it
+/// changes on the way begin at the kernel's default.
+pub fn settings(rig: &mut Rig, recording: &Recording) {
+    let changed = |name: &str| {
+        recording.events.iter().any(|e| {
+            matches!(e, Event::Cmd { cmd, .. } if cmd.starts_with("sysctl") && cmd.contains(&format!(".{name}=")))
+        })
+    };
+    for (name, value) in recording.sysctl.iter().filter(|(name, _)| !changed(name)) {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        // A setting that Weir lacks is refused; the recordings leave those alone.
+        let _ = rig.store.set_sysctl(name, &value);
+    }
+}
