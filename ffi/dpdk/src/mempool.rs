@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn the_need_of_memory_is_told() {
-        let config = MempoolConfig { buffers: 16_383, ..Default::default() };
+        let config = MempoolConfig { buffers: 16_384, ..Default::default() };
         assert!((40 << 20..60 << 20).contains(&config.bytes()), "{}", config.bytes());
     }
 }
