@@ -154,6 +154,9 @@ fn compile(statics: &Path, flags: &[String]) {
 /// Drivers register themselves in constructors, so every archive is linked whole; what the archives need in
 /// their turn is linked as usual.
 fn link_static() {
+    let libdir = pkg_config_words(&["--variable=libdir", "libdpdk"]).concat();
+    println!("cargo:rustc-link-search=native={libdir}");
+    let compiler = cc::Build::new().get_compiler().path().to_owned();
     let mut seen = std::collections::HashSet::new();
     for word in pkg_config_words(&["--static", "--libs", "libdpdk"]) {
         if !seen.insert(word.clone()) {
@@ -163,10 +166,21 @@ fn link_static() {
             println!("cargo:rustc-link-lib=static:-bundle,+whole-archive,+verbatim={archive}");
         } else if let Some(dir) = word.strip_prefix("-L") {
             println!("cargo:rustc-link-search=native={dir}");
-        } else if let Some(lib) = word.strip_prefix("-l").filter(|l| !l.starts_with("rte_")) {
+        } else if let Some(lib) =
+            word.strip_prefix("-l").filter(|l| !l.starts_with("rte_") && exists(l, &compiler))
+        {
             println!("cargo:rustc-link-lib={lib}");
         }
     }
-    let libdir = pkg_config_words(&["--variable=libdir", "libdpdk"]);
-    println!("cargo:rustc-link-search=native={}", libdir.concat());
+}
+
+/// Whether the C compiler finds something to link for `lib`. The list goes on to what shared libraries need
+/// that aren't linked statically here, and that needs no development package.
+fn exists(lib: &str, compiler: &Path) -> bool {
+    ["so", "a"].iter().any(|end| {
+        let name = format!("lib{lib}.{end}");
+        let found = Command::new(compiler).arg(format!("-print-file-name={name}")).output();
+        // The bare name comes back where there is no such file.
+        found.is_ok_and(|o| String::from_utf8_lossy(&o.stdout).trim() != name)
+    })
 }

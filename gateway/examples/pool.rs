@@ -17,11 +17,12 @@ use weir::{
 };
 use weirctl::model::Protocol::Tcp;
 
+// As the gateway does: it puts large tables on huge pages where the system lets it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A session: local address and port, server.
-type Session = (Ipv4Addr, u16, u8);
+type Session = (Ipv4Addr, u16, u32);
 
 struct Bench {
     pool: LocalPool,
@@ -34,7 +35,7 @@ struct Bench {
 impl Bench {
     fn allocate(&mut self, server: usize, now: Tick) -> Option<Session> {
         let (lip, port) = self.pool.allocate(&self.lips, self.rips[server], 80, Tcp, now).ok()?;
-        Some((lip, port, server as u8))
+        Some((lip, port, server as u32))
     }
 
     fn release(&mut self, (lip, port, server): Session, now: Tick) {
@@ -85,8 +86,34 @@ fn cpu_time() -> Duration {
 
 /// Resident memory in bytes.
 fn resident() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+    let rss = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap_or_default();
+    rss.trim().trim_end_matches(" kB").parse().unwrap_or(0) * 1024
+}
+
+/// What it costs to find the owner of a reply or a client when there are several workers.
+fn owners(workers: u16) {
+    let steering = Steering::software(workers);
+    let n = 4_000_000u32;
+    let lip = Ipv4Addr::new(192, 0, 2, 1);
+    let start = cpu_time();
+    let sum: u64 = (0..n)
+        .map(|i| steering.owner_of_reply(Ipv4Addr::from_bits(i >> 4), 80, lip, i as u16, Tcp).0)
+        .map(u64::from)
+        .sum();
+    let reply = cpu_time() - start;
+    let start = cpu_time();
+    let sum: u64 =
+        (0..n).map(|i| u64::from(steering.owner_of_client(Ipv4Addr::from_bits(i), 5, Tcp).0)).sum::<u64>()
+            + sum;
+    let client = cpu_time() - start;
+    black_box(sum);
+    let per = |d: Duration| d.as_nanos() as f64 / f64::from(n);
+    println!(
+        "owner                     {:6.1} ns of a reply, {:6.1} ns of a client",
+        per(reply),
+        per(client)
+    );
 }
 
 fn main() {
@@ -98,6 +125,11 @@ fn main() {
     } else {
         Steering::for_ports(&[Some(Rss::weir(workers as u16))], workers as u16)
     };
+    // Pages of the sessions themselves aren't the pool's.
+    let most = (lips * servers * 65_536).min(4 * sessions);
+    let mut live = vec![(Ipv4Addr::BROADCAST, 1, 1); most];
+    live.clear();
+    let before = resident();
     let config = PoolConfig { sessions, seed: 1, ..PoolConfig::default() };
     let pool = LocalPool::new(Arc::new(steering), WorkerId(0), &config).expect("a pool");
     let address = |net: u32| move |n: usize| Ipv4Addr::from_bits(net + n as u32);
@@ -105,14 +137,10 @@ fn main() {
         pool,
         lips: (1..=lips).map(address(0xc000_0200)).collect(),
         rips: (1..=servers).map(address(0x0a00_0000)).collect(),
-        live: Vec::with_capacity(sessions),
+        live,
         random: 88_172_645_463_325_252,
     };
-    // Pages of the sessions themselves aren't the pool's.
-    b.live.resize(sessions, (Ipv4Addr::UNSPECIFIED, 0, 0));
-    b.live.clear();
 
-    let before = resident();
     let start = cpu_time();
     for n in 0..sessions {
         let session = b.allocate(n % servers, Tick((n / 30_000) as u32));
@@ -127,7 +155,7 @@ fn main() {
         (resident() - before) as f64 / sessions as f64
     );
 
-    let n = 4_000_000;
+    let n = 2 * sessions;
     for (what, rate) in [("ports rest, 5 k/s", 5_000), ("under pressure, 3 M/s", 3_000_000)] {
         let early = b.pool.usage().early_reuse();
         let (release, allocate) = b.churn(n, rate, Tick(1_000_000));
@@ -141,7 +169,9 @@ fn main() {
 
     let mut filled = 0usize;
     let start = cpu_time();
-    while let Some(session) = b.allocate(filled % servers, Tick(100_000_000)) {
+    while b.live.len() < most
+        && let Some(session) = b.allocate(filled % servers, Tick(100_000_000))
+    {
         b.live.push(session);
         filled += 1;
     }
@@ -160,6 +190,7 @@ fn main() {
         per(release, n),
         per(allocate, n)
     );
+    owners(workers.max(2) as u16);
     println!(
         "memory in the end         {:6.2} bytes a session",
         (resident() - before) as f64 / b.live.len() as f64

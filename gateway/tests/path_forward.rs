@@ -81,11 +81,16 @@ fn fullnat_rewrites_both_directions() {
     let request = frames::tcp(WAN, client(1), vip(80), Tcp { flags: "PA", seq: 1001, ack: 5001 }, b"GET /");
     let (port, out) = one(&rig.send(WAN, &request));
     assert_eq!((port, out.tcp()), (LAN, (local, first, "PA")));
-    assert!(matches!(out.transport, Transport::Tcp { seq: 1001, ack: 5001, ref payload, .. } if payload == b"GET /"));
+    assert!(
+        matches!(out.transport, Transport::Tcp { seq: 1001, ack: 5001, ref payload, .. } if payload == b"GET /")
+    );
     let sessions = rig.sessions();
     assert_eq!(sessions.len(), 2);
     let s = sessions.iter().find(|s| s.client.0 == client(1).0).unwrap();
-    assert_eq!((s.state, s.local, s.server), (SessionState::Established, (local.0.into(), local.1), (first.0.into(), first.1)));
+    assert_eq!(
+        (s.state, s.local, s.server),
+        (SessionState::Established, (local.0.into(), local.1), (first.0.into(), first.1))
+    );
     assert_eq!(rig.count(Verdict::Forwarded), 4);
     assert_eq!(rig.total(), 4);
 }
@@ -136,7 +141,11 @@ fn ip_options_padding_and_chained_buffers_pass_unharmed() {
     let mut padded = frames::tcp(WAN, client(1), vip(80), ACK, &[]);
     padded.resize(60, 0xee);
     let sent = rig.send(WAN, &padded);
-    assert_eq!((sent[0].bytes.len(), read(&sent[0].bytes).total_len), (60, 40), "short frames keep their padding");
+    assert_eq!(
+        (sent[0].bytes.len(), read(&sent[0].bytes).total_len),
+        (60, 40),
+        "short frames keep their padding"
+    );
     padded.resize(200, 0xee);
     let sent = rig.send(WAN, &padded);
     assert_eq!(sent[0].bytes.len(), 54, "what is beyond the packet is cut off");
@@ -224,7 +233,10 @@ fn the_gateway_answers_as_ipvs_s_host_does() {
     let (port, out) = one(&rig.send(WAN, &syn));
     assert_eq!((port, out.source, out.destination), (WAN, vip(80).0, client(9).0));
     let Transport::Icmp { kind, payload } = &out.transport else { panic!("{out:?}") };
-    assert!(matches!(kind, Icmpv4Type::DestinationUnreachable(etherparse::icmpv4::DestUnreachableHeader::Port)));
+    assert!(matches!(
+        kind,
+        Icmpv4Type::DestinationUnreachable(etherparse::icmpv4::DestUnreachableHeader::Port)
+    ));
     assert_eq!(payload, &syn[14..], "the whole packet is quoted");
     assert_eq!(rig.drops(Reason::NoServer), 1);
 
@@ -275,7 +287,8 @@ fn errors_about_a_session_are_translated_both_ways() {
         let too_big = Icmpv4Type::DestinationUnreachable(
             etherparse::icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1400 },
         );
-        let (port, out) = one(&rig.send(LAN, &frames::icmp(LAN, router, local.0, too_big.clone(), &sent[0].bytes[14..])));
+        let (port, out) =
+            one(&rig.send(LAN, &frames::icmp(LAN, router, local.0, too_big.clone(), &sent[0].bytes[14..])));
         assert_eq!((port, out.source, out.destination), (WAN, vip(80).0, client(1).0));
         let Transport::Icmp { kind, payload } = &out.transport else { panic!("{out:?}") };
         assert_eq!(kind, &too_big);
@@ -365,7 +378,11 @@ fn packets_of_one_session_find_its_worker_whatever_queue_they_arrive_on() {
     for n in 1..=20 {
         let first = usize::from(n % 2);
         let sent = rig.send_to(first, WAN, MemoryFrame::new(&frames::tcp(WAN, client(n), vip(80), SYN, &[])));
-        let (local, to, _) = { let r = one(&sent).1; let t = r.tcp(); (t.0, t.1, ()) };
+        let (local, to, _) = {
+            let r = one(&sent).1;
+            let t = r.tcp();
+            (t.0, t.1, ())
+        };
         for worker in [0, 1] {
             let reply = frames::tcp(LAN, to, local, Tcp { flags: "SA", seq: 1, ack: 1 }, &[]);
             let (_, out) = one(&rig.send_to(worker, LAN, MemoryFrame::new(&reply)));

@@ -60,6 +60,8 @@ fn measure(file: &Path, frames: usize, time: Duration) -> Result<()> {
     })?;
     let (result, lcore) = running.join();
     result.map_err(|_| "the worker panicked")?;
+    // What the closure didn't take: the other direction's queues.
+    drop((from.tx, idle.tx, to.rx));
     drop((lcore, many, source, empty, sink));
     Ok(eal.shutdown()?)
 }

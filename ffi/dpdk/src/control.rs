@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Error, Port};
+use crate::{Error, Port, log};
 
 /// State of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +64,12 @@ impl Port {
     /// The device refuses it, or can't and has another.
     pub fn set_mtu(&self, mtu: u16) -> Result<(), Error> {
         // SAFETY: no preconditions but a port, which this is.
-        let code = unsafe { dpdk_sys::rte_eth_dev_set_mtu(self.id(), mtu) };
+        let (code, said) = log::listen(|| unsafe { dpdk_sys::rte_eth_dev_set_mtu(self.id(), mtu) });
         // A driver without such a function takes the MTU with the configuration.
-        if code == -libc::ENOTSUP && self.mtu()? == mtu { Ok(()) } else { self.check("set MTU", code) }
+        if code == 0 || code == -libc::ENOTSUP && self.mtu()? == mtu {
+            return Ok(());
+        }
+        Err(self.error("set MTU", log::reason(&said, code)))
     }
 
     /// State of the link now.

@@ -17,7 +17,7 @@ use std::{
 
 use dpdk_sys::{rte_eth_conf, rte_eth_dev_info};
 
-use crate::{Error, Mempool, RxQueue, TxQueue, eal::Shared, error::meaning};
+use crate::{Error, Mempool, RxQueue, TxQueue, eal::Shared, error::meaning, log};
 
 /// Work that devices can take over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -304,6 +304,12 @@ impl Port {
         if code < 0 { Err(self.error(step, meaning(code))) } else { Ok(()) }
     }
 
+    /// Takes a step of set-up; a failure is explained in the words of DPDK or the driver.
+    pub(crate) fn step(&self, step: &'static str, take: impl FnOnce() -> i32) -> Result<(), Error> {
+        let (code, said) = log::listen(take);
+        if code < 0 { Err(self.error(step, log::reason(&said, code))) } else { Ok(()) }
+    }
+
     /// What the device is and can do.
     ///
     /// # Errors
@@ -349,7 +355,7 @@ impl Port {
             self.set_mtu(mtu)?;
         }
         // SAFETY: the port is configured, with all its queues.
-        self.check("start", unsafe { dpdk_sys::rte_eth_dev_start(self.id()) })?;
+        self.step("start", || unsafe { dpdk_sys::rte_eth_dev_start(self.id()) })?;
         self.inner.started.store(true, Ordering::SeqCst);
         let passes = PASSING_THROUGH.contains(&info.driver.as_str());
         // The driver joins segments itself but doesn't say so.
@@ -374,10 +380,9 @@ impl Port {
             conf.rxmode.offloads &= !dpdk_sys::RTE_ETH_RX_OFFLOAD_RSS_HASH;
         }
         // SAFETY: the configuration outlives the call and holds no pointers but null.
-        let code = unsafe {
+        self.step("configure", || unsafe {
             dpdk_sys::rte_eth_dev_configure(self.id(), config.rx_queues, config.tx_queues, &raw const conf)
-        };
-        self.check("configure", code)?;
+        })?;
         let applied = Offloads::of(conf.rxmode.offloads, conf.txmode.offloads);
         Ok(applied)
     }
@@ -392,15 +397,15 @@ impl Port {
         for queue in 0..config.rx_queues {
             // SAFETY: a null configuration stands for the device's default; the pool lives until EAL ends,
             // which the port prevents.
-            let code = unsafe {
+            self.step("set up a receive queue", || unsafe {
                 dpdk_sys::rte_eth_rx_queue_setup(id, queue, rx, socket, std::ptr::null(), pool.raw())
-            };
-            self.check("set up a receive queue", code)?;
+            })?;
         }
         for queue in 0..config.tx_queues {
             // SAFETY: a null configuration stands for the device's default.
-            let code = unsafe { dpdk_sys::rte_eth_tx_queue_setup(id, queue, tx, socket, std::ptr::null()) };
-            self.check("set up a send queue", code)?;
+            self.step("set up a send queue", || unsafe {
+                dpdk_sys::rte_eth_tx_queue_setup(id, queue, tx, socket, std::ptr::null())
+            })?;
         }
         Ok((rx, tx))
     }
@@ -469,6 +474,7 @@ mod tests {
         let many = PortConfig { rx_queues: 500, ..PortConfig::default() };
         let error = port.start(&many, &pool).err().unwrap().to_string();
         assert!(error.starts_with("device \"net_ring0\": configure: "), "{error}");
+        assert!(error.contains("500"), "{error}");
         // A refusal leaves the port as it was.
         assert!(port.start(&PortConfig::default(), &pool).is_ok());
         assert!(port.set_mtu(60_000).is_err());

@@ -12,9 +12,7 @@ use std::{
 
 use weirctl::model::{self, Forwarding, ServiceKey};
 
-use super::plane::{
-    AddressKind, Change, PathCounter, Plane, ServerTotals, ServiceState, SessionCursor,
-};
+use super::plane::{AddressKind, Change, PathCounter, Plane, ServerTotals, ServiceState, SessionCursor};
 use crate::{
     id::{ServerId, ServiceId, WorkerId},
     path::{

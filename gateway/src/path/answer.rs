@@ -45,7 +45,7 @@ impl<I: Io> Worker<I> {
             self.counters.events.answers_suppressed.add(1);
             return;
         }
-        if self.answer(frame, p, |out, link, packet| reply::tcp_reset(out, link, packet)) {
+        if self.answer(frame, p, reply::tcp_reset) {
             self.counters.events.resets_sent.add(1);
         }
     }

@@ -49,7 +49,8 @@ impl<I: Io> Worker<I> {
             let len = step.min(payload - at);
             let last = at + len == payload;
             let mut piece = self.io.alloc()?;
-            if !piece.reset(headers + len) || !copy_out(frame, headers + at, &mut piece.data_mut()[headers..]) {
+            if !piece.reset(headers + len) || !copy_out(frame, headers + at, &mut piece.data_mut()[headers..])
+            {
                 return None;
             }
             if at != 0 {

@@ -55,11 +55,7 @@ impl<I: Io> Worker<I> {
             Some(Some(ring)) => ring.push((port, frame)).is_ok(),
             _ => false,
         };
-        self.counters.count(if pushed {
-            Verdict::HandedOver
-        } else {
-            Verdict::Drop(Reason::HandOverFull)
-        });
+        self.counters.count(if pushed { Verdict::HandedOver } else { Verdict::Drop(Reason::HandOverFull) });
     }
 }
 

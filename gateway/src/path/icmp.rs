@@ -9,12 +9,7 @@
 //! side, and the quote becomes the packet that the receiver of the error once sent. As IPVS does, the error
 //! seems to come from the virtual service (to clients), or from the local address (to a FULLNAT server).
 
-use super::{
-    Origin, Worker,
-    parse::Parsed,
-    rewrite,
-    verdict::Reason,
-};
+use super::{Origin, Worker, parse::Parsed, rewrite, verdict::Reason};
 use crate::{
     io::{Frame, Io, PortId},
     net::{
@@ -49,12 +44,14 @@ impl<I: Io> Worker<I> {
             return self.drop_frame(frame, Reason::BadIcmp);
         };
         if !matches!(inner.protocol, protocol::TCP | protocol::UDP) || inner.later_fragment {
-            return if local { self.drop_frame(frame, Reason::IcmpNoSession) } else { self.punt(port, frame) };
+            return if local {
+                self.drop_frame(frame, Reason::IcmpNoSession)
+            } else {
+                self.punt(port, frame)
+            };
         }
-        let sent = Tuple::new(
-            (source.into(), inner.source_port),
-            (destination.into(), inner.destination_port),
-        );
+        let sent =
+            Tuple::new((source.into(), inner.source_port), (destination.into(), inner.destination_port));
         let back = sent.reversed();
         let hash = self.sessions.hash(back, inner.protocol);
         let Some(found) = self.sessions.find(hash, back, inner.protocol) else {

@@ -45,6 +45,13 @@ impl<I: Io> Worker<I> {
     /// Gives the local port of a session back: it rests before it's used again.
     pub(super) fn release_local(&mut self, session: &NewSession) {
         let ((server, port), (local, local_port)) = (session.reply.source(), session.reply.destination());
-        self.pool.release(local.into(), local_port, server.into(), port, transport(session.protocol), self.now);
+        self.pool.release(
+            local.into(),
+            local_port,
+            server.into(),
+            port,
+            transport(session.protocol),
+            self.now,
+        );
     }
 }

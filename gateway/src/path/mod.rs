@@ -16,10 +16,7 @@
 //! `update` takes control's changes between bursts, `expire` ends sessions. Every frame ends in one
 //! [`verdict::Verdict`].
 
-use std::{
-    net::Ipv4Addr,
-    sync::Arc,
-};
+use std::{net::Ipv4Addr, sync::Arc};
 
 use arrayvec::ArrayVec;
 
@@ -32,7 +29,7 @@ use crate::{
         counters::ServerSlot,
         index::HashKey,
         pool::LocalPool,
-        sessions::Sessions,
+        sessions::{Candidate, Sessions},
         steering::Steering,
     },
 };
@@ -233,14 +230,15 @@ impl<I: Io> Worker<I> {
             }
             parsed.push(p);
         }
-        for (p, hash) in parsed.iter().zip(&hashes) {
+        let mut candidates = [Candidate::NONE; crate::io::BURST];
+        for ((p, hash), candidate) in parsed.iter().zip(&hashes).zip(&mut candidates) {
             if p.kind == parse::Kind::Transport {
-                self.sessions.prefetch_record(*hash);
+                *candidate = self.sessions.candidate(*hash);
             }
         }
-        for ((frame, p), &hash) in burst.drain(..).zip(&parsed).zip(&hashes) {
+        for (((frame, p), &hash), &candidate) in burst.drain(..).zip(&parsed).zip(&hashes).zip(&candidates) {
             match p.kind {
-                parse::Kind::Transport => self.transport(port, frame, p, hash, origin),
+                parse::Kind::Transport => self.transport(port, frame, p, (hash, candidate), origin),
                 kind => self.other(port, frame, p, kind, origin),
             }
         }

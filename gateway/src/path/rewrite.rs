@@ -5,14 +5,7 @@
 
 use super::parse::Parsed;
 use crate::{
-    net::{
-        Header,
-        checksum::Delta,
-        ipv4::Ipv4Header,
-        protocol,
-        tcp::TcpHeader,
-        udp::UdpHeader,
-    },
+    net::{Header, checksum::Delta, ipv4::Ipv4Header, protocol, tcp::TcpHeader, udp::UdpHeader},
     table::session::{Direction, Session, Tuple},
 };
 
@@ -40,11 +33,20 @@ pub fn rewrite(data: &mut [u8], parsed: &Parsed, session: &Session, direction: D
     if direction == Direction::Reply {
         (ip_delta, l4_delta) = (ip_delta.inverse(), l4_delta.inverse());
     }
+    // TTL is the high byte of the word that it shares with the protocol.
+    ip_delta = ip_delta.and(Delta::word(0x0100, 0));
+    if parsed.protocol == protocol::TCP
+        && parsed.l4 == 34
+        && let Some(head) = data.first_chunk_mut()
+    {
+        rewrite_usual(head, new, ip_delta, l4_delta);
+        return true;
+    }
     let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
     let Some(ip) = Ipv4Header::at_mut(data, l3) else { return false };
     ip.set_checksum(ip_delta.apply(ip.checksum()));
     ip.set_address_words(new.addresses);
-    ip.decrement_ttl();
+    ip.ttl = ip.ttl.wrapping_sub(1);
     let Some(transport) = data.get_mut(l4..) else { return false };
     if parsed.protocol == protocol::TCP {
         let Some((tcp, _)) = TcpHeader::split_mut(transport) else { return false };
@@ -56,4 +58,16 @@ pub fn rewrite(data: &mut [u8], parsed: &Parsed, session: &Session, direction: D
         udp.set_checksum(l4_delta.apply_udp(udp.checksum()));
     }
     true
+}
+
+/// TCP without IP options: everything at a fixed place.
+#[inline]
+fn rewrite_usual(head: &mut [u8; 54], new: Tuple, ip_delta: Delta, l4_delta: Delta) {
+    head[22] = head[22].wrapping_sub(1);
+    let check = ip_delta.apply(u16::from_be_bytes([head[24], head[25]]));
+    head[24..26].copy_from_slice(&check.to_be_bytes());
+    head[26..34].copy_from_slice(&new.addresses.to_le_bytes());
+    head[34..38].copy_from_slice(&new.ports.to_le_bytes());
+    let check = l4_delta.apply(u16::from_be_bytes([head[50], head[51]]));
+    head[50..52].copy_from_slice(&check.to_be_bytes());
 }

@@ -59,7 +59,7 @@ impl Route {
             return Some(only);
         }
         let total: u32 = self.via.iter().map(|v| u32::from(v.weight)).sum();
-        let mut at = (u64::from(destination.wrapping_mul(0x9e37_79b9)) * u64::from(total) >> 32) as u32;
+        let mut at = ((u64::from(destination.wrapping_mul(0x9e37_79b9)) * u64::from(total)) >> 32) as u32;
         self.via.iter().find(|v| {
             let mine = at < u32::from(v.weight);
             at = at.saturating_sub(v.weight.into());

@@ -4,14 +4,7 @@ use std::net::Ipv4Addr;
 
 use weirctl::model::{Forwarding, SessionState};
 
-use super::{
-    Origin, Worker,
-    laddr::transport,
-    parse::Parsed,
-    rewrite,
-    service::Chosen,
-    verdict::Reason,
-};
+use super::{Origin, Worker, laddr::transport, parse::Parsed, rewrite, service::Chosen, verdict::Reason};
 use crate::{
     id::{ServiceId, WorkerId},
     io::{Io, PortId},

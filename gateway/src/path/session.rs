@@ -17,57 +17,82 @@ use crate::{
     net::{protocol, tcp as tcp_flags},
     table::{
         session::{Direction, INACTIVE, SessionId},
-        sessions::Found,
+        sessions::{Candidate, Found},
     },
 };
 
 /// Frames up to this length keep their link-layer padding.
 const MIN_FRAME: usize = 64;
 
+/// Cuts off what follows the packet in its frame.
+#[inline]
+fn trim(frame: &mut impl Frame, p: &Parsed) {
+    let len = frame.total_len();
+    let packet_end = usize::from(p.l3) + usize::from(p.ip_len);
+    if len > MIN_FRAME && packet_end < len {
+        frame.truncate(packet_end);
+    }
+}
+
 impl<I: Io> Worker<I> {
-    /// A TCP or UDP packet.
+    /// A TCP or UDP packet; `key` is its hash and what that led to.
     #[inline]
-    pub(super) fn transport(&mut self, port: PortId, frame: I::Frame, p: &Parsed, hash: u64, origin: Origin) {
-        match self.sessions.find(hash, p.tuple, p.protocol) {
+    pub(super) fn transport(
+        &mut self,
+        port: PortId,
+        frame: I::Frame,
+        p: &Parsed,
+        (hash, candidate): (u64, Candidate),
+        origin: Origin,
+    ) {
+        match self.sessions.confirm(candidate, hash, p.tuple, p.protocol) {
             Some(found) => self.known(port, frame, p, found, origin),
             None => self.unknown(port, frame, p, origin),
         }
     }
 
+    /// A packet of a session. One that changes nothing and whose way is known goes straight through here.
     #[inline]
-    fn known(&mut self, port: PortId, frame: I::Frame, p: &Parsed, found: Found, origin: Origin) {
+    fn known(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found, origin: Origin) {
         let Some(session) = self.sessions.get_mut(found.id) else { return };
-        let Some(Some(server)) = self.servers.get(session.server().0 as usize) else {
+        let d = found.direction.index();
+        let (Some(Some(server)), Some(next)) =
+            (self.servers.get(session.server().0 as usize), self.routing.hop(session.hops[d]))
+        else {
             return self.known_rarely(port, frame, p, found, origin);
         };
         let server = &*server.counters;
-        let state = session.state();
-        let quiet = if p.protocol == protocol::TCP {
-            state == SessionState::Established
-                && p.flags & (tcp_flags::FIN | tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK)
-                    == tcp_flags::ACK
-        } else {
-            true
-        };
+        const CONTROL: u8 = tcp_flags::FIN | tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK;
+        let state = session.state_number();
+        let quiet = (state == SessionState::Established as u8) & (p.flags & CONTROL == tcp_flags::ACK)
+            | (p.protocol != protocol::TCP);
         let usual = quiet
-            && session.timeout == self.timeouts[state as usize & 15]
-            && server.available.get() != 0
-            && p.ttl > 1;
+            & (session.timeout == self.timeouts[usize::from(state & 15)])
+            & (session.hops_generation == self.routing.generation)
+            & (server.available.get() != 0)
+            & (p.ttl > 1)
+            & (p.ip_len <= next.mtu)
+            & next.usable;
         if !usual {
             return self.known_rarely(port, frame, p, found, origin);
         }
         session.last_seen = self.now.0;
-        match found.direction {
-            Direction::Request => {
-                server.in_packets.add(1);
-                server.in_bytes.add(u64::from(p.ip_len));
-            }
-            Direction::Reply => {
-                server.out_packets.add(1);
-                server.out_bytes.add(u64::from(p.ip_len));
-            }
+        let (packets, bytes) = match found.direction {
+            Direction::Request => (&server.in_packets, &server.in_bytes),
+            Direction::Reply => (&server.out_packets, &server.out_bytes),
+        };
+        packets.add(1);
+        bytes.add(u64::from(p.ip_len));
+        let (macs, out) = (next.macs, next.port);
+        trim(&mut frame, p);
+        let data = frame.data_mut();
+        if !rewrite::rewrite(data, p, session, found.direction) {
+            return self.drop_frame(frame, Reason::Truncated);
         }
-        self.send(port, frame, p, found);
+        if let Some(field) = data.first_chunk_mut() {
+            *field = macs;
+        }
+        self.tx.push(&mut self.io, &self.counters, out, frame);
     }
 
     /// A packet of a session that may change it.
@@ -167,7 +192,6 @@ impl<I: Io> Worker<I> {
     }
 
     /// Rewrites a packet of a session and sends it to its next hop.
-    #[inline]
     pub(super) fn send(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
         let hop = match self.hop_for(found) {
             Ok(hop) => hop,
@@ -178,10 +202,7 @@ impl<I: Io> Worker<I> {
         if p.ip_len > next.mtu && p.dont_fragment {
             return self.answer_too_big(port, frame, p, next.mtu);
         }
-        let packet_end = usize::from(p.l3) + usize::from(p.ip_len);
-        if packet_end < frame.total_len() && frame.total_len() > MIN_FRAME {
-            frame.truncate(packet_end);
-        }
+        trim(&mut frame, p);
         if !rewrite::rewrite(frame.data_mut(), p, session, found.direction) {
             return self.drop_frame(frame, Reason::Truncated);
         }
@@ -189,7 +210,6 @@ impl<I: Io> Worker<I> {
     }
 
     /// Sends a finished IPv4 frame to a next hop: its Ethernet header is written here.
-    #[inline]
     pub(super) fn leave(&mut self, mut frame: I::Frame, hop: u16, ip_len: u16) {
         let Some(next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
         if ip_len > next.mtu {

@@ -18,7 +18,10 @@ use crate::{
     id::{ServerId, ServiceId},
     io::Io,
     path::settings::Settings,
-    table::{counters::{ServerCounters, ServerSlot}, session::SessionId},
+    table::{
+        counters::{ServerCounters, ServerSlot},
+        session::SessionId,
+    },
 };
 
 /// Services a worker has room for.

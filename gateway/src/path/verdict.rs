@@ -55,8 +55,8 @@ reasons! {
     BadIpChecksum = "bad-ip-checksum", "The IP header was damaged on the way: look at the port's error counters and the cabling.";
     /// Source or destination address that may not be forwarded (RFC 1812, 5.3.7).
     Martian = "martian", "The source address is loopback, multicast, broadcast or zero: spoofed or misconfigured.";
-    /// The transport header is not one: data offset, length or a zero port.
-    BadTransportHeader = "bad-transport-header", "TCP data offset, UDP length or the ports make no sense.";
+    /// The transport header is not one: data offset or length.
+    BadTransportHeader = "bad-transport-header", "The TCP data offset or the UDP length makes no sense.";
     /// A fragment for a service; virtual reassembly is not part of this version.
     Fragment = "fragment", "Fragments to services are not forwarded by this version: lower the sender's packet size.";
     /// Time to live used up; answered with ICMP time exceeded.
@@ -254,7 +254,7 @@ mod tests {
         }
         for (n, &reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(counters.get(Verdict::Drop(reason)), n as u64 + 1);
-            assert!(reason.advice().ends_with('.'));
+            assert!(reason.advice().ends_with(['.', '?']), "{}", reason.advice());
         }
         assert_eq!(Reason::ALL.iter().map(|r| r.name()).collect::<HashSet<_>>().len(), Reason::ALL.len());
     }

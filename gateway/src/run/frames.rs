@@ -25,8 +25,7 @@ pub struct Rings<F> {
 /// Rings between the host side and `workers` workers: both ends.
 #[must_use]
 pub fn connect<F: Frame>(workers: usize, allocate: Allocate<F>) -> (Rings<F>, Vec<HostEnd<F>>) {
-    let mut rings =
-        Rings { punted: Vec::new(), injected: Vec::new(), allocate, joined: Vec::new() };
+    let mut rings = Rings { punted: Vec::new(), injected: Vec::new(), allocate, joined: Vec::new() };
     let ends = (0..workers)
         .map(|_| {
             let (to_host, punted) = rtrb::RingBuffer::new(RING);
@@ -74,8 +73,7 @@ mod tests {
 
     #[test]
     fn frames_pass_both_ways_and_a_full_ring_says_so() {
-        let (mut rings, mut ends) =
-            connect(2, Box::new(|_, bytes: &[u8]| Some(MemoryFrame::new(bytes))));
+        let (mut rings, mut ends) = connect(2, Box::new(|_, bytes: &[u8]| Some(MemoryFrame::new(bytes))));
         let chained = MemoryFrame::chained(&[&[1, 2], &[3]]);
         ends[1].punted.push((PortId(7), chained)).unwrap();
         let mut got = Vec::new();

@@ -1,7 +1,7 @@
 //! The gateway from start to stop.
 //!
 //! ```text
-//! EAL -> ports -> workers' parts -> host side -> store with rules -> control socket -> lcores -> `ready`
+//! socket claimed -> EAL -> ports -> workers' parts -> host side -> store with rules -> socket served -> lcores -> `ready`
 //! ```
 //!
 //! and back in reverse on SIGTERM: the socket goes first, so that nobody configures a gateway that is
@@ -30,7 +30,7 @@ use crate::{
     control::{
         plane::AddressKind,
         rules::{Rules, RulesError},
-        server::{Limits, Server, ServerError},
+        server::{Claim, Limits, ServerError},
         store::Store,
         workers::{self, Workers},
     },
@@ -112,20 +112,22 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(system("signals"))?;
     }
+    // Before anything is touched: a second gateway must not reach for the first one's ports.
+    let claim = Claim::new(&config.socket)?;
     let mut eal = Eal::init(&ports::eal_config(config, Some(|line| info!(target: "dpdk", "{line}"))))?;
     info!(memory = ?eal.memory(), "EAL is up");
-    let ended = serve(config, &mut eal, &stop);
+    let ended = serve(config, &mut eal, &stop, claim);
     if let Err(error) = eal.shutdown() {
         warn!(%error, "EAL did not end cleanly");
     }
     ended
 }
 
-fn serve(config: &Config, eal: &mut Eal, stop: &Arc<AtomicBool>) -> Result<(), RunError> {
+fn serve(config: &Config, eal: &mut Eal, stop: &Arc<AtomicBool>, claim: Claim) -> Result<(), RunError> {
     let count = config.workers.count();
     let (shares, handles) = ports::open(eal, &config.ports, count)?;
     let links = links(&handles)?;
-    let ended = assemble(config, eal, stop, shares, &handles, &links);
+    let ended = assemble(config, eal, stop, claim, shares, &handles, &links);
     for handle in handles {
         let name = handle.name().to_owned();
         if let Err(error) = handle.close() {
@@ -143,6 +145,7 @@ fn assemble(
     config: &Config,
     eal: &mut Eal,
     stop: &Arc<AtomicBool>,
+    claim: Claim,
     shares: Vec<DpdkIo>,
     handles: &[PortHandle],
     links: &[PortLink],
@@ -150,9 +153,7 @@ fn assemble(
     let clock = TscClock::start();
     let steering = Arc::new(steering(config, handles));
     let pools: Vec<_> = handles.iter().map(|h| h.pool().clone()).collect();
-    let allocate = move |port: PortId, bytes: &[u8]| {
-        pools.get(port.index())?.alloc_from(bytes)
-    };
+    let allocate = move |port: PortId, bytes: &[u8]| pools.get(port.index())?.alloc_from(bytes);
     let (rings, ends) = frames::connect(shares.len(), Box::new(allocate));
     let host_ends: Vec<Option<HostEnd<Mbuf>>> =
         ends.into_iter().map(|end| config.host.then_some(end)).collect();
@@ -168,11 +169,16 @@ fn assemble(
     let mut news = News { inbox, neighbours: Vec::new() };
     news.take_state(config, links, host.as_ref().map(|h| h.state()).as_deref(), &store);
     load_rules(config, &store)?;
-    let server = Server::start(&config.socket, store.clone(), Limits::default())?;
+    let server = claim.serve(store.clone(), Limits::default())?;
 
     let running = launch(eal, built.workers, clock, config, stop)?;
     let ended = announce(handles, stop).and_then(|()| {
-        control_loop(&Control { config, links, handles, store: &store, host: host.as_deref(), clock }, &mut news, stop, &running)
+        control_loop(
+            &Control { config, links, handles, store: &store, host: host.as_deref(), clock },
+            &mut news,
+            stop,
+            &running,
+        )
     });
     stop.store(true, Relaxed);
     drop(server);
@@ -284,7 +290,9 @@ fn oracle(config: &Config, host: Option<&Arc<Host>>) -> workers::AddressOracle {
         let own = prefixes.iter().any(|p| p.address() == address)
             || host.as_ref().is_some_and(|h| h.state().is_local(address));
         let mut known = prefixes.clone();
-        known.extend(host.iter().flat_map(|h| h.state().addresses.iter().map(|a| a.prefix).collect::<Vec<_>>()));
+        known.extend(
+            host.iter().flat_map(|h| h.state().addresses.iter().map(|a| a.prefix).collect::<Vec<_>>()),
+        );
         if own {
             AddressKind::Own
         } else if known.iter().any(|p| p.broadcast() == Some(address)) {

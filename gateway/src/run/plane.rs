@@ -15,7 +15,7 @@ use weirctl::model;
 
 use crate::{
     control::{
-        plane::{AddressKind, Change, Plane, ServerTotals, ServiceState, SessionCursor},
+        plane::{AddressKind, Change, PathCounter, Plane, ServerTotals, ServiceState, SessionCursor},
         workers::Workers,
     },
     host::Host,
@@ -90,7 +90,9 @@ impl GatewayPlane {
                     info!(%address, port = self.name(port), new, "local address is on the twin");
                     self.placed.insert(address, port);
                 }
-                Err(error) => warn!(%address, port = self.name(port), %error, "cannot put the local address on the twin"),
+                Err(error) => {
+                    warn!(%address, port = self.name(port), %error, "cannot put the local address on the twin")
+                }
             }
         }
     }
@@ -126,5 +128,9 @@ impl Plane for GatewayPlane {
 
     fn has_port(&self, name: &str) -> bool {
         self.workers.has_port(name)
+    }
+
+    fn counters(&self) -> Vec<PathCounter> {
+        self.workers.counters()
     }
 }

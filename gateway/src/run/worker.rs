@@ -43,7 +43,7 @@ impl TscClock {
     #[must_use]
     pub fn now(&self) -> Tick {
         let cycles = cpu::tsc().wrapping_sub(self.start);
-        Tick((u128::from(cycles) * u128::from(self.scale) >> 64) as u32)
+        Tick(((u128::from(cycles) * u128::from(self.scale)) >> 64) as u32)
     }
 }
 

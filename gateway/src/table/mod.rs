@@ -2,10 +2,10 @@
 
 pub mod classes;
 pub mod counters;
+pub mod index;
 pub mod pool;
 pub mod rss;
-mod share;
-pub mod steering;
-pub mod index;
 pub mod session;
 pub mod sessions;
+mod share;
+pub mod steering;

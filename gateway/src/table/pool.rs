@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Lines are opened when the ones before have nothing free, and closed when there are too many or the pair has
-//! been idle, so memory follows use: 64 bytes for 192 ports, 24 KB for all 65 536 with everything, under 200
-//! bytes for a pair with next to nothing, and nothing to speak of for a local address. Allocation and release touch one line each; there is no search
+//! been idle, so memory follows use: 64 bytes for 192 ports, 24 KB for all 65 536 with everything, 230
+//! bytes for a pair with a few sessions, and nothing to speak of for a local address. Allocation and release touch one line each; there is no search
 //! over ports and no sweep. A freed port rests for one to two rest periods (60 s each by default), unless there
 //! is nothing else: then the longest rested goes first, and that is counted.
 
@@ -19,6 +19,7 @@ mod index;
 mod line;
 mod pair;
 mod rotation;
+mod search;
 mod slab;
 mod upkeep;
 mod usage;
@@ -33,7 +34,7 @@ use self::{
     index::{Index, NoMemory},
     line::{Line, PORTS, Source},
     pair::{Directories, Opened, Pair},
-    rotation::Rotation,
+    rotation::{Rotation, Turn},
     slab::Slab,
 };
 pub use super::share::{PortRange, every_worker_has_ports};
@@ -51,7 +52,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct PoolConfig {
     /// Sessions that the worker can have: there is room for so many pairs of local address and server, and for
-    /// so many lines. It is address space until it's used (about 260 bytes each).
+    /// so many lines. It is address space until it's used (about 280 bytes each).
     pub sessions: usize,
     /// The usable ports.
     pub ports: PortRange,
@@ -110,6 +111,9 @@ pub enum Exhausted {
     Addresses,
 }
 
+/// The most local addresses in use at a time.
+const MAX_ADDRESSES: usize = 1 << 16;
+
 /// The most sessions to reserve memory for.
 const MAX_SESSIONS: usize = 1 << 30;
 
@@ -139,15 +143,6 @@ pub struct LocalPool<A: Address = Ipv4Addr> {
     epoch_start: Tick,
     seed: u64,
     random: u64,
-}
-
-/// What one local address had to offer.
-enum Offer {
-    Port(u16, Source),
-    /// Nothing of the wanted sources.
-    InUse,
-    NoMemory,
-    NotHome,
 }
 
 impl<A: Address> LocalPool<A> {
@@ -184,10 +179,10 @@ impl<A: Address> LocalPool<A> {
             pairs: Slab::new(n)?,
             opened,
             lines: Slab::new(n)?,
-            addresses: Slab::new(n)?,
+            addresses: Slab::new(n.min(MAX_ADDRESSES))?,
             pair_index: Index::new(n)?,
-            address_index: Index::new(n)?,
-            usage: Arc::new(PoolUsage::new(n, n)?),
+            address_index: Index::new(n.min(MAX_ADDRESSES))?,
+            usage: Arc::new(PoolUsage::new(n.min(MAX_ADDRESSES), n)?),
             rotation: Rotation::new(n.min(4096)),
             idle: 0,
             rest: config.rest.max(1),
@@ -222,49 +217,27 @@ impl<A: Address> LocalPool<A> {
         self.advance(now);
         let server = self.server_hash(rip, rport, protocol);
         let random = self.next_random();
-        if lips.is_empty() {
-            return Err(Exhausted::Addresses);
-        }
         let fingerprint = || lips.iter().fold(server, |h, lip| lip.mix(h));
-        let Some(turn) =
-            self.rotation.begin(server, self.epoch, lips.len(), (random >> 32) as u32, fingerprint)
-        else {
-            return Err(Exhausted::Ports);
-        };
-        let mut source = turn.source;
-        let mut made_room = false;
-        loop {
-            let mut failed = Exhausted::Home;
-            for skipped in 0..lips.len() {
-                let at = turn.start + skipped;
-                let lip = lips[if at < lips.len() { at } else { at - lips.len() }];
-                let key = PairKey { lip, rip, rport, protocol };
-                match self.ask(&key, server, source, random) {
-                    Offer::Port(port, source) => {
-                        self.rotation.found(server, lips.len(), turn, skipped, source);
-                        return Ok((lip, port));
-                    }
-                    Offer::InUse if failed == Exhausted::Home => failed = Exhausted::Ports,
-                    Offer::InUse | Offer::NotHome => (),
-                    Offer::NoMemory => failed = Exhausted::Memory,
+        let turn = self.rotation.begin(server, self.epoch, lips.len(), (random >> 32) as u32, fingerprint);
+        // Nearly always the first address has a port that has rested.
+        if let Some(Turn { start, source: Source::Free }) = turn
+            && let Some(&lip) = lips.get(start)
+        {
+            let key = PairKey { lip, rip, rport, protocol };
+            if let Some(id) = self.find_pair(&key, pair_hash(&key, server)) {
+                self.pairs[id].age(&mut self.lines, self.epoch);
+                if self.pairs[id].offers(Source::Free)
+                    && let Some(port) = self.take(id, protocol, Source::Free, random)
+                {
+                    self.rotation.next(server, lips.len());
+                    return Ok((lip, port));
                 }
             }
-            source = match (source, failed) {
-                (_, Exhausted::Home) => return Err(Exhausted::Home),
-                (Source::Free, _) => Source::Old,
-                (Source::Old, _) => Source::Young,
-                (Source::Young, Exhausted::Memory) => {
-                    if made_room || !self.make_room() {
-                        return Err(Exhausted::Memory);
-                    }
-                    made_room = true;
-                    Source::Free
-                }
-                (Source::Young, _) => {
-                    self.rotation.exhaust(server, fingerprint());
-                    return Err(Exhausted::Ports);
-                }
-            };
+        }
+        match turn {
+            _ if lips.is_empty() => Err(Exhausted::Addresses),
+            None => Err(Exhausted::Ports),
+            Some(turn) => self.search(lips, rip, rport, protocol, turn, random),
         }
     }
 
@@ -303,35 +276,12 @@ impl<A: Address> LocalPool<A> {
         Some(())
     }
 
-    /// Asks one local address for a port, from `worst` or better.
+    /// Takes a port from a line of the pair that offers `source`.
     #[inline]
-    fn ask(&mut self, key: &PairKey<A>, server: u64, worst: Source, random: u64) -> Offer {
-        let hash = pair_hash(key, server);
-        let id = match self.find_pair(key, hash) {
-            Some(id) => id,
-            None => match self.new_pair(key, hash, random as u32) {
-                Ok(id) => id,
-                Err(offer) => return offer,
-            },
-        };
+    fn take(&mut self, id: u32, protocol: Protocol, source: Source, random: u64) -> Option<u16> {
         let pair = &mut self.pairs[id];
-        pair.age(&mut self.lines, self.epoch);
-        let mut no_memory = false;
-        if !pair.offers(Source::Free) && pair.closed > 0 {
-            no_memory = self.open_line(id, key.protocol).is_err();
-        }
-        let pair = &mut self.pairs[id];
-        let best = [Source::Free, Source::Old, Source::Young].into_iter().find(|&s| pair.offers(s));
-        let Some(source) = best.filter(|&s| s <= worst) else {
-            return if no_memory { Offer::NoMemory } else { Offer::InUse };
-        };
-        let Some(taken) = pair.take(&mut self.lines, source, (random >> 7) as u32) else {
-            return Offer::InUse;
-        };
-        if source != Source::Free {
-            self.usage.count_early_reuse(1);
-        }
-        let share = &self.shares[kind_number(key.protocol)];
+        let taken = pair.take(&mut self.lines, source, (random >> 7) as u32)?;
+        let share = &self.shares[kind_number(protocol)];
         let slot = pair.window(taken.number, share.slots(pair.base)) * PORTS + taken.bit;
         let port = share.port(pair.base, slot);
         let used = self.usage.count(id, pair.address, 1);
@@ -341,17 +291,15 @@ impl<A: Address> LocalPool<A> {
         if taken.emptied {
             self.give_back_spare(id, used);
         }
-        Offer::Port(port, source)
+        Some(port)
     }
 
     /// Starts a new epoch if it is time, and gives back a little of what has long been idle.
     #[inline]
     fn advance(&mut self, now: Tick) {
-        let passed = now.since(self.epoch_start);
+        let passed = now.0.wrapping_sub(self.epoch_start.0);
         if passed >= self.rest {
-            self.epoch = self.epoch.wrapping_add(passed / self.rest);
-            self.epoch_start = now;
-            self.epoch_start.0 = self.epoch_start.0.wrapping_sub(passed % self.rest);
+            self.new_epoch(now, passed);
         }
         if self.idle != 0 && self.epoch.wrapping_sub(self.pairs[self.idle].epoch()) >= 2 {
             self.shrink_idle();
@@ -385,5 +333,7 @@ fn pair_hash<A: Address>(key: &PairKey<A>, server: u64) -> u32 {
     (key.lip.mix(server) >> 32) as u32
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -229,6 +229,13 @@ impl Session {
         self.l4_delta = l4.bits();
     }
 
+    /// The state as its number.
+    #[inline]
+    #[must_use]
+    pub(crate) fn state_number(&self) -> u8 {
+        self.state
+    }
+
     pub(crate) fn set_state(&mut self, state: SessionState) {
         self.state = state as u8;
     }

@@ -44,6 +44,15 @@ pub struct Found {
     pub direction: Direction,
 }
 
+/// An index entry that is to be confirmed by its record.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate(u32);
+
+impl Candidate {
+    /// Belongs to no session.
+    pub const NONE: Self = Self(u32::MAX);
+}
+
 #[inline]
 fn entry(id: u32, direction: Direction) -> u32 {
     id << 1 | direction.index() as u32
@@ -111,18 +120,34 @@ impl Sessions {
         self.index.prefetch(hash);
     }
 
-    /// Starts loading the record that `hash` probably belongs to.
+    /// The entry that `hash` probably belongs to, whose record is being loaded from now on.
     #[inline]
-    pub fn prefetch_record(&self, hash: u64) {
-        if let Some(entry) = self.index.candidate(hash)
-            && let Some(record) = self.records.get((entry >> 1) as usize)
-        {
+    #[must_use]
+    pub fn candidate(&self, hash: u64) -> Candidate {
+        let entry = self.index.candidate(hash).unwrap_or(u32::MAX);
+        if let Some(record) = self.records.get((entry >> 1) as usize) {
             cpu::prefetch(record);
         }
+        Candidate(entry)
+    }
+
+    /// The session of a packet with this tuple; `candidate` is what [`Self::candidate`] gave for its hash.
+    #[inline]
+    #[must_use]
+    pub fn confirm(&self, candidate: Candidate, hash: u64, tuple: Tuple, protocol: u8) -> Option<Found> {
+        let likely = found(candidate.0);
+        if let Some(record) = self.records.get(likely.id.0 as usize)
+            && record.arriving(likely.direction) == tuple
+            && record.protocol == protocol
+            && record.in_use()
+        {
+            return Some(likely);
+        }
+        self.find(hash, tuple, protocol)
     }
 
     /// The session of a packet with this tuple.
-    #[inline]
+    #[inline(never)]
     #[must_use]
     pub fn find(&self, hash: u64, tuple: Tuple, protocol: u8) -> Option<Found> {
         let records = &self.records[..];

@@ -56,6 +56,8 @@ pub(super) struct Share {
     /// First member that can be a port of the range, and how many.
     member_start: u32,
     members: u32,
+    /// Of these, how many at the start and at the end may be ports outside of the range.
+    edges: (u32, u32),
     /// 2^32 / members, rounded up: exact for dividing slots.
     reciprocal: u64,
     cosets: Vec<Owned>,
@@ -95,8 +97,15 @@ impl Share {
             let slots = (owned.len() - start) as u32 * members;
             cosets.push(Owned { start: start as u32, slots });
         }
+        let fits = |&member: &u32| {
+            (0..1u32 << rank).all(|class| range.contains(classes.port(class as u16, member as u16)))
+        };
+        let edges = (
+            (member_start..member_end).take_while(|m| !fits(m)).count() as u32,
+            (member_start..member_end).rev().take_while(|m| !fits(m)).count() as u32,
+        );
         let reciprocal = (1u64 << 32).div_ceil(u64::from(members));
-        Self { classes, range, member_start, members, reciprocal, cosets, owned, place }
+        Self { classes, range, member_start, members, edges, reciprocal, cosets, owned, place }
     }
 
     /// Where the tuple whose reply has this table index (with port 0) stands.
@@ -124,6 +133,14 @@ impl Share {
         let member = slot - place * self.members + self.member_start;
         let class = self.owned[(self.cosets[usize::from(base.coset)].start + place) as usize];
         self.classes.port(class ^ base.class, member as u16)
+    }
+
+    /// Whether the ports of all slots from `start` to `end` (exclusive, not the same) are in the range: surely
+    /// if true.
+    pub fn all_in_range(&self, start: u32, end: u32) -> bool {
+        let member = start % self.members;
+        self.edges == (0, 0)
+            || self.edges.0 <= member && member + (end - start) <= self.members - self.edges.1
     }
 
     /// The slot of a port, if it is in the range and its replies come home.
@@ -214,6 +231,10 @@ mod tests {
                 let mut in_range = 0;
                 for slot in 0..share.slots(base) {
                     let port = share.port(base, slot);
+                    for n in 1..=4.min(share.slots(base) - slot) {
+                        prop_assert!(!share.all_in_range(slot, slot + n) || range.contains(port));
+                        prop_assert!(range.contains(share.port(base, slot + n - 1)) || !share.all_in_range(slot, slot + n));
+                    }
                     if range.contains(port) {
                         prop_assert_eq!(share.slot(base, port), Some(slot));
                         prop_assert_eq!(owner[port as usize].replace(worker), None);

@@ -88,7 +88,11 @@ impl Steering {
                 }
             }
         }
-        Self::build(&common, workers, false)
+        let this = Self::build(&common, workers, false);
+        // Where software decides anyway, every worker shall have ports.
+        let poor =
+            |k: &Kind| k.home == HomeBy::HandOver && !every_coset_has_all(&k.classes, &this.table, workers);
+        if this.ipv4.iter().chain(&this.ipv6).any(poor) { Self::software(workers) } else { this }
     }
 
     fn build(rss: &Rss, workers: u16, hand_over: bool) -> Self {
@@ -282,7 +286,9 @@ mod tests {
         let ports = [same.clone(), with(|r| r.udp = HashFields::None)];
         assert_eq!(home(&ports, Protocol::Tcp), HomeBy::Port);
         assert_eq!(home(&ports, Protocol::Udp), HomeBy::HandOver);
-        // A key that no port bit gets through.
+        // A key that no port bit gets through is no use to software either.
+        let bad = with(|r| (r.key, r.udp) = ([0; 40], HashFields::None));
+        assert_eq!(home(&[bad.clone(), bad], Protocol::Tcp), HomeBy::HandOver);
         let bad = with(|r| r.key = [0; 40]);
         assert_eq!(home(&[bad.clone(), bad], Protocol::Tcp), HomeBy::LocalAddress);
     }

@@ -74,7 +74,7 @@ fn an_unknown_key() {
 
 #[test]
 fn a_bad_prefix() {
-    refused_change("\"192.0.2.1/24\"", "\"192.0.2.1/33\"", &["192.0.2.1/33"]);
+    refused_change("\"192.0.2.1/24\"", "\"192.0.2.1/33\"", &["33", "prefix length"]);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_rules_file_with_a_bad_line() {
     config.rules =
         vec!["-A -t 192.0.2.10:80 -s rr".into(), "-a -t 192.0.2.10:80 -r 10.0.0.1:80 -w many".into()];
     let file = config.write(lab.directory(), "weir");
-    refused(&lab, &lab.directory().join("weir.rules"), 2, &file, &["many"]);
+    refused(&lab, &lab.directory().join("weir.rules"), 2, &file, &["weight"]);
 }
 
 #[test]

@@ -2,25 +2,25 @@
 //!
 //! Each file of `$WEIR_GOLDEN/commands` and `numfmt` is one test: its lines run in order as bash commands, in
 //! namespaces made as the recording machine was, against a gateway's control side in this process.
-//! This same executable is `ipvsadm` there. It needs root.
+//! This same executable is `ipvsadm` there. It needs root. What can't pass yet is named in [`recording`].
 
 #[path = "../fake/mod.rs"]
 mod fake;
 mod lab;
 mod recording;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use lab::Lab;
 use libtest_mimic::{Arguments, Failed, Trial};
 use recording::{Recording, Unstable};
 
-/// Recordings that can't pass yet, and why. All others, known or not, are in force.
-const PENDING: &[(&str, &str)] = &[("22_daemon", "the connection sync daemon comes with a later issue")];
-
 fn main() -> ExitCode {
     let args: Vec<std::ffi::OsString> = std::env::args_os().collect();
-    let name = std::path::Path::new(&args[0]).file_name().unwrap_or_default();
+    let name = Path::new(&args[0]).file_name().unwrap_or_default();
     if name == "weirctl" || weirctl::program::IPVSADM_NAMES.iter().any(|n| name == *n) {
         return weirctl::program::main(args);
     }
@@ -69,10 +69,10 @@ fn words(lab: &mut Lab) -> Result<(), String> {
     expect(lab, "weirctl -L --nosuch", 255, "", "--nosuch: unknown option\n")
 }
 
-/// The folder of recordings.
+/// The folder of recordings; a relative one is relative to the repository's root.
 fn golden() -> PathBuf {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/golden");
-    std::env::var_os("WEIR_GOLDEN").map_or_else(|| default.into(), PathBuf::from)
+    let named = std::env::var_os("WEIR_GOLDEN").filter(|name| !name.is_empty());
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(named.unwrap_or_else(|| "../shared/golden".into()))
 }
 
 fn trials() -> Result<Vec<Trial>, String> {
@@ -82,10 +82,9 @@ fn trials() -> Result<Vec<Trial>, String> {
     for kind in ["commands", "numfmt"] {
         for file in recording::files(&folder.join(kind))? {
             let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let pending = PENDING.iter().any(|(name, _)| *name == stem);
             let (folder, unstable) = (folder.clone(), unstable.clone());
             let run = move || Recording::read(&file)?.run(&folder, &unstable).map_err(Failed::from);
-            trials.push(Trial::test(format!("golden_{kind}_{stem}"), run).with_ignored_flag(pending));
+            trials.push(Trial::test(format!("golden_{kind}_{stem}"), run));
         }
     }
     if trials.is_empty() {

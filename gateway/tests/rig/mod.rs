@@ -135,8 +135,7 @@ impl Rig {
         let wait = waiter(shared.clone(), clock.clone());
         let own = |a: IpAddr| if is_own(a) { AddressKind::Own } else { AddressKind::Other };
         let plane = Workers::new(links, vec!["wan".into(), "lan".into()], wait, Box::new(own));
-        let mut rig =
-            Self { workers: shared, store: Store::new(plane), clock, counters, punted, inject };
+        let mut rig = Self { workers: shared, store: Store::new(plane), clock, counters, punted, inject };
         rig.store.plane_mut().set_routes(&routes(options.lan_mtu));
         rig.store.plane_mut().set_neighbours(&[]);
         rig.run();
@@ -187,8 +186,7 @@ impl Rig {
             self.run();
             self.store.plane_mut().service_rings();
             self.store.plane_mut().publish_loads();
-            let now = self.now();
-            self.store.tick(now);
+            self.store.tick(kernel_time(self.now()));
         }
     }
 
@@ -254,7 +252,14 @@ impl Rig {
     }
 
     /// `-A -t|-u VIP:port -s scheduler`, then `-P` of [`LIP`] where `local`.
-    pub fn add_service(&mut self, protocol: model::Protocol, vip: [u8; 4], port: u16, scheduler: &str, local: bool) {
+    pub fn add_service(
+        &mut self,
+        protocol: model::Protocol,
+        vip: [u8; 4],
+        port: u16,
+        scheduler: &str,
+        local: bool,
+    ) {
         let key = key(protocol, vip, port);
         self.change(Change::AddService(model::Service {
             key,
@@ -318,6 +323,12 @@ fn waiter(workers: Vec<SharedWorker>, clock: Arc<AtomicU32>) -> workers::Wait {
     })
 }
 
+/// The clock of Linux's estimator: its timer of 500 jiffies is rounded up to 504 by the timer wheel, so that
+/// the recordings' ticks are 2.016 s apart.
+fn kernel_time(now: Tick) -> Tick {
+    Tick((u64::from(now.0) * 1000 / 1008) as u32)
+}
+
 fn is_own(address: IpAddr) -> bool {
     address == IpAddr::V4(WAN_ADDRESS) || address == IpAddr::V4(LAN_ADDRESS)
 }
@@ -343,11 +354,8 @@ fn routes(lan_mtu: u16) -> Arc<RouteTable> {
         PortFacts { mac: Mac(WAN_MAC), mtu: 1500, address: Some(WAN_ADDRESS) },
         PortFacts { mac: Mac(LAN_MAC), mtu: lan_mtu, address: Some(LAN_ADDRESS) },
     ];
-    let routes = [
-        route([10, 1, 0, 0], 16, WAN),
-        route([10, 0, 0, 0], 24, LAN),
-        route([192, 0, 2, 0], 24, WAN),
-    ];
+    let routes =
+        [route([10, 1, 0, 0], 16, WAN), route([10, 0, 0, 0], 24, LAN), route([192, 0, 2, 0], 24, WAN)];
     Arc::new(RouteTable::new(&routes, ports))
 }
 

@@ -117,15 +117,31 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-impl Server {
-    /// Opens the socket at `path`, mode 0660, and serves it from threads of its own. A socket file that
-    /// nobody listens on is replaced.
+/// A socket that is ours and listens, but isn't served yet: peers that connect wait. Taken before anything
+/// else is touched, it keeps a second gateway out of the first one's way. Dropping it removes the file.
+#[derive(Debug)]
+pub struct Claim {
+    listener: UnixListener,
+    file: SocketFile,
+}
+
+impl Claim {
+    /// Opens the socket at `path`, mode 0660. A socket file that nobody listens on is replaced.
     ///
     /// # Errors
     /// [`ServerError`].
-    pub fn start(path: &Path, handler: Arc<dyn Handler>, limits: Limits) -> Result<Self, ServerError> {
+    pub fn new(path: &Path) -> Result<Self, ServerError> {
         let (listener, file) = socket::open(path)?;
-        let failed = |source| ServerError::Io { path: path.into(), source };
+        Ok(Self { listener, file })
+    }
+
+    /// Serves the socket from threads of the server's own.
+    ///
+    /// # Errors
+    /// [`ServerError::Io`].
+    pub fn serve(self, handler: Arc<dyn Handler>, limits: Limits) -> Result<Server, ServerError> {
+        let Self { listener, file } = self;
+        let failed = |source| ServerError::Io { path: file.path.clone(), source };
         let (wake, woken) = UnixStream::pair().map_err(failed)?;
         let complaints = Mutex::new((Instant::now(), 0));
         let shared =
@@ -133,7 +149,18 @@ impl Server {
         let (accepting, group) = (shared.clone(), file.group);
         let run = move || accept_loop(&listener, &woken, &accepting, group);
         let acceptor = Builder::new().name("control".into()).spawn(run).map_err(failed)?;
-        Ok(Self { wake: Some(wake), acceptor: Some(acceptor), shared, file })
+        Ok(Server { wake: Some(wake), acceptor: Some(acceptor), shared, file })
+    }
+}
+
+impl Server {
+    /// Opens the socket at `path`, mode 0660, and serves it from threads of its own. A socket file that
+    /// nobody listens on is replaced.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub fn start(path: &Path, handler: Arc<dyn Handler>, limits: Limits) -> Result<Self, ServerError> {
+        Claim::new(path)?.serve(handler, limits)
     }
 
     /// Path of the socket.

@@ -18,7 +18,7 @@ use super::ServerError;
 /// Read and write for owner and group.
 const MODE: u32 = 0o660;
 
-/// A socket file that is ours.
+/// A socket file that is ours; dropping it removes the file.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     pub path: PathBuf,
@@ -34,6 +34,12 @@ impl SocketFile {
             // Somebody else may have removed it between the two calls; then it is gone, as it should be.
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 

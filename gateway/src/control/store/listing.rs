@@ -30,7 +30,8 @@ impl<P: Plane> Store<P> {
         Response::Rows { rows, next }
     }
 
-    /// Appends rows until there are `max`; where to go on.
+    /// Appends rows until there are `max`; where to go on. A local address counts as a row, so that a page
+    /// fits into a frame however many a service has.
     fn fill(
         &self,
         rows: &mut Vec<Row>,
@@ -38,21 +39,24 @@ impl<P: Plane> Store<P> {
         from: ListCursor,
         only: Option<u64>,
     ) -> Option<ListCursor> {
+        let mut size = 0;
         let services = self.services.range(..=from.service).rev();
         for (&sequence, record) in services.filter(|(s, _)| only.is_none_or(|only| only == **s)) {
             let resumed = from.server.filter(|_| sequence == from.service);
             if resumed.is_none() {
-                if rows.len() >= max {
+                if size >= max {
                     return Some(ListCursor { service: sequence, server: None });
                 }
                 rows.push(Row::Service(self.service_row(record)));
+                size += 1 + record.local_addresses.len();
             }
             let mut last = resumed.unwrap_or(NEWEST);
             for (number, entry) in record.newest_first(last) {
-                if rows.len() >= max {
+                if size >= max {
                     return Some(ListCursor { service: sequence, server: Some(last) });
                 }
                 rows.push(Row::Server(self.server_row(entry)));
+                size += 1;
                 last = number;
             }
         }

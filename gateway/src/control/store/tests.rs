@@ -332,3 +332,34 @@ fn timeouts_of_zero_are_kept() {
     assert_eq!(answer, Response::Timeouts(Timeouts { tcp: 900, tcp_fin: 50, udp: 300 }));
     assert!(matches!(store.plane.told[..], [plane::Change::Settings(_)]));
 }
+
+#[test]
+fn pages_fit_into_frames_however_many_local_addresses_there_are() {
+    let mut store = Store::new(Fake::default());
+    for port in 1..=40 {
+        let key = ServiceKey::Address { protocol: Protocol::Udp, address: [192, 0, 2, 10].into(), port };
+        let locals = (0..1000u16).map(|n| Change::AddLocalAddress {
+            service: key,
+            local: LocalAddress {
+                address: std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xffff, n).into(),
+                interface: Some("wan".into()),
+            },
+        });
+        let service = Change::AddService(Service { key, ..service("wlc") });
+        apply(&mut store, std::iter::once(service).chain(locals)).unwrap();
+    }
+    let mut from = None;
+    let mut services = 0;
+    loop {
+        let query = ListQuery { service: None, from, max: u32::MAX };
+        let response = store.handle(Request::List(query), Access::ReadOnly);
+        assert!(weirctl::protocol::frame::encode(&response).is_ok());
+        let Response::Rows { rows, next } = response else { panic!("no rows") };
+        services += rows.len();
+        from = next;
+        if from.is_none() {
+            break;
+        }
+    }
+    assert_eq!(services, 40);
+}

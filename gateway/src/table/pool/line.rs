@@ -63,6 +63,14 @@ impl Line {
         self.bits[bit as usize / 64].iter_mut().for_each(|b| *b |= 1 << (bit % 64));
     }
 
+    /// Makes the first `ports` usable and free.
+    pub fn add_first(&mut self, ports: u32) {
+        for (word, bits) in self.bits.iter_mut().enumerate() {
+            let n = ports.saturating_sub(word as u32 * 64).min(64);
+            *bits = [1u64.checked_shl(n).map_or(u64::MAX, |above| above - 1); 2];
+        }
+    }
+
     /// Ports in use.
     #[inline]
     pub fn used(&self) -> u32 {
@@ -122,12 +130,13 @@ impl Line {
         self.bits.iter().map(|b| (b[0] ^ b[1]).count_ones()).sum()
     }
 
-    /// Takes a port from `source`, any of them by chance (`random`), and returns its bit.
+    /// Takes a port from `source`, any of them by chance (`random`); returns its bit, and whether that was the
+    /// last one there.
     #[inline]
-    pub fn take(&mut self, source: Source, random: u32) -> Option<u32> {
-        let words = self.words(source);
+    pub fn take(&mut self, source: Source, random: u32) -> Option<(u32, bool)> {
+        let mut words = self.words(source);
         // The first word that has one, from a random one on; written so that it needs no branch.
-        let first = ((random >> 16) * 3 >> 16) as usize;
+        let first = (((random >> 16) * 3) >> 16) as usize;
         let second = if first == 2 { 0 } else { first + 1 };
         let at = if words[second] != 0 { second } else { 3 - first - second };
         let at = if words[first] != 0 { first } else { at };
@@ -137,10 +146,11 @@ impl Line {
         let turn = random & 63;
         let bit = (words[at].rotate_right(turn).trailing_zeros() + turn) & 63;
         let mask = !(1 << bit);
+        words[at] &= mask;
         self.bits[at][0] &= mask;
         self.bits[at][1] &= mask;
         self.state += 1;
-        Some(at as u32 * 64 + bit)
+        Some((at as u32 * 64 + bit, words[0] | words[1] | words[2] == 0))
     }
 
     /// Port `bit` is no longer used and rests. False if it wasn't in use. (That it is a usable port is for
@@ -170,11 +180,22 @@ mod tests {
     }
 
     #[test]
+    fn adding_many_is_adding_each() {
+        for ports in [1, 63, 64, 65, 127, 128, 150, 191, PORTS] {
+            let (mut one, mut all) = (Line::new(0, 0), Line::new(0, 0));
+            (0..ports).for_each(|b| one.add(b));
+            all.add_first(ports);
+            assert_eq!(one.bits, all.bits);
+        }
+    }
+
+    #[test]
     fn every_port_is_taken_once() {
         let mut line = full_of_free();
         let mut seen = [false; PORTS as usize];
         for n in 0..PORTS {
-            let bit = line.take(Source::Free, n.wrapping_mul(0x9e37_79b1)).unwrap();
+            let (bit, last) = line.take(Source::Free, n.wrapping_mul(0x9e37_79b1)).unwrap();
+            assert_eq!(last, n == PORTS - 1);
             assert!(!std::mem::replace(&mut seen[bit as usize], true));
         }
         assert!(line.is_full());
@@ -184,7 +205,7 @@ mod tests {
     #[test]
     fn a_freed_port_rests_until_the_second_change_of_epoch() {
         let mut line = full_of_free();
-        let bit = line.take(Source::Free, 5).unwrap();
+        let (bit, _) = line.take(Source::Free, 5).unwrap();
         assert!(line.rest(bit));
         assert!(!line.rest(bit), "not twice");
         assert_eq!((line.used(), line.resting()), (0, 1));
@@ -201,12 +222,13 @@ mod tests {
         for (freed, later) in [(10, 12), (10, 999), (EPOCH_MASK, EPOCH_MASK + 2), (EPOCH_MASK - 1, 5)] {
             let mut line = full_of_free();
             line.age(freed);
-            let kept = line.take(Source::Free, 0).unwrap();
-            let bit = line.take(Source::Free, 0).unwrap();
+            let (kept, _) = line.take(Source::Free, 0).unwrap();
+            let (bit, _) = line.take(Source::Free, 0).unwrap();
             line.rest(bit);
             line.age(later);
             assert_eq!((line.resting(), line.used()), (0, 1));
-            let taken: Vec<u32> = std::iter::from_fn(|| line.take(Source::Free, 3)).collect();
+            let taken: Vec<u32> =
+                std::iter::from_fn(|| line.take(Source::Free, 3)).map(|(bit, _)| bit).collect();
             assert!(taken.contains(&bit) && !taken.contains(&kept) && taken.len() == 191);
         }
     }

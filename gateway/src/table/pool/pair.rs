@@ -111,16 +111,16 @@ impl Pair {
         let id = self.queues[source as usize].head();
         let line = &mut lines[id];
         line.age(self.epoch);
-        let bit = line.take(source, random);
         let number = line.number;
-        let emptied = !line.has(source);
-        if emptied {
+        let taken = line.take(source, random);
+        if taken.is_none_or(|(_, last)| last) {
             self.move_down(lines, id, source);
         }
-        Some(Taken { number, bit: bit?, emptied })
+        taken.map(|(bit, emptied)| Taken { number, bit, emptied })
     }
 
     /// The first line of `source` offers nothing more of it: it goes where it still offers something.
+    #[cold]
     fn move_down(&mut self, lines: &mut Slab<Line>, id: u32, source: Source) {
         self.queues[source as usize].pop(lines);
         for worse in [Source::Old, Source::Young] {

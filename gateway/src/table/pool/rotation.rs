@@ -88,6 +88,14 @@ impl Rotation {
         Some(turn)
     }
 
+    /// A port that has rested was found where the server's turn was.
+    #[inline]
+    pub fn next(&mut self, server: u64, addresses: usize) {
+        let e = self.entry(server);
+        let at = e.turn.wrapping_add(1);
+        e.turn = if usize::from(at) < addresses { at } else { 0 };
+    }
+
     /// A port was found after `skipped` addresses in vain, in `source`.
     #[inline]
     pub fn found(&mut self, server: u64, addresses: usize, turn: Turn, skipped: usize, source: Source) {
@@ -129,7 +137,11 @@ mod tests {
         for _ in 0..6 {
             let t = r.begin(5, 0, 3, 0, || 0).unwrap();
             seen.push(t.start);
-            r.found(5, 3, t, 0, Source::Free);
+            if t.start == 1 {
+                r.next(5, 3);
+            } else {
+                r.found(5, 3, t, 0, Source::Free);
+            }
         }
         assert_eq!(seen, [0, 1, 2, 0, 1, 2]);
         // Found far from where the search began: the next one begins there.

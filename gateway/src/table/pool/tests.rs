@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use super::*;
 
 const RIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -209,6 +211,34 @@ fn bad_configurations_are_refused() {
     assert!(make(1, 9, 1).is_none());
     let error = make(9, 8, 0).unwrap().to_string();
     assert_eq!(error, "local ports 9-8: must be from 1 to 65535, the lowest first");
+}
+
+/// Control reads while the worker makes, uses and gives back pairs.
+#[test]
+fn figures_can_be_read_at_any_time() {
+    let mut p = sized(1000, 1099, 4);
+    let usage = p.usage();
+    let seen = AtomicU64::new(0);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while seen.load(Relaxed) < 20_000 {
+                for (key, used) in usage.pairs() {
+                    // Port and address belong together, or the reader saw half a change.
+                    assert_eq!(key.rip, Ipv4Addr::from_bits(u32::from(key.rport)));
+                    assert!(used <= 1);
+                    seen.fetch_add(1, Relaxed);
+                }
+                assert!(usage.addresses().all(|(lip, used)| lip == LIP && used <= 4));
+            }
+        });
+        let mut rport = 0u16;
+        while seen.load(Relaxed) < 20_000 {
+            rport = rport.wrapping_add(1);
+            let rip = Ipv4Addr::from_bits(u32::from(rport));
+            let (lip, port) = p.allocate(&[LIP], rip, rport, Protocol::Tcp, T0).unwrap();
+            assert!(p.release(lip, port, rip, rport, Protocol::Tcp, T0));
+        }
+    });
 }
 
 #[test]

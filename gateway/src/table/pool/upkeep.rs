@@ -3,12 +3,24 @@
 use weirctl::model::Protocol;
 
 use super::{
-    Address, LocalPool, NoMemory, Offer, Opened, PORTS, Pair, PairKey, SPARE_PORTS, Source, line::Line,
-    pair_hash,
+    Address, LocalPool, NoMemory, Opened, PORTS, Pair, PairKey, SPARE_PORTS, Source, line::Line, pair_hash,
+    search::Offer,
 };
-use crate::table::steering::kind_number;
+use crate::{clock::Tick, table::steering::kind_number};
 
 impl<A: Address> LocalPool<A> {
+    /// The epoch is over, `passed` ticks after its start.
+    #[cold]
+    pub(super) fn new_epoch(&mut self, now: Tick, passed: u32) {
+        if passed > i32::MAX as u32 {
+            // Nobody asked for 248 days, or time went backwards: what rests, rests a little longer.
+            self.epoch_start = now;
+            return;
+        }
+        self.epoch = self.epoch.wrapping_add(passed / self.rest);
+        self.epoch_start = Tick(now.0.wrapping_sub(passed % self.rest));
+    }
+
     /// A pair without ports in use yet.
     #[cold]
     pub(super) fn new_pair(&mut self, key: &PairKey<A>, hash: u32, random: u32) -> Result<u32, Offer> {
@@ -68,9 +80,14 @@ impl<A: Address> LocalPool<A> {
         while let Some(number) = opened.first_closed(slots.div_ceil(PORTS)) {
             let mut line = Line::new(number, self.epoch);
             let start = pair.window(number, slots) * PORTS;
-            (start..slots.min(start + PORTS))
-                .filter(|&slot| share.range().contains(share.port(pair.base, slot)))
-                .for_each(|slot| line.add(slot - start));
+            let end = slots.min(start + PORTS);
+            if share.all_in_range(start, end) {
+                line.add_first(end - start);
+            } else {
+                (start..end)
+                    .filter(|&slot| share.range().contains(share.port(pair.base, slot)))
+                    .for_each(|slot| line.add(slot - start));
+            }
             if line.has(Source::Free) {
                 let line = self.lines.insert(line).ok_or(NoMemory)?;
                 if !pair.set_line(&mut self.directories, number, line) {

@@ -1,0 +1,143 @@
+//! Any frame, mutated anyhow, never panics and ends in exactly one counted verdict.
+
+mod rig;
+
+use std::net::Ipv4Addr;
+
+use etherparse::{IcmpEchoHeader, Icmpv4Type, icmpv4};
+use proptest::{prelude::*, test_runner::Config};
+use rig::{
+    LAN, LIP, Options, Rig, WAN,
+    frames::{self, Tcp},
+    key, server,
+};
+use weir::io::{PortId, memory::MemoryFrame};
+use weirctl::model::{Forwarding, Protocol};
+
+const VIP: [u8; 4] = [192, 0, 2, 10];
+
+/// What is done to a frame.
+#[derive(Clone, Debug)]
+enum Mutation {
+    Set(prop::sample::Index, u8),
+    Flip(prop::sample::Index, u8),
+    Cut(prop::sample::Index),
+    Append(Vec<u8>),
+    Split(prop::sample::Index),
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    use prop::sample::Index;
+    prop_oneof![
+        4 => (any::<Index>(), any::<u8>()).prop_map(|(i, b)| Mutation::Set(i, b)),
+        2 => (any::<Index>(), 0u8..8).prop_map(|(i, b)| Mutation::Flip(i, b)),
+        1 => any::<Index>().prop_map(Mutation::Cut),
+        1 => prop::collection::vec(any::<u8>(), 0..80).prop_map(Mutation::Append),
+        1 => any::<Index>().prop_map(Mutation::Split),
+    ]
+}
+
+fn rig(workers: usize) -> Rig {
+    let mut rig = Rig::with(&Options { workers, ..Options::default() });
+    for (protocol, method) in [(Protocol::Tcp, Forwarding::FullNat), (Protocol::Udp, Forwarding::Nat)] {
+        rig.add_service(protocol, VIP, 80, "wlc", method == Forwarding::FullNat);
+        rig.add_server(key(protocol, VIP, 80), server([10, 0, 0, 1], 80, method, 1));
+    }
+    rig
+}
+
+/// Frames of every kind, some about a session that exists.
+fn seeds(rig: &mut Rig) -> Vec<(PortId, Vec<u8>)> {
+    let client = (Ipv4Addr::new(10, 1, 0, 1), 40000);
+    let (vip, rs) = ((Ipv4Addr::from(VIP), 80), (Ipv4Addr::new(10, 0, 0, 1), 80));
+    let tcp = |flags| Tcp { flags, seq: 1000, ack: 1 };
+    let syn = frames::tcp(WAN, client, vip, tcp("S"), &[0; 20]);
+    let sent = rig.send(WAN, &syn);
+    let inside = sent.iter().find(|s| s.port == LAN).expect("forwarded").bytes.clone();
+    let local = frames::read(&inside).tcp().0;
+    let unreachable = Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Port);
+    vec![
+        (WAN, syn),
+        (WAN, frames::tcp(WAN, client, vip, tcp("A"), b"data")),
+        (LAN, frames::tcp(LAN, rs, local, tcp("SA"), &[])),
+        (WAN, frames::udp(WAN, client, vip, b"query")),
+        (LAN, frames::udp(LAN, rs, client, b"answer")),
+        (LAN, frames::icmp(LAN, rs.0, LIP, unreachable, &inside[14..])),
+        (
+            WAN,
+            frames::icmp(
+                WAN,
+                client.0,
+                vip.0,
+                Icmpv4Type::EchoRequest(IcmpEchoHeader { id: 1, seq: 1 }),
+                b"ping",
+            ),
+        ),
+    ]
+}
+
+fn mutate(mut frame: Vec<u8>, mutations: &[Mutation], seal: bool) -> MemoryFrame {
+    let mut cuts = Vec::new();
+    for m in mutations {
+        match m {
+            Mutation::Set(i, b) if !frame.is_empty() => {
+                let at = i.index(frame.len());
+                frame[at] = *b;
+            }
+            Mutation::Flip(i, bit) if !frame.is_empty() => {
+                let at = i.index(frame.len());
+                frame[at] ^= 1 << bit;
+            }
+            Mutation::Cut(i) if !frame.is_empty() => frame.truncate(i.index(frame.len())),
+            Mutation::Append(bytes) => frame.extend(bytes),
+            Mutation::Split(i) if !frame.is_empty() => cuts.push(i.index(frame.len())),
+            _ => {}
+        }
+    }
+    // A right IP checksum lets the later stages see what was mutated.
+    if seal && let Ok(ip) = etherparse::Ipv4HeaderSlice::from_slice(frame.get(14..).unwrap_or_default()) {
+        let check = ip.to_header().calc_header_checksum();
+        frame[24..26].copy_from_slice(&check.to_be_bytes());
+    }
+    cuts.retain(|c| *c < frame.len());
+    cuts.sort_unstable();
+    cuts.dedup();
+    let mut pieces = Vec::new();
+    let mut from = 0;
+    for cut in cuts {
+        pieces.push(&frame[from..cut]);
+        from = cut;
+    }
+    pieces.push(&frame[from..]);
+    MemoryFrame::chained(&pieces)
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 300, ..Config::default() })]
+
+    #[test]
+    fn every_frame_ends_in_one_verdict(
+        workers in 1usize..3,
+        frames in prop::collection::vec(
+            (any::<prop::sample::Index>(), prop::collection::vec(mutation(), 0..6), any::<bool>(), any::<bool>()),
+            1..40,
+        ),
+    ) {
+        let mut rig = rig(workers);
+        let seeds = seeds(&mut rig);
+        for (seed, mutations, seal, second) in frames {
+            let (port, frame) = seeds[seed.index(seeds.len())].clone();
+            let before = ends(&rig);
+            let worker = usize::from(second) % workers;
+            rig.send_to(worker, port, mutate(frame, &mutations, seal));
+            rig.take_punted();
+            prop_assert_eq!(ends(&rig), before + 1);
+        }
+        rig.advance(4.0);
+    }
+}
+
+/// Frames that have ended; one that was handed over ends at the other worker.
+fn ends(rig: &Rig) -> u64 {
+    rig.total() - rig.count(weir::path::verdict::Verdict::HandedOver)
+}
