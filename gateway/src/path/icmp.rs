@@ -74,6 +74,10 @@ impl<I: Io> Worker<I> {
         if !checksum_ok(&frame, p) {
             return self.drop_frame(frame, Reason::BadIcmp);
         }
+        if self.sessions.get(found.id).is_some_and(Session::is_one_way) {
+            // The server of a DR or TUN session sent the quoted packet itself: the error goes there as it is.
+            return self.send_one_way(port, frame, p, found.id);
+        }
         let hop = match self.hop_for(found) {
             Ok(hop) => hop,
             Err(reason) => return self.drop_frame(frame, reason),

@@ -11,7 +11,7 @@
 //! tx        the port's burst
 //! ```
 //!
-//! Beside the way: `icmp` translates errors about sessions, `answer` makes the RST or ICMP error that IPVS
+//! DR and TUN leave by `direct` instead of `rewrite`. Beside the way: `icmp` translates errors about sessions, `answer` makes the RST or ICMP error that IPVS
 //! would send, `punt` gives the kernel what is its own, `handover` gives another worker what is its own,
 //! `update` takes control's changes between bursts, `expire` ends sessions. Every frame ends in one
 //! [`verdict::Verdict`].
@@ -35,6 +35,7 @@ use crate::{
 };
 
 pub mod answer;
+mod direct;
 mod expire;
 mod fragment;
 pub mod handover;
