@@ -14,7 +14,7 @@ use weir::{
     io::memory::MemoryFrame,
     path::verdict::{Reason, Verdict},
 };
-use weirctl::model::{Forwarding, Protocol, SessionState, Tunnel, TunnelChecksum, TunnelKind};
+use weirctl::model::{Forwarding, Protocol, SessionState};
 
 const VIP: [u8; 4] = [192, 0, 2, 10];
 const SYN: Tcp<'static> = Tcp { flags: "S", seq: 1000, ack: 0 };
@@ -362,14 +362,6 @@ fn a_packet_too_big_for_the_next_hop_is_fragmented_or_refused() {
         joined.extend_from_slice(ip.payload().payload);
     }
     assert_eq!(joined[8..], payload);
-}
-
-#[test]
-fn a_method_that_is_not_built_is_accepted_and_dropped_under_its_reason() {
-    let ipip = Tunnel { kind: TunnelKind::Ipip, port: 0, checksum: TunnelChecksum::None };
-    let mut rig = rig(Forwarding::Tunnel(ipip), &Options::default());
-    assert!(rig.send(WAN, &frames::tcp(WAN, client(1), vip(80), SYN, &[])).is_empty());
-    assert_eq!(rig.drops(Reason::MethodNotBuilt), 1);
 }
 
 #[test]

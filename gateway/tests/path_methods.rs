@@ -7,13 +7,13 @@ use std::net::Ipv4Addr;
 
 use etherparse::{Icmpv4Type, icmpv4::DestUnreachableHeader};
 use rig::{
-    LAN, Options, Rig, Sent, WAN,
+    LAN, LAN_ADDRESS, Options, Rig, Sent, WAN,
     frames::{self, Endpoint, Tcp, Transport, leaving, read},
     key, server,
 };
 use weir::{io::memory::MemoryFrame, path::verdict::Reason};
 use weirctl::{
-    model::{Forwarding, Protocol, SessionState},
+    model::{Forwarding, Protocol, SessionState, Tunnel, TunnelChecksum, TunnelKind},
     protocol::Change,
 };
 
@@ -160,4 +160,111 @@ fn dr_works_on_several_workers_whatever_queue_a_packet_arrives_on() {
         }
     }
     assert_eq!(rig.session_count(), 20);
+}
+
+fn tunnel(kind: TunnelKind, checksum: TunnelChecksum) -> Forwarding {
+    let port = if kind == TunnelKind::Gue { 6080 } else { 0 };
+    Forwarding::Tunnel(Tunnel { kind, port, checksum })
+}
+
+/// The packet inside a frame that left through a tunnel; every checksum on the way to it is verified.
+fn unwrap(frame: &[u8], method: Forwarding) -> Vec<u8> {
+    let Forwarding::Tunnel(Tunnel { kind, port, checksum }) = method else { panic!("no tunnel") };
+    let out = read(frame);
+    assert_eq!(out.macs, leaving(LAN));
+    assert_eq!((out.source, out.destination.octets()[..3].to_vec()), (LAN_ADDRESS, vec![10, 0, 0]));
+    match (kind, out.transport) {
+        (TunnelKind::Ipip, Transport::Other { protocol: 4, payload }) => payload,
+        (TunnelKind::Gue, Transport::Udp { source, destination, checksum: field, payload }) => {
+            assert!((32768..60999).contains(&source));
+            assert_eq!((destination, field != 0), (port, checksum != TunnelChecksum::None));
+            assert_eq!(payload[..4], [0, 4, 0, 0], "GUE: version 0, IPIP, no options");
+            payload[4..].to_vec()
+        }
+        (TunnelKind::Gre, Transport::Other { protocol: 47, payload }) => {
+            if checksum == TunnelChecksum::None {
+                assert_eq!(payload[..4], [0, 0, 8, 0]);
+                return payload[4..].to_vec();
+            }
+            assert_eq!((&payload[..4], &payload[6..8]), (&[0x80, 0, 8, 0][..], &[0, 0][..]));
+            let words = payload.chunks(2).map(|w| u32::from(w[0]) << 8 | w.get(1).map_or(0, |&b| b.into()));
+            let sum = words.sum::<u32>();
+            assert_eq!((sum >> 16) + (sum & 0xffff), 0xffff, "GRE checksum");
+            payload[8..].to_vec()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn tunnels_carry_the_packet_one_hop_older() {
+    use TunnelChecksum::{Full, None, Remote};
+    use TunnelKind::{Gre, Gue, Ipip};
+    for (kind, checksum, added) in [
+        (Ipip, None, 20),
+        (Gue, None, 32),
+        (Gue, Full, 32),
+        (Gue, Remote, 32),
+        (Gre, None, 24),
+        (Gre, Full, 28),
+    ] {
+        let method = tunnel(kind, checksum);
+        let mut rig = rig(method, &Options::default());
+        for (n, payload) in [&b""[..], b"odd", &[0x5a; 1000]].into_iter().enumerate() {
+            let mut frame = frames::udp(WAN, client(1), vip(53), payload);
+            frame[15] = 0xb9; // expedited forwarding, ECT(1)
+            set_dont_fragment(&mut frame, n == 1);
+            let mut padded = frame.clone();
+            padded.resize(frame.len().max(60), 0xee);
+            let (head, tail) = padded.split_at(42);
+            let sent = rig.send_to(0, WAN, MemoryFrame::chained(&[head, tail]));
+            let out = to_server(&sent);
+            assert_eq!(unwrap(out, method), aged(&frame[14..]), "{method:?}");
+            assert_eq!(out.len(), frame.len() + added);
+            let outer = etherparse::Ipv4HeaderSlice::from_slice(&out[14..]).unwrap();
+            assert_eq!((out[15], outer.ttl(), outer.dont_fragment()), (0xb9, 63, n == 1));
+            assert_eq!(outer.identification() == 0, n == 1, "an identification where it may be needed");
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_a_tunnel_is_refused_with_the_mtu_inside_or_fragmented() {
+    for (kind, mtu) in [(TunnelKind::Ipip, 1480), (TunnelKind::Gue, 1468), (TunnelKind::Gre, 1476)] {
+        let method = tunnel(kind, TunnelChecksum::None);
+        let mut rig = rig(method, &Options::default());
+        for (len, fits) in [(mtu, true), (mtu + 1, false)] {
+            let mut frame = frames::udp(WAN, client(1), vip(53), &vec![1; usize::from(len) - 28]);
+            set_dont_fragment(&mut frame, true);
+            let sent = rig.send(WAN, &frame);
+            if fits {
+                assert_eq!(unwrap(to_server(&sent), method), aged(&frame[14..]));
+                continue;
+            }
+            assert_eq!((sent.len(), sent[0].port), (1, WAN));
+            let out = read(&sent[0].bytes);
+            assert!(matches!(out.transport, Transport::Icmp { kind, .. } if kind == too_big(mtu)));
+            set_dont_fragment(&mut frame, false);
+            let sent = rig.send(WAN, &frame);
+            assert_eq!(sent.len(), 2);
+            let ids: Vec<_> = sent.iter().map(|s| s.bytes[18..20].to_vec()).collect();
+            assert_eq!(ids[0], ids[1], "two fragments of one outer packet");
+        }
+    }
+}
+
+#[test]
+fn a_tunnel_follows_its_server_s_configuration() {
+    let before = tunnel(TunnelKind::Ipip, TunnelChecksum::None);
+    let after = tunnel(TunnelKind::Gre, TunnelChecksum::Full);
+    let mut rig = rig(before, &Options::default());
+    rig.send(WAN, &frames::tcp(WAN, client(1), vip(80), SYN, &[]));
+    let ack = frames::tcp(WAN, client(1), vip(80), ACK, &[]);
+    unwrap(to_server(&rig.send(WAN, &ack)), before);
+    let server = server([10, 0, 0, 2], 80, after, 1);
+    rig.change(Change::EditServer { service: key(Protocol::Tcp, VIP, 80), server });
+    assert_eq!(unwrap(to_server(&rig.send(WAN, &ack)), after), aged(&ack[14..]));
+    rig.new_routes(80);
+    assert!(rig.send(WAN, &ack).is_empty());
+    assert_eq!(rig.drops(Reason::TunnelMtu), 1);
 }

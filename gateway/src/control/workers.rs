@@ -20,6 +20,7 @@ use crate::{
         route::{Neighbour, Resolve, RouteTable},
         service::{Lookup, WorkerService},
         settings::Settings,
+        tunnel,
         update::{Batch, Listing, Update},
         verdict::PathCounters,
     },
@@ -249,6 +250,9 @@ impl Workers {
             }
             others.upper.set(server.upper);
             others.lower.set(server.lower);
+            if let Forwarding::Tunnel(tunnel) = server.forwarding {
+                others.tunnel.set(tunnel::pack(tunnel));
+            }
             batch.push(Update::Available(id, true));
         }
     }

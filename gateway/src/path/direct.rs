@@ -45,9 +45,16 @@ impl<I: Io> Worker<I> {
 
     /// Sends a packet of a DR or TUN session, or an ICMP error about one, to the server.
     pub(super) fn send_one_way(&mut self, port: PortId, frame: I::Frame, p: &Parsed, id: SessionId) {
-        match self.one_way_hop(id) {
-            Ok(hop) => self.send_direct(port, frame, p, hop),
-            Err(reason) => self.drop_frame(frame, reason),
+        let hop = match self.one_way_hop(id) {
+            Ok(hop) => hop,
+            Err(reason) => return self.drop_frame(frame, reason),
+        };
+        match self.sessions.get(id) {
+            Some(session) if session.is_tunnelled() => {
+                let to = (session.arriving(Direction::Reply).source().0, session.server());
+                self.send_tunnelled(port, frame, p, to, hop);
+            }
+            _ => self.send_direct(port, frame, p, hop),
         }
     }
 
