@@ -18,8 +18,8 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
 demo:
 	@scripts/deps demo
-	cargo build --release --package weir --package weirctl --bins --example demo
-	@$(AS_ROOT) $(TARGET)/release/examples/demo $(if $(HOLD),--hold)
+	cargo build --release --package weir --package weirctl --package lab --bins
+	@$(AS_ROOT) $(TARGET)/release/demo $(if $(HOLD),--hold)
 
 # The end-to-end tests look for weirctl beside weir, which nextest builds for them.
 test: deps lint

@@ -27,7 +27,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_allmulticast_(enable|disable|get)",
     "rte_eth_(stats_get|stats_reset|xstats_get|xstats_get_names)",
     // queues
-    "rte_eth_call_[rt]x_callbacks",
+    "rte_eth_(call_[rt]x_callbacks|add_[rt]x_callback)",
     "rte_eth_tx_prepare",
     // buffers
     "rte_pktmbuf_pool_create_by_ops",

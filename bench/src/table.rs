@@ -139,7 +139,9 @@ impl Index for Sessions {
             *hash = self.hash(key.tuple(), key.protocol as u8);
             self.prefetch_bucket(*hash);
         }
-        hashes.iter().take(keys.len()).for_each(|hash| self.prefetch_record(*hash));
+        hashes.iter().take(keys.len()).for_each(|hash| {
+            let _ = self.candidate(*hash);
+        });
         let found = |(hash, key): (&u64, &Key)| {
             black_box(Sessions::find(self, *hash, key.tuple(), key.protocol as u8)).is_some()
         };

@@ -4,12 +4,19 @@
 //! then one JSON answer a request (DPDK's "Telemetry User Guide").
 
 use std::{
-    env, fs,
+    fs,
     os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket};
+use nix::sys::{
+    socket::{
+        AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, getsockopt, recv, send, setsockopt,
+        socket,
+        sockopt::{PeerCredentials, ReceiveTimeout},
+    },
+    time::{TimeVal, TimeValLike},
+};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -21,17 +28,23 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Connects to the process `pid`, if its telemetry is up.
-    pub fn connect(pid: u32) -> Option<Self> {
-        sockets().iter().find_map(|path| Self::open(path, pid))
+    /// Connects to the process `pid`, if its telemetry is up; `run` is the run-time directory it was given.
+    pub fn connect(pid: u32, run: &Path) -> Option<Self> {
+        sockets(run).iter().find_map(|path| Self::open(path, pid))
     }
 
     fn open(path: &Path, pid: u32) -> Option<Self> {
         let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).ok()?;
         connect(socket.as_raw_fd(), &UnixAddr::new(path).ok()?).ok()?;
+        // Others may be paused, and never say who they are.
+        let listener = getsockopt(&socket, PeerCredentials).ok()?.pid();
+        if u32::try_from(listener) != Ok(pid) {
+            return None;
+        }
+        setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(10)).ok()?;
         let mut this = Self { socket, buffer: vec![0; 65_536] };
-        let greeting = this.receive().ok()?;
-        (greeting.get("pid")?.as_u64()? == u64::from(pid)).then_some(this)
+        this.receive().ok()?;
+        Some(this)
     }
 
     fn receive(&mut self) -> Result<Value> {
@@ -68,11 +81,11 @@ impl Telemetry {
     }
 }
 
-/// Telemetry sockets of all DPDK processes: `<run-time directory>/dpdk/<file prefix>/dpdk_telemetry.v2[:n]`.
-fn sockets() -> Vec<PathBuf> {
-    let run = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"].iter().filter_map(env::var_os).map(PathBuf::from);
-    let roots = run.chain(["/var/run".into(), "/tmp".into()]);
-    roots
+/// Telemetry sockets of all DPDK processes: `<run-time directory>/dpdk/<file prefix>/dpdk_telemetry.v2[:n]`, where
+/// that directory is `run` if the process heeds `RUNTIME_DIRECTORY`.
+fn sockets(run: &Path) -> Vec<PathBuf> {
+    [run, Path::new("/var/run"), Path::new("/tmp")]
+        .into_iter()
         .filter_map(|root| fs::read_dir(root.join("dpdk")).ok())
         .flatten()
         .flatten()

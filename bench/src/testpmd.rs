@@ -14,11 +14,11 @@ use crate::{
 /// Starts it on the scene's ACKs and returns it running.
 pub fn start(scene: &Scene, program: &Path) -> Result<Subject> {
     let mut command = Command::new(program);
-    command.args(arguments(scene));
+    command.args(arguments(scene)).env("RUNTIME_DIRECTORY", scene.directory);
     let mut process = Process::spawn(&mut command, &scene.path("testpmd.log"))?;
     let connected = wait_for(Duration::from_secs(60), || {
         process.check_running()?;
-        let Some(mut telemetry) = Telemetry::connect(process.pid()) else { return Ok(None) };
+        let Some(mut telemetry) = Telemetry::connect(process.pid(), scene.directory) else { return Ok(None) };
         // Ports appear one after another while EAL starts.
         Ok(telemetry.port("net_null").ok().map(|out| (telemetry, out)))
     })?;

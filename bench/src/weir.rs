@@ -144,13 +144,13 @@ pub fn launch(setup: &Setup, found: &Found) -> Result<Subject> {
     let rules_file = scene.path("rules.save");
     fs::write(&rules_file, rules(scene.flows)).map_err(Error::file(&rules_file))?;
     let mut command = Command::new(&found.weir);
-    command.arg("--config").arg(&configuration);
+    command.arg("--config").arg(&configuration).env("RUNTIME_DIRECTORY", scene.directory);
     let mut process = Process::spawn(&mut command, &scene.path("weir.log"))?;
     let ready = wait_for(Duration::from_secs(120), || {
         process.check_running()?;
         Ok(process.output()?.lines().any(|line| line == "ready").then_some(()))
     })?;
-    let telemetry = ready.and_then(|()| Telemetry::connect(process.pid()));
+    let telemetry = ready.and_then(|()| Telemetry::connect(process.pid(), scene.directory));
     let Some(mut telemetry) = telemetry else {
         return Err(process.failed("isn't ready, or has no telemetry"));
     };

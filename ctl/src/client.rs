@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::protocol::{
-    Access, Request, Response,
+    Access, Notice, Request, Response,
     frame::{self, FrameError},
     handshake::{Answer, Hello, NotWeir},
 };
@@ -54,6 +54,18 @@ pub enum ClientError {
         /// Newest version of the gateway.
         newest: u16,
     },
+    /// The gateway is too old for this request.
+    #[error(
+        "this needs protocol version {needed}, the gateway speaks {spoken}: it is an older weir ({gateway})"
+    )]
+    TooOld {
+        /// Version that has the request.
+        needed: u16,
+        /// Version that was agreed on.
+        spoken: u16,
+        /// Version of the gateway.
+        gateway: String,
+    },
     /// Too many connections.
     #[error("the gateway has too many connections")]
     Busy,
@@ -78,6 +90,7 @@ pub struct Client {
     stream: BufReader<UnixStream>,
     access: Access,
     gateway: String,
+    version: u16,
 }
 
 impl Client {
@@ -95,7 +108,7 @@ impl Client {
         let mut stream = BufReader::new(stream);
         let answer = frame::read(&mut stream).map_err(|unread| greeted.err().unwrap_or(unread))?;
         match Answer::from_bytes(&answer)? {
-            Answer::Accepted { access, gateway, .. } => Ok(Self { stream, access, gateway }),
+            Answer::Accepted { access, gateway, version } => Ok(Self { stream, access, gateway, version }),
             Answer::NoCommonVersion { oldest, newest } => Err(ClientError::Version { oldest, newest }),
             Answer::Busy => Err(ClientError::Busy),
         }
@@ -112,10 +125,58 @@ impl Client {
     pub fn gateway_version(&self) -> &str {
         &self.gateway
     }
+
+    fn check_version(&self, request: &Request) -> Result<(), ClientError> {
+        let (needed, spoken) = (request.since(), self.version);
+        if needed > spoken {
+            return Err(ClientError::TooOld { needed, spoken, gateway: self.gateway.clone() });
+        }
+        Ok(())
+    }
+
+    /// Turns the connection into one that tells what is new.
+    ///
+    /// # Errors
+    /// The gateway can't be reached any more, or is too old for this.
+    pub fn subscribe(mut self) -> Result<Subscription, ClientError> {
+        self.check_version(&Request::Subscribe)?;
+        frame::send(self.stream.get_mut(), &Request::Subscribe)?;
+        // Nothing may happen for as long as it likes.
+        self.stream.get_ref().set_read_timeout(None).map_err(FrameError::Io)?;
+        Ok(Subscription { stream: self.stream })
+    }
+}
+
+/// A connection on which the gateway tells what is new.
+#[derive(Debug)]
+pub struct Subscription {
+    stream: BufReader<UnixStream>,
+}
+
+impl Subscription {
+    /// Waits for the next news; the first is there at once.
+    ///
+    /// # Errors
+    /// The gateway is gone.
+    pub fn wait(&mut self) -> Result<Notice, ClientError> {
+        match frame::receive(&mut self.stream)? {
+            Response::Notice(notice) => Ok(notice),
+            other => Err(FrameError::Malformed(format!("{other:?} instead of a notice")).into()),
+        }
+    }
+
+    /// Ends waiting, from another thread too.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn closer(&self) -> io::Result<UnixStream> {
+        self.stream.get_ref().try_clone()
+    }
 }
 
 impl Transport for Client {
     fn call(&mut self, request: Request) -> Result<Response, ClientError> {
+        self.check_version(&request)?;
         frame::send(self.stream.get_mut(), &request)?;
         Ok(frame::receive(&mut self.stream)?)
     }

@@ -5,8 +5,9 @@ use std::fmt::Debug;
 use bincode::{Decode, Encode};
 
 use super::{
-    Batch, Change, ErrorCode, Info, ListCursor, ListQuery, PathCounter, Rates, Refusal, Request, Response,
-    Row, ServerRow, ServiceRow, SessionCursor, Stats, Timeouts, frame,
+    Batch, Change, ErrorCode, FoundSession, Info, ListCursor, ListQuery, LocalAddressUse, Network, Notice,
+    PathCounter, PortCounters, PortStatus, Rates, Refusal, Request, Response, Row, ServerRow, ServiceRow,
+    SessionCursor, SessionFilter, Stats, Status, Timeouts, WorkerStatus, frame,
 };
 use crate::model::{
     EngineData, Family, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Session,
@@ -141,6 +142,43 @@ fn requests() {
 }
 
 #[test]
+fn requests_of_version_2() {
+    let place = ([10, 0, 0, 1].into(), 80);
+    let drain = Change::Drain { service: key(), address: place.0, port: place.1 };
+    let undrain = |weight| Change::Undrain { service: key(), address: place.0, port: place.1, weight };
+    let filter = SessionFilter {
+        service: Some(mark()),
+        client: Some(Network { address: [10, 1, 0, 0].into(), bits: 16 }),
+        client_port: Some(4000),
+        server: Some([10, 0, 0, 1].into()),
+        server_port: Some(80),
+        protocol: Some(Protocol::Udp),
+        state: Some(SessionState::Udp),
+        min_age: Some(100),
+        max_age: Some(70_000),
+        min_idle: Some(5),
+        worker: Some(1),
+    };
+    let none = SessionFilter::default();
+    let from = Some(SessionCursor { worker: 1, slot: 2 });
+    pinned(vec![
+        (Request::Status, "06"),
+        (
+            Request::FindSessions { filter, from, max: 9 },
+            "070101070101000a0100001001fba00f01000a00000101500101010b016401fc701101000105010101010209",
+        ),
+        (Request::FindSessions { filter: none, from: None, max: 9 }, "0700000000000000000000000009"),
+        (Request::KillSessions { filter: none, from }, "080000000000000000000000010102"),
+        (Request::Stage(vec![Change::Flush, drain]), "0902030b000000c000020a50000a00000150"),
+        (
+            Request::Stage(vec![undrain(None), undrain(Some(7))]),
+            "09020c000000c000020a50000a00000150000c000000c000020a50000a000001500107",
+        ),
+        (Request::Subscribe, "0a"),
+    ]);
+}
+
+#[test]
 fn responses() {
     let refused = |code, change| Response::Refused(Refusal { code, change, detail: "why".into() });
     let service_row = ServiceRow {
@@ -183,6 +221,64 @@ fn responses() {
             }]),
             "0601086e6f2d726f75746501037768790201fb2c01",
         ),
+    ]);
+}
+
+#[test]
+fn responses_of_version_2() {
+    let port = PortStatus {
+        name: "wan".into(),
+        device: "net_null0".into(),
+        driver: "net_null".into(),
+        mac: [2, 0, 0, 0, 0, 1],
+        mtu: 1500,
+        up: true,
+        speed: Some(10_000),
+        no_rss: Some("why".into()),
+        rx_queues: 2,
+        tx_queues: 3,
+        buffers: 65_536,
+        buffers_used: 4,
+        counters: PortCounters {
+            rx_packets: 1,
+            tx_packets: 2,
+            rx_bytes: 3,
+            tx_bytes: 4,
+            rx_missed: 5,
+            rx_errors: 6,
+            tx_errors: 7,
+            rx_no_buffer: 8,
+        },
+    };
+    let status = Status {
+        version: "0.1.0".into(),
+        generation: 7,
+        uptime: 1 << 33,
+        services: 2,
+        servers: 3,
+        ports: vec![port],
+        workers: vec![WorkerStatus { polls: 1, busy_polls: 2, received: 3, sessions: 4, max_sessions: 5 }],
+        local_addresses: vec![LocalAddressUse {
+            address: [10, 0, 0, 4].into(),
+            used: 1,
+            busiest: 2,
+            ports: 64_512,
+        }],
+        warnings: vec!["look".into()],
+    };
+    let found = FoundSession { session: session(), age: 300, idle: 2 };
+    pinned(vec![
+        (
+            Response::Status(status),
+            "0705302e312e3007fd00000000020000000203010377616e096e65745f6e756c6c30086e65745f6e756c6c020000000001fbdc050101fb102701037768790203fc0000010004010203040506070801010203040501000a0000040102fb00fc01046c6f6f6b",
+        ),
+        (
+            Response::Found { sessions: vec![found], next: Some(SessionCursor { worker: 1, slot: 2 }) },
+            "080106000a010002fb274e00c000020a50000a000004fb01040120010db8000000000000000000000001fb901f01fc905f0100010101037369700663616c6c2d31fb2c0102010102",
+        ),
+        (Response::Killed { sessions: 3, next: None }, "090300"),
+        (Response::Staged { changes: 4096 }, "0afb0010"),
+        (Response::Notice(Notice { generation: 7, tick: 300 }), "0b07fb2c01"),
     ]);
 }
 

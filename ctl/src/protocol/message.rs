@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use bincode::{Decode, Encode};
 
-use super::{MAX_BATCH, MAX_INTERFACE, MAX_NAME};
+use super::{
+    FoundSession, MAX_BATCH, MAX_INTERFACE, MAX_NAME, MAX_TRANSACTION, Notice, SessionFilter, Status,
+};
 use crate::model::{LocalAddress, Server, Service, ServiceKey, Session};
 
 /// What a client asks for.
@@ -27,6 +29,30 @@ pub enum Request {
     Timeouts,
     /// How packets ended; answered by [`Response::Counters`].
     Counters,
+    /// How the gateway is; answered by [`Response::Status`]. Since version 2, as everything that follows.
+    Status,
+    /// Certain sessions with their times, a page; answered by [`Response::Found`].
+    FindSessions {
+        /// Which ones.
+        filter: SessionFilter,
+        /// Where to go on; absent to begin.
+        from: Option<SessionCursor>,
+        /// Most sessions wanted; the gateway may send fewer, none even, before the end.
+        max: u32,
+    },
+    /// End certain sessions, as many as are found at once; answered by [`Response::Killed`].
+    KillSessions {
+        /// Which ones.
+        filter: SessionFilter,
+        /// Where to go on; absent to begin.
+        from: Option<SessionCursor>,
+    },
+    /// Changes that come before those of this connection's next [`Request::Apply`]: a transaction larger than a
+    /// frame. Answered by [`Response::Staged`]. What is wrong with them is said when they are applied.
+    Stage(Vec<Change>),
+    /// From now on this connection carries one [`Response::Notice`] whenever something is new, the first at
+    /// once, and takes no more requests.
+    Subscribe,
 }
 
 /// Changes that happen all or not at all.
@@ -95,6 +121,26 @@ pub enum Change {
         service: ServiceKey,
         /// The address.
         address: IpAddr,
+    },
+    /// Gives a server the weight 0 and remembers the one it had. Since version 2.
+    Drain {
+        /// Of this service.
+        service: ServiceKey,
+        /// The server's address.
+        address: IpAddr,
+        /// The server's port, host order.
+        port: u16,
+    },
+    /// Gives a drained server its weight back. Since version 2.
+    Undrain {
+        /// Of this service.
+        service: ServiceKey,
+        /// The server's address.
+        address: IpAddr,
+        /// The server's port, host order.
+        port: u16,
+        /// This weight instead of the one that was remembered.
+        weight: Option<u32>,
     },
 }
 
@@ -169,6 +215,29 @@ pub enum Response {
     Timeouts(Timeouts),
     /// Every counter of the packet path, in a fixed order.
     Counters(Vec<PathCounter>),
+    /// How the gateway is.
+    Status(Status),
+    /// A page of sessions with their times.
+    Found {
+        /// The sessions.
+        sessions: Vec<FoundSession>,
+        /// Where to go on; absent at the end.
+        next: Option<SessionCursor>,
+    },
+    /// Sessions have been ended.
+    Killed {
+        /// How many.
+        sessions: u32,
+        /// Where to go on; absent at the end.
+        next: Option<SessionCursor>,
+    },
+    /// The changes wait for [`Request::Apply`].
+    Staged {
+        /// How many wait now.
+        changes: u32,
+    },
+    /// What is new.
+    Notice(Notice),
 }
 
 /// How many packets have ended in one way, or how often something else has happened to packets.
@@ -264,7 +333,21 @@ impl Request {
     /// Whether it needs [`super::Access::ReadWrite`].
     #[must_use]
     pub fn changes(&self) -> bool {
-        matches!(self, Self::Apply(_))
+        matches!(self, Self::Apply(_) | Self::KillSessions { .. } | Self::Stage(_))
+    }
+
+    /// The protocol version that first had this request.
+    #[must_use]
+    pub fn since(&self) -> u16 {
+        match self {
+            Self::Info | Self::List(_) | Self::Sessions { .. } | Self::Timeouts | Self::Counters => 1,
+            Self::Apply(batch) => batch.changes.iter().map(Change::since).max().unwrap_or(1),
+            Self::Status
+            | Self::FindSessions { .. }
+            | Self::KillSessions { .. }
+            | Self::Stage(_)
+            | Self::Subscribe => 2,
+        }
     }
 
     /// Holds the limits that the encoding itself doesn't impose.
@@ -272,15 +355,23 @@ impl Request {
     /// # Errors
     /// What is too long, and how long it may be.
     pub fn check(&self) -> Result<(), String> {
-        let Self::Apply(batch) = self else { return Ok(()) };
-        if batch.changes.len() > MAX_BATCH {
-            return Err(format!("{} changes in one batch, at most {MAX_BATCH}", batch.changes.len()));
+        let (changes, max) = match self {
+            Self::Apply(batch) => (&batch.changes, MAX_TRANSACTION),
+            Self::Stage(changes) => (changes, MAX_BATCH),
+            _ => return Ok(()),
+        };
+        if changes.len() > max {
+            return Err(format!("{} changes at once, at most {max}", changes.len()));
         }
-        batch.changes.iter().try_for_each(Change::check)
+        changes.iter().try_for_each(Change::check)
     }
 }
 
 impl Change {
+    fn since(&self) -> u16 {
+        if matches!(self, Self::Drain { .. } | Self::Undrain { .. }) { 2 } else { 1 }
+    }
+
     fn check(&self) -> Result<(), String> {
         let limit = |what: &str, name: &str, max: usize| match name.len() {
             n if n > max => Err(format!("{what} of {n} bytes, at most {max}")),
@@ -326,7 +417,8 @@ mod tests {
 
     #[test]
     fn batches_are_limited() {
-        let batch = Batch { changes: vec![Change::Flush; MAX_BATCH + 1], expect_generation: None };
+        assert!(Request::Stage(vec![Change::Flush; MAX_BATCH + 1]).check().is_err());
+        let batch = Batch { changes: vec![Change::Flush; MAX_TRANSACTION + 1], expect_generation: None };
         assert!(Request::Apply(batch).check().is_err());
     }
 }

@@ -8,6 +8,8 @@
 //!     | <--------------------------  response   |   several requests may be on their way
 //! ```
 //!
+//! After [`Request::Subscribe`] the gateway alone speaks: notices, until either side closes the connection.
+//!
 //! Every message is one frame: a little-endian 32-bit length, then that many bytes of bincode 2 in its
 //! standard configuration ([`frame`]). Every length is limited before anything is allocated for it.
 //! The encoding of each message is pinned by golden bytes in the tests: a change of them is a new
@@ -17,6 +19,9 @@ mod error;
 pub mod frame;
 pub mod handshake;
 mod message;
+mod select;
+mod stage;
+mod status;
 
 #[cfg(test)]
 mod golden;
@@ -26,9 +31,14 @@ pub use message::{
     Batch, Change, Info, ListCursor, ListQuery, PathCounter, Rates, Request, Response, Row, ServerRow,
     ServiceRow, SessionCursor, Stats, Timeouts,
 };
+pub use select::{FoundSession, Network, SessionFilter};
+pub use stage::Stage;
+pub use status::{
+    LocalAddressUse, MAX_STATUS_ADDRESSES, Notice, PortCounters, PortStatus, Status, WorkerStatus,
+};
 
 /// Version of the messages that this library speaks.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Oldest version that this library still speaks.
 pub const OLDEST_VERSION: u16 = 1;
@@ -36,8 +46,11 @@ pub const OLDEST_VERSION: u16 = 1;
 /// Largest frame body in bytes.
 pub const MAX_FRAME: usize = 1 << 20;
 
-/// Most changes in one batch.
+/// Most changes in one frame.
 pub const MAX_BATCH: usize = 4096;
+
+/// Most changes in one transaction, of several frames.
+pub const MAX_TRANSACTION: usize = 1 << 19;
 
 /// Most rows, or sessions, in one page.
 pub const MAX_PAGE: u32 = 1024;

@@ -31,7 +31,7 @@ fn main() -> Result<()> {
 
 fn measure(file: &Path, frames: usize, time: Duration) -> Result<()> {
     // The pcap driver keeps its own buffers of the file beside the pool.
-    let buffers = MempoolConfig { buffers: 16_383, ..MempoolConfig::default() };
+    let buffers = MempoolConfig { buffers: 16_384, ..MempoolConfig::default() };
     let mut eal = Eal::init(&EalConfig {
         name: "rates".to_owned(),
         cpus: Cpus::Spread(1),

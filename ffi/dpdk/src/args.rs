@@ -85,15 +85,18 @@ fn memory(config: &EalConfig, machine: &Machine) -> (Memory, Vec<String>) {
     let args = &config.args;
     let megabytes = value(args, "-m").and_then(|m| m.parse::<u64>().ok());
     let need = megabytes.map_or(config.memory + OVERHEAD, |m| m << 20);
+    // A buffer doesn't cross a page, and ordinary pages have 4 KB: a pool of 2 KB buffers takes twice its size.
+    // What isn't used isn't touched.
+    let ordinary_need = megabytes.map_or(2 * config.memory + OVERHEAD, |m| m << 20);
     let ordinary = |why: String| {
         let mut more = Vec::new();
         if !given(args, &["--no-huge"]) {
             more.push("--no-huge".to_owned());
         }
         if megabytes.is_none() {
-            more.extend(["-m".to_owned(), need.div_ceil(1 << 20).to_string()]);
+            more.extend(["-m".to_owned(), ordinary_need.div_ceil(1 << 20).to_string()]);
         }
-        (Memory::Ordinary { bytes: need, why }, more)
+        (Memory::Ordinary { bytes: ordinary_need, why }, more)
     };
     if given(args, &["--no-huge"]) {
         return ordinary("the EAL arguments say so".to_owned());
@@ -239,9 +242,9 @@ mod tests {
         let arguments = compose(&config, &machine(&[0])).unwrap();
         assert_eq!(
             arguments.list.join(" "),
-            "weir --lcores 0@(0),1@0,2@0 --no-huge -m 2112 --file-prefix=weir-77 --no-pci"
+            "weir --lcores 0@(0),1@0,2@0 --no-huge -m 4160 --file-prefix=weir-77 --no-pci"
         );
-        assert_eq!(arguments.memory, Memory::Ordinary { bytes: 2112 << 20, why: "too few".to_owned() });
+        assert_eq!(arguments.memory, Memory::Ordinary { bytes: 4160 << 20, why: "too few".to_owned() });
     }
 
     #[test]

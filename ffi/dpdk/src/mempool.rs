@@ -20,7 +20,8 @@ use crate::{DATA_ROOM, Eal, Error, HEADROOM, Mbuf, eal::Shared, error::last_mean
 /// What a pool is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MempoolConfig {
-    /// Number of buffers; one less than a power of two wastes least.
+    /// Buffers that there are at least: the ring of free ones needs slack, so it may be more, by a third at most
+    /// and 2048 in any case.
     pub buffers: u32,
     /// Bytes a buffer holds behind its headroom.
     pub data_room: usize,
@@ -32,7 +33,7 @@ pub struct MempoolConfig {
 
 impl Default for MempoolConfig {
     fn default() -> Self {
-        Self { buffers: 16_383, data_room: DATA_ROOM, cache: 256, socket: None }
+        Self { buffers: 16_384, data_room: DATA_ROOM, cache: 256, socket: None }
     }
 }
 
@@ -42,10 +43,11 @@ impl MempoolConfig {
     pub fn bytes(&self) -> u64 {
         const HEADS: u64 = dpdk_sys::SHIM_MBUF_SIZE as u64 + 64 + 64;
         let buffer = HEADS + (HEADROOM + self.data_room).next_multiple_of(64) as u64;
-        let ring = u64::from(self.buffers + 1).next_power_of_two() * 8;
+        let buffers = u64::from(with_slack(self.buffers));
+        let ring = (buffers + 1).next_power_of_two() * 8;
         let caches =
             u64::from(dpdk_sys::RTE_MAX_LCORE) * 16 * u64::from(dpdk_sys::RTE_MEMPOOL_CACHE_MAX_SIZE);
-        u64::from(self.buffers) * buffer + ring + caches + (1 << 20)
+        buffers * buffer + ring + caches + (1 << 20)
     }
 }
 
@@ -94,13 +96,14 @@ impl Mempool {
             .map_err(|_| fail("a buffer holds 65535 bytes at most, headroom included".to_owned()))?;
         let name = CString::new(format!("mbufs{}", NUMBER.fetch_add(1, Relaxed))).unwrap_or_default();
         // DPDK wants caches of two thirds of the pool at most, and has a limit of its own.
-        let cache = config.cache.min(dpdk_sys::RTE_MEMPOOL_CACHE_MAX_SIZE).min(config.buffers * 2 / 3);
+        let buffers = with_slack(config.buffers);
+        let cache = config.cache.min(dpdk_sys::RTE_MEMPOOL_CACHE_MAX_SIZE).min(buffers / 3 * 2);
         let socket = config.socket.and_then(|s| i32::try_from(s).ok()).unwrap_or(-1);
         // SAFETY: the name is a NUL-terminated text that DPDK copies; the operations' name is constant.
         let pool = unsafe {
             dpdk_sys::rte_pktmbuf_pool_create_by_ops(
                 name.as_ptr(),
-                config.buffers,
+                buffers,
                 cache,
                 0,
                 room,
@@ -171,10 +174,24 @@ impl Mempool {
     }
 }
 
-/// How the pool's ring is shared. DPDK's default (`ring_mp_mc`) has everybody wait for a thread that is preempted
-/// amid an operation, and on a machine whose CPUs are shared that is often: six threads on two CPUs needed more
-/// than 100 s for what takes half a second with relaxed tails. With a CPU for each the two cost the same.
+/// How the pool's ring is shared: with relaxed tails. DPDK's default (`ring_mp_mc`) has everybody wait for a thread
+/// that is preempted amid an operation, and on a machine whose CPUs are shared that is often: six threads on two
+/// CPUs needed more than 100 s for what takes half a second so. With a CPU for each the two cost the same.
 const OPERATIONS: &std::ffi::CStr = c"ring_mt_rts";
+
+/// The least number of buffers, from `asked` on, that such a ring is safe with.
+///
+/// The tails may lag behind by an eighth of the ring and a bulk. Buffers that were taken in the meantime can
+/// come back while the ring still counts them as its own; without room for both it is full, and DPDK loses
+/// what doesn't fit (22.11: 511 buffers of 4095 within a second). A ring has the next power of two as its size.
+fn with_slack(asked: u32) -> u32 {
+    /// A bulk: what a cache is filled with or emptied of at once, and a burst.
+    const BULK: u32 = 2 * dpdk_sys::RTE_MEMPOOL_CACHE_MAX_SIZE;
+    let asked = asked.clamp(2 * BULK, 1 << 30);
+    let capacity = (asked + 1).next_power_of_two() - 1;
+    // One more than the ring holds makes it the next larger one, half of which is free.
+    if capacity - asked >= capacity / 8 + BULK { asked } else { capacity + 1 }
+}
 
 /// Frees all `frames`: by one call if they are plain and of one pool, which most bursts are.
 #[inline]
@@ -229,18 +246,37 @@ mod tests {
     fn an_exhausted_pool_says_so() {
         let eal = testing::eal(1);
         let pool =
-            Mempool::new(&eal, &MempoolConfig { buffers: 63, cache: 0, ..Default::default() }).unwrap();
-        let mut frames = ArrayVec::<Mbuf, 64>::new();
-        assert!(!pool.alloc_bulk(&mut frames) && frames.is_empty());
-        while let Some(frame) = pool.alloc() {
-            frames.push(frame);
-        }
-        assert_eq!(frames.len(), 63);
+            Mempool::new(&eal, &MempoolConfig { buffers: 100, cache: 0, ..Default::default() }).unwrap();
+        let mut frames: Vec<Mbuf> = std::iter::from_fn(|| pool.alloc()).collect();
+        assert_eq!(frames.len(), with_slack(100) as usize);
+        let mut burst = ArrayVec::<Mbuf, 2>::new();
+        assert!(!pool.alloc_bulk(&mut burst) && burst.is_empty());
         assert!(pool.alloc_from(b"x").is_none());
-        drop(frames.pop());
+        frames.truncate(frames.len() - 1);
+        assert!(!pool.alloc_bulk(&mut burst) && burst.is_empty());
         assert!(pool.alloc_from(&[0; DATA_ROOM + 1]).is_none());
         assert!(pool.alloc_from(&[0; DATA_ROOM]).is_some());
-        assert_eq!(pool.in_use(), 62);
+        assert_eq!(pool.in_use() as usize, frames.len());
+    }
+
+    #[test]
+    fn rings_have_slack() {
+        for (asked, buffers) in [
+            (0, 2048),
+            (2048, 2048),
+            (2500, 2500),
+            (2900, 4096),
+            (4095, 4096),
+            (4096, 4096),
+            (6000, 6000),
+            (8191, 8192),
+            (16_383, 16_384),
+            (17_384, 17_384),
+            (65_536, 65_536),
+        ] {
+            assert_eq!(with_slack(asked), buffers, "{asked}");
+        }
+        assert_eq!(with_slack(u32::MAX), 1 << 30);
     }
 
     #[test]
@@ -261,13 +297,16 @@ mod tests {
     fn threads_that_are_preempted_hold_nobody_up() {
         let eal = testing::eal(1);
         let pool = testing::pool(&eal);
-        let (pool, start) = (&pool, std::time::Instant::now());
-        std::thread::scope(|s| {
-            for _ in 0..6 {
-                s.spawn(move || (0..50_000).for_each(|_| drop(pool.alloc().unwrap())));
-            }
-        });
-        assert_eq!(pool.in_use(), 0);
+        let start = std::time::Instant::now();
+        for _ in 0..5 {
+            std::thread::scope(|s| {
+                for _ in 0..6 {
+                    s.spawn(|| (0..20_000).for_each(|_| drop(pool.alloc().unwrap())));
+                }
+            });
+            // Nor is anything lost.
+            assert_eq!(pool.in_use(), 0);
+        }
         assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
     }
 
@@ -283,7 +322,7 @@ mod tests {
 
     #[test]
     fn the_need_of_memory_is_told() {
-        let config = MempoolConfig { buffers: 16_383, ..Default::default() };
+        let config = MempoolConfig { buffers: 16_384, ..Default::default() };
         assert!((40 << 20..60 << 20).contains(&config.bytes()), "{}", config.bytes());
     }
 }

@@ -222,6 +222,8 @@ impl TxQueue {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+
     use super::*;
     use crate::{PortConfig, testing};
 
@@ -337,5 +339,59 @@ mod tests {
     fn unsafe_frame(raw: *mut rte_mbuf) -> Mbuf {
         // SAFETY: the test counted one more reference, and gives it back here.
         unsafe { Mbuf::from_raw(NonNull::new(raw).unwrap()) }
+    }
+
+    /// What `dpdk-pdump` and the like register: counts, and keeps every second frame from being received.
+    unsafe extern "C" fn halve(
+        _port: u16,
+        _queue: u16,
+        frames: *mut *mut rte_mbuf,
+        count: u16,
+        _room: u16,
+        calls: *mut c_void,
+    ) -> u16 {
+        let kept = count / 2;
+        // SAFETY: DPDK passes `count` frames that are the callback's to drop, and the test's counter.
+        unsafe {
+            (*calls.cast::<AtomicU32>()).fetch_add(1, Relaxed);
+            dpdk_sys::rte_pktmbuf_free_bulk(frames.add(kept.into()), (count - kept).into());
+        }
+        kept
+    }
+
+    unsafe extern "C" fn watch(
+        _port: u16,
+        _queue: u16,
+        _frames: *mut *mut rte_mbuf,
+        count: u16,
+        calls: *mut c_void,
+    ) -> u16 {
+        // SAFETY: DPDK passes the test's counter.
+        unsafe { (*calls.cast::<AtomicU32>()).fetch_add(count.into(), Relaxed) };
+        count
+    }
+
+    #[test]
+    fn registered_callbacks_are_called() {
+        static RECEIVED: AtomicU32 = AtomicU32::new(0);
+        static SENT: AtomicU32 = AtomicU32::new(0);
+        let eal = testing::eal(1);
+        let pool = testing::pool(&eal);
+        let mut port = eal.attach("net_null0").unwrap();
+        let mut queues = port.start(&PortConfig::default(), &pool).unwrap();
+        let counter = |c: &'static AtomicU32| std::ptr::from_ref(c).cast_mut().cast();
+        // SAFETY: functions of the right types, counters that live for ever.
+        unsafe {
+            assert!(
+                !dpdk_sys::rte_eth_add_rx_callback(port.id(), 0, Some(halve), counter(&RECEIVED)).is_null()
+            );
+            assert!(!dpdk_sys::rte_eth_add_tx_callback(port.id(), 0, Some(watch), counter(&SENT)).is_null());
+        }
+        let mut burst = ArrayVec::<Mbuf, 32>::new();
+        assert_eq!(queues.rx[0].rx(&mut burst), 16);
+        assert_eq!(queues.tx[0].tx(&mut burst), 16);
+        assert_eq!((RECEIVED.load(Relaxed), SENT.load(Relaxed)), (1, 16));
+        drop((queues, port, burst, pool));
+        eal.shutdown().unwrap();
     }
 }

@@ -1,5 +1,7 @@
 //! The control side: configuration, its socket, the workers' updates, statistics.
 
+pub mod load;
+pub mod notices;
 pub mod plane;
 pub mod rules;
 pub mod server;

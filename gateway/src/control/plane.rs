@@ -7,8 +7,10 @@
 use std::{net::IpAddr, sync::Arc};
 
 use weirctl::model;
-pub use weirctl::protocol::{PathCounter, SessionCursor};
+pub use weirctl::protocol::{FoundSession, PathCounter, SessionCursor};
+use weirctl::protocol::{LocalAddressUse, PortStatus, WorkerStatus};
 
+pub use crate::path::search::Selection;
 use crate::{
     id::{ServerId, ServiceId},
     path::settings::Settings,
@@ -74,6 +76,32 @@ pub enum AddressKind {
     Other,
 }
 
+/// What was found of a [`Selection`] so far.
+#[derive(Clone, Debug, Default)]
+pub struct Selected {
+    /// The sessions; none if they were to be ended.
+    pub sessions: Vec<FoundSession>,
+    /// Sessions ended.
+    pub killed: u32,
+    /// Where to go on, `None` at the end.
+    pub next: Option<SessionCursor>,
+}
+
+/// How the data plane is.
+#[derive(Clone, Debug, Default)]
+pub struct PlaneStatus {
+    /// Milliseconds since the start.
+    pub uptime: u64,
+    /// The ports.
+    pub ports: Vec<PortStatus>,
+    /// The workers.
+    pub workers: Vec<WorkerStatus>,
+    /// Use of local addresses.
+    pub local_addresses: Vec<LocalAddressUse>,
+    /// What to look at.
+    pub warnings: Vec<String>,
+}
+
 /// The data plane.
 pub trait Plane: Send {
     /// Applies `changes` in order; every worker sees all of them between two bursts.
@@ -91,6 +119,18 @@ pub trait Plane: Send {
     /// Up to `max` sessions from `from` on, and where to go on (`None`: that was all). Sessions that come
     /// and go meanwhile may be missed or listed once; the others are listed exactly once.
     fn sessions(&mut self, from: SessionCursor, max: usize) -> (Vec<model::Session>, Option<SessionCursor>);
+
+    /// Finds, or ends, up to `max` sessions from `from` on; a bounded number is looked at, so there may be
+    /// none before the end. A plane without sessions finds none.
+    fn select(&mut self, selection: &Selection, from: SessionCursor, max: usize) -> Selected {
+        let _ = (selection, from, max);
+        Selected::default()
+    }
+
+    /// How it is. A plane without ports and workers has nothing to say.
+    fn status(&self) -> PlaneStatus {
+        PlaneStatus::default()
+    }
 
     /// How packets have ended, worker by worker. A plane without packets has nothing to say.
     fn counters(&self) -> Vec<PathCounter> {

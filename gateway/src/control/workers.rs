@@ -12,12 +12,19 @@ use std::{
 
 use weirctl::model::{self, Forwarding, ServiceKey};
 
-use super::plane::{AddressKind, Change, PathCounter, Plane, ServerTotals, ServiceState, SessionCursor};
+use super::{
+    load::{self, WorkerTables},
+    plane::{
+        AddressKind, Change, PathCounter, Plane, PlaneStatus, Selected, Selection, ServerTotals,
+        ServiceState, SessionCursor,
+    },
+};
 use crate::{
     id::{ServerId, ServiceId, WorkerId},
     path::{
         ControlEnd,
         route::{Neighbour, Resolve, RouteTable},
+        search::Search,
         service::{Lookup, WorkerService},
         settings::Settings,
         tunnel,
@@ -30,6 +37,8 @@ use crate::{
 
 /// Batches a ring holds; what doesn't fit waits on control's side.
 const RING: usize = 256;
+/// Requests to workers that one search makes at most, so that the configuration isn't locked for long.
+const SEARCH_STEPS: usize = 16;
 /// How long a worker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -41,6 +50,8 @@ pub struct WorkerLink {
     backlog: VecDeque<Batch>,
     /// The worker's counters.
     pub counters: Arc<PathCounters>,
+    /// Its tables, as far as control knows of them.
+    pub tables: WorkerTables,
 }
 
 /// The rings between control and a worker with these counters: both ends.
@@ -49,7 +60,14 @@ pub fn connect(counters: Arc<PathCounters>) -> (WorkerLink, ControlEnd) {
     let (updates, worker_updates) = rtrb::RingBuffer::new(RING);
     let (worker_retired, retired) = rtrb::RingBuffer::new(RING);
     let (worker_resolve, resolve) = rtrb::RingBuffer::new(RING);
-    let link = WorkerLink { updates, retired, resolve, backlog: VecDeque::new(), counters };
+    let link = WorkerLink {
+        updates,
+        retired,
+        resolve,
+        backlog: VecDeque::new(),
+        counters,
+        tables: WorkerTables::default(),
+    };
     let end = ControlEnd { updates: worker_updates, retired: worker_retired, resolve: worker_resolve };
     (link, end)
 }
@@ -318,26 +336,46 @@ impl Workers {
 
     /// Asks one worker for the sessions in its records from `from` on.
     fn list(&mut self, worker: usize, from: u32, max: usize) -> Option<Listing> {
-        self.tickets += 1;
-        let ticket = self.tickets;
+        let ticket = self.ticket();
         let listing = Listing { ticket, from, sessions: Vec::with_capacity(max), next: None };
+        self.ask(worker, Update::List(listing), |update| match update {
+            Update::List(listing) if listing.ticket == ticket => Some(listing),
+            _ => None,
+        })
+    }
+
+    /// Asks one worker for certain sessions in its records from `from` on.
+    fn search(&mut self, worker: usize, selection: &Selection, from: u32, max: usize) -> Option<Search> {
+        let ticket = self.ticket();
+        let selection = selection.clone();
+        let sessions = Vec::with_capacity(max.max(1));
+        let search = Search { ticket, selection, from, sessions, killed: 0, next: None };
+        self.ask(worker, Update::Select(search), |update| match update {
+            Update::Select(search) if search.ticket == ticket => Some(search),
+            _ => None,
+        })
+    }
+
+    fn ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
+    }
+
+    /// Sends one worker a question and waits for what `answer` recognises.
+    fn ask<A>(&mut self, worker: usize, question: Update, answer: impl Fn(Update) -> Option<A>) -> Option<A> {
         let link = self.links.get_mut(worker)?;
-        link.backlog.push_back(vec![Update::List(listing)]);
+        link.backlog.push_back(vec![question]);
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
             link.push_backlog();
             (self.wait)();
             while let Ok(batch) = link.retired.pop() {
-                for update in batch {
-                    if let Update::List(listing) = update
-                        && listing.ticket == ticket
-                    {
-                        return Some(listing);
-                    }
+                if let Some(found) = batch.into_iter().find_map(&answer) {
+                    return Some(found);
                 }
             }
         }
-        tracing::error!(worker, "the worker did not answer a request for its sessions");
+        tracing::error!(worker, "the worker did not answer in time");
         None
     }
 }
@@ -407,12 +445,45 @@ impl Plane for Workers {
         (sessions, (usize::from(at.worker) < self.links.len()).then_some(at))
     }
 
+    fn select(&mut self, selection: &Selection, from: SessionCursor, max: usize) -> Selected {
+        let first = selection.filter.worker.unwrap_or(0);
+        let last = selection.filter.worker.map_or(self.links.len(), |w| usize::from(w) + 1);
+        let end = last.min(self.links.len());
+        let inside = |at: &SessionCursor| usize::from(at.worker) < end;
+        let from = if from.worker < first { SessionCursor { worker: first, slot: 0 } } else { from };
+        let mut all = Selected { next: Some(from).filter(inside), ..Selected::default() };
+        for _ in 0..SEARCH_STEPS {
+            let Some(at) = all.next.filter(|_| all.sessions.len() < max) else { break };
+            let room = max - all.sessions.len();
+            let Some(page) = self.search(at.worker.into(), selection, at.slot, room) else {
+                all.next = None;
+                break;
+            };
+            all.killed += page.killed;
+            all.sessions.extend(page.sessions);
+            let next = match page.next {
+                Some(slot) => SessionCursor { worker: at.worker, slot },
+                None => SessionCursor { worker: at.worker + 1, slot: 0 },
+            };
+            all.next = Some(next).filter(inside);
+        }
+        all
+    }
+
     fn address_kind(&self, address: IpAddr) -> AddressKind {
         (self.kind)(address)
     }
 
     fn has_port(&self, name: &str) -> bool {
         self.ports.iter().any(|p| p == name)
+    }
+
+    fn status(&self) -> PlaneStatus {
+        PlaneStatus {
+            workers: self.links.iter().map(load::of_worker).collect(),
+            local_addresses: load::of_addresses(&self.links),
+            ..PlaneStatus::default()
+        }
     }
 
     fn counters(&self) -> Vec<PathCounter> {

@@ -54,7 +54,8 @@ pub enum OpenError {
 #[must_use]
 pub fn eal_config(config: &config::Config, log: Option<fn(&str)>) -> EalConfig {
     let cpus = match &config.workers {
-        config::Workers::Count(n) => dpdk::Cpus::Spread((*n).into()),
+        // Pinned, all gateways of a machine would crowd on its first CPU.
+        config::Workers::Count(n) => dpdk::Cpus::Floating((*n).into()),
         config::Workers::Cores(cores) => dpdk::Cpus::Pinned(cores.iter().map(|c| usize::from(*c)).collect()),
     };
     let workers = config.workers.count();

@@ -13,7 +13,7 @@
 //!
 //! DR and TUN leave by `direct` and `tunnel` instead of `rewrite`. Beside the way: `icmp` translates errors about sessions, `answer` makes the RST or ICMP error that IPVS
 //! would send, `punt` gives the kernel what is its own, `handover` gives another worker what is its own,
-//! `update` takes control's changes between bursts, `expire` ends sessions. Every frame ends in one
+//! `update` takes control's changes between bursts, `search` answers its questions, `expire` ends sessions. Every frame ends in one
 //! [`verdict::Verdict`].
 
 use std::{net::Ipv4Addr, sync::Arc};
@@ -47,6 +47,7 @@ pub mod rewrite;
 pub mod route;
 mod rx;
 mod schedule;
+pub mod search;
 pub mod service;
 mod session;
 pub mod settings;

@@ -10,6 +10,7 @@ use weirctl::model;
 use super::{
     Worker,
     route::{Neighbour, RouteTable},
+    search::Search,
     service::{Lookup, WorkerService},
     settings::Timeouts,
 };
@@ -53,6 +54,8 @@ pub enum Update {
     Settings(Arc<Settings>),
     /// A page of the session list is wanted.
     List(Listing),
+    /// Certain sessions are wanted, or are to end.
+    Select(Search),
 }
 
 /// A page of the session list: asked for with room, returned filled.
@@ -143,6 +146,7 @@ impl<I: Io> Worker<I> {
                 self.timeouts = timeout_ticks(&self.settings.timeouts);
             }
             Update::List(listing) => self.list(listing),
+            Update::Select(search) => self.select(search),
         }
     }
 
@@ -167,7 +171,7 @@ impl<I: Io> Worker<I> {
         listing.next = (at < end).then_some(at);
     }
 
-    fn describe(&self, session: &crate::table::session::Session) -> model::Session {
+    pub(super) fn describe(&self, session: &crate::table::session::Session) -> model::Session {
         use crate::table::session::Direction::{Reply, Request};
         let ip = |(address, port): (u32, u16)| (std::net::Ipv4Addr::from(address).into(), port);
         let (request, reply) = (session.arriving(Request), session.arriving(Reply));

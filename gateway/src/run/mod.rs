@@ -23,11 +23,13 @@ use parking_lot::Mutex;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use thiserror::Error;
 use tracing::{error, info, warn};
+use weirctl::protocol::PortStatus;
 
 use crate::{
     clock::Tick,
     config::{Config, check::RuleError},
     control::{
+        load::WorkerTables,
         plane::AddressKind,
         rules::{Rules, RulesError},
         server::{Claim, Limits, ServerError},
@@ -51,6 +53,7 @@ use crate::{
 
 mod frames;
 pub mod plane;
+mod port_status;
 pub mod routes;
 pub mod worker;
 
@@ -228,7 +231,7 @@ fn build_workers(
     for (n, ((io, host), peers)) in shares.into_iter().zip(host_ends).zip(peers).enumerate() {
         let id = WorkerId(n as u16);
         let counters = Arc::new(PathCounters::default());
-        let (link, control) = workers::connect(Arc::clone(&counters));
+        let (mut link, control) = workers::connect(Arc::clone(&counters));
         let pool = PoolConfig {
             sessions: max_sessions,
             ports: PortRange {
@@ -238,6 +241,13 @@ fn build_workers(
             seed: key ^ n as u64,
             ..PoolConfig::default()
         };
+        let ports = pool.ports;
+        let pool = LocalPool::new(Arc::clone(steering), id, &pool)?;
+        link.tables = WorkerTables {
+            max_sessions: config.sessions.max_per_worker,
+            pool: Some(pool.usage()),
+            ports: u32::from(ports.last) - u32::from(ports.first) + 1,
+        };
         let parts = Parts {
             id,
             io,
@@ -245,7 +255,7 @@ fn build_workers(
             steered: handles.iter().map(|h| h.rss.is_ok()).collect(),
             max_sessions,
             key: HashKey::from_seed(key),
-            pool: LocalPool::new(Arc::clone(steering), id, &pool)?,
+            pool,
             steering: Arc::clone(steering),
             counters,
             control,
@@ -398,6 +408,7 @@ fn control_loop(
 ) -> Result<(), RunError> {
     let mut carriers: Vec<bool> = control.handles.iter().map(PortHandle::is_up).collect();
     let mut looked = Instant::now();
+    control.store.lock().plane_mut().set_ports(look_at_ports(control));
     while !stop.load(Relaxed) {
         match news.inbox.recv_timeout(ROUND) {
             Ok(first) => {
@@ -411,6 +422,7 @@ fn control_loop(
         if looked.elapsed() >= LINK_ROUND {
             looked = Instant::now();
             mirror_carriers(control, &mut carriers);
+            control.store.lock().plane_mut().set_ports(look_at_ports(control));
         }
         if running.iter().any(dpdk::Running::is_finished) && !stop.load(Relaxed) {
             return Err(RunError::WorkerDied);
@@ -418,6 +430,11 @@ fn control_loop(
     }
     info!("stopping");
     Ok(())
+}
+
+fn look_at_ports(control: &Control<'_>) -> Vec<PortStatus> {
+    let pairs = control.handles.iter().zip(&control.config.ports);
+    pairs.map(|(handle, port)| port_status::of(handle, port.mbufs)).collect()
 }
 
 fn look_after(control: &Control<'_>, now: Tick) {

@@ -5,17 +5,21 @@
 //! yet, and the address waits for one.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
     sync::Arc,
+    time::Instant,
 };
 
 use tracing::{info, warn};
-use weirctl::model;
+use weirctl::{model, protocol::PortStatus};
 
 use crate::{
     control::{
-        plane::{AddressKind, Change, PathCounter, Plane, ServerTotals, ServiceState, SessionCursor},
+        plane::{
+            AddressKind, Change, PathCounter, Plane, PlaneStatus, Selected, Selection, ServerTotals,
+            ServiceState, SessionCursor,
+        },
         workers::Workers,
     },
     host::Host,
@@ -23,6 +27,9 @@ use crate::{
     io::PortId,
     path::route::RouteTable,
 };
+
+/// Addresses that `status` warns of one by one.
+const MAX_WARNINGS: usize = 16;
 
 /// Workers and kernel.
 pub struct GatewayPlane {
@@ -33,13 +40,50 @@ pub struct GatewayPlane {
     routes: Arc<RouteTable>,
     /// Local addresses that are on a twin by our doing, and which.
     placed: BTreeMap<IpAddr, PortId>,
+    started: Instant,
+    port_status: Vec<PortStatus>,
 }
 
 impl GatewayPlane {
     /// Workers, and the host side if there is one; `ports` are the ports' names.
     #[must_use]
     pub fn new(workers: Workers, host: Option<Arc<Host>>, ports: Vec<String>) -> Self {
-        Self { workers, host, ports, routes: Arc::default(), placed: BTreeMap::new() }
+        Self {
+            workers,
+            host,
+            ports,
+            routes: Arc::default(),
+            placed: BTreeMap::new(),
+            started: Instant::now(),
+            port_status: Vec::new(),
+        }
+    }
+
+    /// What the ports say of themselves now.
+    pub fn set_ports(&mut self, ports: Vec<PortStatus>) {
+        self.port_status = ports;
+    }
+
+    /// Virtual addresses that no twin has: nobody answers ARP for them, unless a router sends them here.
+    fn unanswered(&self) -> BTreeSet<IpAddr> {
+        let Some(state) = self.host.as_ref().map(|host| host.state()) else { return BTreeSet::new() };
+        let virtual_ = self.workers.services().filter_map(|s| match s.service.key {
+            model::ServiceKey::Address { address, .. } => Some(address),
+            model::ServiceKey::Mark { .. } => None,
+        });
+        virtual_.filter(|address| !state.is_local(*address)).collect()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let down =
+            self.port_status.iter().filter(|p| !p.up).map(|p| format!("port {}: the link is down", p.name));
+        let unanswered = self.unanswered();
+        let more = unanswered.len().saturating_sub(MAX_WARNINGS);
+        let addresses = unanswered.iter().take(MAX_WARNINGS).map(|address| {
+            format!("{address}: on no port's twin, so nobody answers ARP for it; it is reached only if a router sends it here")
+        });
+        let rest = (more > 0).then(|| format!("{more} more virtual addresses are on no port's twin"));
+        down.chain(addresses).chain(rest).collect()
     }
 
     /// Puts a route table in force. Local addresses that waited for a route may find their port now.
@@ -128,6 +172,19 @@ impl Plane for GatewayPlane {
 
     fn has_port(&self, name: &str) -> bool {
         self.workers.has_port(name)
+    }
+
+    fn select(&mut self, selection: &Selection, from: SessionCursor, max: usize) -> Selected {
+        self.workers.select(selection, from, max)
+    }
+
+    fn status(&self) -> PlaneStatus {
+        PlaneStatus {
+            uptime: self.started.elapsed().as_millis() as u64,
+            ports: self.port_status.clone(),
+            warnings: self.warnings(),
+            ..self.workers.status()
+        }
     }
 
     fn counters(&self) -> Vec<PathCounter> {

@@ -122,6 +122,8 @@ pub struct Session {
     pub(super) slot: u16,
     pub(crate) flags: u8,
     used: u8,
+    /// Tick at which it was opened.
+    pub(crate) born: u32,
 }
 
 const _: () = assert!(size_of::<Session>() == 64);
@@ -176,6 +178,7 @@ impl Session {
             slot: NO_SLOT,
             flags: new.flags,
             used: 1,
+            born: now.0,
         }
     }
 

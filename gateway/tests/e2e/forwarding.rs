@@ -1,16 +1,14 @@
 //! What clients see: pages in the scheduler's order, names resolved, addresses that answer.
 
-use std::{path::Path, time::Duration};
+use std::{io::ErrorKind, path::Path, time::Duration};
 
-use crate::{
-    lab::{
-        Namespace, clients,
-        gateway::{Gateway, Port},
-        process_guard::Process,
-        servers,
-        topology::{self, Host, LIP, OWN, Options, VIP},
-    },
-    scene::{Scene, Visitor, count, programs, with_one_and_two_workers},
+use crate::scene::{Scene, Visitor, count, programs, with_one_and_two_workers};
+use lab::{
+    Namespace, clients,
+    gateway::{Gateway, Port},
+    process::Process,
+    servers,
+    topology::{self, Host, LIP, OWN, Options, VIP},
 };
 
 with_one_and_two_workers!(
@@ -137,6 +135,29 @@ fn a_daemon_listens_on_a_twins_address(workers: u16) {
     scene.gateway.stop();
 }
 
+/// The kernel spreads frames over the queues as it likes: with two workers many a packet arrives at the one
+/// that doesn't own its session, and is handed over.
+#[test]
+fn frames_on_the_wrong_queue_are_handed_over() {
+    let scene = Scene::fullnat(&Options::workers(2));
+    scene.serve("-t", 80, "rr", &[(0, 1), (1, 1)]);
+    assert_eq!(scene.answers(20).len(), 20);
+    assert!(scene.gateway.counter("handed-over") > 0, "{}", scene.gateway.ctl("stats"));
+    assert_eq!(scene.gateway.counter("hand-over-full"), 0);
+    scene.gateway.stop();
+}
+
+/// Where no server is left a client hears so at once, instead of waiting.
+#[test]
+fn a_service_without_servers_refuses_at_once() {
+    let scene = Scene::fullnat(&Options::default());
+    scene.serve("-t", 80, "rr", &[(0, 0)]);
+    let refused = scene.connect(80, Duration::from_millis(900)).expect_err("there is no server");
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{refused}");
+    assert_eq!(scene.gateway.counter("no-server"), 1);
+    scene.gateway.stop();
+}
+
 /// The walkthrough of LVS's documentation, literally.
 #[test]
 fn nat_walkthrough() {
@@ -202,11 +223,12 @@ fn a_port_without_interface_is_refused() {
         name: "spare".into(),
         device: "net_af_packet_spare,iface=nosuch0".into(),
         addresses: Vec::new(),
+        mtu: None,
     });
     let file = network.config.write(network.lab.directory(), "bad");
     let mut command = network.gateway.command(Path::new(&programs().weir));
-    let output = crate::lab::process_guard::output(command.arg("--config").arg(&file));
-    let text = crate::lab::process_guard::text(&output);
+    let output = lab::process::output(command.arg("--config").arg(&file));
+    let text = lab::process::text(&output);
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("nosuch0"), "{text}");
 }

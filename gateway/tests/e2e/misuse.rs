@@ -2,13 +2,11 @@
 
 use std::{fs, path::Path};
 
-use crate::{
-    lab::{
-        Lab,
-        gateway::{Config, Port},
-        process_guard::{output, text},
-    },
-    scene::programs,
+use crate::scene::programs;
+use lab::{
+    Lab,
+    gateway::{Config, Port},
+    process::{output, text},
 };
 
 /// A configuration without mistakes, for a gateway that is never started.
@@ -17,6 +15,7 @@ fn sound(lab: &Lab) -> Config {
         name: name.into(),
         device: format!("net_null_{name}"),
         addresses: vec![address.into()],
+        mtu: None,
     };
     Config {
         socket: lab.directory().join("weir.sock"),

@@ -5,13 +5,11 @@ use std::{
     thread,
 };
 
-use crate::{
-    lab::{
-        clients,
-        servers::Web,
-        topology::{Options, VIP},
-    },
-    scene::{Scene, Visitor, with_one_and_two_workers},
+use crate::scene::{Scene, Visitor, with_one_and_two_workers};
+use lab::{
+    clients,
+    servers::Web,
+    topology::{Options, VIP},
 };
 
 with_one_and_two_workers!(

@@ -3,12 +3,10 @@
 
 use std::path::PathBuf;
 
-use crate::{
-    lab::{
-        Namespace, clients,
-        topology::{LIP, Options, VIP},
-    },
-    scene::{Scene, with_one_and_two_workers},
+use crate::scene::{Scene, with_one_and_two_workers};
+use lab::{
+    Namespace, clients,
+    topology::{self, LIP, Options, VIP},
 };
 
 with_one_and_two_workers!(
@@ -27,6 +25,7 @@ fn uploads_fit_through_a_hop_behind_the_gateway(workers: u16) {
     clients::upload(&scene.network.client, &original, &format!("http://{VIP}/upload/big"));
     assert_eq!(clients::sha256(&scene.web[0].upload("big")), clients::sha256(&original));
     assert_learnt(&scene.network.client, VIP);
+    assert!(scene.gateway.counter("icmp-translated") > 0);
     scene.gateway.stop();
 }
 
@@ -39,6 +38,24 @@ fn downloads_fit_through_a_hop_before_the_gateway(workers: u16) {
     clients::download(&scene.network.client, &format!("http://{VIP}/big"), &copy);
     assert_eq!(clients::sha256(&copy), clients::sha256(&original));
     assert_learnt(&scene.network.servers[0].namespace, LIP);
+    assert!(scene.gateway.counter("icmp-translated") > 0);
+    scene.gateway.stop();
+}
+
+/// The gateway's own port is the narrow one: it tells the client itself, and its twin says the same.
+#[test]
+fn a_narrow_port_of_the_gateway_tells_the_client() {
+    let mut network = topology::fullnat(&Options::default());
+    network.config.ports[1].mtu = Some(MTU as u16);
+    network.beyond.ip(&format!("link set up0 mtu {MTU}"));
+    let scene = Scene::of(network);
+    scene.serve("-t", 80, "rr", &[(0, 1)]);
+    let original = file(&scene);
+    clients::upload(&scene.network.client, &original, &format!("http://{VIP}/upload/big"));
+    assert_eq!(clients::sha256(&scene.web[0].upload("big")), clients::sha256(&original));
+    assert_learnt(&scene.network.client, VIP);
+    assert!(scene.gateway.counter("too-big") > 0);
+    assert!(scene.network.twins.ip("link show lan").contains(&format!("mtu {MTU}")));
     scene.gateway.stop();
 }
 

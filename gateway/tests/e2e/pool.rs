@@ -7,13 +7,11 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    lab::{
-        Namespace,
-        process_guard::wait_until,
-        topology::{self, CLIENT_ADDRESSES, Host, Options, vip},
-    },
-    scene::Scene,
+use crate::scene::Scene;
+use lab::{
+    Namespace,
+    process::wait_until,
+    topology::{self, CLIENT_ADDRESSES, Host, Options, vip},
 };
 
 /// Time-outs short enough to watch sessions end.
@@ -92,7 +90,7 @@ fn the_eleventh_connection_waits_for_a_port() {
 
 /// SYNs dropped for want of a local port, as the gateway counts them.
 fn exhausted(scene: &Scene) -> u64 {
-    scene.gateway.drops("local-ports-exhausted")
+    scene.gateway.counter("local-ports-exhausted")
 }
 
 /// A server that says hello and closes.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::lab::{
+use lab::{
     clients,
     gateway::{Gateway, Programs},
     servers::Web,

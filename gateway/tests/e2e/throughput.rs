@@ -1,11 +1,9 @@
 //! Load and large transfers. Run alone: what two CPUs give is all needed here.
 
-use crate::{
-    lab::{
-        clients, servers,
-        topology::{Options, VIP},
-    },
-    scene::{Scene, with_one_and_two_workers},
+use crate::scene::{Scene, with_one_and_two_workers};
+use lab::{
+    clients, servers,
+    topology::{Options, VIP},
 };
 
 with_one_and_two_workers!(

@@ -18,6 +18,7 @@ use std::{
 use parking_lot::Mutex;
 use serde_json::Value;
 use weir::control::{
+    notices::Notices,
     plane::AddressKind,
     server::{Handler, Limits, Server},
     store::Store,
@@ -115,6 +116,10 @@ impl Handler for Gateway {
             }
         }
         response
+    }
+
+    fn notices(&self) -> Arc<Notices> {
+        self.store.lock().notices()
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
-    os::unix::net::UnixStream,
+    os::{fd::AsFd, unix::net::UnixStream},
     time::{Duration, Instant},
 };
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::{debug, warn};
 use weirctl::protocol::{
-    Access, ErrorCode, Refusal, Request, Response,
+    Access, ErrorCode, Refusal, Request, Response, Stage,
     frame::{self, FrameError},
     handshake::{Answer, Hello, NotWeir},
 };
@@ -59,7 +60,11 @@ fn greet(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<bool, End> 
     Ok(common.is_some())
 }
 
+/// How often a subscriber that isn't told anything is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+
 fn requests(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<(), End> {
+    let mut stage = Stage::default();
     loop {
         stream.get_mut().allow(shared.limits.idle);
         if stream.fill_buf().map_err(FrameError::Io)?.is_empty() {
@@ -75,14 +80,34 @@ fn requests(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<(), End>
             }
             Err(e) => return Err(e.into()),
         };
-        let response = ask(request, peer, shared);
+        if request == Request::Subscribe {
+            return notify(stream, shared);
+        }
+        let response = ask(request, &mut stage, peer, shared);
         answer(stream, &response, shared)?;
     }
 }
 
-fn ask(request: Request, peer: Peer, shared: &Shared) -> Response {
+/// Tells a subscriber what is new until it leaves.
+fn notify(stream: &mut Stream, shared: &Shared) -> Result<(), End> {
+    let notices = shared.handler.notices();
+    let mut known = None;
+    while stream.buffer().is_empty() && stream.get_ref().is_quiet()? {
+        let latest = notices.wait(known, LOOK);
+        if known != Some(latest) {
+            answer(stream, &Response::Notice(latest), shared)?;
+            known = Some(latest);
+        }
+    }
+    Ok(())
+}
+
+fn ask(request: Request, stage: &mut Stage, peer: Peer, shared: &Shared) -> Response {
     let changes = request.changes();
-    let response = shared.handler.handle(request, peer.access);
+    let response = match stage.take(request, peer.access) {
+        Ok(request) => shared.handler.handle(request, peer.access),
+        Err(answer) => answer,
+    };
     if let Response::Refused(refusal) = &response
         && (changes || peer.access == Access::ReadOnly)
     {
@@ -114,6 +139,16 @@ struct Timed {
 impl Timed {
     fn allow(&mut self, time: Duration) {
         self.until = Instant::now() + time;
+    }
+
+    /// Whether the peer neither said anything nor hung up.
+    fn is_quiet(&self) -> Result<bool, FrameError> {
+        let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::ZERO) {
+            Ok(_) => Ok(!fds[0].any().unwrap_or(true)),
+            Err(nix::errno::Errno::EINTR) => Ok(true),
+            Err(e) => Err(FrameError::Io(e.into())),
+        }
     }
 
     fn left(&self) -> io::Result<Option<Duration>> {

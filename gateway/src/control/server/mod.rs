@@ -27,7 +27,7 @@ use tracing::{debug, warn};
 use weirctl::protocol::{Access, Request, Response, frame, handshake::Answer};
 
 use self::{peer::Peer, socket::SocketFile};
-use super::{plane::Plane, store::Store};
+use super::{notices::Notices, plane::Plane, store::Store};
 
 /// How long requests that are being answered may take when the socket is closed.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
@@ -36,11 +36,18 @@ const LAST_REQUESTS: Duration = Duration::from_secs(2);
 pub trait Handler: Send + Sync + 'static {
     /// One request of a peer that may do what `access` says.
     fn handle(&self, request: Request, access: Access) -> Response;
+
+    /// Where subscribers learn what is new.
+    fn notices(&self) -> Arc<Notices>;
 }
 
 impl<P: Plane + 'static> Handler for Mutex<Store<P>> {
     fn handle(&self, request: Request, access: Access) -> Response {
         self.lock().handle(request, access)
+    }
+
+    fn notices(&self) -> Arc<Notices> {
+        self.lock().notices()
     }
 }
 

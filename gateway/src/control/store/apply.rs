@@ -50,7 +50,7 @@ enum Undo {
     /// A server was removed.
     RemovedServer(u64, u64, Entry),
     /// A server was edited.
-    EditedServer(u64, u64, Server),
+    EditedServer(u64, u64, Entry),
     /// Local addresses were changed.
     LocalAddresses(u64, Vec<LocalAddress>),
 }
@@ -104,6 +104,10 @@ impl<P: Plane> Store<P> {
             C::SetTimeouts(timeouts) => self.set_timeouts(journal, timeouts),
             C::AddLocalAddress { service, local } => self.add_local(journal, service, local),
             C::DeleteLocalAddress { service, address } => self.delete_local(journal, service, *address),
+            C::Drain { service, address, port } => self.drain(journal, service, (*address, *port)),
+            C::Undrain { service, address, port, weight } => {
+                self.undrain(journal, service, (*address, *port), *weight)
+            }
         }
     }
 
@@ -181,7 +185,7 @@ impl<P: Plane> Store<P> {
         let id = known.unwrap_or_else(|| self.ledger.open(identity, id_of_service));
         let sequence = self.next_sequence();
         let (_, record) = self.find(key)?;
-        record.insert(sequence, Entry { id, server: server.clone() });
+        record.insert(sequence, Entry { id, server: server.clone(), drained: None });
         let opened = known.is_none().then_some(id);
         journal.undo.push(Undo::Server { service, sequence, opened });
         journal.events.push(Event::Attach { id, service: id_of_service, instance: service });
@@ -190,13 +194,62 @@ impl<P: Plane> Store<P> {
     }
 
     fn edit_server(&mut self, journal: &mut Journal, key: &ServiceKey, server: &Server) -> Step {
-        let (service, record) = self.find(key)?;
+        let (_, record) = self.find(key)?;
         check::server(server, key.family())?;
         let sequence = record.find(server.address, server.port).ok_or(ErrorCode::NoSuchServer)?;
-        let old = record.replace(sequence, server.clone()).ok_or(ErrorCode::NoSuchServer)?;
+        let drained = record.get(sequence).and_then(|e| e.drained).filter(|_| server.weight == 0);
+        self.replace_server(journal, key, sequence, server.clone(), drained)
+    }
+
+    fn replace_server(
+        &mut self,
+        journal: &mut Journal,
+        key: &ServiceKey,
+        sequence: u64,
+        server: Server,
+        drained: Option<u32>,
+    ) -> Step {
+        let (service, record) = self.find(key)?;
+        let old = record.replace(sequence, server, drained).ok_or(ErrorCode::NoSuchServer)?;
         journal.undo.push(Undo::EditedServer(service, sequence, old));
         journal.touch(service);
         Ok(())
+    }
+
+    /// The weight becomes 0. Draining again changes nothing, and a server whose weight is 0 anyway has nothing
+    /// to remember.
+    fn drain(&mut self, journal: &mut Journal, key: &ServiceKey, place: (IpAddr, u16)) -> Step {
+        let (_, record) = self.find(key)?;
+        let sequence = record.find(place.0, place.1).ok_or(ErrorCode::NoSuchServer)?;
+        let entry = record.get(sequence).ok_or(ErrorCode::NoSuchServer)?;
+        let Entry { server, .. } = entry.clone();
+        if server.weight == 0 {
+            return Ok(());
+        }
+        let weight = server.weight;
+        self.replace_server(journal, key, sequence, Server { weight: 0, ..server }, Some(weight))
+    }
+
+    fn undrain(
+        &mut self,
+        journal: &mut Journal,
+        key: &ServiceKey,
+        place: (IpAddr, u16),
+        weight: Option<u32>,
+    ) -> Step {
+        let (_, record) = self.find(key)?;
+        let sequence = record.find(place.0, place.1).ok_or(ErrorCode::NoSuchServer)?;
+        let Entry { server, drained, .. } = record.get(sequence).ok_or(ErrorCode::NoSuchServer)?.clone();
+        let Some(weight) = weight.or(drained) else {
+            let detail = match server.weight {
+                0 => "its weight wasn't set to 0 by drain, so the one it should get must be given".into(),
+                weight => format!("the server isn't drained: its weight is {weight}"),
+            };
+            return Err(Refusal::new(ErrorCode::InvalidOperation, detail));
+        };
+        let server = Server { weight, ..server };
+        check::server(&server, key.family())?;
+        self.replace_server(journal, key, sequence, server, None)
     }
 
     fn delete_server(&mut self, journal: &mut Journal, key: &ServiceKey, place: (IpAddr, u16)) -> Step {
@@ -292,7 +345,7 @@ impl<P: Plane> Store<P> {
             }
             Undo::EditedServer(service, sequence, old) => {
                 self.with(service, |r| {
-                    r.replace(sequence, old);
+                    r.replace(sequence, old.server, old.drained);
                 });
             }
             Undo::LocalAddresses(service, old) => self.with(service, |r| r.local_addresses = old),
@@ -318,6 +371,9 @@ impl<P: Plane> Store<P> {
         }
         journal.events.into_iter().for_each(|event| self.account_for(event));
         self.generation += u64::from(journal.changed);
+        if journal.changed {
+            self.publish();
+        }
     }
 
     fn account_for(&mut self, event: Event) {

@@ -79,6 +79,11 @@ impl Ledger {
         self.identities.get(identity).copied()
     }
 
+    /// Deleted servers of the service with this key that aren't forgotten.
+    pub fn deleted_of(&self, key: &ServiceKey) -> impl Iterator<Item = ServerId> {
+        self.trash.iter().copied().filter(|id| self.account(*id).is_some_and(|a| a.identity.0 == *key))
+    }
+
     /// A number for a new server of a service; [`Ledger::attach`] completes it.
     pub fn open(&mut self, identity: Identity, service: ServiceId) -> ServerId {
         let account = Account {

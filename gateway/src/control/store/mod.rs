@@ -12,6 +12,7 @@
 //! | `ledger` | numbers of services and servers; deleted servers that sessions still refer to |
 //! | `figures` | counters since the last `-Z`, and IPVS's rate estimator |
 //! | `listing` | pages |
+//! | `questions` | how the gateway is; certain sessions |
 //! | `sysctl` | IPVS's sysctls by name |
 
 mod apply;
@@ -19,6 +20,7 @@ mod check;
 mod figures;
 mod ledger;
 mod listing;
+mod questions;
 mod record;
 mod sysctl;
 
@@ -33,7 +35,7 @@ use std::{
 use weirctl::{
     client::{ClientError, Transport},
     model::ServiceKey,
-    protocol::{Access, ErrorCode, Info, MAX_PAGE, Refusal, Request, Response, Timeouts},
+    protocol::{Access, ErrorCode, Info, MAX_PAGE, Notice, Refusal, Request, Response, Stage, Timeouts},
 };
 
 pub use self::sysctl::SysctlError;
@@ -42,7 +44,7 @@ use self::{
     ledger::Ledger,
     record::Record,
 };
-use super::plane::Plane;
+use super::{notices::Notices, plane::Plane};
 use crate::{clock::Tick, id::ServiceId, path::settings::Settings};
 
 /// Ticks that are caught up with one by one; after a longer pause the estimator starts afresh.
@@ -63,6 +65,11 @@ pub struct Store<P> {
     /// The last sequence number given to a service or server; never reused.
     sequence: u64,
     next_estimate: Option<Tick>,
+    /// How often figures have been read.
+    estimates: u64,
+    notices: Arc<Notices>,
+    /// Staged by whoever uses the store as a [`Transport`]; the socket's peers have a stage each.
+    stage: Stage,
 }
 
 impl<P: Plane> Store<P> {
@@ -85,6 +92,9 @@ impl<P: Plane> Store<P> {
             ledger: Ledger::default(),
             sequence: 0,
             next_estimate: None,
+            estimates: 0,
+            notices: Arc::default(),
+            stage: Stage::default(),
         }
     }
 
@@ -106,6 +116,15 @@ impl<P: Plane> Store<P> {
     /// Grows with every batch that changes the configuration.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Where changes are told of.
+    pub fn notices(&self) -> Arc<Notices> {
+        self.notices.clone()
+    }
+
+    fn publish(&self) {
+        self.notices.publish(Notice { generation: self.generation, tick: self.estimates });
     }
 
     /// Answers one request of a peer that may do what `access` says.
@@ -136,6 +155,13 @@ impl<P: Plane> Store<P> {
                 Response::Timeouts(Timeouts { tcp: t.established, tcp_fin: t.fin_wait, udp: t.udp })
             }
             Request::Counters => Response::Counters(self.plane.counters()),
+            Request::Status => self.status(),
+            Request::FindSessions { filter, from, max } => self.find_sessions(filter, from, max),
+            Request::KillSessions { filter, from } => self.kill_sessions(filter, from),
+            Request::Stage(_) | Request::Subscribe => {
+                let detail = "only a connection can do this";
+                Response::Refused(Refusal::new(ErrorCode::Unsupported, detail))
+            }
         }
     }
 
@@ -148,6 +174,8 @@ impl<P: Plane> Store<P> {
         }
         while now.reached(due) {
             self.estimate();
+            self.estimates += 1;
+            self.publish();
             due = due.after(ESTIMATE_PERIOD);
         }
         self.next_estimate = Some(due);
@@ -163,6 +191,9 @@ impl<P: Plane> Store<P> {
 /// Straight into the store, for whoever runs `weirctl`'s front in the same process: tests in virtual time.
 impl<P: Plane> Transport for Store<P> {
     fn call(&mut self, request: Request) -> Result<Response, ClientError> {
-        Ok(self.handle(request, Access::ReadWrite))
+        Ok(match self.stage.take(request, Access::ReadWrite) {
+            Ok(request) => self.handle(request, Access::ReadWrite),
+            Err(answer) => answer,
+        })
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Record {
 pub(super) struct Entry {
     pub id: ServerId,
     pub server: Server,
+    /// The weight it had before it was drained, if it is.
+    pub drained: Option<u32>,
 }
 
 impl Record {
@@ -57,10 +59,22 @@ impl Record {
         Some(entry)
     }
 
-    /// Puts `server` in place of the one with this number, which has the same address and port.
-    pub fn replace(&mut self, sequence: u64, server: Server) -> Option<Server> {
+    /// The server with this number.
+    pub fn get(&self, sequence: u64) -> Option<&Entry> {
+        self.servers.get(&sequence)
+    }
+
+    /// Puts `server` in place of the one with this number, which has the same address and port, and
+    /// remembers the weight it had before it was drained. What there was before.
+    pub fn replace(&mut self, sequence: u64, server: Server, drained: Option<u32>) -> Option<Entry> {
         let entry = self.servers.get_mut(&sequence)?;
-        Some(std::mem::replace(&mut entry.server, server))
+        let id = entry.id;
+        Some(std::mem::replace(entry, Entry { id, server, drained }))
+    }
+
+    /// How many servers there are.
+    pub fn len(&self) -> usize {
+        self.servers.len()
     }
 
     /// The newest first, those before number `below` only.

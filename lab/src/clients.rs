@@ -8,9 +8,9 @@ use std::{
     time::Duration,
 };
 
-use super::{
+use crate::{
     Namespace,
-    process_guard::{must, output, output_within, text},
+    process::{must, output, output_within, text},
 };
 
 /// Fetches `url` and returns the body.

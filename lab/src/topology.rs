@@ -19,7 +19,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::{
+use crate::{
     Lab, Namespace,
     gateway::{Config, Port, Route},
 };
@@ -90,6 +90,8 @@ pub struct Network {
     pub gateway: Namespace,
     /// Where the TAP twins are.
     pub twins: Namespace,
+    /// What the gateway's `lan0` is plugged into, at `up0`: a router (FULLNAT) or a switch (NAT).
+    pub beyond: Namespace,
     /// The real servers.
     pub servers: Vec<Host>,
     /// The gateway's configuration for this network, without rules.
@@ -114,7 +116,7 @@ pub fn fullnat(options: &Options) -> Network {
     router.address("up0", "10.10.0.1/24");
     router.forward();
     let inner = match options.far_mtu {
-        None => router,
+        None => router.clone(),
         Some(mtu) => {
             let inner = lab.namespace("router2");
             narrow(&router, "10.30.0.1", &inner, "10.30.0.2", mtu);
@@ -132,7 +134,7 @@ pub fn fullnat(options: &Options) -> Network {
     let wan = port("wan", &[&format!("{OWN}/24"), &format!("{VIP}/32")], options.workers);
     let lan = port("lan", &["10.10.0.3/24"], options.workers);
     let config = config(&lab, &twins, options.workers, vec![wan, lan], routes);
-    Network { client, client_addresses, gateway, twins, servers, config, lab }
+    Network { client, client_addresses, gateway, twins, beyond: router, servers, config, lab }
 }
 
 /// The network for NAT.
@@ -150,7 +152,7 @@ pub fn nat(options: &Options) -> Network {
     let wan = port("wan", &[&format!("{VIP}/24")], options.workers);
     let lan = port("lan", &["192.168.10.8/24"], options.workers);
     let config = config(&lab, &twins, options.workers, vec![wan, lan], routes);
-    Network { client, client_addresses, gateway, twins, servers, config, lab }
+    Network { client, client_addresses, gateway, twins, beyond: switch, servers, config, lab }
 }
 
 /// A port of the gateway: veth `NAME0` in its namespace, with a queue for each worker.
@@ -160,6 +162,7 @@ fn port(name: &str, addresses: &[&str], workers: u16) -> Port {
         name: name.into(),
         device: format!("net_af_packet_{name},iface={name}0{queues}"),
         addresses: addresses.iter().map(|&a| a.into()).collect(),
+        mtu: None,
     }
 }
 

@@ -10,9 +10,9 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use super::{
+use crate::{
     Lab, Namespace,
-    process_guard::{self, Process, text},
+    process::{self, Process, text},
 };
 
 /// How long the gateway may take to be ready. EAL without hugepages needs a fraction of a second; the
@@ -30,6 +30,8 @@ pub struct Port {
     pub device: String,
     /// Addresses with prefix lengths.
     pub addresses: Vec<String>,
+    /// Its MTU, if not the device's.
+    pub mtu: Option<u16>,
 }
 
 /// A static route in the configuration.
@@ -79,6 +81,9 @@ impl Config {
         for port in &self.ports {
             say(format!("\n[[port]]\nname = {:?}\ndevice = {:?}", port.name, port.device));
             say(format!("addresses = {:?}\nmbufs = 16384", port.addresses));
+            if let Some(mtu) = port.mtu {
+                say(format!("mtu = {mtu}"));
+            }
         }
         for route in &self.routes {
             let Route { to, via, port } = route;
@@ -168,7 +173,7 @@ impl Gateway {
     pub fn try_ctl(&self, line: &str) -> Output {
         let mut command = Command::new(&self.programs.weirctl);
         command.env("WEIR_SOCKET", &self.socket).args(line.split_whitespace());
-        process_guard::output(&mut command)
+        process::output(&mut command)
     }
 
     /// Runs `weirctl` with the words of `line` and returns what it prints.
@@ -181,11 +186,11 @@ impl Gateway {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// How many packets the gateway dropped for `reason`, as `weirctl stats` names it; 0 if it isn't listed.
+    /// A counter as `weirctl stats` names it, over all workers; 0 if it isn't listed.
     #[must_use]
-    pub fn drops(&self, reason: &str) -> u64 {
+    pub fn counter(&self, name: &str) -> u64 {
         let stats = self.ctl("stats");
-        let line = stats.lines().find(|line| line.split_whitespace().next() == Some(reason));
+        let line = stats.lines().find(|line| line.split_whitespace().next() == Some(name));
         line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or_default()
     }
 

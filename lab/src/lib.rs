@@ -5,19 +5,20 @@
 //! test leaves behind is swept by the next lab. Children die with the test that started them.
 //!
 //! Nothing here waits for time to pass: it waits for a line, a listening port or the end of a process,
-//! and says what was missing when the time limit is over.
+//! and says what was missing when the time limit is over. What can't be done is a panic: a lab has no use for
+//! half a network.
+#![forbid(unsafe_code)]
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    process,
     sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
 pub mod clients;
 pub mod gateway;
 pub mod namespace;
-pub mod process_guard;
+pub mod process;
 pub mod servers;
 pub mod topology;
 
@@ -45,7 +46,7 @@ impl Lab {
     #[must_use]
     pub fn new() -> Self {
         sweep();
-        let id = format!("{PREFIX}{}-{}", process::id(), MADE.fetch_add(1, Relaxed));
+        let id = format!("{PREFIX}{}-{}", std::process::id(), MADE.fetch_add(1, Relaxed));
         let directory = std::env::temp_dir().join(&id);
         fs::create_dir_all(&directory)
             .unwrap_or_else(|e| panic!("cannot make the scratch directory {}: {e}", directory.display()));
@@ -94,9 +95,8 @@ impl Drop for Lab {
 
 /// Deletes what labs of this process have made, for a process that is about to be ended by a signal. The
 /// processes in them follow their parent.
-#[allow(dead_code, reason = "only the demo has to say how it ends")]
 pub fn remove_own() {
-    remove(|owner| owner == process::id());
+    remove(|owner| owner == std::process::id());
 }
 
 /// Deletes what labs have left whose process has gone without cleaning up.

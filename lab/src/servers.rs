@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use super::{Lab, process_guard::Process, topology::Host};
+use crate::{Lab, process::Process, topology::Host};
 
 /// A web server that answers `/` with its name and address, takes uploads below `/upload/` and logs the
 /// address of who asks.

@@ -8,7 +8,7 @@ use std::{
     env,
     io::{self, BufRead},
     panic,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{ExitCode, exit},
     sync::{
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -29,10 +29,6 @@ use lab::{
     servers::Web,
     topology::{self, LIP, Network, Options, VIP},
 };
-
-#[allow(dead_code, reason = "the tests use the rest of the laboratory")]
-#[path = "../tests/e2e/lab/mod.rs"]
-mod lab;
 
 /// True while `--hold` waits for somebody to say that it is enough.
 static HOLDING: AtomicBool = AtomicBool::new(false);
@@ -113,8 +109,7 @@ fn tell(hold: Option<(Sender<()>, Receiver<()>)>) {
 /// A program of this build.
 fn program(name: &str) -> PathBuf {
     let own = env::current_exe().expect("a program knows where it is");
-    // target/PROFILE/examples/demo
-    own.ancestors().nth(2).unwrap_or(Path::new(".")).join(name)
+    own.with_file_name(name)
 }
 
 fn introduce(network: &Network) {

@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::{
-    lab::{
-        Namespace,
-        gateway::Gateway,
-        process_guard::{output, text},
-        topology::{self, LIP, Options, VIP},
-    },
-    scene::{Scene, Visitor, programs},
+use crate::scene::{Scene, Visitor, programs};
+use lab::{
+    Namespace,
+    gateway::Gateway,
+    process::{output, text},
+    topology::{self, LIP, Options, VIP},
 };
 
 /// Links of a namespace but loopback.

@@ -13,9 +13,9 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
-use super::process_guard;
+use crate::process;
 
-/// A named network namespace. Cloning copies the name; the [`Lab`](super::Lab) deletes it.
+/// A named network namespace. Cloning copies the name; the [`Lab`](crate::Lab) deletes it.
 #[derive(Clone, Debug)]
 pub struct Namespace {
     name: String,
@@ -23,8 +23,8 @@ pub struct Namespace {
 
 impl Namespace {
     /// Makes the namespace.
-    pub(super) fn create(name: String) -> Self {
-        process_guard::must(Command::new("ip").args(["netns", "add", &name]));
+    pub(crate) fn create(name: String) -> Self {
+        process::must(Command::new("ip").args(["netns", "add", &name]));
         let made = Self { name };
         made.ip("link set lo up");
         // Neighbour discovery and router solicitations would show up in counted frames.
@@ -34,12 +34,12 @@ impl Namespace {
     }
 
     /// A namespace made by somebody else.
-    pub(super) fn existing(name: String) -> Self {
+    pub(crate) fn existing(name: String) -> Self {
         Self { name }
     }
 
     /// Deletes the name; the namespace goes with its last process.
-    pub(super) fn delete(&self) {
+    pub(crate) fn delete(&self) {
         let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
     }
 
@@ -71,7 +71,7 @@ impl Namespace {
     pub fn run(&self, line: &str) -> String {
         let mut words = line.split_whitespace();
         let mut command = self.command(words.next().expect("a command line has a first word"));
-        process_guard::must(command.args(words))
+        process::must(command.args(words))
     }
 
     /// `ip` with the words of `line`, in the namespace.
@@ -79,7 +79,7 @@ impl Namespace {
     /// # Panics
     /// If the exit status isn't 0.
     pub fn ip(&self, line: &str) -> String {
-        process_guard::must(Command::new("ip").args(["-n", &self.name]).args(line.split_whitespace()))
+        process::must(Command::new("ip").args(["-n", &self.name]).args(line.split_whitespace()))
     }
 
     /// Sets a kernel parameter of the namespace.
@@ -159,7 +159,7 @@ impl Namespace {
 
     fn wait_for_socket(&self, kind: &str, port: u16) {
         let what = format!("port {port} in {}", self.name);
-        process_guard::wait_until(&what, Duration::from_secs(10), || {
+        process::wait_until(&what, Duration::from_secs(10), || {
             self.run(&format!("ss -H {kind} sport = :{port}")).lines().next().map(drop)
         });
     }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::lab::{
+use lab::{
     Lab, clients,
     servers::{self, Web},
     topology::{self, Options, VIP},
@@ -77,7 +77,7 @@ fn a_process_that_ends_early_says_why() {
     let mut command = namespace.command("sh");
     command.args(["-c", "echo not yet; exit 3"]);
     let log = lab.directory().join("log");
-    let mut process = crate::lab::process_guard::Process::start("sh", &mut command, &log);
+    let mut process = lab::process::Process::start("sh", &mut command, &log);
     let reason = process.wait_for_line("ready", Duration::from_secs(10)).expect_err("it never was ready");
     assert!(reason.contains("exit status: 3") && reason.contains("not yet"), "{reason}");
 }

@@ -1,0 +1,59 @@
+//! How loaded the workers are: their polls, session tables and local addresses.
+
+use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
+
+use weirctl::protocol::{LocalAddressUse, MAX_STATUS_ADDRESSES, WorkerStatus};
+
+use super::workers::WorkerLink;
+use crate::table::pool::{PairKey, PoolUsage};
+
+/// What control knows of a worker's tables.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerTables {
+    /// Sessions it has room for; 0 if not known.
+    pub max_sessions: u32,
+    /// Use of its share of the local ports.
+    pub pool: Option<Arc<PoolUsage<Ipv4Addr>>>,
+    /// Ports that a local address has towards each server, for all workers together.
+    pub ports: u32,
+}
+
+/// A worker's load.
+#[must_use]
+pub fn of_worker(link: &WorkerLink) -> WorkerStatus {
+    let events = &link.counters.events;
+    // Ended is read first: what is opened in between counts.
+    let ended = events.sessions_ended.get();
+    WorkerStatus {
+        polls: events.polls.get(),
+        busy_polls: events.busy_polls.get(),
+        received: events.received.get(),
+        sessions: events.sessions_opened.get().saturating_sub(ended) as u32,
+        max_sessions: link.tables.max_sessions,
+    }
+}
+
+/// Use of the local addresses over all workers, the fullest first.
+#[must_use]
+pub fn of_addresses(links: &[WorkerLink]) -> Vec<LocalAddressUse> {
+    let mut used: HashMap<Ipv4Addr, u32> = HashMap::new();
+    let mut pairs: HashMap<PairKey<Ipv4Addr>, u32> = HashMap::new();
+    for pool in links.iter().filter_map(|link| link.tables.pool.as_ref()) {
+        pool.addresses().for_each(|(address, n)| *used.entry(address).or_default() += n);
+        pool.pairs().for_each(|(pair, n)| *pairs.entry(pair).or_default() += n);
+    }
+    let mut busiest: HashMap<Ipv4Addr, u32> = HashMap::new();
+    for (pair, n) in pairs {
+        let most = busiest.entry(pair.lip).or_default();
+        *most = n.max(*most);
+    }
+    let ports = links.iter().map(|link| link.tables.ports).max().unwrap_or_default();
+    let row = |(address, used): (Ipv4Addr, u32)| {
+        let busiest = busiest.get(&address).copied().unwrap_or_default();
+        LocalAddressUse { address: address.into(), used, busiest, ports }
+    };
+    let mut rows: Vec<_> = used.into_iter().map(row).collect();
+    rows.sort_unstable_by_key(|row| (std::cmp::Reverse((row.busiest, row.used)), row.address));
+    rows.truncate(MAX_STATUS_ADDRESSES);
+    rows
+}

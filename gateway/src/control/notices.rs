@@ -1,0 +1,54 @@
+//! News for subscribers. Whoever waits sees the latest only: a slow one misses what lies between and makes
+//! nobody wait.
+
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use weirctl::protocol::Notice;
+
+/// The latest news, and whoever waits for it.
+#[derive(Debug, Default)]
+pub struct Notices {
+    latest: Mutex<Notice>,
+    told: Condvar,
+}
+
+impl Notices {
+    /// Tells everybody.
+    pub fn publish(&self, notice: Notice) {
+        *self.latest.lock() = notice;
+        self.told.notify_all();
+    }
+
+    /// Waits until the news are other than `known`, `patience` at most; the latest.
+    #[must_use]
+    pub fn wait(&self, known: Option<Notice>, patience: Duration) -> Notice {
+        let mut latest = self.latest.lock();
+        if known == Some(*latest) {
+            self.told.wait_for(&mut latest, patience);
+        }
+        *latest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, thread};
+
+    use super::*;
+
+    #[test]
+    fn whoever_waits_is_told() {
+        let notices = Arc::new(Notices::default());
+        let first = notices.wait(None, Duration::ZERO);
+        assert_eq!(first, Notice::default());
+        assert_eq!(notices.wait(Some(first), Duration::from_millis(1)), first);
+        let waiter = thread::spawn({
+            let notices = notices.clone();
+            move || notices.wait(Some(first), Duration::from_secs(10))
+        });
+        let news = Notice { generation: 1, tick: 0 };
+        notices.publish(news);
+        assert_eq!(waiter.join().unwrap(), news);
+    }
+}

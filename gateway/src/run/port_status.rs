@@ -1,0 +1,36 @@
+//! What `weirctl status` shows of a port.
+
+use weirctl::protocol::{PortCounters, PortStatus};
+
+use crate::io::ports::PortHandle;
+
+/// A port with so many `buffers`, as it is now. What the driver doesn't tell is left at zero.
+pub fn of(handle: &PortHandle, buffers: u32) -> PortStatus {
+    let port = handle.port();
+    let link = port.link().ok();
+    let stats = port.stats().unwrap_or_default();
+    PortStatus {
+        name: handle.name().into(),
+        device: handle.device().into(),
+        driver: handle.info.driver.clone(),
+        mac: port.mac().unwrap_or_default(),
+        mtu: port.mtu().unwrap_or_default(),
+        up: link.is_some_and(|l| l.up),
+        speed: link.filter(|l| l.up).and_then(|l| l.speed),
+        no_rss: handle.rss.as_ref().err().cloned(),
+        rx_queues: handle.rx_queues,
+        tx_queues: handle.tx_queues,
+        buffers,
+        buffers_used: handle.pool().in_use(),
+        counters: PortCounters {
+            rx_packets: stats.rx_packets,
+            tx_packets: stats.tx_packets,
+            rx_bytes: stats.rx_bytes,
+            tx_bytes: stats.tx_bytes,
+            rx_missed: stats.rx_missed,
+            rx_errors: stats.rx_errors,
+            tx_errors: stats.tx_errors,
+            rx_no_buffer: stats.rx_no_buffer,
+        },
+    }
+}
