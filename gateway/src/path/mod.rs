@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! rx        a burst from a port, from another worker, or from the kernel
-//! parse     what is it                          every frame of the burst, then
+//! parse     what is it                          every frame of a burst (see `burst`), then
 //! session   hash, prefetch, look up             every frame of the burst, then frame by frame:
 //!   known   -> state, counters
 //!   unknown -> service -> schedule -> laddr     a server, a local address and port, a new session
@@ -23,18 +23,13 @@ use arrayvec::ArrayVec;
 use crate::{
     clock::Tick,
     id::WorkerId,
-    io::{Burst, Frame, Io, PortId},
+    io::{Frame, Io, PortId},
     net::ethernet::Mac,
-    table::{
-        counters::ServerSlot,
-        index::HashKey,
-        pool::LocalPool,
-        sessions::{Candidate, Sessions},
-        steering::Steering,
-    },
+    table::{counters::ServerSlot, index::HashKey, pool::LocalPool, sessions::Sessions, steering::Steering},
 };
 
 pub mod answer;
+mod burst;
 mod direct;
 mod expire;
 mod fragment;
@@ -125,6 +120,7 @@ pub struct Worker<I: Io> {
     peers: handover::Peers<I::Frame>,
     answers: answer::Limits,
     sweeps: ArrayVec<Sweep, 64>,
+    pipeline: burst::Pipeline<I::Frame>,
     /// Identification of the last outer packet.
     tunnel_id: u16,
 }
@@ -168,6 +164,7 @@ impl<I: Io> Worker<I> {
             peers: parts.peers,
             answers: answer::Limits::default(),
             sweeps: ArrayVec::new(),
+            pipeline: burst::Pipeline::default(),
             tunnel_id: parts.id.0 << 12,
         })
     }
@@ -184,6 +181,9 @@ impl<I: Io> Worker<I> {
         }
         frames += self.take_from_workers();
         frames += self.take_from_host();
+        if self.pipeline.is_waiting() && frames == 0 {
+            self.finish_waiting();
+        }
         if self.routing.is_waiting() {
             self.send_waiting();
         }
@@ -218,36 +218,6 @@ impl<I: Io> Worker<I> {
     fn drop_frame(&self, frame: I::Frame, reason: Reason) {
         self.counters.count(Verdict::Drop(reason));
         drop(frame);
-    }
-
-    /// Runs a burst through the stages.
-    fn forward(&mut self, port: PortId, burst: &mut Burst<I::Frame>, origin: Origin) {
-        let Some(&mac) = self.macs.get(port.index()) else { return };
-        let mut parsed: ArrayVec<parse::Parsed, { crate::io::BURST }> = ArrayVec::new();
-        let mut hashes = [0u64; crate::io::BURST];
-        for frame in burst.iter() {
-            frame.prefetch();
-        }
-        for (frame, hash) in burst.iter().zip(&mut hashes) {
-            let p = parse::parse(frame, mac);
-            if p.kind == parse::Kind::Transport {
-                *hash = self.sessions.hash(p.tuple, p.protocol);
-                self.sessions.prefetch_bucket(*hash);
-            }
-            parsed.push(p);
-        }
-        let mut candidates = [Candidate::NONE; crate::io::BURST];
-        for ((p, hash), candidate) in parsed.iter().zip(&hashes).zip(&mut candidates) {
-            if p.kind == parse::Kind::Transport {
-                *candidate = self.sessions.candidate(*hash);
-            }
-        }
-        for (((frame, p), &hash), &candidate) in burst.drain(..).zip(&parsed).zip(&hashes).zip(&candidates) {
-            match p.kind {
-                parse::Kind::Transport => self.transport(port, frame, p, (hash, candidate), origin),
-                kind => self.other(port, frame, p, kind, origin),
-            }
-        }
     }
 
     /// A frame that carries no whole TCP or UDP header.
