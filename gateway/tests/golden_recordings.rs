@@ -19,8 +19,6 @@ const PENDING: &[(&str, &str)] = &[
     ("pe_sip", "persistence engines"),
     ("persistence_templates", "persistence"),
     ("sctp_states", "SCTP"),
-    ("tcp_direct_routing", "direct routing"),
-    ("tcp_tunnel", "tunnels"),
 ];
 
 fn run(kind: &str) {

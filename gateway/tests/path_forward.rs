@@ -365,13 +365,6 @@ fn a_packet_too_big_for_the_next_hop_is_fragmented_or_refused() {
 }
 
 #[test]
-fn a_method_that_is_not_built_is_accepted_and_dropped_under_its_reason() {
-    let mut rig = rig(Forwarding::Route, &Options::default());
-    assert!(rig.send(WAN, &frames::tcp(WAN, client(1), vip(80), SYN, &[])).is_empty());
-    assert_eq!(rig.drops(Reason::MethodNotBuilt), 1);
-}
-
-#[test]
 fn packets_of_one_session_find_its_worker_whatever_queue_they_arrive_on() {
     let mut rig = rig(Forwarding::FullNat, &Options { workers: 2, ..Options::default() });
     let mut handed = 0;

@@ -27,6 +27,7 @@ use crate::{
         search::Search,
         service::{Lookup, WorkerService},
         settings::Settings,
+        tunnel,
         update::{Batch, Listing, Update},
         verdict::PathCounters,
     },
@@ -267,6 +268,9 @@ impl Workers {
             }
             others.upper.set(server.upper);
             others.lower.set(server.lower);
+            if let Forwarding::Tunnel(tunnel) = server.forwarding {
+                others.tunnel.set(tunnel::pack(tunnel));
+            }
             batch.push(Update::Available(id, true));
         }
     }

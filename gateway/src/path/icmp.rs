@@ -9,7 +9,7 @@
 //! side, and the quote becomes the packet that the receiver of the error once sent. As IPVS does, the error
 //! seems to come from the virtual service (to clients), or from the local address (to a FULLNAT server).
 
-use super::{Origin, Worker, parse::Parsed, rewrite, verdict::Reason};
+use super::{Origin, Worker, parse::Parsed, rewrite, tunnel::sum_over, verdict::Reason};
 use crate::{
     io::{Frame, Io, PortId},
     net::{
@@ -74,6 +74,10 @@ impl<I: Io> Worker<I> {
         if !checksum_ok(&frame, p) {
             return self.drop_frame(frame, Reason::BadIcmp);
         }
+        if self.sessions.get(found.id).is_some_and(Session::is_one_way) {
+            // The server of a DR or TUN session sent the quoted packet itself: the error goes there as it is.
+            return self.send_one_way(port, frame, p, found.id);
+        }
         let hop = match self.hop_for(found) {
             Ok(hop) => hop,
             Err(reason) => return self.drop_frame(frame, reason),
@@ -90,21 +94,9 @@ impl<I: Io> Worker<I> {
 
 /// Whether the ICMP checksum is right, over all segments.
 fn checksum_ok(frame: &impl Frame, p: &Parsed) -> bool {
-    let mut skip = usize::from(p.l4);
-    let mut left = usize::from(p.l3) + usize::from(p.ip_len) - skip;
-    let (mut sum, mut odd, mut n) = (Sum::ZERO, false, 0);
-    while let Some(segment) = frame.segment(n) {
-        let from = skip.min(segment.len());
-        let part = &segment[from..];
-        let part = &part[..part.len().min(left)];
-        let of = Sum::of(part);
-        sum = sum.and(if odd { of.swapped() } else { of });
-        odd ^= part.len() % 2 == 1;
-        skip -= from;
-        left -= part.len();
-        n += 1;
-    }
-    left == 0 && sum.checksum() == 0
+    let from = usize::from(p.l4);
+    let len = (usize::from(p.l3) + usize::from(p.ip_len)).saturating_sub(from);
+    sum_over(frame, from, len).is_some_and(|sum| sum.checksum() == 0)
 }
 
 /// Rewrites an ICMP error of `session` that travels in `direction`. `None`, with the frame spoilt, if it is

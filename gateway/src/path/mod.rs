@@ -11,7 +11,7 @@
 //! tx        the port's burst
 //! ```
 //!
-//! Beside the way: `icmp` translates errors about sessions, `answer` makes the RST or ICMP error that IPVS
+//! DR and TUN leave by `direct` and `tunnel` instead of `rewrite`. Beside the way: `icmp` translates errors about sessions, `answer` makes the RST or ICMP error that IPVS
 //! would send, `punt` gives the kernel what is its own, `handover` gives another worker what is its own,
 //! `update` takes control's changes between bursts, `search` answers its questions, `expire` ends sessions. Every frame ends in one
 //! [`verdict::Verdict`].
@@ -35,6 +35,7 @@ use crate::{
 };
 
 pub mod answer;
+mod direct;
 mod expire;
 mod fragment;
 pub mod handover;
@@ -51,6 +52,7 @@ pub mod service;
 mod session;
 pub mod settings;
 pub mod tcp_state;
+pub mod tunnel;
 pub mod tx;
 pub mod update;
 pub mod verdict;
@@ -123,6 +125,8 @@ pub struct Worker<I: Io> {
     peers: handover::Peers<I::Frame>,
     answers: answer::Limits,
     sweeps: ArrayVec<Sweep, 64>,
+    /// Identification of the last outer packet.
+    tunnel_id: u16,
 }
 
 /// Where a frame came from: decides whether it may be handed over (again).
@@ -164,6 +168,7 @@ impl<I: Io> Worker<I> {
             peers: parts.peers,
             answers: answer::Limits::default(),
             sweeps: ArrayVec::new(),
+            tunnel_id: parts.id.0 << 12,
         })
     }
 

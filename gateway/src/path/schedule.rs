@@ -11,7 +11,7 @@ use crate::{
     net::{protocol, tcp as tcp_flags},
     sched::Flow,
     table::{
-        session::{Direction, FULLNAT, INACTIVE, NewSession, SessionId, Tuple},
+        session::{Direction, FULLNAT, INACTIVE, NewSession, ONE_WAY, SessionId, TUNNEL, Tuple},
         sessions::Found,
     },
 };
@@ -132,7 +132,8 @@ impl<I: Io> Worker<I> {
             }
             Forwarding::Nat if self.peers.outgoing.len() > 1 => return Err(Reason::NatNeedsOneWorker),
             Forwarding::Nat => (p.tuple.source(), INACTIVE),
-            Forwarding::Route | Forwarding::Tunnel(_) => return Err(Reason::MethodNotBuilt),
+            Forwarding::Route => (p.tuple.source(), ONE_WAY | INACTIVE),
+            Forwarding::Tunnel(_) => (p.tuple.source(), ONE_WAY | TUNNEL | INACTIVE),
         };
         let new = NewSession {
             request: p.tuple,

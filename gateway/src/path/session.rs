@@ -16,7 +16,7 @@ use crate::{
     io::{Frame, Io, PortId},
     net::{protocol, tcp as tcp_flags},
     table::{
-        session::{Direction, INACTIVE, SessionId},
+        session::{Direction, INACTIVE, Session, SessionId},
         sessions::{Candidate, Found},
     },
 };
@@ -26,7 +26,7 @@ const MIN_FRAME: usize = 64;
 
 /// Cuts off what follows the packet in its frame.
 #[inline]
-fn trim(frame: &mut impl Frame, p: &Parsed) {
+pub(super) fn trim(frame: &mut impl Frame, p: &Parsed) {
     let len = frame.total_len();
     let packet_end = usize::from(p.l3) + usize::from(p.ip_len);
     if len > MIN_FRAME && packet_end < len {
@@ -99,6 +99,9 @@ impl<I: Io> Worker<I> {
     #[cold]
     #[inline(never)]
     fn known_rarely(&mut self, port: PortId, frame: I::Frame, p: &Parsed, found: Found, origin: Origin) {
+        if self.one_way_unchanged(found.id, p) {
+            return self.send_one_way(port, frame, p, found.id);
+        }
         let Some(session) = self.sessions.get(found.id) else { return };
         let (state, server, fullnat) = (session.state(), session.server(), session.is_fullnat());
         let available = self.server(server).is_some_and(|s| s.available.get() != 0);
@@ -147,7 +150,11 @@ impl<I: Io> Worker<I> {
         session.last_seen = now.0;
         if session.protocol == protocol::TCP {
             let old = session.state();
-            let new = tcp_state::next(old, direction, p.flags, session.is_fullnat());
+            let new = if session.is_one_way() {
+                tcp_state::next_unanswered(old, p.flags)
+            } else {
+                tcp_state::next(old, direction, p.flags, session.is_fullnat())
+            };
             session.set_state(new);
             if new != old {
                 self.recount(id, tcp_state::is_active(new));
@@ -193,6 +200,9 @@ impl<I: Io> Worker<I> {
 
     /// Rewrites a packet of a session and sends it to its next hop.
     pub(super) fn send(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
+        if self.sessions.get(found.id).is_some_and(Session::is_one_way) {
+            return self.send_one_way(port, frame, p, found.id);
+        }
         let hop = match self.hop_for(found) {
             Ok(hop) => hop,
             Err(reason) => return self.drop_frame(frame, reason),

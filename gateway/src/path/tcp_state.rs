@@ -29,24 +29,37 @@ const REPLIES: Table = [
     [Close, Close, SynSent, Close, Close, TimeWait, Close, Close, Close, Close, Close],
 ];
 
-/// The state after a packet with these flags.
+#[rustfmt::skip]
+const REQUESTS_ONLY: Table = [
+    [SynRecv, Established, Established, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv],
+    [Close, FinWait, SynSent, TimeWait, FinWait, TimeWait, Close, CloseWait, LastAck, Listen, TimeWait],
+    [Established, Established, SynSent, Established, FinWait, TimeWait, Close, CloseWait, Close, Listen, Established],
+    [Close, Close, Close, SynRecv, Close, Close, Close, Close, LastAck, Listen, Close],
+];
+
+/// Row of a packet with these flags; none if it has no flag that counts.
+fn class(flags: u8) -> Option<usize> {
+    [tcp_flags::RST, tcp_flags::SYN, tcp_flags::FIN, tcp_flags::ACK]
+        .iter()
+        .position(|flag| flags & flag != 0)
+        .map(|n| [3, 0, 1, 2][n])
+}
+
+/// The state after a client's packet with these flags where the server's never pass (DR, TUN).
+#[must_use]
+pub fn next_unanswered(state: SessionState, flags: u8) -> SessionState {
+    let row = class(flags).and_then(|class| REQUESTS_ONLY.get(class));
+    row.and_then(|row| row.get(state as usize)).copied().unwrap_or(Close)
+}
+
+/// The state after a packet with these flags, seen both ways.
 ///
 /// With a local address (`fullnat`) a bare ACK of the server in SYN_RECV is the challenge that a server in
 /// TIME_WAIT sends when a port was used again (RFC 5961, RFC 9293 3.10.7.4): it changes nothing, so that the
 /// client's RST and its next SYN find the same server port.
 #[must_use]
 pub fn next(state: SessionState, direction: Direction, flags: u8, fullnat: bool) -> SessionState {
-    let class = if flags & tcp_flags::RST != 0 {
-        3
-    } else if flags & tcp_flags::SYN != 0 {
-        0
-    } else if flags & tcp_flags::FIN != 0 {
-        1
-    } else if flags & tcp_flags::ACK != 0 {
-        2
-    } else {
-        return Close;
-    };
+    let Some(class) = class(flags) else { return Close };
     let table = match direction {
         Direction::Request => &REQUESTS,
         Direction::Reply => &REPLIES,
@@ -83,6 +96,18 @@ mod tests {
         assert_eq!(with(&[(Reply, FIN | ACK), (Request, FIN | ACK)]), TimeWait);
         assert_eq!(with(&[(Reply, RST)]), Close);
         assert_eq!(with(&[(Request, 0)]), Close);
+    }
+
+    #[test]
+    fn a_client_s_fin_is_believed_where_the_server_s_never_passes() {
+        let run = |steps: &[u8]| steps.iter().fold(None, |s, &f| next_unanswered(s, f));
+        assert_eq!(run(&[SYN]), SynRecv);
+        assert_eq!(run(&[SYN, RST]), SynRecv);
+        assert_eq!(run(&[SYN, ACK]), Established);
+        assert_eq!(run(&[SYN, ACK, FIN | ACK]), FinWait);
+        assert_eq!(run(&[SYN, ACK, FIN | ACK, ACK]), FinWait);
+        assert_eq!(run(&[SYN, ACK, RST]), Close);
+        assert_eq!(run(&[SYN, ACK, 0]), Close);
     }
 
     #[test]

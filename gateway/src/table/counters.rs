@@ -97,6 +97,8 @@ pub struct OtherWorkers {
     /// 1 while the server is at its upper threshold or was, and not yet below the lower. Written by the
     /// worker: see [`ServerSlot::recount`].
     pub overloaded: Gauge,
+    /// The tunnel to the server, packed as the path does it; written by control.
+    pub tunnel: Gauge,
 }
 
 /// What a worker keeps of a server.

@@ -8,6 +8,7 @@
 //! A packet that matches `key[d]` leaves with the other key turned round: a request goes from the local
 //! address to the server, a reply from the virtual service to the client. NAT is the case in which the local
 //! address is the client's own. Rewriting is therefore the same few stores for every direction and method.
+//! DR and TUN rewrite nothing and see no replies: their second key only says where requests go.
 
 use weirctl::model::SessionState;
 use zerocopy::FromBytes;
@@ -83,6 +84,12 @@ pub struct SessionId(pub u32);
 pub const INACTIVE: u8 = 1;
 /// The session has a local address of the pool (FULLNAT).
 pub const FULLNAT: u8 = 2;
+/// Replies don't come by (DR, TUN): only requests lead to the session, and they leave unchanged. The second
+/// key still holds the server. The next hop of requests is kept in the place of replies', so that no packet
+/// of such a session takes the straight way, which rewrites.
+pub const ONE_WAY: u8 = 4;
+/// Requests leave inside an outer header (TUN); goes with [`ONE_WAY`].
+pub const TUNNEL: u8 = 8;
 
 /// No next hop known.
 pub const NO_HOP: u16 = u16::MAX;
@@ -148,7 +155,7 @@ pub struct NewSession {
     pub protocol: u8,
     /// Server.
     pub server: ServerId,
-    /// [`FULLNAT`] and [`INACTIVE`].
+    /// [`INACTIVE`] and those of the forwarding method.
     pub flags: u8,
 }
 
@@ -248,6 +255,20 @@ impl Session {
     #[must_use]
     pub fn is_fullnat(&self) -> bool {
         self.flags & FULLNAT != 0
+    }
+
+    /// Whether only requests pass (DR, TUN).
+    #[inline]
+    #[must_use]
+    pub fn is_one_way(&self) -> bool {
+        self.flags & ONE_WAY != 0
+    }
+
+    /// Whether requests leave in a tunnel.
+    #[inline]
+    #[must_use]
+    pub fn is_tunnelled(&self) -> bool {
+        self.flags & TUNNEL != 0
     }
 
     /// When the session ends unless a packet comes.

@@ -9,7 +9,7 @@ use cpu::{HugeSlice, zeroed_slice};
 
 use super::{
     index::{HashKey, Index},
-    session::{Direction, NO_SLOT, NewSession, Session, SessionId, Tuple},
+    session::{Direction, NO_SLOT, NewSession, ONE_WAY, Session, SessionId, Tuple},
 };
 use crate::clock::Tick;
 
@@ -181,10 +181,11 @@ impl Sessions {
     }
 
     /// Adds a session that expires `timeout` ticks from now; `None` if there's no room, or if one of its
-    /// two tuples belongs to another session.
+    /// two tuples belongs to another session. The reply's isn't looked at if no replies pass ([`ONE_WAY`]).
     pub fn insert(&mut self, new: &NewSession, timeout: u32, now: Tick) -> Option<SessionId> {
         let hashes = [self.hash(new.request, new.protocol), self.hash(new.reply, new.protocol)];
-        if self.holds(new.request, new.protocol) || self.holds(new.reply, new.protocol) {
+        let replies = new.flags & ONE_WAY == 0;
+        if self.holds(new.request, new.protocol) || replies && self.holds(new.reply, new.protocol) {
             return None;
         }
         let id = self.take_record()?;
@@ -192,7 +193,7 @@ impl Sessions {
             self.give_record(id);
             return None;
         }
-        if !self.index.insert(hashes[1], entry(id, Direction::Reply)) {
+        if replies && !self.index.insert(hashes[1], entry(id, Direction::Reply)) {
             self.index.remove(hashes[0], entry(id, Direction::Request));
             self.give_record(id);
             return None;

@@ -71,11 +71,25 @@ pub struct Step {
     after: Counts,
 }
 
+/// A protocol: by name where the recorder knew one, else by number.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(untagged)]
+pub enum Proto {
+    Name(String),
+    Number(u8),
+}
+
+impl Proto {
+    fn is(&self, name: &str) -> bool {
+        matches!(self, Self::Name(n) if n == name)
+    }
+}
+
 /// A packet that left.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct Seen {
     len: usize,
-    proto: String,
+    proto: Proto,
     src: String,
     dst: String,
     flags: Option<String>,
@@ -295,14 +309,8 @@ impl<'a> Replay<'a> {
 
     /// Checks which server a first packet went to.
     fn chosen(&mut self, id: &str, sent: &[Sent], start: &Start) -> Result<(), String> {
-        let to: Vec<Endpoint> = sent
-            .iter()
-            .filter(|s| s.port == LAN)
-            .map(|s| match &frames::read(&s.bytes) {
-                r @ Read { transport: Transport::Tcp { .. }, .. } => r.tcp().1,
-                r => r.udp().1,
-            })
-            .collect();
+        let to: Vec<Endpoint> =
+            sent.iter().filter(|s| s.port == LAN).map(|s| destination(&frames::read(&s.bytes))).collect();
         let ours = to.first().map(|(a, p)| format!("{a}:{p}"));
         same("server", &ours, &start.server)?;
         if let Some(conn) = self.conns.get_mut(id) {
@@ -357,8 +365,7 @@ impl<'a> Replay<'a> {
         self.left(LAN, &sent, &step.to_server, &punted)?;
         self.left(WAN, &sent, &step.to_client, &punted)?;
         if let (Some(first), Some(conn)) = (sent.iter().find(|s| s.port == LAN), self.conns.get_mut(&id)) {
-            let read = frames::read(&first.bytes);
-            conn.server = Some(if conn.udp { read.udp().1 } else { read.tcp().1 });
+            conn.server = Some(destination(&frames::read(&first.bytes)));
         }
         self.state(&id, step.state.as_deref(), step.expire.as_deref())?;
         self.counts(&step.after)
@@ -392,7 +399,7 @@ impl<'a> Replay<'a> {
         if self.conns.contains_key(id) {
             return Ok(());
         }
-        let udp = step.flags.is_empty() && !id.is_empty() && self.proto(id) == Some("udp".into())
+        let udp = step.flags.is_empty() && !id.is_empty() && self.proto(id).is_some_and(|p| p.is("udp"))
             || step.flags.is_empty() && self.proto(id).is_none();
         let (mut client, mut vip) = (None, None);
         for s in self.steps(id) {
@@ -400,7 +407,7 @@ impl<'a> Replay<'a> {
                 client = client.or(endpoint(&p.src));
             }
             for p in &s.to_client {
-                if p.proto != "icmp" {
+                if !p.proto.is("icmp") {
                     client = client.or(endpoint(&p.dst));
                     vip = vip.or(endpoint(&p.src).filter(|e| e.0.octets()[0] != 10));
                 } else {
@@ -408,11 +415,20 @@ impl<'a> Replay<'a> {
                 }
             }
         }
-        let client = client.ok_or_else(|| format!("nothing tells who {id} is"))?;
+        let client =
+            client.or_else(|| self.listed_client()).ok_or_else(|| format!("nothing tells who {id} is"))?;
         let vip = vip.or_else(|| self.configured_vip(udp)).ok_or("no virtual address is known")?;
         let conn = Conn { udp, client, vip, server: None, sequence: [1000, 5000] };
         self.conns.insert(id.to_owned(), conn);
         Ok(())
+    }
+
+    /// The client of the first listed connection: all that shows who it is where packets leave in tunnels.
+    fn listed_client(&self) -> Option<Endpoint> {
+        self.recording.events.iter().find_map(|e| match e {
+            Event::Conns { lines } => endpoint(lines.first()?.split_whitespace().nth(3)?),
+            _ => None,
+        })
     }
 
     fn steps(&self, id: &str) -> impl Iterator<Item = &'a Step> {
@@ -423,10 +439,10 @@ impl<'a> Replay<'a> {
         })
     }
 
-    fn proto(&self, id: &str) -> Option<String> {
+    fn proto(&self, id: &str) -> Option<Proto> {
         self.steps(id)
             .flat_map(|s| s.to_server.iter().chain(&s.to_client))
-            .find(|p| p.proto != "icmp")
+            .find(|p| !p.proto.is("icmp"))
             .map(|p| p.proto.clone())
     }
 
@@ -579,6 +595,15 @@ impl<'a> Replay<'a> {
     }
 }
 
+/// Where a packet towards the servers goes: a tunnel's has no port.
+fn destination(read: &Read) -> Endpoint {
+    match read.transport {
+        Transport::Tcp { .. } => read.tcp().1,
+        Transport::Udp { .. } => read.udp().1,
+        _ => (read.destination, 0),
+    }
+}
+
 /// Flag letters in one order.
 fn sorted(flags: &str) -> String {
     let mut letters: Vec<char> = flags.chars().collect();
@@ -589,21 +614,23 @@ fn sorted(flags: &str) -> String {
 /// A frame as the recordings write packets.
 fn seen(frame: &[u8]) -> Seen {
     let read = frames::read(frame);
+    let named = |name: &str| Proto::Name(name.into());
     let (proto, ports, flags, seq, ack, kind) = match &read.transport {
         Transport::Tcp { source, destination, flags, seq, ack, .. } => {
-            ("tcp", Some((*source, *destination)), Some(flags.clone()), Some(*seq), Some(*ack), None)
+            (named("tcp"), Some((*source, *destination)), Some(flags.clone()), Some(*seq), Some(*ack), None)
         }
         Transport::Udp { source, destination, .. } => {
-            ("udp", Some((*source, *destination)), None, None, None, None)
+            (named("udp"), Some((*source, *destination)), None, None, None, None)
         }
-        Transport::Icmp { kind, .. } => ("icmp", None, None, None, None, Some(kind.header_bytes())),
+        Transport::Icmp { kind, .. } => (named("icmp"), None, None, None, None, Some(kind.header_bytes())),
+        Transport::Other { protocol, .. } => (Proto::Number(*protocol), None, None, None, None, None),
     };
     let text = |address: Ipv4Addr, port: Option<u16>| {
         port.map_or_else(|| address.to_string(), |p| format!("{address}:{p}"))
     };
     Seen {
         len: read.total_len.into(),
-        proto: proto.into(),
+        proto,
         src: text(read.source, ports.map(|p| p.0)),
         dst: text(read.destination, ports.map(|p| p.1)),
         flags,

@@ -95,9 +95,29 @@ pub struct Read {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transport {
-    Tcp { source: u16, destination: u16, flags: String, seq: u32, ack: u32, payload: Vec<u8> },
-    Udp { source: u16, destination: u16, checksum: u16, payload: Vec<u8> },
-    Icmp { kind: Icmpv4Type, payload: Vec<u8> },
+    Tcp {
+        source: u16,
+        destination: u16,
+        flags: String,
+        seq: u32,
+        ack: u32,
+        payload: Vec<u8>,
+    },
+    Udp {
+        source: u16,
+        destination: u16,
+        checksum: u16,
+        payload: Vec<u8>,
+    },
+    Icmp {
+        kind: Icmpv4Type,
+        payload: Vec<u8>,
+    },
+    /// Another protocol, by its number.
+    Other {
+        protocol: u8,
+        payload: Vec<u8>,
+    },
 }
 
 impl Read {
@@ -158,6 +178,7 @@ pub fn read(frame: &[u8]) -> Read {
             assert_eq!(i.checksum(), i.icmp_type().calc_checksum(i.payload()), "ICMP checksum");
             Transport::Icmp { kind: i.icmp_type(), payload: i.payload().to_vec() }
         }
+        None => Transport::Other { protocol: header.protocol().0, payload: ip.payload().payload.to_vec() },
         other => panic!("unexpected transport {other:?}"),
     };
     Read {

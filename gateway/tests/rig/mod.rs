@@ -142,6 +142,12 @@ impl Rig {
         rig
     }
 
+    /// Puts the same routes in force again, with another MTU towards the servers.
+    pub fn new_routes(&mut self, lan_mtu: u16) {
+        self.store.plane_mut().set_routes(&routes(lan_mtu));
+        self.run();
+    }
+
     pub fn now(&self) -> Tick {
         Tick(self.clock.load(Relaxed))
     }

@@ -1,0 +1,104 @@
+//! Stage 6 of DR: the packet keeps its addresses and only goes to its server's MAC address.
+//!
+//! DR and TUN sessions never see a reply. IPVS calls that "no output" and believes the client alone, see
+//! [`super::tcp_state`]. Their packets come here by way of [`Worker::known_rarely`], since the record keeps
+//! the next hop where the straight way of `session` doesn't look: FULLNAT pays nothing for them.
+
+use weirctl::model::SessionState;
+
+use super::{Worker, parse::Parsed, route, session::trim, verdict::Reason};
+use crate::{
+    io::{Frame, Io, PortId},
+    net::{Header, ipv4::Ipv4Header, protocol, tcp as tcp_flags},
+    table::session::{Direction, SessionId},
+};
+
+/// Flags of a segment that may change a session.
+const CONTROL: u8 = tcp_flags::FIN | tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK;
+
+/// Takes one off the TTL; false if there's no IPv4 header at `l3`.
+pub(super) fn age(data: &mut [u8], l3: usize) -> bool {
+    Ipv4Header::at_mut(data, l3).map(Ipv4Header::decrement_ttl).is_some()
+}
+
+impl<I: Io> Worker<I> {
+    /// Whether a packet is of a DR or TUN session and changes nothing about it but the time it was last seen;
+    /// it's counted then.
+    #[inline]
+    pub(super) fn one_way_unchanged(&mut self, id: SessionId, p: &Parsed) -> bool {
+        let Some(session) = self.sessions.get_mut(id).filter(|s| s.is_one_way()) else { return false };
+        let Some(Some(server)) = self.servers.get(session.server().0 as usize) else { return false };
+        let state = session.state_number();
+        let quiet = p.protocol != protocol::TCP
+            || (state == SessionState::Established as u8 && p.flags & CONTROL == tcp_flags::ACK);
+        let unchanged = quiet
+            && session.timeout == self.timeouts[usize::from(state & 15)]
+            && server.counters.available.get() != 0
+            && p.ttl > 1;
+        if unchanged {
+            session.last_seen = self.now.0;
+            server.counters.in_packets.add(1);
+            server.counters.in_bytes.add(u64::from(p.ip_len));
+        }
+        unchanged
+    }
+
+    /// Sends a packet of a DR or TUN session, or an ICMP error about one, to the server.
+    pub(super) fn send_one_way(&mut self, port: PortId, frame: I::Frame, p: &Parsed, id: SessionId) {
+        let hop = match self.one_way_hop(id) {
+            Ok(hop) => hop,
+            Err(reason) => return self.drop_frame(frame, reason),
+        };
+        match self.sessions.get(id) {
+            Some(session) if session.is_tunnelled() => {
+                let to = (session.arriving(Direction::Reply).source().0, session.server());
+                self.send_tunnelled(port, frame, p, to, hop);
+            }
+            _ => self.send_direct(port, frame, p, hop),
+        }
+    }
+
+    /// The next hop towards the server: the one the session remembers, or looked up.
+    fn one_way_hop(&mut self, id: SessionId) -> Result<u16, Reason> {
+        let generation = self.routing.generation;
+        let session = self.sessions.get_mut(id).ok_or(Reason::NoSession)?;
+        let hop = session.hops[Direction::Reply.index()];
+        if let Some(hop) = route::remembered(hop, session.hops_generation, generation) {
+            return Ok(hop);
+        }
+        let hop = self.routing.towards(session.arriving(Direction::Reply).source().0)?;
+        session.remember_hop(Direction::Reply, hop, generation);
+        Ok(hop)
+    }
+
+    /// Sends a packet unchanged, one hop older, to `hop`.
+    pub(super) fn send_direct(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, hop: u16) {
+        let Some(next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
+        if p.ip_len > next.mtu && p.dont_fragment {
+            let mtu = next.mtu;
+            return self.answer_too_big(port, frame, p, mtu);
+        }
+        trim(&mut frame, p);
+        if !age(frame.data_mut(), usize::from(p.l3)) {
+            return self.drop_frame(frame, Reason::Truncated);
+        }
+        self.leave(frame, hop, p.ip_len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn age_keeps_the_checksum_right() {
+        let mut packet = [0u8; 34];
+        let mut header = Ipv4Header::new([10, 0, 0, 1].into(), [192, 0, 2, 10].into(), 6, 20);
+        header.seal();
+        packet[14..].copy_from_slice(zerocopy::IntoBytes::as_bytes(&header));
+        assert!(age(&mut packet, 14));
+        assert_eq!(packet[22], 63);
+        assert!(crate::net::ipv4::checksum_ok(&packet[14..]));
+        assert!(!age(&mut packet, 15), "cut off");
+    }
+}
