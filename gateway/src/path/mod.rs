@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! rx        a burst from a port, from another worker, or from the kernel
-//! parse     what is it                          every frame of a burst (see `burst`), then
+//! parse     what is it                          every frame of the burst, then
 //! session   hash, prefetch, look up             every frame of the burst, then frame by frame:
 //!   known   -> state, counters
 //!   unknown -> service -> schedule -> laddr     a server, a local address and port, a new session
@@ -23,13 +23,12 @@ use arrayvec::ArrayVec;
 use crate::{
     clock::Tick,
     id::WorkerId,
-    io::{Frame, Io, PortId},
+    io::{BURST, Burst, Frame, Io, PortId},
     net::ethernet::Mac,
-    table::{counters::ServerSlot, index::HashKey, pool::LocalPool, sessions::Sessions, steering::Steering},
+    table::{counters::ServerSlot, index::HashKey, pool::LocalPool, sessions::{Candidate, Sessions}, steering::Steering},
 };
 
 pub mod answer;
-mod burst;
 mod direct;
 mod expire;
 mod fragment;
@@ -120,7 +119,6 @@ pub struct Worker<I: Io> {
     peers: handover::Peers<I::Frame>,
     answers: answer::Limits,
     sweeps: ArrayVec<Sweep, 64>,
-    pipeline: burst::Pipeline<I::Frame>,
     /// Identification of the last outer packet.
     tunnel_id: u16,
 }
@@ -169,7 +167,6 @@ impl<I: Io> Worker<I> {
             peers: parts.peers,
             answers: answer::Limits::default(),
             sweeps: ArrayVec::new(),
-            pipeline: burst::Pipeline::default(),
             tunnel_id: parts.id.0 << 12,
         })
     }
@@ -186,9 +183,6 @@ impl<I: Io> Worker<I> {
         }
         frames += self.take_from_workers();
         frames += self.take_from_host();
-        if self.pipeline.is_waiting() && frames == 0 {
-            self.finish_waiting();
-        }
         if self.routing.is_waiting() {
             self.send_waiting();
         }
@@ -228,27 +222,29 @@ impl<I: Io> Worker<I> {
     /// Runs a burst through the stages.
     fn forward(&mut self, port: PortId, burst: &mut Burst<I::Frame>, origin: Origin) {
         let Some(&mac) = self.macs.get(port.index()) else { return };
-        let mut parsed: ArrayVec<parse::Parsed, { crate::io::BURST }> = ArrayVec::new();
-        let mut hashes = [0u64; crate::io::BURST];
+        let mut parsed = [parse::Parsed::NOTHING; BURST];
+        let mut hashes = [0u64; BURST];
         burst.iter().take(AHEAD).for_each(Frame::prefetch);
-        for (n, (frame, hash)) in burst.iter().zip(&mut hashes).enumerate() {
+        for (n, ((frame, p), hash)) in burst.iter().zip(&mut parsed).zip(&mut hashes).enumerate() {
             if let Some(later) = burst.get(n + AHEAD) {
                 later.prefetch();
             }
-            let p = parse::parse(frame, mac);
+            parse::parse(frame, mac, p);
             if p.kind == parse::Kind::Transport {
                 *hash = self.sessions.hash(p.tuple, p.protocol);
                 self.sessions.prefetch_bucket(*hash);
             }
-            parsed.push(p);
         }
+        let frames = burst.len();
         let mut candidates = [Candidate::NONE; AHEAD];
-        for (candidate, (p, hash)) in candidates.iter_mut().zip(parsed.iter().zip(&hashes)) {
+        for (candidate, (p, hash)) in candidates.iter_mut().zip(parsed.iter().zip(&hashes).take(frames)) {
             *candidate = self.candidate(p, *hash);
         }
         for (n, ((frame, p), &hash)) in burst.drain(..).zip(&parsed).zip(&hashes).enumerate() {
             let candidate = candidates[n % AHEAD];
-            if let (Some(later), Some(hash)) = (parsed.get(n + AHEAD), hashes.get(n + AHEAD)) {
+            if n + AHEAD < frames
+                && let (Some(later), Some(hash)) = (parsed.get(n + AHEAD), hashes.get(n + AHEAD))
+            {
                 candidates[n % AHEAD] = self.candidate(later, *hash);
             }
             match p.kind {
