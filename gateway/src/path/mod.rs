@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! rx        a burst from a port, from another worker, or from the kernel
-//! parse     what is it                          every frame of the burst, then
+//! parse     what is it                          every frame of a burst (see `burst`), then
 //! session   hash, prefetch, look up             every frame of the burst, then frame by frame:
 //!   known   -> state, counters
 //!   unknown -> service -> schedule -> laddr     a server, a local address and port, a new session
@@ -23,18 +23,13 @@ use arrayvec::ArrayVec;
 use crate::{
     clock::Tick,
     id::WorkerId,
-    io::{Burst, Frame, Io, PortId},
+    io::{Frame, Io, PortId},
     net::ethernet::Mac,
-    table::{
-        counters::ServerSlot,
-        index::HashKey,
-        pool::LocalPool,
-        sessions::{Candidate, Sessions},
-        steering::Steering,
-    },
+    table::{counters::ServerSlot, index::HashKey, pool::LocalPool, sessions::Sessions, steering::Steering},
 };
 
 pub mod answer;
+mod burst;
 mod direct;
 mod expire;
 mod fragment;
@@ -125,6 +120,7 @@ pub struct Worker<I: Io> {
     peers: handover::Peers<I::Frame>,
     answers: answer::Limits,
     sweeps: ArrayVec<Sweep, 64>,
+    pipeline: burst::Pipeline<I::Frame>,
     /// Identification of the last outer packet.
     tunnel_id: u16,
 }
@@ -173,6 +169,7 @@ impl<I: Io> Worker<I> {
             peers: parts.peers,
             answers: answer::Limits::default(),
             sweeps: ArrayVec::new(),
+            pipeline: burst::Pipeline::default(),
             tunnel_id: parts.id.0 << 12,
         })
     }
@@ -189,6 +186,9 @@ impl<I: Io> Worker<I> {
         }
         frames += self.take_from_workers();
         frames += self.take_from_host();
+        if self.pipeline.is_waiting() && frames == 0 {
+            self.finish_waiting();
+        }
         if self.routing.is_waiting() {
             self.send_waiting();
         }
