@@ -123,11 +123,6 @@ pub struct Worker<I: Io> {
     tunnel_id: u16,
 }
 
-/// How many packets ahead of the one at hand cache lines are asked for. Processors have room for some 20 lines
-/// on their way (measured on AMD's Zen 4: of 32 prefetches at once a third is dropped without a word), and one
-/// takes as long as a handful of packets.
-const AHEAD: usize = 12;
-
 /// Where a frame came from: decides whether it may be handed over (again).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
