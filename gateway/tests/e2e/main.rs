@@ -14,3 +14,4 @@ mod pool;
 mod process;
 mod scene;
 mod throughput;
+mod tool;
