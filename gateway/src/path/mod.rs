@@ -25,7 +25,13 @@ use crate::{
     id::WorkerId,
     io::{BURST, Burst, Frame, Io, PortId},
     net::ethernet::Mac,
-    table::{counters::ServerSlot, index::HashKey, pool::LocalPool, sessions::{Candidate, Sessions}, steering::Steering},
+    table::{
+        counters::ServerSlot,
+        index::HashKey,
+        pool::LocalPool,
+        sessions::{Candidate, Sessions},
+        steering::Steering,
+    },
 };
 
 pub mod answer;
@@ -122,6 +128,11 @@ pub struct Worker<I: Io> {
     /// Identification of the last outer packet.
     tunnel_id: u16,
 }
+
+/// How many packets ahead of the one at hand cache lines are asked for. Processors have room for some 20 lines
+/// on their way (measured on AMD's Zen 4: of 32 prefetches at once a third is dropped without a word), and one
+/// takes as long as a handful of packets.
+const AHEAD: usize = 12;
 
 /// Where a frame came from: decides whether it may be handed over (again).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
