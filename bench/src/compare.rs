@@ -104,9 +104,10 @@ impl Scene<'_> {
     pub fn mbufs(&self) -> u32 {
         self.flows + SPARE_MBUFS
     }
-    /// Bytes of hugepages that two programs need together.
-    pub fn memory_needed(&self) -> u64 {
-        2 * (u64::from(self.flows + 3 * SPARE_MBUFS) * MBUF_BYTES + (64 << 20)) + u64::from(self.flows) * 512
+    /// Bytes of hugepages that so many programs need together.
+    pub fn memory_needed(&self, programs: u64) -> u64 {
+        programs * (u64::from(self.flows + 3 * SPARE_MBUFS) * MBUF_BYTES + (64 << 20))
+            + u64::from(self.flows) * 512
     }
     /// What testpmd's EAL gets to use the scene's kind of memory; weir sees for itself.
     pub fn memory_arguments(&self) -> Vec<String> {
@@ -141,7 +142,7 @@ pub fn run(options: &Options) -> Result<()> {
     for &flows in &options.flows {
         let mut scene =
             Scene { directory: directory.path(), flows, worker_cpu, main_cpu, ordinary_memory: false };
-        let memory = Memory::reserve(scene.memory_needed());
+        let memory = Memory::reserve(scene.memory_needed(2));
         scene.ordinary_memory = memory.is_ordinary();
         write_traffic(&scene, options.frame)?;
         report.add(measure(&scene, options, programs.as_ref())?, memory.name());

@@ -56,7 +56,7 @@ pub fn run(options: &Options) -> Result<()> {
         main_cpu,
         ordinary_memory: false,
     };
-    let memory = Memory::reserve(scene.memory_needed());
+    let memory = Memory::reserve(scene.memory_needed(1));
     scene.ordinary_memory = memory.is_ordinary();
     let syns = scene.syns();
     traffic::write(&syns, scene.flows, traffic::Kind::Syn, traffic::pcap_mac(SYN_DEVICE), options.frame, 1)

@@ -60,7 +60,7 @@ pub fn run(options: &Options) -> Result<()> {
     for &flows in &options.flows {
         let mut scene =
             Scene { directory: directory.path(), flows, worker_cpu, main_cpu, ordinary_memory: false };
-        let memory = Memory::reserve(scene.memory_needed());
+        let memory = Memory::reserve(scene.memory_needed(1));
         scene.ordinary_memory = memory.is_ordinary();
         write_traffic(&scene, options.frame)?;
         let mut subject = weir::start(&scene, &found)?;

@@ -9,6 +9,7 @@ mod cycles;
 mod error;
 mod hugepages;
 mod path;
+mod prefetch;
 mod process;
 mod profile;
 mod replay;
@@ -44,6 +45,8 @@ enum What {
     Profile(profile::Options),
     /// Nanoseconds a packet of the path alone, in process.
     Path(path::Options),
+    /// How many cache lines may be asked for at once.
+    Prefetch(prefetch::Options),
     /// Flow index candidates in process: hits, misses, turnover.
     Table(table::Options),
 }
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         What::Cycles(options) => cycles::run(&options),
         What::Profile(options) => profile::run(&options),
         What::Path(options) => path::run(&options),
+        What::Prefetch(options) => prefetch::run(&options),
         What::Table(options) => table::run(&options),
     };
     match done {
