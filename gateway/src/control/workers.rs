@@ -20,9 +20,11 @@ use super::{
     },
 };
 use crate::{
+    clock::seconds,
     id::{ServerId, ServiceId, WorkerId},
     path::{
         ControlEnd,
+        persist::{self, Persistence},
         route::{Neighbour, Resolve, RouteTable},
         search::Search,
         service::{Lookup, WorkerService},
@@ -306,7 +308,19 @@ impl Workers {
             servers,
             methods: state.servers.iter().map(|(_, s)| s.forwarding).collect(),
             local_addresses: state.local_addresses.iter().filter_map(|l| v4(l.address)).collect(),
-            unsupported: service.persistent.is_some() || service.one_packet || service.engine.is_some(),
+            port: match service.key {
+                ServiceKey::Address { port, .. } => port,
+                ServiceKey::Mark { .. } => 0,
+            },
+            mark: match service.key {
+                ServiceKey::Mark { mark, .. } => Some(mark),
+                ServiceKey::Address { .. } => None,
+            },
+            persistence: service
+                .persistent
+                .map(|timeout| Persistence { timeout: seconds(timeout), mask: service.netmask }),
+            one_packet: service.one_packet,
+            unsupported: service.engine.is_some(),
         }
     }
 
@@ -318,6 +332,9 @@ impl Workers {
                 ServiceKey::Address { protocol, address: IpAddr::V4(address), port } => {
                     let protocol = protocol as u8;
                     lookup.add_service(protocol, address, port, state.id);
+                    if port == persist::FTP && state.service.persistent.is_some() {
+                        lookup.add_ftp(address, state.id);
+                    }
                     for (_, s) in &state.servers {
                         if let (Forwarding::Nat, Some(server)) = (s.forwarding, v4(s.address)) {
                             lookup.add_nat_server(protocol, server, s.port);

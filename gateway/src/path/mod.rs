@@ -11,10 +11,11 @@
 //! tx        the port's burst
 //! ```
 //!
-//! DR and TUN leave by `direct` and `tunnel` instead of `rewrite`. Beside the way: `icmp` translates errors about sessions, `answer` makes the RST or ICMP error that IPVS
-//! would send, `punt` gives the kernel what is its own, `handover` gives another worker what is its own,
-//! `update` takes control's changes between bursts, `search` answers its questions, `expire` ends sessions. Every frame ends in one
-//! [`verdict::Verdict`].
+//! DR and TUN leave by `direct` and `tunnel` instead of `rewrite`, datagrams of one-packet services by
+//! `onepacket`; `persist` keeps clients at their servers. Beside the way: `icmp` translates errors about
+//! sessions, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
+//! own, `handover` gives another worker what is its own, `update` takes control's changes between bursts,
+//! `search` answers its questions, `expire` ends sessions. Every frame ends in one [`verdict::Verdict`].
 
 use std::{net::Ipv4Addr, sync::Arc};
 
@@ -41,7 +42,9 @@ mod fragment;
 pub mod handover;
 mod icmp;
 pub mod laddr;
+mod onepacket;
 pub mod parse;
+pub mod persist;
 pub mod punt;
 pub mod rewrite;
 pub mod route;

@@ -4,14 +4,16 @@ use std::net::Ipv4Addr;
 
 use weirctl::model::{Forwarding, SessionState};
 
-use super::{Origin, Worker, laddr::transport, parse::Parsed, rewrite, service::Chosen, verdict::Reason};
+use super::{
+    Origin, Worker, laddr::transport, onepacket, parse::Parsed, rewrite, service::Chosen, verdict::Reason,
+};
 use crate::{
     id::{ServiceId, WorkerId},
     io::{Io, PortId},
     net::{protocol, tcp as tcp_flags},
     sched::Flow,
     table::{
-        session::{Direction, FULLNAT, INACTIVE, NewSession, ONE_WAY, SessionId, TUNNEL, Tuple},
+        session::{Direction, FULLNAT, INACTIVE, NewSession, ONE_PACKET, ONE_WAY, SessionId, TUNNEL, Tuple},
         sessions::Found,
     },
 };
@@ -27,7 +29,7 @@ impl<I: Io> Worker<I> {
     pub(super) fn unknown(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
         let (address, dport) = p.tuple.destination();
         if let Some(service) = self.lookup.service(p.protocol, address, dport) {
-            return match self.elsewhere(port, p.tuple, p.protocol, origin) {
+            return match self.elsewhere_of(port, p.tuple, p.protocol, service, origin) {
                 Some(owner) => self.hand_over(port, frame, owner),
                 None => self.open(port, frame, p, service),
             };
@@ -96,11 +98,28 @@ impl<I: Io> Worker<I> {
         if service.unsupported || service.scheduler.is_none() {
             return self.drop_frame(frame, Reason::MethodNotBuilt);
         }
-        let Some(chosen) = service.schedule(&flow) else {
-            return self.answer_no_server(port, frame, p);
+        let one_packet = onepacket::applies(service.one_packet, p);
+        let scheduled = match service.persistence {
+            None => Ok(service.schedule(&flow).map(|chosen| (chosen, None))),
+            Some(persistence) => self
+                .schedule_persistent(p, &flow, persistence, id)
+                .map(|found| found.map(|(chosen, template)| (chosen, Some(template)))),
         };
+        let (chosen, template) = match scheduled {
+            Ok(Some(found)) => found,
+            Ok(None) => return self.answer_no_server(port, frame, p),
+            Err(reason) => return self.drop_frame(frame, reason),
+        };
+        if one_packet {
+            return self.send_once(port, frame, p, (&flow, chosen), id);
+        }
         match self.new_session(p, &flow, chosen, id) {
-            Ok(id) => self.first_packet(port, frame, p, id),
+            Ok(id) => {
+                if let Some(template) = template {
+                    self.sessions.attach(id, template);
+                }
+                self.first_packet(port, frame, p, id);
+            }
             Err(reason) => self.drop_frame(frame, reason),
         }
     }
@@ -117,7 +136,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn new_session(
+    pub(super) fn new_session(
         &mut self,
         p: &Parsed,
         flow: &Flow,
@@ -135,6 +154,8 @@ impl<I: Io> Worker<I> {
             Forwarding::Route => (p.tuple.source(), ONE_WAY | INACTIVE),
             Forwarding::Tunnel(_) => (p.tuple.source(), ONE_WAY | TUNNEL | INACTIVE),
         };
+        let Some(Some(of)) = self.services.get(service.0 as usize) else { return Err(Reason::NoServer) };
+        let flags = if onepacket::applies(of.one_packet, p) { flags | ONE_PACKET } else { flags };
         let new = NewSession {
             request: p.tuple,
             reply: Tuple::new(server, local),
@@ -166,7 +187,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// The packet that opened a session goes the session's way.
-    fn first_packet(&mut self, port: PortId, frame: I::Frame, p: &Parsed, id: SessionId) {
+    pub(super) fn first_packet(&mut self, port: PortId, frame: I::Frame, p: &Parsed, id: SessionId) {
         let found = Found { id, direction: Direction::Request };
         self.count_packet(found, p);
         self.track(id, Direction::Request, p);

@@ -11,16 +11,23 @@ use std::{
 use foldhash::fast::RandomState;
 use weirctl::model::Forwarding;
 
+use super::persist::Persistence;
 use crate::{
     id::{ServerId, ServiceId},
+    net::protocol,
     sched,
 };
+
+/// Port that active FTP's data connections come from, and to which a proxy's may go.
+const FTP_DATA: u16 = 20;
 
 /// What the path claims of the packets that arrive.
 #[derive(Debug, Default)]
 pub struct Lookup {
     /// IPv4 services by protocol, address and port (0: every port), host order.
     services: HashMap<(u8, u32, u16), ServiceId, RandomState>,
+    /// Persistent FTP services by address: they take data connections too.
+    ftp: HashMap<u32, ServiceId, RandomState>,
     /// Addresses of IPv6 services.
     ipv6: HashSet<Ipv6Addr, RandomState>,
     /// Virtual addresses, host order.
@@ -39,6 +46,11 @@ impl Lookup {
         self.services.insert((protocol, address.into(), port), id);
         self.addresses.insert(address.into());
         self.count += 1;
+    }
+
+    /// Claims the data connections of a persistent FTP service.
+    pub fn add_ftp(&mut self, address: Ipv4Addr, id: ServiceId) {
+        self.ftp.insert(address.into(), id);
     }
 
     /// Notes a service that isn't of an IPv4 address: of an IPv6 one, or of a mark.
@@ -64,11 +76,13 @@ impl Lookup {
         self.count == 0
     }
 
-    /// The service of a packet: that of its port, else that of all ports.
+    /// The service of a packet: that of its port, else FTP's for its data connections, else that of all ports.
     #[must_use]
     pub fn service(&self, protocol: u8, address: u32, port: u16) -> Option<ServiceId> {
+        let data = protocol == protocol::TCP && (port == FTP_DATA || port >= 1024);
         self.services
             .get(&(protocol, address, port))
+            .or_else(|| data.then(|| self.ftp.get(&address)).flatten())
             .or_else(|| self.services.get(&(protocol, address, 0)))
             .copied()
     }
@@ -110,7 +124,15 @@ pub struct WorkerService {
     pub scheduler: Option<Box<dyn sched::Scheduler>>,
     /// Local addresses.
     pub local_addresses: Vec<Ipv4Addr>,
-    /// Persistent, one-packet or otherwise of a kind that isn't forwarded by this version.
+    /// Port it was configured with, host order; 0 = all, or a mark's.
+    pub port: u16,
+    /// Its mark, if it isn't of an address.
+    pub mark: Option<u32>,
+    /// Whether clients stay at their servers.
+    pub persistence: Option<Persistence>,
+    /// Every datagram gets a server of its own.
+    pub one_packet: bool,
+    /// Of a kind that isn't forwarded by this version.
     pub unsupported: bool,
 }
 

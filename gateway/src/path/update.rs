@@ -9,6 +9,7 @@ use weirctl::model;
 
 use super::{
     Worker,
+    persist::listed_protocol,
     route::{Neighbour, RouteTable},
     search::Search,
     service::{Lookup, WorkerService},
@@ -176,7 +177,7 @@ impl<I: Io> Worker<I> {
         let ip = |(address, port): (u32, u16)| (std::net::Ipv4Addr::from(address).into(), port);
         let (request, reply) = (session.arriving(Request), session.arriving(Reply));
         model::Session {
-            protocol: session.protocol,
+            protocol: listed_protocol(session),
             client: ip(request.source()),
             virtual_: ip(request.destination()),
             local: ip(reply.destination()),

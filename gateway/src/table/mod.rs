@@ -9,3 +9,4 @@ pub mod session;
 pub mod sessions;
 mod share;
 pub mod steering;
+mod templates;

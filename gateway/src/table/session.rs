@@ -90,6 +90,12 @@ pub const FULLNAT: u8 = 2;
 pub const ONE_WAY: u8 = 4;
 /// Requests leave inside an outer header (TUN); goes with [`ONE_WAY`].
 pub const TUNNEL: u8 = 8;
+/// No session but a persistence template; goes with [`ONE_WAY`], under a protocol number that no packet has.
+pub const TEMPLATE: u8 = 16;
+/// The session of one datagram: only replies lead to it.
+pub const ONE_PACKET: u8 = 32;
+/// A template stays as long as the session does: see [`super::sessions::Sessions::attach`].
+pub const CONTROLLED: u8 = 64;
 
 /// No next hop known.
 pub const NO_HOP: u16 = u16::MAX;
@@ -160,7 +166,9 @@ pub struct NewSession {
 }
 
 impl Session {
-    pub(super) fn new(new: &NewSession, now: Tick) -> Self {
+    /// A record; the table's are made by [`super::sessions::Sessions::insert`].
+    #[must_use]
+    pub(crate) fn new(new: &NewSession, now: Tick) -> Self {
         Self {
             addresses: [new.request.addresses, new.reply.addresses],
             ports: [new.request.ports, new.reply.ports],
@@ -262,6 +270,19 @@ impl Session {
     #[must_use]
     pub fn is_one_way(&self) -> bool {
         self.flags & ONE_WAY != 0
+    }
+
+    /// Whether it's a persistence template.
+    #[inline]
+    #[must_use]
+    pub fn is_template(&self) -> bool {
+        self.flags & TEMPLATE != 0
+    }
+
+    /// Gives both servers' and the virtual port the number 65535, as IPVS marks a template that is used no
+    /// more.
+    pub(super) fn spoil_ports(&mut self) {
+        self.ports = [0xffff_0000, 0xffff];
     }
 
     /// Whether requests leave in a tunnel.

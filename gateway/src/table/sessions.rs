@@ -9,7 +9,7 @@ use cpu::{HugeSlice, zeroed_slice};
 
 use super::{
     index::{HashKey, Index},
-    session::{Direction, NO_SLOT, NewSession, ONE_WAY, Session, SessionId, Tuple},
+    session::{Direction, NO_SLOT, NewSession, ONE_PACKET, ONE_WAY, Session, SessionId, TEMPLATE, Tuple},
 };
 use crate::clock::Tick;
 
@@ -22,8 +22,10 @@ const NIL: u32 = u32::MAX;
 
 /// Sessions of one worker.
 pub struct Sessions {
-    records: HugeSlice<Session>,
-    index: Index,
+    pub(super) records: HugeSlice<Session>,
+    /// Of a template the sessions that it controls, of a controlled session its template.
+    pub(super) control: HugeSlice<u32>,
+    pub(super) index: Index,
     key: HashKey,
     free: u32,
     /// Records from here on were never used.
@@ -72,6 +74,7 @@ impl Sessions {
     pub fn new(max: usize, key: HashKey, now: Tick) -> std::io::Result<Self> {
         Ok(Self {
             records: zeroed_slice(max)?,
+            control: zeroed_slice(max)?,
             index: Index::new(max * 2)?,
             key,
             free: NIL,
@@ -181,15 +184,17 @@ impl Sessions {
     }
 
     /// Adds a session that expires `timeout` ticks from now; `None` if there's no room, or if one of its
-    /// two tuples belongs to another session. The reply's isn't looked at if no replies pass ([`ONE_WAY`]).
+    /// two tuples belongs to another session. Of a [`ONE_WAY`] session only the request's tuple counts, of a
+    /// [`ONE_PACKET`] one only the reply's.
     pub fn insert(&mut self, new: &NewSession, timeout: u32, now: Tick) -> Option<SessionId> {
         let hashes = [self.hash(new.request, new.protocol), self.hash(new.reply, new.protocol)];
-        let replies = new.flags & ONE_WAY == 0;
-        if self.holds(new.request, new.protocol) || replies && self.holds(new.reply, new.protocol) {
+        let (requests, replies) = (new.flags & ONE_PACKET == 0, new.flags & ONE_WAY == 0);
+        if requests && self.holds(new.request, new.protocol) || replies && self.holds(new.reply, new.protocol)
+        {
             return None;
         }
         let id = self.take_record()?;
-        if !self.index.insert(hashes[0], entry(id, Direction::Request)) {
+        if requests && !self.index.insert(hashes[0], entry(id, Direction::Request)) {
             self.give_record(id);
             return None;
         }
@@ -200,9 +205,18 @@ impl Sessions {
         }
         let record = &mut self.records[id as usize];
         *record = Session::new(new, now);
+        if new.flags & TEMPLATE != 0 {
+            self.control[id as usize] = 0;
+        }
+        let record = &mut self.records[id as usize];
         record.timeout = timeout;
         self.arm(id);
         Some(SessionId(id))
+    }
+
+    /// Takes a request's entry out of the index.
+    pub(super) fn unindex(&mut self, hash: u64, id: SessionId) {
+        self.index.remove(hash, entry(id.0, Direction::Request));
     }
 
     /// Removes a session and returns its last record; `None` if there's none.
