@@ -58,7 +58,7 @@ fn own_source(file: &str) -> Option<&str> {
     if let Some((_, inside)) = file.rsplit_once("gateway/src/") {
         return Some(inside);
     }
-    let room = ["ffi/", "bench/", "ctl/"].iter().find_map(|room| file.find(room))?;
+    let room = ["ffi/", "bench/", "ctl/"].iter().find_map(|room| file.rfind(room))?;
     Some(&file[room..])
 }
 
@@ -70,6 +70,7 @@ mod tests {
     fn sources_of_the_workspace_are_named_by_room() {
         assert_eq!(own_source("/src/weir/gateway/src/path/tx.rs"), Some("path/tx.rs"));
         assert_eq!(own_source("ffi/dpdk/src/queue.rs"), Some("ffi/dpdk/src/queue.rs"));
+        assert_eq!(own_source("/src/wt-bench/bench/src/table.rs"), Some("bench/src/table.rs"));
         assert_eq!(own_source("/root/.cargo/registry/src/x/arrayvec-0.7/src/lib.rs"), None);
         assert_eq!(own_source("/rustc/abc/library/core/src/ptr.rs"), None);
     }

@@ -20,7 +20,7 @@ use weir::{
     table::{
         index::HashKey,
         session::{NewSession, Tuple},
-        sessions::Sessions,
+        sessions::{Candidate, Sessions},
     },
 };
 
@@ -139,13 +139,14 @@ impl Index for Sessions {
             *hash = self.hash(key.tuple(), key.protocol as u8);
             self.prefetch_bucket(*hash);
         }
-        hashes.iter().take(keys.len()).for_each(|hash| {
-            let _ = self.candidate(*hash);
-        });
-        let found = |(hash, key): (&u64, &Key)| {
-            black_box(Sessions::find(self, *hash, key.tuple(), key.protocol as u8)).is_some()
+        let mut candidates = [Candidate::NONE; BURST];
+        for (candidate, hash) in candidates.iter_mut().zip(&hashes[..keys.len()]) {
+            *candidate = self.candidate(*hash);
+        }
+        let is_there = |((key, hash), candidate): ((&Key, &u64), &Candidate)| {
+            black_box(self.confirm(*candidate, *hash, key.tuple(), key.protocol as u8)).is_some()
         };
-        hashes.iter().zip(keys).filter(|pair| found(*pair)).count()
+        keys.iter().zip(&hashes).zip(&candidates).filter(|one| is_there(*one)).count()
     }
 }
 
