@@ -13,6 +13,7 @@ use crate::{
     ipvsadm::{
         EXTENSIONS, Environment, ipvsadm, ipvsadm_restore, ipvsadm_save, names::SystemNames, unreachable,
     },
+    mark,
     stats::stats,
 };
 
@@ -71,10 +72,35 @@ fn as_weirctl(mut args: Vec<OsString>) -> ExitCode {
             println!("weirctl {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
+        Some("mark") => as_mark(&args[2..], socket),
         Some("stats") if args.len() > 2 => usage_error("stats takes no arguments"),
         Some("stats") => as_stats(socket),
         Some(option) if option.starts_with('-') => as_ipvsadm(OsStr::new("ipvsadm"), &args, socket),
         Some(word) => usage_error(&format!("unknown command `{word}'")),
+    }
+}
+
+/// Mark rules.
+fn as_mark(words: &[OsString], socket: Option<PathBuf>) -> ExitCode {
+    let words: Vec<_> = words.iter().map(|w| w.to_string_lossy()).collect();
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    // What is wrong with the words is said whether or not there is a gateway.
+    if !matches!(words.as_slice(), ["list"] | ["list", "--json"])
+        && let Err(error) = mark::parse(&words)
+    {
+        return usage_error(&error.to_string());
+    }
+    let path = socket_path(socket);
+    let mut client = match Client::connect(&path) {
+        Ok(client) => client,
+        Err(error) => return cannot_reach(&error, &path),
+    };
+    match mark::mark(&words, &mut client, &mut io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weirctl: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -124,6 +150,10 @@ weirctl {}: controls a weir gateway
 Usage:
   weirctl [--socket PATH] OPTIONS    as ipvsadm does; `weirctl -h' lists its options
   weirctl [--socket PATH] stats      how packets ended, and why some were dropped
+  weirctl [--socket PATH] mark add|delete MARK [--priority N] [--protocol tcp|udp|sctp] [--source NET]
+        [--destination NET] [--source-ports A[-B]] [--destination-ports A[-B]] [--port NAME]
+  weirctl [--socket PATH] mark list [--json] | mark clear
+                                     packets that get a mark, for services of marks (-f)
   weirctl --help | --version
 
 The gateway is reached over the Unix socket PATH, else ${SOCKET_VARIABLE}, else {DEFAULT_SOCKET}.

@@ -5,17 +5,8 @@ mod recording;
 mod rig;
 
 /// Recordings that wait for a feature, and for which.
-const PENDING: &[(&str, &str)] = &[
-    ("dh_basic", "marks"),
-    ("lblc_basic", "marks"),
-    ("lblc_burst", "marks"),
-    ("lblcr_basic", "marks"),
-    ("lblcr_burst", "marks"),
-    ("ipv6_listing", "IPv6"),
-    ("pe_sip", "persistence engines"),
-    ("persistence_templates", "persistence"),
-    ("sctp_states", "SCTP"),
-];
+const PENDING: &[(&str, &str)] =
+    &[("ipv6_listing", "IPv6"), ("pe_sip", "persistence engines"), ("sctp_states", "SCTP")];
 
 fn run(kind: &str) {
     let recordings = recording::recordings(kind);

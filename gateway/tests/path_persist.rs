@@ -11,7 +11,7 @@ use rig::{
 };
 use weir::io::memory::MemoryFrame;
 use weirctl::{
-    model::{Forwarding, Protocol, Service, ServiceKey, SessionState},
+    model::{Family, Forwarding, LocalAddress, MarkRule, Protocol, Service, ServiceKey, SessionState},
     protocol::Change,
 };
 
@@ -155,6 +155,85 @@ fn templates_and_their_sessions_may_be_ended_in_any_order() {
         rig.add_server(service(80), server([10, 0, 0, n], 80, Forwarding::FullNat, 1));
         assert_eq!(rig.server_counts(service(80), [10, 0, 0, n]), (0, 0, 0));
     }
+}
+
+fn mark_rule(mark: u32) -> MarkRule {
+    MarkRule {
+        mark,
+        priority: 0,
+        protocol: None,
+        source: None,
+        destination: None,
+        source_ports: None,
+        destination_ports: None,
+        port: None,
+    }
+}
+
+/// One mark for HTTP and HTTPS of a whole network: a client has one server for both.
+#[test]
+fn a_mark_joins_addresses_and_ports_into_one_service() {
+    for (method, workers) in [(Forwarding::Nat, 1), (Forwarding::FullNat, 3), (Forwarding::Route, 3)] {
+        let mut rig = Rig::with(&Options { workers, ..Options::default() });
+        let service = ServiceKey::Mark { mark: 7, family: Family::V4 };
+        rig.change(Change::AddService(Service {
+            key: service,
+            scheduler: "rr".into(),
+            scheduler_flags: 0,
+            persistent: Some(300),
+            netmask: 0xffff_ff00,
+            one_packet: false,
+            engine: None,
+        }));
+        let local = LocalAddress { address: rig::LIP.into(), interface: None };
+        rig.change(Change::AddLocalAddress { service, local });
+        for n in [1, 2, 3] {
+            rig.add_server(service, server([10, 0, 0, n], 0, method, 1));
+        }
+        for ports in [(80, 80), (443, 443)] {
+            let destination = Some(([192, 0, 2, 0].into(), 24));
+            let protocol = Some(Protocol::Tcp);
+            let rule = MarkRule { destination, destination_ports: Some(ports), protocol, ..mark_rule(7) };
+            rig.change(Change::AddMark(rule));
+        }
+        let mut servers = Vec::new();
+        for (worker, (n, port)) in [(1, 80), (2, 443), (3, 80), (4, 443), (5, 80)].into_iter().enumerate() {
+            let way = send(&mut rig, worker % workers, client(n, 1000), port, "S").unwrap();
+            if method == Forwarding::Route {
+                assert_eq!(way, (client(n, 1000), (VIP.into(), port)));
+                continue;
+            }
+            assert_eq!(way.1.1, port, "the server's port 0 is the client's choice");
+            servers.push(way.1.0);
+            assert!(reply(&mut rig, (worker + 1) % workers, way, "SA"));
+        }
+        assert!(servers.iter().all(|s| *s == servers[0]), "{servers:?}");
+        let templates: Vec<_> = rig.sessions().into_iter().filter(|s| s.client.1 == 0).collect();
+        assert_eq!(templates.len(), 1);
+        assert_eq!((templates[0].protocol, templates[0].virtual_), (0, ([0, 0, 0, 7].into(), 0)));
+        assert_eq!(send(&mut rig, 0, client(9, 1000), 8080, "S"), None, "not marked");
+        assert_eq!(rig.take_punted().len(), 1);
+        rig.change(Change::ClearMarks);
+        assert_eq!(send(&mut rig, 0, client(9, 1000), 80, "S"), None);
+        assert_eq!(rig.take_punted().len(), 1);
+    }
+}
+
+/// As in IPVS the service of a packet's mark comes before the one of its address.
+#[test]
+fn marks_come_before_addresses() {
+    let mut rig = rig(Forwarding::Nat, 80, 1);
+    let marked = ServiceKey::Mark { mark: 1, family: Family::V4 };
+    let plain = rig.service(service(80));
+    rig.change(Change::AddService(Service { key: marked, persistent: None, ..plain }));
+    rig.add_server(marked, server([10, 0, 0, 9], 8080, Forwarding::Nat, 1));
+    let source = Some(([10, 1, 0, 4].into(), 31));
+    rig.change(Change::AddMark(MarkRule { source, port: Some("wan".into()), ..mark_rule(1) }));
+    rig.change(Change::AddMark(MarkRule { priority: 1, ..mark_rule(2) }));
+    let to = |rig: &mut Rig, n| send(rig, 0, client(n, 1000), 80, "S").unwrap().1;
+    assert_eq!(to(&mut rig, 4), (Ipv4Addr::new(10, 0, 0, 9), 8080));
+    assert_eq!(to(&mut rig, 5), (Ipv4Addr::new(10, 0, 0, 9), 8080));
+    assert_ne!(to(&mut rig, 6).0, Ipv4Addr::new(10, 0, 0, 9), "mark 2 has no service");
 }
 
 /// FTP: data connections, to whatever port the server told, follow the control connection.

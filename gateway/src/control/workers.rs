@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use weirctl::model::{self, Forwarding, ServiceKey};
+use weirctl::model::{self, Family, Forwarding, ServiceKey};
 
 use super::{
     load::{self, WorkerTables},
@@ -23,7 +23,7 @@ use crate::{
     clock::seconds,
     id::{ServerId, ServiceId, WorkerId},
     path::{
-        ControlEnd,
+        ControlEnd, mark,
         persist::{self, Persistence},
         route::{Neighbour, Resolve, RouteTable},
         search::Search,
@@ -99,6 +99,7 @@ pub struct Workers {
     services: BTreeMap<ServiceId, Configured>,
     servers: HashMap<ServerId, ServerState>,
     settings: Arc<Settings>,
+    marks: Arc<[model::MarkRule]>,
     tickets: u64,
 }
 
@@ -114,6 +115,7 @@ impl Workers {
             services: BTreeMap::new(),
             servers: HashMap::new(),
             settings: Arc::default(),
+            marks: Arc::default(),
             tickets: 0,
         }
     }
@@ -201,6 +203,7 @@ impl Workers {
                 self.servers.remove(&id);
                 batches.iter_mut().for_each(|b| b.push(Update::Server(id, None)));
             }
+            Change::Marks(rules) => self.marks = rules,
             Change::Settings(settings) => {
                 self.settings = settings;
                 batches.iter_mut().for_each(|b| b.push(Update::Settings(Arc::clone(&self.settings))));
@@ -344,10 +347,12 @@ impl Workers {
                 ServiceKey::Address { address: IpAddr::V6(address), .. } => {
                     lookup.add_other_service(Some(address));
                 }
-                ServiceKey::Mark { .. } => lookup.add_other_service(None),
+                ServiceKey::Mark { mark, family: Family::V4 } => lookup.add_mark_service(mark, state.id),
+                ServiceKey::Mark { family: Family::V6, .. } => lookup.add_other_service(None),
             }
             state.local_addresses.iter().filter_map(|l| v4(l.address)).for_each(|a| lookup.add_local(a));
         }
+        lookup.set_marks(self.marks.iter().filter_map(|rule| mark::Rule::new(rule, &self.ports)));
         lookup
     }
 

@@ -55,7 +55,7 @@ impl<I: Io> Worker<I> {
         let back = sent.reversed();
         let hash = self.sessions.hash(back, inner.protocol);
         let Some(found) = self.sessions.find(hash, back, inner.protocol) else {
-            let service = self.lookup.service(inner.protocol, source.into(), inner.source_port);
+            let service = self.lookup.claim(port, back, inner.protocol);
             let owner = match service {
                 Some(service) => self.elsewhere_of(port, back, inner.protocol, service, origin),
                 None if local => self.elsewhere(port, back, inner.protocol, origin),

@@ -42,6 +42,7 @@ mod fragment;
 pub mod handover;
 mod icmp;
 pub mod laddr;
+pub mod mark;
 mod onepacket;
 pub mod parse;
 pub mod persist;

@@ -27,8 +27,8 @@ impl<I: Io> Worker<I> {
     /// A TCP or UDP packet that belongs to no session of this worker.
     #[inline(never)]
     pub(super) fn unknown(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
-        let (address, dport) = p.tuple.destination();
-        if let Some(service) = self.lookup.service(p.protocol, address, dport) {
+        let address = p.tuple.destination().0;
+        if let Some(service) = self.lookup.claim(port, p.tuple, p.protocol) {
             return match self.elsewhere_of(port, p.tuple, p.protocol, service, origin) {
                 Some(owner) => self.hand_over(port, frame, owner),
                 None => self.open(port, frame, p, service),

@@ -11,11 +11,16 @@ use std::{
 use foldhash::fast::RandomState;
 use weirctl::model::Forwarding;
 
-use super::persist::Persistence;
+use super::{
+    mark::{Marks, Rule},
+    persist::Persistence,
+};
 use crate::{
     id::{ServerId, ServiceId},
+    io::PortId,
     net::protocol,
     sched,
+    table::session::Tuple,
 };
 
 /// Port that active FTP's data connections come from, and to which a proxy's may go.
@@ -28,6 +33,9 @@ pub struct Lookup {
     services: HashMap<(u8, u32, u16), ServiceId, RandomState>,
     /// Persistent FTP services by address: they take data connections too.
     ftp: HashMap<u32, ServiceId, RandomState>,
+    /// Services of marks.
+    of_marks: HashMap<u32, ServiceId, RandomState>,
+    marks: Marks,
     /// Addresses of IPv6 services.
     ipv6: HashSet<Ipv6Addr, RandomState>,
     /// Virtual addresses, host order.
@@ -53,7 +61,31 @@ impl Lookup {
         self.ftp.insert(address.into(), id);
     }
 
-    /// Notes a service that isn't of an IPv4 address: of an IPv6 one, or of a mark.
+    /// Claims the IPv4 packets with a mark.
+    pub fn add_mark_service(&mut self, mark: u32, id: ServiceId) {
+        self.of_marks.insert(mark, id);
+        self.count += 1;
+    }
+
+    /// The rules that mark packets.
+    pub fn set_marks(&mut self, rules: impl Iterator<Item = Rule>) {
+        self.marks = rules.collect();
+    }
+
+    /// The service of a packet that arrived on `port`: that of its mark before that of its address.
+    #[must_use]
+    pub fn claim(&self, port: PortId, tuple: Tuple, protocol: u8) -> Option<ServiceId> {
+        if !self.of_marks.is_empty()
+            && let Some(mark) = self.marks.of(port, tuple, protocol)
+            && let Some(&id) = self.of_marks.get(&mark)
+        {
+            return Some(id);
+        }
+        let (address, to) = tuple.destination();
+        self.service(protocol, address, to)
+    }
+
+    /// Notes a service that isn't of an IPv4 address: of an IPv6 one, or of a mark of IPv6 packets.
     pub fn add_other_service(&mut self, address: Option<Ipv6Addr>) {
         self.ipv6.extend(address);
         self.count += 1;

@@ -40,7 +40,7 @@ pub enum Event {
     Udp(Start),
     Close { conn: Value, how: String, after: Option<Counts> },
     Packet(Step),
-    Conns { lines: Vec<String> },
+    Conns { lines: Vec<String>, header: Option<String> },
     Sleep { seconds: f64 },
     Snapshot { servers: Counts },
     Matrix(Matrix),
@@ -267,7 +267,7 @@ impl<'a> Replay<'a> {
             Event::Udp(start) => self.datagram(start),
             Event::Close { conn, how, after } => self.close(&name(conn), how, after.as_ref()),
             Event::Packet(step) => self.step(step),
-            Event::Conns { lines } => self.conns(lines),
+            Event::Conns { lines, header } => self.conns(lines, header.as_deref()),
             Event::Sleep { seconds } => {
                 self.lingering.clear();
                 self.rig.advance(*seconds);
@@ -426,7 +426,7 @@ impl<'a> Replay<'a> {
     /// The client of the first listed connection: all that shows who it is where packets leave in tunnels.
     fn listed_client(&self) -> Option<Endpoint> {
         self.recording.events.iter().find_map(|e| match e {
-            Event::Conns { lines } => endpoint(lines.first()?.split_whitespace().nth(3)?),
+            Event::Conns { lines, .. } => endpoint(lines.first()?.split_whitespace().nth(3)?),
             _ => None,
         })
     }
@@ -503,8 +503,12 @@ impl<'a> Replay<'a> {
         same("counts", &ours, &expected)
     }
 
-    fn conns(&mut self, recorded: &[String]) -> Result<(), String> {
-        let (status, stdout, _) = shell::run(&mut self.rig, "ipvsadm -Lnc");
+    fn conns(&mut self, recorded: &[String], header: Option<&str>) -> Result<(), String> {
+        let command = if header.is_some() { "ipvsadm -Lnc --persistent-conn" } else { "ipvsadm -Lnc" };
+        let (status, stdout, _) = shell::run(&mut self.rig, command);
+        if let Some(header) = header {
+            same("header", &stdout.lines().nth(1), &Some(header))?;
+        }
         let mut ours: Vec<String> = stdout.lines().skip(2).map(|l| l.trim_end().to_owned()).collect();
         same("status of -Lnc", &status, &0)?;
         let key = |l: &str| {

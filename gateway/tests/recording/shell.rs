@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use weirctl::{
     client::Transport,
     ipvsadm::{Environment, ipvsadm, names::SystemNames},
-    model::ServiceKey,
-    protocol::{ListQuery, Request, Response, Row},
+    model::{MarkRule, ServiceKey},
+    protocol::{Change, ListQuery, Request, Response, Row},
 };
 
 use super::{Event, Recording};
@@ -16,6 +16,7 @@ use crate::rig::Rig;
 pub fn run(rig: &mut Rig, line: &str) -> (i32, String, String) {
     let words: Vec<&str> = line.split_whitespace().collect();
     match words.as_slice() {
+        ["nft", rest @ ..] => nft(rig, rest),
         ["sysctl", "-w", setting] => sysctl(rig, setting),
         ["ipvsadm", ..] => {
             let args: Vec<_> = words.iter().map(Into::into).collect();
@@ -27,6 +28,26 @@ pub fn run(rig: &mut Rig, line: &str) -> (i32, String, String) {
         }
         _ => (127, String::new(), "not a command of this test\n".into()),
     }
+}
+
+/// Netfilter marks packets for the kernel; here a mark rule does.
+fn nft(rig: &mut Rig, words: &[&str]) -> (i32, String, String) {
+    if let ["add", "rule", "ip", _, _, "ip", "daddr", network, "meta", "mark", "set", mark] = words {
+        let (address, bits) = network.split_once('/').unwrap_or((network, "32"));
+        rig.change(Change::AddMark(MarkRule {
+            mark: mark.parse().expect("a mark"),
+            priority: 0,
+            protocol: None,
+            source: None,
+            destination: Some((address.parse().expect("an address"), bits.parse().expect("a length"))),
+            source_ports: None,
+            destination_ports: None,
+            port: None,
+        }));
+    } else {
+        assert!(matches!(words, ["add", "table", ..] | ["'add", "chain", ..]), "{words:?}");
+    }
+    (0, String::new(), String::new())
 }
 
 fn sysctl(rig: &mut Rig, setting: &str) -> (i32, String, String) {
@@ -62,7 +83,7 @@ fn describe(key: ServiceKey) -> String {
         ServiceKey::Address { protocol, address, port } => {
             format!("{} {address}:{port}", format!("{protocol:?}").to_uppercase())
         }
-        ServiceKey::Mark { mark, .. } => format!("FWM {mark}"),
+        ServiceKey::Mark { mark, .. } => format!("FWM {mark:08X}"),
     }
 }
 
