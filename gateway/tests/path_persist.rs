@@ -9,7 +9,7 @@ use rig::{
     frames::{self, Endpoint, Tcp, read},
     key, server,
 };
-use weir::io::memory::MemoryFrame;
+use weir::{io::memory::MemoryFrame, path::verdict::Reason};
 use weirctl::{
     model::{Family, Forwarding, LocalAddress, MarkRule, Protocol, Service, ServiceKey, SessionState},
     protocol::Change,
@@ -253,4 +253,44 @@ fn passive_ftp_data_connections_follow_the_control_connection() {
     );
     let templates = rig.sessions().into_iter().filter(|s| s.client.1 == 0);
     assert!(templates.into_iter().all(|s| s.virtual_.1 == 0));
+}
+
+#[test]
+fn a_call_stays_at_its_server_and_what_has_no_call_id_is_dropped() {
+    for workers in [1, 3] {
+        let mut rig = Rig::with(&Options { workers, ..Options::default() });
+        let service = key(Protocol::Udp, VIP, 5060);
+        rig.add_service(Protocol::Udp, VIP, 5060, "rr", true);
+        let plain = rig.service(service);
+        rig.change(Change::EditService(Service {
+            persistent: Some(60),
+            engine: Some("sip".into()),
+            one_packet: true,
+            ..plain
+        }));
+        for n in [1, 2, 3] {
+            rig.add_server(service, server([10, 0, 0, n], 5060, Forwarding::FullNat, 1));
+        }
+        let send = |rig: &mut Rig, worker: usize, port: u16, message: String| {
+            let frame = frames::udp(WAN, client(1, port), (VIP.into(), 5060), message.as_bytes());
+            let sent = rig.send_to(worker % workers, WAN, MemoryFrame::new(&frame));
+            sent.first().map(|s| read(&s.bytes).udp().1.0)
+        };
+        let message = |call: usize| format!("INVITE sip:b SIP/2.0\r\nCall-ID: {call}@host\r\n\r\n");
+        let first: Vec<_> = (0..6).map(|call| send(&mut rig, call, 5060, message(call)).unwrap()).collect();
+        assert!(first.iter().any(|s| *s != first[0]), "each call is scheduled: {first:?}");
+        for (call, server) in first.iter().enumerate() {
+            for worker in 0..workers {
+                assert_eq!(send(&mut rig, worker, 6000 + worker as u16, message(call)), Some(*server));
+            }
+        }
+        assert_eq!(send(&mut rig, 0, 5060, "OPTIONS sip:b SIP/2.0\r\n\r\n".into()), None);
+        assert_eq!(rig.drops(Reason::NoCallId), 1);
+        let mut calls: Vec<_> = rig.sessions().into_iter().filter_map(|s| s.engine).map(|e| e.data).collect();
+        calls.sort();
+        assert_eq!(calls, (0..6).map(|call| format!("{call}@host")).collect::<Vec<_>>());
+        rig.advance(400.0);
+        assert_eq!(rig.session_count(), 0);
+        assert!(send(&mut rig, 0, 5060, message(1)).is_some());
+    }
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use weirctl::model::{self, Family, Forwarding, ServiceKey};
+use weirctl::model::{self, EngineData, Family, Forwarding, ServiceKey};
 
 use super::{
     load::{self, WorkerTables},
@@ -34,6 +34,7 @@ use crate::{
         verdict::PathCounters,
     },
     sched,
+    table::call_ids::CallIds,
     table::counters::{OtherWorkers, ServerCounters, ServerSlot},
 };
 
@@ -41,6 +42,8 @@ use crate::{
 const RING: usize = 256;
 /// Requests to workers that one search makes at most, so that the configuration isn't locked for long.
 const SEARCH_STEPS: usize = 16;
+/// Call-IDs that a worker remembers at once.
+const MAX_CALLS: usize = 65_536;
 /// How long a worker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -100,6 +103,8 @@ pub struct Workers {
     servers: HashMap<ServerId, ServerState>,
     settings: Arc<Settings>,
     marks: Arc<[model::MarkRule]>,
+    /// Whether the workers have been given room for Call-IDs.
+    call_ids: bool,
     tickets: u64,
 }
 
@@ -116,6 +121,7 @@ impl Workers {
             servers: HashMap::new(),
             settings: Arc::default(),
             marks: Arc::default(),
+            call_ids: false,
             tickets: 0,
         }
     }
@@ -235,6 +241,15 @@ impl Workers {
         for (id, server) in &state.servers {
             self.configure_server(*id, server, batches);
         }
+        if state.service.engine.is_some() && !self.call_ids {
+            self.call_ids = true;
+            for batch in batches.iter_mut() {
+                match CallIds::new(MAX_CALLS) {
+                    Ok(room) => batch.push(Update::CallIds(Some(Box::new(room)))),
+                    Err(error) => tracing::error!(%error, "no memory for Call-IDs: SIP services drop all"),
+                }
+            }
+        }
         for (n, batch) in batches.iter_mut().enumerate() {
             let service = self.worker_service(&state, WorkerId(n as u16), server_changes);
             batch.push(Update::Service(state.id, Some(Box::new(service))));
@@ -323,7 +338,7 @@ impl Workers {
                 .persistent
                 .map(|timeout| Persistence { timeout: seconds(timeout), mask: service.netmask }),
             one_packet: service.one_packet,
-            unsupported: service.engine.is_some(),
+            by_call: service.engine.is_some(),
         }
     }
 
@@ -359,11 +374,19 @@ impl Workers {
     /// Asks one worker for the sessions in its records from `from` on.
     fn list(&mut self, worker: usize, from: u32, max: usize) -> Option<Listing> {
         let ticket = self.ticket();
-        let listing = Listing { ticket, from, sessions: Vec::with_capacity(max), next: None };
-        self.ask(worker, Update::List(listing), |update| match update {
+        let calls = Vec::with_capacity(if self.call_ids { max } else { 0 });
+        let listing = Listing { ticket, from, sessions: Vec::with_capacity(max), calls, next: None };
+        let mut page = self.ask(worker, Update::List(listing), |update| match update {
             Update::List(listing) if listing.ticket == ticket => Some(listing),
             _ => None,
-        })
+        })?;
+        for (at, call) in page.calls.drain(..) {
+            if let Some(session) = page.sessions.get_mut(at as usize) {
+                let data = String::from_utf8_lossy(call.as_bytes()).into_owned();
+                session.engine = Some(EngineData { name: "sip".into(), data });
+            }
+        }
+        Some(page)
     }
 
     /// Asks one worker for certain sessions in its records from `from` on.

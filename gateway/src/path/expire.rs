@@ -38,6 +38,9 @@ impl<I: Io> Worker<I> {
             if let Some(server) = self.server(session.server()) {
                 server.persistent.dec();
             }
+            if let (Some((_, slot)), Some(calls)) = (session.call(), &mut self.call_ids) {
+                calls.remove(slot);
+            }
             return;
         }
         if let Some(Some(server)) = self.servers.get(session.server().0 as usize) {

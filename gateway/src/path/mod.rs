@@ -27,6 +27,7 @@ use crate::{
     io::{Burst, Frame, Io, PortId},
     net::ethernet::Mac,
     table::{
+        call_ids::CallIds,
         counters::ServerSlot,
         index::HashKey,
         pool::LocalPool,
@@ -55,6 +56,7 @@ pub mod search;
 pub mod service;
 mod session;
 pub mod settings;
+mod sip;
 pub mod tcp_state;
 pub mod tunnel;
 pub mod tx;
@@ -131,6 +133,8 @@ pub struct Worker<I: Io> {
     sweeps: ArrayVec<Sweep, 64>,
     /// Identification of the last outer packet.
     tunnel_id: u16,
+    /// Call-IDs of templates, once a service has needed them.
+    call_ids: Option<Box<CallIds>>,
 }
 
 /// Where a frame came from: decides whether it may be handed over (again).
@@ -173,6 +177,7 @@ impl<I: Io> Worker<I> {
             answers: answer::Limits::default(),
             sweeps: ArrayVec::new(),
             tunnel_id: parts.id.0 << 12,
+            call_ids: None,
         })
     }
 

@@ -7,7 +7,8 @@
 //!
 //! The first connection of a client network is scheduled and leaves a template; the next ones take its server,
 //! quiesced or not, and give it its time-out again. A template whose time is over while it controls sessions
-//! gets 60 s more.
+//! gets 60 s more. With the engine `sip` each Call-ID of a client has a template of its own, and a datagram
+//! without one is dropped.
 //!
 //! With several workers the packets of a persistent service belong to the worker that [`owner`] gives for
 //! service and client network, whatever queue they arrive on: templates need no lock and no messages, and a
@@ -21,15 +22,19 @@ use super::{
     Origin, Worker,
     parse::Parsed,
     service::{Chosen, WorkerService},
+    sip,
     verdict::Reason,
 };
 use crate::{
     clock::seconds,
     id::{ServiceId, WorkerId},
     io::{Io, PortId},
-    net::protocol,
+    net::{Header, protocol, udp::UdpHeader},
     sched::Flow,
-    table::session::{NewSession, ONE_WAY, SessionId, TEMPLATE, Tuple},
+    table::{
+        call_ids::CallId,
+        session::{NewSession, ONE_WAY, Session, SessionId, TEMPLATE, Tuple},
+    },
 };
 
 /// How much longer a template lives that controls sessions, in ticks.
@@ -117,22 +122,22 @@ impl<I: Io> Worker<I> {
     /// server can take it.
     pub(super) fn schedule_persistent(
         &mut self,
+        data: &[u8],
         p: &Parsed,
-        flow: &Flow,
-        persistence: Persistence,
+        (flow, persistence): (&Flow, Persistence),
         id: ServiceId,
     ) -> Result<Option<(Chosen, SessionId)>, Reason> {
         let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
         let client = p.tuple.source().0 & persistence.mask;
         let key = Key::new(service, client, p);
-        let hash = self.sessions.hash(key.request, key.protocol);
-        if let Some(found) = self.sessions.find(hash, key.request, key.protocol) {
-            if let Some(mut chosen) = self.server_of_template(found.id, id) {
+        let call = if service.by_call { Some(call_of(data, p).ok_or(Reason::NoCallId)?) } else { None };
+        if let Some(found) = self.find_template(&key, call.as_ref()) {
+            if let Some(mut chosen) = self.server_of_template(found, id) {
                 chosen.port = key.server_port(chosen.port);
-                self.renew(found.id);
-                return Ok(Some((chosen, found.id)));
+                self.renew(found);
+                return Ok(Some((chosen, found)));
             }
-            self.sessions.invalidate(found.id);
+            self.sessions.invalidate(found);
         }
         let Some(Some(service)) = self.services.get_mut(id.0 as usize) else { return Err(Reason::NoServer) };
         let own = service.port;
@@ -146,12 +151,46 @@ impl<I: Io> Worker<I> {
             server: chosen.server,
             flags: TEMPLATE | ONE_WAY,
         };
-        let template =
-            self.sessions.insert(&new, persistence.timeout, self.now).ok_or(Reason::SessionsFull)?;
+        let template = self.insert_template(&new, call.as_ref(), persistence.timeout)?;
         if let Some(Some(server)) = self.servers.get(chosen.server.0 as usize) {
             server.counters.persistent.inc();
         }
         Ok(Some((chosen, template)))
+    }
+
+    fn find_template(&self, key: &Key, call: Option<&CallId>) -> Option<SessionId> {
+        let Some(call) = call else {
+            let hash = self.sessions.hash(key.request, key.protocol);
+            return self.sessions.find(hash, key.request, key.protocol).map(|found| found.id);
+        };
+        let kept = self.call_ids.as_deref()?;
+        let same = |slot| kept.get(slot).is_some_and(|c| c.as_bytes() == call.as_bytes());
+        self.sessions.find_call(key.request, key.protocol, self.sessions.digest(call), same)
+    }
+
+    fn insert_template(
+        &mut self,
+        new: &NewSession,
+        call: Option<&CallId>,
+        timeout: u32,
+    ) -> Result<SessionId, Reason> {
+        let Some(call) = call else {
+            return self.sessions.insert(new, timeout, self.now).ok_or(Reason::SessionsFull);
+        };
+        let kept = self.call_ids.as_deref_mut().ok_or(Reason::CallIdsFull)?;
+        let slot = kept.insert(call).ok_or(Reason::CallIdsFull)?;
+        let salt = self.sessions.digest(call);
+        let id = self.sessions.insert_call(new, (salt, slot), timeout, self.now);
+        if id.is_none() {
+            kept.remove(slot);
+        }
+        id.ok_or(Reason::SessionsFull)
+    }
+
+    /// The Call-ID of a template, if it has one.
+    pub(super) fn call_id(&self, session: &Session) -> Option<&CallId> {
+        let (_, slot) = session.call()?;
+        self.call_ids.as_deref()?.get(slot)
     }
 
     /// The server of a template, if its clients may go on using it (`ip_vs_check_template`).
@@ -188,8 +227,15 @@ impl<I: Io> Worker<I> {
     }
 }
 
+/// The Call-ID in a datagram, as far as its first buffer holds it.
+fn call_of(data: &[u8], p: &Parsed) -> Option<CallId> {
+    let end = (usize::from(p.l3) + usize::from(p.ip_len)).min(data.len());
+    let payload = data.get(usize::from(p.l4) + UdpHeader::LEN..end)?;
+    (p.protocol == protocol::UDP).then(|| sip::call_id(payload)).flatten().and_then(CallId::new)
+}
+
 /// What control lists of a template instead of a session's facts: protocol.
-pub(super) fn listed_protocol(session: &crate::table::session::Session) -> u8 {
+pub(super) fn listed_protocol(session: &Session) -> u8 {
     if session.is_template() { packets_of(session.protocol) } else { session.protocol }
 }
 

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     id::{ServiceId, WorkerId},
-    io::{Io, PortId},
+    io::{Frame, Io, PortId},
     net::{protocol, tcp as tcp_flags},
     sched::Flow,
     table::{
@@ -95,14 +95,14 @@ impl<I: Io> Worker<I> {
         let Some(Some(service)) = self.services.get_mut(id.0 as usize) else {
             return self.drop_frame(frame, Reason::NoServer);
         };
-        if service.unsupported || service.scheduler.is_none() {
+        if service.scheduler.is_none() {
             return self.drop_frame(frame, Reason::MethodNotBuilt);
         }
         let one_packet = onepacket::applies(service.one_packet, p);
         let scheduled = match service.persistence {
             None => Ok(service.schedule(&flow).map(|chosen| (chosen, None))),
             Some(persistence) => self
-                .schedule_persistent(p, &flow, persistence, id)
+                .schedule_persistent(frame.data(), p, (&flow, persistence), id)
                 .map(|found| found.map(|(chosen, template)| (chosen, Some(template)))),
         };
         let (chosen, template) = match scheduled {

@@ -164,8 +164,8 @@ pub struct WorkerService {
     pub persistence: Option<Persistence>,
     /// Every datagram gets a server of its own.
     pub one_packet: bool,
-    /// Of a kind that isn't forwarded by this version.
-    pub unsupported: bool,
+    /// Clients are told apart by the Call-ID of their SIP messages too (`--pe sip`).
+    pub by_call: bool,
 }
 
 impl WorkerService {

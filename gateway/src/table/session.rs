@@ -279,6 +279,21 @@ impl Session {
         self.flags & TEMPLATE != 0
     }
 
+    /// Remembers what a template with a Call-ID is found by beside its key: `salt` (not 0), and the slot of
+    /// the Call-ID. A template has no use for checksums' changes and next hops, whose place they take.
+    pub(crate) fn set_call(&mut self, salt: u32, slot: u32) {
+        (self.ip_delta, self.l4_delta) = (salt as u16, (salt >> 16) as u16);
+        self.hops = [slot as u16, (slot >> 16) as u16];
+    }
+
+    /// What [`Self::set_call`] remembered; none for sessions and templates without Call-ID.
+    #[must_use]
+    pub(crate) fn call(&self) -> Option<(u32, u32)> {
+        let word = |low: u16, high: u16| u32::from(low) | u32::from(high) << 16;
+        let salt = word(self.ip_delta, self.l4_delta);
+        (self.is_template() && salt != 0).then(|| (salt, word(self.hops[0], self.hops[1])))
+    }
+
     /// Gives both servers' and the virtual port the number 65535, as IPVS marks a template that is used no
     /// more.
     pub(super) fn spoil_ports(&mut self) {

@@ -10,6 +10,7 @@ use cpu::{HugeSlice, zeroed_slice};
 use super::{
     index::{HashKey, Index},
     session::{Direction, NO_SLOT, NewSession, ONE_PACKET, ONE_WAY, Session, SessionId, TEMPLATE, Tuple},
+    templates::spread,
 };
 use crate::clock::Tick;
 
@@ -164,6 +165,13 @@ impl Sessions {
             .map(found)
     }
 
+    /// The session whose entry lies under `hash` and whose record is the `same`.
+    pub(super) fn find_entry(&self, hash: u64, same: impl Fn(&Session) -> bool) -> Option<SessionId> {
+        let records = &self.records[..];
+        let entry = self.index.find(hash, |e| records.get(found(e).id.0 as usize).is_some_and(&same))?;
+        Some(found(entry).id)
+    }
+
     /// The record of a session.
     #[inline]
     #[must_use]
@@ -187,10 +195,24 @@ impl Sessions {
     /// two tuples belongs to another session. Of a [`ONE_WAY`] session only the request's tuple counts, of a
     /// [`ONE_PACKET`] one only the reply's.
     pub fn insert(&mut self, new: &NewSession, timeout: u32, now: Tick) -> Option<SessionId> {
-        let hashes = [self.hash(new.request, new.protocol), self.hash(new.reply, new.protocol)];
+        if new.flags & ONE_PACKET == 0 && self.holds(new.request, new.protocol) {
+            return None;
+        }
+        let hash = self.hash(new.request, new.protocol);
+        self.insert_at(hash, new, timeout, now)
+    }
+
+    /// As [`Self::insert`] with requests under `hash`, where the caller has looked.
+    pub(super) fn insert_at(
+        &mut self,
+        hash: u64,
+        new: &NewSession,
+        timeout: u32,
+        now: Tick,
+    ) -> Option<SessionId> {
+        let hashes = [hash, self.hash(new.reply, new.protocol)];
         let (requests, replies) = (new.flags & ONE_PACKET == 0, new.flags & ONE_WAY == 0);
-        if requests && self.holds(new.request, new.protocol) || replies && self.holds(new.reply, new.protocol)
-        {
+        if replies && self.holds(new.reply, new.protocol) {
             return None;
         }
         let id = self.take_record()?;
@@ -225,8 +247,9 @@ impl Sessions {
         if !record.in_use() {
             return None;
         }
-        for direction in [Direction::Request, Direction::Reply] {
-            let hash = self.hash(record.arriving(direction), record.protocol);
+        let salt = record.call().map_or(0, |(salt, _)| salt);
+        for (direction, salt) in [(Direction::Request, salt), (Direction::Reply, 0)] {
+            let hash = self.hash(record.arriving(direction), record.protocol) ^ spread(salt);
             self.index.remove(hash, entry(id.0, direction));
         }
         self.disarm(id.0);

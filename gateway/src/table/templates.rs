@@ -5,11 +5,62 @@
 //! are any, the template outlives its time-out.
 
 use super::{
-    session::{CONTROLLED, Direction, SessionId},
+    call_ids::CallId,
+    session::{CONTROLLED, Direction, NewSession, Session, SessionId, Tuple},
     sessions::Sessions,
 };
+use crate::clock::Tick;
+
+/// What a Call-ID's digest changes about the hash of a template's key; nothing for 0, which stands for none.
+pub(super) fn spread(salt: u32) -> u64 {
+    u64::from(salt).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
 
 impl Sessions {
+    /// A digest of a Call-ID, keyed as the session hash is; never 0.
+    #[must_use]
+    pub fn digest(&self, call: &CallId) -> u32 {
+        let fold = |hash: u64, chunk: &[u8]| {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            let words = Tuple { addresses: u64::from_le_bytes(word) ^ hash, ports: chunk.len() as u32 };
+            self.hash(words, 0)
+        };
+        (call.as_bytes().chunks(8).fold(0, fold) >> 16) as u32 | 1
+    }
+
+    /// The template of a call: `matches` compares the Call-ID in a slot.
+    #[must_use]
+    pub fn find_call(
+        &self,
+        tuple: Tuple,
+        protocol: u8,
+        salt: u32,
+        matches: impl Fn(u32) -> bool,
+    ) -> Option<SessionId> {
+        let hash = self.hash(tuple, protocol) ^ spread(salt);
+        let same = |record: &Session| {
+            record.arriving(Direction::Request) == tuple
+                && record.protocol == protocol
+                && record.call().is_some_and(|(s, slot)| s == salt && matches(slot))
+        };
+        self.find_entry(hash, same)
+    }
+
+    /// Adds the template of a call, which must not be there yet.
+    pub fn insert_call(
+        &mut self,
+        new: &NewSession,
+        (salt, slot): (u32, u32),
+        timeout: u32,
+        now: Tick,
+    ) -> Option<SessionId> {
+        let hash = self.hash(new.request, new.protocol) ^ spread(salt);
+        let id = self.insert_at(hash, new, timeout, now)?;
+        self.records[id.0 as usize].set_call(salt, slot);
+        Some(id)
+    }
+
     /// Puts a session under the control of a template.
     pub fn attach(&mut self, id: SessionId, template: SessionId) {
         let Some(session) = self.records.get_mut(id.0 as usize) else { return };
@@ -49,8 +100,9 @@ impl Sessions {
     pub fn invalidate(&mut self, id: SessionId) {
         let Some(record) = self.records.get_mut(id.0 as usize).filter(|r| r.is_template()) else { return };
         let (tuple, protocol) = (record.arriving(Direction::Request), record.protocol);
+        let salt = record.call().map_or(0, |(salt, _)| salt);
         record.spoil_ports();
-        let hash = self.hash(tuple, protocol);
+        let hash = self.hash(tuple, protocol) ^ spread(salt);
         self.unindex(hash, id);
     }
 }
@@ -61,6 +113,7 @@ mod tests {
         clock::Tick,
         id::ServerId,
         table::{
+            call_ids::CallId,
             index::HashKey,
             session::{NewSession, ONE_WAY, SessionId, TEMPLATE, Tuple},
             sessions::Sessions,
@@ -95,6 +148,35 @@ mod tests {
         }
         assert!(!sessions.controls(template));
         assert_eq!(sessions.template_of(children[1]), None);
+    }
+
+    #[test]
+    fn calls_of_one_client_have_templates_of_their_own() {
+        let mut sessions = Sessions::new(64, HashKey::from_seed(0), Tick(0)).unwrap();
+        let new = NewSession {
+            request: Tuple::new((0x0a01_0001, 0), (0xc000_020a, 5060)),
+            reply: Tuple::new((0x0a00_0001, 5060), (0x0a01_0001, 0)),
+            protocol: 253,
+            server: ServerId(0),
+            flags: TEMPLATE | ONE_WAY,
+        };
+        let salts: Vec<u32> = (0..20u32)
+            .map(|n| sessions.digest(&CallId::new(format!("{n}@a-rather-long-host").as_bytes()).unwrap()))
+            .collect();
+        let ids: Vec<_> = (0..20u32)
+            .map(|n| sessions.insert_call(&new, (salts[n as usize], n), 100, Tick(0)).unwrap())
+            .collect();
+        let find = |sessions: &Sessions, n: u32| {
+            sessions.find_call(new.request, 253, salts[n as usize], |slot| slot == n)
+        };
+        for n in 0..20 {
+            assert_eq!(find(&sessions, n), Some(ids[n as usize]));
+        }
+        assert_eq!(sessions.find_call(new.request, 253, salts[0], |_| false), None);
+        assert!(!sessions.holds(new.request, 253), "none without Call-ID");
+        sessions.remove(ids[3]);
+        sessions.invalidate(ids[4]);
+        assert_eq!((find(&sessions, 3), find(&sessions, 4), find(&sessions, 5)), (None, None, Some(ids[5])));
     }
 
     #[test]
