@@ -40,7 +40,7 @@ pub enum Event {
     Udp(Start),
     Close { conn: Value, how: String, after: Option<Counts> },
     Packet(Step),
-    Conns { lines: Vec<String> },
+    Conns { lines: Vec<String>, header: Option<String> },
     Sleep { seconds: f64 },
     Snapshot { servers: Counts },
     Matrix(Matrix),
@@ -63,6 +63,7 @@ pub struct Step {
     conn: Value,
     dir: String,
     flags: String,
+    ip_len: usize,
     payload: usize,
     to_server: Vec<Seen>,
     to_client: Vec<Seen>,
@@ -260,6 +261,10 @@ impl<'a> Replay<'a> {
             Event::Cmd { cmd, status, stdout, stderr } => {
                 let ours = shell::run(&mut self.rig, cmd);
                 let recorded = (*status, stdout.clone(), stderr.clone());
+                if cmd.contains("-Lc") {
+                    // Linux lists in the order of its hash table, and timers may differ by a second.
+                    return same(cmd, &connections(&ours.1), &connections(stdout));
+                }
                 same(cmd, &ours, &recorded)
             }
             Event::Open(start) => self.open(start, true),
@@ -267,7 +272,7 @@ impl<'a> Replay<'a> {
             Event::Udp(start) => self.datagram(start),
             Event::Close { conn, how, after } => self.close(&name(conn), how, after.as_ref()),
             Event::Packet(step) => self.step(step),
-            Event::Conns { lines } => self.conns(lines),
+            Event::Conns { lines, header } => self.conns(lines, header.as_deref()),
             Event::Sleep { seconds } => {
                 self.lingering.clear();
                 self.rig.advance(*seconds);
@@ -355,12 +360,29 @@ impl<'a> Replay<'a> {
         self.rig.send(port, &frame)
     }
 
+    /// Sends a SIP message in a packet of `len` bytes. The recorder named its connections after their
+    /// Call-IDs: those of `a` and `a2` are `aaa@host`, `bad` has none.
+    fn sip(&mut self, id: &str, len: usize) -> Vec<Sent> {
+        let Some(conn) = self.conns.get(id) else { return Vec::new() };
+        let mut message = String::from("OPTIONS sip:x\r\n");
+        if id != "bad" {
+            message += &format!("Call-ID: {}@host\r\n", id[..1].repeat(3));
+        }
+        let mut message = message.into_bytes();
+        message.resize(len - 28, b'\n');
+        self.rig.send(WAN, &frames::udp(WAN, conn.client, conn.vip, &message))
+    }
+
     fn step(&mut self, step: &Step) -> Result<(), String> {
         let id = name(&step.conn);
         self.know(&id, step)?;
         self.unrecorded(&id, step);
         self.replaced = self.finished(&id).filter(|_| step.flags == "S" && step.dir == "c2s");
-        let sent = self.packet(&id, &step.dir, &step.flags, step.payload);
+        let sent = if self.recording.desc.contains("Call-ID") {
+            self.sip(&id, step.ip_len)
+        } else {
+            self.packet(&id, &step.dir, &step.flags, step.payload)
+        };
         let punted = self.rig.take_punted();
         self.left(LAN, &sent, &step.to_server, &punted)?;
         self.left(WAN, &sent, &step.to_client, &punted)?;
@@ -425,10 +447,12 @@ impl<'a> Replay<'a> {
 
     /// The client of the first listed connection: all that shows who it is where packets leave in tunnels.
     fn listed_client(&self) -> Option<Endpoint> {
-        self.recording.events.iter().find_map(|e| match e {
-            Event::Conns { lines } => endpoint(lines.first()?.split_whitespace().nth(3)?),
+        let (address, port) = self.recording.events.iter().find_map(|e| match e {
+            Event::Conns { lines, .. } => endpoint(lines.first()?.split_whitespace().nth(3)?),
             _ => None,
-        })
+        })?;
+        // A template's is no port.
+        Some((address, if port == 0 { 20063 } else { port }))
     }
 
     fn steps(&self, id: &str) -> impl Iterator<Item = &'a Step> {
@@ -503,8 +527,12 @@ impl<'a> Replay<'a> {
         same("counts", &ours, &expected)
     }
 
-    fn conns(&mut self, recorded: &[String]) -> Result<(), String> {
-        let (status, stdout, _) = shell::run(&mut self.rig, "ipvsadm -Lnc");
+    fn conns(&mut self, recorded: &[String], header: Option<&str>) -> Result<(), String> {
+        let command = if header.is_some() { "ipvsadm -Lnc --persistent-conn" } else { "ipvsadm -Lnc" };
+        let (status, stdout, _) = shell::run(&mut self.rig, command);
+        if let Some(header) = header {
+            same("header", &stdout.lines().nth(1), &Some(header))?;
+        }
         let mut ours: Vec<String> = stdout.lines().skip(2).map(|l| l.trim_end().to_owned()).collect();
         same("status of -Lnc", &status, &0)?;
         let key = |l: &str| {
@@ -593,6 +621,17 @@ impl<'a> Replay<'a> {
         let ours: Vec<String> = stdout.lines().skip(3).map(str::to_owned).collect();
         same("rates", &ours, &recorded.to_vec())
     }
+}
+
+/// A listing of connections in an order of its own, without timers.
+fn connections(listing: &str) -> Vec<String> {
+    let without_timer = |line: &str| match line.split_once(' ') {
+        Some((protocol, rest)) => format!("{protocol} {}", rest.get(5..).unwrap_or_default()),
+        None => line.to_owned(),
+    };
+    let mut lines: Vec<String> = listing.lines().map(without_timer).collect();
+    lines.sort();
+    lines
 }
 
 /// Where a packet towards the servers goes: a tunnel's has no port.
