@@ -108,10 +108,10 @@ impl Scene<'_> {
     pub fn memory_needed(&self) -> u64 {
         2 * (u64::from(self.flows + 3 * SPARE_MBUFS) * MBUF_BYTES + (64 << 20)) + u64::from(self.flows) * 512
     }
-    /// What EAL gets to use the scene's kind of memory.
+    /// What testpmd's EAL gets to use the scene's kind of memory; weir sees for itself.
     pub fn memory_arguments(&self) -> Vec<String> {
         if self.ordinary_memory {
-            let mib = (u64::from(self.mbufs() + 2 * SPARE_MBUFS) * MBUF_BYTES).div_ceil(1 << 20) + 64;
+            let mib = (u64::from(self.mbufs() + 2 * SPARE_MBUFS) * MBUF_BYTES).div_ceil(1 << 20) * 2;
             vec!["--no-huge".to_owned(), "-m".to_owned(), mib.to_string()]
         } else {
             vec!["--in-memory".to_owned()]
@@ -137,16 +137,14 @@ pub fn run(options: &Options) -> Result<()> {
     let directory = tempfile::tempdir().map_err(Error::file(std::env::temp_dir()))?;
     let (worker_cpu, main_cpu) = choose_cpus(options.cpu)?;
     let programs = if options.only == Some(Which::Testpmd) { None } else { Some(options.programs.find()?) };
-    let most = options.flows.iter().copied().max().unwrap_or(1);
-    let mut scene =
-        Scene { directory: directory.path(), flows: most, worker_cpu, main_cpu, ordinary_memory: false };
-    let memory = Memory::reserve(scene.memory_needed());
-    scene.ordinary_memory = memory.is_ordinary();
-    let mut report = Report::new(memory.name(), options.frame);
+    let mut report = Report::new(options.frame);
     for &flows in &options.flows {
-        scene.flows = flows;
+        let mut scene =
+            Scene { directory: directory.path(), flows, worker_cpu, main_cpu, ordinary_memory: false };
+        let memory = Memory::reserve(scene.memory_needed());
+        scene.ordinary_memory = memory.is_ordinary();
         write_traffic(&scene, options.frame)?;
-        report.add(measure(&scene, options, programs.as_ref())?);
+        report.add(measure(&scene, options, programs.as_ref())?, memory.name());
     }
     report.finish(options.json.as_deref())
 }

@@ -57,13 +57,11 @@ pub fn run(options: &Options) -> Result<()> {
     let directory = tempfile::tempdir().map_err(Error::file(std::env::temp_dir()))?;
     let (worker_cpu, main_cpu) = choose_cpus(options.cpu)?;
     let found = options.programs.find()?;
-    let most = options.flows.iter().copied().max().unwrap_or(1);
-    let mut scene =
-        Scene { directory: directory.path(), flows: most, worker_cpu, main_cpu, ordinary_memory: false };
-    let memory = Memory::reserve(scene.memory_needed());
-    scene.ordinary_memory = memory.is_ordinary();
     for &flows in &options.flows {
-        scene.flows = flows;
+        let mut scene =
+            Scene { directory: directory.path(), flows, worker_cpu, main_cpu, ordinary_memory: false };
+        let memory = Memory::reserve(scene.memory_needed());
+        scene.ordinary_memory = memory.is_ordinary();
         write_traffic(&scene, options.frame)?;
         let mut subject = weir::start(&scene, &found)?;
         let rate = subject.measure(Duration::from_millis(200), Duration::from_secs(1))?;
@@ -71,7 +69,7 @@ pub fn run(options: &Options) -> Result<()> {
         let record = directory.path().join("perf.data");
         record_samples(&subject, options, &record)?;
         let shares = attribute(&record, subject.process.pid(), options.lines)?;
-        print(flows, rate, &shares, options.least);
+        print(flows, (rate, memory.name()), &shares, options.least);
     }
     Ok(())
 }
@@ -128,9 +126,9 @@ fn load_address(pid: u32, program: &Path) -> Result<u64> {
     start.ok_or_else(|| Error::Unexpected(format!("{}: {program} isn't mapped", path.display())))
 }
 
-fn print(flows: u32, mpps: f64, shares: &BTreeMap<String, u64>, least: f64) {
+fn print(flows: u32, (mpps, memory): (f64, &str), shares: &BTreeMap<String, u64>, least: f64) {
     let total: u64 = shares.values().sum();
-    println!("{flows} flows: {mpps:.2} Mpps, {:.1} ns a packet, {total} samples", 1e3 / mpps);
+    println!("{flows} flows: {mpps:.2} Mpps, {:.1} ns a packet, {total} samples; {memory}", 1e3 / mpps);
     let mut sorted: Vec<_> = shares.iter().collect();
     sorted.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
     for (name, n) in sorted {

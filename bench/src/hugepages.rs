@@ -7,6 +7,7 @@
 use std::fs;
 
 const POOL: &str = "/proc/sys/vm/nr_hugepages";
+const COMPACT: &str = "/proc/sys/vm/compact_memory";
 
 /// Bytes of a page in the default pool; 2 MiB on x86-64 unless the kernel was booted otherwise.
 fn page_bytes() -> u64 {
@@ -39,17 +40,18 @@ impl Memory {
     /// Reserves free hugepages for `bytes`, or settles for ordinary memory.
     pub fn reserve(bytes: u64) -> Self {
         let wanted = bytes.div_ceil(page_bytes());
-        let free = meminfo("HugePages_Free:").unwrap_or(0);
-        let missing = wanted.saturating_sub(free);
         let Some(before) = pool() else { return Self::Ordinary };
-        if missing > 0 && fs::write(POOL, (before + missing).to_string()).is_err() {
-            return Self::Ordinary;
+        let missing = || wanted.saturating_sub(meminfo("HugePages_Free:").unwrap_or(0));
+        for _ in 0..4 {
+            let more = missing();
+            if more == 0 || fs::write(POOL, (pool().unwrap_or(before) + more).to_string()).is_err() {
+                break;
+            }
+            // The kernel gives what it finds at once; moving pages about makes more.
+            let _ = fs::write(COMPACT, "1");
         }
         let memory = Self::Huge { added: pool().unwrap_or(before).saturating_sub(before) };
-        if meminfo("HugePages_Free:").unwrap_or(0) < wanted {
-            return Self::Ordinary; // and `memory` gives back what was had
-        }
-        memory
+        if missing() == 0 { memory } else { Self::Ordinary } // which gives back what was had
     }
 
     /// As the report names it.

@@ -82,30 +82,31 @@ impl fmt::Display for Spread {
 
 /// The table, printed line by line as it comes.
 pub struct Report {
-    rows: Vec<Row>,
+    rows: Vec<Value>,
 }
 
 impl Report {
     /// Prints the head.
-    pub fn new(memory: &str, frame: usize) -> Self {
-        println!("Mpps per on-CPU second of one worker: median (quartiles); {frame}-byte frames, {memory}");
+    pub fn new(frame: usize) -> Self {
+        println!("Mpps per on-CPU second of one worker: median (quartiles); frames of {frame} bytes");
         println!(
-            "{:>9}  {:>22}  {:>22}  {:>6}  {:>8}",
+            "{:>9}  {:>22}  {:>22}  {:>6}  {:>8}  memory",
             "flows", "testpmd 5tswap", "weir FULLNAT", "ratio", "ns/pkt"
         );
         Self { rows: Vec::new() }
     }
 
     /// Prints and keeps a line.
-    pub fn add(&mut self, row: Row) {
-        println!("{}", row.line());
-        self.rows.push(row);
+    pub fn add(&mut self, row: Row, memory: &'static str) {
+        println!("{}  {memory}", row.line());
+        let mut json = row.json();
+        json["memory"] = memory.into();
+        self.rows.push(json);
     }
 
     /// Writes the JSON file, if one is wanted.
     pub fn finish(&self, json: Option<&Path>) -> Result<()> {
-        let rows: Vec<_> = self.rows.iter().map(Row::json).collect();
-        write_json(json, &rows)
+        write_json(json, &self.rows)
     }
 }
 

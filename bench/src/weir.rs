@@ -85,13 +85,9 @@ pub struct Setup<'a> {
 impl Setup<'_> {
     fn configuration(&self) -> String {
         let scene = self.scene;
-        let mut eal = vec!["--no-pci".to_owned()];
-        if scene.ordinary_memory {
-            eal.extend(scene.memory_arguments().into_iter().filter(|a| a != "--no-huge"));
-        }
         let mut text = String::new();
         let head = format!(
-            "socket = {:?}\nrules = {:?}\ncores = [{}]\nhost = false\nidle = \"poll\"\neal = {eal:?}\n",
+            "socket = {:?}\nrules = {:?}\ncores = [{}]\nhost = false\nidle = \"poll\"\neal = [\"--no-pci\"]\n",
             scene.path("weir.sock"),
             scene.path("rules.save"),
             scene.worker_cpu,

@@ -1,5 +1,5 @@
 //! The control protocol of weir, its client, and ipvsadm's command line. Feature `cli` adds the program:
-//! listings, messages and the `weirctl` binary.
+//! listings, messages, the modern commands and the `weirctl` binary.
 #![forbid(unsafe_code)]
 
 pub mod client;
@@ -7,7 +7,7 @@ pub mod ipvsadm;
 pub mod mark;
 pub mod model;
 #[cfg(feature = "cli")]
+pub mod modern;
+#[cfg(feature = "cli")]
 pub mod program;
 pub mod protocol;
-#[cfg(feature = "cli")]
-pub mod stats;

@@ -1,102 +1,36 @@
-//! `weirctl mark`: rules that mark packets for firewall-mark services, in words.
+//! Rules that mark packets for firewall-mark services, in words.
 //!
 //! ```text
-//! weirctl mark add MARK [OPTION..]        weirctl mark list [--json]
-//! weirctl mark delete MARK [OPTION..]     weirctl mark clear
+//! mark add MARK [OPTION..]     mark delete MARK [OPTION..]     mark clear
 //!
 //! --priority N   --protocol tcp|udp|sctp   --source NET   --destination NET
 //! --source-ports A[-B]   --destination-ports A[-B]   --port NAME
 //! ```
 //!
-//! `list` prints what a rules file takes: `mark add ..`, one rule a line.
+//! So `weirctl` takes them, `weirctl mark list` prints them, and a rules file holds them.
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write},
-    net::IpAddr,
-};
+use std::{fmt::Write as _, net::IpAddr};
 
 use crate::{
-    client::{ClientError, Transport},
     model::{MarkRule, Protocol},
-    protocol::{Change, Refusal, Request, Response},
+    protocol::Change,
 };
-
-/// Why a `mark` command wasn't carried out.
-#[derive(Debug, thiserror::Error)]
-pub enum MarkError {
-    /// The command line is wrong.
-    #[error("{0}")]
-    Usage(String),
-    /// The gateway can't be asked.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// The gateway refused.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The gateway answered something else.
-    #[error("the gateway didn't answer with its mark rules")]
-    Unexpected,
-    /// The rules can't be written.
-    #[error("cannot write: {0}")]
-    Output(#[from] io::Error),
-}
-
-fn usage<T>(message: impl Into<String>) -> Result<T, MarkError> {
-    Err(MarkError::Usage(message.into()))
-}
-
-/// Carries out the words after `weirctl mark`.
-///
-/// # Errors
-/// Any [`MarkError`].
-pub fn mark(words: &[&str], gateway: &mut dyn Transport, out: &mut dyn Write) -> Result<(), MarkError> {
-    match words {
-        ["list"] => list(gateway, out, |rule, out| writeln!(out, "{}", to_words(rule))),
-        ["list", "--json"] => {
-            let mut first = true;
-            write!(out, "[")?;
-            list(gateway, out, |rule, out| {
-                let comma = if std::mem::take(&mut first) { "" } else { "," };
-                write!(out, "{comma}\n  {}", to_json(rule))
-            })?;
-            Ok(writeln!(out, "\n]")?)
-        }
-        _ => match gateway.call(Request::Apply(parse(words)?.into()))? {
-            Response::Done { .. } => Ok(()),
-            Response::Refused(refusal) => Err(refusal.into()),
-            _ => Err(MarkError::Unexpected),
-        },
-    }
-}
-
-fn list(
-    gateway: &mut dyn Transport,
-    out: &mut dyn Write,
-    mut line: impl FnMut(&MarkRule, &mut dyn Write) -> io::Result<()>,
-) -> Result<(), MarkError> {
-    match gateway.call(Request::Marks)? {
-        Response::Marks(rules) => Ok(rules.iter().try_for_each(|rule| line(rule, out))?),
-        Response::Refused(refusal) => Err(refusal.into()),
-        _ => Err(MarkError::Unexpected),
-    }
-}
 
 /// The change that the words after `mark` ask for.
 ///
 /// # Errors
-/// [`MarkError::Usage`].
-pub fn parse(words: &[&str]) -> Result<Change, MarkError> {
+/// What is wrong with them.
+pub fn parse(words: &[&str]) -> Result<Change, String> {
     match words {
         ["add", rule @ ..] => Ok(Change::AddMark(parse_rule(rule)?)),
         ["delete", rule @ ..] => Ok(Change::DeleteMark(parse_rule(rule)?)),
         ["clear"] => Ok(Change::ClearMarks),
-        _ => usage("mark takes `add', `delete', `list' or `clear'"),
+        _ => Err("mark takes `add', `delete' or `clear'".into()),
     }
 }
 
-fn parse_rule(words: &[&str]) -> Result<MarkRule, MarkError> {
-    let Some((mark, options)) = words.split_first() else { return usage("which mark?") };
+fn parse_rule(words: &[&str]) -> Result<MarkRule, String> {
+    let Some((mark, options)) = words.split_first() else { return Err("which mark?".into()) };
     let mut rule = MarkRule {
         mark: number(mark).filter(|&m| m != 0).ok_or_else(|| wrong("mark", mark))?,
         priority: 0,
@@ -109,7 +43,7 @@ fn parse_rule(words: &[&str]) -> Result<MarkRule, MarkError> {
     };
     let mut options = options.iter();
     while let Some(&option) = options.next() {
-        let Some(&value) = options.next() else { return usage(format!("{option} needs a value")) };
+        let Some(&value) = options.next() else { return Err(format!("{option} needs a value")) };
         let bad = || wrong(option, value);
         match option {
             "--priority" => rule.priority = number(value).ok_or_else(bad)?,
@@ -119,25 +53,25 @@ fn parse_rule(words: &[&str]) -> Result<MarkRule, MarkError> {
             "--source-ports" => rule.source_ports = Some(ports(value).ok_or_else(bad)?),
             "--destination-ports" => rule.destination_ports = Some(ports(value).ok_or_else(bad)?),
             "--port" => rule.port = Some(value.to_owned()),
-            _ => return usage(format!("mark knows no option `{option}'")),
+            _ => return Err(format!("mark knows no option `{option}'")),
         }
     }
     Ok(rule)
 }
 
-fn wrong(what: &str, value: &str) -> MarkError {
-    MarkError::Usage(format!("`{value}' is no value for {what}"))
+fn wrong(what: &str, value: &str) -> String {
+    format!("`{value}' is no value for {what}")
 }
 
 /// Decimal, or hexadecimal as marks are often written.
-fn number(text: &str) -> Option<u32> {
+pub(crate) fn number(text: &str) -> Option<u32> {
     match text.strip_prefix("0x") {
         Some(digits) => u32::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),
     }
 }
 
-fn protocol(text: &str) -> Option<Protocol> {
+pub(crate) fn protocol(text: &str) -> Option<Protocol> {
     Some(match text {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
@@ -154,7 +88,7 @@ fn protocol_name(protocol: Protocol) -> &'static str {
     }
 }
 
-fn network(text: &str) -> Option<(IpAddr, u8)> {
+pub(crate) fn network(text: &str) -> Option<(IpAddr, u8)> {
     let (address, bits) = match text.split_once('/') {
         Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
         None => (text, None),
@@ -165,14 +99,15 @@ fn network(text: &str) -> Option<(IpAddr, u8)> {
     (bits <= all).then_some((address, bits))
 }
 
-fn ports(text: &str) -> Option<(u16, u16)> {
+pub(crate) fn ports(text: &str) -> Option<(u16, u16)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (first.parse().ok()?, last.parse().ok()?);
     (first <= last).then_some((first, last))
 }
 
-/// What a rule says: option and value.
-fn facts(rule: &MarkRule) -> Vec<(&'static str, String)> {
+/// What a rule says beside mark and priority: option and value.
+#[must_use]
+pub fn facts(rule: &MarkRule) -> Vec<(&'static str, String)> {
     let network = |(address, bits): (IpAddr, u8)| format!("{address}/{bits}");
     let ports = |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
     let all = [
@@ -187,7 +122,8 @@ fn facts(rule: &MarkRule) -> Vec<(&'static str, String)> {
 }
 
 /// A rule as `mark add` takes it.
-fn to_words(rule: &MarkRule) -> String {
+#[must_use]
+pub fn to_words(rule: &MarkRule) -> String {
     let mut line = format!("mark add {}", rule.mark);
     if rule.priority != 0 {
         let _ = write!(line, " --priority {}", rule.priority);
@@ -198,74 +134,32 @@ fn to_words(rule: &MarkRule) -> String {
     line
 }
 
-fn to_json(rule: &MarkRule) -> String {
-    let mut object = format!("{{\"mark\": {}, \"priority\": {}", rule.mark, rule.priority);
-    for (name, value) in facts(rule) {
-        let _ = write!(object, ", \"{}\": \"", name.replace('-', "_"));
-        for c in value.chars() {
-            match c {
-                '"' | '\\' => object.extend(['\\', c]),
-                c if c.is_control() => {
-                    let _ = write!(object, "\\u{:04x}", u32::from(c));
-                }
-                c => object.push(c),
-            }
-        }
-        object.push('"');
-    }
-    object.push('}');
-    object
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    struct Gateway(Vec<MarkRule>);
-
-    impl Transport for Gateway {
-        fn call(&mut self, request: Request) -> Result<Response, ClientError> {
-            if let Request::Apply(batch) = &request {
-                let [Change::AddMark(rule)] = batch.changes.as_slice() else { panic!("{batch:?}") };
-                self.0.push(rule.clone());
-                return Ok(Response::Done { generation: 1 });
-            }
-            assert_eq!(request, Request::Marks);
-            Ok(Response::Marks(self.0.clone()))
-        }
-    }
-
-    fn run(gateway: &mut Gateway, line: &str) -> Result<String, String> {
-        let words: Vec<&str> = line.split(' ').collect();
-        let mut out = Vec::new();
-        mark(&words, gateway, &mut out).map_err(|e| e.to_string())?;
-        Ok(String::from_utf8(out).unwrap())
+    fn change(line: &str) -> Result<Change, String> {
+        parse(&line.split(' ').collect::<Vec<_>>())
     }
 
     #[test]
     fn what_is_listed_can_be_added() {
-        let mut gateway = Gateway(vec![]);
-        let lines = [
+        for line in [
             "mark add 3 --destination 198.51.100.0/24",
             "mark add 4294967295 --priority 7 --protocol udp --source 10.0.0.0/8 --destination 192.0.2.10/32 \
              --source-ports 1024-65535 --destination-ports 53 --port wan",
             "mark add 1 --destination 2001:db8::/32",
-        ];
-        for line in lines {
-            run(&mut gateway, line.strip_prefix("mark ").unwrap()).unwrap();
+        ] {
+            let Ok(Change::AddMark(rule)) = change(line.strip_prefix("mark ").unwrap()) else {
+                panic!("{line}")
+            };
+            assert_eq!(to_words(&rule), line);
+            let delete = line.replace("mark add", "delete");
+            assert_eq!(change(&delete), Ok(Change::DeleteMark(rule)));
         }
-        assert_eq!(run(&mut gateway, "list").unwrap(), lines.map(|l| format!("{l}\n")).concat());
-    }
-
-    #[test]
-    fn json() {
-        let mut gateway = Gateway(vec![]);
-        assert_eq!(run(&mut gateway, "list --json").unwrap(), "[\n]\n");
-        run(&mut gateway, "add 0x10 --source-ports 1-2 --port a\"b").unwrap();
-        run(&mut gateway, "add 2").unwrap();
-        let expected = "[\n  {\"mark\": 16, \"priority\": 0, \"source_ports\": \"1-2\", \"port\": \"a\\\"b\"},\n  \
-                        {\"mark\": 2, \"priority\": 0}\n]\n";
-        assert_eq!(run(&mut gateway, "list --json").unwrap(), expected);
+        assert_eq!(change("clear"), Ok(Change::ClearMarks));
+        let Ok(Change::AddMark(rule)) = change("add 0x10") else { panic!() };
+        assert_eq!(rule.mark, 16);
     }
 
     #[test]
@@ -278,9 +172,9 @@ mod tests {
             ("add 1 --source-ports 9-8", "`9-8' is no value for --source-ports"),
             ("add 1 --protocol icmp", "`icmp' is no value for --protocol"),
             ("add 1 --colour red", "mark knows no option `--colour'"),
-            ("remove 1", "mark takes `add', `delete', `list' or `clear'"),
+            ("remove 1", "mark takes `add', `delete' or `clear'"),
         ] {
-            assert_eq!(run(&mut Gateway(vec![]), line), Err(message.into()), "{line}");
+            assert_eq!(change(line), Err(message.into()), "{line}");
         }
     }
 }

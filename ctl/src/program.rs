@@ -1,20 +1,24 @@
-//! The program behind `weirctl`. With options it is ipvsadm, under the names `ipvsadm`, `ipvsadm-save` and
-//! `ipvsadm-restore` it is those programs and nothing else.
+//! The program behind `weirctl`. With a word it is the modern tool, with options it is ipvsadm, and under the
+//! names `ipvsadm`, `ipvsadm-save` and `ipvsadm-restore` it is those programs and nothing else.
 
 use std::{
     ffi::{OsStr, OsString},
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
+use clap::Parser;
+
 use crate::{
-    client::{Client, ClientError, DEFAULT_SOCKET, SOCKET_VARIABLE, socket_path},
-    ipvsadm::{
-        EXTENSIONS, Environment, ipvsadm, ipvsadm_restore, ipvsadm_save, names::SystemNames, unreachable,
+    client::{Client, ClientError, Transport, socket_path},
+    ipvsadm::{Environment, ipvsadm, ipvsadm_restore, ipvsadm_save, names::SystemNames, unreachable},
+    modern::{
+        self, Failure, RealPace, Style, World,
+        cli::{Cli, Command},
+        completion, top,
     },
-    mark,
-    stats::stats,
+    protocol::{Request, Response},
 };
 
 /// The names under which the program is one of ipvsadm's.
@@ -58,65 +62,70 @@ fn cannot_reach(error: &ClientError, path: &Path) -> ExitCode {
 }
 
 fn as_weirctl(mut args: Vec<OsString>) -> ExitCode {
+    match completion::answer(&args) {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(error) => error.exit(),
+    }
     let socket = match take_socket(&mut args) {
         Ok(socket) => socket,
         Err(message) => return usage_error(&message),
     };
     match args.get(1).map(|a| a.to_string_lossy().into_owned()).as_deref() {
         None => usage_error("nothing to do"),
-        Some("--help") => {
-            print!("{}", help());
-            ExitCode::SUCCESS
+        Some(option) if option.starts_with('-') && !["--help", "--version"].contains(&option) => {
+            as_ipvsadm(OsStr::new("ipvsadm"), &args, socket)
         }
-        Some("--version") => {
-            println!("weirctl {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
-        }
-        Some("mark") => as_mark(&args[2..], socket),
-        Some("stats") if args.len() > 2 => usage_error("stats takes no arguments"),
-        Some("stats") => as_stats(socket),
-        Some(option) if option.starts_with('-') => as_ipvsadm(OsStr::new("ipvsadm"), &args, socket),
-        Some(word) => usage_error(&format!("unknown command `{word}'")),
+        _ => match Cli::try_parse_from(&args) {
+            Ok(cli) => as_modern(&cli.command, &socket_path(cli.socket.or(socket))),
+            // Help and version too: clap knows where to print and how to exit.
+            Err(error) => error.exit(),
+        },
     }
 }
 
-/// Mark rules.
-fn as_mark(words: &[OsString], socket: Option<PathBuf>) -> ExitCode {
-    let words: Vec<_> = words.iter().map(|w| w.to_string_lossy()).collect();
-    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
-    // What is wrong with the words is said whether or not there is a gateway.
-    if !matches!(words.as_slice(), ["list"] | ["list", "--json"])
-        && let Err(error) = mark::parse(&words)
-    {
-        return usage_error(&error.to_string());
-    }
-    let path = socket_path(socket);
-    let mut client = match Client::connect(&path) {
-        Ok(client) => client,
-        Err(error) => return cannot_reach(&error, &path),
+/// Runs one of the modern commands.
+fn as_modern(command: &Command, socket: &Path) -> ExitCode {
+    let done = match command {
+        // Needs no gateway.
+        Command::Completion(_) => modern_world(command, &mut Nobody, socket),
+        _ => Client::connect(socket).map_err(Failure::from).and_then(|mut client| match command {
+            Command::Top(args) if !args.json && io::stdout().is_terminal() => {
+                top::run(args, Style::of_stdout().colour, &mut client, &mut RealPace::new(socket))
+            }
+            _ => modern_world(command, &mut client, socket),
+        }),
     };
-    match mark::mark(&words, &mut client, &mut io::stdout().lock()) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("weirctl: {error}");
-            ExitCode::FAILURE
+        // Whoever read the output has had enough.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        Err(failure) => {
+            eprintln!("weirctl: {failure}");
+            ExitCode::from(failure.status())
         }
     }
 }
 
-/// The counters of the packet path.
-fn as_stats(socket: Option<PathBuf>) -> ExitCode {
-    let path = socket_path(socket);
-    let mut client = match Client::connect(&path) {
-        Ok(client) => client,
-        Err(error) => return cannot_reach(&error, &path),
+fn modern_world(command: &Command, transport: &mut dyn Transport, socket: &Path) -> Result<(), Failure> {
+    let mut world = World {
+        transport,
+        out: &mut io::BufWriter::with_capacity(1 << 16, io::stdout().lock()),
+        err: &mut io::stderr(),
+        style: Style::of_stdout(),
+        progress: io::stderr().is_terminal(),
+        pace: &mut RealPace::new(socket),
+        input: &mut io::stdin().lock(),
     };
-    match stats(&mut client, &mut io::stdout().lock()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("weirctl: {error}");
-            ExitCode::FAILURE
-        }
+    modern::run(command, &mut world)
+}
+
+/// For commands that ask no gateway.
+struct Nobody;
+
+impl Transport for Nobody {
+    fn call(&mut self, _: Request) -> Result<Response, ClientError> {
+        Err(ClientError::Busy)
     }
 }
 
@@ -140,28 +149,4 @@ fn take_socket(args: &mut Vec<OsString>) -> Result<Option<PathBuf>, String> {
 fn usage_error(message: &str) -> ExitCode {
     eprintln!("weirctl: {message}\nTry `weirctl --help'.");
     ExitCode::from(USAGE)
-}
-
-fn help() -> String {
-    format!(
-        "\
-weirctl {}: controls a weir gateway
-
-Usage:
-  weirctl [--socket PATH] OPTIONS    as ipvsadm does; `weirctl -h' lists its options
-  weirctl [--socket PATH] stats      how packets ended, and why some were dropped
-  weirctl [--socket PATH] mark add|delete MARK [--priority N] [--protocol tcp|udp|sctp] [--source NET]
-        [--destination NET] [--source-ports A[-B]] [--destination-ports A[-B]] [--port NAME]
-  weirctl [--socket PATH] mark list [--json] | mark clear
-                                     packets that get a mark, for services of marks (-f)
-  weirctl --help | --version
-
-The gateway is reached over the Unix socket PATH, else ${SOCKET_VARIABLE}, else {DEFAULT_SOCKET}.
-Under the names ipvsadm, ipvsadm-save and ipvsadm-restore weirctl is those programs.
-
-{EXTENSIONS}
-Exit status: that of ipvsadm with its options (0 done, 1 or 255 refused, 2 usage error or no gateway).
-",
-        env!("CARGO_PKG_VERSION")
-    )
 }

@@ -78,11 +78,10 @@ impl Rules {
             }
             if words[0] == "mark" {
                 let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
-                let reason = |e: mark::MarkError| e.to_string();
-                let change = mark::parse(&words).map_err(|e| RulesError::Line {
+                let change = mark::parse(&words).map_err(|reason| RulesError::Line {
                     file: file.into(),
                     line,
-                    reason: reason(e),
+                    reason,
                 })?;
                 rules.lines.push(line);
                 rules.changes.push(change);

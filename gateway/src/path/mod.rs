@@ -24,7 +24,7 @@ use arrayvec::ArrayVec;
 use crate::{
     clock::Tick,
     id::WorkerId,
-    io::{Burst, Frame, Io, PortId},
+    io::{BURST, Burst, Frame, Io, PortId},
     net::ethernet::Mac,
     table::{
         call_ids::CallIds,
@@ -137,6 +137,11 @@ pub struct Worker<I: Io> {
     call_ids: Option<Box<CallIds>>,
 }
 
+/// How many packets ahead of the one at hand cache lines are asked for. Processors have room for some 20 lines
+/// on their way (measured on AMD's Zen 4: of 32 prefetches at once a third is dropped without a word), and one
+/// takes as long as a handful of packets.
+const AHEAD: usize = 12;
+
 /// Where a frame came from: decides whether it may be handed over (again).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
@@ -232,31 +237,42 @@ impl<I: Io> Worker<I> {
     /// Runs a burst through the stages.
     fn forward(&mut self, port: PortId, burst: &mut Burst<I::Frame>, origin: Origin) {
         let Some(&mac) = self.macs.get(port.index()) else { return };
-        let mut parsed: ArrayVec<parse::Parsed, { crate::io::BURST }> = ArrayVec::new();
-        let mut hashes = [0u64; crate::io::BURST];
-        for frame in burst.iter() {
-            frame.prefetch();
-        }
-        for (frame, hash) in burst.iter().zip(&mut hashes) {
-            let p = parse::parse(frame, mac);
+        let mut parsed = [parse::Parsed::NOTHING; BURST];
+        let mut hashes = [0u64; BURST];
+        burst.iter().take(AHEAD).for_each(Frame::prefetch);
+        for (n, ((frame, p), hash)) in burst.iter().zip(&mut parsed).zip(&mut hashes).enumerate() {
+            if let Some(later) = burst.get(n + AHEAD) {
+                later.prefetch();
+            }
+            parse::parse(frame, mac, p);
             if p.kind == parse::Kind::Transport {
                 *hash = self.sessions.hash(p.tuple, p.protocol);
                 self.sessions.prefetch_bucket(*hash);
             }
-            parsed.push(p);
         }
-        let mut candidates = [Candidate::NONE; crate::io::BURST];
-        for ((p, hash), candidate) in parsed.iter().zip(&hashes).zip(&mut candidates) {
-            if p.kind == parse::Kind::Transport {
-                *candidate = self.sessions.candidate(*hash);
+        let frames = burst.len();
+        let mut candidates = [Candidate::NONE; AHEAD];
+        for (candidate, (p, hash)) in candidates.iter_mut().zip(parsed.iter().zip(&hashes).take(frames)) {
+            *candidate = self.candidate(p, *hash);
+        }
+        for (n, ((frame, p), &hash)) in burst.drain(..).zip(&parsed).zip(&hashes).enumerate() {
+            let candidate = candidates[n % AHEAD];
+            if n + AHEAD < frames
+                && let (Some(later), Some(hash)) = (parsed.get(n + AHEAD), hashes.get(n + AHEAD))
+            {
+                candidates[n % AHEAD] = self.candidate(later, *hash);
             }
-        }
-        for (((frame, p), &hash), &candidate) in burst.drain(..).zip(&parsed).zip(&hashes).zip(&candidates) {
             match p.kind {
                 parse::Kind::Transport => self.transport(port, frame, p, (hash, candidate), origin),
                 kind => self.other(port, frame, p, kind, origin),
             }
         }
+    }
+
+    /// Whose session a packet probably belongs to; its record is being loaded from now on.
+    #[inline]
+    fn candidate(&self, p: &parse::Parsed, hash: u64) -> Candidate {
+        if p.kind == parse::Kind::Transport { self.sessions.candidate(hash) } else { Candidate::NONE }
     }
 
     /// A frame that carries no whole TCP or UDP header.

@@ -73,6 +73,9 @@ impl Parsed {
         }
     }
 
+    /// A frame that isn't there.
+    pub(super) const NOTHING: Self = Self::of(Kind::Host);
+
     const fn bad(reason: Reason) -> Self {
         Self::of(Kind::Bad(reason))
     }
@@ -91,26 +94,27 @@ impl From<Malformed> for Reason {
 /// frame is padded to more than this by any Ethernet.
 const USUAL: usize = 14 + 20 + 20;
 
-/// Reads the headers of `frame`, which arrived on a port with the address `mac`.
+/// Reads the headers of `frame`, which arrived on a port with the address `mac`, into `parsed`: written in
+/// place, since reading back a copy of just written bytes costs more than parsing them.
 #[inline]
-pub fn parse(frame: &impl Frame, mac: Mac) -> Parsed {
+pub fn parse(frame: &impl Frame, mac: Mac, parsed: &mut Parsed) {
     if let Some(head) = frame.data().first_chunk()
-        && let Some(parsed) = parse_usual(head, frame.total_len(), mac)
+        && parse_usual(head, frame.total_len(), mac, parsed)
     {
-        return parsed;
+        return;
     }
-    parse_any(frame, mac)
+    *parsed = parse_any(frame, mac);
 }
 
-/// The usual frame, by a few wide loads; `None` if it isn't one: then [`parse_any`] says what it is.
+/// The usual frame, by a few wide loads; false if it isn't one: then [`parse_any`] says what it is.
 #[inline]
-fn parse_usual(head: &[u8; USUAL], frame_len: usize, mac: Mac) -> Option<Parsed> {
-    let word = |at: usize| head.get(at..).and_then(|b| b.first_chunk()).map(|&b| u64::from_le_bytes(b));
-    let half = |at: usize| head.get(at..).and_then(|b| b.first_chunk()).map(|&b| u32::from_le_bytes(b));
+fn parse_usual(head: &[u8; USUAL], frame_len: usize, mac: Mac, parsed: &mut Parsed) -> bool {
+    let word = |at: usize| head.get(at..).and_then(|b| b.first_chunk()).map_or(0, |&b| u64::from_le_bytes(b));
+    let half = |at: usize| head.get(at..).and_then(|b| b.first_chunk()).map_or(0, |&b| u32::from_le_bytes(b));
     // EtherType 0x0800, version 4, header length 20.
-    let kind = half(12)? & 0x00ff_ffff == 0x0045_0008;
+    let kind = half(12) & 0x00ff_ffff == 0x0045_0008;
     let total_len = u16::from_be_bytes([head[16], head[17]]);
-    let (low, middle, high) = (word(14)?, word(22)?, half(30)?);
+    let (low, middle, high) = (word(14), word(22), half(30));
     let protocol = head[23];
     let is_tcp = protocol == protocol::TCP;
     let (flags, transport_len) = if is_tcp {
@@ -130,17 +134,16 @@ fn parse_usual(head: &[u8; USUAL], frame_len: usize, mac: Mac) -> Option<Parsed>
         & (usize::from(total_len) + 14 <= frame_len)
         & (usize::from(transport_len) >= shortest)
         & (transport_len <= payload_len);
-    usual.then_some(Parsed {
-        tuple: Tuple { addresses: word(26)?, ports: half(34)? },
-        kind: Kind::Transport,
-        ip_len: total_len,
-        l3: 14,
-        l4: 34,
-        protocol,
-        flags,
-        ttl: head[22],
-        dont_fragment: head[20] & 0x40 != 0,
-    })
+    parsed.tuple = Tuple { addresses: word(26), ports: half(34) };
+    parsed.kind = Kind::Transport;
+    parsed.ip_len = total_len;
+    parsed.l3 = 14;
+    parsed.l4 = 34;
+    parsed.protocol = protocol;
+    parsed.flags = flags;
+    parsed.ttl = head[22];
+    parsed.dont_fragment = head[20] & 0x40 != 0;
+    usual
 }
 
 /// Whether a header of 20 bytes sums to all ones: its checksum is right. The order of bytes doesn't matter.
@@ -248,7 +251,8 @@ mod tests {
     fn the_usual_frame_is_read_at_a_glance() {
         for tcp in [true, false] {
             let bytes = frame(tcp, &[0; 30]);
-            let parsed = parse_usual(bytes.first_chunk().unwrap(), bytes.len(), MAC).unwrap();
+            let mut parsed = Parsed::NOTHING;
+            assert!(parse_usual(bytes.first_chunk().unwrap(), bytes.len(), MAC, &mut parsed));
             assert_eq!(parsed.tuple.source(), (0x0a01_0001, 40000));
             assert_eq!(parsed.tuple.destination(), (0xc000_0201, if tcp { 80 } else { 53 }));
             assert_eq!(parsed.flags, if tcp { tcp::SYN } else { 0 });
@@ -274,7 +278,8 @@ mod tests {
                 let check = ip.to_header().calc_header_checksum();
                 bytes[24..26].copy_from_slice(&check.to_be_bytes());
             }
-            if let Some(quick) = bytes.first_chunk().and_then(|head| parse_usual(head, bytes.len(), MAC)) {
+            let mut quick = Parsed::NOTHING;
+            if bytes.first_chunk().is_some_and(|head| parse_usual(head, bytes.len(), MAC, &mut quick)) {
                 let slow = parse_any(&MemoryFrame::new(&bytes), MAC);
                 prop_assert_eq!(format!("{quick:?}"), format!("{slow:?}"));
             }

@@ -12,3 +12,4 @@ mod path_mtu;
 mod pool;
 mod scene;
 mod throughput;
+mod tool;

@@ -22,11 +22,13 @@ pub struct FakePlane {
     pub kinds: AddressKinds,
     /// How many sessions it pretends to have.
     pub sessions: u32,
+    /// Active sessions that every server pretends to have.
+    pub active: u32,
 }
 
 impl Default for FakePlane {
     fn default() -> Self {
-        Self { applied: 0, kinds: Box::new(|_| AddressKind::Other), sessions: 0 }
+        Self { applied: 0, kinds: Box::new(|_| AddressKind::Other), sessions: 0, active: 0 }
     }
 }
 
@@ -36,7 +38,7 @@ impl Plane for FakePlane {
     }
 
     fn server_totals(&self, _: ServerId) -> ServerTotals {
-        ServerTotals::default()
+        ServerTotals { active: self.active, ..ServerTotals::default() }
     }
 
     fn address_kind(&self, address: IpAddr) -> AddressKind {

@@ -1,0 +1,417 @@
+//! The words that `weirctl` takes. Help, completion and man pages come from these definitions.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::ArgValueCandidates;
+
+use super::{
+    completion,
+    names::{self, ServiceName},
+};
+use crate::{
+    ipvsadm::EXTENSIONS,
+    mark,
+    model::{Protocol, SessionState},
+    protocol::Network,
+};
+
+/// What every command's help ends with.
+pub const STATUSES: &str = "\
+Exit status: 0 done, 1 refused by the gateway, 2 wrong command line or file, 3 the gateway cannot be reached, \
+4 not finished (drain: sessions are left) or different (diff --exit-code).";
+
+/// Controls a weir gateway.
+///
+/// A word chooses a command. With options instead (weirctl -Ln, weirctl -A -t ...) weirctl is ipvsadm 1.31;
+/// under the names ipvsadm, ipvsadm-save and ipvsadm-restore it is those programs and nothing else.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "weirctl", version, after_help = STATUSES, after_long_help = after_long_help())]
+#[command(arg_required_else_help = true, subcommand_required = true, max_term_width = 100)]
+pub struct Cli {
+    /// The gateway's control socket [default: $WEIR_SOCKET, else /run/weir/weir.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+fn after_long_help() -> String {
+    format!("{STATUSES}\n\n{EXTENSIONS}")
+}
+
+/// A command.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// How the gateway is: version, uptime, ports and links, workers and their load, sessions, warnings
+    Status(JsonArgs),
+    /// What services, servers and workers have counted, and every reason packets were dropped, with advice
+    Stats(StatsArgs),
+    /// Sessions: find, count, end them
+    Sessions(SessionsArgs),
+    /// The busiest services and servers, live
+    Top(TopArgs),
+    /// Make the configuration what a file says: all of it at once or nothing, sessions undisturbed
+    Apply(ApplyArgs),
+    /// What `apply` would change
+    Diff(DiffArgs),
+    /// The configuration as a file for `apply`
+    Export(ExportArgs),
+    /// Take a server out of service gently: weight 0, then wait until its sessions have ended
+    Drain(DrainArgs),
+    /// Give a drained server its weight back
+    Undrain(UndrainArgs),
+    /// Rules that give packets a mark, for services of marks (-f)
+    Mark(MarkArgs),
+    /// Completion of commands and addresses for a shell, or the manual page
+    Completion(CompletionArgs),
+}
+
+/// For commands that only show something.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct JsonArgs {
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `stats`
+#[derive(Args, Clone, Debug)]
+pub struct StatsArgs {
+    /// Only this service: tcp/ADDRESS:PORT, udp/ADDRESS:PORT, mark/N
+    #[arg(value_name = "SERVICE", value_parser = names::parse_service, add = ArgValueCandidates::new(completion::services))]
+    pub service: Option<ServiceName>,
+    /// Again whenever something changes, until interrupted
+    #[arg(long, short)]
+    pub watch: bool,
+    /// Reasons to drop packets that haven't come up too
+    #[arg(long, short)]
+    pub all: bool,
+    /// As JSON, a document a line: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sessions`
+#[derive(Args, Clone, Debug, Default)]
+pub struct SessionsArgs {
+    /// Of clients in this network or at this address
+    #[arg(long, value_name = "ADDRESS[/BITS]", value_parser = names::parse_network)]
+    pub client: Option<Network>,
+    /// From this client port
+    #[arg(long, value_name = "PORT")]
+    pub client_port: Option<u16>,
+    /// Of this service: tcp/ADDRESS:PORT, udp/ADDRESS:PORT, mark/N
+    #[arg(long, value_parser = names::parse_service, add = ArgValueCandidates::new(completion::services))]
+    pub service: Option<ServiceName>,
+    /// At this server
+    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = names::parse_endpoint, add = ArgValueCandidates::new(completion::servers))]
+    pub server: Option<(std::net::IpAddr, Option<u16>)>,
+    /// Of this protocol
+    #[arg(long, value_enum)]
+    pub protocol: Option<ProtocolName>,
+    /// In this state
+    #[arg(long, value_enum, ignore_case = true)]
+    pub state: Option<StateName>,
+    /// Opened at least so long ago: 90s, 15m, 2h
+    #[arg(long, visible_alias = "age", value_name = "DURATION", value_parser = names::parse_seconds)]
+    pub min_age: Option<u32>,
+    /// Opened at most so long ago
+    #[arg(long, value_name = "DURATION", value_parser = names::parse_seconds)]
+    pub max_age: Option<u32>,
+    /// Without a packet for at least so long
+    #[arg(long, visible_alias = "idle", value_name = "DURATION", value_parser = names::parse_seconds)]
+    pub min_idle: Option<u32>,
+    /// Of this worker
+    #[arg(long, value_name = "N")]
+    pub worker: Option<u16>,
+    /// Only count them, by what is given
+    #[arg(long, value_enum, value_name = "BY", num_args = 0..=1, default_missing_value = "all", conflicts_with = "kill")]
+    pub count: Option<CountBy>,
+    /// Show so many at most
+    #[arg(long, short = 'n', value_name = "N", conflicts_with_all = ["count", "kill"])]
+    pub limit: Option<u64>,
+    /// End them: the next packet of each is answered with a reset. Needs a filter, or --all
+    #[arg(long)]
+    pub kill: bool,
+    /// With --kill: all sessions there are
+    #[arg(long, requires = "kill")]
+    pub all: bool,
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What sessions are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CountBy {
+    /// All together
+    All,
+    /// The client's address
+    Client,
+    /// The virtual address and port
+    Service,
+    /// The server's address and port
+    Server,
+    /// The state
+    State,
+    /// The worker
+    Worker,
+}
+
+/// A protocol's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum ProtocolName {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl From<ProtocolName> for Protocol {
+    fn from(name: ProtocolName) -> Self {
+        match name {
+            ProtocolName::Tcp => Self::Tcp,
+            ProtocolName::Udp => Self::Udp,
+            ProtocolName::Sctp => Self::Sctp,
+        }
+    }
+}
+
+/// A session state's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs, reason = "the names are IPVS's")]
+pub enum StateName {
+    None,
+    Established,
+    SynSent,
+    SynRecv,
+    FinWait,
+    TimeWait,
+    Close,
+    CloseWait,
+    LastAck,
+    Listen,
+    Synack,
+    Udp,
+    Assured,
+}
+
+impl From<StateName> for SessionState {
+    fn from(name: StateName) -> Self {
+        match name {
+            StateName::None => Self::None,
+            StateName::Established => Self::Established,
+            StateName::SynSent => Self::SynSent,
+            StateName::SynRecv => Self::SynRecv,
+            StateName::FinWait => Self::FinWait,
+            StateName::TimeWait => Self::TimeWait,
+            StateName::Close => Self::Close,
+            StateName::CloseWait => Self::CloseWait,
+            StateName::LastAck => Self::LastAck,
+            StateName::Listen => Self::Listen,
+            StateName::Synack => Self::Synack,
+            StateName::Udp => Self::Udp,
+            StateName::Assured => Self::Assured,
+        }
+    }
+}
+
+/// `top`
+#[derive(Args, Clone, Copy, Debug)]
+pub struct TopArgs {
+    /// Sort by this first
+    #[arg(long, value_enum, default_value_t = SortKey::Connections)]
+    pub sort: SortKey,
+    /// One look as JSON, no screen: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `top` sorts by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SortKey {
+    /// New connections a second
+    Connections,
+    /// Packets a second, both ways
+    Packets,
+    /// Bytes a second, both ways
+    Bytes,
+    /// Active sessions
+    Active,
+    /// Name
+    Name,
+}
+
+/// `apply`
+#[derive(Args, Clone, Debug)]
+pub struct ApplyArgs {
+    /// The file; - is standard input
+    #[arg(value_hint = clap::ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Refuse unless the configuration has this generation, which `export`, `diff` and `status` show
+    #[arg(long, value_name = "N")]
+    pub expect_generation: Option<u64>,
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `diff`
+#[derive(Args, Clone, Debug)]
+pub struct DiffArgs {
+    /// The file; - is standard input
+    #[arg(value_hint = clap::ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Exit with status 4 if there is a difference
+    #[arg(long)]
+    pub exit_code: bool,
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `export`
+#[derive(Args, Clone, Debug)]
+pub struct ExportArgs {
+    /// As JSON, with the same keys as the TOML file: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `drain`
+#[derive(Args, Clone, Debug)]
+pub struct DrainArgs {
+    /// The service: tcp/ADDRESS:PORT, udp/ADDRESS:PORT, mark/N
+    #[arg(value_parser = names::parse_service, add = ArgValueCandidates::new(completion::services))]
+    pub service: ServiceName,
+    /// The server: ADDRESS:PORT, or its address if it is the only one there
+    #[arg(value_parser = names::parse_endpoint, add = ArgValueCandidates::new(completion::servers))]
+    pub server: (std::net::IpAddr, Option<u16>),
+    /// Give up waiting after so long; the server stays drained
+    #[arg(long, value_name = "DURATION", value_parser = names::parse_seconds)]
+    pub timeout: Option<u32>,
+    /// End the sessions that are left after so long
+    #[arg(long, value_name = "DURATION", value_parser = names::parse_seconds)]
+    pub kill_after: Option<u32>,
+    /// As JSON, a document a step: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `undrain`
+#[derive(Args, Clone, Debug)]
+pub struct UndrainArgs {
+    /// The service: tcp/ADDRESS:PORT, udp/ADDRESS:PORT, mark/N
+    #[arg(value_parser = names::parse_service, add = ArgValueCandidates::new(completion::services))]
+    pub service: ServiceName,
+    /// The server: ADDRESS:PORT, or its address if it is the only one there
+    #[arg(value_parser = names::parse_endpoint, add = ArgValueCandidates::new(completion::servers))]
+    pub server: (std::net::IpAddr, Option<u16>),
+    /// This weight instead of the one it had when it was drained
+    #[arg(long, short, value_name = "N")]
+    pub weight: Option<u32>,
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `mark`
+#[derive(Args, Clone, Debug)]
+pub struct MarkArgs {
+    /// What to do with the rules.
+    #[command(subcommand)]
+    pub what: MarkCommand,
+}
+
+/// What `mark` does.
+#[derive(Clone, Debug, Subcommand)]
+pub enum MarkCommand {
+    /// Add a rule behind those of its priority; a packet gets the mark of the first rule that applies
+    Add(RuleArgs),
+    /// Delete the rule that equals this one
+    Delete(RuleArgs),
+    /// The rules in the order in which they are tried, as a rules file takes them
+    List(JsonArgs),
+    /// Delete all rules
+    Clear(JsonArgs),
+}
+
+/// A mark rule.
+#[derive(Args, Clone, Debug)]
+pub struct RuleArgs {
+    /// The mark, not 0
+    #[arg(value_parser = |text: &str| mark::number(text).filter(|&m| m != 0).ok_or("not a mark"))]
+    pub mark: u32,
+    /// Rules of a lower number are tried first
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub priority: u32,
+    /// Only packets of this protocol
+    #[arg(long, value_parser = |text: &str| mark::protocol(text).ok_or("tcp, udp or sctp"))]
+    pub protocol: Option<Protocol>,
+    /// Only packets from this network
+    #[arg(long, value_name = "ADDRESS[/BITS]", value_parser = names::parse_network)]
+    pub source: Option<Network>,
+    /// Only packets to this network
+    #[arg(long, value_name = "ADDRESS[/BITS]", value_parser = names::parse_network)]
+    pub destination: Option<Network>,
+    /// Only packets from these ports
+    #[arg(long, value_name = "A[-B]", value_parser = |text: &str| mark::ports(text).ok_or("not a range of ports"))]
+    pub source_ports: Option<(u16, u16)>,
+    /// Only packets to these ports
+    #[arg(long, value_name = "A[-B]", value_parser = |text: &str| mark::ports(text).ok_or("not a range of ports"))]
+    pub destination_ports: Option<(u16, u16)>,
+    /// Only packets that arrive on this port of the gateway
+    #[arg(long, value_name = "NAME")]
+    pub port: Option<String>,
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `completion`
+#[derive(Args, Clone, Copy, Debug)]
+pub struct CompletionArgs {
+    /// For whom
+    #[arg(value_enum)]
+    pub target: Target,
+    /// The script as a JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `completion` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Target {
+    /// source <(weirctl completion bash)
+    Bash,
+    /// source <(weirctl completion zsh)
+    Zsh,
+    /// weirctl completion fish | source
+    Fish,
+    /// The manual page weirctl(8)
+    Man,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn mistakes_are_met_with_the_nearest_right_thing() {
+        let complaint = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap_err().to_string();
+        assert!(complaint("weirctl stauts").contains("'status'"));
+        assert!(complaint("weirctl sessions --clinet 10.0.0.1").contains("'--client'"));
+        assert!(complaint("weirctl sessions --state ESTABLISHD").contains("ESTABLISHED"));
+        assert!(complaint("weirctl drain tpc/10.0.0.1:80 10.0.0.1").contains("did you mean tcp?"));
+    }
+}

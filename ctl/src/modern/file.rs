@@ -1,0 +1,566 @@
+//! The file that `apply` takes and `export` writes: services, servers and local addresses in TOML.
+//!
+//! ```toml
+//! [timeouts]                         # left alone where absent
+//! tcp = 900
+//!
+//! [[service]]
+//! protocol = "tcp"                   # or udp, sctp; or instead of both: mark = 7, family = "ipv6"
+//! address = "192.0.2.10:80"          # port 0: all ports
+//! scheduler = "wlc"
+//! local_addresses = ["10.0.0.4", { address = "10.0.0.5", port = "lan" }]
+//!
+//!   [[service.server]]
+//!   address = "10.0.0.1:8080"        # without port: the service's
+//!   method = "fullnat"               # or route, tunnel, nat
+//!   weight = 1
+//! ```
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use toml::Spanned;
+
+use super::{fetch::Snapshot, names};
+use crate::{
+    model::{
+        Family, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Tunnel, TunnelChecksum,
+        TunnelKind,
+    },
+    protocol::Timeouts,
+};
+
+/// What is wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}{message}", line.map(|l| format!("line {l}: ")).unwrap_or_default())]
+pub struct FileError {
+    /// Line, from 1.
+    pub line: Option<usize>,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+/// A configuration as a file has it.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Time-outs; 0 leaves one alone.
+    pub timeouts: Option<Timeouts>,
+    /// Services in the file's order.
+    pub services: Vec<WantedService>,
+}
+
+/// A service with what belongs to it.
+#[derive(Clone, Debug)]
+pub struct WantedService {
+    /// Its line.
+    pub line: usize,
+    /// Its configuration.
+    pub service: Service,
+    /// Its local addresses.
+    pub local_addresses: Vec<LocalAddress>,
+    /// Its servers with their lines, in the file's order.
+    pub servers: Vec<(usize, Server)>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Root<S> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeouts: Option<TimeoutsEntry>,
+    #[serde(default = "Vec::new")]
+    service: Vec<S>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct TimeoutsEntry {
+    #[serde(default, skip_serializing_if = "is_default")]
+    tcp: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    tcp_fin: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    udp: u32,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct ServiceEntry<S> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<ProtocolEntry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<Place>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mark: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    family: Option<FamilyEntry>,
+    #[serde(default = "wlc")]
+    scheduler: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    scheduler_flags: Vec<Flag>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    persistent: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    netmask: Option<Mask>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    one_packet: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    local_addresses: Vec<LocalEntry>,
+    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
+    server: Vec<S>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct ServerEntry {
+    address: Place,
+    method: Method,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tunnel: Option<TunnelEntry>,
+    #[serde(default = "one")]
+    weight: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    upper: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    lower: u32,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct TunnelEntry {
+    kind: TunnelName,
+    #[serde(default, skip_serializing_if = "is_default")]
+    port: u16,
+    #[serde(default)]
+    checksum: ChecksumName,
+}
+
+#[derive(Clone, Copy, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum ProtocolEntry {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+#[derive(Clone, Copy, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum FamilyEntry {
+    Ipv4,
+    Ipv6,
+}
+
+#[derive(Clone, Copy, Deserialize, Serialize)]
+enum Flag {
+    #[serde(rename = "flag-1", alias = "sh-fallback", alias = "mh-fallback")]
+    One,
+    #[serde(rename = "flag-2", alias = "sh-port", alias = "mh-port")]
+    Two,
+    #[serde(rename = "flag-3")]
+    Three,
+}
+
+#[derive(Clone, Copy, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Method {
+    Route,
+    Tunnel,
+    Nat,
+    FullNat,
+}
+
+#[derive(Clone, Copy, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum TunnelName {
+    Ipip,
+    Gue,
+    Gre,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum ChecksumName {
+    #[default]
+    None,
+    Full,
+    Remote,
+}
+
+/// A netmask: dotted for IPv4, a prefix length for IPv6.
+#[derive(Deserialize, Serialize)]
+#[serde(untagged)]
+enum Mask {
+    V4(Ipv4Addr),
+    V6(u32),
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(untagged, expecting = "an address, or a table with address and port (the name of a port)")]
+enum LocalEntry {
+    Address(IpAddr),
+    AtPort(LocalTable),
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct LocalTable {
+    address: IpAddr,
+    port: String,
+}
+
+/// An address with or without port.
+#[derive(Clone, Copy)]
+struct Place(IpAddr, Option<u16>);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            Some(port) => f.write_str(&names::endpoint(self.0, port)),
+            None => self.0.fmt(f),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Place {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        names::parse_endpoint(&text).map(|(address, port)| Self(address, port)).map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for Place {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn wlc() -> String {
+    "wlc".into()
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// Reads a file.
+///
+/// # Errors
+/// What is wrong with it, and in which line.
+pub fn read(text: &str) -> Result<Wanted, FileError> {
+    type File = Root<Spanned<ServiceEntry<Spanned<ServerEntry>>>>;
+    let line_at = |offset: usize| text.bytes().take(offset).filter(|b| *b == b'\n').count() + 1;
+    let root: File = toml::from_str(text).map_err(|error| FileError {
+        line: error.span().map(|span| line_at(span.start)),
+        message: error.message().replace('\n', ", "),
+    })?;
+    let timeouts = root.timeouts.map(|t| Timeouts { tcp: t.tcp, tcp_fin: t.tcp_fin, udp: t.udp });
+    let mut wanted = Wanted { timeouts, services: Vec::new() };
+    for entry in root.service {
+        let line = line_at(entry.span().start);
+        let wrong = |message: String| FileError { line: Some(line), message };
+        let service = service(entry.into_inner(), line, &line_at)
+            .map_err(|e| FileError { line: e.line.or(Some(line)), ..e })?;
+        let same = wanted.services.iter().find(|s| s.service.key == service.service.key);
+        if let Some(first) = same {
+            let name = names::service(&service.service.key);
+            return Err(wrong(format!("{name} is there already, in line {}", first.line)));
+        }
+        wanted.services.push(service);
+    }
+    Ok(wanted)
+}
+
+fn wrong(message: impl Into<String>) -> FileError {
+    FileError { line: None, message: message.into() }
+}
+
+fn service(
+    entry: ServiceEntry<Spanned<ServerEntry>>,
+    line: usize,
+    line_at: &dyn Fn(usize) -> usize,
+) -> Result<WantedService, FileError> {
+    let key = key(&entry)?;
+    let netmask = match (entry.netmask, key.family()) {
+        (None, Family::V4) => u32::MAX,
+        (None, Family::V6) => 128,
+        (Some(Mask::V4(mask)), Family::V4) => mask.into(),
+        (Some(Mask::V6(bits)), Family::V6) => bits,
+        (Some(_), Family::V4) => {
+            return Err(wrong("netmask of an IPv4 service is written \"255.255.255.0\""));
+        }
+        (Some(_), Family::V6) => return Err(wrong("netmask of an IPv6 service is a number of bits")),
+    };
+    let flags = entry.scheduler_flags.iter().fold(0, |all, flag| all | 1 << *flag as u8);
+    let service = Service {
+        key,
+        scheduler: entry.scheduler,
+        scheduler_flags: flags,
+        persistent: entry.persistent,
+        netmask,
+        one_packet: entry.one_packet,
+        engine: entry.engine,
+    };
+    let local_addresses: Vec<LocalAddress> = entry.local_addresses.into_iter().map(local_address).collect();
+    for (n, local) in local_addresses.iter().enumerate() {
+        if local_addresses[..n].iter().any(|l| l.address == local.address) {
+            return Err(wrong(format!("local address {} is there twice", local.address)));
+        }
+    }
+    let mut servers: Vec<(usize, Server)> = Vec::new();
+    let mut seen = std::collections::HashMap::new();
+    for entry in entry.server {
+        let line = line_at(entry.span().start);
+        let server = server(entry.into_inner(), &key).map_err(|e| FileError { line: Some(line), ..e })?;
+        if let Some(first) = seen.insert((server.address, server.port), line) {
+            let name = names::endpoint(server.address, server.port);
+            return Err(FileError {
+                line: Some(line),
+                message: format!("{name} is there already, in line {first}"),
+            });
+        }
+        servers.push((line, server));
+    }
+    Ok(WantedService { line, service, local_addresses, servers })
+}
+
+fn key<S>(entry: &ServiceEntry<S>) -> Result<ServiceKey, FileError> {
+    match (entry.protocol, entry.address, entry.mark, entry.family) {
+        (Some(protocol), Some(Place(address, Some(port))), None, None) => {
+            let protocol = match protocol {
+                ProtocolEntry::Tcp => Protocol::Tcp,
+                ProtocolEntry::Udp => Protocol::Udp,
+                ProtocolEntry::Sctp => Protocol::Sctp,
+            };
+            Ok(ServiceKey::Address { protocol, address, port })
+        }
+        (Some(_), Some(place), None, None) => {
+            Err(wrong(format!("{place} has no port: write the port, or :0 for all ports")))
+        }
+        (None, None, Some(0), _) => Err(wrong("mark = 0 marks nothing")),
+        (None, None, Some(mark), family) => {
+            let family = if matches!(family, Some(FamilyEntry::Ipv6)) { Family::V6 } else { Family::V4 };
+            Ok(ServiceKey::Mark { mark, family })
+        }
+        _ => Err(wrong("a service has protocol and address, or instead of both a mark (with family)")),
+    }
+}
+
+fn local_address(entry: LocalEntry) -> LocalAddress {
+    match entry {
+        LocalEntry::Address(address) => LocalAddress { address, interface: None },
+        LocalEntry::AtPort(local) => LocalAddress { address: local.address, interface: Some(local.port) },
+    }
+}
+
+fn server(entry: ServerEntry, service: &ServiceKey) -> Result<Server, FileError> {
+    let forwarding = match (entry.method, entry.tunnel) {
+        (Method::Route, None) => Forwarding::Route,
+        (Method::Nat, None) => Forwarding::Nat,
+        (Method::FullNat, None) => Forwarding::FullNat,
+        (Method::Tunnel, tunnel) => Forwarding::Tunnel(tunnel.map_or(
+            Tunnel { kind: TunnelKind::Ipip, port: 0, checksum: TunnelChecksum::None },
+            |t| Tunnel {
+                kind: match t.kind {
+                    TunnelName::Ipip => TunnelKind::Ipip,
+                    TunnelName::Gue => TunnelKind::Gue,
+                    TunnelName::Gre => TunnelKind::Gre,
+                },
+                port: t.port,
+                checksum: match t.checksum {
+                    ChecksumName::None => TunnelChecksum::None,
+                    ChecksumName::Full => TunnelChecksum::Full,
+                    ChecksumName::Remote => TunnelChecksum::Remote,
+                },
+            },
+        )),
+        (_, Some(_)) => return Err(wrong("tunnel is for method = \"tunnel\"")),
+    };
+    let its_port = match service {
+        ServiceKey::Address { port, .. } => *port,
+        ServiceKey::Mark { .. } => 0,
+    };
+    let Place(address, port) = entry.address;
+    let ServerEntry { weight, upper, lower, .. } = entry;
+    Ok(Server { address, port: port.unwrap_or(its_port), forwarding, weight, upper, lower })
+}
+
+/// Writes a configuration as a file that [`read`] takes.
+///
+/// # Errors
+/// It can't be expressed; for people.
+pub fn write(snapshot: &Snapshot) -> Result<String, String> {
+    let entries = root(snapshot);
+    let text = toml::to_string(&entries).map_err(|e| e.to_string())?;
+    Ok(format!("# generation {}\n{text}", snapshot.generation))
+}
+
+/// The same as a JSON value.
+///
+/// # Errors
+/// It can't be expressed; for people.
+pub fn to_json(snapshot: &Snapshot) -> Result<serde_json::Value, String> {
+    serde_json::to_value(root(snapshot)).map_err(|e| e.to_string())
+}
+
+fn root(snapshot: &Snapshot) -> Root<ServiceEntry<ServerEntry>> {
+    let t = snapshot.timeouts;
+    Root {
+        timeouts: Some(TimeoutsEntry { tcp: t.tcp, tcp_fin: t.tcp_fin, udp: t.udp }),
+        service: snapshot.services.iter().map(service_entry).collect(),
+    }
+}
+
+fn service_entry((row, servers): &super::fetch::Listed) -> ServiceEntry<ServerEntry> {
+    let s = &row.service;
+    let (protocol, address, mark, family) = match s.key {
+        ServiceKey::Address { protocol, address, port } => {
+            let protocol = match protocol {
+                Protocol::Tcp => ProtocolEntry::Tcp,
+                Protocol::Udp => ProtocolEntry::Udp,
+                Protocol::Sctp => ProtocolEntry::Sctp,
+            };
+            (Some(protocol), Some(Place(address, Some(port))), None, None)
+        }
+        ServiceKey::Mark { mark, family: Family::V4 } => (None, None, Some(mark), None),
+        ServiceKey::Mark { mark, family: Family::V6 } => (None, None, Some(mark), Some(FamilyEntry::Ipv6)),
+    };
+    let netmask = match s.key.family() {
+        Family::V4 => (s.netmask != u32::MAX).then(|| Mask::V4(s.netmask.into())),
+        Family::V6 => (s.netmask != 128).then_some(Mask::V6(s.netmask)),
+    };
+    let flags = [Flag::One, Flag::Two, Flag::Three].into_iter();
+    ServiceEntry {
+        protocol,
+        address,
+        mark,
+        family,
+        scheduler: s.scheduler.clone(),
+        scheduler_flags: flags.filter(|flag| s.scheduler_flags & 1 << *flag as u8 != 0).collect(),
+        persistent: s.persistent,
+        netmask,
+        one_packet: s.one_packet,
+        engine: s.engine.clone(),
+        local_addresses: row.local_addresses.iter().map(local_entry).collect(),
+        server: servers.iter().map(|row| server_entry(&row.server)).collect(),
+    }
+}
+
+fn local_entry(local: &LocalAddress) -> LocalEntry {
+    match &local.interface {
+        None => LocalEntry::Address(local.address),
+        Some(port) => LocalEntry::AtPort(LocalTable { address: local.address, port: port.clone() }),
+    }
+}
+
+fn server_entry(s: &Server) -> ServerEntry {
+    let (method, tunnel) = match s.forwarding {
+        Forwarding::Route => (Method::Route, None),
+        Forwarding::Nat => (Method::Nat, None),
+        Forwarding::FullNat => (Method::FullNat, None),
+        Forwarding::Tunnel(t) => (Method::Tunnel, Some(tunnel_entry(t))),
+    };
+    let address = Place(s.address, Some(s.port));
+    ServerEntry { address, method, tunnel, weight: s.weight, upper: s.upper, lower: s.lower }
+}
+
+fn tunnel_entry(t: Tunnel) -> TunnelEntry {
+    TunnelEntry {
+        kind: match t.kind {
+            TunnelKind::Ipip => TunnelName::Ipip,
+            TunnelKind::Gue => TunnelName::Gue,
+            TunnelKind::Gre => TunnelName::Gre,
+        },
+        port: t.port,
+        checksum: match t.checksum {
+            TunnelChecksum::None => ChecksumName::None,
+            TunnelChecksum::Full => ChecksumName::Full,
+            TunnelChecksum::Remote => ChecksumName::Remote,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaint(text: &str) -> String {
+        read(text).unwrap_err().to_string()
+    }
+
+    const SHOP: &str = r#"
+[timeouts]
+tcp = 600
+
+[[service]]
+protocol = "tcp"
+address = "192.0.2.10:80"
+local_addresses = ["10.0.0.4", { address = "10.0.0.5", port = "lan" }]
+
+  [[service.server]]
+  address = "10.0.0.1:8080"
+  method = "fullnat"
+  weight = 3
+
+  [[service.server]]
+  address = "10.0.0.2"
+  method = "tunnel"
+  tunnel = { kind = "gue", port = 6080, checksum = "remote" }
+
+[[service]]
+mark = 7
+family = "ipv6"
+scheduler = "sh"
+scheduler_flags = ["flag-1", "sh-port"]
+persistent = 360
+netmask = 64
+"#;
+
+    #[test]
+    fn a_file_is_read() {
+        let wanted = read(SHOP).unwrap();
+        assert_eq!(wanted.timeouts, Some(Timeouts { tcp: 600, tcp_fin: 0, udp: 0 }));
+        let [shop, mark] = wanted.services.as_slice() else { panic!() };
+        assert_eq!((shop.line, shop.service.scheduler.as_str()), (5, "wlc"));
+        assert_eq!(shop.local_addresses[1].interface.as_deref(), Some("lan"));
+        let ports: Vec<u16> = shop.servers.iter().map(|(_, s)| s.port).collect();
+        assert_eq!((ports, shop.servers[1].0), (vec![8080, 80], 15));
+        assert_eq!(mark.service.key, ServiceKey::Mark { mark: 7, family: Family::V6 });
+        assert_eq!((mark.service.scheduler_flags, mark.service.netmask), (3, 64));
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_line() {
+        let service = "[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10:80\"\n";
+        for (text, expected) in [
+            ("servic = 1", "line 1: unknown field `servic`, expected `timeouts` or `service`"),
+            (
+                &format!("{service}\n[[service.server]]\naddress = \"10.0.0.1\"\nmethod = \"fulnat\"\n"),
+                "line 7: unknown variant `fulnat`, expected one of `route`, `tunnel`, `nat`, `fullnat`",
+            ),
+            (&format!("{service}{service}"), "line 4: tcp/192.0.2.10:80 is there already, in line 1"),
+            (
+                &format!("{service}[[service.server]]\naddress = \"10.0.0\"\nmethod = \"nat\"\n"),
+                "line 5: 10.0.0 isn't an address, ADDRESS:PORT or [V6ADDRESS]:PORT",
+            ),
+            (
+                "[[service]]\nprotocol = \"tcp\"\n",
+                "line 1: a service has protocol and address, or instead of both a mark (with family)",
+            ),
+            (
+                "[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10\"\n",
+                "line 1: 192.0.2.10 has no port: write the port, or :0 for all ports",
+            ),
+        ] {
+            assert_eq!(complaint(text), expected, "{text}");
+        }
+        assert!(complaint("[[service]\n").starts_with("line 1: "));
+    }
+}

@@ -1,0 +1,127 @@
+//! The modern face of `weirctl`: words instead of options, for people and, with `--json`, for programs.
+//!
+//! ```text
+//!  words --cli--> Command --run--> fetch, apply ... over any Transport --> table or JSON on stdout
+//! ```
+//!
+//! What goes to stdout is the answer; progress and complaints go to stderr. The shapes of JSON are documented
+//! in `docs/json.md` and versioned by [`json::VERSION`].
+
+pub mod cli;
+pub mod completion;
+mod drain;
+pub mod fetch;
+pub mod file;
+pub mod json;
+pub mod man;
+mod marks;
+pub mod names;
+mod pace;
+pub mod plan;
+mod rules;
+mod sessions;
+mod stats;
+mod status;
+mod style;
+pub mod top;
+
+use std::io::{self, Write};
+
+use crate::{
+    client::{ClientError, Transport},
+    protocol::{ErrorCode, Refusal},
+};
+
+pub use pace::{Pace, RealPace, Wake};
+pub use style::Style;
+
+/// Why a command wasn't carried out, or not to its end. Each kind has its exit status.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The gateway refused.
+    #[error("{0}")]
+    Refused(String),
+    /// The command line, or a file that it names, is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// The gateway can't be reached, or not any more.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The command ended before what it waited for came to be, or, where asked to say so, found a difference.
+    #[error("{0}")]
+    Unfinished(String),
+    /// Nobody reads the output.
+    #[error("cannot write: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl Failure {
+    /// The exit status.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Refused(_) | Self::Output(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Unreachable(_) => 3,
+            Self::Unfinished(_) => 4,
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::TooOld { .. } => Self::Refused(error.to_string()),
+            _ => Self::Unreachable(error.to_string()),
+        }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let hint = match refusal.code {
+            ErrorCode::ReadOnly => ": only root and the socket's group may change things",
+            _ => "",
+        };
+        Self::Refused(format!("{refusal}{hint}"))
+    }
+}
+
+/// What a command works with.
+pub struct World<'a> {
+    /// The gateway.
+    pub transport: &'a mut dyn Transport,
+    /// Answers.
+    pub out: &'a mut dyn Write,
+    /// Progress and complaints.
+    pub err: &'a mut dyn Write,
+    /// How answers are dressed.
+    pub style: Style,
+    /// Whether progress may be redrawn in place.
+    pub progress: bool,
+    /// Time, news and interrupts.
+    pub pace: &'a mut dyn Pace,
+    /// For a file called `-`.
+    pub input: &'a mut dyn io::Read,
+}
+
+/// Carries a command out; those that need no gateway or the whole terminal are for the program.
+///
+/// # Errors
+/// [`Failure`], for stderr and the exit status.
+pub fn run(command: &cli::Command, world: &mut World<'_>) -> Result<(), Failure> {
+    let done = match command {
+        cli::Command::Status(args) => status::run(args, world),
+        cli::Command::Stats(args) => stats::run(args, world),
+        cli::Command::Sessions(args) => sessions::run(args, world),
+        cli::Command::Apply(args) => rules::apply(args, world),
+        cli::Command::Diff(args) => rules::diff(args, world),
+        cli::Command::Export(args) => rules::export(args, world),
+        cli::Command::Drain(args) => drain::drain(args, world),
+        cli::Command::Undrain(args) => drain::undrain(args, world),
+        cli::Command::Mark(args) => marks::run(&args.what, world),
+        cli::Command::Top(args) => top::snapshot(args, world),
+        cli::Command::Completion(args) => completion::run(args, world.out),
+    };
+    done.and_then(|()| Ok(world.out.flush()?))
+}

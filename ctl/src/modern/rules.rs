@@ -1,0 +1,173 @@
+//! `weirctl apply`, `diff` and `export`.
+
+use std::{fs, io::Read, path::Path};
+
+use serde_json::json;
+
+use super::{
+    Failure, World,
+    cli::{ApplyArgs, DiffArgs, ExportArgs},
+    fetch, file, json, names,
+    plan::{Plan, plan},
+};
+use crate::{
+    model::Service,
+    protocol::{Change, ErrorCode, Refusal},
+};
+
+/// How often `apply` starts over when somebody else changes the configuration meanwhile.
+const TRIES: u32 = 5;
+
+/// Schedulers there are, for whoever mistypes one.
+const SCHEDULERS: [&str; 13] =
+    ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh"];
+
+pub(super) fn apply(args: &ApplyArgs, world: &mut World<'_>) -> Result<(), Failure> {
+    let wanted = read(&args.file, world.input)?;
+    for _ in 0..TRIES {
+        let now = fetch::snapshot(world.transport)?;
+        if let Some(expected) = args.expect_generation.filter(|e| *e != now.generation) {
+            let message = format!(
+                "the configuration has generation {}, not {expected}: nothing was changed",
+                now.generation
+            );
+            return Err(Failure::Refused(message));
+        }
+        let plan = plan(&now, &wanted);
+        if plan.changes.is_empty() {
+            return report(args.json, &plan, now.generation, world);
+        }
+        let changes: Vec<Change> = plan.changes.iter().map(|(change, _)| change.clone()).collect();
+        match fetch::apply(world.transport, &changes, Some(now.generation))? {
+            Ok(generation) => return report(args.json, &plan, generation, world),
+            Err(refusal)
+                if refusal.code == ErrorCode::StaleGeneration && args.expect_generation.is_none() => {}
+            Err(refusal) => return Err(refused(&args.file, &plan, &refusal)),
+        }
+    }
+    Err(Failure::Refused("the configuration keeps changing: nothing was changed, try again".into()))
+}
+
+/// What was refused, where in the file, and the nearest right thing.
+fn refused(path: &Path, plan: &Plan, refusal: &Refusal) -> Failure {
+    let planned = refusal.change.and_then(|n| plan.changes.get(n as usize));
+    let place = match planned {
+        Some((_, Some(line))) => format!("{}:{line}: ", path.display()),
+        _ => format!("{}: ", path.display()),
+    };
+    let (subject, hint) =
+        planned.map(|(change, _)| (subject(change), hint(change, refusal))).unwrap_or_default();
+    let readers = if refusal.code == ErrorCode::ReadOnly {
+        ": only root and the socket's group may change things"
+    } else {
+        ""
+    };
+    Failure::Refused(format!("{place}{subject}{refusal}{hint}{readers}; nothing was changed"))
+}
+
+fn subject(change: &Change) -> String {
+    let service = match change {
+        Change::AddService(s) | Change::EditService(s) => &s.key,
+        Change::DeleteService(key) => key,
+        Change::AddLocalAddress { service, local } => {
+            return format!("{}: local address {}: ", names::service(service), local.address);
+        }
+        Change::AddServer { service, server } | Change::EditServer { service, server } => {
+            return format!(
+                "{}: {}: ",
+                names::service(service),
+                names::endpoint(server.address, server.port)
+            );
+        }
+        Change::DeleteServer { service, .. } | Change::DeleteLocalAddress { service, .. } => service,
+        _ => return String::new(),
+    };
+    format!("{}: ", names::service(service))
+}
+
+fn hint(change: &Change, refusal: &Refusal) -> String {
+    match (change, refusal.code) {
+        (
+            Change::AddService(Service { scheduler, .. }) | Change::EditService(Service { scheduler, .. }),
+            ErrorCode::UnknownScheduler,
+        ) if !SCHEDULERS.contains(&scheduler.as_str()) => match names::nearest(scheduler, &SCHEDULERS) {
+            Some(near) => names::did_you_mean(Some(near)),
+            None => format!(", one of {}", SCHEDULERS.join(", ")),
+        },
+        _ => String::new(),
+    }
+}
+
+fn report(as_json: bool, plan: &Plan, generation: u64, world: &mut World<'_>) -> Result<(), Failure> {
+    if as_json {
+        let body = json!({
+            "changed": !plan.changes.is_empty(),
+            "generation": generation,
+            "changes": plan.lines.iter().map(super::plan::Line::json).collect::<Vec<_>>(),
+        });
+        return Ok(json::write(world.out, "apply", body)?);
+    }
+    show(plan, world)?;
+    match plan.changes.len() {
+        0 => writeln!(world.out, "nothing to change, generation {generation}")?,
+        n => writeln!(world.out, "{n} changes applied, generation {generation}")?,
+    }
+    Ok(())
+}
+
+fn show(plan: &Plan, world: &mut World<'_>) -> Result<(), Failure> {
+    for line in &plan.lines {
+        writeln!(world.out, "{}", world.style.paint(line.kind.sign().1, &super::style::clean(&line.text())))?;
+    }
+    Ok(())
+}
+
+pub(super) fn diff(args: &DiffArgs, world: &mut World<'_>) -> Result<(), Failure> {
+    let wanted = read(&args.file, world.input)?;
+    let now = fetch::snapshot(world.transport)?;
+    let plan = plan(&now, &wanted);
+    if args.json {
+        let body = json!({
+            "different": !plan.changes.is_empty(),
+            "generation": now.generation,
+            "changes": plan.lines.iter().map(super::plan::Line::json).collect::<Vec<_>>(),
+        });
+        json::write(world.out, "diff", body)?;
+    } else {
+        show(&plan, world)?;
+        match plan.changes.len() {
+            0 => writeln!(world.out, "no difference, generation {}", now.generation)?,
+            n => writeln!(world.out, "{n} changes to apply to generation {}", now.generation)?,
+        }
+    }
+    if args.exit_code && !plan.changes.is_empty() {
+        return Err(Failure::Unfinished(format!("{} differs from the configuration", args.file.display())));
+    }
+    Ok(())
+}
+
+pub(super) fn export(args: &ExportArgs, world: &mut World<'_>) -> Result<(), Failure> {
+    let snapshot = fetch::snapshot(world.transport)?;
+    if args.json {
+        let mut body = file::to_json(&snapshot).map_err(Failure::Refused)?;
+        body["generation"] = snapshot.generation.into();
+        return Ok(json::write(world.out, "export", body)?);
+    }
+    let text = file::write(&snapshot).map_err(Failure::Refused)?;
+    Ok(world.out.write_all(text.as_bytes())?)
+}
+
+fn read(path: &Path, input: &mut dyn Read) -> Result<file::Wanted, Failure> {
+    let unreadable = |e: std::io::Error| Failure::Usage(format!("{}: {e}", path.display()));
+    let text = if path == Path::new("-") {
+        let mut text = String::new();
+        input.read_to_string(&mut text).map_err(unreadable)?;
+        text
+    } else {
+        fs::read_to_string(path).map_err(unreadable)?
+    };
+    file::read(&text).map_err(|error| {
+        let line = error.line.map(|l| format!(":{l}")).unwrap_or_default();
+        Failure::Usage(format!("{}{line}: {}", path.display(), error.message))
+    })
+}

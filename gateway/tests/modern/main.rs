@@ -1,0 +1,60 @@
+//! The modern face of `weirctl` on a real configuration store: in this process over a store or over workers
+//! in virtual time, and as a process of its own on a real socket and terminal.
+//!
+//! This same executable is `weirctl` when it is called so.
+
+#[path = "../fake/mod.rs"]
+mod fake;
+#[path = "../rig/mod.rs"]
+mod rig;
+
+mod draining;
+mod man;
+mod process;
+mod questions;
+mod rules;
+mod screen;
+mod world;
+
+use std::{ffi::OsString, path::Path, process::ExitCode};
+
+use libtest_mimic::{Arguments, Trial};
+
+/// Tests by their names.
+macro_rules! trials {
+    ($($module:ident :: { $($test:ident),* $(,)? })*) => {
+        vec![$($(Trial::test(concat!(stringify!($module), "::", stringify!($test)), || {
+            $module::$test();
+            Ok(())
+        }),)*)*]
+    };
+}
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if Path::new(&args[0]).file_name().is_some_and(|name| name == "weirctl") {
+        return weirctl::program::main(args);
+    }
+    let trials = trials! {
+        rules::{
+            an_export_applied_elsewhere_gives_the_same, any_export_applied_elsewhere_gives_the_same,
+            a_difference_is_read_by_people, apply_is_all_or_nothing_and_says_where, generations_guard,
+            what_stays_is_not_touched, large_files_are_one_transaction,
+        }
+        questions::{
+            sessions_are_listed_counted_and_ended, status_tells_all, stats_tell_why,
+            mistakes_have_their_status, a_watch_follows_the_news,
+        }
+        draining::{
+            a_server_empties, what_is_left_is_killed, an_interrupt_leaves_it_drained, time_may_be_up,
+            undraining_restores_the_weight,
+        }
+        screen::{top_fits_on_80_by_24, keys_sort_scroll_and_pause}
+        process::{
+            exit_statuses, colours_are_for_terminals, completion_knows_the_addresses,
+            top_restores_the_terminal, an_interrupted_drain_says_so, watching_ends_with_the_gateway,
+        }
+        man::{pages_are_not_stale}
+    };
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}

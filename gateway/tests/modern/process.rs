@@ -1,0 +1,290 @@
+//! `weirctl` as a process, against a real socket, on pipes and on terminals of its own.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    pty::{Winsize, openpty},
+    sys::{
+        signal::{Signal, kill},
+        termios::{LocalFlags, tcgetattr},
+    },
+    unistd::Pid,
+};
+use parking_lot::Mutex;
+use weir::control::{
+    server::{Limits, Server},
+    store::Store,
+};
+
+use crate::{fake::FakePlane, world};
+
+/// How long something may take that should happen at once.
+const SOON: Duration = Duration::from_secs(20);
+
+struct Gateway {
+    store: Arc<Mutex<Store<FakePlane>>>,
+    server: Option<Server>,
+    folder: PathBuf,
+}
+
+impl Gateway {
+    fn start() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("modern-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let store = Arc::new(Mutex::new(world::store()));
+        world::shop(&mut store.lock());
+        let server = Server::start(&folder.join("s"), store.clone(), Limits::default()).unwrap();
+        Self { store, server: Some(server), folder }
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg0("weirctl").args(line.split_whitespace());
+        command.env("WEIR_SOCKET", self.folder.join("s")).env("TERM", "xterm").env_remove("NO_COLOR");
+        command
+    }
+
+    fn output(&self, line: &str) -> Output {
+        self.command(line).stdin(Stdio::null()).output().unwrap()
+    }
+
+    fn on_terminal(&self, line: &str) -> Terminal {
+        Terminal::start(self.command(line))
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        drop(self.server.take());
+        std::fs::remove_dir_all(&self.folder).unwrap();
+    }
+}
+
+/// A process on a terminal of 80 by 24.
+struct Terminal {
+    child: Child,
+    master: File,
+    slave: File,
+    output: mpsc::Receiver<Vec<u8>>,
+    raw: Vec<u8>,
+    screen: vt100::Parser,
+}
+
+impl Terminal {
+    fn start(mut command: Command) -> Self {
+        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = openpty(Some(&size), None).unwrap();
+        let slave = || Stdio::from(pty.slave.try_clone().unwrap());
+        let child = command.stdin(slave()).stdout(slave()).stderr(slave()).spawn().unwrap();
+        let master = File::from(pty.master);
+        let (tell, output) = mpsc::channel();
+        let mut reader = master.try_clone().unwrap();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = reader.read(&mut buffer) {
+                if tell.send(buffer[..n].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        let screen = vt100::Parser::new(24, 80, 0);
+        Self { child, master, slave: pty.slave.into(), output, raw: Vec::new(), screen }
+    }
+
+    /// Waits until the screen shows something.
+    fn wait_for(&mut self, what: impl Fn(&str) -> bool) -> String {
+        let start = Instant::now();
+        while start.elapsed() < SOON {
+            let contents = self.screen.screen().contents();
+            if what(&contents) {
+                return contents;
+            }
+            self.take(Duration::from_millis(200));
+        }
+        panic!("the screen never showed it:\n{}", self.screen.screen().contents());
+    }
+
+    fn take(&mut self, patience: Duration) {
+        if let Ok(bytes) = self.output.recv_timeout(patience) {
+            self.screen.process(&bytes);
+            self.raw.extend(bytes);
+        }
+    }
+
+    fn press(&mut self, keys: &[u8]) {
+        self.master.write_all(keys).unwrap();
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    /// Waits for the end; the exit status.
+    fn end(&mut self) -> Option<i32> {
+        let start = Instant::now();
+        loop {
+            self.take(Duration::from_millis(20));
+            if let Some(status) = self.child.try_wait().unwrap() {
+                while let Ok(bytes) = self.output.recv_timeout(Duration::from_millis(50)) {
+                    self.screen.process(&bytes);
+                    self.raw.extend(bytes);
+                }
+                return status.code();
+            }
+            assert!(start.elapsed() < SOON, "it doesn't end:\n{}", self.screen.screen().contents());
+        }
+    }
+
+    fn is_cooked(&self) -> bool {
+        let flags = tcgetattr(&self.slave).unwrap().local_flags;
+        flags.contains(LocalFlags::ICANON | LocalFlags::ECHO)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.child.kill().unwrap();
+            self.child.wait().unwrap();
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+pub fn exit_statuses() {
+    let gateway = Gateway::start();
+    for (line, status, complaint) in [
+        ("status", 0, ""),
+        ("stats --json", 0, ""),
+        ("--socket /nonexistent/s status", 3, "weirctl: cannot reach the gateway at /nonexistent/s: "),
+        ("status --socket /nonexistent/s", 3, "weirctl: cannot reach the gateway at /nonexistent/s: "),
+        ("stats tcp/192.0.2.10:81", 1, "weirctl: no such service: "),
+        ("apply /nonexistent/file", 2, "weirctl: /nonexistent/file: "),
+        ("stauts", 2, "error: unrecognized subcommand 'stauts'"),
+        ("drain", 2, "error: the following required arguments"),
+        ("sessions --kill", 2, "weirctl: --kill without a filter"),
+        ("completion bash", 0, ""),
+        ("--help", 0, ""),
+        ("--version", 0, ""),
+        // With options it is ipvsadm.
+        ("-D -t 192.0.2.10:81", 255, "No such service"),
+        ("--list --numeric", 0, ""),
+    ] {
+        let output = gateway.output(line);
+        assert_eq!(output.status.code(), Some(status), "{line}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).starts_with(complaint), "{line}: {}", text(&output.stderr));
+        assert_eq!(status == 0, !output.stdout.is_empty(), "{line}");
+    }
+    assert!(text(&gateway.output("status").stderr).is_empty());
+    assert_eq!(gateway.output("").status.code(), Some(2), "a bare word is wanted");
+}
+
+pub fn colours_are_for_terminals() {
+    let gateway = Gateway::start();
+    assert!(!text(&gateway.output("stats").stdout).contains('\x1b'));
+    let mut terminal = gateway.on_terminal("stats");
+    assert_eq!(terminal.end(), Some(0));
+    assert!(text(&terminal.raw).contains("\x1b[1m"), "{}", text(&terminal.raw));
+    for (name, value) in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let mut command = gateway.command("stats");
+        command.env(name, value);
+        let mut terminal = Terminal::start(command);
+        assert_eq!(terminal.end(), Some(0));
+        assert!(!text(&terminal.raw).contains('\x1b'), "{name}");
+        assert!(terminal.screen.screen().contents().contains("tcp/192.0.2.10:80"));
+    }
+}
+
+pub fn completion_knows_the_addresses() {
+    let gateway = Gateway::start();
+    let ask = |words: &str| {
+        let mut command = gateway.command("-- weirctl");
+        command.args(words.split(' ')).env("WEIRCTL_COMPLETE", "fish");
+        text(&command.output().unwrap().stdout)
+    };
+    assert!(ask("dr").contains("drain"));
+    assert!(ask("drain tcp").starts_with("tcp/192.0.2.10:80"), "{}", ask("drain tcp"));
+    let servers = ask("undrain tcp/192.0.2.10:80 ");
+    assert!(servers.contains("10.0.0.1:8080") && servers.contains("10.0.0.2:8080"), "{servers}");
+    assert!(ask("sessions --state EST").contains("ESTABLISHED"));
+}
+
+pub fn top_restores_the_terminal() {
+    let gateway = Gateway::start();
+    // By a key, by Ctrl-C, by a signal, and because the gateway goes.
+    for (n, end) in ["q", "\x03", "TERM", "gone"].into_iter().enumerate() {
+        let mut terminal = gateway.on_terminal("top");
+        let screen = terminal.wait_for(|s| s.contains("tcp/192.0.2.10:80"));
+        assert!(screen.contains("q quit"), "{screen}");
+        assert!(!terminal.is_cooked() && terminal.screen.screen().alternate_screen());
+        // News arrive without a key.
+        let service = world::service(world::tcp(1000 + n as u16));
+        gateway.store.lock().apply(&weirctl::protocol::Change::AddService(service).into()).unwrap();
+        terminal.wait_for(|s| s.contains(&format!(":{}", 1000 + n)));
+        terminal.press(b"s");
+        terminal.wait_for(|s| s.contains("s sort: packets"));
+        let status = match end {
+            "TERM" => {
+                terminal.signal(Signal::SIGTERM);
+                terminal.end()
+            }
+            "gone" => break,
+            keys => {
+                terminal.press(keys.as_bytes());
+                terminal.end()
+            }
+        };
+        assert_eq!(status, Some(0), "{end}: {}", text(&terminal.raw));
+        assert!(terminal.is_cooked() && !terminal.screen.screen().alternate_screen(), "{end}");
+        assert!(!terminal.screen.screen().hide_cursor(), "{end}");
+    }
+}
+
+pub fn watching_ends_with_the_gateway() {
+    let mut gateway = Gateway::start();
+    let mut top = gateway.on_terminal("top");
+    top.wait_for(|s| s.contains("tcp/192.0.2.10:80"));
+    let mut stats = gateway.on_terminal("stats --watch");
+    stats.wait_for(|s| s.contains("tcp/192.0.2.10:80"));
+    drop(gateway.server.take());
+    for terminal in [&mut top, &mut stats] {
+        assert_eq!(terminal.end(), Some(3));
+        let screen = terminal.screen.screen();
+        assert!(terminal.is_cooked() && !screen.alternate_screen());
+        assert!(screen.contents().contains("weirctl: "), "{}", screen.contents());
+    }
+}
+
+pub fn an_interrupted_drain_says_so() {
+    let gateway = Gateway::start();
+    gateway.store.lock().plane_mut().active = 250;
+    let mut terminal = gateway.on_terminal("drain tcp/192.0.2.10:80 10.0.0.1");
+    terminal.wait_for(|s| s.contains("[..............................] 250 sessions left"));
+    gateway.store.lock().plane_mut().active = 125;
+    terminal
+        .wait_for(|s| s.contains("[###############...............] 125 sessions left") && s.contains("ETA "));
+    terminal.signal(Signal::SIGINT);
+    assert_eq!(terminal.end(), Some(4));
+    let screen = terminal.screen.screen().contents().replace('\n', "");
+    assert!(screen.contains("stays drained (weight 0) with 125 sessions left"), "{screen}");
+    assert!(screen.contains("weirctl undrain tcp/192.0.2.10:80 10.0.0.1:8080"), "{screen}");
+    let undrained = gateway.output("undrain tcp/192.0.2.10:80 10.0.0.1");
+    assert!(text(&undrained.stdout).contains("has weight 5"), "{undrained:?}");
+}

@@ -1,0 +1,142 @@
+//! `status`, `stats`, `sessions`.
+
+use weirctl::{modern::Wake, protocol::Change};
+
+use crate::{
+    rig::{
+        Options, Rig, WAN,
+        frames::{self, Tcp},
+    },
+    world::{Script, Shared, VIP, on, run, server, shop, store, tcp},
+};
+
+/// TCP 80 with two servers and so many sessions.
+pub fn busy(sessions: u8) -> Rig {
+    let mut rig = Rig::with(&Options::default());
+    rig.add_service(weirctl::model::Protocol::Tcp, VIP, 80, "rr", true);
+    rig.add_server(tcp(80), server(1, 5));
+    rig.add_server(tcp(80), server(2, 7));
+    for n in 0..sessions {
+        let syn = Tcp { flags: "S", seq: 1, ack: 0 };
+        rig.send(WAN, &frames::tcp(WAN, ([10, 1, 0, n].into(), 40_000), (VIP.into(), 80), syn, &[]));
+    }
+    rig
+}
+
+pub fn sessions_are_listed_counted_and_ended() {
+    let shared = Shared::new(busy(10));
+    shared.0.borrow_mut().advance(2.0);
+    let listed = shared.run("sessions --client 10.1.0.0/30");
+    let lines: Vec<&str> = listed.out.lines().collect();
+    assert_eq!(lines.len(), 6, "{}", listed.out);
+    assert!(lines[0].starts_with("PROTO  CLIENT"));
+    assert!(lines[1].starts_with("tcp    10.1.0."), "{}", lines[1]);
+    assert_eq!(lines[5], "4 sessions");
+    let json = shared.run("sessions --json --limit 3 --state syn_recv --service 192.0.2.10:80").json();
+    assert_eq!((json["count"].clone(), json["sessions"][0]["age_ms"].clone()), (3.into(), 2000.into()));
+    assert_eq!(json["sessions"][0]["virtual"]["port"], 80);
+    assert_eq!(
+        shared.run("sessions --count=server").out,
+        "           5  10.0.0.1:8080\n           5  10.0.0.2:8080\n          10  all\n"
+    );
+    assert_eq!(shared.run("sessions --count --min-age 1m").out, "           0  all\n");
+    let refused = shared.run("sessions --kill");
+    assert_eq!((refused.status, shared.0.borrow().session_count()), (2, 10), "{refused:?}");
+    assert_eq!(shared.run("sessions --kill --server 10.0.0.1").out, "5 sessions ended\n");
+    assert_eq!(shared.run("sessions --kill --all --json").json()["killed"], 5);
+    assert_eq!(shared.0.borrow().session_count(), 0);
+    let empty = shared.run("sessions --json").json();
+    assert_eq!((empty["count"].clone(), empty["sessions"].clone()), (0.into(), serde_json::json!([])));
+}
+
+pub fn status_tells_all() {
+    let shared = Shared::new(busy(4));
+    let json = shared.run("status --json").json();
+    for key in [
+        "weir",
+        "generation",
+        "uptime_ms",
+        "services",
+        "servers",
+        "ports",
+        "workers",
+        "local_addresses",
+        "warnings",
+    ] {
+        assert!(json.get(key).is_some(), "{key}");
+    }
+    assert_eq!((json["services"].clone(), json["servers"].clone()), (1.into(), 2.into()));
+    assert_eq!(json["workers"][0]["sessions"], 4);
+    let text = shared.run("status").out;
+    assert!(text.contains("1 services, 2 servers, 4 of "), "{text}");
+}
+
+pub fn stats_tell_why() {
+    let mut rig = busy(4);
+    let ack = Tcp { flags: "A", seq: 1, ack: 1 };
+    rig.send(WAN, &frames::tcp(WAN, ([10, 9, 9, 9].into(), 1), (VIP.into(), 80), ack, &[]));
+    rig.advance(5.0);
+    let shared = Shared::new(rig);
+    let text = shared.run("stats").out;
+    let line = text.lines().find(|l| l.starts_with("no-session")).unwrap();
+    assert!(line.contains(" 1 ") && line.contains("isn't in the table"), "{line}");
+    assert!(text.contains("\ntcp/192.0.2.10:80 ") && text.contains("\n  10.0.0.1:8080 "), "{text}");
+    let json = shared.run("stats --json tcp/192.0.2.10:80").json();
+    assert_eq!(json["services"][0]["stats"]["connections"], 4);
+    let server = &json["services"][0]["servers"][0];
+    assert_eq!(server["active"].as_u64().unwrap() + server["inactive"].as_u64().unwrap(), 2);
+    let drop = json["drops"].as_array().unwrap().iter().find(|d| d["name"] == "no-session").unwrap();
+    assert_eq!(drop["total"], 1);
+}
+
+pub fn mistakes_have_their_status() {
+    let mut store = store();
+    shop(&mut store);
+    for (line, status, why) in [
+        (
+            "stats tcp/192.0.2.10:81",
+            1,
+            "no such service: tcp/192.0.2.10:81: did you mean tcp/192.0.2.10:80?\n",
+        ),
+        ("stats 192.0.2.11:80", 1, "no such service: 192.0.2.11:80"),
+        ("drain tcp/192.0.2.10:80 10.0.0.9", 1, "tcp/192.0.2.10:80 has no server 10.0.0.9"),
+        (
+            "drain tcp/192.0.2.10:80 10.0.0.1:808",
+            1,
+            "tcp/192.0.2.10:80 has no server 10.0.0.1:808: did you mean 10.0.0.1:8080?\n",
+        ),
+        (
+            "undrain tcp/192.0.2.10:80 10.0.0.1",
+            1,
+            "invalid operation: the server isn't drained: its weight is 5; --weight N gives it one\n",
+        ),
+        ("sessions --stat UDP", 2, "error: unexpected argument '--stat' found"),
+        ("top", 2, "top needs a terminal"),
+    ] {
+        let outcome = on(&mut store, line, "");
+        assert_eq!((outcome.status, outcome.out.as_str()), (status, ""), "{line}");
+        assert!(outcome.err.starts_with(why), "{line}: {}", outcome.err);
+    }
+    // Two services of one address: it must be said which.
+    let udp = weirctl::model::ServiceKey::Address {
+        protocol: weirctl::model::Protocol::Udp,
+        address: VIP.into(),
+        port: 80,
+    };
+    store.apply(&Change::AddService(crate::world::service(udp)).into()).unwrap();
+    let outcome = on(&mut store, "stats 192.0.2.10:80", "");
+    assert_eq!(outcome.status, 2, "{outcome:?}");
+}
+
+pub fn a_watch_follows_the_news() {
+    let mut store = store();
+    shop(&mut store);
+    let wakes = [Wake::News, Wake::News, Wake::Time, Wake::Time, Wake::Interrupt];
+    let mut pace = Script { wakes: wakes.into(), ..Script::default() };
+    let watched = run(&mut store, &mut pace, "stats --watch --json", "");
+    assert_eq!(watched.status, 0);
+    // At first, after the two pieces of news together, and after a while without.
+    assert_eq!(watched.out.lines().count(), 3, "{}", watched.out);
+    let mut pace = Script { wakes: [Wake::Gone].into(), ..Script::default() };
+    assert_eq!(run(&mut store, &mut pace, "stats --watch", "").status, 3);
+}
