@@ -12,7 +12,6 @@
 
 use std::{collections::HashMap, net::Ipv4Addr, path::PathBuf};
 
-use serde::Deserialize;
 use serde_json::Value;
 use weir::{clock::TICKS_PER_SECOND, io::PortId};
 
@@ -21,118 +20,10 @@ use crate::rig::{
     frames::{self, Endpoint, Read, Tcp, Transport},
 };
 
+mod format;
 mod shell;
 
-#[derive(Deserialize)]
-pub struct Recording {
-    pub name: String,
-    pub desc: String,
-    pub sysctl: HashMap<String, Value>,
-    pub events: Vec<Event>,
-}
-
-#[derive(Clone, Deserialize)]
-#[serde(tag = "op", rename_all = "lowercase")]
-pub enum Event {
-    Cmd { cmd: String, status: i32, stdout: String, stderr: String },
-    Open(Start),
-    Syn(Start),
-    Udp(Start),
-    Close { conn: Value, how: String, after: Option<Counts> },
-    Packet(Step),
-    Conns { lines: Vec<String>, header: Option<String> },
-    Sleep { seconds: f64 },
-    Snapshot { servers: Counts },
-    Matrix(Matrix),
-    Rate { t: f64, lines: Vec<String> },
-}
-
-/// A connection is begun.
-#[derive(Clone, Deserialize)]
-pub struct Start {
-    conn: Value,
-    client: String,
-    vip: String,
-    server: Option<String>,
-    after: Counts,
-}
-
-/// One packet.
-#[derive(Clone, Deserialize)]
-pub struct Step {
-    conn: Value,
-    dir: String,
-    flags: String,
-    ip_len: usize,
-    payload: usize,
-    to_server: Vec<Seen>,
-    to_client: Vec<Seen>,
-    state: Option<String>,
-    expire: Option<String>,
-    after: Counts,
-}
-
-/// A protocol: by name where the recorder knew one, else by number.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(untagged)]
-pub enum Proto {
-    Name(String),
-    Number(u8),
-}
-
-impl Proto {
-    fn is(&self, name: &str) -> bool {
-        matches!(self, Self::Name(n) if n == name)
-    }
-}
-
-/// A packet that left.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-pub struct Seen {
-    len: usize,
-    proto: Proto,
-    src: String,
-    dst: String,
-    flags: Option<String>,
-    seq: Option<u32>,
-    ack: Option<u32>,
-    #[serde(rename = "type")]
-    kind: Option<u8>,
-    code: Option<u8>,
-}
-
-#[derive(Clone, Deserialize)]
-pub struct Matrix {
-    path: Vec<String>,
-    dir: String,
-    flags: String,
-    state: Option<String>,
-    expire: Option<String>,
-    to_server: Vec<String>,
-    to_client: Vec<String>,
-}
-
-/// Servers with [weight, active, inactive]; by service where there are several.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(untagged)]
-pub enum Counts {
-    Flat(HashMap<String, [i64; 3]>),
-    ByService(HashMap<String, HashMap<String, [i64; 3]>>),
-}
-
-impl Counts {
-    fn flat(&self) -> HashMap<String, [i64; 3]> {
-        match self {
-            Self::Flat(m) => m.clone(),
-            Self::ByService(m) => {
-                m.iter().flat_map(|(s, m)| m.iter().map(move |(k, v)| (format!("{s} {k}"), *v))).collect()
-            }
-        }
-    }
-    fn by_service(&self) -> bool {
-        matches!(self, Self::ByService(_))
-    }
-}
+use format::{Counts, Event, Matrix, Proto, Recording, Seen, Start, Step};
 
 /// One connection of a recording.
 #[derive(Clone, Debug)]
