@@ -18,7 +18,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
 demo:
 	@scripts/deps demo
-	cargo build --release --package weir --package weirctl --package lab --bins
+	cargo build --release --package weir --package weirctl --package weir-lab --bins
 	@$(AS_ROOT) $(TARGET)/release/demo $(if $(HOLD),--hold)
 
 # The end-to-end tests look for weirctl beside weir, which nextest builds for them.

@@ -194,6 +194,27 @@ mod tests {
     }
 
     #[test]
+    fn an_older_gateway_is_told_apart_before_it_is_asked() {
+        let path = std::env::temp_dir().join(format!("weirctl-client-{}", std::process::id()));
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let old = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            frame::read(&mut stream).unwrap();
+            let answer = Answer::Accepted { version: 1, access: Access::ReadWrite, gateway: "0.0.9".into() };
+            frame::send_body(&mut stream, &answer.to_bytes()).unwrap();
+            // Nothing that it wouldn't understand arrives.
+            frame::read(&mut stream).map(|body| body.len())
+        });
+        let mut client = Client::connect(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let error = client.call(Request::Status).unwrap_err().to_string();
+        let expected = "this needs protocol version 2, the gateway speaks 1: it is an older weir (0.0.9)";
+        assert_eq!(error, expected);
+        drop(client);
+        assert!(matches!(old.join().unwrap(), Err(FrameError::Closed)));
+    }
+
+    #[test]
     fn an_explicit_path_wins() {
         assert_eq!(socket_path(Some("/tmp/x".into())), Path::new("/tmp/x"));
     }

@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod ipvsadm;
+pub mod mark;
 pub mod model;
 #[cfg(feature = "cli")]
 pub mod modern;

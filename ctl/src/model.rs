@@ -150,6 +150,29 @@ pub struct EngineData {
     pub data: String,
 }
 
+/// A rule that gives packets a mark, for firewall-mark services (`-f`): a packet gets the mark of the first
+/// rule to which everything that is given applies. Where rules overlap the lower priority comes first, then
+/// the one that was added first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct MarkRule {
+    /// The mark, never 0.
+    pub mark: u32,
+    /// Order among the rules, the lowest first.
+    pub priority: u32,
+    /// Transport protocol; absent: every one.
+    pub protocol: Option<Protocol>,
+    /// Network of the sources.
+    pub source: Option<(IpAddr, u8)>,
+    /// Network of the destinations.
+    pub destination: Option<(IpAddr, u8)>,
+    /// First and last source port, host order.
+    pub source_ports: Option<(u16, u16)>,
+    /// First and last destination port, host order.
+    pub destination_ports: Option<(u16, u16)>,
+    /// Name of the port that they arrive on.
+    pub port: Option<String>,
+}
+
 /// A connection entry as `-Lc` lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Session {

@@ -5,21 +5,7 @@ mod recording;
 mod rig;
 
 /// Recordings that wait for a feature, and for which.
-const PENDING: &[(&str, &str)] = &[
-    ("dh_basic", "marks"),
-    ("lblc_basic", "marks"),
-    ("lblc_burst", "marks"),
-    ("lblcr_basic", "marks"),
-    ("lblcr_burst", "marks"),
-    ("persistence_basic", "persistence"),
-    ("persistence_netmask", "persistence"),
-    ("persistence_wildcard_port", "persistence"),
-    ("udp_and_ops", "one-packet scheduling"),
-    ("ipv6_listing", "IPv6"),
-    ("pe_sip", "persistence engines"),
-    ("persistence_templates", "persistence"),
-    ("sctp_states", "SCTP"),
-];
+const PENDING: &[(&str, &str)] = &[("ipv6_listing", "IPv6"), ("sctp_states", "SCTP")];
 
 fn run(kind: &str) {
     let recordings = recording::recordings(kind);

@@ -13,7 +13,7 @@ use rig::{
 };
 use weir::{io::memory::MemoryFrame, path::verdict::Reason};
 use weirctl::{
-    model::{Forwarding, Protocol, SessionState, Tunnel, TunnelChecksum, TunnelKind},
+    model::{Forwarding, Protocol, Service, SessionState, Tunnel, TunnelChecksum, TunnelKind},
     protocol::Change,
 };
 
@@ -267,4 +267,66 @@ fn a_tunnel_follows_its_server_s_configuration() {
     rig.new_routes(80);
     assert!(rig.send(WAN, &ack).is_empty());
     assert_eq!(rig.drops(Reason::TunnelMtu), 1);
+}
+
+/// A UDP service with one-packet scheduling and two servers.
+fn one_packet(method: Forwarding, workers: usize) -> Rig {
+    let mut rig = Rig::with(&Options { workers, ..Options::default() });
+    rig.add_service(Protocol::Udp, VIP, 53, "rr", method == Forwarding::FullNat);
+    let service = rig.service(key(Protocol::Udp, VIP, 53));
+    rig.change(Change::EditService(Service { one_packet: true, ..service }));
+    for n in [1, 2] {
+        rig.add_server(key(Protocol::Udp, VIP, 53), server([10, 0, 0, n], 53, method, 1));
+    }
+    rig
+}
+
+#[test]
+fn one_packet_services_schedule_every_datagram() {
+    let ipip = tunnel(TunnelKind::Ipip, TunnelChecksum::None);
+    for method in [Forwarding::Nat, Forwarding::Route, ipip] {
+        for workers in [1, 2] {
+            let mut rig = one_packet(method, workers);
+            let query = frames::udp(WAN, client(1), vip(53), b"query");
+            let mut servers = Vec::new();
+            for _ in 0..4 {
+                let sent = rig.send(WAN, &query);
+                let out = to_server(&sent);
+                match method {
+                    Forwarding::Nat => servers.push(read(out).destination.octets()[3]),
+                    Forwarding::Route => assert_eq!(out[14..], aged(&query[14..])),
+                    _ => {
+                        assert_eq!(unwrap(out, method), aged(&query[14..]));
+                        servers.push(read(out).destination.octets()[3]);
+                    }
+                }
+            }
+            assert!(servers.is_empty() || servers == [2, 1, 2, 1] || servers == [1, 2, 1, 2], "{servers:?}");
+            assert_eq!(rig.session_count(), 0);
+        }
+    }
+}
+
+#[test]
+fn one_packet_fullnat_has_a_port_until_the_reply_has_passed() {
+    let mut rig = one_packet(Forwarding::FullNat, 1);
+    let query = frames::udp(WAN, client(1), vip(53), b"query");
+    let mut ways = Vec::new();
+    for _ in 0..3 {
+        let sent = rig.send(WAN, &query);
+        ways.push(read(to_server(&sent)).udp());
+    }
+    assert_ne!(ways[0].0, ways[2].0, "each has a port of its own");
+    assert_eq!(ways[0].1, ways[2].1, "rr over two servers");
+    for (local, server) in &ways {
+        let sent = rig.send(LAN, &frames::udp(LAN, *server, *local, b"answer"));
+        assert_eq!((sent.len(), sent[0].port), (1, WAN));
+        assert_eq!(read(&sent[0].bytes).udp(), (vip(53), client(1)));
+    }
+    assert_eq!(rig.session_count(), 3);
+    rig.advance(2.5);
+    assert_eq!(rig.session_count(), 0, "answered");
+    rig.send(WAN, &query);
+    rig.advance(100.0);
+    assert_eq!(rig.session_count(), 1, "not answered yet");
 }

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     ipvsadm::EXTENSIONS,
+    mark,
     model::{Protocol, SessionState},
     protocol::Network,
 };
@@ -61,6 +62,8 @@ pub enum Command {
     Drain(DrainArgs),
     /// Give a drained server its weight back
     Undrain(UndrainArgs),
+    /// Rules that give packets a mark, for services of marks (-f)
+    Mark(MarkArgs),
     /// Completion of commands and addresses for a shell, or the manual page
     Completion(CompletionArgs),
 }
@@ -310,6 +313,59 @@ pub struct UndrainArgs {
     /// This weight instead of the one it had when it was drained
     #[arg(long, short, value_name = "N")]
     pub weight: Option<u32>,
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `mark`
+#[derive(Args, Clone, Debug)]
+pub struct MarkArgs {
+    /// What to do with the rules.
+    #[command(subcommand)]
+    pub what: MarkCommand,
+}
+
+/// What `mark` does.
+#[derive(Clone, Debug, Subcommand)]
+pub enum MarkCommand {
+    /// Add a rule behind those of its priority; a packet gets the mark of the first rule that applies
+    Add(RuleArgs),
+    /// Delete the rule that equals this one
+    Delete(RuleArgs),
+    /// The rules in the order in which they are tried, as a rules file takes them
+    List(JsonArgs),
+    /// Delete all rules
+    Clear(JsonArgs),
+}
+
+/// A mark rule.
+#[derive(Args, Clone, Debug)]
+pub struct RuleArgs {
+    /// The mark, not 0
+    #[arg(value_parser = |text: &str| mark::number(text).filter(|&m| m != 0).ok_or("not a mark"))]
+    pub mark: u32,
+    /// Rules of a lower number are tried first
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub priority: u32,
+    /// Only packets of this protocol
+    #[arg(long, value_parser = |text: &str| mark::protocol(text).ok_or("tcp, udp or sctp"))]
+    pub protocol: Option<Protocol>,
+    /// Only packets from this network
+    #[arg(long, value_name = "ADDRESS[/BITS]", value_parser = names::parse_network)]
+    pub source: Option<Network>,
+    /// Only packets to this network
+    #[arg(long, value_name = "ADDRESS[/BITS]", value_parser = names::parse_network)]
+    pub destination: Option<Network>,
+    /// Only packets from these ports
+    #[arg(long, value_name = "A[-B]", value_parser = |text: &str| mark::ports(text).ok_or("not a range of ports"))]
+    pub source_ports: Option<(u16, u16)>,
+    /// Only packets to these ports
+    #[arg(long, value_name = "A[-B]", value_parser = |text: &str| mark::ports(text).ok_or("not a range of ports"))]
+    pub destination_ports: Option<(u16, u16)>,
+    /// Only packets that arrive on this port of the gateway
+    #[arg(long, value_name = "NAME")]
+    pub port: Option<String>,
     /// As JSON: docs/json.md describes it
     #[arg(long)]
     pub json: bool,

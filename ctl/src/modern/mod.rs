@@ -14,6 +14,7 @@ pub mod fetch;
 pub mod file;
 pub mod json;
 pub mod man;
+mod marks;
 pub mod names;
 mod pace;
 pub mod plan;
@@ -118,6 +119,7 @@ pub fn run(command: &cli::Command, world: &mut World<'_>) -> Result<(), Failure>
         cli::Command::Export(args) => rules::export(args, world),
         cli::Command::Drain(args) => drain::drain(args, world),
         cli::Command::Undrain(args) => drain::undrain(args, world),
+        cli::Command::Mark(args) => marks::run(&args.what, world),
         cli::Command::Top(args) => top::snapshot(args, world),
         cli::Command::Completion(args) => completion::run(args, world.out),
     };

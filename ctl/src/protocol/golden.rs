@@ -10,7 +10,7 @@ use super::{
     SessionCursor, SessionFilter, Stats, Status, Timeouts, WorkerStatus, frame,
 };
 use crate::model::{
-    EngineData, Family, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Session,
+    EngineData, Family, Forwarding, LocalAddress, MarkRule, Protocol, Server, Service, ServiceKey, Session,
     SessionState, Tunnel, TunnelChecksum, TunnelKind,
 };
 
@@ -31,6 +31,19 @@ fn service() -> Service {
         netmask: 0xffff_ff00,
         one_packet: true,
         engine: Some("sip".into()),
+    }
+}
+
+fn mark_rule() -> MarkRule {
+    MarkRule {
+        mark: 3,
+        priority: 300,
+        protocol: Some(Protocol::Udp),
+        source: None,
+        destination: Some(([198, 51, 100, 0].into(), 24)),
+        source_ports: None,
+        destination_ports: Some((53, 5353)),
+        port: Some("wan".into()),
     }
 }
 
@@ -175,6 +188,15 @@ fn requests_of_version_2() {
             "09020c000000c000020a50000a00000150000c000000c000020a50000a000001500107",
         ),
         (Request::Subscribe, "0a"),
+        (
+            Request::Stage(vec![Change::AddMark(mark_rule()), Change::ClearMarks]),
+            "09020d03fb2c010101000100c633640018000135fbe914010377616e0f",
+        ),
+        (
+            Request::Stage(vec![Change::DeleteMark(mark_rule())]),
+            "09010e03fb2c010101000100c633640018000135fbe914010377616e",
+        ),
+        (Request::Marks, "0b"),
     ]);
 }
 
@@ -279,6 +301,7 @@ fn responses_of_version_2() {
         (Response::Killed { sessions: 3, next: None }, "090300"),
         (Response::Staged { changes: 4096 }, "0afb0010"),
         (Response::Notice(Notice { generation: 7, tick: 300 }), "0b07fb2c01"),
+        (Response::Marks(vec![mark_rule()]), "0c0103fb2c010101000100c633640018000135fbe914010377616e"),
     ]);
 }
 

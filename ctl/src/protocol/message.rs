@@ -7,7 +7,7 @@ use bincode::{Decode, Encode};
 use super::{
     FoundSession, MAX_BATCH, MAX_INTERFACE, MAX_NAME, MAX_TRANSACTION, Notice, SessionFilter, Status,
 };
-use crate::model::{LocalAddress, Server, Service, ServiceKey, Session};
+use crate::model::{LocalAddress, MarkRule, Server, Service, ServiceKey, Session};
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -53,6 +53,8 @@ pub enum Request {
     /// From now on this connection carries one [`Response::Notice`] whenever something is new, the first at
     /// once, and takes no more requests.
     Subscribe,
+    /// The mark rules in their order; answered by [`Response::Marks`].
+    Marks,
 }
 
 /// Changes that happen all or not at all.
@@ -142,6 +144,12 @@ pub enum Change {
         /// This weight instead of the one that was remembered.
         weight: Option<u32>,
     },
+    /// `weirctl mark add`
+    AddMark(MarkRule),
+    /// `weirctl mark delete`: the rule that equals this one.
+    DeleteMark(MarkRule),
+    /// `weirctl mark clear`
+    ClearMarks,
 }
 
 /// The time-outs that `--set` sets and `-L --timeout` shows, in seconds.
@@ -238,6 +246,8 @@ pub enum Response {
     },
     /// What is new.
     Notice(Notice),
+    /// All mark rules.
+    Marks(Vec<MarkRule>),
 }
 
 /// How many packets have ended in one way, or how often something else has happened to packets.
@@ -346,7 +356,8 @@ impl Request {
             | Self::FindSessions { .. }
             | Self::KillSessions { .. }
             | Self::Stage(_)
-            | Self::Subscribe => 2,
+            | Self::Subscribe
+            | Self::Marks => 2,
         }
     }
 
@@ -369,7 +380,14 @@ impl Request {
 
 impl Change {
     fn since(&self) -> u16 {
-        if matches!(self, Self::Drain { .. } | Self::Undrain { .. }) { 2 } else { 1 }
+        match self {
+            Self::Drain { .. }
+            | Self::Undrain { .. }
+            | Self::AddMark(_)
+            | Self::DeleteMark(_)
+            | Self::ClearMarks => 2,
+            _ => 1,
+        }
     }
 
     fn check(&self) -> Result<(), String> {
@@ -384,6 +402,9 @@ impl Change {
             }
             Self::AddLocalAddress { local, .. } => {
                 local.interface.iter().try_for_each(|i| limit("port name", i, MAX_INTERFACE))
+            }
+            Self::AddMark(rule) | Self::DeleteMark(rule) => {
+                rule.port.iter().try_for_each(|p| limit("port name", p, MAX_INTERFACE))
             }
             _ => Ok(()),
         }

@@ -64,6 +64,9 @@ pub const MAX_INTERFACE: usize = 63;
 /// Most local addresses of one service.
 pub const MAX_LOCAL_ADDRESSES: usize = 1024;
 
+/// Most mark rules.
+pub const MAX_MARKS: usize = 4096;
+
 /// What a peer may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub enum Access {

@@ -28,6 +28,8 @@ pub enum Change {
     ForgetServer(ServerId),
     /// New settings and time-outs.
     Settings(Arc<Settings>),
+    /// The mark rules are now these, in this order.
+    Marks(Arc<[model::MarkRule]>),
 }
 
 /// A service with everything that belongs to it.

@@ -1,4 +1,4 @@
-//! Rules files: what `weirctl -S` prints and `ipvsadm-restore` reads, loaded before the first packet.
+//! Rules files: what `weirctl -S` and `weirctl mark list` print and `ipvsadm-restore` reads, loaded before the first packet.
 //!
 //! A file is taken as a whole or not at all, and what is wrong is said with file, line and reason. Blank
 //! lines and lines that begin with `#` are skipped.
@@ -12,6 +12,7 @@ use std::{
 
 use weirctl::{
     ipvsadm::{Action, Lines, names::SystemNames, parse_line},
+    mark,
     model::Session,
     protocol::{Batch, Change, SessionCursor},
 };
@@ -73,6 +74,17 @@ impl Rules {
         let mut rules = Self { file: file.into(), lines: Vec::new(), changes: Vec::new() };
         while let Some((line, words)) = lines.next_line().map_err(failed)? {
             if words[0].starts_with('#') {
+                continue;
+            }
+            if words[0] == "mark" {
+                let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
+                let change = mark::parse(&words).map_err(|reason| RulesError::Line {
+                    file: file.into(),
+                    line,
+                    reason,
+                })?;
+                rules.lines.push(line);
+                rules.changes.push(change);
                 continue;
             }
             let reason = match parse_line("weirctl", &words, &SystemNames) {
@@ -177,6 +189,7 @@ mod tests {
                      --set 900 120 300\n";
         assert_eq!(check(rules), Ok(4));
         assert_eq!(check(""), Ok(0));
+        assert_eq!(check("mark add 3 --destination 192.0.2.0/24 --port wan\n-A -f 3\n"), Ok(2));
     }
 
     #[test]
@@ -191,6 +204,8 @@ mod tests {
             ),
             ("-A -t 192.0.2.10:80 -Q", "FILE:1: -Q: unknown option"),
             ("-L -n\n", "FILE:1: -L isn't a rule"),
+            ("mark add 3 --colour red\n", "FILE:1: mark knows no option `--colour'"),
+            ("mark add 3\nmark add 4 --port dmz\n", "FILE:2: no such port: dmz"),
             ("foo\n", "FILE:1: foo isn't a rule"),
         ] {
             assert_eq!(check(text), Err(expected.into()), "{text}");

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use weirctl::model::{self, Forwarding, ServiceKey};
+use weirctl::model::{self, EngineData, Family, Forwarding, ServiceKey};
 
 use super::{
     load::{self, WorkerTables},
@@ -20,9 +20,11 @@ use super::{
     },
 };
 use crate::{
+    clock::seconds,
     id::{ServerId, ServiceId, WorkerId},
     path::{
-        ControlEnd,
+        ControlEnd, mark,
+        persist::{self, Persistence},
         route::{Neighbour, Resolve, RouteTable},
         search::Search,
         service::{Lookup, WorkerService},
@@ -32,6 +34,7 @@ use crate::{
         verdict::PathCounters,
     },
     sched,
+    table::call_ids::CallIds,
     table::counters::{OtherWorkers, ServerCounters, ServerSlot},
 };
 
@@ -39,6 +42,8 @@ use crate::{
 const RING: usize = 256;
 /// Requests to workers that one search makes at most, so that the configuration isn't locked for long.
 const SEARCH_STEPS: usize = 16;
+/// Call-IDs that a worker remembers at once.
+const MAX_CALLS: usize = 65_536;
 /// How long a worker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -97,6 +102,9 @@ pub struct Workers {
     services: BTreeMap<ServiceId, Configured>,
     servers: HashMap<ServerId, ServerState>,
     settings: Arc<Settings>,
+    marks: Arc<[model::MarkRule]>,
+    /// Whether the workers have been given room for Call-IDs.
+    call_ids: bool,
     tickets: u64,
 }
 
@@ -112,6 +120,8 @@ impl Workers {
             services: BTreeMap::new(),
             servers: HashMap::new(),
             settings: Arc::default(),
+            marks: Arc::default(),
+            call_ids: false,
             tickets: 0,
         }
     }
@@ -199,6 +209,7 @@ impl Workers {
                 self.servers.remove(&id);
                 batches.iter_mut().for_each(|b| b.push(Update::Server(id, None)));
             }
+            Change::Marks(rules) => self.marks = rules,
             Change::Settings(settings) => {
                 self.settings = settings;
                 batches.iter_mut().for_each(|b| b.push(Update::Settings(Arc::clone(&self.settings))));
@@ -229,6 +240,15 @@ impl Workers {
             .collect();
         for (id, server) in &state.servers {
             self.configure_server(*id, server, batches);
+        }
+        if state.service.engine.is_some() && !self.call_ids {
+            self.call_ids = true;
+            for batch in batches.iter_mut() {
+                match CallIds::new(MAX_CALLS) {
+                    Ok(room) => batch.push(Update::CallIds(Some(Box::new(room)))),
+                    Err(error) => tracing::error!(%error, "no memory for Call-IDs: SIP services drop all"),
+                }
+            }
         }
         for (n, batch) in batches.iter_mut().enumerate() {
             let service = self.worker_service(&state, WorkerId(n as u16), server_changes);
@@ -306,7 +326,19 @@ impl Workers {
             servers,
             methods: state.servers.iter().map(|(_, s)| s.forwarding).collect(),
             local_addresses: state.local_addresses.iter().filter_map(|l| v4(l.address)).collect(),
-            unsupported: service.persistent.is_some() || service.one_packet || service.engine.is_some(),
+            port: match service.key {
+                ServiceKey::Address { port, .. } => port,
+                ServiceKey::Mark { .. } => 0,
+            },
+            mark: match service.key {
+                ServiceKey::Mark { mark, .. } => Some(mark),
+                ServiceKey::Address { .. } => None,
+            },
+            persistence: service
+                .persistent
+                .map(|timeout| Persistence { timeout: seconds(timeout), mask: service.netmask }),
+            one_packet: service.one_packet,
+            by_call: service.engine.is_some(),
         }
     }
 
@@ -318,6 +350,9 @@ impl Workers {
                 ServiceKey::Address { protocol, address: IpAddr::V4(address), port } => {
                     let protocol = protocol as u8;
                     lookup.add_service(protocol, address, port, state.id);
+                    if port == persist::FTP && state.service.persistent.is_some() {
+                        lookup.add_ftp(address, state.id);
+                    }
                     for (_, s) in &state.servers {
                         if let (Forwarding::Nat, Some(server)) = (s.forwarding, v4(s.address)) {
                             lookup.add_nat_server(protocol, server, s.port);
@@ -327,21 +362,31 @@ impl Workers {
                 ServiceKey::Address { address: IpAddr::V6(address), .. } => {
                     lookup.add_other_service(Some(address));
                 }
-                ServiceKey::Mark { .. } => lookup.add_other_service(None),
+                ServiceKey::Mark { mark, family: Family::V4 } => lookup.add_mark_service(mark, state.id),
+                ServiceKey::Mark { family: Family::V6, .. } => lookup.add_other_service(None),
             }
             state.local_addresses.iter().filter_map(|l| v4(l.address)).for_each(|a| lookup.add_local(a));
         }
+        lookup.set_marks(self.marks.iter().filter_map(|rule| mark::Rule::new(rule, &self.ports)));
         lookup
     }
 
     /// Asks one worker for the sessions in its records from `from` on.
     fn list(&mut self, worker: usize, from: u32, max: usize) -> Option<Listing> {
         let ticket = self.ticket();
-        let listing = Listing { ticket, from, sessions: Vec::with_capacity(max), next: None };
-        self.ask(worker, Update::List(listing), |update| match update {
+        let calls = Vec::with_capacity(if self.call_ids { max } else { 0 });
+        let listing = Listing { ticket, from, sessions: Vec::with_capacity(max), calls, next: None };
+        let mut page = self.ask(worker, Update::List(listing), |update| match update {
             Update::List(listing) if listing.ticket == ticket => Some(listing),
             _ => None,
-        })
+        })?;
+        for (at, call) in page.calls.drain(..) {
+            if let Some(session) = page.sessions.get_mut(at as usize) {
+                let data = String::from_utf8_lossy(call.as_bytes()).into_owned();
+                session.engine = Some(EngineData { name: "sip".into(), data });
+            }
+        }
+        Some(page)
     }
 
     /// Asks one worker for certain sessions in its records from `from` on.

@@ -1,6 +1,6 @@
 //! Sessions end.
 
-use super::Worker;
+use super::{Worker, persist};
 use crate::{
     io::Io,
     table::session::{Direction, INACTIVE, NewSession, SessionId},
@@ -15,16 +15,34 @@ impl<I: Io> Worker<I> {
     pub(super) fn expire(&mut self) {
         let mut budget = BUDGET;
         while let Some(id) = self.sessions.next_expired(self.now, &mut budget) {
-            self.end_session(id);
+            if self.sessions.controls(id) {
+                self.sessions.postpone(id, persist::RESPITE, self.now);
+            } else {
+                self.end_session(id);
+            }
         }
         if !self.sweeps.is_empty() {
             self.sweep();
         }
     }
 
-    /// Ends a session: its record, its place in the server's counts, its local port.
+    /// Ends a session: its record, its place in the server's counts, its local port. A template that controls
+    /// sessions is only found no more, and goes after the last of them.
     pub(super) fn end_session(&mut self, id: SessionId) {
+        if self.sessions.controls(id) {
+            return self.sessions.invalidate(id);
+        }
+        self.sessions.detach(id);
         let Some(session) = self.sessions.remove(id) else { return };
+        if session.is_template() {
+            if let Some(server) = self.server(session.server()) {
+                server.persistent.dec();
+            }
+            if let (Some((_, slot)), Some(calls)) = (session.call(), &mut self.call_ids) {
+                calls.remove(slot);
+            }
+            return;
+        }
         if let Some(Some(server)) = self.servers.get(session.server().0 as usize) {
             if session.flags & INACTIVE == 0 {
                 server.counters.active.dec();

@@ -55,14 +55,17 @@ impl<I: Io> Worker<I> {
         let back = sent.reversed();
         let hash = self.sessions.hash(back, inner.protocol);
         let Some(found) = self.sessions.find(hash, back, inner.protocol) else {
-            if local || self.lookup.service(inner.protocol, source.into(), inner.source_port).is_some() {
-                return match self.elsewhere(port, back, inner.protocol, origin) {
-                    Some(owner) => self.hand_over(port, frame, owner),
-                    None if local => self.drop_frame(frame, Reason::IcmpNoSession),
-                    None => self.punt(port, frame),
-                };
-            }
-            return self.punt(port, frame);
+            let service = self.lookup.claim(port, back, inner.protocol);
+            let owner = match service {
+                Some(service) => self.elsewhere_of(port, back, inner.protocol, service, origin),
+                None if local => self.elsewhere(port, back, inner.protocol, origin),
+                None => None,
+            };
+            return match owner {
+                Some(owner) => self.hand_over(port, frame, owner),
+                None if local => self.drop_frame(frame, Reason::IcmpNoSession),
+                None => self.punt(port, frame),
+            };
         };
         self.translate(port, frame, p, found);
     }

@@ -11,10 +11,11 @@
 //! tx        the port's burst
 //! ```
 //!
-//! DR and TUN leave by `direct` and `tunnel` instead of `rewrite`. Beside the way: `icmp` translates errors about sessions, `answer` makes the RST or ICMP error that IPVS
-//! would send, `punt` gives the kernel what is its own, `handover` gives another worker what is its own,
-//! `update` takes control's changes between bursts, `search` answers its questions, `expire` ends sessions. Every frame ends in one
-//! [`verdict::Verdict`].
+//! DR and TUN leave by `direct` and `tunnel` instead of `rewrite`, datagrams of one-packet services by
+//! `onepacket`; `persist` keeps clients at their servers. Beside the way: `icmp` translates errors about
+//! sessions, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
+//! own, `handover` gives another worker what is its own, `update` takes control's changes between bursts,
+//! `search` answers its questions, `expire` ends sessions. Every frame ends in one [`verdict::Verdict`].
 
 use std::{net::Ipv4Addr, sync::Arc};
 
@@ -26,6 +27,7 @@ use crate::{
     io::{BURST, Burst, Frame, Io, PortId},
     net::ethernet::Mac,
     table::{
+        call_ids::CallIds,
         counters::ServerSlot,
         index::HashKey,
         pool::LocalPool,
@@ -41,7 +43,10 @@ mod fragment;
 pub mod handover;
 mod icmp;
 pub mod laddr;
+pub mod mark;
+mod onepacket;
 pub mod parse;
+pub mod persist;
 pub mod punt;
 pub mod rewrite;
 pub mod route;
@@ -51,6 +56,7 @@ pub mod search;
 pub mod service;
 mod session;
 pub mod settings;
+mod sip;
 pub mod tcp_state;
 pub mod tunnel;
 pub mod tx;
@@ -127,6 +133,8 @@ pub struct Worker<I: Io> {
     sweeps: ArrayVec<Sweep, 64>,
     /// Identification of the last outer packet.
     tunnel_id: u16,
+    /// Call-IDs of templates, once a service has needed them.
+    call_ids: Option<Box<CallIds>>,
 }
 
 /// How many packets ahead of the one at hand cache lines are asked for. Processors have room for some 20 lines
@@ -174,6 +182,7 @@ impl<I: Io> Worker<I> {
             answers: answer::Limits::default(),
             sweeps: ArrayVec::new(),
             tunnel_id: parts.id.0 << 12,
+            call_ids: None,
         })
     }
 

@@ -4,14 +4,16 @@ use std::net::Ipv4Addr;
 
 use weirctl::model::{Forwarding, SessionState};
 
-use super::{Origin, Worker, laddr::transport, parse::Parsed, rewrite, service::Chosen, verdict::Reason};
+use super::{
+    Origin, Worker, laddr::transport, onepacket, parse::Parsed, rewrite, service::Chosen, verdict::Reason,
+};
 use crate::{
     id::{ServiceId, WorkerId},
-    io::{Io, PortId},
+    io::{Frame, Io, PortId},
     net::{protocol, tcp as tcp_flags},
     sched::Flow,
     table::{
-        session::{Direction, FULLNAT, INACTIVE, NewSession, ONE_WAY, SessionId, TUNNEL, Tuple},
+        session::{Direction, FULLNAT, INACTIVE, NewSession, ONE_PACKET, ONE_WAY, SessionId, TUNNEL, Tuple},
         sessions::Found,
     },
 };
@@ -25,9 +27,9 @@ impl<I: Io> Worker<I> {
     /// A TCP or UDP packet that belongs to no session of this worker.
     #[inline(never)]
     pub(super) fn unknown(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
-        let (address, dport) = p.tuple.destination();
-        if let Some(service) = self.lookup.service(p.protocol, address, dport) {
-            return match self.elsewhere(port, p.tuple, p.protocol, origin) {
+        let address = p.tuple.destination().0;
+        if let Some(service) = self.lookup.claim(port, p.tuple, p.protocol) {
+            return match self.elsewhere_of(port, p.tuple, p.protocol, service, origin) {
                 Some(owner) => self.hand_over(port, frame, owner),
                 None => self.open(port, frame, p, service),
             };
@@ -93,14 +95,31 @@ impl<I: Io> Worker<I> {
         let Some(Some(service)) = self.services.get_mut(id.0 as usize) else {
             return self.drop_frame(frame, Reason::NoServer);
         };
-        if service.unsupported || service.scheduler.is_none() {
+        if service.scheduler.is_none() {
             return self.drop_frame(frame, Reason::MethodNotBuilt);
         }
-        let Some(chosen) = service.schedule(&flow) else {
-            return self.answer_no_server(port, frame, p);
+        let one_packet = onepacket::applies(service.one_packet, p);
+        let scheduled = match service.persistence {
+            None => Ok(service.schedule(&flow).map(|chosen| (chosen, None))),
+            Some(persistence) => self
+                .schedule_persistent(frame.data(), p, (&flow, persistence), id)
+                .map(|found| found.map(|(chosen, template)| (chosen, Some(template)))),
         };
+        let (chosen, template) = match scheduled {
+            Ok(Some(found)) => found,
+            Ok(None) => return self.answer_no_server(port, frame, p),
+            Err(reason) => return self.drop_frame(frame, reason),
+        };
+        if one_packet {
+            return self.send_once(port, frame, p, (&flow, chosen), id);
+        }
         match self.new_session(p, &flow, chosen, id) {
-            Ok(id) => self.first_packet(port, frame, p, id),
+            Ok(id) => {
+                if let Some(template) = template {
+                    self.sessions.attach(id, template);
+                }
+                self.first_packet(port, frame, p, id);
+            }
             Err(reason) => self.drop_frame(frame, reason),
         }
     }
@@ -117,7 +136,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn new_session(
+    pub(super) fn new_session(
         &mut self,
         p: &Parsed,
         flow: &Flow,
@@ -135,6 +154,8 @@ impl<I: Io> Worker<I> {
             Forwarding::Route => (p.tuple.source(), ONE_WAY | INACTIVE),
             Forwarding::Tunnel(_) => (p.tuple.source(), ONE_WAY | TUNNEL | INACTIVE),
         };
+        let Some(Some(of)) = self.services.get(service.0 as usize) else { return Err(Reason::NoServer) };
+        let flags = if onepacket::applies(of.one_packet, p) { flags | ONE_PACKET } else { flags };
         let new = NewSession {
             request: p.tuple,
             reply: Tuple::new(server, local),
@@ -166,7 +187,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// The packet that opened a session goes the session's way.
-    fn first_packet(&mut self, port: PortId, frame: I::Frame, p: &Parsed, id: SessionId) {
+    pub(super) fn first_packet(&mut self, port: PortId, frame: I::Frame, p: &Parsed, id: SessionId) {
         let found = Found { id, direction: Direction::Request };
         self.count_packet(found, p);
         self.track(id, Direction::Request, p);

@@ -11,16 +11,31 @@ use std::{
 use foldhash::fast::RandomState;
 use weirctl::model::Forwarding;
 
+use super::{
+    mark::{Marks, Rule},
+    persist::Persistence,
+};
 use crate::{
     id::{ServerId, ServiceId},
+    io::PortId,
+    net::protocol,
     sched,
+    table::session::Tuple,
 };
+
+/// Port that active FTP's data connections come from, and to which a proxy's may go.
+const FTP_DATA: u16 = 20;
 
 /// What the path claims of the packets that arrive.
 #[derive(Debug, Default)]
 pub struct Lookup {
     /// IPv4 services by protocol, address and port (0: every port), host order.
     services: HashMap<(u8, u32, u16), ServiceId, RandomState>,
+    /// Persistent FTP services by address: they take data connections too.
+    ftp: HashMap<u32, ServiceId, RandomState>,
+    /// Services of marks.
+    of_marks: HashMap<u32, ServiceId, RandomState>,
+    marks: Marks,
     /// Addresses of IPv6 services.
     ipv6: HashSet<Ipv6Addr, RandomState>,
     /// Virtual addresses, host order.
@@ -41,7 +56,36 @@ impl Lookup {
         self.count += 1;
     }
 
-    /// Notes a service that isn't of an IPv4 address: of an IPv6 one, or of a mark.
+    /// Claims the data connections of a persistent FTP service.
+    pub fn add_ftp(&mut self, address: Ipv4Addr, id: ServiceId) {
+        self.ftp.insert(address.into(), id);
+    }
+
+    /// Claims the IPv4 packets with a mark.
+    pub fn add_mark_service(&mut self, mark: u32, id: ServiceId) {
+        self.of_marks.insert(mark, id);
+        self.count += 1;
+    }
+
+    /// The rules that mark packets.
+    pub fn set_marks(&mut self, rules: impl Iterator<Item = Rule>) {
+        self.marks = rules.collect();
+    }
+
+    /// The service of a packet that arrived on `port`: that of its mark before that of its address.
+    #[must_use]
+    pub fn claim(&self, port: PortId, tuple: Tuple, protocol: u8) -> Option<ServiceId> {
+        if !self.of_marks.is_empty()
+            && let Some(mark) = self.marks.of(port, tuple, protocol)
+            && let Some(&id) = self.of_marks.get(&mark)
+        {
+            return Some(id);
+        }
+        let (address, to) = tuple.destination();
+        self.service(protocol, address, to)
+    }
+
+    /// Notes a service that isn't of an IPv4 address: of an IPv6 one, or of a mark of IPv6 packets.
     pub fn add_other_service(&mut self, address: Option<Ipv6Addr>) {
         self.ipv6.extend(address);
         self.count += 1;
@@ -64,11 +108,13 @@ impl Lookup {
         self.count == 0
     }
 
-    /// The service of a packet: that of its port, else that of all ports.
+    /// The service of a packet: that of its port, else FTP's for its data connections, else that of all ports.
     #[must_use]
     pub fn service(&self, protocol: u8, address: u32, port: u16) -> Option<ServiceId> {
+        let data = protocol == protocol::TCP && (port == FTP_DATA || port >= 1024);
         self.services
             .get(&(protocol, address, port))
+            .or_else(|| data.then(|| self.ftp.get(&address)).flatten())
             .or_else(|| self.services.get(&(protocol, address, 0)))
             .copied()
     }
@@ -110,8 +156,16 @@ pub struct WorkerService {
     pub scheduler: Option<Box<dyn sched::Scheduler>>,
     /// Local addresses.
     pub local_addresses: Vec<Ipv4Addr>,
-    /// Persistent, one-packet or otherwise of a kind that isn't forwarded by this version.
-    pub unsupported: bool,
+    /// Port it was configured with, host order; 0 = all, or a mark's.
+    pub port: u16,
+    /// Its mark, if it isn't of an address.
+    pub mark: Option<u32>,
+    /// Whether clients stay at their servers.
+    pub persistence: Option<Persistence>,
+    /// Every datagram gets a server of its own.
+    pub one_packet: bool,
+    /// Clients are told apart by the Call-ID of their SIP messages too (`--pe sip`).
+    pub by_call: bool,
 }
 
 impl WorkerService {

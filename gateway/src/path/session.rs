@@ -7,7 +7,7 @@
 use weirctl::model::SessionState;
 
 use super::{
-    Origin, Worker,
+    Origin, Worker, onepacket,
     parse::Parsed,
     rewrite, route, tcp_state,
     verdict::{Reason, Verdict},
@@ -16,7 +16,7 @@ use crate::{
     io::{Frame, Io, PortId},
     net::{protocol, tcp as tcp_flags},
     table::{
-        session::{Direction, INACTIVE, Session, SessionId},
+        session::{Direction, INACTIVE, ONE_PACKET, Session, SessionId},
         sessions::{Candidate, Found},
     },
 };
@@ -159,6 +159,14 @@ impl<I: Io> Worker<I> {
             if new != old {
                 self.recount(id, tcp_state::is_active(new));
             }
+            if new == SessionState::Established {
+                self.assure(id);
+            }
+        } else if direction == Direction::Reply {
+            if session.flags & ONE_PACKET != 0 {
+                session.set_state(onepacket::ANSWERED);
+            }
+            self.assure(id);
         }
         let Some(session) = self.sessions.get(id) else { return };
         let timeout = self.timeouts[session.state() as usize & 15];

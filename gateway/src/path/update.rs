@@ -9,6 +9,7 @@ use weirctl::model;
 
 use super::{
     Worker,
+    persist::listed_protocol,
     route::{Neighbour, RouteTable},
     search::Search,
     service::{Lookup, WorkerService},
@@ -20,6 +21,7 @@ use crate::{
     io::Io,
     path::settings::Settings,
     table::{
+        call_ids::{CallId, CallIds},
         counters::{ServerCounters, ServerSlot},
         session::SessionId,
     },
@@ -54,6 +56,8 @@ pub enum Update {
     Settings(Arc<Settings>),
     /// A page of the session list is wanted.
     List(Listing),
+    /// Room for Call-IDs, if the worker has none yet.
+    CallIds(Option<Box<CallIds>>),
     /// Certain sessions are wanted, or are to end.
     Select(Search),
 }
@@ -67,6 +71,8 @@ pub struct Listing {
     pub from: u32,
     /// Sessions, at most as many as `capacity` was reserved for.
     pub sessions: Vec<model::Session>,
+    /// Call-IDs of templates among them, by their place in `sessions`; those that there's capacity for.
+    pub calls: Vec<(u32, CallId)>,
     /// Where to go on; `None` if that was the last record.
     pub next: Option<u32>,
 }
@@ -146,6 +152,11 @@ impl<I: Io> Worker<I> {
                 self.timeouts = timeout_ticks(&self.settings.timeouts);
             }
             Update::List(listing) => self.list(listing),
+            Update::CallIds(room) => {
+                if self.call_ids.is_none() {
+                    self.call_ids = room.take();
+                }
+            }
             Update::Select(search) => self.select(search),
         }
     }
@@ -164,6 +175,11 @@ impl<I: Io> Worker<I> {
         let stop = at.saturating_add(LISTING_STRIDE).min(end);
         while at < stop && listing.sessions.len() < listing.sessions.capacity() {
             if let Some(session) = self.sessions.get(SessionId(at)).filter(|s| s.in_use()) {
+                if let Some(call) = self.call_id(session)
+                    && listing.calls.len() < listing.calls.capacity()
+                {
+                    listing.calls.push((listing.sessions.len() as u32, *call));
+                }
                 listing.sessions.push(self.describe(session));
             }
             at += 1;
@@ -176,7 +192,7 @@ impl<I: Io> Worker<I> {
         let ip = |(address, port): (u32, u16)| (std::net::Ipv4Addr::from(address).into(), port);
         let (request, reply) = (session.arriving(Request), session.arriving(Reply));
         model::Session {
-            protocol: session.protocol,
+            protocol: listed_protocol(session),
             client: ip(request.source()),
             virtual_: ip(request.destination()),
             local: ip(reply.destination()),

@@ -89,6 +89,10 @@ reasons! {
     NeighbourQueueFull = "neighbour-queue-full", "Many packets wait for a next hop that doesn't answer ARP.";
     /// More next hops than the table holds.
     NextHopsFull = "next-hops-full", "More hosts are directly attached than the next-hop table holds: put a router between.";
+    /// A service with the engine `sip`, and a datagram without Call-ID.
+    NoCallId = "no-call-id", "The service is persistent by Call-ID (--pe sip) and the packet has none: not SIP, cut, or not UDP.";
+    /// No room for another Call-ID.
+    CallIdsFull = "call-ids-full", "Too many calls are remembered by persistent services: shorten their time-outs (-p).";
     /// Larger than the next hop's MTU with DF set; answered with ICMP fragmentation needed.
     TooBig = "too-big", "The packet exceeds the next hop's MTU: the sender was told by ICMP.";
     /// The next hop's MTU leaves no room for a tunnel's headers, or the packet none for an IP length.

@@ -1,5 +1,6 @@
 //! What a worker remembers: sessions, timers, local addresses, counters.
 
+pub mod call_ids;
 pub mod classes;
 pub mod counters;
 pub mod index;
@@ -9,3 +10,4 @@ pub mod session;
 pub mod sessions;
 mod share;
 pub mod steering;
+mod templates;

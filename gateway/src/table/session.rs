@@ -90,6 +90,12 @@ pub const FULLNAT: u8 = 2;
 pub const ONE_WAY: u8 = 4;
 /// Requests leave inside an outer header (TUN); goes with [`ONE_WAY`].
 pub const TUNNEL: u8 = 8;
+/// No session but a persistence template; goes with [`ONE_WAY`], under a protocol number that no packet has.
+pub const TEMPLATE: u8 = 16;
+/// The session of one datagram: only replies lead to it.
+pub const ONE_PACKET: u8 = 32;
+/// A template stays as long as the session does: see [`super::sessions::Sessions::attach`].
+pub const CONTROLLED: u8 = 64;
 
 /// No next hop known.
 pub const NO_HOP: u16 = u16::MAX;
@@ -160,7 +166,9 @@ pub struct NewSession {
 }
 
 impl Session {
-    pub(super) fn new(new: &NewSession, now: Tick) -> Self {
+    /// A record; the table's are made by [`super::sessions::Sessions::insert`].
+    #[must_use]
+    pub(crate) fn new(new: &NewSession, now: Tick) -> Self {
         Self {
             addresses: [new.request.addresses, new.reply.addresses],
             ports: [new.request.ports, new.reply.ports],
@@ -262,6 +270,34 @@ impl Session {
     #[must_use]
     pub fn is_one_way(&self) -> bool {
         self.flags & ONE_WAY != 0
+    }
+
+    /// Whether it's a persistence template.
+    #[inline]
+    #[must_use]
+    pub fn is_template(&self) -> bool {
+        self.flags & TEMPLATE != 0
+    }
+
+    /// Remembers what a template with a Call-ID is found by beside its key: `salt` (not 0), and the slot of
+    /// the Call-ID. A template has no use for checksums' changes and next hops, whose place they take.
+    pub(crate) fn set_call(&mut self, salt: u32, slot: u32) {
+        (self.ip_delta, self.l4_delta) = (salt as u16, (salt >> 16) as u16);
+        self.hops = [slot as u16, (slot >> 16) as u16];
+    }
+
+    /// What [`Self::set_call`] remembered; none for sessions and templates without Call-ID.
+    #[must_use]
+    pub(crate) fn call(&self) -> Option<(u32, u32)> {
+        let word = |low: u16, high: u16| u32::from(low) | u32::from(high) << 16;
+        let salt = word(self.ip_delta, self.l4_delta);
+        (self.is_template() && salt != 0).then(|| (salt, word(self.hops[0], self.hops[1])))
+    }
+
+    /// Gives both servers' and the virtual port the number 65535, as IPVS marks a template that is used no
+    /// more.
+    pub(super) fn spoil_ports(&mut self) {
+        self.ports = [0xffff_0000, 0xffff];
     }
 
     /// Whether requests leave in a tunnel.

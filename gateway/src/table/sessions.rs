@@ -9,7 +9,8 @@ use cpu::{HugeSlice, zeroed_slice};
 
 use super::{
     index::{HashKey, Index},
-    session::{Direction, NO_SLOT, NewSession, ONE_WAY, Session, SessionId, Tuple},
+    session::{Direction, NO_SLOT, NewSession, ONE_PACKET, ONE_WAY, Session, SessionId, TEMPLATE, Tuple},
+    templates::spread,
 };
 use crate::clock::Tick;
 
@@ -22,8 +23,10 @@ const NIL: u32 = u32::MAX;
 
 /// Sessions of one worker.
 pub struct Sessions {
-    records: HugeSlice<Session>,
-    index: Index,
+    pub(super) records: HugeSlice<Session>,
+    /// Of a template the sessions that it controls, of a controlled session its template.
+    pub(super) control: HugeSlice<u32>,
+    pub(super) index: Index,
     key: HashKey,
     free: u32,
     /// Records from here on were never used.
@@ -72,6 +75,7 @@ impl Sessions {
     pub fn new(max: usize, key: HashKey, now: Tick) -> std::io::Result<Self> {
         Ok(Self {
             records: zeroed_slice(max)?,
+            control: zeroed_slice(max)?,
             index: Index::new(max * 2)?,
             key,
             free: NIL,
@@ -161,6 +165,13 @@ impl Sessions {
             .map(found)
     }
 
+    /// The session whose entry lies under `hash` and whose record is the `same`.
+    pub(super) fn find_entry(&self, hash: u64, same: impl Fn(&Session) -> bool) -> Option<SessionId> {
+        let records = &self.records[..];
+        let entry = self.index.find(hash, |e| records.get(found(e).id.0 as usize).is_some_and(&same))?;
+        Some(found(entry).id)
+    }
+
     /// The record of a session.
     #[inline]
     #[must_use]
@@ -181,15 +192,31 @@ impl Sessions {
     }
 
     /// Adds a session that expires `timeout` ticks from now; `None` if there's no room, or if one of its
-    /// two tuples belongs to another session. The reply's isn't looked at if no replies pass ([`ONE_WAY`]).
+    /// two tuples belongs to another session. Of a [`ONE_WAY`] session only the request's tuple counts, of a
+    /// [`ONE_PACKET`] one only the reply's.
     pub fn insert(&mut self, new: &NewSession, timeout: u32, now: Tick) -> Option<SessionId> {
-        let hashes = [self.hash(new.request, new.protocol), self.hash(new.reply, new.protocol)];
-        let replies = new.flags & ONE_WAY == 0;
-        if self.holds(new.request, new.protocol) || replies && self.holds(new.reply, new.protocol) {
+        if new.flags & ONE_PACKET == 0 && self.holds(new.request, new.protocol) {
+            return None;
+        }
+        let hash = self.hash(new.request, new.protocol);
+        self.insert_at(hash, new, timeout, now)
+    }
+
+    /// As [`Self::insert`] with requests under `hash`, where the caller has looked.
+    pub(super) fn insert_at(
+        &mut self,
+        hash: u64,
+        new: &NewSession,
+        timeout: u32,
+        now: Tick,
+    ) -> Option<SessionId> {
+        let hashes = [hash, self.hash(new.reply, new.protocol)];
+        let (requests, replies) = (new.flags & ONE_PACKET == 0, new.flags & ONE_WAY == 0);
+        if replies && self.holds(new.reply, new.protocol) {
             return None;
         }
         let id = self.take_record()?;
-        if !self.index.insert(hashes[0], entry(id, Direction::Request)) {
+        if requests && !self.index.insert(hashes[0], entry(id, Direction::Request)) {
             self.give_record(id);
             return None;
         }
@@ -200,9 +227,18 @@ impl Sessions {
         }
         let record = &mut self.records[id as usize];
         *record = Session::new(new, now);
+        if new.flags & TEMPLATE != 0 {
+            self.control[id as usize] = 0;
+        }
+        let record = &mut self.records[id as usize];
         record.timeout = timeout;
         self.arm(id);
         Some(SessionId(id))
+    }
+
+    /// Takes a request's entry out of the index.
+    pub(super) fn unindex(&mut self, hash: u64, id: SessionId) {
+        self.index.remove(hash, entry(id.0, Direction::Request));
     }
 
     /// Removes a session and returns its last record; `None` if there's none.
@@ -211,8 +247,9 @@ impl Sessions {
         if !record.in_use() {
             return None;
         }
-        for direction in [Direction::Request, Direction::Reply] {
-            let hash = self.hash(record.arriving(direction), record.protocol);
+        let salt = record.call().map_or(0, |(salt, _)| salt);
+        for (direction, salt) in [(Direction::Request, salt), (Direction::Reply, 0)] {
+            let hash = self.hash(record.arriving(direction), record.protocol) ^ spread(salt);
             self.index.remove(hash, entry(id.0, direction));
         }
         self.disarm(id.0);

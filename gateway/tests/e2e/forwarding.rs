@@ -6,9 +6,9 @@ use crate::scene::{Scene, Visitor, count, programs, with_one_and_two_workers};
 use lab::{
     Namespace, clients,
     gateway::{Gateway, Port},
-    process::Process,
+    process::{Process, wait_until},
     servers,
-    topology::{self, Host, LIP, OWN, Options, VIP},
+    topology::{self, DIRECT_VIP, Host, LIP, OWN, Options, VIP},
 };
 
 with_one_and_two_workers!(
@@ -181,6 +181,36 @@ fn nat_walkthrough() {
     assert!(pages.iter().any(|page| page == "<h1>RS1:192.168.10.9</h1>\n"), "{pages:?}");
     let client = scene.network.client_addresses[0].to_string();
     assert!(scene.web[0].clients().iter().all(|seen| *seen == client), "NAT keeps the client's address");
+    scene.gateway.stop();
+}
+
+/// The other walkthrough, direct routing: no reply passes the gateway.
+#[test]
+fn direct_routing_walkthrough() {
+    let scene = Scene::of(topology::direct_routing(1));
+    for rule in [
+        "-A -t 192.168.10.8:80 -s rr",
+        "-a -t 192.168.10.8:80 -r 192.168.80.20 -g",
+        "-a -t 192.168.10.8:80 -r 192.168.80.22 -g",
+    ] {
+        scene.gateway.ctl(rule);
+    }
+    let table = scene.gateway.ctl("-Ln");
+    let row = "  -> 192.168.80.22:80             Route   1      0          0         ";
+    assert!(table.lines().any(|line| line == row), "{row:?} is missing:\n{table}");
+    let url = format!("http://{DIRECT_VIP}/test1.html");
+    let pages: Vec<_> = (0..10).map(|_| clients::curl(&scene.network.client, &url)).collect();
+    assert!(pages.windows(2).all(|pair| pair[0] != pair[1]), "not alternating: {pages:?}");
+    assert!(pages.iter().any(|page| page == "<h1>RS2:192.168.80.22</h1>\n"), "{pages:?}");
+    // Listed figures are those of the last two-second tick.
+    let (requests, replies) = wait_until("the requests to be counted", Duration::from_secs(5), || {
+        let stats = scene.gateway.ctl("-L -n --stats");
+        let row = stats.lines().find(|line| line.starts_with("TCP  192.168.10.8:80"))?;
+        let figures: Vec<u64> =
+            row.split_whitespace().skip(2).map(|n| n.parse().expect("a number")).collect();
+        (figures[0] == 10).then_some((figures[1], figures[2]))
+    });
+    assert!(requests >= 40 && replies == 0, "{requests} packets in, {replies} out");
     scene.gateway.stop();
 }
 

@@ -1,6 +1,6 @@
 //! End to end: the real programs, real kernels' TCP, real servers, DPDK on veths.
 //!
-//! Every test builds its own network namespaces (see the package `lab`) and so needs to be root; they run in parallel,
+//! Every test builds its own network namespaces (see `lab`) and so needs to be root; they run in parallel,
 //! except for those below `throughput`, which `.config/nextest.toml` runs alone.
 #![forbid(unsafe_code)]
 

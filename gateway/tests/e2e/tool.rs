@@ -1,11 +1,9 @@
 //! The modern words of `weirctl` on a gateway that forwards.
 
+use lab::topology::{LIP, Options, VIP};
 use serde_json::Value;
 
-use crate::{
-    lab::topology::{LIP, Options, VIP},
-    scene::{Scene, Visitor, with_one_and_two_workers},
-};
+use crate::scene::{Scene, Visitor, with_one_and_two_workers};
 
 with_one_and_two_workers!(
     status_shows_ports_workers_and_local_addresses,

@@ -12,7 +12,6 @@
 
 use std::{collections::HashMap, net::Ipv4Addr, path::PathBuf};
 
-use serde::Deserialize;
 use serde_json::Value;
 use weir::{clock::TICKS_PER_SECOND, io::PortId};
 
@@ -21,117 +20,10 @@ use crate::rig::{
     frames::{self, Endpoint, Read, Tcp, Transport},
 };
 
+mod format;
 mod shell;
 
-#[derive(Deserialize)]
-pub struct Recording {
-    pub name: String,
-    pub desc: String,
-    pub sysctl: HashMap<String, Value>,
-    pub events: Vec<Event>,
-}
-
-#[derive(Clone, Deserialize)]
-#[serde(tag = "op", rename_all = "lowercase")]
-pub enum Event {
-    Cmd { cmd: String, status: i32, stdout: String, stderr: String },
-    Open(Start),
-    Syn(Start),
-    Udp(Start),
-    Close { conn: Value, how: String, after: Option<Counts> },
-    Packet(Step),
-    Conns { lines: Vec<String> },
-    Sleep { seconds: f64 },
-    Snapshot { servers: Counts },
-    Matrix(Matrix),
-    Rate { t: f64, lines: Vec<String> },
-}
-
-/// A connection is begun.
-#[derive(Clone, Deserialize)]
-pub struct Start {
-    conn: Value,
-    client: String,
-    vip: String,
-    server: Option<String>,
-    after: Counts,
-}
-
-/// One packet.
-#[derive(Clone, Deserialize)]
-pub struct Step {
-    conn: Value,
-    dir: String,
-    flags: String,
-    payload: usize,
-    to_server: Vec<Seen>,
-    to_client: Vec<Seen>,
-    state: Option<String>,
-    expire: Option<String>,
-    after: Counts,
-}
-
-/// A protocol: by name where the recorder knew one, else by number.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(untagged)]
-pub enum Proto {
-    Name(String),
-    Number(u8),
-}
-
-impl Proto {
-    fn is(&self, name: &str) -> bool {
-        matches!(self, Self::Name(n) if n == name)
-    }
-}
-
-/// A packet that left.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-pub struct Seen {
-    len: usize,
-    proto: Proto,
-    src: String,
-    dst: String,
-    flags: Option<String>,
-    seq: Option<u32>,
-    ack: Option<u32>,
-    #[serde(rename = "type")]
-    kind: Option<u8>,
-    code: Option<u8>,
-}
-
-#[derive(Clone, Deserialize)]
-pub struct Matrix {
-    path: Vec<String>,
-    dir: String,
-    flags: String,
-    state: Option<String>,
-    expire: Option<String>,
-    to_server: Vec<String>,
-    to_client: Vec<String>,
-}
-
-/// Servers with [weight, active, inactive]; by service where there are several.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(untagged)]
-pub enum Counts {
-    Flat(HashMap<String, [i64; 3]>),
-    ByService(HashMap<String, HashMap<String, [i64; 3]>>),
-}
-
-impl Counts {
-    fn flat(&self) -> HashMap<String, [i64; 3]> {
-        match self {
-            Self::Flat(m) => m.clone(),
-            Self::ByService(m) => {
-                m.iter().flat_map(|(s, m)| m.iter().map(move |(k, v)| (format!("{s} {k}"), *v))).collect()
-            }
-        }
-    }
-    fn by_service(&self) -> bool {
-        matches!(self, Self::ByService(_))
-    }
-}
+use format::{Counts, Event, Matrix, Proto, Recording, Seen, Start, Step};
 
 /// One connection of a recording.
 #[derive(Clone, Debug)]
@@ -260,6 +152,10 @@ impl<'a> Replay<'a> {
             Event::Cmd { cmd, status, stdout, stderr } => {
                 let ours = shell::run(&mut self.rig, cmd);
                 let recorded = (*status, stdout.clone(), stderr.clone());
+                if cmd.contains("-Lc") {
+                    // Linux lists in the order of its hash table, and timers may differ by a second.
+                    return same(cmd, &connections(&ours.1), &connections(stdout));
+                }
                 same(cmd, &ours, &recorded)
             }
             Event::Open(start) => self.open(start, true),
@@ -267,7 +163,7 @@ impl<'a> Replay<'a> {
             Event::Udp(start) => self.datagram(start),
             Event::Close { conn, how, after } => self.close(&name(conn), how, after.as_ref()),
             Event::Packet(step) => self.step(step),
-            Event::Conns { lines } => self.conns(lines),
+            Event::Conns { lines, header } => self.conns(lines, header.as_deref()),
             Event::Sleep { seconds } => {
                 self.lingering.clear();
                 self.rig.advance(*seconds);
@@ -355,12 +251,29 @@ impl<'a> Replay<'a> {
         self.rig.send(port, &frame)
     }
 
+    /// Sends a SIP message in a packet of `len` bytes. The recorder named its connections after their
+    /// Call-IDs: those of `a` and `a2` are `aaa@host`, `bad` has none.
+    fn sip(&mut self, id: &str, len: usize) -> Vec<Sent> {
+        let Some(conn) = self.conns.get(id) else { return Vec::new() };
+        let mut message = String::from("OPTIONS sip:x\r\n");
+        if id != "bad" {
+            message += &format!("Call-ID: {}@host\r\n", id[..1].repeat(3));
+        }
+        let mut message = message.into_bytes();
+        message.resize(len - 28, b'\n');
+        self.rig.send(WAN, &frames::udp(WAN, conn.client, conn.vip, &message))
+    }
+
     fn step(&mut self, step: &Step) -> Result<(), String> {
         let id = name(&step.conn);
         self.know(&id, step)?;
         self.unrecorded(&id, step);
         self.replaced = self.finished(&id).filter(|_| step.flags == "S" && step.dir == "c2s");
-        let sent = self.packet(&id, &step.dir, &step.flags, step.payload);
+        let sent = if self.recording.desc.contains("Call-ID") {
+            self.sip(&id, step.ip_len)
+        } else {
+            self.packet(&id, &step.dir, &step.flags, step.payload)
+        };
         let punted = self.rig.take_punted();
         self.left(LAN, &sent, &step.to_server, &punted)?;
         self.left(WAN, &sent, &step.to_client, &punted)?;
@@ -425,10 +338,12 @@ impl<'a> Replay<'a> {
 
     /// The client of the first listed connection: all that shows who it is where packets leave in tunnels.
     fn listed_client(&self) -> Option<Endpoint> {
-        self.recording.events.iter().find_map(|e| match e {
-            Event::Conns { lines } => endpoint(lines.first()?.split_whitespace().nth(3)?),
+        let (address, port) = self.recording.events.iter().find_map(|e| match e {
+            Event::Conns { lines, .. } => endpoint(lines.first()?.split_whitespace().nth(3)?),
             _ => None,
-        })
+        })?;
+        // A template's is no port.
+        Some((address, if port == 0 { 20063 } else { port }))
     }
 
     fn steps(&self, id: &str) -> impl Iterator<Item = &'a Step> {
@@ -503,8 +418,12 @@ impl<'a> Replay<'a> {
         same("counts", &ours, &expected)
     }
 
-    fn conns(&mut self, recorded: &[String]) -> Result<(), String> {
-        let (status, stdout, _) = shell::run(&mut self.rig, "ipvsadm -Lnc");
+    fn conns(&mut self, recorded: &[String], header: Option<&str>) -> Result<(), String> {
+        let command = if header.is_some() { "ipvsadm -Lnc --persistent-conn" } else { "ipvsadm -Lnc" };
+        let (status, stdout, _) = shell::run(&mut self.rig, command);
+        if let Some(header) = header {
+            same("header", &stdout.lines().nth(1), &Some(header))?;
+        }
         let mut ours: Vec<String> = stdout.lines().skip(2).map(|l| l.trim_end().to_owned()).collect();
         same("status of -Lnc", &status, &0)?;
         let key = |l: &str| {
@@ -593,6 +512,17 @@ impl<'a> Replay<'a> {
         let ours: Vec<String> = stdout.lines().skip(3).map(str::to_owned).collect();
         same("rates", &ours, &recorded.to_vec())
     }
+}
+
+/// A listing of connections in an order of its own, without timers.
+fn connections(listing: &str) -> Vec<String> {
+    let without_timer = |line: &str| match line.split_once(' ') {
+        Some((protocol, rest)) => format!("{protocol} {}", rest.get(5..).unwrap_or_default()),
+        None => line.to_owned(),
+    };
+    let mut lines: Vec<String> = listing.lines().map(without_timer).collect();
+    lines.sort();
+    lines
 }
 
 /// Where a packet towards the servers goes: a tunnel's has no port.

@@ -45,7 +45,7 @@ use weir::{
 use weirctl::{
     client::{ClientError, Transport},
     model::{self, ServiceKey},
-    protocol::{Access, Change, Request, Response},
+    protocol::{Access, Change, ListQuery, Request, Response, Row},
 };
 
 pub mod frames;
@@ -279,6 +279,35 @@ impl Rig {
         if local {
             let local = model::LocalAddress { address: LIP.into(), interface: None };
             self.change(Change::AddLocalAddress { service: key, local });
+        }
+    }
+
+    /// A service as configured.
+    pub fn service(&mut self, key: ServiceKey) -> model::Service {
+        let query = ListQuery { service: Some(key), from: None, max: 1 };
+        match self.store.handle(Request::List(query), Access::ReadOnly) {
+            Response::Rows { rows, .. } => match rows.into_iter().next() {
+                Some(Row::Service(row)) => row.service,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A server's (active, inactive, persistent) counts.
+    pub fn server_counts(&mut self, service: ServiceKey, address: [u8; 4]) -> (u32, u32, u32) {
+        let query = ListQuery { service: Some(service), from: None, max: 100 };
+        match self.store.handle(Request::List(query), Access::ReadOnly) {
+            Response::Rows { rows, .. } => rows
+                .into_iter()
+                .find_map(|row| match row {
+                    Row::Server(s) if s.server.address == IpAddr::from(address) => {
+                        Some((s.active, s.inactive, s.persistent))
+                    }
+                    _ => None,
+                })
+                .expect("the server"),
+            other => panic!("{other:?}"),
         }
     }
 

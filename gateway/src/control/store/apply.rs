@@ -7,13 +7,14 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use weirctl::{
-    model::{LocalAddress, Server, Service, ServiceKey},
+    model::{LocalAddress, MarkRule, Server, Service, ServiceKey},
     protocol::{self, Batch, ErrorCode, MAX_LOCAL_ADDRESSES, Refusal, Timeouts},
 };
 
 use super::{
     Store, check,
     figures::{ServiceFigures, counters},
+    marks,
     record::{Entry, Record},
 };
 use crate::{
@@ -33,6 +34,8 @@ struct Journal {
     /// Sequence numbers of services that came with this batch.
     added: BTreeSet<u64>,
     settings: Option<Settings>,
+    /// Whether the mark rules are others now.
+    marks: bool,
     /// Whether the configuration is another one now.
     changed: bool,
 }
@@ -53,6 +56,8 @@ enum Undo {
     EditedServer(u64, u64, Entry),
     /// Local addresses were changed.
     LocalAddresses(u64, Vec<LocalAddress>),
+    /// Mark rules were changed.
+    Marks(Vec<MarkRule>),
 }
 
 /// What the ledger is told of, in this order.
@@ -104,6 +109,12 @@ impl<P: Plane> Store<P> {
             C::SetTimeouts(timeouts) => self.set_timeouts(journal, timeouts),
             C::AddLocalAddress { service, local } => self.add_local(journal, service, local),
             C::DeleteLocalAddress { service, address } => self.delete_local(journal, service, *address),
+            C::AddMark(rule) => self.change_marks(journal, |store, rules| store.add_mark(rules, rule)),
+            C::DeleteMark(rule) => self.change_marks(journal, |_, rules| marks::delete(rules, rule)),
+            C::ClearMarks => self.change_marks(journal, |_, rules| {
+                rules.clear();
+                Ok(())
+            }),
             C::Drain { service, address, port } => self.drain(journal, service, (*address, *port)),
             C::Undrain { service, address, port, weight } => {
                 self.undrain(journal, service, (*address, *port), *weight)
@@ -315,6 +326,20 @@ impl<P: Plane> Store<P> {
         Ok(())
     }
 
+    fn change_marks(
+        &mut self,
+        journal: &mut Journal,
+        change: impl FnOnce(&Self, &mut Vec<MarkRule>) -> Step,
+    ) -> Step {
+        let mut rules = self.marks.clone();
+        change(self, &mut rules)?;
+        let old = std::mem::replace(&mut self.marks, rules);
+        journal.undo.push(Undo::Marks(old));
+        journal.marks = true;
+        journal.changed = true;
+        Ok(())
+    }
+
     fn undo(&mut self, journal: Journal) {
         for step in journal.undo.into_iter().rev() {
             self.undo_step(step);
@@ -348,6 +373,7 @@ impl<P: Plane> Store<P> {
                     r.replace(sequence, old.server, old.drained);
                 });
             }
+            Undo::Marks(old) => self.marks = old,
             Undo::LocalAddresses(service, old) => self.with(service, |r| r.local_addresses = old),
         }
     }
@@ -365,6 +391,9 @@ impl<P: Plane> Store<P> {
         if let Some(settings) = journal.settings {
             self.settings = Arc::new(settings);
             changes.push(Change::Settings(self.settings.clone()));
+        }
+        if journal.marks {
+            changes.push(Change::Marks(self.marks.as_slice().into()));
         }
         if !changes.is_empty() {
             self.plane.apply(changes);

@@ -12,6 +12,7 @@
 //! | `ledger` | numbers of services and servers; deleted servers that sessions still refer to |
 //! | `figures` | counters since the last `-Z`, and IPVS's rate estimator |
 //! | `listing` | pages |
+//! | `marks` | rules that mark packets |
 //! | `questions` | how the gateway is; certain sessions |
 //! | `sysctl` | IPVS's sysctls by name |
 
@@ -20,6 +21,7 @@ mod check;
 mod figures;
 mod ledger;
 mod listing;
+mod marks;
 mod questions;
 mod record;
 mod sysctl;
@@ -34,7 +36,7 @@ use std::{
 
 use weirctl::{
     client::{ClientError, Transport},
-    model::ServiceKey,
+    model::{MarkRule, ServiceKey},
     protocol::{Access, ErrorCode, Info, MAX_PAGE, Notice, Refusal, Request, Response, Stage, Timeouts},
 };
 
@@ -62,6 +64,8 @@ pub struct Store<P> {
     services: BTreeMap<u64, Record>,
     figures: HashMap<ServiceId, ServiceFigures>,
     ledger: Ledger,
+    /// Mark rules, in the order in which they are tried.
+    marks: Vec<MarkRule>,
     /// The last sequence number given to a service or server; never reused.
     sequence: u64,
     next_estimate: Option<Tick>,
@@ -90,6 +94,7 @@ impl<P: Plane> Store<P> {
             services: BTreeMap::new(),
             figures: HashMap::new(),
             ledger: Ledger::default(),
+            marks: Vec::new(),
             sequence: 0,
             next_estimate: None,
             estimates: 0,
@@ -154,6 +159,7 @@ impl<P: Plane> Store<P> {
                 let t = &self.settings.timeouts;
                 Response::Timeouts(Timeouts { tcp: t.established, tcp_fin: t.fin_wait, udp: t.udp })
             }
+            Request::Marks => Response::Marks(self.marks.clone()),
             Request::Counters => Response::Counters(self.plane.counters()),
             Request::Status => self.status(),
             Request::FindSessions { filter, from, max } => self.find_sessions(filter, from, max),

@@ -363,3 +363,49 @@ fn pages_fit_into_frames_however_many_local_addresses_there_are() {
     }
     assert_eq!(services, 40);
 }
+
+fn rule(mark: u32, priority: u32) -> weirctl::model::MarkRule {
+    weirctl::model::MarkRule {
+        mark,
+        priority,
+        protocol: None,
+        source: None,
+        destination: None,
+        source_ports: None,
+        destination_ports: None,
+        port: None,
+    }
+}
+
+#[test]
+fn mark_rules_are_kept_in_their_order_and_told_whole() {
+    let mut store = Store::new(Fake::default());
+    let apply = |store: &mut Store<Fake>, changes: Vec<Change>| {
+        store.apply(&Batch { changes, expect_generation: None }).map(drop)
+    };
+    let add = |mark, priority| Change::AddMark(rule(mark, priority));
+    apply(&mut store, vec![add(1, 5), add(2, 0), add(3, 5), add(4, 1)]).unwrap();
+    let listed = |store: &mut Store<Fake>| match store.handle(Request::Marks, Access::ReadOnly) {
+        Response::Marks(rules) => rules.into_iter().map(|r| r.mark).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(listed(&mut store), [2, 4, 1, 3]);
+    let told = store.plane().told.iter().rev().find_map(|c| match c {
+        plane::Change::Marks(rules) => Some(rules.iter().map(|r| r.mark).collect::<Vec<_>>()),
+        _ => None,
+    });
+    assert_eq!(told, Some(vec![2, 4, 1, 3]));
+    for refused in [
+        vec![Change::DeleteMark(rule(2, 0)), add(1, 5)],
+        vec![Change::ClearMarks, add(0, 0)],
+        vec![Change::DeleteMark(rule(2, 1))],
+        vec![Change::AddMark(weirctl::model::MarkRule { port: Some("dmz".into()), ..rule(9, 0) })],
+    ] {
+        assert!(apply(&mut store, refused).is_err());
+        assert_eq!(listed(&mut store), [2, 4, 1, 3], "nothing has changed");
+    }
+    apply(&mut store, vec![Change::DeleteMark(rule(4, 1)), Change::Flush]).unwrap();
+    assert_eq!(listed(&mut store), [2, 1, 3], "-C leaves them alone, as it does netfilter's");
+    apply(&mut store, vec![Change::ClearMarks]).unwrap();
+    assert!(listed(&mut store).is_empty());
+}

@@ -186,12 +186,20 @@ impl Gateway {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// A counter as `weirctl stats` names it, over all workers; 0 if it isn't listed.
+    /// A counter as `weirctl stats` names it, over all workers.
+    ///
+    /// # Panics
+    /// If there is no such counter.
     #[must_use]
     pub fn counter(&self, name: &str) -> u64 {
-        let stats = self.ctl("stats");
-        let line = stats.lines().find(|line| line.split_whitespace().next() == Some(name));
-        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or_default()
+        let stats = self.ctl("stats --json");
+        let stats: serde_json::Value = serde_json::from_str(&stats).expect("--json prints JSON");
+        let all =
+            ["counters", "drops"].map(|kind| stats[kind].as_array().cloned().unwrap_or_default()).concat();
+        let found = all.iter().find(|counter| counter["name"] == name);
+        found
+            .and_then(|counter| counter["total"].as_u64())
+            .unwrap_or_else(|| panic!("no counter {name}: {stats}"))
     }
 
     /// Stops the gateway as an operator does.

@@ -14,6 +14,13 @@
 //!  client 192.168.80.100 ── wan [gateway] lan 192.168.10.8 ── switch ─┬─ rs1 192.168.10.9
 //!                           192.168.80.4 (VIP)                        └─ rs2 192.168.10.10
 //! ```
+//!
+//! Direct routing: all on one wire; the servers have the virtual address on loopback and answer by themselves.
+//! ```text
+//!  client 192.168.80.100 ── switch ─┬─ wan [gateway] 192.168.80.4, 192.168.10.8 (VIP)
+//!                                   ├─ rs1 192.168.80.20, silent about 192.168.10.8
+//!                                   └─ rs2 192.168.80.22, silent about 192.168.10.8
+//! ```
 //! The veths that DPDK drives lie in the namespace `gw`, where the kernel has no addresses; the TAP twins
 //! appear in `twins`. Otherwise the kernel, which sees AF_PACKET's frames too, would answer them.
 
@@ -24,12 +31,14 @@ use crate::{
     gateway::{Config, Port, Route},
 };
 
-/// The virtual address of both networks.
+/// The virtual address of the FULLNAT and NAT networks.
 pub const VIP: &str = "192.168.80.4";
 /// The gateway's own address on the clients' side, where an ordinary daemon can listen.
 pub const OWN: &str = "192.168.80.3";
 /// The local address of the FULLNAT network.
 pub const LIP: &str = "10.10.0.200";
+/// The virtual address of the network for direct routing.
+pub const DIRECT_VIP: &str = "192.168.10.8";
 /// How many addresses a client has, counted up from its first.
 pub const CLIENT_ADDRESSES: u8 = 8;
 
@@ -90,7 +99,7 @@ pub struct Network {
     pub gateway: Namespace,
     /// Where the TAP twins are.
     pub twins: Namespace,
-    /// What the gateway's `lan0` is plugged into, at `up0`: a router (FULLNAT) or a switch (NAT).
+    /// What the gateway's way to the servers is plugged into, at `up0`: a router (FULLNAT) or a switch.
     pub beyond: Namespace,
     /// The real servers.
     pub servers: Vec<Host>,
@@ -127,7 +136,7 @@ pub fn fullnat(options: &Options) -> Network {
     };
     bridge(&inner);
     inner.address("br0", "10.20.0.1/24");
-    let servers = servers(&mut lab, &inner, options.servers, [10, 20, 0, 11], "10.20.0.1");
+    let servers = servers(&mut lab, &inner, some([10, 20, 0, 11], options.servers), Some("10.20.0.1"));
 
     let (client, client_addresses, mut routes) = clients(&mut lab, &gateway, options.near_mtu);
     routes.push(Route { to: "10.20.0.0/24".into(), via: "10.10.0.1".into(), port: "lan".into() });
@@ -146,12 +155,37 @@ pub fn nat(options: &Options) -> Network {
     bridge(&switch);
     gateway.cable("lan0", &switch, "up0");
     switch.ip("link set up0 master br0");
-    let servers = servers(&mut lab, &switch, options.servers, [192, 168, 10, 9], "192.168.10.8");
+    let servers = servers(&mut lab, &switch, some([192, 168, 10, 9], options.servers), Some("192.168.10.8"));
     let (client, client_addresses, routes) = clients(&mut lab, &gateway, options.near_mtu);
     client.ip("route add default via 192.168.80.4");
     let wan = port("wan", &[&format!("{VIP}/24")], options.workers);
     let lan = port("lan", &["192.168.10.8/24"], options.workers);
     let config = config(&lab, &twins, options.workers, vec![wan, lan], routes);
+    Network { client, client_addresses, gateway, twins, beyond: switch, servers, config, lab }
+}
+
+/// The network for direct routing, with two servers.
+#[must_use]
+pub fn direct_routing(workers: u16) -> Network {
+    let mut lab = Lab::new();
+    let (gateway, twins) = (lab.namespace("gw"), lab.namespace("twins"));
+    let (switch, client) = (lab.namespace("switch"), lab.namespace("client"));
+    bridge(&switch);
+    for (namespace, near, far) in [(&gateway, "wan0", "up0"), (&client, "eth0", "in0")] {
+        namespace.cable(near, &switch, far);
+        switch.ip(&format!("link set {far} master br0"));
+    }
+    let client_addresses = client_addresses(&client, [192, 168, 80, 100]);
+    client.ip(&format!("route add {DIRECT_VIP}/32 via {VIP}"));
+    let addresses = [20, 22].map(|last| Ipv4Addr::new(192, 168, 80, last));
+    let servers = servers(&mut lab, &switch, addresses, None);
+    for server in &servers {
+        server.namespace.sysctl("net.ipv4.conf.all.arp_ignore", 1);
+        server.namespace.sysctl("net.ipv4.conf.all.arp_announce", 2);
+        server.namespace.address("lo", &format!("{DIRECT_VIP}/32"));
+    }
+    let wan = port("wan", &[&format!("{VIP}/24"), &format!("{DIRECT_VIP}/32")], workers);
+    let config = config(&lab, &twins, workers, vec![wan], Vec::new());
     Network { client, client_addresses, gateway, twins, beyond: switch, servers, config, lab }
 }
 
@@ -204,7 +238,7 @@ fn clients(lab: &mut Lab, gateway: &Namespace, mtu: Option<u32>) -> (Namespace, 
 }
 
 fn client_addresses(client: &Namespace, first: [u8; 4]) -> Vec<Ipv4Addr> {
-    let addresses: Vec<_> = (0..CLIENT_ADDRESSES).map(|n| nth(first, n)).collect();
+    let addresses: Vec<_> = some(first, CLIENT_ADDRESSES).collect();
     for address in &addresses {
         client.address("eth0", &format!("{address}/24"));
     }
@@ -227,23 +261,29 @@ fn bridge(namespace: &Namespace) {
     namespace.ip("link set br0 up");
 }
 
-/// `count` servers on the switch of `switch`, with consecutive addresses and this default gateway.
-fn servers(lab: &mut Lab, switch: &Namespace, count: u8, first: [u8; 4], default: &str) -> Vec<Host> {
-    let mut made = Vec::new();
-    for n in 0..count {
-        let namespace = lab.namespace(&format!("rs{}", n + 1));
-        let link = format!("rs{}", n + 1);
+/// Servers at these addresses on the switch of `switch`, with this default gateway.
+fn servers(
+    lab: &mut Lab,
+    switch: &Namespace,
+    addresses: impl IntoIterator<Item = Ipv4Addr>,
+    default: Option<&str>,
+) -> Vec<Host> {
+    let make = |(n, address): (u32, Ipv4Addr)| {
+        let link = format!("rs{n}");
+        let namespace = lab.namespace(&link);
         switch.cable(&link, &namespace, "eth0");
         switch.ip(&format!("link set {link} master br0"));
-        let address = nth(first, n);
         namespace.address("eth0", &format!("{address}/24"));
-        namespace.ip(&format!("route add default via {default}"));
-        made.push(Host { name: format!("RS{}", n + 1), address, namespace });
-    }
-    made
+        if let Some(default) = default {
+            namespace.ip(&format!("route add default via {default}"));
+        }
+        Host { name: format!("RS{n}"), address, namespace }
+    };
+    (1..).zip(addresses).map(make).collect()
 }
 
-fn nth(first: [u8; 4], n: u8) -> Ipv4Addr {
+/// `count` addresses from `first` on.
+fn some(first: [u8; 4], count: u8) -> impl Iterator<Item = Ipv4Addr> {
     let [a, b, c, d] = first;
-    Ipv4Addr::new(a, b, c, d + n)
+    (d..d + count).map(move |d| Ipv4Addr::new(a, b, c, d))
 }

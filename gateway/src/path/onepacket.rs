@@ -1,0 +1,94 @@
+//! One-packet scheduling (`-o`): every datagram gets a server of its own, and no session.
+//!
+//! As in IPVS such a datagram counts as a connection that ends at once, and a NAT server's reply isn't
+//! translated: it leaves to whoever routes it. FULLNAT, which IPVS lacks, can't do without: a local port is taken, only replies
+//! lead to it, and two seconds after the first one it's free again.
+
+use weirctl::model::{Forwarding, SessionState};
+
+use super::{Worker, parse::Parsed, rewrite, service::Chosen, session::trim, verdict::Reason};
+use crate::{
+    id::ServiceId,
+    io::{Frame, Io, PortId},
+    net::protocol,
+    sched::Flow,
+    table::session::{Direction, INACTIVE, NewSession, Session, Tuple},
+};
+
+impl<I: Io> Worker<I> {
+    /// Sends a datagram of a one-packet service to the server that was chosen for it.
+    pub(super) fn send_once(
+        &mut self,
+        port: PortId,
+        frame: I::Frame,
+        p: &Parsed,
+        (flow, chosen): (&Flow, Chosen),
+        service: ServiceId,
+    ) {
+        if chosen.method == Forwarding::FullNat {
+            return match self.new_session(p, flow, chosen, service) {
+                Ok(id) => self.first_packet(port, frame, p, id),
+                Err(reason) => self.drop_frame(frame, reason),
+            };
+        }
+        self.count_once(chosen, p);
+        let hop = match self.routing.towards(chosen.address.into()) {
+            Ok(hop) => hop,
+            Err(reason) => return self.drop_frame(frame, reason),
+        };
+        match chosen.method {
+            Forwarding::Tunnel(_) => {
+                self.send_tunnelled(port, frame, p, (chosen.address.into(), chosen.server), hop);
+            }
+            Forwarding::Route => self.send_direct(port, frame, p, hop),
+            Forwarding::Nat | Forwarding::FullNat => self.translate_once(port, frame, p, chosen, hop),
+        }
+    }
+
+    /// A connection that comes and goes: it may push a server over its threshold, and back.
+    fn count_once(&self, chosen: Chosen, p: &Parsed) {
+        let Some(Some(server)) = self.servers.get(chosen.server.0 as usize) else { return };
+        let counters = &server.counters;
+        counters.connections.add(1);
+        counters.in_packets.add(1);
+        counters.in_bytes.add(u64::from(p.ip_len));
+        counters.inactive.inc();
+        server.recount(true);
+        counters.inactive.dec();
+        server.recount(false);
+    }
+
+    fn translate_once(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, chosen: Chosen, hop: u16) {
+        let Some(next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
+        if p.ip_len > next.mtu && p.dont_fragment {
+            let mtu = next.mtu;
+            return self.answer_too_big(port, frame, p, mtu);
+        }
+        let server_port = if chosen.port == 0 { p.tuple.destination().1 } else { chosen.port };
+        let mut session = Session::new(
+            &NewSession {
+                request: p.tuple,
+                reply: Tuple::new((chosen.address.into(), server_port), p.tuple.source()),
+                protocol: p.protocol,
+                server: chosen.server,
+                flags: INACTIVE,
+            },
+            self.now,
+        );
+        let (ip, l4) = rewrite::deltas(p.tuple, session.leaving(Direction::Request));
+        session.set_deltas(ip, l4);
+        trim(&mut frame, p);
+        if !rewrite::rewrite(frame.data_mut(), p, &session, Direction::Request) {
+            return self.drop_frame(frame, Reason::Truncated);
+        }
+        self.leave(frame, hop, p.ip_len);
+    }
+}
+
+/// Whether a service schedules this packet alone.
+pub(super) fn applies(one_packet: bool, p: &Parsed) -> bool {
+    one_packet && p.protocol == protocol::UDP
+}
+
+/// The state of a one-packet session after its first reply: soon over.
+pub(super) const ANSWERED: SessionState = SessionState::None;

@@ -1,0 +1,197 @@
+//! Persistence templates among the sessions.
+//!
+//! A template is a record like a session's, as in IPVS: client network and virtual service in the first key,
+//! the server in the second, found by the first alone. Sessions scheduled by it are *controlled*: while there
+//! are any, the template outlives its time-out.
+
+use super::{
+    call_ids::CallId,
+    session::{CONTROLLED, Direction, NewSession, Session, SessionId, Tuple},
+    sessions::Sessions,
+};
+use crate::clock::Tick;
+
+/// What a Call-ID's digest changes about the hash of a template's key; nothing for 0, which stands for none.
+pub(super) fn spread(salt: u32) -> u64 {
+    u64::from(salt).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+impl Sessions {
+    /// A digest of a Call-ID, keyed as the session hash is; never 0.
+    #[must_use]
+    pub fn digest(&self, call: &CallId) -> u32 {
+        let fold = |hash: u64, chunk: &[u8]| {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            let words = Tuple { addresses: u64::from_le_bytes(word) ^ hash, ports: chunk.len() as u32 };
+            self.hash(words, 0)
+        };
+        (call.as_bytes().chunks(8).fold(0, fold) >> 16) as u32 | 1
+    }
+
+    /// The template of a call: `matches` compares the Call-ID in a slot.
+    #[must_use]
+    pub fn find_call(
+        &self,
+        tuple: Tuple,
+        protocol: u8,
+        salt: u32,
+        matches: impl Fn(u32) -> bool,
+    ) -> Option<SessionId> {
+        let hash = self.hash(tuple, protocol) ^ spread(salt);
+        let same = |record: &Session| {
+            record.arriving(Direction::Request) == tuple
+                && record.protocol == protocol
+                && record.call().is_some_and(|(s, slot)| s == salt && matches(slot))
+        };
+        self.find_entry(hash, same)
+    }
+
+    /// Adds the template of a call, which must not be there yet.
+    pub fn insert_call(
+        &mut self,
+        new: &NewSession,
+        (salt, slot): (u32, u32),
+        timeout: u32,
+        now: Tick,
+    ) -> Option<SessionId> {
+        let hash = self.hash(new.request, new.protocol) ^ spread(salt);
+        let id = self.insert_at(hash, new, timeout, now)?;
+        self.records[id.0 as usize].set_call(salt, slot);
+        Some(id)
+    }
+
+    /// Puts a session under the control of a template.
+    pub fn attach(&mut self, id: SessionId, template: SessionId) {
+        let Some(session) = self.records.get_mut(id.0 as usize) else { return };
+        if session.flags & CONTROLLED == 0
+            && let Some(count) = self.control.get_mut(template.0 as usize)
+        {
+            *count += 1;
+            session.flags |= CONTROLLED;
+            self.control[id.0 as usize] = template.0;
+        }
+    }
+
+    /// Ends a template's control of a session.
+    pub fn detach(&mut self, id: SessionId) {
+        let Some(template) = self.template_of(id) else { return };
+        self.records[id.0 as usize].flags &= !CONTROLLED;
+        if let Some(count) = self.control.get_mut(template.0 as usize) {
+            *count -= 1;
+        }
+    }
+
+    /// The template that controls a session.
+    #[must_use]
+    pub fn template_of(&self, id: SessionId) -> Option<SessionId> {
+        let session = self.records.get(id.0 as usize)?;
+        (session.flags & CONTROLLED != 0).then(|| SessionId(self.control[id.0 as usize]))
+    }
+
+    /// Whether a record is a template that controls sessions.
+    #[must_use]
+    pub fn controls(&self, id: SessionId) -> bool {
+        let controls = self.control.get(id.0 as usize).is_some_and(|&count| count != 0);
+        controls && self.records[id.0 as usize].is_template()
+    }
+
+    /// Makes a template one that is found no more. It stays until its time is over.
+    pub fn invalidate(&mut self, id: SessionId) {
+        let Some(record) = self.records.get_mut(id.0 as usize).filter(|r| r.is_template()) else { return };
+        let (tuple, protocol) = (record.arriving(Direction::Request), record.protocol);
+        let salt = record.call().map_or(0, |(salt, _)| salt);
+        record.spoil_ports();
+        let hash = self.hash(tuple, protocol) ^ spread(salt);
+        self.unindex(hash, id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        clock::Tick,
+        id::ServerId,
+        table::{
+            call_ids::CallId,
+            index::HashKey,
+            session::{NewSession, ONE_WAY, SessionId, TEMPLATE, Tuple},
+            sessions::Sessions,
+        },
+    };
+
+    fn insert(sessions: &mut Sessions, client: u16, flags: u8) -> SessionId {
+        let new = NewSession {
+            request: Tuple::new((0x0a01_0001, client), (0xc000_020a, 80)),
+            reply: Tuple::new((0x0a00_0001, 80), (0x0a01_0001, client)),
+            protocol: if flags & TEMPLATE == 0 { 6 } else { 253 },
+            server: ServerId(0),
+            flags,
+        };
+        sessions.insert(&new, 100, Tick(0)).unwrap()
+    }
+
+    #[test]
+    fn a_template_counts_the_sessions_it_controls() {
+        let mut sessions = Sessions::new(8, HashKey::from_seed(0), Tick(0)).unwrap();
+        let template = insert(&mut sessions, 0, TEMPLATE | ONE_WAY);
+        let children = [1, 2].map(|n| insert(&mut sessions, n, 0));
+        assert!(!sessions.controls(template));
+        for id in children {
+            sessions.attach(id, template);
+            assert_eq!(sessions.template_of(id), Some(template));
+        }
+        assert!(sessions.controls(template) && !sessions.controls(children[0]));
+        for id in children {
+            sessions.detach(id);
+            sessions.detach(id);
+        }
+        assert!(!sessions.controls(template));
+        assert_eq!(sessions.template_of(children[1]), None);
+    }
+
+    #[test]
+    fn calls_of_one_client_have_templates_of_their_own() {
+        let mut sessions = Sessions::new(64, HashKey::from_seed(0), Tick(0)).unwrap();
+        let new = NewSession {
+            request: Tuple::new((0x0a01_0001, 0), (0xc000_020a, 5060)),
+            reply: Tuple::new((0x0a00_0001, 5060), (0x0a01_0001, 0)),
+            protocol: 253,
+            server: ServerId(0),
+            flags: TEMPLATE | ONE_WAY,
+        };
+        let salts: Vec<u32> = (0..20u32)
+            .map(|n| sessions.digest(&CallId::new(format!("{n}@a-rather-long-host").as_bytes()).unwrap()))
+            .collect();
+        let ids: Vec<_> = (0..20u32)
+            .map(|n| sessions.insert_call(&new, (salts[n as usize], n), 100, Tick(0)).unwrap())
+            .collect();
+        let find = |sessions: &Sessions, n: u32| {
+            sessions.find_call(new.request, 253, salts[n as usize], |slot| slot == n)
+        };
+        for n in 0..20 {
+            assert_eq!(find(&sessions, n), Some(ids[n as usize]));
+        }
+        assert_eq!(sessions.find_call(new.request, 253, salts[0], |_| false), None);
+        assert!(!sessions.holds(new.request, 253), "none without Call-ID");
+        sessions.remove(ids[3]);
+        sessions.invalidate(ids[4]);
+        assert_eq!((find(&sessions, 3), find(&sessions, 4), find(&sessions, 5)), (None, None, Some(ids[5])));
+    }
+
+    #[test]
+    fn an_invalid_template_makes_room_for_its_successor() {
+        let mut sessions = Sessions::new(8, HashKey::from_seed(0), Tick(0)).unwrap();
+        let flags = TEMPLATE | ONE_WAY;
+        let first = insert(&mut sessions, 0, flags);
+        sessions.invalidate(first);
+        let second = insert(&mut sessions, 0, flags);
+        assert_ne!(first, second);
+        sessions.invalidate(second);
+        let third = insert(&mut sessions, 0, flags);
+        let record = sessions.remove(second).unwrap();
+        assert_eq!(record.arriving(super::Direction::Request).destination(), (0xc000_020a, 0xffff));
+        let tuple = sessions.get(third).unwrap().arriving(super::Direction::Request);
+        assert!(sessions.holds(tuple, 253));
+    }
+}
