@@ -66,6 +66,8 @@ pub enum Command {
     Mark(MarkArgs),
     /// What would happen to a packet, and why: stage by stage, without sending it
     Explain(ExplainArgs),
+    /// Real packets, followed through the stages: tuples before and after, verdict, cycles
+    Trace(TraceArgs),
     /// Completion of commands and addresses for a shell, or the manual page
     Completion(CompletionArgs),
 }
@@ -392,6 +394,38 @@ pub struct ExplainArgs {
     #[arg(long)]
     pub ack: bool,
     /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `trace`
+#[derive(Args, Clone, Debug, Default)]
+pub struct TraceArgs {
+    /// Only of this protocol
+    #[arg(long, value_enum)]
+    pub protocol: Option<ProtocolName>,
+    /// Only to or from addresses in this network, before or after
+    #[arg(long, value_name = "ADDRESS[/BITS]", value_parser = names::parse_network)]
+    pub host: Option<Network>,
+    /// Only to or from this TCP or UDP port, before or after
+    #[arg(long, value_name = "PORT")]
+    pub service_port: Option<u16>,
+    /// Only those that arrive on this port of the gateway
+    #[arg(long, value_name = "NAME")]
+    pub port: Option<String>,
+    /// Only those that are dropped
+    #[arg(long)]
+    pub dropped: bool,
+    /// Stop after so many
+    #[arg(long, short = 'n', value_name = "N")]
+    pub number: Option<u64>,
+    /// Stop after so long
+    #[arg(long, value_name = "DURATION", value_parser = names::parse_seconds)]
+    pub timeout: Option<u32>,
+    /// Write them to a file, too, with what became of each as its comment (pcapng, for tshark and Wireshark)
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub pcap: Option<PathBuf>,
+    /// As JSON, a document a packet: docs/json.md describes it
     #[arg(long)]
     pub json: bool,
 }

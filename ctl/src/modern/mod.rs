@@ -18,6 +18,7 @@ pub mod man;
 mod marks;
 pub mod names;
 mod pace;
+mod pcapng;
 pub mod plan;
 mod rules;
 mod sessions;
@@ -25,6 +26,7 @@ mod stats;
 mod status;
 mod style;
 pub mod top;
+mod trace;
 
 use std::io::{self, Write};
 
@@ -122,6 +124,7 @@ pub fn run(command: &cli::Command, world: &mut World<'_>) -> Result<(), Failure>
         cli::Command::Undrain(args) => drain::undrain(args, world),
         cli::Command::Mark(args) => marks::run(&args.what, world),
         cli::Command::Explain(args) => explain::run(args, world),
+        cli::Command::Trace(args) => trace::run(args, world),
         cli::Command::Top(args) => top::snapshot(args, world),
         cli::Command::Completion(args) => completion::run(args, world.out),
     };

@@ -8,7 +8,7 @@ use super::{
     Answer, Batch, Candidate, Change, End, ErrorCode, Explanation, FoundSession, Info, ListCursor, ListQuery,
     LocalAddressUse, LocalRoom, Network, Notice, PathCounter, PortCounters, PortStatus, Question, Rates,
     Refusal, Request, Response, Row, Scheduling, ServerRow, ServiceRow, SessionCursor, SessionFilter, Skip,
-    Standing, Stats, Status, Timeouts, Way, WorkerStatus, frame,
+    Standing, Stats, Status, Timeouts, TraceFilter, TraceStage, TracedPacket, Way, WorkerStatus, frame,
 };
 use crate::model::{
     EngineData, Family, Forwarding, LocalAddress, MarkRule, Protocol, Server, Service, ServiceKey, Session,
@@ -76,6 +76,27 @@ fn session() -> Session {
         fullnat: true,
         worker: 1,
         engine: Some(EngineData { name: "sip".into(), data: "call-1".into() }),
+    }
+}
+
+fn traced() -> TracedPacket {
+    let tuple = (([10, 1, 0, 2].into(), 20_007), ([192, 0, 2, 10].into(), 80));
+    TracedPacket {
+        time: 1 << 60,
+        worker: 1,
+        handed: true,
+        port: "wan".into(),
+        protocol: 6,
+        flags: 18,
+        length: 60,
+        before: Some(tuple),
+        after: None,
+        out: Some("lan".into()),
+        verdict: "forwarded".into(),
+        advice: None,
+        stages: vec![(TraceStage::Parse, 251), (TraceStage::End, 70_000)],
+        received: vec![1, 2],
+        sent: vec![3],
     }
 }
 
@@ -248,6 +269,18 @@ fn requests_of_version_2() {
             }),
             "0c00000a010002fb409c00c000020a50010377616e01",
         ),
+        (
+            Request::Trace(TraceFilter {
+                protocol: Some(Protocol::Udp),
+                host: Some(Network { address: [10, 1, 0, 0].into(), bits: 16 }),
+                service_port: Some(53),
+                port: Some("wan".into()),
+                dropped: true,
+            }),
+            "0d010101000a010000100135010377616e01",
+        ),
+        (Request::Traced { trace: 300 }, "0efb2c01"),
+        (Request::EndTrace { trace: 300 }, "0ffb2c01"),
     ]);
 }
 
@@ -353,6 +386,11 @@ fn responses_of_version_2() {
         (Response::Staged { changes: 4096 }, "0afb0010"),
         (Response::Notice(Notice { generation: 7, tick: 300 }), "0b07fb2c01"),
         (Response::Marks(vec![mark_rule()]), "0c0103fb2c010101000100c633640018000135fbe914010377616e"),
+        (Response::Tracing { trace: 300 }, "0efb2c01"),
+        (
+            Response::Traced { packets: vec![traced()], lost: 7 },
+            "0f01fd000000000000001001010377616e06123c01000a010002fb274e00c000020a500001036c616e09666f72776172646564000200fbfb0007fc70110100020102010307",
+        ),
         (
             Response::Explained(Box::new(explanation())),
             "0d0377616e0200010103fb2c010101000100c633640018000135fbe914010377616e01000000c000020a5000000001026d6801fb2c01fbfd0f01010104000a000001fb901f0502016401fb010200000a000001fb901f0502016401fb01020100000a000001fb901f0502016401fb01020101000a000001fb901f0502016401fb01020102010001000a000001fb901f0301000a00000407fb00fc01036c616e000a00000018000a00000101020000000001fbdc0500",

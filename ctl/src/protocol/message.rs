@@ -58,6 +58,19 @@ pub enum Request {
     /// What would happen to a packet; answered by [`Response::Explained`]. Since version 3, as everything that
     /// follows.
     Explain(super::Question),
+    /// Follow packets; answered by [`Response::Tracing`]. The gateway follows for one client at a time, and no
+    /// longer than the client asks for what it has: every 5 s at least.
+    Trace(super::TraceFilter),
+    /// What was followed since; answered by [`Response::Traced`].
+    Traced {
+        /// The trace.
+        trace: u64,
+    },
+    /// Follow no more; answered by [`Response::Traced`] with what is left.
+    EndTrace {
+        /// The trace.
+        trace: u64,
+    },
 }
 
 /// Changes that happen all or not at all.
@@ -253,6 +266,18 @@ pub enum Response {
     Marks(Vec<MarkRule>),
     /// What would happen to the packet.
     Explained(Box<super::Explanation>),
+    /// Packets are followed from now on.
+    Tracing {
+        /// Number of the trace.
+        trace: u64,
+    },
+    /// Packets that were followed, as many as fit.
+    Traced {
+        /// In the order in which each worker had them.
+        packets: Vec<super::TracedPacket>,
+        /// Packets that were lost for want of room since the trace began.
+        lost: u64,
+    },
 }
 
 /// How many packets have ended in one way, or how often something else has happened to packets.
@@ -348,7 +373,15 @@ impl Request {
     /// Whether it needs [`super::Access::ReadWrite`].
     #[must_use]
     pub fn changes(&self) -> bool {
-        matches!(self, Self::Apply(_) | Self::KillSessions { .. } | Self::Stage(_))
+        matches!(
+            self,
+            Self::Apply(_)
+                | Self::KillSessions { .. }
+                | Self::Stage(_)
+                | Self::Trace(_)
+                | Self::Traced { .. }
+                | Self::EndTrace { .. }
+        )
     }
 
     /// The protocol version that first had this request.
@@ -363,7 +396,7 @@ impl Request {
             | Self::Stage(_)
             | Self::Subscribe
             | Self::Marks => 2,
-            Self::Explain(_) => 3,
+            Self::Explain(_) | Self::Trace(_) | Self::Traced { .. } | Self::EndTrace { .. } => 3,
         }
     }
 
@@ -377,6 +410,9 @@ impl Request {
             Self::Stage(changes) => (changes, MAX_BATCH),
             Self::Explain(question) => {
                 return question.port.iter().try_for_each(|p| limit("port name", p, MAX_INTERFACE));
+            }
+            Self::Trace(filter) => {
+                return filter.port.iter().try_for_each(|p| limit("port name", p, MAX_INTERFACE));
             }
             _ => return Ok(()),
         };

@@ -23,6 +23,7 @@ mod message;
 mod select;
 mod stage;
 mod status;
+mod trace;
 
 #[cfg(test)]
 mod golden;
@@ -40,6 +41,7 @@ pub use stage::Stage;
 pub use status::{
     LocalAddressUse, MAX_STATUS_ADDRESSES, Notice, PortCounters, PortStatus, Status, WorkerStatus,
 };
+pub use trace::{MAX_TRACED, TRACE_SNAP, TraceFilter, TraceStage, TracedPacket, Tuple};
 
 /// Version of the messages that this library speaks.
 pub const VERSION: u16 = 3;

@@ -7,4 +7,5 @@ pub mod plane;
 pub mod rules;
 pub mod server;
 pub mod store;
+pub mod trace;
 pub mod workers;

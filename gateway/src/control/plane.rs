@@ -7,9 +7,10 @@
 use std::{net::IpAddr, sync::Arc};
 
 use weirctl::model;
-use weirctl::protocol::{Explanation, LocalAddressUse, PortStatus, Question, WorkerStatus};
+use weirctl::protocol::{Explanation, LocalAddressUse, PortStatus, Question, TraceFilter, WorkerStatus};
 pub use weirctl::protocol::{FoundSession, PathCounter, SessionCursor};
 
+use super::trace::Haul;
 pub use crate::path::search::Selection;
 use crate::{
     id::{ServerId, ServiceId},
@@ -132,6 +133,19 @@ pub trait Plane: Send {
     /// What would happen to a packet; none if no worker answers. A plane without packets can't say.
     fn explain(&mut self, question: &Question) -> Option<Explanation> {
         let _ = question;
+        None
+    }
+
+    /// Follows the packets that `filter` wants; none if it is busy following others. A plane without packets
+    /// always is.
+    fn begin_trace(&mut self, filter: &TraceFilter) -> Option<u64> {
+        let _ = filter;
+        None
+    }
+
+    /// What was followed since, and the end of it if so; none if there is no such trace.
+    fn traced(&mut self, trace: u64, end: bool) -> Option<Haul> {
+        let _ = (trace, end);
         None
     }
 

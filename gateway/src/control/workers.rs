@@ -12,7 +12,7 @@ use std::{
 
 use weirctl::{
     model::{self, EngineData, Family, Forwarding, ServiceKey},
-    protocol::{Explanation, Question},
+    protocol::{Explanation, Question, TraceFilter},
 };
 
 use super::{
@@ -21,6 +21,7 @@ use super::{
         AddressKind, Change, PathCounter, Plane, PlaneStatus, Selected, Selection, ServerTotals,
         ServiceState, SessionCursor,
     },
+    trace::{Haul, Tracing},
 };
 use crate::{
     clock::seconds,
@@ -109,6 +110,7 @@ pub struct Workers {
     /// Whether the workers have been given room for Call-IDs.
     call_ids: bool,
     tickets: u64,
+    tracing: Option<Tracing>,
 }
 
 impl Workers {
@@ -126,6 +128,7 @@ impl Workers {
             marks: Arc::default(),
             call_ids: false,
             tickets: 0,
+            tracing: None,
         }
     }
 
@@ -138,6 +141,19 @@ impl Workers {
     /// The services as configured.
     pub fn services(&self) -> impl Iterator<Item = &ServiceState> {
         self.services.values().map(|c| &c.state)
+    }
+
+    /// The trace under way.
+    pub(super) fn tracing(&mut self) -> &mut Option<Tracing> {
+        &mut self.tracing
+    }
+
+    /// Sends each worker its batch.
+    pub(super) fn send_each(&mut self, batches: impl Iterator<Item = Batch>) {
+        for (link, batch) in self.links.iter_mut().zip(batches) {
+            link.backlog.push_back(batch);
+            link.push_backlog();
+        }
     }
 
     /// The ports' names.
@@ -176,6 +192,7 @@ impl Workers {
             while link.retired.pop().is_ok() {}
             link.push_backlog();
         }
+        self.end_silent_trace();
     }
 
     /// Tells each worker how many sessions the others have at each server: what schedulers that weigh
@@ -543,6 +560,14 @@ impl Plane for Workers {
 
     fn explain(&mut self, question: &Question) -> Option<Explanation> {
         self.ask_about(question)
+    }
+
+    fn begin_trace(&mut self, filter: &TraceFilter) -> Option<u64> {
+        Workers::begin_trace(self, filter)
+    }
+
+    fn traced(&mut self, trace: u64, end: bool) -> Option<Haul> {
+        self.take_traced(trace, end)
     }
 
     fn status(&self) -> PlaneStatus {

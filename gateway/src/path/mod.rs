@@ -15,7 +15,7 @@
 //! `onepacket`; `persist` keeps clients at their servers. Beside the way: `icmp` translates errors about
 //! sessions, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
 //! own, `handover` gives another worker what is its own, `update` takes control's changes between bursts,
-//! `search` and `explain` answer its questions, `expire` ends sessions. Every frame ends in one [`verdict::Verdict`].
+//! `search` and `explain` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks. Every frame ends in one [`verdict::Verdict`].
 
 use std::{net::Ipv4Addr, sync::Arc};
 
@@ -59,6 +59,7 @@ mod session;
 pub mod settings;
 mod sip;
 pub mod tcp_state;
+pub mod trace;
 pub mod tunnel;
 pub mod tx;
 pub mod update;
@@ -136,6 +137,8 @@ pub struct Worker<I: Io> {
     tunnel_id: u16,
     /// Call-IDs of templates, once a service has needed them.
     call_ids: Option<Box<CallIds>>,
+    /// Whoever follows packets.
+    trace: Option<Box<trace::Tracer>>,
 }
 
 /// How many packets ahead of the one at hand cache lines are asked for. Processors have room for some 20 lines
@@ -184,6 +187,7 @@ impl<I: Io> Worker<I> {
             sweeps: ArrayVec::new(),
             tunnel_id: parts.id.0 << 12,
             call_ids: None,
+            trace: None,
         })
     }
 
@@ -237,6 +241,9 @@ impl<I: Io> Worker<I> {
 
     /// Runs a burst through the stages.
     fn forward(&mut self, port: PortId, burst: &mut Burst<I::Frame>, origin: Origin) {
+        if self.trace.is_some() {
+            return self.forward_traced(port, burst, origin);
+        }
         let Some(&mac) = self.macs.get(port.index()) else { return };
         let mut parsed = [parse::Parsed::NOTHING; BURST];
         let mut hashes = [0u64; BURST];

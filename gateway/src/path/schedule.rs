@@ -2,7 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use weirctl::model::{Forwarding, SessionState};
+use weirctl::{
+    model::{Forwarding, SessionState},
+    protocol::TraceStage,
+};
 
 use super::{
     Origin, Worker, laddr::transport, onepacket, parse::Parsed, rewrite, service::Chosen, verdict::Reason,
@@ -93,6 +96,7 @@ impl<I: Io> Worker<I> {
             Some(Refusal::Reset) => return self.answer_reset(port, frame, p),
             None => {}
         }
+        self.stamp(TraceStage::Service);
         let flow = self.flow(p);
         let Some(Some(service)) = self.services.get_mut(id.0 as usize) else {
             return self.drop_frame(frame, Reason::NoServer);
@@ -112,6 +116,7 @@ impl<I: Io> Worker<I> {
             Ok(None) => return self.answer_no_server(port, frame, p),
             Err(reason) => return self.drop_frame(frame, reason),
         };
+        self.stamp(TraceStage::Schedule);
         if one_packet {
             return self.send_once(port, frame, p, (&flow, chosen), id);
         }
@@ -120,6 +125,7 @@ impl<I: Io> Worker<I> {
                 if let Some(template) = template {
                     self.sessions.attach(id, template);
                 }
+                self.stamp(TraceStage::Open);
                 self.first_packet(port, frame, p, id);
             }
             Err(reason) => self.drop_frame(frame, reason),

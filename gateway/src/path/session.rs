@@ -4,7 +4,7 @@
 //! happen to a session (a state, another time-out, a deleted server, a SYN on a finished connection) goes
 //! through [`Worker::known_rarely`], as Linux's `ip_vs_in` orders it.
 
-use weirctl::model::SessionState;
+use weirctl::{model::SessionState, protocol::TraceStage};
 
 use super::{
     Origin, Worker, onepacket,
@@ -113,7 +113,14 @@ impl<I: Io> Worker<I> {
     /// A packet of a session that may change it.
     #[cold]
     #[inline(never)]
-    fn known_rarely(&mut self, port: PortId, frame: I::Frame, p: &Parsed, found: Found, origin: Origin) {
+    pub(super) fn known_rarely(
+        &mut self,
+        port: PortId,
+        frame: I::Frame,
+        p: &Parsed,
+        found: Found,
+        origin: Origin,
+    ) {
         if self.one_way_unchanged(found.id, p) {
             return self.send_one_way(port, frame, p, found.id);
         }
@@ -131,6 +138,7 @@ impl<I: Io> Worker<I> {
             self.count_packet(found, p);
         }
         self.track(found.id, found.direction, p);
+        self.stamp(TraceStage::Track);
         self.send(port, frame, p, found);
     }
 
@@ -248,6 +256,7 @@ impl<I: Io> Worker<I> {
             Ok(hop) => hop,
             Err(reason) => return self.drop_frame(frame, reason),
         };
+        self.stamp(TraceStage::Route);
         let Some(session) = self.sessions.get(found.id) else { return };
         let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
         if p.ip_len > next.mtu && p.dont_fragment {

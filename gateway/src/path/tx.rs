@@ -48,6 +48,11 @@ impl<F> TxBuffers<F> {
         }
     }
 
+    /// The frame that was put there last, of the first port that has any.
+    pub(super) fn newest(&self) -> Option<(PortId, &F)> {
+        self.ports.iter().enumerate().find_map(|(n, buffer)| Some((PortId(n as u8), buffer.last()?)))
+    }
+
     /// Transmits what waits. What a device doesn't take stays for the next time.
     #[inline]
     pub fn flush<I: Io<Frame = F>>(&mut self, io: &mut I) {

@@ -15,6 +15,7 @@ use super::{
     search::Search,
     service::{Lookup, WorkerService},
     settings::Timeouts,
+    trace::Tracer,
 };
 use crate::{
     clock::Tick,
@@ -61,6 +62,8 @@ pub enum Update {
     CallIds(Option<Box<CallIds>>),
     /// Certain sessions are wanted, or are to end.
     Select(Search),
+    /// Follow packets from now on, or no more.
+    Trace(Option<Box<Tracer>>),
     /// What would happen to a packet?
     Explain(Box<Explain>),
 }
@@ -161,6 +164,7 @@ impl<I: Io> Worker<I> {
                 }
             }
             Update::Select(search) => self.select(search),
+            Update::Trace(tracer) => std::mem::swap(&mut self.trace, tracer),
             Update::Explain(question) => self.explain(question),
         }
     }

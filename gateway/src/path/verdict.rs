@@ -170,6 +170,19 @@ impl Events {
     }
 }
 
+/// Verdicts there may be at most.
+const MOST_ENDS: usize = 128;
+const _: () = assert!(Reason::ALL.len() + 3 <= MOST_ENDS);
+
+/// How often each verdict was counted.
+pub(super) type Ends = [u64; MOST_ENDS];
+
+/// All verdicts.
+fn verdicts() -> impl Iterator<Item = Verdict> {
+    let passed = [Verdict::Forwarded, Verdict::Punted, Verdict::HandedOver];
+    passed.into_iter().chain(Reason::ALL.iter().map(|&reason| Verdict::Drop(reason)))
+}
+
 /// One worker's counters of verdicts and events.
 #[derive(Debug)]
 pub struct PathCounters {
@@ -224,6 +237,23 @@ impl PathCounters {
             Verdict::HandedOver => self.handed_over.get(),
             Verdict::Drop(reason) => self.dropped.get(reason as usize).map_or(0, Counter::get),
         }
+    }
+
+    /// The ends counted so far, to be compared with later ones.
+    pub(super) fn ends(&self) -> Ends {
+        let mut ends = [0; MOST_ENDS];
+        for (end, verdict) in ends.iter_mut().zip(verdicts()) {
+            *end = self.get(verdict);
+        }
+        ends
+    }
+
+    /// The first verdict that was counted since.
+    pub(super) fn changed_since(&self, before: &Ends) -> Option<Verdict> {
+        verdicts()
+            .zip(before)
+            .find(|(verdict, count)| self.get(*verdict) != **count)
+            .map(|(verdict, _)| verdict)
     }
 
     /// Every counter with its name, and its advice if it counts drops: verdicts first, then events. The order

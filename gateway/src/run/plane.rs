@@ -14,7 +14,7 @@ use std::{
 use tracing::{info, warn};
 use weirctl::{
     model,
-    protocol::{Explanation, PortStatus, Question},
+    protocol::{Explanation, PortStatus, Question, TraceFilter},
 };
 
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
             AddressKind, Change, PathCounter, Plane, PlaneStatus, Selected, Selection, ServerTotals,
             ServiceState, SessionCursor,
         },
+        trace::Haul,
         workers::Workers,
     },
     host::Host,
@@ -183,6 +184,14 @@ impl Plane for GatewayPlane {
 
     fn explain(&mut self, question: &Question) -> Option<Explanation> {
         self.workers.explain(question)
+    }
+
+    fn begin_trace(&mut self, filter: &TraceFilter) -> Option<u64> {
+        Plane::begin_trace(&mut self.workers, filter)
+    }
+
+    fn traced(&mut self, trace: u64, end: bool) -> Option<Haul> {
+        self.workers.traced(trace, end)
     }
 
     fn status(&self) -> PlaneStatus {

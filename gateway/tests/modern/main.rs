@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         }
         questions::{
             sessions_are_listed_counted_and_ended, status_tells_all, stats_tell_why, explain_tells_every_stage,
+            a_trace_is_shown_and_saved_for_tshark,
             mistakes_have_their_status, a_watch_follows_the_news,
         }
         draining::{

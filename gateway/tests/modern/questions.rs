@@ -71,6 +71,42 @@ pub fn explain_tells_every_stage() {
     assert_eq!(shared.0.borrow().session_count(), 3, "nothing was opened");
 }
 
+pub fn a_trace_is_shown_and_saved_for_tshark() {
+    let shared = Shared::new(busy(1));
+    let file = std::env::temp_dir().join(format!("weirctl-trace-{}.pcapng", std::process::id()));
+    let send = |rig: &mut Rig, flags, n: u8| {
+        let tcp = Tcp { flags, seq: 2, ack: 9 };
+        rig.send(WAN, &frames::tcp(WAN, ([10, 1, 0, n].into(), 40_000), (VIP.into(), 80), tcp, &[]));
+    };
+    let mut step = 0;
+    let traced =
+        shared.run_while(&format!("trace -n 2 --timeout 60s --pcap {}", file.display()), move |rig| {
+            step += 1;
+            if step == 1 {
+                send(rig, "A", 0);
+                send(rig, "A", 77);
+            }
+        });
+    assert_eq!(traced.status, 0, "{traced:?}");
+    for wanted in
+        ["tcp A 10.1.0.0:40000 -> 192.0.2.10:80", "forwarded by lan as", "dropped as no-session", "parse "]
+    {
+        assert!(traced.out.contains(wanted), "{wanted}\n{}", traced.out);
+    }
+    let tshark = std::process::Command::new("tshark")
+        .args(["-r", file.to_str().unwrap(), "-T", "fields", "-E", "separator=;"])
+        .args(["-e", "frame.interface_name", "-e", "ip.dst", "-e", "frame.comment"])
+        .output();
+    std::fs::remove_file(&file).unwrap();
+    let tshark = tshark.expect("tshark");
+    let text = String::from_utf8(tshark.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(tshark.status.success(), "{}", String::from_utf8_lossy(&tshark.stderr));
+    assert!(lines[0].starts_with("wan;192.0.2.10;weir worker 0: forwarded by lan as"), "{text}");
+    assert!(lines[1].starts_with("lan;10.0.0."), "{text}");
+    assert!(lines[2].contains("dropped as no-session"), "{text}");
+}
+
 pub fn status_tells_all() {
     let shared = Shared::new(busy(4));
     let json = shared.run("status --json").json();

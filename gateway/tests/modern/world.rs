@@ -126,6 +126,16 @@ impl Shared {
     pub fn run(&self, line: &str) -> Outcome {
         run(&mut self.clone(), &mut self.pace(), line, "")
     }
+
+    /// Runs a command and lets something happen whenever it waits.
+    pub fn run_while(&self, line: &str, mut happens: impl FnMut(&mut Rig) + 'static) -> Outcome {
+        let rig = self.0.clone();
+        let meanwhile = Box::new(move |time: Duration| {
+            rig.borrow_mut().advance(time.as_secs_f64());
+            happens(&mut rig.borrow_mut());
+        });
+        run(&mut self.clone(), &mut Script { meanwhile, ..Script::default() }, line, "")
+    }
 }
 
 pub const VIP: [u8; 4] = [192, 0, 2, 10];

@@ -161,6 +161,9 @@ impl<P: Plane> Store<P> {
             }
             Request::Marks => Response::Marks(self.marks.clone()),
             Request::Explain(question) => self.explain(&question),
+            Request::Trace(filter) => self.begin_trace(&filter),
+            Request::Traced { trace } => self.traced(trace, false),
+            Request::EndTrace { trace } => self.traced(trace, true),
             Request::Counters => Response::Counters(self.plane.counters()),
             Request::Status => self.status(),
             Request::FindSessions { filter, from, max } => self.find_sessions(filter, from, max),

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use weirctl::{
     model::ServiceKey,
-    protocol::{ErrorCode, MAX_PAGE, Question, Refusal, Response, SessionCursor, SessionFilter, Status},
+    protocol::{
+        ErrorCode, MAX_PAGE, Question, Refusal, Response, SessionCursor, SessionFilter, Status, TraceFilter,
+    },
 };
 
 use super::Store;
@@ -62,6 +64,26 @@ impl<P: Plane> Store<P> {
         match self.plane.explain(question) {
             Some(explanation) => Response::Explained(Box::new(explanation)),
             None => refuse(ErrorCode::Unsupported, "packets of this kind can't be explained".into()),
+        }
+    }
+
+    pub(super) fn begin_trace(&mut self, filter: &TraceFilter) -> Response {
+        if let Some(name) = filter.port.as_ref().filter(|name| !self.plane.has_port(name)) {
+            return Response::Refused(Refusal::new(ErrorCode::NoSuchPort, name.clone()));
+        }
+        match self.plane.begin_trace(filter) {
+            Some(trace) => Response::Tracing { trace },
+            None => Response::Refused(Refusal::new(ErrorCode::TooMany, "another trace is under way")),
+        }
+    }
+
+    pub(super) fn traced(&mut self, trace: u64, end: bool) -> Response {
+        match self.plane.traced(trace, end) {
+            Some((packets, lost)) => Response::Traced { packets, lost },
+            None => Response::Refused(Refusal::new(
+                ErrorCode::InvalidOperation,
+                "there is no such trace any more",
+            )),
         }
     }
 

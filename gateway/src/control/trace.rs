@@ -1,0 +1,154 @@
+//! Packets are followed for one client at a time, as long as it asks for them.
+//!
+//! Each worker gets a tracer with a ring to here; a client that has gone away is noticed by its silence, and the
+//! workers' tracers are taken back.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use weirctl::protocol::{MAX_TRACED, TraceFilter, TracedPacket, Tuple};
+
+use super::workers::Workers;
+use crate::{
+    io::PortId,
+    path::{
+        trace::{Filter, Traced, Tracer, tuple_of},
+        update::Update,
+        verdict::Verdict,
+    },
+    table::session,
+};
+
+/// Records that a worker's ring holds.
+const RING: usize = 1024;
+/// A client that hasn't asked for so long is taken to be gone.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// A trace under way.
+pub struct Tracing {
+    id: u64,
+    asked: Instant,
+    rings: Vec<rtrb::Consumer<Traced>>,
+    lost: Arc<AtomicU64>,
+    /// Time-stamp counter and wall clock at one moment.
+    began: (u64, u64),
+}
+
+/// Packets followed, and how many were lost since the trace began.
+pub type Haul = (Vec<TracedPacket>, u64);
+
+impl Workers {
+    /// Follows the packets that `filter` wants; none if others are being followed.
+    pub(super) fn begin_trace(&mut self, filter: &TraceFilter) -> Option<u64> {
+        if self.tracing().is_some() {
+            return None;
+        }
+        let port = filter.port.as_ref().and_then(|name| self.port_names().iter().position(|n| n == name));
+        let filter = Filter {
+            protocol: filter.protocol.map(|p| p as u8),
+            host: filter.host,
+            service_port: filter.service_port,
+            port: port.map(|n| PortId(n as u8)),
+            dropped: filter.dropped,
+        };
+        let lost = Arc::new(AtomicU64::new(0));
+        let (mut tracers, mut rings) = (Vec::new(), Vec::new());
+        for _ in 0..self.links().len() {
+            let (to_control, from_worker) = rtrb::RingBuffer::new(RING);
+            tracers.push(Some(Box::new(Tracer::new(filter, to_control, lost.clone()))));
+            rings.push(from_worker);
+        }
+        let id = self.ticket();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let began = (cpu::tsc(), u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX));
+        *self.tracing() = Some(Tracing { id, asked: Instant::now(), rings, lost, began });
+        self.send_each(tracers.into_iter().map(|tracer| vec![Update::Trace(tracer)]));
+        Some(id)
+    }
+
+    /// What was followed since the last call; none if there is no such trace.
+    pub(super) fn take_traced(&mut self, id: u64, end: bool) -> Option<Haul> {
+        let mut tracing = self.tracing().take_if(|t| t.id == id)?;
+        tracing.asked = Instant::now();
+        let (mut records, mut left) = (Vec::new(), MAX_TRACED);
+        for (worker, ring) in tracing.rings.iter_mut().enumerate() {
+            while left > 0
+                && let Ok(record) = ring.pop()
+            {
+                records.push((worker as u16, record));
+                left -= 1;
+            }
+        }
+        records.sort_by_key(|(_, record)| record.tsc);
+        let packets = records.iter().map(|(n, record)| self.packet(*n, record, tracing.began)).collect();
+        let lost = tracing.lost.load(Relaxed);
+        if end {
+            self.stop_tracers();
+        } else {
+            *self.tracing() = Some(tracing);
+        }
+        Some((packets, lost))
+    }
+
+    /// Ends a trace whose client is gone.
+    pub(super) fn end_silent_trace(&mut self) {
+        if self.tracing().take_if(|t| t.asked.elapsed() > SILENCE).is_some() {
+            tracing::info!("a trace ends: nobody asks for its packets");
+            self.stop_tracers();
+        }
+    }
+
+    fn stop_tracers(&mut self) {
+        let none: Vec<_> = self.links().iter().map(|_| vec![Update::Trace(None)]).collect();
+        self.send_each(none.into_iter());
+    }
+
+    fn packet(&self, worker: u16, record: &Traced, (tsc, wall): (u64, u64)) -> TracedPacket {
+        let name = |port: PortId| self.port_names().get(port.index()).cloned().unwrap_or_default();
+        let cycles = u128::from(record.tsc.saturating_sub(tsc));
+        let since = cycles * 1_000_000_000 / u128::from(cpu::tsc_hz().max(1));
+        let (before, sent) = (tuple_of(&record.received), record.sent.as_ref());
+        let (verdict, advice) = match record.verdict {
+            Some(Verdict::Forwarded) => ("forwarded", None),
+            Some(Verdict::Punted) => ("punted", None),
+            Some(Verdict::HandedOver) => ("handed-over", None),
+            Some(Verdict::Drop(reason)) => (reason.name(), Some(reason.advice().into())),
+            None => ("waiting", None),
+        };
+        let tcp = before.is_some_and(|(p, _)| p == crate::net::protocol::TCP);
+        TracedPacket {
+            time: wall + u64::try_from(since).unwrap_or(0),
+            worker,
+            handed: record.handed,
+            port: name(record.port),
+            protocol: before.map_or(0, |(p, _)| p),
+            flags: if tcp { flags(&record.received) } else { 0 },
+            length: record.length,
+            before: before.map(|(_, t)| tuple(t)),
+            after: sent.and_then(|(_, head)| tuple_of(head)).map(|(_, t)| tuple(t)),
+            out: sent.map(|(port, _)| name(*port)),
+            verdict: verdict.into(),
+            advice,
+            stages: record.stages.to_vec(),
+            received: record.received.to_vec(),
+            sent: sent.map(|(_, head)| head.to_vec()).unwrap_or_default(),
+        }
+    }
+}
+
+fn tuple(t: session::Tuple) -> Tuple {
+    let end = |(address, port): (u32, u16)| (IpAddr::from(Ipv4Addr::from(address)), port);
+    (end(t.source()), end(t.destination()))
+}
+
+/// The flags of a TCP frame.
+fn flags(frame: &[u8]) -> u8 {
+    let l4 = frame.get(14).map_or(0, |b| 14 + usize::from(b & 15) * 4);
+    frame.get(l4 + 13).copied().unwrap_or(0)
+}
