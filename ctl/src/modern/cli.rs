@@ -64,6 +64,8 @@ pub enum Command {
     Undrain(UndrainArgs),
     /// Rules that give packets a mark, for services of marks (-f)
     Mark(MarkArgs),
+    /// What would happen to a packet, and why: stage by stage, without sending it
+    Explain(ExplainArgs),
     /// Completion of commands and addresses for a shell, or the manual page
     Completion(CompletionArgs),
 }
@@ -366,6 +368,29 @@ pub struct RuleArgs {
     /// Only packets that arrive on this port of the gateway
     #[arg(long, value_name = "NAME")]
     pub port: Option<String>,
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `explain`
+#[derive(Args, Clone, Debug)]
+pub struct ExplainArgs {
+    /// The packet's protocol
+    #[arg(value_enum)]
+    pub protocol: ProtocolName,
+    /// Where it comes from
+    #[arg(value_name = "CLIENT:PORT", value_parser = names::parse_place)]
+    pub source: (std::net::IpAddr, u16),
+    /// Where it goes to: a virtual service, or for a reply a local address
+    #[arg(value_name = "ADDRESS:PORT", value_parser = names::parse_place, add = ArgValueCandidates::new(completion::places))]
+    pub destination: (std::net::IpAddr, u16),
+    /// Name of the gateway's port that it arrives on [default: the one that leads to its source]
+    #[arg(long, value_name = "NAME")]
+    pub port: Option<String>,
+    /// Of TCP: a packet in the middle of a connection (ACK), not one that opens it (SYN)
+    #[arg(long)]
+    pub ack: bool,
     /// As JSON: docs/json.md describes it
     #[arg(long)]
     pub json: bool,

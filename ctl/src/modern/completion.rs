@@ -19,7 +19,10 @@ use super::{
     cli::{Cli, CompletionArgs, Target},
     fetch, json, man, names,
 };
-use crate::client::{Client, socket_path};
+use crate::{
+    client::{Client, socket_path},
+    model::ServiceKey,
+};
 
 /// Environment variable by which the scripts ask.
 pub const VARIABLE: &str = "WEIRCTL_COMPLETE";
@@ -68,6 +71,18 @@ fn listed() -> Vec<fetch::Listed> {
 #[must_use]
 pub fn services() -> Vec<CompletionCandidate> {
     listed().iter().map(|(row, _)| CompletionCandidate::new(names::service(&row.service.key))).collect()
+}
+
+/// Virtual addresses and ports of the services there are.
+#[must_use]
+pub fn places() -> Vec<CompletionCandidate> {
+    let place = |key: &ServiceKey| match key {
+        ServiceKey::Address { address, port, .. } => Some(names::endpoint(*address, *port)),
+        ServiceKey::Mark { .. } => None,
+    };
+    let all = listed();
+    let places: BTreeSet<String> = all.iter().filter_map(|(row, _)| place(&row.service.key)).collect();
+    places.into_iter().map(CompletionCandidate::new).collect()
 }
 
 /// Names of the servers there are.

@@ -10,6 +10,7 @@
 pub mod cli;
 pub mod completion;
 mod drain;
+mod explain;
 pub mod fetch;
 pub mod file;
 pub mod json;
@@ -120,6 +121,7 @@ pub fn run(command: &cli::Command, world: &mut World<'_>) -> Result<(), Failure>
         cli::Command::Drain(args) => drain::drain(args, world),
         cli::Command::Undrain(args) => drain::undrain(args, world),
         cli::Command::Mark(args) => marks::run(&args.what, world),
+        cli::Command::Explain(args) => explain::run(args, world),
         cli::Command::Top(args) => top::snapshot(args, world),
         cli::Command::Completion(args) => completion::run(args, world.out),
     };

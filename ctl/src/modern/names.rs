@@ -111,6 +111,17 @@ pub fn parse_endpoint(text: &str) -> Result<(IpAddr, Option<u16>), String> {
     }
 }
 
+/// Reads `ADDRESS:PORT` or `[V6]:PORT`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_place(text: &str) -> Result<(IpAddr, u16), String> {
+    match parse_endpoint(text)? {
+        (address, Some(port)) => Ok((address, port)),
+        (address, None) => Err(format!("{text} has no port: write {}", endpoint(address, 80))),
+    }
+}
+
 /// Reads `ADDRESS` or `ADDRESS/BITS`.
 ///
 /// # Errors

@@ -5,9 +5,10 @@ use std::fmt::Debug;
 use bincode::{Decode, Encode};
 
 use super::{
-    Batch, Change, ErrorCode, FoundSession, Info, ListCursor, ListQuery, LocalAddressUse, Network, Notice,
-    PathCounter, PortCounters, PortStatus, Rates, Refusal, Request, Response, Row, ServerRow, ServiceRow,
-    SessionCursor, SessionFilter, Stats, Status, Timeouts, WorkerStatus, frame,
+    Answer, Batch, Candidate, Change, End, ErrorCode, Explanation, FoundSession, Info, ListCursor, ListQuery,
+    LocalAddressUse, LocalRoom, Network, Notice, PathCounter, PortCounters, PortStatus, Question, Rates,
+    Refusal, Request, Response, Row, Scheduling, ServerRow, ServiceRow, SessionCursor, SessionFilter, Skip,
+    Standing, Stats, Status, Timeouts, Way, WorkerStatus, frame,
 };
 use crate::model::{
     EngineData, Family, Forwarding, LocalAddress, MarkRule, Protocol, Server, Service, ServiceKey, Session,
@@ -75,6 +76,46 @@ fn session() -> Session {
         fullnat: true,
         worker: 1,
         engine: Some(EngineData { name: "sip".into(), data: "call-1".into() }),
+    }
+}
+
+fn explanation() -> Explanation {
+    let candidate = |skip| Candidate {
+        address: [10, 0, 0, 1].into(),
+        port: 8080,
+        weight: 5,
+        active: 2,
+        inactive: 1,
+        upper: 100,
+        load: Some(513),
+        skip,
+    };
+    Explanation {
+        port: "wan".into(),
+        workers: vec![0, 1],
+        mark: Some(mark_rule()),
+        service: Some(key()),
+        session: None,
+        reply: false,
+        template: None,
+        scheduling: Some(Scheduling {
+            scheduler: "mh".into(),
+            standing: Standing::Slot { slot: 300, slots: 4093, server: Some(1), fallback: true },
+            servers: [None, Some(Skip::Quiesced), Some(Skip::Threshold), Some(Skip::Overflowing)]
+                .map(candidate)
+                .to_vec(),
+            chosen: Some(0),
+        }),
+        server: Some(([10, 0, 0, 1].into(), 8080, Forwarding::FullNat)),
+        local_addresses: vec![LocalRoom { address: [10, 0, 0, 4].into(), used: 7, ports: 64_512 }],
+        way: Some(Way {
+            port: "lan".into(),
+            network: ([10, 0, 0, 0].into(), 24),
+            next_hop: [10, 0, 0, 1].into(),
+            mac: Some([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+        }),
+        end: End::Forwarded,
     }
 }
 
@@ -197,6 +238,16 @@ fn requests_of_version_2() {
             "09010e03fb2c010101000100c633640018000135fbe914010377616e",
         ),
         (Request::Marks, "0b"),
+        (
+            Request::Explain(Question {
+                protocol: Protocol::Tcp,
+                source: ([10, 1, 0, 2].into(), 40_000),
+                destination: ([192, 0, 2, 10].into(), 80),
+                port: Some("wan".into()),
+                opens: true,
+            }),
+            "0c00000a010002fb409c00c000020a50010377616e01",
+        ),
     ]);
 }
 
@@ -302,6 +353,21 @@ fn responses_of_version_2() {
         (Response::Staged { changes: 4096 }, "0afb0010"),
         (Response::Notice(Notice { generation: 7, tick: 300 }), "0b07fb2c01"),
         (Response::Marks(vec![mark_rule()]), "0c0103fb2c010101000100c633640018000135fbe914010377616e"),
+        (
+            Response::Explained(Box::new(explanation())),
+            "0d0377616e0200010103fb2c010101000100c633640018000135fbe914010377616e01000000c000020a5000000001026d6801fb2c01fbfd0f01010104000a000001fb901f0502016401fb010200000a000001fb901f0502016401fb01020100000a000001fb901f0502016401fb01020101000a000001fb901f0502016401fb01020102010001000a000001fb901f0301000a00000407fb00fc01036c616e000a00000018000a00000101020000000001fbdc0500",
+        ),
+        (
+            Response::Explained(Box::new(Explanation {
+                session: Some(FoundSession { session: session(), age: 500, idle: 251 }),
+                reply: true,
+                scheduling: None,
+                way: None,
+                end: End::Dropped { reason: "r".into(), advice: "a".into(), answer: Some(Answer::TooBig) },
+                ..explanation()
+            })),
+            "0d0377616e0200010103fb2c010101000100c633640018000135fbe914010377616e01000000c000020a500106000a010002fb274e00c000020a50000a000004fb01040120010db8000000000000000000000001fb901f01fc905f0100010101037369700663616c6c2d31fbf401fbfb0001000001000a000001fb901f0301000a00000407fb00fc0002017201610103",
+        ),
     ]);
 }
 

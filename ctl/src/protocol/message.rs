@@ -55,6 +55,9 @@ pub enum Request {
     Subscribe,
     /// The mark rules in their order; answered by [`Response::Marks`].
     Marks,
+    /// What would happen to a packet; answered by [`Response::Explained`]. Since version 3, as everything that
+    /// follows.
+    Explain(super::Question),
 }
 
 /// Changes that happen all or not at all.
@@ -248,6 +251,8 @@ pub enum Response {
     Notice(Notice),
     /// All mark rules.
     Marks(Vec<MarkRule>),
+    /// What would happen to the packet.
+    Explained(Box<super::Explanation>),
 }
 
 /// How many packets have ended in one way, or how often something else has happened to packets.
@@ -358,6 +363,7 @@ impl Request {
             | Self::Stage(_)
             | Self::Subscribe
             | Self::Marks => 2,
+            Self::Explain(_) => 3,
         }
     }
 
@@ -369,6 +375,9 @@ impl Request {
         let (changes, max) = match self {
             Self::Apply(batch) => (&batch.changes, MAX_TRANSACTION),
             Self::Stage(changes) => (changes, MAX_BATCH),
+            Self::Explain(question) => {
+                return question.port.iter().try_for_each(|p| limit("port name", p, MAX_INTERFACE));
+            }
             _ => return Ok(()),
         };
         if changes.len() > max {
@@ -391,10 +400,6 @@ impl Change {
     }
 
     fn check(&self) -> Result<(), String> {
-        let limit = |what: &str, name: &str, max: usize| match name.len() {
-            n if n > max => Err(format!("{what} of {n} bytes, at most {max}")),
-            _ => Ok(()),
-        };
         match self {
             Self::AddService(s) | Self::EditService(s) => {
                 limit("scheduler name", &s.scheduler, MAX_NAME)?;
@@ -408,6 +413,13 @@ impl Change {
             }
             _ => Ok(()),
         }
+    }
+}
+
+fn limit(what: &str, name: &str, max: usize) -> Result<(), String> {
+    match name.len() {
+        n if n > max => Err(format!("{what} of {n} bytes, at most {max}")),
+        _ => Ok(()),
     }
 }
 

@@ -16,6 +16,7 @@
 //! [`VERSION`].
 
 mod error;
+mod explain;
 pub mod frame;
 pub mod handshake;
 mod message;
@@ -27,6 +28,9 @@ mod status;
 mod golden;
 
 pub use error::{ErrorCode, Refusal};
+pub use explain::{
+    Answer, Candidate, End, Explanation, LocalRoom, MAX_EXPLAINED, Question, Scheduling, Skip, Standing, Way,
+};
 pub use message::{
     Batch, Change, Info, ListCursor, ListQuery, PathCounter, Rates, Request, Response, Row, ServerRow,
     ServiceRow, SessionCursor, Stats, Timeouts,
@@ -38,7 +42,7 @@ pub use status::{
 };
 
 /// Version of the messages that this library speaks.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Oldest version that this library still speaks.
 pub const OLDEST_VERSION: u16 = 1;

@@ -1,5 +1,6 @@
 //! The control side: configuration, its socket, the workers' updates, statistics.
 
+pub mod explain;
 pub mod load;
 pub mod notices;
 pub mod plane;

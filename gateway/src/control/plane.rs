@@ -7,8 +7,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use weirctl::model;
+use weirctl::protocol::{Explanation, LocalAddressUse, PortStatus, Question, WorkerStatus};
 pub use weirctl::protocol::{FoundSession, PathCounter, SessionCursor};
-use weirctl::protocol::{LocalAddressUse, PortStatus, WorkerStatus};
 
 pub use crate::path::search::Selection;
 use crate::{
@@ -127,6 +127,12 @@ pub trait Plane: Send {
     fn select(&mut self, selection: &Selection, from: SessionCursor, max: usize) -> Selected {
         let _ = (selection, from, max);
         Selected::default()
+    }
+
+    /// What would happen to a packet; none if no worker answers. A plane without packets can't say.
+    fn explain(&mut self, question: &Question) -> Option<Explanation> {
+        let _ = question;
+        None
     }
 
     /// How it is. A plane without ports and workers has nothing to say.

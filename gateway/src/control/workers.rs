@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use weirctl::model::{self, EngineData, Family, Forwarding, ServiceKey};
+use weirctl::{
+    model::{self, EngineData, Family, Forwarding, ServiceKey},
+    protocol::{Explanation, Question},
+};
 
 use super::{
     load::{self, WorkerTables},
@@ -135,6 +138,16 @@ impl Workers {
     /// The services as configured.
     pub fn services(&self) -> impl Iterator<Item = &ServiceState> {
         self.services.values().map(|c| &c.state)
+    }
+
+    /// The ports' names.
+    pub(super) fn port_names(&self) -> &[String] {
+        &self.ports
+    }
+
+    /// The mark rules in their order.
+    pub(super) fn marks(&self) -> &[model::MarkRule] {
+        &self.marks
     }
 
     /// Puts a route table in force.
@@ -421,13 +434,18 @@ impl Workers {
         })
     }
 
-    fn ticket(&mut self) -> u64 {
+    pub(super) fn ticket(&mut self) -> u64 {
         self.tickets += 1;
         self.tickets
     }
 
     /// Sends one worker a question and waits for what `answer` recognises.
-    fn ask<A>(&mut self, worker: usize, question: Update, answer: impl Fn(Update) -> Option<A>) -> Option<A> {
+    pub(super) fn ask<A>(
+        &mut self,
+        worker: usize,
+        question: Update,
+        answer: impl Fn(Update) -> Option<A>,
+    ) -> Option<A> {
         let link = self.links.get_mut(worker)?;
         link.backlog.push_back(vec![question]);
         let started = Instant::now();
@@ -544,6 +562,10 @@ impl Plane for Workers {
 
     fn has_port(&self, name: &str) -> bool {
         self.ports.iter().any(|p| p == name)
+    }
+
+    fn explain(&mut self, question: &Question) -> Option<Explanation> {
+        self.ask_about(question)
     }
 
     fn status(&self) -> PlaneStatus {

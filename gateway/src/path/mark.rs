@@ -44,7 +44,9 @@ impl Rule {
         })
     }
 
-    fn applies(&self, port: PortId, tuple: Tuple, protocol: u8) -> bool {
+    /// Whether it applies to a packet that arrived on `port`.
+    #[must_use]
+    pub fn applies(&self, port: PortId, tuple: Tuple, protocol: u8) -> bool {
         let within = |(first, last): (u16, u16), port: u16| first <= port && port <= last;
         let ((source, sport), (destination, dport)) = (tuple.source(), tuple.destination());
         destination & self.destination.1 == self.destination.0

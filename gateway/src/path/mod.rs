@@ -15,7 +15,7 @@
 //! `onepacket`; `persist` keeps clients at their servers. Beside the way: `icmp` translates errors about
 //! sessions, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
 //! own, `handover` gives another worker what is its own, `update` takes control's changes between bursts,
-//! `search` answers its questions, `expire` ends sessions. Every frame ends in one [`verdict::Verdict`].
+//! `search` and `explain` answer its questions, `expire` ends sessions. Every frame ends in one [`verdict::Verdict`].
 
 use std::{net::Ipv4Addr, sync::Arc};
 
@@ -39,6 +39,7 @@ use crate::{
 pub mod answer;
 mod direct;
 mod expire;
+pub mod explain;
 mod fragment;
 pub mod handover;
 mod icmp;

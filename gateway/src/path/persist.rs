@@ -72,6 +72,16 @@ fn template_of(packets: u8) -> u8 {
     PROTOCOLS.iter().find(|(p, _)| *p == packets).map_or(PROTOCOLS[0].1, |(_, template)| *template)
 }
 
+/// Where a client is kept.
+pub(super) enum Kept {
+    /// At this server, by this template.
+    At(SessionId, Chosen),
+    /// This template's server is there no more.
+    NoMore(SessionId),
+    /// It has no template.
+    Nowhere,
+}
+
 /// What a client's template is found by.
 struct Key {
     request: Tuple,
@@ -131,13 +141,13 @@ impl<I: Io> Worker<I> {
         let client = p.tuple.source().0 & persistence.mask;
         let key = Key::new(service, client, p);
         let call = if service.by_call { Some(call_of(data, p).ok_or(Reason::NoCallId)?) } else { None };
-        if let Some(found) = self.find_template(&key, call.as_ref()) {
-            if let Some(mut chosen) = self.server_of_template(found, id) {
-                chosen.port = key.server_port(chosen.port);
+        match self.kept_by(&key, call.as_ref(), id) {
+            Kept::At(found, chosen) => {
                 self.renew(found);
                 return Ok(Some((chosen, found)));
             }
-            self.sessions.invalidate(found);
+            Kept::NoMore(found) => self.sessions.invalidate(found),
+            Kept::Nowhere => {}
         }
         let Some(Some(service)) = self.services.get_mut(id.0 as usize) else { return Err(Reason::NoServer) };
         let own = service.port;
@@ -156,6 +166,32 @@ impl<I: Io> Worker<I> {
             server.counters.persistent.inc();
         }
         Ok(Some((chosen, template)))
+    }
+
+    /// Where the client of a packet is kept, by a service that doesn't look at calls.
+    pub(super) fn kept(&self, p: &Parsed, persistence: Persistence, id: ServiceId) -> Result<Kept, Reason> {
+        let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
+        let key = Key::new(service, p.tuple.source().0 & persistence.mask, p);
+        Ok(self.kept_by(&key, None, id))
+    }
+
+    fn kept_by(&self, key: &Key, call: Option<&CallId>, id: ServiceId) -> Kept {
+        let Some(found) = self.find_template(key, call) else { return Kept::Nowhere };
+        match self.server_of_template(found, id) {
+            Some(chosen) => Kept::At(found, Chosen { port: key.server_port(chosen.port), ..chosen }),
+            None => Kept::NoMore(found),
+        }
+    }
+
+    /// The choice with the port that a persistent service would use for this packet.
+    pub(super) fn persistent_port(&self, p: &Parsed, chosen: Chosen, id: ServiceId) -> Chosen {
+        match self.services.get(id.0 as usize) {
+            Some(Some(service)) if service.persistence.is_some() => {
+                let key = Key::new(service, p.tuple.source().0, p);
+                Chosen { port: key.server_port(chosen.port), ..chosen }
+            }
+            _ => chosen,
+        }
     }
 
     fn find_template(&self, key: &Key, call: Option<&CallId>) -> Option<SessionId> {

@@ -138,6 +138,21 @@ pub struct Hop {
     pub usable: bool,
 }
 
+/// A way as it is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Port.
+    pub port: PortId,
+    /// The route's network and prefix length.
+    pub network: (Ipv4Addr, u8),
+    /// Router, or the destination itself.
+    pub next_hop: Ipv4Addr,
+    /// Its MAC address, if it is known and usable.
+    pub mac: Option<Mac>,
+    /// Largest IP packet.
+    pub mtu: u16,
+}
+
 struct HopState {
     address: u32,
     asked: Option<Tick>,
@@ -247,6 +262,25 @@ impl<F> Routing<F> {
         self.states.push(HopState { address, asked: None });
         self.by_address.insert((port, address), id);
         Ok(id)
+    }
+
+    /// The way to `destination` (host order) as it is now: nothing is noted.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn view(&self, destination: u32) -> Result<View, Reason> {
+        let route = self.table.lookup(destination).ok_or(Reason::NoRoute)?;
+        let via = *route.via(destination).ok_or(Reason::NoRoute)?;
+        let next = via.gateway.map_or(destination, u32::from);
+        let facts = self.table.port(via.port).ok_or(Reason::NoRoute)?;
+        let known = self.by_address.get(&(via.port, next)).and_then(|&id| self.hop(id)).filter(|h| h.usable);
+        Ok(View {
+            port: via.port,
+            network: (route.network, route.prefix),
+            next_hop: next.into(),
+            mac: known.and_then(|h| h.macs.first_chunk().copied()).map(Mac),
+            mtu: route.mtu.map_or(facts.mtu, |m| m.min(facts.mtu)),
+        })
     }
 
     /// A hop.

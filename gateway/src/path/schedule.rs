@@ -23,6 +23,17 @@ fn is_martian(source: u32) -> bool {
     matches!(source >> 24, 0 | 127 | 224..)
 }
 
+/// Why a packet may not open a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Without a word.
+    Drop(Reason),
+    /// Its time to live is used up: ICMP time exceeded.
+    TtlExpired,
+    /// TCP in the middle of a connection: reset.
+    Reset,
+}
+
 impl<I: Io> Worker<I> {
     /// A TCP or UDP packet that belongs to no session of this worker.
     #[inline(never)]
@@ -63,7 +74,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// The owner of a packet with this tuple, by the function that RSS applies.
-    fn owner(&self, tuple: Tuple, protocol: u8) -> WorkerId {
+    pub(super) fn owner(&self, tuple: Tuple, protocol: u8) -> WorkerId {
         let (source, destination) = (tuple.source(), tuple.destination());
         self.steering.owner_of_reply(
             Ipv4Addr::from(source.0),
@@ -76,20 +87,11 @@ impl<I: Io> Worker<I> {
 
     /// A packet for a service, from a client without session.
     fn open(&mut self, port: PortId, frame: I::Frame, p: &Parsed, id: ServiceId) {
-        if is_martian(p.tuple.source().0) {
-            return self.drop_frame(frame, Reason::Martian);
-        }
-        if p.ttl <= 1 {
-            return self.answer_ttl_expired(port, frame, p);
-        }
-        if p.protocol == protocol::TCP {
-            let rst = p.flags & tcp_flags::RST != 0;
-            if rst {
-                return self.drop_frame(frame, Reason::NoSession);
-            }
-            if p.flags & tcp_flags::SYN == 0 && !self.settings.sloppy_tcp {
-                return self.answer_reset(port, frame, p);
-            }
+        match self.refusal(p) {
+            Some(Refusal::Drop(reason)) => return self.drop_frame(frame, reason),
+            Some(Refusal::TtlExpired) => return self.answer_ttl_expired(port, frame, p),
+            Some(Refusal::Reset) => return self.answer_reset(port, frame, p),
+            None => {}
         }
         let flow = self.flow(p);
         let Some(Some(service)) = self.services.get_mut(id.0 as usize) else {
@@ -124,7 +126,20 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn flow(&self, p: &Parsed) -> Flow {
+    /// Why the packet may not open a session, if it may not.
+    #[inline]
+    pub(super) fn refusal(&self, p: &Parsed) -> Option<Refusal> {
+        let tcp = p.protocol == protocol::TCP;
+        match () {
+            () if is_martian(p.tuple.source().0) => Some(Refusal::Drop(Reason::Martian)),
+            () if p.ttl <= 1 => Some(Refusal::TtlExpired),
+            () if tcp && p.flags & tcp_flags::RST != 0 => Some(Refusal::Drop(Reason::NoSession)),
+            () if tcp && p.flags & tcp_flags::SYN == 0 && !self.settings.sloppy_tcp => Some(Refusal::Reset),
+            () => None,
+        }
+    }
+
+    pub(super) fn flow(&self, p: &Parsed) -> Flow {
         let ((source, source_port), (destination, destination_port)) =
             (p.tuple.source(), p.tuple.destination());
         Flow {

@@ -5,7 +5,12 @@ use std::sync::Arc;
 use weirctl::protocol::{FoundSession, SessionFilter};
 
 use super::{Worker, update::LISTING_STRIDE};
-use crate::{clock::Tick, id::ServerId, io::Io, table::session::SessionId};
+use crate::{
+    clock::Tick,
+    id::ServerId,
+    io::Io,
+    table::session::{Session, SessionId},
+};
 
 /// Sessions that one request to end sessions ends at most.
 pub const KILL_STRIDE: u32 = 256;
@@ -51,11 +56,7 @@ impl<I: Io> Worker<I> {
             if servers.is_some_and(|servers| servers.binary_search(&session.server()).is_err()) {
                 continue;
             }
-            let found = FoundSession {
-                session: self.describe(session),
-                age: self.now.since(Tick(session.born)),
-                idle: self.now.since(Tick(session.last_seen)),
-            };
+            let found = self.found(session);
             if !search.selection.filter.matches(&found) {
                 continue;
             }
@@ -67,5 +68,14 @@ impl<I: Io> Worker<I> {
             }
         }
         search.next = (at < end).then_some(at);
+    }
+
+    /// A session with its times.
+    pub(super) fn found(&self, session: &Session) -> FoundSession {
+        FoundSession {
+            session: self.describe(session),
+            age: self.now.since(Tick(session.born)),
+            idle: self.now.since(Tick(session.last_seen)),
+        }
     }
 }

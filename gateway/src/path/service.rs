@@ -180,6 +180,11 @@ impl WorkerService {
     pub fn schedule(&mut self, flow: &sched::Flow) -> Option<Chosen> {
         let scheduler = self.scheduler.as_mut()?;
         let n = scheduler.schedule(&self.servers, flow)?;
+        self.choice(n)
+    }
+
+    /// Server `n` of the list, as a choice.
+    pub fn choice(&self, n: usize) -> Option<Chosen> {
         let (server, method) = (self.servers.get(n)?, self.methods.get(n)?);
         let std::net::IpAddr::V4(address) = server.address else { return None };
         Some(Chosen { server: server.id, address, port: server.port, method: *method })

@@ -34,6 +34,21 @@ pub(super) fn trim(frame: &mut impl Frame, p: &Parsed) {
     }
 }
 
+/// What becomes of a packet of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is the kernel's.
+    Punted,
+    /// Its time to live is used up.
+    TtlExpired,
+    /// The session ends, and the packet is taken as one without.
+    Anew,
+    /// Its server was deleted.
+    ServerDeleted,
+    /// It goes the session's way.
+    Goes,
+}
+
 impl<I: Io> Worker<I> {
     /// A TCP or UDP packet; `key` is its hash and what that led to.
     #[inline]
@@ -102,34 +117,52 @@ impl<I: Io> Worker<I> {
         if self.one_way_unchanged(found.id, p) {
             return self.send_one_way(port, frame, p, found.id);
         }
-        let Some(session) = self.sessions.get(found.id) else { return };
-        let (state, server, fullnat) = (session.state(), session.server(), session.is_fullnat());
-        let available = self.server(server).is_some_and(|s| s.available.get() != 0);
-        if !available && self.lookup.is_empty() && !fullnat {
-            // Without any service IPVS looks at nothing: the packet is the kernel's.
-            return self.punt(port, frame);
-        }
-        if p.ttl <= 1 {
-            return self.answer_ttl_expired(port, frame, p);
-        }
-        if found.direction == Direction::Request {
-            let syn = p.protocol == protocol::TCP && p.flags & tcp_flags::SYN != 0;
-            let finished = matches!(state, SessionState::TimeWait | SessionState::Close);
-            if (syn && self.settings.conn_reuse_mode & 1 != 0 && finished)
-                || (!available && self.settings.expire_nodest_conn)
-            {
+        match self.fate(found, p) {
+            Fate::Punted => return self.punt(port, frame),
+            Fate::TtlExpired => return self.answer_ttl_expired(port, frame, p),
+            Fate::Anew => {
                 self.end_session(found.id);
                 return self.unknown(port, frame, p, origin);
             }
-            if !available {
-                return self.drop_frame(frame, Reason::ServerDeleted);
-            }
+            Fate::ServerDeleted => return self.drop_frame(frame, Reason::ServerDeleted),
+            Fate::Goes => {}
         }
-        if available {
+        if self.is_available(found) {
             self.count_packet(found, p);
         }
         self.track(found.id, found.direction, p);
         self.send(port, frame, p, found);
+    }
+
+    /// Whether the session's server is configured.
+    fn is_available(&self, found: Found) -> bool {
+        let server = self.sessions.get(found.id).and_then(|s| self.server(s.server()));
+        server.is_some_and(|s| s.available.get() != 0)
+    }
+
+    /// What is to become of a packet of a session, before anything is done about it.
+    pub(super) fn fate(&self, found: Found, p: &Parsed) -> Fate {
+        let Some(session) = self.sessions.get(found.id) else { return Fate::Goes };
+        let available = self.is_available(found);
+        if !available && self.lookup.is_empty() && !session.is_fullnat() {
+            // Without any service IPVS looks at nothing: the packet is the kernel's.
+            return Fate::Punted;
+        }
+        if p.ttl <= 1 {
+            return Fate::TtlExpired;
+        }
+        if found.direction == Direction::Reply {
+            return Fate::Goes;
+        }
+        let syn = p.protocol == protocol::TCP && p.flags & tcp_flags::SYN != 0;
+        let finished = matches!(session.state(), SessionState::TimeWait | SessionState::Close);
+        let reused = syn && self.settings.conn_reuse_mode & 1 != 0 && finished;
+        match available {
+            _ if reused => Fate::Anew,
+            true => Fate::Goes,
+            false if self.settings.expire_nodest_conn => Fate::Anew,
+            false => Fate::ServerDeleted,
+        }
     }
 
     /// Counts a packet at its server.

@@ -9,6 +9,7 @@ use weirctl::model;
 
 use super::{
     Worker,
+    explain::Explain,
     persist::listed_protocol,
     route::{Neighbour, RouteTable},
     search::Search,
@@ -60,6 +61,8 @@ pub enum Update {
     CallIds(Option<Box<CallIds>>),
     /// Certain sessions are wanted, or are to end.
     Select(Search),
+    /// What would happen to a packet?
+    Explain(Box<Explain>),
 }
 
 /// A page of the session list: asked for with room, returned filled.
@@ -158,6 +161,7 @@ impl<I: Io> Worker<I> {
                 }
             }
             Update::Select(search) => self.select(search),
+            Update::Explain(question) => self.explain(question),
         }
     }
 

@@ -12,7 +12,10 @@ use std::{
 };
 
 use tracing::{info, warn};
-use weirctl::{model, protocol::PortStatus};
+use weirctl::{
+    model,
+    protocol::{Explanation, PortStatus, Question},
+};
 
 use crate::{
     control::{
@@ -176,6 +179,10 @@ impl Plane for GatewayPlane {
 
     fn select(&mut self, selection: &Selection, from: SessionCursor, max: usize) -> Selected {
         self.workers.select(selection, from, max)
+    }
+
+    fn explain(&mut self, question: &Question) -> Option<Explanation> {
+        self.workers.explain(question)
     }
 
     fn status(&self) -> PlaneStatus {

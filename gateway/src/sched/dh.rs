@@ -4,7 +4,7 @@
 //! 256 buckets are dealt to the servers in list order, whatever their weights. The bucket's server being
 //! quiesced or overloaded, the session is refused.
 
-use super::{Flow, Scheduler, Server, hash};
+use super::{Flow, Scheduler, Server, Standing, hash};
 
 /// The buckets; servers by index.
 pub struct DestinationHash([u32; 256]);
@@ -18,6 +18,10 @@ impl DestinationHash {
     }
 }
 
+fn slot(flow: &Flow) -> usize {
+    hash::multiplicative_8(hash::fold(flow.destination))
+}
+
 impl Scheduler for DestinationHash {
     fn name(&self) -> &'static str {
         "dh"
@@ -26,8 +30,13 @@ impl Scheduler for DestinationHash {
     fn inherit(&mut self, _: &mut dyn Scheduler, _: &[Server], _: &[Server]) {}
 
     fn schedule(&mut self, servers: &[Server], flow: &Flow) -> Option<usize> {
-        let server = self.0[hash::multiplicative_8(hash::fold(flow.destination))] as usize;
+        let server = self.0[slot(flow)] as usize;
         servers.get(server)?.eligible().then_some(server)
+    }
+
+    fn standing(&self, servers: &[Server], flow: &Flow) -> Standing {
+        let server = Some(self.0[slot(flow)]).filter(|&n| (n as usize) < servers.len());
+        Standing::Slot { slot: slot(flow) as u32, slots: 256, server, fallback: false }
     }
 }
 

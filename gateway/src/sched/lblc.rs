@@ -8,7 +8,7 @@
 use std::any::Any;
 
 use super::{
-    Flow, Scheduler, Server, least,
+    Flow, Scheduler, Server, Standing, least,
     locality::{Place, Places, Table},
 };
 use crate::clock::seconds;
@@ -31,6 +31,14 @@ impl Locality {
     /// `expiration` in seconds.
     pub fn new(servers: &[Server], expiration: u32) -> Self {
         Self { table: Table::new(), places: Places::new(servers), expiration: seconds(expiration) }
+    }
+}
+
+impl Locality {
+    /// The destination's server, if it is remembered and still there.
+    fn known(&self, servers: &[Server], flow: &Flow) -> Option<usize> {
+        let cached = self.table.peek(flow.destination, flow.now, self.expiration)?;
+        self.places.find(servers, cached.place, cached.hint)
     }
 }
 
@@ -65,6 +73,25 @@ impl Scheduler for Locality {
         let cached = Cached { place: Place::of(&servers[index]), hint: index as u32 };
         self.table.set(flow.destination, flow.now, cached);
         Some(index)
+    }
+
+    fn preview(&mut self, servers: &[Server], flow: &Flow) -> Option<usize> {
+        let kept = self.known(servers, flow).filter(|&n| servers[n].weight > 0);
+        kept.filter(|&n| !crowded(servers, &servers[n]))
+            .or_else(|| least::weighted(servers, Server::overhead))
+    }
+
+    fn standing(&self, servers: &[Server], flow: &Flow) -> Standing {
+        match self.table.peek(flow.destination, flow.now, self.expiration) {
+            Some(_) => {
+                Standing::Remembered { servers: 1, first: self.known(servers, flow).map(|n| n as u32) }
+            }
+            None => Standing::Unknown,
+        }
+    }
+
+    fn load(&self, server: &Server) -> Option<u64> {
+        Some(server.overhead())
     }
 }
 

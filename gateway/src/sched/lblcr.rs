@@ -10,7 +10,7 @@
 use std::any::Any;
 
 use super::{
-    Flow, Scheduler, Server, lblc, least,
+    Flow, Scheduler, Server, Standing, lblc, least,
     locality::{CAPACITY, NIL, Place, Places, Table},
 };
 use crate::clock::{Tick, seconds};
@@ -183,6 +183,27 @@ impl Scheduler for ReplicatedLocality {
             members.release(&lost);
         }
         Some(index)
+    }
+
+    fn preview(&mut self, servers: &[Server], flow: &Flow) -> Option<usize> {
+        let set = self.table.peek(flow.destination, flow.now, self.expiration).copied();
+        let least = set.and_then(|set| self.members.least(&set, &self.places, servers));
+        least
+            .filter(|&n| !lblc::crowded(servers, &servers[n]))
+            .or_else(|| least::weighted(servers, Server::overhead))
+    }
+
+    fn standing(&self, servers: &[Server], flow: &Flow) -> Standing {
+        let Some(set) = self.table.peek(flow.destination, flow.now, self.expiration) else {
+            return Standing::Unknown;
+        };
+        let newest = self.members.all.get(set.first as usize);
+        let first = newest.and_then(|m| self.places.find(servers, m.place, m.hint));
+        Standing::Remembered { servers: set.len, first: first.map(|n| n as u32) }
+    }
+
+    fn load(&self, server: &Server) -> Option<u64> {
+        Some(server.overhead())
     }
 }
 

@@ -26,6 +26,10 @@ impl Scheduler for LeastConnection {
         }
         least.map(|(i, _)| i)
     }
+
+    fn load(&self, server: &Server) -> Option<u64> {
+        Some(server.overhead())
+    }
 }
 
 #[cfg(test)]

@@ -82,6 +82,15 @@ struct Walk {
     goal: usize,
 }
 
+/// Checks that fell due.
+struct Due {
+    checks: u32,
+    /// The last of them.
+    last: Tick,
+    /// The latest that began a round, if any did.
+    round: Option<Tick>,
+}
+
 /// Destinations with a `V` each.
 pub struct Table<V> {
     hasher: RandomState,
@@ -131,6 +140,22 @@ impl<V> Table<V> {
         Some(&mut entry.value)
     }
 
+    /// What [`Table::maintain`] and [`Table::get`] would find now, with nothing touched. (An entry that the walk
+    /// of an overfull table takes out with this very session is still found.)
+    pub fn peek(&self, destination: IpAddr, now: Tick, expiration: u32) -> Option<&V> {
+        let mut at = self.heads[self.bucket(destination)];
+        while at != NIL && self.entries[at as usize].destination != destination {
+            at = self.entries[at as usize].next;
+        }
+        let entry = self.entries.get(at as usize)?;
+        let round = match self.next_check.filter(|next| now.reached(*next)) {
+            Some(next) => self.due(next, now).round.or(self.last_round),
+            None => self.last_round,
+        };
+        let gone = round.is_some_and(|round| unused(entry.last_use, round, expiration));
+        (!gone).then_some(&entry.value)
+    }
+
     /// Remembers `value` in place of what was remembered of `destination`. Gives back the value that wasn't
     /// kept: the former one, or this one when the table is full.
     pub fn set(&mut self, destination: IpAddr, now: Tick, value: V) -> Option<V> {
@@ -177,22 +202,30 @@ impl<V> Table<V> {
 
     /// The checks that fell due from `next` until now, as if each had been on time.
     fn check(&mut self, next: Tick, now: Tick, expiration: u32) {
-        let due = now.since(next) / CHECK_INTERVAL + 1;
-        let last = next.after((due - 1) * CHECK_INTERVAL);
+        let Due { checks, last, round } = self.due(next, now);
         self.next_check = Some(last.after(CHECK_INTERVAL));
-        if self.checks + due > CHECKS_A_ROUND {
-            // The latest of them that began a round; the count starts at 1 after each.
-            let since = (self.checks + due - 1 - CHECKS_A_ROUND) % CHECKS_A_ROUND;
-            let round = Tick(last.0.wrapping_sub(since * CHECK_INTERVAL));
-            self.checks = since + 1;
+        if let Some(round) = round {
+            self.checks = last.since(round) / CHECK_INTERVAL + 1;
             self.last_round = Some(round);
             self.walk = Some(Walk { buckets: BUCKETS, at: round, unused: expiration, goal: CAPACITY });
         } else if self.used > COMFORTABLE {
             let goal = ((self.used - COMFORTABLE) * 4 / 3).min(COMFORTABLE / 2);
             self.walk = Some(Walk { buckets: BUCKETS, at: last, unused: EARLY, goal });
         } else {
-            self.checks += due;
+            self.checks += checks;
         }
+    }
+
+    /// The checks that fell due from `next` until `now`.
+    fn due(&self, next: Tick, now: Tick) -> Due {
+        let checks = now.since(next) / CHECK_INTERVAL + 1;
+        let last = next.after((checks - 1) * CHECK_INTERVAL);
+        // The latest of them that began a round; the count starts at 1 after each.
+        let round = (self.checks + checks > CHECKS_A_ROUND).then(|| {
+            let since = (self.checks + checks - 1 - CHECKS_A_ROUND) % CHECKS_A_ROUND;
+            Tick(last.0.wrapping_sub(since * CHECK_INTERVAL))
+        });
+        Due { checks, last, round }
     }
 
     fn sweep(&mut self, bucket: usize, walk: &mut Walk, removed: &mut impl FnMut(&V)) {

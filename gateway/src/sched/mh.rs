@@ -12,7 +12,7 @@
 
 use std::any::Any;
 
-use super::{FLAG_FALLBACK, FLAG_PORT, Flow, Scheduler, Server, hash, lists};
+use super::{FLAG_FALLBACK, FLAG_PORT, Flow, Scheduler, Server, Standing, hash, lists};
 
 /// Slots; a prime.
 const SLOTS: u32 = 4093;
@@ -61,6 +61,13 @@ impl Maglev {
         };
         new.fill(servers);
         new
+    }
+
+    /// The slot that a client comes to, `offset` further tries on.
+    fn slot(&self, flow: &Flow, offset: u32) -> u32 {
+        let port = if self.port { u32::from(flow.source_port) } else { 0 };
+        let client = hash::fold(flow.source).wrapping_add(port);
+        hash::sip_1_3(client.wrapping_add(offset), KEY) % SLOTS
     }
 
     /// Fills the table anew from `last_weights`; no allocation.
@@ -128,9 +135,7 @@ impl Scheduler for Maglev {
     }
 
     fn schedule(&mut self, servers: &[Server], flow: &Flow) -> Option<usize> {
-        let port = if self.port { u32::from(flow.source_port) } else { 0 };
-        let client = hash::fold(flow.source).wrapping_add(port);
-        let slot = |offset: u32| hash::sip_1_3(client.wrapping_add(offset), KEY) % SLOTS;
+        let slot = |offset: u32| self.slot(flow, offset);
         let first = slot(0);
         let server = self.table[first as usize] as usize;
         if servers.get(server)?.eligible() {
@@ -142,6 +147,12 @@ impl Scheduler for Maglev {
         (0..SLOTS)
             .map(|offset| self.table[slot((first + offset) % SLOTS) as usize] as usize)
             .find(|&server| servers.get(server).is_some_and(Server::eligible))
+    }
+
+    fn standing(&self, servers: &[Server], flow: &Flow) -> Standing {
+        let slot = self.slot(flow, 0);
+        let server = Some(self.table[slot as usize]).filter(|&n| (n as usize) < servers.len());
+        Standing::Slot { slot, slots: SLOTS, server, fallback: self.fallback }
     }
 }
 

@@ -7,6 +7,8 @@
 
 use std::{any::Any, net::IpAddr, sync::Arc};
 
+pub use weirctl::protocol::{Skip, Standing};
+
 use crate::{
     clock::Tick,
     id::{ServerId, WorkerId},
@@ -122,6 +124,33 @@ pub trait Scheduler: Any + Send {
     /// Picks the index of a server for a new session, or `None` if none can take one.
     /// `servers` is the list this instance was prepared for. No allocation.
     fn schedule(&mut self, servers: &[Server], flow: &Flow) -> Option<usize>;
+
+    /// Picks as [`Scheduler::schedule`] would now and leaves everything as it is, for whoever only asks. What
+    /// schedules without a memory needs no preview of its own.
+    fn preview(&mut self, servers: &[Server], flow: &Flow) -> Option<usize> {
+        self.schedule(servers, flow)
+    }
+
+    /// Where it stands with respect to this packet.
+    fn standing(&self, servers: &[Server], flow: &Flow) -> Standing {
+        let _ = (servers, flow);
+        Standing::Stateless
+    }
+
+    /// The server's load as this discipline weighs it, before division by the weight; none if it weighs none.
+    fn load(&self, server: &Server) -> Option<u64> {
+        let _ = server;
+        None
+    }
+
+    /// Why the server is passed over, if it is.
+    fn passes_over(&self, server: &Server) -> Option<Skip> {
+        match () {
+            () if server.weight == 0 => Some(Skip::Quiesced),
+            () if server.overloaded() => Some(Skip::Threshold),
+            () => None,
+        }
+    }
 }
 
 /// Makes the instance that `worker` will use for a service whose servers are now `servers`.
@@ -187,6 +216,27 @@ mod tests {
                         assert_eq!(chosen, None, "{name} {flags}");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_preview_is_what_comes_and_moves_nothing() {
+        let list = testing::weights(&[3, 1, 2, 5]);
+        for name in NAMES {
+            for worker in 0..3 {
+                let made = prepare(name, FLAG_FALLBACK, &list, WorkerId(worker), &Settings::default(), 0);
+                let mut scheduler = made.expect("known name");
+                for n in 0..60u8 {
+                    let flow = testing::flow(n, n % 7, u32::from(n) * 40);
+                    let previews = [(); 3].map(|()| scheduler.preview(&list, &flow));
+                    let chosen = scheduler.schedule(&list, &flow);
+                    assert_eq!(previews, [chosen; 3], "{name} {n}");
+                    if let Some(chosen) = chosen {
+                        list[chosen].counters.active.inc();
+                    }
+                }
+                list.iter().for_each(|s| s.counters.active.set(0));
             }
         }
     }

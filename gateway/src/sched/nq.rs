@@ -17,6 +17,10 @@ impl Scheduler for NeverQueue {
         let idle = servers.iter().position(|s| s.eligible() && s.active() == 0);
         idle.or_else(|| least::weighted(servers, sed::expected))
     }
+
+    fn load(&self, server: &Server) -> Option<u64> {
+        Some(sed::expected(server))
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! weight. (So it takes weight + 1 of them: IPVS compares before it adds.) UDP never overflows, for its
 //! sessions aren't active ones.
 
-use super::{Flow, Scheduler, Server, fo};
+use super::{Flow, Scheduler, Server, Skip, fo};
 
 /// Has no state.
 pub struct Overflow;
@@ -15,7 +15,16 @@ impl Scheduler for Overflow {
     fn inherit(&mut self, _: &mut dyn Scheduler, _: &[Server], _: &[Server]) {}
 
     fn schedule(&mut self, servers: &[Server], _: &Flow) -> Option<usize> {
-        fo::heaviest(servers, |s| s.eligible() && s.active() <= s.weight)
+        fo::heaviest(servers, |s| self.passes_over(s).is_none())
+    }
+
+    fn passes_over(&self, server: &Server) -> Option<Skip> {
+        match () {
+            () if server.weight == 0 => Some(Skip::Quiesced),
+            () if server.overloaded() => Some(Skip::Threshold),
+            () if server.active() > server.weight => Some(Skip::Overflowing),
+            () => None,
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::any::Any;
 
-use super::{Flow, Scheduler, Server, lists};
+use super::{Flow, Scheduler, Server, Standing, lists};
 use crate::id::WorkerId;
 
 /// The rotation.
@@ -43,6 +43,17 @@ impl Scheduler for RoundRobin {
             (next..servers.len()).chain(0..next.min(servers.len())).find(|&i| servers[i].eligible())?;
         self.current = Some(chosen);
         Some(chosen)
+    }
+
+    fn preview(&mut self, servers: &[Server], flow: &Flow) -> Option<usize> {
+        let current = self.current;
+        let chosen = self.schedule(servers, flow);
+        self.current = current;
+        chosen
+    }
+
+    fn standing(&self, _: &[Server], _: &Flow) -> Standing {
+        Standing::Behind(self.current.map(|n| n as u32))
     }
 }
 

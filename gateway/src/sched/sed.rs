@@ -22,6 +22,10 @@ impl Scheduler for ShortestExpectedDelay {
     fn schedule(&mut self, servers: &[Server], _: &Flow) -> Option<usize> {
         least::weighted(servers, expected)
     }
+
+    fn load(&self, server: &Server) -> Option<u64> {
+        Some(expected(server))
+    }
 }
 
 #[cfg(test)]

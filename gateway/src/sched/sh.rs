@@ -4,7 +4,7 @@
 //! weight 0). The bucket's server being quiesced or overloaded, the session is refused; with `sh-fallback`
 //! other buckets are tried, each client in its own order. With `sh-port` the source port counts too.
 
-use super::{FLAG_FALLBACK, FLAG_PORT, Flow, Scheduler, Server, hash};
+use super::{FLAG_FALLBACK, FLAG_PORT, Flow, Scheduler, Server, Standing, hash};
 
 const BUCKETS: usize = 256;
 
@@ -25,6 +25,12 @@ impl SourceHash {
         buckets.iter_mut().zip(dealt).for_each(|(bucket, server)| *bucket = server);
         Self { fallback: flags & FLAG_FALLBACK != 0, port: flags & FLAG_PORT != 0, buckets }
     }
+
+    /// The client's own bucket.
+    fn slot(&self, flow: &Flow) -> usize {
+        let port = if self.port { u32::from(flow.source_port) } else { 0 };
+        hash::multiplicative_8(hash::fold(flow.source).wrapping_add(port))
+    }
 }
 
 impl Scheduler for SourceHash {
@@ -35,8 +41,7 @@ impl Scheduler for SourceHash {
     fn inherit(&mut self, _: &mut dyn Scheduler, _: &[Server], _: &[Server]) {}
 
     fn schedule(&mut self, servers: &[Server], flow: &Flow) -> Option<usize> {
-        let port = if self.port { u32::from(flow.source_port) } else { 0 };
-        let first = hash::multiplicative_8(hash::fold(flow.source).wrapping_add(port));
+        let first = self.slot(flow);
         let available = |bucket: usize| {
             let server = self.buckets[bucket % BUCKETS] as usize;
             servers.get(server)?.eligible().then_some(server)
@@ -47,6 +52,12 @@ impl Scheduler for SourceHash {
         }
         // The further tries start at twice the hash, as IPVS adds the bucket's number to the hash.
         (0..BUCKETS).find_map(|offset| available(first + first + offset))
+    }
+
+    fn standing(&self, servers: &[Server], flow: &Flow) -> Standing {
+        let slot = self.slot(flow);
+        let server = Some(self.buckets[slot]).filter(|&n| (n as usize) < servers.len());
+        Standing::Slot { slot: slot as u32, slots: BUCKETS as u32, server, fallback: self.fallback }
     }
 }
 

@@ -16,6 +16,10 @@ impl Scheduler for WeightedLeastConnection {
     fn schedule(&mut self, servers: &[Server], _: &Flow) -> Option<usize> {
         least::weighted(servers, Server::overhead)
     }
+
+    fn load(&self, server: &Server) -> Option<u64> {
+        Some(server.overhead())
+    }
 }
 
 #[cfg(test)]

@@ -11,10 +11,11 @@
 
 use std::any::Any;
 
-use super::{Flow, Scheduler, Server, lists};
+use super::{Flow, Scheduler, Server, Standing, lists};
 use crate::id::WorkerId;
 
 /// The rotation.
+#[derive(Clone)]
 pub struct WeightedRoundRobin {
     /// Index of the server to look at next; 0 is the head of the list, its length is past the last.
     next: usize,
@@ -167,6 +168,20 @@ impl Scheduler for WeightedRoundRobin {
             self.pick(servers);
         }
         self.pick(servers)
+    }
+
+    fn preview(&mut self, servers: &[Server], flow: &Flow) -> Option<usize> {
+        self.clone().schedule(servers, flow)
+    }
+
+    fn standing(&self, _: &[Server], _: &Flow) -> Standing {
+        let number = |n: i64| u32::try_from(n.max(0)).unwrap_or(u32::MAX);
+        Standing::Level {
+            level: number(self.level),
+            top: number(self.top),
+            step: number(self.step),
+            next: self.next as u32,
+        }
     }
 }
 

@@ -121,6 +121,17 @@ impl Share {
         self.cosets[usize::from(base.coset)].slots
     }
 
+    /// Number of slots whose ports are in the range.
+    pub fn ports(&self, base: Base) -> u32 {
+        let slots = self.slots(base);
+        let (first, last) = (self.edges.0, self.members - self.edges.1.min(self.members));
+        let edge = (0..first).chain(last.max(first)..self.members);
+        let outside = |slot: &u32| !self.range.contains(self.port(base, *slot));
+        let places = slots / self.members;
+        let out = edge.flat_map(|m| (0..places).map(move |p| p * self.members + m)).filter(outside);
+        slots - out.count() as u32
+    }
+
     /// The most slots that any server and address have.
     pub fn max_slots(&self) -> u32 {
         self.cosets.iter().map(|c| c.slots).max().unwrap_or(0)
@@ -245,6 +256,7 @@ mod tests {
                         prop_assert_eq!(share.slot(base, port), None);
                     }
                 }
+                prop_assert_eq!(share.ports(base), in_range as u32);
                 let known = (1..=u16::MAX).filter(|&p| share.slot(base, p).is_some()).count();
                 prop_assert_eq!(known, in_range);
             }

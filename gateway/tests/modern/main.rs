@@ -42,7 +42,7 @@ fn main() -> ExitCode {
             what_stays_is_not_touched, large_files_are_one_transaction,
         }
         questions::{
-            sessions_are_listed_counted_and_ended, status_tells_all, stats_tell_why,
+            sessions_are_listed_counted_and_ended, status_tells_all, stats_tell_why, explain_tells_every_stage,
             mistakes_have_their_status, a_watch_follows_the_news,
         }
         draining::{

@@ -49,6 +49,28 @@ pub fn sessions_are_listed_counted_and_ended() {
     assert_eq!((empty["count"].clone(), empty["sessions"].clone()), (0.into(), serde_json::json!([])));
 }
 
+pub fn explain_tells_every_stage() {
+    let shared = Shared::new(busy(3));
+    let text = shared.run("explain tcp 10.1.0.9:40000 192.0.2.10:80").out;
+    for wanted in [
+        "arrives on wan",
+        "none yet",
+        "tcp/192.0.2.10:80",
+        "rr: the rotation stands at",
+        "by fullnat",
+        "forwarded",
+    ] {
+        assert!(text.contains(wanted), "{wanted}\n{text}");
+    }
+    let known = shared.run("explain tcp 10.1.0.1:40000 192.0.2.10:80 --ack --json").json();
+    assert_eq!((&known["verdict"], &known["session"]["state"]), (&"forwarded".into(), &"SYN_RECV".into()));
+    let lost = shared.run("explain tcp 10.1.0.9:40000 192.0.2.10:80 --ack").out;
+    assert!(lost.contains("dropped as no-session, answered with a TCP reset. A TCP packet"), "{lost}");
+    let wrong = shared.run("explain tcp 10.1.0.9:40000 192.0.2.10:80 --port dmz");
+    assert_eq!((wrong.status, wrong.err.contains("no such port: dmz")), (1, true), "{wrong:?}");
+    assert_eq!(shared.0.borrow().session_count(), 3, "nothing was opened");
+}
+
 pub fn status_tells_all() {
     let shared = Shared::new(busy(4));
     let json = shared.run("status --json").json();

@@ -161,6 +161,7 @@ impl<P: Plane> Store<P> {
                 Response::Timeouts(Timeouts { tcp: t.established, tcp_fin: t.fin_wait, udp: t.udp })
             }
             Request::Marks => Response::Marks(self.marks.clone()),
+            Request::Explain(question) => self.explain(&question),
             Request::Counters => Response::Counters(self.plane.counters()),
             Request::Status => self.status(),
             Request::FindSessions { filter, from, max } => self.find_sessions(filter, from, max),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use weirctl::{
     model::ServiceKey,
-    protocol::{ErrorCode, MAX_PAGE, Response, SessionCursor, SessionFilter, Status},
+    protocol::{ErrorCode, MAX_PAGE, Question, Refusal, Response, SessionCursor, SessionFilter, Status},
 };
 
 use super::Store;
@@ -49,6 +49,20 @@ impl<P: Plane> Store<P> {
         };
         let found = self.plane.select(&selection, from.unwrap_or_default(), 1);
         Response::Killed { sessions: found.killed, next: found.next }
+    }
+
+    pub(super) fn explain(&mut self, question: &Question) -> Response {
+        let refuse = |code, detail: String| Response::Refused(Refusal::new(code, detail));
+        if question.source.0.is_ipv4() != question.destination.0.is_ipv4() {
+            return refuse(ErrorCode::InvalidOperation, "the two addresses are of two families".into());
+        }
+        if let Some(name) = question.port.as_ref().filter(|name| !self.plane.has_port(name)) {
+            return refuse(ErrorCode::NoSuchPort, name.clone());
+        }
+        match self.plane.explain(question) {
+            Some(explanation) => Response::Explained(Box::new(explanation)),
+            None => refuse(ErrorCode::Unsupported, "packets of this kind can't be explained".into()),
+        }
     }
 
     /// What the plane is to look for; nothing if there is no such service.

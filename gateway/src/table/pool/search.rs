@@ -3,6 +3,7 @@
 use weirctl::model::Protocol;
 
 use super::{Address, Exhausted, LocalPool, PairKey, line::Source, pair_hash, rotation::Turn};
+use crate::table::steering::kind_number;
 
 /// What one local address had to offer.
 pub(super) enum Offer {
@@ -14,6 +15,16 @@ pub(super) enum Offer {
 }
 
 impl<A: Address> LocalPool<A> {
+    /// How many ports of `lip` this worker uses towards the server (`rip`, `rport`), and how many it has.
+    #[must_use]
+    pub fn room(&self, lip: A, rip: A, rport: u16, protocol: Protocol) -> (u32, u32) {
+        let share = &self.shares[kind_number(protocol)];
+        let base = share.base(self.steering.index(rip, rport, lip, 0, protocol));
+        let key = PairKey { lip, rip, rport, protocol };
+        let pair = self.find_pair(&key, pair_hash(&key, self.server_hash(rip, rport, protocol)));
+        (pair.map_or(0, |id| self.usage.used_of(id)), share.ports(base))
+    }
+
     /// Takes a port of the first of `lips`, in turn, that has the best there is.
     #[inline(never)]
     pub(super) fn search(

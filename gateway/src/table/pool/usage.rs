@@ -122,6 +122,11 @@ impl<A: Address> PoolUsage<A> {
         self.pairs().find(|&(k, _)| k == key).map_or(0, |(_, used)| used)
     }
 
+    /// Ports in use by a pair.
+    pub(super) fn used_of(&self, id: u32) -> u32 {
+        self.pairs[id as usize].used.load(Relaxed)
+    }
+
     #[inline]
     pub(super) fn is_pair(&self, id: u32, key: &PairKey<A>) -> bool {
         let slot = &self.pairs[id as usize];

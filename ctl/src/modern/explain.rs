@@ -1,0 +1,394 @@
+//! `weirctl explain`: what would happen to a packet, and why, stage by stage.
+
+use std::{io, net::IpAddr};
+
+use serde_json::{Value, json};
+
+use super::{
+    Failure, World,
+    cli::ExplainArgs,
+    json, names,
+    style::{Style, Table, Tone, clean},
+};
+use crate::{
+    mark,
+    model::Protocol,
+    protocol::{
+        Answer, Candidate, End, Explanation, FoundSession, Question, Request, Response, Scheduling, Skip,
+        Standing,
+    },
+};
+
+pub(super) fn run(args: &ExplainArgs, world: &mut World<'_>) -> Result<(), Failure> {
+    let question = Question {
+        protocol: args.protocol.into(),
+        source: args.source,
+        destination: args.destination,
+        port: args.port.clone(),
+        opens: !args.ack,
+    };
+    let answer = match world.transport.call(Request::Explain(question.clone()))? {
+        Response::Explained(answer) => answer,
+        Response::Refused(refusal) => return Err(refusal.into()),
+        _ => return Err(Failure::Refused("the gateway gave an answer to another question".into())),
+    };
+    if args.json {
+        json::write(world.out, "explain", document(&question, &answer))?;
+        return Ok(());
+    }
+    Ok(tell(&question, &answer, world.out, world.style)?)
+}
+
+/// `10.0.0.1:80`, as everywhere.
+fn place((address, port): (IpAddr, u16)) -> String {
+    names::endpoint(address, port)
+}
+
+fn tell(q: &Question, e: &Explanation, out: &mut dyn io::Write, style: Style) -> io::Result<()> {
+    let mut line = |title: &str, text: String| {
+        let title = style.paint(Tone::Strong, &format!("{title:<15}"));
+        writeln!(out, "{title} {}", clean(&text))
+    };
+    let kind = match (q.protocol, q.opens) {
+        (Protocol::Tcp, true) => "tcp SYN",
+        (Protocol::Tcp, false) => "tcp ACK",
+        _ => names::protocol(q.protocol),
+    };
+    line("packet", format!("{kind} {} -> {}, arrives on {}", place(q.source), place(q.destination), e.port))?;
+    line("worker", workers(&e.workers))?;
+    if let Some(rule) = &e.mark {
+        line("mark", format!("{} by the rule `{}'", rule.mark, mark::to_words(rule)))?;
+    }
+    match &e.session {
+        Some(found) => line("session", session(found, e.reply))?,
+        None => line("session", "none yet".into())?,
+    }
+    match &e.service {
+        Some(key) => line("service", names::service(key))?,
+        None => line("service", "none takes it".into())?,
+    }
+    if let Some(template) = &e.template {
+        let left = names::seconds(u64::from(template.session.expires / 100));
+        let text = format!("the client is kept at {} for {left}", place(template.session.server));
+        line("persistence", text)?;
+    }
+    if let Some(scheduling) = &e.scheduling {
+        line("scheduler", format!("{}: {}", scheduling.scheduler, standing(scheduling)))?;
+        candidates(scheduling, out, style)?;
+    }
+    let mut line = |title: &str, text: String| {
+        let title = style.paint(Tone::Strong, &format!("{title:<15}"));
+        writeln!(out, "{title} {}", clean(&text))
+    };
+    if let Some((address, port, method)) = e.server {
+        line("server", format!("{} by {}", place((address, port)), json::method(method)))?;
+    }
+    for local in &e.local_addresses {
+        let text =
+            format!("{}: {} of {} ports in use towards the server", local.address, local.used, local.ports);
+        line("local address", text)?;
+    }
+    if let Some(way) = &e.way {
+        let next =
+            way.mac.map_or("whose MAC address is asked for first".into(), |mac| format!("at {}", hex(mac)));
+        let route = format!("{}/{} on {}", way.network.0, way.network.1, way.port);
+        line("route", format!("{route}, MTU {}, next hop {} {next}", way.mtu, way.next_hop))?;
+    }
+    let (tone, text) = verdict(&e.end);
+    line("verdict", style.paint(tone, &text))
+}
+
+fn workers(workers: &[u16]) -> String {
+    match workers {
+        [queue, .., owner] => format!("{owner}, after arriving at {queue} and being handed over"),
+        [only] => only.to_string(),
+        [] => "?".into(),
+    }
+}
+
+fn session(found: &FoundSession, reply: bool) -> String {
+    let s = &found.session;
+    let (idle, left) = (u64::from(found.idle / 100), u64::from(s.expires / 100));
+    let who = if reply { "a reply of" } else { "a request of" };
+    format!(
+        "{who} {} -> {} by {} to {}: {}, last packet {} ago, expires in {}",
+        place(s.client),
+        place(s.virtual_),
+        place(s.local),
+        place(s.server),
+        s.state.name(),
+        names::seconds(idle),
+        names::seconds(left),
+    )
+}
+
+fn standing(s: &Scheduling) -> String {
+    let server = |n: u32| s.servers.get(n as usize).map_or("?".into(), |c| place((c.address, c.port)));
+    match s.standing {
+        Standing::Stateless => "decides by the figures below".into(),
+        Standing::Slot { slot, slots, server: of, fallback } => {
+            let of = of.map_or("no server".into(), server);
+            let or = if fallback { ", others are tried if it can't take a session" } else { "" };
+            format!("slot {slot} of {slots} belongs to {of}{or}")
+        }
+        Standing::Behind(None) => "the rotation is at the head of the list".into(),
+        Standing::Behind(Some(n)) => format!("the rotation stands at {}", server(n)),
+        Standing::Level { level, top, step, next } => {
+            let next = if next as usize >= s.servers.len() { "the end".into() } else { server(next) };
+            format!(
+                "in the pass of weights from {level} up (top {top}, step {step}), next to look at is {next}"
+            )
+        }
+        Standing::Remembered { servers: 1, first } => {
+            format!("the destination is remembered at {}", first.map_or("a deleted server".into(), server))
+        }
+        Standing::Remembered { servers, first } => {
+            let newest = first.map_or("a deleted one".into(), server);
+            format!("the destination is remembered at {servers} servers, the newest {newest}")
+        }
+        Standing::Unknown => "the destination isn't remembered: the least loaded server gets it".into(),
+    }
+}
+
+/// Load over weight, which schedulers that weigh loads compare.
+fn ratio(c: &Candidate, scheduler: &str) -> Option<String> {
+    let load = c.load?;
+    if scheduler == "lc" || c.weight == 0 {
+        return Some(load.to_string());
+    }
+    Some(format!("{:.2}", load as f64 / f64::from(c.weight)))
+}
+
+fn candidates(s: &Scheduling, out: &mut dyn io::Write, style: Style) -> io::Result<()> {
+    let mut table =
+        Table::new(16, &["", "SERVER", ">WEIGHT", ">ACTIVE", ">INACTIVE", ">OVERHEAD", "PASSED OVER"]);
+    for (n, c) in s.servers.iter().enumerate() {
+        let chosen = s.chosen == Some(n as u32);
+        let tone = match (chosen, c.skip) {
+            (true, _) => Tone::Good,
+            (false, Some(_)) => Tone::Faint,
+            _ => Tone::Plain,
+        };
+        table.row(
+            tone,
+            vec![
+                if chosen { "->".into() } else { String::new() },
+                place((c.address, c.port)),
+                c.weight.to_string(),
+                c.active.to_string(),
+                c.inactive.to_string(),
+                ratio(c, &s.scheduler).unwrap_or_else(|| "-".into()),
+                c.skip.map(|skip| why(skip, c)).unwrap_or_default(),
+            ],
+        );
+    }
+    table.write(out, style)
+}
+
+fn why(skip: Skip, c: &Candidate) -> String {
+    match skip {
+        Skip::Quiesced => "weight 0".into(),
+        Skip::Threshold => format!("upper threshold {} reached", c.upper),
+        Skip::Overflowing => "more active sessions than weight".into(),
+    }
+}
+
+fn verdict(end: &End) -> (Tone, String) {
+    match end {
+        End::Forwarded => (Tone::Good, "forwarded".into()),
+        End::Punted => (Tone::Care, "punted: given to the kernel by way of the port's twin".into()),
+        End::Dropped { reason, advice, answer } => {
+            let told = answer.map_or(String::new(), |a| format!(", answered with {}", answer_words(a)));
+            (Tone::Bad, format!("dropped as {reason}{told}. {advice}"))
+        }
+    }
+}
+
+fn answer_words(answer: Answer) -> &'static str {
+    match answer {
+        Answer::Reset => "a TCP reset",
+        Answer::PortUnreachable => "ICMP port unreachable",
+        Answer::TimeExceeded => "ICMP time exceeded",
+        Answer::TooBig => "ICMP fragmentation needed",
+    }
+}
+
+fn hex(mac: [u8; 6]) -> String {
+    mac.map(|b| format!("{b:02x}")).join(":")
+}
+
+fn document(q: &Question, e: &Explanation) -> Value {
+    let place = |(address, port): (IpAddr, u16)| json!({ "address": address, "port": port });
+    let (end, reason, advice, answer) = match &e.end {
+        End::Forwarded => ("forwarded", None, None, None),
+        End::Punted => ("punted", None, None, None),
+        End::Dropped { reason, advice, answer } => ("dropped", Some(reason), Some(advice), *answer),
+    };
+    json!({
+        "packet": {
+            "protocol": names::protocol(q.protocol), "source": place(q.source),
+            "destination": place(q.destination), "port": e.port,
+            "syn": (q.protocol == Protocol::Tcp).then_some(q.opens),
+        },
+        "workers": e.workers,
+        "mark": e.mark.as_ref().map(|rule| json!({ "mark": rule.mark, "rule": mark::to_words(rule) })),
+        "service": e.service.as_ref().map(json::key),
+        "session": e.session.as_ref().map(json::session),
+        "reply": e.session.is_some().then_some(e.reply),
+        "template": e.template.as_ref().map(json::session),
+        "scheduling": e.scheduling.as_ref().map(scheduling),
+        "server": e.server.map(|(address, port, method)| json!({
+            "address": address, "port": port, "method": json::method(method),
+        })),
+        "local_addresses": e.local_addresses.iter().map(|l| json!({
+            "address": l.address, "used": l.used, "ports": l.ports,
+        })).collect::<Vec<_>>(),
+        "way": e.way.as_ref().map(|w| json!({
+            "port": w.port, "route": format!("{}/{}", w.network.0, w.network.1), "next_hop": w.next_hop,
+            "mac": w.mac.map(hex), "mtu": w.mtu,
+        })),
+        "verdict": end,
+        "reason": reason,
+        "advice": advice,
+        "answer": answer.map(|a| match a {
+            Answer::Reset => "tcp-reset",
+            Answer::PortUnreachable => "icmp-port-unreachable",
+            Answer::TimeExceeded => "icmp-time-exceeded",
+            Answer::TooBig => "icmp-too-big",
+        }),
+    })
+}
+
+fn scheduling(s: &Scheduling) -> Value {
+    let standing = match s.standing {
+        Standing::Stateless => json!({ "kind": "stateless" }),
+        Standing::Slot { slot, slots, server, fallback } => {
+            json!({ "kind": "slot", "slot": slot, "slots": slots, "server": server, "fallback": fallback })
+        }
+        Standing::Behind(server) => json!({ "kind": "behind", "server": server }),
+        Standing::Level { level, top, step, next } => {
+            json!({ "kind": "level", "level": level, "top": top, "step": step, "next": next })
+        }
+        Standing::Remembered { servers, first } => {
+            json!({ "kind": "remembered", "servers": servers, "first": first })
+        }
+        Standing::Unknown => json!({ "kind": "unknown" }),
+    };
+    let server = |c: &Candidate| {
+        json!({
+            "address": c.address, "port": c.port, "weight": c.weight, "active": c.active,
+            "inactive": c.inactive, "upper": c.upper, "load": c.load,
+            "skipped": c.skip.map(|skip| match skip {
+                Skip::Quiesced => "weight-0",
+                Skip::Threshold => "threshold",
+                Skip::Overflowing => "overflowing",
+            }),
+        })
+    };
+    json!({
+        "scheduler": s.scheduler, "standing": standing, "chosen": s.chosen,
+        "servers": s.servers.iter().map(server).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Forwarding, ServiceKey};
+    use crate::protocol::{LocalRoom, Way};
+
+    fn asked() -> Question {
+        Question {
+            protocol: Protocol::Tcp,
+            source: ([10, 1, 0, 1].into(), 40_000),
+            destination: ([192, 0, 2, 10].into(), 80),
+            port: None,
+            opens: true,
+        }
+    }
+
+    fn explained() -> Explanation {
+        let candidate = |last, weight, active, skip| Candidate {
+            address: [10, 0, 0, last].into(),
+            port: 8080,
+            weight,
+            active,
+            inactive: 0,
+            upper: 0,
+            load: Some(u64::from(active) * 256),
+            skip,
+        };
+        Explanation {
+            port: "wan".into(),
+            workers: vec![0, 1],
+            mark: None,
+            service: Some(ServiceKey::Address {
+                protocol: Protocol::Tcp,
+                address: [192, 0, 2, 10].into(),
+                port: 80,
+            }),
+            session: None,
+            reply: false,
+            template: None,
+            scheduling: Some(Scheduling {
+                scheduler: "wlc".into(),
+                standing: Standing::Stateless,
+                servers: vec![candidate(2, 0, 9, Some(Skip::Quiesced)), candidate(1, 4, 2, None)],
+                chosen: Some(1),
+            }),
+            server: Some(([10, 0, 0, 1].into(), 8080, Forwarding::FullNat)),
+            local_addresses: vec![LocalRoom { address: [10, 0, 0, 240].into(), used: 7, ports: 32_256 }],
+            way: Some(Way {
+                port: "lan".into(),
+                network: ([10, 0, 0, 0].into(), 24),
+                next_hop: [10, 0, 0, 1].into(),
+                mac: Some([2, 0, 0, 0, 1, 2]),
+                mtu: 1500,
+            }),
+            end: End::Forwarded,
+        }
+    }
+
+    fn told(e: &Explanation) -> String {
+        let mut out = Vec::new();
+        tell(&asked(), e, &mut out, Style::default()).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn every_stage_has_its_line() {
+        let text = told(&explained());
+        for wanted in [
+            "tcp SYN 10.1.0.1:40000 -> 192.0.2.10:80, arrives on wan",
+            "1, after arriving at 0 and being handed over",
+            "tcp/192.0.2.10:80",
+            "weight 0",
+            "128.00",
+            "10.0.0.1:8080 by fullnat",
+            "10.0.0.240: 7 of 32256 ports",
+            "10.0.0.0/24 on lan, MTU 1500, next hop 10.0.0.1 at 02:00:00:00:01:02",
+            "forwarded",
+        ] {
+            assert!(text.contains(wanted), "{wanted}\n{text}");
+        }
+        let chosen = text.lines().find(|l| l.contains("->") && l.contains("8080")).unwrap();
+        assert!(chosen.contains("10.0.0.1:8080"), "{chosen}");
+    }
+
+    #[test]
+    fn a_drop_says_why_and_what_the_sender_is_told() {
+        let end = End::Dropped {
+            reason: "no-server".into(),
+            advice: "Add one.".into(),
+            answer: Some(Answer::PortUnreachable),
+        };
+        let e = Explanation { end, way: None, server: None, ..explained() };
+        assert!(told(&e).contains("dropped as no-server, answered with ICMP port unreachable. Add one."));
+        let document = document(&asked(), &e);
+        assert_eq!(
+            (&document["reason"], &document["answer"]),
+            (&json!("no-server"), &json!("icmp-port-unreachable"))
+        );
+        assert_eq!(document["scheduling"]["servers"][0]["skipped"], json!("weight-0"));
+    }
+}

@@ -1,0 +1,197 @@
+//! What would happen to a packet, and why.
+
+use std::net::IpAddr;
+
+use bincode::{Decode, Encode};
+
+use super::FoundSession;
+use crate::model::{Forwarding, MarkRule, Protocol, ServiceKey};
+
+/// Most servers and local addresses that one explanation lists.
+pub const MAX_EXPLAINED: usize = 1024;
+
+/// The packet that is asked about. Ports are in host order.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Question {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Where it comes from.
+    pub source: (IpAddr, u16),
+    /// Where it goes to.
+    pub destination: (IpAddr, u16),
+    /// Name of the port it arrives on; absent: the one that leads to its source, else the first.
+    pub port: Option<String>,
+    /// Of TCP: whether it opens a connection (SYN) or belongs to one (ACK).
+    pub opens: bool,
+}
+
+/// What would happen to the packet, stage by stage. What the packet doesn't come to is absent or empty.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Explanation {
+    /// Name of the port it arrives on.
+    pub port: String,
+    /// Workers in the order in which they have it: the last one decides.
+    pub workers: Vec<u16>,
+    /// The mark rule that applies to it.
+    pub mark: Option<MarkRule>,
+    /// The service that takes it.
+    pub service: Option<ServiceKey>,
+    /// The session that it belongs to.
+    pub session: Option<FoundSession>,
+    /// It is a packet of that session's server.
+    pub reply: bool,
+    /// The persistence template that names the server.
+    pub template: Option<FoundSession>,
+    /// How a server is chosen.
+    pub scheduling: Option<Scheduling>,
+    /// The server that gets it, its port, and how it gets there.
+    pub server: Option<(IpAddr, u16, Forwarding)>,
+    /// Local addresses that a new session may have, in turn.
+    pub local_addresses: Vec<LocalRoom>,
+    /// Its way out.
+    pub way: Option<Way>,
+    /// How it ends.
+    pub end: End,
+}
+
+/// A scheduler's choice.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Scheduling {
+    /// The scheduler.
+    pub scheduler: String,
+    /// Where it stands.
+    pub standing: Standing,
+    /// The servers in the scheduler's order, the newest first; at most [`MAX_EXPLAINED`].
+    pub servers: Vec<Candidate>,
+    /// Which of them is chosen.
+    pub chosen: Option<u32>,
+}
+
+/// Where a scheduler stands. Servers are counted as [`Scheduling::servers`] lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Standing {
+    /// It has no memory.
+    Stateless,
+    /// Whoever hashes to this slot belongs to this server.
+    Slot {
+        /// The slot.
+        slot: u32,
+        /// How many there are.
+        slots: u32,
+        /// Its server, if it has one.
+        server: Option<u32>,
+        /// Whether others are tried when that one can't take a session.
+        fallback: bool,
+    },
+    /// A rotation that goes on behind this server; absent: at the head of the list.
+    Behind(Option<u32>),
+    /// Weighted round robin: servers of at least this weight take part in this pass.
+    Level {
+        /// Weight needed now.
+        level: u32,
+        /// Weight needed in the first pass.
+        top: u32,
+        /// Difference between passes.
+        step: u32,
+        /// The server to look at next; the list's length is past the last.
+        next: u32,
+    },
+    /// The destination is remembered with so many servers.
+    Remembered {
+        /// How many.
+        servers: u32,
+        /// The newest of them, if it is still there.
+        first: Option<u32>,
+    },
+    /// The destination isn't remembered.
+    Unknown,
+}
+
+/// A server that may be chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Candidate {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// Its weight.
+    pub weight: u32,
+    /// Active sessions, over all workers.
+    pub active: u32,
+    /// Inactive sessions, over all workers.
+    pub inactive: u32,
+    /// Its upper threshold, 0 = none.
+    pub upper: u32,
+    /// Its load as the scheduler weighs it, before division by the weight; absent where none is weighed.
+    pub load: Option<u64>,
+    /// Why it is passed over, if it is.
+    pub skip: Option<Skip>,
+}
+
+/// Why a server is passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Skip {
+    /// Its weight is 0.
+    Quiesced,
+    /// It is at its upper threshold, or was and isn't yet below the lower one.
+    Threshold,
+    /// It has more active sessions than weight (`ovf`).
+    Overflowing,
+}
+
+/// What a local address has left towards the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct LocalRoom {
+    /// The address.
+    pub address: IpAddr,
+    /// Ports of the deciding worker in use towards the server.
+    pub used: u32,
+    /// Ports that the worker has towards the server.
+    pub ports: u32,
+}
+
+/// A way out.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Way {
+    /// Name of the port.
+    pub port: String,
+    /// The route's network and prefix length.
+    pub network: (IpAddr, u8),
+    /// The next hop: a router, or the destination itself.
+    pub next_hop: IpAddr,
+    /// Its MAC address; absent: it has to be resolved first.
+    pub mac: Option<[u8; 6]>,
+    /// Largest IP packet that goes this way, in bytes.
+    pub mtu: u16,
+}
+
+/// How the packet ends.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum End {
+    /// It leaves.
+    Forwarded,
+    /// It is given to the kernel.
+    Punted,
+    /// It is dropped.
+    Dropped {
+        /// The reason, as counters name it.
+        reason: String,
+        /// What it means and what to do about it.
+        advice: String,
+        /// What the sender is told.
+        answer: Option<Answer>,
+    },
+}
+
+/// What the gateway answers in its own name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Answer {
+    /// A TCP reset.
+    Reset,
+    /// ICMP: port unreachable.
+    PortUnreachable,
+    /// ICMP: time exceeded.
+    TimeExceeded,
+    /// ICMP: fragmentation needed, or packet too big.
+    TooBig,
+}

@@ -1,0 +1,135 @@
+//! What would happen to a packet: the question goes from worker to worker as the packet would, and the answer,
+//! which speaks of numbers, gets the names that the configuration has for them.
+
+use std::net::IpAddr;
+
+use weirctl::{
+    model::{Forwarding, MarkRule, Protocol},
+    protocol::{End, Explanation, MAX_EXPLAINED, Question, Scheduling, Way},
+};
+
+use super::{plane::ServiceState, workers::Workers};
+use crate::{
+    id::{ServerId, WorkerId},
+    io::PortId,
+    path::{
+        explain::{At, Explain, Packet},
+        mark::Rule,
+        update::Update,
+        verdict::Verdict,
+    },
+    table::session::Tuple,
+};
+
+impl Workers {
+    /// Asks the workers that would have the packet; none if it isn't of a kind that is forwarded, or a worker
+    /// doesn't answer.
+    pub(super) fn ask_about(&mut self, question: &Question) -> Option<Explanation> {
+        let packet = packet(question, |name| port_number(self.port_names(), name))?;
+        let (mut at, mut worker, mut workers) = (At::Port, WorkerId(0), Vec::new());
+        // On its way to a queue, in the queue, handed over.
+        for _ in 0..3 {
+            let answer = self.ask_worker(worker, packet, at)?;
+            if answer.elsewhere.is_none() || answer.at == At::Handed {
+                workers.push(worker.0);
+            }
+            match answer.elsewhere {
+                Some(other) => (at, worker) = (answer.at, other),
+                None => return Some(self.named(*answer, workers)),
+            }
+        }
+        None
+    }
+
+    fn ask_worker(&mut self, worker: WorkerId, packet: Packet, at: At) -> Option<Box<Explain>> {
+        let ticket = self.ticket();
+        let question = Update::Explain(Box::new(Explain::new(ticket, packet, at, MAX_EXPLAINED)));
+        self.ask(worker.0.into(), question, |update| match update {
+            Update::Explain(answer) if answer.ticket == ticket => Some(answer),
+            _ => None,
+        })
+    }
+
+    fn named(&self, answer: Explain, workers: Vec<u16>) -> Explanation {
+        let port = answer.packet.port.unwrap_or(PortId(0));
+        let session = answer.session.as_ref();
+        let of_session = session.and_then(|(_, server, _)| self.service_with(*server));
+        let of_packet = answer.service.and_then(|id| self.services().find(|s| s.id == id));
+        let name = |port: PortId| self.port_names().get(port.index()).cloned().unwrap_or_default();
+        let server = answer.server.map(|c| (IpAddr::from(c.address), c.port, c.method)).or_else(|| {
+            let (found, id, _) = session?;
+            let (address, port) = found.session.server;
+            Some((address, port, method_of(of_session?, *id)?))
+        });
+        let way = answer.way.map(|way| Way {
+            port: name(way.port),
+            network: (way.network.0.into(), way.network.1),
+            next_hop: way.next_hop.into(),
+            mac: way.mac.map(|mac| mac.0),
+            mtu: way.mtu,
+        });
+        Explanation {
+            port: name(port),
+            workers,
+            mark: self.mark_of(port, &answer.packet),
+            service: of_packet.or(of_session).map(|s| s.service.key),
+            reply: session.is_some_and(|(_, _, reply)| *reply),
+            session: answer.session.map(|(found, ..)| found),
+            template: answer.template,
+            scheduling: answer.scheduling.map(|(scheduler, standing, chosen)| Scheduling {
+                scheduler: scheduler.into(),
+                standing,
+                servers: answer.candidates,
+                chosen,
+            }),
+            server,
+            local_addresses: answer.local_addresses,
+            way,
+            end: match answer.end {
+                (Verdict::Punted, _) => End::Punted,
+                (Verdict::Drop(reason), told) => End::Dropped {
+                    reason: reason.name().into(),
+                    advice: reason.advice().into(),
+                    answer: told,
+                },
+                (Verdict::Forwarded | Verdict::HandedOver, _) => End::Forwarded,
+            },
+        }
+    }
+
+    fn service_with(&self, server: ServerId) -> Option<&ServiceState> {
+        self.services().find(|s| s.servers.iter().any(|(id, _)| *id == server))
+    }
+
+    /// The first mark rule that applies.
+    fn mark_of(&self, port: PortId, packet: &Packet) -> Option<MarkRule> {
+        let applies = |rule: &&MarkRule| {
+            Rule::new(rule, self.port_names()).is_some_and(|r| r.applies(port, packet.tuple, packet.protocol))
+        };
+        self.marks().iter().find(applies).cloned()
+    }
+}
+
+fn method_of(service: &ServiceState, server: ServerId) -> Option<Forwarding> {
+    service.servers.iter().find(|(id, _)| *id == server).map(|(_, s)| s.forwarding)
+}
+
+/// The packet as the path knows it; none if it is of a kind that isn't forwarded.
+fn packet(question: &Question, number: impl Fn(&str) -> Option<PortId>) -> Option<Packet> {
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (question.source.0, question.destination.0) else {
+        return None;
+    };
+    if question.protocol == Protocol::Sctp {
+        return None;
+    }
+    Some(Packet {
+        tuple: Tuple::new((source.into(), question.source.1), (destination.into(), question.destination.1)),
+        protocol: question.protocol as u8,
+        port: question.port.as_deref().and_then(number),
+        opens: question.opens,
+    })
+}
+
+fn port_number(names: &[String], name: &str) -> Option<PortId> {
+    names.iter().position(|n| n == name).and_then(|n| u8::try_from(n).ok()).map(PortId)
+}

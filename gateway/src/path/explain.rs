@@ -1,0 +1,345 @@
+//! Beside the way: what would happen to a packet, and why.
+//!
+//! The stages' own decisions, asked in their order, with a packet that exists in words only. Nothing changes:
+//! no scheduler moves on ([`crate::sched::Scheduler::preview`]), no port is taken, no session opened, no
+//! counter touched. What a stage decides it decides here by the same function, so that the two can't diverge.
+//!
+//! Control doesn't know which worker a packet belongs to. It asks any of them, and goes on with the one that the
+//! answer names: first the worker whose queue the packet arrives in, then perhaps the one it is handed to.
+
+use weirctl::{
+    model::Forwarding,
+    protocol::{Answer, Candidate, FoundSession, LocalRoom, Standing},
+};
+
+use super::{
+    Origin, Worker,
+    laddr::transport,
+    onepacket,
+    parse::{Kind, Parsed},
+    persist::Kept,
+    route::View,
+    schedule::Refusal,
+    service::{Chosen, WorkerService},
+    session::Fate,
+    verdict::{Reason, Verdict},
+};
+use crate::{
+    id::{ServerId, ServiceId, WorkerId},
+    io::{Io, PortId},
+    net::{protocol, tcp as tcp_flags},
+    sched::{Flow, Scheduler, Server},
+    table::{
+        session::{Direction, Tuple},
+        sessions::Found,
+    },
+};
+
+/// Where the packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// On its way to a queue.
+    Port,
+    /// In this worker's queue.
+    Queue,
+    /// Handed over to this worker.
+    Handed,
+}
+
+/// The packet that is asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet {
+    /// Addresses and ports.
+    pub tuple: Tuple,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Port it arrives on; none: the one that leads to its source, else the first.
+    pub port: Option<PortId>,
+    /// Of TCP: SYN, or ACK.
+    pub opens: bool,
+}
+
+/// A question with room for its answer.
+#[derive(Debug)]
+pub struct Explain {
+    /// Which request this answers.
+    pub ticket: u64,
+    /// The packet.
+    pub packet: Packet,
+    /// Where it is.
+    pub at: At,
+    /// Another worker has it: ask that one.
+    pub elsewhere: Option<WorkerId>,
+    /// The service that takes it.
+    pub service: Option<ServiceId>,
+    /// The session that it belongs to, its server's number and whether it comes from that server.
+    pub session: Option<(FoundSession, ServerId, bool)>,
+    /// The persistence template that names the server.
+    pub template: Option<FoundSession>,
+    /// Scheduler, where it stands and whom it chooses.
+    pub scheduling: Option<(&'static str, Standing, Option<u32>)>,
+    /// The servers it chooses from, as many as there was capacity for.
+    pub candidates: Vec<Candidate>,
+    /// The server that gets it: number, address and port, method.
+    pub server: Option<Chosen>,
+    /// What local addresses have left, as many as there was capacity for.
+    pub local_addresses: Vec<LocalRoom>,
+    /// The way out.
+    pub way: Option<View>,
+    /// How it ends, and what the sender is told.
+    pub end: (Verdict, Option<Answer>),
+}
+
+impl Explain {
+    /// A question about `packet` with room for `room` servers and local addresses.
+    #[must_use]
+    pub fn new(ticket: u64, packet: Packet, at: At, room: usize) -> Self {
+        Self {
+            ticket,
+            packet,
+            at,
+            elsewhere: None,
+            service: None,
+            session: None,
+            template: None,
+            scheduling: None,
+            candidates: Vec::with_capacity(room),
+            server: None,
+            local_addresses: Vec::with_capacity(room),
+            way: None,
+            end: (Verdict::Punted, None),
+        }
+    }
+
+    fn drops(&mut self, reason: Reason) {
+        self.end = (Verdict::Drop(reason), answer_to(reason));
+    }
+}
+
+/// What the sender of a dropped packet is told.
+fn answer_to(reason: Reason) -> Option<Answer> {
+    match reason {
+        Reason::NoServer => Some(Answer::PortUnreachable),
+        Reason::TtlExpired => Some(Answer::TimeExceeded),
+        Reason::TooBig => Some(Answer::TooBig),
+        _ => None,
+    }
+}
+
+impl Packet {
+    /// As parsing would have it: without payload, and with hops to spare.
+    fn parsed(self) -> Parsed {
+        let tcp = self.protocol == protocol::TCP;
+        Parsed {
+            tuple: self.tuple,
+            kind: Kind::Transport,
+            ip_len: if tcp { 40 } else { 28 },
+            protocol: self.protocol,
+            flags: match (tcp, self.opens) {
+                (false, _) => 0,
+                (true, true) => tcp_flags::SYN,
+                (true, false) => tcp_flags::ACK,
+            },
+            ttl: 64,
+            dont_fragment: true,
+            ..Parsed::NOTHING
+        }
+    }
+}
+
+impl<I: Io> Worker<I> {
+    /// Answers a question as far as this worker can.
+    pub(super) fn explain(&mut self, e: &mut Explain) {
+        let p = e.packet.parsed();
+        let port = e.packet.port.or_else(|| Some(self.routing.view(p.tuple.source().0).ok()?.port));
+        let port = port.unwrap_or(PortId(0));
+        e.packet.port = Some(port);
+        if e.at == At::Port {
+            let queue = self.owner(p.tuple, p.protocol);
+            e.at = At::Queue;
+            if queue != self.id {
+                e.elsewhere = Some(queue);
+                return;
+            }
+        }
+        let hash = self.sessions.hash(p.tuple, p.protocol);
+        match self.sessions.find(hash, p.tuple, p.protocol) {
+            Some(found) => self.explain_known(e, port, &p, found),
+            None => self.explain_unknown(e, port, &p),
+        }
+    }
+
+    fn explain_known(&mut self, e: &mut Explain, port: PortId, p: &Parsed, found: Found) {
+        let Some(session) = self.sessions.get(found.id) else { return };
+        let reply = found.direction == Direction::Reply;
+        let to = if session.is_one_way() {
+            session.arriving(Direction::Reply).source().0
+        } else {
+            session.leaving(found.direction).destination().0
+        };
+        e.session = Some((self.found(session), session.server(), reply));
+        match self.fate(found, p) {
+            Fate::Punted => self.explain_punt(e),
+            Fate::TtlExpired => e.drops(Reason::TtlExpired),
+            Fate::ServerDeleted => e.drops(Reason::ServerDeleted),
+            Fate::Anew => self.explain_unknown(e, port, p),
+            Fate::Goes => self.explain_way(e, p, to),
+        }
+    }
+
+    fn explain_unknown(&mut self, e: &mut Explain, port: PortId, p: &Parsed) {
+        let origin = if e.at == At::Handed { Origin::Worker } else { Origin::Port };
+        let service = self.lookup.claim(port, p.tuple, p.protocol);
+        e.service = service;
+        let elsewhere = match service {
+            Some(id) => self.elsewhere_of(port, p.tuple, p.protocol, id, origin),
+            None if self.lookup.is_local(p.tuple.destination().0) => {
+                self.elsewhere(port, p.tuple, p.protocol, origin)
+            }
+            None => None,
+        };
+        if elsewhere.is_some() {
+            (e.elsewhere, e.at) = (elsewhere, At::Handed);
+            return;
+        }
+        match service {
+            Some(id) => self.explain_open(e, p, id),
+            None if self.lookup.is_local(p.tuple.destination().0) => e.drops(Reason::NoLocalSession),
+            None => self.explain_punt(e),
+        }
+    }
+
+    fn explain_punt(&self, e: &mut Explain) {
+        match self.host {
+            Some(_) => e.end = (Verdict::Punted, None),
+            None => e.drops(Reason::NoHost),
+        }
+    }
+
+    fn explain_open(&mut self, e: &mut Explain, p: &Parsed, id: ServiceId) {
+        match self.refusal(p) {
+            Some(Refusal::Drop(reason)) => return e.drops(reason),
+            Some(Refusal::TtlExpired) => return e.drops(Reason::TtlExpired),
+            Some(Refusal::Reset) => {
+                e.end = (Verdict::Drop(Reason::NoSession), Some(Answer::Reset));
+                return;
+            }
+            None => {}
+        }
+        let made = |s: &Option<Box<WorkerService>>| s.as_ref().is_some_and(|s| s.scheduler.is_some());
+        if !self.services.get(id.0 as usize).is_some_and(made) {
+            return e.drops(Reason::MethodNotBuilt);
+        }
+        let flow = self.flow(p);
+        let chosen = match self.explain_choice(e, p, &flow, id) {
+            Ok(Some(chosen)) => chosen,
+            Ok(None) => return e.drops(Reason::NoServer),
+            Err(reason) => return e.drops(reason),
+        };
+        e.server = Some(chosen);
+        if let Err(reason) = self.explain_session(e, p, chosen, id) {
+            return e.drops(reason);
+        }
+        self.explain_way(e, p, chosen.address.into());
+    }
+
+    /// The server that a new session would get.
+    fn explain_choice(
+        &mut self,
+        e: &mut Explain,
+        p: &Parsed,
+        flow: &Flow,
+        id: ServiceId,
+    ) -> Result<Option<Chosen>, Reason> {
+        let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
+        let kept = match service.persistence {
+            Some(_) if service.by_call => return Err(Reason::NoCallId),
+            Some(persistence) => self.kept(p, persistence, id)?,
+            None => Kept::Nowhere,
+        };
+        if let Kept::At(template, chosen) = kept {
+            let record = self.sessions.get(template).ok_or(Reason::NoServer)?;
+            e.template = Some(self.found(record));
+            return Ok(Some(chosen));
+        }
+        let Some(Some(service)) = self.services.get_mut(id.0 as usize) else { return Err(Reason::NoServer) };
+        let scheduler = service.scheduler.as_mut().ok_or(Reason::MethodNotBuilt)?;
+        let n = scheduler.preview(&service.servers, flow);
+        let standing = scheduler.standing(&service.servers, flow);
+        e.scheduling = Some((scheduler.name(), standing, n.map(|n| n as u32)));
+        let room = e.candidates.capacity();
+        e.candidates.extend(service.servers.iter().take(room).map(|s| candidate(scheduler.as_ref(), s)));
+        let chosen = n.and_then(|n| service.choice(n));
+        Ok(chosen.map(|chosen| self.persistent_port(p, chosen, id)))
+    }
+
+    /// Whether the session could be opened.
+    fn explain_session(
+        &self,
+        e: &mut Explain,
+        p: &Parsed,
+        chosen: Chosen,
+        id: ServiceId,
+    ) -> Result<(), Reason> {
+        let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
+        let port = if chosen.port == 0 { p.tuple.destination().1 } else { chosen.port };
+        e.server = Some(Chosen { port, ..chosen });
+        if chosen.method == Forwarding::Nat && self.peers.outgoing.len() > 1 {
+            return Err(Reason::NatNeedsOneWorker);
+        }
+        let once = onepacket::applies(service.one_packet, p);
+        if once && chosen.method != Forwarding::FullNat {
+            return Ok(());
+        }
+        if chosen.method == Forwarding::FullNat {
+            let of = (chosen.address, port, transport(p.protocol));
+            let room = e.local_addresses.capacity();
+            let all = service.local_addresses.iter().map(|&lip| {
+                let (used, ports) = self.pool.room(lip, of.0, of.1, of.2);
+                LocalRoom { address: lip.into(), used, ports }
+            });
+            let mut left = false;
+            for local in all {
+                left |= local.used < local.ports;
+                if e.local_addresses.len() < room {
+                    e.local_addresses.push(local);
+                }
+            }
+            match (service.local_addresses.is_empty(), left) {
+                (true, _) => return Err(Reason::NoLocalAddress),
+                (_, false) => return Err(Reason::LocalPortsExhausted),
+                _ => {}
+            }
+        }
+        if self.sessions.len() == self.sessions.capacity() {
+            return Err(Reason::SessionsFull);
+        }
+        Ok(())
+    }
+
+    fn explain_way(&self, e: &mut Explain, p: &Parsed, to: u32) {
+        match self.routing.view(to) {
+            Ok(way) => {
+                e.way = Some(way);
+                e.end = (Verdict::Forwarded, None);
+                if p.ip_len > way.mtu {
+                    e.drops(Reason::TooBig);
+                }
+            }
+            Err(reason) => e.drops(reason),
+        }
+    }
+}
+
+fn candidate(scheduler: &dyn Scheduler, s: &Server) -> Candidate {
+    Candidate {
+        address: s.address,
+        port: s.port,
+        weight: s.weight,
+        active: s.active(),
+        inactive: s.inactive(),
+        upper: s.upper,
+        load: scheduler.load(s),
+        skip: scheduler.passes_over(s),
+    }
+}
