@@ -11,8 +11,8 @@ use super::{
     Standing, Stats, Status, Timeouts, Way, WorkerStatus, frame,
 };
 use crate::model::{
-    EngineData, Family, Forwarding, LocalAddress, MarkRule, Protocol, Server, Service, ServiceKey, Session,
-    SessionState, Tunnel, TunnelChecksum, TunnelKind,
+    ClientAddress, EngineData, Family, Forwarding, LocalAddress, MarkRule, Protocol, Server, Service,
+    ServiceKey, Session, SessionState, Tunnel, TunnelChecksum, TunnelKind,
 };
 
 fn key() -> ServiceKey {
@@ -248,6 +248,14 @@ fn requests_of_version_2() {
             }),
             "0c00000a010002fb409c00c000020a50010377616e01",
         ),
+        (Request::ClientAddresses, "0d"),
+        (
+            Request::Stage(vec![Change::SetClientAddress {
+                service: ServiceKey::Mark { mark: 7, family: Family::V4 },
+                how: ClientAddress::Toa,
+            }]),
+            "09011001070001",
+        ),
     ]);
 }
 
@@ -352,6 +360,13 @@ fn responses_of_version_2() {
         (Response::Killed { sessions: 3, next: None }, "090300"),
         (Response::Staged { changes: 4096 }, "0afb0010"),
         (Response::Notice(Notice { generation: 7, tick: 300 }), "0b07fb2c01"),
+        (
+            Response::ClientAddresses(vec![(
+                ServiceKey::Mark { mark: 7, family: Family::V4 },
+                ClientAddress::Toa,
+            )]),
+            "0e0101070001",
+        ),
         (Response::Marks(vec![mark_rule()]), "0c0103fb2c010101000100c633640018000135fbe914010377616e"),
         (
             Response::Explained(Box::new(explanation())),

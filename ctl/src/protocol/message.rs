@@ -7,7 +7,7 @@ use bincode::{Decode, Encode};
 use super::{
     FoundSession, MAX_BATCH, MAX_INTERFACE, MAX_NAME, MAX_TRANSACTION, Notice, SessionFilter, Status,
 };
-use crate::model::{LocalAddress, MarkRule, Server, Service, ServiceKey, Session};
+use crate::model::{ClientAddress, LocalAddress, MarkRule, Server, Service, ServiceKey, Session};
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -58,6 +58,8 @@ pub enum Request {
     /// What would happen to a packet; answered by [`Response::Explained`]. Since version 3, as everything that
     /// follows.
     Explain(super::Question),
+    /// The services whose servers learn the client's address; answered by [`Response::ClientAddresses`].
+    ClientAddresses,
 }
 
 /// Changes that happen all or not at all.
@@ -153,6 +155,13 @@ pub enum Change {
     DeleteMark(MarkRule),
     /// `weirctl mark clear`
     ClearMarks,
+    /// `weirctl client-address`
+    SetClientAddress {
+        /// Of this service.
+        service: ServiceKey,
+        /// How its servers learn the client's address.
+        how: ClientAddress,
+    },
 }
 
 /// The time-outs that `--set` sets and `-L --timeout` shows, in seconds.
@@ -253,6 +262,8 @@ pub enum Response {
     Marks(Vec<MarkRule>),
     /// What would happen to the packet.
     Explained(Box<super::Explanation>),
+    /// Services whose servers learn the client's address, and how.
+    ClientAddresses(Vec<(ServiceKey, ClientAddress)>),
 }
 
 /// How many packets have ended in one way, or how often something else has happened to packets.
@@ -363,7 +374,7 @@ impl Request {
             | Self::Stage(_)
             | Self::Subscribe
             | Self::Marks => 2,
-            Self::Explain(_) => 3,
+            Self::Explain(_) | Self::ClientAddresses => 3,
         }
     }
 
@@ -395,6 +406,7 @@ impl Change {
             | Self::AddMark(_)
             | Self::DeleteMark(_)
             | Self::ClearMarks => 2,
+            Self::SetClientAddress { .. } => 3,
             _ => 1,
         }
     }
