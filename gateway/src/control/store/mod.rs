@@ -42,6 +42,7 @@ use weirctl::{
 
 pub use self::sysctl::SysctlError;
 use self::{
+    apply::Journal,
     figures::{ESTIMATE_PERIOD, ServiceFigures},
     ledger::Ledger,
     record::Record,
@@ -173,6 +174,37 @@ impl<P: Plane> Store<P> {
                 let detail = "only a connection can do this";
                 Response::Refused(Refusal::new(ErrorCode::Unsupported, detail))
             }
+        }
+    }
+
+    /// Answers requests that came together, in their order and each as if it had come alone, but tells the plane
+    /// of changes that follow each other at once.
+    pub fn handle_all(&mut self, requests: Vec<Request>, access: Access) -> Vec<Response> {
+        let mut journal = Journal::default();
+        let mut answers = Vec::with_capacity(requests.len());
+        for request in requests {
+            answers.push(match request {
+                Request::Apply(batch) if access == Access::ReadWrite => {
+                    self.apply_checked(&mut journal, Request::Apply(batch))
+                }
+                other => {
+                    self.commit(std::mem::take(&mut journal));
+                    self.handle(other, access)
+                }
+            });
+        }
+        self.commit(journal);
+        answers
+    }
+
+    fn apply_checked(&mut self, journal: &mut Journal, request: Request) -> Response {
+        if let Err(detail) = request.check() {
+            return Response::Refused(Refusal::new(ErrorCode::BadRequest, detail));
+        }
+        let Request::Apply(batch) = request else { return Response::Refused(ErrorCode::BadRequest.into()) };
+        match self.apply_within(journal, &batch) {
+            Ok(generation) => Response::Done { generation },
+            Err(refusal) => Response::Refused(refusal),
         }
     }
 
