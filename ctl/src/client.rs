@@ -1,7 +1,7 @@
 //! The client's side: a [`Transport`] that takes a request to the gateway, and the one over its socket.
 
 use std::{
-    io::{self, BufReader},
+    io::{self, BufReader, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
@@ -29,6 +29,15 @@ pub trait Transport {
     /// # Errors
     /// The gateway can't be reached any more, or doesn't speak the protocol.
     fn call(&mut self, request: Request) -> Result<Response, ClientError>;
+
+    /// Many requests, their responses in the same order. Each is carried out whatever became of those before
+    /// it; a gateway may carry several out before it answers the first. At most [`MAX_PIPELINE`](crate::protocol::MAX_PIPELINE).
+    ///
+    /// # Errors
+    /// As [`Transport::call`]; some of the requests may have been carried out then.
+    fn call_all(&mut self, requests: Vec<Request>) -> Result<Vec<Response>, ClientError> {
+        requests.into_iter().map(|request| self.call(request)).collect()
+    }
 }
 
 /// Why the gateway couldn't be asked.
@@ -179,6 +188,18 @@ impl Transport for Client {
         self.check_version(&request)?;
         frame::send(self.stream.get_mut(), &request)?;
         Ok(frame::receive(&mut self.stream)?)
+    }
+
+    /// Everything is written before anything is read, which can't block for ever: so few answers fit in the
+    /// socket's buffer.
+    fn call_all(&mut self, requests: Vec<Request>) -> Result<Vec<Response>, ClientError> {
+        let mut frames = Vec::new();
+        for request in &requests {
+            self.check_version(request)?;
+            frames.extend(frame::encode(request)?);
+        }
+        self.stream.get_mut().write_all(&frames).map_err(FrameError::Io)?;
+        requests.iter().map(|_| Ok(frame::receive(&mut self.stream)?)).collect()
     }
 }
 

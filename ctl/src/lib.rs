@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod client_address;
 pub mod ipvsadm;
 pub mod mark;
 pub mod model;

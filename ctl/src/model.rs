@@ -141,6 +141,16 @@ pub struct LocalAddress {
     pub interface: Option<String>,
 }
 
+/// How the FULLNAT servers of a service learn the client's address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum ClientAddress {
+    /// They don't: they see a local address.
+    #[default]
+    None,
+    /// By a TCP option of kind 254, as DPVS and LVS FULLNAT write it.
+    Toa,
+}
+
 /// What a persistence engine matched, for `-Lc --persistent-conn`.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct EngineData {

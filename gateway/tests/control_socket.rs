@@ -24,6 +24,7 @@ use weir::control::{
 use weirctl::{
     client::{Client, ClientError, Transport},
     ipvsadm::{
+        Environment, ipvsadm,
         names::{Resolve, SystemNames},
         parse_line,
     },
@@ -200,6 +201,51 @@ fn a_client_killed_in_mid_batch_leaves_nothing_half_done() {
         thread::yield_now();
     }
     assert_eq!(gateway.services(), 1000);
+}
+
+#[test]
+fn requests_that_do_not_wait_for_answers_get_each_their_own() {
+    let gateway = Gateway::start(quick());
+    let ports = [1, 2, 1, 3, 2, 4];
+    let mut requests: Vec<Request> = ports.map(|port| Request::Apply(add(port).into())).into();
+    requests.insert(3, list(None));
+    let answers = gateway.client().call_all(requests).unwrap();
+    let told: Vec<String> = answers
+        .iter()
+        .map(|answer| match answer {
+            Response::Done { generation } => format!("{generation}"),
+            Response::Rows { rows, .. } => format!("{} rows", rows.len()),
+            Response::Refused(refusal) => format!("{:?}", refusal.code),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, ["1", "2", "ServiceExists", "2 rows", "3", "ServiceExists", "4"]);
+}
+
+#[test]
+fn lines_of_rules_go_together_and_keep_their_messages_and_order() {
+    let gateway = Gateway::start(quick());
+    let mut rules = String::new();
+    for port in 1..=3000 {
+        rules += &format!("-A -t 192.0.2.10:{port} -s rr\n");
+    }
+    rules += "-A -t 192.0.2.10:7 -s rr\n-D -t 192.0.2.10:9999\n-A -t 192.0.2.10:4000\n";
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let environment = Environment { names: &SystemNames };
+    let mut run = |rules: &str| {
+        let args = ["ipvsadm".into(), "-R".into()];
+        ipvsadm(&args, &mut rules.as_bytes(), &mut gateway.client(), &mut out, &mut err, &environment)
+    };
+    assert_eq!(run(&rules), 0);
+    // The last line decides.
+    assert_eq!(run("-A -t 192.0.2.10:4001\n-D -t 192.0.2.10:9999\n"), 255);
+    // An unusable first word ends the program after the lines before it and before those behind it.
+    assert_eq!(run("-A -t 192.0.2.10:4002\nbogus\n-A -t 192.0.2.10:4003\n"), 255);
+    let err = String::from_utf8(err).unwrap();
+    let lines: Vec<&str> = err.lines().take(3).collect();
+    assert_eq!(lines, ["Service already exists", "No such service", "No such service"]);
+    assert_eq!(gateway.services(), 1024, "the first page is full");
+    assert_eq!(gateway.store.lock().generation(), 3003);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The lines of `-R`: words between white space, without quoting or comments; the word `ipvsadm` is
 //! dropped wherever it stands.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, BufReader};
 
 /// Longest line in bytes; ipvsadm's longest word is 4096.
 const MAX_LINE: u64 = 1 << 20;
@@ -11,6 +11,13 @@ const MAX_LINE: u64 = 1 << 20;
 pub struct Lines<R> {
     input: R,
     number: usize,
+}
+
+impl<R: io::Read> Lines<BufReader<R>> {
+    /// Whether a whole line has been read ahead: the next one is there without waiting.
+    pub fn has_line(&self) -> bool {
+        self.input.buffer().contains(&b'\n')
+    }
 }
 
 impl<R: BufRead> Lines<R> {

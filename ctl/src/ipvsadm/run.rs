@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufReader, Read, Write},
 };
 
 use super::{
@@ -15,8 +15,11 @@ use super::{
 use crate::{
     client::{ClientError, Transport},
     model::ServiceKey,
-    protocol::{Change, ListQuery, MAX_PAGE, Refusal, Request, Response, Row},
+    protocol::{Change, ListQuery, MAX_PAGE, MAX_PIPELINE, Refusal, Request, Response, Row},
 };
+
+/// Bytes of rules that are read at once.
+const READ_AHEAD: usize = 1 << 16;
 
 /// What the program takes from its surroundings.
 #[derive(Clone, Copy)]
@@ -113,7 +116,7 @@ impl Run<'_> {
             Action::LocalAddresses { service, numeric } => self.local_addresses(service, numeric)?,
             Action::Restore => {
                 let stdin = stdin.ok_or_else(|| Halt::try_help(self.program))?;
-                return self.restore(BufReader::new(stdin));
+                return self.restore(BufReader::with_capacity(READ_AHEAD, stdin));
             }
             Action::StartDaemon { .. } => {
                 return Err(Halt::refuse("weir has no connection sync daemon").into());
@@ -132,26 +135,54 @@ impl Run<'_> {
     }
 
     fn change(&mut self, change: Change) -> Result<i32, End> {
-        match self.transport.call(Request::Apply(change.clone().into()))? {
-            Response::Done { .. } => Ok(0),
-            Response::Refused(refusal) => Err(Halt::refuse(messages::refusal(&change, &refusal)).into()),
-            _ => Err(nonsense()),
-        }
+        let response = self.transport.call(Request::Apply(change.clone().into()))?;
+        changed(&change, response)
     }
 
-    /// Line by line; the status of the last.
-    fn restore(&mut self, input: impl BufRead) -> Result<(i32, bool), End> {
+    /// Line by line; the status of the last. Changes that have been read already go to the gateway together, each
+    /// with a status and a message of its own; a line that isn't there yet keeps none waiting.
+    fn restore(&mut self, input: BufReader<impl Read>) -> Result<(i32, bool), End> {
         let mut lines = Lines::new(input);
         let mut status = 0;
+        let mut changes = Vec::new();
         let unreadable = |e: io::Error| End::Gateway(format!("cannot read the rules: {e}"));
         while let Some((_, words)) = lines.next_line().map_err(unreadable)? {
-            let (line_status, ends) = self.line(&words, None);
+            let parsed = parse_line(self.program, &words, self.names);
+            if let Ok(Action::Change(change)) = parsed {
+                changes.push(change);
+                if changes.len() >= MAX_PIPELINE || !lines.has_line() {
+                    status = self.changes(std::mem::take(&mut changes))?;
+                }
+                continue;
+            }
+            if !changes.is_empty() {
+                self.changes(std::mem::take(&mut changes))?;
+            }
+            let done = parsed.map_err(End::from).and_then(|action| self.action(action, None));
+            let (line_status, ends) = done.unwrap_or_else(|end| self.complain(&end));
             status = line_status;
             if ends {
                 return Ok((status, true));
             }
         }
+        if !changes.is_empty() {
+            status = self.changes(changes)?;
+        }
         Ok((status, false))
+    }
+
+    /// Changes of lines that follow each other; the status of the last.
+    fn changes(&mut self, changes: Vec<Change>) -> Result<i32, End> {
+        let requests = changes.iter().map(|change| Request::Apply(change.clone().into())).collect();
+        let mut status = 0;
+        for (response, change) in self.transport.call_all(requests)?.into_iter().zip(&changes) {
+            status = match changed(change, response) {
+                Ok(status) => status,
+                Err(end @ End::Halt(_)) => self.complain(&end).0,
+                Err(end) => return Err(end),
+            };
+        }
+        Ok(status)
     }
 
     fn list(&mut self, what: List, format: &Format) -> Result<i32, End> {
@@ -249,6 +280,15 @@ impl Run<'_> {
                 return Ok(all);
             }
         }
+    }
+}
+
+/// The status of a change.
+fn changed(change: &Change, response: Response) -> Result<i32, End> {
+    match response {
+        Response::Done { .. } => Ok(0),
+        Response::Refused(refusal) => Err(Halt::refuse(messages::refusal(change, &refusal)).into()),
+        _ => Err(nonsense()),
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser as _},
+};
 use clap_complete::ArgValueCandidates;
 
 use super::{
@@ -10,9 +13,10 @@ use super::{
     names::{self, ServiceName},
 };
 use crate::{
+    client_address,
     ipvsadm::EXTENSIONS,
     mark,
-    model::{Protocol, SessionState},
+    model::{ClientAddress, Protocol, ServiceKey, SessionState},
     protocol::Network,
 };
 
@@ -66,6 +70,8 @@ pub enum Command {
     Mark(MarkArgs),
     /// What would happen to a packet, and why: stage by stage, without sending it
     Explain(ExplainArgs),
+    /// How FULLNAT servers of a service learn the client's address; without arguments: which services' do
+    ClientAddress(ClientAddressArgs),
     /// Real packets, followed through the stages: tuples before and after, verdict, cycles
     Trace(TraceArgs),
     /// Completion of commands and addresses for a shell, or the manual page
@@ -317,6 +323,20 @@ pub struct UndrainArgs {
     /// This weight instead of the one it had when it was drained
     #[arg(long, short, value_name = "N")]
     pub weight: Option<u32>,
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `client-address`
+#[derive(Args, Clone, Debug)]
+pub struct ClientAddressArgs {
+    /// The service: tcp/ADDRESS:PORT, mark/N
+    #[arg(requires = "how", value_parser = client_address::service, add = ArgValueCandidates::new(completion::services))]
+    pub service: Option<ServiceKey>,
+    /// none: they see a local address; toa: by TCP option 254
+    #[arg(value_parser = PossibleValuesParser::new(client_address::WAYS.map(|w| w.0)).try_map(|way| client_address::way(&way)))]
+    pub how: Option<ClientAddress>,
     /// As JSON: docs/json.md describes it
     #[arg(long)]
     pub json: bool,

@@ -1,12 +1,14 @@
 //! Questions to the gateway, asked until the answer is complete.
 
+use std::collections::HashMap;
+
 use super::{
     Failure,
     names::{self, ServiceName},
 };
 use crate::{
-    client::Transport,
-    model::ServiceKey,
+    client::{ClientError, Transport},
+    model::{ClientAddress, ServiceKey},
     protocol::{
         Batch, Change, Info, ListQuery, MAX_BATCH, MAX_PAGE, PathCounter, Refusal, Request, Response, Row,
         ServerRow, ServiceRow, Status, Timeouts,
@@ -98,6 +100,20 @@ pub fn services(transport: &mut dyn Transport, only: Option<ServiceKey>) -> Resu
     }
 }
 
+/// The services whose servers learn the client's address, and how. None at a gateway that can't tell them.
+///
+/// # Errors
+/// The gateway can't be asked.
+pub fn client_addresses(transport: &mut dyn Transport) -> Result<Vec<(ServiceKey, ClientAddress)>, Failure> {
+    match transport.call(Request::ClientAddresses) {
+        Ok(Response::ClientAddresses(services)) => Ok(services),
+        Ok(Response::Refused(refusal)) => Err(refusal.into()),
+        Ok(_) => Err(unexpected()),
+        Err(ClientError::TooOld { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The configuration at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -107,6 +123,16 @@ pub struct Snapshot {
     pub services: Vec<Listed>,
     /// Time-outs.
     pub timeouts: Timeouts,
+    /// Services whose servers learn the client's address.
+    pub client_addresses: HashMap<ServiceKey, ClientAddress>,
+}
+
+impl Snapshot {
+    /// How the servers of a service learn the client's address.
+    #[must_use]
+    pub fn client_address(&self, service: &ServiceKey) -> ClientAddress {
+        self.client_addresses.get(service).copied().unwrap_or_default()
+    }
 }
 
 /// The configuration at one moment, however many pages it takes.
@@ -117,8 +143,9 @@ pub fn snapshot(transport: &mut dyn Transport) -> Result<Snapshot, Failure> {
     for _ in 0..TRIES {
         let before = info(transport)?.generation;
         let (services, timeouts) = (services(transport, None)?, timeouts(transport)?);
+        let client_addresses = client_addresses(transport)?.into_iter().collect();
         if info(transport)?.generation == before {
-            return Ok(Snapshot { generation: before, services, timeouts });
+            return Ok(Snapshot { generation: before, services, timeouts, client_addresses });
         }
     }
     Err(Failure::Refused("the configuration keeps changing: try again".into()))

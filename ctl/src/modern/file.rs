@@ -8,6 +8,7 @@
 //! protocol = "tcp"                   # or udp, sctp; or instead of both: mark = 7, family = "ipv6"
 //! address = "192.0.2.10:80"          # port 0: all ports
 //! scheduler = "wlc"
+//! client_address = "toa"             # or none: how FULLNAT servers learn it
 //! local_addresses = ["10.0.0.4", { address = "10.0.0.5", port = "lan" }]
 //!
 //!   [[service.server]]
@@ -27,8 +28,8 @@ use toml::Spanned;
 use super::{fetch::Snapshot, names};
 use crate::{
     model::{
-        Family, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Tunnel, TunnelChecksum,
-        TunnelKind,
+        ClientAddress, Family, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Tunnel,
+        TunnelChecksum, TunnelKind,
     },
     protocol::Timeouts,
 };
@@ -61,6 +62,8 @@ pub struct WantedService {
     pub service: Service,
     /// Its local addresses.
     pub local_addresses: Vec<LocalAddress>,
+    /// How its FULLNAT servers learn the client's address.
+    pub client_address: ClientAddress,
     /// Its servers with their lines, in the file's order.
     pub servers: Vec<(usize, Server)>,
 }
@@ -108,6 +111,8 @@ struct ServiceEntry<S> {
     one_packet: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     engine: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    client_address: ClientAddressEntry,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     local_addresses: Vec<LocalEntry>,
     #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
@@ -145,6 +150,14 @@ enum ProtocolEntry {
     Tcp,
     Udp,
     Sctp,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum ClientAddressEntry {
+    #[default]
+    None,
+    Toa,
 }
 
 #[derive(Clone, Copy, Deserialize, Serialize)]
@@ -298,6 +311,10 @@ fn service(
         }
         (Some(_), Family::V6) => return Err(wrong("netmask of an IPv6 service is a number of bits")),
     };
+    let client_address = match entry.client_address {
+        ClientAddressEntry::None => ClientAddress::None,
+        ClientAddressEntry::Toa => ClientAddress::Toa,
+    };
     let flags = entry.scheduler_flags.iter().fold(0, |all, flag| all | 1 << *flag as u8);
     let service = Service {
         key,
@@ -328,7 +345,7 @@ fn service(
         }
         servers.push((line, server));
     }
-    Ok(WantedService { line, service, local_addresses, servers })
+    Ok(WantedService { line, service, local_addresses, client_address, servers })
 }
 
 fn key<S>(entry: &ServiceEntry<S>) -> Result<ServiceKey, FileError> {
@@ -414,11 +431,11 @@ fn root(snapshot: &Snapshot) -> Root<ServiceEntry<ServerEntry>> {
     let t = snapshot.timeouts;
     Root {
         timeouts: Some(TimeoutsEntry { tcp: t.tcp, tcp_fin: t.tcp_fin, udp: t.udp }),
-        service: snapshot.services.iter().map(service_entry).collect(),
+        service: snapshot.services.iter().map(|s| service_entry(s, snapshot)).collect(),
     }
 }
 
-fn service_entry((row, servers): &super::fetch::Listed) -> ServiceEntry<ServerEntry> {
+fn service_entry((row, servers): &super::fetch::Listed, snapshot: &Snapshot) -> ServiceEntry<ServerEntry> {
     let s = &row.service;
     let (protocol, address, mark, family) = match s.key {
         ServiceKey::Address { protocol, address, port } => {
@@ -448,6 +465,10 @@ fn service_entry((row, servers): &super::fetch::Listed) -> ServiceEntry<ServerEn
         netmask,
         one_packet: s.one_packet,
         engine: s.engine.clone(),
+        client_address: match snapshot.client_address(&s.key) {
+            ClientAddress::None => ClientAddressEntry::None,
+            ClientAddress::Toa => ClientAddressEntry::Toa,
+        },
         local_addresses: row.local_addresses.iter().map(local_entry).collect(),
         server: servers.iter().map(|row| server_entry(&row.server)).collect(),
     }

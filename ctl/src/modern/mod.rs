@@ -8,6 +8,7 @@
 //! in `docs/json.md` and versioned by [`json::VERSION`].
 
 pub mod cli;
+mod client_address;
 pub mod completion;
 mod drain;
 mod explain;
@@ -122,6 +123,7 @@ pub fn run(command: &cli::Command, world: &mut World<'_>) -> Result<(), Failure>
         cli::Command::Export(args) => rules::export(args, world),
         cli::Command::Drain(args) => drain::drain(args, world),
         cli::Command::Undrain(args) => drain::undrain(args, world),
+        cli::Command::ClientAddress(args) => client_address::run(args, world),
         cli::Command::Mark(args) => marks::run(&args.what, world),
         cli::Command::Explain(args) => explain::run(args, world),
         cli::Command::Trace(args) => trace::run(args, world),

@@ -14,7 +14,8 @@ use super::{
     style::Tone,
 };
 use crate::{
-    model::{LocalAddress, Server, Service, ServiceKey},
+    client_address::name,
+    model::{ClientAddress, LocalAddress, Server, Service, ServiceKey},
     protocol::{Change, Timeouts},
 };
 
@@ -104,7 +105,7 @@ pub fn plan(now: &Snapshot, wanted: &Wanted) -> Plan {
     let mut added = Vec::new();
     for service in &wanted.services {
         match before.get(&service.service.key) {
-            Some(listed) => plan.edit(listed, service),
+            Some(listed) => plan.edit(listed, now.client_address(&service.service.key), service),
             None => added.push(service),
         }
     }
@@ -149,7 +150,11 @@ impl Plan {
 
     fn describe_new(&mut self, wanted: &WantedService) {
         let key = &wanted.service.key;
-        self.say(Kind::Add, key, None, describe(&wanted.service));
+        let told = match wanted.client_address {
+            ClientAddress::None => String::new(),
+            how => format!(" client address {}", name(how)),
+        };
+        self.say(Kind::Add, key, None, describe(&wanted.service) + &told);
         for local in &wanted.local_addresses {
             self.say(Kind::Add, key, Some(name_of(local)), "local address".into());
         }
@@ -166,6 +171,10 @@ impl Plan {
     fn add(&mut self, wanted: &WantedService) {
         let key = wanted.service.key;
         self.push(Change::AddService(wanted.service.clone()), wanted.line);
+        if wanted.client_address != ClientAddress::None {
+            let how = wanted.client_address;
+            self.push(Change::SetClientAddress { service: key, how }, wanted.line);
+        }
         for local in &wanted.local_addresses {
             self.push(Change::AddLocalAddress { service: key, local: local.clone() }, wanted.line);
         }
@@ -174,9 +183,10 @@ impl Plan {
         }
     }
 
-    fn edit(&mut self, (row, servers): &Listed, wanted: &WantedService) {
+    fn edit(&mut self, (row, servers): &Listed, told: ClientAddress, wanted: &WantedService) {
         let key = wanted.service.key;
         let mut inner = Self::default();
+        inner.client_address(told, wanted);
         inner.local_addresses(&row.local_addresses, wanted);
         inner.servers(servers.iter().map(|s| &s.server), wanted);
         let differences = differences(&row.service, &wanted.service);
@@ -188,6 +198,15 @@ impl Plan {
         }
         self.changes.append(&mut inner.changes);
         self.lines.append(&mut inner.lines);
+    }
+
+    fn client_address(&mut self, now: ClientAddress, wanted: &WantedService) {
+        let (service, how) = (wanted.service.key, wanted.client_address);
+        if how != now {
+            self.push(Change::SetClientAddress { service, how }, wanted.line);
+            let text = change("client address", Some(name(now)), Some(name(how)));
+            self.say(Kind::Change, &service, None, text);
+        }
     }
 
     /// Those that come are added before others go: the service is never without.

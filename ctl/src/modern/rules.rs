@@ -69,6 +69,7 @@ fn subject(change: &Change) -> String {
     let service = match change {
         Change::AddService(s) | Change::EditService(s) => &s.key,
         Change::DeleteService(key) => key,
+        Change::SetClientAddress { service, .. } => service,
         Change::AddLocalAddress { service, local } => {
             return format!("{}: local address {}: ", names::service(service), local.address);
         }

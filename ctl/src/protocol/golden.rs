@@ -11,8 +11,8 @@ use super::{
     Standing, Stats, Status, Timeouts, TraceFilter, TraceStage, TracedPacket, Way, WorkerStatus, frame,
 };
 use crate::model::{
-    EngineData, Family, Forwarding, LocalAddress, MarkRule, Protocol, Server, Service, ServiceKey, Session,
-    SessionState, Tunnel, TunnelChecksum, TunnelKind,
+    ClientAddress, EngineData, Family, Forwarding, LocalAddress, MarkRule, Protocol, Server, Service,
+    ServiceKey, Session, SessionState, Tunnel, TunnelChecksum, TunnelKind,
 };
 
 fn key() -> ServiceKey {
@@ -269,6 +269,14 @@ fn requests_of_version_2() {
             }),
             "0c00000a010002fb409c00c000020a50010377616e01",
         ),
+        (Request::ClientAddresses, "0d"),
+        (
+            Request::Stage(vec![Change::SetClientAddress {
+                service: ServiceKey::Mark { mark: 7, family: Family::V4 },
+                how: ClientAddress::Toa,
+            }]),
+            "09011001070001",
+        ),
         (
             Request::Trace(TraceFilter {
                 protocol: Some(Protocol::Udp),
@@ -277,10 +285,10 @@ fn requests_of_version_2() {
                 port: Some("wan".into()),
                 dropped: true,
             }),
-            "0d010101000a010000100135010377616e01",
+            "0e010101000a010000100135010377616e01",
         ),
-        (Request::Traced { trace: 300 }, "0efb2c01"),
-        (Request::EndTrace { trace: 300 }, "0ffb2c01"),
+        (Request::Traced { trace: 300 }, "0ffb2c01"),
+        (Request::EndTrace { trace: 300 }, "10fb2c01"),
     ]);
 }
 
@@ -385,11 +393,18 @@ fn responses_of_version_2() {
         (Response::Killed { sessions: 3, next: None }, "090300"),
         (Response::Staged { changes: 4096 }, "0afb0010"),
         (Response::Notice(Notice { generation: 7, tick: 300 }), "0b07fb2c01"),
+        (
+            Response::ClientAddresses(vec![(
+                ServiceKey::Mark { mark: 7, family: Family::V4 },
+                ClientAddress::Toa,
+            )]),
+            "0e0101070001",
+        ),
         (Response::Marks(vec![mark_rule()]), "0c0103fb2c010101000100c633640018000135fbe914010377616e"),
-        (Response::Tracing { trace: 300 }, "0efb2c01"),
+        (Response::Tracing { trace: 300 }, "0ffb2c01"),
         (
             Response::Traced { packets: vec![traced()], lost: 7 },
-            "0f01fd000000000000001001010377616e06123c01000a010002fb274e00c000020a500001036c616e09666f72776172646564000200fbfb0007fc70110100020102010307",
+            "1001fd000000000000001001010377616e06123c01000a010002fb274e00c000020a500001036c616e09666f72776172646564000200fbfb0007fc70110100020102010307",
         ),
         (
             Response::Explained(Box::new(explanation())),

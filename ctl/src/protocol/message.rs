@@ -7,7 +7,7 @@ use bincode::{Decode, Encode};
 use super::{
     FoundSession, MAX_BATCH, MAX_INTERFACE, MAX_NAME, MAX_TRANSACTION, Notice, SessionFilter, Status,
 };
-use crate::model::{LocalAddress, MarkRule, Server, Service, ServiceKey, Session};
+use crate::model::{ClientAddress, LocalAddress, MarkRule, Server, Service, ServiceKey, Session};
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -58,6 +58,8 @@ pub enum Request {
     /// What would happen to a packet; answered by [`Response::Explained`]. Since version 3, as everything that
     /// follows.
     Explain(super::Question),
+    /// The services whose servers learn the client's address; answered by [`Response::ClientAddresses`].
+    ClientAddresses,
     /// Follow packets; answered by [`Response::Tracing`]. The gateway follows for one client at a time, and no
     /// longer than the client asks for what it has: every 5 s at least.
     Trace(super::TraceFilter),
@@ -166,6 +168,13 @@ pub enum Change {
     DeleteMark(MarkRule),
     /// `weirctl mark clear`
     ClearMarks,
+    /// `weirctl client-address`
+    SetClientAddress {
+        /// Of this service.
+        service: ServiceKey,
+        /// How its servers learn the client's address.
+        how: ClientAddress,
+    },
 }
 
 /// The time-outs that `--set` sets and `-L --timeout` shows, in seconds.
@@ -266,6 +275,8 @@ pub enum Response {
     Marks(Vec<MarkRule>),
     /// What would happen to the packet.
     Explained(Box<super::Explanation>),
+    /// Services whose servers learn the client's address, and how.
+    ClientAddresses(Vec<(ServiceKey, ClientAddress)>),
     /// Packets are followed from now on.
     Tracing {
         /// Number of the trace.
@@ -396,7 +407,11 @@ impl Request {
             | Self::Stage(_)
             | Self::Subscribe
             | Self::Marks => 2,
-            Self::Explain(_) | Self::Trace(_) | Self::Traced { .. } | Self::EndTrace { .. } => 3,
+            Self::Explain(_)
+            | Self::ClientAddresses
+            | Self::Trace(_)
+            | Self::Traced { .. }
+            | Self::EndTrace { .. } => 3,
         }
     }
 
@@ -431,6 +446,7 @@ impl Change {
             | Self::AddMark(_)
             | Self::DeleteMark(_)
             | Self::ClearMarks => 2,
+            Self::SetClientAddress { .. } => 3,
             _ => 1,
         }
     }

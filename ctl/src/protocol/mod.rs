@@ -61,6 +61,9 @@ pub const MAX_TRANSACTION: usize = 1 << 19;
 /// Most rows, or sessions, in one page.
 pub const MAX_PAGE: u32 = 1024;
 
+/// Most requests that a client may have sent without having read their answers.
+pub const MAX_PIPELINE: usize = 1024;
+
 /// Longest name of a scheduler or persistence engine, in bytes: what ipvsadm keeps of one.
 pub const MAX_NAME: usize = 16;
 

@@ -44,6 +44,8 @@ pub struct ServiceState {
     pub servers: Vec<(ServerId, model::Server)>,
     /// Its local addresses (`-P`), in the order they were added.
     pub local_addresses: Vec<model::LocalAddress>,
+    /// How its FULLNAT servers learn the client's address.
+    pub client_address: model::ClientAddress,
 }
 
 /// A server's figures summed over the workers. They count from the moment the [`ServerId`] came into use

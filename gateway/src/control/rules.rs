@@ -1,4 +1,4 @@
-//! Rules files: what `weirctl -S` and `weirctl mark list` print and `ipvsadm-restore` reads, loaded before the first packet.
+//! Rules files: what `weirctl -S`, `weirctl mark list` and `weirctl client-address` print and `ipvsadm-restore` reads, loaded before the first packet.
 //!
 //! A file is taken as a whole or not at all, and what is wrong is said with file, line and reason. Blank
 //! lines and lines that begin with `#` are skipped.
@@ -11,6 +11,7 @@ use std::{
 };
 
 use weirctl::{
+    client_address,
     ipvsadm::{Action, Lines, names::SystemNames, parse_line},
     mark,
     model::Session,
@@ -76,13 +77,11 @@ impl Rules {
             if words[0].starts_with('#') {
                 continue;
             }
-            if words[0] == "mark" {
+            if let word @ ("mark" | "client-address") = words[0].as_str() {
+                let parse = if word == "mark" { mark::parse } else { client_address::parse };
                 let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
-                let change = mark::parse(&words).map_err(|reason| RulesError::Line {
-                    file: file.into(),
-                    line,
-                    reason,
-                })?;
+                let change =
+                    parse(&words).map_err(|reason| RulesError::Line { file: file.into(), line, reason })?;
                 rules.lines.push(line);
                 rules.changes.push(change);
                 continue;
@@ -189,6 +188,7 @@ mod tests {
                      --set 900 120 300\n";
         assert_eq!(check(rules), Ok(4));
         assert_eq!(check(""), Ok(0));
+        assert_eq!(check("-A -t 192.0.2.10:80\nclient-address tcp/192.0.2.10:80 toa\n"), Ok(2));
         assert_eq!(check("mark add 3 --destination 192.0.2.0/24 --port wan\n-A -f 3\n"), Ok(2));
     }
 
@@ -206,6 +206,15 @@ mod tests {
             ("-L -n\n", "FILE:1: -L isn't a rule"),
             ("mark add 3 --colour red\n", "FILE:1: mark knows no option `--colour'"),
             ("mark add 3\nmark add 4 --port dmz\n", "FILE:2: no such port: dmz"),
+            (
+                "-A -u 192.0.2.10:53\nclient-address udp/192.0.2.10:53 toa\n",
+                "FILE:2: invalid operation: TOA is a TCP option: the service must be of TCP or of a mark",
+            ),
+            ("client-address tcp/192.0.2.10:80 toa\n", "FILE:1: no such service"),
+            (
+                "client-address tcp/192.0.2.10:80 proxy-v1\n",
+                "FILE:1: `proxy-v1' is no way to tell the client's address: none or toa",
+            ),
             ("foo\n", "FILE:1: foo isn't a rule"),
         ] {
             assert_eq!(check(text), Err(expected.into()), "{text}");

@@ -369,6 +369,27 @@ impl Workers {
                 .map(|timeout| Persistence { timeout: seconds(timeout), mask: service.netmask }),
             one_packet: service.one_packet,
             by_call: service.engine.is_some(),
+            client_address: state.client_address,
+        }
+    }
+
+    /// Whether the path claims something else after this change: what [`Workers::lookup`] reads.
+    fn changes_claims(&self, change: &Change) -> bool {
+        fn nat(state: &ServiceState) -> impl Iterator<Item = (IpAddr, u16)> {
+            let nat = state.servers.iter().filter(|(_, s)| s.forwarding == Forwarding::Nat);
+            nat.map(|(_, s)| (s.address, s.port))
+        }
+        match change {
+            Change::RemoveService(_) | Change::Marks(_) => true,
+            Change::ForgetServer(_) | Change::Settings(_) => false,
+            Change::SetService(new) => {
+                self.services.get(&new.id).is_none_or(|Configured { state: old, .. }| {
+                    old.service.key != new.service.key
+                        || old.service.persistent.is_some() != new.service.persistent.is_some()
+                        || old.local_addresses != new.local_addresses
+                        || nat(old).ne(nat(new))
+                })
+            }
         }
     }
 
@@ -482,12 +503,15 @@ impl Plane for Workers {
     fn apply(&mut self, changes: Vec<Change>) {
         self.service_rings();
         let mut batches: Vec<Batch> = self.links.iter().map(|_| Batch::new()).collect();
+        let mut claims_differ = false;
         for change in changes {
+            claims_differ |= self.changes_claims(&change);
             self.take_change(change, &mut batches);
         }
-        let lookup = Arc::new(self.lookup());
+        // It is made of all services: a weight must not cost what a thousand services do.
+        let lookup = claims_differ.then(|| Arc::new(self.lookup()));
         for (link, mut batch) in self.links.iter_mut().zip(batches) {
-            batch.push(Update::Lookup(Arc::clone(&lookup)));
+            batch.extend(lookup.iter().map(|lookup| Update::Lookup(Arc::clone(lookup))));
             link.backlog.push_back(batch);
             link.push_backlog();
         }

@@ -13,7 +13,7 @@
 //!
 //! DR and TUN leave by `direct` and `tunnel` instead of `rewrite`, datagrams of one-packet services by
 //! `onepacket`; `persist` keeps clients at their servers. Beside the way: `icmp` translates errors about
-//! sessions, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
+//! sessions, `toa` tells servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
 //! own, `handover` gives another worker what is its own, `update` takes control's changes between bursts,
 //! `search` and `explain` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks. Every frame ends in one [`verdict::Verdict`].
 
@@ -59,6 +59,7 @@ mod session;
 pub mod settings;
 mod sip;
 pub mod tcp_state;
+mod toa;
 pub mod trace;
 pub mod tunnel;
 pub mod tx;
@@ -137,6 +138,8 @@ pub struct Worker<I: Io> {
     tunnel_id: u16,
     /// Call-IDs of templates, once a service has needed them.
     call_ids: Option<Box<CallIds>>,
+    /// What sessions that tell the client's address know of their servers.
+    first_data: toa::FirstData,
     /// Whoever follows packets.
     trace: Option<Box<trace::Tracer>>,
 }
@@ -187,6 +190,7 @@ impl<I: Io> Worker<I> {
             sweeps: ArrayVec::new(),
             tunnel_id: parts.id.0 << 12,
             call_ids: None,
+            first_data: toa::FirstData::new(parts.max_sessions),
             trace: None,
         })
     }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use weirctl::{
-    model::{Forwarding, SessionState},
+    model::{ClientAddress, Forwarding, SessionState},
     protocol::TraceStage,
 };
 
@@ -16,7 +16,9 @@ use crate::{
     net::{protocol, tcp as tcp_flags},
     sched::Flow,
     table::{
-        session::{Direction, FULLNAT, INACTIVE, NewSession, ONE_PACKET, ONE_WAY, SessionId, TUNNEL, Tuple},
+        session::{
+            Direction, FULLNAT, INACTIVE, NewSession, ONE_PACKET, ONE_WAY, SessionId, TELLS, TUNNEL, Tuple,
+        },
         sessions::Found,
     },
 };
@@ -177,6 +179,8 @@ impl<I: Io> Worker<I> {
         };
         let Some(Some(of)) = self.services.get(service.0 as usize) else { return Err(Reason::NoServer) };
         let flags = if onepacket::applies(of.one_packet, p) { flags | ONE_PACKET } else { flags };
+        let tells = of.client_address == ClientAddress::Toa && p.protocol == protocol::TCP;
+        let flags = if tells && flags & FULLNAT != 0 { flags | TELLS } else { flags };
         let new = NewSession {
             request: p.tuple,
             reply: Tuple::new(server, local),
@@ -193,6 +197,9 @@ impl<I: Io> Worker<I> {
             let full = self.sessions.len() == self.sessions.capacity();
             return Err(if full { Reason::SessionsFull } else { Reason::TupleInUse });
         };
+        if flags & TELLS != 0 {
+            self.first_data.forget(id.0);
+        }
         if let Some(session) = self.sessions.get_mut(id) {
             session.set_state(state);
             let (ip, l4) = rewrite::deltas(p.tuple, session.leaving(Direction::Request));

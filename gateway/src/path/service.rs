@@ -9,7 +9,7 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
-use weirctl::model::Forwarding;
+use weirctl::model::{ClientAddress, Forwarding};
 
 use super::{
     mark::{Marks, Rule},
@@ -166,6 +166,8 @@ pub struct WorkerService {
     pub one_packet: bool,
     /// Clients are told apart by the Call-ID of their SIP messages too (`--pe sip`).
     pub by_call: bool,
+    /// How FULLNAT servers learn the client's address.
+    pub client_address: ClientAddress,
 }
 
 impl WorkerService {

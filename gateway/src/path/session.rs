@@ -9,7 +9,7 @@ use weirctl::{model::SessionState, protocol::TraceStage};
 use super::{
     Origin, Worker, onepacket,
     parse::Parsed,
-    rewrite, route, tcp_state,
+    rewrite, route, tcp_state, toa,
     verdict::{Reason, Verdict},
 };
 use crate::{
@@ -243,7 +243,10 @@ impl<I: Io> Worker<I> {
             return Ok(hop);
         }
         let hop = self.routing.towards(session.leaving(found.direction).destination().0)?;
-        session.remember_hop(found.direction, hop, generation);
+        // A request that tells the client's address has to come by again.
+        if found.direction == Direction::Reply || !toa::tells(session) {
+            session.remember_hop(found.direction, hop, generation);
+        }
         Ok(hop)
     }
 
@@ -257,16 +260,18 @@ impl<I: Io> Worker<I> {
             Err(reason) => return self.drop_frame(frame, reason),
         };
         self.stamp(TraceStage::Route);
-        let Some(session) = self.sessions.get(found.id) else { return };
         let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
         if p.ip_len > next.mtu && p.dont_fragment {
             return self.answer_too_big(port, frame, p, next.mtu);
         }
         trim(&mut frame, p);
+        let tells = self.sessions.get(found.id).is_some_and(toa::tells);
+        let ip_len = if tells { self.tell(&mut frame, p, found, next.mtu) } else { p.ip_len };
+        let Some(session) = self.sessions.get(found.id) else { return };
         if !rewrite::rewrite(frame.data_mut(), p, session, found.direction) {
             return self.drop_frame(frame, Reason::Truncated);
         }
-        self.leave(frame, hop, p.ip_len);
+        self.leave(frame, hop, ip_len);
     }
 
     /// Sends a finished IPv4 frame to a next hop: its Ethernet header is written here.

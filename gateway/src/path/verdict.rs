@@ -136,6 +136,10 @@ pub struct Events {
     pub from_host: Counter,
     /// Fragments made of packets too big for the next hop.
     pub fragments_made: Counter,
+    /// TOA options put into segments.
+    pub toa_added: Counter,
+    /// Segments that had no room for a TOA option and went without.
+    pub toa_skipped: Counter,
     /// Sessions opened.
     pub sessions_opened: Counter,
     /// Sessions ended.
@@ -152,7 +156,7 @@ pub struct Events {
 
 impl Events {
     /// All of them by name.
-    fn all(&self) -> [(&'static str, &Counter); 12] {
+    fn all(&self) -> [(&'static str, &Counter); 14] {
         [
             ("resets-sent", &self.resets_sent),
             ("icmp-sent", &self.icmp_sent),
@@ -160,6 +164,8 @@ impl Events {
             ("icmp-translated", &self.icmp_translated),
             ("from-host", &self.from_host),
             ("fragments-made", &self.fragments_made),
+            ("toa-added", &self.toa_added),
+            ("toa-skipped", &self.toa_skipped),
             ("sessions-opened", &self.sessions_opened),
             ("sessions-ended", &self.sessions_ended),
             ("ports-reused-early", &self.ports_reused_early),

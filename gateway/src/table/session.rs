@@ -96,6 +96,8 @@ pub const TEMPLATE: u8 = 16;
 pub const ONE_PACKET: u8 = 32;
 /// A template stays as long as the session does: see [`super::sessions::Sessions::attach`].
 pub const CONTROLLED: u8 = 64;
+/// The server is still being told the client's address (TOA): requests keep off the straight way.
+pub const TELLS: u8 = 128;
 
 /// No next hop known.
 pub const NO_HOP: u16 = u16::MAX;

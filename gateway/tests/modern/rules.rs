@@ -4,8 +4,8 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use weir::control::store::Store;
 use weirctl::{
     model::{
-        Family, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Tunnel, TunnelChecksum,
-        TunnelKind,
+        ClientAddress, Family, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Tunnel,
+        TunnelChecksum, TunnelKind,
     },
     protocol::{Batch, Change},
 };
@@ -92,6 +92,10 @@ pub fn any_export_applied_elsewhere_gives_the_same() {
             let new = Service { persistent, scheduler_flags, one_packet, ..service(tcp(port)) };
             // What exists already is refused, which is fine here.
             let _ = store.apply(&Change::AddService(new).into());
+            if port % 2 == 1 {
+                let told = Change::SetClientAddress { service: tcp(port), how: ClientAddress::Toa };
+                store.apply(&told.into()).unwrap();
+            }
             for (n, weight, upper, forwarding) in servers {
                 let server = Server { upper, forwarding, ..server(n, weight) };
                 let _ = store.apply(&Change::AddServer { service: tcp(port), server }.into());

@@ -246,6 +246,12 @@ impl Rig {
         self.count(Verdict::Drop(reason))
     }
 
+    /// A counter by its name, over all workers.
+    pub fn event(&self, name: &str) -> u64 {
+        let all = self.counters.iter().flat_map(|c| c.all());
+        all.filter(|(n, ..)| *n == name).map(|(.., n)| n).sum()
+    }
+
     pub fn total(&self) -> u64 {
         self.counters.iter().map(|c| c.total()).sum()
     }

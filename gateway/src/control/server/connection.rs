@@ -9,7 +9,7 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::{debug, warn};
 use weirctl::protocol::{
-    Access, ErrorCode, Refusal, Request, Response, Stage,
+    Access, ErrorCode, MAX_PIPELINE, Refusal, Request, Response, Stage,
     frame::{self, FrameError},
     handshake::{Answer, Hello, NotWeir},
 };
@@ -18,7 +18,7 @@ use super::{Shared, peer::Peer};
 
 /// Serves a peer until it closes the connection, breaks the protocol or is too slow.
 pub(super) fn serve(stream: UnixStream, peer: Peer, shared: &Shared) {
-    let mut stream = BufReader::new(Timed { stream, until: Instant::now() });
+    let mut stream = BufReader::with_capacity(BUFFER, Timed { stream, until: Instant::now() });
     let served = greet(&mut stream, peer, shared).and_then(|go_on| match go_on {
         true => requests(&mut stream, peer, shared),
         false => Ok(()),
@@ -60,6 +60,9 @@ fn greet(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<bool, End> 
     Ok(common.is_some())
 }
 
+/// Bytes of requests that are read ahead.
+const BUFFER: usize = 1 << 16;
+
 /// How often a subscriber that isn't told anything is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -83,9 +86,48 @@ fn requests(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<(), End>
         if request == Request::Subscribe {
             return notify(stream, shared);
         }
-        let response = ask(request, &mut stage, peer, shared);
-        answer(stream, &response, shared)?;
+        let mut together = vec![request];
+        while together.len() < MAX_PIPELINE
+            && let Some(next) = applied_next(stream)
+        {
+            together.push(next);
+        }
+        answer_all(stream, together, &mut stage, peer, shared)?;
     }
+}
+
+/// A request to apply changes that has arrived whole already: a client that doesn't wait for answers. What
+/// else arrives is read in its turn.
+fn applied_next(stream: &mut Stream) -> Option<Request> {
+    let mut waiting = stream.buffer();
+    let all = waiting.len();
+    let request = match frame::receive(&mut waiting) {
+        Ok(request @ Request::Apply(_)) => request,
+        _ => return None,
+    };
+    let used = all - waiting.len();
+    stream.consume(used);
+    Some(request)
+}
+
+fn answer_all(
+    stream: &mut Stream,
+    mut requests: Vec<Request>,
+    stage: &mut Stage,
+    peer: Peer,
+    shared: &Shared,
+) -> Result<(), FrameError> {
+    if let [_] = requests[..]
+        && let Some(request) = requests.pop()
+    {
+        return answer(stream, &ask(request, stage, peer, shared), shared);
+    }
+    let mut frames = Vec::new();
+    for response in ask_all(requests, stage, peer, shared) {
+        frames.extend(encoded(&response)?);
+    }
+    stream.get_mut().allow(shared.limits.frame);
+    Ok(stream.get_mut().write_all(&frames)?)
 }
 
 /// Tells a subscriber what is new until it leaves.
@@ -108,6 +150,11 @@ fn ask(request: Request, stage: &mut Stage, peer: Peer, shared: &Shared) -> Resp
         Ok(request) => shared.handler.handle(request, peer.access),
         Err(answer) => answer,
     };
+    noted(response, changes, peer, shared)
+}
+
+/// Logs a refusal that an operator should know of.
+fn noted(response: Response, changes: bool, peer: Peer, shared: &Shared) -> Response {
     if let Response::Refused(refusal) = &response
         && (changes || peer.access == Access::ReadOnly)
     {
@@ -117,14 +164,45 @@ fn ask(request: Request, stage: &mut Stage, peer: Peer, shared: &Shared) -> Resp
     response
 }
 
-fn answer(stream: &mut Stream, response: &Response, shared: &Shared) -> Result<(), FrameError> {
-    let frame = match frame::encode(response) {
+/// As [`ask`], of requests that came together. Those before one that the stage answers are carried out first.
+fn ask_all(requests: Vec<Request>, stage: &mut Stage, peer: Peer, shared: &Shared) -> Vec<Response> {
+    let mut answers = Vec::with_capacity(requests.len());
+    let mut passed = Vec::with_capacity(requests.len());
+    let carry_out = |passed: &mut Vec<Request>| {
+        let changes: Vec<bool> = passed.iter().map(Request::changes).collect();
+        let answers = shared.handler.handle_all(std::mem::take(passed), peer.access);
+        answers
+            .into_iter()
+            .zip(changes)
+            .map(|(a, changes)| noted(a, changes, peer, shared))
+            .collect::<Vec<_>>()
+    };
+    for request in requests {
+        let changes = request.changes();
+        match stage.take(request, peer.access) {
+            Ok(request) => passed.push(request),
+            Err(answer) => {
+                answers.extend(carry_out(&mut passed));
+                answers.push(noted(answer, changes, peer, shared));
+            }
+        }
+    }
+    answers.extend(carry_out(&mut passed));
+    answers
+}
+
+fn encoded(response: &Response) -> Result<Vec<u8>, FrameError> {
+    match frame::encode(response) {
         Err(FrameError::TooLong(n)) => {
             let detail = format!("the answer would take {n} bytes: ask for a smaller page");
-            frame::encode(&Response::Refused(Refusal::new(ErrorCode::TooMany, detail)))?
+            frame::encode(&Response::Refused(Refusal::new(ErrorCode::TooMany, detail)))
         }
-        other => other?,
-    };
+        other => other,
+    }
+}
+
+fn answer(stream: &mut Stream, response: &Response, shared: &Shared) -> Result<(), FrameError> {
+    let frame = encoded(response)?;
     stream.get_mut().allow(shared.limits.frame);
     stream.get_mut().write_all(&frame)?;
     Ok(())

@@ -37,6 +37,11 @@ pub trait Handler: Send + Sync + 'static {
     /// One request of a peer that may do what `access` says.
     fn handle(&self, request: Request, access: Access) -> Response;
 
+    /// Requests that came together, answered in their order.
+    fn handle_all(&self, requests: Vec<Request>, access: Access) -> Vec<Response> {
+        requests.into_iter().map(|request| self.handle(request, access)).collect()
+    }
+
     /// Where subscribers learn what is new.
     fn notices(&self) -> Arc<Notices>;
 }
@@ -44,6 +49,10 @@ pub trait Handler: Send + Sync + 'static {
 impl<P: Plane + 'static> Handler for Mutex<Store<P>> {
     fn handle(&self, request: Request, access: Access) -> Response {
         self.lock().handle(request, access)
+    }
+
+    fn handle_all(&self, requests: Vec<Request>, access: Access) -> Vec<Response> {
+        self.lock().handle_all(requests, access)
     }
 
     fn notices(&self) -> Arc<Notices> {

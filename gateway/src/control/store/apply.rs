@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use weirctl::{
-    model::{LocalAddress, MarkRule, Server, Service, ServiceKey},
+    model::{ClientAddress, LocalAddress, MarkRule, Server, Service, ServiceKey},
     protocol::{self, Batch, ErrorCode, MAX_LOCAL_ADDRESSES, Refusal, Timeouts},
 };
 
@@ -23,9 +23,9 @@ use crate::{
     path::settings::Settings,
 };
 
-/// What a batch has done so far.
+/// What a batch has done so far, or several that the plane is told of at once.
 #[derive(Default)]
-struct Journal {
+pub(super) struct Journal {
     undo: Vec<Undo>,
     events: Vec<Event>,
     /// Sequence numbers of services to tell the plane of.
@@ -36,8 +36,20 @@ struct Journal {
     settings: Option<Settings>,
     /// Whether the mark rules are others now.
     marks: bool,
-    /// Whether the configuration is another one now.
+    /// Whether the batch that is being applied has changed the configuration.
     changed: bool,
+    /// Whether a batch before it has.
+    changed_before: bool,
+}
+
+/// A journal as it was before a batch, without the notes for undoing: batches before it stay.
+struct Mark {
+    events: usize,
+    removed: usize,
+    touched: BTreeSet<u64>,
+    added: BTreeSet<u64>,
+    settings: Option<Settings>,
+    marks: bool,
 }
 
 /// The reverse of a step.
@@ -56,6 +68,8 @@ enum Undo {
     EditedServer(u64, u64, Entry),
     /// Local addresses were changed.
     LocalAddresses(u64, Vec<LocalAddress>),
+    /// How servers learn the client's address was changed.
+    ClientAddress(u64, ClientAddress),
     /// Mark rules were changed.
     Marks(Vec<MarkRule>),
 }
@@ -76,20 +90,35 @@ impl<P: Plane> Store<P> {
     /// # Errors
     /// Why it was refused and by which change; nothing has changed then.
     pub fn apply(&mut self, batch: &Batch) -> Result<u64, Refusal> {
+        let mut journal = Journal::default();
+        let done = self.apply_within(&mut journal, batch);
+        self.commit(journal);
+        done
+    }
+
+    /// Applies a batch behind those in `journal`, which the plane doesn't know of yet: [`Store::commit`] tells
+    /// it. The new generation.
+    ///
+    /// # Errors
+    /// As [`Store::apply`]; what earlier batches did stays.
+    pub(super) fn apply_within(&mut self, journal: &mut Journal, batch: &Batch) -> Result<u64, Refusal> {
         if let Some(expected) = batch.expect_generation
             && expected != self.generation
         {
             let detail = format!("generation {} where {expected} was expected", self.generation);
             return Err(Refusal::new(ErrorCode::StaleGeneration, detail));
         }
-        let mut journal = Journal::default();
+        let mark = journal.mark();
         for (index, change) in batch.changes.iter().enumerate() {
-            if let Err(refusal) = self.change(&mut journal, change) {
-                self.undo(journal);
+            if let Err(refusal) = self.change(journal, change) {
+                self.undo(std::mem::take(&mut journal.undo));
+                journal.back_to(mark);
                 return Err(Refusal { change: Some(index as u32), ..refusal });
             }
         }
-        self.commit(journal);
+        journal.undo.clear();
+        self.generation += u64::from(journal.changed);
+        journal.changed_before |= std::mem::take(&mut journal.changed);
         Ok(self.generation)
     }
 
@@ -109,6 +138,7 @@ impl<P: Plane> Store<P> {
             C::SetTimeouts(timeouts) => self.set_timeouts(journal, timeouts),
             C::AddLocalAddress { service, local } => self.add_local(journal, service, local),
             C::DeleteLocalAddress { service, address } => self.delete_local(journal, service, *address),
+            C::SetClientAddress { service, how } => self.set_client_address(journal, service, *how),
             C::AddMark(rule) => self.change_marks(journal, |store, rules| store.add_mark(rules, rule)),
             C::DeleteMark(rule) => self.change_marks(journal, |_, rules| marks::delete(rules, rule)),
             C::ClearMarks => self.change_marks(journal, |_, rules| {
@@ -326,6 +356,17 @@ impl<P: Plane> Store<P> {
         Ok(())
     }
 
+    fn set_client_address(&mut self, journal: &mut Journal, key: &ServiceKey, how: ClientAddress) -> Step {
+        let (sequence, record) = self.find(key)?;
+        check::client_address(key, how)?;
+        let old = std::mem::replace(&mut record.client_address, how);
+        if old != how {
+            journal.undo.push(Undo::ClientAddress(sequence, old));
+            journal.touch(sequence);
+        }
+        Ok(())
+    }
+
     fn change_marks(
         &mut self,
         journal: &mut Journal,
@@ -340,8 +381,8 @@ impl<P: Plane> Store<P> {
         Ok(())
     }
 
-    fn undo(&mut self, journal: Journal) {
-        for step in journal.undo.into_iter().rev() {
+    fn undo(&mut self, steps: Vec<Undo>) {
+        for step in steps.into_iter().rev() {
             self.undo_step(step);
         }
     }
@@ -373,6 +414,7 @@ impl<P: Plane> Store<P> {
                     r.replace(sequence, old.server, old.drained);
                 });
             }
+            Undo::ClientAddress(service, old) => self.with(service, |r| r.client_address = old),
             Undo::Marks(old) => self.marks = old,
             Undo::LocalAddresses(service, old) => self.with(service, |r| r.local_addresses = old),
         }
@@ -384,7 +426,8 @@ impl<P: Plane> Store<P> {
         }
     }
 
-    fn commit(&mut self, journal: Journal) {
+    /// Makes the batches in `journal` visible to everybody.
+    pub(super) fn commit(&mut self, journal: Journal) {
         let mut changes: Vec<Change> = journal.removed.into_iter().map(Change::RemoveService).collect();
         let touched = journal.touched.iter().filter_map(|s| self.services.get(s));
         changes.extend(touched.map(|record| Change::SetService(record.state())));
@@ -399,8 +442,7 @@ impl<P: Plane> Store<P> {
             self.plane.apply(changes);
         }
         journal.events.into_iter().for_each(|event| self.account_for(event));
-        self.generation += u64::from(journal.changed);
-        if journal.changed {
+        if journal.changed_before {
             self.publish();
         }
     }
@@ -427,6 +469,28 @@ impl<P: Plane> Store<P> {
 }
 
 impl Journal {
+    fn mark(&self) -> Mark {
+        Mark {
+            events: self.events.len(),
+            removed: self.removed.len(),
+            touched: self.touched.clone(),
+            added: self.added.clone(),
+            settings: self.settings.clone(),
+            marks: self.marks,
+        }
+    }
+
+    /// Forgets what a refused batch noted down.
+    fn back_to(&mut self, mark: Mark) {
+        self.events.truncate(mark.events);
+        self.removed.truncate(mark.removed);
+        self.touched = mark.touched;
+        self.added = mark.added;
+        self.settings = mark.settings;
+        self.marks = mark.marks;
+        self.changed = false;
+    }
+
     fn touch(&mut self, service: u64) {
         self.touched.insert(service);
         self.changed = true;

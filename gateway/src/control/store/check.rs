@@ -3,7 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use weirctl::{
-    model::{Family, Forwarding, LocalAddress, Server, Service, Tunnel, TunnelKind},
+    model::{
+        ClientAddress, Family, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Tunnel,
+        TunnelKind,
+    },
     protocol::{ErrorCode, Refusal, Timeouts},
 };
 
@@ -34,6 +37,20 @@ pub(super) fn service(service: &Service) -> Result<(), Refusal> {
     }
     if service.persistent.is_some_and(|seconds| seconds > MAX_TIMEOUT) {
         return Err(invalid("persistence time-out too long"));
+    }
+    Ok(())
+}
+
+/// Whether servers of this service can learn the client's address so.
+pub(super) fn client_address(key: &ServiceKey, how: ClientAddress) -> Result<(), Refusal> {
+    if how == ClientAddress::None {
+        return Ok(());
+    }
+    if !matches!(key, ServiceKey::Address { protocol: Protocol::Tcp, .. } | ServiceKey::Mark { .. }) {
+        return Err(invalid("TOA is a TCP option: the service must be of TCP or of a mark"));
+    }
+    if key.family() == Family::V6 {
+        return Err(Refusal::new(ErrorCode::Unsupported, "TOA is for IPv4 services in this version"));
     }
     Ok(())
 }

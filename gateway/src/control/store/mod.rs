@@ -36,12 +36,13 @@ use std::{
 
 use weirctl::{
     client::{ClientError, Transport},
-    model::{MarkRule, ServiceKey},
+    model::{ClientAddress, MarkRule, ServiceKey},
     protocol::{Access, ErrorCode, Info, MAX_PAGE, Notice, Refusal, Request, Response, Stage, Timeouts},
 };
 
 pub use self::sysctl::SysctlError;
 use self::{
+    apply::Journal,
     figures::{ESTIMATE_PERIOD, ServiceFigures},
     ledger::Ledger,
     record::Record,
@@ -161,6 +162,10 @@ impl<P: Plane> Store<P> {
             }
             Request::Marks => Response::Marks(self.marks.clone()),
             Request::Explain(question) => self.explain(&question),
+            Request::ClientAddresses => {
+                let told = self.services.values().filter(|r| r.client_address != ClientAddress::None);
+                Response::ClientAddresses(told.map(|r| (r.service.key, r.client_address)).collect())
+            }
             Request::Trace(filter) => self.begin_trace(&filter),
             Request::Traced { trace } => self.traced(trace, false),
             Request::EndTrace { trace } => self.traced(trace, true),
@@ -172,6 +177,37 @@ impl<P: Plane> Store<P> {
                 let detail = "only a connection can do this";
                 Response::Refused(Refusal::new(ErrorCode::Unsupported, detail))
             }
+        }
+    }
+
+    /// Answers requests that came together, in their order and each as if it had come alone, but tells the plane
+    /// of changes that follow each other at once.
+    pub fn handle_all(&mut self, requests: Vec<Request>, access: Access) -> Vec<Response> {
+        let mut journal = Journal::default();
+        let mut answers = Vec::with_capacity(requests.len());
+        for request in requests {
+            answers.push(match request {
+                Request::Apply(batch) if access == Access::ReadWrite => {
+                    self.apply_checked(&mut journal, Request::Apply(batch))
+                }
+                other => {
+                    self.commit(std::mem::take(&mut journal));
+                    self.handle(other, access)
+                }
+            });
+        }
+        self.commit(journal);
+        answers
+    }
+
+    fn apply_checked(&mut self, journal: &mut Journal, request: Request) -> Response {
+        if let Err(detail) = request.check() {
+            return Response::Refused(Refusal::new(ErrorCode::BadRequest, detail));
+        }
+        let Request::Apply(batch) = request else { return Response::Refused(ErrorCode::BadRequest.into()) };
+        match self.apply_within(journal, &batch) {
+            Ok(generation) => Response::Done { generation },
+            Err(refusal) => Response::Refused(refusal),
         }
     }
 

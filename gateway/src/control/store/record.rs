@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use weirctl::model::{LocalAddress, Server, Service};
+use weirctl::model::{ClientAddress, LocalAddress, Server, Service};
 
 use crate::{
     control::plane::ServiceState,
@@ -18,6 +18,7 @@ pub(super) struct Record {
     pub id: ServiceId,
     pub service: Service,
     pub local_addresses: Vec<LocalAddress>,
+    pub client_address: ClientAddress,
     /// By sequence number, so the newest is last.
     servers: BTreeMap<u64, Entry>,
     by_address: HashMap<(IpAddr, u16), u64>,
@@ -38,6 +39,7 @@ impl Record {
             id,
             service,
             local_addresses: Vec::new(),
+            client_address: ClientAddress::None,
             servers: BTreeMap::new(),
             by_address: HashMap::new(),
         }
@@ -93,6 +95,7 @@ impl Record {
             service: self.service.clone(),
             servers: self.servers.values().rev().map(|e| (e.id, e.server.clone())).collect(),
             local_addresses: self.local_addresses.clone(),
+            client_address: self.client_address,
         }
     }
 }

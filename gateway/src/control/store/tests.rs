@@ -409,3 +409,70 @@ fn mark_rules_are_kept_in_their_order_and_told_whole() {
     apply(&mut store, vec![Change::ClearMarks]).unwrap();
     assert!(listed(&mut store).is_empty());
 }
+
+#[test]
+fn the_client_s_address_is_the_service_s_through_edits_and_refusals() {
+    use weirctl::model::ClientAddress;
+    let mut store = Store::new(Fake::default());
+    let key = VIP;
+    let set = |how| Change::SetClientAddress { service: key, how };
+    let told = |store: &mut Store<Fake>| match store.handle(Request::ClientAddresses, Access::ReadOnly) {
+        Response::ClientAddresses(services) => services,
+        other => panic!("{other:?}"),
+    };
+    apply(&mut store, vec![Change::AddService(service("rr")), set(ClientAddress::Toa)]).unwrap();
+    assert_eq!(last_state(&store).client_address, ClientAddress::Toa);
+    apply(&mut store, vec![Change::EditService(service("rr"))]).unwrap();
+    assert_eq!(told(&mut store), [(key, ClientAddress::Toa)]);
+    assert!(apply(&mut store, vec![set(ClientAddress::None), Change::AddService(service("rr"))]).is_err());
+    assert_eq!(told(&mut store), [(key, ClientAddress::Toa)], "a refused batch changes nothing");
+    apply(&mut store, vec![set(ClientAddress::None)]).unwrap();
+    assert_eq!(told(&mut store), []);
+}
+
+#[test]
+fn changes_that_come_together_are_told_at_once_and_each_has_its_answer() {
+    let mut store = two_servers();
+    let generation = store.generation();
+    let requests = [add("10.0.0.3"), add("10.0.0.1"), add("10.0.0.4"), delete("10.0.0.3")];
+    let mut requests: Vec<Request> = requests.map(|change| Request::Apply(change.into())).into();
+    // A batch that fails at its end takes back its own beginning and nothing of the batches before it.
+    let changes = vec![Change::DeleteService(VIP), Change::AddService(service("nonsense"))];
+    requests.push(Request::Apply(Batch { changes, expect_generation: None }));
+    let timeouts = Change::SetTimeouts(Timeouts { tcp: 77, tcp_fin: 0, udp: 0 });
+    let changes = vec![timeouts, delete("10.0.0.9")];
+    requests.push(Request::Apply(Batch { changes, expect_generation: Some(generation + 3) }));
+    let answers = store.handle_all(requests, Access::ReadWrite);
+    let code = |answer: &Response| match answer {
+        Response::Refused(refusal) => Err(refusal.code),
+        Response::Done { generation: now } => Ok(now - generation),
+        other => panic!("{other:?}"),
+    };
+    let codes: Vec<_> = answers.iter().map(code).collect();
+    let (exists, unknown) = (ErrorCode::ServerExists, ErrorCode::NoSuchServer);
+    assert_eq!(codes[..4], [Ok(1), Err(exists), Ok(2), Ok(3)]);
+    assert!(codes[4].is_err());
+    assert_eq!(codes[5], Err(unknown));
+    let [plane::Change::SetService(state)] = &store.plane.told[..] else { panic!("{:?}", store.plane.told) };
+    let places: Vec<String> = state.servers.iter().map(|(_, s)| s.address.to_string()).collect();
+    assert_eq!(places, ["10.0.0.4", "10.0.0.2", "10.0.0.1"]);
+    assert_ne!(store.settings().timeouts.established, 77);
+}
+
+#[test]
+fn a_question_among_changes_sees_those_before_it() {
+    let mut store = two_servers();
+    let list = Request::List(ListQuery { service: None, from: None, max: 100 });
+    let requests = vec![
+        Request::Apply(add("10.0.0.3").into()),
+        list.clone(),
+        Request::Apply(Change::Flush.into()),
+        list,
+    ];
+    let answers = store.handle_all(requests, Access::ReadWrite);
+    let rows = |answer: &Response| match answer {
+        Response::Rows { rows, .. } => rows.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((rows(&answers[1]), rows(&answers[3])), (4, 0));
+}

@@ -1,0 +1,95 @@
+//! How FULLNAT servers learn the client's address, in words.
+//!
+//! ```text
+//! client-address SERVICE none|toa        SERVICE: tcp/ADDRESS:PORT, mark/N, mark6/N
+//! ```
+//!
+//! So `weirctl` takes it, `weirctl client-address` prints it, and a rules file holds it.
+
+use std::net::SocketAddr;
+
+use crate::{
+    mark,
+    model::{ClientAddress, Family, ServiceKey},
+    protocol::Change,
+};
+
+/// The ways, by name.
+pub const WAYS: [(&str, ClientAddress); 2] = [("none", ClientAddress::None), ("toa", ClientAddress::Toa)];
+
+/// The change that the words after `client-address` ask for.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn parse(words: &[&str]) -> Result<Change, String> {
+    match words {
+        [of, how] => Ok(Change::SetClientAddress { service: service(of)?, how: way(how)? }),
+        _ => Err("client-address takes a service and how its servers learn the address".into()),
+    }
+}
+
+/// A way by its name.
+///
+/// # Errors
+/// That there is none of this name.
+pub fn way(name: &str) -> Result<ClientAddress, String> {
+    WAYS.iter()
+        .find(|(n, _)| *n == name)
+        .map(|(_, how)| *how)
+        .ok_or_else(|| format!("`{name}' is no way to tell the client's address: none or toa"))
+}
+
+/// The name of a way.
+#[must_use]
+pub fn name(how: ClientAddress) -> &'static str {
+    match how {
+        ClientAddress::None => "none",
+        ClientAddress::Toa => "toa",
+    }
+}
+
+/// A service by its complete name.
+///
+/// # Errors
+/// That it isn't one.
+pub fn service(text: &str) -> Result<ServiceKey, String> {
+    let wrong = || format!("`{text}' is no service: tcp/ADDRESS:PORT, mark/N or mark6/N");
+    let (kind, rest) = text.split_once('/').ok_or_else(wrong)?;
+    let family = match kind {
+        "mark" => Family::V4,
+        "mark6" => Family::V6,
+        _ => {
+            let protocol = mark::protocol(kind).ok_or_else(wrong)?;
+            let place: SocketAddr = rest.parse().map_err(|_| wrong())?;
+            return Ok(ServiceKey::Address { protocol, address: place.ip(), port: place.port() });
+        }
+    };
+    let mark = mark::number(rest).filter(|&m| m != 0).ok_or_else(wrong)?;
+    Ok(ServiceKey::Mark { mark, family })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_read_and_mistakes_told() {
+        let vip: SocketAddr = "192.0.2.10:80".parse().unwrap();
+        let key = ServiceKey::Address {
+            protocol: crate::model::Protocol::Tcp,
+            address: vip.ip(),
+            port: vip.port(),
+        };
+        for (text, how) in WAYS {
+            let change = parse(&["tcp/192.0.2.10:80", text]);
+            assert_eq!(change, Ok(Change::SetClientAddress { service: key, how }));
+            assert_eq!(name(how), text);
+        }
+        assert_eq!(service("mark6/7"), Ok(ServiceKey::Mark { mark: 7, family: Family::V6 }));
+        for words in
+            [&["tcp/192.0.2.10", "toa"][..], &["mark/0", "toa"], &["mark/1", "proxy-v1"], &["mark/1"]]
+        {
+            assert!(parse(words).is_err(), "{words:?}");
+        }
+    }
+}

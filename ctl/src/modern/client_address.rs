@@ -1,0 +1,65 @@
+//! `weirctl client-address`: how FULLNAT servers learn the client's address.
+
+use serde_json::{Value, json};
+
+use super::{Failure, World, cli::ClientAddressArgs, fetch, json, names};
+use crate::{
+    client_address::name,
+    model::{ClientAddress, ServiceKey},
+    protocol::Change,
+};
+
+pub(super) fn run(args: &ClientAddressArgs, world: &mut World<'_>) -> Result<(), Failure> {
+    let (Some(service), Some(how)) = (args.service, args.how) else { return list(args.json, world) };
+    let generation = fetch::apply(world.transport, &[Change::SetClientAddress { service, how }], None)??;
+    if args.json {
+        json::write(world.out, "client-address", json!({ "generation": generation }))?;
+    }
+    Ok(())
+}
+
+fn list(as_json: bool, world: &mut World<'_>) -> Result<(), Failure> {
+    let services = fetch::client_addresses(world.transport)?;
+    if as_json {
+        let services: Vec<Value> = services.iter().map(document).collect();
+        json::write(world.out, "client-address", json!({ "services": services }))?;
+        return Ok(());
+    }
+    for (key, how) in &services {
+        writeln!(world.out, "client-address {} {}", names::service(key), name(*how))?;
+    }
+    Ok(())
+}
+
+fn document((key, how): &(ServiceKey, ClientAddress)) -> Value {
+    json!({ "service": names::service(key), "client_address": name(*how) })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::{
+        client_address,
+        modern::cli::{Cli, Command},
+    };
+
+    #[test]
+    fn what_is_listed_is_a_line_that_is_taken() {
+        for line in ["tcp/192.0.2.10:80 toa", "mark/7 none"] {
+            let words = format!("weirctl client-address {line}");
+            let Command::ClientAddress(args) = Cli::try_parse_from(words.split(' ')).unwrap().command else {
+                panic!("{line}")
+            };
+            let (service, how) = (args.service.unwrap(), args.how.unwrap());
+            let words: Vec<&str> = line.split(' ').collect();
+            assert_eq!(client_address::parse(&words), Ok(Change::SetClientAddress { service, how }));
+            assert_eq!(format!("{} {}", names::service(&service), name(how)), line);
+        }
+        for wrong in ["tcp/192.0.2.10:80", "tcp/192.0.2.10 toa", "tcp/192.0.2.10:80 proxy-v1"] {
+            let line = format!("weirctl client-address {wrong}");
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{wrong}");
+        }
+    }
+}
