@@ -152,3 +152,22 @@ fn only_fullnat_servers_of_a_service_that_asks_are_told() {
         assert_eq!(rig.event("toa-added"), 0);
     }
 }
+
+#[test]
+fn an_address_that_the_client_forged_does_not_take_the_place_of_a_skipped_one() {
+    let mut rig = rig(ClientAddress::Toa, Forwarding::FullNat);
+    shake(&mut rig);
+    let forged = [254, 8, 0, 80, 10, 9, 9, 9];
+    let mut header = Tcp { flags: "A", seq: 1001, ack: 0 }.header(CLIENT.1, 80);
+    header.set_options_raw(&[&[1, 1, 1][..], &forged, &[3, 3, 7], &forged, &[1; 18]].concat()).unwrap();
+    let (source, destination) = arriving(WAN);
+    let mut bytes = Vec::new();
+    PacketBuilder::ethernet2(source, destination)
+        .ipv4(CLIENT.0.octets(), VIP, 64)
+        .tcp_header(header)
+        .write(&mut bytes, b"x")
+        .unwrap();
+    let left = options(&rig.send(WAN, &bytes));
+    assert_eq!(left, [&[1; 11][..], &[3, 3, 7], &[1; 26]].concat());
+    assert_eq!(rig.event("toa-skipped"), 1);
+}

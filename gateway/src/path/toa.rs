@@ -9,7 +9,8 @@
 //! nothing. When the client has acknowledged data, the connection was accepted and no more is said.
 //!
 //! Sequence numbers stay. Where the 40 bytes of option space or the next hop's MTU leave no room the segment
-//! goes on without the option, counted; the MSS in the server's SYN-ACK is lowered by the option's length, so
+//! goes on without the option, counted, and what the client itself sent of this kind is blanked: else it could
+//! fill the space and have the server take an address of its choice for its own. The MSS in the server's SYN-ACK is lowered by the option's length, so
 //! that a client's full segments have that room.
 //!
 //! A session that still tells never remembers its next hop for requests: so its requests don't take the
@@ -33,6 +34,8 @@ pub(super) const LEN: usize = 8;
 const MAX_HEADER: usize = 60;
 /// Kind of the maximum segment size option (RFC 9293, 3.7.1).
 const MSS: u8 = 2;
+/// Kind of the option that fills up.
+const NOP: u8 = 1;
 /// Smallest MSS that is lowered: every host takes segments of 536 bytes, and less is the sender's own choice.
 const MIN_MSS: u16 = 536;
 /// Marks a sequence number of [`FirstData`] as known.
@@ -98,6 +101,7 @@ impl<I: Io> Worker<I> {
                     return p.ip_len + LEN as u16;
                 }
                 self.counters.events.toa_skipped.add(1);
+                blank_forged(frame.data_mut(), p);
             }
         }
         p.ip_len
@@ -189,6 +193,35 @@ fn lower_mss(data: &mut [u8], p: &Parsed) {
     let delta = Delta::word(old, new);
     // At an odd offset both bytes belong to different words: the change counts with its bytes swapped.
     let delta = if at % 2 == 0 { delta } else { Delta::from_bits(delta.bits().swap_bytes()) };
+    if let Some((header, _)) = TcpHeader::split_mut(segment) {
+        header.set_checksum(delta.apply(check));
+    }
+}
+
+/// Overwrites options of our kind that came with a segment by no-operations. The first option that a receiver
+/// finds counts, so those behind ours do no harm.
+fn blank_forged(data: &mut [u8], p: &Parsed) {
+    let Some(segment) = data.get_mut(usize::from(p.l4)..) else { return };
+    let Some((header, _)) = TcpHeader::split(segment) else { return };
+    let check = header.checksum();
+    let Some(options) = segment.get_mut(TcpHeader::LEN..header.header_len()) else { return };
+    let before = Sum::of(options);
+    let mut at = 0;
+    while let Some(&kind) = options.get(at) {
+        at += match (kind, options.get(at + 1)) {
+            (0, _) => break,
+            (NOP, _) => 1,
+            (_, Some(&len)) if len >= 2 && at + usize::from(len) <= options.len() => {
+                let len = usize::from(len);
+                if kind == KIND {
+                    options[at..at + len].fill(NOP);
+                }
+                len
+            }
+            _ => break,
+        };
+    }
+    let delta = Delta::from_sums(before, Sum::of(options));
     if let Some((header, _)) = TcpHeader::split_mut(segment) {
         header.set_checksum(delta.apply(check));
     }
