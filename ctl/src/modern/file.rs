@@ -269,22 +269,24 @@ fn one() -> u32 {
 /// What is wrong with it, and in which line.
 pub fn read(text: &str) -> Result<Wanted, FileError> {
     type File = Root<Spanned<ServiceEntry<Spanned<ServerEntry>>>>;
-    let line_at = |offset: usize| text.bytes().take(offset).filter(|b| *b == b'\n').count() + 1;
+    // Found once: a large file asks for as many lines as it has servers.
+    let ends: Vec<usize> = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at).collect();
+    let line_at = |offset: usize| ends.partition_point(|end| *end < offset) + 1;
     let root: File = toml::from_str(text).map_err(|error| FileError {
         line: error.span().map(|span| line_at(span.start)),
         message: error.message().replace('\n', ", "),
     })?;
     let timeouts = root.timeouts.map(|t| Timeouts { tcp: t.tcp, tcp_fin: t.tcp_fin, udp: t.udp });
     let mut wanted = Wanted { timeouts, services: Vec::new() };
+    let mut seen = std::collections::HashMap::new();
     for entry in root.service {
         let line = line_at(entry.span().start);
         let wrong = |message: String| FileError { line: Some(line), message };
         let service = service(entry.into_inner(), line, &line_at)
             .map_err(|e| FileError { line: e.line.or(Some(line)), ..e })?;
-        let same = wanted.services.iter().find(|s| s.service.key == service.service.key);
-        if let Some(first) = same {
+        if let Some(first) = seen.insert(service.service.key, service.line) {
             let name = names::service(&service.service.key);
-            return Err(wrong(format!("{name} is there already, in line {}", first.line)));
+            return Err(wrong(format!("{name} is there already, in line {first}")));
         }
         wanted.services.push(service);
     }
