@@ -261,7 +261,8 @@ fn configure(workers: &mut Workers, flows: u32) {
     let local_addresses = traffic::local_addresses(flows)
         .map(|address| model::LocalAddress { address: address.into(), interface: None })
         .collect();
-    let state = ServiceState { id: ServiceId(0), service, servers, local_addresses };
+    let client_address = model::ClientAddress::None;
+    let state = ServiceState { id: ServiceId(0), service, servers, local_addresses, client_address };
     workers.apply(vec![Change::SetService(state)]);
     let hop = |network: [u8; 4], prefix, gateway: [u8; 4], port| Route {
         network: network.into(),
