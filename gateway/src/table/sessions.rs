@@ -195,11 +195,32 @@ impl Sessions {
     /// two tuples belongs to another session. Of a [`ONE_WAY`] session only the request's tuple counts, of a
     /// [`ONE_PACKET`] one only the reply's.
     pub fn insert(&mut self, new: &NewSession, timeout: u32, now: Tick) -> Option<SessionId> {
-        if new.flags & ONE_PACKET == 0 && self.holds(new.request, new.protocol) {
+        let hashes = [self.hash(new.request, new.protocol), self.hash(new.reply, new.protocol)];
+        self.prefetch_insertion(hashes, now.after(timeout));
+        if new.flags & ONE_PACKET == 0 && self.find(hashes[0], new.request, new.protocol).is_some() {
             return None;
         }
-        let hash = self.hash(new.request, new.protocol);
-        self.insert_at(hash, new, timeout, now)
+        self.insert_under(hashes, new, timeout, now)
+    }
+
+    /// Starts loading every line that an insertion under these hashes touches, so that the misses overlap: both
+    /// buckets, the record, and its future neighbour on the wheel.
+    #[inline]
+    fn prefetch_insertion(&self, hashes: [u64; 2], deadline: Tick) {
+        hashes.into_iter().for_each(|hash| self.index.prefetch(hash));
+        let record = if self.free == NIL { self.fresh } else { self.free };
+        self.prefetch_record(record);
+        if let Some(&neighbour) = self.heads.get(self.slot_of(deadline) as usize) {
+            self.prefetch_record(neighbour);
+        }
+    }
+
+    /// Starts loading a record, if there is one of that number.
+    #[inline]
+    fn prefetch_record(&self, id: u32) {
+        if let Some(record) = self.records.get(id as usize) {
+            cpu::prefetch(record);
+        }
     }
 
     /// As [`Self::insert`] with requests under `hash`, where the caller has looked.
@@ -211,8 +232,19 @@ impl Sessions {
         now: Tick,
     ) -> Option<SessionId> {
         let hashes = [hash, self.hash(new.reply, new.protocol)];
+        self.insert_under(hashes, new, timeout, now)
+    }
+
+    /// Adds a session whose request's tuple is known to be free, its directions under these hashes.
+    fn insert_under(
+        &mut self,
+        hashes: [u64; 2],
+        new: &NewSession,
+        timeout: u32,
+        now: Tick,
+    ) -> Option<SessionId> {
         let (requests, replies) = (new.flags & ONE_PACKET == 0, new.flags & ONE_WAY == 0);
-        if replies && self.holds(new.reply, new.protocol) {
+        if replies && self.find(hashes[1], new.reply, new.protocol).is_some() {
             return None;
         }
         let id = self.take_record()?;
@@ -248,9 +280,15 @@ impl Sessions {
             return None;
         }
         let salt = record.call().map_or(0, |(salt, _)| salt);
-        for (direction, salt) in [(Direction::Request, salt), (Direction::Reply, 0)] {
+        let entries = [(Direction::Request, salt), (Direction::Reply, 0)].map(|(direction, salt)| {
             let hash = self.hash(record.arriving(direction), record.protocol) ^ spread(salt);
-            self.index.remove(hash, entry(id.0, direction));
+            self.index.prefetch(hash);
+            (hash, entry(id.0, direction))
+        });
+        self.prefetch_record(record.next);
+        self.prefetch_record(record.previous);
+        for (hash, entry) in entries {
+            self.index.remove(hash, entry);
         }
         self.disarm(id.0);
         self.give_record(id.0);
@@ -322,11 +360,17 @@ impl Sessions {
         self.used -= 1;
     }
 
-    /// Puts a session into the slot in which it is to be looked at: that of its deadline, or the last one.
+    /// The slot in which a session with this deadline is to be looked at: that of the deadline, or the last one.
+    #[inline]
+    fn slot_of(&self, deadline: Tick) -> u32 {
+        let ahead = (deadline.since(self.begins) / SLOT_TICKS).min(SLOTS - 1);
+        (self.cursor + ahead) % SLOTS
+    }
+
+    /// Puts a session into its slot.
     fn arm(&mut self, id: u32) {
         let deadline = self.records[id as usize].deadline();
-        let ahead = (deadline.since(self.begins) / SLOT_TICKS).min(SLOTS - 1);
-        let slot = (self.cursor + ahead) % SLOTS;
+        let slot = self.slot_of(deadline);
         let head = self.heads[slot as usize];
         let record = &mut self.records[id as usize];
         record.next = head;
