@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     client::{ClientError, Transport},
-    model::{ClientAddress, ServiceKey},
+    model::{ClientAddress, MarkRule, ServiceKey},
     protocol::{
         Batch, Change, Info, ListQuery, MAX_BATCH, MAX_PAGE, PathCounter, Refusal, Request, Response, Row,
         ServerRow, ServiceRow, Status, Timeouts,
@@ -114,6 +114,18 @@ pub fn client_addresses(transport: &mut dyn Transport) -> Result<Vec<(ServiceKey
     }
 }
 
+/// The mark rules in their order.
+///
+/// # Errors
+/// The gateway can't be asked.
+pub fn marks(transport: &mut dyn Transport) -> Result<Vec<MarkRule>, Failure> {
+    match transport.call(Request::Marks)? {
+        Response::Marks(rules) => Ok(rules),
+        Response::Refused(refusal) => Err(refusal.into()),
+        _ => Err(unexpected()),
+    }
+}
+
 /// The configuration at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -125,6 +137,8 @@ pub struct Snapshot {
     pub timeouts: Timeouts,
     /// Services whose servers learn the client's address.
     pub client_addresses: HashMap<ServiceKey, ClientAddress>,
+    /// Mark rules in their order.
+    pub marks: Vec<MarkRule>,
 }
 
 impl Snapshot {
@@ -144,8 +158,9 @@ pub fn snapshot(transport: &mut dyn Transport) -> Result<Snapshot, Failure> {
         let before = info(transport)?.generation;
         let (services, timeouts) = (services(transport, None)?, timeouts(transport)?);
         let client_addresses = client_addresses(transport)?.into_iter().collect();
+        let marks = marks(transport)?;
         if info(transport)?.generation == before {
-            return Ok(Snapshot { generation: before, services, timeouts, client_addresses });
+            return Ok(Snapshot { generation: before, services, timeouts, client_addresses, marks });
         }
     }
     Err(Failure::Refused("the configuration keeps changing: try again".into()))

@@ -1,4 +1,4 @@
-//! The file that `apply` takes and `export` writes: services, servers and local addresses in TOML.
+//! The file that `apply` takes and `export` writes: services, servers, local addresses and marks in TOML.
 //!
 //! ```toml
 //! [timeouts]                         # left alone where absent
@@ -16,6 +16,8 @@
 //!   method = "fullnat"               # or route, tunnel, nat
 //!   weight = 1
 //! ```
+//!
+//! Mark rules are in [`super::file_marks`].
 
 use std::{
     fmt,
@@ -25,7 +27,11 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use toml::Spanned;
 
-use super::{fetch::Snapshot, names};
+use super::{
+    fetch::Snapshot,
+    file_marks::{self, MarkEntry, WantedMark},
+    names,
+};
 use crate::{
     model::{
         ClientAddress, Family, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Tunnel,
@@ -51,6 +57,8 @@ pub struct Wanted {
     pub timeouts: Option<Timeouts>,
     /// Services in the file's order.
     pub services: Vec<WantedService>,
+    /// Mark rules in the order in which they are tried.
+    pub marks: Vec<WantedMark>,
 }
 
 /// A service with what belongs to it.
@@ -70,11 +78,13 @@ pub struct WantedService {
 
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Root<S> {
+struct Root<S, M> {
     #[serde(skip_serializing_if = "Option::is_none")]
     timeouts: Option<TimeoutsEntry>,
     #[serde(default = "Vec::new")]
     service: Vec<S>,
+    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
+    mark: Vec<M>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize, Serialize)]
@@ -146,10 +156,30 @@ struct TunnelEntry {
 
 #[derive(Clone, Copy, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum ProtocolEntry {
+pub(super) enum ProtocolEntry {
     Tcp,
     Udp,
     Sctp,
+}
+
+impl From<ProtocolEntry> for Protocol {
+    fn from(entry: ProtocolEntry) -> Self {
+        match entry {
+            ProtocolEntry::Tcp => Self::Tcp,
+            ProtocolEntry::Udp => Self::Udp,
+            ProtocolEntry::Sctp => Self::Sctp,
+        }
+    }
+}
+
+impl From<Protocol> for ProtocolEntry {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Udp => Self::Udp,
+            Protocol::Sctp => Self::Sctp,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Deserialize, Serialize)]
@@ -268,7 +298,7 @@ fn one() -> u32 {
 /// # Errors
 /// What is wrong with it, and in which line.
 pub fn read(text: &str) -> Result<Wanted, FileError> {
-    type File = Root<Spanned<ServiceEntry<Spanned<ServerEntry>>>>;
+    type File = Root<Spanned<ServiceEntry<Spanned<ServerEntry>>>, Spanned<MarkEntry>>;
     // Found once: a large file asks for as many lines as it has servers.
     let ends: Vec<usize> = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at).collect();
     let line_at = |offset: usize| ends.partition_point(|end| *end < offset) + 1;
@@ -277,7 +307,8 @@ pub fn read(text: &str) -> Result<Wanted, FileError> {
         message: error.message().replace('\n', ", "),
     })?;
     let timeouts = root.timeouts.map(|t| Timeouts { tcp: t.tcp, tcp_fin: t.tcp_fin, udp: t.udp });
-    let mut wanted = Wanted { timeouts, services: Vec::new() };
+    let marks = file_marks::read(root.mark, &line_at)?;
+    let mut wanted = Wanted { timeouts, services: Vec::new(), marks };
     let mut seen = std::collections::HashMap::new();
     for entry in root.service {
         let line = line_at(entry.span().start);
@@ -353,12 +384,7 @@ fn service(
 fn key<S>(entry: &ServiceEntry<S>) -> Result<ServiceKey, FileError> {
     match (entry.protocol, entry.address, entry.mark, entry.family) {
         (Some(protocol), Some(Place(address, Some(port))), None, None) => {
-            let protocol = match protocol {
-                ProtocolEntry::Tcp => Protocol::Tcp,
-                ProtocolEntry::Udp => Protocol::Udp,
-                ProtocolEntry::Sctp => Protocol::Sctp,
-            };
-            Ok(ServiceKey::Address { protocol, address, port })
+            Ok(ServiceKey::Address { protocol: protocol.into(), address, port })
         }
         (Some(_), Some(place), None, None) => {
             Err(wrong(format!("{place} has no port: write the port, or :0 for all ports")))
@@ -429,11 +455,12 @@ pub fn to_json(snapshot: &Snapshot) -> Result<serde_json::Value, String> {
     serde_json::to_value(root(snapshot)).map_err(|e| e.to_string())
 }
 
-fn root(snapshot: &Snapshot) -> Root<ServiceEntry<ServerEntry>> {
+fn root(snapshot: &Snapshot) -> Root<ServiceEntry<ServerEntry>, MarkEntry> {
     let t = snapshot.timeouts;
     Root {
         timeouts: Some(TimeoutsEntry { tcp: t.tcp, tcp_fin: t.tcp_fin, udp: t.udp }),
         service: snapshot.services.iter().map(|s| service_entry(s, snapshot)).collect(),
+        mark: snapshot.marks.iter().map(file_marks::entry).collect(),
     }
 }
 
@@ -441,12 +468,7 @@ fn service_entry((row, servers): &super::fetch::Listed, snapshot: &Snapshot) -> 
     let s = &row.service;
     let (protocol, address, mark, family) = match s.key {
         ServiceKey::Address { protocol, address, port } => {
-            let protocol = match protocol {
-                Protocol::Tcp => ProtocolEntry::Tcp,
-                Protocol::Udp => ProtocolEntry::Udp,
-                Protocol::Sctp => ProtocolEntry::Sctp,
-            };
-            (Some(protocol), Some(Place(address, Some(port))), None, None)
+            (Some(protocol.into()), Some(Place(address, Some(port))), None, None)
         }
         ServiceKey::Mark { mark, family: Family::V4 } => (None, None, Some(mark), None),
         ServiceKey::Mark { mark, family: Family::V6 } => (None, None, Some(mark), Some(FamilyEntry::Ipv6)),
@@ -563,7 +585,7 @@ netmask = 64
     fn mistakes_are_told_with_their_line() {
         let service = "[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10:80\"\n";
         for (text, expected) in [
-            ("servic = 1", "line 1: unknown field `servic`, expected `timeouts` or `service`"),
+            ("servic = 1", "line 1: unknown field `servic`, expected one of `timeouts`, `service`, `mark`"),
             (
                 &format!("{service}\n[[service.server]]\naddress = \"10.0.0.1\"\nmethod = \"fulnat\"\n"),
                 "line 7: unknown variant `fulnat`, expected one of `route`, `tunnel`, `nat`, `fullnat`",
@@ -572,6 +594,24 @@ netmask = 64
             (
                 &format!("{service}[[service.server]]\naddress = \"10.0.0\"\nmethod = \"nat\"\n"),
                 "line 5: 10.0.0 isn't an address, ADDRESS:PORT or [V6ADDRESS]:PORT",
+            ),
+            ("[[mark]]\nmark = 0\n", "line 1: mark = 0 marks nothing"),
+            ("\n[[mark]]\nmark = \"seven\"\n", "line 2: \"seven\" is no mark"),
+            (
+                "[[mark]]\nmark = 1\ncolour = 2\n",
+                "line 3: unknown field `colour`, expected one of `mark`, `priority`, `protocol`, `source`, `destination`, `source_ports`, `destination_ports`, `port`",
+            ),
+            (
+                "[[mark]]\nmark = 1\nsource = \"10.0.0.0/33\"\n",
+                "line 1: source = \"10.0.0.0/33\" is no network: ADDRESS or ADDRESS/BITS",
+            ),
+            (
+                "[[mark]]\nmark = 1\ndestination_ports = \"9-8\"\n",
+                "line 1: destination_ports = \"9-8\" is no range of ports: PORT or FIRST-LAST",
+            ),
+            (
+                "[[mark]]\nmark = 1\n[[mark]]\nmark = \"0x1\"\n",
+                "line 3: this mark rule is there already, in line 1",
             ),
             (
                 "[[service]]\nprotocol = \"tcp\"\n",

@@ -7,11 +7,7 @@ use super::{
     cli::{MarkCommand, RuleArgs},
     fetch, json, names,
 };
-use crate::{
-    mark,
-    model::MarkRule,
-    protocol::{Change, Request, Response},
-};
+use crate::{mark, model::MarkRule, protocol::Change};
 
 pub(super) fn run(what: &MarkCommand, world: &mut World<'_>) -> Result<(), Failure> {
     let (change, as_json) = match what {
@@ -28,11 +24,7 @@ pub(super) fn run(what: &MarkCommand, world: &mut World<'_>) -> Result<(), Failu
 }
 
 fn list(as_json: bool, world: &mut World<'_>) -> Result<(), Failure> {
-    let rules = match world.transport.call(Request::Marks)? {
-        Response::Marks(rules) => rules,
-        Response::Refused(refusal) => return Err(refusal.into()),
-        _ => return Err(Failure::Unreachable("the gateway didn't answer with its mark rules".into())),
-    };
+    let rules = fetch::marks(world.transport)?;
     if as_json {
         let rules: Vec<Value> = rules.iter().map(document).collect();
         json::write(world.out, "mark", json!({ "rules": rules }))?;

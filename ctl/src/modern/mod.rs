@@ -14,6 +14,7 @@ mod drain;
 mod explain;
 pub mod fetch;
 pub mod file;
+pub mod file_marks;
 pub mod json;
 pub mod man;
 mod marks;

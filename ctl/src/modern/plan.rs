@@ -10,12 +10,14 @@ use serde_json::{Value, json};
 use super::{
     fetch::{Listed, Snapshot},
     file::{Wanted, WantedService},
+    file_marks::WantedMark,
     json, names,
     style::Tone,
 };
 use crate::{
     client_address::name,
-    model::{ClientAddress, LocalAddress, Server, Service, ServiceKey},
+    mark,
+    model::{ClientAddress, LocalAddress, MarkRule, Server, Service, ServiceKey},
     protocol::{Change, Timeouts},
 };
 
@@ -111,6 +113,7 @@ pub fn plan(now: &Snapshot, wanted: &Wanted) -> Plan {
     }
     added.iter().for_each(|service| plan.describe_new(service));
     added.iter().rev().for_each(|service| plan.add(service));
+    plan.marks(&now.marks, &wanted.marks);
     plan
 }
 
@@ -140,6 +143,34 @@ impl Plan {
         if set != (Timeouts { tcp: 0, tcp_fin: 0, udp: 0 }) {
             self.changes.push((Change::SetTimeouts(set), None));
         }
+    }
+
+    /// Rules come and go one by one, unless that leaves those of a priority in another order.
+    fn marks(&mut self, now: &[MarkRule], wanted: &[WantedMark]) {
+        let (old, new): (HashSet<_>, HashSet<_>) =
+            (now.iter().collect(), wanted.iter().map(|w| &w.1).collect());
+        let gone = now.iter().filter(|rule| !new.contains(rule));
+        let come = wanted.iter().filter(|(_, rule)| !old.contains(rule));
+        for (kind, rule) in gone
+            .clone()
+            .map(|rule| (Kind::Remove, rule))
+            .chain(come.clone().map(|(_, rule)| (Kind::Add, rule)))
+        {
+            let (service, text) = (format!("mark rule {}", rule.mark), describe_rule(rule));
+            self.lines.push(Line { kind, service, part: None, text });
+        }
+        let mut then: Vec<&MarkRule> =
+            now.iter().filter(|rule| new.contains(rule)).chain(come.clone().map(|(_, rule)| rule)).collect();
+        then.sort_by_key(|rule| rule.priority);
+        if then.into_iter().eq(wanted.iter().map(|(_, rule)| rule)) {
+            self.changes.extend(gone.map(|rule| (Change::DeleteMark(rule.clone()), None)));
+            self.changes.extend(come.map(|(line, rule)| (Change::AddMark(rule.clone()), Some(*line))));
+            return;
+        }
+        let text = "in another order".into();
+        self.lines.push(Line { kind: Kind::Change, service: "mark rules".into(), part: None, text });
+        self.changes.push((Change::ClearMarks, None));
+        self.changes.extend(wanted.iter().map(|(line, rule)| (Change::AddMark(rule.clone()), Some(*line))));
     }
 
     fn remove(&mut self, service: &Service, servers: usize) {
@@ -320,6 +351,13 @@ fn server_properties(s: &Server) -> [(&'static str, Option<String>); 5] {
         ("upper", (s.upper != 0).then(|| s.upper.to_string())),
         ("lower", (s.lower != 0).then(|| s.lower.to_string())),
     ]
+}
+
+fn describe_rule(rule: &MarkRule) -> String {
+    let priority = (rule.priority != 0).then(|| format!("priority {}", rule.priority));
+    let facts = mark::facts(rule).into_iter().map(|(name, value)| format!("{name} {value}"));
+    let all: Vec<String> = priority.into_iter().chain(facts).collect();
+    if all.is_empty() { "every packet".into() } else { all.join(" ") }
 }
 
 fn describe_server(server: &Server) -> String {

@@ -80,6 +80,7 @@ fn subject(change: &Change) -> String {
                 names::endpoint(server.address, server.port)
             );
         }
+        Change::AddMark(rule) => return format!("mark rule {}: ", rule.mark),
         Change::DeleteServer { service, .. } | Change::DeleteLocalAddress { service, .. } => service,
         _ => return String::new(),
     };

@@ -212,6 +212,49 @@ pub fn what_stays_is_not_touched() {
     assert_eq!(store.plane().applied, applied, "nothing reaches the workers");
 }
 
+/// Rules of a file, each with its mark and the rest of its entry.
+fn marks(rules: &[(u32, &str)]) -> String {
+    rules.iter().map(|(mark, rest)| format!("[[mark]]\nmark = {mark}\n{rest}\n")).collect()
+}
+
+pub fn mark_rules_come_go_and_keep_their_order() {
+    let mut store = store();
+    let web = "protocol = \"tcp\"\ndestination = \"192.0.2.0/24\"\ndestination_ports = 80";
+    let wan = "source_ports = \"1024-65535\"\nport = \"wan\"\npriority = 3";
+    let lines = |file: &str, store: &mut Store<FakePlane>| {
+        let diff = on(store, "diff -", file).out;
+        let applied = on(store, "apply -", file);
+        assert_eq!((applied.status, applied.err.as_str()), (0, ""), "{file}");
+        assert!(on(store, "diff -", file).out.starts_with("no difference"), "{file}");
+        let (lines, _summary) = diff.trim_end().rsplit_once('\n').unwrap();
+        lines.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let listed = |store: &mut Store<FakePlane>| on(store, "mark list", "").out;
+    let first = lines(&marks(&[(2, wan), (1, web)]), &mut store);
+    let expected = [
+        "+ mark rule 1  protocol tcp destination 192.0.2.0/24 destination-ports 80",
+        "+ mark rule 2  priority 3 source-ports 1024-65535 port wan",
+    ];
+    assert_eq!(first, expected);
+    assert_same_elsewhere(&mut store);
+    let more = lines(&marks(&[(1, web), (2, wan), (3, "priority = 3")]), &mut store);
+    assert_eq!(more, ["+ mark rule 3  priority 3"]);
+    let before = listed(&mut store);
+    let changed = lines(&marks(&[(1, web), (3, "priority = 3"), (2, wan)]), &mut store);
+    assert_eq!(changed, ["~ mark rules  in another order"]);
+    let after = listed(&mut store);
+    assert_ne!(before, after);
+    let marks_of =
+        |list: &str| list.lines().map(|l| l.split(' ').nth(2).unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(marks_of(&after), ["1", "3", "2"]);
+    assert_same_elsewhere(&mut store);
+    let bad = on(&mut store, "apply -", &marks(&[(1, web), (4, "port = \"wna\"")]));
+    assert_eq!((bad.status, listed(&mut store)), (1, after));
+    assert!(bad.err.starts_with("-:6: mark rule 4: no such port"), "{bad:?}");
+    assert_eq!(lines("", &mut store).len(), 3, "what the file doesn't have goes");
+    assert_eq!(listed(&mut store), "");
+}
+
 pub fn large_files_are_one_transaction() {
     let mut big = store();
     let services = (1..=100u16).map(|n| Change::AddService(service(tcp(n))));
