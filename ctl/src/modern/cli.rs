@@ -72,6 +72,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// How FULLNAT servers of a service learn the client's address; without arguments: which services' do
     ClientAddress(ClientAddressArgs),
+    /// Local addresses of services: what FULLNAT puts in place of the client's, and how full they are
+    LocalAddress(LocalAddressesArgs),
     /// Real packets, followed through the stages: tuples before and after, verdict, cycles
     Trace(TraceArgs),
     /// Completion of commands and addresses for a shell, or the manual page
@@ -337,6 +339,60 @@ pub struct ClientAddressArgs {
     /// none: they see a local address; toa: by TCP option 254
     #[arg(value_parser = PossibleValuesParser::new(client_address::WAYS.map(|w| w.0)).try_map(|way| client_address::way(&way)))]
     pub how: Option<ClientAddress>,
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `local-address`
+#[derive(Args, Clone, Debug)]
+pub struct LocalAddressesArgs {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub what: LocalAddressCommand,
+}
+
+/// What `local-address` does.
+#[derive(Clone, Debug, Subcommand)]
+pub enum LocalAddressCommand {
+    /// The local addresses of all services or one, with the ports that are in use
+    List(LocalAddressListArgs),
+    /// Give a service a local address; it is put on the twin of the port that the servers are routed through
+    Add {
+        /// Which one.
+        #[command(flatten)]
+        of: LocalAddressArgs,
+        /// Name of the gateway's port that holds the address instead
+        #[arg(long, value_name = "NAME")]
+        port: Option<String>,
+    },
+    /// Take a local address from a service; its sessions stay
+    Delete {
+        /// Which one.
+        #[command(flatten)]
+        of: LocalAddressArgs,
+    },
+}
+
+/// `local-address list`
+#[derive(Args, Clone, Debug)]
+pub struct LocalAddressListArgs {
+    /// Only of this service: tcp/ADDRESS:PORT, udp/ADDRESS:PORT, mark/N
+    #[arg(value_name = "SERVICE", value_parser = names::parse_service, add = ArgValueCandidates::new(completion::services))]
+    pub service: Option<ServiceName>,
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A local address of a service.
+#[derive(Args, Clone, Debug)]
+pub struct LocalAddressArgs {
+    /// The service: tcp/ADDRESS:PORT, udp/ADDRESS:PORT, mark/N
+    #[arg(value_parser = names::parse_service, add = ArgValueCandidates::new(completion::services))]
+    pub service: ServiceName,
+    /// The local address
+    pub address: std::net::IpAddr,
     /// As JSON: docs/json.md describes it
     #[arg(long)]
     pub json: bool,

@@ -16,6 +16,7 @@ pub mod fetch;
 pub mod file;
 pub mod file_marks;
 pub mod json;
+mod local_addresses;
 pub mod man;
 mod marks;
 pub mod names;
@@ -125,6 +126,7 @@ pub fn run(command: &cli::Command, world: &mut World<'_>) -> Result<(), Failure>
         cli::Command::Drain(args) => drain::drain(args, world),
         cli::Command::Undrain(args) => drain::undrain(args, world),
         cli::Command::ClientAddress(args) => client_address::run(args, world),
+        cli::Command::LocalAddress(args) => local_addresses::run(&args.what, world),
         cli::Command::Mark(args) => marks::run(&args.what, world),
         cli::Command::Explain(args) => explain::run(args, world),
         cli::Command::Trace(args) => trace::run(args, world),

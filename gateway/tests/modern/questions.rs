@@ -49,6 +49,23 @@ pub fn sessions_are_listed_counted_and_ended() {
     assert_eq!((empty["count"].clone(), empty["sessions"].clone()), (0.into(), serde_json::json!([])));
 }
 
+pub fn local_addresses_come_go_and_show_their_use() {
+    let shared = Shared::new(busy(10));
+    let before = shared.run("local-address list --json").json();
+    let local = before["services"][0]["local_addresses"][0].clone();
+    assert_eq!((&local["used"], &local["busiest"]), (&10.into(), &5.into()), "{before}");
+    let added = shared.run("local-address add tcp/192.0.2.10:80 10.0.0.77 --json").json();
+    assert!(added["generation"].is_u64());
+    let listed = shared.run("local-address list tcp/192.0.2.10:80").out;
+    let row = listed.lines().find(|l| l.contains("10.0.0.77")).unwrap();
+    let row: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(row, ["tcp/192.0.2.10:80", "10.0.0.77", "-", "0", "0", "-"], "{listed}");
+    let again = shared.run("local-address add tcp/192.0.2.10:80 10.0.0.77");
+    assert_eq!((again.status, again.err.contains("local address")), (1, true), "{again:?}");
+    assert_eq!(shared.run("local-address delete 192.0.2.10:80 10.0.0.77").status, 0);
+    assert_eq!(shared.run("local-address list --json").json(), before);
+}
+
 pub fn explain_tells_every_stage() {
     let shared = Shared::new(busy(3));
     let text = shared.run("explain tcp 10.1.0.9:40000 192.0.2.10:80").out;

@@ -20,6 +20,7 @@ use std::{
 use weir::{
     clock::{TICKS_PER_SECOND, Tick},
     control::{
+        load::WorkerTables,
         plane::AddressKind,
         store::Store,
         workers::{self, Workers},
@@ -109,7 +110,11 @@ impl Rig {
         let (mut punted, mut inject, mut counters) = (Vec::new(), Vec::new(), Vec::new());
         for (n, peers) in handover::connect(options.workers).into_iter().enumerate() {
             let path_counters = Arc::new(PathCounters::default());
-            let (link, control) = workers::connect(path_counters.clone());
+            let (mut link, control) = workers::connect(path_counters.clone());
+            let pool = pool(&steering, n as u16, options);
+            let ports = u32::from(options.ports.1 - options.ports.0) + 1;
+            let max_sessions = options.max_sessions as u32;
+            link.tables = WorkerTables { max_sessions, pool: Some(pool.usage()), ports };
             let (to_host, from_path) = rtrb::RingBuffer::new(256);
             let (to_path, from_host) = rtrb::RingBuffer::new(256);
             let parts = Parts {
@@ -119,7 +124,7 @@ impl Rig {
                 steered: vec![false; 2],
                 max_sessions: options.max_sessions,
                 key: HashKey::from_seed(42),
-                pool: pool(&steering, n as u16, options),
+                pool,
                 steering: steering.clone(),
                 counters: path_counters.clone(),
                 control,
