@@ -12,3 +12,4 @@ pub mod modern;
 #[cfg(feature = "cli")]
 pub mod program;
 pub mod protocol;
+pub mod words;

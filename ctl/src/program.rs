@@ -46,7 +46,8 @@ fn as_ipvsadm(name: &OsStr, args: &[OsString], socket: Option<PathBuf>) -> ExitC
     // Listings are written in large pieces, not line by line.
     let mut out = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let mut stdin = io::stdin().lock();
-    let environment = Environment { names: &SystemNames };
+    let own = IPVSADM_NAMES.iter().all(|n| name != *n);
+    let environment = Environment { names: &SystemNames, own };
     let status = match name.to_str() {
         Some("ipvsadm-save") => ipvsadm_save(args, &mut client, &mut out, &mut err, &environment),
         Some("ipvsadm-restore") => ipvsadm_restore(&mut stdin, &mut client, &mut out, &mut err, &environment),
@@ -74,7 +75,7 @@ fn as_weirctl(mut args: Vec<OsString>) -> ExitCode {
     match args.get(1).map(|a| a.to_string_lossy().into_owned()).as_deref() {
         None => usage_error("nothing to do"),
         Some(option) if option.starts_with('-') && !["--help", "--version"].contains(&option) => {
-            as_ipvsadm(OsStr::new("ipvsadm"), &args, socket)
+            as_ipvsadm(OsStr::new("weirctl"), &args, socket)
         }
         _ => match Cli::try_parse_from(&args) {
             Ok(cli) => as_modern(&cli.command, &socket_path(cli.socket.or(socket))),

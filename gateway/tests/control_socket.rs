@@ -231,7 +231,7 @@ fn lines_of_rules_go_together_and_keep_their_messages_and_order() {
     }
     rules += "-A -t 192.0.2.10:7 -s rr\n-D -t 192.0.2.10:9999\n-A -t 192.0.2.10:4000\n";
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let environment = Environment { names: &SystemNames };
+    let environment = Environment { names: &SystemNames, own: false };
     let mut run = |rules: &str| {
         let args = ["ipvsadm".into(), "-R".into()];
         ipvsadm(&args, &mut rules.as_bytes(), &mut gateway.client(), &mut out, &mut err, &environment)

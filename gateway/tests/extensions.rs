@@ -8,12 +8,15 @@ use fake::FakePlane;
 use weir::control::store::Store;
 use weirctl::ipvsadm::{Environment, ipvsadm, names::SystemNames};
 
-/// One call: status, stdout, stderr.
+/// One call of `ipvsadm`: status, stdout, stderr.
 fn call(store: &mut Store<FakePlane>, line: &str, stdin: &str) -> (i32, String, String) {
-    let args: Vec<OsString> =
-        ["ipvsadm"].into_iter().chain(line.split_whitespace()).map(Into::into).collect();
+    call_as("ipvsadm", store, line, stdin)
+}
+
+fn call_as(name: &str, store: &mut Store<FakePlane>, line: &str, stdin: &str) -> (i32, String, String) {
+    let args: Vec<OsString> = [name].into_iter().chain(line.split_whitespace()).map(Into::into).collect();
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let environment = Environment { names: &SystemNames };
+    let environment = Environment { names: &SystemNames, own: name == "weirctl" };
     let status = ipvsadm(&args, &mut stdin.as_bytes(), store, &mut out, &mut err, &environment);
     (status, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
 }
@@ -129,4 +132,54 @@ fn sessions_are_listed_page_by_page() {
         out.lines().nth(2),
         Some("TCP 15:00  ESTABLISHED 10.1.0.0:40000     192.0.2.10:80      10.0.0.1:80")
     );
+}
+
+#[test]
+fn rules_of_dpvs_are_taken_as_far_as_they_go() {
+    let rules = "\
+-A -t 192.0.2.10:80 -s wrr -p 60 pe sip -j disable
+-A -t 192.0.2.11:80 -s wlc -j enable -V 90
+-P -t 192.0.2.11:80 --laddr 10.0.0.4 -F wan
+-a -t 192.0.2.11:80 -r 10.0.0.1:8080 -b -w 3
+-A -H proto=tcp,src-range=10.0.0.0-10.0.0.9 -s rr
+-a -H proto=tcp,src-range=10.0.0.0-10.0.0.9 -r 192.0.2.99:0 -J -w 100
+-A -t 192.0.2.12:80 -s conhash
+-A -u 192.0.2.12:53 -s rr ops
+";
+    let mut store = store(&[]);
+    let (status, out, err) = call(&mut store, "-R", rules);
+    let lines: Vec<&str> = err.lines().collect();
+    assert_eq!((status, out.as_str(), lines.len()), (255, "", 6), "{err}");
+    for (line, begin) in lines.iter().zip([
+        "line 2: `-j enable': weir has no SYN proxy",
+        "line 2: `-V 90': weir's time-outs",
+        "line 5: `-H proto=tcp,src-range=10.0.0.0-10.0.0.9': services by match",
+        "line 6: `-H proto=",
+        "line 6: `-J': servers of SNAT",
+        "line 7: `-s conhash': weir has no scheduler conhash; mh",
+    ]) {
+        assert!(line.starts_with(begin), "{line}");
+    }
+    let taken = "\
+-A -t 192.0.2.10:80 -s wrr -p 60 --pe sip
+-A -t 192.0.2.11:80 -s wlc
+-P -t 192.0.2.11:80 -z 10.0.0.4 -F wan
+-a -t 192.0.2.11:80 -r 10.0.0.1:8080 -b -w 3
+-A -u 192.0.2.12:53 -s rr -o
+";
+    assert_eq!(call(&mut store, "-Sn", "").1, taken);
+}
+
+#[test]
+fn only_weirctl_knows_lines_of_words() {
+    let rules = "# saved\nmark add 7 --destination 192.0.2.0/24\n-A -f 7\n";
+    let mut own = store(&[]);
+    assert_eq!(call_as("weirctl", &mut own, "-R", rules), (0, String::new(), String::new()));
+    let saved = call_as("weirctl", &mut own, "-S", "").1;
+    assert_eq!(saved, "-A -f 7 -s wlc\nmark add 7 --destination 192.0.2.0/24\n");
+    assert_eq!(call(&mut own, "-S", "").1, "-A -f 7 -s wlc\n");
+    let (status, _, err) = call_as("weirctl", &mut own, "-R", "\nmark add 0\n");
+    assert_eq!((status, err.as_str()), (255, "line 2: `0' is no value for mark\n"));
+    let (status, _, err) = call(&mut store(&[]), "-R", rules);
+    assert_eq!((status, err.as_str()), (255, "Try `ipvsadm -h' or 'ipvsadm --help' for more information.\n"));
 }

@@ -21,6 +21,8 @@ mod scan;
 #[cfg(feature = "cli")]
 mod connections;
 #[cfg(feature = "cli")]
+mod foreign;
+#[cfg(feature = "cli")]
 mod help;
 #[cfg(feature = "cli")]
 mod list;

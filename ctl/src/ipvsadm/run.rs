@@ -1,12 +1,13 @@
 //! The program: carries out lines, on a gateway behind any [`Transport`].
 
 use std::{
+    collections::HashMap,
     ffi::OsString,
     io::{self, BufReader, Read, Write},
 };
 
 use super::{
-    Action, FAILED, Format, Halt, Lines, List, connections, help,
+    Action, FAILED, Format, Halt, Lines, List, REFUSED, connections, foreign, help,
     list::{self, BANNER, Listed},
     messages,
     names::Names,
@@ -14,8 +15,9 @@ use super::{
 };
 use crate::{
     client::{ClientError, Transport},
-    model::ServiceKey,
+    model::{ClientAddress, ServiceKey},
     protocol::{Change, ListQuery, MAX_PAGE, MAX_PIPELINE, Refusal, Request, Response, Row},
+    words,
 };
 
 /// Bytes of rules that are read at once.
@@ -26,6 +28,8 @@ const READ_AHEAD: usize = 1 << 16;
 pub struct Environment<'a> {
     /// Names of hosts and services.
     pub names: &'a dyn Names,
+    /// Called by its own name, not one of ipvsadm's: `-S` forgets nothing and `-R` takes lines of words too.
+    pub own: bool,
 }
 
 /// Runs ipvsadm: `args` with the program's name first, which stands in messages. The exit status.
@@ -42,7 +46,8 @@ pub fn ipvsadm(
     let mut words = args.iter().map(|a| a.to_string_lossy().into_owned());
     let program = words.next().unwrap_or_else(|| "ipvsadm".into());
     let words: Vec<String> = words.collect();
-    let mut run = Run { program: &program, transport, out, err, names: environment.names };
+    let mut run =
+        Run { program: &program, transport, out, err, names: environment.names, own: environment.own };
     let status = if words.is_empty() {
         run.list(List::All, &Format::default()).unwrap_or_else(|end| run.complain(&end).0)
     } else {
@@ -85,6 +90,15 @@ struct Run<'a> {
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
     names: &'a dyn Names,
+    own: bool,
+}
+
+/// A line of rules.
+struct RuleLine {
+    /// What it asks for; nothing if it is a comment or left out.
+    action: Option<Result<Action, End>>,
+    /// What of it Weir can't do, a text each.
+    left_out: Vec<String>,
 }
 
 impl Run<'_> {
@@ -139,26 +153,31 @@ impl Run<'_> {
         changed(&change, response)
     }
 
-    /// Line by line; the status of the last. Changes that have been read already go to the gateway together, each
-    /// with a status and a message of its own; a line that isn't there yet keeps none waiting.
+    /// Line by line; the status of the last, unless something was left out. Changes that have been read already go
+    /// to the gateway together, each with a status and a message of its own; a line that isn't there yet keeps
+    /// none waiting.
     fn restore(&mut self, input: BufReader<impl Read>) -> Result<(i32, bool), End> {
         let mut lines = Lines::new(input);
-        let mut status = 0;
+        let (mut status, mut all_taken) = (0, true);
         let mut changes = Vec::new();
         let unreadable = |e: io::Error| End::Gateway(format!("cannot read the rules: {e}"));
-        while let Some((_, words)) = lines.next_line().map_err(unreadable)? {
-            let parsed = parse_line(self.program, &words, self.names);
-            if let Ok(Action::Change(change)) = parsed {
+        while let Some((number, words)) = lines.next_line().map_err(unreadable)? {
+            let read = self.read_line(number, &words);
+            all_taken &= read.left_out.is_empty();
+            if let Some(Ok(Action::Change(change))) = read.action {
                 changes.push(change);
                 if changes.len() >= MAX_PIPELINE || !lines.has_line() {
                     status = self.changes(std::mem::take(&mut changes))?;
                 }
+                self.left_out(&read.left_out);
                 continue;
             }
             if !changes.is_empty() {
-                self.changes(std::mem::take(&mut changes))?;
+                status = self.changes(std::mem::take(&mut changes))?;
             }
-            let done = parsed.map_err(End::from).and_then(|action| self.action(action, None));
+            self.left_out(&read.left_out);
+            let Some(action) = read.action else { continue };
+            let done = action.and_then(|action| self.action(action, None));
             let (line_status, ends) = done.unwrap_or_else(|end| self.complain(&end));
             status = line_status;
             if ends {
@@ -168,7 +187,38 @@ impl Run<'_> {
         if !changes.is_empty() {
             status = self.changes(changes)?;
         }
-        Ok((status, false))
+        Ok((if all_taken { status } else { REFUSED }, false))
+    }
+
+    /// What a line of rules asks for. What only DPVS's and LVS FULLNAT's ipvsadm say is taken as far as it goes.
+    fn read_line(&self, number: usize, words: &[String]) -> RuleLine {
+        let read = |action| RuleLine { action, left_out: Vec::new() };
+        if let Some(line) = self.own.then(|| words::parse(words)).flatten() {
+            return read(match line {
+                Ok(words::Line::Comment) => None,
+                Ok(words::Line::Change(change)) => Some(Ok(Action::Change(*change))),
+                Err(wrong) => Some(Err(Halt::refuse(format!("line {number}: {wrong}")).into())),
+            });
+        }
+        let parse = |words: &[String]| parse_line(self.program, words, self.names).map_err(End::from);
+        let parsed = parse(words);
+        if parsed.is_ok() && !foreign::passes_for_ipvsadm(words) {
+            return read(Some(parsed));
+        }
+        match foreign::translate(words) {
+            None => read(Some(parsed)),
+            Some(line) => RuleLine {
+                action: line.words.map(|words| parse(&words)),
+                left_out: line.left_out.into_iter().map(|what| format!("line {number}: {what}")).collect(),
+            },
+        }
+    }
+
+    fn left_out(&mut self, what: &[String]) {
+        for what in what {
+            // If even stderr is closed there is nobody left to tell.
+            let _ = writeln!(self.err, "{what}");
+        }
     }
 
     /// Changes of lines that follow each other; the status of the last.
@@ -219,10 +269,26 @@ impl Run<'_> {
 
     fn save(&mut self, numeric: bool) -> Result<i32, End> {
         let services = self.rows(None)?;
+        let told = if self.own { self.client_addresses()? } else { HashMap::new() };
         for listed in list::sorted(services, false) {
-            save::service(&listed, numeric, self.names, self.out)?;
+            let how = told.get(&listed.0.service.key).copied().unwrap_or_default();
+            save::service(&listed, numeric, self.own.then_some(how), self.names, self.out)?;
+        }
+        if self.own {
+            let Response::Marks(rules) = self.transport.call(Request::Marks)? else { return Err(nonsense()) };
+            rules.iter().try_for_each(|rule| save::mark_rule(rule, self.out))?;
         }
         Ok(0)
+    }
+
+    fn client_addresses(&mut self) -> Result<HashMap<ServiceKey, ClientAddress>, End> {
+        match self.transport.call(Request::ClientAddresses) {
+            Ok(Response::ClientAddresses(services)) => Ok(services.into_iter().collect()),
+            // A gateway that has never heard of it tells no servers.
+            Err(ClientError::TooOld { .. }) => Ok(HashMap::new()),
+            Ok(_) => Err(nonsense()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn local_addresses(&mut self, service: ServiceKey, numeric: bool) -> Result<i32, End> {

@@ -1,5 +1,6 @@
-//! `-S`: rules that `-R` takes back. What ipvsadm forgets (thresholds) is forgotten here too; a service's
-//! local addresses follow it, as `-P` lines.
+//! `-S`: rules that `-R` takes back; a service's local addresses follow it, as `-P` lines. Under ipvsadm's names
+//! what ipvsadm forgets is forgotten here too: thresholds, marks from 2^31, flag-3 of sh and mh. `weirctl -S` forgets
+//! nothing, and what ipvsadm can't say at all stands in lines of words ([`crate::words`]).
 
 use std::io::{self, Write};
 
@@ -10,19 +11,31 @@ use super::{
         forwarding_option, netmask, place, protocol_of, scheduler_flags, service_options, tunnel_options,
     },
 };
-use crate::model::Service;
+use crate::{
+    client_address, mark,
+    model::{ClientAddress, Family, MarkRule, Server, Service, ServiceKey},
+    modern::names::service as service_word,
+};
 
-/// The rules of a service and its servers.
+/// The rules of a service and its servers; `own`: nothing is forgotten, not how servers learn the client's
+/// address either.
 pub(super) fn service(
     listed: &Listed,
     numeric: bool,
+    own: Option<ClientAddress>,
     names: &dyn Names,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let (row, servers) = listed;
     let key = &row.service.key;
-    let name = service_options(key, numeric, names);
-    writeln!(out, "-A {name} -s {}{}", row.service.scheduler, options(&row.service))?;
+    let name = match *key {
+        // As the number that it is: ipvsadm prints C's int, which it doesn't take back.
+        ServiceKey::Mark { mark, family } if own.is_some() => {
+            format!("-f {mark}{}", if family == Family::V6 { " -6" } else { "" })
+        }
+        _ => service_options(key, numeric, names),
+    };
+    writeln!(out, "-A {name} -s {}{}", row.service.scheduler, options(&row.service, own.is_some()))?;
     for local in &row.local_addresses {
         let interface = local.interface.iter().map(|i| format!(" -F {i}")).collect::<String>();
         writeln!(out, "-P {name} -z {}{interface}", local.address)?;
@@ -31,12 +44,28 @@ pub(super) fn service(
         let place = place(server.address, server.port, protocol_of(key), numeric, names);
         let method = server.forwarding;
         let (option, tunnel) = (forwarding_option(method), tunnel_options(method));
-        writeln!(out, "-a {name} -r {place} {option} -w {}{tunnel}", server.weight)?;
+        let thresholds = if own.is_some() { thresholds(server) } else { String::new() };
+        writeln!(out, "-a {name} -r {place} {option} -w {}{tunnel}{thresholds}", server.weight)?;
     }
-    Ok(())
+    match own {
+        None | Some(ClientAddress::None) => Ok(()),
+        Some(how) => {
+            writeln!(out, "client-address {} {}", service_word(key), client_address::name(how))
+        }
+    }
 }
 
-fn options(service: &Service) -> String {
+/// The rule that gives packets a mark.
+pub(super) fn mark_rule(rule: &MarkRule, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{}", mark::to_words(rule))
+}
+
+fn thresholds(server: &Server) -> String {
+    let option = |name, value| if value == 0 { String::new() } else { format!(" {name} {value}") };
+    option("-x", server.upper) + &option("-y", server.lower)
+}
+
+fn options(service: &Service, own: bool) -> String {
     let mut text = String::new();
     if let Some(seconds) = service.persistent {
         text += &format!(" -p {seconds}");
@@ -51,7 +80,16 @@ fn options(service: &Service) -> String {
         text += " -o";
     }
     if service.scheduler_flags & 7 != 0 {
-        text += &format!(" -b {}", scheduler_flags(service));
+        text += &format!(" -b {}", if own { all_flags(service) } else { scheduler_flags(service) });
     }
     text
+}
+
+/// Scheduler flags with those for which ipvsadm has no name to print: the third of sh and mh.
+fn all_flags(service: &Service) -> String {
+    let mut named = scheduler_flags(service);
+    if service.scheduler_flags & 4 != 0 && !named.contains("flag-3") {
+        named += if named.is_empty() { "flag-3" } else { ",flag-3" };
+    }
+    named
 }

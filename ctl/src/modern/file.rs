@@ -348,6 +348,9 @@ fn service(
         ClientAddressEntry::None => ClientAddress::None,
         ClientAddressEntry::Toa => ClientAddress::Toa,
     };
+    if entry.one_packet && matches!(key, ServiceKey::Address { protocol, .. } if protocol != Protocol::Udp) {
+        return Err(wrong("one_packet is for UDP services and marks"));
+    }
     let flags = entry.scheduler_flags.iter().fold(0, |all, flag| all | 1 << *flag as u8);
     let service = Service {
         key,
@@ -434,6 +437,14 @@ fn server(entry: ServerEntry, service: &ServiceKey) -> Result<Server, FileError>
     };
     let Place(address, port) = entry.address;
     let ServerEntry { weight, upper, lower, .. } = entry;
+    let keeps_ports = matches!(forwarding, Forwarding::Route | Forwarding::Tunnel(_));
+    if let (true, ServiceKey::Address { .. }, Some(port)) = (keeps_ports, service, port)
+        && port != its_port
+    {
+        return Err(wrong(format!(
+            "{address}:{port}: direct routing and tunnels don't map ports: leave it out, or write {its_port}"
+        )));
+    }
     Ok(Server { address, port: port.unwrap_or(its_port), forwarding, weight, upper, lower })
 }
 

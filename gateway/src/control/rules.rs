@@ -1,4 +1,4 @@
-//! Rules files: what `weirctl -S`, `weirctl mark list` and `weirctl client-address` print and `ipvsadm-restore` reads, loaded before the first packet.
+//! Rules files: what `weirctl -S` prints and `weirctl -R` reads, loaded before the first packet.
 //!
 //! A file is taken as a whole or not at all, and what is wrong is said with file, line and reason. Blank
 //! lines and lines that begin with `#` are skipped.
@@ -11,11 +11,10 @@ use std::{
 };
 
 use weirctl::{
-    client_address,
     ipvsadm::{Action, Lines, names::SystemNames, parse_line},
-    mark,
     model::Session,
     protocol::{Batch, Change, SessionCursor},
+    words,
 };
 
 use super::{
@@ -74,16 +73,14 @@ impl Rules {
         let mut lines = Lines::new(contents);
         let mut rules = Self { file: file.into(), lines: Vec::new(), changes: Vec::new() };
         while let Some((line, words)) = lines.next_line().map_err(failed)? {
-            if words[0].starts_with('#') {
-                continue;
-            }
-            if let word @ ("mark" | "client-address") = words[0].as_str() {
-                let parse = if word == "mark" { mark::parse } else { client_address::parse };
-                let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
-                let change =
-                    parse(&words).map_err(|reason| RulesError::Line { file: file.into(), line, reason })?;
-                rules.lines.push(line);
-                rules.changes.push(change);
+            if let Some(parsed) = words::parse(&words) {
+                match parsed.map_err(|reason| RulesError::Line { file: file.into(), line, reason })? {
+                    words::Line::Comment => {}
+                    words::Line::Change(change) => {
+                        rules.lines.push(line);
+                        rules.changes.push(*change);
+                    }
+                }
                 continue;
             }
             let reason = match parse_line("weirctl", &words, &SystemNames) {

@@ -68,8 +68,8 @@ pub fn an_export_applied_elsewhere_gives_the_same() {
 
 /// Number, weight, upper threshold, method.
 type AnyServer = (u8, u32, u32, Forwarding);
-/// Port, persistence, scheduler flags, one-packet, servers.
-type AnyService = (u16, Option<u32>, u8, bool, Vec<AnyServer>);
+/// Port, persistence, scheduler flags, servers.
+type AnyService = (u16, Option<u32>, u8, Vec<AnyServer>);
 
 pub fn any_export_applied_elsewhere_gives_the_same() {
     let method = prop_oneof![
@@ -84,12 +84,11 @@ pub fn any_export_applied_elsewhere_gives_the_same() {
     ];
     let one = (1u8..6, 0u32..9, 0u32..9, method);
     let servers = prop::collection::vec(one, 0..6);
-    let strategy =
-        prop::collection::vec((1u16..9, prop::option::of(1u32..999), 0u8..8, any::<bool>(), servers), 0..6);
+    let strategy = prop::collection::vec((1u16..9, prop::option::of(1u32..999), 0u8..8, servers), 0..6);
     let run = |services: Vec<AnyService>| {
         let mut store = store();
-        for (port, persistent, scheduler_flags, one_packet, servers) in services {
-            let new = Service { persistent, scheduler_flags, one_packet, ..service(tcp(port)) };
+        for (port, persistent, scheduler_flags, servers) in services {
+            let new = Service { persistent, scheduler_flags, ..service(tcp(port)) };
             // What exists already is refused, which is fine here.
             let _ = store.apply(&Change::AddService(new).into());
             if port % 2 == 1 {
@@ -97,7 +96,10 @@ pub fn any_export_applied_elsewhere_gives_the_same() {
                 store.apply(&told.into()).unwrap();
             }
             for (n, weight, upper, forwarding) in servers {
-                let server = Server { upper, forwarding, ..server(n, weight) };
+                let mut server = Server { upper, forwarding, ..server(n, weight) };
+                if matches!(forwarding, Forwarding::Route | Forwarding::Tunnel(_)) {
+                    server.port = port;
+                }
                 let _ = store.apply(&Change::AddServer { service: tcp(port), server }.into());
             }
         }

@@ -57,7 +57,7 @@ pub fn run(rig: &mut Rig, line: &str) -> (i32, String, String) {
         ["ipvsadm", ..] => {
             let args: Vec<_> = words.iter().map(Into::into).collect();
             let (mut out, mut err) = (Vec::new(), Vec::new());
-            let environment = Environment { names: &RecordedNames };
+            let environment = Environment { names: &RecordedNames, own: false };
             let status = ipvsadm(&args, &mut std::io::empty(), rig, &mut out, &mut err, &environment);
             let text = |bytes| String::from_utf8(bytes).expect("text");
             (status, text(out), text(err))
