@@ -11,6 +11,8 @@ HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 # How nextest starts a test: network namespaces are root's.
 RUNNER := $(if $(AS_ROOT),CARGO_TARGET_$(shell echo $(HOST) | tr 'a-z-' 'A-Z_')_RUNNER="$(AS_ROOT)")
 NEXTEST_PROFILE := $(if $(CI),ci,default)
+# How long each of the four targets of gateway/tests/fuzz.rs looks for trouble.
+export WEIR_FUZZ_SECONDS ?= $(if $(CI),20,1)
 # Demo and tests use the programs in /usr/sbin.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
