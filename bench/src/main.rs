@@ -5,6 +5,7 @@
 
 mod compare;
 mod connections;
+mod control;
 mod cycles;
 mod error;
 mod hugepages;
@@ -39,6 +40,8 @@ enum What {
     Compare(compare::Options),
     /// New sessions a second of one worker of weir, as its table fills.
     Connections(connections::Options),
+    /// What restoring, listing and editing large configurations costs, and what forwarding loses meanwhile.
+    Control(control::Options),
     /// Where a forwarding worker's time goes, by stage.
     Cycles(cycles::Options),
     /// Instructions a packet by stage of the path, by callgrind.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().what {
         What::Compare(options) => compare::run(&options),
         What::Connections(options) => connections::run(&options),
+        What::Control(options) => control::run(&options),
         What::Cycles(options) => cycles::run(&options),
         What::Profile(options) => profile::run(&options),
         What::Path(options) => path::run(&options),

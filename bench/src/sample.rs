@@ -113,6 +113,13 @@ impl Subject {
         Ok(after.mpps_since(&before))
     }
 
+    /// Lets the program run as it does and measures for `period`. Mpps per on-CPU second.
+    pub fn rate(&mut self, period: Duration) -> Result<f64> {
+        let before = self.read()?;
+        std::thread::sleep(period);
+        Ok(self.read()?.mpps_since(&before))
+    }
+
     /// Waits until packets come out.
     pub fn wait_for_traffic(&mut self, limit: Duration) -> Result<()> {
         let first = self.telemetry.transmitted(self.out)?;

@@ -43,6 +43,15 @@ pub struct Found {
     weirctl: PathBuf,
 }
 
+impl Found {
+    /// weirctl, at the scene's gateway.
+    pub fn weirctl(&self, scene: &Scene) -> Command {
+        let mut command = Command::new(&self.weirctl);
+        command.env("WEIR_SOCKET", scene.path("weir.sock"));
+        command
+    }
+}
+
 impl Programs {
     /// The given programs, or freshly built ones: a stale binary is never measured by accident.
     pub fn find(&self) -> Result<Found> {
@@ -184,9 +193,7 @@ pub struct Listed {
 
 /// Asks weir for its connections.
 pub fn connections(scene: &Scene, found: &Found) -> Result<Listed> {
-    let mut command = Command::new(&found.weirctl);
-    command.arg("-Ln").env("WEIR_SOCKET", scene.path("weir.sock"));
-    parse_listing(&output_of(&mut command)?)
+    parse_listing(&output_of(found.weirctl(scene).arg("-Ln"))?)
 }
 
 /// Reads lines such as `  -> 198.19.0.1:80  FullNat 1  250  0`.
