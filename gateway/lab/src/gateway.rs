@@ -168,12 +168,18 @@ impl Gateway {
         &mut self.process
     }
 
+    /// `weirctl` with the words of `line`, not yet running.
+    #[must_use]
+    pub fn ctl_command(&self, line: &str) -> Command {
+        let mut command = Command::new(&self.programs.weirctl);
+        command.env("WEIR_SOCKET", &self.socket).args(line.split_whitespace());
+        command
+    }
+
     /// Runs `weirctl` with the words of `line`, whatever comes of it.
     #[must_use]
     pub fn try_ctl(&self, line: &str) -> Output {
-        let mut command = Command::new(&self.programs.weirctl);
-        command.env("WEIR_SOCKET", &self.socket).args(line.split_whitespace());
-        process::output(&mut command)
+        process::output(&mut self.ctl_command(line))
     }
 
     /// Runs `weirctl` with the words of `line` and returns what it prints.

@@ -1,6 +1,11 @@
 //! The modern words of `weirctl` on a gateway that forwards.
 
-use lab::topology::{LIP, Options, VIP};
+use std::process::Command;
+
+use lab::{
+    process::{must, wait_until},
+    topology::{LIP, Options, VIP},
+};
 use serde_json::Value;
 
 use crate::scene::{Scene, Visitor, with_one_and_two_workers};
@@ -9,6 +14,8 @@ with_one_and_two_workers!(
     status_shows_ports_workers_and_local_addresses,
     a_file_is_applied_without_disturbing_sessions,
     drain_ends_the_sessions_that_are_left,
+    explain_foretells_what_happens,
+    a_trace_follows_real_packets_and_tshark_reads_it,
 );
 
 fn json(scene: &Scene, line: &str) -> Value {
@@ -76,5 +83,54 @@ fn drain_ends_the_sessions_that_are_left(workers: u16) {
     assert!(visitor.ask().is_err(), "a killed session goes on");
     assert!(scene.gateway.ctl(&format!("undrain tcp/{VIP}:80 {server}")).contains("has weight 1"));
     assert_eq!(scene.answers(1), ["RS1"]);
+    scene.gateway.stop();
+}
+
+fn explain_foretells_what_happens(workers: u16) {
+    let scene = Scene::fullnat(&Options::workers(workers));
+    scene.serve("-t", 80, "rr", &[(0, 1)]);
+    let client = scene.network.client_addresses[0];
+    let ahead = json(&scene, &format!("explain tcp {client}:50000 {VIP}:80 --json"));
+    assert_eq!((&ahead["verdict"], &ahead["session"]), (&"forwarded".into(), &Value::Null), "{ahead}");
+    let server = scene.network.servers[0].address.to_string();
+    assert_eq!(ahead["server"]["address"], server, "{ahead}");
+    let mut visitor = Visitor::connect(&scene);
+    visitor.ask().expect("an answer");
+    let port = json(&scene, "sessions --json")["sessions"][0]["client"]["port"].clone();
+    let known = json(&scene, &format!("explain tcp {client}:{port} {VIP}:80 --ack --json"));
+    assert_eq!(known["session"]["state"], "ESTABLISHED", "{known}");
+    assert!(known["way"]["mac"].is_string(), "{known}");
+    scene.gateway.ctl(&format!("-e -t {VIP}:80 -r {server}:80 --fullnat -w 0"));
+    let refused = scene.gateway.ctl(&format!("explain tcp {client}:50000 {VIP}:80"));
+    assert!(refused.contains("dropped as no-server") && refused.contains("weight 0"), "{refused}");
+    scene.gateway.stop();
+}
+
+fn a_trace_follows_real_packets_and_tshark_reads_it(workers: u16) {
+    let scene = Scene::fullnat(&Options::workers(workers));
+    scene.serve("-t", 80, "rr", &[(0, 1)]);
+    // The next hops are known from here on: no packet waits for them.
+    assert_eq!(scene.answers(1), ["RS1"]);
+    let file = scene.network.lab.directory().join("trace.pcapng");
+    let line = format!("trace --service-port 80 -n 8 --timeout 20s --json --pcap {}", file.display());
+    let mut command = scene.gateway.ctl_command(&line);
+    let tracing = std::thread::spawn(move || must(&mut command));
+    // Packets before the trace begins aren't followed: connections are made until it has enough.
+    wait_until("a trace of eight packets", std::time::Duration::from_secs(20), || {
+        assert_eq!(scene.answers(1), ["RS1"]);
+        tracing.is_finished().then_some(())
+    });
+    let text = tracing.join().expect("weirctl succeeds");
+    let packets: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("a document a line")).collect();
+    assert!(packets.len() >= 8, "{text}");
+    // With two workers the one that receives a packet may hand it over to the one that forwards it.
+    let opens = |p: &&Value| p["tcp_flags"] == "S" && p["verdict"] == "forwarded";
+    let request = packets.iter().find(opens).expect("a SYN is among them");
+    assert_eq!(request["before"]["destination"]["address"], VIP.to_string());
+    assert_eq!(request["after"]["source"]["address"], LIP.to_string());
+    let comments =
+        must(Command::new("tshark").args(["-T", "fields", "-e", "frame.comment", "-r"]).arg(&file));
+    assert!(comments.lines().count() >= 8 && comments.contains("forwarded"), "{comments}");
     scene.gateway.stop();
 }
