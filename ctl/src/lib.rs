@@ -12,4 +12,5 @@ pub mod modern;
 #[cfg(feature = "cli")]
 pub mod program;
 pub mod protocol;
+pub mod snat;
 pub mod words;

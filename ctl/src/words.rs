@@ -3,10 +3,11 @@
 //! ```text
 //! mark add MARK [OPTION..]               crate::mark
 //! client-address SERVICE none|toa        crate::client_address
+//! snat add NAME OPTION..                 crate::snat
 //! # a comment
 //! ```
 
-use crate::{client_address, mark, protocol::Change};
+use crate::{client_address, mark, protocol::Change, snat};
 
 /// A line that begins with a word.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,7 @@ pub fn parse(words: &[String]) -> Option<Result<Line, String>> {
     let change = match first.as_str() {
         "mark" => mark::parse(&rest),
         "client-address" => client_address::parse(&rest),
+        "snat" => snat::parse(&rest),
         comment if comment.starts_with('#') => return Some(Ok(Line::Comment)),
         _ => return None,
     };

@@ -277,6 +277,14 @@ impl Run<'_> {
         if self.own {
             let Response::Marks(rules) = self.transport.call(Request::Marks)? else { return Err(nonsense()) };
             rules.iter().try_for_each(|rule| save::mark_rule(rule, self.out))?;
+            match self.transport.call(Request::Snat) {
+                Ok(Response::Snat(rows)) => {
+                    rows.iter().try_for_each(|row| save::snat_rule(row, self.out))?;
+                }
+                Err(ClientError::TooOld { .. }) => {}
+                Ok(_) => return Err(nonsense()),
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(0)
     }

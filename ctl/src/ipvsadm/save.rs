@@ -15,6 +15,7 @@ use crate::{
     client_address, mark,
     model::{ClientAddress, Family, MarkRule, Server, Service, ServiceKey},
     modern::names::service as service_word,
+    snat::{self, SnatRow},
 };
 
 /// The rules of a service and its servers; `own`: nothing is forgotten, not how servers learn the client's
@@ -53,6 +54,11 @@ pub(super) fn service(
             writeln!(out, "client-address {} {}", service_word(key), client_address::name(how))
         }
     }
+}
+
+/// The SNAT rule.
+pub(super) fn snat_rule(row: &SnatRow, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{}", snat::to_words(&row.rule))
 }
 
 /// The rule that gives packets a mark.

@@ -18,6 +18,7 @@ use crate::{
     mark,
     model::{ClientAddress, Protocol, ServiceKey, SessionState},
     protocol::Network,
+    snat,
 };
 
 /// What every command's help ends with.
@@ -68,6 +69,8 @@ pub enum Command {
     Undrain(UndrainArgs),
     /// Rules that give packets a mark, for services of marks (-f)
     Mark(MarkArgs),
+    /// Rules by which an inside network reaches the outside under other addresses
+    Snat(SnatArgs),
     /// What would happen to a packet, and why: stage by stage, without sending it
     Explain(ExplainArgs),
     /// How FULLNAT servers of a service learn the client's address; without arguments: which services' do
@@ -446,6 +449,88 @@ pub struct RuleArgs {
     /// Only packets that arrive on this port of the gateway
     #[arg(long, value_name = "NAME")]
     pub port: Option<String>,
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `snat`
+#[derive(Args, Clone, Debug)]
+pub struct SnatArgs {
+    /// What to do with the rules.
+    #[command(subcommand)]
+    pub what: SnatCommand,
+}
+
+/// What `snat` does.
+#[derive(Clone, Debug, Subcommand)]
+pub enum SnatCommand {
+    /// Add a rule; of several that apply the one with the smallest inside network counts, then the first
+    Add(SnatRuleArgs),
+    /// Delete a rule; its sessions end
+    Delete(SnatNameArgs),
+    /// The rules, as a rules file takes them; with --stats what they have counted
+    List(SnatListArgs),
+    /// Delete all rules
+    Clear(JsonArgs),
+}
+
+/// A SNAT rule.
+#[derive(Args, Clone, Debug)]
+pub struct SnatRuleArgs {
+    /// Its name
+    pub name: String,
+    /// The inside network
+    #[arg(long, value_name = "ADDRESS/BITS", value_parser = snat::network)]
+    pub inside: (std::net::Ipv4Addr, u8),
+    /// Name of the gateway's port that leads outside; its twin answers for the pool
+    #[arg(long, value_name = "NAME")]
+    pub port: String,
+    /// External addresses: 192.0.2.1 or 192.0.2.1-192.0.2.8, several with commas between
+    #[arg(long, value_name = "ADDRESSES")]
+    pub pool: String,
+    /// Only packets of this protocol
+    #[arg(long, value_name = "tcp|udp|icmp", value_parser = snat::kind)]
+    pub protocol: Option<snat::Kind>,
+    /// Leave packets to this network alone; may be given several times
+    #[arg(long, value_name = "ADDRESS/BITS", value_parser = snat::network)]
+    pub except: Vec<(std::net::Ipv4Addr, u8)>,
+    /// What a mapping depends on: endpoint-independent or address-and-port-dependent
+    #[arg(long, value_name = "DEPENDENCE", default_value = "endpoint-independent", value_parser = snat::dependence)]
+    pub mapping: snat::Dependence,
+    /// Whom a mapping lets in: endpoint-independent or address-and-port-dependent
+    #[arg(long, value_name = "DEPENDENCE", default_value = "endpoint-independent", value_parser = snat::dependence)]
+    pub filtering: snat::Dependence,
+    /// Which address of the pool an inside address gets: paired (always the same) or arbitrary
+    #[arg(long, value_name = "POOLING", default_value = "paired", value_parser = snat::pooling)]
+    pub pooling: snat::Pooling,
+    /// Most external ports of one inside address, 1 to 1024
+    #[arg(long, value_name = "N", default_value_t = snat::MAX_PORTS)]
+    pub max_ports: u32,
+    /// Most sessions of one inside address; 0 is no limit
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub max_sessions: u32,
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `snat delete`
+#[derive(Args, Clone, Debug)]
+pub struct SnatNameArgs {
+    /// The rule's name
+    pub name: String,
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `snat list`
+#[derive(Args, Clone, Copy, Debug)]
+pub struct SnatListArgs {
+    /// What the rules have counted
+    #[arg(long)]
+    pub stats: bool,
     /// As JSON: docs/json.md describes it
     #[arg(long)]
     pub json: bool,

@@ -13,6 +13,7 @@ use crate::{
         Batch, Change, Info, ListQuery, MAX_BATCH, MAX_PAGE, PathCounter, Refusal, Request, Response, Row,
         ServerRow, ServiceRow, Status, Timeouts,
     },
+    snat::SnatRow,
 };
 
 /// A service with its servers, the newest first.
@@ -123,6 +124,20 @@ pub fn marks(transport: &mut dyn Transport) -> Result<Vec<MarkRule>, Failure> {
         Response::Marks(rules) => Ok(rules),
         Response::Refused(refusal) => Err(refusal.into()),
         _ => Err(unexpected()),
+    }
+}
+
+/// The SNAT rules. None at a gateway that has no SNAT.
+///
+/// # Errors
+/// The gateway can't be asked.
+pub fn snat(transport: &mut dyn Transport) -> Result<Vec<SnatRow>, Failure> {
+    match transport.call(Request::Snat) {
+        Ok(Response::Snat(rows)) => Ok(rows),
+        Ok(Response::Refused(refusal)) => Err(refusal.into()),
+        Ok(_) => Err(unexpected()),
+        Err(ClientError::TooOld { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -25,6 +25,7 @@ mod pcapng;
 pub mod plan;
 mod rules;
 mod sessions;
+mod snat;
 mod stats;
 mod status;
 mod style;
@@ -128,6 +129,7 @@ pub fn run(command: &cli::Command, world: &mut World<'_>) -> Result<(), Failure>
         cli::Command::ClientAddress(args) => client_address::run(args, world),
         cli::Command::LocalAddress(args) => local_addresses::run(&args.what, world),
         cli::Command::Mark(args) => marks::run(&args.what, world),
+        cli::Command::Snat(args) => snat::run(&args.what, world),
         cli::Command::Explain(args) => explain::run(args, world),
         cli::Command::Trace(args) => trace::run(args, world),
         cli::Command::Top(args) => top::snapshot(args, world),

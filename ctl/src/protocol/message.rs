@@ -7,7 +7,10 @@ use bincode::{Decode, Encode};
 use super::{
     FoundSession, MAX_BATCH, MAX_INTERFACE, MAX_NAME, MAX_TRANSACTION, Notice, SessionFilter, Status,
 };
-use crate::model::{ClientAddress, LocalAddress, MarkRule, Server, Service, ServiceKey, Session};
+use crate::{
+    model::{ClientAddress, LocalAddress, MarkRule, Server, Service, ServiceKey, Session},
+    snat::{self, SnatRow, SnatRule},
+};
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -73,6 +76,8 @@ pub enum Request {
         /// The trace.
         trace: u64,
     },
+    /// The SNAT rules in the order in which they were added; answered by [`Response::Snat`]. Since version 4.
+    Snat,
 }
 
 /// Changes that happen all or not at all.
@@ -175,6 +180,12 @@ pub enum Change {
         /// How its servers learn the client's address.
         how: ClientAddress,
     },
+    /// `weirctl snat add`. Since version 4, as all that follow.
+    AddSnat(SnatRule),
+    /// `weirctl snat delete`: the rule of this name; its sessions end.
+    DeleteSnat(String),
+    /// `weirctl snat clear`
+    ClearSnat,
 }
 
 /// The time-outs that `--set` sets and `-L --timeout` shows, in seconds.
@@ -289,6 +300,8 @@ pub enum Response {
         /// Packets that were lost for want of room since the trace began.
         lost: u64,
     },
+    /// SNAT rules with what they have counted.
+    Snat(Vec<SnatRow>),
 }
 
 /// How many packets have ended in one way, or how often something else has happened to packets.
@@ -412,6 +425,7 @@ impl Request {
             | Self::Trace(_)
             | Self::Traced { .. }
             | Self::EndTrace { .. } => 3,
+            Self::Snat => 4,
         }
     }
 
@@ -447,6 +461,7 @@ impl Change {
             | Self::DeleteMark(_)
             | Self::ClearMarks => 2,
             Self::SetClientAddress { .. } => 3,
+            Self::AddSnat(_) | Self::DeleteSnat(_) | Self::ClearSnat => 4,
             _ => 1,
         }
     }
@@ -460,6 +475,15 @@ impl Change {
             Self::AddLocalAddress { local, .. } => {
                 local.interface.iter().try_for_each(|i| limit("port name", i, MAX_INTERFACE))
             }
+            Self::AddSnat(rule) => {
+                limit("name", &rule.name, MAX_NAME)?;
+                limit("port name", &rule.port, MAX_INTERFACE)?;
+                if rule.pool.len() > snat::MAX_POOL || rule.except.len() > snat::MAX_EXCEPT {
+                    return Err("too many networks in a SNAT rule".into());
+                }
+                Ok(())
+            }
+            Self::DeleteSnat(name) => limit("name", name, MAX_NAME),
             Self::AddMark(rule) | Self::DeleteMark(rule) => {
                 rule.port.iter().try_for_each(|p| limit("port name", p, MAX_INTERFACE))
             }

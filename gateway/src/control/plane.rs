@@ -29,6 +29,8 @@ pub enum Change {
     ForgetServer(ServerId),
     /// New settings and time-outs.
     Settings(Arc<Settings>),
+    /// The SNAT rules are now these, in the order in which they were added; sessions of others end.
+    Snat(Vec<(ServerId, Arc<weirctl::snat::SnatRule>)>),
     /// The mark rules are now these, in this order.
     Marks(Arc<[model::MarkRule]>),
 }

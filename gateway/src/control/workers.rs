@@ -4,7 +4,7 @@
 //! reads: counters. What a worker gives back is dropped here.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -13,6 +13,7 @@ use std::{
 use weirctl::{
     model::{self, EngineData, Family, Forwarding, ServiceKey},
     protocol::{Explanation, Question, TraceFilter},
+    snat::SnatRule,
 };
 
 use super::{
@@ -26,6 +27,7 @@ use super::{
 use crate::{
     clock::seconds,
     id::{ServerId, ServiceId, WorkerId},
+    io::PortId,
     path::{
         ControlEnd, mark,
         persist::{self, Persistence},
@@ -33,6 +35,7 @@ use crate::{
         search::Search,
         service::{Lookup, WorkerService},
         settings::Settings,
+        snat::{self, Nat},
         tunnel,
         update::{Batch, Listing, Update},
         verdict::PathCounters,
@@ -40,6 +43,7 @@ use crate::{
     sched,
     table::call_ids::CallIds,
     table::counters::{OtherWorkers, ServerCounters, ServerSlot},
+    table::snat::{BlockEvent, blocks::Blocks},
 };
 
 /// Batches a ring holds; what doesn't fit waits on control's side.
@@ -48,6 +52,10 @@ const RING: usize = 256;
 const SEARCH_STEPS: usize = 16;
 /// Call-IDs that a worker remembers at once.
 const MAX_CALLS: usize = 65_536;
+/// Port blocks that a worker can tell of before control takes note.
+const SNAT_LOG: usize = 4096;
+/// Mappings that a worker has room for at most.
+const MAX_MAPPINGS: u32 = 1 << 20;
 /// How long a worker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -107,6 +115,10 @@ pub struct Workers {
     servers: HashMap<ServerId, ServerState>,
     settings: Arc<Settings>,
     marks: Arc<[model::MarkRule]>,
+    /// The SNAT rules.
+    snat: Vec<(ServerId, Arc<SnatRule>)>,
+    /// Where workers tell of port blocks, once they have room for SNAT.
+    snat_log: Vec<rtrb::Consumer<BlockEvent>>,
     /// Whether the workers have been given room for Call-IDs.
     call_ids: bool,
     tickets: u64,
@@ -126,6 +138,8 @@ impl Workers {
             servers: HashMap::new(),
             settings: Arc::default(),
             marks: Arc::default(),
+            snat: Vec::new(),
+            snat_log: Vec::new(),
             call_ids: false,
             tickets: 0,
             tracing: None,
@@ -240,6 +254,7 @@ impl Workers {
                 batches.iter_mut().for_each(|b| b.push(Update::Server(id, None)));
             }
             Change::Marks(rules) => self.marks = rules,
+            Change::Snat(rules) => self.set_snat(rules, batches),
             Change::Settings(settings) => {
                 self.settings = settings;
                 batches.iter_mut().for_each(|b| b.push(Update::Settings(Arc::clone(&self.settings))));
@@ -288,6 +303,54 @@ impl Workers {
             self.retire_server(id, batches);
         }
         self.services.insert(state.id, Configured { state, server_changes });
+    }
+
+    /// Room for the first rule, blocks for new addresses, slots for new rules, the end of old ones' sessions.
+    fn set_snat(&mut self, rules: Vec<(ServerId, Arc<SnatRule>)>, batches: &mut [Batch]) {
+        let workers = batches.len() as u16;
+        if self.snat_log.is_empty() && !rules.is_empty() {
+            for (link, batch) in self.links.iter().zip(batches.iter_mut()) {
+                let (log, told) = rtrb::RingBuffer::new(SNAT_LOG);
+                let mappings = link.tables.max_sessions.clamp(1024, MAX_MAPPINGS) as usize;
+                batch.push(Update::SnatRoom(Some(Box::new(Nat::new(mappings, seed(), log)))));
+                self.snat_log.push(told);
+            }
+        }
+        let known: HashSet<u32> =
+            self.snat.iter().flat_map(|(_, rule)| rule.addresses()).map(u32::from).collect();
+        for address in rules.iter().flat_map(|(_, rule)| rule.addresses()).map(u32::from) {
+            if !known.contains(&address) {
+                for (n, batch) in batches.iter_mut().enumerate() {
+                    let blocks = Box::new(Blocks::new(n as u16, workers));
+                    batch.push(Update::SnatAddress(address, Some(blocks)));
+                }
+            }
+        }
+        let known: HashSet<ServerId> = self.snat.iter().map(|(id, _)| *id).collect();
+        for (id, _) in rules.iter().filter(|(id, _)| !known.contains(id)) {
+            self.configure_server(*id, &counting(), batches);
+        }
+        let port = |name: &str| self.ports.iter().position(|p| p == name).map(|n| PortId(n as u8));
+        let made = rules.iter().filter_map(|(id, rule)| Some(snat::Rule::new(*id, rule, port(&rule.port)?)));
+        let made = Arc::new(snat::Rules::new(made.collect()));
+        for batch in batches.iter_mut() {
+            batch.push(Update::Snat(Arc::clone(&made)));
+            for (id, _) in self.snat.iter().filter(|(id, _)| rules.iter().all(|(kept, _)| kept != id)) {
+                batch.push(Update::Available(*id, false));
+                batch.push(Update::ExpireServer(*id));
+            }
+        }
+        self.snat = rules;
+    }
+
+    /// The SNAT rules.
+    pub fn snat(&self) -> impl Iterator<Item = &SnatRule> {
+        self.snat.iter().map(|(_, rule)| &**rule)
+    }
+
+    /// What became of port blocks since it was asked for last.
+    pub fn take_snat_log(&mut self) -> Vec<BlockEvent> {
+        self.snat_log.iter_mut().flat_map(|log| std::iter::from_fn(|| log.pop().ok())).collect()
     }
 
     fn configure_server(&mut self, id: ServerId, server: &model::Server, batches: &mut [Batch]) {
@@ -381,7 +444,7 @@ impl Workers {
         }
         match change {
             Change::RemoveService(_) | Change::Marks(_) => true,
-            Change::ForgetServer(_) | Change::Settings(_) => false,
+            Change::ForgetServer(_) | Change::Settings(_) | Change::Snat(_) => false,
             Change::SetService(new) => {
                 self.services.get(&new.id).is_none_or(|Configured { state: old, .. }| {
                     old.service.key != new.service.key
@@ -479,6 +542,24 @@ impl Workers {
         tracing::error!(worker, "the worker did not answer in time");
         None
     }
+}
+
+/// A rule counts as a server does.
+fn counting() -> model::Server {
+    model::Server {
+        address: IpAddr::from([0; 4]),
+        port: 0,
+        forwarding: Forwarding::Nat,
+        weight: 0,
+        upper: 0,
+        lower: 0,
+    }
+}
+
+/// Another number each time, that nobody outside can know.
+fn seed() -> u32 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(0) as u32
 }
 
 fn v4(address: IpAddr) -> Option<std::net::Ipv4Addr> {

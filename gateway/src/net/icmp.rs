@@ -259,8 +259,12 @@ impl Inner {
             }
             protocol::ICMP | protocol::ICMPV6 => {
                 let (echo, _) = IcmpHeader::split(transport).ok_or(Malformed::Truncated)?;
-                self.source_port = echo.echo_id();
-                self.destination_port = echo.echo_id();
+                // The identifier is the port of whoever asks.
+                let port = match echo.kind {
+                    v4::ECHO_REPLY | v6::ECHO_REPLY => &mut self.destination_port,
+                    _ => &mut self.source_port,
+                };
+                *port = echo.echo_id();
             }
             _ => {}
         }

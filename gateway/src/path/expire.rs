@@ -21,6 +21,7 @@ impl<I: Io> Worker<I> {
                 self.end_session(id);
             }
         }
+        self.snat_tidy();
         if !self.sweeps.is_empty() {
             self.sweep();
         }
@@ -51,7 +52,9 @@ impl<I: Io> Worker<I> {
             }
             server.recount(false);
         }
-        if session.is_fullnat() {
+        if session.is_snat() {
+            self.snat_ended(&session);
+        } else if session.is_fullnat() {
             self.release_local(&NewSession {
                 request: session.arriving(Direction::Request),
                 reply: session.arriving(Direction::Reply),

@@ -43,7 +43,8 @@ impl<I: Io> Worker<I> {
         else {
             return self.drop_frame(frame, Reason::BadIcmp);
         };
-        if !matches!(inner.protocol, protocol::TCP | protocol::UDP) || inner.later_fragment {
+        let echo = inner.protocol == protocol::ICMP && self.snat.is_some();
+        if !(echo || matches!(inner.protocol, protocol::TCP | protocol::UDP)) || inner.later_fragment {
             return if local {
                 self.drop_frame(frame, Reason::IcmpNoSession)
             } else {
@@ -56,14 +57,16 @@ impl<I: Io> Worker<I> {
         let hash = self.sessions.hash(back, inner.protocol);
         let Some(found) = self.sessions.find(hash, back, inner.protocol) else {
             let service = self.lookup.claim(port, back, inner.protocol);
-            let owner = match service {
-                Some(service) => self.elsewhere_of(port, back, inner.protocol, service, origin),
-                None if local => self.elsewhere(port, back, inner.protocol, origin),
-                None => None,
+            let claim = self.snat_claim(back, inner.protocol).filter(|_| service.is_none() && !local);
+            let owner = match (service, claim) {
+                (Some(service), _) => self.elsewhere_of(port, back, inner.protocol, service, origin),
+                (None, Some(claim)) => self.snat_elsewhere(back, claim, origin),
+                (None, None) if local => self.elsewhere(port, back, inner.protocol, origin),
+                (None, None) => None,
             };
             return match owner {
                 Some(owner) => self.hand_over(port, frame, owner),
-                None if local => self.drop_frame(frame, Reason::IcmpNoSession),
+                None if local || claim.is_some() => self.drop_frame(frame, Reason::IcmpNoSession),
                 None => self.punt(port, frame),
             };
         };
@@ -80,6 +83,9 @@ impl<I: Io> Worker<I> {
         if self.sessions.get(found.id).is_some_and(Session::is_one_way) {
             // The server of a DR or TUN session sent the quoted packet itself: the error goes there as it is.
             return self.send_one_way(port, frame, p, found.id);
+        }
+        if self.is_hairpin(found) {
+            return self.drop_frame(frame, Reason::IcmpNoSession);
         }
         let hop = match self.hop_for(found) {
             Ok(hop) => hop,
@@ -110,8 +116,13 @@ fn rewrite_error(data: &mut [u8], p: &Parsed, session: &Session, direction: Dire
     let ip = Ipv4Header::at_mut(data, l3)?;
     let before = Tuple { addresses: ip.address_words(), ports: 0 };
     let mut after = Tuple { addresses: outer.addresses, ports: 0 };
-    if direction == Direction::Request && !session.is_fullnat() {
+    let keeps_source = match direction {
         // The client's router stays visible to a NAT server.
+        Direction::Request => !session.is_fullnat() && !session.is_snat(),
+        // What went wrong outside is told by whoever saw it.
+        Direction::Reply => session.is_snat(),
+    };
+    if keeps_source {
         after.addresses = (after.addresses & !0xffff_ffff) | (before.addresses & 0xffff_ffff);
     }
     let (ip_delta, _) = rewrite::deltas(before, after);
@@ -137,12 +148,21 @@ fn rewrite_error(data: &mut [u8], p: &Parsed, session: &Session, direction: Dire
 
 /// Turns the quote of a packet sent as `sent` into that of the packet received as `received`.
 fn rewrite_quote(quoted: &mut [u8], header_len: usize, sent: Tuple, received: Tuple) -> Option<()> {
-    let (ip_delta, l4_delta) = rewrite::deltas(sent, received);
+    let (ip_delta, mut l4_delta) = rewrite::deltas(sent, received);
     let ip = Ipv4Header::at_mut(quoted, 0)?;
     let protocol = ip.protocol;
     ip.set_address_words(received.addresses);
     ip.set_checksum(ip_delta.apply(ip.checksum()));
     let transport = quoted.get_mut(header_len..)?;
+    if protocol == protocol::ICMP {
+        // An echo's identifier is the port of whoever asked; there is no pseudo-header.
+        let of = |t: Tuple| t.source().1 | t.destination().1;
+        l4_delta = Delta::between(&[of(sent)], &[of(received)]);
+        transport.get_mut(4..6)?.copy_from_slice(&of(received).to_be_bytes());
+        let field = transport.get_mut(2..4)?.first_chunk_mut::<2>()?;
+        *field = l4_delta.apply(u16::from_be_bytes(*field)).to_be_bytes();
+        return Some(());
+    }
     transport.first_chunk_mut::<4>()?.copy_from_slice(&received.ports.to_le_bytes());
     let (at, udp) = match protocol {
         protocol::UDP => (udp::CHECKSUM_AT, true),

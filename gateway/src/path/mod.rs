@@ -12,7 +12,7 @@
 //! ```
 //!
 //! DR and TUN leave by `direct` and `tunnel` instead of `rewrite`, datagrams of one-packet services by
-//! `onepacket`; `persist` keeps clients at their servers. Beside the way: `icmp` translates errors about
+//! `onepacket`; `persist` keeps clients at their servers. `snat` takes what no service claims. Beside the way: `icmp` translates errors about
 //! sessions, `toa` tells servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
 //! own, `handover` gives another worker what is its own, `update` takes control's changes between bursts,
 //! `search` and `explain` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks. Every frame ends in one [`verdict::Verdict`].
@@ -58,6 +58,7 @@ pub mod service;
 mod session;
 pub mod settings;
 mod sip;
+pub mod snat;
 pub mod tcp_state;
 mod toa;
 pub mod trace;
@@ -123,7 +124,8 @@ pub struct Worker<I: Io> {
     servers: Vec<Option<ServerSlot>>,
     lookup: Arc<Lookup>,
     settings: Arc<Settings>,
-    timeouts: [u32; 16],
+    /// By state, then those of SNAT.
+    timeouts: [u32; 32],
     pool: LocalPool,
     steering: Arc<Steering>,
     routing: Routing<I::Frame>,
@@ -140,6 +142,10 @@ pub struct Worker<I: Io> {
     call_ids: Option<Box<CallIds>>,
     /// What sessions that tell the client's address know of their servers.
     first_data: toa::FirstData,
+    /// SNAT, once there has been a rule.
+    snat: Option<Box<snat::Nat>>,
+    /// Packets from inside to external addresses, on their way back in.
+    turned_back: ArrayVec<(PortId, I::Frame), { snat::TURNED_BACK }>,
     /// Whoever follows packets.
     trace: Option<Box<trace::Tracer>>,
 }
@@ -191,6 +197,8 @@ impl<I: Io> Worker<I> {
             tunnel_id: parts.id.0 << 12,
             call_ids: None,
             first_data: toa::FirstData::new(parts.max_sessions),
+            snat: None,
+            turned_back: ArrayVec::new(),
             trace: None,
         })
     }
@@ -207,6 +215,9 @@ impl<I: Io> Worker<I> {
         }
         frames += self.take_from_workers();
         frames += self.take_from_host();
+        if !self.turned_back.is_empty() {
+            self.take_turned_back();
+        }
         if self.routing.is_waiting() {
             self.send_waiting();
         }
@@ -293,8 +304,11 @@ impl<I: Io> Worker<I> {
         match kind {
             parse::Kind::Bad(reason) => self.drop_frame(frame, reason),
             parse::Kind::IcmpError => self.icmp_error(port, frame, p, origin),
+            parse::Kind::Echo => self.echo(port, frame, p, origin),
             parse::Kind::Fragment
-                if self.lookup.is_virtual(destination) || self.lookup.is_local(destination) =>
+                if self.lookup.is_virtual(destination)
+                    || self.lookup.is_local(destination)
+                    || self.snat_claim(p.tuple, p.protocol).is_some() =>
             {
                 self.drop_frame(frame, Reason::Fragment);
             }

@@ -9,7 +9,7 @@ use crate::{
     net::{
         Header, Malformed,
         ethernet::{EthernetHeader, Mac, ether_type},
-        icmp::IcmpHeader,
+        icmp::{self, IcmpHeader},
         ipv4::{self, Ipv4Header},
         protocol, tcp, udp,
     },
@@ -23,6 +23,8 @@ pub enum Kind {
     Transport,
     /// An ICMP error that may be about a session.
     IcmpError,
+    /// An ICMP echo request or reply: its identifier is the sender's port of a request, the receiver's of a reply.
+    Echo,
     /// A fragment of an IPv4 packet.
     Fragment,
     /// IPv4 of another protocol: the kernel's, unless a service wants it.
@@ -211,8 +213,18 @@ fn parse_ipv4(ip: &Ipv4Header, packet: &[u8], available: usize) -> Result<Parsed
         }
         protocol::ICMP => {
             let (icmp, _) = IcmpHeader::split(payload).ok_or(Reason::Truncated)?;
-            if icmp.is_error_v4() {
-                parsed.kind = Kind::IcmpError;
+            let identifier = (icmp.rest() >> 16) as u16;
+            match icmp.kind {
+                icmp::v4::ECHO => {
+                    parsed.kind = Kind::Echo;
+                    parsed.tuple.ports = Tuple::new((0, identifier), (0, 0)).ports;
+                }
+                icmp::v4::ECHO_REPLY => {
+                    parsed.kind = Kind::Echo;
+                    parsed.tuple.ports = Tuple::new((0, 0), (0, identifier)).ports;
+                }
+                _ if icmp.is_error_v4() => parsed.kind = Kind::IcmpError,
+                _ => {}
             }
         }
         _ => {}

@@ -6,7 +6,11 @@
 //! session remembers its two hops until the routes change. A hop whose address isn't known yet is asked
 //! for (the kernel resolves it), and up to a few packets wait for the answer.
 
-use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    net::Ipv4Addr,
+    sync::Arc,
+};
 
 use arrayvec::ArrayVec;
 use foldhash::fast::RandomState;
@@ -74,6 +78,8 @@ pub struct RouteTable {
     /// Longest prefix first: mask in host order, and the routes under it.
     levels: Vec<(u32, HashMap<u32, Route, RandomState>)>,
     ports: Vec<PortFacts>,
+    /// The gateway's own addresses, host order.
+    own: HashSet<u32, RandomState>,
 }
 
 /// What the path knows of a port.
@@ -109,7 +115,21 @@ impl RouteTable {
                 levels.push((mask(prefix), level));
             }
         }
-        Self { levels, ports }
+        let own = ports.iter().filter_map(|port| port.address.map(u32::from)).collect();
+        Self { levels, ports, own }
+    }
+
+    /// The table, with more addresses of the gateway's own than the ports answer from.
+    #[must_use]
+    pub fn with_own(mut self, addresses: impl IntoIterator<Item = Ipv4Addr>) -> Self {
+        self.own.extend(addresses.into_iter().map(u32::from));
+        self
+    }
+
+    /// Whether an address (host order) is the gateway's own.
+    #[must_use]
+    pub fn is_own(&self, address: u32) -> bool {
+        self.own.contains(&address)
     }
 
     /// The route to `destination` (host order).

@@ -56,6 +56,9 @@ impl<I: Io> Worker<I> {
                 None => self.drop_frame(frame, Reason::NoLocalSession),
             };
         }
+        if let Some(claim) = self.snat_claim(p.tuple, p.protocol) {
+            return self.snat_unknown(port, frame, p, claim, origin);
+        }
         self.punt(port, frame);
     }
 

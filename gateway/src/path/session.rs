@@ -16,7 +16,7 @@ use crate::{
     io::{Frame, Io, PortId},
     net::{protocol, tcp as tcp_flags},
     table::{
-        session::{Direction, INACTIVE, ONE_PACKET, Session, SessionId},
+        session::{Direction, INACTIVE, ONE_PACKET, STATE, Session, SessionId},
         sessions::{Candidate, Found},
     },
 };
@@ -79,10 +79,11 @@ impl<I: Io> Worker<I> {
         let server = &*server.counters;
         const CONTROL: u8 = tcp_flags::FIN | tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK;
         let state = session.state_number();
-        let quiet = (state == SessionState::Established as u8) & (p.flags & CONTROL == tcp_flags::ACK)
+        let quiet = (state & STATE == SessionState::Established as u8)
+            & (p.flags & CONTROL == tcp_flags::ACK)
             | (p.protocol != protocol::TCP);
         let usual = quiet
-            & (session.timeout == self.timeouts[usize::from(state & 15)])
+            & (session.timeout == self.timeouts[usize::from(state & 31)])
             & (session.hops_generation == self.routing.generation)
             & (server.available.get() != 0)
             & (p.ttl > 1)
@@ -152,7 +153,7 @@ impl<I: Io> Worker<I> {
     pub(super) fn fate(&self, found: Found, p: &Parsed) -> Fate {
         let Some(session) = self.sessions.get(found.id) else { return Fate::Goes };
         let available = self.is_available(found);
-        if !available && self.lookup.is_empty() && !session.is_fullnat() {
+        if !available && self.lookup.is_empty() && !session.is_fullnat() && !session.is_snat() {
             // Without any service IPVS looks at nothing: the packet is the kernel's.
             return Fate::Punted;
         }
@@ -163,7 +164,8 @@ impl<I: Io> Worker<I> {
             return Fate::Goes;
         }
         let syn = p.protocol == protocol::TCP && p.flags & tcp_flags::SYN != 0;
-        let finished = matches!(session.state(), SessionState::TimeWait | SessionState::Close);
+        let finished =
+            !session.is_snat() && matches!(session.state(), SessionState::TimeWait | SessionState::Close);
         let reused = syn && self.settings.conn_reuse_mode & 1 != 0 && finished;
         match available {
             _ if reused => Fate::Anew,
@@ -188,6 +190,9 @@ impl<I: Io> Worker<I> {
     pub(super) fn track(&mut self, id: SessionId, direction: Direction, p: &Parsed) {
         let now = self.now;
         let Some(session) = self.sessions.get_mut(id) else { return };
+        if session.is_snat() {
+            return self.snat_track(id, direction, p);
+        }
         session.last_seen = now.0;
         if session.protocol == protocol::TCP {
             let old = session.state();
@@ -215,7 +220,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// Moves a session between its server's active and inactive ones.
-    fn recount(&mut self, id: SessionId, active: bool) {
+    pub(super) fn recount(&mut self, id: SessionId, active: bool) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         let was_active = session.flags & INACTIVE == 0;
         if was_active == active {
@@ -254,6 +259,9 @@ impl<I: Io> Worker<I> {
     pub(super) fn send(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
         if self.sessions.get(found.id).is_some_and(Session::is_one_way) {
             return self.send_one_way(port, frame, p, found.id);
+        }
+        if self.is_hairpin(found) {
+            return self.turn_back(port, frame, p, found);
         }
         let hop = match self.hop_for(found) {
             Ok(hop) => hop,

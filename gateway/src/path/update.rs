@@ -15,6 +15,7 @@ use super::{
     search::Search,
     service::{Lookup, WorkerService},
     settings::Timeouts,
+    snat::{Nat, Rules},
     trace::Tracer,
 };
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
         call_ids::{CallId, CallIds},
         counters::{ServerCounters, ServerSlot},
         session::SessionId,
+        snat::blocks::Blocks,
     },
 };
 
@@ -66,6 +68,12 @@ pub enum Update {
     Trace(Option<Box<Tracer>>),
     /// What would happen to a packet?
     Explain(Box<Explain>),
+    /// Room for SNAT, if the worker has none yet.
+    SnatRoom(Option<Box<Nat>>),
+    /// This worker's blocks of an external address, if it has none yet.
+    SnatAddress(u32, Option<Box<Blocks>>),
+    /// The SNAT rules.
+    Snat(Arc<Rules>),
 }
 
 /// A page of the session list: asked for with room, returned filled.
@@ -93,10 +101,11 @@ pub(super) struct Sweep {
     next: u32,
 }
 
-/// Time-outs in ticks by [`model::SessionState`].
+/// Time-outs in ticks by [`model::SessionState`], then SNAT's.
 #[must_use]
-pub fn timeout_ticks(t: &Timeouts) -> [u32; 16] {
-    let mut table = [crate::clock::seconds(t.none); 16];
+pub fn timeout_ticks(t: &Timeouts) -> [u32; 32] {
+    let mut table = [crate::clock::seconds(t.none); 32];
+    table[16..].copy_from_slice(&super::snat::timeout_ticks());
     let seconds = [
         t.none,
         t.established,
@@ -166,6 +175,21 @@ impl<I: Io> Worker<I> {
             Update::Select(search) => self.select(search),
             Update::Trace(tracer) => std::mem::swap(&mut self.trace, tracer),
             Update::Explain(question) => self.explain(question),
+            Update::SnatRoom(room) => {
+                if self.snat.is_none() {
+                    self.snat = room.take();
+                }
+            }
+            Update::SnatAddress(address, blocks) => {
+                if let Some(nat) = &mut self.snat {
+                    nat.add_address(*address, blocks);
+                }
+            }
+            Update::Snat(rules) => {
+                if let Some(nat) = &mut self.snat {
+                    std::mem::swap(&mut nat.rules, rules);
+                }
+            }
         }
     }
 

@@ -111,6 +111,16 @@ reasons! {
     NoHost = "no-host", "The packet matches no service and host = false: nobody else is there to take it.";
     /// The owner's hand-over ring is full.
     HandOverFull = "hand-over-full", "Another worker is too slow to take its packets: see its busy share.";
+    /// SNAT: the rule's pool has no port for the inside address.
+    SnatPortsExhausted = "snat-ports-exhausted", "The external addresses of a SNAT rule have no port left: add addresses to its pool.";
+    /// SNAT: the inside address has all its ports.
+    SnatPortLimit = "snat-port-limit", "An inside address has as many ports as its SNAT rule allows (--max-ports): infected, or the limit is low.";
+    /// SNAT: the inside address has all its sessions.
+    SnatSessionLimit = "snat-session-limit", "An inside address has as many sessions as its SNAT rule allows (--max-sessions).";
+    /// To an external address and port that no mapping has.
+    SnatNoMapping = "snat-no-mapping", "A packet to an external address of SNAT that nobody inside has asked for: a late reply, or a scan.";
+    /// To a mapping that doesn't let the sender in.
+    SnatFiltered = "snat-filtered", "The SNAT rule's filtering doesn't let this sender in: the inside host hasn't talked to it.";
     /// An ICMP error that quotes no session of ours, to a local address.
     IcmpNoSession = "icmp-no-session", "An ICMP error about a session that isn't in the table.";
     /// An ICMP message that can't be read.
@@ -144,6 +154,16 @@ pub struct Events {
     pub sessions_opened: Counter,
     /// Sessions ended.
     pub sessions_ended: Counter,
+    /// Mappings of SNAT opened.
+    pub snat_mappings_opened: Counter,
+    /// Mappings of SNAT ended.
+    pub snat_mappings_ended: Counter,
+    /// Port blocks given to inside addresses.
+    pub snat_blocks_given: Counter,
+    /// Port blocks given back.
+    pub snat_blocks_returned: Counter,
+    /// Log lines about port blocks lost, because control was too slow to take them.
+    pub snat_log_lost: Counter,
     /// Ports taken out of their rest early, for want of others.
     pub ports_reused_early: Counter,
     /// Frames received.
@@ -156,7 +176,7 @@ pub struct Events {
 
 impl Events {
     /// All of them by name.
-    fn all(&self) -> [(&'static str, &Counter); 14] {
+    fn all(&self) -> [(&'static str, &Counter); 19] {
         [
             ("resets-sent", &self.resets_sent),
             ("icmp-sent", &self.icmp_sent),
@@ -168,6 +188,11 @@ impl Events {
             ("toa-skipped", &self.toa_skipped),
             ("sessions-opened", &self.sessions_opened),
             ("sessions-ended", &self.sessions_ended),
+            ("snat-mappings-opened", &self.snat_mappings_opened),
+            ("snat-mappings-ended", &self.snat_mappings_ended),
+            ("snat-blocks-given", &self.snat_blocks_given),
+            ("snat-blocks-returned", &self.snat_blocks_returned),
+            ("snat-log-lost", &self.snat_log_lost),
             ("ports-reused-early", &self.ports_reused_early),
             ("received", &self.received),
             ("busy-polls", &self.busy_polls),

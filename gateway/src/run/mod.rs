@@ -47,6 +47,7 @@ use crate::{
     table::{
         index::HashKey,
         pool::{LocalPool, PoolConfig, PoolError, PortRange},
+        snat::{BlockEvent, blocks::BLOCK},
         steering::Steering,
     },
 };
@@ -443,7 +444,13 @@ fn look_after(control: &Control<'_>, now: Tick) {
     store.plane_mut().workers.publish_loads();
     store.tick(now);
     let wishes = store.plane_mut().workers.take_resolves();
+    let blocks = store.plane_mut().workers.take_snat_log();
     drop(store);
+    for block in blocks {
+        let BlockEvent { inside, external, first, given } = block;
+        let last = first + BLOCK - 1;
+        info!(%inside, %external, ports = %format_args!("{first}-{last}"), given, "snat port block");
+    }
     for wish in wishes {
         if let Some(host) = control.host {
             host.resolve(wish.port, wish.address.into());

@@ -2,7 +2,7 @@
 //!
 //! Local addresses (`-P`) are kernel addresses: each is put on the twin of the port named by `-F`, or else
 //! of the port that the service's servers are routed through. Without a server there is no such port
-//! yet, and the address waits for one.
+//! yet, and the address waits for one. External addresses of SNAT are on the twin of their rule's port.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -117,6 +117,15 @@ impl GatewayPlane {
                 needed.insert(local.address);
                 if let Some(port) = self.port_of(service, local) {
                     wanted.entry(local.address).or_insert(port);
+                }
+            }
+        }
+        for rule in self.workers.snat() {
+            let port = self.ports.iter().position(|p| *p == rule.port).and_then(|n| u8::try_from(n).ok());
+            for address in rule.addresses() {
+                needed.insert(IpAddr::V4(address));
+                if let Some(port) = port {
+                    wanted.entry(IpAddr::V4(address)).or_insert(PortId(port));
                 }
             }
         }

@@ -33,7 +33,9 @@ pub fn table(config: &Config, links: &[PortLink], state: Option<&NetState>) -> R
         .enumerate()
         .map(|(n, link)| PortFacts { mac: link.mac, mtu: link.mtu, address: own_address(config, state, n) })
         .collect();
-    RouteTable::new(&routes, ports)
+    let configured = config.ports.iter().flat_map(|port| port.addresses.iter()).map(Prefix::address);
+    let kernel = state.iter().flat_map(|state| state.addresses.iter()).map(|a| a.prefix.address());
+    RouteTable::new(&routes, ports).with_own(configured.chain(kernel).filter_map(v4))
 }
 
 fn network(to: &Prefix) -> Option<(std::net::Ipv4Addr, u8)> {

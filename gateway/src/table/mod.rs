@@ -9,5 +9,6 @@ pub mod rss;
 pub mod session;
 pub mod sessions;
 mod share;
+pub mod snat;
 pub mod steering;
 mod templates;

@@ -99,6 +99,11 @@ pub const CONTROLLED: u8 = 64;
 /// The server is still being told the client's address (TOA): requests keep off the straight way.
 pub const TELLS: u8 = 128;
 
+/// Beside the state: a session of SNAT, whose states have time-outs of their own.
+pub const SNAT: u8 = 16;
+/// The state's part of its byte.
+pub const STATE: u8 = 15;
+
 /// No next hop known.
 pub const NO_HOP: u16 = u16::MAX;
 /// Not in the timer wheel.
@@ -230,7 +235,7 @@ impl Session {
     #[inline]
     #[must_use]
     pub fn state(&self) -> SessionState {
-        STATES[usize::from(self.state) % STATES.len()]
+        STATES[usize::from(self.state & STATE) % STATES.len()]
     }
 
     /// Notes the next hop of a direction. Hops of another generation are forgotten.
@@ -249,7 +254,7 @@ impl Session {
         self.l4_delta = l4.bits();
     }
 
-    /// The state as its number.
+    /// The state as its number, with [`SNAT`].
     #[inline]
     #[must_use]
     pub(crate) fn state_number(&self) -> u8 {
@@ -257,7 +262,19 @@ impl Session {
     }
 
     pub(crate) fn set_state(&mut self, state: SessionState) {
-        self.state = state as u8;
+        self.state = self.state & SNAT | state as u8;
+    }
+
+    /// Makes it a session of SNAT.
+    pub(crate) fn set_snat(&mut self) {
+        self.state |= SNAT;
+    }
+
+    /// Whether it is a session of SNAT.
+    #[inline]
+    #[must_use]
+    pub fn is_snat(&self) -> bool {
+        self.state & SNAT != 0
     }
 
     /// Whether the local address comes from the pool.

@@ -16,6 +16,7 @@ use super::{
     figures::{ServiceFigures, counters},
     marks,
     record::{Entry, Record},
+    snat,
 };
 use crate::{
     control::plane::{Change, Plane},
@@ -36,6 +37,8 @@ pub(super) struct Journal {
     settings: Option<Settings>,
     /// Whether the mark rules are others now.
     marks: bool,
+    /// Numbers of the SNAT rules that the plane knows of, if they are others now.
+    snat: Option<Vec<ServerId>>,
     /// Whether the batch that is being applied has changed the configuration.
     changed: bool,
     /// Whether a batch before it has.
@@ -50,6 +53,7 @@ struct Mark {
     added: BTreeSet<u64>,
     settings: Option<Settings>,
     marks: bool,
+    snat: Option<Vec<ServerId>>,
 }
 
 /// The reverse of a step.
@@ -72,6 +76,8 @@ enum Undo {
     ClientAddress(u64, ClientAddress),
     /// Mark rules were changed.
     Marks(Vec<MarkRule>),
+    /// SNAT rules were changed.
+    Snat(snat::Rules),
 }
 
 /// What the ledger is told of, in this order.
@@ -142,6 +148,12 @@ impl<P: Plane> Store<P> {
             C::AddMark(rule) => self.change_marks(journal, |store, rules| store.add_mark(rules, rule)),
             C::DeleteMark(rule) => self.change_marks(journal, |_, rules| marks::delete(rules, rule)),
             C::ClearMarks => self.change_marks(journal, |_, rules| {
+                rules.clear();
+                Ok(())
+            }),
+            C::AddSnat(rule) => self.change_snat(journal, |store, rules| store.add_snat(rules, rule)),
+            C::DeleteSnat(name) => self.change_snat(journal, |_, rules| snat::delete(rules, name)),
+            C::ClearSnat => self.change_snat(journal, |_, rules| {
                 rules.clear();
                 Ok(())
             }),
@@ -381,6 +393,37 @@ impl<P: Plane> Store<P> {
         Ok(())
     }
 
+    fn change_snat(
+        &mut self,
+        journal: &mut Journal,
+        change: impl FnOnce(&mut Self, &mut snat::Rules) -> Step,
+    ) -> Step {
+        let mut rules = self.snat.clone();
+        change(self, &mut rules)?;
+        let old = std::mem::replace(&mut self.snat, rules);
+        journal.snat.get_or_insert_with(|| old.iter().map(|(id, _)| *id).collect());
+        journal.undo.push(Undo::Snat(old));
+        journal.changed = true;
+        Ok(())
+    }
+
+    /// Gives back the numbers of rules that came with a batch that was refused.
+    fn undo_snat(&mut self, old: snat::Rules) {
+        let refused = std::mem::replace(&mut self.snat, old);
+        for (id, _) in refused {
+            if self.snat.iter().all(|(kept, _)| *kept != id) {
+                self.ledger.close_number(id);
+            }
+        }
+    }
+
+    /// Tells the plane of the SNAT rules; `before` are the numbers of those that it knows.
+    fn commit_snat(&mut self, before: &[ServerId], changes: &mut Vec<Change>) {
+        let gone = before.iter().filter(|id| self.snat.iter().all(|(kept, _)| kept != *id));
+        self.closing.extend(gone);
+        changes.push(Change::Snat(self.snat.clone()));
+    }
+
     fn undo(&mut self, steps: Vec<Undo>) {
         for step in steps.into_iter().rev() {
             self.undo_step(step);
@@ -416,6 +459,7 @@ impl<P: Plane> Store<P> {
             }
             Undo::ClientAddress(service, old) => self.with(service, |r| r.client_address = old),
             Undo::Marks(old) => self.marks = old,
+            Undo::Snat(old) => self.undo_snat(old),
             Undo::LocalAddresses(service, old) => self.with(service, |r| r.local_addresses = old),
         }
     }
@@ -437,6 +481,9 @@ impl<P: Plane> Store<P> {
         }
         if journal.marks {
             changes.push(Change::Marks(self.marks.as_slice().into()));
+        }
+        if let Some(before) = journal.snat {
+            self.commit_snat(&before, &mut changes);
         }
         if !changes.is_empty() {
             self.plane.apply(changes);
@@ -477,6 +524,7 @@ impl Journal {
             added: self.added.clone(),
             settings: self.settings.clone(),
             marks: self.marks,
+            snat: self.snat.clone(),
         }
     }
 
@@ -488,6 +536,7 @@ impl Journal {
         self.added = mark.added;
         self.settings = mark.settings;
         self.marks = mark.marks;
+        self.snat = mark.snat;
         self.changed = false;
     }
 

@@ -116,6 +116,22 @@ impl Ledger {
         self.free_servers.insert(id.0);
     }
 
+    /// A server's number without account: a SNAT rule's.
+    pub fn open_number(&mut self) -> ServerId {
+        match self.free_servers.pop_first() {
+            Some(number) => ServerId(number),
+            None => {
+                self.accounts.push(None);
+                ServerId(self.accounts.len() as u32 - 1)
+            }
+        }
+    }
+
+    /// Takes back a number without account.
+    pub fn close_number(&mut self, id: ServerId) {
+        self.free_servers.insert(id.0);
+    }
+
     /// A number for a new service.
     pub fn open_service(&mut self) -> ServiceId {
         match self.free_services.pop_first() {

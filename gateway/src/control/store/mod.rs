@@ -13,6 +13,7 @@
 //! | `figures` | counters since the last `-Z`, and IPVS's rate estimator |
 //! | `listing` | pages |
 //! | `marks` | rules that mark packets |
+//! | `snat` | SNAT rules and their numbers |
 //! | `questions` | how the gateway is; certain sessions |
 //! | `sysctl` | IPVS's sysctls by name |
 
@@ -24,6 +25,7 @@ mod listing;
 mod marks;
 mod questions;
 mod record;
+mod snat;
 mod sysctl;
 
 #[cfg(test)]
@@ -48,7 +50,11 @@ use self::{
     record::Record,
 };
 use super::{notices::Notices, plane::Plane};
-use crate::{clock::Tick, id::ServiceId, path::settings::Settings};
+use crate::{
+    clock::Tick,
+    id::{ServerId, ServiceId},
+    path::settings::Settings,
+};
 
 /// Ticks that are caught up with one by one; after a longer pause the estimator starts afresh.
 const MAX_CATCH_UP: u32 = 64;
@@ -67,6 +73,10 @@ pub struct Store<P> {
     ledger: Ledger,
     /// Mark rules, in the order in which they are tried.
     marks: Vec<MarkRule>,
+    /// SNAT rules in the order in which they were added.
+    snat: snat::Rules,
+    /// Numbers of deleted SNAT rules to which sessions may refer.
+    closing: Vec<ServerId>,
     /// The last sequence number given to a service or server; never reused.
     sequence: u64,
     next_estimate: Option<Tick>,
@@ -96,6 +106,8 @@ impl<P: Plane> Store<P> {
             figures: HashMap::new(),
             ledger: Ledger::default(),
             marks: Vec::new(),
+            snat: Vec::new(),
+            closing: Vec::new(),
             sequence: 0,
             next_estimate: None,
             estimates: 0,
@@ -160,6 +172,7 @@ impl<P: Plane> Store<P> {
                 let t = &self.settings.timeouts;
                 Response::Timeouts(Timeouts { tcp: t.established, tcp_fin: t.fin_wait, udp: t.udp })
             }
+            Request::Snat => self.snat_rows(),
             Request::Marks => Response::Marks(self.marks.clone()),
             Request::Explain(question) => self.explain(&question),
             Request::ClientAddresses => {
@@ -226,6 +239,9 @@ impl<P: Plane> Store<P> {
         }
         self.next_estimate = Some(due);
         self.forget_idle(now);
+        if !self.closing.is_empty() {
+            self.close_snat();
+        }
     }
 
     fn next_sequence(&mut self) -> u64 {

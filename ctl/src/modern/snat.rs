@@ -1,0 +1,134 @@
+//! `weirctl snat`: rules by which an inside network reaches the outside.
+
+use serde_json::{Value, json};
+
+use super::{
+    Failure, World,
+    cli::{SnatCommand, SnatListArgs, SnatRuleArgs},
+    fetch, json, names,
+    style::{Table, Tone},
+};
+use crate::{
+    protocol::Change,
+    snat::{SnatRow, SnatRule, dependence_name, kind_name, pool, pool_text, pooling_name, to_words},
+};
+
+pub(super) fn run(what: &SnatCommand, world: &mut World<'_>) -> Result<(), Failure> {
+    let (change, as_json) = match what {
+        SnatCommand::Add(args) => (Change::AddSnat(rule(args)?), args.json),
+        SnatCommand::Delete(args) => (Change::DeleteSnat(args.name.clone()), args.json),
+        SnatCommand::Clear(args) => (Change::ClearSnat, args.json),
+        SnatCommand::List(args) => return list(*args, world),
+    };
+    let generation = fetch::apply(world.transport, &[change], None)??;
+    if as_json {
+        json::write(world.out, "snat", json!({ "generation": generation }))?;
+    }
+    Ok(())
+}
+
+fn rule(args: &SnatRuleArgs) -> Result<SnatRule, Failure> {
+    let rule = SnatRule {
+        name: args.name.clone(),
+        inside: args.inside,
+        port: args.port.clone(),
+        pool: pool(&args.pool).map_err(Failure::Usage)?,
+        protocol: args.protocol,
+        except: args.except.clone(),
+        mapping: args.mapping,
+        filtering: args.filtering,
+        pooling: args.pooling,
+        max_ports: args.max_ports,
+        max_sessions: args.max_sessions,
+    };
+    rule.check().map_err(Failure::Usage)?;
+    Ok(rule)
+}
+
+fn list(args: SnatListArgs, world: &mut World<'_>) -> Result<(), Failure> {
+    let rows = fetch::snat(world.transport)?;
+    if args.json {
+        let rules: Vec<Value> = rows.iter().map(document).collect();
+        json::write(world.out, "snat", json!({ "rules": rules }))?;
+        return Ok(());
+    }
+    if !args.stats {
+        return Ok(rows.iter().try_for_each(|row| writeln!(world.out, "{}", to_words(&row.rule)))?);
+    }
+    let mut table = Table::new(
+        0,
+        &["NAME", "INSIDE", "POOL", ">SESSIONS", ">OPENED", ">PACKETS OUT", ">IN", ">BYTES OUT", ">IN"],
+    );
+    for SnatRow { rule, sessions, stats, .. } in &rows {
+        let short = |n: u64| names::short(n);
+        let counted =
+            [stats.connections, stats.in_packets, stats.out_packets, stats.in_bytes, stats.out_bytes];
+        let head = [
+            rule.name.clone(),
+            format!("{}/{}", rule.inside.0, rule.inside.1),
+            pool_text(&rule.pool),
+            sessions.to_string(),
+        ];
+        table.row(Tone::Plain, head.into_iter().chain(counted.map(short)).collect());
+    }
+    Ok(table.write(world.out, world.style)?)
+}
+
+fn document(row: &SnatRow) -> Value {
+    let SnatRow { rule, sessions, stats, .. } = row;
+    let network = |(address, bits): &(std::net::Ipv4Addr, u8)| format!("{address}/{bits}");
+    json!({
+        "name": rule.name,
+        "inside": network(&rule.inside),
+        "port": rule.port,
+        "pool": rule.pool.iter().map(|(a, b)| json!([a, b])).collect::<Vec<_>>(),
+        "protocol": rule.protocol.map(kind_name),
+        "except": rule.except.iter().map(network).collect::<Vec<_>>(),
+        "mapping": dependence_name(rule.mapping),
+        "filtering": dependence_name(rule.filtering),
+        "pooling": pooling_name(rule.pooling),
+        "max_ports": rule.max_ports,
+        "max_sessions": rule.max_sessions,
+        "sessions": sessions,
+        "sessions_opened": stats.connections,
+        "packets_out": stats.in_packets,
+        "packets_in": stats.out_packets,
+        "bytes_out": stats.in_bytes,
+        "bytes_in": stats.out_bytes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::{
+        modern::cli::{Cli, Command},
+        snat,
+    };
+
+    #[test]
+    fn words_mean_here_what_they_mean_in_a_rules_file() {
+        for line in [
+            "add office --inside 10.0.0.0/8 --port wan --pool 192.0.2.1",
+            "add lab --inside 10.9.0.0/16 --port wan --pool 192.0.2.1-192.0.2.8,192.0.2.20 --protocol icmp \
+             --except 172.16.0.0/12 --except 192.168.0.0/16 --mapping address-and-port-dependent --max-ports 64",
+        ] {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let Ok(Change::AddSnat(expected)) = snat::parse(&words) else { panic!("{line}") };
+            let words = ["weirctl", "snat"].into_iter().chain(words);
+            let Ok(Cli { command: Command::Snat(args), .. }) = Cli::try_parse_from(words) else { panic!() };
+            let SnatCommand::Add(args) = args.what else { panic!() };
+            assert_eq!(rule(&args).unwrap(), expected);
+        }
+        let line = "weirctl snat add office --inside 10.0.0.0/8 --port wan --pool 10.0.0.1";
+        let Ok(Cli { command: Command::Snat(args), .. }) = Cli::try_parse_from(line.split(' ')) else {
+            panic!()
+        };
+        let SnatCommand::Add(args) = args.what else { panic!() };
+        assert!(
+            matches!(rule(&args), Err(Failure::Usage(why)) if why.contains("lies in the inside network"))
+        );
+    }
+}

@@ -1,0 +1,374 @@
+//! SNAT: rules by which an inside network reaches the outside under other addresses, and their words.
+//!
+//! ```text
+//! snat add NAME --inside NET --port NAME --pool ADDRESSES [OPTION..]     snat delete NAME     snat clear
+//!
+//! ADDRESSES: 192.0.2.1, 192.0.2.1-192.0.2.8, several with commas between
+//! --protocol tcp|udp|icmp   --except NET   --mapping endpoint-independent|address-and-port-dependent
+//! --filtering (the same)    --pooling paired|arbitrary   --max-ports N   --max-sessions N
+//! ```
+//!
+//! So `weirctl` takes them, `weirctl snat list` prints them, and a rules file holds them.
+
+use std::{fmt::Write as _, net::Ipv4Addr};
+
+use bincode::{Decode, Encode};
+
+use crate::protocol::{Change, Rates, Stats};
+
+/// Most addresses of a rule's pool.
+pub const MAX_POOL: usize = 256;
+/// Most destinations that a rule excepts.
+pub const MAX_EXCEPT: usize = 64;
+/// Most ports that one inside address may have; more than that is no limit any more.
+pub const MAX_PORTS: u32 = 1024;
+
+/// Which packets of the inside network a rule is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum Kind {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP echo.
+    Icmp,
+}
+
+/// What a mapping or its filter depends on, as RFC 4787 names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum Dependence {
+    /// On the inside address and port only.
+    #[default]
+    EndpointIndependent,
+    /// On the outside address and port too.
+    AddressAndPortDependent,
+}
+
+/// Which address of the pool an inside address gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum Pooling {
+    /// The same for all its mappings (RFC 4787, REQ-2).
+    #[default]
+    Paired,
+    /// Another one when its own has no ports left.
+    Arbitrary,
+}
+
+/// A rule. Of several that apply to a packet the one with the smallest inside network counts, then the one that
+/// was added first.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SnatRule {
+    /// Its name, unique.
+    pub name: String,
+    /// The inside network and its prefix length.
+    pub inside: (Ipv4Addr, u8),
+    /// Name of the port that leads outside: packets that are routed elsewhere are left alone.
+    pub port: String,
+    /// External addresses, first and last of each range.
+    pub pool: Vec<(Ipv4Addr, Ipv4Addr)>,
+    /// Only packets of this protocol.
+    pub protocol: Option<Kind>,
+    /// Destinations that are left alone.
+    pub except: Vec<(Ipv4Addr, u8)>,
+    /// How mappings come about.
+    pub mapping: Dependence,
+    /// Whom a mapping lets in.
+    pub filtering: Dependence,
+    /// Which external address an inside address gets.
+    pub pooling: Pooling,
+    /// Most external ports of one inside address, 1 to [`MAX_PORTS`].
+    pub max_ports: u32,
+    /// Most sessions of one inside address; 0 is no limit.
+    pub max_sessions: u32,
+}
+
+/// A rule with what it has counted.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SnatRow {
+    /// As configured.
+    pub rule: SnatRule,
+    /// Sessions there are.
+    pub sessions: u32,
+    /// What it has counted: packets "in" come from inside.
+    pub stats: Stats,
+    /// Not estimated: zero.
+    pub rates: Rates,
+}
+
+impl SnatRule {
+    /// The external addresses, one by one.
+    pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.pool.iter().flat_map(|&(first, last)| (u32::from(first)..=u32::from(last)).map(Ipv4Addr::from))
+    }
+
+    /// Says what is wrong with the rule, if anything is, apart from names.
+    ///
+    /// # Errors
+    /// For people.
+    pub fn check(&self) -> Result<(), String> {
+        if self.name.is_empty() || self.name.starts_with('-') || self.name.contains(char::is_whitespace) {
+            return Err(format!("`{}' is no name", self.name));
+        }
+        for (address, bits) in std::iter::once(&self.inside).chain(&self.except) {
+            if *bits > 32 {
+                return Err(format!("prefix length {bits} of {address}"));
+            }
+        }
+        if let Some((first, last)) = self.pool.iter().find(|(first, last)| first > last) {
+            return Err(format!("the pool's range {first}-{last} ends before it begins"));
+        }
+        let size: u64 = self.pool.iter().map(|(a, b)| u64::from(u32::from(*b) - u32::from(*a)) + 1).sum();
+        if size == 0 || size > MAX_POOL as u64 {
+            return Err(format!("a pool of {size} addresses: 1 to {MAX_POOL}"));
+        }
+        if self.except.len() > MAX_EXCEPT {
+            return Err(format!("{} exceptions, at most {MAX_EXCEPT}", self.except.len()));
+        }
+        if !(1..=MAX_PORTS).contains(&self.max_ports) {
+            return Err(format!("{} ports an inside address: 1 to {MAX_PORTS}", self.max_ports));
+        }
+        let mask = u32::MAX.checked_shl(32 - u32::from(self.inside.1)).unwrap_or(0);
+        let inside = |a: Ipv4Addr| (u32::from(a) ^ u32::from(self.inside.0)) & mask == 0;
+        match self.addresses().find(|a| inside(*a)) {
+            Some(address) => Err(format!("{address} of the pool lies in the inside network")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The change that the words after `snat` ask for.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn parse(words: &[&str]) -> Result<Change, String> {
+    match words {
+        ["add", name, options @ ..] => Ok(Change::AddSnat(parse_rule(name, options)?)),
+        ["delete", name] => Ok(Change::DeleteSnat((*name).to_owned())),
+        ["clear"] => Ok(Change::ClearSnat),
+        _ => Err("snat takes `add NAME ...', `delete NAME' or `clear'".into()),
+    }
+}
+
+fn parse_rule(name: &str, words: &[&str]) -> Result<SnatRule, String> {
+    let (mut inside, mut port) = (None, None);
+    let mut rule = SnatRule {
+        name: name.into(),
+        inside: (Ipv4Addr::UNSPECIFIED, 0),
+        port: String::new(),
+        pool: Vec::new(),
+        protocol: None,
+        except: Vec::new(),
+        mapping: Dependence::default(),
+        filtering: Dependence::default(),
+        pooling: Pooling::default(),
+        max_ports: MAX_PORTS,
+        max_sessions: 0,
+    };
+    let mut words = words.iter();
+    while let Some(&option) = words.next() {
+        let Some(&value) = words.next() else { return Err(format!("{option} needs a value")) };
+        let number = || value.parse().map_err(|_| format!("`{value}' is no value for {option}"));
+        match option {
+            "--inside" => inside = Some(network(value)?),
+            "--port" => port = Some(value.to_owned()),
+            "--pool" => rule.pool.extend(pool(value)?),
+            "--protocol" => rule.protocol = Some(kind(value)?),
+            "--except" => rule.except.push(network(value)?),
+            "--mapping" => rule.mapping = dependence(value)?,
+            "--filtering" => rule.filtering = dependence(value)?,
+            "--pooling" => rule.pooling = pooling(value)?,
+            "--max-ports" => rule.max_ports = number()?,
+            "--max-sessions" => rule.max_sessions = number()?,
+            _ => return Err(format!("snat knows no option `{option}'")),
+        }
+    }
+    rule.inside = inside.ok_or("which inside network? --inside NET")?;
+    rule.port = port.ok_or("which port leads outside? --port NAME")?;
+    rule.check().map(|()| rule)
+}
+
+/// A network of IPv4 addresses.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn network(text: &str) -> Result<(Ipv4Addr, u8), String> {
+    let (address, bits) = text.split_once('/').unwrap_or((text, "32"));
+    match (address.parse(), bits.parse()) {
+        (Ok(address), Ok(bits)) if bits <= 32 => Ok((address, bits)),
+        _ if address.contains(':') => Err(format!("`{text}': SNAT is for IPv4")),
+        _ => Err(format!("`{text}' is no network: ADDRESS/BITS")),
+    }
+}
+
+/// Ranges of addresses.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn pool(text: &str) -> Result<Vec<(Ipv4Addr, Ipv4Addr)>, String> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        match (first.parse(), last.parse()) {
+            (Ok(first), Ok(last)) if first <= last => Ok((first, last)),
+            _ if part.contains(':') => Err(format!("`{part}': SNAT is for IPv4")),
+            _ => Err(format!("`{part}' is no address or range: 192.0.2.1 or 192.0.2.1-192.0.2.8")),
+        }
+    };
+    text.split(',').map(range).collect()
+}
+
+/// A protocol by its name.
+///
+/// # Errors
+/// That it isn't one.
+pub fn kind(name: &str) -> Result<Kind, String> {
+    match name {
+        "tcp" => Ok(Kind::Tcp),
+        "udp" => Ok(Kind::Udp),
+        "icmp" => Ok(Kind::Icmp),
+        _ => Err(format!("`{name}' is no protocol of SNAT: tcp, udp or icmp")),
+    }
+}
+
+/// A dependence by its name.
+///
+/// # Errors
+/// That it isn't one.
+pub fn dependence(name: &str) -> Result<Dependence, String> {
+    match name {
+        "endpoint-independent" => Ok(Dependence::EndpointIndependent),
+        "address-and-port-dependent" => Ok(Dependence::AddressAndPortDependent),
+        _ => Err(format!("`{name}': endpoint-independent or address-and-port-dependent")),
+    }
+}
+
+/// A pooling by its name.
+///
+/// # Errors
+/// That it isn't one.
+pub fn pooling(name: &str) -> Result<Pooling, String> {
+    match name {
+        "paired" => Ok(Pooling::Paired),
+        "arbitrary" => Ok(Pooling::Arbitrary),
+        _ => Err(format!("`{name}': paired or arbitrary")),
+    }
+}
+
+/// The name of a protocol.
+#[must_use]
+pub fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Tcp => "tcp",
+        Kind::Udp => "udp",
+        Kind::Icmp => "icmp",
+    }
+}
+
+/// The name of a dependence.
+#[must_use]
+pub fn dependence_name(dependence: Dependence) -> &'static str {
+    match dependence {
+        Dependence::EndpointIndependent => "endpoint-independent",
+        Dependence::AddressAndPortDependent => "address-and-port-dependent",
+    }
+}
+
+/// The name of a pooling.
+#[must_use]
+pub fn pooling_name(pooling: Pooling) -> &'static str {
+    match pooling {
+        Pooling::Paired => "paired",
+        Pooling::Arbitrary => "arbitrary",
+    }
+}
+
+/// Ranges as [`pool`] reads them.
+#[must_use]
+pub fn pool_text(pool: &[(Ipv4Addr, Ipv4Addr)]) -> String {
+    let range = |(a, b): &(Ipv4Addr, Ipv4Addr)| if a == b { a.to_string() } else { format!("{a}-{b}") };
+    pool.iter().map(range).collect::<Vec<_>>().join(",")
+}
+
+/// A rule as `snat add` takes it.
+#[must_use]
+pub fn to_words(rule: &SnatRule) -> String {
+    let network = |(address, bits): &(Ipv4Addr, u8)| format!("{address}/{bits}");
+    let mut line = format!(
+        "snat add {} --inside {} --port {} --pool {}",
+        rule.name,
+        network(&rule.inside),
+        rule.port,
+        pool_text(&rule.pool)
+    );
+    let mut say = |option: &str, value: &str| {
+        // Writing to a string can't fail.
+        let _ = write!(line, " --{option} {value}");
+    };
+    if let Some(protocol) = rule.protocol {
+        say("protocol", kind_name(protocol));
+    }
+    rule.except.iter().for_each(|net| say("except", &network(net)));
+    if rule.mapping != Dependence::default() {
+        say("mapping", dependence_name(rule.mapping));
+    }
+    if rule.filtering != Dependence::default() {
+        say("filtering", dependence_name(rule.filtering));
+    }
+    if rule.pooling != Pooling::default() {
+        say("pooling", pooling_name(rule.pooling));
+    }
+    if rule.max_ports != MAX_PORTS {
+        say("max-ports", &rule.max_ports.to_string());
+    }
+    if rule.max_sessions != 0 {
+        say("max-sessions", &rule.max_sessions.to_string());
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(line: &str) -> Result<Change, String> {
+        parse(&line.split(' ').collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn what_is_listed_can_be_added() {
+        for line in [
+            "snat add office --inside 10.0.0.0/8 --port wan --pool 192.0.2.1",
+            "snat add lab --inside 10.9.0.0/16 --port wan --pool 192.0.2.1-192.0.2.8,192.0.2.20 --protocol icmp \
+             --except 172.16.0.0/12 --except 192.168.0.0/16 --mapping address-and-port-dependent \
+             --filtering address-and-port-dependent --pooling arbitrary --max-ports 128 --max-sessions 9",
+        ] {
+            let Ok(Change::AddSnat(rule)) = change(line.strip_prefix("snat ").unwrap()) else {
+                panic!("{line}")
+            };
+            assert_eq!(to_words(&rule), line);
+        }
+        assert_eq!(change("delete office"), Ok(Change::DeleteSnat("office".into())));
+        assert_eq!(change("clear"), Ok(Change::ClearSnat));
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        let good = "add office --inside 10.0.0.0/8 --port wan --pool 192.0.2.1";
+        for (line, why) in [
+            ("add", "snat takes `add NAME ...', `delete NAME' or `clear'".to_owned()),
+            ("add office --port wan --pool 192.0.2.1", "which inside network? --inside NET".into()),
+            (
+                "add office --inside 10.0.0.0/8 --pool 192.0.2.1",
+                "which port leads outside? --port NAME".into(),
+            ),
+            ("add office --inside 10.0.0.0/8 --port wan", "a pool of 0 addresses: 1 to 256".into()),
+            (&format!("{good} --inside 2001:db8::/32"), "`2001:db8::/32': SNAT is for IPv4".into()),
+            (&format!("{good} --pool 10.0.0.9"), "10.0.0.9 of the pool lies in the inside network".into()),
+            (&format!("{good} --max-ports 0"), "0 ports an inside address: 1 to 1024".into()),
+            (&format!("{good} --max-ports many"), "`many' is no value for --max-ports".into()),
+            (&format!("{good} --colour blue"), "snat knows no option `--colour'".into()),
+            (&format!("{good} --pool"), "--pool needs a value".into()),
+        ] {
+            assert_eq!(change(line), Err(why), "{line}");
+        }
+    }
+}

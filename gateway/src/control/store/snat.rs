@@ -1,0 +1,91 @@
+//! SNAT rules: what a rule may be, and the numbers under which rules count.
+//!
+//! A rule counts as a server does and has a number as servers have. A deleted rule's number is used again once no
+//! session refers to it any more.
+
+use std::sync::Arc;
+
+use weirctl::{
+    protocol::{ErrorCode, Refusal, Response},
+    snat::{SnatRow, SnatRule},
+};
+
+use super::{Store, figures::counters};
+use crate::{
+    control::plane::{Change, Plane},
+    id::ServerId,
+};
+
+/// Most SNAT rules.
+const MAX_RULES: usize = 256;
+/// Most external addresses of all rules.
+const MAX_ADDRESSES: usize = crate::table::snat::MAX_ADDRESSES;
+
+/// The rules in the order in which they were added, each with its number.
+pub(super) type Rules = Vec<(ServerId, Arc<SnatRule>)>;
+
+fn invalid(detail: impl Into<String>) -> Refusal {
+    Refusal::new(ErrorCode::InvalidOperation, detail)
+}
+
+impl<P: Plane> Store<P> {
+    /// Adds a rule.
+    pub(super) fn add_snat(&mut self, rules: &mut Rules, rule: &SnatRule) -> Result<(), Refusal> {
+        rule.check().map_err(invalid)?;
+        if !self.plane.has_port(&rule.port) {
+            return Err(Refusal::new(ErrorCode::NoSuchPort, rule.port.clone()));
+        }
+        if rules.iter().any(|(_, there)| there.name == rule.name) {
+            return Err(invalid(format!("there is a SNAT rule {} already", rule.name)));
+        }
+        let addresses: usize = rules.iter().map(|(_, rule)| rule.addresses().count()).sum();
+        if rules.len() >= MAX_RULES || addresses + rule.addresses().count() > MAX_ADDRESSES {
+            let detail = format!("at most {MAX_RULES} SNAT rules with {MAX_ADDRESSES} addresses");
+            return Err(Refusal::new(ErrorCode::TooMany, detail));
+        }
+        let local = |address: std::net::IpAddr| {
+            self.services.values().any(|record| record.local_addresses.iter().any(|l| l.address == address))
+        };
+        if let Some(address) = rule.addresses().find(|a| local((*a).into())) {
+            return Err(invalid(format!("{address} is a local address of a service")));
+        }
+        rules.push((self.ledger.open_number(), Arc::new(rule.clone())));
+        Ok(())
+    }
+
+    /// Takes back the numbers of deleted rules that no session refers to.
+    pub(super) fn close_snat(&mut self) {
+        let plane = &self.plane;
+        let (done, left) = std::mem::take(&mut self.closing).into_iter().partition(|id| {
+            let totals = plane.server_totals(*id);
+            totals.active | totals.inactive == 0
+        });
+        self.closing = left;
+        let done: Vec<ServerId> = done;
+        if !done.is_empty() {
+            done.iter().for_each(|id| self.ledger.close_number(*id));
+            self.plane.apply(done.into_iter().map(Change::ForgetServer).collect());
+        }
+    }
+
+    /// The rules with what they have counted.
+    pub(super) fn snat_rows(&self) -> Response {
+        let row = |(id, rule): &(ServerId, Arc<SnatRule>)| {
+            let totals = self.plane.server_totals(*id);
+            SnatRow {
+                rule: SnatRule::clone(rule),
+                sessions: totals.active.wrapping_add(totals.inactive),
+                stats: counters(&totals),
+                rates: Default::default(),
+            }
+        };
+        Response::Snat(self.snat.iter().map(row).collect())
+    }
+}
+
+/// Removes the rule of this name.
+pub(super) fn delete(rules: &mut Rules, name: &str) -> Result<(), Refusal> {
+    let at = rules.iter().position(|(_, rule)| rule.name == name);
+    rules.remove(at.ok_or_else(|| invalid(format!("there is no SNAT rule {name}")))?);
+    Ok(())
+}

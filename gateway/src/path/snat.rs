@@ -1,0 +1,627 @@
+//! Stage 4 for packets that no service claims: an inside network reaches the outside under other addresses.
+//!
+//! ```text
+//! from inside    rule -> owner by the inside address -> mapping, found or new -> session
+//! from outside   owner by the external port's block  -> mapping, found        -> session, if the filter lets it
+//! ```
+//!
+//! A session of SNAT is a session like NAT's: both directions go the straight way. What differs is here: where it
+//! comes from, its TCP states and time-outs (RFC 5382, RFC 7857), ICMP echo, whose identifier is its port (RFC 5508),
+//! and hairpins: a packet from inside to an external address is translated on its way out and comes in again
+//! (RFC 4787, REQ-9). docs/snat.md holds requirement by requirement against tests.
+
+use std::{collections::HashSet, sync::Arc};
+
+use foldhash::fast::RandomState;
+use weirctl::{
+    model::SessionState::{self, Close, CloseWait, Established, FinWait, SynRecv, SynSent, TimeWait, Udp},
+    protocol::TraceStage,
+    snat::{Dependence, Pooling},
+};
+
+use super::{Origin, Worker, parse::Parsed, rewrite, session::trim, verdict::Reason};
+use crate::{
+    clock::seconds,
+    id::{ServerId, WorkerId},
+    io::{BURST, Burst, Io, PortId},
+    net::{
+        Header,
+        checksum::Delta,
+        icmp::IcmpHeader,
+        ipv4::Ipv4Header,
+        protocol,
+        tcp::{ACK, FIN, RST, SYN},
+    },
+    table::{
+        session::{Direction, INACTIVE, NewSession, SNAT, Session, SessionId, Tuple},
+        sessions::Found,
+        snat::{
+            BlockEvent, Full, Limits, Place, Tables,
+            blocks::{Blocks, block_of},
+        },
+    },
+};
+
+/// Time-outs by state, seconds. RFC 5382 REQ-5: established 2 h 4 min, transitory 4 min; RFC 4787 REQ-5: UDP 5 min;
+/// RFC 5508 REQ-2: ICMP 60 s. States without a meaning here have the transitory one.
+#[must_use]
+pub fn timeout_ticks() -> [u32; 16] {
+    let mut table = [seconds(240); 16];
+    table[SessionState::None as usize] = seconds(60);
+    table[Established as usize] = seconds(7440);
+    table[Udp as usize] = seconds(300);
+    table
+}
+
+/// A rule as the path has it; addresses in host order.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Under this number it counts.
+    pub id: ServerId,
+    /// Inside network.
+    pub inside: Network,
+    /// Only this IP protocol.
+    pub protocol: Option<u8>,
+    /// Destinations that are left alone.
+    pub except: Vec<Network>,
+    /// Port that leads outside.
+    pub port: PortId,
+    /// External addresses.
+    pub pool: Vec<u32>,
+    /// Whom a mapping lets in.
+    pub filtering: Dependence,
+    /// What an inside address may have.
+    pub limits: Limits,
+}
+
+/// A network.
+#[derive(Clone, Copy, Debug)]
+pub struct Network {
+    address: u32,
+    mask: u32,
+}
+
+impl Network {
+    /// From address and prefix length.
+    #[must_use]
+    pub fn new(address: std::net::Ipv4Addr, bits: u8) -> Self {
+        let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
+        Self { address: u32::from(address) & mask, mask }
+    }
+
+    fn holds(&self, address: u32) -> bool {
+        address & self.mask == self.address
+    }
+}
+
+impl Rule {
+    /// From a configured rule; `port` is its outside port.
+    #[must_use]
+    pub fn new(id: ServerId, rule: &weirctl::snat::SnatRule, port: PortId) -> Self {
+        use weirctl::snat::Kind;
+        let network = |&(address, bits): &(std::net::Ipv4Addr, u8)| Network::new(address, bits);
+        Self {
+            id,
+            inside: network(&rule.inside),
+            protocol: rule.protocol.map(|kind| match kind {
+                Kind::Tcp => protocol::TCP,
+                Kind::Udp => protocol::UDP,
+                Kind::Icmp => protocol::ICMP,
+            }),
+            except: rule.except.iter().map(network).collect(),
+            port,
+            pool: rule.addresses().map(u32::from).collect(),
+            filtering: rule.filtering,
+            limits: Limits {
+                ports: rule.max_ports,
+                sessions: rule.max_sessions,
+                paired: rule.pooling == Pooling::Paired,
+                mapping: rule.mapping,
+            },
+        }
+    }
+}
+
+/// All rules, swapped whole.
+#[derive(Debug, Default)]
+pub struct Rules {
+    /// The smallest network first.
+    rules: Vec<Rule>,
+    pool: HashSet<u32, RandomState>,
+}
+
+impl Rules {
+    /// From rules in the order in which they were added.
+    #[must_use]
+    pub fn new(mut rules: Vec<Rule>) -> Self {
+        rules.sort_by_key(|rule| std::cmp::Reverse(rule.inside.mask));
+        let pool = rules.iter().flat_map(|rule| rule.pool.iter().copied()).collect();
+        Self { rules, pool }
+    }
+
+    /// Whether this is an external address.
+    #[must_use]
+    pub fn is_external(&self, address: u32) -> bool {
+        self.pool.contains(&address)
+    }
+
+    fn of_inside(&self, source: u32, destination: u32, protocol: u8) -> Option<&Rule> {
+        self.rules.iter().find(|rule| {
+            rule.inside.holds(source)
+                && rule.protocol.is_none_or(|p| p == protocol)
+                && !rule.inside.holds(destination)
+                && rule.except.iter().all(|network| !network.holds(destination))
+        })
+    }
+
+    fn by_id(&self, id: ServerId) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.id == id)
+    }
+}
+
+/// A worker's SNAT.
+pub struct Nat {
+    /// The rules in force.
+    pub rules: Arc<Rules>,
+    tables: Tables,
+    /// Tells control of blocks.
+    log: rtrb::Producer<BlockEvent>,
+}
+
+impl Nat {
+    /// Room for so many mappings; blocks are told of through `log`.
+    #[must_use]
+    pub fn new(mappings: usize, seed: u32, log: rtrb::Producer<BlockEvent>) -> Self {
+        Self { rules: Arc::default(), tables: Tables::new(mappings, seed), log }
+    }
+
+    /// Takes this worker's blocks of an external address.
+    pub fn add_address(&mut self, address: u32, blocks: &mut Option<Box<Blocks>>) {
+        self.tables.add_address(address, blocks);
+    }
+}
+
+/// What a packet is to SNAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// From inside, under this rule.
+    Out(ServerId),
+    /// To an external address.
+    In,
+}
+
+/// The state after a packet with these flags (RFC 7857, 2.1, with IPVS's names). An inbound RST changes nothing: it
+/// could be forged, and a real one is followed by silence, which ends the session too.
+fn next_state(old: SessionState, direction: Direction, flags: u8) -> SessionState {
+    let request = direction == Direction::Request;
+    if flags & RST != 0 {
+        return if request { Close } else { old };
+    }
+    if flags & SYN != 0 {
+        return match old {
+            Established | FinWait | CloseWait => old,
+            SynSent if !request => SynRecv,
+            SynRecv => SynRecv,
+            _ if request => SynSent,
+            _ => SynRecv,
+        };
+    }
+    if flags & FIN != 0 {
+        return match old {
+            FinWait if !request => TimeWait,
+            CloseWait if request => TimeWait,
+            FinWait | CloseWait | TimeWait => old,
+            _ if request => FinWait,
+            _ => CloseWait,
+        };
+    }
+    match old {
+        SynRecv if flags & ACK != 0 => Established,
+        // Data after a RST: the connection lives (RFC 7857, 2.1).
+        Close if request => Established,
+        SessionState::None => Established,
+        other => other,
+    }
+}
+
+fn refused(full: Full) -> Reason {
+    match full {
+        Full::Pool => Reason::SnatPortsExhausted,
+        Full::Ports => Reason::SnatPortLimit,
+        Full::Sessions => Reason::SnatSessionLimit,
+        Full::Tables => Reason::SessionsFull,
+    }
+}
+
+impl<I: Io> Worker<I> {
+    /// What a packet without session and service is to SNAT.
+    pub(super) fn snat_claim(&self, tuple: Tuple, protocol: u8) -> Option<Claim> {
+        let rules = &self.snat.as_ref()?.rules;
+        let (source, destination) = (tuple.source().0, tuple.destination().0);
+        let external = rules.is_external(destination);
+        if let Some(rule) = rules.of_inside(source, destination, protocol)
+            && (external || self.leads_outside(destination, rule.port))
+        {
+            return Some(Claim::Out(rule.id));
+        }
+        external.then_some(Claim::In)
+    }
+
+    /// Whether packets to `destination` leave by this port, and aren't the gateway's own.
+    fn leads_outside(&self, destination: u32, port: PortId) -> bool {
+        let table = self.routing.table();
+        // Multicast and broadcast are nobody's to translate.
+        destination < 0xe000_0000
+            && !table.is_own(destination)
+            && self.routing.view(destination).is_ok_and(|way| way.port == port)
+    }
+
+    /// The worker that a packet of SNAT belongs to.
+    pub(super) fn snat_owner(&self, tuple: Tuple, claim: Claim) -> WorkerId {
+        let workers = self.peers.outgoing.len().max(1) as u16;
+        match claim {
+            Claim::Out(_) => {
+                let hash = u64::from(tuple.source().0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                WorkerId(((hash >> 32) % u64::from(workers)) as u16)
+            }
+            Claim::In => WorkerId(block_of(tuple.destination().1).unwrap_or(0) % workers),
+        }
+    }
+
+    /// The other worker that the packet belongs to, if it is another's and hasn't been handed over yet.
+    pub(super) fn snat_elsewhere(&self, tuple: Tuple, claim: Claim, origin: Origin) -> Option<WorkerId> {
+        if origin == Origin::Worker || self.peers.outgoing.len() < 2 {
+            return None;
+        }
+        let owner = self.snat_owner(tuple, claim);
+        (owner != self.id).then_some(owner)
+    }
+
+    /// A packet without session, of SNAT.
+    pub(super) fn snat_unknown(
+        &mut self,
+        port: PortId,
+        frame: I::Frame,
+        p: &Parsed,
+        claim: Claim,
+        origin: Origin,
+    ) {
+        if let Some(owner) = self.snat_elsewhere(p.tuple, claim, origin) {
+            return self.hand_over(port, frame, owner);
+        }
+        let opened = match claim {
+            Claim::Out(rule) => {
+                if p.ttl <= 1 {
+                    return self.answer_ttl_expired(port, frame, p);
+                }
+                if p.protocol == protocol::TCP && p.flags & (SYN | RST) == 0 {
+                    return self.answer_reset(port, frame, p);
+                }
+                self.snat_out(p, rule)
+            }
+            Claim::In => self.snat_in(p),
+        };
+        match opened {
+            Ok((id, direction)) => {
+                self.stamp(TraceStage::Open);
+                let found = Found { id, direction };
+                self.count_packet(found, p);
+                self.track(id, direction, p);
+                if p.protocol == protocol::ICMP {
+                    self.send_echo(frame, p, found);
+                } else {
+                    self.send(port, frame, p, found);
+                }
+            }
+            Err(reason) => self.drop_frame(frame, reason),
+        }
+    }
+
+    /// A session for a packet from inside.
+    fn snat_out(&mut self, p: &Parsed, rule: ServerId) -> Result<(SessionId, Direction), Reason> {
+        if p.protocol == protocol::TCP && p.flags & RST != 0 {
+            return Err(Reason::NoSession);
+        }
+        let now = self.now;
+        let counters = Arc::clone(&self.counters);
+        let nat = self.snat.as_mut().ok_or(Reason::NoSession)?;
+        let rules = Arc::clone(&nat.rules);
+        let rule = rules.by_id(rule).ok_or(Reason::NoSession)?;
+        let (inside, outside) = (p.tuple.source(), p.tuple.destination());
+        let known =
+            nat.tables.by_inside(rule.id, &rule.limits, p.protocol, inside, outside).map(|(id, _)| id);
+        let mapping = match known {
+            Some(id) => id,
+            None => {
+                let log = &mut nat.log;
+                let mut tell = |event| tell(&counters, log, event);
+                let (id, early) = nat
+                    .tables
+                    .open((rule.id, &rule.limits, &rule.pool), (p.protocol, inside, outside), now, &mut tell)
+                    .map_err(refused)?;
+                counters.events.snat_mappings_opened.add(1);
+                counters.events.ports_reused_early.add(u64::from(early));
+                id
+            }
+        };
+        let opened = self.snat_session(mapping, rule, p.tuple, outside, p.protocol);
+        if opened.is_err()
+            && let Some(nat) = &mut self.snat
+        {
+            nat.tables.end_unused(mapping, now);
+        }
+        opened.map(|id| (id, Direction::Request))
+    }
+
+    /// A session for a packet from outside that a mapping lets in.
+    fn snat_in(&mut self, p: &Parsed) -> Result<(SessionId, Direction), Reason> {
+        let nat = self.snat.as_ref().ok_or(Reason::NoSession)?;
+        let (outside, external) = (p.tuple.source(), p.tuple.destination());
+        let (mapping, of) = nat.tables.by_external(p.protocol, external).ok_or(Reason::SnatNoMapping)?;
+        let rules = Arc::clone(&nat.rules);
+        let rule = rules.by_id(of.rule).ok_or(Reason::SnatNoMapping)?;
+        let opens = p.protocol != protocol::TCP || p.flags & (SYN | ACK | RST) == SYN;
+        if rule.filtering != Dependence::EndpointIndependent
+            || rule.limits.mapping != Dependence::EndpointIndependent
+            || !opens
+        {
+            return Err(Reason::SnatFiltered);
+        }
+        if p.ttl <= 1 {
+            return Err(Reason::TtlExpired);
+        }
+        let request = Tuple::new(of.inside, outside);
+        self.snat_session(mapping, rule, request, outside, p.protocol).map(|id| (id, Direction::Reply))
+    }
+
+    fn snat_session(
+        &mut self,
+        mapping: u32,
+        rule: &Rule,
+        request: Tuple,
+        outside: Place,
+        protocol: u8,
+    ) -> Result<SessionId, Reason> {
+        let nat = self.snat.as_mut().ok_or(Reason::NoSession)?;
+        if !nat.tables.may_open(mapping, &rule.limits) {
+            return Err(Reason::SnatSessionLimit);
+        }
+        let external = nat.tables.external(mapping).ok_or(Reason::NoSession)?;
+        let reply = Tuple::new(outside, external);
+        let new = NewSession { request, reply, protocol, server: rule.id, flags: INACTIVE };
+        let state = match protocol {
+            protocol::UDP => Udp,
+            _ => SessionState::None,
+        };
+        let timeout = self.timeouts[usize::from(SNAT | state as u8) & 31];
+        let Some(id) = self.sessions.insert(&new, timeout, self.now) else {
+            let full = self.sessions.len() == self.sessions.capacity();
+            return Err(if full { Reason::SessionsFull } else { Reason::TupleInUse });
+        };
+        nat.tables.hold(mapping);
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.set_snat();
+            session.set_state(state);
+            let after = session.leaving(Direction::Request);
+            let (ip, l4) = rewrite::deltas(request, after);
+            let l4 = if protocol == protocol::ICMP {
+                Delta::between(&[request.source().1], &[after.source().1])
+            } else {
+                l4
+            };
+            session.set_deltas(ip, l4);
+        }
+        if let Some(Some(server)) = self.servers.get(rule.id.0 as usize) {
+            server.counters.connections.add(1);
+            server.counters.inactive.inc();
+        }
+        self.counters.events.sessions_opened.add(1);
+        Ok(id)
+    }
+
+    /// Takes a packet of a SNAT session into its state and time-out.
+    pub(super) fn snat_track(&mut self, id: SessionId, direction: Direction, p: &Parsed) {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if p.protocol == protocol::TCP {
+            if direction == Direction::Reply && p.flags & RST != 0 {
+                return;
+            }
+            session.set_state(next_state(session.state(), direction, p.flags));
+        }
+        session.last_seen = now.0;
+        let timeout = self.timeouts[usize::from(session.state_number()) & 31];
+        let active = session.state() == Established;
+        self.sessions.set_timeout(id, timeout);
+        self.recount(id, active);
+    }
+
+    /// A session of SNAT has ended.
+    pub(super) fn snat_ended(&mut self, session: &Session) {
+        let now = self.now;
+        let Some(nat) = &mut self.snat else { return };
+        let before = nat.tables.len();
+        nat.tables.let_go(session.protocol, session.arriving(Direction::Reply).destination(), now);
+        self.counters.events.snat_mappings_ended.add((before - nat.tables.len()) as u64);
+    }
+
+    /// Gives back blocks whose inside addresses have been silent, a few a poll.
+    pub(super) fn snat_tidy(&mut self) {
+        let (now, counters) = (self.now, &self.counters);
+        let Some(nat) = &mut self.snat else { return };
+        if nat.tables.has_idle() {
+            let log = &mut nat.log;
+            nat.tables.tidy(now, &mut |event| tell(counters, log, event));
+        }
+    }
+
+    /// An ICMP echo request or reply: of a session, from inside, or the kernel's.
+    #[inline(never)]
+    pub(super) fn echo(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
+        if self.snat.is_none() || self.lookup.is_virtual(p.tuple.destination().0) {
+            return self.punt(port, frame);
+        }
+        let hash = self.sessions.hash(p.tuple, p.protocol);
+        if let Some(found) = self.sessions.find(hash, p.tuple, p.protocol) {
+            if p.ttl <= 1 {
+                return self.answer_ttl_expired(port, frame, p);
+            }
+            self.count_packet(found, p);
+            self.snat_track(found.id, found.direction, p);
+            return self.send_echo(frame, p, found);
+        }
+        // Only requests open anything, and an external address answers requests itself.
+        match self.snat_claim(p.tuple, p.protocol) {
+            Some(claim @ Claim::Out(_)) if p.tuple.source().1 != 0 || p.tuple.destination().1 == 0 => {
+                self.snat_unknown(port, frame, p, claim, origin);
+            }
+            Some(Claim::In) if p.tuple.destination().1 != 0 => {
+                match self.snat_elsewhere(p.tuple, Claim::In, origin) {
+                    Some(owner) => self.hand_over(port, frame, owner),
+                    // A reply that nobody waits for may be to a ping of the kernel's own.
+                    None => self.punt(port, frame),
+                }
+            }
+            _ => self.punt(port, frame),
+        }
+    }
+
+    /// Rewrites an echo of a session and sends it on.
+    fn send_echo(&mut self, mut frame: I::Frame, p: &Parsed, found: Found) {
+        if self.is_hairpin(found) {
+            return self.drop_frame(frame, Reason::SnatNoMapping);
+        }
+        let hop = match self.hop_for(found) {
+            Ok(hop) => hop,
+            Err(reason) => return self.drop_frame(frame, reason),
+        };
+        trim(&mut frame, p);
+        let Some(session) = self.sessions.get(found.id) else { return };
+        use crate::io::Frame as _;
+        match rewrite_echo(frame.data_mut(), p, session, found.direction) {
+            Some(()) => self.leave(frame, hop, p.ip_len),
+            None => self.drop_frame(frame, Reason::Truncated),
+        }
+    }
+
+    /// Whether packets of the session go to an external address: they come in again.
+    pub(super) fn is_hairpin(&self, found: Found) -> bool {
+        let (Some(nat), Some(session)) = (&self.snat, self.sessions.get(found.id)) else { return false };
+        session.is_snat() && nat.rules.is_external(session.leaving(found.direction).destination().0)
+    }
+
+    /// A packet from inside to an external address, translated on its way out, comes in again.
+    pub(super) fn turn_back(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
+        use crate::io::Frame as _;
+        trim(&mut frame, p);
+        let Some(session) = self.sessions.get(found.id) else { return };
+        let leaving = session.leaving(found.direction);
+        if !rewrite::rewrite(frame.data_mut(), p, session, found.direction) {
+            return self.drop_frame(frame, Reason::Truncated);
+        }
+        let owner = self.snat_owner(leaving, Claim::In);
+        if owner != self.id {
+            return self.hand_over(port, frame, owner);
+        }
+        if let Err(full) = self.turned_back.try_push((port, frame)) {
+            let (_, frame) = full.element();
+            self.drop_frame(frame, Reason::HandOverFull);
+        }
+    }
+
+    /// Runs what has turned back through the stages.
+    pub(super) fn take_turned_back(&mut self) {
+        while let Some((port, frame)) = self.turned_back.pop() {
+            let mut burst: Burst<I::Frame> = Burst::new();
+            burst.push(frame);
+            self.forward(port, &mut burst, Origin::Worker);
+        }
+    }
+}
+
+/// Frames that turn back in one poll.
+pub(super) const TURNED_BACK: usize = 2 * BURST;
+
+fn tell(counters: &super::verdict::PathCounters, log: &mut rtrb::Producer<BlockEvent>, event: BlockEvent) {
+    let events = &counters.events;
+    if event.given { &events.snat_blocks_given } else { &events.snat_blocks_returned }.add(1);
+    if log.push(event).is_err() {
+        events.snat_log_lost.add(1);
+    }
+}
+
+/// Gives an echo of `session` its other addresses and identifier. `None`, with the frame spoilt, if it is too short.
+fn rewrite_echo(data: &mut [u8], p: &Parsed, session: &Session, direction: Direction) -> Option<()> {
+    let new = session.leaving(direction);
+    let (mut ip_delta, mut l4_delta) =
+        (Delta::from_bits(session.ip_delta), Delta::from_bits(session.l4_delta));
+    if direction == Direction::Reply {
+        (ip_delta, l4_delta) = (ip_delta.inverse(), l4_delta.inverse());
+    }
+    let ip = Ipv4Header::at_mut(data, usize::from(p.l3))?;
+    ip.set_checksum(ip_delta.and(Delta::word(0x0100, 0)).apply(ip.checksum()));
+    ip.set_address_words(new.addresses);
+    ip.ttl = ip.ttl.wrapping_sub(1);
+    let icmp = IcmpHeader::at_mut(data, usize::from(p.l4))?;
+    let identifier = match direction {
+        Direction::Request => new.source().1,
+        Direction::Reply => new.destination().1,
+    };
+    icmp.set_rest(u32::from(identifier) << 16 | icmp.rest() & 0xffff);
+    icmp.set_checksum(l4_delta.apply(icmp.checksum()));
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tcp_states() {
+        use Direction::{Reply, Request};
+        let run = |steps: &[(Direction, u8)]| {
+            steps.iter().fold(SessionState::None, |s, &(d, f)| next_state(s, d, f))
+        };
+        let open = [(Request, SYN), (Reply, SYN | ACK), (Request, ACK)];
+        let with = |more: &[(Direction, u8)]| run(&[&open, more].concat());
+        assert_eq!(run(&open[..1]), SynSent);
+        assert_eq!(run(&open[..2]), SynRecv);
+        assert_eq!(with(&[]), Established);
+        // RFC 5382, REQ-2: both open at once.
+        assert_eq!(run(&[(Request, SYN), (Reply, SYN), (Request, SYN | ACK), (Reply, ACK)]), Established);
+        assert_eq!(with(&[(Request, FIN | ACK)]), FinWait);
+        assert_eq!(with(&[(Request, FIN | ACK), (Reply, ACK), (Reply, FIN | ACK)]), TimeWait);
+        assert_eq!(with(&[(Reply, FIN | ACK), (Request, FIN | ACK), (Request, ACK)]), TimeWait);
+        assert_eq!(with(&[(Reply, RST)]), Established);
+        assert_eq!(with(&[(Request, RST)]), Close);
+        assert_eq!(with(&[(Request, RST), (Request, ACK)]), Established);
+        assert_eq!(with(&[(Request, FIN), (Reply, FIN), (Request, SYN)]), SynSent);
+    }
+
+    #[test]
+    fn the_smallest_network_counts_and_exceptions_are_left_alone() {
+        let rule = |id, inside: [u8; 4], bits, except: &[([u8; 4], u8)]| Rule {
+            id: ServerId(id),
+            inside: Network::new(inside.into(), bits),
+            protocol: None,
+            except: except.iter().map(|&(a, b)| Network::new(a.into(), b)).collect(),
+            port: PortId(0),
+            pool: vec![0xc000_0201 + id],
+            filtering: Dependence::default(),
+            limits: Limits { ports: 64, sessions: 0, paired: true, mapping: Dependence::default() },
+        };
+        let rules = Rules::new(vec![
+            rule(0, [10, 0, 0, 0], 8, &[([172, 16, 0, 0], 12)]),
+            rule(1, [10, 9, 0, 0], 16, &[]),
+        ]);
+        let of = |s: [u8; 4], d: [u8; 4]| {
+            rules.of_inside(u32::from_be_bytes(s), u32::from_be_bytes(d), 6).map(|rule| rule.id.0)
+        };
+        assert_eq!(of([10, 1, 0, 1], [8, 8, 8, 8]), Some(0));
+        assert_eq!(of([10, 9, 0, 1], [8, 8, 8, 8]), Some(1));
+        assert_eq!(of([10, 1, 0, 1], [172, 16, 0, 1]), None);
+        assert_eq!(of([10, 1, 0, 1], [10, 2, 0, 1]), None, "both inside");
+        assert_eq!(of([11, 1, 0, 1], [8, 8, 8, 8]), None);
+        assert!(rules.is_external(0xc000_0202) && !rules.is_external(0xc000_0203));
+    }
+}

@@ -1,0 +1,203 @@
+//! Port blocks of one external address: each belongs to one worker for good, and to one inside address at a time.
+//!
+//! ```text
+//! port   1024 .. 1087 | 1088 .. 1151 | ...      block n begins at 1024 + 64 n and is worker n mod W's
+//! block  used       a bit a port, by protocol
+//!        resting    the same for ports freed in this minute, the one before and the one before that
+//! ```
+//!
+//! Which worker a packet to an external port belongs to is therefore known without asking (RFC 7422 has the idea of
+//! blocks; one log line a block is RFC 6888, REQ-12 and -14). A freed port rests for two minutes at least, unless
+//! the address has no other (RFC 6888, REQ-8).
+
+use crate::{clock::Tick, clock::seconds};
+
+/// Ports of a block.
+pub const BLOCK: u16 = 64;
+/// First external port.
+pub const FIRST_PORT: u16 = 1024;
+/// Blocks of an address.
+pub const BLOCKS: u16 = ((65_536 - FIRST_PORT as u32) / BLOCK as u32) as u16;
+/// Protocols with ports of their own: TCP, UDP, ICMP identifiers.
+pub const PROTOCOLS: usize = 3;
+/// Ticks of one step of resting.
+const STEP: u32 = seconds(60);
+/// Steps that a freed port rests.
+const STEPS: usize = 3;
+
+/// A protocol's row in a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row(pub u8);
+
+/// The block that an external port lies in; none below [`FIRST_PORT`].
+#[must_use]
+pub fn block_of(port: u16) -> Option<u16> {
+    Some(port.checked_sub(FIRST_PORT)? / BLOCK)
+}
+
+/// A block.
+#[derive(Clone, Debug, Default)]
+struct Block {
+    used: [u64; PROTOCOLS],
+    resting: [[u64; PROTOCOLS]; STEPS],
+    /// Step of the clock that `resting[0]` is of.
+    step: u32,
+    /// Whether an inside address has it.
+    taken: bool,
+}
+
+/// One worker's blocks of one external address.
+#[derive(Debug)]
+pub struct Blocks {
+    blocks: Box<[Block]>,
+    /// Those that nobody has, the next one last.
+    free: Vec<u16>,
+}
+
+impl Block {
+    /// Lets time pass.
+    fn settle(&mut self, now: Tick) {
+        let step = now.0 / STEP;
+        let passed = step.wrapping_sub(self.step).min(STEPS as u32);
+        self.step = step;
+        for _ in 0..passed {
+            self.resting.rotate_right(1);
+            self.resting[0] = [0; PROTOCOLS];
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        let all = self.used.iter().chain(self.resting.iter().flatten());
+        all.fold(0, |sum, bits| sum | bits) == 0
+    }
+}
+
+/// The place of one of the bits that are set, chosen by `random`.
+fn pick(bits: u64, random: u32) -> Option<u16> {
+    let turn = random % 64;
+    let place = bits.rotate_right(turn).trailing_zeros();
+    (place < 64).then_some(((place + turn) % 64) as u16)
+}
+
+impl Blocks {
+    /// The blocks of worker `worker` of `workers`.
+    #[must_use]
+    pub fn new(worker: u16, workers: u16) -> Self {
+        let mine = |n: &u16| n % workers.max(1) == worker;
+        Self {
+            blocks: vec![Block::default(); usize::from(BLOCKS)].into_boxed_slice(),
+            free: (0..BLOCKS).rev().filter(mine).collect(),
+        }
+    }
+
+    /// Gives a block to an inside address.
+    pub fn take(&mut self) -> Option<u16> {
+        let n = self.free.pop()?;
+        self.blocks[usize::from(n)].taken = true;
+        Some(n)
+    }
+
+    /// Takes a block back. False if one of its ports is still in use or resting.
+    pub fn give_back(&mut self, n: u16, now: Tick) -> bool {
+        let Some(block) = self.blocks.get_mut(usize::from(n)).filter(|b| b.taken) else { return false };
+        block.settle(now);
+        if !block.is_quiet() {
+            return false;
+        }
+        block.taken = false;
+        // There was room for all of them from the start. It goes to the end of the queue.
+        self.free.insert(0, n);
+        true
+    }
+
+    /// A port of the block that is neither in use nor resting.
+    pub fn allocate(&mut self, n: u16, Row(row): Row, now: Tick, random: u32) -> Option<u16> {
+        let block = self.blocks.get_mut(usize::from(n))?;
+        block.settle(now);
+        let row = usize::from(row) % PROTOCOLS;
+        let resting = block.resting.iter().fold(0, |sum, step| sum | step[row]);
+        let place = pick(!(block.used[row] | resting), random)?;
+        block.used[row] |= 1 << place;
+        Some(FIRST_PORT + n * BLOCK + place)
+    }
+
+    /// A port of the block that rests, the one that has rested longest.
+    pub fn allocate_resting(&mut self, n: u16, Row(row): Row, now: Tick, random: u32) -> Option<u16> {
+        let block = self.blocks.get_mut(usize::from(n))?;
+        block.settle(now);
+        let row = usize::from(row) % PROTOCOLS;
+        let place = block.resting.iter().rev().find_map(|step| pick(step[row] & !block.used[row], random))?;
+        block.used[row] |= 1 << place;
+        block.resting.iter_mut().for_each(|step| step[row] &= !(1 << place));
+        Some(FIRST_PORT + n * BLOCK + place)
+    }
+
+    /// A port is no longer in use: it rests.
+    pub fn release(&mut self, port: u16, Row(row): Row, now: Tick) {
+        let Some(n) = block_of(port) else { return };
+        let Some(block) = self.blocks.get_mut(usize::from(n)) else { return };
+        block.settle(now);
+        let (row, bit) = (usize::from(row) % PROTOCOLS, 1 << ((port - FIRST_PORT) % BLOCK));
+        if block.used[row] & bit != 0 {
+            block.used[row] &= !bit;
+            block.resting[0][row] |= bit;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    const TCP: Row = Row(0);
+
+    #[test]
+    fn blocks_are_divided_among_workers_without_rest() {
+        let mut seen = HashSet::new();
+        for worker in 0..3 {
+            let mut blocks = Blocks::new(worker, 3);
+            while let Some(n) = blocks.take() {
+                assert_eq!(n % 3, worker);
+                assert!(seen.insert(n));
+            }
+        }
+        assert_eq!(seen.len(), usize::from(BLOCKS));
+        assert_eq!((block_of(1023), block_of(1024), block_of(65_535)), (None, Some(0), Some(BLOCKS - 1)));
+    }
+
+    #[test]
+    fn a_freed_port_rests_for_two_minutes_unless_there_is_no_other() {
+        let mut blocks = Blocks::new(0, 1);
+        let n = blocks.take().unwrap();
+        let mut ports: HashSet<u16> =
+            (0..64).map(|r| blocks.allocate(n, TCP, Tick(0), r * 7).unwrap()).collect();
+        assert_eq!((ports.len(), blocks.allocate(n, TCP, Tick(0), 1)), (64, None));
+        assert!(blocks.allocate(n, Row(1), Tick(0), 1).is_some(), "UDP has ports of its own");
+        let port = *ports.iter().next().unwrap();
+        ports.remove(&port);
+        let freed = Tick(seconds(59));
+        blocks.release(port, TCP, freed);
+        for later in [1, 119] {
+            assert_eq!(blocks.allocate(n, TCP, freed.after(seconds(later)), 1), None, "{later} s later");
+        }
+        assert_eq!(blocks.allocate(n, TCP, freed.after(seconds(181)), 1), Some(port));
+        blocks.release(port, TCP, freed.after(seconds(181)));
+        assert_eq!(blocks.allocate_resting(n, TCP, freed.after(seconds(182)), 1), Some(port));
+        assert_eq!(blocks.allocate_resting(n, TCP, freed.after(seconds(182)), 1), None);
+    }
+
+    #[test]
+    fn a_block_goes_back_when_all_its_ports_have_rested() {
+        let mut blocks = Blocks::new(0, 1);
+        let n = blocks.take().unwrap();
+        let port = blocks.allocate(n, TCP, Tick(0), 0).unwrap();
+        assert!(!blocks.give_back(n, Tick(0)));
+        blocks.release(port, TCP, Tick(0));
+        assert!(!blocks.give_back(n, Tick(seconds(100))));
+        assert!(blocks.give_back(n, Tick(seconds(181))));
+        assert!(!blocks.give_back(n, Tick(seconds(181))), "it is nobody's already");
+        assert_ne!(blocks.take(), Some(n), "the others come first");
+    }
+}

@@ -1,0 +1,522 @@
+//! What one worker knows of SNAT: who has which ports, and which mappings there are.
+//!
+//! ```text
+//! host      an inside address under one rule: its external address, its blocks, how many ports and sessions it has
+//! mapping   inside address and port <-> external address and port, by protocol; sessions refer to it
+//! ```
+//!
+//! A mapping lives as long as a session refers to it. It is looked for only where a packet has no session, so
+//! this is no part of the straight way; all room is taken when the first rule comes.
+
+pub mod blocks;
+
+use std::{collections::HashMap, collections::VecDeque, net::Ipv4Addr};
+
+use arrayvec::ArrayVec;
+use foldhash::fast::RandomState;
+use weirctl::snat::{Dependence, MAX_PORTS};
+
+use self::blocks::{BLOCK, Blocks, Row};
+use crate::{
+    clock::{Tick, seconds},
+    id::ServerId,
+    net::protocol,
+};
+
+/// Inside addresses that a worker keeps at once.
+const MAX_HOSTS: usize = 65_536;
+/// External addresses that a worker keeps at once.
+pub const MAX_ADDRESSES: usize = 1024;
+/// Blocks of one inside address.
+const MAX_BLOCKS: usize = (MAX_PORTS / BLOCK as u32) as usize;
+/// How long after its last mapping an inside address gives its blocks back: as long as ports rest.
+const LINGER: u32 = seconds(185);
+/// Blocks that are given back in one poll at most.
+const TIDY: usize = 4;
+
+/// Address and port, host order.
+pub type Place = (u32, u16);
+
+/// A protocol's row of ports; none if it has no ports here.
+#[must_use]
+pub fn row(protocol: u8) -> Option<Row> {
+    match protocol {
+        protocol::TCP => Some(Row(0)),
+        protocol::UDP => Some(Row(1)),
+        protocol::ICMP => Some(Row(2)),
+        _ => None,
+    }
+}
+
+/// What a rule allows an inside address.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// External ports.
+    pub ports: u32,
+    /// Sessions; 0 is no limit.
+    pub sessions: u32,
+    /// All mappings at one external address.
+    pub paired: bool,
+    /// What mappings depend on.
+    pub mapping: Dependence,
+}
+
+/// Why there is no mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The pool has no port.
+    Pool,
+    /// The inside address has all the ports it may have.
+    Ports,
+    /// The inside address has all the sessions it may have.
+    Sessions,
+    /// The worker's tables.
+    Tables,
+}
+
+/// A block that was given to an inside address, or given back: for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockEvent {
+    /// Inside address.
+    pub inside: Ipv4Addr,
+    /// External address.
+    pub external: Ipv4Addr,
+    /// First port.
+    pub first: u16,
+    /// Given, not given back.
+    pub given: bool,
+}
+
+/// A mapping.
+#[derive(Clone, Copy, Debug)]
+pub struct Mapping {
+    /// The rule it came from.
+    pub rule: ServerId,
+    /// Inside address and port.
+    pub inside: Place,
+    /// External address and port.
+    pub external: Place,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Outside address and port where it depends on them, else zero.
+    outside: Place,
+    host: u32,
+    sessions: u32,
+}
+
+struct Host {
+    key: (u32, ServerId),
+    address: u32,
+    blocks: ArrayVec<(u32, u16), MAX_BLOCKS>,
+    ports: u32,
+    sessions: u32,
+    /// Since when it has had no mapping, and is in the queue of those.
+    idle: Option<Tick>,
+}
+
+type InsideKey = (u8, Place, Place, ServerId);
+
+/// The tables.
+pub struct Tables {
+    addresses: HashMap<u32, Box<Blocks>, RandomState>,
+    hosts: Vec<Host>,
+    free_hosts: Vec<u32>,
+    by_host: HashMap<(u32, ServerId), u32, RandomState>,
+    mappings: Vec<Mapping>,
+    free_mappings: Vec<u32>,
+    by_inside: HashMap<InsideKey, u32, RandomState>,
+    by_external: HashMap<(u8, Place), u32, RandomState>,
+    idle: VecDeque<u32>,
+    random: u32,
+}
+
+impl Tables {
+    /// Room for as many mappings.
+    #[must_use]
+    pub fn new(mappings: usize, seed: u32) -> Self {
+        fn map<K, V>(capacity: usize) -> HashMap<K, V, RandomState> {
+            HashMap::with_capacity_and_hasher(capacity, RandomState::default())
+        }
+        let hosts = MAX_HOSTS.min(mappings);
+        Self {
+            addresses: map(MAX_ADDRESSES),
+            hosts: Vec::with_capacity(hosts),
+            free_hosts: Vec::with_capacity(hosts),
+            by_host: map(hosts),
+            mappings: Vec::with_capacity(mappings),
+            free_mappings: Vec::with_capacity(mappings),
+            by_inside: map(mappings),
+            by_external: map(mappings),
+            idle: VecDeque::with_capacity(hosts),
+            random: seed | 1,
+        }
+    }
+
+    /// Takes blocks of an external address, unless there are some already or there is no room.
+    pub fn add_address(&mut self, address: u32, blocks: &mut Option<Box<Blocks>>) {
+        if self.addresses.len() < MAX_ADDRESSES && !self.addresses.contains_key(&address) {
+            self.addresses.extend(blocks.take().map(|blocks| (address, blocks)));
+        }
+    }
+
+    /// The mapping of an external address and port.
+    #[must_use]
+    pub fn by_external(&self, protocol: u8, external: Place) -> Option<(u32, &Mapping)> {
+        let id = *self.by_external.get(&(protocol, external))?;
+        Some((id, self.mappings.get(id as usize)?))
+    }
+
+    /// The mapping of an inside address and port towards an outside one, if there is one.
+    #[must_use]
+    pub fn by_inside(
+        &self,
+        rule: ServerId,
+        limits: &Limits,
+        protocol: u8,
+        inside: Place,
+        outside: Place,
+    ) -> Option<(u32, &Mapping)> {
+        let id = *self.by_inside.get(&key(rule, limits, protocol, inside, outside))?;
+        Some((id, self.mappings.get(id as usize)?))
+    }
+
+    /// The external address and port of a mapping.
+    #[must_use]
+    pub fn external(&self, mapping: u32) -> Option<Place> {
+        self.mappings.get(mapping as usize).map(|m| m.external)
+    }
+
+    /// Whether the mapping's inside address may have another session.
+    #[must_use]
+    pub fn may_open(&self, mapping: u32, limits: &Limits) -> bool {
+        let host = self.mappings.get(mapping as usize).and_then(|m| self.hosts.get(m.host as usize));
+        limits.sessions == 0 || host.is_some_and(|h| h.sessions < limits.sessions)
+    }
+
+    /// A session refers to the mapping from now on.
+    pub fn hold(&mut self, mapping: u32) {
+        let Some(mapping) = self.mappings.get_mut(mapping as usize) else { return };
+        mapping.sessions += 1;
+        if let Some(host) = self.hosts.get_mut(mapping.host as usize) {
+            host.sessions += 1;
+        }
+    }
+
+    /// A session that referred to the mapping of an external address and port has ended. The mapping ends with
+    /// the last.
+    pub fn let_go(&mut self, protocol: u8, external: Place, now: Tick) {
+        let Some(&id) = self.by_external.get(&(protocol, external)) else { return };
+        let Some(mapping) = self.mappings.get_mut(id as usize) else { return };
+        mapping.sessions = mapping.sessions.saturating_sub(1);
+        if let Some(host) = self.hosts.get_mut(mapping.host as usize) {
+            host.sessions = host.sessions.saturating_sub(1);
+        }
+        if mapping.sessions == 0 {
+            self.end(id, now);
+        }
+    }
+
+    /// Ends a mapping that no session refers to.
+    pub fn end_unused(&mut self, id: u32, now: Tick) {
+        if self.mappings.get(id as usize).is_some_and(|m| m.sessions == 0) {
+            self.end(id, now);
+        }
+    }
+
+    fn end(&mut self, id: u32, now: Tick) {
+        let Some(&m) = self.mappings.get(id as usize) else { return };
+        if self.by_external.remove(&(m.protocol, m.external)).is_none() {
+            return;
+        }
+        self.by_inside.remove(&(m.protocol, m.inside, m.outside, m.rule));
+        self.free_mappings.push(id);
+        if let (Some(blocks), Some(row)) = (self.addresses.get_mut(&m.external.0), row(m.protocol)) {
+            blocks.release(m.external.1, row, now);
+        }
+        let Some(host) = self.hosts.get_mut(m.host as usize) else { return };
+        host.ports = host.ports.saturating_sub(1);
+        if host.ports == 0 {
+            if host.idle.is_none() {
+                self.idle.push_back(m.host);
+            }
+            host.idle = Some(now);
+        }
+    }
+
+    /// A new mapping. `pool` are the rule's external addresses.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub fn open(
+        &mut self,
+        (rule, limits, pool): (ServerId, &Limits, &[u32]),
+        (protocol, inside, outside): (u8, Place, Place),
+        now: Tick,
+        log: &mut impl FnMut(BlockEvent),
+    ) -> Result<(u32, bool), Full> {
+        let row = row(protocol).ok_or(Full::Pool)?;
+        if self.free_mappings.is_empty() && self.mappings.len() == self.mappings.capacity() {
+            return Err(Full::Tables);
+        }
+        let host = self.host((inside.0, rule), pool, now)?;
+        let (external, early) = self.port(host, row, (limits, pool), now, log)?;
+        let (_, _, outside, _) = key(rule, limits, protocol, inside, outside);
+        let mapping = Mapping { rule, inside, external, protocol, outside, host, sessions: 0 };
+        let id = match self.free_mappings.pop() {
+            Some(id) => {
+                self.mappings[id as usize] = mapping;
+                id
+            }
+            None => {
+                self.mappings.push(mapping);
+                self.mappings.len() as u32 - 1
+            }
+        };
+        self.by_external.insert((protocol, external), id);
+        self.by_inside.insert((protocol, inside, outside, rule), id);
+        self.hosts[host as usize].ports += 1;
+        Ok((id, early))
+    }
+
+    /// The inside address, known or new.
+    fn host(&mut self, key: (u32, ServerId), pool: &[u32], now: Tick) -> Result<u32, Full> {
+        if let Some(&id) = self.by_host.get(&key) {
+            return Ok(id);
+        }
+        let first = self.random() as usize % pool.len().max(1);
+        let address = *pool.get(first).ok_or(Full::Pool)?;
+        let host = Host { key, address, blocks: ArrayVec::new(), ports: 0, sessions: 0, idle: Some(now) };
+        let id = match self.free_hosts.pop() {
+            Some(id) => {
+                self.hosts[id as usize] = host;
+                id
+            }
+            None if self.hosts.len() < self.hosts.capacity() => {
+                self.hosts.push(host);
+                self.hosts.len() as u32 - 1
+            }
+            None => return Err(Full::Tables),
+        };
+        self.by_host.insert(key, id);
+        // It may never get a mapping.
+        self.idle.push_back(id);
+        Ok(id)
+    }
+
+    /// A port for the inside address `id`; whether it was taken out of its rest early.
+    fn port(
+        &mut self,
+        id: u32,
+        row: Row,
+        (limits, pool): (&Limits, &[u32]),
+        now: Tick,
+        log: &mut impl FnMut(BlockEvent),
+    ) -> Result<(Place, bool), Full> {
+        if self.hosts[id as usize].ports >= limits.ports {
+            return Err(Full::Ports);
+        }
+        let random = self.random();
+        for at in 0..self.hosts[id as usize].blocks.len() {
+            let (address, block) = self.hosts[id as usize].blocks[at];
+            let found = self.addresses.get_mut(&address).and_then(|b| b.allocate(block, row, now, random));
+            if let Some(port) = found {
+                return Ok(((address, port), false));
+            }
+        }
+        if let Some((address, block)) = self.new_block(id, limits.paired, pool, log) {
+            let port = self.addresses.get_mut(&address).and_then(|b| b.allocate(block, row, now, random));
+            return port.map(|port| ((address, port), false)).ok_or(Full::Pool);
+        }
+        for at in 0..self.hosts[id as usize].blocks.len() {
+            let (address, block) = self.hosts[id as usize].blocks[at];
+            let blocks = self.addresses.get_mut(&address);
+            if let Some(port) = blocks.and_then(|b| b.allocate_resting(block, row, now, random)) {
+                return Ok(((address, port), true));
+            }
+        }
+        Err(Full::Pool)
+    }
+
+    /// Another block for the inside address.
+    fn new_block(
+        &mut self,
+        id: u32,
+        paired: bool,
+        pool: &[u32],
+        log: &mut impl FnMut(BlockEvent),
+    ) -> Option<(u32, u16)> {
+        let host = self.hosts.get_mut(id as usize)?;
+        if host.blocks.is_full() {
+            return None;
+        }
+        // Without a block yet it may have any address, so that one full address shuts nobody out.
+        let others = if paired && !host.blocks.is_empty() { &[] } else { pool };
+        let addresses = &mut self.addresses;
+        let candidates = std::iter::once(host.address).chain(others.iter().copied());
+        let (address, block) =
+            candidates.filter_map(|address| Some((address, addresses.get_mut(&address)?.take()?))).next()?;
+        if host.blocks.is_empty() {
+            host.address = address;
+        }
+        host.blocks.push((address, block));
+        log(BlockEvent {
+            inside: host.key.0.into(),
+            external: address.into(),
+            first: blocks::FIRST_PORT + block * BLOCK,
+            given: true,
+        });
+        Some((address, block))
+    }
+
+    /// Takes the blocks of inside addresses back that have had no mapping for long enough, a few a call.
+    pub fn tidy(&mut self, now: Tick, log: &mut impl FnMut(BlockEvent)) {
+        for _ in 0..TIDY {
+            let Some(&id) = self.idle.front() else { return };
+            let Some(host) = self.hosts.get_mut(id as usize) else { return };
+            match host.idle {
+                Some(since) if host.ports == 0 && now.since(since) < LINGER => return,
+                _ => {}
+            }
+            self.idle.pop_front();
+            if host.ports != 0 {
+                host.idle = None;
+                continue;
+            }
+            let inside = host.key.0.into();
+            let addresses = &mut self.addresses;
+            host.blocks.retain(|&mut (address, block)| {
+                let back = addresses.get_mut(&address).is_none_or(|b| b.give_back(block, now));
+                if back {
+                    let first = blocks::FIRST_PORT + block * BLOCK;
+                    log(BlockEvent { inside, external: address.into(), first, given: false });
+                }
+                !back
+            });
+            if host.blocks.is_empty() {
+                self.by_host.remove(&host.key);
+                self.free_hosts.push(id);
+            } else {
+                host.idle = Some(now);
+                self.idle.push_back(id);
+            }
+        }
+    }
+
+    /// Whether an inside address waits for its blocks to go back.
+    #[must_use]
+    pub fn has_idle(&self) -> bool {
+        !self.idle.is_empty()
+    }
+
+    /// Mappings there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_external.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_external.is_empty()
+    }
+
+    /// xorshift32: unpredictable enough for ports together with the seed (RFC 6056, 3.3.1).
+    fn random(&mut self) -> u32 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 17;
+        self.random ^= self.random << 5;
+        self.random
+    }
+}
+
+fn key(rule: ServerId, limits: &Limits, protocol: u8, inside: Place, outside: Place) -> InsideKey {
+    let outside = match limits.mapping {
+        Dependence::EndpointIndependent => (0, 0),
+        Dependence::AddressAndPortDependent => outside,
+    };
+    (protocol, inside, outside, rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: ServerId = ServerId(7);
+    const POOL: [u32; 2] = [0xc000_0201, 0xc000_0202];
+    const OUTSIDE: Place = (0x0808_0808, 53);
+
+    fn limits() -> Limits {
+        Limits { ports: MAX_PORTS, sessions: 0, paired: true, mapping: Dependence::EndpointIndependent }
+    }
+
+    fn tables() -> Tables {
+        let mut tables = Tables::new(4096, 1);
+        POOL.iter().for_each(|&a| tables.add_address(a, &mut Some(Box::new(Blocks::new(0, 1)))));
+        tables
+    }
+
+    fn open(t: &mut Tables, limits: &Limits, inside: Place, now: Tick) -> Result<Mapping, Full> {
+        let (id, _) = t.open((RULE, limits, &POOL), (17, inside, OUTSIDE), now, &mut |_| {})?;
+        t.hold(id);
+        Ok(t.mappings[id as usize])
+    }
+
+    #[test]
+    fn an_inside_address_keeps_its_external_one_and_has_a_limit() {
+        let mut t = tables();
+        let limits = Limits { ports: 100, ..limits() };
+        let all: Vec<Mapping> = (0..100).map(|n| open(&mut t, &limits, (10, n), Tick(0)).unwrap()).collect();
+        assert!(all.iter().all(|m| m.external.0 == all[0].external.0));
+        assert_eq!(open(&mut t, &limits, (10, 999), Tick(0)).unwrap_err(), Full::Ports);
+        assert!(open(&mut t, &limits, (11, 999), Tick(0)).is_ok());
+        let first = all[0];
+        assert_eq!(t.by_external(17, first.external).unwrap().1.inside, (10, 0));
+        assert!(t.by_inside(RULE, &limits, 17, (10, 0), (1, 1)).is_some(), "whatever the outside");
+        t.let_go(17, first.external, Tick(0));
+        assert!(t.by_external(17, first.external).is_none());
+        assert!(t.by_inside(RULE, &limits, 17, (10, 0), OUTSIDE).is_none());
+    }
+
+    #[test]
+    fn a_mapping_may_depend_on_the_outside() {
+        let mut t = tables();
+        let limits = Limits { mapping: Dependence::AddressAndPortDependent, ..limits() };
+        open(&mut t, &limits, (10, 1), Tick(0)).unwrap();
+        assert!(t.by_inside(RULE, &limits, 17, (10, 1), OUTSIDE).is_some());
+        assert!(t.by_inside(RULE, &limits, 17, (10, 1), (1, 1)).is_none());
+    }
+
+    #[test]
+    fn blocks_are_told_of_and_go_back_after_their_ports_have_rested() {
+        let mut t = tables();
+        let mut told = Vec::new();
+        let (id, _) =
+            t.open((RULE, &limits(), &POOL), (6, (10, 1), OUTSIDE), Tick(0), &mut |e| told.push(e)).unwrap();
+        t.hold(id);
+        let external = t.mappings[id as usize].external;
+        assert!(told.len() == 1 && told[0].given && told[0].external == Ipv4Addr::from(external.0));
+        let mut silent = |_| panic!("nothing to tell");
+        t.tidy(Tick(seconds(500)), &mut silent);
+        t.let_go(6, external, Tick(seconds(500)));
+        t.tidy(Tick(seconds(600)), &mut silent);
+        let mut told = Vec::new();
+        for at in [700, 900] {
+            t.tidy(Tick(seconds(at)), &mut |e| told.push(e));
+        }
+        assert!(told.len() == 1 && !told[0].given, "{told:?}");
+        assert!(t.by_host.is_empty() && !t.has_idle());
+    }
+
+    #[test]
+    fn arbitrary_pooling_goes_on_at_another_address() {
+        let mut t = Tables::new(4096, 1);
+        let mut small = Blocks::new(0, 1);
+        while small.take().is_some() {}
+        t.add_address(POOL[0], &mut Some(Box::new(small)));
+        t.add_address(POOL[1], &mut Some(Box::new(Blocks::new(0, 1))));
+        for n in 0..65 {
+            let got = open(&mut t, &Limits { paired: false, ..limits() }, (10, n), Tick(0)).unwrap();
+            assert_eq!(got.external.0, POOL[1]);
+        }
+    }
+}
