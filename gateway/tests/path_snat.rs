@@ -14,7 +14,8 @@ use weir::{
     path::verdict::{Reason, Verdict},
 };
 use weirctl::{
-    protocol::{Access, Change, Request, Response},
+    model::Protocol,
+    protocol::{Access, Answer, Change, End, Explanation, Question, Request, Response},
     snat,
 };
 
@@ -427,8 +428,8 @@ fn what_a_rule_is_not_for_is_left_alone() {
 #[test]
 fn services_come_first() {
     let mut rig = rig("");
-    rig.add_service(weirctl::model::Protocol::Udp, [192, 0, 2, 10], 53, "rr", true);
-    let service = rig::key(weirctl::model::Protocol::Udp, [192, 0, 2, 10], 53);
+    rig.add_service(Protocol::Udp, [192, 0, 2, 10], 53, "rr", true);
+    let service = rig::key(Protocol::Udp, [192, 0, 2, 10], 53);
     rig.add_server(service, rig::server([10, 0, 0, 1], 53, weirctl::model::Forwarding::FullNat, 1));
     let got = one(&udp_out(&mut rig, A, (Ipv4Addr::new(192, 0, 2, 10), 53)));
     assert_eq!(got.udp().1, (Ipv4Addr::new(10, 0, 0, 1), 53));
@@ -507,4 +508,35 @@ fn what_is_wrong_with_a_rule_is_said_and_changes_nothing() {
         }
     }
     external(&mut rig, A, OUT);
+}
+
+#[test]
+fn explain_foretells_it() {
+    for workers in [1, 2] {
+        let mut rig = rig_with(workers, "--pool 192.0.2.100 --filtering address-and-port-dependent");
+        let ask = |rig: &mut Rig, from: Endpoint, to: Endpoint, protocol| {
+            let (source, destination) = ((from.0.into(), from.1), (to.0.into(), to.1));
+            let question = Question { protocol, source, destination, port: None, opens: false };
+            match rig.store.handle(Request::Explain(question), Access::ReadOnly) {
+                Response::Explained(explanation) => *explanation,
+                other => panic!("{other:?}"),
+            }
+        };
+        let ahead = ask(&mut rig, A, OUT, Protocol::Udp);
+        assert_eq!((&ahead.end, ahead.way.unwrap().port.as_str()), (&End::Forwarded, "wan"));
+        assert!(matches!(
+            ask(&mut rig, A, OUT, Protocol::Tcp).end,
+            End::Dropped { answer: Some(Answer::Reset), .. }
+        ));
+        let external = external(&mut rig, A, OUT);
+        let reason = |e: &Explanation| match &e.end {
+            End::Dropped { reason, .. } => reason.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(reason(&ask(&mut rig, ELSEWHERE, external, Protocol::Udp)), "snat-filtered");
+        let nobodys = (external.0, external.1 ^ 1);
+        assert_eq!(reason(&ask(&mut rig, ELSEWHERE, nobodys, Protocol::Udp)), "snat-no-mapping");
+        let known = ask(&mut rig, OUT, external, Protocol::Udp);
+        assert!(known.reply && known.end == End::Forwarded, "{known:?}");
+    }
 }

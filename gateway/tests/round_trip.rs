@@ -15,6 +15,7 @@ use weirctl::{
     },
     modern::fetch::{self, Snapshot},
     protocol::Change,
+    snat::{Dependence, Kind, Pooling, SnatRule},
 };
 
 fn call(store: &mut Store<FakePlane>, line: &str, stdin: &str) -> String {
@@ -162,6 +163,32 @@ fn mark_rule((mark, priority, n, ports): (u32, u32, u8, Option<(u16, u16)>)) -> 
     }
 }
 
+fn snat_rule(n: u8, (flags, size, max_ports, max_sessions): ([bool; 4], u8, u32, u32)) -> SnatRule {
+    let dependence = |other| {
+        if other { Dependence::AddressAndPortDependent } else { Dependence::EndpointIndependent }
+    };
+    SnatRule {
+        name: format!("rule-{n}"),
+        inside: ([10, n, 0, 0].into(), 16),
+        port: "wan".into(),
+        pool: vec![
+            ([192, 0, 2, 9].into(), [192, 0, 2, 9 + size].into()),
+            ([192, 0, 2, 1].into(), [192, 0, 2, 1].into()),
+        ],
+        protocol: flags[0].then_some(Kind::Icmp),
+        except: (0..size % 3).map(|net| ([172, net, 0, 0].into(), 16)).collect(),
+        mapping: dependence(flags[1]),
+        filtering: dependence(flags[2]),
+        pooling: if flags[3] { Pooling::Arbitrary } else { Pooling::Paired },
+        max_ports,
+        max_sessions,
+    }
+}
+
+fn snat(store: &mut Store<FakePlane>) -> Vec<SnatRule> {
+    fetch::snat(store).unwrap().into_iter().map(|row| row.rule).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
@@ -171,15 +198,20 @@ proptest! {
             0..6,
         ),
         marks in prop::collection::vec((1u32.., 0u32..3, 1u8.., prop::option::of(any::<(u16, u16)>())), 0..4),
+        outward in prop::collection::vec((any::<[bool; 4]>(), 1u8..9, 1u32..=1024, 0u32..9), 0..3),
     ) {
         let mut first = Store::new(FakePlane::default());
         services.into_iter().for_each(|service| add(&mut first, service));
         for rule in marks.into_iter().map(mark_rule) {
             let _ = first.apply(&Change::AddMark(rule).into());
         }
+        for (n, rule) in outward.into_iter().enumerate() {
+            first.apply(&Change::AddSnat(snat_rule(n as u8, rule)).into()).unwrap();
+        }
         let rules = call(&mut first, "-S -n", "");
         let mut second = Store::new(FakePlane::default());
         prop_assert_eq!(call(&mut second, "-R", &rules), "");
+        prop_assert_eq!(snat(&mut second), snat(&mut first), "{}", rules);
         prop_assert_eq!(state(&mut second), state(&mut first), "{}", rules);
     }
 }

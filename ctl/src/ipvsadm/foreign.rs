@@ -95,7 +95,7 @@ fn fate(name: &str, value: &str, of_service: bool) -> Option<(Fate, usize)> {
             Fate::Line("weir has no scheduler conhash; mh is the consistent hash that the kernel has")
         }
         "--laddr" => Fate::Written(vec!["-z".into(), value.into()]),
-        "-H" | "--match" => Fate::Line("services by match are DPVS's SNAT"),
+        "-H" | "--match" => Fate::Line("services by match are DPVS's SNAT, for which weir has weirctl snat"),
         "-q" | "--icmp-service" | "-1" | "--icmpv6-service" => {
             Fate::Line("weir has no services for ICMP: the kernel answers it")
         }
@@ -113,7 +113,7 @@ fn alone(name: &str, of_service: bool) -> Option<(Fate, usize)> {
             Fate::Out("weir has it for all services: [ipvs] expire_quiescent_template in weir.toml")
         }
         "--quic" => Fate::Out("weir knows no QUIC connection identifiers"),
-        "-J" | "--snat" => Fate::Line("servers of SNAT are DPVS's"),
+        "-J" | "--snat" => Fate::Line("servers of SNAT are DPVS's; weir has weirctl snat"),
         // As these two save one-packet scheduling and persistence engines.
         "ops" if of_service => Fate::Written(vec!["-o".into()]),
         "pe" if of_service => Fate::Written(vec!["--pe".into()]),

@@ -65,6 +65,9 @@ fn tell(q: &Question, e: &Explanation, out: &mut dyn io::Write, style: Style) ->
     }
     match &e.service {
         Some(key) => line("service", names::service(key))?,
+        None if e.session.is_none() && matches!(e.end, End::Forwarded) => {
+            line("service", "none takes it, but a rule of SNAT does".into())?;
+        }
         None => line("service", "none takes it".into())?,
     }
     if let Some(template) = &e.template {

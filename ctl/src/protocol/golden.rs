@@ -14,6 +14,7 @@ use crate::model::{
     ClientAddress, EngineData, Family, Forwarding, LocalAddress, MarkRule, Protocol, Server, Service,
     ServiceKey, Session, SessionState, Tunnel, TunnelChecksum, TunnelKind,
 };
+use crate::snat::{Dependence, Kind, Pooling, SnatRow, SnatRule};
 
 fn key() -> ServiceKey {
     ServiceKey::Address { protocol: Protocol::Tcp, address: [192, 0, 2, 10].into(), port: 80 }
@@ -290,6 +291,40 @@ fn requests_of_version_2() {
         (Request::Traced { trace: 300 }, "0ffb2c01"),
         (Request::EndTrace { trace: 300 }, "10fb2c01"),
     ]);
+}
+
+fn snat_rule() -> SnatRule {
+    SnatRule {
+        name: "office".into(),
+        inside: ([10, 0, 0, 0].into(), 8),
+        port: "wan".into(),
+        pool: vec![([192, 0, 2, 1].into(), [192, 0, 2, 8].into())],
+        protocol: Some(Kind::Icmp),
+        except: vec![([172, 16, 0, 0].into(), 12)],
+        mapping: Dependence::AddressAndPortDependent,
+        filtering: Dependence::EndpointIndependent,
+        pooling: Pooling::Arbitrary,
+        max_ports: 1024,
+        max_sessions: 7,
+    }
+}
+
+#[test]
+fn version_4() {
+    let changes = vec![Change::AddSnat(snat_rule()), Change::DeleteSnat("office".into()), Change::ClearSnat];
+    let rule = "066f66666963650a000000080377616e01c0000201c0000208010201ac1000000c010001fb000407";
+    pinned(vec![
+        (Request::Snat, "11"),
+        (
+            Request::Apply(Batch { changes, expect_generation: None }),
+            &*format!("010311{rule}12066f66666963651300"),
+        ),
+    ]);
+    let row = SnatRow { rule: snat_rule(), sessions: 3, stats: stats(), rates: rates() };
+    pinned(vec![(
+        Response::Snat(vec![row]),
+        &*format!("1101{rule}030102fbfb00fc00000100fd0000000001000000060708090a"),
+    )]);
 }
 
 #[test]

@@ -22,6 +22,7 @@ use super::{
     schedule::Refusal,
     service::{Chosen, WorkerService},
     session::Fate,
+    snat::Claim,
     verdict::{Reason, Verdict},
 };
 use crate::{
@@ -191,21 +192,31 @@ impl<I: Io> Worker<I> {
         let origin = if e.at == At::Handed { Origin::Worker } else { Origin::Port };
         let service = self.lookup.claim(port, p.tuple, p.protocol);
         e.service = service;
-        let elsewhere = match service {
-            Some(id) => self.elsewhere_of(port, p.tuple, p.protocol, id, origin),
-            None if self.lookup.is_local(p.tuple.destination().0) => {
-                self.elsewhere(port, p.tuple, p.protocol, origin)
-            }
-            None => None,
+        let local = self.lookup.is_local(p.tuple.destination().0);
+        let snat = self.snat_claim(p.tuple, p.protocol).filter(|_| service.is_none() && !local);
+        let elsewhere = match (service, snat) {
+            (Some(id), _) => self.elsewhere_of(port, p.tuple, p.protocol, id, origin),
+            (None, Some(claim)) => self.snat_elsewhere(p.tuple, claim, origin),
+            (None, None) if local => self.elsewhere(port, p.tuple, p.protocol, origin),
+            (None, None) => None,
         };
         if elsewhere.is_some() {
             (e.elsewhere, e.at) = (elsewhere, At::Handed);
             return;
         }
-        match service {
-            Some(id) => self.explain_open(e, p, id),
-            None if self.lookup.is_local(p.tuple.destination().0) => e.drops(Reason::NoLocalSession),
-            None => self.explain_punt(e),
+        match (service, snat) {
+            (Some(id), _) => self.explain_open(e, p, id),
+            (None, Some(claim)) => self.explain_snat(e, p, claim),
+            (None, None) if local => e.drops(Reason::NoLocalSession),
+            (None, None) => self.explain_punt(e),
+        }
+    }
+
+    fn explain_snat(&mut self, e: &mut Explain, p: &Parsed, claim: Claim) {
+        match self.snat_preview(p, claim) {
+            Ok(to) => self.explain_way(e, p, to),
+            Err(Reason::NoSession) => e.end = (Verdict::Drop(Reason::NoSession), Some(Answer::Reset)),
+            Err(reason) => e.drops(reason),
         }
     }
 

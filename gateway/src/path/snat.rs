@@ -36,7 +36,7 @@ use crate::{
         session::{Direction, INACTIVE, NewSession, SNAT, Session, SessionId, Tuple},
         sessions::Found,
         snat::{
-            BlockEvent, Full, Limits, Place, Tables,
+            BlockEvent, Full, Limits, Mapping, Place, Tables,
             blocks::{Blocks, block_of},
         },
     },
@@ -355,23 +355,47 @@ impl<I: Io> Worker<I> {
 
     /// A session for a packet from outside that a mapping lets in.
     fn snat_in(&mut self, p: &Parsed) -> Result<(SessionId, Direction), Reason> {
-        let nat = self.snat.as_ref().ok_or(Reason::NoSession)?;
-        let (outside, external) = (p.tuple.source(), p.tuple.destination());
-        let (mapping, of) = nat.tables.by_external(p.protocol, external).ok_or(Reason::SnatNoMapping)?;
-        let rules = Arc::clone(&nat.rules);
+        let (mapping, of, rules) = self.lets_in(p)?;
         let rule = rules.by_id(of.rule).ok_or(Reason::SnatNoMapping)?;
-        let opens = p.protocol != protocol::TCP || p.flags & (SYN | ACK | RST) == SYN;
-        if rule.filtering != Dependence::EndpointIndependent
-            || rule.limits.mapping != Dependence::EndpointIndependent
-            || !opens
-        {
-            return Err(Reason::SnatFiltered);
-        }
-        if p.ttl <= 1 {
-            return Err(Reason::TtlExpired);
-        }
+        let outside = p.tuple.source();
         let request = Tuple::new(of.inside, outside);
         self.snat_session(mapping, rule, request, outside, p.protocol).map(|id| (id, Direction::Reply))
+    }
+
+    /// Where a packet without session would go, its destination as it would leave; whether there is a free port isn't
+    /// looked at.
+    pub(super) fn snat_preview(&self, p: &Parsed, claim: Claim) -> Result<u32, Reason> {
+        let nat = self.snat.as_ref().ok_or(Reason::NoSession)?;
+        match claim {
+            Claim::Out(_) if p.protocol == protocol::TCP && p.flags & SYN == 0 => Err(Reason::NoSession),
+            Claim::Out(id) => {
+                let rule = nat.rules.by_id(id).ok_or(Reason::NoSession)?;
+                let (inside, outside) = (p.tuple.source(), p.tuple.destination());
+                match nat.tables.by_inside(id, &rule.limits, p.protocol, inside, outside) {
+                    Some((mapping, _)) if !nat.tables.may_open(mapping, &rule.limits) => {
+                        Err(Reason::SnatSessionLimit)
+                    }
+                    _ => Ok(outside.0),
+                }
+            }
+            Claim::In => self.lets_in(p).map(|(_, mapping, _)| mapping.inside.0),
+        }
+    }
+
+    /// The mapping that lets a packet from outside in, and its rule.
+    fn lets_in(&self, p: &Parsed) -> Result<(u32, Mapping, Arc<Rules>), Reason> {
+        let nat = self.snat.as_ref().ok_or(Reason::NoSession)?;
+        let found = nat.tables.by_external(p.protocol, p.tuple.destination());
+        let (id, mapping) = found.ok_or(Reason::SnatNoMapping)?;
+        let rule = nat.rules.by_id(mapping.rule).ok_or(Reason::SnatNoMapping)?;
+        let opens = p.protocol != protocol::TCP || p.flags & (SYN | ACK | RST) == SYN;
+        match () {
+            () if rule.filtering != Dependence::EndpointIndependent => Err(Reason::SnatFiltered),
+            () if rule.limits.mapping != Dependence::EndpointIndependent => Err(Reason::SnatFiltered),
+            () if !opens => Err(Reason::SnatFiltered),
+            () if p.ttl <= 1 => Err(Reason::TtlExpired),
+            () => Ok((id, *mapping, Arc::clone(&nat.rules))),
+        }
     }
 
     fn snat_session(

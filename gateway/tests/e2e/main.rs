@@ -11,5 +11,6 @@ mod operation;
 mod path_mtu;
 mod pool;
 mod scene;
+mod snat;
 mod throughput;
 mod tool;

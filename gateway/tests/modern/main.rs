@@ -42,7 +42,7 @@ fn main() -> ExitCode {
             what_stays_is_not_touched, mark_rules_come_go_and_keep_their_order, large_files_are_one_transaction,
         }
         questions::{
-            sessions_are_listed_counted_and_ended, local_addresses_come_go_and_show_their_use, status_tells_all, stats_tell_why, explain_tells_every_stage,
+            sessions_are_listed_counted_and_ended, local_addresses_come_go_and_show_their_use, snat_rules_come_go_and_count, status_tells_all, stats_tell_why, explain_tells_every_stage,
             a_trace_is_shown_and_saved_for_tshark,
             mistakes_have_their_status, a_watch_follows_the_news,
         }

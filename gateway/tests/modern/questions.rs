@@ -4,7 +4,7 @@ use weirctl::{modern::Wake, protocol::Change};
 
 use crate::{
     rig::{
-        Options, Rig, WAN,
+        LAN, Options, Rig, WAN,
         frames::{self, Tcp},
     },
     world::{Script, Shared, VIP, on, run, server, shop, store, tcp},
@@ -64,6 +64,31 @@ pub fn local_addresses_come_go_and_show_their_use() {
     assert_eq!((again.status, again.err.contains("local address")), (1, true), "{again:?}");
     assert_eq!(shared.run("local-address delete 192.0.2.10:80 10.0.0.77").status, 0);
     assert_eq!(shared.run("local-address list --json").json(), before);
+}
+
+pub fn snat_rules_come_go_and_count() {
+    let shared = Shared::new(busy(1));
+    let line = "snat add office --inside 10.0.0.0/24 --port wan --pool 192.0.2.100-192.0.2.101";
+    assert_eq!(shared.run(line).status, 0);
+    assert_eq!(shared.run("snat list").out, format!("{line}\n"));
+    let udp = frames::udp(LAN, ([10, 0, 0, 50].into(), 5000), ([10, 1, 0, 9].into(), 53), b"out");
+    assert_eq!(shared.0.borrow_mut().send(LAN, &udp).len(), 1);
+    let rule = shared.run("snat list --json").json()["rules"][0].clone();
+    assert_eq!((&rule["name"], &rule["sessions"]), (&"office".into(), &1.into()), "{rule}");
+    assert_eq!((&rule["packets_out"], &rule["packets_in"]), (&1.into(), &0.into()), "{rule}");
+    let table = shared.run("snat list --stats").out;
+    assert!(
+        table.lines().nth(1).unwrap().starts_with("office  10.0.0.0/24  192.0.2.100-192.0.2.101 "),
+        "{table}"
+    );
+    let again = shared.run(line);
+    assert_eq!((again.status, again.err.contains("there is a SNAT rule office already")), (1, true));
+    assert_eq!(shared.run("snat add lab --inside 10.9.0.0/16 --port wan --pool 10.9.0.1").status, 2);
+    let text = shared.run("explain udp 10.0.0.51:5000 10.1.0.9:53").out;
+    assert!(text.contains("a rule of SNAT does"), "{text}");
+    assert_eq!(shared.run("snat delete office --json").json()["command"], "snat");
+    assert_eq!(shared.run("snat delete office").status, 1);
+    assert_eq!(shared.run("snat list").out, "");
 }
 
 pub fn explain_tells_every_stage() {
