@@ -56,6 +56,12 @@ impl<I: Io> Worker<I> {
         self.answer_icmp(port, frame, p, Reason::NoServer, from, Problem::PortUnreachable);
     }
 
+    /// Not for want of a way: forbidden, or no resources (RFC 5508 REQ-8, RFC 6888 REQ-11).
+    pub(super) fn answer_prohibited(&mut self, port: PortId, frame: I::Frame, p: &Parsed, reason: Reason) {
+        let from = self.own_address(port).unwrap_or(Ipv4Addr::from(p.tuple.destination().0));
+        self.answer_icmp(port, frame, p, reason, from, Problem::Prohibited);
+    }
+
     /// TTL used up.
     pub(super) fn answer_ttl_expired(&mut self, port: PortId, frame: I::Frame, p: &Parsed) {
         let from = self.own_address(port).unwrap_or(Ipv4Addr::from(p.tuple.destination().0));

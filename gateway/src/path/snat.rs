@@ -313,6 +313,12 @@ impl<I: Io> Worker<I> {
                     self.send(port, frame, p, found);
                 }
             }
+            Err(
+                reason @ (Reason::SnatPortsExhausted
+                | Reason::SnatPortLimit
+                | Reason::SnatSessionLimit
+                | Reason::SessionsFull),
+            ) if claim != Claim::In => self.answer_prohibited(port, frame, p, reason),
             Err(reason) => self.drop_frame(frame, reason),
         }
     }
