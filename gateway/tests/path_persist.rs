@@ -173,7 +173,9 @@ fn mark_rule(mark: u32) -> MarkRule {
 /// One mark for HTTP and HTTPS of a whole network: a client has one server for both.
 #[test]
 fn a_mark_joins_addresses_and_ports_into_one_service() {
-    for (method, workers) in [(Forwarding::Nat, 1), (Forwarding::FullNat, 3), (Forwarding::Route, 3)] {
+    for (method, workers) in
+        [(Forwarding::Nat, 1), (Forwarding::Nat, 3), (Forwarding::FullNat, 3), (Forwarding::Route, 3)]
+    {
         let mut rig = Rig::with(&Options { workers, ..Options::default() });
         let service = ServiceKey::Mark { mark: 7, family: Family::V4 };
         rig.change(Change::AddService(Service {

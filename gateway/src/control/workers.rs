@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,8 +28,10 @@ use crate::{
     clock::seconds,
     id::{ServerId, ServiceId, WorkerId},
     io::PortId,
+    net::protocol,
     path::{
         ControlEnd, mark,
+        nat::OwnedBy,
         persist::{self, Persistence},
         route::{Neighbour, Resolve, RouteTable},
         search::Search,
@@ -103,6 +105,17 @@ struct ServerState {
 struct Configured {
     state: ServiceState,
     server_changes: u64,
+    /// It has, or has had, NAT servers: their sessions may be there still.
+    nat: bool,
+}
+
+/// A NAT server that is configured or that sessions refer to.
+struct NatServer {
+    /// One protocol, or those that marks are given to.
+    protocols: Vec<u8>,
+    address: Ipv4Addr,
+    port: u16,
+    way: OwnedBy,
 }
 
 /// All workers.
@@ -113,6 +126,7 @@ pub struct Workers {
     ports: Vec<String>,
     services: BTreeMap<ServiceId, Configured>,
     servers: HashMap<ServerId, ServerState>,
+    nat_servers: BTreeMap<ServerId, NatServer>,
     settings: Arc<Settings>,
     marks: Arc<[model::MarkRule]>,
     /// The SNAT rules.
@@ -136,6 +150,7 @@ impl Workers {
             ports,
             services: BTreeMap::new(),
             servers: HashMap::new(),
+            nat_servers: BTreeMap::new(),
             settings: Arc::default(),
             marks: Arc::default(),
             snat: Vec::new(),
@@ -251,6 +266,7 @@ impl Workers {
             }
             Change::ForgetServer(id) => {
                 self.servers.remove(&id);
+                self.nat_servers.remove(&id);
                 batches.iter_mut().for_each(|b| b.push(Update::Server(id, None)));
             }
             Change::Marks(rules) => self.marks = rules,
@@ -277,6 +293,7 @@ impl Workers {
             Some(b) => b.server_changes + u64::from(b.state.servers != state.servers),
             None => 0,
         };
+        let before_nat = before.is_some_and(|b| b.nat);
         let gone: Vec<ServerId> = before
             .iter()
             .flat_map(|b| &b.state.servers)
@@ -295,14 +312,38 @@ impl Workers {
                 }
             }
         }
+        let nat = self.note_nat_servers(&state) || before_nat;
         for (n, batch) in batches.iter_mut().enumerate() {
             let service = self.worker_service(&state, WorkerId(n as u16), server_changes);
+            let service = WorkerService { nat, ..service };
             batch.push(Update::Service(state.id, Some(Box::new(service))));
         }
         for id in gone {
             self.retire_server(id, batches);
         }
-        self.services.insert(state.id, Configured { state, server_changes });
+        self.services.insert(state.id, Configured { state, server_changes, nat });
+    }
+
+    /// Remembers whose replies may be NAT's. Returns whether there are any.
+    fn note_nat_servers(&mut self, state: &ServiceState) -> bool {
+        let service = &state.service;
+        let protocols = match service.key {
+            ServiceKey::Address { protocol, .. } => vec![protocol as u8],
+            ServiceKey::Mark { .. } => vec![protocol::TCP, protocol::UDP],
+        };
+        let way = match service.persistent {
+            Some(_) => OwnedBy::Service(state.id, service.netmask),
+            None => OwnedBy::Client,
+        };
+        let mut any = false;
+        for (id, server) in &state.servers {
+            if let (Forwarding::Nat, Some(address)) = (server.forwarding, v4(server.address)) {
+                any = true;
+                let server = NatServer { protocols: protocols.clone(), address, port: server.port, way };
+                self.nat_servers.insert(*id, server);
+            }
+        }
+        any
     }
 
     /// Room for the first rule, blocks for new addresses, slots for new rules, the end of old ones' sessions.
@@ -427,6 +468,7 @@ impl Workers {
                 ServiceKey::Mark { mark, .. } => Some(mark),
                 ServiceKey::Address { .. } => None,
             },
+            nat: false,
             persistence: service
                 .persistent
                 .map(|timeout| Persistence { timeout: seconds(timeout), mask: service.netmask }),
@@ -444,11 +486,13 @@ impl Workers {
         }
         match change {
             Change::RemoveService(_) | Change::Marks(_) => true,
-            Change::ForgetServer(_) | Change::Settings(_) | Change::Snat(_) => false,
+            Change::ForgetServer(id) => self.nat_servers.contains_key(id),
+            Change::Settings(_) | Change::Snat(_) => false,
             Change::SetService(new) => {
                 self.services.get(&new.id).is_none_or(|Configured { state: old, .. }| {
                     old.service.key != new.service.key
                         || old.service.persistent.is_some() != new.service.persistent.is_some()
+                        || old.service.netmask != new.service.netmask
                         || old.local_addresses != new.local_addresses
                         || nat(old).ne(nat(new))
                 })
@@ -467,11 +511,6 @@ impl Workers {
                     if port == persist::FTP && state.service.persistent.is_some() {
                         lookup.add_ftp(address, state.id);
                     }
-                    for (_, s) in &state.servers {
-                        if let (Forwarding::Nat, Some(server)) = (s.forwarding, v4(s.address)) {
-                            lookup.add_nat_server(protocol, server, s.port);
-                        }
-                    }
                 }
                 ServiceKey::Address { address: IpAddr::V6(address), .. } => {
                     lookup.add_other_service(Some(address));
@@ -480,6 +519,11 @@ impl Workers {
                 ServiceKey::Mark { family: Family::V6, .. } => lookup.add_other_service(None),
             }
             state.local_addresses.iter().filter_map(|l| v4(l.address)).for_each(|a| lookup.add_local(a));
+        }
+        for server in self.nat_servers.values() {
+            for protocol in &server.protocols {
+                lookup.add_nat_server(*protocol, server.address, server.port, server.way);
+            }
         }
         lookup.set_marks(self.marks.iter().filter_map(|rule| mark::Rule::new(rule, &self.ports)));
         lookup
@@ -562,7 +606,7 @@ fn seed() -> u32 {
     RandomState::new().hash_one(0) as u32
 }
 
-fn v4(address: IpAddr) -> Option<std::net::Ipv4Addr> {
+fn v4(address: IpAddr) -> Option<Ipv4Addr> {
     match address {
         IpAddr::V4(a) => Some(a),
         IpAddr::V6(_) => None,

@@ -200,6 +200,9 @@ impl<I: Io> Worker<I> {
             (None, None) if local => self.elsewhere(port, p.tuple, p.protocol, origin),
             (None, None) => None,
         };
+        let reply = service.is_none() && !local;
+        let nat = reply.then(|| self.nat_elsewhere(p.tuple, p.protocol, origin)).flatten();
+        let elsewhere = nat.or(elsewhere);
         if elsewhere.is_some() {
             (e.elsewhere, e.at) = (elsewhere, At::Handed);
             return;
@@ -295,9 +298,6 @@ impl<I: Io> Worker<I> {
         let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
         let port = if chosen.port == 0 { p.tuple.destination().1 } else { chosen.port };
         e.server = Some(Chosen { port, ..chosen });
-        if chosen.method == Forwarding::Nat && self.peers.outgoing.len() > 1 {
-            return Err(Reason::NatNeedsOneWorker);
-        }
         let once = onepacket::applies(service.one_packet, p);
         if once && chosen.method != Forwarding::FullNat {
             return Ok(());

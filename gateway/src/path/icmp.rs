@@ -64,7 +64,9 @@ impl<I: Io> Worker<I> {
                 (None, None) if local => self.elsewhere(port, back, inner.protocol, origin),
                 (None, None) => None,
             };
-            return match owner {
+            let reply = service.is_none() && !local;
+            let nat = reply.then(|| self.nat_elsewhere(back, inner.protocol, origin)).flatten();
+            return match nat.or(owner) {
                 Some(owner) => self.hand_over(port, frame, owner),
                 None if local || claim.is_some() => self.drop_frame(frame, Reason::IcmpNoSession),
                 None => self.punt(port, frame),

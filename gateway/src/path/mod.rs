@@ -14,7 +14,7 @@
 //! DR and TUN leave by `direct` and `tunnel` instead of `rewrite`, datagrams of one-packet services by
 //! `onepacket`; `persist` keeps clients at their servers. `snat` takes what no service claims. Beside the way: `icmp` translates errors about
 //! sessions, `toa` tells servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
-//! own, `handover` gives another worker what is its own, `update` takes control's changes between bursts,
+//! own, `handover` gives another worker what is its own (`nat` knows whose NAT's replies are), `update` takes control's changes between bursts,
 //! `search` and `explain` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks. Every frame ends in one [`verdict::Verdict`].
 
 use std::{net::Ipv4Addr, sync::Arc};
@@ -45,6 +45,7 @@ pub mod handover;
 mod icmp;
 pub mod laddr;
 pub mod mark;
+pub mod nat;
 mod onepacket;
 pub mod parse;
 pub mod persist;

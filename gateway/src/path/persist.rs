@@ -19,7 +19,7 @@ use std::net::IpAddr;
 use weirctl::model::SessionState;
 
 use super::{
-    Origin, Worker,
+    Origin, Worker, nat,
     parse::Parsed,
     service::{Chosen, WorkerService},
     sip,
@@ -119,12 +119,15 @@ impl<I: Io> Worker<I> {
         origin: Origin,
     ) -> Option<WorkerId> {
         let workers = self.peers.outgoing.len();
-        let persistence = match self.services.get(service.0 as usize) {
-            Some(Some(service)) if workers > 1 => service.persistence,
-            _ => None,
+        let (persistence, nat) = match self.services.get(service.0 as usize) {
+            Some(Some(service)) if workers > 1 => (service.persistence, service.nat),
+            _ => (None, false),
         };
-        let Some(persistence) = persistence else { return self.elsewhere(port, tuple, protocol, origin) };
-        let owner = owner(service, tuple.source().0 & persistence.mask, workers);
+        let owner = match persistence {
+            Some(persistence) => owner(service, tuple.source().0 & persistence.mask, workers),
+            None if nat => nat::owner(protocol, tuple.source(), workers),
+            None => return self.elsewhere(port, tuple, protocol, origin),
+        };
         (origin != Origin::Worker && owner != self.id).then_some(owner)
     }
 

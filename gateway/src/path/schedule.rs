@@ -56,6 +56,9 @@ impl<I: Io> Worker<I> {
                 None => self.drop_frame(frame, Reason::NoLocalSession),
             };
         }
+        if let Some(owner) = self.nat_elsewhere(p.tuple, p.protocol, origin) {
+            return self.hand_over(port, frame, owner);
+        }
         if let Some(claim) = self.snat_claim(p.tuple, p.protocol) {
             return self.snat_unknown(port, frame, p, claim, origin);
         }
@@ -175,7 +178,6 @@ impl<I: Io> Worker<I> {
             Forwarding::FullNat => {
                 (self.allocate_local(service, chosen.address, port, p.protocol)?, FULLNAT | INACTIVE)
             }
-            Forwarding::Nat if self.peers.outgoing.len() > 1 => return Err(Reason::NatNeedsOneWorker),
             Forwarding::Nat => (p.tuple.source(), INACTIVE),
             Forwarding::Route => (p.tuple.source(), ONE_WAY | INACTIVE),
             Forwarding::Tunnel(_) => (p.tuple.source(), ONE_WAY | TUNNEL | INACTIVE),

@@ -13,6 +13,7 @@ use weirctl::model::{ClientAddress, Forwarding};
 
 use super::{
     mark::{Marks, Rule},
+    nat::{OwnedBy, Ways},
     persist::Persistence,
 };
 use crate::{
@@ -42,8 +43,9 @@ pub struct Lookup {
     addresses: HashSet<u32, RandomState>,
     /// Local addresses of all services, host order.
     local: HashSet<u32, RandomState>,
-    /// NAT servers by protocol, address and port: whose packets may be replies that another worker owns.
-    nat_servers: HashSet<(u8, u32, u16), RandomState>,
+    /// NAT servers by protocol, address and port (0: every port): whose packets may be replies that another worker
+    /// owns.
+    nat_servers: HashMap<(u8, u32, u16), Ways, RandomState>,
     /// Services there are, of any kind.
     count: usize,
 }
@@ -96,9 +98,13 @@ impl Lookup {
         self.local.insert(address.into());
     }
 
-    /// Notes a NAT server.
-    pub fn add_nat_server(&mut self, protocol: u8, address: Ipv4Addr, port: u16) {
-        self.nat_servers.insert((protocol, address.into(), port));
+    /// Notes a NAT server and by what its replies belong to a worker.
+    pub fn add_nat_server(&mut self, protocol: u8, address: Ipv4Addr, port: u16, way: OwnedBy) {
+        let ways = self.nat_servers.entry((protocol, address.into(), port)).or_default();
+        if !ways.contains(&way) {
+            // More than there is room for would need as many services of different persistence at one server.
+            let _ = ways.try_push(way);
+        }
     }
 
     /// Whether no service is configured: IPVS lets everything pass then, sessions or not.
@@ -137,10 +143,14 @@ impl Lookup {
         self.ipv6.contains(&address)
     }
 
-    /// Whether a NAT server has this address and port.
+    /// By what the replies of the NAT server with this address and port belong to a worker, if there is one.
     #[must_use]
-    pub fn is_nat_server(&self, protocol: u8, address: u32, port: u16) -> bool {
-        self.nat_servers.contains(&(protocol, address, port))
+    pub fn nat_server(&self, protocol: u8, address: u32, port: u16) -> Option<&Ways> {
+        if self.nat_servers.is_empty() {
+            return None;
+        }
+        let at = |port| self.nat_servers.get(&(protocol, address, port));
+        at(port).or_else(|| at(0))
     }
 }
 
@@ -160,6 +170,8 @@ pub struct WorkerService {
     pub port: u16,
     /// Its mark, if it isn't of an address.
     pub mark: Option<u32>,
+    /// It has, or has had, NAT servers.
+    pub nat: bool,
     /// Whether clients stay at their servers.
     pub persistence: Option<Persistence>,
     /// Every datagram gets a server of its own.

@@ -71,8 +71,6 @@ reasons! {
     ServerDeleted = "server-deleted", "The session's server was deleted: add it again to revive the session, or set expire_nodest_conn.";
     /// The service uses something this version doesn't forward: its method, address family or kind.
     MethodNotBuilt = "method-not-built", "The server's forwarding method or the service's kind is not forwarded by this version.";
-    /// NAT with several workers.
-    NatNeedsOneWorker = "nat-needs-one-worker", "NAT (-m) is forwarded with workers = 1 in this version: use --fullnat or one worker.";
     /// A FULLNAT service without local address.
     NoLocalAddress = "no-local-address", "The service has FULLNAT servers but no local address: add one with weirctl -P.";
     /// No free local port towards the server.

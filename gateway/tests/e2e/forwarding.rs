@@ -20,6 +20,7 @@ with_one_and_two_workers!(
     a_page_survives_many_clients,
     ping_reaches_the_virtual_address,
     a_daemon_listens_on_a_twins_address,
+    nat_walkthrough,
 );
 
 fn ten_curls_alternate_under_rr(workers: u16) {
@@ -159,9 +160,8 @@ fn a_service_without_servers_refuses_at_once() {
 }
 
 /// The walkthrough of LVS's documentation, literally.
-#[test]
-fn nat_walkthrough() {
-    let scene = Scene::of(topology::nat(&Options::default()));
+fn nat_walkthrough(workers: u16) {
+    let scene = Scene::of(topology::nat(&Options::workers(workers)));
     for rule in [
         "-A -t 192.168.80.4:80 -s rr",
         "-a -t 192.168.80.4:80 -r 192.168.10.9 -m",
@@ -177,8 +177,11 @@ fn nat_walkthrough() {
     }
     let url = "http://192.168.80.4/test1.html";
     let pages: Vec<_> = (0..10).map(|_| clients::curl(&scene.network.client, url)).collect();
-    assert!(pages.windows(2).all(|pair| pair[0] != pair[1]), "not alternating: {pages:?}");
-    assert!(pages.iter().any(|page| page == "<h1>RS1:192.168.10.9</h1>\n"), "{pages:?}");
+    if workers == 1 {
+        assert!(pages.windows(2).all(|pair| pair[0] != pair[1]), "not alternating: {pages:?}");
+    }
+    let first = pages.iter().filter(|page| *page == "<h1>RS1:192.168.10.9</h1>\n").count();
+    assert!(first.abs_diff(5) <= usize::from(workers / 2), "{pages:?}");
     let client = scene.network.client_addresses[0].to_string();
     assert!(scene.web[0].clients().iter().all(|seen| *seen == client), "NAT keeps the client's address");
     scene.gateway.stop();
