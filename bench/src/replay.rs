@@ -273,7 +273,7 @@ fn configure(workers: &mut Workers, flows: u32) {
     };
     let routes =
         [hop([10, 0, 0, 0], 8, [192, 0, 2, 1], CLIENTS), hop([198, 19, 0, 0], 16, [192, 0, 2, 129], SERVERS)];
-    let facts = PortFacts { mac: Mac(MAC), mtu: 1500, address: None };
+    let facts = PortFacts { mac: Mac(MAC), mtu: 1500, address: None, address_v6: None };
     workers.set_routes(&Arc::new(RouteTable::new(&routes, vec![facts; 2])));
     let neighbour =
         |port, address: [u8; 4], mac| Neighbour { port, address: address.into(), mac: Some(Mac(mac)) };

@@ -5,7 +5,7 @@ mod recording;
 mod rig;
 
 /// Recordings that wait for a feature, and for which.
-const PENDING: &[(&str, &str)] = &[("ipv6_listing", "IPv6"), ("sctp_states", "SCTP")];
+const PENDING: &[(&str, &str)] = &[("sctp_states", "SCTP")];
 
 fn run(kind: &str) {
     let recordings = recording::recordings(kind);

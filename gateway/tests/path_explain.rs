@@ -12,7 +12,7 @@ use rig::{
 use weir::{io::memory::MemoryFrame, path::verdict::Reason, sched::NAMES};
 use weirctl::{
     client::Transport,
-    model::{Forwarding, MarkRule, Protocol, Service},
+    model::{Forwarding, LocalAddress, MarkRule, Protocol, Server, Service, ServiceKey},
     protocol::{Answer, Change, End, Explanation, Question, Request, Response, Skip, Standing},
 };
 
@@ -210,6 +210,56 @@ fn the_rule_that_marks_is_named_and_nonsense_refused() {
         match rig.call(Request::Explain(wrong)).unwrap() {
             Response::Refused(refusal) => assert_eq!(refusal.to_string(), why),
             other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// An IPv6 service with servers of both families.
+#[test]
+fn the_other_family_is_explained_as_well() {
+    for workers in [1, 3] {
+        let mut rig = Rig::with(&Options { workers, ..Options::default() });
+        let v6 = |n: u16| IpAddr::from([0x2001, 0xdb8, 0xc, 0, 0, 0, 0, n]);
+        let service = ServiceKey::Address { protocol: Protocol::Tcp, address: v6(0x10), port: 80 };
+        let plain = Service {
+            key: service,
+            scheduler: "rr".into(),
+            scheduler_flags: 0,
+            persistent: None,
+            netmask: 128,
+            one_packet: false,
+            engine: None,
+        };
+        rig.change(Change::AddService(plain));
+        for address in [LIP.into(), rig::LIP_V6.into()] {
+            rig.change(Change::AddLocalAddress { service, local: LocalAddress { address, interface: None } });
+        }
+        for address in [IpAddr::from([10, 0, 0, 1]), IpAddr::from([0x2001, 0xdb8, 1, 0, 0, 0, 0, 1])] {
+            let server = Server { address, ..server([10, 0, 0, 1], 8080, Forwarding::FullNat, 1) };
+            rig.change(Change::AddServer { service, server });
+        }
+        let ask = |rig: &mut Rig, source, destination, opens| {
+            let protocol = Protocol::Tcp;
+            explain(rig, Question { protocol, source, destination, port: None, opens })
+        };
+        for n in 1..=12 {
+            let from = (v6(0x100 + n), 40_000 + n);
+            let first = ask(&mut rig, from, (v6(0x10), 80), true);
+            let syn = Tcp { flags: "S", seq: 1, ack: 0 };
+            let frame = frames::tcp(WAN, from, (v6(0x10), 80), syn, &[]);
+            rig.send_to(usize::from(n) % workers, WAN, MemoryFrame::new(&frame));
+            let session = rig.sessions().into_iter().find(|s| s.client == from).unwrap();
+            assert_eq!(first.server.map(|s| (s.0, s.1)), Some(session.server));
+            assert_eq!((first.end, first.workers.last()), (End::Forwarded, Some(&session.worker)));
+            let local = first.local_addresses[0].address;
+            assert_eq!(
+                (first.local_addresses.len(), local),
+                (1, session.local.0),
+                "those of the server's family"
+            );
+            let reply = ask(&mut rig, session.server, session.local, false);
+            assert_eq!((reply.reply, reply.session.map(|s| s.session)), (true, Some(session)));
+            assert_eq!(reply.way.unwrap().next_hop, from.0);
         }
     }
 }

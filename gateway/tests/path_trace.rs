@@ -12,8 +12,8 @@ use rig::{
 use weir::{io::memory::MemoryFrame, path::verdict::Reason};
 use weirctl::{
     client::Transport,
-    model::{Forwarding, Protocol},
-    protocol::{Network, Request, Response, TraceFilter, TraceStage, TracedPacket},
+    model::{Forwarding, LocalAddress, Protocol, Service, ServiceKey},
+    protocol::{Change, Network, Request, Response, TraceFilter, TraceStage, TracedPacket},
 };
 
 const VIP: [u8; 4] = [192, 0, 2, 10];
@@ -126,4 +126,35 @@ fn filters_choose_and_one_trace_is_enough() {
     begin(&mut rig, TraceFilter { port: Some("wan".into()), ..TraceFilter::default() });
     let wrong = TraceFilter { port: Some("dmz".into()), ..TraceFilter::default() };
     assert!(matches!(rig.call(Request::Trace(wrong)).unwrap(), Response::Refused(_)));
+}
+
+#[test]
+fn a_packet_that_changes_its_family_is_followed() {
+    let mut rig = Rig::new();
+    let v6 = |n: u16| std::net::IpAddr::from([0x2001, 0xdb8, 0xc, 0, 0, 0, 0, n]);
+    let service = ServiceKey::Address { protocol: Protocol::Tcp, address: v6(0x10), port: 80 };
+    rig.change(Change::AddService(Service {
+        key: service,
+        scheduler: "rr".into(),
+        scheduler_flags: 0,
+        persistent: None,
+        netmask: 128,
+        one_packet: false,
+        engine: None,
+    }));
+    let local = LocalAddress { address: rig::LIP.into(), interface: None };
+    rig.change(Change::AddLocalAddress { service, local });
+    rig.change(Change::AddServer { service, server: server([10, 0, 0, 1], 8080, Forwarding::FullNat, 1) });
+    rig.send(WAN, &frames::tcp(WAN, (v6(9), 40_000), (v6(0x10), 80), SYN, &[]));
+    let host = Some(Network { address: v6(1), bits: 128 });
+    let trace = begin(&mut rig, TraceFilter { host, ..TraceFilter::default() });
+    for from in [v6(1), v6(2)] {
+        rig.send(WAN, &frames::tcp(WAN, (from, 40_000), (v6(0x10), 80), SYN, &[]));
+    }
+    let packets = take(&mut rig, Request::Traced { trace });
+    assert_eq!(packets.len(), 1);
+    assert_eq!(packets[0].before, Some(((v6(1), 40_000), (v6(0x10), 80))));
+    let (from, to) = packets[0].after.unwrap();
+    assert_eq!((from.0, to), (rig::LIP.into(), ([10, 0, 0, 1].into(), 8080)));
+    assert_eq!((packets[0].flags, packets[0].protocol), (2, 6));
 }

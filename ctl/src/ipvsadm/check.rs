@@ -97,7 +97,8 @@ fn service_options(entry: &Entry) -> Step {
 fn server_options(entry: &Entry) -> Step {
     let tunnel = entry.forwarding == Method::Tunnel;
     let same_family = entry.server.is_some_and(|(address, _)| Some(family(address)) == entry.family);
-    if !same_family && !tunnel {
+    // FULLNAT, which ipvsadm lacks, gives both sides addresses of their own.
+    if !same_family && !tunnel && entry.forwarding != Method::FullNat {
         return Err(Halt::fail("Different address family is allowed only for tunneling servers"));
     }
     let tunnel_options = [Opt::TunType, Opt::TunPort, Opt::TunNoCsum, Opt::TunCsum, Opt::TunRemCsum];

@@ -106,7 +106,7 @@ fn follow(
 
 fn ends(tuple: Option<Tuple>) -> String {
     let end = |(address, port)| names::endpoint(address, port);
-    tuple.map_or("not IPv4".into(), |(from, to)| format!("{} -> {}", end(from), end(to)))
+    tuple.map_or("not IP".into(), |(from, to)| format!("{} -> {}", end(from), end(to)))
 }
 
 fn flags(p: &TracedPacket) -> String {

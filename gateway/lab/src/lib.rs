@@ -36,6 +36,7 @@ pub struct Lab {
     id: String,
     directory: PathBuf,
     namespaces: Vec<Namespace>,
+    ipv6: bool,
 }
 
 impl Lab {
@@ -50,14 +51,28 @@ impl Lab {
         let directory = std::env::temp_dir().join(&id);
         fs::create_dir_all(&directory)
             .unwrap_or_else(|e| panic!("cannot make the scratch directory {}: {e}", directory.display()));
-        Self { id, directory, namespaces: Vec::new() }
+        Self { id, directory, namespaces: Vec::new(), ipv6: false }
     }
 
-    /// A new namespace called `role` in this lab, with loopback up and IPv6 silent.
+    /// An empty lab whose namespaces speak IPv6 too, with all that it says of itself.
+    #[must_use]
+    pub fn with_ipv6() -> Self {
+        let mut lab = Self::new();
+        lab.ipv6 = true;
+        lab
+    }
+
+    /// A new namespace called `role` in this lab, with loopback up and IPv6 silent unless it is wanted.
     pub fn namespace(&mut self, role: &str) -> Namespace {
-        let made = Namespace::create(format!("{}-{role}", self.id));
+        let made = Namespace::create(format!("{}-{role}", self.id), self.ipv6);
         self.namespaces.push(made.clone());
         made
+    }
+
+    /// Whether its namespaces speak IPv6.
+    #[must_use]
+    pub fn has_ipv6(&self) -> bool {
+        self.ipv6
     }
 
     /// The scratch directory.

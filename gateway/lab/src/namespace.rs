@@ -19,23 +19,27 @@ use crate::process;
 #[derive(Clone, Debug)]
 pub struct Namespace {
     name: String,
+    ipv6: bool,
 }
 
 impl Namespace {
     /// Makes the namespace.
-    pub(crate) fn create(name: String) -> Self {
+    pub(crate) fn create(name: String, ipv6: bool) -> Self {
         process::must(Command::new("ip").args(["netns", "add", &name]));
-        let made = Self { name };
+        let made = Self { name, ipv6 };
         made.ip("link set lo up");
         // Neighbour discovery and router solicitations would show up in counted frames.
-        made.sysctl("net.ipv6.conf.all.disable_ipv6", 1);
-        made.sysctl("net.ipv6.conf.default.disable_ipv6", 1);
+        made.sysctl("net.ipv6.conf.all.disable_ipv6", u32::from(!ipv6));
+        made.sysctl("net.ipv6.conf.default.disable_ipv6", u32::from(!ipv6));
+        // Nobody else is there, so that nobody needs to be waited for.
+        made.sysctl("net.ipv6.conf.all.accept_dad", 0);
+        made.sysctl("net.ipv6.conf.default.accept_dad", 0);
         made
     }
 
     /// A namespace made by somebody else.
     pub(crate) fn existing(name: String) -> Self {
-        Self { name }
+        Self { name, ipv6: false }
     }
 
     /// Deletes the name; the namespace goes with its last process.
@@ -47,6 +51,12 @@ impl Namespace {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it speaks IPv6.
+    #[must_use]
+    pub fn has_ipv6(&self) -> bool {
+        self.ipv6
     }
 
     /// Its file, for `host_namespace`.
@@ -90,6 +100,7 @@ impl Namespace {
     /// Lets the kernel of this namespace route between its links.
     pub fn forward(&self) {
         self.sysctl("net.ipv4.ip_forward", 1);
+        self.sysctl("net.ipv6.conf.all.forwarding", 1);
         self.sysctl("net.ipv4.conf.all.rp_filter", 0);
         self.sysctl("net.ipv4.conf.default.rp_filter", 0);
     }

@@ -34,6 +34,7 @@ http {
     default_type text/html;
     server {
         listen PORT;
+        LISTEN_V6
         root html;
         location /upload/ {
             alias upload/;
@@ -58,6 +59,7 @@ impl Web {
         }
         let prefix = format!("{}/", directory.display());
         let text = NGINX
+            .replace("LISTEN_V6", if host.namespace.has_ipv6() { "listen [::]:PORT;" } else { "" })
             .replace("PORT", &port.to_string())
             .replace("alias upload/", &format!("alias {prefix}upload/"));
         let file = directory.join("nginx.conf");
@@ -99,6 +101,7 @@ pub fn dns(lab: &Lab, host: &Host, name: &str, address: &str) -> Process {
         .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"])
         .args(["--pid-file", "--bind-interfaces", "--log-facility=-", "--log-queries"])
         .arg(format!("--listen-address={}", host.address))
+        .args(host.namespace.has_ipv6().then(|| format!("--listen-address={}", host.address_v6())))
         .arg(format!("--address=/{name}/{address}"));
     let process = Process::start(&format!("dnsmasq on {}", host.name), &mut command, &directory.join("log"));
     host.namespace.wait_for_udp(53);

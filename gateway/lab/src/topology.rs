@@ -21,10 +21,13 @@
 //!                                   ├─ rs1 192.168.80.20, silent about 192.168.10.8
 //!                                   └─ rs2 192.168.80.22, silent about 192.168.10.8
 //! ```
+//! With `ipv6` every address and route of these has an IPv6 one beside it, see [`six`]: 192.168.80.4/24 is also
+//! 2001:db8:192:168:80::4/80.
+//!
 //! The veths that DPDK drives lie in the namespace `gw`, where the kernel has no addresses; the TAP twins
 //! appear in `twins`. Otherwise the kernel, which sees AF_PACKET's frames too, would answer them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::{
     Lab, Namespace,
@@ -54,6 +57,12 @@ pub struct Host {
 }
 
 impl Host {
+    /// Its other address.
+    #[must_use]
+    pub fn address_v6(&self) -> Ipv6Addr {
+        six(&self.address.to_string()).parse().expect("an address")
+    }
+
     /// A socket address on this host.
     #[must_use]
     pub fn at(&self, port: u16) -> SocketAddr {
@@ -72,15 +81,27 @@ pub struct Options {
     pub near_mtu: Option<u32>,
     /// MTU of a link between gateway and servers.
     pub far_mtu: Option<u32>,
+    /// IPv6 beside IPv4.
+    pub ipv6: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 1, servers: 2, near_mtu: None, far_mtu: None }
+        Self { workers: 1, servers: 2, near_mtu: None, far_mtu: None, ipv6: false }
     }
 }
 
 impl Options {
+    /// The same with IPv6.
+    #[must_use]
+    pub fn and_ipv6(self) -> Self {
+        Self { ipv6: true, ..self }
+    }
+
+    fn lab(&self) -> Lab {
+        if self.ipv6 { Lab::with_ipv6() } else { Lab::new() }
+    }
+
     /// The usual network with `workers` workers.
     #[must_use]
     pub fn workers(workers: u16) -> Self {
@@ -115,33 +136,70 @@ pub fn vip(port: u16) -> SocketAddr {
     SocketAddr::new(VIP.parse().expect("an address"), port)
 }
 
+/// The IPv6 address, or network, that goes with an IPv4 one of these networks.
+///
+/// # Panics
+/// If it isn't one.
+#[must_use]
+pub fn six(v4: &str) -> String {
+    let (address, prefix) = v4.split_once('/').map_or((v4, None), |(a, p)| (a, Some(p)));
+    let [a, b, c, d] = address.parse::<Ipv4Addr>().expect("an IPv4 address").octets();
+    let host = if d == 0 { String::new() } else { d.to_string() };
+    let length = prefix.map(|p| p.parse::<u8>().expect("a prefix length") + if p == "32" { 96 } else { 56 });
+    format!("2001:db8:{a}:{b}:{c}::{host}") + &length.map(|l| format!("/{l}")).unwrap_or_default()
+}
+
+/// An address and the IPv6 one beside it.
+fn address(namespace: &Namespace, link: &str, v4: &str) {
+    namespace.address(link, v4);
+    if namespace.has_ipv6() {
+        namespace.address(link, &six(v4));
+    }
+}
+
+/// A route and the IPv6 one beside it; `to` is a network or `default`.
+fn route(namespace: &Namespace, to: &str, via: &str) {
+    namespace.ip(&format!("route add {to} via {via}"));
+    let to = if to == "default" { to.to_owned() } else { six(to) };
+    if namespace.has_ipv6() {
+        namespace.ip(&format!("-6 route add {to} via {}", six(via)));
+    }
+}
+
+/// A route of the gateway's, and the IPv6 one beside it.
+fn gateway_routes(lab: &Lab, to: &str, via: &str, port: &str) -> Vec<Route> {
+    let v4 = (to.to_owned(), via.to_owned());
+    let both = std::iter::once(v4).chain(lab.has_ipv6().then(|| (six(to), six(via))));
+    both.map(|(to, via)| Route { to, via, port: port.into() }).collect()
+}
+
 /// The network for FULLNAT.
 #[must_use]
 pub fn fullnat(options: &Options) -> Network {
-    let mut lab = Lab::new();
+    let mut lab = options.lab();
     let (gateway, twins) = (lab.namespace("gw"), lab.namespace("twins"));
     let router = lab.namespace("router");
     gateway.cable("lan0", &router, "up0");
-    router.address("up0", "10.10.0.1/24");
+    address(&router, "up0", "10.10.0.1/24");
     router.forward();
     let inner = match options.far_mtu {
         None => router.clone(),
         Some(mtu) => {
             let inner = lab.namespace("router2");
             narrow(&router, "10.30.0.1", &inner, "10.30.0.2", mtu);
-            router.ip("route add 10.20.0.0/24 via 10.30.0.2");
-            inner.ip("route add 10.10.0.0/24 via 10.30.0.1");
+            route(&router, "10.20.0.0/24", "10.30.0.2");
+            route(&inner, "10.10.0.0/24", "10.30.0.1");
             inner
         }
     };
     bridge(&inner);
-    inner.address("br0", "10.20.0.1/24");
+    address(&inner, "br0", "10.20.0.1/24");
     let servers = servers(&mut lab, &inner, some([10, 20, 0, 11], options.servers), Some("10.20.0.1"));
 
     let (client, client_addresses, mut routes) = clients(&mut lab, &gateway, options.near_mtu);
-    routes.push(Route { to: "10.20.0.0/24".into(), via: "10.10.0.1".into(), port: "lan".into() });
-    let wan = port("wan", &[&format!("{OWN}/24"), &format!("{VIP}/32")], options.workers);
-    let lan = port("lan", &["10.10.0.3/24"], options.workers);
+    routes.extend(gateway_routes(&lab, "10.20.0.0/24", "10.10.0.1", "lan"));
+    let wan = port("wan", &[&format!("{OWN}/24"), &format!("{VIP}/32")], options);
+    let lan = port("lan", &["10.10.0.3/24"], options);
     let config = config(&lab, &twins, options.workers, vec![wan, lan], routes);
     Network { client, client_addresses, gateway, twins, beyond: router, servers, config, lab }
 }
@@ -149,7 +207,7 @@ pub fn fullnat(options: &Options) -> Network {
 /// The network for NAT.
 #[must_use]
 pub fn nat(options: &Options) -> Network {
-    let mut lab = Lab::new();
+    let mut lab = options.lab();
     let (gateway, twins) = (lab.namespace("gw"), lab.namespace("twins"));
     let switch = lab.namespace("switch");
     bridge(&switch);
@@ -157,17 +215,17 @@ pub fn nat(options: &Options) -> Network {
     switch.ip("link set up0 master br0");
     let servers = servers(&mut lab, &switch, some([192, 168, 10, 9], options.servers), Some("192.168.10.8"));
     let (client, client_addresses, routes) = clients(&mut lab, &gateway, options.near_mtu);
-    client.ip("route add default via 192.168.80.4");
-    let wan = port("wan", &[&format!("{VIP}/24")], options.workers);
-    let lan = port("lan", &["192.168.10.8/24"], options.workers);
+    route(&client, "default", "192.168.80.4");
+    let wan = port("wan", &[&format!("{VIP}/24")], options);
+    let lan = port("lan", &["192.168.10.8/24"], options);
     let config = config(&lab, &twins, options.workers, vec![wan, lan], routes);
     Network { client, client_addresses, gateway, twins, beyond: switch, servers, config, lab }
 }
 
 /// The network for direct routing, with two servers.
 #[must_use]
-pub fn direct_routing(workers: u16) -> Network {
-    let mut lab = Lab::new();
+pub fn direct_routing(options: &Options) -> Network {
+    let mut lab = options.lab();
     let (gateway, twins) = (lab.namespace("gw"), lab.namespace("twins"));
     let (switch, client) = (lab.namespace("switch"), lab.namespace("client"));
     bridge(&switch);
@@ -176,26 +234,30 @@ pub fn direct_routing(workers: u16) -> Network {
         switch.ip(&format!("link set {far} master br0"));
     }
     let client_addresses = client_addresses(&client, [192, 168, 80, 100]);
-    client.ip(&format!("route add {DIRECT_VIP}/32 via {VIP}"));
+    route(&client, &format!("{DIRECT_VIP}/32"), VIP);
     let addresses = [20, 22].map(|last| Ipv4Addr::new(192, 168, 80, last));
     let servers = servers(&mut lab, &switch, addresses, None);
     for server in &servers {
         server.namespace.sysctl("net.ipv4.conf.all.arp_ignore", 1);
         server.namespace.sysctl("net.ipv4.conf.all.arp_announce", 2);
-        server.namespace.address("lo", &format!("{DIRECT_VIP}/32"));
+        address(&server.namespace, "lo", &format!("{DIRECT_VIP}/32"));
     }
-    let wan = port("wan", &[&format!("{VIP}/24"), &format!("{DIRECT_VIP}/32")], workers);
-    let config = config(&lab, &twins, workers, vec![wan], Vec::new());
+    let wan = port("wan", &[&format!("{VIP}/24"), &format!("{DIRECT_VIP}/32")], options);
+    let config = config(&lab, &twins, options.workers, vec![wan], Vec::new());
     Network { client, client_addresses, gateway, twins, beyond: switch, servers, config, lab }
 }
 
 /// A port of the gateway: veth `NAME0` in its namespace, with a queue for each worker.
-fn port(name: &str, addresses: &[&str], workers: u16) -> Port {
+fn port(name: &str, addresses: &[&str], options: &Options) -> Port {
+    let workers = options.workers;
     let queues = if workers > 1 { format!(",qpairs={workers}") } else { String::new() };
     Port {
         name: name.into(),
         device: format!("net_af_packet_{name},iface={name}0{queues}"),
-        addresses: addresses.iter().map(|&a| a.into()).collect(),
+        addresses: addresses
+            .iter()
+            .flat_map(|&a| std::iter::once(a.into()).chain(options.ipv6.then(|| six(a))))
+            .collect(),
         mtu: None,
     }
 }
@@ -222,25 +284,24 @@ fn clients(lab: &mut Lab, gateway: &Namespace, mtu: Option<u32>) -> (Namespace, 
     };
     let (edge, home) = (lab.namespace("edge"), lab.namespace("home"));
     gateway.cable("wan0", &edge, "up0");
-    edge.address("up0", "192.168.80.1/24");
+    address(&edge, "up0", "192.168.80.1/24");
     narrow(&edge, "192.168.75.1", &home, "192.168.75.2", mtu);
     home.cable("in0", &client, "eth0");
-    home.address("in0", "192.168.70.1/24");
+    address(&home, "in0", "192.168.70.1/24");
     for router in [&edge, &home] {
         router.forward();
     }
-    edge.ip("route add 192.168.70.0/24 via 192.168.75.2");
-    home.ip("route add default via 192.168.75.1");
+    route(&edge, "192.168.70.0/24", "192.168.75.2");
+    route(&home, "default", "192.168.75.1");
     let addresses = client_addresses(&client, [192, 168, 70, 100]);
-    client.ip("route add default via 192.168.70.1");
-    let back = Route { to: "192.168.70.0/24".into(), via: "192.168.80.1".into(), port: "wan".into() };
-    (client, addresses, vec![back])
+    route(&client, "default", "192.168.70.1");
+    (client, addresses, gateway_routes(lab, "192.168.70.0/24", "192.168.80.1", "wan"))
 }
 
 fn client_addresses(client: &Namespace, first: [u8; 4]) -> Vec<Ipv4Addr> {
     let addresses: Vec<_> = some(first, CLIENT_ADDRESSES).collect();
-    for address in &addresses {
-        client.address("eth0", &format!("{address}/24"));
+    for own in &addresses {
+        address(client, "eth0", &format!("{own}/24"));
     }
     addresses
 }
@@ -248,10 +309,10 @@ fn client_addresses(client: &Namespace, first: [u8; 4]) -> Vec<Ipv4Addr> {
 /// Joins two routers by a link whose two ends have the MTU `mtu`.
 fn narrow(near: &Namespace, near_address: &str, far: &Namespace, far_address: &str, mtu: u32) {
     near.cable("narrow0", far, "narrow1");
-    for (router, link, address) in [(near, "narrow0", near_address), (far, "narrow1", far_address)] {
+    for (router, link, own) in [(near, "narrow0", near_address), (far, "narrow1", far_address)] {
         router.forward();
         router.ip(&format!("link set {link} mtu {mtu}"));
-        router.address(link, &format!("{address}/24"));
+        address(router, link, &format!("{own}/24"));
     }
 }
 
@@ -268,16 +329,16 @@ fn servers(
     addresses: impl IntoIterator<Item = Ipv4Addr>,
     default: Option<&str>,
 ) -> Vec<Host> {
-    let make = |(n, address): (u32, Ipv4Addr)| {
+    let make = |(n, own): (u32, Ipv4Addr)| {
         let link = format!("rs{n}");
         let namespace = lab.namespace(&link);
         switch.cable(&link, &namespace, "eth0");
         switch.ip(&format!("link set {link} master br0"));
-        namespace.address("eth0", &format!("{address}/24"));
+        address(&namespace, "eth0", &format!("{own}/24"));
         if let Some(default) = default {
-            namespace.ip(&format!("route add default via {default}"));
+            route(&namespace, "default", default);
         }
-        Host { name: format!("RS{n}"), address, namespace }
+        Host { name: format!("RS{n}"), address: own, namespace }
     };
     (1..).zip(addresses).map(make).collect()
 }
@@ -286,4 +347,14 @@ fn servers(
 fn some(first: [u8; 4], count: u8) -> impl Iterator<Item = Ipv4Addr> {
     let [a, b, c, d] = first;
     (d..d + count).map(move |d| Ipv4Addr::new(a, b, c, d))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn addresses_of_both_families_go_together() {
+        assert_eq!(super::six("192.168.80.4"), "2001:db8:192:168:80::4");
+        assert_eq!(super::six("10.20.0.0/24"), "2001:db8:10:20:0::/80");
+        assert_eq!(super::six("192.168.10.8/32"), "2001:db8:192:168:10::8/128");
+    }
 }

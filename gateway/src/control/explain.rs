@@ -1,8 +1,6 @@
 //! What would happen to a packet: the question goes from worker to worker as the packet would, and the answer,
 //! which speaks of numbers, gets the names that the configuration has for them.
 
-use std::net::IpAddr;
-
 use weirctl::{
     model::{Forwarding, MarkRule, Protocol},
     protocol::{End, Explanation, MAX_EXPLAINED, Question, Scheduling, Way},
@@ -18,7 +16,7 @@ use crate::{
         update::Update,
         verdict::Verdict,
     },
-    table::session::Tuple,
+    table::ends::Ends,
 };
 
 impl Workers {
@@ -56,15 +54,15 @@ impl Workers {
         let of_session = session.and_then(|(_, server, _)| self.service_with(*server));
         let of_packet = answer.service.and_then(|id| self.services().find(|s| s.id == id));
         let name = |port: PortId| self.port_names().get(port.index()).cloned().unwrap_or_default();
-        let server = answer.server.map(|c| (IpAddr::from(c.address), c.port, c.method)).or_else(|| {
+        let server = answer.server.map(|c| (c.address, c.port, c.method)).or_else(|| {
             let (found, id, _) = session?;
             let (address, port) = found.session.server;
             Some((address, port, method_of(of_session?, *id)?))
         });
         let way = answer.way.map(|way| Way {
             port: name(way.port),
-            network: (way.network.0.into(), way.network.1),
-            next_hop: way.next_hop.into(),
+            network: way.network,
+            next_hop: way.next_hop,
             mac: way.mac.map(|mac| mac.0),
             mtu: way.mtu,
         });
@@ -104,7 +102,7 @@ impl Workers {
     /// The first mark rule that applies.
     fn mark_of(&self, port: PortId, packet: &Packet) -> Option<MarkRule> {
         let applies = |rule: &&MarkRule| {
-            Rule::new(rule, self.port_names()).is_some_and(|r| r.applies(port, packet.tuple, packet.protocol))
+            Rule::new(rule, self.port_names()).is_some_and(|r| r.applies(port, &packet.ends, packet.protocol))
         };
         self.marks().iter().find(applies).cloned()
     }
@@ -116,14 +114,12 @@ fn method_of(service: &ServiceState, server: ServerId) -> Option<Forwarding> {
 
 /// The packet as the path knows it; none if it is of a kind that isn't forwarded.
 fn packet(question: &Question, number: impl Fn(&str) -> Option<PortId>) -> Option<Packet> {
-    let (IpAddr::V4(source), IpAddr::V4(destination)) = (question.source.0, question.destination.0) else {
-        return None;
-    };
-    if question.protocol == Protocol::Sctp {
+    let one_family = question.source.0.is_ipv6() == question.destination.0.is_ipv6();
+    if question.protocol == Protocol::Sctp || !one_family {
         return None;
     }
     Some(Packet {
-        tuple: Tuple::new((source.into(), question.source.1), (destination.into(), question.destination.1)),
+        ends: Ends { source: question.source, destination: question.destination },
         protocol: question.protocol as u8,
         port: question.port.as_deref().and_then(number),
         opens: question.opens,

@@ -1,11 +1,18 @@
 //! How loaded the workers are: their polls, session tables and local addresses.
 
-use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use weirctl::protocol::{LocalAddressUse, MAX_STATUS_ADDRESSES, WorkerStatus};
 
 use super::workers::WorkerLink;
-use crate::table::pool::{PairKey, PoolUsage};
+use crate::{
+    net::address::Address,
+    table::pool::{PairKey, PoolUsage},
+};
 
 /// What control knows of a worker's tables.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +21,8 @@ pub struct WorkerTables {
     pub max_sessions: u32,
     /// Use of its share of the local ports.
     pub pool: Option<Arc<PoolUsage<Ipv4Addr>>>,
+    /// The same for IPv6, once there has been such a local address.
+    pub pool_v6: Option<Arc<PoolUsage<Ipv6Addr>>>,
     /// Ports that a local address has towards each server, for all workers together.
     pub ports: u32,
 }
@@ -36,24 +45,32 @@ pub fn of_worker(link: &WorkerLink) -> WorkerStatus {
 /// Use of the local addresses over all workers, the fullest first.
 #[must_use]
 pub fn of_addresses(links: &[WorkerLink]) -> Vec<LocalAddressUse> {
-    let mut used: HashMap<Ipv4Addr, u32> = HashMap::new();
-    let mut pairs: HashMap<PairKey<Ipv4Addr>, u32> = HashMap::new();
-    for pool in links.iter().filter_map(|link| link.tables.pool.as_ref()) {
+    let ports = links.iter().map(|link| link.tables.ports).max().unwrap_or_default();
+    let mut rows = of_family(links.iter().filter_map(|link| link.tables.pool.as_deref()), ports);
+    rows.extend(of_family(links.iter().filter_map(|link| link.tables.pool_v6.as_deref()), ports));
+    rows.sort_unstable_by_key(|row| (std::cmp::Reverse((row.busiest, row.used)), row.address));
+    rows.truncate(MAX_STATUS_ADDRESSES);
+    rows
+}
+
+fn of_family<'a, A: Address + Into<IpAddr>>(
+    pools: impl Iterator<Item = &'a PoolUsage<A>>,
+    ports: u32,
+) -> Vec<LocalAddressUse> {
+    let mut used: HashMap<A, u32> = HashMap::new();
+    let mut pairs: HashMap<PairKey<A>, u32> = HashMap::new();
+    for pool in pools {
         pool.addresses().for_each(|(address, n)| *used.entry(address).or_default() += n);
         pool.pairs().for_each(|(pair, n)| *pairs.entry(pair).or_default() += n);
     }
-    let mut busiest: HashMap<Ipv4Addr, u32> = HashMap::new();
+    let mut busiest: HashMap<A, u32> = HashMap::new();
     for (pair, n) in pairs {
         let most = busiest.entry(pair.lip).or_default();
         *most = n.max(*most);
     }
-    let ports = links.iter().map(|link| link.tables.ports).max().unwrap_or_default();
-    let row = |(address, used): (Ipv4Addr, u32)| {
+    let row = |(address, used): (A, u32)| {
         let busiest = busiest.get(&address).copied().unwrap_or_default();
         LocalAddressUse { address: address.into(), used, busiest, ports }
     };
-    let mut rows: Vec<_> = used.into_iter().map(row).collect();
-    rows.sort_unstable_by_key(|row| (std::cmp::Reverse((row.busiest, row.used)), row.address));
-    rows.truncate(MAX_STATUS_ADDRESSES);
-    rows
+    used.into_iter().map(row).collect()
 }

@@ -4,7 +4,6 @@
 //! workers' tracers are taken back.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -12,17 +11,17 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use weirctl::protocol::{MAX_TRACED, TraceFilter, TracedPacket, Tuple};
+use weirctl::protocol::{MAX_TRACED, TraceFilter, TracedPacket};
 
 use super::workers::Workers;
 use crate::{
     io::PortId,
+    net::ipv6,
     path::{
-        trace::{Filter, Traced, Tracer, tuple_of},
+        trace::{Filter, Traced, Tracer, ends_of},
         update::Update,
         verdict::Verdict,
     },
-    table::session,
 };
 
 /// Records that a worker's ring holds.
@@ -113,7 +112,7 @@ impl Workers {
         let name = |port: PortId| self.port_names().get(port.index()).cloned().unwrap_or_default();
         let cycles = u128::from(record.tsc.saturating_sub(tsc));
         let since = cycles * 1_000_000_000 / u128::from(cpu::tsc_hz().max(1));
-        let (before, sent) = (tuple_of(&record.received), record.sent.as_ref());
+        let (before, sent) = (ends_of(&record.received), record.sent.as_ref());
         let (verdict, advice) = match record.verdict {
             Some(Verdict::Forwarded) => ("forwarded", None),
             Some(Verdict::Punted) => ("punted", None),
@@ -130,8 +129,8 @@ impl Workers {
             protocol: before.map_or(0, |(p, _)| p),
             flags: if tcp { flags(&record.received) } else { 0 },
             length: record.length,
-            before: before.map(|(_, t)| tuple(t)),
-            after: sent.and_then(|(_, head)| tuple_of(head)).map(|(_, t)| tuple(t)),
+            before: before.map(|(_, e)| (e.source, e.destination)),
+            after: sent.and_then(|(_, head)| ends_of(head)).map(|(_, e)| (e.source, e.destination)),
             out: sent.map(|(port, _)| name(*port)),
             verdict: verdict.into(),
             advice,
@@ -142,13 +141,12 @@ impl Workers {
     }
 }
 
-fn tuple(t: session::Tuple) -> Tuple {
-    let end = |(address, port): (u32, u16)| (IpAddr::from(Ipv4Addr::from(address)), port);
-    (end(t.source()), end(t.destination()))
-}
-
 /// The flags of a TCP frame.
 fn flags(frame: &[u8]) -> u8 {
-    let l4 = frame.get(14).map_or(0, |b| 14 + usize::from(b & 15) * 4);
+    let l4 = match frame.get(14) {
+        Some(b) if b >> 4 == 6 => 14 + ipv6::upper(&frame[14..]).map_or(usize::from(u8::MAX), |u| u.offset),
+        Some(b) => 14 + usize::from(b & 15) * 4,
+        None => 0,
+    };
     frame.get(l4 + 13).copied().unwrap_or(0)
 }

@@ -5,13 +5,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use weirctl::{
-    model::{self, EngineData, Family, Forwarding, ServiceKey},
+    model::{self, EngineData, Forwarding, ServiceKey},
     protocol::{Explanation, Question, TraceFilter},
     snat::SnatRule,
 };
@@ -45,6 +45,7 @@ use crate::{
     sched,
     table::call_ids::CallIds,
     table::counters::{OtherWorkers, ServerCounters, ServerSlot},
+    table::pool::{LocalPool, PoolError},
     table::snat::{BlockEvent, blocks::Blocks},
 };
 
@@ -71,7 +72,12 @@ pub struct WorkerLink {
     pub counters: Arc<PathCounters>,
     /// Its tables, as far as control knows of them.
     pub tables: WorkerTables,
+    /// Makes its pool of local ports of IPv6 addresses, when there is a first one.
+    pub make_pool_v6: Option<MakePool>,
 }
+
+/// Makes a pool.
+pub type MakePool = Box<dyn FnOnce() -> Result<LocalPool<Ipv6Addr>, PoolError> + Send>;
 
 /// The rings between control and a worker with these counters: both ends.
 #[must_use]
@@ -86,6 +92,7 @@ pub fn connect(counters: Arc<PathCounters>) -> (WorkerLink, ControlEnd) {
         backlog: VecDeque::new(),
         counters,
         tables: WorkerTables::default(),
+        make_pool_v6: None,
     };
     let end = ControlEnd { updates: worker_updates, retired: worker_retired, resolve: worker_resolve };
     (link, end)
@@ -113,7 +120,7 @@ struct Configured {
 struct NatServer {
     /// One protocol, or those that marks are given to.
     protocols: Vec<u8>,
-    address: Ipv4Addr,
+    address: IpAddr,
     port: u16,
     way: OwnedBy,
 }
@@ -313,6 +320,9 @@ impl Workers {
             }
         }
         let nat = self.note_nat_servers(&state) || before_nat;
+        if state.local_addresses.iter().any(|local| local.address.is_ipv6()) {
+            self.make_pools_v6(batches);
+        }
         for (n, batch) in batches.iter_mut().enumerate() {
             let service = self.worker_service(&state, WorkerId(n as u16), server_changes);
             let service = WorkerService { nat, ..service };
@@ -322,6 +332,20 @@ impl Workers {
             self.retire_server(id, batches);
         }
         self.services.insert(state.id, Configured { state, server_changes, nat });
+    }
+
+    /// Gives each worker room for local addresses of IPv6, the first time there is one.
+    fn make_pools_v6(&mut self, batches: &mut [Batch]) {
+        for (link, batch) in self.links.iter_mut().zip(batches) {
+            let Some(make) = link.make_pool_v6.take() else { continue };
+            match make() {
+                Ok(pool) => {
+                    link.tables.pool_v6 = Some(pool.usage());
+                    batch.push(Update::PoolV6(Some(Box::new(pool))));
+                }
+                Err(error) => tracing::error!(%error, "IPv6 local addresses can't be used"),
+            }
+        }
     }
 
     /// Remembers whose replies may be NAT's. Returns whether there are any.
@@ -337,9 +361,10 @@ impl Workers {
         };
         let mut any = false;
         for (id, server) in &state.servers {
-            if let (Forwarding::Nat, Some(address)) = (server.forwarding, v4(server.address)) {
+            if server.forwarding == Forwarding::Nat {
                 any = true;
-                let server = NatServer { protocols: protocols.clone(), address, port: server.port, way };
+                let (protocols, address) = (protocols.clone(), server.address);
+                let server = NatServer { protocols, address, port: server.port, way };
                 self.nat_servers.insert(*id, server);
             }
         }
@@ -460,6 +485,7 @@ impl Workers {
             servers,
             methods: state.servers.iter().map(|(_, s)| s.forwarding).collect(),
             local_addresses: state.local_addresses.iter().filter_map(|l| v4(l.address)).collect(),
+            local_addresses_v6: state.local_addresses.iter().filter_map(|l| v6(l.address)).collect(),
             port: match service.key {
                 ServiceKey::Address { port, .. } => port,
                 ServiceKey::Mark { .. } => 0,
@@ -505,20 +531,16 @@ impl Workers {
         let mut lookup = Lookup::default();
         for state in self.services.values().map(|c| &c.state) {
             match state.service.key {
-                ServiceKey::Address { protocol, address: IpAddr::V4(address), port } => {
+                ServiceKey::Address { protocol, address, port } => {
                     let protocol = protocol as u8;
                     lookup.add_service(protocol, address, port, state.id);
                     if port == persist::FTP && state.service.persistent.is_some() {
                         lookup.add_ftp(address, state.id);
                     }
                 }
-                ServiceKey::Address { address: IpAddr::V6(address), .. } => {
-                    lookup.add_other_service(Some(address));
-                }
-                ServiceKey::Mark { mark, family: Family::V4 } => lookup.add_mark_service(mark, state.id),
-                ServiceKey::Mark { family: Family::V6, .. } => lookup.add_other_service(None),
+                ServiceKey::Mark { mark, family } => lookup.add_mark_service(mark, family, state.id),
             }
-            state.local_addresses.iter().filter_map(|l| v4(l.address)).for_each(|a| lookup.add_local(a));
+            state.local_addresses.iter().for_each(|l| lookup.add_local(l.address));
         }
         for server in self.nat_servers.values() {
             for protocol in &server.protocols {
@@ -610,6 +632,13 @@ fn v4(address: IpAddr) -> Option<Ipv4Addr> {
     match address {
         IpAddr::V4(a) => Some(a),
         IpAddr::V6(_) => None,
+    }
+}
+
+fn v6(address: IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V6(a) => Some(a),
+        IpAddr::V4(_) => None,
     }
 }
 

@@ -30,6 +30,12 @@ pub(super) fn set_ipv6_disabled(interface: &str, disabled: bool) -> io::Result<(
     fs::write(ipv6_switch(interface), if disabled { "1" } else { "0" })
 }
 
+/// Keeps the kernel from giving `interface` a link-local IPv6 address by itself, from now on.
+pub(super) fn make_no_link_local(interface: &str) -> io::Result<()> {
+    const NONE: &str = "1";
+    fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/addr_gen_mode"), NONE)
+}
+
 fn ipv6_switch(interface: &str) -> String {
     format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6")
 }

@@ -9,7 +9,7 @@ use super::{
     error::HostError,
     kernel,
     mirror::Mirror,
-    namespace::{ipv6_disabled, set_ipv6_disabled},
+    namespace::{ipv6_disabled, make_no_link_local, set_ipv6_disabled},
     socket::Requests,
 };
 use crate::{io::PortId, mac::Mac, prefix::Prefix};
@@ -94,18 +94,52 @@ pub(super) fn set_up(requests: &mut Requests, port: &HostPort, link: &Link) -> R
     kernel::set_mac(requests, link.index, port.mac).map_err(failed("its hardware address"))?;
     kernel::set_mtu(requests, link.index, port.mtu).map_err(failed("its MTU"))?;
     kernel::set_carrier(requests, link.index, port.carrier).map_err(failed("its carrier"))?;
+    let ipv6 = ipv6_disabled(&link.name) == Some(false);
+    if ipv6 {
+        make_no_link_local(&link.name).map_err(failed("its IPv6 mode"))?;
+    }
     kernel::set_up(requests, link.index).map_err(failed("up"))?;
+    if ipv6 {
+        put_as_it_is(requests, link, link_local(port.mac))?;
+    }
     port.addresses.iter().try_for_each(|address| put(requests, link, *address))
 }
 
 /// Puts an address on the twin, switching IPv6 on there if the address needs it.
 fn put(requests: &mut Requests, link: &Link, address: Prefix) -> Result<(), HostError> {
-    let failed = |source| HostError::Address { name: link.name.clone(), address, source };
     if address.address().is_ipv6() && ipv6_disabled(&link.name) == Some(true) {
-        set_ipv6_disabled(&link.name, false).map_err(failed)?;
+        make_no_link_local(&link.name)
+            .and_then(|()| set_ipv6_disabled(&link.name, false))
+            .map_err(|source| HostError::Address { name: link.name.clone(), address, source })?;
+        put_as_it_is(requests, link, link_local(link.mac))?;
     }
+    put_as_it_is(requests, link, address)
+}
+
+/// The address that neighbour discovery asks from, as the kernel would make it (RFC 4291, appendix A). The kernel's own
+/// would not be used for the second or two in which it looks for duplicates, and the first packets would find no
+/// neighbour.
+fn link_local(Mac([a, b, c, d, e, f]): Mac) -> Prefix {
+    let address = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+    let host = Prefix::host(address.into());
+    Prefix::new(host.address(), 64).unwrap_or(host)
+}
+
+fn put_as_it_is(requests: &mut Requests, link: &Link, address: Prefix) -> Result<(), HostError> {
+    let failed = |source| HostError::Address { name: link.name.clone(), address, source };
     match kernel::add_address(requests, link.index, address) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other.map_err(failed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_local_addresses_are_made_of_the_port_s_own() {
+        let made = link_local(Mac([0x9e, 0x39, 0x0d, 0x60, 0x25, 0xc4]));
+        assert_eq!(made.to_string(), "fe80::9c39:dff:fe60:25c4/64");
     }
 }

@@ -4,7 +4,7 @@
 //! unreachable, a packet that is too big or too old gets its ICMP error. The frame that asked is reused for
 //! the answer; the verdict is still the drop's. All answers are rate-limited.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::{
     Worker,
@@ -20,9 +20,9 @@ use crate::{
     },
 };
 
-/// Bytes of a packet that an answer may need to see, and the longest answer: 576 bytes of IP packet behind
-/// an Ethernet header.
-const SEEN: usize = 608;
+/// Bytes of a packet that an answer may need to see, and the longest answer: IPv6's 1280 bytes of packet behind an
+/// Ethernet header (IPv4's have 576).
+const SEEN: usize = 1280 + 16;
 
 /// How many answers a worker gives.
 pub(super) struct Limits {
@@ -52,26 +52,31 @@ impl<I: Io> Worker<I> {
 
     /// No server: port unreachable, from the virtual address.
     pub(super) fn answer_no_server(&mut self, port: PortId, frame: I::Frame, p: &Parsed) {
-        let from = Ipv4Addr::from(p.tuple.destination().0);
+        let from = p.ends(frame.data()).destination.0;
         self.answer_icmp(port, frame, p, Reason::NoServer, from, Problem::PortUnreachable);
     }
 
     /// Not for want of a way: forbidden, or no resources (RFC 5508 REQ-8, RFC 6888 REQ-11).
     pub(super) fn answer_prohibited(&mut self, port: PortId, frame: I::Frame, p: &Parsed, reason: Reason) {
-        let from = self.own_address(port).unwrap_or(Ipv4Addr::from(p.tuple.destination().0));
+        let from = self.answers_from(port, p.ends(frame.data()).destination.0);
         self.answer_icmp(port, frame, p, reason, from, Problem::Prohibited);
     }
 
     /// TTL used up.
     pub(super) fn answer_ttl_expired(&mut self, port: PortId, frame: I::Frame, p: &Parsed) {
-        let from = self.own_address(port).unwrap_or(Ipv4Addr::from(p.tuple.destination().0));
+        let from = self.answers_from(port, p.ends(frame.data()).destination.0);
         self.answer_icmp(port, frame, p, Reason::TtlExpired, from, Problem::TtlExceeded);
     }
 
     /// Larger than the next hop takes.
     pub(super) fn answer_too_big(&mut self, port: PortId, frame: I::Frame, p: &Parsed, mtu: u16) {
-        let from = self.own_address(port).unwrap_or(Ipv4Addr::from(p.tuple.destination().0));
+        let from = self.answers_from(port, p.ends(frame.data()).destination.0);
         self.answer_icmp(port, frame, p, Reason::TooBig, from, Problem::TooBig { mtu: mtu.into() });
+    }
+
+    /// The gateway's own address on a port, else the one that was asked.
+    fn answers_from(&self, port: PortId, asked: IpAddr) -> IpAddr {
+        self.own_address(port, asked).unwrap_or(asked)
     }
 
     fn answer_icmp(
@@ -80,7 +85,7 @@ impl<I: Io> Worker<I> {
         frame: I::Frame,
         p: &Parsed,
         reason: Reason,
-        from: Ipv4Addr,
+        from: IpAddr,
         problem: Problem,
     ) {
         self.counters.count(Verdict::Drop(reason));
@@ -88,9 +93,8 @@ impl<I: Io> Worker<I> {
             self.counters.events.answers_suppressed.add(1);
             return;
         }
-        let sent = self.answer(frame, p, |out, link, packet| {
-            reply::icmp_error(out, link, IpAddr::V4(from), problem, packet)
-        });
+        let sent =
+            self.answer(frame, p, |out, link, packet| reply::icmp_error(out, link, from, problem, packet));
         if sent {
             self.counters.events.icmp_sent.add(1);
         }
@@ -103,6 +107,7 @@ impl<I: Io> Worker<I> {
         p: &Parsed,
         build: impl FnOnce(&mut [u8], &Link, &[u8]) -> Result<usize, NoReply>,
     ) -> bool {
+        let to = p.ends(frame.data()).source.0;
         let mut seen = [0u8; SEEN];
         let packet = frame.data().get(usize::from(p.l3)..).unwrap_or_default();
         let n = packet.len().min(SEEN).min(usize::from(p.ip_len));
@@ -113,7 +118,7 @@ impl<I: Io> Worker<I> {
         let sent = build(&mut out, &link, &seen[..n])
             .ok()
             .filter(|&len| frame.reset(len))
-            .zip(self.routing.towards(p.tuple.source().0).ok());
+            .zip(self.routing.towards(to).ok());
         let Some((len, hop)) = sent else {
             self.counters.events.answers_suppressed.add(1);
             return false;

@@ -9,15 +9,18 @@ use weirctl::model::SessionState;
 use super::{Worker, parse::Parsed, route, session::trim, verdict::Reason};
 use crate::{
     io::{Frame, Io, PortId},
-    net::{Header, ipv4::Ipv4Header, protocol, tcp as tcp_flags},
+    net::{Header, ipv4::Ipv4Header, ipv6::Ipv6Header, protocol, tcp as tcp_flags},
     table::session::{Direction, SessionId},
 };
 
 /// Flags of a segment that may change a session.
 const CONTROL: u8 = tcp_flags::FIN | tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK;
 
-/// Takes one off the TTL; false if there's no IPv4 header at `l3`.
+/// Takes one off the TTL or hop limit; false if there's no IP header at `l3`.
 pub(super) fn age(data: &mut [u8], l3: usize) -> bool {
+    if data.get(l3).is_some_and(|first| first >> 4 == 6) {
+        return Ipv6Header::at_mut(data, l3).map(Ipv6Header::decrement_hop_limit).is_some();
+    }
     Ipv4Header::at_mut(data, l3).map(Ipv4Header::decrement_ttl).is_some()
 }
 
@@ -51,7 +54,9 @@ impl<I: Io> Worker<I> {
         };
         match self.sessions.get(id) {
             Some(session) if session.is_tunnelled() => {
-                let to = (session.arriving(Direction::Reply).source().0, session.server());
+                let server = session.server();
+                let Some(reply) = self.sessions.arriving(id, Direction::Reply) else { return };
+                let to = (reply.source.0, server);
                 self.send_tunnelled(port, frame, p, to, hop);
             }
             _ => self.send_direct(port, frame, p, hop),
@@ -61,12 +66,14 @@ impl<I: Io> Worker<I> {
     /// The next hop towards the server: the one the session remembers, or looked up.
     fn one_way_hop(&mut self, id: SessionId) -> Result<u16, Reason> {
         let generation = self.routing.generation;
-        let session = self.sessions.get_mut(id).ok_or(Reason::NoSession)?;
+        let session = self.sessions.get(id).ok_or(Reason::NoSession)?;
         let hop = session.hops[Direction::Reply.index()];
         if let Some(hop) = route::remembered(hop, session.hops_generation, generation) {
             return Ok(hop);
         }
-        let hop = self.routing.towards(session.arriving(Direction::Reply).source().0)?;
+        let server = self.sessions.arriving(id, Direction::Reply).ok_or(Reason::NoSession)?.source.0;
+        let hop = self.routing.towards(server)?;
+        let session = self.sessions.get_mut(id).ok_or(Reason::NoSession)?;
         session.remember_hop(Direction::Reply, hop, generation);
         Ok(hop)
     }

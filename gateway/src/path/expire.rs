@@ -3,7 +3,7 @@
 use super::{Worker, persist};
 use crate::{
     io::Io,
-    table::session::{Direction, INACTIVE, NewSession, SessionId},
+    table::session::{Direction, INACTIVE, SessionId},
 };
 
 /// Sessions that one poll looks at.
@@ -55,13 +55,8 @@ impl<I: Io> Worker<I> {
         if session.is_snat() {
             self.snat_ended(&session);
         } else if session.is_fullnat() {
-            self.release_local(&NewSession {
-                request: session.arriving(Direction::Request),
-                reply: session.arriving(Direction::Reply),
-                protocol: session.protocol,
-                server: session.server(),
-                flags: session.flags,
-            });
+            let reply = self.sessions.ends_of(id, &session, Direction::Reply);
+            self.release_local(&reply, session.protocol());
         }
         self.counters.events.sessions_ended.add(1);
     }

@@ -7,15 +7,15 @@
 //! Control doesn't know which worker a packet belongs to. It asks any of them, and goes on with the one that the
 //! answer names: first the worker whose queue the packet arrives in, then perhaps the one it is handed to.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use weirctl::{
     model::Forwarding,
     protocol::{Answer, Candidate, FoundSession, LocalRoom, Standing},
 };
 
 use super::{
-    Origin, Worker,
-    laddr::transport,
-    onepacket,
+    Origin, Worker, onepacket,
     parse::{Kind, Parsed},
     persist::Kept,
     route::View,
@@ -30,10 +30,7 @@ use crate::{
     io::{Io, PortId},
     net::{protocol, tcp as tcp_flags},
     sched::{Flow, Scheduler, Server},
-    table::{
-        session::{Direction, Tuple},
-        sessions::Found,
-    },
+    table::{ends::Ends, session::Direction, sessions::Found},
 };
 
 /// Where the packet is.
@@ -51,7 +48,7 @@ pub enum At {
 #[derive(Clone, Copy, Debug)]
 pub struct Packet {
     /// Addresses and ports.
-    pub tuple: Tuple,
+    pub ends: Ends,
     /// IP protocol number.
     pub protocol: u8,
     /// Port it arrives on; none: the one that leads to its source, else the first.
@@ -132,9 +129,10 @@ impl Packet {
     fn parsed(self) -> Parsed {
         let tcp = self.protocol == protocol::TCP;
         Parsed {
-            tuple: self.tuple,
-            kind: Kind::Transport,
-            ip_len: if tcp { 40 } else { 28 },
+            tuple: self.ends.tuple(),
+            kind: if self.ends.is_ipv6() { Kind::TransportV6 } else { Kind::Transport },
+            ip_len: if tcp { 40 } else { 28 } + if self.ends.is_ipv6() { 20 } else { 0 },
+            ipv6: self.ends.is_ipv6(),
             protocol: self.protocol,
             flags: match (tcp, self.opens) {
                 (false, _) => 0,
@@ -152,19 +150,18 @@ impl<I: Io> Worker<I> {
     /// Answers a question as far as this worker can.
     pub(super) fn explain(&mut self, e: &mut Explain) {
         let p = e.packet.parsed();
-        let port = e.packet.port.or_else(|| Some(self.routing.view(p.tuple.source().0).ok()?.port));
+        let port = e.packet.port.or_else(|| Some(self.routing.view(e.packet.ends.source.0).ok()?.port));
         let port = port.unwrap_or(PortId(0));
         e.packet.port = Some(port);
         if e.at == At::Port {
-            let queue = self.owner(p.tuple, p.protocol);
+            let queue = self.owner(&e.packet.ends, p.protocol);
             e.at = At::Queue;
             if queue != self.id {
                 e.elsewhere = Some(queue);
                 return;
             }
         }
-        let hash = self.sessions.hash(p.tuple, p.protocol);
-        match self.sessions.find(hash, p.tuple, p.protocol) {
+        match self.sessions.find_ends(&e.packet.ends, p.protocol) {
             Some(found) => self.explain_known(e, port, &p, found),
             None => self.explain_unknown(e, port, &p),
         }
@@ -173,12 +170,13 @@ impl<I: Io> Worker<I> {
     fn explain_known(&mut self, e: &mut Explain, port: PortId, p: &Parsed, found: Found) {
         let Some(session) = self.sessions.get(found.id) else { return };
         let reply = found.direction == Direction::Reply;
-        let to = if session.is_one_way() {
-            session.arriving(Direction::Reply).source().0
+        let way = if session.is_one_way() {
+            self.sessions.arriving(found.id, Direction::Reply).map(Ends::reversed)
         } else {
-            session.leaving(found.direction).destination().0
+            self.sessions.leaving(found.id, found.direction)
         };
-        e.session = Some((self.found(session), session.server(), reply));
+        let Some(to) = way.map(|ends| ends.destination.0) else { return };
+        e.session = Some((self.found(found.id, session), session.server(), reply));
         match self.fate(found, p) {
             Fate::Punted => self.explain_punt(e),
             Fate::TtlExpired => e.drops(Reason::TtlExpired),
@@ -190,18 +188,20 @@ impl<I: Io> Worker<I> {
 
     fn explain_unknown(&mut self, e: &mut Explain, port: PortId, p: &Parsed) {
         let origin = if e.at == At::Handed { Origin::Worker } else { Origin::Port };
-        let service = self.lookup.claim(port, p.tuple, p.protocol);
+        let ends = e.packet.ends;
+        let service = self.lookup.claim(port, &ends, p.protocol);
         e.service = service;
-        let local = self.lookup.is_local(p.tuple.destination().0);
-        let snat = self.snat_claim(p.tuple, p.protocol).filter(|_| service.is_none() && !local);
+        let local = self.lookup.is_local(ends.destination.0);
+        let may_be_snat = service.is_none() && !local && !p.ipv6;
+        let snat = may_be_snat.then(|| self.snat_claim(p.tuple, p.protocol)).flatten();
         let elsewhere = match (service, snat) {
-            (Some(id), _) => self.elsewhere_of(port, p.tuple, p.protocol, id, origin),
+            (Some(id), _) => self.elsewhere_of(port, &ends, p.protocol, id, origin),
             (None, Some(claim)) => self.snat_elsewhere(p.tuple, claim, origin),
-            (None, None) if local => self.elsewhere(port, p.tuple, p.protocol, origin),
+            (None, None) if local => self.elsewhere(port, &ends, p.protocol, origin),
             (None, None) => None,
         };
         let reply = service.is_none() && !local;
-        let nat = reply.then(|| self.nat_elsewhere(p.tuple, p.protocol, origin)).flatten();
+        let nat = reply.then(|| self.nat_elsewhere(&ends, p.protocol, origin)).flatten();
         let elsewhere = nat.or(elsewhere);
         if elsewhere.is_some() {
             (e.elsewhere, e.at) = (elsewhere, At::Handed);
@@ -217,7 +217,7 @@ impl<I: Io> Worker<I> {
 
     fn explain_snat(&mut self, e: &mut Explain, p: &Parsed, claim: Claim) {
         match self.snat_preview(p, claim) {
-            Ok(to) => self.explain_way(e, p, to),
+            Ok(to) => self.explain_way(e, p, Ipv4Addr::from_bits(to).into()),
             Err(Reason::NoSession) => e.end = (Verdict::Drop(Reason::NoSession), Some(Answer::Reset)),
             Err(reason) => e.drops(reason),
         }
@@ -231,7 +231,7 @@ impl<I: Io> Worker<I> {
     }
 
     fn explain_open(&mut self, e: &mut Explain, p: &Parsed, id: ServiceId) {
-        match self.refusal(p) {
+        match self.refusal(p, &e.packet.ends) {
             Some(Refusal::Drop(reason)) => return e.drops(reason),
             Some(Refusal::TtlExpired) => return e.drops(Reason::TtlExpired),
             Some(Refusal::Reset) => {
@@ -244,7 +244,7 @@ impl<I: Io> Worker<I> {
         if !self.services.get(id.0 as usize).is_some_and(made) {
             return e.drops(Reason::MethodNotBuilt);
         }
-        let flow = self.flow(p);
+        let flow = Flow::new(&e.packet.ends, self.now);
         let chosen = match self.explain_choice(e, p, &flow, id) {
             Ok(Some(chosen)) => chosen,
             Ok(None) => return e.drops(Reason::NoServer),
@@ -254,7 +254,7 @@ impl<I: Io> Worker<I> {
         if let Err(reason) = self.explain_session(e, p, chosen, id) {
             return e.drops(reason);
         }
-        self.explain_way(e, p, chosen.address.into());
+        self.explain_way(e, p, chosen.address);
     }
 
     /// The server that a new session would get.
@@ -268,12 +268,12 @@ impl<I: Io> Worker<I> {
         let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
         let kept = match service.persistence {
             Some(_) if service.by_call => return Err(Reason::NoCallId),
-            Some(persistence) => self.kept(p, persistence, id)?,
+            Some(persistence) => self.kept(p, &flow.ends(), persistence, id)?,
             None => Kept::Nowhere,
         };
         if let Kept::At(template, chosen) = kept {
             let record = self.sessions.get(template).ok_or(Reason::NoServer)?;
-            e.template = Some(self.found(record));
+            e.template = Some(self.found(template, record));
             return Ok(Some(chosen));
         }
         let Some(Some(service)) = self.services.get_mut(id.0 as usize) else { return Err(Reason::NoServer) };
@@ -284,7 +284,7 @@ impl<I: Io> Worker<I> {
         let room = e.candidates.capacity();
         e.candidates.extend(service.servers.iter().take(room).map(|s| candidate(scheduler.as_ref(), s)));
         let chosen = n.and_then(|n| service.choice(n));
-        Ok(chosen.map(|chosen| self.persistent_port(p, chosen, id)))
+        Ok(chosen.map(|chosen| self.persistent_port(p, &flow.ends(), chosen, id)))
     }
 
     /// Whether the session could be opened.
@@ -298,26 +298,35 @@ impl<I: Io> Worker<I> {
         let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
         let port = if chosen.port == 0 { p.tuple.destination().1 } else { chosen.port };
         e.server = Some(Chosen { port, ..chosen });
+        let mixed = chosen.address.is_ipv6() != p.ipv6;
+        if mixed && matches!(chosen.method, Forwarding::Nat | Forwarding::Route) {
+            return Err(Reason::OtherFamily);
+        }
         let once = onepacket::applies(service.one_packet, p);
         if once && chosen.method != Forwarding::FullNat {
             return Ok(());
         }
         if chosen.method == Forwarding::FullNat {
-            let of = (chosen.address, port, transport(p.protocol));
             let room = e.local_addresses.capacity();
-            let all = service.local_addresses.iter().map(|&lip| {
-                let (used, ports) = self.pool.room(lip, of.0, of.1, of.2);
-                LocalRoom { address: lip.into(), used, ports }
-            });
-            let mut left = false;
-            for local in all {
+            let row = |address: IpAddr| {
+                let (used, ports) = self.local_room(address, chosen.address, port, p.protocol);
+                LocalRoom { address, used, ports }
+            };
+            let all: &mut dyn Iterator<Item = IpAddr> = if chosen.address.is_ipv6() {
+                &mut service.local_addresses_v6.iter().copied().map(IpAddr::V6)
+            } else {
+                &mut service.local_addresses.iter().copied().map(IpAddr::V4)
+            };
+            let (mut left, mut any) = (false, false);
+            for local in all.map(row) {
+                any = true;
                 left |= local.used < local.ports;
                 if e.local_addresses.len() < room {
                     e.local_addresses.push(local);
                 }
             }
-            match (service.local_addresses.is_empty(), left) {
-                (true, _) => return Err(Reason::NoLocalAddress),
+            match (any, left) {
+                (false, _) => return Err(Reason::NoLocalAddress),
                 (_, false) => return Err(Reason::LocalPortsExhausted),
                 _ => {}
             }
@@ -328,7 +337,7 @@ impl<I: Io> Worker<I> {
         Ok(())
     }
 
-    fn explain_way(&self, e: &mut Explain, p: &Parsed, to: u32) {
+    fn explain_way(&self, e: &mut Explain, p: &Parsed, to: IpAddr) {
         match self.routing.view(to) {
             Ok(way) => {
                 e.way = Some(way);

@@ -9,17 +9,20 @@
 //! side, and the quote becomes the packet that the receiver of the error once sent. As IPVS does, the error
 //! seems to come from the virtual service (to clients), or from the local address (to a FULLNAT server).
 
+use std::net::Ipv4Addr;
+
 use super::{Origin, Worker, parse::Parsed, rewrite, tunnel::sum_over, verdict::Reason};
 use crate::{
     io::{Frame, Io, PortId},
     net::{
         Header,
         checksum::{Delta, Sum},
-        icmp::{IcmpHeader, inner_v4},
+        icmp::{IcmpHeader, Inner, inner_v4},
         ipv4::Ipv4Header,
         protocol, tcp, udp,
     },
     table::{
+        ends::Ends,
         session::{Direction, Session, Tuple},
         sessions::Found,
     },
@@ -33,7 +36,7 @@ impl<I: Io> Worker<I> {
     #[inline(never)]
     pub(super) fn icmp_error(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
         let to = p.tuple.destination().0;
-        let local = self.lookup.is_local(to);
+        let local = self.lookup.is_local(Ipv4Addr::from_bits(to).into());
         let quoted = frame.data().get(usize::from(p.l4) + IcmpHeader::LEN..).unwrap_or_default();
         let Ok(inner) = inner_v4(quoted) else {
             return if local { self.drop_frame(frame, Reason::BadIcmp) } else { self.punt(port, frame) };
@@ -56,26 +59,40 @@ impl<I: Io> Worker<I> {
         let back = sent.reversed();
         let hash = self.sessions.hash(back, inner.protocol);
         let Some(found) = self.sessions.find(hash, back, inner.protocol) else {
-            let service = self.lookup.claim(port, back, inner.protocol);
-            let claim = self.snat_claim(back, inner.protocol).filter(|_| service.is_none() && !local);
-            let owner = match (service, claim) {
-                (Some(service), _) => self.elsewhere_of(port, back, inner.protocol, service, origin),
-                (None, Some(claim)) => self.snat_elsewhere(back, claim, origin),
-                (None, None) if local => self.elsewhere(port, back, inner.protocol, origin),
-                (None, None) => None,
-            };
-            let reply = service.is_none() && !local;
-            let nat = reply.then(|| self.nat_elsewhere(back, inner.protocol, origin)).flatten();
-            return match nat.or(owner) {
-                Some(owner) => self.hand_over(port, frame, owner),
-                None if local || claim.is_some() => self.drop_frame(frame, Reason::IcmpNoSession),
-                None => self.punt(port, frame),
-            };
+            return self.error_of_nobody(port, frame, (&Ends::of(back), inner.protocol), local, origin);
         };
-        self.translate(port, frame, p, found);
+        self.translate(port, frame, p, (found, &inner));
     }
 
-    fn translate(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
+    /// An error about no session of this worker; `back` is the packet that would come back. It came to a local address
+    /// if `local`.
+    pub(super) fn error_of_nobody(
+        &mut self,
+        port: PortId,
+        frame: I::Frame,
+        (back, protocol): (&Ends, u8),
+        local: bool,
+        origin: Origin,
+    ) {
+        let service = self.lookup.claim(port, back, protocol);
+        let snat = service.is_none() && !local && !back.is_ipv6();
+        let claim = snat.then(|| self.snat_claim(back.tuple(), protocol)).flatten();
+        let owner = match (service, claim) {
+            (Some(service), _) => self.elsewhere_of(port, back, protocol, service, origin),
+            (None, Some(claim)) => self.snat_elsewhere(back.tuple(), claim, origin),
+            (None, None) if local => self.elsewhere(port, back, protocol, origin),
+            (None, None) => None,
+        };
+        let reply = service.is_none() && !local;
+        let nat = reply.then(|| self.nat_elsewhere(back, protocol, origin)).flatten();
+        match nat.or(owner) {
+            Some(owner) => self.hand_over(port, frame, owner),
+            None if local || claim.is_some() => self.drop_frame(frame, Reason::IcmpNoSession),
+            None => self.punt(port, frame),
+        }
+    }
+
+    fn translate(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, (found, inner): (Found, &Inner)) {
         if p.ttl <= 1 {
             return self.drop_frame(frame, Reason::TtlExpired);
         }
@@ -85,6 +102,9 @@ impl<I: Io> Worker<I> {
         if self.sessions.get(found.id).is_some_and(Session::is_one_way) {
             // The server of a DR or TUN session sent the quoted packet itself: the error goes there as it is.
             return self.send_one_way(port, frame, p, found.id);
+        }
+        if self.sessions.get(found.id).is_some_and(Session::is_mixed) {
+            return self.translate_mixed(frame, p, (found, inner));
         }
         if self.is_hairpin(found) {
             return self.drop_frame(frame, Reason::IcmpNoSession);
@@ -132,10 +152,7 @@ fn rewrite_error(data: &mut [u8], p: &Parsed, session: &Session, direction: Dire
     ip.set_checksum(ip_delta.apply(ip.checksum()));
     ip.decrement_ttl();
 
-    let opposite = match direction {
-        Direction::Request => Direction::Reply,
-        Direction::Reply => Direction::Request,
-    };
+    let opposite = direction.opposite();
     let quoted = data.get_mut(l4 + IcmpHeader::LEN..)?;
     let inner_header = Ipv4Header::split(quoted)?.0.header_len();
     let end = quoted.len().min(inner_header + QUOTED);

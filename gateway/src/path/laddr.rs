@@ -1,6 +1,6 @@
 //! Stage 5: the local address and port of a FULLNAT session.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::{Worker, verdict::Reason};
 use weirctl::model::Protocol;
@@ -9,7 +9,7 @@ use crate::{
     id::ServiceId,
     io::Io,
     net::protocol,
-    table::{pool::Exhausted, session::NewSession},
+    table::{ends::Ends, pool::Exhausted},
 };
 
 /// The protocol of a session, which is one of the two that are forwarded.
@@ -23,35 +23,55 @@ impl<I: Io> Worker<I> {
     pub(super) fn allocate_local(
         &mut self,
         service: ServiceId,
-        server: Ipv4Addr,
+        server: IpAddr,
         port: u16,
         protocol: u8,
-    ) -> Result<(u32, u16), Reason> {
+    ) -> Result<(IpAddr, u16), Reason> {
         let Some(Some(service)) = self.services.get(service.0 as usize) else {
             return Err(Reason::NoServer);
         };
-        if service.local_addresses.is_empty() {
-            return Err(Reason::NoLocalAddress);
-        }
-        self.pool
-            .allocate(&service.local_addresses, server, port, transport(protocol), self.now)
-            .map(|(address, port)| (u32::from(address), port))
-            .map_err(|e| match e {
-                Exhausted::Ports => Reason::LocalPortsExhausted,
-                _ => Reason::SessionsFull,
-            })
+        let (protocol, now) = (transport(protocol), self.now);
+        let taken = match server {
+            IpAddr::V4(server) => {
+                let lips = &service.local_addresses;
+                self.pool.allocate(lips, server, port, protocol, now).map(|(a, port)| (a.into(), port))
+            }
+            IpAddr::V6(server) => {
+                let lips = &service.local_addresses_v6;
+                let pool = self.pool_v6.as_mut().ok_or(Reason::NoLocalAddress)?;
+                pool.allocate(lips, server, port, protocol, now).map(|(a, port)| (a.into(), port))
+            }
+        };
+        taken.map_err(|e| match e {
+            Exhausted::Addresses => Reason::NoLocalAddress,
+            Exhausted::Ports => Reason::LocalPortsExhausted,
+            _ => Reason::SessionsFull,
+        })
     }
 
-    /// Gives the local port of a session back: it rests before it's used again.
-    pub(super) fn release_local(&mut self, session: &NewSession) {
-        let ((server, port), (local, local_port)) = (session.reply.source(), session.reply.destination());
-        self.pool.release(
-            local.into(),
-            local_port,
-            server.into(),
-            port,
-            transport(session.protocol),
-            self.now,
-        );
+    /// Gives the local port of a session back, whose replies arrive between these ends: it rests before it's used
+    /// again.
+    pub(super) fn release_local(&mut self, reply: &Ends, protocol: u8) {
+        let (protocol, now) = (transport(protocol), self.now);
+        let ((server, port), (local, local_port)) = (reply.source, reply.destination);
+        match (local, server, &mut self.pool_v6) {
+            (IpAddr::V4(local), IpAddr::V4(server), _) => {
+                self.pool.release(local, local_port, server, port, protocol, now);
+            }
+            (IpAddr::V6(local), IpAddr::V6(server), Some(pool)) => {
+                pool.release(local, local_port, server, port, protocol, now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Ports of a local address used and there towards a server, as this worker has them.
+    pub(super) fn local_room(&self, local: IpAddr, server: IpAddr, port: u16, protocol: u8) -> (u32, u32) {
+        let protocol = transport(protocol);
+        match (local, server, &self.pool_v6) {
+            (IpAddr::V4(local), IpAddr::V4(server), _) => self.pool.room(local, server, port, protocol),
+            (IpAddr::V6(local), IpAddr::V6(server), Some(pool)) => pool.room(local, server, port, protocol),
+            _ => (0, 0),
+        }
     }
 }

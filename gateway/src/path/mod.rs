@@ -11,13 +11,16 @@
 //! tx        the port's burst
 //! ```
 //!
-//! DR and TUN leave by `direct` and `tunnel` instead of `rewrite`, datagrams of one-packet services by
-//! `onepacket`; `persist` keeps clients at their servers. `snat` takes what no service claims. Beside the way: `icmp` translates errors about
+//! DR and TUN leave by `direct` and `tunnel` instead of `rewrite`, sessions between the families by `mixed`, datagrams of one-packet services by
+//! `onepacket`; `persist` keeps clients at their servers. `snat` takes what no service claims. Beside the way: `icmp` (`icmp_v6`, `icmp_mixed`) translates errors about
 //! sessions, `toa` tells servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
 //! own, `handover` gives another worker what is its own (`nat` knows whose NAT's replies are), `update` takes control's changes between bursts,
 //! `search` and `explain` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks. Every frame ends in one [`verdict::Verdict`].
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
 
 use arrayvec::ArrayVec;
 
@@ -43,8 +46,11 @@ pub mod explain;
 mod fragment;
 pub mod handover;
 mod icmp;
+mod icmp_mixed;
+mod icmp_v6;
 pub mod laddr;
 pub mod mark;
+mod mixed;
 pub mod nat;
 mod onepacket;
 pub mod parse;
@@ -128,6 +134,8 @@ pub struct Worker<I: Io> {
     /// By state, then those of SNAT.
     timeouts: [u32; 32],
     pool: LocalPool,
+    /// Local addresses of IPv6, once a service has had one.
+    pool_v6: Option<Box<LocalPool<Ipv6Addr>>>,
     steering: Arc<Steering>,
     routing: Routing<I::Frame>,
     tx: TxBuffers<I::Frame>,
@@ -186,6 +194,7 @@ impl<I: Io> Worker<I> {
             timeouts: update::timeout_ticks(&settings.timeouts),
             settings: Arc::new(settings),
             pool: parts.pool,
+            pool_v6: None,
             steering: parts.steering,
             routing: Routing::default(),
             tx: TxBuffers::new(ports),
@@ -272,6 +281,8 @@ impl<I: Io> Worker<I> {
             if p.kind == parse::Kind::Transport {
                 *hash = self.sessions.hash(p.tuple, p.protocol);
                 self.sessions.prefetch_bucket(*hash);
+            } else if p.kind == parse::Kind::TransportV6 {
+                *hash = self.hash_v6(frame, p);
             }
         }
         let frames = burst.len();
@@ -288,7 +299,7 @@ impl<I: Io> Worker<I> {
             }
             match p.kind {
                 parse::Kind::Transport => self.transport(port, frame, p, (hash, candidate), origin),
-                kind => self.other(port, frame, p, kind, origin),
+                _ => self.transport_v6(port, frame, p, (hash, candidate), origin),
             }
         }
     }
@@ -296,45 +307,44 @@ impl<I: Io> Worker<I> {
     /// Whose session a packet probably belongs to; its record is being loaded from now on.
     #[inline]
     fn candidate(&self, p: &parse::Parsed, hash: u64) -> Candidate {
-        if p.kind == parse::Kind::Transport { self.sessions.candidate(hash) } else { Candidate::NONE }
+        if p.kind == parse::Kind::Transport {
+            self.sessions.candidate(hash)
+        } else {
+            self.other_candidate(p, hash)
+        }
+    }
+
+    #[inline(never)]
+    fn other_candidate(&self, p: &parse::Parsed, hash: u64) -> Candidate {
+        if p.kind == parse::Kind::TransportV6 { self.sessions.candidate_wide(hash) } else { Candidate::NONE }
     }
 
     /// A frame that carries no whole TCP or UDP header.
     fn other(&mut self, port: PortId, frame: I::Frame, p: &parse::Parsed, kind: parse::Kind, origin: Origin) {
-        let destination = p.tuple.destination().0;
         match kind {
             parse::Kind::Bad(reason) => self.drop_frame(frame, reason),
+            parse::Kind::IcmpError if p.ipv6 => self.icmp_error_v6(port, frame, p, origin),
             parse::Kind::IcmpError => self.icmp_error(port, frame, p, origin),
             parse::Kind::Echo => self.echo(port, frame, p, origin),
-            parse::Kind::Fragment
-                if self.lookup.is_virtual(destination)
-                    || self.lookup.is_local(destination)
-                    || self.snat_claim(p.tuple, p.protocol).is_some() =>
-            {
-                self.drop_frame(frame, Reason::Fragment);
+            parse::Kind::Fragment => {
+                let to = p.ends(frame.data()).destination.0;
+                let claimed = self.lookup.is_virtual(to)
+                    || self.lookup.is_local(to)
+                    || (!p.ipv6 && self.snat_claim(p.tuple, p.protocol).is_some());
+                if claimed { self.drop_frame(frame, Reason::Fragment) } else { self.punt(port, frame) }
             }
             parse::Kind::OtherIp
-                if p.protocol == crate::net::protocol::SCTP && self.lookup.is_virtual(destination) =>
+                if p.protocol == crate::net::protocol::SCTP
+                    && self.lookup.is_virtual(p.ends(frame.data()).destination.0) =>
             {
                 self.drop_frame(frame, Reason::MethodNotBuilt);
-            }
-            parse::Kind::Ipv6 if self.claims_ipv6(&frame, p) => {
-                self.drop_frame(frame, Reason::Ipv6NotBuilt);
             }
             _ => self.punt(port, frame),
         }
     }
 
-    fn claims_ipv6(&self, frame: &I::Frame, p: &parse::Parsed) -> bool {
-        use crate::net::{Header, ipv6::Ipv6Header, protocol};
-        Ipv6Header::at(frame.data(), usize::from(p.l3)).is_some_and(|ip| {
-            matches!(ip.next_header, protocol::TCP | protocol::UDP | protocol::SCTP)
-                && self.lookup.is_virtual_v6(ip.destination())
-        })
-    }
-
-    /// An address of the gateway's own on `port` to answer from.
-    fn own_address(&self, port: PortId) -> Option<Ipv4Addr> {
-        self.routing.table().port(port)?.address
+    /// An address of the gateway's own on `port`, of the family of `like`, to answer from.
+    fn own_address(&self, port: PortId, like: IpAddr) -> Option<IpAddr> {
+        self.routing.table().port(port)?.address_like(like)
     }
 }

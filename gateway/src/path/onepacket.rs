@@ -12,7 +12,11 @@ use crate::{
     io::{Frame, Io, PortId},
     net::protocol,
     sched::Flow,
-    table::session::{Direction, INACTIVE, NewSession, Session, Tuple},
+    table::{
+        ends::Ends,
+        session::{Direction, INACTIVE, NewSession, Session},
+        wide::Wide,
+    },
 };
 
 impl<I: Io> Worker<I> {
@@ -32,16 +36,21 @@ impl<I: Io> Worker<I> {
             };
         }
         self.count_once(chosen, p);
-        let hop = match self.routing.towards(chosen.address.into()) {
+        if chosen.address.is_ipv6() != p.ipv6 && !matches!(chosen.method, Forwarding::Tunnel(_)) {
+            return self.drop_frame(frame, Reason::OtherFamily);
+        }
+        let hop = match self.routing.towards(chosen.address) {
             Ok(hop) => hop,
             Err(reason) => return self.drop_frame(frame, reason),
         };
         match chosen.method {
             Forwarding::Tunnel(_) => {
-                self.send_tunnelled(port, frame, p, (chosen.address.into(), chosen.server), hop);
+                self.send_tunnelled(port, frame, p, (chosen.address, chosen.server), hop);
             }
             Forwarding::Route => self.send_direct(port, frame, p, hop),
-            Forwarding::Nat | Forwarding::FullNat => self.translate_once(port, frame, p, chosen, hop),
+            Forwarding::Nat | Forwarding::FullNat => {
+                self.translate_once(port, frame, p, (flow, chosen), hop);
+            }
         }
     }
 
@@ -58,27 +67,41 @@ impl<I: Io> Worker<I> {
         server.recount(false);
     }
 
-    fn translate_once(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, chosen: Chosen, hop: u16) {
+    fn translate_once(
+        &mut self,
+        port: PortId,
+        mut frame: I::Frame,
+        p: &Parsed,
+        (flow, chosen): (&Flow, Chosen),
+        hop: u16,
+    ) {
         let Some(next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
         if p.ip_len > next.mtu && p.dont_fragment {
             let mtu = next.mtu;
             return self.answer_too_big(port, frame, p, mtu);
         }
-        let server_port = if chosen.port == 0 { p.tuple.destination().1 } else { chosen.port };
+        let server_port = if chosen.port == 0 { flow.destination_port } else { chosen.port };
+        let request = flow.ends();
+        let reply = Ends { source: (chosen.address, server_port), destination: request.source };
         let mut session = Session::new(
             &NewSession {
                 request: p.tuple,
-                reply: Tuple::new((chosen.address.into(), server_port), p.tuple.source()),
+                reply: reply.tuple(),
                 protocol: p.protocol,
                 server: chosen.server,
                 flags: INACTIVE,
             },
             self.now,
         );
-        let (ip, l4) = rewrite::deltas(p.tuple, session.leaving(Direction::Request));
+        let (ip, l4) = rewrite::deltas_of(&request, &reply.reversed());
         session.set_deltas(ip, l4);
         trim(&mut frame, p);
-        if !rewrite::rewrite(frame.data_mut(), p, &session, Direction::Request) {
+        let data = frame.data_mut();
+        let rewritten = match Wide::of(&request, &reply) {
+            Some(wide) => rewrite::rewrite_v6(data, p, &session, &wide, Direction::Request),
+            None => rewrite::rewrite(data, p, &session, Direction::Request),
+        };
+        if !rewritten {
             return self.drop_frame(frame, Reason::Truncated);
         }
         self.leave(frame, hop, p.ip_len);

@@ -14,7 +14,7 @@
 //! service and client network, whatever queue they arrive on: templates need no lock and no messages, and a
 //! client has one server on all workers.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use weirctl::model::SessionState;
 
@@ -33,6 +33,7 @@ use crate::{
     sched::Flow,
     table::{
         call_ids::CallId,
+        ends::Ends,
         session::{NewSession, ONE_WAY, Session, SessionId, TEMPLATE, Tuple},
     },
 };
@@ -41,25 +42,38 @@ use crate::{
 pub(super) const RESPITE: u32 = seconds(60);
 /// FTP's control port: its templates cover all ports of the client, for the sake of data connections.
 pub const FTP: u16 = 21;
-/// Templates lie under protocol numbers of their own: these are nobody's (RFC 3692 reserves 253 and 254).
+/// Templates lie under protocol numbers of their own: these are nobody's, and leave room for
+/// [`crate::table::ends::WIDE`].
 const PROTOCOLS: [(u8, u8); 4] =
-    [(0, 251), (protocol::TCP, 252), (protocol::UDP, 253), (protocol::SCTP, 254)];
+    [(0, 187), (protocol::TCP, 188), (protocol::UDP, 189), (protocol::SCTP, 190)];
 
 /// How a service is persistent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Persistence {
     /// Time-out of a template, in ticks.
     pub timeout: u32,
-    /// Clients that agree in these bits of their address (host order) are one.
+    /// Clients that are the same under this mask are one, see [`masked`].
     pub mask: u32,
+}
+
+/// A client's network: `mask` are the bits of an IPv4 address (host order) that count, or how many leading ones of
+/// an IPv6 address do.
+#[inline]
+#[must_use]
+pub fn masked(mask: u32, client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(a) => Ipv4Addr::from_bits(a.to_bits() & mask).into(),
+        IpAddr::V6(a) => {
+            let bits = u128::MAX.checked_shl(128u32.saturating_sub(mask)).unwrap_or(0);
+            Ipv6Addr::from_bits(a.to_bits() & bits).into()
+        }
+    }
 }
 
 /// The worker, of `workers`, that owns a service's packets of a masked client address.
 #[must_use]
-pub fn owner(service: ServiceId, client: u32, workers: usize) -> WorkerId {
-    let mixed = (u64::from(client) << 32 | u64::from(service.0)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mixed = (mixed ^ mixed >> 32).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    WorkerId((((mixed >> 32) * workers as u64) >> 32) as u16)
+pub fn owner(service: ServiceId, client: IpAddr, workers: usize) -> WorkerId {
+    nat::spread(client, u64::from(service.0) << 32, workers)
 }
 
 /// The protocol of the packets that a template is for; 0 for those of a mark.
@@ -84,22 +98,23 @@ pub(super) enum Kept {
 
 /// What a client's template is found by.
 struct Key {
-    request: Tuple,
+    request: Ends,
     protocol: u8,
     /// The packet is for the port that the service names.
     own_port: bool,
 }
 
 impl Key {
-    fn new(service: &WorkerService, client: u32, p: &Parsed) -> Self {
-        let (address, port) = p.tuple.destination();
+    fn new(service: &WorkerService, client: IpAddr, p: &Parsed, ends: &Ends) -> Self {
+        let (address, port) = ends.destination;
         let own_port = service.mark.is_none() && port == service.port;
         let (protocol, virtual_) = match service.mark {
-            Some(mark) => (0, (mark, 0)),
+            Some(mark) => (0, (of_mark(mark, client), 0)),
             None if own_port && port != FTP => (p.protocol, (address, port)),
             None => (p.protocol, (address, 0)),
         };
-        Self { request: Tuple::new((client, 0), virtual_), protocol: template_of(protocol), own_port }
+        let request = Ends { source: (client, 0), destination: virtual_ };
+        Self { request, protocol: template_of(protocol), own_port }
     }
 
     /// The server's port: its own for the service's port, else the one that the client asked for (0).
@@ -113,7 +128,7 @@ impl<I: Io> Worker<I> {
     pub(super) fn elsewhere_of(
         &self,
         port: PortId,
-        tuple: Tuple,
+        ends: &Ends,
         protocol: u8,
         service: ServiceId,
         origin: Origin,
@@ -124,9 +139,9 @@ impl<I: Io> Worker<I> {
             _ => (None, false),
         };
         let owner = match persistence {
-            Some(persistence) => owner(service, tuple.source().0 & persistence.mask, workers),
-            None if nat => nat::owner(protocol, tuple.source(), workers),
-            None => return self.elsewhere(port, tuple, protocol, origin),
+            Some(persistence) => owner(service, masked(persistence.mask, ends.source.0), workers),
+            None if nat => nat::owner(protocol, ends.source, workers),
+            None => return self.elsewhere(port, ends, protocol, origin),
         };
         (origin != Origin::Worker && owner != self.id).then_some(owner)
     }
@@ -141,8 +156,8 @@ impl<I: Io> Worker<I> {
         id: ServiceId,
     ) -> Result<Option<(Chosen, SessionId)>, Reason> {
         let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
-        let client = p.tuple.source().0 & persistence.mask;
-        let key = Key::new(service, client, p);
+        let client = masked(persistence.mask, flow.source);
+        let key = Key::new(service, client, p, &flow.ends());
         let call = if service.by_call { Some(call_of(data, p).ok_or(Reason::NoCallId)?) } else { None };
         match self.kept_by(&key, call.as_ref(), id) {
             Kept::At(found, chosen) => {
@@ -157,14 +172,12 @@ impl<I: Io> Worker<I> {
         let Some(mut chosen) = service.schedule(flow) else { return Ok(None) };
         chosen.port = key.server_port(chosen.port);
         let listed = if own == FTP { 0 } else { chosen.port };
-        let new = NewSession {
-            request: key.request,
-            reply: Tuple::new((chosen.address.into(), listed), (client, 0)),
-            protocol: key.protocol,
-            server: chosen.server,
-            flags: TEMPLATE | ONE_WAY,
-        };
-        let template = self.insert_template(&new, call.as_ref(), persistence.timeout)?;
+        let none = Tuple::default();
+        let (protocol, server) = (key.protocol, chosen.server);
+        let new = NewSession { request: none, reply: none, protocol, server, flags: TEMPLATE | ONE_WAY };
+        let reply = Ends { source: (chosen.address, listed), destination: (like(client, chosen.address), 0) };
+        let template =
+            self.insert_template((&key.request, &reply), &new, call.as_ref(), persistence.timeout)?;
         if let Some(Some(server)) = self.servers.get(chosen.server.0 as usize) {
             server.counters.persistent.inc();
         }
@@ -172,9 +185,15 @@ impl<I: Io> Worker<I> {
     }
 
     /// Where the client of a packet is kept, by a service that doesn't look at calls.
-    pub(super) fn kept(&self, p: &Parsed, persistence: Persistence, id: ServiceId) -> Result<Kept, Reason> {
+    pub(super) fn kept(
+        &self,
+        p: &Parsed,
+        ends: &Ends,
+        persistence: Persistence,
+        id: ServiceId,
+    ) -> Result<Kept, Reason> {
         let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
-        let key = Key::new(service, p.tuple.source().0 & persistence.mask, p);
+        let key = Key::new(service, masked(persistence.mask, ends.source.0), p, ends);
         Ok(self.kept_by(&key, None, id))
     }
 
@@ -187,10 +206,10 @@ impl<I: Io> Worker<I> {
     }
 
     /// The choice with the port that a persistent service would use for this packet.
-    pub(super) fn persistent_port(&self, p: &Parsed, chosen: Chosen, id: ServiceId) -> Chosen {
+    pub(super) fn persistent_port(&self, p: &Parsed, ends: &Ends, chosen: Chosen, id: ServiceId) -> Chosen {
         match self.services.get(id.0 as usize) {
             Some(Some(service)) if service.persistence.is_some() => {
-                let key = Key::new(service, p.tuple.source().0, p);
+                let key = Key::new(service, ends.source.0, p, ends);
                 Chosen { port: key.server_port(chosen.port), ..chosen }
             }
             _ => chosen,
@@ -199,27 +218,27 @@ impl<I: Io> Worker<I> {
 
     fn find_template(&self, key: &Key, call: Option<&CallId>) -> Option<SessionId> {
         let Some(call) = call else {
-            let hash = self.sessions.hash(key.request, key.protocol);
-            return self.sessions.find(hash, key.request, key.protocol).map(|found| found.id);
+            return self.sessions.find_ends(&key.request, key.protocol).map(|found| found.id);
         };
         let kept = self.call_ids.as_deref()?;
         let same = |slot| kept.get(slot).is_some_and(|c| c.as_bytes() == call.as_bytes());
-        self.sessions.find_call(key.request, key.protocol, self.sessions.digest(call), same)
+        self.sessions.find_call(&key.request, key.protocol, self.sessions.digest(call), same)
     }
 
     fn insert_template(
         &mut self,
+        ends: (&Ends, &Ends),
         new: &NewSession,
         call: Option<&CallId>,
         timeout: u32,
     ) -> Result<SessionId, Reason> {
         let Some(call) = call else {
-            return self.sessions.insert(new, timeout, self.now).ok_or(Reason::SessionsFull);
+            return self.sessions.insert_ends(ends, new, timeout, self.now).ok_or(Reason::SessionsFull);
         };
         let kept = self.call_ids.as_deref_mut().ok_or(Reason::CallIdsFull)?;
         let slot = kept.insert(call).ok_or(Reason::CallIdsFull)?;
         let salt = self.sessions.digest(call);
-        let id = self.sessions.insert_call(new, (salt, slot), timeout, self.now);
+        let id = self.sessions.insert_call(ends, new, (salt, slot), timeout, self.now);
         if id.is_none() {
             kept.remove(slot);
         }
@@ -238,11 +257,10 @@ impl<I: Io> Worker<I> {
         let service = self.services.get(service.0 as usize)?.as_ref()?;
         let n = service.servers.iter().position(|s| s.id == server)?;
         let (facts, method) = (&service.servers[n], *service.methods.get(n)?);
-        let IpAddr::V4(address) = facts.address else { return None };
         let quiesced = self.settings.expire_quiescent_template && facts.weight == 0;
         (facts.counters.available.get() != 0 && !quiesced).then_some(Chosen {
             server,
-            address,
+            address: facts.address,
             port: facts.port,
             method,
         })
@@ -266,6 +284,23 @@ impl<I: Io> Worker<I> {
     }
 }
 
+/// The number of a mark, as an address of the client's family.
+fn of_mark(mark: u32, client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => Ipv4Addr::from_bits(mark).into(),
+        IpAddr::V6(_) => Ipv6Addr::from_bits(mark.into()).into(),
+    }
+}
+
+/// An address if it is of the same family as another; none otherwise (all zeros).
+fn like(address: IpAddr, other: IpAddr) -> IpAddr {
+    match other {
+        _ if address.is_ipv4() == other.is_ipv4() => address,
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
 /// The Call-ID in a datagram, as far as its first buffer holds it.
 fn call_of(data: &[u8], p: &Parsed) -> Option<CallId> {
     let end = (usize::from(p.l3) + usize::from(p.ip_len)).min(data.len());
@@ -275,7 +310,7 @@ fn call_of(data: &[u8], p: &Parsed) -> Option<CallId> {
 
 /// What control lists of a template instead of a session's facts: protocol.
 pub(super) fn listed_protocol(session: &Session) -> u8 {
-    if session.is_template() { packets_of(session.protocol) } else { session.protocol }
+    if session.is_template() { packets_of(session.protocol()) } else { session.protocol() }
 }
 
 #[cfg(test)]
@@ -287,8 +322,9 @@ mod tests {
         for workers in 1..6 {
             let mut share = vec![0; workers];
             for client in 0..6000u32 {
-                let of = owner(ServiceId(3), client << 8, workers);
-                assert_eq!(of, owner(ServiceId(3), client << 8, workers));
+                let client = IpAddr::from(Ipv4Addr::from_bits(client << 8));
+                let of = owner(ServiceId(3), client, workers);
+                assert_eq!(of, owner(ServiceId(3), client, workers));
                 share[usize::from(of.0)] += 1;
             }
             assert!(share.iter().all(|&n| n > 6000 / workers * 8 / 10), "{share:?}");
@@ -300,6 +336,15 @@ mod tests {
         for (packets, template) in PROTOCOLS {
             assert_eq!((template_of(packets), packets_of(template)), (template, packets));
             assert!(!matches!(template, protocol::TCP | protocol::UDP | protocol::SCTP));
+            assert_eq!(template & crate::table::ends::WIDE, 0);
         }
+    }
+
+    #[test]
+    fn masks_are_bits_of_ipv4_and_lengths_of_ipv6() {
+        let at = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(masked(0xffff_ff00, at("10.1.2.3")), at("10.1.2.0"));
+        assert_eq!(masked(64, at("2001:db8:1:2:3::4")), at("2001:db8:1:2::"));
+        assert_eq!((masked(128, at("::4")), masked(0, at("::4"))), (at("::4"), at("::")));
     }
 }

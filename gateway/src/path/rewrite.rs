@@ -3,10 +3,23 @@
 //! Addresses, ports, TTL and both checksums; nothing else of the packet is touched. The checksums change by
 //! differences that were computed when the session was opened (RFC 1624): the payload is never read.
 
+use std::net::IpAddr;
+
 use super::parse::Parsed;
 use crate::{
-    net::{Header, checksum::Delta, ipv4::Ipv4Header, protocol, tcp::TcpHeader, udp::UdpHeader},
-    table::session::{Direction, Session, Tuple},
+    net::{
+        Header,
+        checksum::{Delta, Sum},
+        ipv4::Ipv4Header,
+        protocol,
+        tcp::TcpHeader,
+        udp::UdpHeader,
+    },
+    table::{
+        ends::Ends,
+        session::{Direction, Session, Tuple},
+        wide::Wide,
+    },
 };
 
 /// What rewriting from `old` to `new` adds to the IP checksum, and to a transport checksum with its
@@ -20,6 +33,24 @@ pub fn deltas(old: Tuple, new: Tuple) -> (Delta, Delta) {
     let ip = Delta::between(&addresses(old), &addresses(new));
     let ports = |t: Tuple| [t.source().1, t.destination().1];
     (ip, ip.and(Delta::between(&ports(old), &ports(new))))
+}
+
+/// The same between packets of any two families: nothing for IP where one of them is IPv6, which has no checksum.
+#[must_use]
+pub fn deltas_of(old: &Ends, new: &Ends) -> (Delta, Delta) {
+    if !old.is_ipv6() && !new.is_ipv6() {
+        return deltas(old.tuple(), new.tuple());
+    }
+    let sum = |ends: &Ends| {
+        [ends.source, ends.destination].iter().fold(Sum::ZERO, |sum, (address, port)| {
+            let address = match address {
+                IpAddr::V4(a) => Sum::of(&a.octets()),
+                IpAddr::V6(a) => Sum::of(&a.octets()),
+            };
+            sum.and(address).word(*port)
+        })
+    };
+    (Delta::NONE, Delta::from_sums(sum(old), sum(new)))
 }
 
 /// Rewrites the frame `data`, a packet of `session` that arrived in `direction`, and decrements its TTL.
@@ -47,17 +78,50 @@ pub fn rewrite(data: &mut [u8], parsed: &Parsed, session: &Session, direction: D
     ip.set_checksum(ip_delta.apply(ip.checksum()));
     ip.set_address_words(new.addresses);
     ip.ttl = ip.ttl.wrapping_sub(1);
-    let Some(transport) = data.get_mut(l4..) else { return false };
-    if parsed.protocol == protocol::TCP {
-        let Some((tcp, _)) = TcpHeader::split_mut(transport) else { return false };
-        tcp.set_port_words(new.ports);
-        tcp.set_checksum(l4_delta.apply(tcp.checksum()));
+    rewrite_transport(data.get_mut(l4..), parsed.protocol, new.ports, l4_delta).is_some()
+}
+
+/// As [`rewrite`] for a packet that arrives and leaves by IPv6, whose session has the addresses `wide`.
+#[inline]
+#[must_use]
+pub fn rewrite_v6(
+    data: &mut [u8],
+    parsed: &Parsed,
+    session: &Session,
+    wide: &Wide,
+    direction: Direction,
+) -> bool {
+    let l4_delta = Delta::from_bits(session.l4_delta);
+    let l4_delta = if direction == Direction::Reply { l4_delta.inverse() } else { l4_delta };
+    let l3 = usize::from(parsed.l3);
+    let Some(header) = data.get_mut(l3..).and_then(|b| b.first_chunk_mut::<40>()) else { return false };
+    header[7] = header[7].wrapping_sub(1);
+    let (source, destination) = wide.leaving(direction);
+    header[8..24].copy_from_slice(source);
+    header[24..40].copy_from_slice(destination);
+    let transport = data.get_mut(usize::from(parsed.l4)..);
+    rewrite_transport(transport, parsed.protocol, session.leaving(direction).ports, l4_delta).is_some()
+}
+
+/// Ports and checksum.
+#[inline]
+pub(super) fn rewrite_transport(
+    transport: Option<&mut [u8]>,
+    protocol: u8,
+    ports: u32,
+    delta: Delta,
+) -> Option<()> {
+    let transport = transport?;
+    if protocol == protocol::TCP {
+        let (tcp, _) = TcpHeader::split_mut(transport)?;
+        tcp.set_port_words(ports);
+        tcp.set_checksum(delta.apply(tcp.checksum()));
     } else {
-        let Some((udp, _)) = UdpHeader::split_mut(transport) else { return false };
-        udp.set_port_words(new.ports);
-        udp.set_checksum(l4_delta.apply_udp(udp.checksum()));
+        let (udp, _) = UdpHeader::split_mut(transport)?;
+        udp.set_port_words(ports);
+        udp.set_checksum(delta.apply_udp(udp.checksum()));
     }
-    true
+    Some(())
 }
 
 /// TCP without IP options: everything at a fixed place.

@@ -7,8 +7,10 @@
 //! for (the kernel resolves it), and up to a few packets wait for the answer.
 
 use std::{
-    collections::{HashMap, HashSet},
-    net::Ipv4Addr,
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap, HashSet},
+    hash::Hash,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
@@ -19,7 +21,7 @@ use super::verdict::Reason;
 use crate::{
     clock::{Tick, seconds},
     io::PortId,
-    net::ethernet::Mac,
+    net::{address::Address, ethernet::Mac},
     table::session::NO_HOP,
 };
 
@@ -34,8 +36,8 @@ const PATIENCE: u32 = seconds(3);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Destination network.
-    pub network: Ipv4Addr,
-    /// Its prefix length, 0..=32.
+    pub network: IpAddr,
+    /// Its prefix length, 0..=32 or 0..=128.
     pub prefix: u8,
     /// Where to: of several, each destination has its own. None at all: the destination is refused.
     pub via: Vec<Via>,
@@ -50,19 +52,23 @@ pub struct Route {
 pub struct Via {
     /// Port.
     pub port: PortId,
-    /// Router; none where the network is attached.
-    pub gateway: Option<Ipv4Addr>,
+    /// Router, perhaps of the other family (RFC 8950); none where the network is attached.
+    pub gateway: Option<IpAddr>,
     /// Share of the destinations, at least 1.
     pub weight: u16,
 }
 
 impl Route {
-    /// The way to `destination` (host order): always the same one for the same destination.
-    fn via(&self, destination: u32) -> Option<&Via> {
+    /// The way to `destination`: always the same one for the same destination.
+    fn via(&self, destination: IpAddr) -> Option<&Via> {
         if let [only] = self.via.as_slice() {
             return Some(only);
         }
         let total: u32 = self.via.iter().map(|v| u32::from(v.weight)).sum();
+        let destination = match destination {
+            IpAddr::V4(a) => a.to_bits(),
+            IpAddr::V6(a) => (a.mix(0) >> 32) as u32,
+        };
         let mut at = ((u64::from(destination.wrapping_mul(0x9e37_79b9)) * u64::from(total)) >> 32) as u32;
         self.via.iter().find(|v| {
             let mine = at < u32::from(v.weight);
@@ -72,14 +78,68 @@ impl Route {
     }
 }
 
+/// An address as a number with masks.
+trait Number: Copy + Eq + Hash {
+    fn mask(prefix: u8) -> Self;
+    fn under(self, mask: Self) -> Self;
+}
+
+impl Number for u32 {
+    fn mask(prefix: u8) -> Self {
+        Self::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
+    }
+    fn under(self, mask: Self) -> Self {
+        self & mask
+    }
+}
+
+impl Number for u128 {
+    fn mask(prefix: u8) -> Self {
+        Self::MAX.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or(0)
+    }
+    fn under(self, mask: Self) -> Self {
+        self & mask
+    }
+}
+
+/// One family's routes, longest prefix first: mask, and the routes under it.
+#[derive(Debug)]
+struct Levels<A>(Vec<(A, HashMap<A, Route, RandomState>)>);
+
+impl<A> Default for Levels<A> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<A: Number> Levels<A> {
+    /// Of several routes to one network the lowest metric counts, then the first.
+    fn new(routes: &[(A, &Route)]) -> Self {
+        let mut levels: BTreeMap<Reverse<u8>, HashMap<A, Route, RandomState>> = BTreeMap::new();
+        for (network, route) in routes {
+            let level = levels.entry(Reverse(route.prefix)).or_default();
+            let entry =
+                level.entry(network.under(A::mask(route.prefix))).or_insert_with(|| Route::clone(route));
+            if route.metric < entry.metric {
+                *entry = Route::clone(route);
+            }
+        }
+        Self(levels.into_iter().map(|(prefix, level)| (A::mask(prefix.0), level)).collect())
+    }
+
+    fn lookup(&self, destination: A) -> Option<&Route> {
+        self.0.iter().find_map(|(mask, level)| level.get(&destination.under(*mask)))
+    }
+}
+
 /// Routes and what the path knows of each port.
 #[derive(Debug, Default)]
 pub struct RouteTable {
-    /// Longest prefix first: mask in host order, and the routes under it.
-    levels: Vec<(u32, HashMap<u32, Route, RandomState>)>,
+    v4: Levels<u32>,
+    v6: Levels<u128>,
     ports: Vec<PortFacts>,
-    /// The gateway's own addresses, host order.
-    own: HashSet<u32, RandomState>,
+    /// The gateway's own addresses.
+    own: HashSet<IpAddr, RandomState>,
 }
 
 /// What the path knows of a port.
@@ -89,53 +149,59 @@ pub struct PortFacts {
     pub mac: Mac,
     /// Its MTU: bytes of an IP packet.
     pub mtu: u16,
-    /// An address of its own to answer from (ICMP errors).
+    /// An address of its own to answer from (ICMP errors) and to send tunnels from.
     pub address: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub address_v6: Option<Ipv6Addr>,
 }
 
-fn mask(prefix: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
+impl PortFacts {
+    /// Its own address of the family of `like`.
+    #[must_use]
+    pub fn address_like(&self, like: IpAddr) -> Option<IpAddr> {
+        match like {
+            IpAddr::V4(_) => self.address.map(IpAddr::V4),
+            IpAddr::V6(_) => self.address_v6.map(IpAddr::V6),
+        }
+    }
 }
 
 impl RouteTable {
     /// A table of these routes; of several to one network the lowest metric counts, then the first.
     #[must_use]
     pub fn new(routes: &[Route], ports: Vec<PortFacts>) -> Self {
-        let mut levels: Vec<(u32, HashMap<u32, Route, RandomState>)> = Vec::new();
-        for prefix in (0..=32).rev() {
-            let mut level = HashMap::default();
-            for route in routes.iter().filter(|r| r.prefix == prefix) {
-                let network = u32::from(route.network) & mask(prefix);
-                let entry = level.entry(network).or_insert_with(|| route.clone());
-                if route.metric < entry.metric {
-                    *entry = route.clone();
-                }
-            }
-            if !level.is_empty() {
-                levels.push((mask(prefix), level));
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for route in routes {
+            match route.network {
+                IpAddr::V4(a) => v4.push((a.to_bits(), route)),
+                IpAddr::V6(a) => v6.push((a.to_bits(), route)),
             }
         }
-        let own = ports.iter().filter_map(|port| port.address.map(u32::from)).collect();
-        Self { levels, ports, own }
+        let own = |port: &PortFacts| [port.address.map(IpAddr::V4), port.address_v6.map(IpAddr::V6)];
+        let own = ports.iter().flat_map(own).flatten().collect();
+        Self { v4: Levels::new(&v4), v6: Levels::new(&v6), ports, own }
     }
 
     /// The table, with more addresses of the gateway's own than the ports answer from.
     #[must_use]
-    pub fn with_own(mut self, addresses: impl IntoIterator<Item = Ipv4Addr>) -> Self {
-        self.own.extend(addresses.into_iter().map(u32::from));
+    pub fn with_own(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.own.extend(addresses);
         self
     }
 
-    /// Whether an address (host order) is the gateway's own.
+    /// Whether an address is the gateway's own.
     #[must_use]
-    pub fn is_own(&self, address: u32) -> bool {
+    pub fn is_own(&self, address: IpAddr) -> bool {
         self.own.contains(&address)
     }
 
-    /// The route to `destination` (host order).
+    /// The route to `destination`.
     #[must_use]
-    pub fn lookup(&self, destination: u32) -> Option<&Route> {
-        self.levels.iter().find_map(|(mask, level)| level.get(&(destination & mask)))
+    pub fn lookup(&self, destination: IpAddr) -> Option<&Route> {
+        match destination {
+            IpAddr::V4(a) => self.v4.lookup(a.to_bits()),
+            IpAddr::V6(a) => self.v6.lookup(a.to_bits()),
+        }
     }
 
     /// The facts of a port.
@@ -164,9 +230,9 @@ pub struct View {
     /// Port.
     pub port: PortId,
     /// The route's network and prefix length.
-    pub network: (Ipv4Addr, u8),
+    pub network: (IpAddr, u8),
     /// Router, or the destination itself.
-    pub next_hop: Ipv4Addr,
+    pub next_hop: IpAddr,
     /// Its MAC address, if it is known and usable.
     pub mac: Option<Mac>,
     /// Largest IP packet.
@@ -174,7 +240,7 @@ pub struct View {
 }
 
 struct HopState {
-    address: u32,
+    address: IpAddr,
     asked: Option<Tick>,
 }
 
@@ -184,7 +250,7 @@ pub struct Resolve {
     /// Port.
     pub port: PortId,
     /// Address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 /// A neighbour as the kernel sees it.
@@ -193,7 +259,7 @@ pub struct Neighbour {
     /// Port.
     pub port: PortId,
     /// Address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// MAC address; none if it can't be used.
     pub mac: Option<Mac>,
 }
@@ -217,6 +283,7 @@ pub struct Routing<F> {
     hops: Vec<Hop>,
     states: Vec<HopState>,
     by_address: HashMap<(PortId, u32), u16, RandomState>,
+    by_address_v6: HashMap<(PortId, u128), u16, RandomState>,
     waiting: ArrayVec<Waiting<F>, WAITING>,
 }
 
@@ -228,6 +295,7 @@ impl<F> Default for Routing<F> {
             hops: Vec::with_capacity(MAX_HOPS),
             states: Vec::with_capacity(MAX_HOPS),
             by_address: HashMap::with_capacity_and_hasher(MAX_HOPS, RandomState::default()),
+            by_address_v6: HashMap::with_capacity_and_hasher(MAX_HOPS, RandomState::default()),
             waiting: ArrayVec::new(),
         }
     }
@@ -254,12 +322,12 @@ impl<F> Routing<F> {
         old
     }
 
-    /// The hop towards `destination` (host order), with the MTU that counts there.
-    pub fn towards(&mut self, destination: u32) -> Result<u16, Reason> {
+    /// The hop towards `destination`, with the MTU that counts there.
+    pub fn towards(&mut self, destination: IpAddr) -> Result<u16, Reason> {
         let route = self.table.lookup(destination).ok_or(Reason::NoRoute)?;
         let via = *route.via(destination).ok_or(Reason::NoRoute)?;
         let mtu = route.mtu;
-        let id = self.hop_of(via.port, via.gateway.map_or(destination, u32::from))?;
+        let id = self.hop_of(via.port, via.gateway.unwrap_or(destination))?;
         if let Some(hop) = self.hops.get_mut(usize::from(id)) {
             let port_mtu = self.table.port(via.port).map_or(1500, |p| p.mtu);
             hop.mtu = mtu.map_or(port_mtu, |m| m.min(port_mtu));
@@ -267,8 +335,17 @@ impl<F> Routing<F> {
         Ok(id)
     }
 
-    fn hop_of(&mut self, port: PortId, address: u32) -> Result<u16, Reason> {
-        if let Some(&id) = self.by_address.get(&(port, address)) {
+    /// The hop of a neighbour, if there has been need of it.
+    fn known(&self, port: PortId, address: IpAddr) -> Option<u16> {
+        match address {
+            IpAddr::V4(a) => self.by_address.get(&(port, a.to_bits())),
+            IpAddr::V6(a) => self.by_address_v6.get(&(port, a.to_bits())),
+        }
+        .copied()
+    }
+
+    fn hop_of(&mut self, port: PortId, address: IpAddr) -> Result<u16, Reason> {
+        if let Some(id) = self.known(port, address) {
             return Ok(id);
         }
         if self.hops.len() == MAX_HOPS {
@@ -280,24 +357,27 @@ impl<F> Routing<F> {
         let id = self.hops.len() as u16;
         self.hops.push(Hop { macs, mtu: facts.mtu, port, usable: false });
         self.states.push(HopState { address, asked: None });
-        self.by_address.insert((port, address), id);
+        match address {
+            IpAddr::V4(a) => self.by_address.insert((port, a.to_bits()), id),
+            IpAddr::V6(a) => self.by_address_v6.insert((port, a.to_bits()), id),
+        };
         Ok(id)
     }
 
-    /// The way to `destination` (host order) as it is now: nothing is noted.
+    /// The way to `destination` as it is now: nothing is noted.
     ///
     /// # Errors
     /// There is none.
-    pub fn view(&self, destination: u32) -> Result<View, Reason> {
+    pub fn view(&self, destination: IpAddr) -> Result<View, Reason> {
         let route = self.table.lookup(destination).ok_or(Reason::NoRoute)?;
         let via = *route.via(destination).ok_or(Reason::NoRoute)?;
-        let next = via.gateway.map_or(destination, u32::from);
+        let next = via.gateway.unwrap_or(destination);
         let facts = self.table.port(via.port).ok_or(Reason::NoRoute)?;
-        let known = self.by_address.get(&(via.port, next)).and_then(|&id| self.hop(id)).filter(|h| h.usable);
+        let known = self.known(via.port, next).and_then(|id| self.hop(id)).filter(|h| h.usable);
         Ok(View {
             port: via.port,
             network: (route.network, route.prefix),
-            next_hop: next.into(),
+            next_hop: next,
             mac: known.and_then(|h| h.macs.first_chunk().copied()).map(Mac),
             mtu: route.mtu.map_or(facts.mtu, |m| m.min(facts.mtu)),
         })
@@ -312,7 +392,7 @@ impl<F> Routing<F> {
 
     /// Takes note of a neighbour. True if packets may wait for it: see [`Self::ready`].
     pub fn neighbour(&mut self, neighbour: Neighbour) -> bool {
-        let Ok(id) = self.hop_of(neighbour.port, neighbour.address.into()) else { return false };
+        let Ok(id) = self.hop_of(neighbour.port, neighbour.address) else { return false };
         let hop = &mut self.hops[usize::from(id)];
         hop.usable = neighbour.mac.is_some();
         if let Some(mac) = neighbour.mac {
@@ -330,7 +410,7 @@ impl<F> Routing<F> {
             && state.asked.is_none_or(|t| now.since(t) >= seconds(1))
         {
             state.asked = Some(now);
-            ask = Some(Resolve { port: h.port, address: state.address.into() });
+            ask = Some(Resolve { port: h.port, address: state.address });
         }
         let refused = self.waiting.try_push(Waiting { hop, since: now, frame, received }).err();
         (ask, refused.map(|full| full.element().frame))
@@ -372,18 +452,20 @@ mod tests {
         Route {
             network: net.into(),
             prefix,
-            via: vec![Via { port: PortId(port), gateway: gateway.map(Ipv4Addr::from), weight: 1 }],
+            via: vec![Via { port: PortId(port), gateway: gateway.map(IpAddr::from), weight: 1 }],
             metric,
             mtu: None,
         }
     }
 
     fn ports() -> Vec<PortFacts> {
-        (1..3).map(|n| PortFacts { mac: Mac([2, 0, 0, 0, 0, n]), mtu: 1500, address: None }).collect()
+        (1..3)
+            .map(|n| PortFacts { mac: Mac([2, 0, 0, 0, 0, n]), mtu: 1500, address: None, address_v6: None })
+            .collect()
     }
 
-    fn at(a: [u8; 4]) -> u32 {
-        Ipv4Addr::from(a).into()
+    fn at(a: [u8; 4]) -> IpAddr {
+        a.into()
     }
 
     #[test]
@@ -404,14 +486,33 @@ mod tests {
     }
 
     #[test]
+    fn ipv6_has_routes_of_its_own() {
+        let net = |text: &str, prefix, port| Route {
+            network: text.parse().unwrap(),
+            prefix,
+            ..route([0; 4], 0, None, port, 0)
+        };
+        let table = RouteTable::new(
+            &[net("::", 0, 0), net("2001:db8::", 32, 1), net("2001:db8:1::", 48, 0), net("0.0.0.0", 0, 1)],
+            ports(),
+        );
+        let port = |text: &str| table.lookup(text.parse().unwrap()).unwrap().via[0].port.0;
+        assert_eq!((port("2001:db8:1::5"), port("2001:db8:2::5"), port("fd00::1")), (0, 1, 0));
+        assert_eq!(port("192.0.2.1"), 1);
+    }
+
+    #[test]
     fn destinations_are_shared_among_equal_ways_by_weight_and_stay_where_they_are() {
         let mut equal = route([0, 0, 0, 0], 0, Some([10, 0, 0, 1]), 0, 0);
         equal.via.push(Via { port: PortId(1), gateway: None, weight: 3 });
-        let first = (0..4000).filter(|d| equal.via(d * 7919).unwrap().port == PortId(0)).count();
+        let first = (0..4000)
+            .filter(|d| equal.via(Ipv4Addr::from_bits(d * 7919).into()).unwrap().port == PortId(0))
+            .count();
         assert!((800..1200).contains(&first), "{first} of 4000 with a quarter of the weight");
-        assert_eq!(equal.via(5), equal.via(5));
+        let to = at([0, 0, 0, 5]);
+        assert_eq!(equal.via(to), equal.via(to));
         equal.via.clear();
-        assert_eq!(equal.via(5), None);
+        assert_eq!(equal.via(to), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Stage 4: a packet without session. Whose is it, and which server gets it?
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use weirctl::{
     model::{ClientAddress, Forwarding, SessionState},
@@ -16,16 +16,26 @@ use crate::{
     net::{protocol, tcp as tcp_flags},
     sched::Flow,
     table::{
-        session::{
-            Direction, FULLNAT, INACTIVE, NewSession, ONE_PACKET, ONE_WAY, SessionId, TELLS, TUNNEL, Tuple,
-        },
+        ends::Ends,
+        session::{Direction, FULLNAT, INACTIVE, NewSession, ONE_PACKET, ONE_WAY, SessionId, TELLS, TUNNEL},
         sessions::Found,
     },
 };
 
-/// Whether a packet from this address may be forwarded: RFC 1812, 5.3.7.
-fn is_martian(source: u32) -> bool {
-    matches!(source >> 24, 0 | 127 | 224..)
+/// Whether a packet from this address may be forwarded: RFC 1812, 5.3.7; RFC 4291, 2.
+fn is_martian(source: IpAddr) -> bool {
+    match source {
+        IpAddr::V4(a) => matches!(a.octets()[0], 0 | 127 | 224..),
+        IpAddr::V6(a) => a.is_unspecified() || a.is_loopback() || a.is_multicast(),
+    }
+}
+
+/// The address of a local end that there isn't, of the server's family.
+fn nobody(server: IpAddr) -> (IpAddr, u16) {
+    match server {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), 0),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), 0),
+    }
 }
 
 /// Why a packet may not open a session.
@@ -43,23 +53,25 @@ impl<I: Io> Worker<I> {
     /// A TCP or UDP packet that belongs to no session of this worker.
     #[inline(never)]
     pub(super) fn unknown(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
-        let address = p.tuple.destination().0;
-        if let Some(service) = self.lookup.claim(port, p.tuple, p.protocol) {
-            return match self.elsewhere_of(port, p.tuple, p.protocol, service, origin) {
+        let ends = p.ends(frame.data());
+        if let Some(service) = self.lookup.claim(port, &ends, p.protocol) {
+            return match self.elsewhere_of(port, &ends, p.protocol, service, origin) {
                 Some(owner) => self.hand_over(port, frame, owner),
-                None => self.open(port, frame, p, service),
+                None => self.open(port, frame, p, (&ends, service)),
             };
         }
-        if self.lookup.is_local(address) {
-            return match self.elsewhere(port, p.tuple, p.protocol, origin) {
+        if self.lookup.is_local(ends.destination.0) {
+            return match self.elsewhere(port, &ends, p.protocol, origin) {
                 Some(owner) => self.hand_over(port, frame, owner),
                 None => self.drop_frame(frame, Reason::NoLocalSession),
             };
         }
-        if let Some(owner) = self.nat_elsewhere(p.tuple, p.protocol, origin) {
+        if let Some(owner) = self.nat_elsewhere(&ends, p.protocol, origin) {
             return self.hand_over(port, frame, owner);
         }
-        if let Some(claim) = self.snat_claim(p.tuple, p.protocol) {
+        if !p.ipv6
+            && let Some(claim) = self.snat_claim(p.tuple, p.protocol)
+        {
             return self.snat_unknown(port, frame, p, claim, origin);
         }
         self.punt(port, frame);
@@ -70,7 +82,7 @@ impl<I: Io> Worker<I> {
     pub(super) fn elsewhere(
         &self,
         port: PortId,
-        tuple: Tuple,
+        ends: &Ends,
         protocol: u8,
         origin: Origin,
     ) -> Option<WorkerId> {
@@ -80,32 +92,34 @@ impl<I: Io> Worker<I> {
         {
             return None;
         }
-        let owner = self.owner(tuple, protocol);
+        let owner = self.owner(ends, protocol);
         (owner != self.id).then_some(owner)
     }
 
-    /// The owner of a packet with this tuple, by the function that RSS applies.
-    pub(super) fn owner(&self, tuple: Tuple, protocol: u8) -> WorkerId {
-        let (source, destination) = (tuple.source(), tuple.destination());
-        self.steering.owner_of_reply(
-            Ipv4Addr::from(source.0),
-            source.1,
-            Ipv4Addr::from(destination.0),
-            destination.1,
-            transport(protocol),
-        )
+    /// The owner of a packet between these ends, by the function that RSS applies.
+    pub(super) fn owner(&self, ends: &Ends, protocol: u8) -> WorkerId {
+        let (sport, dport, protocol) = (ends.source.1, ends.destination.1, transport(protocol));
+        match (ends.source.0, ends.destination.0) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                self.steering.owner_of_reply(from, sport, to, dport, protocol)
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                self.steering.owner_of_reply(from, sport, to, dport, protocol)
+            }
+            _ => self.id,
+        }
     }
 
     /// A packet for a service, from a client without session.
-    fn open(&mut self, port: PortId, frame: I::Frame, p: &Parsed, id: ServiceId) {
-        match self.refusal(p) {
+    fn open(&mut self, port: PortId, frame: I::Frame, p: &Parsed, (ends, id): (&Ends, ServiceId)) {
+        match self.refusal(p, ends) {
             Some(Refusal::Drop(reason)) => return self.drop_frame(frame, reason),
             Some(Refusal::TtlExpired) => return self.answer_ttl_expired(port, frame, p),
             Some(Refusal::Reset) => return self.answer_reset(port, frame, p),
             None => {}
         }
         self.stamp(TraceStage::Service);
-        let flow = self.flow(p);
+        let flow = Flow::new(ends, self.now);
         let Some(Some(service)) = self.services.get_mut(id.0 as usize) else {
             return self.drop_frame(frame, Reason::NoServer);
         };
@@ -142,26 +156,14 @@ impl<I: Io> Worker<I> {
 
     /// Why the packet may not open a session, if it may not.
     #[inline]
-    pub(super) fn refusal(&self, p: &Parsed) -> Option<Refusal> {
+    pub(super) fn refusal(&self, p: &Parsed, ends: &Ends) -> Option<Refusal> {
         let tcp = p.protocol == protocol::TCP;
         match () {
-            () if is_martian(p.tuple.source().0) => Some(Refusal::Drop(Reason::Martian)),
+            () if is_martian(ends.source.0) => Some(Refusal::Drop(Reason::Martian)),
             () if p.ttl <= 1 => Some(Refusal::TtlExpired),
             () if tcp && p.flags & tcp_flags::RST != 0 => Some(Refusal::Drop(Reason::NoSession)),
             () if tcp && p.flags & tcp_flags::SYN == 0 && !self.settings.sloppy_tcp => Some(Refusal::Reset),
             () => None,
-        }
-    }
-
-    pub(super) fn flow(&self, p: &Parsed) -> Flow {
-        let ((source, source_port), (destination, destination_port)) =
-            (p.tuple.source(), p.tuple.destination());
-        Flow {
-            source: Ipv4Addr::from(source).into(),
-            source_port,
-            destination: Ipv4Addr::from(destination).into(),
-            destination_port,
-            now: self.now,
         }
     }
 
@@ -173,31 +175,41 @@ impl<I: Io> Worker<I> {
         service: ServiceId,
     ) -> Result<SessionId, Reason> {
         let port = if chosen.port == 0 { flow.destination_port } else { chosen.port };
-        let server = (u32::from(chosen.address), port);
+        let (request, client) = (flow.ends(), (flow.source, flow.source_port));
+        let mixed = chosen.address.is_ipv6() != p.ipv6;
         let (local, flags) = match chosen.method {
             Forwarding::FullNat => {
                 (self.allocate_local(service, chosen.address, port, p.protocol)?, FULLNAT | INACTIVE)
             }
-            Forwarding::Nat => (p.tuple.source(), INACTIVE),
-            Forwarding::Route => (p.tuple.source(), ONE_WAY | INACTIVE),
-            Forwarding::Tunnel(_) => (p.tuple.source(), ONE_WAY | TUNNEL | INACTIVE),
+            // Only what is wrapped, or gets other addresses on both sides, can get to the other family.
+            Forwarding::Nat | Forwarding::Route if mixed => return Err(Reason::OtherFamily),
+            Forwarding::Nat => (client, INACTIVE),
+            Forwarding::Route => (client, ONE_WAY | INACTIVE),
+            Forwarding::Tunnel(_) if mixed => (nobody(chosen.address), ONE_WAY | TUNNEL | INACTIVE),
+            Forwarding::Tunnel(_) => (client, ONE_WAY | TUNNEL | INACTIVE),
         };
+        let reply = Ends { source: (chosen.address, port), destination: local };
         let Some(Some(of)) = self.services.get(service.0 as usize) else { return Err(Reason::NoServer) };
         let flags = if onepacket::applies(of.one_packet, p) { flags | ONE_PACKET } else { flags };
         let tells = of.client_address == ClientAddress::Toa && p.protocol == protocol::TCP;
         let flags = if tells && flags & FULLNAT != 0 { flags | TELLS } else { flags };
         let new = NewSession {
             request: p.tuple,
-            reply: Tuple::new(server, local),
+            reply: reply.tuple(),
             protocol: p.protocol,
             server: chosen.server,
             flags,
         };
         let state = if p.protocol == protocol::TCP { SessionState::None } else { SessionState::Udp };
         let timeout = self.timeouts[state as usize & 15];
-        let Some(id) = self.sessions.insert(&new, timeout, self.now) else {
+        let inserted = if p.ipv6 || mixed {
+            self.sessions.insert_ends((&request, &reply), &new, timeout, self.now)
+        } else {
+            self.sessions.insert(&new, timeout, self.now)
+        };
+        let Some(id) = inserted else {
             if flags & FULLNAT != 0 {
-                self.release_local(&new);
+                self.release_local(&reply, p.protocol);
             }
             let full = self.sessions.len() == self.sessions.capacity();
             return Err(if full { Reason::SessionsFull } else { Reason::TupleInUse });
@@ -207,7 +219,7 @@ impl<I: Io> Worker<I> {
         }
         if let Some(session) = self.sessions.get_mut(id) {
             session.set_state(state);
-            let (ip, l4) = rewrite::deltas(p.tuple, session.leaving(Direction::Request));
+            let (ip, l4) = rewrite::deltas_of(&request, &reply.reversed());
             session.set_deltas(ip, l4);
         }
         if let Some(Some(server)) = self.servers.get(chosen.server.0 as usize) {
@@ -234,8 +246,10 @@ mod tests {
 
     #[test]
     fn loopback_multicast_and_nobody_are_martians() {
-        let of = |a: [u8; 4]| is_martian(u32::from_be_bytes(a));
+        let of = |a: [u8; 4]| is_martian(a.into());
         assert!(of([127, 0, 0, 1]) && of([0, 0, 0, 0]) && of([224, 0, 0, 1]) && of([255, 255, 255, 255]));
         assert!(!of([10, 0, 0, 1]) && !of([223, 255, 255, 255]));
+        let v6 = |text: &str| is_martian(text.parse().unwrap());
+        assert!(v6("::") && v6("::1") && v6("ff02::1") && !v6("2001:db8::1") && !v6("fe80::1"));
     }
 }

@@ -56,7 +56,7 @@ impl<I: Io> Worker<I> {
             if servers.is_some_and(|servers| servers.binary_search(&session.server()).is_err()) {
                 continue;
             }
-            let found = self.found(session);
+            let found = self.found(id, session);
             if !search.selection.filter.matches(&found) {
                 continue;
             }
@@ -71,9 +71,9 @@ impl<I: Io> Worker<I> {
     }
 
     /// A session with its times.
-    pub(super) fn found(&self, session: &Session) -> FoundSession {
+    pub(super) fn found(&self, id: SessionId, session: &Session) -> FoundSession {
         FoundSession {
-            session: self.describe(session),
+            session: self.describe(id, session),
             age: self.now.since(Tick(session.born)),
             idle: self.now.since(Tick(session.last_seen)),
         }

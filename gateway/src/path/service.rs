@@ -5,11 +5,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{Ipv4Addr, Ipv6Addr},
+    hash::Hash,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use foldhash::fast::RandomState;
-use weirctl::model::{ClientAddress, Forwarding};
+use weirctl::model::{ClientAddress, Family, Forwarding};
 
 use super::{
     mark::{Marks, Rule},
@@ -21,51 +22,136 @@ use crate::{
     io::PortId,
     net::protocol,
     sched,
-    table::session::Tuple,
+    table::ends::Ends,
 };
 
 /// Port that active FTP's data connections come from, and to which a proxy's may go.
 const FTP_DATA: u16 = 20;
 
+/// What the path claims of the packets of one family.
+#[derive(Debug)]
+struct Claims<A> {
+    /// Services by protocol, address and port (0: every port), host order.
+    services: HashMap<(u8, A, u16), ServiceId, RandomState>,
+    /// Persistent FTP services by address: they take data connections too.
+    ftp: HashMap<A, ServiceId, RandomState>,
+    /// Services of marks.
+    of_marks: HashMap<u32, ServiceId, RandomState>,
+    /// Virtual addresses, host order.
+    addresses: HashSet<A, RandomState>,
+    /// Local addresses of all services, host order.
+    local: HashSet<A, RandomState>,
+    /// NAT servers by protocol, address and port (0: every port): whose packets may be replies that another worker
+    /// owns.
+    nat_servers: HashMap<(u8, A, u16), Ways, RandomState>,
+}
+
+impl<A> Default for Claims<A> {
+    fn default() -> Self {
+        Self {
+            services: HashMap::default(),
+            ftp: HashMap::default(),
+            of_marks: HashMap::default(),
+            addresses: HashSet::default(),
+            local: HashSet::default(),
+            nat_servers: HashMap::default(),
+        }
+    }
+}
+
+impl<A: Copy + Eq + Hash> Claims<A> {
+    /// The service of a packet: that of its port, else FTP's for its data connections, else that of all ports.
+    #[inline]
+    fn service(&self, protocol: u8, address: A, port: u16) -> Option<ServiceId> {
+        if self.services.is_empty() {
+            return None;
+        }
+        let data = protocol == protocol::TCP && (port == FTP_DATA || port >= 1024);
+        self.services
+            .get(&(protocol, address, port))
+            .or_else(|| data.then(|| self.ftp.get(&address)).flatten())
+            .or_else(|| self.services.get(&(protocol, address, 0)))
+            .copied()
+    }
+
+    fn add_nat_server(&mut self, (protocol, address, port): (u8, A, u16), way: OwnedBy) {
+        let ways = self.nat_servers.entry((protocol, address, port)).or_default();
+        if !ways.contains(&way) {
+            // More than there is room for would need as many services of different persistence at one server.
+            let _ = ways.try_push(way);
+        }
+    }
+
+    fn nat_server(&self, protocol: u8, address: A, port: u16) -> Option<&Ways> {
+        if self.nat_servers.is_empty() {
+            return None;
+        }
+        let at = |port| self.nat_servers.get(&(protocol, address, port));
+        at(port).or_else(|| at(0))
+    }
+}
+
 /// What the path claims of the packets that arrive.
 #[derive(Debug, Default)]
 pub struct Lookup {
-    /// IPv4 services by protocol, address and port (0: every port), host order.
-    services: HashMap<(u8, u32, u16), ServiceId, RandomState>,
-    /// Persistent FTP services by address: they take data connections too.
-    ftp: HashMap<u32, ServiceId, RandomState>,
-    /// Services of marks.
-    of_marks: HashMap<u32, ServiceId, RandomState>,
+    v4: Claims<u32>,
+    v6: Claims<u128>,
     marks: Marks,
-    /// Addresses of IPv6 services.
-    ipv6: HashSet<Ipv6Addr, RandomState>,
-    /// Virtual addresses, host order.
-    addresses: HashSet<u32, RandomState>,
-    /// Local addresses of all services, host order.
-    local: HashSet<u32, RandomState>,
-    /// NAT servers by protocol, address and port (0: every port): whose packets may be replies that another worker
-    /// owns.
-    nat_servers: HashMap<(u8, u32, u16), Ways, RandomState>,
     /// Services there are, of any kind.
     count: usize,
 }
 
+/// Does the same with the claims of the address's family.
+macro_rules! by_family {
+    ($lookup:expr, $address:expr, |$claims:ident, $number:ident| $what:expr) => {
+        match $address {
+            IpAddr::V4(address) => {
+                let ($claims, $number) = (&$lookup.v4, address.to_bits());
+                $what
+            }
+            IpAddr::V6(address) => {
+                let ($claims, $number) = (&$lookup.v6, address.to_bits());
+                $what
+            }
+        }
+    };
+    (mut $lookup:expr, $address:expr, |$claims:ident, $number:ident| $what:expr) => {
+        match $address {
+            IpAddr::V4(address) => {
+                let ($claims, $number) = (&mut $lookup.v4, address.to_bits());
+                $what
+            }
+            IpAddr::V6(address) => {
+                let ($claims, $number) = (&mut $lookup.v6, address.to_bits());
+                $what
+            }
+        }
+    };
+}
+
 impl Lookup {
-    /// Claims a service of an IPv4 address.
-    pub fn add_service(&mut self, protocol: u8, address: Ipv4Addr, port: u16, id: ServiceId) {
-        self.services.insert((protocol, address.into(), port), id);
-        self.addresses.insert(address.into());
+    /// Claims a service of an address.
+    pub fn add_service(&mut self, protocol: u8, address: IpAddr, port: u16, id: ServiceId) {
         self.count += 1;
+        by_family!(mut self, address, |claims, number| {
+            claims.services.insert((protocol, number, port), id);
+            claims.addresses.insert(number);
+        });
     }
 
     /// Claims the data connections of a persistent FTP service.
-    pub fn add_ftp(&mut self, address: Ipv4Addr, id: ServiceId) {
-        self.ftp.insert(address.into(), id);
+    pub fn add_ftp(&mut self, address: IpAddr, id: ServiceId) {
+        by_family!(mut self, address, |claims, number| {
+            claims.ftp.insert(number, id);
+        });
     }
 
-    /// Claims the IPv4 packets with a mark.
-    pub fn add_mark_service(&mut self, mark: u32, id: ServiceId) {
-        self.of_marks.insert(mark, id);
+    /// Claims one family's packets with a mark.
+    pub fn add_mark_service(&mut self, mark: u32, family: Family, id: ServiceId) {
+        match family {
+            Family::V4 => self.v4.of_marks.insert(mark, id),
+            Family::V6 => self.v6.of_marks.insert(mark, id),
+        };
         self.count += 1;
     }
 
@@ -75,36 +161,32 @@ impl Lookup {
     }
 
     /// The service of a packet that arrived on `port`: that of its mark before that of its address.
+    #[inline]
     #[must_use]
-    pub fn claim(&self, port: PortId, tuple: Tuple, protocol: u8) -> Option<ServiceId> {
-        if !self.of_marks.is_empty()
-            && let Some(mark) = self.marks.of(port, tuple, protocol)
-            && let Some(&id) = self.of_marks.get(&mark)
+    pub fn claim(&self, port: PortId, ends: &Ends, protocol: u8) -> Option<ServiceId> {
+        let of_marks = if ends.is_ipv6() { &self.v6.of_marks } else { &self.v4.of_marks };
+        if !of_marks.is_empty()
+            && let Some(mark) = self.marks.of(port, ends, protocol)
+            && let Some(&id) = of_marks.get(&mark)
         {
             return Some(id);
         }
-        let (address, to) = tuple.destination();
-        self.service(protocol, address, to)
-    }
-
-    /// Notes a service that isn't of an IPv4 address: of an IPv6 one, or of a mark of IPv6 packets.
-    pub fn add_other_service(&mut self, address: Option<Ipv6Addr>) {
-        self.ipv6.extend(address);
-        self.count += 1;
+        let (address, to) = ends.destination;
+        by_family!(self, address, |claims, number| claims.service(protocol, number, to))
     }
 
     /// Claims a local address.
-    pub fn add_local(&mut self, address: Ipv4Addr) {
-        self.local.insert(address.into());
+    pub fn add_local(&mut self, address: IpAddr) {
+        by_family!(mut self, address, |claims, number| {
+            claims.local.insert(number);
+        });
     }
 
     /// Notes a NAT server and by what its replies belong to a worker.
-    pub fn add_nat_server(&mut self, protocol: u8, address: Ipv4Addr, port: u16, way: OwnedBy) {
-        let ways = self.nat_servers.entry((protocol, address.into(), port)).or_default();
-        if !ways.contains(&way) {
-            // More than there is room for would need as many services of different persistence at one server.
-            let _ = ways.try_push(way);
-        }
+    pub fn add_nat_server(&mut self, protocol: u8, address: IpAddr, port: u16, way: OwnedBy) {
+        by_family!(mut self, address, |claims, number| {
+            claims.add_nat_server((protocol, number, port), way);
+        });
     }
 
     /// Whether no service is configured: IPVS lets everything pass then, sessions or not.
@@ -114,43 +196,23 @@ impl Lookup {
         self.count == 0
     }
 
-    /// The service of a packet: that of its port, else FTP's for its data connections, else that of all ports.
-    #[must_use]
-    pub fn service(&self, protocol: u8, address: u32, port: u16) -> Option<ServiceId> {
-        let data = protocol == protocol::TCP && (port == FTP_DATA || port >= 1024);
-        self.services
-            .get(&(protocol, address, port))
-            .or_else(|| data.then(|| self.ftp.get(&address)).flatten())
-            .or_else(|| self.services.get(&(protocol, address, 0)))
-            .copied()
-    }
-
     /// Whether `address` is a local address of any service.
+    #[inline]
     #[must_use]
-    pub fn is_local(&self, address: u32) -> bool {
-        self.local.contains(&address)
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        by_family!(self, address, |claims, number| claims.local.contains(&number))
     }
 
     /// Whether `address` is a service's.
     #[must_use]
-    pub fn is_virtual(&self, address: u32) -> bool {
-        self.addresses.contains(&address)
-    }
-
-    /// Whether `address` is an IPv6 service's.
-    #[must_use]
-    pub fn is_virtual_v6(&self, address: Ipv6Addr) -> bool {
-        self.ipv6.contains(&address)
+    pub fn is_virtual(&self, address: IpAddr) -> bool {
+        by_family!(self, address, |claims, number| claims.addresses.contains(&number))
     }
 
     /// By what the replies of the NAT server with this address and port belong to a worker, if there is one.
     #[must_use]
-    pub fn nat_server(&self, protocol: u8, address: u32, port: u16) -> Option<&Ways> {
-        if self.nat_servers.is_empty() {
-            return None;
-        }
-        let at = |port| self.nat_servers.get(&(protocol, address, port));
-        at(port).or_else(|| at(0))
+    pub fn nat_server(&self, protocol: u8, address: IpAddr, port: u16) -> Option<&Ways> {
+        by_family!(self, address, |claims, number| claims.nat_server(protocol, number, port))
     }
 }
 
@@ -164,8 +226,10 @@ pub struct WorkerService {
     pub methods: Vec<Forwarding>,
     /// This worker's scheduler, prepared for `servers`; none if this version has no such scheduler.
     pub scheduler: Option<Box<dyn sched::Scheduler>>,
-    /// Local addresses.
+    /// Local addresses towards IPv4 servers.
     pub local_addresses: Vec<Ipv4Addr>,
+    /// Local addresses towards IPv6 servers.
+    pub local_addresses_v6: Vec<Ipv6Addr>,
     /// Port it was configured with, host order; 0 = all, or a mark's.
     pub port: u16,
     /// Its mark, if it isn't of an address.
@@ -200,8 +264,7 @@ impl WorkerService {
     /// Server `n` of the list, as a choice.
     pub fn choice(&self, n: usize) -> Option<Chosen> {
         let (server, method) = (self.servers.get(n)?, self.methods.get(n)?);
-        let std::net::IpAddr::V4(address) = server.address else { return None };
-        Some(Chosen { server: server.id, address, port: server.port, method: *method })
+        Some(Chosen { server: server.id, address: server.address, port: server.port, method: *method })
     }
 }
 
@@ -211,7 +274,7 @@ pub struct Chosen {
     /// Its number.
     pub server: ServerId,
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its port, host order; 0 = the port that the client asked for.
     pub port: u16,
     /// Its forwarding method.
@@ -226,12 +289,15 @@ mod tests {
     fn the_port_s_own_service_comes_before_that_of_all_ports() {
         let mut lookup = Lookup::default();
         assert!(lookup.is_empty());
-        let vip = Ipv4Addr::new(192, 0, 2, 10);
-        lookup.add_service(6, vip, 80, ServiceId(1));
-        lookup.add_service(6, vip, 0, ServiceId(2));
-        assert_eq!(lookup.service(6, vip.into(), 80), Some(ServiceId(1)));
-        assert_eq!(lookup.service(6, vip.into(), 443), Some(ServiceId(2)));
-        assert_eq!(lookup.service(17, vip.into(), 80), None);
-        assert!(lookup.is_virtual(vip.into()) && !lookup.is_local(vip.into()));
+        for (n, vip) in (0..).step_by(2).zip(["192.0.2.10", "2001:db8::10"]) {
+            let (vip, client): (IpAddr, IpAddr) = (vip.parse().unwrap(), vip.parse().unwrap());
+            lookup.add_service(6, vip, 80, ServiceId(n));
+            lookup.add_service(6, vip, 0, ServiceId(n + 1));
+            let to = |port| Ends { source: (client, 4000), destination: (vip, port) };
+            assert_eq!(lookup.claim(PortId(0), &to(80), 6), Some(ServiceId(n)));
+            assert_eq!(lookup.claim(PortId(0), &to(443), 6), Some(ServiceId(n + 1)));
+            assert_eq!(lookup.claim(PortId(0), &to(80), 17), None);
+            assert!(lookup.is_virtual(vip) && !lookup.is_local(vip));
+        }
     }
 }

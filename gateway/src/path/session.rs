@@ -8,7 +8,7 @@ use weirctl::{model::SessionState, protocol::TraceStage};
 
 use super::{
     Origin, Worker, onepacket,
-    parse::Parsed,
+    parse::{self, Parsed},
     rewrite, route, tcp_state, toa,
     verdict::{Reason, Verdict},
 };
@@ -16,6 +16,7 @@ use crate::{
     io::{Frame, Io, PortId},
     net::{protocol, tcp as tcp_flags},
     table::{
+        ends::WIDE,
         session::{Direction, INACTIVE, ONE_PACKET, STATE, Session, SessionId},
         sessions::{Candidate, Found},
     },
@@ -61,15 +62,64 @@ impl<I: Io> Worker<I> {
         origin: Origin,
     ) {
         match self.sessions.confirm(candidate, hash, p.tuple, p.protocol) {
-            Some(found) => self.known(port, frame, p, found, origin),
+            Some(found) => self.known::<false>(port, frame, p, found, origin),
             None => self.unknown(port, frame, p, origin),
         }
     }
 
-    /// A packet of a session. One that changes nothing and whose way is known goes straight through here.
+    /// The hash of an IPv6 packet, whose tuple gets the digests of its addresses; its bucket is being loaded from now on.
+    #[inline(never)]
+    pub(super) fn hash_v6(&self, frame: &I::Frame, p: &mut Parsed) -> u64 {
+        if p.ipv6
+            && let Some(pair) = parse::pair(frame.data(), p.l3)
+        {
+            p.tuple.addresses = self.sessions.digests(pair);
+        }
+        let hash = self.sessions.hash(p.tuple, p.protocol | WIDE);
+        self.sessions.prefetch_bucket(hash);
+        hash
+    }
+
+    /// As [`Self::transport`] for IPv6, and for what is neither.
+    #[inline(never)]
+    pub(super) fn transport_v6(
+        &mut self,
+        port: PortId,
+        frame: I::Frame,
+        p: &Parsed,
+        (hash, candidate): (u64, Candidate),
+        origin: Origin,
+    ) {
+        if p.kind != parse::Kind::TransportV6 {
+            return self.other(port, frame, p, p.kind, origin);
+        }
+        let Some(pair) = parse::pair(frame.data(), p.l3) else {
+            return self.drop_frame(frame, Reason::Truncated);
+        };
+        match self.sessions.confirm_wide(candidate, hash, p.tuple, p.protocol | WIDE, pair) {
+            Some(found) => self.known::<true>(port, frame, p, found, origin),
+            None => self.unknown(port, frame, p, origin),
+        }
+    }
+
+    /// A packet of a session. One that changes nothing and whose way is known goes straight through here: by IPv6
+    /// where `V6`. One of a session whose other side is of the other family doesn't, it has no next hop here.
     #[inline]
-    fn known(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found, origin: Origin) {
-        let Some(session) = self.sessions.get_mut(found.id) else { return };
+    fn known<const V6: bool>(
+        &mut self,
+        port: PortId,
+        mut frame: I::Frame,
+        p: &Parsed,
+        found: Found,
+        origin: Origin,
+    ) {
+        let (session, wide) = if V6 {
+            let Some((session, wide)) = self.sessions.get_mut_wide(found.id) else { return };
+            (session, Some(wide))
+        } else {
+            let Some(session) = self.sessions.get_mut(found.id) else { return };
+            (session, None)
+        };
         let d = found.direction.index();
         let (Some(Some(server)), Some(next)) =
             (self.servers.get(session.server().0 as usize), self.routing.hop(session.hops[d]))
@@ -102,7 +152,11 @@ impl<I: Io> Worker<I> {
         let (macs, out) = (next.macs, next.port);
         trim(&mut frame, p);
         let data = frame.data_mut();
-        if !rewrite::rewrite(data, p, session, found.direction) {
+        let rewritten = match wide {
+            Some(wide) if V6 => rewrite::rewrite_v6(data, p, session, wide, found.direction),
+            _ => rewrite::rewrite(data, p, session, found.direction),
+        };
+        if !rewritten {
             return self.drop_frame(frame, Reason::Truncated);
         }
         if let Some(field) = data.first_chunk_mut() {
@@ -194,7 +248,7 @@ impl<I: Io> Worker<I> {
             return self.snat_track(id, direction, p);
         }
         session.last_seen = now.0;
-        if session.protocol == protocol::TCP {
+        if session.protocol() == protocol::TCP {
             let old = session.state();
             let new = if session.is_one_way() {
                 tcp_state::next_unanswered(old, p.flags)
@@ -247,9 +301,11 @@ impl<I: Io> Worker<I> {
         if let Some(hop) = route::remembered(hop, session.hops_generation, generation) {
             return Ok(hop);
         }
-        let hop = self.routing.towards(session.leaving(found.direction).destination().0)?;
+        let to = self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?.destination.0;
+        let hop = self.routing.towards(to)?;
+        let session = self.sessions.get_mut(found.id).ok_or(Reason::NoSession)?;
         // A request that tells the client's address has to come by again.
-        if found.direction == Direction::Reply || !toa::tells(session) {
+        if (found.direction == Direction::Reply || !toa::tells(session)) && !session.is_mixed() {
             session.remember_hop(found.direction, hop, generation);
         }
         Ok(hop)
@@ -259,6 +315,9 @@ impl<I: Io> Worker<I> {
     pub(super) fn send(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
         if self.sessions.get(found.id).is_some_and(Session::is_one_way) {
             return self.send_one_way(port, frame, p, found.id);
+        }
+        if self.sessions.get(found.id).is_some_and(Session::is_mixed) {
+            return self.send_mixed(port, frame, p, found);
         }
         if self.is_hairpin(found) {
             return self.turn_back(port, frame, p, found);
@@ -275,14 +334,22 @@ impl<I: Io> Worker<I> {
         trim(&mut frame, p);
         let tells = self.sessions.get(found.id).is_some_and(toa::tells);
         let ip_len = if tells { self.tell(&mut frame, p, found, next.mtu) } else { p.ip_len };
-        let Some(session) = self.sessions.get(found.id) else { return };
-        if !rewrite::rewrite(frame.data_mut(), p, session, found.direction) {
+        if !self.rewrite(&mut frame, p, found) {
             return self.drop_frame(frame, Reason::Truncated);
         }
         self.leave(frame, hop, ip_len);
     }
 
-    /// Sends a finished IPv4 frame to a next hop: its Ethernet header is written here.
+    /// Gives a packet the other tuple of its session, of the same family.
+    fn rewrite(&self, frame: &mut I::Frame, p: &Parsed, found: Found) -> bool {
+        let Some(session) = self.sessions.get(found.id) else { return false };
+        match self.sessions.wide(found.id) {
+            Some(wide) if p.ipv6 => rewrite::rewrite_v6(frame.data_mut(), p, session, wide, found.direction),
+            _ => rewrite::rewrite(frame.data_mut(), p, session, found.direction),
+        }
+    }
+
+    /// Sends a finished frame to a next hop: its Ethernet header is written here.
     pub(super) fn leave(&mut self, mut frame: I::Frame, hop: u16, ip_len: u16) {
         let Some(next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
         if ip_len > next.mtu {

@@ -10,7 +10,7 @@
 //! and hairpins: a packet from inside to an external address is translated on its way out and comes in again
 //! (RFC 4787, REQ-9). docs/snat.md holds requirement by requirement against tests.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, net::Ipv4Addr, sync::Arc};
 
 use foldhash::fast::RandomState;
 use weirctl::{
@@ -23,7 +23,7 @@ use super::{Origin, Worker, parse::Parsed, rewrite, session::trim, verdict::Reas
 use crate::{
     clock::seconds,
     id::{ServerId, WorkerId},
-    io::{BURST, Burst, Io, PortId},
+    io::{BURST, Burst, Frame as _, Io, PortId},
     net::{
         Header,
         checksum::Delta,
@@ -99,7 +99,7 @@ impl Rule {
     #[must_use]
     pub fn new(id: ServerId, rule: &weirctl::snat::SnatRule, port: PortId) -> Self {
         use weirctl::snat::Kind;
-        let network = |&(address, bits): &(std::net::Ipv4Addr, u8)| Network::new(address, bits);
+        let network = |&(address, bits): &(Ipv4Addr, u8)| Network::new(address, bits);
         Self {
             id,
             inside: network(&rule.inside),
@@ -252,8 +252,8 @@ impl<I: Io> Worker<I> {
         let table = self.routing.table();
         // Multicast and broadcast are nobody's to translate.
         destination < 0xe000_0000
-            && !table.is_own(destination)
-            && self.routing.view(destination).is_ok_and(|way| way.port == port)
+            && !table.is_own(Ipv4Addr::from_bits(destination).into())
+            && self.routing.view(Ipv4Addr::from_bits(destination).into()).is_ok_and(|way| way.port == port)
     }
 
     /// The worker that a packet of SNAT belongs to.
@@ -471,7 +471,7 @@ impl<I: Io> Worker<I> {
         let now = self.now;
         let Some(nat) = &mut self.snat else { return };
         let before = nat.tables.len();
-        nat.tables.let_go(session.protocol, session.arriving(Direction::Reply).destination(), now);
+        nat.tables.let_go(session.protocol(), session.arriving(Direction::Reply).destination(), now);
         self.counters.events.snat_mappings_ended.add((before - nat.tables.len()) as u64);
     }
 
@@ -488,7 +488,7 @@ impl<I: Io> Worker<I> {
     /// An ICMP echo request or reply: of a session, from inside, or the kernel's.
     #[inline(never)]
     pub(super) fn echo(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
-        if self.snat.is_none() || self.lookup.is_virtual(p.tuple.destination().0) {
+        if self.snat.is_none() || self.lookup.is_virtual(p.ends(frame.data()).destination.0) {
             return self.punt(port, frame);
         }
         let hash = self.sessions.hash(p.tuple, p.protocol);

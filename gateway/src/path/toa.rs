@@ -1,7 +1,7 @@
 //! TOA: a TCP option that tells a FULLNAT server the client's address and port.
 //!
 //! ```text
-//! | 254 | 8 | client's port | client's address |     kind, length, network byte order
+//! | 254 | 8 or 20 | client's port | client's address |     kind, length, network byte order
 //! ```
 //! The option comes first among a segment's options, where DPVS and the FULLNAT kernels of LVS put it and
 //! their receiver modules look. It goes into the SYN and into every request that acknowledges nothing beyond
@@ -16,20 +16,28 @@
 //! A session that still tells never remembers its next hop for requests: so its requests don't take the
 //! straight way, and others' pay nothing.
 
+use std::net::IpAddr;
+
+use arrayvec::ArrayVec;
+
 use super::{Worker, parse::Parsed};
 use crate::{
     io::{Frame, Io},
-    net::{Header, checksum::Delta, checksum::Sum, ipv4::Ipv4Header, protocol, tcp, tcp::TcpHeader},
+    net::{
+        Header, checksum::Delta, checksum::Sum, ipv4::Ipv4Header, ipv6::Ipv6Header, protocol, tcp,
+        tcp::TcpHeader,
+    },
     table::{
-        session::{Direction, Session, TELLS, Tuple},
+        session::{Direction, Session, TELLS},
         sessions::Found,
     },
 };
 
 /// Kind of the option, from the range for experiments (RFC 4727).
 const KIND: u8 = 254;
-/// Bytes of the option with an IPv4 address.
-pub(super) const LEN: usize = 8;
+/// Bytes of the option with an IPv4 address, and with an IPv6 one.
+const LEN: usize = 8;
+const LEN_V6: usize = 20;
 /// Longest TCP header.
 const MAX_HEADER: usize = 60;
 /// Kind of the maximum segment size option (RFC 9293, 3.7.1).
@@ -90,15 +98,20 @@ impl<I: Io> Worker<I> {
                     session.flags &= !TELLS;
                 }
             }
-            Step::Lower => lower_mss(frame.data_mut(), p),
+            Step::Lower => {
+                let client = self.sessions.arriving(found.id, Direction::Request);
+                let by = if client.is_some_and(|c| c.is_ipv6()) { LEN_V6 } else { LEN };
+                lower_mss(frame.data_mut(), p, by as u16);
+            }
             Step::Tell => {
-                let Some(client) = self.sessions.get(found.id).map(|s| s.arriving(Direction::Request)) else {
+                let Some(client) = self.sessions.arriving(found.id, Direction::Request) else {
                     return p.ip_len;
                 };
-                let room = usize::from(p.ip_len) + LEN <= usize::from(mtu);
-                if room && insert(frame, p, client) {
+                let option = option(client.source);
+                let room = usize::from(p.ip_len) + option.len() <= usize::from(mtu);
+                if room && insert(frame, p, &option) {
                     self.counters.events.toa_added.add(1);
-                    return p.ip_len + LEN as u16;
+                    return p.ip_len + option.len() as u16;
                 }
                 self.counters.events.toa_skipped.add(1);
                 blank_forged(frame.data_mut(), p);
@@ -134,58 +147,78 @@ impl<I: Io> Worker<I> {
 /// Whether requests of this session have to pass by [`Worker::tell`].
 #[inline]
 pub(super) fn tells(session: &Session) -> bool {
-    session.flags & TELLS != 0 && session.protocol == protocol::TCP
+    session.flags & TELLS != 0 && session.protocol() == protocol::TCP
 }
 
-/// Puts the option with `client`'s source behind the fixed header. False, and nothing changed, without room.
-fn insert(frame: &mut impl Frame, p: &Parsed, client: Tuple) -> bool {
+/// Puts the option behind the fixed header. False, and nothing changed, without room.
+fn insert(frame: &mut impl Frame, p: &Parsed, option: &[u8]) -> bool {
     let (l3, l4) = (usize::from(p.l3), usize::from(p.l4));
-    let fixed = l4 + TcpHeader::LEN;
-    let whole = Ipv4Header::at(frame.data(), l3).is_some_and(|ip| !ip.more_fragments());
+    let (fixed, added) = (l4 + TcpHeader::LEN, option.len());
+    let whole = p.ipv6 || Ipv4Header::at(frame.data(), l3).is_some_and(|ip| !ip.more_fragments());
     let Some((header, _)) = frame.data().get(l4..).and_then(TcpHeader::split) else { return false };
     let header_len = header.header_len();
-    if !whole || header_len + LEN > MAX_HEADER || !frame.prepend(LEN) {
+    if !whole || header_len + added > MAX_HEADER || !frame.prepend(added) {
         return false;
     }
     let data = frame.data_mut();
-    data.copy_within(LEN..LEN + fixed, 0);
-    let (address, port) = client.source();
-    let option = option(address, port);
-    data[fixed..fixed + LEN].copy_from_slice(&option);
+    data.copy_within(added..added + fixed, 0);
+    data[fixed..fixed + added].copy_from_slice(option);
     let segment = p.ip_len - (l4 - l3) as u16;
-    let longer = |len: u16| Delta::word(len, len + LEN as u16);
-    if let Some(ip) = Ipv4Header::at_mut(data, l3) {
-        ip.set_total_len(p.ip_len + LEN as u16);
+    let longer = |len: u16| Delta::word(len, len + added as u16);
+    if p.ipv6 {
+        if let Some(ip) = Ipv6Header::at_mut(data, l3) {
+            ip.set_payload_len((ip.payload_len() + added) as u16);
+        }
+    } else if let Some(ip) = Ipv4Header::at_mut(data, l3) {
+        ip.set_total_len(p.ip_len + added as u16);
         ip.set_checksum(longer(p.ip_len).apply(ip.checksum()));
     }
     // Bytes 12 and 13 of the header: its length in words in the high four bits, flags.
     let offset = u16::from_be_bytes([data[l4 + 12], data[l4 + 13]]);
-    let new_offset = offset + ((LEN as u16 / 4) << 12);
+    let new_offset = offset + ((added as u16 / 4) << 12);
     data[l4 + 12..l4 + 14].copy_from_slice(&new_offset.to_be_bytes());
     let delta = longer(segment)
         .and(Delta::word(offset, new_offset))
-        .and(Delta::from_sums(Sum::ZERO, Sum::of(&option)));
+        .and(Delta::from_sums(Sum::ZERO, Sum::of(option)));
     if let Some((header, _)) = TcpHeader::split_mut(&mut data[l4..]) {
         header.set_checksum(delta.apply(header.checksum()));
     }
     true
 }
 
-fn option(address: u32, port: u16) -> [u8; LEN] {
-    let mut bytes = [KIND, LEN as u8, 0, 0, 0, 0, 0, 0];
-    bytes[2..4].copy_from_slice(&port.to_be_bytes());
-    bytes[4..].copy_from_slice(&address.to_be_bytes());
+fn option((address, port): (IpAddr, u16)) -> ArrayVec<u8, LEN_V6> {
+    let mut bytes = ArrayVec::new();
+    let mut push = |part: &[u8]| {
+        // There is room: the longest option is as long as the longest address makes it.
+        let _ = bytes.try_extend_from_slice(part);
+    };
+    push(&[KIND, if address.is_ipv6() { LEN_V6 as u8 } else { LEN as u8 }]);
+    push(&port.to_be_bytes());
+    match address {
+        IpAddr::V4(a) => push(&a.octets()),
+        IpAddr::V6(a) => push(&a.octets()),
+    }
     bytes
 }
 
 /// Lowers the MSS by the option's length. Malformed options and an MSS that is small already stay.
-fn lower_mss(data: &mut [u8], p: &Parsed) {
+fn lower_mss(data: &mut [u8], p: &Parsed, by: u16) {
+    change_mss(data, p, |old| old.saturating_sub(by).max(MIN_MSS));
+}
+
+/// Lowers the MSS to `most` where it is above.
+pub(super) fn limit_mss(data: &mut [u8], p: &Parsed, most: u16) {
+    change_mss(data, p, |_| most);
+}
+
+/// Gives a segment the MSS that `lower` makes of its own, if that is less.
+fn change_mss(data: &mut [u8], p: &Parsed, lower: impl FnOnce(u16) -> u16) {
     let Some(segment) = data.get_mut(usize::from(p.l4)..) else { return };
     let Some((header, _)) = TcpHeader::split(segment) else { return };
     let (end, check) = (header.header_len(), header.checksum());
     let Some(at) = segment.get(..end).and_then(find_mss) else { return };
     let old = u16::from_be_bytes([segment[at], segment[at + 1]]);
-    let new = old.saturating_sub(LEN as u16).max(MIN_MSS);
+    let new = lower(old);
     if new >= old {
         return;
     }

@@ -16,8 +16,8 @@ use weirctl::protocol::{Network, TRACE_SNAP, TraceStage};
 use super::{Origin, Worker, parse, verdict::Verdict};
 use crate::{
     io::{Burst, Frame, Io, PortId},
-    net::{Header, ipv4::Ipv4Header, protocol},
-    table::session::Tuple,
+    net::{Header, ipv4::Ipv4Header, ipv6, protocol},
+    table::{ends::Ends, session::Tuple},
 };
 
 /// Which packets are wanted.
@@ -83,9 +83,12 @@ impl Tracer {
     }
 }
 
-/// IP protocol and tuple of a frame that holds IPv4.
+/// IP protocol and ends of a frame that holds IP.
 #[must_use]
-pub fn tuple_of(frame: &[u8]) -> Option<(u8, Tuple)> {
+pub fn ends_of(frame: &[u8]) -> Option<(u8, Ends)> {
+    if frame.get(12..14) == Some(&[0x86, 0xdd]) {
+        return ends_of_v6(frame);
+    }
     let ip = Ipv4Header::at(frame, 14).filter(|_| frame.get(12..14) == Some(&[8, 0]))?;
     let l4 = 14 + usize::from(frame[14] & 15) * 4;
     let ports = match ip.protocol {
@@ -94,22 +97,34 @@ pub fn tuple_of(frame: &[u8]) -> Option<(u8, Tuple)> {
         }
         _ => 0,
     };
-    Some((ip.protocol, Tuple { addresses: ip.address_words(), ports }))
+    Some((ip.protocol, Ends::of(Tuple { addresses: ip.address_words(), ports })))
+}
+
+fn ends_of_v6(frame: &[u8]) -> Option<(u8, Ends)> {
+    let packet = frame.get(14..)?;
+    let pair = parse::pair(frame, 14)?;
+    let upper = ipv6::upper(packet).ok()?;
+    let whole = upper.fragment.is_none_or(|f| f.offset() == 0);
+    let ports = match upper.protocol {
+        protocol::TCP | protocol::UDP if whole => {
+            packet.get(upper.offset..)?.first_chunk().map_or(0, |&b| u32::from_le_bytes(b))
+        }
+        _ => 0,
+    };
+    Some((upper.protocol, Ends::of_pair(pair, Tuple { addresses: 0, ports })))
 }
 
 impl Filter {
     fn wants(&self, record: &Traced) -> bool {
         let sent = record.sent.as_ref().map(|(_, head)| head);
-        let facts = [Some(&record.received), sent].map(|head| head.and_then(|h| tuple_of(h)));
-        let any = |is: &dyn Fn(&(u8, Tuple)) -> bool| facts.iter().flatten().any(is);
-        let ends = |t: &Tuple| [t.source(), t.destination()];
+        let facts = [Some(&record.received), sent].map(|head| head.and_then(|h| ends_of(h)));
+        let any = |is: &dyn Fn(&(u8, Ends)) -> bool| facts.iter().flatten().any(is);
+        let ends = |e: &Ends| [e.source, e.destination];
         self.port.is_none_or(|port| port == record.port)
             && (!self.dropped || matches!(record.verdict, Some(Verdict::Drop(_))))
             && self.protocol.is_none_or(|p| any(&|f| f.0 == p))
             && self.service_port.is_none_or(|p| any(&|f| ends(&f.1).iter().any(|e| e.1 == p)))
-            && self.host.is_none_or(|net| {
-                any(&|f| ends(&f.1).iter().any(|e| net.contains(std::net::Ipv4Addr::from(e.0).into())))
-            })
+            && self.host.is_none_or(|net| any(&|f| ends(&f.1).iter().any(|e| net.contains(e.0))))
     }
 }
 
@@ -159,11 +174,11 @@ impl<I: Io> Worker<I> {
         let mut p = parse::Parsed::NOTHING;
         parse::parse(&frame, mac, &mut p);
         self.stamp(TraceStage::Parse);
-        if p.kind != parse::Kind::Transport {
+        if !matches!(p.kind, parse::Kind::Transport | parse::Kind::TransportV6) {
             return self.other(port, frame, &p, p.kind, origin);
         }
-        let hash = self.sessions.hash(p.tuple, p.protocol);
-        let found = self.sessions.find(hash, p.tuple, p.protocol);
+        self.hash_v6(&frame, &mut p);
+        let found = self.sessions.find_ends(&p.ends(frame.data()), p.protocol);
         self.stamp(TraceStage::Session);
         match found {
             Some(found) => self.known_rarely(port, frame, &p, found, origin),

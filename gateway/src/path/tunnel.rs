@@ -1,17 +1,18 @@
 //! Stage 6 of TUN: the packet leaves inside an outer packet to its server.
 //!
 //! ```text
-//! IPIP  | outer IP, protocol 4  | packet            RFC 2003
+//! IPIP  | outer IP, protocol 4 or 41 | packet       RFC 2003, RFC 4213, RFC 2473
 //! GRE   | outer IP, protocol 47 | flags protocol [checksum 0] | packet            RFC 2784
 //! GUE   | outer IP, protocol 17 | UDP | 0 4 0 0 | packet       draft-ietf-intarea-gue, variant 0
 //! ```
 //!
 //! The outer header as Linux's `ip_vs_tunnel_xmit` makes it: ToS, TTL and DF are the packet's own, the source
-//! is the gateway's address on the port towards the server. The inner packet is one hop older and otherwise
+//! is the gateway's address on the port towards the server. Both packets may be of either family; an IPv4 packet around
+//! an IPv6 one has no DF, one of IPv6 is never fragmented. The inner packet is one hop older and otherwise
 //! as it came. Linux asks for remote checksum offload only for packets whose checksum its own stack has left
 //! undone; packets off a wire never are, so `--tun-remcsum` means a full outer checksum, there and here.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use weirctl::model::{Tunnel, TunnelChecksum, TunnelKind};
 use zerocopy::IntoBytes;
@@ -23,23 +24,23 @@ use crate::{
     net::{
         Header,
         checksum::Sum,
-        ethernet::EthernetHeader,
+        ethernet::{EthernetHeader, ether_type},
         ipv4::{DONT_FRAGMENT, Ipv4Header},
+        ipv6::{self, Ipv6Header},
         protocol,
         udp::UdpHeader,
     },
 };
 
-/// Longest header in front of the inner packet: Ethernet, IPv4, UDP, GUE.
-const HEADERS: usize = EthernetHeader::LEN + Ipv4Header::LEN + UdpHeader::LEN + GUE;
+/// Longest header in front of the inner packet: Ethernet, IPv6, UDP, GUE.
+const HEADERS: usize = EthernetHeader::LEN + Ipv6Header::LEN + UdpHeader::LEN + GUE;
 /// The GUE header without options.
 const GUE: usize = 4;
-/// Every link takes packets of this size (RFC 791, 3.2): a tunnel through less is none.
+/// Every link takes IPv4 packets of this size (RFC 791, 3.2): a tunnel through less is none. IPv6 has its own
+/// ([`ipv6::MIN_MTU`]), which is what a tunnel over it must take.
 const MIN_MTU: u16 = 68;
 /// GRE: a checksum is there.
 const GRE_CHECKSUM: u16 = 0x8000;
-/// GRE: the payload is IPv4.
-const GRE_IPV4: u16 = 0x0800;
 /// GUE over UDP comes from one of these ports, by flow, as Linux's default `ip_local_port_range` has them.
 const FLOW_PORTS: std::ops::Range<u16> = 32768..60999;
 
@@ -83,9 +84,10 @@ impl Shape {
         }
     }
 
-    fn protocol(self) -> u8 {
+    /// The outer header's protocol number around a packet of such a protocol number.
+    fn protocol(self, inner: u8) -> u8 {
         match self.kind {
-            TunnelKind::Ipip => protocol::IPIP,
+            TunnelKind::Ipip => inner,
             TunnelKind::Gue => protocol::UDP,
             TunnelKind::Gre => protocol::GRE,
         }
@@ -113,8 +115,11 @@ pub(super) fn sum_over(frame: &impl Frame, mut skip: usize, mut len: usize) -> O
 /// What the outer headers say beside the packet's own facts.
 struct Outer {
     shape: Shape,
-    source: Ipv4Addr,
-    server: Ipv4Addr,
+    /// Of the same family as the server.
+    source: IpAddr,
+    server: IpAddr,
+    /// Whether the packet inside is IPv6.
+    ipv6: bool,
     /// Chooses GUE's source port.
     flow: u64,
     id: u16,
@@ -129,7 +134,7 @@ impl Outer {
                 let flags = if self.shape.checksum { GRE_CHECKSUM } else { 0 };
                 out.fill(0);
                 out[..2].copy_from_slice(&flags.to_be_bytes());
-                out[2..4].copy_from_slice(&GRE_IPV4.to_be_bytes());
+                out[2..4].copy_from_slice(&type_of(self.ipv6).to_be_bytes());
                 if self.shape.checksum {
                     let check = Sum::of(out).and(inner).checksum();
                     out[4..6].copy_from_slice(&check.to_be_bytes());
@@ -139,12 +144,10 @@ impl Outer {
                 let ports = u64::from(FLOW_PORTS.end - FLOW_PORTS.start);
                 let source = FLOW_PORTS.start + (((self.flow & 0xffff_ffff) * ports) >> 32) as u16;
                 let mut udp = UdpHeader::new(source, self.shape.port, len);
-                let gue = [0, protocol::IPIP, 0, 0];
+                let gue = [0, self.inner_protocol(), 0, 0];
                 if self.shape.checksum {
-                    let sum = Sum::pseudo_v4(self.source, self.server, protocol::UDP, len)
-                        .and(Sum::of(udp.as_bytes()))
-                        .and(Sum::of(&gue))
-                        .and(inner);
+                    let sum =
+                        self.pseudo_header(len).and(Sum::of(udp.as_bytes())).and(Sum::of(&gue)).and(inner);
                     udp.set_checksum(sum.udp_checksum());
                 }
                 out[..UdpHeader::LEN].copy_from_slice(udp.as_bytes());
@@ -153,33 +156,65 @@ impl Outer {
         }
     }
 
+    fn inner_protocol(&self) -> u8 {
+        if self.ipv6 { protocol::IPV6 } else { protocol::IPIP }
+    }
+
+    /// UDP's, over `len` bytes.
+    fn pseudo_header(&self, len: u16) -> Sum {
+        match (self.source, self.server) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => Sum::pseudo_v4(from, to, protocol::UDP, len),
+            (IpAddr::V6(from), IpAddr::V6(to)) => Sum::pseudo_v6(from, to, protocol::UDP, len.into()),
+            _ => Sum::ZERO,
+        }
+    }
+
+    /// Writes the outer IP header of a packet of `len` bytes.
+    fn write_outer(&self, out: &mut [u8], len: u16, inner: Inner) {
+        let protocol = self.shape.protocol(self.inner_protocol());
+        match (self.source, self.server) {
+            (IpAddr::V4(source), IpAddr::V4(server)) => {
+                let mut outer = Ipv4Header::new(source, server, protocol, len);
+                outer.tos = inner.tos;
+                outer.ttl = inner.ttl;
+                if inner.dont_fragment {
+                    outer.set_flags_fragment(DONT_FRAGMENT);
+                } else {
+                    outer.set_id(self.id);
+                }
+                outer.seal();
+                out.copy_from_slice(outer.as_bytes());
+            }
+            (IpAddr::V6(source), IpAddr::V6(server)) => {
+                let payload_len = len - Ipv6Header::LEN as u16;
+                let mut outer = Ipv6Header::new(source, server, protocol, payload_len);
+                outer.set_traffic_class(inner.tos);
+                outer.hop_limit = inner.ttl;
+                out.copy_from_slice(outer.as_bytes());
+            }
+            _ => {}
+        }
+    }
+
     /// Puts the packet that lies behind the Ethernet header of `frame` into the tunnel. `len` is the outer
     /// packet's length.
     fn wrap<F: Frame>(&self, frame: &mut F, len: u16) -> Result<(), Reason> {
         let ethernet = EthernetHeader::LEN;
-        let inner_len = usize::from(len) - Ipv4Header::LEN - self.shape.between();
+        let outer_len = header_len(self.server);
+        let inner_len = usize::from(len) - outer_len - self.shape.between();
         let sum = if self.shape.checksum && self.shape.kind != TunnelKind::Ipip {
             sum_over(frame, ethernet, inner_len).ok_or(Reason::Truncated)?
         } else {
             Sum::ZERO
         };
-        let inner = Ipv4Header::at(frame.data(), ethernet).ok_or(Reason::Truncated)?;
-        let mut outer = Ipv4Header::new(self.source, self.server, self.shape.protocol(), len);
-        outer.tos = inner.tos;
-        outer.ttl = inner.ttl;
-        if inner.dont_fragment() {
-            outer.set_flags_fragment(DONT_FRAGMENT);
-        } else {
-            outer.set_id(self.id);
-        }
-        outer.seal();
-
+        let inner = Inner::of(frame.data(), self.ipv6).ok_or(Reason::Truncated)?;
         let mut head = [0u8; HEADERS];
-        let between = ethernet + Ipv4Header::LEN;
+        let between = ethernet + outer_len;
         let end = between + self.shape.between();
-        head[..ethernet].copy_from_slice(frame.data().get(..ethernet).ok_or(Reason::Truncated)?);
-        head[ethernet..between].copy_from_slice(outer.as_bytes());
-        self.write_between(&mut head[between..end], len - Ipv4Header::LEN as u16, sum);
+        head[..12].copy_from_slice(frame.data().get(..12).ok_or(Reason::Truncated)?);
+        head[12..ethernet].copy_from_slice(&type_of(self.server.is_ipv6()).to_be_bytes());
+        self.write_outer(&mut head[ethernet..between], len, inner);
+        self.write_between(&mut head[between..end], len - outer_len as u16, sum);
         if !frame.prepend(end - ethernet) {
             return Err(Reason::NoHeadroom);
         }
@@ -188,21 +223,50 @@ impl Outer {
     }
 }
 
+/// What the outer header takes over from the packet inside.
+#[derive(Clone, Copy)]
+struct Inner {
+    tos: u8,
+    ttl: u8,
+    dont_fragment: bool,
+}
+
+impl Inner {
+    fn of(data: &[u8], ipv6: bool) -> Option<Self> {
+        if ipv6 {
+            let ip = Ipv6Header::at(data, EthernetHeader::LEN)?;
+            return Some(Self { tos: ip.traffic_class(), ttl: ip.hop_limit, dont_fragment: false });
+        }
+        let ip = Ipv4Header::at(data, EthernetHeader::LEN)?;
+        Some(Self { tos: ip.tos, ttl: ip.ttl, dont_fragment: ip.dont_fragment() })
+    }
+}
+
+/// Length of the IP header towards an address.
+fn header_len(to: IpAddr) -> usize {
+    if to.is_ipv6() { Ipv6Header::LEN } else { Ipv4Header::LEN }
+}
+
+fn type_of(ipv6: bool) -> u16 {
+    if ipv6 { ether_type::IPV6 } else { ether_type::IPV4 }
+}
+
 impl<I: Io> Worker<I> {
-    /// Sends a packet through the tunnel to a server, at `address` (host order), by way of `hop`.
+    /// Sends a packet through the tunnel to a server, at `address`, by way of `hop`.
     pub(super) fn send_tunnelled(
         &mut self,
         port: PortId,
         mut frame: I::Frame,
         p: &Parsed,
-        (address, server): (u32, ServerId),
+        (address, server): (IpAddr, ServerId),
         hop: u16,
     ) {
         let facts = self.servers.get(server.0 as usize).and_then(Option::as_ref);
         let shape = Shape::unpack(facts.map_or(0, |s| s.others.tunnel.get()));
         let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
-        let added = (Ipv4Header::LEN + shape.between()) as u16;
-        let Some(mtu) = next.mtu.checked_sub(added).filter(|&mtu| mtu >= MIN_MTU) else {
+        let added = (header_len(address) + shape.between()) as u16;
+        let least = if address.is_ipv6() { ipv6::MIN_MTU as u16 } else { MIN_MTU };
+        let Some(mtu) = next.mtu.checked_sub(added).filter(|&mtu| mtu >= least) else {
             return self.drop_frame(frame, Reason::TunnelMtu);
         };
         if p.ip_len > mtu && p.dont_fragment {
@@ -211,14 +275,15 @@ impl<I: Io> Worker<I> {
         let Some(len) = p.ip_len.checked_add(added) else {
             return self.drop_frame(frame, Reason::TunnelMtu);
         };
-        let Some(source) = self.own_address(next.port) else {
+        let Some(source) = self.own_address(next.port, address) else {
             return self.drop_frame(frame, Reason::NoPortAddress);
         };
         self.tunnel_id = self.tunnel_id.wrapping_add(1);
         let outer = Outer {
             shape,
             source,
-            server: Ipv4Addr::from(address),
+            server: address,
+            ipv6: p.ipv6,
             flow: self.sessions.hash(p.tuple, p.protocol) >> 32,
             id: self.tunnel_id,
         };

@@ -3,7 +3,7 @@
 //! Control prepares everything: a worker swaps pointers, allocates nothing and frees nothing. What an update
 //! replaces stays in the batch, which goes back to control by another ring and is dropped there.
 
-use std::sync::Arc;
+use std::{net::Ipv6Addr, sync::Arc};
 
 use weirctl::model;
 
@@ -26,7 +26,8 @@ use crate::{
     table::{
         call_ids::{CallId, CallIds},
         counters::{ServerCounters, ServerSlot},
-        session::SessionId,
+        pool::LocalPool,
+        session::{Direction, Session, SessionId},
         snat::blocks::Blocks,
     },
 };
@@ -74,6 +75,8 @@ pub enum Update {
     SnatAddress(u32, Option<Box<Blocks>>),
     /// The SNAT rules.
     Snat(Arc<Rules>),
+    /// Room for local addresses of IPv6, if the worker has none yet.
+    PoolV6(Option<Box<LocalPool<Ipv6Addr>>>),
 }
 
 /// A page of the session list: asked for with room, returned filled.
@@ -175,6 +178,11 @@ impl<I: Io> Worker<I> {
             Update::Select(search) => self.select(search),
             Update::Trace(tracer) => std::mem::swap(&mut self.trace, tracer),
             Update::Explain(question) => self.explain(question),
+            Update::PoolV6(room) => {
+                if self.pool_v6.is_none() {
+                    self.pool_v6 = room.take();
+                }
+            }
             Update::SnatRoom(room) => {
                 if self.snat.is_none() {
                     self.snat = room.take();
@@ -212,23 +220,22 @@ impl<I: Io> Worker<I> {
                 {
                     listing.calls.push((listing.sessions.len() as u32, *call));
                 }
-                listing.sessions.push(self.describe(session));
+                listing.sessions.push(self.describe(SessionId(at), session));
             }
             at += 1;
         }
         listing.next = (at < end).then_some(at);
     }
 
-    pub(super) fn describe(&self, session: &crate::table::session::Session) -> model::Session {
-        use crate::table::session::Direction::{Reply, Request};
-        let ip = |(address, port): (u32, u16)| (std::net::Ipv4Addr::from(address).into(), port);
-        let (request, reply) = (session.arriving(Request), session.arriving(Reply));
+    pub(super) fn describe(&self, id: SessionId, session: &Session) -> model::Session {
+        let request = self.sessions.ends_of(id, session, Direction::Request);
+        let reply = self.sessions.ends_of(id, session, Direction::Reply);
         model::Session {
             protocol: listed_protocol(session),
-            client: ip(request.source()),
-            virtual_: ip(request.destination()),
-            local: ip(reply.destination()),
-            server: ip(reply.source()),
+            client: request.source,
+            virtual_: request.destination,
+            local: reply.destination,
+            server: reply.source,
             state: session.state(),
             expires: session.deadline().since(self.now),
             fullnat: session.is_fullnat(),

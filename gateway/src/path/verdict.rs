@@ -125,8 +125,8 @@ reasons! {
     BadIcmp = "bad-icmp", "The ICMP message is cut or its checksum is wrong.";
     /// No buffer free.
     NoBuffer = "no-buffer", "The packet buffers are used up: raise mbufs.";
-    /// IPv6 for a service of this address; IPv6 is not forwarded by this version.
-    Ipv6NotBuilt = "ipv6-not-built", "IPv6 services are listed but not forwarded by this version.";
+    /// The server, or the session's other side, is of another address family, which this packet can't get to.
+    OtherFamily = "other-family", "The packet can't be translated to the other address family: NAT and DR servers must be of the service's family, and errors about a session between both families aren't forwarded.";
 }
 
 /// Packets that the gateway sent in its own name, and other figures that are no verdicts.

@@ -243,10 +243,13 @@ fn build_workers(
             ..PoolConfig::default()
         };
         let ports = pool.ports;
+        let (steering_v6, config_v6) = (Arc::clone(steering), pool);
+        link.make_pool_v6 = Some(Box::new(move || LocalPool::new(steering_v6, id, &config_v6)));
         let pool = LocalPool::new(Arc::clone(steering), id, &pool)?;
         link.tables = WorkerTables {
             max_sessions: config.sessions.max_per_worker,
             pool: Some(pool.usage()),
+            pool_v6: None,
             ports: u32::from(ports.last) - u32::from(ports.first) + 1,
         };
         let parts = Parts {
@@ -453,7 +456,7 @@ fn look_after(control: &Control<'_>, now: Tick) {
     }
     for wish in wishes {
         if let Some(host) = control.host {
-            host.resolve(wish.port, wish.address.into());
+            host.resolve(wish.port, wish.address);
         }
     }
 }

@@ -102,10 +102,9 @@ impl GatewayPlane {
             let n = self.ports.iter().position(|p| p == name)?;
             return u8::try_from(n).ok().map(PortId);
         }
-        service.servers.iter().find_map(|(_, server)| {
-            let IpAddr::V4(address) = server.address else { return None };
-            Some(self.routes.lookup(address.into())?.via.first()?.port)
-        })
+        // Those that it is for: a service may have servers of both families.
+        let served = service.servers.iter().filter(|(_, s)| s.address.is_ipv4() == local.address.is_ipv4());
+        served.into_iter().find_map(|(_, server)| Some(self.routes.lookup(server.address)?.via.first()?.port))
     }
 
     fn place_local_addresses(&mut self) {

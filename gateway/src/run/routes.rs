@@ -1,6 +1,6 @@
 //! What the path is told of routes and neighbours: the kernel's, with the configured ones.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{
     config::{self, Config},
@@ -8,7 +8,7 @@ use crate::{
     io::PortId,
     net::ethernet::Mac,
     path::route::{Neighbour, PortFacts, Route, RouteTable, Via},
-    prefix::Prefix,
+    prefix::{self, Prefix},
 };
 
 /// A port as the device reports it.
@@ -23,73 +23,82 @@ pub struct PortLink {
 /// The route table from the configuration and, with a host side, the kernel's state.
 #[must_use]
 pub fn table(config: &Config, links: &[PortLink], state: Option<&NetState>) -> RouteTable {
-    let mut routes: Vec<Route> = config.routes.iter().filter_map(configured).collect();
+    let mut routes: Vec<Route> = config.routes.iter().map(configured).collect();
     match state {
-        Some(state) => routes.extend(state.routes.iter().filter_map(kernel)),
+        Some(state) => routes.extend(state.routes.iter().map(kernel)),
         None => routes.extend(attached(config)),
     }
     let ports = links
         .iter()
         .enumerate()
-        .map(|(n, link)| PortFacts { mac: link.mac, mtu: link.mtu, address: own_address(config, state, n) })
+        .map(|(n, link)| PortFacts {
+            mac: link.mac,
+            mtu: link.mtu,
+            address: own_address(config, state, n, v4),
+            address_v6: own_address(config, state, n, v6),
+        })
         .collect();
     let configured = config.ports.iter().flat_map(|port| port.addresses.iter()).map(Prefix::address);
     let kernel = state.iter().flat_map(|state| state.addresses.iter()).map(|a| a.prefix.address());
-    RouteTable::new(&routes, ports).with_own(configured.chain(kernel).filter_map(v4))
+    RouteTable::new(&routes, ports).with_own(configured.chain(kernel))
 }
 
-fn network(to: &Prefix) -> Option<(std::net::Ipv4Addr, u8)> {
-    match to.address() {
-        IpAddr::V4(address) => Some((address, to.length())),
-        IpAddr::V6(_) => None,
-    }
-}
-
-fn v4(address: IpAddr) -> Option<std::net::Ipv4Addr> {
+fn v4(address: IpAddr) -> Option<Ipv4Addr> {
     match address {
         IpAddr::V4(address) => Some(address),
         IpAddr::V6(_) => None,
     }
 }
 
-fn configured(route: &config::Route) -> Option<Route> {
-    let (network, prefix) = network(&route.to)?;
-    let via = Via { port: route.port, gateway: route.via.and_then(v4), weight: 1 };
-    Some(Route { network, prefix, via: vec![via], metric: 0, mtu: None })
+/// A global address: link-local ones are no good to whoever is further away.
+fn v6(address: IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V6(address) if !address.is_unicast_link_local() => Some(address),
+        _ => None,
+    }
 }
 
-fn kernel(route: &crate::host::Route) -> Option<Route> {
-    let (network, prefix) = network(&route.to)?;
+fn to(to: &Prefix, via: Vec<Via>) -> Route {
+    Route { network: to.address(), prefix: to.length(), via, metric: 0, mtu: None }
+}
+
+fn configured(route: &config::Route) -> Route {
+    to(&route.to, vec![Via { port: route.port, gateway: route.via, weight: 1 }])
+}
+
+fn kernel(route: &crate::host::Route) -> Route {
     let via = match &route.action {
-        // A gateway of the other family (RFC 5549) is out of an IPv4 path's reach.
-        Action::Forward(hops) => hops
-            .iter()
-            .filter(|h| h.gateway.is_none_or(|g| g.is_ipv4()))
-            .map(|h| Via { port: h.port, gateway: h.gateway.and_then(v4), weight: h.weight.max(1) })
-            .collect(),
+        Action::Forward(hops) => {
+            hops.iter().map(|h| Via { port: h.port, gateway: h.gateway, weight: h.weight.max(1) }).collect()
+        }
         Action::Blackhole | Action::Unreachable | Action::Prohibit => Vec::new(),
     };
     let mtu = route.mtu.and_then(|m| u16::try_from(m).ok());
-    Some(Route { network, prefix, via, metric: route.metric, mtu })
+    Route { metric: route.metric, mtu, ..to(&route.to, via) }
 }
 
 /// Without a kernel beside it, the path knows the networks of the ports' own addresses.
 fn attached(config: &Config) -> impl Iterator<Item = Route> {
     config.ports.iter().enumerate().flat_map(|(n, port)| {
-        port.addresses.iter().filter_map(move |address| {
-            let (network, prefix) = network(&address.network())?;
-            let via = Via { port: PortId(n as u8), gateway: None, weight: 1 };
-            Some(Route { network, prefix, via: vec![via], metric: 0, mtu: None })
+        port.addresses.iter().map(move |address| {
+            to(&address.network(), vec![Via { port: PortId(n as u8), gateway: None, weight: 1 }])
         })
     })
 }
 
-/// The address that a port answers from: its first configured one, or the kernel's.
-fn own_address(config: &Config, state: Option<&NetState>, port: usize) -> Option<std::net::Ipv4Addr> {
-    let configured = config.ports.get(port)?.addresses.iter().find_map(|p| v4(p.address()));
+/// The address of a family that a port answers from: its first configured one, or the kernel's.
+fn own_address<A>(
+    config: &Config,
+    state: Option<&NetState>,
+    port: usize,
+    family: fn(IpAddr) -> Option<A>,
+) -> Option<A> {
+    let configured = config.ports.get(port)?.addresses.iter().find_map(|p| family(p.address()));
     configured.or_else(|| {
-        let mine = |a: &&crate::host::Address| a.port.index() == port && a.prefix.length() < 32;
-        state?.addresses.iter().filter(mine).find_map(|a| v4(a.prefix.address()))
+        let mine = |a: &&crate::host::Address| {
+            a.port.index() == port && a.prefix.length() < prefix::bits(&a.prefix.address())
+        };
+        state?.addresses.iter().filter(mine).find_map(|a| family(a.prefix.address()))
     })
 }
 
@@ -99,11 +108,11 @@ pub fn neighbours(config: &Config, state: Option<&NetState>) -> Vec<Neighbour> {
     let configured: Vec<Neighbour> = config
         .neighbours
         .iter()
-        .filter_map(|n| Some(Neighbour { port: n.port, address: v4(n.address)?, mac: Some(n.mac) }))
+        .map(|n| Neighbour { port: n.port, address: n.address, mac: Some(n.mac) })
         .collect();
     let known = state.iter().flat_map(|s| s.neighbours.iter());
     let kernel = known
-        .filter_map(|n| Some(Neighbour { port: n.port, address: v4(n.address)?, mac: n.mac() }))
+        .map(|n| Neighbour { port: n.port, address: n.address, mac: n.mac() })
         .filter(|n| configured.iter().all(|c| c.port != n.port || c.address != n.address));
     kernel.chain(configured.iter().copied()).collect()
 }
@@ -151,7 +160,7 @@ mod tests {
     fn without_a_kernel_the_configuration_is_all_there_is() {
         let config = Config::parse(TOML, Path::new("t")).unwrap();
         let table = table(&config, &links(), None);
-        let via = |a: [u8; 4]| table.lookup(u32::from_be_bytes(a)).map(|r| r.via[0]);
+        let via = |a: [u8; 4]| table.lookup(a.into()).map(|r| r.via[0]);
         assert_eq!(via([192, 168, 80, 7]).unwrap().gateway, None);
         assert_eq!(via([8, 8, 8, 8]).unwrap().gateway, Some([192, 168, 80, 1].into()));
         assert_eq!(table.port(PortId(0)).unwrap().address, Some([192, 168, 80, 4].into()));

@@ -13,7 +13,10 @@ use crate::{
     clock::Tick,
     id::{ServerId, WorkerId},
     path::settings::Settings,
-    table::counters::{OtherWorkers, ServerCounters},
+    table::{
+        counters::{OtherWorkers, ServerCounters},
+        ends::Ends,
+    },
 };
 
 mod dh;
@@ -109,6 +112,26 @@ pub struct Flow {
     pub destination_port: u16,
     /// Now.
     pub now: Tick,
+}
+
+impl Flow {
+    /// Of a packet between these ends.
+    #[inline]
+    #[must_use]
+    pub fn new(ends: &Ends, now: Tick) -> Self {
+        let Ends { source: (source, source_port), destination: (destination, destination_port) } = *ends;
+        Self { source, source_port, destination, destination_port, now }
+    }
+
+    /// The packet's ends.
+    #[inline]
+    #[must_use]
+    pub fn ends(&self) -> Ends {
+        Ends {
+            source: (self.source, self.source_port),
+            destination: (self.destination, self.destination_port),
+        }
+    }
 }
 
 /// A scheduling discipline with its state for one service on one worker.

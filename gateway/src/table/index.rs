@@ -58,6 +58,17 @@ impl HashKey {
     }
 }
 
+impl HashKey {
+    /// A digest of sixteen bytes, given as two words.
+    #[inline]
+    #[must_use]
+    pub fn digest(&self, low: u64, high: u64) -> u32 {
+        let [k0, k1, k2, k3] = self.0;
+        let mixed = fold(low ^ k3, high ^ k1) ^ low.rotate_left(32) ^ k0;
+        (fold(mixed, k2) >> 32) as u32
+    }
+}
+
 /// Both halves of a 64 x 64 bit product, xored.
 #[inline]
 fn fold(a: u64, b: u64) -> u64 {

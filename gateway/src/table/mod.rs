@@ -3,6 +3,7 @@
 pub mod call_ids;
 pub mod classes;
 pub mod counters;
+pub mod ends;
 pub mod index;
 pub mod pool;
 pub mod rss;
@@ -12,3 +13,4 @@ mod share;
 pub mod snat;
 pub mod steering;
 mod templates;
+pub mod wide;

@@ -13,6 +13,7 @@
 use weirctl::model::SessionState;
 use zerocopy::FromBytes;
 
+use super::ends::WIDE;
 use crate::{clock::Tick, id::ServerId, net::checksum::Delta};
 
 /// Addresses and ports of a packet as they lie in its headers: network byte order read as little-endian
@@ -68,6 +69,16 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// The other way.
+    #[inline]
+    #[must_use]
+    pub fn opposite(self) -> Self {
+        match self {
+            Self::Request => Self::Reply,
+            Self::Reply => Self::Request,
+        }
+    }
+
     /// As an index into a session's pairs.
     #[inline]
     #[must_use]
@@ -128,13 +139,13 @@ pub struct Session {
     pub(crate) hops: [u16; 2],
     pub(crate) hops_generation: u16,
     state: u8,
-    pub(crate) protocol: u8,
+    pub(crate) flags: u8,
     /// Timer wheel: list of one slot.
     pub(super) next: u32,
     pub(super) previous: u32,
     pub(super) slot: u16,
-    pub(crate) flags: u8,
-    used: u8,
+    /// IP protocol number by direction, with [`WIDE`] where packets arrive by IPv6; zeros: no session.
+    protocols: [u8; 2],
     /// Tick at which it was opened.
     pub(crate) born: u32,
 }
@@ -172,6 +183,14 @@ pub struct NewSession {
     pub flags: u8,
 }
 
+impl NewSession {
+    /// Whether only requests lead to it.
+    #[must_use]
+    pub fn is_one_way(&self) -> bool {
+        self.flags & ONE_WAY != 0
+    }
+}
+
 impl Session {
     /// A record; the table's are made by [`super::sessions::Sessions::insert`].
     #[must_use]
@@ -187,25 +206,64 @@ impl Session {
             hops: [NO_HOP; 2],
             hops_generation: 0,
             state: SessionState::None as u8,
-            protocol: new.protocol,
+            flags: new.flags,
             next: 0,
             previous: 0,
             slot: NO_SLOT,
-            flags: new.flags,
-            used: 1,
+            protocols: [new.protocol; 2],
             born: now.0,
         }
     }
 
     pub(super) fn retire(&mut self, next_free: u32) {
-        self.used = 0;
+        self.protocols = [0; 2];
         self.next = next_free;
     }
 
     /// Whether the record holds a session.
     #[must_use]
     pub fn in_use(&self) -> bool {
-        self.used != 0
+        self.protocols[0] != 0
+    }
+
+    /// IP protocol number, or a template's.
+    #[inline]
+    #[must_use]
+    pub fn protocol(&self) -> u8 {
+        self.protocols[0] & !WIDE
+    }
+
+    /// The protocol number under which packets of `direction` look for the session.
+    #[inline]
+    #[must_use]
+    pub(super) fn key_protocol(&self, direction: Direction) -> u8 {
+        self.protocols[direction.index()]
+    }
+
+    /// Says by which families packets arrive.
+    pub(super) fn set_key_protocols(&mut self, protocols: [u8; 2]) {
+        self.protocols = protocols;
+    }
+
+    /// Whether packets of `direction` arrive by IPv6: the tuple has digests then.
+    #[inline]
+    #[must_use]
+    pub fn is_wide(&self, direction: Direction) -> bool {
+        self.protocols[direction.index()] & WIDE != 0
+    }
+
+    /// Whether packets arrive by one family and leave by the other.
+    #[inline]
+    #[must_use]
+    pub fn is_mixed(&self) -> bool {
+        self.protocols[0] != self.protocols[1]
+    }
+
+    /// Whether this is what a packet of `direction` with such a tuple looks for.
+    #[inline]
+    #[must_use]
+    pub(super) fn is_at(&self, direction: Direction, tuple: Tuple, protocol: u8) -> bool {
+        self.arriving(direction) == tuple && self.protocols[direction.index()] == protocol
     }
 
     /// The tuple of a packet that arrives in `direction`.

@@ -11,6 +11,7 @@ use super::{
     index::{HashKey, Index},
     session::{Direction, NO_SLOT, NewSession, ONE_PACKET, ONE_WAY, Session, SessionId, TEMPLATE, Tuple},
     templates::spread,
+    wide::Wide,
 };
 use crate::clock::Tick;
 
@@ -26,8 +27,10 @@ pub struct Sessions {
     pub(super) records: HugeSlice<Session>,
     /// Of a template the sessions that it controls, of a controlled session its template.
     pub(super) control: HugeSlice<u32>,
+    /// Addresses of sessions with an IPv6 side.
+    pub(super) wide: HugeSlice<Wide>,
     pub(super) index: Index,
-    key: HashKey,
+    pub(super) key: HashKey,
     free: u32,
     /// Records from here on were never used.
     fresh: u32,
@@ -54,6 +57,18 @@ pub struct Candidate(u32);
 impl Candidate {
     /// Belongs to no session.
     pub const NONE: Self = Self(u32::MAX);
+
+    /// Number of its record.
+    #[inline]
+    pub(super) fn record(self) -> usize {
+        (self.0 >> 1) as usize
+    }
+
+    /// What it is if it is confirmed.
+    #[inline]
+    pub(super) fn found(self) -> Found {
+        found(self.0)
+    }
 }
 
 #[inline]
@@ -76,6 +91,7 @@ impl Sessions {
         Ok(Self {
             records: zeroed_slice(max)?,
             control: zeroed_slice(max)?,
+            wide: zeroed_slice(max)?,
             index: Index::new(max * 2)?,
             key,
             free: NIL,
@@ -141,9 +157,7 @@ impl Sessions {
     pub fn confirm(&self, candidate: Candidate, hash: u64, tuple: Tuple, protocol: u8) -> Option<Found> {
         let likely = found(candidate.0);
         if let Some(record) = self.records.get(likely.id.0 as usize)
-            && record.arriving(likely.direction) == tuple
-            && record.protocol == protocol
-            && record.in_use()
+            && record.is_at(likely.direction, tuple, protocol)
         {
             return Some(likely);
         }
@@ -154,22 +168,19 @@ impl Sessions {
     #[inline(never)]
     #[must_use]
     pub fn find(&self, hash: u64, tuple: Tuple, protocol: u8) -> Option<Found> {
+        self.find_where(hash, |found, record| record.is_at(found.direction, tuple, protocol))
+    }
+
+    /// The session under `hash` for which `is_it` holds.
+    #[inline]
+    pub(super) fn find_where(&self, hash: u64, is_it: impl Fn(Found, &Session) -> bool) -> Option<Found> {
         let records = &self.records[..];
         self.index
             .find(hash, |e| {
-                let Found { id, direction } = found(e);
-                records
-                    .get(id.0 as usize)
-                    .is_some_and(|s| s.arriving(direction) == tuple && s.protocol == protocol)
+                let found = found(e);
+                records.get(found.id.0 as usize).is_some_and(|record| is_it(found, record))
             })
             .map(found)
-    }
-
-    /// The session whose entry lies under `hash` and whose record is the `same`.
-    pub(super) fn find_entry(&self, hash: u64, same: impl Fn(&Session) -> bool) -> Option<SessionId> {
-        let records = &self.records[..];
-        let entry = self.index.find(hash, |e| records.get(found(e).id.0 as usize).is_some_and(&same))?;
-        Some(found(entry).id)
     }
 
     /// The record of a session.
@@ -223,18 +234,6 @@ impl Sessions {
         }
     }
 
-    /// As [`Self::insert`] with requests under `hash`, where the caller has looked.
-    pub(super) fn insert_at(
-        &mut self,
-        hash: u64,
-        new: &NewSession,
-        timeout: u32,
-        now: Tick,
-    ) -> Option<SessionId> {
-        let hashes = [hash, self.hash(new.reply, new.protocol)];
-        self.insert_under(hashes, new, timeout, now)
-    }
-
     /// Adds a session whose request's tuple is known to be free, its directions under these hashes.
     fn insert_under(
         &mut self,
@@ -243,10 +242,22 @@ impl Sessions {
         timeout: u32,
         now: Tick,
     ) -> Option<SessionId> {
-        let (requests, replies) = (new.flags & ONE_PACKET == 0, new.flags & ONE_WAY == 0);
-        if replies && self.find(hashes[1], new.reply, new.protocol).is_some() {
+        if new.flags & ONE_WAY == 0 && self.find(hashes[1], new.reply, new.protocol).is_some() {
             return None;
         }
+        self.insert_free(hashes, new, [new.protocol; 2], timeout, now)
+    }
+
+    /// Adds a session whose tuples are known to be free, its directions under these hashes and protocol numbers.
+    pub(super) fn insert_free(
+        &mut self,
+        hashes: [u64; 2],
+        new: &NewSession,
+        protocols: [u8; 2],
+        timeout: u32,
+        now: Tick,
+    ) -> Option<SessionId> {
+        let (requests, replies) = (new.flags & ONE_PACKET == 0, new.flags & ONE_WAY == 0);
         let id = self.take_record()?;
         if requests && !self.index.insert(hashes[0], entry(id, Direction::Request)) {
             self.give_record(id);
@@ -259,6 +270,7 @@ impl Sessions {
         }
         let record = &mut self.records[id as usize];
         *record = Session::new(new, now);
+        record.set_key_protocols(protocols);
         if new.flags & TEMPLATE != 0 {
             self.control[id as usize] = 0;
         }
@@ -281,7 +293,7 @@ impl Sessions {
         }
         let salt = record.call().map_or(0, |(salt, _)| salt);
         let entries = [(Direction::Request, salt), (Direction::Reply, 0)].map(|(direction, salt)| {
-            let hash = self.hash(record.arriving(direction), record.protocol) ^ spread(salt);
+            let hash = self.hash(record.arriving(direction), record.key_protocol(direction)) ^ spread(salt);
             self.index.prefetch(hash);
             (hash, entry(id.0, direction))
         });

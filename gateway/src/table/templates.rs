@@ -6,8 +6,9 @@
 
 use super::{
     call_ids::CallId,
+    ends::Ends,
     session::{CONTROLLED, Direction, NewSession, Session, SessionId, Tuple},
-    sessions::Sessions,
+    sessions::{Found, Sessions},
 };
 use crate::clock::Tick;
 
@@ -33,30 +34,31 @@ impl Sessions {
     #[must_use]
     pub fn find_call(
         &self,
-        tuple: Tuple,
+        request: &Ends,
         protocol: u8,
         salt: u32,
         matches: impl Fn(u32) -> bool,
     ) -> Option<SessionId> {
+        let (tuple, protocol) = self.key_of(request, protocol);
         let hash = self.hash(tuple, protocol) ^ spread(salt);
-        let same = |record: &Session| {
-            record.arriving(Direction::Request) == tuple
-                && record.protocol == protocol
+        let same = |found: Found, record: &Session| {
+            record.is_at(Direction::Request, tuple, protocol)
+                && self.ends_of(found.id, record, Direction::Request) == *request
                 && record.call().is_some_and(|(s, slot)| s == salt && matches(slot))
         };
-        self.find_entry(hash, same)
+        self.find_where(hash, same).map(|found| found.id)
     }
 
     /// Adds the template of a call, which must not be there yet.
     pub fn insert_call(
         &mut self,
+        ends: (&Ends, &Ends),
         new: &NewSession,
         (salt, slot): (u32, u32),
         timeout: u32,
         now: Tick,
     ) -> Option<SessionId> {
-        let hash = self.hash(new.request, new.protocol) ^ spread(salt);
-        let id = self.insert_at(hash, new, timeout, now)?;
+        let id = self.insert_salted(ends, new, salt, timeout, now)?;
         self.records[id.0 as usize].set_call(salt, slot);
         Some(id)
     }
@@ -99,7 +101,8 @@ impl Sessions {
     /// Makes a template one that is found no more. It stays until its time is over.
     pub fn invalidate(&mut self, id: SessionId) {
         let Some(record) = self.records.get_mut(id.0 as usize).filter(|r| r.is_template()) else { return };
-        let (tuple, protocol) = (record.arriving(Direction::Request), record.protocol);
+        let (tuple, protocol) =
+            (record.arriving(Direction::Request), record.key_protocol(Direction::Request));
         let salt = record.call().map_or(0, |(salt, _)| salt);
         record.spoil_ports();
         let hash = self.hash(tuple, protocol) ^ spread(salt);
@@ -114,6 +117,7 @@ mod tests {
         id::ServerId,
         table::{
             call_ids::CallId,
+            ends::Ends,
             index::HashKey,
             session::{NewSession, ONE_WAY, SessionId, TEMPLATE, Tuple},
             sessions::Sessions,
@@ -124,7 +128,7 @@ mod tests {
         let new = NewSession {
             request: Tuple::new((0x0a01_0001, client), (0xc000_020a, 80)),
             reply: Tuple::new((0x0a00_0001, 80), (0x0a01_0001, client)),
-            protocol: if flags & TEMPLATE == 0 { 6 } else { 253 },
+            protocol: if flags & TEMPLATE == 0 { 6 } else { 189 },
             server: ServerId(0),
             flags,
         };
@@ -156,24 +160,27 @@ mod tests {
         let new = NewSession {
             request: Tuple::new((0x0a01_0001, 0), (0xc000_020a, 5060)),
             reply: Tuple::new((0x0a00_0001, 5060), (0x0a01_0001, 0)),
-            protocol: 253,
+            protocol: 189,
             server: ServerId(0),
             flags: TEMPLATE | ONE_WAY,
         };
+        let (request, reply) = (Ends::of(new.request), Ends::of(new.reply));
         let salts: Vec<u32> = (0..20u32)
             .map(|n| sessions.digest(&CallId::new(format!("{n}@a-rather-long-host").as_bytes()).unwrap()))
             .collect();
         let ids: Vec<_> = (0..20u32)
-            .map(|n| sessions.insert_call(&new, (salts[n as usize], n), 100, Tick(0)).unwrap())
+            .map(|n| {
+                sessions.insert_call((&request, &reply), &new, (salts[n as usize], n), 100, Tick(0)).unwrap()
+            })
             .collect();
         let find = |sessions: &Sessions, n: u32| {
-            sessions.find_call(new.request, 253, salts[n as usize], |slot| slot == n)
+            sessions.find_call(&request, 189, salts[n as usize], |slot| slot == n)
         };
         for n in 0..20 {
             assert_eq!(find(&sessions, n), Some(ids[n as usize]));
         }
-        assert_eq!(sessions.find_call(new.request, 253, salts[0], |_| false), None);
-        assert!(!sessions.holds(new.request, 253), "none without Call-ID");
+        assert_eq!(sessions.find_call(&request, 189, salts[0], |_| false), None);
+        assert!(!sessions.holds(new.request, 189), "none without Call-ID");
         sessions.remove(ids[3]);
         sessions.invalidate(ids[4]);
         assert_eq!((find(&sessions, 3), find(&sessions, 4), find(&sessions, 5)), (None, None, Some(ids[5])));
@@ -192,6 +199,6 @@ mod tests {
         let record = sessions.remove(second).unwrap();
         assert_eq!(record.arriving(super::Direction::Request).destination(), (0xc000_020a, 0xffff));
         let tuple = sessions.get(third).unwrap().arriving(super::Direction::Request);
-        assert!(sessions.holds(tuple, 253));
+        assert!(sessions.holds(tuple, 189));
     }
 }

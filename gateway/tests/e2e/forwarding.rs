@@ -190,7 +190,7 @@ fn nat_walkthrough(workers: u16) {
 /// The other walkthrough, direct routing: no reply passes the gateway.
 #[test]
 fn direct_routing_walkthrough() {
-    let scene = Scene::of(topology::direct_routing(1));
+    let scene = Scene::of(topology::direct_routing(&Options::default()));
     for rule in [
         "-A -t 192.168.10.8:80 -s rr",
         "-a -t 192.168.10.8:80 -r 192.168.80.20 -g",

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod forwarding;
+mod ipv6;
 mod lifecycle;
 mod misuse;
 mod operation;

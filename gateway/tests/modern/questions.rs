@@ -18,7 +18,7 @@ pub fn busy(sessions: u8) -> Rig {
     rig.add_server(tcp(80), server(2, 7));
     for n in 0..sessions {
         let syn = Tcp { flags: "S", seq: 1, ack: 0 };
-        rig.send(WAN, &frames::tcp(WAN, ([10, 1, 0, n].into(), 40_000), (VIP.into(), 80), syn, &[]));
+        rig.send(WAN, &frames::tcp(WAN, ([10, 1, 0, n], 40_000), (VIP, 80), syn, &[]));
     }
     rig
 }
@@ -71,7 +71,7 @@ pub fn snat_rules_come_go_and_count() {
     let line = "snat add office --inside 10.0.0.0/24 --port wan --pool 192.0.2.100-192.0.2.101";
     assert_eq!(shared.run(line).status, 0);
     assert_eq!(shared.run("snat list").out, format!("{line}\n"));
-    let udp = frames::udp(LAN, ([10, 0, 0, 50].into(), 5000), ([10, 1, 0, 9].into(), 53), b"out");
+    let udp = frames::udp(LAN, ([10, 0, 0, 50], 5000), ([10, 1, 0, 9], 53), b"out");
     assert_eq!(shared.0.borrow_mut().send(LAN, &udp).len(), 1);
     let rule = shared.run("snat list --json").json()["rules"][0].clone();
     assert_eq!((&rule["name"], &rule["sessions"]), (&"office".into(), &1.into()), "{rule}");
@@ -118,7 +118,7 @@ pub fn a_trace_is_shown_and_saved_for_tshark() {
     let file = std::env::temp_dir().join(format!("weirctl-trace-{}.pcapng", std::process::id()));
     let send = |rig: &mut Rig, flags, n: u8| {
         let tcp = Tcp { flags, seq: 2, ack: 9 };
-        rig.send(WAN, &frames::tcp(WAN, ([10, 1, 0, n].into(), 40_000), (VIP.into(), 80), tcp, &[]));
+        rig.send(WAN, &frames::tcp(WAN, ([10, 1, 0, n], 40_000), (VIP, 80), tcp, &[]));
     };
     let mut step = 0;
     let traced =
@@ -174,7 +174,7 @@ pub fn status_tells_all() {
 pub fn stats_tell_why() {
     let mut rig = busy(4);
     let ack = Tcp { flags: "A", seq: 1, ack: 1 };
-    rig.send(WAN, &frames::tcp(WAN, ([10, 9, 9, 9].into(), 1), (VIP.into(), 80), ack, &[]));
+    rig.send(WAN, &frames::tcp(WAN, ([10, 9, 9, 9], 1), (VIP, 80), ack, &[]));
     rig.advance(5.0);
     let shared = Shared::new(rig);
     let text = shared.run("stats").out;

@@ -10,20 +10,27 @@
 //! - Packets that the recording machine's own stack sent are matched by a punted packet: resets for a virtual
 //!   address without service, and replies that left untranslated.
 
-use std::{collections::HashMap, net::Ipv4Addr, path::PathBuf};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use serde_json::Value;
 use weir::{clock::TICKS_PER_SECOND, io::PortId};
 
 use crate::rig::{
     LAN, Rig, Sent, WAN,
-    frames::{self, Endpoint, Read, Tcp, Transport},
+    frames::{self, Tcp, Transport},
 };
 
 mod format;
 mod shell;
 
 use format::{Counts, Event, Matrix, Proto, Recording, Seen, Start, Step};
+
+/// One end of a connection.
+type Endpoint = (IpAddr, u16);
 
 /// One connection of a recording.
 #[derive(Clone, Debug)]
@@ -109,8 +116,7 @@ fn name(conn: &Value) -> String {
 }
 
 fn endpoint(text: &str) -> Option<Endpoint> {
-    let (address, port) = text.rsplit_once(':')?;
-    Some((address.parse().ok()?, port.parse().ok()?))
+    text.parse::<SocketAddr>().ok().map(|a| (a.ip(), a.port()))
 }
 
 fn seconds(expire: &str) -> i64 {
@@ -206,8 +212,8 @@ impl<'a> Replay<'a> {
     /// Checks which server a first packet went to.
     fn chosen(&mut self, id: &str, sent: &[Sent], start: &Start) -> Result<(), String> {
         let to: Vec<Endpoint> =
-            sent.iter().filter(|s| s.port == LAN).map(|s| destination(&frames::read(&s.bytes))).collect();
-        let ours = to.first().map(|(a, p)| format!("{a}:{p}"));
+            sent.iter().filter(|s| s.port == LAN).map(|s| destination(&s.bytes)).collect();
+        let ours = to.first().map(|(a, p)| SocketAddr::new(*a, *p).to_string());
         same("server", &ours, &start.server)?;
         if let Some(conn) = self.conns.get_mut(id) {
             conn.server = to.first().copied();
@@ -235,7 +241,7 @@ impl<'a> Replay<'a> {
     fn packet(&mut self, id: &str, dir: &str, flags: &str, payload: usize) -> Vec<Sent> {
         let Some(conn) = self.conns.get_mut(id) else { return Vec::new() };
         let me = usize::from(dir == "s2c");
-        let server = conn.server.unwrap_or((Ipv4Addr::new(10, 0, 0, 1), conn.vip.1));
+        let server = conn.server.unwrap_or((IpAddr::from([10, 0, 0, 1]), conn.vip.1));
         let (port, from, to) =
             if me == 0 { (WAN, conn.client, conn.vip) } else { (LAN, server, conn.client) };
         let body = vec![0x55; payload];
@@ -278,7 +284,7 @@ impl<'a> Replay<'a> {
         self.left(LAN, &sent, &step.to_server, &punted)?;
         self.left(WAN, &sent, &step.to_client, &punted)?;
         if let (Some(first), Some(conn)) = (sent.iter().find(|s| s.port == LAN), self.conns.get_mut(&id)) {
-            conn.server = Some(destination(&frames::read(&first.bytes)));
+            conn.server = Some(destination(&first.bytes));
         }
         self.state(&id, step.state.as_deref(), step.expire.as_deref())?;
         self.counts(&step.after)
@@ -303,8 +309,9 @@ impl<'a> Replay<'a> {
     fn finished(&mut self, id: &str) -> Option<String> {
         let client = self.conns.get(id)?.client;
         let sessions = self.rig.sessions();
-        let s = sessions.iter().find(|s| s.client == (client.0.into(), client.1))?;
-        matches!(s.state.name(), "TIME_WAIT" | "CLOSE").then(|| format!("{}:{}", s.server.0, s.server.1))
+        let s = sessions.iter().find(|s| s.client == client)?;
+        matches!(s.state.name(), "TIME_WAIT" | "CLOSE")
+            .then(|| SocketAddr::new(s.server.0, s.server.1).to_string())
     }
 
     /// Takes a connection's endpoints from whichever packets of the recording show them.
@@ -320,9 +327,9 @@ impl<'a> Replay<'a> {
                 client = client.or(endpoint(&p.src));
             }
             for p in &s.to_client {
-                if !p.proto.is("icmp") {
+                if !(p.proto.is("icmp") || p.proto.is("icmp6")) {
                     client = client.or(endpoint(&p.dst));
-                    vip = vip.or(endpoint(&p.src).filter(|e| e.0.octets()[0] != 10));
+                    vip = vip.or(endpoint(&p.src).filter(|e| !is_server(e.0)));
                 } else {
                     client = client.or(p.dst.parse().ok().map(|a| (a, 20063)));
                 }
@@ -375,7 +382,7 @@ impl<'a> Replay<'a> {
     /// Compares what left by a port with what the recording saw there.
     fn left(&self, port: PortId, sent: &[Sent], recorded: &[Seen], punted: &[Sent]) -> Result<(), String> {
         let ours: Vec<Seen> = sent.iter().filter(|s| s.port == port).map(|s| seen(&s.bytes)).collect();
-        let from_server = |p: &Seen| endpoint(&p.src).is_some_and(|e| e.0.octets()[0] == 10);
+        let from_server = |p: &Seen| endpoint(&p.src).is_some_and(|e| is_server(e.0));
         let by_stack = |p: &Seen| from_server(p) || p.flags.as_deref().is_some_and(|f| f.starts_with('R'));
         if ours.is_empty() && !recorded.is_empty() && recorded.iter().all(by_stack) && !punted.is_empty() {
             return Ok(());
@@ -387,11 +394,8 @@ impl<'a> Replay<'a> {
     fn state(&mut self, id: &str, state: Option<&str>, expire: Option<&str>) -> Result<(), String> {
         let Some(conn) = self.conns.get(id).cloned() else { return Ok(()) };
         let protocol = if conn.udp { 17 } else { 6 };
-        let ours = self
-            .rig
-            .sessions()
-            .into_iter()
-            .find(|s| s.client == (conn.client.0.into(), conn.client.1) && s.protocol == protocol);
+        let ours =
+            self.rig.sessions().into_iter().find(|s| s.client == conn.client && s.protocol == protocol);
         same("state", &ours.as_ref().map(|s| s.state.name()), &state)?;
         match (ours, expire) {
             (Some(s), Some(e)) if !same_time(s.expires, e) => {
@@ -452,7 +456,7 @@ impl<'a> Replay<'a> {
 
     fn matrix(&mut self, m: &Matrix) -> Result<(), String> {
         self.matrix_client += 1;
-        let client = (Ipv4Addr::new(10, 1, 9, 1), 30000 + self.matrix_client);
+        let client = (IpAddr::from([10, 1, 9, 1]), 30000 + self.matrix_client);
         let vip = self.configured_vip(false).ok_or("no service")?;
         let id = format!("matrix {}", self.matrix_client);
         self.conns.insert(id.clone(), Conn { udp: false, client, vip, server: None, sequence: [1000, 5000] });
@@ -484,7 +488,7 @@ impl<'a> Replay<'a> {
             traffic.opened += 1;
             let n = traffic.opened;
             self.advance_to(at);
-            let client = (Ipv4Addr::from(0x0a01_0800 + n), 20000);
+            let client = (IpAddr::from(Ipv4Addr::from(0x0a01_0800 + n)), 20000);
             let Some(vip) = self.configured_vip(false) else { return };
             let id = format!("traffic {n}");
             let conn = Conn { udp: false, client, vip, server: None, sequence: [1000, 5000] };
@@ -526,12 +530,72 @@ fn connections(listing: &str) -> Vec<String> {
 }
 
 /// Where a packet towards the servers goes: a tunnel's has no port.
-fn destination(read: &Read) -> Endpoint {
-    match read.transport {
+fn destination(frame: &[u8]) -> Endpoint {
+    if is_ipv6(frame) {
+        let seen = seen_v6(&frame[14..]);
+        return endpoint(&seen.dst).unwrap_or_else(|| (seen.dst.parse().expect("an address"), 0));
+    }
+    let read = frames::read(frame);
+    let (address, port) = match read.transport {
         Transport::Tcp { .. } => read.tcp().1,
         Transport::Udp { .. } => read.udp().1,
         _ => (read.destination, 0),
+    };
+    (address.into(), port)
+}
+
+/// Whether an address is one of the recordings' servers'.
+fn is_server(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => a.octets()[0] == 10,
+        IpAddr::V6(a) => a.segments()[..3] == [0x2001, 0xdb8, 1],
     }
+}
+
+fn is_ipv6(frame: &[u8]) -> bool {
+    frame[12..14] == [0x86, 0xdd]
+}
+
+/// An IPv6 packet as the recordings write packets.
+fn seen_v6(packet: &[u8]) -> Seen {
+    let sliced = etherparse::SlicedPacket::from_ip(packet).expect("a packet that can be read");
+    let Some(etherparse::NetSlice::Ipv6(ip)) = &sliced.net else { panic!("no IPv6") };
+    let header = ip.header();
+    let (from, to) = (header.source_addr(), header.destination_addr());
+    let named = |name: &str| Proto::Name(name.into());
+    let text = |address, port| SocketAddr::new(IpAddr::V6(address), port).to_string();
+    let mut seen = Seen {
+        len: packet.len(),
+        proto: Proto::Number(ip.payload().ip_number.0),
+        src: from.to_string(),
+        dst: to.to_string(),
+        flags: None,
+        seq: None,
+        ack: None,
+        kind: None,
+        code: None,
+    };
+    match &sliced.transport {
+        Some(etherparse::TransportSlice::Tcp(tcp)) => {
+            let h = tcp.to_header();
+            let due = h.calc_checksum_ipv6_raw(from.octets(), to.octets(), tcp.payload());
+            assert_eq!(Ok(h.checksum), due, "TCP checksum");
+            (seen.proto, seen.flags) = (named("tcp"), Some(frames::flags(&h)));
+            (seen.seq, seen.ack) = (Some(h.sequence_number), Some(h.acknowledgment_number));
+            (seen.src, seen.dst) = (text(from, h.source_port), text(to, h.destination_port));
+        }
+        Some(etherparse::TransportSlice::Udp(udp)) => {
+            seen.proto = named("udp");
+            (seen.src, seen.dst) = (text(from, udp.source_port()), text(to, udp.destination_port()));
+        }
+        Some(etherparse::TransportSlice::Icmpv6(icmp)) => {
+            let due = icmp.icmp_type().calc_checksum(from.octets(), to.octets(), icmp.payload());
+            assert_eq!(Ok(icmp.checksum()), due, "ICMPv6 checksum");
+            (seen.proto, seen.kind, seen.code) = (named("icmp6"), Some(icmp.type_u8()), Some(icmp.code_u8()));
+        }
+        _ => {}
+    }
+    seen
 }
 
 /// Flag letters in one order.
@@ -543,6 +607,9 @@ fn sorted(flags: &str) -> String {
 
 /// A frame as the recordings write packets.
 fn seen(frame: &[u8]) -> Seen {
+    if is_ipv6(frame) {
+        return seen_v6(&frame[14..]);
+    }
     let read = frames::read(frame);
     let named = |name: &str| Proto::Name(name.into());
     let (proto, ports, flags, seq, ack, kind) = match &read.transport {

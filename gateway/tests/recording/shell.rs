@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use weirctl::{
@@ -105,7 +105,7 @@ pub fn counts(rig: &mut Rig, by_service: bool) -> HashMap<String, [i64; 3]> {
         match row {
             Row::Service(s) => service = describe(s.service.key),
             Row::Server(s) => {
-                let server = format!("{}:{}", s.server.address, s.server.port);
+                let server = SocketAddr::new(s.server.address, s.server.port).to_string();
                 let name = if by_service { format!("{service} {server}") } else { server };
                 counts.insert(name, [s.server.weight.into(), s.active.into(), s.inactive.into()]);
             }
@@ -117,7 +117,7 @@ pub fn counts(rig: &mut Rig, by_service: bool) -> HashMap<String, [i64; 3]> {
 fn describe(key: ServiceKey) -> String {
     match key {
         ServiceKey::Address { protocol, address, port } => {
-            format!("{} {address}:{port}", format!("{protocol:?}").to_uppercase())
+            format!("{} {}", format!("{protocol:?}").to_uppercase(), SocketAddr::new(address, port))
         }
         ServiceKey::Mark { mark, .. } => format!("FWM {mark:08X}"),
     }

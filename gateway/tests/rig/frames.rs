@@ -1,8 +1,11 @@
 //! Frames by etherparse: built, and read back with every checksum verified.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use etherparse::{Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TcpHeader, TransportSlice, UdpHeader};
+use etherparse::{
+    Icmpv4Type, IpHeaders, IpNumber, Ipv4Header, Ipv6Header, NetSlice, PacketBuilder, SlicedPacket,
+    TcpHeader, TransportSlice, UdpHeader,
+};
 
 use super::{CLIENT_MAC, LAN, LAN_MAC, PortId, SERVER_MAC, WAN, WAN_MAC};
 
@@ -46,12 +49,34 @@ impl Tcp<'_> {
     }
 }
 
+/// IP headers with a TTL of 64.
+fn ip(from: IpAddr, to: IpAddr) -> IpHeaders {
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let header = Ipv4Header::new(0, 64, IpNumber::TCP, from.octets(), to.octets()).unwrap();
+            IpHeaders::Ipv4(Ipv4Header { dont_fragment: true, ..header }, Default::default())
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let (source, destination) = (from.octets(), to.octets());
+            let header = Ipv6Header { hop_limit: 64, source, destination, ..Ipv6Header::default() };
+            IpHeaders::Ipv6(header, Default::default())
+        }
+        _ => panic!("{from} and {to} are of two families"),
+    }
+}
+
 /// A TCP frame arriving on `port`.
-pub fn tcp(port: PortId, from: Endpoint, to: Endpoint, tcp: Tcp<'_>, payload: &[u8]) -> Vec<u8> {
+pub fn tcp<A: Into<IpAddr>>(
+    port: PortId,
+    from: (A, u16),
+    to: (A, u16),
+    tcp: Tcp<'_>,
+    payload: &[u8],
+) -> Vec<u8> {
     let (source, destination) = arriving(port);
     let mut out = Vec::new();
     PacketBuilder::ethernet2(source, destination)
-        .ipv4(from.0.octets(), to.0.octets(), 64)
+        .ip(ip(from.0.into(), to.0.into()))
         .tcp_header(tcp.header(from.1, to.1))
         .write(&mut out, payload)
         .unwrap();
@@ -59,11 +84,11 @@ pub fn tcp(port: PortId, from: Endpoint, to: Endpoint, tcp: Tcp<'_>, payload: &[
 }
 
 /// A UDP frame arriving on `port`.
-pub fn udp(port: PortId, from: Endpoint, to: Endpoint, payload: &[u8]) -> Vec<u8> {
+pub fn udp<A: Into<IpAddr>>(port: PortId, from: (A, u16), to: (A, u16), payload: &[u8]) -> Vec<u8> {
     let (source, destination) = arriving(port);
     let mut out = Vec::new();
     PacketBuilder::ethernet2(source, destination)
-        .ipv4(from.0.octets(), to.0.octets(), 64)
+        .ip(ip(from.0.into(), to.0.into()))
         .udp(from.1, to.1)
         .write(&mut out, payload)
         .unwrap();
@@ -199,7 +224,7 @@ fn check_udp(h: &UdpHeader, source: [u8; 4], destination: [u8; 4], payload: &[u8
 }
 
 /// Flags in the order in which the recordings write them.
-fn flags(h: &TcpHeader) -> String {
+pub fn flags(h: &TcpHeader) -> String {
     [(h.fin, 'F'), (h.syn, 'S'), (h.rst, 'R'), (h.psh, 'P'), (h.ack, 'A'), (h.urg, 'U')]
         .iter()
         .filter_map(|(on, c)| on.then_some(*c))

@@ -10,7 +10,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -62,6 +62,9 @@ pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 1, 2];
 pub const WAN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 1, 255, 254);
 pub const LAN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
 pub const LIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 240);
+pub const WAN_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 0xfe);
+pub const LAN_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0xfe);
+pub const LIP_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0xf0);
 
 /// What a rig is made of.
 pub struct Options {
@@ -114,7 +117,10 @@ impl Rig {
             let pool = pool(&steering, n as u16, options);
             let ports = u32::from(options.ports.1 - options.ports.0) + 1;
             let max_sessions = options.max_sessions as u32;
-            link.tables = WorkerTables { max_sessions, pool: Some(pool.usage()), ports };
+            link.tables = WorkerTables { max_sessions, pool: Some(pool.usage()), pool_v6: None, ports };
+            let (steering_v6, config_v6) = (steering.clone(), pool_config(options));
+            let id = WorkerId(n as u16);
+            link.make_pool_v6 = Some(Box::new(move || LocalPool::new(steering_v6, id, &config_v6)));
             let (to_host, from_path) = rtrb::RingBuffer::new(256);
             let (to_path, from_host) = rtrb::RingBuffer::new(256);
             let parts = Parts {
@@ -376,32 +382,54 @@ fn kernel_time(now: Tick) -> Tick {
 }
 
 fn is_own(address: IpAddr) -> bool {
-    address == IpAddr::V4(WAN_ADDRESS) || address == IpAddr::V4(LAN_ADDRESS)
+    match address {
+        IpAddr::V4(a) => [WAN_ADDRESS, LAN_ADDRESS].contains(&a),
+        IpAddr::V6(a) => [WAN_ADDRESS_V6, LAN_ADDRESS_V6].contains(&a),
+    }
 }
 
 fn pool(steering: &Arc<Steering>, worker: u16, options: &Options) -> LocalPool {
-    let config = PoolConfig {
+    LocalPool::new(steering.clone(), WorkerId(worker), &pool_config(options)).unwrap()
+}
+
+fn pool_config(options: &Options) -> PoolConfig {
+    PoolConfig {
         sessions: options.max_sessions,
         ports: PortRange { first: options.ports.0, last: options.ports.1 },
         ..PoolConfig::default()
-    };
-    LocalPool::new(steering.clone(), WorkerId(worker), &config).unwrap()
+    }
 }
 
 fn routes(lan_mtu: u16) -> Arc<RouteTable> {
-    let route = |network: [u8; 4], prefix, port| Route {
-        network: network.into(),
+    let route = |network: &str, prefix, port| Route {
+        network: network.parse().unwrap(),
         prefix,
         via: vec![Via { port, gateway: None, weight: 1 }],
         metric: 0,
         mtu: None,
     };
     let ports = vec![
-        PortFacts { mac: Mac(WAN_MAC), mtu: 1500, address: Some(WAN_ADDRESS) },
-        PortFacts { mac: Mac(LAN_MAC), mtu: lan_mtu, address: Some(LAN_ADDRESS) },
+        PortFacts {
+            mac: Mac(WAN_MAC),
+            mtu: 1500,
+            address: Some(WAN_ADDRESS),
+            address_v6: Some(WAN_ADDRESS_V6),
+        },
+        PortFacts {
+            mac: Mac(LAN_MAC),
+            mtu: lan_mtu,
+            address: Some(LAN_ADDRESS),
+            address_v6: Some(LAN_ADDRESS_V6),
+        },
     ];
-    let routes =
-        [route([10, 1, 0, 0], 16, WAN), route([10, 0, 0, 0], 24, LAN), route([192, 0, 2, 0], 24, WAN)];
+    let routes = [
+        route("10.1.0.0", 16, WAN),
+        route("10.0.0.0", 24, LAN),
+        route("192.0.2.0", 24, WAN),
+        route("2001:db8::", 64, WAN),
+        route("2001:db8:c::", 48, WAN),
+        route("2001:db8:1::", 64, LAN),
+    ];
     Arc::new(RouteTable::new(&routes, ports))
 }
 

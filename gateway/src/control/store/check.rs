@@ -49,9 +49,6 @@ pub(super) fn client_address(key: &ServiceKey, how: ClientAddress) -> Result<(),
     if !matches!(key, ServiceKey::Address { protocol: Protocol::Tcp, .. } | ServiceKey::Mark { .. }) {
         return Err(invalid("TOA is a TCP option: the service must be of TCP or of a mark"));
     }
-    if key.family() == Family::V6 {
-        return Err(Refusal::new(ErrorCode::Unsupported, "TOA is for IPv4 services in this version"));
-    }
     Ok(())
 }
 
@@ -61,8 +58,9 @@ pub(super) fn server(server: &Server, family: Family) -> Result<(), Refusal> {
         Forwarding::Tunnel(tunnel) => Some(tunnel),
         _ => None,
     };
-    if tunnel.is_none() && server.address.is_ipv4() != (family == Family::V4) {
-        return Err(invalid("only tunnels may lead to another address family"));
+    let may_mix = tunnel.is_some() || server.forwarding == Forwarding::FullNat;
+    if !may_mix && server.address.is_ipv4() != (family == Family::V4) {
+        return Err(invalid("only tunnels and FULLNAT may lead to another address family"));
     }
     if server.weight > i32::MAX as u32 {
         return Err(Refusal::new(ErrorCode::OutOfRange, format!("weight {}", server.weight)));

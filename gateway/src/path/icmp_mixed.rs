@@ -1,0 +1,140 @@
+//! Beside the way: ICMP errors about sessions between the families.
+//!
+//! An error from the one side becomes an error to the other, made anew: about the packet that its receiver sent, of
+//! which the quote has the beginning, and from the session's address on that side (RFC 7915, 4.2 and 5.2). Unreachable,
+//! too big and time exceeded are told; what else there is has no equal.
+
+use std::net::IpAddr;
+
+use zerocopy::IntoBytes;
+
+use super::{Worker, mixed::GROWTH, parse::Parsed, rewrite, verdict::Reason};
+use crate::{
+    io::{Frame, Io},
+    net::{
+        Header,
+        ethernet::Mac,
+        icmp::{IcmpHeader, Inner, v4, v6},
+        ipv4::Ipv4Header,
+        ipv6::Ipv6Header,
+        protocol,
+        reply::{self, Link, Problem},
+        tcp, udp,
+    },
+    table::{ends::Ends, sessions::Found},
+};
+
+/// Bytes of the quoted transport part that are passed on.
+const QUOTED: usize = 512;
+/// Room for the packet that the receiver sent, as far as it is known, and for the error.
+const ROOM: usize = 14 + 40 + 8 + 40 + QUOTED;
+
+impl<I: Io> Worker<I> {
+    /// Tells the other side of a session between the families what became of its packet.
+    pub(super) fn translate_mixed(
+        &mut self,
+        mut frame: I::Frame,
+        p: &Parsed,
+        (found, inner): (Found, &Inner),
+    ) {
+        let opposite = found.direction.opposite();
+        let (Some(outer), Some(sent), Some(received)) = (
+            self.sessions.leaving(found.id, found.direction),
+            self.sessions.leaving(found.id, opposite),
+            self.sessions.arriving(found.id, opposite),
+        ) else {
+            return self.drop_frame(frame, Reason::NoSession);
+        };
+        let Some(problem) = problem(frame.data(), p) else {
+            return self.drop_frame(frame, Reason::OtherFamily);
+        };
+        let mut packet = [0; ROOM];
+        let mut out = [0; ROOM];
+        let quoted = frame.data().get(usize::from(p.l4) + IcmpHeader::LEN..).unwrap_or_default();
+        let nobody = Mac([0; 6]);
+        let link = Link { destination: nobody, source: nobody, vlan: None };
+        let made = as_received(&mut packet, quoted, inner, (&sent, &received))
+            .and_then(|len| reply::icmp_error(&mut out, &link, outer.source.0, problem, &packet[..len]).ok());
+        let Some(len) = made.filter(|&len| frame.reset(len)) else {
+            return self.drop_frame(frame, Reason::BadIcmp);
+        };
+        frame.data_mut().copy_from_slice(&out[..len]);
+        match self.routing.towards(outer.destination.0) {
+            Ok(hop) => {
+                self.counters.events.icmp_translated.add(1);
+                self.leave(frame, hop, (len - 14) as u16);
+            }
+            Err(reason) => self.drop_frame(frame, reason),
+        }
+    }
+}
+
+/// What an error says, for the other family.
+fn problem(data: &[u8], p: &Parsed) -> Option<Problem> {
+    let icmp = IcmpHeader::at(data, usize::from(p.l4))?;
+    if p.ipv6 {
+        return match (icmp.kind, icmp.code) {
+            (v6::UNREACHABLE, v6::PORT) => Some(Problem::PortUnreachable),
+            (v6::UNREACHABLE, v6::PROHIBITED) => Some(Problem::Prohibited),
+            (v6::UNREACHABLE, _) => Some(Problem::HostUnreachable),
+            (v6::TOO_BIG, _) => Some(Problem::TooBig { mtu: icmp.rest().saturating_sub(GROWTH.into()) }),
+            (v6::TIME_EXCEEDED, v6::HOP_LIMIT) => Some(Problem::TtlExceeded),
+            _ => None,
+        };
+    }
+    match (icmp.kind, icmp.code) {
+        (v4::UNREACHABLE, v4::PORT) => Some(Problem::PortUnreachable),
+        (v4::UNREACHABLE, v4::FRAGMENTATION_NEEDED) => {
+            let mtu = (u32::from(icmp.mtu_v4()) + u32::from(GROWTH)).max(crate::net::ipv6::MIN_MTU as u32);
+            Some(Problem::TooBig { mtu })
+        }
+        (v4::UNREACHABLE, v4::PROHIBITED) => Some(Problem::Prohibited),
+        (v4::UNREACHABLE, _) => Some(Problem::HostUnreachable),
+        (v4::TIME_EXCEEDED, v4::TTL) => Some(Problem::TtlExceeded),
+        _ => None,
+    }
+}
+
+/// Writes the packet between the ends `received` of which `quoted`, sent on between the ends `sent`, was made. Its length.
+fn as_received(
+    out: &mut [u8],
+    quoted: &[u8],
+    inner: &Inner,
+    (sent, received): (&Ends, &Ends),
+) -> Option<usize> {
+    let quoted_len = match sent.is_ipv6() {
+        true => Ipv6Header::at(quoted, 0)?.total_len(),
+        false => Ipv4Header::at(quoted, 0)?.total_len(),
+    };
+    let transport_len = quoted_len.checked_sub(inner.transport_at)?;
+    let transport = quoted.get(inner.transport_at..)?;
+    let transport = transport.get(..transport.len().min(QUOTED).min(transport_len))?;
+    let header_len = match (received.source.0, received.destination.0) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let len = u16::try_from(Ipv4Header::LEN + transport_len).ok()?;
+            let mut ip = Ipv4Header::new(source, destination, inner.protocol, len);
+            ip.seal();
+            out.get_mut(..Ipv4Header::LEN)?.copy_from_slice(ip.as_bytes());
+            Ipv4Header::LEN
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let len = u16::try_from(transport_len).ok()?;
+            let ip = Ipv6Header::new(source, destination, inner.protocol, len);
+            out.get_mut(..Ipv6Header::LEN)?.copy_from_slice(ip.as_bytes());
+            Ipv6Header::LEN
+        }
+        _ => return None,
+    };
+    let end = header_len + transport.len();
+    let part = out.get_mut(header_len..end)?;
+    part.copy_from_slice(transport);
+    part.first_chunk_mut::<4>()?.copy_from_slice(&received.tuple().ports.to_le_bytes());
+    let (_, delta) = rewrite::deltas_of(sent, received);
+    let (at, udp) =
+        if inner.protocol == protocol::UDP { (udp::CHECKSUM_AT, true) } else { (tcp::CHECKSUM_AT, false) };
+    if let Some(field) = part.get_mut(at..at + 2).and_then(|f| f.first_chunk_mut::<2>()) {
+        let check = u16::from_be_bytes(*field);
+        *field = if udp { delta.apply_udp(check) } else { delta.apply(check) }.to_be_bytes();
+    }
+    Some(end)
+}

@@ -1,0 +1,151 @@
+//! Beside the way: ICMPv6 errors about sessions, as [`super::icmp`] has them for IPv4.
+//!
+//! ```text
+//! ip6 | icmp: type code checksum .. | the packet that failed, as it left the gateway: ip6 [extensions] | ports ..
+//! ```
+//!
+//! The checksum covers the outer addresses too.
+
+use super::{Origin, Worker, parse::Parsed, rewrite, tunnel::sum_over, verdict::Reason};
+use crate::{
+    io::{Frame, Io, PortId},
+    net::{
+        Header,
+        checksum::{Delta, Sum},
+        icmp::{IcmpHeader, Inner, inner_v6},
+        ipv6::Ipv6Header,
+        protocol, tcp, udp,
+    },
+    table::{ends::Ends, session::Direction, sessions::Found},
+};
+
+/// Bytes of the quoted transport header that may have to change: up to TCP's checksum.
+const QUOTED: usize = tcp::CHECKSUM_AT + 2;
+
+impl<I: Io> Worker<I> {
+    /// An ICMPv6 error.
+    #[inline(never)]
+    pub(super) fn icmp_error_v6(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
+        let to = p.ends(frame.data()).destination.0;
+        let local = self.lookup.is_local(to);
+        let quoted = frame.data().get(usize::from(p.l4) + IcmpHeader::LEN..).unwrap_or_default();
+        let inner = match inner_v6(quoted) {
+            Ok(inner) if matches!(inner.protocol, protocol::TCP | protocol::UDP) && !inner.later_fragment => {
+                inner
+            }
+            other => {
+                let reason = if other.is_ok() { Reason::IcmpNoSession } else { Reason::BadIcmp };
+                return if local { self.drop_frame(frame, reason) } else { self.punt(port, frame) };
+            }
+        };
+        let back = Ends {
+            source: (inner.destination, inner.destination_port),
+            destination: (inner.source, inner.source_port),
+        };
+        match self.sessions.find_ends(&back, inner.protocol) {
+            Some(found) => self.translate_v6(port, frame, p, (found, &inner)),
+            None => self.error_of_nobody(port, frame, (&back, inner.protocol), local, origin),
+        }
+    }
+
+    fn translate_v6(
+        &mut self,
+        port: PortId,
+        mut frame: I::Frame,
+        p: &Parsed,
+        (found, inner): (Found, &Inner),
+    ) {
+        let ends = p.ends(frame.data());
+        if p.ttl <= 1 {
+            return self.drop_frame(frame, Reason::TtlExpired);
+        }
+        if !checksum_ok(&frame, p, &ends) {
+            return self.drop_frame(frame, Reason::BadIcmp);
+        }
+        let Some(session) = self.sessions.get(found.id) else { return };
+        if session.is_one_way() {
+            return self.send_one_way(port, frame, p, found.id);
+        }
+        if session.is_mixed() {
+            return self.translate_mixed(frame, p, (found, inner));
+        }
+        // The client's router stays visible to a NAT server.
+        let keeps_source = found.direction == Direction::Request && !session.is_fullnat();
+        let hop = match self.hop_for(found) {
+            Ok(hop) => hop,
+            Err(reason) => return self.drop_frame(frame, reason),
+        };
+        let opposite = found.direction.opposite();
+        let (Some(mut outer), Some(sent), Some(received)) = (
+            self.sessions.leaving(found.id, found.direction),
+            self.sessions.leaving(found.id, opposite),
+            self.sessions.arriving(found.id, opposite),
+        ) else {
+            return self.drop_frame(frame, Reason::NoSession);
+        };
+        if keeps_source {
+            outer.source.0 = ends.source.0;
+        }
+        if rewrite_error(frame.data_mut(), p, inner.transport_at, &outer, (&sent, &received)).is_none() {
+            return self.drop_frame(frame, Reason::BadIcmp);
+        }
+        self.counters.events.icmp_translated.add(1);
+        self.leave(frame, hop, p.ip_len);
+    }
+}
+
+/// Whether the ICMPv6 checksum is right, over all segments.
+fn checksum_ok(frame: &impl Frame, p: &Parsed, ends: &Ends) -> bool {
+    let from = usize::from(p.l4);
+    let len = (usize::from(p.l3) + usize::from(p.ip_len)).saturating_sub(from);
+    let (Some(pair), Ok(length)) = (ends.pair(), u16::try_from(len)) else { return false };
+    let pseudo = Sum::of(&pair).word(u16::from(protocol::ICMPV6)).word(length);
+    sum_over(frame, from, len).is_some_and(|sum| sum.and(pseudo).checksum() == 0)
+}
+
+/// Gives an ICMPv6 error the addresses of `outer`, and turns its quote of a packet that was sent between the ends
+/// `sent` into that of the packet received between the ends `received`. `None`, with the frame spoilt, if it is too
+/// short.
+fn rewrite_error(
+    data: &mut [u8],
+    p: &Parsed,
+    transport_at: usize,
+    outer: &Ends,
+    (sent, received): (&Ends, &Ends),
+) -> Option<()> {
+    let (l3, l4) = (usize::from(p.l3), usize::from(p.l4));
+    let pair = outer.pair()?;
+    let addresses = data.get_mut(l3 + 8..l3 + 40)?;
+    let before = Sum::of(addresses);
+    addresses.copy_from_slice(&pair);
+    let mut delta = Delta::from_sums(before, Sum::of(&pair));
+    Ipv6Header::at_mut(data, l3)?.decrement_hop_limit();
+
+    let quoted = data.get_mut(l4 + IcmpHeader::LEN..)?;
+    let end = quoted.len().min(transport_at + QUOTED);
+    let quoted = &mut quoted[..end];
+    let old = Sum::of(quoted);
+    rewrite_quote(quoted, transport_at, sent, received)?;
+    delta = delta.and(Delta::from_sums(old, Sum::of(quoted)));
+    let icmp = IcmpHeader::at_mut(data, l4)?;
+    icmp.set_checksum(delta.apply(icmp.checksum()));
+    Some(())
+}
+
+fn rewrite_quote(quoted: &mut [u8], transport_at: usize, sent: &Ends, received: &Ends) -> Option<()> {
+    let upper = crate::net::ipv6::upper(quoted).ok()?.protocol;
+    quoted.get_mut(8..40)?.copy_from_slice(&received.pair()?);
+    let (_, delta) = rewrite::deltas_of(sent, received);
+    let transport = quoted.get_mut(transport_at..)?;
+    transport.first_chunk_mut::<4>()?.copy_from_slice(&received.tuple().ports.to_le_bytes());
+    let (at, udp) = match upper {
+        protocol::UDP => (udp::CHECKSUM_AT, true),
+        _ => (tcp::CHECKSUM_AT, false),
+    };
+    if let Some(field) = transport.get_mut(at..at + 2).and_then(|f| f.first_chunk_mut::<2>()) {
+        let check = u16::from_be_bytes(*field);
+        let new = if udp { delta.apply_udp(check) } else { delta.apply(check) };
+        *field = new.to_be_bytes();
+    }
+    Some(())
+}

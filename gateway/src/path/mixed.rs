@@ -1,0 +1,155 @@
+//! Stage 6 of FULLNAT between the families: an IPv6 service with IPv4 servers, or the reverse.
+//!
+//! ```text
+//! | Ethernet | IPv4 [options]    | transport ..        20 bytes less or more, by moving the frame's beginning
+//! | Ethernet | IPv6 [extensions] | transport ..
+//! ```
+//!
+//! Headers are translated as RFC 7915 says: type of service and traffic class are the same octet, the TTL counts on,
+//! options and extension headers go. What leaves by IPv4 may be fragmented on its way, since nobody could tell an IPv6
+//! sender more than what is told here already. The transport checksum changes by what addresses and ports do: the rest
+//! of both pseudo-headers sums to the same. A UDP datagram without checksum gets one, which IPv6 asks for.
+//!
+//! A packet towards IPv6 grows by 20 bytes: the MSS that the IPv6 side announces is lowered to what its port takes with
+//! both headers, and what is still too big is refused with the MTU that the sender has to keep to. Next hops are looked
+//! up a packet: the straight way, which rewrites in place, must not find them in the record.
+
+use std::net::IpAddr;
+
+use zerocopy::IntoBytes;
+
+use super::{Worker, parse::Parsed, rewrite::rewrite_transport, toa, tunnel::sum_over, verdict::Reason};
+use crate::{
+    io::{Frame, Io, PortId},
+    net::{
+        Header,
+        checksum::{Delta, Sum},
+        ethernet::{EthernetHeader, ether_type},
+        ipv4::Ipv4Header,
+        ipv6::Ipv6Header,
+        protocol, tcp,
+        udp::UdpHeader,
+    },
+    table::{ends::Ends, session::Direction, sessions::Found},
+};
+
+/// By how much an IPv6 header is longer.
+pub(super) const GROWTH: u16 = (Ipv6Header::LEN - Ipv4Header::LEN) as u16;
+
+impl<I: Io> Worker<I> {
+    /// Sends a packet of a session whose other side is of the other family.
+    #[inline(never)]
+    pub(super) fn send_mixed(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
+        let (Some(leaving), Some(session)) =
+            (self.sessions.leaving(found.id, found.direction), self.sessions.get(found.id))
+        else {
+            return self.drop_frame(frame, Reason::NoSession);
+        };
+        let (l4_delta, tells) = (Delta::from_bits(session.l4_delta), toa::tells(session));
+        let l4_delta = if found.direction == Direction::Reply { l4_delta.inverse() } else { l4_delta };
+        let hop = match self.routing.towards(leaving.destination.0) {
+            Ok(hop) => hop,
+            Err(reason) => return self.drop_frame(frame, reason),
+        };
+        let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
+        // As the sender counts: its own header is shorter, or longer.
+        let mtu = if p.ipv6 { next.mtu.saturating_add(GROWTH) } else { next.mtu.saturating_sub(GROWTH) };
+        let plain = p.ip_len - u16::from(p.l4 - p.l3) + header_len(p.ipv6);
+        if plain > mtu {
+            return self.answer_too_big(port, frame, p, mtu);
+        }
+        frame.truncate(usize::from(p.l3) + usize::from(p.ip_len));
+        let ip_len = if tells { self.tell(&mut frame, p, found, mtu) } else { p.ip_len };
+        if p.ipv6 && p.flags & tcp::SYN != 0 {
+            let own = self.routing.table().port(port).map_or(next.mtu, |facts| facts.mtu);
+            toa::limit_mss(
+                frame.data_mut(),
+                p,
+                own.saturating_sub((Ipv6Header::LEN + tcp::TcpHeader::LEN) as u16),
+            );
+        }
+        self.tunnel_id = self.tunnel_id.wrapping_add(1);
+        let transport_len = ip_len - u16::from(p.l4 - p.l3);
+        match translate(&mut frame, p, transport_len, (&leaving, l4_delta), self.tunnel_id) {
+            Some(len) => self.leave(frame, hop, len),
+            None => self.drop_frame(frame, Reason::Truncated),
+        }
+    }
+}
+
+fn header_len(ipv6: bool) -> u16 {
+    if ipv6 { Ipv6Header::LEN as u16 } else { Ipv4Header::LEN as u16 }
+}
+
+/// Gives a packet with `transport_len` bytes behind its headers those of the family of `leaving`. Its length from now
+/// on; none, with the frame spoilt, if it isn't as `p` says or there's no room in front.
+fn translate(
+    frame: &mut impl Frame,
+    p: &Parsed,
+    transport_len: u16,
+    (leaving, l4_delta): (&Ends, Delta),
+    id: u16,
+) -> Option<u16> {
+    let l4 = usize::from(p.l4);
+    let ports = leaving.tuple().ports;
+    let unchecked =
+        p.protocol == protocol::UDP && UdpHeader::at(frame.data(), l4).is_some_and(|udp| udp.checksum() == 0);
+    rewrite_transport(frame.data_mut().get_mut(l4..), p.protocol, ports, l4_delta)?;
+    if unchecked && !p.ipv6 {
+        let sum = sum_over(frame, l4, usize::from(transport_len))?;
+        let pseudo = Sum::of(&leaving.pair()?).word(u16::from(p.protocol)).word(transport_len);
+        let (udp, _) = UdpHeader::split_mut(frame.data_mut().get_mut(l4..)?)?;
+        udp.set_checksum(sum.and(pseudo).udp_checksum());
+    }
+    let (tos, ttl) = tos_ttl(frame.data(), p)?;
+    let len = header_len(!p.ipv6).checked_add(transport_len)?;
+    let headers = EthernetHeader::LEN + usize::from(header_len(!p.ipv6));
+    let room = match headers.checked_sub(l4) {
+        Some(more) => frame.prepend(more),
+        None => frame.trim_front(l4 - headers),
+    };
+    let data = frame.data_mut();
+    if !room || data.len() < headers {
+        return None;
+    }
+    match (leaving.source.0, leaving.destination.0) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let mut ip = Ipv4Header::new(source, destination, p.protocol, len);
+            (ip.tos, ip.ttl) = (tos, ttl);
+            ip.set_id(id);
+            ip.seal();
+            data[12..14].copy_from_slice(&ether_type::IPV4.to_be_bytes());
+            data[EthernetHeader::LEN..headers].copy_from_slice(ip.as_bytes());
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let mut ip = Ipv6Header::new(source, destination, p.protocol, transport_len);
+            ip.set_traffic_class(tos);
+            ip.hop_limit = ttl;
+            data[12..14].copy_from_slice(&ether_type::IPV6.to_be_bytes());
+            data[EthernetHeader::LEN..headers].copy_from_slice(ip.as_bytes());
+        }
+        _ => return None,
+    }
+    Some(len)
+}
+
+/// The octet of service, and the TTL one hop later.
+fn tos_ttl(data: &[u8], p: &Parsed) -> Option<(u8, u8)> {
+    let l3 = usize::from(p.l3);
+    let tos = if p.ipv6 { Ipv6Header::at(data, l3)?.traffic_class() } else { Ipv4Header::at(data, l3)?.tos };
+    Some((tos, p.ttl.saturating_sub(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::memory::MemoryFrame;
+
+    #[test]
+    fn what_is_cut_is_refused() {
+        let ends = Ends { source: ([10, 0, 0, 1].into(), 1), destination: ([10, 0, 0, 2].into(), 2) };
+        let p = Parsed { l3: 14, l4: 54, protocol: protocol::TCP, ipv6: true, ..Parsed::NOTHING };
+        let mut frame = MemoryFrame::new(&[0x60; 60]);
+        assert_eq!(translate(&mut frame, &p, 6, (&ends, Delta::NONE), 1), None);
+    }
+}

@@ -1,0 +1,299 @@
+//! Sessions with an IPv6 side.
+//!
+//! ```text
+//! record   as always, with digests in place of addresses    64 bytes
+//! wide     both pairs of addresses, by direction             64 bytes, beside the record in a table of its own
+//! ```
+//!
+//! A record stays one cache line, and a gateway without IPv6 never touches the second table, which lies on untouched
+//! pages. Digests are keyed; where two pairs have one, the pairs decide. A direction is IPv6's if its protocol number
+//! has [`WIDE`]: a session from an IPv6 client to an IPv4 server has one of each.
+
+use zerocopy::FromBytes;
+
+use super::{
+    ends::{Ends, Pair, WIDE},
+    session::{Direction, NewSession, ONE_PACKET, Session, SessionId, Tuple},
+    sessions::{Candidate, Found, Sessions},
+    templates::spread,
+};
+use crate::clock::Tick;
+
+/// The addresses of both directions as they arrive; zeros for IPv4's.
+#[derive(Clone, Copy, Debug, FromBytes)]
+#[repr(C, align(64))]
+pub struct Wide {
+    pairs: [Pair; 2],
+}
+
+const _: () = assert!(size_of::<Wide>() == 64);
+
+impl Wide {
+    /// The addresses of requests and replies as they arrive; none where neither is IPv6's.
+    #[must_use]
+    pub fn of(request: &Ends, reply: &Ends) -> Option<Self> {
+        let pairs = [request.pair(), reply.pair()];
+        pairs.iter().any(Option::is_some).then(|| Self { pairs: pairs.map(|pair| pair.unwrap_or([0; 32])) })
+    }
+
+    /// The addresses of a packet that arrives in `direction`.
+    #[inline]
+    #[must_use]
+    pub fn arriving(&self, direction: Direction) -> &Pair {
+        &self.pairs[direction.index()]
+    }
+
+    /// The source and the destination with which a packet of `direction` leaves.
+    #[inline]
+    #[must_use]
+    pub fn leaving(&self, direction: Direction) -> (&[u8], &[u8]) {
+        let (destination, source) = self.pairs[1 - direction.index()].split_at(16);
+        (source, destination)
+    }
+}
+
+/// What an IPv6 packet's session is found by.
+#[derive(Clone, Copy, Debug)]
+pub struct WideKey {
+    /// Digests and ports.
+    pub tuple: Tuple,
+    /// IP protocol number with [`WIDE`].
+    pub protocol: u8,
+    /// Addresses.
+    pub pair: Pair,
+}
+
+impl Sessions {
+    /// The digests of a pair, in the place of addresses.
+    #[inline]
+    #[must_use]
+    pub fn digests(&self, pair: &Pair) -> u64 {
+        let half = |at: usize| {
+            let word = |at: usize| pair[at..].first_chunk().map_or(0, |&b| u64::from_le_bytes(b));
+            u64::from(self.key.digest(word(at), word(at + 8)))
+        };
+        half(0) | half(16) << 32
+    }
+
+    /// What the session of an IPv6 packet is found by; none for IPv4.
+    #[must_use]
+    pub fn wide_key(&self, ends: &Ends, protocol: u8) -> Option<WideKey> {
+        let pair = ends.pair()?;
+        let tuple = Tuple { addresses: self.digests(&pair), ports: ends.tuple().ports };
+        Some(WideKey { tuple, protocol: protocol | WIDE, pair })
+    }
+
+    /// The tuple and protocol number under which a packet of either family looks for its session.
+    #[must_use]
+    pub(super) fn key_of(&self, ends: &Ends, protocol: u8) -> (Tuple, u8) {
+        match self.wide_key(ends, protocol) {
+            Some(key) => (key.tuple, key.protocol),
+            None => (ends.tuple(), protocol),
+        }
+    }
+
+    /// The session of a packet with these ends, of whichever family.
+    #[must_use]
+    pub fn find_ends(&self, ends: &Ends, protocol: u8) -> Option<Found> {
+        match self.wide_key(ends, protocol) {
+            Some(key) => self.find_wide(&key),
+            None => self.find(self.hash(ends.tuple(), protocol), ends.tuple(), protocol),
+        }
+    }
+
+    /// The session of an IPv6 packet.
+    #[must_use]
+    pub fn find_wide(&self, key: &WideKey) -> Option<Found> {
+        self.find_wide_at(self.hash(key.tuple, key.protocol), key.tuple, key.protocol, &key.pair)
+    }
+
+    #[inline(never)]
+    fn find_wide_at(&self, hash: u64, tuple: Tuple, protocol: u8, pair: &Pair) -> Option<Found> {
+        self.find_where(hash, |found, record| {
+            record.is_at(found.direction, tuple, protocol) && self.is_pair(found, pair)
+        })
+    }
+
+    fn is_pair(&self, found: Found, pair: &Pair) -> bool {
+        self.wide(found.id).is_some_and(|wide| wide.arriving(found.direction) == pair)
+    }
+
+    /// As [`Self::candidate`], and its addresses are being loaded too.
+    #[inline]
+    #[must_use]
+    pub fn candidate_wide(&self, hash: u64) -> Candidate {
+        let candidate = self.candidate(hash);
+        if let Some(wide) = self.wide.get(candidate.record()) {
+            cpu::prefetch(wide);
+        }
+        candidate
+    }
+
+    /// As [`Self::confirm`] for an IPv6 packet: `protocol` has [`WIDE`].
+    #[inline]
+    #[must_use]
+    pub fn confirm_wide(
+        &self,
+        candidate: Candidate,
+        hash: u64,
+        tuple: Tuple,
+        protocol: u8,
+        pair: &Pair,
+    ) -> Option<Found> {
+        let likely = candidate.found();
+        if let Some(record) = self.records.get(likely.id.0 as usize)
+            && record.is_at(likely.direction, tuple, protocol)
+            && self.is_pair(likely, pair)
+        {
+            return Some(likely);
+        }
+        self.find_wide_at(hash, tuple, protocol, pair)
+    }
+
+    /// The addresses of a session that has an IPv6 side.
+    #[inline]
+    #[must_use]
+    pub fn wide(&self, id: SessionId) -> Option<&Wide> {
+        self.wide.get(id.0 as usize)
+    }
+
+    /// A session's record, to be changed, and its addresses.
+    #[inline]
+    pub fn get_mut_wide(&mut self, id: SessionId) -> Option<(&mut Session, &Wide)> {
+        self.records.get_mut(id.0 as usize).zip(self.wide.get(id.0 as usize))
+    }
+
+    /// The addresses and ports of a packet of the session that arrives in `direction`.
+    #[must_use]
+    pub fn arriving(&self, id: SessionId, direction: Direction) -> Option<Ends> {
+        Some(self.ends_of(id, self.get(id)?, direction))
+    }
+
+    /// The addresses and ports with which a packet of `direction` leaves.
+    #[must_use]
+    pub fn leaving(&self, id: SessionId, direction: Direction) -> Option<Ends> {
+        self.arriving(id, direction.opposite()).map(Ends::reversed)
+    }
+
+    /// As [`Self::arriving`], for a record that may be a copy: its addresses stay until the number is used again.
+    #[must_use]
+    pub fn ends_of(&self, id: SessionId, record: &Session, direction: Direction) -> Ends {
+        let tuple = record.arriving(direction);
+        match self.wide(id) {
+            Some(wide) if record.is_wide(direction) => Ends::of_pair(wide.arriving(direction), tuple),
+            _ => Ends::of(tuple),
+        }
+    }
+
+    /// Adds a session between these ends: requests and replies as they arrive. Both may be of either family. As
+    /// [`Self::insert`] otherwise, whose tuples `new` need not have.
+    pub fn insert_ends(
+        &mut self,
+        (request, reply): (&Ends, &Ends),
+        new: &NewSession,
+        timeout: u32,
+        now: Tick,
+    ) -> Option<SessionId> {
+        if !request.is_ipv6() && !reply.is_ipv6() {
+            let new = NewSession { request: request.tuple(), reply: reply.tuple(), ..*new };
+            return self.insert(&new, timeout, now);
+        }
+        if new.flags & ONE_PACKET == 0 && self.find_ends(request, new.protocol).is_some() {
+            return None;
+        }
+        self.insert_salted((request, reply), new, 0, timeout, now)
+    }
+
+    /// As [`Self::insert_ends`] with requests under a hash changed by `salt`, where the caller has looked for them.
+    pub(super) fn insert_salted(
+        &mut self,
+        (request, reply): (&Ends, &Ends),
+        new: &NewSession,
+        salt: u32,
+        timeout: u32,
+        now: Tick,
+    ) -> Option<SessionId> {
+        if !new.is_one_way() && self.find_ends(reply, new.protocol).is_some() {
+            return None;
+        }
+        let keys = [self.key_of(request, new.protocol), self.key_of(reply, new.protocol)];
+        let new = NewSession { request: keys[0].0, reply: keys[1].0, ..*new };
+        let hashes = keys.map(|(tuple, protocol)| self.hash(tuple, protocol));
+        let hashes = [hashes[0] ^ spread(salt), hashes[1]];
+        let id = self.insert_free(hashes, &new, keys.map(|(_, protocol)| protocol), timeout, now)?;
+        if let (Some(new), Some(wide)) = (Wide::of(request, reply), self.wide.get_mut(id.0 as usize)) {
+            *wide = new;
+        }
+        Some(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv6Addr};
+
+    use super::*;
+    use crate::{
+        id::ServerId,
+        table::{index::HashKey, session::ONE_WAY},
+    };
+
+    fn v6(n: u16) -> IpAddr {
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n).into()
+    }
+
+    fn ends(source: (IpAddr, u16), destination: (IpAddr, u16)) -> Ends {
+        Ends { source, destination }
+    }
+
+    fn new(flags: u8) -> NewSession {
+        let none = Tuple::default();
+        NewSession { request: none, reply: none, protocol: 6, server: ServerId(3), flags }
+    }
+
+    fn table() -> Sessions {
+        Sessions::new(64, HashKey::from_seed(0), Tick(0)).unwrap()
+    }
+
+    #[test]
+    fn both_directions_lead_to_a_session_of_any_two_families() {
+        let v4 = |n: u8| IpAddr::from([10, 0, 0, n]);
+        for (client, vip, server, local) in [
+            (v6(1), v6(2), v6(3), v6(4)),
+            (v6(1), v6(2), v4(3), v4(4)),
+            (v4(1), v4(2), v6(3), v6(4)),
+            (v4(1), v4(2), v4(3), v4(4)),
+        ] {
+            let mut s = table();
+            let (request, reply) = (ends((client, 4000), (vip, 80)), ends((server, 80), (local, 5000)));
+            let id = s.insert_ends((&request, &reply), &new(0), 100, Tick(0)).unwrap();
+            for (way, direction) in [(request, Direction::Request), (reply, Direction::Reply)] {
+                assert_eq!(s.find_ends(&way, 6), Some(Found { id, direction }));
+                assert_eq!(s.find_ends(&way, 17), None);
+                assert_eq!(s.arriving(id, direction), Some(way));
+            }
+            assert_eq!(s.leaving(id, Direction::Request), Some(reply.reversed()));
+            assert_eq!(s.insert_ends((&request, &reply), &new(0), 100, Tick(0)), None, "the same twice");
+            let record = s.remove(id).unwrap();
+            assert_eq!((record.protocol(), s.len()), (6, 0));
+            assert_eq!(s.ends_of(id, &record, Direction::Request), request);
+            assert_eq!((s.find_ends(&request, 6), s.find_ends(&reply, 6)), (None, None));
+        }
+    }
+
+    #[test]
+    fn addresses_decide_where_digests_are_the_same() {
+        let mut s = table();
+        let (request, reply) = (ends((v6(1), 4000), (v6(2), 80)), ends((v6(3), 80), (v6(4), 5000)));
+        let id = s.insert_ends((&request, &reply), &new(ONE_WAY), 100, Tick(0)).unwrap();
+        let key = s.wide_key(&request, 6).unwrap();
+        let other = WideKey { pair: s.wide_key(&reply, 6).unwrap().pair, ..key };
+        let found = Some(Found { id, direction: Direction::Request });
+        assert_eq!((s.find_wide(&key), s.find_wide(&other)), (found, None));
+        let hash = s.hash(key.tuple, key.protocol);
+        let candidate = s.candidate_wide(hash);
+        let confirm = |pair| s.confirm_wide(candidate, hash, key.tuple, key.protocol, pair);
+        assert_eq!((confirm(&key.pair), confirm(&other.pair)), (found, None));
+        assert_eq!(s.find(hash, key.tuple, 6), None, "no IPv4 packet's");
+    }
+}
