@@ -14,15 +14,21 @@ use etherparse::{
 /// What `$name` stands for, once it has been seen.
 pub type Names = HashMap<String, String>;
 
-/// ICMP messages: name, type and code in IPv4, in IPv6.
-const MESSAGES: [(&str, (u8, u8), (u8, u8)); 7] = [
-    ("port-unreachable", (3, 3), (1, 4)),
-    ("host-unreachable", (3, 1), (1, 3)),
-    ("prohibited", (3, 13), (1, 1)),
-    ("too-big", (3, 4), (2, 0)),
-    ("time-exceeded", (11, 0), (3, 0)),
-    ("echo", (8, 0), (128, 0)),
-    ("echo-reply", (0, 0), (129, 0)),
+/// An ICMP message: type and code in either family.
+struct Message {
+    name: &'static str,
+    v4: (u8, u8),
+    v6: (u8, u8),
+}
+
+const MESSAGES: [Message; 7] = [
+    Message { name: "port-unreachable", v4: (3, 3), v6: (1, 4) },
+    Message { name: "host-unreachable", v4: (3, 1), v6: (1, 3) },
+    Message { name: "prohibited", v4: (3, 13), v6: (1, 1) },
+    Message { name: "too-big", v4: (3, 4), v6: (2, 0) },
+    Message { name: "time-exceeded", v4: (11, 0), v6: (3, 0) },
+    Message { name: "echo", v4: (8, 0), v6: (128, 0) },
+    Message { name: "echo-reply", v4: (0, 0), v6: (129, 0) },
 ];
 
 /// One packet's words: kind, source, destination, attributes; after a bar those of the packet inside.
@@ -88,7 +94,8 @@ fn build_layers(layers: &[Vec<&str>], names: &Names) -> Result<Vec<u8>, String> 
             }
         }
         message => {
-            let (.., v4, v6) = *MESSAGES.iter().find(|m| m.0 == message).ok_or(format!("{message}?"))?;
+            let Message { v4, v6, .. } =
+                *MESSAGES.iter().find(|m| m.name == message).ok_or(format!("there is no {message}"))?;
             let mtu = number::<u16>(rest, "mtu")?.unwrap_or(0).to_be_bytes();
             let bytes5to8 = [0, 0, mtu[0], mtu[1]];
             let written = if from.is_ipv6() {
@@ -307,12 +314,12 @@ fn read_toa(bytes: &[u8]) -> Option<SocketAddr> {
 }
 
 fn message(v6: bool, kind: u8, code: u8, rest: [u8; 4], words: &mut Vec<String>) -> Result<String, String> {
-    let of = |m: &(&str, (u8, u8), (u8, u8))| if v6 { m.2 } else { m.1 };
-    let found = MESSAGES.iter().find(|m| of(m) == (kind, code)).ok_or(format!("ICMP {kind}/{code}"))?;
-    if found.0 == "too-big" {
+    let of = |m: &&Message| (if v6 { m.v6 } else { m.v4 }) == (kind, code);
+    let found = MESSAGES.iter().find(of).ok_or(format!("ICMP {kind}/{code}"))?;
+    if found.name == "too-big" {
         words.push(format!("mtu={}", u32::from_be_bytes(rest)));
     }
-    Ok(found.0.into())
+    Ok(found.name.into())
 }
 
 /// The packet that an error quotes, which may be cut.
