@@ -4,18 +4,11 @@
 mod recording;
 mod rig;
 
-/// Recordings that wait for a feature, and for which.
-const PENDING: &[(&str, &str)] = &[("sctp_states", "SCTP")];
-
 fn run(kind: &str) {
     let recordings = recording::recordings(kind);
     assert!(!recordings.is_empty(), "no recordings in {}", recording::folder().join(kind).display());
     let mut failed = Vec::new();
     for (name, path) in recordings {
-        if let Some((_, why)) = PENDING.iter().find(|(pending, _)| *pending == name) {
-            println!("SKIPPED {kind}/{name}: waits for {why}");
-            continue;
-        }
         match recording::replay(&path) {
             Ok(()) => println!("passed {kind}/{name}"),
             Err(difference) => failed.push(format!("{kind}/{difference}")),

@@ -202,10 +202,6 @@ fn the_rule_that_marks_is_named_and_nonsense_refused() {
             Question { destination: ("2001:db8::1".parse().unwrap(), 80), ..of("wan") },
             "invalid operation: the two addresses are of two families",
         ),
-        (
-            Question { protocol: Protocol::Sctp, ..of("wan") },
-            "not supported: packets of this kind can't be explained",
-        ),
     ] {
         match rig.call(Request::Explain(wrong)).unwrap() {
             Response::Refused(refusal) => assert_eq!(refusal.to_string(), why),
@@ -262,4 +258,19 @@ fn the_other_family_is_explained_as_well() {
             assert_eq!(reply.way.unwrap().next_hop, from.0);
         }
     }
+}
+
+#[test]
+fn associations_are_explained_too() {
+    let mut rig = Rig::new();
+    rig.add_service(Protocol::Sctp, VIP, 3868, "rr", false);
+    rig.add_server(key(Protocol::Sctp, VIP, 3868), server([10, 0, 0, 1], 3868, Forwarding::Nat, 1));
+    let of = |opens| Question {
+        protocol: Protocol::Sctp,
+        destination: (VIP.into(), 3868),
+        ..question(client(1), vip(), opens)
+    };
+    let opening = explain(&mut rig, of(true));
+    assert_eq!((opening.server.map(|s| s.0), opening.end), (Some([10, 0, 0, 1].into()), End::Forwarded));
+    assert_eq!(explain(&mut rig, of(false)).end, End::Punted, "in the middle of nothing");
 }

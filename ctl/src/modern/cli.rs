@@ -212,6 +212,30 @@ pub enum StateName {
     Synack,
     Udp,
     Assured,
+    #[value(name = "INIT1")]
+    SctpInit1,
+    #[value(name = "INIT")]
+    SctpInit,
+    #[value(name = "C-SENT")]
+    SctpCookieSent,
+    #[value(name = "C-REPLIED")]
+    SctpCookieReplied,
+    #[value(name = "C-WAIT")]
+    SctpCookieWait,
+    #[value(name = "COOKIE")]
+    SctpCookie,
+    #[value(name = "C-ECHOED")]
+    SctpCookieEchoed,
+    #[value(name = "S-SENT")]
+    SctpShutdownSent,
+    #[value(name = "S-RECEIVED")]
+    SctpShutdownReceived,
+    #[value(name = "S-ACK-SENT")]
+    SctpShutdownAckSent,
+    #[value(name = "REJECTED")]
+    SctpRejected,
+    #[value(name = "CLOSED")]
+    SctpClosed,
 }
 
 impl From<StateName> for SessionState {
@@ -230,6 +254,18 @@ impl From<StateName> for SessionState {
             StateName::Synack => Self::Synack,
             StateName::Udp => Self::Udp,
             StateName::Assured => Self::Assured,
+            StateName::SctpInit1 => Self::SctpInit1,
+            StateName::SctpInit => Self::SctpInit,
+            StateName::SctpCookieSent => Self::SctpCookieSent,
+            StateName::SctpCookieReplied => Self::SctpCookieReplied,
+            StateName::SctpCookieWait => Self::SctpCookieWait,
+            StateName::SctpCookie => Self::SctpCookie,
+            StateName::SctpCookieEchoed => Self::SctpCookieEchoed,
+            StateName::SctpShutdownSent => Self::SctpShutdownSent,
+            StateName::SctpShutdownReceived => Self::SctpShutdownReceived,
+            StateName::SctpShutdownAckSent => Self::SctpShutdownAckSent,
+            StateName::SctpRejected => Self::SctpRejected,
+            StateName::SctpClosed => Self::SctpClosed,
         }
     }
 }

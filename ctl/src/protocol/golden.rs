@@ -494,6 +494,18 @@ fn codes_and_states_keep_their_numbers() {
         S::Synack,
         S::Udp,
         S::Assured,
+        S::SctpInit1,
+        S::SctpInit,
+        S::SctpCookieSent,
+        S::SctpCookieReplied,
+        S::SctpCookieWait,
+        S::SctpCookie,
+        S::SctpCookieEchoed,
+        S::SctpShutdownSent,
+        S::SctpShutdownReceived,
+        S::SctpShutdownAckSent,
+        S::SctpRejected,
+        S::SctpClosed,
     ];
     let body = |frame: Vec<u8>| frame[4..].to_vec();
     for (number, code) in (0u8..).zip(codes) {

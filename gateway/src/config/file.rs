@@ -86,6 +86,7 @@ pub(super) struct Ipvs {
     expire_quiescent_template: Option<bool>,
     /// Default false.
     sloppy_tcp: Option<bool>,
+    sloppy_sctp: Option<bool>,
     /// Seconds. Default 86400.
     lblc_expiration: Option<u32>,
     /// Seconds. Default 86400.
@@ -121,6 +122,7 @@ impl File {
             expire_nodest_conn: i.expire_nodest_conn.unwrap_or(d.expire_nodest_conn),
             expire_quiescent_template: i.expire_quiescent_template.unwrap_or(d.expire_quiescent_template),
             sloppy_tcp: i.sloppy_tcp.unwrap_or(d.sloppy_tcp),
+            sloppy_sctp: i.sloppy_sctp.unwrap_or(d.sloppy_sctp),
             lblc_expiration: i.lblc_expiration.unwrap_or(d.lblc_expiration),
             lblcr_expiration: i.lblcr_expiration.unwrap_or(d.lblcr_expiration),
             timeouts: Timeouts {
@@ -355,6 +357,7 @@ pub(super) const KEYS: &[&str] = &[
     "expire_nodest_conn",
     "expire_quiescent_template",
     "sloppy_tcp",
+    "sloppy_sctp",
     "lblc_expiration",
     "lblcr_expiration",
     "none",

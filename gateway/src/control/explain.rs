@@ -2,7 +2,7 @@
 //! which speaks of numbers, gets the names that the configuration has for them.
 
 use weirctl::{
-    model::{Forwarding, MarkRule, Protocol},
+    model::{Forwarding, MarkRule},
     protocol::{End, Explanation, MAX_EXPLAINED, Question, Scheduling, Way},
 };
 
@@ -115,7 +115,7 @@ fn method_of(service: &ServiceState, server: ServerId) -> Option<Forwarding> {
 /// The packet as the path knows it; none if it is of a kind that isn't forwarded.
 fn packet(question: &Question, number: impl Fn(&str) -> Option<PortId>) -> Option<Packet> {
     let one_family = question.source.0.is_ipv6() == question.destination.0.is_ipv6();
-    if question.protocol == Protocol::Sctp || !one_family {
+    if !one_family {
         return None;
     }
     Some(Packet {

@@ -353,7 +353,7 @@ impl Workers {
         let service = &state.service;
         let protocols = match service.key {
             ServiceKey::Address { protocol, .. } => vec![protocol as u8],
-            ServiceKey::Mark { .. } => vec![protocol::TCP, protocol::UDP],
+            ServiceKey::Mark { .. } => vec![protocol::TCP, protocol::UDP, protocol::SCTP],
         };
         let way = match service.persistent {
             Some(_) => OwnedBy::Service(state.id, service.netmask),

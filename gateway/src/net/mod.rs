@@ -17,6 +17,7 @@ pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod reply;
+pub mod sctp;
 pub mod tcp;
 pub mod toeplitz;
 pub mod udp;

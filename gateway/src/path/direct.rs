@@ -10,7 +10,7 @@ use super::{Worker, parse::Parsed, route, session::trim, verdict::Reason};
 use crate::{
     io::{Frame, Io, PortId},
     net::{Header, ipv4::Ipv4Header, ipv6::Ipv6Header, protocol, tcp as tcp_flags},
-    table::session::{Direction, SessionId},
+    table::session::{Direction, STATE, SessionId},
 };
 
 /// Flags of a segment that may change a session.
@@ -32,10 +32,12 @@ impl<I: Io> Worker<I> {
         let Some(session) = self.sessions.get_mut(id).filter(|s| s.is_one_way()) else { return false };
         let Some(Some(server)) = self.servers.get(session.server().0 as usize) else { return false };
         let state = session.state_number();
-        let quiet = p.protocol != protocol::TCP
-            || (state == SessionState::Established as u8 && p.flags & CONTROL == tcp_flags::ACK);
+        let quiet = p.protocol == protocol::UDP
+            || (p.protocol == protocol::TCP
+                && state == SessionState::Established as u8
+                && p.flags & CONTROL == tcp_flags::ACK);
         let unchanged = quiet
-            && session.timeout == self.timeouts[usize::from(state & 15)]
+            && session.timeout == self.timeouts[usize::from(state & STATE)]
             && server.counters.available.get() != 0
             && p.ttl > 1;
         if unchanged {

@@ -20,6 +20,7 @@ use super::{
     persist::Kept,
     route::View,
     schedule::Refusal,
+    sctp_state,
     service::{Chosen, WorkerService},
     session::Fate,
     snat::Claim,
@@ -130,14 +131,20 @@ impl Packet {
         let tcp = self.protocol == protocol::TCP;
         Parsed {
             tuple: self.ends.tuple(),
-            kind: if self.ends.is_ipv6() { Kind::TransportV6 } else { Kind::Transport },
+            kind: match (self.protocol, self.ends.is_ipv6()) {
+                (protocol::SCTP, _) => Kind::Sctp,
+                (_, true) => Kind::TransportV6,
+                (_, false) => Kind::Transport,
+            },
             ip_len: if tcp { 40 } else { 28 } + if self.ends.is_ipv6() { 20 } else { 0 },
             ipv6: self.ends.is_ipv6(),
             protocol: self.protocol,
-            flags: match (tcp, self.opens) {
-                (false, _) => 0,
-                (true, true) => tcp_flags::SYN,
-                (true, false) => tcp_flags::ACK,
+            flags: match (self.protocol, self.opens) {
+                (protocol::TCP, true) => tcp_flags::SYN,
+                (protocol::TCP, false) => tcp_flags::ACK,
+                (protocol::SCTP, true) => sctp_state::INIT,
+                (protocol::SCTP, false) => sctp_state::DATA,
+                _ => 0,
             },
             ttl: 64,
             dont_fragment: true,
@@ -234,6 +241,7 @@ impl<I: Io> Worker<I> {
         match self.refusal(p, &e.packet.ends) {
             Some(Refusal::Drop(reason)) => return e.drops(reason),
             Some(Refusal::TtlExpired) => return e.drops(Reason::TtlExpired),
+            Some(Refusal::Punt) => return self.explain_punt(e),
             Some(Refusal::Reset) => {
                 e.end = (Verdict::Drop(Reason::NoSession), Some(Answer::Reset));
                 return;

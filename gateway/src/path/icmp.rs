@@ -19,7 +19,7 @@ use crate::{
         checksum::{Delta, Sum},
         icmp::{IcmpHeader, Inner, inner_v4},
         ipv4::Ipv4Header,
-        protocol, tcp, udp,
+        protocol, sctp, tcp, udp,
     },
     table::{
         ends::Ends,
@@ -47,7 +47,9 @@ impl<I: Io> Worker<I> {
             return self.drop_frame(frame, Reason::BadIcmp);
         };
         let echo = inner.protocol == protocol::ICMP && self.snat.is_some();
-        if !(echo || matches!(inner.protocol, protocol::TCP | protocol::UDP)) || inner.later_fragment {
+        if !(echo || matches!(inner.protocol, protocol::TCP | protocol::UDP | protocol::SCTP))
+            || inner.later_fragment
+        {
             return if local {
                 self.drop_frame(frame, Reason::IcmpNoSession)
             } else {
@@ -169,7 +171,7 @@ fn rewrite_error(data: &mut [u8], p: &Parsed, session: &Session, direction: Dire
 fn rewrite_quote(quoted: &mut [u8], header_len: usize, sent: Tuple, received: Tuple) -> Option<()> {
     let (ip_delta, mut l4_delta) = rewrite::deltas(sent, received);
     let ip = Ipv4Header::at_mut(quoted, 0)?;
-    let protocol = ip.protocol;
+    let (protocol, len) = (ip.protocol, ip.total_len().saturating_sub(header_len));
     ip.set_address_words(received.addresses);
     ip.set_checksum(ip_delta.apply(ip.checksum()));
     let transport = quoted.get_mut(header_len..)?;
@@ -181,6 +183,9 @@ fn rewrite_quote(quoted: &mut [u8], header_len: usize, sent: Tuple, received: Tu
         let field = transport.get_mut(2..4)?.first_chunk_mut::<2>()?;
         *field = l4_delta.apply(u16::from_be_bytes(*field)).to_be_bytes();
         return Some(());
+    }
+    if protocol == protocol::SCTP {
+        return sctp::requote(transport, received.ports, len);
     }
     transport.first_chunk_mut::<4>()?.copy_from_slice(&received.ports.to_le_bytes());
     let (at, udp) = match protocol {

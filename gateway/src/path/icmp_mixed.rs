@@ -19,7 +19,7 @@ use crate::{
         ipv6::Ipv6Header,
         protocol,
         reply::{self, Link, Problem},
-        tcp, udp,
+        sctp, tcp, udp,
     },
     table::{ends::Ends, sessions::Found},
 };
@@ -128,7 +128,11 @@ fn as_received(
     let end = header_len + transport.len();
     let part = out.get_mut(header_len..end)?;
     part.copy_from_slice(transport);
-    part.first_chunk_mut::<4>()?.copy_from_slice(&received.tuple().ports.to_le_bytes());
+    let ports = received.tuple().ports;
+    if inner.protocol == protocol::SCTP {
+        return sctp::requote(part, ports, transport_len).map(|()| end);
+    }
+    part.first_chunk_mut::<4>()?.copy_from_slice(&ports.to_le_bytes());
     let (_, delta) = rewrite::deltas_of(sent, received);
     let (at, udp) =
         if inner.protocol == protocol::UDP { (udp::CHECKSUM_AT, true) } else { (tcp::CHECKSUM_AT, false) };

@@ -14,7 +14,7 @@ use crate::{
         checksum::{Delta, Sum},
         icmp::{IcmpHeader, Inner, inner_v6},
         ipv6::Ipv6Header,
-        protocol, tcp, udp,
+        protocol, sctp, tcp, udp,
     },
     table::{ends::Ends, session::Direction, sessions::Found},
 };
@@ -30,7 +30,10 @@ impl<I: Io> Worker<I> {
         let local = self.lookup.is_local(to);
         let quoted = frame.data().get(usize::from(p.l4) + IcmpHeader::LEN..).unwrap_or_default();
         let inner = match inner_v6(quoted) {
-            Ok(inner) if matches!(inner.protocol, protocol::TCP | protocol::UDP) && !inner.later_fragment => {
+            Ok(inner)
+                if matches!(inner.protocol, protocol::TCP | protocol::UDP | protocol::SCTP)
+                    && !inner.later_fragment =>
+            {
                 inner
             }
             other => {
@@ -134,10 +137,15 @@ fn rewrite_error(
 
 fn rewrite_quote(quoted: &mut [u8], transport_at: usize, sent: &Ends, received: &Ends) -> Option<()> {
     let upper = crate::net::ipv6::upper(quoted).ok()?.protocol;
+    let len = Ipv6Header::at(quoted, 0)?.total_len().saturating_sub(transport_at);
     quoted.get_mut(8..40)?.copy_from_slice(&received.pair()?);
     let (_, delta) = rewrite::deltas_of(sent, received);
     let transport = quoted.get_mut(transport_at..)?;
-    transport.first_chunk_mut::<4>()?.copy_from_slice(&received.tuple().ports.to_le_bytes());
+    let ports = received.tuple().ports;
+    if upper == protocol::SCTP {
+        return sctp::requote(transport, ports, len);
+    }
+    transport.first_chunk_mut::<4>()?.copy_from_slice(&ports.to_le_bytes());
     let (at, udp) = match upper {
         protocol::UDP => (udp::CHECKSUM_AT, true),
         _ => (tcp::CHECKSUM_AT, false),

@@ -12,9 +12,13 @@ use crate::{
     table::{ends::Ends, pool::Exhausted},
 };
 
-/// The protocol of a session, which is one of the two that are forwarded.
+/// The protocol of a session, which is one of the three that are forwarded.
 pub(super) fn transport(number: u8) -> Protocol {
-    if number == protocol::TCP { Protocol::Tcp } else { Protocol::Udp }
+    match number {
+        protocol::TCP => Protocol::Tcp,
+        protocol::SCTP => Protocol::Sctp,
+        _ => Protocol::Udp,
+    }
 }
 
 impl<I: Io> Worker<I> {

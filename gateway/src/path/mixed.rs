@@ -94,7 +94,7 @@ fn translate(
     let ports = leaving.tuple().ports;
     let unchecked =
         p.protocol == protocol::UDP && UdpHeader::at(frame.data(), l4).is_some_and(|udp| udp.checksum() == 0);
-    rewrite_transport(frame.data_mut().get_mut(l4..), p.protocol, ports, l4_delta)?;
+    rewrite_transport(frame.data_mut().get_mut(l4..), p, ports, l4_delta)?;
     if unchecked && !p.ipv6 {
         let sum = sum_over(frame, l4, usize::from(transport_len))?;
         let pseudo = Sum::of(&leaving.pair()?).word(u16::from(p.protocol)).word(transport_len);

@@ -34,6 +34,7 @@ use crate::{
         counters::ServerSlot,
         index::HashKey,
         pool::LocalPool,
+        session::TIMEOUTS,
         sessions::{Candidate, Sessions},
         steering::Steering,
     },
@@ -60,6 +61,7 @@ pub mod rewrite;
 pub mod route;
 mod rx;
 mod schedule;
+mod sctp_state;
 pub mod search;
 pub mod service;
 mod session;
@@ -132,7 +134,7 @@ pub struct Worker<I: Io> {
     lookup: Arc<Lookup>,
     settings: Arc<Settings>,
     /// By state, then those of SNAT.
-    timeouts: [u32; 32],
+    timeouts: [u32; TIMEOUTS],
     pool: LocalPool,
     /// Local addresses of IPv6, once a service has had one.
     pool_v6: Option<Box<LocalPool<Ipv6Addr>>>,
@@ -333,12 +335,7 @@ impl<I: Io> Worker<I> {
                     || (!p.ipv6 && self.snat_claim(p.tuple, p.protocol).is_some());
                 if claimed { self.drop_frame(frame, Reason::Fragment) } else { self.punt(port, frame) }
             }
-            parse::Kind::OtherIp
-                if p.protocol == crate::net::protocol::SCTP
-                    && self.lookup.is_virtual(p.ends(frame.data()).destination.0) =>
-            {
-                self.drop_frame(frame, Reason::MethodNotBuilt);
-            }
+            parse::Kind::Sctp => self.sctp(port, frame, p, origin),
             _ => self.punt(port, frame),
         }
     }

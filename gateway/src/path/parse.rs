@@ -3,7 +3,7 @@
 //! Reads the headers once and keeps what the later stages need in a few words, so that they don't go back
 //! to the frame before it is rewritten. Nothing here changes a frame.
 
-use super::verdict::Reason;
+use super::{sctp_state, verdict::Reason};
 use crate::{
     io::Frame,
     net::{
@@ -12,7 +12,9 @@ use crate::{
         icmp::{self, IcmpHeader},
         ipv4::{self, Ipv4Header},
         ipv6::{self, Ipv6Header},
-        protocol, tcp, udp,
+        protocol,
+        sctp::SctpHeader,
+        tcp, udp,
     },
     table::{
         ends::{Ends, Pair},
@@ -27,6 +29,8 @@ pub enum Kind {
     Transport,
     /// TCP or UDP over IPv6: look for its session.
     TransportV6,
+    /// SCTP, of either family: look for its session.
+    Sctp,
     /// An ICMP error that may be about a session.
     IcmpError,
     /// An ICMP echo request or reply: its identifier is the sender's port of a request, the receiver's of a reply.
@@ -57,7 +61,7 @@ pub struct Parsed {
     pub l4: u8,
     /// IP protocol number.
     pub protocol: u8,
-    /// TCP flags; 0 for the others.
+    /// TCP flags; of SCTP what the packet is to the state ([`super::sctp_state`]); 0 for the others.
     pub flags: u8,
     /// TTL on arrival.
     pub ttl: u8,
@@ -279,6 +283,7 @@ fn parse_ipv4(ip: &Ipv4Header, packet: &[u8], available: usize) -> Result<Parsed
             (parsed.flags, parsed.tuple.ports) = parse_transport(ip.protocol, payload, payload_len)?;
             parsed.kind = Kind::Transport;
         }
+        protocol::SCTP => parse_sctp(&mut parsed, payload)?,
         protocol::ICMP => {
             let (icmp, _) = IcmpHeader::split(payload).ok_or(Reason::Truncated)?;
             let identifier = (icmp.rest() >> 16) as u16;
@@ -313,6 +318,15 @@ fn parse_transport(protocol: u8, payload: &[u8], payload_len: usize) -> Result<(
     Ok((0, ports(payload)?))
 }
 
+/// Ports, and in the place of flags what the packet is to the state.
+fn parse_sctp(parsed: &mut Parsed, payload: &[u8]) -> Result<(), Reason> {
+    let (_, chunks) = SctpHeader::split(payload).ok_or(Reason::Truncated)?;
+    parsed.flags = sctp_state::event(chunks);
+    parsed.tuple.ports = ports(payload)?;
+    parsed.kind = Kind::Sctp;
+    Ok(())
+}
+
 /// An IPv6 packet, extension headers and all.
 fn parse_ipv6(packet: &[u8], available: usize) -> Result<Parsed, Reason> {
     let (ip, _) = Ipv6Header::split(packet).ok_or(Reason::Truncated)?;
@@ -342,6 +356,7 @@ fn parse_ipv6(packet: &[u8], available: usize) -> Result<Parsed, Reason> {
             (parsed.flags, parsed.tuple.ports) = parse_transport(upper.protocol, payload, payload_len)?;
             parsed.kind = Kind::TransportV6;
         }
+        protocol::SCTP => parse_sctp(&mut parsed, payload)?,
         protocol::ICMPV6 => {
             let (icmp, _) = IcmpHeader::split(payload).ok_or(Reason::Truncated)?;
             if icmp.is_error_v6() {

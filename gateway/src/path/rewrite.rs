@@ -12,6 +12,7 @@ use crate::{
         checksum::{Delta, Sum},
         ipv4::Ipv4Header,
         protocol,
+        sctp::SctpHeader,
         tcp::TcpHeader,
         udp::UdpHeader,
     },
@@ -78,7 +79,7 @@ pub fn rewrite(data: &mut [u8], parsed: &Parsed, session: &Session, direction: D
     ip.set_checksum(ip_delta.apply(ip.checksum()));
     ip.set_address_words(new.addresses);
     ip.ttl = ip.ttl.wrapping_sub(1);
-    rewrite_transport(data.get_mut(l4..), parsed.protocol, new.ports, l4_delta).is_some()
+    rewrite_transport(data.get_mut(l4..), parsed, new.ports, l4_delta).is_some()
 }
 
 /// As [`rewrite`] for a packet that arrives and leaves by IPv6, whose session has the addresses `wide`.
@@ -100,26 +101,32 @@ pub fn rewrite_v6(
     header[8..24].copy_from_slice(source);
     header[24..40].copy_from_slice(destination);
     let transport = data.get_mut(usize::from(parsed.l4)..);
-    rewrite_transport(transport, parsed.protocol, session.leaving(direction).ports, l4_delta).is_some()
+    rewrite_transport(transport, parsed, session.leaving(direction).ports, l4_delta).is_some()
 }
 
-/// Ports and checksum.
+/// Ports and checksum of a packet that `parsed` describes, of which `transport` is the part behind the IP headers as far
+/// as the first buffer has it.
 #[inline]
 pub(super) fn rewrite_transport(
     transport: Option<&mut [u8]>,
-    protocol: u8,
+    parsed: &Parsed,
     ports: u32,
     delta: Delta,
 ) -> Option<()> {
-    let transport = transport?;
-    if protocol == protocol::TCP {
-        let (tcp, _) = TcpHeader::split_mut(transport)?;
-        tcp.set_port_words(ports);
-        tcp.set_checksum(delta.apply(tcp.checksum()));
-    } else {
-        let (udp, _) = UdpHeader::split_mut(transport)?;
-        udp.set_port_words(ports);
-        udp.set_checksum(delta.apply_udp(udp.checksum()));
+    let (transport, protocol) = (transport?, parsed.protocol);
+    let len = usize::from(parsed.ip_len).saturating_sub(usize::from(parsed.l4 - parsed.l3));
+    match protocol {
+        protocol::TCP => {
+            let (tcp, _) = TcpHeader::split_mut(transport)?;
+            tcp.set_port_words(ports);
+            tcp.set_checksum(delta.apply(tcp.checksum()));
+        }
+        protocol::SCTP => SctpHeader::split_mut(transport)?.0.set_port_words(ports, len),
+        _ => {
+            let (udp, _) = UdpHeader::split_mut(transport)?;
+            udp.set_port_words(ports);
+            udp.set_checksum(delta.apply_udp(udp.checksum()));
+        }
     }
     Some(())
 }

@@ -8,7 +8,8 @@ use weirctl::{
 };
 
 use super::{
-    Origin, Worker, laddr::transport, onepacket, parse::Parsed, rewrite, service::Chosen, verdict::Reason,
+    Origin, Worker, laddr::transport, onepacket, parse::Parsed, rewrite, sctp_state, service::Chosen,
+    verdict::Reason,
 };
 use crate::{
     id::{ServiceId, WorkerId},
@@ -47,6 +48,8 @@ pub(super) enum Refusal {
     TtlExpired,
     /// TCP in the middle of a connection: reset.
     Reset,
+    /// SCTP in the middle of an association: the kernel's, which says that it knows none.
+    Punt,
 }
 
 impl<I: Io> Worker<I> {
@@ -114,6 +117,7 @@ impl<I: Io> Worker<I> {
     fn open(&mut self, port: PortId, frame: I::Frame, p: &Parsed, (ends, id): (&Ends, ServiceId)) {
         match self.refusal(p, ends) {
             Some(Refusal::Drop(reason)) => return self.drop_frame(frame, reason),
+            Some(Refusal::Punt) => return self.punt(port, frame),
             Some(Refusal::TtlExpired) => return self.answer_ttl_expired(port, frame, p),
             Some(Refusal::Reset) => return self.answer_reset(port, frame, p),
             None => {}
@@ -163,6 +167,12 @@ impl<I: Io> Worker<I> {
             () if p.ttl <= 1 => Some(Refusal::TtlExpired),
             () if tcp && p.flags & tcp_flags::RST != 0 => Some(Refusal::Drop(Reason::NoSession)),
             () if tcp && p.flags & tcp_flags::SYN == 0 && !self.settings.sloppy_tcp => Some(Refusal::Reset),
+            () if p.protocol == protocol::SCTP
+                && p.flags != sctp_state::INIT
+                && !self.settings.sloppy_sctp =>
+            {
+                Some(Refusal::Punt)
+            }
             () => None,
         }
     }
@@ -200,8 +210,8 @@ impl<I: Io> Worker<I> {
             server: chosen.server,
             flags,
         };
-        let state = if p.protocol == protocol::TCP { SessionState::None } else { SessionState::Udp };
-        let timeout = self.timeouts[state as usize & 15];
+        let state = if p.protocol == protocol::UDP { SessionState::Udp } else { SessionState::None };
+        let timeout = self.timeout_of(p.protocol, state);
         let inserted = if p.ipv6 || mixed {
             self.sessions.insert_ends((&request, &reply), &new, timeout, self.now)
         } else {

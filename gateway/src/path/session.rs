@@ -9,7 +9,7 @@ use weirctl::{model::SessionState, protocol::TraceStage};
 use super::{
     Origin, Worker, onepacket,
     parse::{self, Parsed},
-    rewrite, route, tcp_state, toa,
+    rewrite, route, sctp_state, tcp_state, toa,
     verdict::{Reason, Verdict},
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     net::{protocol, tcp as tcp_flags},
     table::{
         ends::WIDE,
-        session::{Direction, INACTIVE, ONE_PACKET, STATE, Session, SessionId},
+        session::{Direction, INACTIVE, ONE_PACKET, STATE, Session, SessionId, TIMEOUTS},
         sessions::{Candidate, Found},
     },
 };
@@ -133,7 +133,7 @@ impl<I: Io> Worker<I> {
             & (p.flags & CONTROL == tcp_flags::ACK)
             | (p.protocol != protocol::TCP);
         let usual = quiet
-            & (session.timeout == self.timeouts[usize::from(state & 31)])
+            & (session.timeout == self.timeouts[usize::from(state) & (TIMEOUTS - 1)])
             & (session.hops_generation == self.routing.generation)
             & (server.available.get() != 0)
             & (p.ttl > 1)
@@ -220,7 +220,10 @@ impl<I: Io> Worker<I> {
         let syn = p.protocol == protocol::TCP && p.flags & tcp_flags::SYN != 0;
         let finished =
             !session.is_snat() && matches!(session.state(), SessionState::TimeWait | SessionState::Close);
-        let reused = syn && self.settings.conn_reuse_mode & 1 != 0 && finished;
+        let init = p.protocol == protocol::SCTP && p.flags == sctp_state::INIT;
+        let begins =
+            (syn && finished) || (init && session.state() == SessionState::SctpClosed && !session.is_snat());
+        let reused = begins && self.settings.conn_reuse_mode & 1 != 0;
         match available {
             _ if reused => Fate::Anew,
             true => Fate::Goes,
@@ -262,6 +265,16 @@ impl<I: Io> Worker<I> {
             if new == SessionState::Established {
                 self.assure(id);
             }
+        } else if session.protocol() == protocol::SCTP {
+            let old = session.state();
+            let new = sctp_state::next(old, direction, p.flags, session.is_one_way());
+            session.set_state(new);
+            if new != old {
+                self.recount(id, new == SessionState::Established);
+            }
+            if new == SessionState::Established {
+                self.assure(id);
+            }
         } else if direction == Direction::Reply {
             if session.flags & ONE_PACKET != 0 {
                 session.set_state(onepacket::ANSWERED);
@@ -269,8 +282,25 @@ impl<I: Io> Worker<I> {
             self.assure(id);
         }
         let Some(session) = self.sessions.get(id) else { return };
-        let timeout = self.timeouts[session.state() as usize & 15];
+        let timeout = self.timeout_of(session.protocol(), session.state());
         self.sessions.set_timeout(id, timeout);
+    }
+
+    /// The time-out of a state: SCTP has its own, for those that it shares with others too.
+    pub(super) fn timeout_of(&self, protocol: u8, state: SessionState) -> u32 {
+        if protocol == protocol::SCTP {
+            return sctp_state::timeout(state);
+        }
+        self.timeouts[state as usize & (TIMEOUTS - 1)]
+    }
+
+    /// An SCTP packet: each may change its session's state, so there is no straight way.
+    #[inline(never)]
+    pub(super) fn sctp(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
+        match self.sessions.find_ends(&p.ends(frame.data()), p.protocol) {
+            Some(found) => self.known_rarely(port, frame, p, found, origin),
+            None => self.unknown(port, frame, p, origin),
+        }
     }
 
     /// Moves a session between its server's active and inactive ones.

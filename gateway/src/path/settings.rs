@@ -48,6 +48,8 @@ pub struct Settings {
     pub expire_quiescent_template: bool,
     /// Schedule TCP packets without SYN.
     pub sloppy_tcp: bool,
+    /// Schedule SCTP packets without INIT.
+    pub sloppy_sctp: bool,
     /// Seconds after which an unused lblc entry goes.
     pub lblc_expiration: u32,
     /// Seconds after which an unused lblcr entry goes.
@@ -63,6 +65,7 @@ impl Default for Settings {
             expire_nodest_conn: false,
             expire_quiescent_template: false,
             sloppy_tcp: false,
+            sloppy_sctp: false,
             lblc_expiration: 86_400,
             lblcr_expiration: 86_400,
             timeouts: Timeouts::default(),

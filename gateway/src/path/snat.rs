@@ -33,7 +33,7 @@ use crate::{
         tcp::{ACK, FIN, RST, SYN},
     },
     table::{
-        session::{Direction, INACTIVE, NewSession, SNAT, Session, SessionId, Tuple},
+        session::{Direction, INACTIVE, NewSession, SNAT, Session, SessionId, TIMEOUTS, Tuple},
         sessions::Found,
         snat::{
             BlockEvent, Full, Limits, Mapping, Place, Tables,
@@ -237,6 +237,9 @@ impl<I: Io> Worker<I> {
     /// What a packet without session and service is to SNAT.
     pub(super) fn snat_claim(&self, tuple: Tuple, protocol: u8) -> Option<Claim> {
         let rules = &self.snat.as_ref()?.rules;
+        if protocol == protocol::SCTP {
+            return None;
+        }
         let (source, destination) = (tuple.source().0, tuple.destination().0);
         let external = rules.is_external(destination);
         if let Some(rule) = rules.of_inside(source, destination, protocol)
@@ -423,7 +426,7 @@ impl<I: Io> Worker<I> {
             protocol::UDP => Udp,
             _ => SessionState::None,
         };
-        let timeout = self.timeouts[usize::from(SNAT | state as u8) & 31];
+        let timeout = self.timeouts[usize::from(SNAT | state as u8) & (TIMEOUTS - 1)];
         let Some(id) = self.sessions.insert(&new, timeout, self.now) else {
             let full = self.sessions.len() == self.sessions.capacity();
             return Err(if full { Reason::SessionsFull } else { Reason::TupleInUse });
@@ -460,7 +463,7 @@ impl<I: Io> Worker<I> {
             session.set_state(next_state(session.state(), direction, p.flags));
         }
         session.last_seen = now.0;
-        let timeout = self.timeouts[usize::from(session.state_number()) & 31];
+        let timeout = self.timeouts[usize::from(session.state_number()) & (TIMEOUTS - 1)];
         let active = session.state() == Established;
         self.sessions.set_timeout(id, timeout);
         self.recount(id, active);

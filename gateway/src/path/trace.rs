@@ -92,7 +92,7 @@ pub fn ends_of(frame: &[u8]) -> Option<(u8, Ends)> {
     let ip = Ipv4Header::at(frame, 14).filter(|_| frame.get(12..14) == Some(&[8, 0]))?;
     let l4 = 14 + usize::from(frame[14] & 15) * 4;
     let ports = match ip.protocol {
-        protocol::TCP | protocol::UDP if !ip.is_fragment() => {
+        protocol::TCP | protocol::UDP | protocol::SCTP if !ip.is_fragment() => {
             frame.get(l4..)?.first_chunk().map_or(0, |&b| u32::from_le_bytes(b))
         }
         _ => 0,
@@ -106,7 +106,7 @@ fn ends_of_v6(frame: &[u8]) -> Option<(u8, Ends)> {
     let upper = ipv6::upper(packet).ok()?;
     let whole = upper.fragment.is_none_or(|f| f.offset() == 0);
     let ports = match upper.protocol {
-        protocol::TCP | protocol::UDP if whole => {
+        protocol::TCP | protocol::UDP | protocol::SCTP if whole => {
             packet.get(upper.offset..)?.first_chunk().map_or(0, |&b| u32::from_le_bytes(b))
         }
         _ => 0,

@@ -12,6 +12,7 @@ use super::{
     explain::Explain,
     persist::listed_protocol,
     route::{Neighbour, RouteTable},
+    sctp_state,
     search::Search,
     service::{Lookup, WorkerService},
     settings::Timeouts,
@@ -27,7 +28,7 @@ use crate::{
         call_ids::{CallId, CallIds},
         counters::{ServerCounters, ServerSlot},
         pool::LocalPool,
-        session::{Direction, Session, SessionId},
+        session::{Direction, SNAT, Session, SessionId, TIMEOUTS},
         snat::blocks::Blocks,
     },
 };
@@ -106,9 +107,12 @@ pub(super) struct Sweep {
 
 /// Time-outs in ticks by [`model::SessionState`], then SNAT's.
 #[must_use]
-pub fn timeout_ticks(t: &Timeouts) -> [u32; 32] {
-    let mut table = [crate::clock::seconds(t.none); 32];
-    table[16..].copy_from_slice(&super::snat::timeout_ticks());
+pub fn timeout_ticks(t: &Timeouts) -> [u32; TIMEOUTS] {
+    let mut table = [crate::clock::seconds(t.none); TIMEOUTS];
+    table[usize::from(SNAT)..][..16].copy_from_slice(&super::snat::timeout_ticks());
+    for state in sctp_state::own_states() {
+        table[state as usize] = sctp_state::timeout(state);
+    }
     let seconds = [
         t.none,
         t.established,

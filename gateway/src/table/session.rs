@@ -111,9 +111,11 @@ pub const CONTROLLED: u8 = 64;
 pub const TELLS: u8 = 128;
 
 /// Beside the state: a session of SNAT, whose states have time-outs of their own.
-pub const SNAT: u8 = 16;
+pub const SNAT: u8 = 32;
 /// The state's part of its byte.
-pub const STATE: u8 = 15;
+pub const STATE: u8 = 31;
+/// Time-outs there are: of the states, then of SNAT's.
+pub const TIMEOUTS: usize = 64;
 
 /// No next hop known.
 pub const NO_HOP: u16 = u16::MAX;
@@ -152,7 +154,7 @@ pub struct Session {
 
 const _: () = assert!(size_of::<Session>() == 64);
 
-const STATES: [SessionState; 13] = [
+const STATES: [SessionState; 25] = [
     SessionState::None,
     SessionState::Established,
     SessionState::SynSent,
@@ -166,6 +168,18 @@ const STATES: [SessionState; 13] = [
     SessionState::Synack,
     SessionState::Udp,
     SessionState::Assured,
+    SessionState::SctpInit1,
+    SessionState::SctpInit,
+    SessionState::SctpCookieSent,
+    SessionState::SctpCookieReplied,
+    SessionState::SctpCookieWait,
+    SessionState::SctpCookie,
+    SessionState::SctpCookieEchoed,
+    SessionState::SctpShutdownSent,
+    SessionState::SctpShutdownReceived,
+    SessionState::SctpShutdownAckSent,
+    SessionState::SctpRejected,
+    SessionState::SctpClosed,
 ];
 
 /// What a new session is made of.

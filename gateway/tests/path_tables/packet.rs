@@ -31,6 +31,25 @@ const MESSAGES: [Message; 7] = [
     Message { name: "echo-reply", v4: (0, 0), v6: (129, 0) },
 ];
 
+/// Chunks of SCTP by their types.
+const CHUNKS: [&str; 15] = [
+    "DATA",
+    "INIT",
+    "INIT-ACK",
+    "SACK",
+    "HEARTBEAT",
+    "HEARTBEAT-ACK",
+    "ABORT",
+    "SHUTDOWN",
+    "SHUTDOWN-ACK",
+    "ERROR",
+    "COOKIE-ECHO",
+    "COOKIE-ACK",
+    "ECNE",
+    "CWR",
+    "SHUTDOWN-COMPLETE",
+];
+
 /// One packet's words: kind, source, destination, attributes; after a bar those of the packet inside.
 fn layers(text: &str) -> Vec<Vec<&str>> {
     text.split('|').map(|layer| layer.split_whitespace().collect()).collect()
@@ -93,6 +112,10 @@ fn build_layers(layers: &[Vec<&str>], names: &Names) -> Result<Vec<u8>, String> 
                 out[at..at + 2].fill(0);
             }
         }
+        "sctp" => {
+            let packet = sctp(sport, dport, rest, &payload)?;
+            builder.write(&mut out, IpNumber::SCTP, &packet).map_err(|e| e.to_string())?;
+        }
         message => {
             let Message { v4, v6, .. } =
                 *MESSAGES.iter().find(|m| m.name == message).ok_or(format!("there is no {message}"))?;
@@ -112,6 +135,30 @@ fn build_layers(layers: &[Vec<&str>], names: &Names) -> Result<Vec<u8>, String> 
         out.truncate(len);
     }
     Ok(out)
+}
+
+/// An SCTP packet with one chunk, which the first attribute names.
+fn sctp(sport: u16, dport: u16, words: &[&str], payload: &[u8]) -> Result<Vec<u8>, String> {
+    let kind = words.first().and_then(|w| CHUNKS.iter().position(|c| c == w)).ok_or("SCTP needs a chunk")?;
+    let mut packet = [sport.to_be_bytes(), dport.to_be_bytes()].concat();
+    packet.extend([0, 0, 0, 7, 0, 0, 0, 0, kind as u8, 0]);
+    packet.extend((payload.len() as u16 + 4).to_be_bytes());
+    packet.extend(payload);
+    packet.resize(packet.len().next_multiple_of(4), 0);
+    let sum = crc32c::crc32c(&packet).to_le_bytes();
+    packet[8..12].copy_from_slice(&sum);
+    Ok(packet)
+}
+
+/// The first chunk of an SCTP packet, the checksum verified.
+fn read_sctp(packet: &[u8]) -> Result<String, String> {
+    let mut zeroed = packet.to_vec();
+    zeroed.get_mut(8..12).ok_or("SCTP is cut")?.fill(0);
+    if crc32c::crc32c(&zeroed).to_le_bytes() != packet[8..12] {
+        return Err("SCTP checksum".into());
+    }
+    let kind = packet.get(12).and_then(|&kind| CHUNKS.get(usize::from(kind)));
+    kind.map(|&kind| kind.to_owned()).ok_or("SCTP without a chunk that has a name".into())
 }
 
 fn ip_headers(from: IpAddr, to: IpAddr, words: &[&str]) -> Result<IpHeaders, String> {
@@ -208,6 +255,11 @@ pub fn read(packet: &[u8]) -> Result<String, String> {
                 (None, None),
                 quote(icmp.payload()),
             )
+        }
+        _ if protocol == 132 => {
+            words.insert(0, read_sctp(payload)?);
+            let port = |at: usize| Some(u16::from_be_bytes([payload[at], payload[at + 1]]));
+            ("sctp".into(), (port(0), port(2)), None)
         }
         _ if protocol == 4 || protocol == 41 => ("ipip".into(), (None, None), Some(read(payload)?)),
         _ if protocol == 47 => ("gre".into(), (None, None), Some(read_gre(payload, &mut words)?)),

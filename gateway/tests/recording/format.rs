@@ -22,6 +22,7 @@ pub enum Event {
     Udp(Start),
     Close { conn: Value, how: String, after: Option<Counts> },
     Packet(Step),
+    Sctp(SctpStep),
     Conns { lines: Vec<String>, header: Option<String> },
     Sleep { seconds: f64 },
     Snapshot { servers: Counts },
@@ -47,6 +48,20 @@ pub struct Step {
     pub flags: String,
     pub ip_len: usize,
     pub payload: usize,
+    pub to_server: Vec<Seen>,
+    pub to_client: Vec<Seen>,
+    pub state: Option<String>,
+    pub expire: Option<String>,
+    pub after: Counts,
+}
+
+/// One packet of SCTP.
+#[derive(Clone, Deserialize)]
+pub struct SctpStep {
+    pub conn: Value,
+    pub dir: String,
+    pub chunk: String,
+    pub ip_len: usize,
     pub to_server: Vec<Seen>,
     pub to_client: Vec<Seen>,
     pub state: Option<String>,
@@ -81,6 +96,8 @@ pub struct Seen {
     #[serde(rename = "type")]
     pub kind: Option<u8>,
     pub code: Option<u8>,
+    /// Type of the first chunk.
+    pub chunk: Option<u8>,
 }
 
 #[derive(Clone, Deserialize)]

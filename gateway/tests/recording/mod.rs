@@ -27,7 +27,7 @@ use crate::rig::{
 mod format;
 mod shell;
 
-use format::{Counts, Event, Matrix, Proto, Recording, Seen, Start, Step};
+use format::{Counts, Event, Matrix, Proto, Recording, SctpStep, Seen, Start, Step};
 
 /// One end of a connection.
 type Endpoint = (IpAddr, u16);
@@ -169,6 +169,7 @@ impl<'a> Replay<'a> {
             Event::Udp(start) => self.datagram(start),
             Event::Close { conn, how, after } => self.close(&name(conn), how, after.as_ref()),
             Event::Packet(step) => self.step(step),
+            Event::Sctp(step) => self.sctp(step),
             Event::Conns { lines, header } => self.conns(lines, header.as_deref()),
             Event::Sleep { seconds } => {
                 self.lingering.clear();
@@ -290,6 +291,61 @@ impl<'a> Replay<'a> {
         self.counts(&step.after)
     }
 
+    /// One packet of an association with a single chunk. The recorder numbered its clients by association.
+    fn sctp(&mut self, step: &SctpStep) -> Result<(), String> {
+        let id = name(&step.conn);
+        let vip = self.configured_service("--sctp-service ").ok_or("no service")?;
+        if !self.conns.contains_key(&id) {
+            let client = (IpAddr::from([10, 1, 0, self.conns.len() as u8 + 1]), 5000);
+            let conn = Conn { udp: false, client, vip, server: None, sequence: [0, 0] };
+            self.conns.insert(id.clone(), conn);
+        }
+        let conn = self.conns[&id].clone();
+        let server = conn.server.unwrap_or((IpAddr::from([10, 0, 0, 1]), vip.1));
+        let (port, from, to) =
+            if step.dir == "c2s" { (WAN, conn.client, vip) } else { (LAN, server, conn.client) };
+        const CHUNKS: [&str; 15] = [
+            "DATA",
+            "INIT",
+            "INIT_ACK",
+            "SACK",
+            "HEARTBEAT",
+            "HEARTBEAT_ACK",
+            "ABORT",
+            "SHUTDOWN",
+            "SHUTDOWN_ACK",
+            "ERROR",
+            "COOKIE_ECHO",
+            "COOKIE_ACK",
+            "ECNE",
+            "CWR",
+            "SHUTDOWN_COMPLETE",
+        ];
+        let kind = CHUNKS.iter().position(|c| *c == step.chunk).ok_or(format!("chunk {}", step.chunk))?;
+        let len = step.ip_len - 20;
+        let mut packet = [from.1.to_be_bytes(), to.1.to_be_bytes()].concat();
+        packet.extend([0, 0, 0, 7, 0, 0, 0, 0, kind as u8, 0, 0, (len - 12) as u8]);
+        packet.resize(len, 0x5a);
+        let sum = checksum(&packet);
+        packet[8..12].copy_from_slice(&sum);
+        let sent = self.rig.send(port, &frames::other(port, from.0, to.0, 132, &packet));
+        let punted = self.rig.take_punted();
+        self.left(LAN, &sent, &step.to_server, &punted)?;
+        self.left(WAN, &sent, &step.to_client, &punted)?;
+        if let (Some(first), Some(conn)) = (sent.iter().find(|s| s.port == LAN), self.conns.get_mut(&id)) {
+            conn.server = endpoint(&seen(&first.bytes).dst);
+        }
+        let sessions = self.rig.sessions();
+        let ours = sessions.iter().find(|s| s.client == conn.client && s.protocol == 132);
+        same("state", &ours.map(|s| s.state.name()), &step.state.as_deref())?;
+        if let (Some(ours), Some(expire)) = (ours, &step.expire)
+            && !same_time(ours.expires, expire)
+        {
+            return Err(format!("expires in {} ticks, recorded {expire}", ours.expires));
+        }
+        self.counts(&step.after)
+    }
+
     /// Some recordings leave the server's SYN-ACK and FIN out; the numbers of the next packet show them.
     fn unrecorded(&mut self, id: &str, step: &Step) {
         let seen = if step.dir == "c2s" {
@@ -369,7 +425,10 @@ impl<'a> Replay<'a> {
     }
 
     fn configured_vip(&self, udp: bool) -> Option<Endpoint> {
-        let option = if udp { "-u " } else { "-t " };
+        self.configured_service(if udp { "-u " } else { "-t " })
+    }
+
+    fn configured_service(&self, option: &str) -> Option<Endpoint> {
         self.recording.events.iter().find_map(|e| match e {
             Event::Cmd { cmd, .. } if cmd.contains("-A ") => {
                 let rest = cmd.split_once(option)?.1;
@@ -383,7 +442,11 @@ impl<'a> Replay<'a> {
     fn left(&self, port: PortId, sent: &[Sent], recorded: &[Seen], punted: &[Sent]) -> Result<(), String> {
         let ours: Vec<Seen> = sent.iter().filter(|s| s.port == port).map(|s| seen(&s.bytes)).collect();
         let from_server = |p: &Seen| endpoint(&p.src).is_some_and(|e| is_server(e.0));
-        let by_stack = |p: &Seen| from_server(p) || p.flags.as_deref().is_some_and(|f| f.starts_with('R'));
+        // The recording machine's kernel had no SCTP: it called the protocol unreachable.
+        let unreachable = |p: &Seen| (p.kind, p.code) == (Some(3), Some(2));
+        let by_stack = |p: &Seen| {
+            from_server(p) || unreachable(p) || p.flags.as_deref().is_some_and(|f| f.starts_with('R'))
+        };
         if ours.is_empty() && !recorded.is_empty() && recorded.iter().all(by_stack) && !punted.is_empty() {
             return Ok(());
         }
@@ -574,6 +637,7 @@ fn seen_v6(packet: &[u8]) -> Seen {
         ack: None,
         kind: None,
         code: None,
+        chunk: None,
     };
     match &sliced.transport {
         Some(etherparse::TransportSlice::Tcp(tcp)) => {
@@ -620,6 +684,7 @@ fn seen(frame: &[u8]) -> Seen {
             (named("udp"), Some((*source, *destination)), None, None, None, None)
         }
         Transport::Icmp { kind, .. } => (named("icmp"), None, None, None, None, Some(kind.header_bytes())),
+        Transport::Other { protocol: 132, payload } => return seen_sctp(&read, payload),
         Transport::Other { protocol, .. } => (Proto::Number(*protocol), None, None, None, None, None),
     };
     let text = |address: Ipv4Addr, port: Option<u16>| {
@@ -635,7 +700,33 @@ fn seen(frame: &[u8]) -> Seen {
         ack,
         kind: kind.map(|k| k.0),
         code: kind.map(|k| k.1),
+        chunk: None,
     }
+}
+
+/// An SCTP packet, its checksum verified.
+fn seen_sctp(read: &frames::Read, packet: &[u8]) -> Seen {
+    assert_eq!(packet[8..12], checksum(packet), "SCTP checksum");
+    let port = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
+    Seen {
+        len: read.total_len.into(),
+        proto: Proto::Name("sctp".into()),
+        src: format!("{}:{}", read.source, port(0)),
+        dst: format!("{}:{}", read.destination, port(2)),
+        flags: None,
+        seq: None,
+        ack: None,
+        kind: None,
+        code: None,
+        chunk: Some(packet[12]),
+    }
+}
+
+/// SCTP's checksum as it lies in the header.
+fn checksum(packet: &[u8]) -> [u8; 4] {
+    let mut packet = packet.to_vec();
+    packet[8..12].fill(0);
+    crc32c::crc32c(&packet).to_le_bytes()
 }
 
 trait HeaderBytes {

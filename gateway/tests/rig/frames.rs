@@ -95,6 +95,17 @@ pub fn udp<A: Into<IpAddr>>(port: PortId, from: (A, u16), to: (A, u16), payload:
     out
 }
 
+/// A packet of another protocol arriving on `port`.
+pub fn other(port: PortId, from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let (source, destination) = arriving(port);
+    let mut out = Vec::new();
+    PacketBuilder::ethernet2(source, destination)
+        .ip(ip(from, to))
+        .write(&mut out, IpNumber(protocol), payload)
+        .unwrap();
+    out
+}
+
 /// An ICMP message arriving on `port`.
 pub fn icmp(port: PortId, from: Ipv4Addr, to: Ipv4Addr, kind: Icmpv4Type, payload: &[u8]) -> Vec<u8> {
     let (source, destination) = arriving(port);

@@ -51,6 +51,7 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Result<(), SysctlErr
         "expire_nodest_conn" => settings.expire_nodest_conn = number != 0,
         "expire_quiescent_template" => settings.expire_quiescent_template = number != 0,
         "sloppy_tcp" => settings.sloppy_tcp = number != 0,
+        "sloppy_sctp" => settings.sloppy_sctp = number != 0,
         "lblc_expiration" => settings.lblc_expiration = number,
         "lblcr_expiration" => settings.lblcr_expiration = number,
         _ => return Err(SysctlError::Unknown(name.into())),

@@ -1,0 +1,103 @@
+//! SCTP's common header.
+//!
+//! ```text
+//! 0        1        2        3
+//! | source port     | destination port|
+//! | verification tag                  |
+//! | checksum: CRC32c, least significant byte first
+//! | chunks: type, flags, length ..
+//! ```
+//! Source: RFC 9260, 3 and appendix A. The checksum covers the packet from this header on, and no addresses.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{Header, headers};
+
+/// Bytes of a chunk's header.
+pub const CHUNK_HEADER: usize = 4;
+
+/// Types of chunks (RFC 9260, 3.2).
+#[allow(missing_docs, reason = "named as the RFC names them")]
+pub mod chunk {
+    pub const DATA: u8 = 0;
+    pub const INIT: u8 = 1;
+    pub const INIT_ACK: u8 = 2;
+    pub const ABORT: u8 = 6;
+    pub const SHUTDOWN: u8 = 7;
+    pub const SHUTDOWN_ACK: u8 = 8;
+    pub const ERROR: u8 = 9;
+    pub const COOKIE_ECHO: u8 = 10;
+    pub const COOKIE_ACK: u8 = 11;
+    pub const SHUTDOWN_COMPLETE: u8 = 14;
+}
+
+/// The common header.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct SctpHeader {
+    ports: [u8; 4],
+    tag: [u8; 4],
+    checksum: [u8; 4],
+}
+
+headers!(SctpHeader = 12);
+
+impl SctpHeader {
+    /// Gives the packet, of which this is the header and which has `len` bytes, other ports, as they lie in a tuple. The
+    /// checksum changes by what they do: one that was wrong stays wrong.
+    pub fn set_port_words(&mut self, ports: u32, len: usize) {
+        let new = ports.to_le_bytes();
+        // CRCs are affine: what differs between two strings' is the CRC of their difference, moved on by what follows.
+        let difference = crc32c::crc32c(&self.ports) ^ crc32c::crc32c(&new);
+        let moved = crc32c::crc32c_combine(difference, 0, len.saturating_sub(new.len()));
+        let checksum = u32::from_le_bytes(self.checksum) ^ moved;
+        self.checksum = checksum.to_le_bytes();
+        self.ports = new;
+    }
+}
+
+/// The same for a packet's beginning, header or not, as an ICMP error quotes it; `len` is the whole packet's.
+#[must_use]
+pub fn requote(quoted: &mut [u8], ports: u32, len: usize) -> Option<()> {
+    match SctpHeader::split_mut(quoted) {
+        Some((header, _)) => header.set_port_words(ports, len),
+        None => quoted.first_chunk_mut::<4>()?.copy_from_slice(&ports.to_le_bytes()),
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The checksum as the RFC has it computed.
+    fn checksum(packet: &[u8]) -> [u8; 4] {
+        let mut packet = packet.to_vec();
+        packet[8..12].fill(0);
+        crc32c::crc32c(&packet).to_le_bytes()
+    }
+
+    #[test]
+    fn the_checksum_is_castagnoli_s() {
+        assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
+    }
+
+    proptest! {
+        #[test]
+        fn the_checksum_follows_the_ports(
+            mut packet in prop::collection::vec(any::<u8>(), 12..300),
+            ports in any::<u32>(),
+            wrong in any::<bool>(),
+        ) {
+            let right = checksum(&packet);
+            packet[8..12].copy_from_slice(&right);
+            packet[8] ^= u8::from(wrong);
+            let len = packet.len();
+            SctpHeader::split_mut(&mut packet).unwrap().0.set_port_words(ports, len);
+            prop_assert_eq!(&packet[..4], &ports.to_le_bytes());
+            prop_assert_eq!(packet[8..12] == checksum(&packet), !wrong);
+        }
+    }
+}
