@@ -184,8 +184,8 @@ fn malformed_frames_end_in_their_reason() {
         ("from a group", |f| set_source(f, [224, 0, 0, 1]), Reason::Martian),
         ("TTL 1", |f| set_ttl(f, 1), Reason::TtlExpired),
         ("TTL 0", |f| set_ttl(f, 0), Reason::TtlExpired),
-        ("a first fragment", |f| set_fragment(f, 0x2000), Reason::Fragment),
-        ("a later fragment", |f| set_fragment(f, 0x0003), Reason::Fragment),
+        ("a first fragment of no multiple of eight", |f| set_fragment(f, 0x2000), Reason::BadFragment),
+        ("a fragment beyond 64 KiB", |f| set_fragment(f, 0x1fff), Reason::BadFragment),
     ];
     for (what, spoil, reason) in cases {
         let mut rig = fullnat();

@@ -22,6 +22,7 @@ impl<I: Io> Worker<I> {
             }
         }
         self.snat_tidy();
+        self.give_up_fragments();
         if !self.sweeps.is_empty() {
             self.sweep();
         }

@@ -19,7 +19,7 @@ use super::{
     parse::{Kind, Parsed},
     persist::Kept,
     route::View,
-    schedule::Refusal,
+    schedule::{Claimed, Refusal},
     sctp_state,
     service::{Chosen, WorkerService},
     session::Fate,
@@ -196,29 +196,18 @@ impl<I: Io> Worker<I> {
     fn explain_unknown(&mut self, e: &mut Explain, port: PortId, p: &Parsed) {
         let origin = if e.at == At::Handed { Origin::Worker } else { Origin::Port };
         let ends = e.packet.ends;
-        let service = self.lookup.claim(port, &ends, p.protocol);
-        e.service = service;
-        let local = self.lookup.is_local(ends.destination.0);
-        let may_be_snat = service.is_none() && !local && !p.ipv6;
-        let snat = may_be_snat.then(|| self.snat_claim(p.tuple, p.protocol)).flatten();
-        let elsewhere = match (service, snat) {
-            (Some(id), _) => self.elsewhere_of(port, &ends, p.protocol, id, origin),
-            (None, Some(claim)) => self.snat_elsewhere(p.tuple, claim, origin),
-            (None, None) if local => self.elsewhere(port, &ends, p.protocol, origin),
-            (None, None) => None,
-        };
-        let reply = service.is_none() && !local;
-        let nat = reply.then(|| self.nat_elsewhere(&ends, p.protocol, origin)).flatten();
-        let elsewhere = nat.or(elsewhere);
+        let claimed = self.claimed(port, &ends, p.protocol);
+        e.service = claimed.service();
+        let elsewhere = self.owner_elsewhere(port, &ends, p.protocol, &claimed, origin);
         if elsewhere.is_some() {
             (e.elsewhere, e.at) = (elsewhere, At::Handed);
             return;
         }
-        match (service, snat) {
-            (Some(id), _) => self.explain_open(e, p, id),
-            (None, Some(claim)) => self.explain_snat(e, p, claim),
-            (None, None) if local => e.drops(Reason::NoLocalSession),
-            (None, None) => self.explain_punt(e),
+        match claimed {
+            Claimed::Service(id) => self.explain_open(e, p, id),
+            Claimed::Snat(claim) => self.explain_snat(e, p, claim),
+            Claimed::Local => e.drops(Reason::NoLocalSession),
+            Claimed::Nobody => self.explain_punt(e),
         }
     }
 

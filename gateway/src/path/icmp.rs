@@ -11,7 +11,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Origin, Worker, parse::Parsed, rewrite, tunnel::sum_over, verdict::Reason};
+use super::{Origin, Worker, parse::Parsed, rewrite, schedule::Claimed, tunnel::sum_over, verdict::Reason};
 use crate::{
     io::{Frame, Io, PortId},
     net::{
@@ -76,20 +76,12 @@ impl<I: Io> Worker<I> {
         local: bool,
         origin: Origin,
     ) {
-        let service = self.lookup.claim(port, back, protocol);
-        let snat = service.is_none() && !local && !back.is_ipv6();
-        let claim = snat.then(|| self.snat_claim(back.tuple(), protocol)).flatten();
-        let owner = match (service, claim) {
-            (Some(service), _) => self.elsewhere_of(port, back, protocol, service, origin),
-            (None, Some(claim)) => self.snat_elsewhere(back.tuple(), claim, origin),
-            (None, None) if local => self.elsewhere(port, back, protocol, origin),
-            (None, None) => None,
-        };
-        let reply = service.is_none() && !local;
-        let nat = reply.then(|| self.nat_elsewhere(back, protocol, origin)).flatten();
-        match nat.or(owner) {
+        let claimed = self.claimed(port, back, protocol);
+        match self.owner_elsewhere(port, back, protocol, &claimed, origin) {
             Some(owner) => self.hand_over(port, frame, owner),
-            None if local || claim.is_some() => self.drop_frame(frame, Reason::IcmpNoSession),
+            None if local || matches!(claimed, Claimed::Snat(_)) => {
+                self.drop_frame(frame, Reason::IcmpNoSession);
+            }
             None => self.punt(port, frame),
         }
     }

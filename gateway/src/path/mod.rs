@@ -13,7 +13,7 @@
 //!
 //! DR and TUN leave by `direct` and `tunnel` instead of `rewrite`, sessions between the families by `mixed`, datagrams of one-packet services by
 //! `onepacket`; `persist` keeps clients at their servers. `snat` takes what no service claims. Beside the way: `icmp` (`icmp_v6`, `icmp_mixed`) translates errors about
-//! sessions, `toa` tells servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
+//! sessions, `reassembly` sends fragments after their first, `toa` tells servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
 //! own, `handover` gives another worker what is its own (`nat` knows whose NAT's replies are), `update` takes control's changes between bursts,
 //! `search` and `explain` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks. Every frame ends in one [`verdict::Verdict`].
 
@@ -32,6 +32,7 @@ use crate::{
     table::{
         call_ids::CallIds,
         counters::ServerSlot,
+        fragments::Fragments,
         index::HashKey,
         pool::LocalPool,
         session::TIMEOUTS,
@@ -57,6 +58,7 @@ mod onepacket;
 pub mod parse;
 pub mod persist;
 pub mod punt;
+mod reassembly;
 pub mod rewrite;
 pub mod route;
 mod rx;
@@ -157,6 +159,10 @@ pub struct Worker<I: Io> {
     snat: Option<Box<snat::Nat>>,
     /// Packets from inside to external addresses, on their way back in.
     turned_back: ArrayVec<(PortId, I::Frame), { snat::TURNED_BACK }>,
+    /// Packets that come in fragments.
+    fragments: Fragments<reassembly::Early<I::Frame>>,
+    /// The identification of the first fragment at hand, where it needs a new one.
+    fragment_id: Option<u16>,
     /// Whoever follows packets.
     trace: Option<Box<trace::Tracer>>,
 }
@@ -211,6 +217,8 @@ impl<I: Io> Worker<I> {
             first_data: toa::FirstData::new(parts.max_sessions),
             snat: None,
             turned_back: ArrayVec::new(),
+            fragments: Fragments::new(cpu::tsc() | 1, parts.id.0 << 12),
+            fragment_id: None,
             trace: None,
         })
     }
@@ -328,13 +336,7 @@ impl<I: Io> Worker<I> {
             parse::Kind::IcmpError if p.ipv6 => self.icmp_error_v6(port, frame, p, origin),
             parse::Kind::IcmpError => self.icmp_error(port, frame, p, origin),
             parse::Kind::Echo => self.echo(port, frame, p, origin),
-            parse::Kind::Fragment => {
-                let to = p.ends(frame.data()).destination.0;
-                let claimed = self.lookup.is_virtual(to)
-                    || self.lookup.is_local(to)
-                    || (!p.ipv6 && self.snat_claim(p.tuple, p.protocol).is_some());
-                if claimed { self.drop_frame(frame, Reason::Fragment) } else { self.punt(port, frame) }
-            }
+            parse::Kind::Fragment => self.reassemble(port, frame, p, origin),
             parse::Kind::Sctp => self.sctp(port, frame, p, origin),
             _ => self.punt(port, frame),
         }

@@ -9,7 +9,7 @@ use weirctl::{
 
 use super::{
     Origin, Worker, laddr::transport, onepacket, parse::Parsed, rewrite, sctp_state, service::Chosen,
-    verdict::Reason,
+    snat::Claim, verdict::Reason,
 };
 use crate::{
     id::{ServiceId, WorkerId},
@@ -52,7 +52,63 @@ pub(super) enum Refusal {
     Punt,
 }
 
+/// Whose a packet without session is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Claimed {
+    /// A service's.
+    Service(ServiceId),
+    /// It came to a local address.
+    Local,
+    /// SNAT's.
+    Snat(Claim),
+    /// The kernel's, unless another worker's NAT knows it.
+    Nobody,
+}
+
+impl Claimed {
+    pub(super) fn is_nobody_s(&self) -> bool {
+        matches!(self, Self::Nobody)
+    }
+
+    pub(super) fn service(&self) -> Option<ServiceId> {
+        match self {
+            Self::Service(id) => Some(*id),
+            _ => None,
+        }
+    }
+}
+
 impl<I: Io> Worker<I> {
+    /// Whose a packet between these ends is, if it has no session.
+    pub(super) fn claimed(&self, port: PortId, ends: &Ends, protocol: u8) -> Claimed {
+        if let Some(service) = self.lookup.claim(port, ends, protocol) {
+            return Claimed::Service(service);
+        }
+        if self.lookup.is_local(ends.destination.0) {
+            return Claimed::Local;
+        }
+        let snat = if ends.is_ipv6() { None } else { self.snat_claim(ends.tuple(), protocol) };
+        snat.map_or(Claimed::Nobody, Claimed::Snat)
+    }
+
+    /// The other worker that has to look for a packet's session.
+    pub(super) fn owner_elsewhere(
+        &self,
+        port: PortId,
+        ends: &Ends,
+        protocol: u8,
+        claimed: &Claimed,
+        origin: Origin,
+    ) -> Option<WorkerId> {
+        let nat = || self.nat_elsewhere(ends, protocol, origin);
+        match *claimed {
+            Claimed::Service(service) => self.elsewhere_of(port, ends, protocol, service, origin),
+            Claimed::Local => self.elsewhere(port, ends, protocol, origin),
+            Claimed::Snat(claim) => nat().or_else(|| self.snat_elsewhere(ends.tuple(), claim, origin)),
+            Claimed::Nobody => nat(),
+        }
+    }
+
     /// A TCP or UDP packet that belongs to no session of this worker.
     #[inline(never)]
     pub(super) fn unknown(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {

@@ -44,6 +44,8 @@ struct Claims<A> {
     /// NAT servers by protocol, address and port (0: every port): whose packets may be replies that another worker
     /// owns.
     nat_servers: HashMap<(u8, A, u16), Ways, RandomState>,
+    /// Their addresses.
+    nat_addresses: HashSet<A, RandomState>,
 }
 
 impl<A> Default for Claims<A> {
@@ -55,6 +57,7 @@ impl<A> Default for Claims<A> {
             addresses: HashSet::default(),
             local: HashSet::default(),
             nat_servers: HashMap::default(),
+            nat_addresses: HashSet::default(),
         }
     }
 }
@@ -75,6 +78,7 @@ impl<A: Copy + Eq + Hash> Claims<A> {
     }
 
     fn add_nat_server(&mut self, (protocol, address, port): (u8, A, u16), way: OwnedBy) {
+        self.nat_addresses.insert(address);
         let ways = self.nat_servers.entry((protocol, address, port)).or_default();
         if !ways.contains(&way) {
             // More than there is room for would need as many services of different persistence at one server.
@@ -207,6 +211,18 @@ impl Lookup {
     #[must_use]
     pub fn is_virtual(&self, address: IpAddr) -> bool {
         by_family!(self, address, |claims, number| claims.addresses.contains(&number))
+    }
+
+    /// Whether a packet between these addresses may be a service's or a session's, whatever its ports.
+    #[must_use]
+    pub fn may_claim(&self, ends: &Ends) -> bool {
+        let of_marks = if ends.is_ipv6() { &self.v6.of_marks } else { &self.v4.of_marks };
+        let (from, to) = (ends.source.0, ends.destination.0);
+        !of_marks.is_empty()
+            || by_family!(self, to, |claims, number| {
+                claims.addresses.contains(&number) || claims.local.contains(&number)
+            })
+            || by_family!(self, from, |claims, number| claims.nat_addresses.contains(&number))
     }
 
     /// By what the replies of the NAT server with this address and port belong to a worker, if there is one.

@@ -362,6 +362,9 @@ impl<I: Io> Worker<I> {
             return self.answer_too_big(port, frame, p, next.mtu);
         }
         trim(&mut frame, p);
+        if let Some(id) = self.fragment_id {
+            self.identify(&mut frame, p, found, id);
+        }
         let tells = self.sessions.get(found.id).is_some_and(toa::tells);
         let ip_len = if tells { self.tell(&mut frame, p, found, next.mtu) } else { p.ip_len };
         if !self.rewrite(&mut frame, p, found) {

@@ -57,8 +57,16 @@ reasons! {
     Martian = "martian", "The source address is loopback, multicast, broadcast or zero: spoofed or misconfigured.";
     /// The transport header is not one: data offset or length.
     BadTransportHeader = "bad-transport-header", "The TCP data offset or the UDP length makes no sense.";
-    /// A fragment for a service; virtual reassembly is not part of this version.
-    Fragment = "fragment", "Fragments to services are not forwarded by this version: lower the sender's packet size.";
+    /// A later fragment of a packet that has no session, or of one that changes its address family or turns back.
+    Fragment = "fragment", "A fragment of a packet that was dropped itself, or that changes its address family: look at the other reasons, or lower the sender's packet size.";
+    /// A fragment that can't be one: no multiple of eight, beyond 64 KiB, without the transport header it begins with, or too many gaps.
+    BadFragment = "bad-fragment", "Fragments that make no sense, or hide the ports: an attack, or a broken sender.";
+    /// Some of its bytes came before.
+    FragmentOverlap = "fragment-overlap", "Fragments that say something twice: an attack, or the network duplicates packets.";
+    /// Its packet's first fragment didn't come.
+    FragmentsIncomplete = "fragments-incomplete", "The first fragment didn't come within two seconds: lost, or sent another way.";
+    /// Too many fragments wait for their first.
+    FragmentsWaiting = "fragments-waiting", "More fragments came before their packets' first than may wait: a flood.";
     /// Time to live used up; answered with ICMP time exceeded.
     TtlExpired = "ttl-expired", "The packet's TTL ran out here: a traceroute, or a routing loop.";
     /// TCP without SYN and without session; answered with RST.

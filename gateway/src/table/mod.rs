@@ -4,6 +4,7 @@ pub mod call_ids;
 pub mod classes;
 pub mod counters;
 pub mod ends;
+pub mod fragments;
 pub mod index;
 pub mod pool;
 pub mod rss;

@@ -1,6 +1,7 @@
 //! Packet in, packet out, as tables: each file of `tests/packets` is one test, README.md there says how to read and
 //! write them. Frames are built and checked by etherparse.
 
+mod fragments;
 mod packet;
 #[path = "../rig/mod.rs"]
 mod rig;

@@ -11,6 +11,8 @@ use etherparse::{
     UdpHeader,
 };
 
+use crate::fragments;
+
 /// What `$name` stands for, once it has been seen.
 pub type Names = HashMap<String, String>;
 
@@ -131,6 +133,10 @@ fn build_layers(layers: &[Vec<&str>], names: &Names) -> Result<Vec<u8>, String> 
             written.map_err(|e| e.to_string())?;
         }
     }
+    if let Some((from, to)) = rest.iter().find_map(|w| w.strip_prefix("piece=")?.split_once('-')) {
+        let parse = |n: &str| n.parse().map_err(|_| format!("{n} isn't a number"));
+        out = fragments::cut(&out, parse(from)?, parse(to)?, number(rest, "id")?.unwrap_or(1));
+    }
     if let (Some(len), true) = (number::<usize>(rest, "cut")?, kind == "tcp" || kind == "udp") {
         out.truncate(len);
     }
@@ -207,6 +213,9 @@ fn tcp_header(sport: u16, dport: u16, words: &[&str]) -> Result<TcpHeader, Strin
 
 /// A packet in words, every length and checksum verified.
 pub fn read(packet: &[u8]) -> Result<String, String> {
+    if let Some(piece) = fragments::Piece::read(packet) {
+        return Ok(piece.describe());
+    }
     let sliced = SlicedPacket::from_ip(packet).map_err(|e| e.to_string())?;
     let net = sliced.net.as_ref().ok_or("no IP")?;
     let (from, to, mut words, protocol) = read_ip(net)?;

@@ -4,6 +4,7 @@ use weir::io::{PortId, memory::MemoryFrame};
 use weirctl::ipvsadm::{Environment, ipvsadm, names::SystemNames};
 
 use crate::{
+    fragments::{self, Piece},
     packet::{self, Names},
     rig::{LAN, Options, Rig, Sent, WAN, frames},
 };
@@ -17,6 +18,8 @@ struct Run {
     /// All counters before the last packet came.
     before: Vec<(String, u64)>,
     arrivals: usize,
+    /// Fragments that left and were named.
+    pieces: Vec<Piece>,
 }
 
 /// Runs the lines of a table; the first one that doesn't hold.
@@ -78,7 +81,14 @@ fn frame(port: PortId, packet: &[u8]) -> Vec<u8> {
 impl Run {
     fn new(options: &Options) -> Self {
         let rig = Rig::with(options);
-        Self { rig, names: Names::new(), sent: Vec::new(), before: Vec::new(), arrivals: 0 }
+        Self {
+            rig,
+            names: Names::new(),
+            sent: Vec::new(),
+            before: Vec::new(),
+            arrivals: 0,
+            pieces: Vec::new(),
+        }
     }
 
     fn line(&mut self, word: &str, rest: &str) -> Result<(), String> {
@@ -86,6 +96,8 @@ impl Run {
             ">" => self.arrives(rest),
             "<" => self.leaves(rest),
             "drop" | "event" => self.counted(rest),
+            "joined" => self.joined(rest),
+            "flood" => self.flood(rest),
             "punted" => {
                 let punted = self.rig.take_punted().len();
                 if punted == 1 { Ok(()) } else { Err(format!("{punted} were punted")) }
@@ -136,7 +148,9 @@ impl Run {
         self.before = self.counters();
         self.rig.take_punted();
         let frame = frame(port, &packet);
-        self.sent = self.rig.send_to(self.arrivals % workers, port, MemoryFrame::new(&frame));
+        let queue = rest.split_whitespace().find_map(|w| w.strip_prefix('@')?.parse().ok());
+        let queue: usize = queue.unwrap_or(self.arrivals);
+        self.sent = self.rig.send_to(queue % workers, port, MemoryFrame::new(&frame));
         self.arrivals += 1;
         Ok(())
     }
@@ -147,6 +161,7 @@ impl Run {
             return Err(format!("nothing left; counted were {:?}", self.changes()));
         }
         let sent = self.sent.remove(0);
+        self.pieces.extend(Piece::read(&sent.bytes[14..]));
         let actual = describe(&sent);
         let macs = frames::leaving(sent.port);
         if sent.port != port(name)? || sent.bytes[..6] != macs.1 || sent.bytes[6..12] != macs.0 {
@@ -157,6 +172,25 @@ impl Run {
             Ok(())
         } else {
             Err(format!("left: {packet}"))
+        }
+    }
+
+    /// So many packets, each with an identification of its own, none of which may leave.
+    fn flood(&mut self, rest: &str) -> Result<(), String> {
+        let (count, packet) = rest.split_once(' ').ok_or("so many of what?")?;
+        for id in 0..count.parse::<u32>().map_err(|e| e.to_string())? {
+            self.arrives(&format!("{packet} id={id}"))?;
+        }
+        self.nothing_left()
+    }
+
+    /// What the fragments that left are together.
+    fn joined(&mut self, expected: &str) -> Result<(), String> {
+        let packet = packet::read(&fragments::join(std::mem::take(&mut self.pieces))?)?;
+        if packet::matches(expected, &packet, &mut self.names) {
+            Ok(())
+        } else {
+            Err(format!("it is: {packet}"))
         }
     }
 
