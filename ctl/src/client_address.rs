@@ -1,7 +1,7 @@
 //! How FULLNAT servers learn the client's address, in words.
 //!
 //! ```text
-//! client-address SERVICE none|toa        SERVICE: tcp/ADDRESS:PORT, mark/N, mark6/N
+//! client-address SERVICE none|toa|proxy-v1|proxy-v2        SERVICE: tcp/ADDRESS:PORT, udp/.., mark/N, mark6/N
 //! ```
 //!
 //! So `weirctl` takes it, `weirctl client-address` prints it, and a rules file holds it.
@@ -15,7 +15,12 @@ use crate::{
 };
 
 /// The ways, by name.
-pub const WAYS: [(&str, ClientAddress); 2] = [("none", ClientAddress::None), ("toa", ClientAddress::Toa)];
+pub const WAYS: [(&str, ClientAddress); 4] = [
+    ("none", ClientAddress::None),
+    ("toa", ClientAddress::Toa),
+    ("proxy-v1", ClientAddress::ProxyV1),
+    ("proxy-v2", ClientAddress::ProxyV2),
+];
 
 /// The change that the words after `client-address` ask for.
 ///
@@ -33,10 +38,9 @@ pub fn parse(words: &[&str]) -> Result<Change, String> {
 /// # Errors
 /// That there is none of this name.
 pub fn way(name: &str) -> Result<ClientAddress, String> {
-    WAYS.iter()
-        .find(|(n, _)| *n == name)
-        .map(|(_, how)| *how)
-        .ok_or_else(|| format!("`{name}' is no way to tell the client's address: none or toa"))
+    WAYS.iter().find(|(n, _)| *n == name).map(|(_, how)| *how).ok_or_else(|| {
+        format!("`{name}' is no way to tell the client's address: none, toa, proxy-v1 or proxy-v2")
+    })
 }
 
 /// The name of a way.
@@ -45,6 +49,8 @@ pub fn name(how: ClientAddress) -> &'static str {
     match how {
         ClientAddress::None => "none",
         ClientAddress::Toa => "toa",
+        ClientAddress::ProxyV1 => "proxy-v1",
+        ClientAddress::ProxyV2 => "proxy-v2",
     }
 }
 
@@ -87,7 +93,7 @@ mod tests {
         }
         assert_eq!(service("mark6/7"), Ok(ServiceKey::Mark { mark: 7, family: Family::V6 }));
         for words in
-            [&["tcp/192.0.2.10", "toa"][..], &["mark/0", "toa"], &["mark/1", "proxy-v1"], &["mark/1"]]
+            [&["tcp/192.0.2.10", "toa"][..], &["mark/0", "toa"], &["mark/1", "proxy-v3"], &["mark/1"]]
         {
             assert!(parse(words).is_err(), "{words:?}");
         }

@@ -149,6 +149,10 @@ pub enum ClientAddress {
     None,
     /// By a TCP option of kind 254, as DPVS and LVS FULLNAT write it.
     Toa,
+    /// By a line of text before the stream: PROXY protocol, version 1.
+    ProxyV1,
+    /// By a binary header before the stream or each datagram: PROXY protocol, version 2.
+    ProxyV2,
 }
 
 /// What a persistence engine matched, for `-Lc --persistent-conn`.

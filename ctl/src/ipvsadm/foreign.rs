@@ -85,9 +85,7 @@ fn fate(name: &str, value: &str, of_service: bool) -> Option<(Fate, usize)> {
         "--dest-check" => Fate::Out("weir checks no servers itself: leave that to keepalived"),
         "--proxy-protocol" => match value {
             "disable" => Fate::Meant,
-            _ => {
-                Fate::Out("weir has no PROXY protocol; TOA tells servers the client: weirctl client-address")
-            }
+            _ => Fate::Out("weir has it by a word: weirctl client-address SERVICE proxy-v1 or proxy-v2"),
         },
         "--hash-target" => Fate::Out("conhash's hash target; mh hashes the client's address"),
         "--cpu" | "--sockpair" => return None,

@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn what_is_listed_is_a_line_that_is_taken() {
-        for line in ["tcp/192.0.2.10:80 toa", "mark/7 none"] {
+        for line in ["tcp/192.0.2.10:80 toa", "udp/192.0.2.10:53 proxy-v2", "mark/7 none"] {
             let words = format!("weirctl client-address {line}");
             let Command::ClientAddress(args) = Cli::try_parse_from(words.split(' ')).unwrap().command else {
                 panic!("{line}")
@@ -57,7 +57,7 @@ mod tests {
             assert_eq!(client_address::parse(&words), Ok(Change::SetClientAddress { service, how }));
             assert_eq!(format!("{} {}", names::service(&service), name(how)), line);
         }
-        for wrong in ["tcp/192.0.2.10:80", "tcp/192.0.2.10 toa", "tcp/192.0.2.10:80 proxy-v1"] {
+        for wrong in ["tcp/192.0.2.10:80", "tcp/192.0.2.10 toa", "tcp/192.0.2.10:80 proxy-v3"] {
             let line = format!("weirctl client-address {wrong}");
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{wrong}");
         }

@@ -183,11 +183,15 @@ impl From<Protocol> for ProtocolEntry {
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 enum ClientAddressEntry {
     #[default]
     None,
     Toa,
+    #[serde(rename = "proxy-v1")]
+    ProxyV1,
+    #[serde(rename = "proxy-v2")]
+    ProxyV2,
 }
 
 #[derive(Clone, Copy, Deserialize, Serialize)]
@@ -347,6 +351,8 @@ fn service(
     let client_address = match entry.client_address {
         ClientAddressEntry::None => ClientAddress::None,
         ClientAddressEntry::Toa => ClientAddress::Toa,
+        ClientAddressEntry::ProxyV1 => ClientAddress::ProxyV1,
+        ClientAddressEntry::ProxyV2 => ClientAddress::ProxyV2,
     };
     if entry.one_packet && matches!(key, ServiceKey::Address { protocol, .. } if protocol != Protocol::Udp) {
         return Err(wrong("one_packet is for UDP services and marks"));
@@ -503,6 +509,8 @@ fn service_entry((row, servers): &super::fetch::Listed, snapshot: &Snapshot) -> 
         client_address: match snapshot.client_address(&s.key) {
             ClientAddress::None => ClientAddressEntry::None,
             ClientAddress::Toa => ClientAddressEntry::Toa,
+            ClientAddress::ProxyV1 => ClientAddressEntry::ProxyV1,
+            ClientAddress::ProxyV2 => ClientAddressEntry::ProxyV2,
         },
         local_addresses: row.local_addresses.iter().map(local_entry).collect(),
         server: servers.iter().map(|row| server_entry(&row.server)).collect(),

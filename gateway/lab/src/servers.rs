@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use crate::{Lab, process::Process, topology::Host};
 
-/// A web server that answers `/` with its name and address, takes uploads below `/upload/` and logs the
+/// A web server, with another on the port above that wants PROXY headers, that answers `/` with its name and address, takes uploads below `/upload/` and logs the
 /// address of who asks.
 #[derive(Debug)]
 pub struct Web {
@@ -32,6 +32,17 @@ http {
     uwsgi_temp_path tmp/uwsgi;
     scgi_temp_path tmp/scgi;
     default_type text/html;
+    log_format proxied '$proxy_protocol_addr $remote_addr $request_method $uri $status';
+    server {
+        listen PROXIED proxy_protocol;
+        access_log proxied.log proxied;
+        root html;
+        location /upload/ {
+            alias upload/;
+            dav_methods PUT;
+            create_full_put_path on;
+        }
+    }
     server {
         listen PORT;
         LISTEN_V6
@@ -59,6 +70,7 @@ impl Web {
         }
         let prefix = format!("{}/", directory.display());
         let text = NGINX
+            .replace("PROXIED", &(port + 1).to_string())
             .replace("LISTEN_V6", if host.namespace.has_ipv6() { "listen [::]:PORT;" } else { "" })
             .replace("PORT", &port.to_string())
             .replace("alias upload/", &format!("alias {prefix}upload/"));
@@ -82,6 +94,13 @@ impl Web {
     #[must_use]
     pub fn upload(&self, name: &str) -> PathBuf {
         self.directory.join("upload").join(name)
+    }
+
+    /// The addresses that PROXY headers told, on the port above the web server's own, in order.
+    #[must_use]
+    pub fn told_clients(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.directory.join("proxied.log")).unwrap_or_default();
+        log.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
     }
 
     /// The addresses that requests came from, in order.

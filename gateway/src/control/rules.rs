@@ -209,8 +209,8 @@ mod tests {
             ),
             ("client-address tcp/192.0.2.10:80 toa\n", "FILE:1: no such service"),
             (
-                "client-address tcp/192.0.2.10:80 proxy-v1\n",
-                "FILE:1: `proxy-v1' is no way to tell the client's address: none or toa",
+                "client-address tcp/192.0.2.10:80 proxy-v3\n",
+                "FILE:1: `proxy-v3' is no way to tell the client's address: none, toa, proxy-v1 or proxy-v2",
             ),
             ("foo\n", "FILE:1: foo isn't a rule"),
         ] {

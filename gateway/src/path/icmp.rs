@@ -98,6 +98,7 @@ impl<I: Io> Worker<I> {
             return self.send_one_way(port, frame, p, found.id);
         }
         if self.sessions.get(found.id).is_some_and(Session::is_mixed) {
+            self.unproxy_quote(frame.data_mut(), p, found, inner.transport_at);
             return self.translate_mixed(frame, p, (found, inner));
         }
         if self.is_hairpin(found) {
@@ -107,6 +108,7 @@ impl<I: Io> Worker<I> {
             Ok(hop) => hop,
             Err(reason) => return self.drop_frame(frame, reason),
         };
+        self.unproxy_quote(frame.data_mut(), p, found, inner.transport_at);
         let Some(session) = self.sessions.get(found.id) else { return };
         if rewrite_error(frame.data_mut(), p, session, found.direction).is_none() {
             return self.drop_frame(frame, Reason::BadIcmp);

@@ -70,6 +70,7 @@ impl<I: Io> Worker<I> {
             return self.send_one_way(port, frame, p, found.id);
         }
         if session.is_mixed() {
+            self.unproxy_quote(frame.data_mut(), p, found, inner.transport_at);
             return self.translate_mixed(frame, p, (found, inner));
         }
         // The client's router stays visible to a NAT server.
@@ -86,6 +87,7 @@ impl<I: Io> Worker<I> {
         ) else {
             return self.drop_frame(frame, Reason::NoSession);
         };
+        self.unproxy_quote(frame.data_mut(), p, found, inner.transport_at);
         if keeps_source {
             outer.source.0 = ends.source.0;
         }

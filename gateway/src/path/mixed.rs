@@ -45,8 +45,7 @@ impl<I: Io> Worker<I> {
         else {
             return self.drop_frame(frame, Reason::NoSession);
         };
-        let (l4_delta, tells) = (Delta::from_bits(session.l4_delta), toa::tells(session));
-        let l4_delta = if found.direction == Direction::Reply { l4_delta.inverse() } else { l4_delta };
+        let (tells, proxied) = (toa::tells(session), session.is_proxied());
         let hop = match self.routing.towards(leaving.destination.0) {
             Ok(hop) => hop,
             Err(reason) => return self.drop_frame(frame, reason),
@@ -59,7 +58,15 @@ impl<I: Io> Worker<I> {
             return self.answer_too_big(port, frame, p, mtu);
         }
         frame.truncate(usize::from(p.l3) + usize::from(p.ip_len));
-        let ip_len = if tells { self.tell(&mut frame, p, found, mtu) } else { p.ip_len };
+        let mut ip_len = if tells { self.tell(&mut frame, p, found, mtu) } else { p.ip_len };
+        if proxied {
+            let extensions = u16::from(p.l4 - p.l3) - header_len(p.ipv6);
+            let limits = (mtu.saturating_add(extensions), p.ipv6);
+            match self.proxied(port, frame, p, found, limits) {
+                Some(changed) => (frame, ip_len) = changed,
+                None => return,
+            }
+        }
         if p.ipv6 && p.flags & tcp::SYN != 0 {
             let own = self.routing.table().port(port).map_or(next.mtu, |facts| facts.mtu);
             toa::limit_mss(
@@ -68,12 +75,35 @@ impl<I: Io> Worker<I> {
                 own.saturating_sub((Ipv6Header::LEN + tcp::TcpHeader::LEN) as u16),
             );
         }
-        self.tunnel_id = self.tunnel_id.wrapping_add(1);
-        let transport_len = ip_len - u16::from(p.l4 - p.l3);
-        match translate(&mut frame, p, transport_len, (&leaving, l4_delta), self.tunnel_id) {
+        match self.translate_packet(&mut frame, p, found, ip_len) {
             Some(len) => self.leave(frame, hop, len),
             None => self.drop_frame(frame, Reason::Truncated),
         }
+    }
+
+    /// Sends a packet of the gateway's own making in such a session.
+    pub(super) fn send_ahead_mixed(&mut self, mut frame: I::Frame, p: &Parsed, found: Found, ip_len: u16) {
+        let Some(leaving) = self.sessions.leaving(found.id, found.direction) else { return };
+        let Ok(hop) = self.routing.towards(leaving.destination.0) else { return };
+        if self.translate_packet(&mut frame, p, found, ip_len).is_some() {
+            self.leave_uncounted(frame, hop);
+        }
+    }
+
+    /// Gives a packet, of `ip_len` bytes by now, the other family's headers. Its length from now on.
+    fn translate_packet(
+        &mut self,
+        frame: &mut I::Frame,
+        p: &Parsed,
+        found: Found,
+        ip_len: u16,
+    ) -> Option<u16> {
+        let leaving = self.sessions.leaving(found.id, found.direction)?;
+        let l4_delta = Delta::from_bits(self.sessions.get(found.id)?.l4_delta);
+        let l4_delta = if found.direction == Direction::Reply { l4_delta.inverse() } else { l4_delta };
+        self.tunnel_id = self.tunnel_id.wrapping_add(1);
+        let transport_len = ip_len - u16::from(p.l4 - p.l3);
+        translate(frame, p, transport_len, (&leaving, l4_delta), self.tunnel_id)
     }
 }
 

@@ -13,7 +13,7 @@
 //!
 //! DR and TUN leave by `direct` and `tunnel` instead of `rewrite`, sessions between the families by `mixed`, datagrams of one-packet services by
 //! `onepacket`; `persist` keeps clients at their servers. `snat` takes what no service claims. Beside the way: `icmp` (`icmp_v6`, `icmp_mixed`) translates errors about
-//! sessions, `reassembly` sends fragments after their first, `toa` tells servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
+//! sessions, `reassembly` sends fragments after their first, `toa` and `proxy` tell servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
 //! own, `handover` gives another worker what is its own (`nat` knows whose NAT's replies are), `update` takes control's changes between bursts,
 //! `search` and `explain` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks. Every frame ends in one [`verdict::Verdict`].
 
@@ -57,6 +57,7 @@ pub mod nat;
 mod onepacket;
 pub mod parse;
 pub mod persist;
+mod proxy;
 pub mod punt;
 mod reassembly;
 pub mod rewrite;
@@ -155,6 +156,8 @@ pub struct Worker<I: Io> {
     call_ids: Option<Box<CallIds>>,
     /// What sessions that tell the client's address know of their servers.
     first_data: toa::FirstData,
+    /// What sessions with PROXY know of their streams.
+    streams: proxy::Streams,
     /// SNAT, once there has been a rule.
     snat: Option<Box<snat::Nat>>,
     /// Packets from inside to external addresses, on their way back in.
@@ -215,6 +218,7 @@ impl<I: Io> Worker<I> {
             tunnel_id: parts.id.0 << 12,
             call_ids: None,
             first_data: toa::FirstData::new(parts.max_sessions),
+            streams: proxy::Streams::new(parts.max_sessions),
             snat: None,
             turned_back: ArrayVec::new(),
             fragments: Fragments::new(cpu::tsc() | 1, parts.id.0 << 12),

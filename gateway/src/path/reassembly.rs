@@ -165,12 +165,12 @@ impl<I: Io> Worker<I> {
         }
         let Some(session) = self.sessions.get_mut(found.id) else { return };
         session.last_seen = self.now.0;
-        let (one_way, mixed) = (session.is_one_way(), session.is_mixed());
+        let (one_way, changes) = (session.is_one_way(), session.is_mixed() || session.is_proxied());
         self.count_packet(found, p);
         if one_way {
             return self.send_one_way(port, frame, p, found.id);
         }
-        if mixed || self.is_hairpin(found) {
+        if changes || self.is_hairpin(found) {
             return self.drop_frame(frame, Reason::Fragment);
         }
         let hop = match self.hop_for(found) {

@@ -257,7 +257,8 @@ impl<I: Io> Worker<I> {
         let reply = Ends { source: (chosen.address, port), destination: local };
         let Some(Some(of)) = self.services.get(service.0 as usize) else { return Err(Reason::NoServer) };
         let flags = if onepacket::applies(of.one_packet, p) { flags | ONE_PACKET } else { flags };
-        let tells = of.client_address == ClientAddress::Toa && p.protocol == protocol::TCP;
+        let how = of.client_address;
+        let tells = how == ClientAddress::Toa && p.protocol == protocol::TCP;
         let flags = if tells && flags & FULLNAT != 0 { flags | TELLS } else { flags };
         let new = NewSession {
             request: p.tuple,
@@ -283,7 +284,19 @@ impl<I: Io> Worker<I> {
         if flags & TELLS != 0 {
             self.first_data.forget(id.0);
         }
+        let proxied = match (how, p.protocol) {
+            _ if flags & FULLNAT == 0 => false,
+            (ClientAddress::ProxyV1, protocol::TCP) => true,
+            (ClientAddress::ProxyV2, protocol::TCP | protocol::UDP) => true,
+            _ => false,
+        };
+        if proxied {
+            self.streams.forget(id.0, how == ClientAddress::ProxyV1);
+        }
         if let Some(session) = self.sessions.get_mut(id) {
+            if proxied {
+                session.set_proxied();
+            }
             session.set_state(state);
             let (ip, l4) = rewrite::deltas_of(&request, &reply.reversed());
             session.set_deltas(ip, l4);

@@ -335,7 +335,8 @@ impl<I: Io> Worker<I> {
         let hop = self.routing.towards(to)?;
         let session = self.sessions.get_mut(found.id).ok_or(Reason::NoSession)?;
         // A request that tells the client's address has to come by again.
-        if (found.direction == Direction::Reply || !toa::tells(session)) && !session.is_mixed() {
+        let passes_by = session.is_mixed() || session.is_proxied();
+        if (found.direction == Direction::Reply || !toa::tells(session)) && !passes_by {
             session.remember_hop(found.direction, hop, generation);
         }
         Ok(hop)
@@ -362,6 +363,14 @@ impl<I: Io> Worker<I> {
             return self.answer_too_big(port, frame, p, next.mtu);
         }
         trim(&mut frame, p);
+        if self.sessions.get(found.id).is_some_and(Session::is_proxied) {
+            let limits = (next.mtu, !p.dont_fragment && !p.ipv6);
+            let Some((mut frame, ip_len)) = self.proxied(port, frame, p, found, limits) else { return };
+            if !self.rewrite(&mut frame, p, found) {
+                return self.drop_frame(frame, Reason::Truncated);
+            }
+            return self.leave(frame, hop, ip_len);
+        }
         if let Some(id) = self.fragment_id {
             self.identify(&mut frame, p, found, id);
         }
@@ -371,6 +380,17 @@ impl<I: Io> Worker<I> {
             return self.drop_frame(frame, Reason::Truncated);
         }
         self.leave(frame, hop, ip_len);
+    }
+
+    /// Sends a packet of the gateway's own making in a session, before another.
+    pub(super) fn send_ahead(&mut self, mut frame: I::Frame, p: &Parsed, found: Found, ip_len: u16) {
+        if self.sessions.get(found.id).is_some_and(Session::is_mixed) {
+            return self.send_ahead_mixed(frame, p, found, ip_len);
+        }
+        let Ok(hop) = self.hop_for(found) else { return };
+        if self.rewrite(&mut frame, p, found) {
+            self.leave_uncounted(frame, hop);
+        }
     }
 
     /// Gives a packet the other tuple of its session, of the same family.

@@ -260,6 +260,23 @@ fn blank_forged(data: &mut [u8], p: &Parsed) {
     }
 }
 
+/// Calls `each` with the kind and the value of every option, up to the end of the list or a broken one.
+pub(super) fn each_option(options: &mut [u8], mut each: impl FnMut(u8, &mut [u8])) {
+    let mut at = 0;
+    while let Some(&kind) = options.get(at) {
+        at += match (kind, options.get(at + 1)) {
+            (0, _) => return,
+            (NOP, _) => 1,
+            (_, Some(&len)) if len >= 2 && at + usize::from(len) <= options.len() => {
+                let len = usize::from(len);
+                each(kind, &mut options[at + 2..at + len]);
+                len
+            }
+            _ => return,
+        };
+    }
+}
+
 /// Where the value of the MSS option lies in a TCP header.
 fn find_mss(header: &[u8]) -> Option<usize> {
     let mut at = TcpHeader::LEN;

@@ -156,6 +156,10 @@ pub struct Events {
     pub toa_added: Counter,
     /// Segments that had no room for a TOA option and went without.
     pub toa_skipped: Counter,
+    /// PROXY headers put before streams (again where they may have been lost) and datagrams.
+    pub proxy_added: Counter,
+    /// Segments of sessions that began in the middle of a connection, whose server isn't told the client's address.
+    pub proxy_skipped: Counter,
     /// Sessions opened.
     pub sessions_opened: Counter,
     /// Sessions ended.
@@ -182,7 +186,7 @@ pub struct Events {
 
 impl Events {
     /// All of them by name.
-    fn all(&self) -> [(&'static str, &Counter); 19] {
+    fn all(&self) -> [(&'static str, &Counter); 21] {
         [
             ("resets-sent", &self.resets_sent),
             ("icmp-sent", &self.icmp_sent),
@@ -192,6 +196,8 @@ impl Events {
             ("fragments-made", &self.fragments_made),
             ("toa-added", &self.toa_added),
             ("toa-skipped", &self.toa_skipped),
+            ("proxy-added", &self.proxy_added),
+            ("proxy-skipped", &self.proxy_skipped),
             ("sessions-opened", &self.sessions_opened),
             ("sessions-ended", &self.sessions_ended),
             ("snat-mappings-opened", &self.snat_mappings_opened),

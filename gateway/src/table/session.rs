@@ -112,6 +112,8 @@ pub const TELLS: u8 = 128;
 
 /// Beside the state: a session of SNAT, whose states have time-outs of their own.
 pub const SNAT: u8 = 32;
+/// Beside the state: a session whose server is told the client's address by PROXY, which changes the stream.
+pub const PROXIED: u8 = 64;
 /// The state's part of its byte.
 pub const STATE: u8 = 31;
 /// Time-outs there are: of the states, then of SNAT's.
@@ -334,12 +336,24 @@ impl Session {
     }
 
     pub(crate) fn set_state(&mut self, state: SessionState) {
-        self.state = self.state & SNAT | state as u8;
+        self.state = self.state & !STATE | state as u8;
     }
 
     /// Makes it a session of SNAT.
     pub(crate) fn set_snat(&mut self) {
         self.state |= SNAT;
+    }
+
+    /// Makes it a session with PROXY.
+    pub(crate) fn set_proxied(&mut self) {
+        self.state |= PROXIED;
+    }
+
+    /// Whether it is a session with PROXY.
+    #[inline]
+    #[must_use]
+    pub fn is_proxied(&self) -> bool {
+        self.state & PROXIED != 0
     }
 
     /// Whether it is a session of SNAT.

@@ -11,6 +11,7 @@ mod misuse;
 mod operation;
 mod path_mtu;
 mod pool;
+mod proxy;
 mod scene;
 mod snat;
 mod throughput;

@@ -205,9 +205,13 @@ fn tcp_header(sport: u16, dport: u16, words: &[&str]) -> Result<TcpHeader, Strin
     header.rst = letters.contains('R');
     header.psh = letters.contains('P');
     header.urg = letters.contains('U');
-    if let Some(mss) = number(words, "mss")? {
-        header.set_options(&[TcpOptionElement::MaximumSegmentSize(mss)]).map_err(|e| e.to_string())?;
+    let mut options = Vec::new();
+    options.extend(number(words, "mss")?.map(TcpOptionElement::MaximumSegmentSize));
+    if let Some((from, to)) = words.iter().find_map(|w| w.strip_prefix("sack=")?.split_once('-')) {
+        let edge = |text: &str| text.parse().map_err(|_| format!("{text} isn't a number"));
+        options.push(TcpOptionElement::SelectiveAcknowledgement((edge(from)?, edge(to)?), [None; 3]));
     }
+    header.set_options(&options).map_err(|e| e.to_string())?;
     Ok(header)
 }
 
@@ -225,6 +229,7 @@ pub fn read(packet: &[u8]) -> Result<String, String> {
             let header = tcp.to_header();
             check("TCP", header.checksum, tcp_checksum(&header, from, to, tcp.payload())?)?;
             words.extend(tcp_words(&header, tcp.payload().len()));
+            words.extend(read_proxy(tcp.payload()));
             ("tcp".into(), (Some(header.source_port), Some(header.destination_port)), None)
         }
         Some(TransportSlice::Udp(udp)) => {
@@ -241,6 +246,7 @@ pub fn read(packet: &[u8]) -> Result<String, String> {
                 }
                 payload => {
                     words.push(format!("len={}", payload.len()));
+                    words.extend(read_proxy(payload));
                     ("udp".into(), ports, None)
                 }
             }
@@ -357,11 +363,48 @@ fn tcp_words(header: &TcpHeader, len: usize) -> Vec<String> {
         words.extend(read_toa(&toa[2..]).map(|client| format!("toa={client}")));
     }
     for option in TcpOptionsIterator::from_slice(options).flatten() {
-        if let TcpOptionElement::MaximumSegmentSize(mss) = option {
-            words.push(format!("mss={mss}"));
+        match option {
+            TcpOptionElement::MaximumSegmentSize(mss) => words.push(format!("mss={mss}")),
+            TcpOptionElement::SelectiveAcknowledgement((from, to), _) => {
+                words.push(format!("sack={from}-{to}"))
+            }
+            _ => {}
         }
     }
     words
+}
+
+/// The PROXY header that a payload begins with.
+fn read_proxy(payload: &[u8]) -> Option<String> {
+    if let Some(text) = payload.strip_prefix(b"PROXY ") {
+        let line = std::str::from_utf8(text.split(|b| *b == b'\r').next()?).ok()?;
+        let &[family, from, to, sport, dport] = line.split(' ').collect::<Vec<_>>().as_slice() else {
+            return None;
+        };
+        let end =
+            |address: &str, port: &str| Some(SocketAddr::new(address.parse().ok()?, port.parse().ok()?));
+        let (from, to) = (end(from, sport)?, end(to, dport)?);
+        return (family == if from.is_ipv6() { "TCP6" } else { "TCP4" })
+            .then(|| format!("proxy1={from}>{to}"));
+    }
+    let rest =
+        payload.strip_prefix(&[0x0d, 0x0a, 0x0d, 0x0a, 0, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a])?;
+    let (&[0x21, kind, high, low], rest) = rest.split_first_chunk::<4>()? else { return None };
+    let body = rest.get(..usize::from(u16::from_be_bytes([high, low])))?;
+    let half = (body.len() - 4) / 2;
+    let address = |part: &[u8]| match <[u8; 4]>::try_from(part) {
+        Ok(v4) => Some(IpAddr::from(v4)),
+        Err(_) => <[u8; 16]>::try_from(part).ok().map(IpAddr::from),
+    };
+    let port = |at: usize| u16::from_be_bytes([body[at], body[at + 1]]);
+    let from = SocketAddr::new(address(&body[..half])?, port(2 * half));
+    let to = SocketAddr::new(address(&body[half..2 * half])?, port(2 * half + 2));
+    let kind = match (kind >> 4, kind & 15) {
+        (family, 1) if (family == 2) == from.is_ipv6() => "proxy2",
+        (family, 2) if (family == 2) == from.is_ipv6() => "proxy2-datagram",
+        _ => return None,
+    };
+    Some(format!("{kind}={from}>{to}"))
 }
 
 /// Port and address.

@@ -46,10 +46,17 @@ pub(super) fn client_address(key: &ServiceKey, how: ClientAddress) -> Result<(),
     if how == ClientAddress::None {
         return Ok(());
     }
-    if !matches!(key, ServiceKey::Address { protocol: Protocol::Tcp, .. } | ServiceKey::Mark { .. }) {
-        return Err(invalid("TOA is a TCP option: the service must be of TCP or of a mark"));
+    match (how, key) {
+        (_, ServiceKey::Address { protocol: Protocol::Tcp, .. } | ServiceKey::Mark { .. }) => Ok(()),
+        (ClientAddress::ProxyV2, ServiceKey::Address { protocol: Protocol::Udp, .. }) => Ok(()),
+        (ClientAddress::Toa, _) => {
+            Err(invalid("TOA is a TCP option: the service must be of TCP or of a mark"))
+        }
+        (ClientAddress::ProxyV1, _) => {
+            Err(invalid("PROXY version 1 is for streams: the service must be of TCP or of a mark"))
+        }
+        _ => Err(invalid("PROXY version 2 is for TCP, UDP and marks")),
     }
-    Ok(())
 }
 
 /// Numbers and family of a server, whether added or edited.
