@@ -9,6 +9,7 @@ mod control;
 mod cycles;
 mod error;
 mod hugepages;
+mod methods;
 mod path;
 mod prefetch;
 mod process;
@@ -46,6 +47,8 @@ enum What {
     Cycles(cycles::Options),
     /// Instructions a packet by stage of the path, by callgrind.
     Profile(profile::Options),
+    /// Nanoseconds a packet of every method and family, and a new connection of every scheduler, in process.
+    Methods(methods::Options),
     /// Nanoseconds a packet of the path alone, in process.
     Path(path::Options),
     /// How many cache lines may be asked for at once.
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         What::Control(options) => control::run(&options),
         What::Cycles(options) => cycles::run(&options),
         What::Profile(options) => profile::run(&options),
+        What::Methods(options) => methods::run(&options),
         What::Path(options) => path::run(&options),
         What::Prefetch(options) => prefetch::run(&options),
         What::Table(options) => table::run(&options),

@@ -58,7 +58,8 @@ pub fn run(options: &Options) -> Result<()> {
     write_json(options.json.as_deref(), &rows)
 }
 
-fn timed(replay: &mut Replay, packets: usize) -> Result<Duration> {
+/// A thread's time for so many packets.
+pub fn timed(replay: &mut Replay, packets: usize) -> Result<Duration> {
     let start = thread_time()?;
     replay.run(packets);
     Ok(thread_time()? - start)

@@ -3,7 +3,10 @@
 //! Frames are copied from a list of templates into buffers of a pool that works as a mempool's cache does
 //! (last in, first out), so that what remains is the path's own cost, and it's the same in every run.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use weir::{
     clock::Tick,
@@ -100,8 +103,40 @@ impl Frame for PooledFrame {
 #[derive(Default)]
 struct Templates {
     bytes: Vec<[u8; 64]>,
+    /// What frames have beyond 64 bytes, if they are longer.
+    tails: Vec<[u8; 16]>,
     length: usize,
     next: usize,
+}
+
+/// What the service is like.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// How packets get to the servers.
+    pub method: model::Forwarding,
+    /// Whether the service's address is IPv6.
+    pub v6: bool,
+    /// Whether the servers' addresses are.
+    pub v6_servers: bool,
+    /// Scheduler.
+    pub scheduler: &'static str,
+    /// How servers learn the client's address.
+    pub client_address: model::ClientAddress,
+    /// Each server's weight.
+    pub weight: u32,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            method: model::Forwarding::FullNat,
+            v6: false,
+            v6_servers: false,
+            scheduler: "wlc",
+            client_address: model::ClientAddress::None,
+            weight: 1,
+        }
+    }
 }
 
 /// Receives templates on the clients' port, again and again, and counts what is sent on the servers'.
@@ -134,6 +169,11 @@ impl Io for ReplayIo {
             if let Some(room) = frame.buffer.get_mut(HEADROOM..HEADROOM + 64) {
                 room.copy_from_slice(template);
             }
+            if let Some(tail) = self.templates.tails.get(self.templates.next)
+                && let Some(room) = frame.buffer.get_mut(HEADROOM + 64..HEADROOM + 80)
+            {
+                room.copy_from_slice(tail);
+            }
             self.templates.next += 1;
             if self.templates.next == self.templates.bytes.len() {
                 self.templates.next = 0;
@@ -164,22 +204,35 @@ impl Replay {
     /// A worker that has opened a session for each of `flows` flows, about to receive their ACKs in
     /// shuffled order.
     pub fn open(flows: u32, frame: usize) -> Result<Self> {
-        let mut this = Self::idle(flows)?;
-        this.load(flows, Kind::Syn, frame, 2);
+        Self::open_as(&Setup::default(), flows, frame)
+    }
+
+    /// The same with such a service.
+    pub fn open_as(setup: &Setup, flows: u32, frame: usize) -> Result<Self> {
+        let mut this = Self::begin(setup, flows, frame)?;
         let forwarded = this.run(flows as usize);
         if forwarded != u64::from(flows) {
             return Err(Error::Unexpected(format!("{forwarded} of {flows} SYNs were forwarded")));
         }
-        this.load(flows, Kind::Ack, frame, 1);
+        this.load(setup.v6, flows, Kind::Ack, frame, 1);
         Ok(this)
     }
 
-    fn idle(flows: u32) -> Result<Self> {
+    /// A worker without sessions, about to receive each flow's SYN.
+    pub fn begin(setup: &Setup, flows: u32, frame: usize) -> Result<Self> {
+        let mut this = Self::idle(setup, flows)?;
+        this.load(setup.v6, flows, Kind::Syn, frame, 2);
+        Ok(this)
+    }
+
+    fn idle(setup: &Setup, flows: u32) -> Result<Self> {
         let counters = Arc::new(PathCounters::default());
-        let (link, control) = workers::connect(Arc::clone(&counters));
+        let (mut link, control) = workers::connect(Arc::clone(&counters));
         let steering = Arc::new(Steering::single());
         let max_sessions = (flows as usize * 5 / 4).max(1 << 20);
         let config = PoolConfig { sessions: max_sessions, ..PoolConfig::default() };
+        let (of_v6, config_v6) = (Arc::clone(&steering), config);
+        link.make_pool_v6 = Some(Box::new(move || LocalPool::new(of_v6, WorkerId(0), &config_v6)));
         let io = ReplayIo {
             templates: Templates::default(),
             allowance: 0,
@@ -208,21 +261,30 @@ impl Replay {
             Box::new(|| {}),
             Box::new(|_| AddressKind::Other),
         );
-        configure(&mut workers, flows);
+        configure(&mut workers, setup, flows);
         let mut this = Self { worker, _control: workers };
         this.worker.poll(Tick(0));
         Ok(this)
     }
 
-    fn load(&mut self, flows: u32, kind: Kind, length: usize, seed: u64) {
-        let templates = traffic::shuffled(flows, seed).into_iter().map(|i| {
-            let mut bytes = [0; 64];
-            let frame = traffic::frame(i, kind, MAC, length.min(64));
-            bytes[..frame.len()].copy_from_slice(&frame);
-            bytes
-        });
-        self.worker.io_mut().templates =
-            Templates { bytes: templates.collect(), length: length.min(64), next: 0 };
+    fn load(&mut self, v6: bool, flows: u32, kind: Kind, length: usize, seed: u64) {
+        let (mut bytes, mut tails) = (Vec::new(), Vec::new());
+        let mut longest = length.min(64);
+        for i in traffic::shuffled(flows, seed) {
+            let mut whole = [0; 80];
+            let frame = if v6 {
+                traffic::frame_v6(i, kind, MAC)
+            } else {
+                traffic::frame(i, kind, MAC, length.min(64))
+            };
+            longest = longest.max(frame.len());
+            whole[..frame.len()].copy_from_slice(&frame);
+            bytes.push(*whole.first_chunk().unwrap_or(&[0; 64]));
+            if frame.len() > 64 {
+                tails.push(*whole.last_chunk().unwrap_or(&[0; 16]));
+            }
+        }
+        self.worker.io_mut().templates = Templates { bytes, tails, length: longest, next: 0 };
     }
 
     /// Runs `packets` frames through the path and returns how many came out on the servers' side.
@@ -243,55 +305,67 @@ impl Replay {
 }
 
 /// The service, its servers and local addresses, routes and neighbours: as `weir.rs` writes them into files.
-fn configure(workers: &mut Workers, flows: u32) {
+fn configure(workers: &mut Workers, setup: &Setup, flows: u32) {
+    let of = |v4: Ipv4Addr, v6: bool| if v6 { traffic::six(v4).into() } else { IpAddr::V4(v4) };
     let mut servers: Vec<_> = traffic::servers()
         .enumerate()
-        .map(|(n, address)| (ServerId(n as u32), server(address.into())))
+        .map(|(n, address)| (ServerId(n as u32), server(of(address, setup.v6_servers), setup)))
         .collect();
     servers.reverse(); // the newest first
     let service = model::Service {
-        key: model::ServiceKey::Address { protocol: model::Protocol::Tcp, address: VIP.into(), port: PORT },
-        scheduler: "wlc".to_owned(),
+        key: model::ServiceKey::Address {
+            protocol: model::Protocol::Tcp,
+            address: of(VIP, setup.v6),
+            port: PORT,
+        },
+        scheduler: setup.scheduler.to_owned(),
         scheduler_flags: 0,
         persistent: None,
-        netmask: u32::MAX,
+        netmask: if setup.v6 { 128 } else { u32::MAX },
         one_packet: false,
         engine: None,
     };
     let local_addresses = traffic::local_addresses(flows)
-        .map(|address| model::LocalAddress { address: address.into(), interface: None })
+        .map(|address| model::LocalAddress { address: of(address, setup.v6_servers), interface: None })
         .collect();
-    let client_address = model::ClientAddress::None;
+    let client_address = setup.client_address;
     let state = ServiceState { id: ServiceId(0), service, servers, local_addresses, client_address };
     workers.apply(vec![Change::SetService(state)]);
-    let hop = |network: [u8; 4], prefix, gateway: [u8; 4], port| Route {
-        network: network.into(),
-        prefix,
-        via: vec![Via { port, gateway: Some(gateway.into()), weight: 1 }],
-        metric: 0,
-        mtu: None,
-    };
-    let routes =
-        [hop([10, 0, 0, 0], 8, [192, 0, 2, 1], CLIENTS), hop([198, 19, 0, 0], 16, [192, 0, 2, 129], SERVERS)];
-    let facts = PortFacts { mac: Mac(MAC), mtu: 1500, address: None, address_v6: None };
+    let mut routes = Vec::new();
+    for v6 in [false, true] {
+        for (network, prefix, gateway, port) in
+            [([10, 0, 0, 0], 8, [192, 0, 2, 1], CLIENTS), ([198, 19, 0, 0], 16, [192, 0, 2, 129], SERVERS)]
+        {
+            routes.push(Route {
+                network: of(network.into(), v6),
+                prefix: if v6 { 96 + prefix } else { prefix },
+                via: vec![Via { port, gateway: Some(of(gateway.into(), v6)), weight: 1 }],
+                metric: 0,
+                mtu: None,
+            });
+        }
+    }
+    let own = Ipv4Addr::new(192, 0, 2, 254);
+    let facts =
+        PortFacts { mac: Mac(MAC), mtu: 1500, address: Some(own), address_v6: Some(traffic::six(own)) };
     workers.set_routes(&Arc::new(RouteTable::new(&routes, vec![facts; 2])));
-    let neighbour =
-        |port, address: [u8; 4], mac| Neighbour { port, address: address.into(), mac: Some(Mac(mac)) };
-    workers.set_neighbours(&[
-        neighbour(CLIENTS, [192, 0, 2, 1], traffic::CLIENT_MAC),
-        neighbour(SERVERS, [192, 0, 2, 129], traffic::SERVER_MAC),
-    ]);
+    let neighbour = |port, address: [u8; 4], mac, v6| Neighbour {
+        port,
+        address: of(address.into(), v6),
+        mac: Some(Mac(mac)),
+    };
+    let both = [false, true].into_iter().flat_map(|v6| {
+        [
+            neighbour(CLIENTS, [192, 0, 2, 1], traffic::CLIENT_MAC, v6),
+            neighbour(SERVERS, [192, 0, 2, 129], traffic::SERVER_MAC, v6),
+        ]
+    });
+    workers.set_neighbours(&both.collect::<Vec<_>>());
 }
 
-fn server(address: IpAddr) -> model::Server {
-    model::Server {
-        address,
-        port: PORT,
-        forwarding: model::Forwarding::FullNat,
-        weight: 1,
-        upper: 0,
-        lower: 0,
-    }
+fn server(address: IpAddr, setup: &Setup) -> model::Server {
+    let Setup { method: forwarding, weight, .. } = *setup;
+    model::Server { address, port: PORT, forwarding, weight, upper: 0, lower: 0 }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use std::{
     fs::File,
     io::{self, BufWriter, Write},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     path::Path,
 };
 
@@ -68,11 +68,31 @@ pub fn frame(i: u32, kind: Kind, destination: [u8; 6], length: usize) -> Vec<u8>
     let ip = PacketBuilder::ethernet2(CLIENT_MAC, destination).ipv4(address.octets(), VIP.octets(), 64);
     let packet = match kind {
         Kind::Syn => ip.tcp(port, PORT, 1, 64_240).syn(),
-        Kind::Ack => ip.tcp(port, PORT, 2, 502).ack(2),
+        Kind::Ack => ip.tcp(port, PORT, 3, 502).ack(2),
     };
     let mut bytes = Vec::with_capacity(length);
     packet.write(&mut bytes, &[]).expect("a header without payload is never too long");
     bytes.resize(length.max(bytes.len()), 0);
+    bytes
+}
+
+/// The IPv6 address with an IPv4 one in its last four bytes: routes are 96 bits longer.
+pub fn six(v4: Ipv4Addr) -> Ipv6Addr {
+    let [a, b, c, d] = v4.octets();
+    Ipv6Addr::from([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d])
+}
+
+/// As [`frame`] over IPv6, which makes it longer than 64 bytes.
+pub fn frame_v6(i: u32, kind: Kind, destination: [u8; 6]) -> Vec<u8> {
+    let (address, port) = client(i);
+    let ip =
+        PacketBuilder::ethernet2(CLIENT_MAC, destination).ipv6(six(address).octets(), six(VIP).octets(), 64);
+    let packet = match kind {
+        Kind::Syn => ip.tcp(port, PORT, 1, 64_240).syn(),
+        Kind::Ack => ip.tcp(port, PORT, 3, 502).ack(2),
+    };
+    let mut bytes = Vec::new();
+    packet.write(&mut bytes, &[]).expect("a header without payload is never too long");
     bytes
 }
 

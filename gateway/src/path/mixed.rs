@@ -11,8 +11,8 @@
 //! of both pseudo-headers sums to the same. A UDP datagram without checksum gets one, which IPv6 asks for.
 //!
 //! A packet towards IPv6 grows by 20 bytes: the MSS that the IPv6 side announces is lowered to what its port takes with
-//! both headers, and what is still too big is refused with the MTU that the sender has to keep to. Next hops are looked
-//! up a packet: the straight way, which rewrites in place, must not find them in the record.
+//! both headers, and what is still too big is refused with the MTU that the sender has to keep to. Next hops are
+//! remembered apart: the straight way, which rewrites in place, must not find them in the record.
 
 use std::net::IpAddr;
 
@@ -46,9 +46,16 @@ impl<I: Io> Worker<I> {
             return self.drop_frame(frame, Reason::NoSession);
         };
         let (tells, proxied) = (toa::tells(session), session.is_proxied());
-        let hop = match self.routing.towards(leaving.destination.0) {
-            Ok(hop) => hop,
-            Err(reason) => return self.drop_frame(frame, reason),
+        let generation = self.routing.generation;
+        let hop = match self.sessions.mixed_hop(found.id, found.direction, generation) {
+            Some(hop) => hop,
+            None => match self.routing.towards(leaving.destination.0) {
+                Ok(hop) => {
+                    self.sessions.remember_mixed_hop(found.id, found.direction, hop, generation);
+                    hop
+                }
+                Err(reason) => return self.drop_frame(frame, reason),
+            },
         };
         let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
         // As the sender counts: its own header is shorter, or longer.

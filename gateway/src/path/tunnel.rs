@@ -32,8 +32,6 @@ use crate::{
     },
 };
 
-/// Longest header in front of the inner packet: Ethernet, IPv6, UDP, GUE.
-const HEADERS: usize = EthernetHeader::LEN + Ipv6Header::LEN + UdpHeader::LEN + GUE;
 /// The GUE header without options.
 const GUE: usize = 4;
 /// Every link takes IPv4 packets of this size (RFC 791, 3.2): a tunnel through less is none. IPv6 has its own
@@ -208,17 +206,15 @@ impl Outer {
             Sum::ZERO
         };
         let inner = Inner::of(frame.data(), self.ipv6).ok_or(Reason::Truncated)?;
-        let mut head = [0u8; HEADERS];
-        let between = ethernet + outer_len;
-        let end = between + self.shape.between();
-        head[..12].copy_from_slice(frame.data().get(..12).ok_or(Reason::Truncated)?);
-        head[12..ethernet].copy_from_slice(&type_of(self.server.is_ipv6()).to_be_bytes());
-        self.write_outer(&mut head[ethernet..between], len, inner);
-        self.write_between(&mut head[between..end], len - outer_len as u16, sum);
+        let (between, end) = (ethernet + outer_len, ethernet + outer_len + self.shape.between());
         if !frame.prepend(end - ethernet) {
             return Err(Reason::NoHeadroom);
         }
-        frame.data_mut().get_mut(..end).ok_or(Reason::Truncated)?.copy_from_slice(&head[..end]);
+        // The MAC addresses are whoever's it leaves for.
+        let head = frame.data_mut().get_mut(..end).ok_or(Reason::Truncated)?;
+        head[12..ethernet].copy_from_slice(&type_of(self.server.is_ipv6()).to_be_bytes());
+        self.write_outer(&mut head[ethernet..between], len, inner);
+        self.write_between(&mut head[between..], len - outer_len as u16, sum);
         Ok(())
     }
 }
@@ -284,7 +280,11 @@ impl<I: Io> Worker<I> {
             source,
             server: address,
             ipv6: p.ipv6,
-            flow: self.sessions.hash(p.tuple, p.protocol) >> 32,
+            // Only GUE has a place for it.
+            flow: match shape.kind {
+                TunnelKind::Gue => self.sessions.hash(p.tuple, p.protocol) >> 32,
+                _ => 0,
+            },
             id: self.tunnel_id,
         };
         frame.truncate(usize::from(p.l3) + usize::from(p.ip_len));

@@ -268,6 +268,13 @@ impl Session {
         self.protocols[direction.index()] & WIDE != 0
     }
 
+    /// Of a session between the families the direction whose packets arrive by IPv4.
+    #[inline]
+    #[must_use]
+    pub(super) fn v4_direction(&self) -> Direction {
+        if self.is_wide(Direction::Request) { Direction::Reply } else { Direction::Request }
+    }
+
     /// Whether packets arrive by one family and leave by the other.
     #[inline]
     #[must_use]

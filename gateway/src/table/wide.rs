@@ -13,13 +13,13 @@ use zerocopy::FromBytes;
 
 use super::{
     ends::{Ends, Pair, WIDE},
-    session::{Direction, NewSession, ONE_PACKET, Session, SessionId, Tuple},
+    session::{Direction, NO_HOP, NewSession, ONE_PACKET, Session, SessionId, Tuple},
     sessions::{Candidate, Found, Sessions},
     templates::spread,
 };
 use crate::clock::Tick;
 
-/// The addresses of both directions as they arrive; zeros for IPv4's.
+/// The addresses of both directions as they arrive; of IPv4's what [`Wide::hop`] finds there.
 #[derive(Clone, Copy, Debug, FromBytes)]
 #[repr(C, align(64))]
 pub struct Wide {
@@ -41,6 +41,28 @@ impl Wide {
     #[must_use]
     pub fn arriving(&self, direction: Direction) -> &Pair {
         &self.pairs[direction.index()]
+    }
+
+    /// Where a session between the families remembers its next hops, since the record's place for them is for the
+    /// straight way: in the pair that IPv4 has no use for. Two hops, then the generation of routes that they are of.
+    #[inline]
+    #[must_use]
+    pub(crate) fn hop(&self, v4: Direction, direction: Direction) -> (u16, u16) {
+        let word = |n: usize| {
+            let bytes = self.pairs[v4.index()].get(2 * n..).and_then(|b| b.first_chunk());
+            bytes.map_or(0, |b| u16::from_le_bytes(*b))
+        };
+        (word(direction.index()), word(2))
+    }
+
+    fn set_hop(&mut self, v4: Direction, direction: Direction, hop: u16, generation: u16) {
+        let (_, before) = self.hop(v4, direction);
+        let pair = &mut self.pairs[v4.index()];
+        if before != generation {
+            pair[..4].copy_from_slice(&NO_HOP.to_le_bytes().repeat(2));
+            pair[4..6].copy_from_slice(&generation.to_le_bytes());
+        }
+        pair[2 * direction.index()..][..2].copy_from_slice(&hop.to_le_bytes());
     }
 
     /// The source and the destination with which a packet of `direction` leaves.
@@ -155,6 +177,28 @@ impl Sessions {
     #[must_use]
     pub fn wide(&self, id: SessionId) -> Option<&Wide> {
         self.wide.get(id.0 as usize)
+    }
+
+    /// Notes the next hop of a direction of a session between the families.
+    pub(crate) fn remember_mixed_hop(
+        &mut self,
+        id: SessionId,
+        direction: Direction,
+        hop: u16,
+        generation: u16,
+    ) {
+        if let (Some(record), Some(wide)) =
+            (self.records.get(id.0 as usize), self.wide.get_mut(id.0 as usize))
+        {
+            wide.set_hop(record.v4_direction(), direction, hop, generation);
+        }
+    }
+
+    /// The next hop that [`Self::remember_mixed_hop`] noted.
+    pub(crate) fn mixed_hop(&self, id: SessionId, direction: Direction, generation: u16) -> Option<u16> {
+        let (record, wide) = self.records.get(id.0 as usize).zip(self.wide.get(id.0 as usize))?;
+        let (hop, of) = wide.hop(record.v4_direction(), direction);
+        (of == generation && hop != NO_HOP).then_some(hop)
     }
 
     /// A session's record, to be changed, and its addresses.
