@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum};
 use crate::{
     error::{Error, Result},
     hugepages::Memory,
+    method::Method,
     process::allowed_cpus,
     report::{Report, Row},
     sample::Subject,
@@ -26,6 +27,9 @@ pub struct Options {
     /// Numbers of flows, comma-separated.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 1_000, 100_000])]
     flows: Vec<u32>,
+    /// Methods and families, comma-separated.
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Method::Fullnat])]
+    methods: Vec<Method>,
     /// Rounds for each number of flows; each starts both programs anew.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
@@ -78,6 +82,8 @@ pub struct Scene<'a> {
     pub main_cpu: usize,
     /// What memory is made of.
     pub ordinary_memory: bool,
+    /// What weir does with the frames.
+    pub method: Method,
 }
 
 /// Descriptors of each queue. (Software devices have none to fill, but both programs get the same.)
@@ -139,9 +145,15 @@ pub fn run(options: &Options) -> Result<()> {
     let (worker_cpu, main_cpu) = choose_cpus(options.cpu)?;
     let programs = if options.only == Some(Which::Testpmd) { None } else { Some(options.programs.find()?) };
     let mut report = Report::new(options.frame);
-    for &flows in &options.flows {
-        let mut scene =
-            Scene { directory: directory.path(), flows, worker_cpu, main_cpu, ordinary_memory: false };
+    for (&flows, &method) in options.flows.iter().flat_map(|f| options.methods.iter().map(move |m| (f, m))) {
+        let mut scene = Scene {
+            directory: directory.path(),
+            flows,
+            worker_cpu,
+            main_cpu,
+            ordinary_memory: false,
+            method,
+        };
         let memory = Memory::reserve(scene.memory_needed(2));
         scene.ordinary_memory = memory.is_ordinary();
         write_traffic(&scene, options.frame)?;
@@ -152,20 +164,22 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// Writes the scene's SYNs and ACKs.
 pub fn write_traffic(scene: &Scene, frame: usize) -> Result<()> {
+    // Frames of IPv6 are as long as they are.
+    let shape = (!scene.method.v6()).then_some(frame);
     let acks = scene.acks();
-    traffic::write(&acks, scene.flows, traffic::Kind::Ack, traffic::pcap_mac(ACK_DEVICE), frame, 1)
+    traffic::write(&acks, scene.flows, traffic::Kind::Ack, traffic::pcap_mac(ACK_DEVICE), shape, 1)
         .map_err(Error::file(&acks))?;
     let syns = scene.syns();
-    traffic::write(&syns, scene.flows, traffic::Kind::Syn, traffic::pcap_mac(SYN_DEVICE), frame, 2)
+    traffic::write(&syns, scene.flows, traffic::Kind::Syn, traffic::pcap_mac(SYN_DEVICE), shape, 2)
         .map_err(Error::file(&syns))
 }
 
 fn measure(scene: &Scene, options: &Options, programs: Option<&weir::Found>) -> Result<Row> {
     let warm_up = Duration::from_millis(options.warm_up);
     let period = Duration::from_millis(options.period);
-    let mut row = Row::new(scene.flows);
+    let mut row = Row::new(scene.flows, scene.method.name());
     for round in 1..=options.rounds {
-        eprintln!("{} flows, round {round} of {}", scene.flows, options.rounds);
+        eprintln!("{}, {} flows, round {round} of {}", scene.method.name(), scene.flows, options.rounds);
         let mut peer = match options.only {
             Some(Which::Weir) => None,
             _ => Some(testpmd::start(scene, &options.testpmd)?),

@@ -13,6 +13,7 @@ use crate::{
     compare::{SYN_DEVICE, Scene, choose_cpus},
     error::{Error, Result},
     hugepages::Memory,
+    method::Method,
     process::check_interrupted,
     report::{Spread, write_json},
     sample::Reading,
@@ -55,12 +56,20 @@ pub fn run(options: &Options) -> Result<()> {
         worker_cpu,
         main_cpu,
         ordinary_memory: false,
+        method: Method::default(),
     };
     let memory = Memory::reserve(scene.memory_needed(1));
     scene.ordinary_memory = memory.is_ordinary();
     let syns = scene.syns();
-    traffic::write(&syns, scene.flows, traffic::Kind::Syn, traffic::pcap_mac(SYN_DEVICE), options.frame, 1)
-        .map_err(Error::file(&syns))?;
+    traffic::write(
+        &syns,
+        scene.flows,
+        traffic::Kind::Syn,
+        traffic::pcap_mac(SYN_DEVICE),
+        Some(options.frame),
+        1,
+    )
+    .map_err(Error::file(&syns))?;
 
     let mut parts: [Vec<f64>; PARTS] = Default::default();
     for round in 1..=options.rounds {

@@ -20,6 +20,7 @@ use crate::{
     compare::{Scene, choose_cpus, write_traffic},
     error::{Error, Result},
     hugepages::Memory,
+    method::Method,
     process::check_interrupted,
     report::{Spread, write_json},
     sample::Subject,
@@ -83,7 +84,8 @@ fn with_gateway(
     measure: impl FnOnce(&mut Bench) -> Result<()>,
 ) -> Result<()> {
     let (worker_cpu, main_cpu) = choose_cpus(options.cpu)?;
-    let mut scene = Scene { directory, flows, worker_cpu, main_cpu, ordinary_memory: false };
+    let mut scene =
+        Scene { directory, flows, worker_cpu, main_cpu, ordinary_memory: false, method: Method::default() };
     let memory = Memory::reserve(scene.memory_needed(1));
     scene.ordinary_memory = memory.is_ordinary();
     write_traffic(&scene, FRAME)?;

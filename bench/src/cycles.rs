@@ -18,6 +18,7 @@ use crate::{
     compare::{Scene, choose_cpus, write_traffic},
     error::{Error, Result},
     hugepages::Memory,
+    method::Method,
     process::output_of,
     sample::Subject,
     symbols::Symbols,
@@ -58,8 +59,14 @@ pub fn run(options: &Options) -> Result<()> {
     let (worker_cpu, main_cpu) = choose_cpus(options.cpu)?;
     let found = options.programs.find()?;
     for &flows in &options.flows {
-        let mut scene =
-            Scene { directory: directory.path(), flows, worker_cpu, main_cpu, ordinary_memory: false };
+        let mut scene = Scene {
+            directory: directory.path(),
+            flows,
+            worker_cpu,
+            main_cpu,
+            ordinary_memory: false,
+            method: Method::default(),
+        };
         let memory = Memory::reserve(scene.memory_needed(1));
         scene.ordinary_memory = memory.is_ordinary();
         write_traffic(&scene, options.frame)?;

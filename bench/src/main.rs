@@ -9,6 +9,7 @@ mod control;
 mod cycles;
 mod error;
 mod hugepages;
+mod method;
 mod methods;
 mod path;
 mod prefetch;

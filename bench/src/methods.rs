@@ -6,13 +6,14 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 use serde_json::json;
 use weir::sched::NAMES;
-use weirctl::model::{ClientAddress, Forwarding, Tunnel, TunnelChecksum, TunnelKind};
+use weirctl::model::ClientAddress;
 
 use crate::{
     error::Result,
+    method::Method,
     path::timed,
     process::check_interrupted,
     replay::{Replay, Setup},
@@ -40,28 +41,11 @@ pub struct Options {
 }
 
 /// The rows of established sessions. The first is what the others are compared with.
-fn methods() -> Vec<(&'static str, Setup)> {
-    let tunnel = |kind, port| Forwarding::Tunnel(Tunnel { kind, port, checksum: TunnelChecksum::None });
-    let ipip = tunnel(TunnelKind::Ipip, 0);
-    let v6 = |method| Setup { method, v6: true, v6_servers: true, ..Setup::default() };
-    let v4 = |method| Setup { method, ..Setup::default() };
-    vec![
-        ("FULLNAT IPv4", Setup::default()),
-        ("FULLNAT IPv6", v6(Forwarding::FullNat)),
-        ("FULLNAT IPv6 to IPv4", Setup { v6: true, ..Setup::default() }),
-        ("FULLNAT IPv4 to IPv6", Setup { v6_servers: true, ..Setup::default() }),
-        ("FULLNAT IPv4, PROXY", Setup { client_address: ClientAddress::ProxyV2, ..Setup::default() }),
-        ("NAT IPv4", v4(Forwarding::Nat)),
-        ("NAT IPv6", v6(Forwarding::Nat)),
-        ("DR IPv4", v4(Forwarding::Route)),
-        ("DR IPv6", v6(Forwarding::Route)),
-        ("IPIP IPv4", v4(ipip)),
-        ("IPIP IPv6", v6(ipip)),
-        ("6in4", Setup { method: ipip, v6: true, ..Setup::default() }),
-        ("4in6", Setup { method: ipip, v6_servers: true, ..Setup::default() }),
-        ("GRE IPv4", v4(tunnel(TunnelKind::Gre, 0))),
-        ("GUE IPv4", v4(tunnel(TunnelKind::Gue, 6080))),
-    ]
+fn rows() -> Vec<(String, Setup)> {
+    let each =
+        Method::value_variants().iter().map(|&method| (method.name(), Setup { method, ..Setup::default() }));
+    let proxied = Setup { client_address: ClientAddress::ProxyV2, ..Setup::default() };
+    each.chain([("fullnat, proxy-v2".to_owned(), proxied)]).collect()
 }
 
 /// Runs and prints.
@@ -70,7 +54,7 @@ pub fn run(options: &Options) -> Result<()> {
         "{} flows, ns a packet: median (quartiles), packets a second beside the first row's",
         options.flows
     );
-    let rows = methods();
+    let rows = rows();
     let mut replays = Vec::new();
     for (_, setup) in &rows {
         let mut replay = Replay::open_as(setup, options.flows, 60)?;
@@ -85,7 +69,7 @@ pub fn run(options: &Options) -> Result<()> {
         }
     }
     drop(replays);
-    let names: Vec<&str> = rows.iter().map(|(name, _)| *name).collect();
+    let names: Vec<&str> = rows.iter().map(|(name, _)| name.as_str()).collect();
     let mut json = print("method", &names, &samples);
 
     println!("\n{} new connections, 4 servers, ns each", options.connections);

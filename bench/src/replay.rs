@@ -33,6 +33,7 @@ use weirctl::model;
 
 use crate::{
     error::{Error, Result},
+    method::Method,
     traffic::{self, Kind, PORT, VIP},
 };
 
@@ -113,11 +114,7 @@ struct Templates {
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// How packets get to the servers.
-    pub method: model::Forwarding,
-    /// Whether the service's address is IPv6.
-    pub v6: bool,
-    /// Whether the servers' addresses are.
-    pub v6_servers: bool,
+    pub method: Method,
     /// Scheduler.
     pub scheduler: &'static str,
     /// How servers learn the client's address.
@@ -129,9 +126,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
-            method: model::Forwarding::FullNat,
-            v6: false,
-            v6_servers: false,
+            method: Method::default(),
             scheduler: "wlc",
             client_address: model::ClientAddress::None,
             weight: 1,
@@ -214,14 +209,14 @@ impl Replay {
         if forwarded != u64::from(flows) {
             return Err(Error::Unexpected(format!("{forwarded} of {flows} SYNs were forwarded")));
         }
-        this.load(setup.v6, flows, Kind::Ack, frame, 1);
+        this.load(setup.method.v6(), flows, Kind::Ack, frame, 1);
         Ok(this)
     }
 
     /// A worker without sessions, about to receive each flow's SYN.
     pub fn begin(setup: &Setup, flows: u32, frame: usize) -> Result<Self> {
         let mut this = Self::idle(setup, flows)?;
-        this.load(setup.v6, flows, Kind::Syn, frame, 2);
+        this.load(setup.method.v6(), flows, Kind::Syn, frame, 2);
         Ok(this)
     }
 
@@ -307,26 +302,27 @@ impl Replay {
 /// The service, its servers and local addresses, routes and neighbours: as `weir.rs` writes them into files.
 fn configure(workers: &mut Workers, setup: &Setup, flows: u32) {
     let of = |v4: Ipv4Addr, v6: bool| if v6 { traffic::six(v4).into() } else { IpAddr::V4(v4) };
+    let method = setup.method;
     let mut servers: Vec<_> = traffic::servers()
         .enumerate()
-        .map(|(n, address)| (ServerId(n as u32), server(of(address, setup.v6_servers), setup)))
+        .map(|(n, address)| (ServerId(n as u32), server(method.server_side(address), setup)))
         .collect();
     servers.reverse(); // the newest first
     let service = model::Service {
         key: model::ServiceKey::Address {
             protocol: model::Protocol::Tcp,
-            address: of(VIP, setup.v6),
+            address: method.client_side(VIP),
             port: PORT,
         },
         scheduler: setup.scheduler.to_owned(),
         scheduler_flags: 0,
         persistent: None,
-        netmask: if setup.v6 { 128 } else { u32::MAX },
+        netmask: if method.v6() { 128 } else { u32::MAX },
         one_packet: false,
         engine: None,
     };
     let local_addresses = traffic::local_addresses(flows)
-        .map(|address| model::LocalAddress { address: of(address, setup.v6_servers), interface: None })
+        .map(|address| model::LocalAddress { address: method.server_side(address), interface: None })
         .collect();
     let client_address = setup.client_address;
     let state = ServiceState { id: ServiceId(0), service, servers, local_addresses, client_address };
@@ -364,7 +360,8 @@ fn configure(workers: &mut Workers, setup: &Setup, flows: u32) {
 }
 
 fn server(address: IpAddr, setup: &Setup) -> model::Server {
-    let Setup { method: forwarding, weight, .. } = *setup;
+    let Setup { weight, .. } = *setup;
+    let forwarding = setup.method.forwarding();
     model::Server { address, port: PORT, forwarding, weight, upper: 0, lower: 0 }
 }
 

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct Row {
     flows: u32,
+    method: String,
     /// weir's.
     pub ours: Vec<f64>,
     /// testpmd's.
@@ -18,14 +19,15 @@ pub struct Row {
 
 impl Row {
     /// No samples yet.
-    pub fn new(flows: u32) -> Self {
-        Self { flows, ours: Vec::new(), testpmd: Vec::new() }
+    pub fn new(flows: u32, method: String) -> Self {
+        Self { flows, method, ours: Vec::new(), testpmd: Vec::new() }
     }
 
     fn json(&self) -> Value {
         let (ours, peer) = (Spread::of(&self.ours), Spread::of(&self.testpmd));
         json!({
             "flows": self.flows,
+            "method": self.method,
             "ours_mpps": ours.map(|s| round(s.median)),
             "testpmd_5tswap_mpps": peer.map(|s| round(s.median)),
             "ratio": ours.zip(peer).map(|(o, p)| round(o.median / p.median)),
@@ -40,7 +42,8 @@ impl Row {
         let show = |s: Option<Spread>| s.map_or("-".to_owned(), |s| s.to_string());
         let ratio = ours.zip(peer).map_or("-".to_owned(), |(o, p)| format!("{:.3}", o.median / p.median));
         let cost = ours.map_or("-".to_owned(), |o| format!("{:.1}", 1e3 / o.median));
-        format!("{:>9}  {:>22}  {:>22}  {:>6}  {:>8}", self.flows, show(peer), show(ours), ratio, cost)
+        let (flows, method) = (self.flows, &self.method);
+        format!("{flows:>9}  {method:<16}  {:>22}  {:>22}  {ratio:>6}  {cost:>8}", show(peer), show(ours))
     }
 }
 
@@ -90,8 +93,8 @@ impl Report {
     pub fn new(frame: usize) -> Self {
         println!("Mpps per on-CPU second of one worker: median (quartiles); frames of {frame} bytes");
         println!(
-            "{:>9}  {:>22}  {:>22}  {:>6}  {:>8}  memory",
-            "flows", "testpmd 5tswap", "weir FULLNAT", "ratio", "ns/pkt"
+            "{:>9}  {:<16}  {:>22}  {:>22}  {:>6}  {:>8}  memory",
+            "flows", "method", "testpmd 5tswap", "weir", "ratio", "ns/pkt"
         );
         Self { rows: Vec::new() }
     }
@@ -130,7 +133,8 @@ mod tests {
 
     #[test]
     fn json_has_medians_and_their_ratio() {
-        let row = Row { flows: 1000, ours: vec![10.0, 12.0, 11.0], testpmd: vec![44.0] };
+        let row =
+            Row { flows: 1000, method: "nat".into(), ours: vec![10.0, 12.0, 11.0], testpmd: vec![44.0] };
         let json = row.json();
         assert_eq!(json["flows"], 1000);
         assert_eq!(json["ours_mpps"], 11.0);
@@ -140,7 +144,7 @@ mod tests {
 
     #[test]
     fn json_without_one_side_has_no_ratio() {
-        let row = Row { flows: 1, ours: vec![], testpmd: vec![44.0] };
+        let row = Row { flows: 1, method: "nat".into(), ours: vec![], testpmd: vec![44.0] };
         assert!(row.json()["ratio"].is_null() && row.json()["ours_mpps"].is_null());
     }
 }

@@ -97,20 +97,23 @@ pub fn frame_v6(i: u32, kind: Kind, destination: [u8; 6]) -> Vec<u8> {
 }
 
 /// Writes the frames of flows `0..flows` to a pcap file (libpcap's classic format, microseconds, Ethernet),
-/// in an order that depends on `seed` only.
+/// in an order that depends on `seed` only: IPv4's of this length, or IPv6's.
 pub fn write(
     path: &Path,
     flows: u32,
     kind: Kind,
     destination: [u8; 6],
-    length: usize,
+    length: Option<usize>,
     seed: u64,
 ) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
     let header: [u32; 6] = [0xa1b2_c3d4, 2 | (4 << 16), 0, 0, 65_535, 1];
     header.iter().try_for_each(|word| out.write_all(&word.to_le_bytes()))?;
     for i in shuffled(flows, seed) {
-        let bytes = frame(i, kind, destination, length);
+        let bytes = match length {
+            Some(length) => frame(i, kind, destination, length),
+            None => frame_v6(i, kind, destination),
+        };
         let record = [0, 0, bytes.len() as u32, bytes.len() as u32];
         record.iter().try_for_each(|word: &u32| out.write_all(&word.to_le_bytes()))?;
         out.write_all(&bytes)?;
@@ -189,7 +192,7 @@ mod tests {
     fn a_file_has_a_header_and_every_frame() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("acks");
-        write(&path, 10, Kind::Ack, pcap_mac(0), 60, 1).unwrap();
+        write(&path, 10, Kind::Ack, pcap_mac(0), Some(60), 1).unwrap();
         assert_eq!(std::fs::metadata(path).unwrap().len(), 24 + 10 * (16 + 60));
     }
 

@@ -8,17 +8,19 @@ use std::{
     env,
     fmt::Write as _,
     fs,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
 use clap::Args;
+use weirctl::model::Forwarding;
 
 use crate::{
     compare::{ACK_DEVICE, DESCRIPTORS, SYN_DEVICE, Scene},
     error::{Error, Result},
+    method::Method,
     process::{Process, output_of, wait_for},
     sample::{Subject, Thread},
     telemetry::Telemetry,
@@ -118,25 +120,38 @@ impl Setup<'_> {
         let (file, device) = &self.endless;
         port("clients", format!("net_pcap{device},rx_pcap={},infinite_rx=1", file.display()), scene.mbufs());
         port("servers", "net_null0,no-rx=1".to_owned(), 16_384);
-        let mut hop = |to: &str, via: Ipv4Addr, mac: [u8; 6], port: &str| {
+        // What tunnels are sent from.
+        let own = Ipv4Addr::new(192, 0, 2, 254);
+        let _ = writeln!(text, "addresses = [\"{own}/32\", \"{}/128\"]", traffic::six(own));
+        let mut hop = |to: &str, via: IpAddr, mac: [u8; 6], port: &str| {
             let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
             let _ = writeln!(text, "[[route]]\nto = \"{to}\"\nvia = \"{via}\"\nport = \"{port}\"");
             let _ = writeln!(text, "[[neighbour]]\naddress = \"{via}\"\nmac = \"{mac}\"\nport = \"{port}\"");
         };
-        hop("10.0.0.0/8", Ipv4Addr::new(192, 0, 2, 1), traffic::CLIENT_MAC, "clients");
-        hop("198.19.0.0/16", Ipv4Addr::new(192, 0, 2, 129), traffic::SERVER_MAC, "servers");
+        for (network, prefix, via, mac, name) in [
+            ([10, 0, 0, 0], 8, [192, 0, 2, 1], traffic::CLIENT_MAC, "clients"),
+            ([198, 19, 0, 0], 16, [192, 0, 2, 129], traffic::SERVER_MAC, "servers"),
+        ] {
+            hop(&format!("{}/{prefix}", Ipv4Addr::from(network)), IpAddr::from(via), mac, name);
+            let six = |v4: [u8; 4]| traffic::six(v4.into());
+            hop(&format!("{}/{}", six(network), prefix + 96), six(via).into(), mac, name);
+        }
         text
     }
 }
 
 /// What `weirctl -S` would print.
-fn rules(flows: u32) -> String {
-    let mut text = format!("-A -t {VIP}:{PORT} -s wlc\n");
-    for server in traffic::servers() {
-        let _ = writeln!(text, "-a -t {VIP}:{PORT} -r {server}:{PORT} --fullnat -w 1");
+fn rules(flows: u32, method: Method) -> String {
+    let service = SocketAddr::new(method.client_side(VIP), PORT);
+    let mut text = format!("-A -t {service} -s wlc\n");
+    if method.forwarding() == Forwarding::FullNat {
+        for address in traffic::local_addresses(flows) {
+            let _ = writeln!(text, "-P -t {service} -z {}", method.server_side(address));
+        }
     }
-    for address in traffic::local_addresses(flows) {
-        let _ = writeln!(text, "-P -t {VIP}:{PORT} -z {address}");
+    for server in traffic::servers() {
+        let server = SocketAddr::new(method.server_side(server), PORT);
+        let _ = writeln!(text, "-a -t {service} -r {server} {} -w 1", method.options());
     }
     text
 }
@@ -147,7 +162,7 @@ pub fn launch(setup: &Setup, found: &Found) -> Result<Subject> {
     let configuration = scene.path("weir.toml");
     fs::write(&configuration, setup.configuration()).map_err(Error::file(&configuration))?;
     let rules_file = scene.path("rules.save");
-    fs::write(&rules_file, rules(scene.flows)).map_err(Error::file(&rules_file))?;
+    fs::write(&rules_file, rules(scene.flows, scene.method)).map_err(Error::file(&rules_file))?;
     let mut command = Command::new(&found.weir);
     command.arg("--config").arg(&configuration).env("RUNTIME_DIRECTORY", scene.directory);
     let mut process = Process::spawn(&mut command, &scene.path("weir.log"))?;
@@ -226,7 +241,7 @@ mod tests {
 
     #[test]
     fn rules_name_every_server_and_local_address() {
-        let text = rules(2_000_000);
+        let text = rules(2_000_000, Method::Fullnat);
         assert_eq!(text.lines().count(), 1 + 4 + 12);
     }
 }

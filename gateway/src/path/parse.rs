@@ -272,6 +272,9 @@ fn parse_ipv4(ip: &Ipv4Header, packet: &[u8], available: usize) -> Result<Parsed
         dont_fragment: ip.dont_fragment(),
         ipv6: false,
     };
+    if extent.header_len > Ipv4Header::LEN && is_source_routed(&header[Ipv4Header::LEN..]) {
+        return Err(Reason::SourceRouted);
+    }
     if ip.is_fragment() {
         parsed.kind = Kind::Fragment;
         return Ok(parsed);
@@ -303,6 +306,25 @@ fn parse_ipv4(ip: &Ipv4Header, packet: &[u8], available: usize) -> Result<Parsed
         _ => {}
     }
     Ok(parsed)
+}
+
+/// Whether options say by which routers a packet is to go: hosts and routers have long refused that (RFC 7126, 4.3), and
+/// Linux does.
+fn is_source_routed(options: &[u8]) -> bool {
+    const LOOSE: u8 = 131;
+    const STRICT: u8 = 137;
+    let mut rest = options;
+    while let Some(&kind) = rest.first() {
+        let len = match (kind, rest.get(1)) {
+            (0, _) => return false,
+            (1, _) => 1,
+            (LOOSE | STRICT, _) => return true,
+            (_, Some(&len)) if len >= 2 => usize::from(len),
+            _ => return false,
+        };
+        rest = rest.get(len..).unwrap_or_default();
+    }
+    false
 }
 
 /// Flags and ports.

@@ -220,6 +220,8 @@ impl<I: Io> Worker<I> {
         let tcp = p.protocol == protocol::TCP;
         match () {
             () if is_martian(ends.source.0) => Some(Refusal::Drop(Reason::Martian)),
+            // A virtual service is nobody's client: "land".
+            () if ends.source.0 == ends.destination.0 => Some(Refusal::Drop(Reason::Martian)),
             () if p.ttl <= 1 => Some(Refusal::TtlExpired),
             () if tcp && p.flags & tcp_flags::RST != 0 => Some(Refusal::Drop(Reason::NoSession)),
             () if tcp && p.flags & tcp_flags::SYN == 0 && !self.settings.sloppy_tcp => Some(Refusal::Reset),

@@ -67,6 +67,8 @@ reasons! {
     FragmentsIncomplete = "fragments-incomplete", "The first fragment didn't come within two seconds: lost, or sent another way.";
     /// Too many fragments wait for their first.
     FragmentsWaiting = "fragments-waiting", "More fragments came before their packets' first than may wait: a flood.";
+    /// A source route among the IP options.
+    SourceRouted = "source-routed", "The packet says by which routers it is to go: nobody means that well any more.";
     /// Time to live used up; answered with ICMP time exceeded.
     TtlExpired = "ttl-expired", "The packet's TTL ran out here: a traceroute, or a routing loop.";
     /// TCP without SYN and without session; answered with RST.
