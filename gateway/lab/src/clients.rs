@@ -29,6 +29,19 @@ pub fn reaches(client: &Namespace, url: &str, seconds: u32) -> bool {
     output(command.args(["--silent", "--fail", "--max-time", &seconds.to_string(), url])).status.success()
 }
 
+/// curl with the words of `options`: the status of the last answer, and the bodies.
+///
+/// # Panics
+/// If there is no answer within ten seconds.
+#[must_use]
+pub fn visit(client: &Namespace, options: &str) -> (u16, String) {
+    let mut command = client.command("curl");
+    command.args(["--silent", "--show-error", "--max-time", "10", "--write-out", "\n%{http_code}"]);
+    let text = must(command.args(options.split_whitespace()));
+    let (body, status) = text.rsplit_once('\n').unwrap_or(("", &text));
+    (status.parse().unwrap_or(0), body.to_owned())
+}
+
 /// Downloads `url` into `file`: bytes a second.
 ///
 /// # Panics

@@ -2,7 +2,11 @@
 
 use std::{fs, path::PathBuf};
 
-use crate::{Lab, process::Process, topology::Host};
+use crate::{
+    Lab,
+    process::{Process, must},
+    topology::Host,
+};
 
 /// A web server, with another on the port above that wants PROXY headers, that answers `/` with its name and address, takes uploads below `/upload/` and logs the
 /// address of who asks.
@@ -108,6 +112,102 @@ impl Web {
     pub fn clients(&self) -> Vec<String> {
         let log = fs::read_to_string(self.directory.join("access.log")).unwrap_or_default();
         log.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+    }
+}
+
+/// nginx as people have it behind LVS: a status page, a password file, TLS with a session cache, pictures that only the
+/// site's own pages may show. `NAME` and `LISTEN_V6` are filled in.
+const SITE: &str = "
+daemon off;
+master_process off;
+user root;
+pid site.pid;
+error_log stderr warn;
+events { worker_connections 1024; }
+http {
+    log_format visit '$remote_addr $uri $status $ssl_session_reused';
+    access_log visits.log visit;
+    client_body_temp_path tmp/body;
+    proxy_temp_path tmp/proxy;
+    fastcgi_temp_path tmp/fastcgi;
+    uwsgi_temp_path tmp/uwsgi;
+    scgi_temp_path tmp/scgi;
+    ssl_session_cache shared:tls:1m;
+    ssl_session_timeout 10m;
+    ssl_session_tickets off;
+    ssl_protocols TLSv1.2;
+    server {
+        listen 80;
+        LISTEN_V6_80
+        server_name www.weir.test;
+        root html;
+        location = /status { stub_status; }
+        location /private/ {
+            auth_basic \"members\";
+            auth_basic_user_file passwords;
+        }
+        location /pictures/ {
+            valid_referers none server_names;
+            if ($invalid_referer) { return 403; }
+        }
+    }
+    server {
+        listen 443 ssl;
+        LISTEN_V6_443
+        ssl_certificate site.crt;
+        ssl_certificate_key site.key;
+        root html;
+    }
+}
+";
+
+/// A web server with all of [`SITE`], on ports 80 and 443.
+#[derive(Debug)]
+pub struct Site {
+    /// The process.
+    pub process: Process,
+    directory: PathBuf,
+}
+
+impl Site {
+    /// Starts nginx on `host` and waits until it listens.
+    #[must_use]
+    pub fn start(lab: &Lab, host: &Host) -> Self {
+        let directory = lab.subdirectory(&format!("{}-site", host.name));
+        for sub in ["html/private", "html/pictures", "tmp"] {
+            fs::create_dir_all(directory.join(sub)).expect("a scratch directory can be filled");
+        }
+        for page in ["index.html", "private/index.html", "pictures/one.html"] {
+            let text = format!("<h1>{}:{}</h1>\n", host.name, host.address);
+            fs::write(directory.join("html").join(page), text).expect("a scratch directory can be filled");
+        }
+        fs::write(directory.join("passwords"), "member:{PLAIN}secret\n")
+            .expect("a scratch directory can be filled");
+        let mut certify = std::process::Command::new("openssl");
+        certify
+            .current_dir(&directory)
+            .args(["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
+            .args(["-subj", "/CN=www.weir.test", "-days", "2", "-keyout", "site.key", "-out", "site.crt"]);
+        must(&mut certify);
+        let v6 = |listen: &str| if host.namespace.has_ipv6() { listen.to_owned() } else { String::new() };
+        let text = SITE
+            .replace("LISTEN_V6_80", &v6("listen [::]:80;"))
+            .replace("LISTEN_V6_443", &v6("listen [::]:443 ssl;"));
+        let file = directory.join("nginx.conf");
+        fs::write(&file, text).expect("a scratch directory can be filled");
+        let mut command = host.namespace.command("nginx");
+        command.args(["-p", &format!("{}/", directory.display()), "-e", "stderr", "-c"]).arg(&file);
+        let name = format!("nginx on {}", host.name);
+        let process = Process::start(&name, &mut command, &directory.join("error.log"));
+        host.namespace.wait_for_tcp(443);
+        Self { process, directory }
+    }
+
+    /// Who visited which page, with what status, and `r` where a TLS session was taken up again.
+    #[must_use]
+    pub fn visits(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.directory.join("visits.log")).unwrap_or_default();
+        log.lines().map(str::to_owned).collect()
     }
 }
 

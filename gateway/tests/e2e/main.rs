@@ -13,6 +13,7 @@ mod path_mtu;
 mod pool;
 mod proxy;
 mod scene;
+mod site;
 mod snat;
 mod throughput;
 mod tool;
