@@ -3,6 +3,7 @@
 #   make demo [HOLD=1]      see it work; HOLD=1 leaves it up to be poked at
 #   make test [ARGS=...]    everything; ARGS goes to nextest, a filter for instance
 #   make bench              packets a second beside its peers
+#   make guard              instructions a packet beside those that the repository keeps
 
 SHELL := /bin/bash
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -16,7 +17,7 @@ export WEIR_FUZZ_SECONDS ?= $(if $(CI),20,1)
 # Demo and tests use the programs in /usr/sbin.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
-.PHONY: demo test lint bench deps
+.PHONY: demo test lint bench guard deps
 
 demo:
 	@scripts/deps demo
@@ -27,6 +28,7 @@ demo:
 test: deps lint
 	cargo build --profile ci --package weirctl --bins
 	$(RUNNER) cargo nextest run --workspace --cargo-profile ci --profile $(NEXTEST_PROFILE) $(ARGS)
+	$(if $(CI),$(MAKE) guard,@echo "make guard counts instructions a packet, as CI does: some minutes")
 
 # Formatting, warnings, dependencies.
 lint: deps
@@ -37,6 +39,10 @@ lint: deps
 bench:
 	@scripts/deps bench
 	cargo run --release --package weir-bench -- compare
+
+# Counted in a release build, so that it is what ships.
+guard: deps
+	cargo run --release --package weir-bench -- guard
 
 deps:
 	@scripts/deps test

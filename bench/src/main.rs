@@ -8,6 +8,7 @@ mod connections;
 mod control;
 mod cycles;
 mod error;
+mod guard;
 mod hugepages;
 mod method;
 mod methods;
@@ -42,6 +43,8 @@ enum What {
     Compare(compare::Options),
     /// New sessions a second of one worker of weir, as its table fills.
     Connections(connections::Options),
+    /// Whether the main cases still take as many instructions a packet as bench/instructions.json says.
+    Guard(guard::Options),
     /// What restoring, listing and editing large configurations costs, and what forwarding loses meanwhile.
     Control(control::Options),
     /// Where a forwarding worker's time goes, by stage.
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         What::Connections(options) => connections::run(&options),
         What::Control(options) => control::run(&options),
         What::Cycles(options) => cycles::run(&options),
+        What::Guard(options) => guard::run(&options),
         What::Profile(options) => profile::run(&options),
         What::Methods(options) => methods::run(&options),
         What::Path(options) => path::run(&options),

@@ -15,8 +15,9 @@ use clap::Args;
 
 use crate::{
     error::{Error, Result},
+    method::Method,
     process::output_of,
-    replay::Replay,
+    replay::{Replay, Setup},
     symbols::Symbols,
 };
 
@@ -38,10 +39,36 @@ pub struct Options {
     /// Tell the lines of a stage apart.
     #[arg(long)]
     lines: bool,
+    /// Method and family.
+    #[arg(long, value_enum, default_value_t = Method::Fullnat)]
+    method: Method,
+    /// Packets that open connections, instead of packets of open ones.
+    #[arg(long)]
+    opening: bool,
     /// Run the packets instead of counting (what callgrind is given to run).
     #[arg(long, hide = true)]
     inner: bool,
 }
+
+impl Options {
+    /// What a packet of `method` costs with 1 000 flows, or one that opens a connection.
+    pub fn of(method: Method, opening: bool) -> Self {
+        let (flows, packets) = (vec![1_000], if opening { 20_000 } else { 50_000 });
+        Self { flows, packets, frame: 60, least: 0.5, lines: false, method, opening, inner: false }
+    }
+
+    /// Instructions that one packet takes.
+    pub fn instructions(&self) -> Result<f64> {
+        let directory = tempfile::tempdir().map_err(Error::file(env::temp_dir()))?;
+        let flows = self.flows.first().copied().unwrap_or(1_000);
+        let once = count(self, flows, self.packets, &directory.path().join("once"))?;
+        let twice = count(self, flows, self.packets * 2, &directory.path().join("twice"))?;
+        Ok(difference(&once, &twice, self.packets).iter().map(|(_, cost)| cost.instructions).sum())
+    }
+}
+
+/// Connections that there are to be opened.
+const OPENINGS: u32 = 60_000;
 
 /// Costs of one stage: instructions, and misses of the simulated first-level data cache and last-level cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -55,7 +82,12 @@ struct Cost {
 pub fn run(options: &Options) -> Result<()> {
     if options.inner {
         for &flows in &options.flows {
-            let mut replay = Replay::open(flows, options.frame)?;
+            let setup = Setup { method: options.method, ..Setup::default() };
+            if options.opening {
+                Replay::begin(&setup, OPENINGS, options.frame)?.run(options.packets);
+                continue;
+            }
+            let mut replay = Replay::open_as(&setup, flows, options.frame)?;
             // Sessions become established on the first lap.
             replay.run((flows as usize).max(1_000));
             replay.run(options.packets);
@@ -80,7 +112,8 @@ fn count(options: &Options, flows: u32, packets: usize, out: &Path) -> Result<BT
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(&program)
         .args(["profile", "--inner", "--flows", &flows.to_string(), "--packets", &packets.to_string()])
-        .args(["--frame", &options.frame.to_string()]);
+        .args(["--frame", &options.frame.to_string(), "--method", &options.method.name()])
+        .args(options.opening.then_some("--opening"));
     output_of(&mut valgrind)?;
     let text = fs::read_to_string(out).map_err(Error::file(out))?;
     attribute(&text, &program, options.lines)
