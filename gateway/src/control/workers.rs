@@ -4,7 +4,7 @@
 //! reads: counters. What a worker gives back is dropped here.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::{Duration, Instant},
@@ -17,6 +17,7 @@ use weirctl::{
 };
 
 use super::{
+    claims::NatServer,
     load::{self, WorkerTables},
     plane::{
         AddressKind, Change, PathCounter, Plane, PlaneStatus, Selected, Selection, ServerTotals,
@@ -27,17 +28,13 @@ use super::{
 use crate::{
     clock::seconds,
     id::{ServerId, ServiceId, WorkerId},
-    io::PortId,
-    net::protocol,
     path::{
-        ControlEnd, mark,
-        nat::OwnedBy,
-        persist::{self, Persistence},
+        ControlEnd,
+        persist::Persistence,
         route::{Neighbour, Resolve, RouteTable},
         search::Search,
-        service::{Lookup, WorkerService},
+        service::WorkerService,
         settings::Settings,
-        snat::{self, Nat},
         tunnel,
         update::{Batch, Listing, Update},
         verdict::PathCounters,
@@ -46,7 +43,7 @@ use crate::{
     table::call_ids::CallIds,
     table::counters::{OtherWorkers, ServerCounters, ServerSlot},
     table::pool::{LocalPool, PoolError},
-    table::snat::{BlockEvent, blocks::Blocks},
+    table::snat::BlockEvent,
 };
 
 /// Batches a ring holds; what doesn't fit waits on control's side.
@@ -55,10 +52,6 @@ const RING: usize = 256;
 const SEARCH_STEPS: usize = 16;
 /// Call-IDs that a worker remembers at once.
 const MAX_CALLS: usize = 65_536;
-/// Port blocks that a worker can tell of before control takes note.
-const SNAT_LOG: usize = 4096;
-/// Mappings that a worker has room for at most.
-const MAX_MAPPINGS: u32 = 1 << 20;
 /// How long a worker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -104,42 +97,33 @@ pub type Wait = Box<dyn FnMut() + Send>;
 /// What the gateway says of an address; see [`Plane::address_kind`].
 pub type AddressOracle = Box<dyn Fn(IpAddr) -> AddressKind + Send>;
 
-struct ServerState {
+pub(super) struct ServerState {
     /// One slot a worker.
     slots: Vec<ServerSlot>,
 }
 
-struct Configured {
-    state: ServiceState,
+pub(super) struct Configured {
+    pub(super) state: ServiceState,
     server_changes: u64,
     /// It has, or has had, NAT servers: their sessions may be there still.
     nat: bool,
 }
 
-/// A NAT server that is configured or that sessions refer to.
-struct NatServer {
-    /// One protocol, or those that marks are given to.
-    protocols: Vec<u8>,
-    address: IpAddr,
-    port: u16,
-    way: OwnedBy,
-}
-
 /// All workers.
 pub struct Workers {
-    links: Vec<WorkerLink>,
+    pub(super) links: Vec<WorkerLink>,
     wait: Wait,
     kind: AddressOracle,
-    ports: Vec<String>,
-    services: BTreeMap<ServiceId, Configured>,
-    servers: HashMap<ServerId, ServerState>,
-    nat_servers: BTreeMap<ServerId, NatServer>,
+    pub(super) ports: Vec<String>,
+    pub(super) services: BTreeMap<ServiceId, Configured>,
+    pub(super) servers: HashMap<ServerId, ServerState>,
+    pub(super) nat_servers: BTreeMap<ServerId, NatServer>,
     settings: Arc<Settings>,
-    marks: Arc<[model::MarkRule]>,
+    pub(super) marks: Arc<[model::MarkRule]>,
     /// The SNAT rules.
-    snat: Vec<(ServerId, Arc<SnatRule>)>,
+    pub(super) snat: Vec<(ServerId, Arc<SnatRule>)>,
     /// Where workers tell of port blocks, once they have room for SNAT.
-    snat_log: Vec<rtrb::Consumer<BlockEvent>>,
+    pub(super) snat_log: Vec<rtrb::Consumer<BlockEvent>>,
     /// Whether the workers have been given room for Call-IDs.
     call_ids: bool,
     tickets: u64,
@@ -348,78 +332,7 @@ impl Workers {
         }
     }
 
-    /// Remembers whose replies may be NAT's. Returns whether there are any.
-    fn note_nat_servers(&mut self, state: &ServiceState) -> bool {
-        let service = &state.service;
-        let protocols = match service.key {
-            ServiceKey::Address { protocol, .. } => vec![protocol as u8],
-            ServiceKey::Mark { .. } => vec![protocol::TCP, protocol::UDP, protocol::SCTP],
-        };
-        let way = match service.persistent {
-            Some(_) => OwnedBy::Service(state.id, service.netmask),
-            None => OwnedBy::Client,
-        };
-        let mut any = false;
-        for (id, server) in &state.servers {
-            if server.forwarding == Forwarding::Nat {
-                any = true;
-                let (protocols, address) = (protocols.clone(), server.address);
-                let server = NatServer { protocols, address, port: server.port, way };
-                self.nat_servers.insert(*id, server);
-            }
-        }
-        any
-    }
-
-    /// Room for the first rule, blocks for new addresses, slots for new rules, the end of old ones' sessions.
-    fn set_snat(&mut self, rules: Vec<(ServerId, Arc<SnatRule>)>, batches: &mut [Batch]) {
-        let workers = batches.len() as u16;
-        if self.snat_log.is_empty() && !rules.is_empty() {
-            for (link, batch) in self.links.iter().zip(batches.iter_mut()) {
-                let (log, told) = rtrb::RingBuffer::new(SNAT_LOG);
-                let mappings = link.tables.max_sessions.clamp(1024, MAX_MAPPINGS) as usize;
-                batch.push(Update::SnatRoom(Some(Box::new(Nat::new(mappings, seed(), log)))));
-                self.snat_log.push(told);
-            }
-        }
-        let known: HashSet<u32> =
-            self.snat.iter().flat_map(|(_, rule)| rule.addresses()).map(u32::from).collect();
-        for address in rules.iter().flat_map(|(_, rule)| rule.addresses()).map(u32::from) {
-            if !known.contains(&address) {
-                for (n, batch) in batches.iter_mut().enumerate() {
-                    let blocks = Box::new(Blocks::new(n as u16, workers));
-                    batch.push(Update::SnatAddress(address, Some(blocks)));
-                }
-            }
-        }
-        let known: HashSet<ServerId> = self.snat.iter().map(|(id, _)| *id).collect();
-        for (id, _) in rules.iter().filter(|(id, _)| !known.contains(id)) {
-            self.configure_server(*id, &counting(), batches);
-        }
-        let port = |name: &str| self.ports.iter().position(|p| p == name).map(|n| PortId(n as u8));
-        let made = rules.iter().filter_map(|(id, rule)| Some(snat::Rule::new(*id, rule, port(&rule.port)?)));
-        let made = Arc::new(snat::Rules::new(made.collect()));
-        for batch in batches.iter_mut() {
-            batch.push(Update::Snat(Arc::clone(&made)));
-            for (id, _) in self.snat.iter().filter(|(id, _)| rules.iter().all(|(kept, _)| kept != id)) {
-                batch.push(Update::Available(*id, false));
-                batch.push(Update::ExpireServer(*id));
-            }
-        }
-        self.snat = rules;
-    }
-
-    /// The SNAT rules.
-    pub fn snat(&self) -> impl Iterator<Item = &SnatRule> {
-        self.snat.iter().map(|(_, rule)| &**rule)
-    }
-
-    /// What became of port blocks since it was asked for last.
-    pub fn take_snat_log(&mut self) -> Vec<BlockEvent> {
-        self.snat_log.iter_mut().flat_map(|log| std::iter::from_fn(|| log.pop().ok())).collect()
-    }
-
-    fn configure_server(&mut self, id: ServerId, server: &model::Server, batches: &mut [Batch]) {
+    pub(super) fn configure_server(&mut self, id: ServerId, server: &model::Server, batches: &mut [Batch]) {
         let slots = &mut self.servers.entry(id).or_insert_with(|| ServerState { slots: Vec::new() }).slots;
         if slots.is_empty() {
             for batch in batches.iter_mut() {
@@ -504,53 +417,6 @@ impl Workers {
         }
     }
 
-    /// Whether the path claims something else after this change: what [`Workers::lookup`] reads.
-    fn changes_claims(&self, change: &Change) -> bool {
-        fn nat(state: &ServiceState) -> impl Iterator<Item = (IpAddr, u16)> {
-            let nat = state.servers.iter().filter(|(_, s)| s.forwarding == Forwarding::Nat);
-            nat.map(|(_, s)| (s.address, s.port))
-        }
-        match change {
-            Change::RemoveService(_) | Change::Marks(_) => true,
-            Change::ForgetServer(id) => self.nat_servers.contains_key(id),
-            Change::Settings(_) | Change::Snat(_) => false,
-            Change::SetService(new) => {
-                self.services.get(&new.id).is_none_or(|Configured { state: old, .. }| {
-                    old.service.key != new.service.key
-                        || old.service.persistent.is_some() != new.service.persistent.is_some()
-                        || old.service.netmask != new.service.netmask
-                        || old.local_addresses != new.local_addresses
-                        || nat(old).ne(nat(new))
-                })
-            }
-        }
-    }
-
-    /// What the path claims, from all services.
-    fn lookup(&self) -> Lookup {
-        let mut lookup = Lookup::default();
-        for state in self.services.values().map(|c| &c.state) {
-            match state.service.key {
-                ServiceKey::Address { protocol, address, port } => {
-                    let protocol = protocol as u8;
-                    lookup.add_service(protocol, address, port, state.id);
-                    if port == persist::FTP && state.service.persistent.is_some() {
-                        lookup.add_ftp(address, state.id);
-                    }
-                }
-                ServiceKey::Mark { mark, family } => lookup.add_mark_service(mark, family, state.id),
-            }
-            state.local_addresses.iter().for_each(|l| lookup.add_local(l.address));
-        }
-        for server in self.nat_servers.values() {
-            for protocol in &server.protocols {
-                lookup.add_nat_server(*protocol, server.address, server.port, server.way);
-            }
-        }
-        lookup.set_marks(self.marks.iter().filter_map(|rule| mark::Rule::new(rule, &self.ports)));
-        lookup
-    }
-
     /// Asks one worker for the sessions in its records from `from` on.
     fn list(&mut self, worker: usize, from: u32, max: usize) -> Option<Listing> {
         let ticket = self.ticket();
@@ -608,24 +474,6 @@ impl Workers {
         tracing::error!(worker, "the worker did not answer in time");
         None
     }
-}
-
-/// A rule counts as a server does.
-fn counting() -> model::Server {
-    model::Server {
-        address: IpAddr::from([0; 4]),
-        port: 0,
-        forwarding: Forwarding::Nat,
-        weight: 0,
-        upper: 0,
-        lower: 0,
-    }
-}
-
-/// Another number each time, that nobody outside can know.
-fn seed() -> u32 {
-    use std::hash::{BuildHasher as _, RandomState};
-    RandomState::new().hash_one(0) as u32
 }
 
 fn v4(address: IpAddr) -> Option<Ipv4Addr> {

@@ -1,0 +1,95 @@
+//! What the path claims of the packets that arrive: made of all services whenever one of them changes that.
+
+use std::net::IpAddr;
+
+use weirctl::model::{Forwarding, ServiceKey};
+
+use super::{
+    plane::{Change, ServiceState},
+    workers::{Configured, Workers},
+};
+use crate::{
+    net::protocol,
+    path::{mark, nat::OwnedBy, persist, service::Lookup},
+};
+
+/// A NAT server that is configured or that sessions refer to.
+pub(super) struct NatServer {
+    /// One protocol, or those that marks are given to.
+    protocols: Vec<u8>,
+    address: IpAddr,
+    port: u16,
+    way: OwnedBy,
+}
+
+impl Workers {
+    /// Remembers whose replies may be NAT's. Returns whether there are any.
+    pub(super) fn note_nat_servers(&mut self, state: &ServiceState) -> bool {
+        let service = &state.service;
+        let protocols = match service.key {
+            ServiceKey::Address { protocol, .. } => vec![protocol as u8],
+            ServiceKey::Mark { .. } => vec![protocol::TCP, protocol::UDP, protocol::SCTP],
+        };
+        let way = match service.persistent {
+            Some(_) => OwnedBy::Service(state.id, service.netmask),
+            None => OwnedBy::Client,
+        };
+        let mut any = false;
+        for (id, server) in &state.servers {
+            if server.forwarding == Forwarding::Nat {
+                any = true;
+                let (protocols, address) = (protocols.clone(), server.address);
+                let server = NatServer { protocols, address, port: server.port, way };
+                self.nat_servers.insert(*id, server);
+            }
+        }
+        any
+    }
+
+    /// Whether the path claims something else after this change: what [`Workers::lookup`] reads.
+    pub(super) fn changes_claims(&self, change: &Change) -> bool {
+        fn nat(state: &ServiceState) -> impl Iterator<Item = (IpAddr, u16)> {
+            let nat = state.servers.iter().filter(|(_, s)| s.forwarding == Forwarding::Nat);
+            nat.map(|(_, s)| (s.address, s.port))
+        }
+        match change {
+            Change::RemoveService(_) | Change::Marks(_) => true,
+            Change::ForgetServer(id) => self.nat_servers.contains_key(id),
+            Change::Settings(_) | Change::Snat(_) => false,
+            Change::SetService(new) => {
+                self.services.get(&new.id).is_none_or(|Configured { state: old, .. }| {
+                    old.service.key != new.service.key
+                        || old.service.persistent.is_some() != new.service.persistent.is_some()
+                        || old.service.netmask != new.service.netmask
+                        || old.local_addresses != new.local_addresses
+                        || nat(old).ne(nat(new))
+                })
+            }
+        }
+    }
+
+    /// What the path claims, from all services.
+    pub(super) fn lookup(&self) -> Lookup {
+        let mut lookup = Lookup::default();
+        for state in self.services.values().map(|c| &c.state) {
+            match state.service.key {
+                ServiceKey::Address { protocol, address, port } => {
+                    let protocol = protocol as u8;
+                    lookup.add_service(protocol, address, port, state.id);
+                    if port == persist::FTP && state.service.persistent.is_some() {
+                        lookup.add_ftp(address, state.id);
+                    }
+                }
+                ServiceKey::Mark { mark, family } => lookup.add_mark_service(mark, family, state.id),
+            }
+            state.local_addresses.iter().for_each(|l| lookup.add_local(l.address));
+        }
+        for server in self.nat_servers.values() {
+            for protocol in &server.protocols {
+                lookup.add_nat_server(*protocol, server.address, server.port, server.way);
+            }
+        }
+        lookup.set_marks(self.marks.iter().filter_map(|rule| mark::Rule::new(rule, &self.ports)));
+        lookup
+    }
+}
