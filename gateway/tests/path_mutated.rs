@@ -2,7 +2,7 @@
 
 mod rig;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{IcmpEchoHeader, Icmpv4Type, icmpv4};
 use proptest::{prelude::*, test_runner::Config};
@@ -12,7 +12,13 @@ use rig::{
     key, server,
 };
 use weir::io::{PortId, memory::MemoryFrame};
-use weirctl::model::{Forwarding, Protocol};
+use weirctl::{
+    model::{
+        ClientAddress, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Tunnel,
+        TunnelChecksum, TunnelKind,
+    },
+    protocol::Change,
+};
 
 const VIP: [u8; 4] = [192, 0, 2, 10];
 
@@ -43,7 +49,70 @@ fn rig(workers: usize) -> Rig {
         rig.add_service(protocol, VIP, 80, "wlc", method == Forwarding::FullNat);
         rig.add_server(key(protocol, VIP, 80), server([10, 0, 0, 1], 80, method, 1));
     }
+    rig.add_service(Protocol::Sctp, VIP, 80, "wlc", true);
+    rig.add_server(key(Protocol::Sctp, VIP, 80), server([10, 0, 0, 1], 80, Forwarding::FullNat, 1));
+    // IPv6: to servers of both families, with PROXY headers; and tunnels.
+    for (protocol, port, methods) in [
+        (Protocol::Tcp, 80, [Forwarding::FullNat, Forwarding::FullNat]),
+        (Protocol::Udp, 80, [Forwarding::FullNat, Forwarding::FullNat]),
+        (Protocol::Udp, 81, [IPIP, IPIP]),
+    ] {
+        let service = ServiceKey::Address { protocol, address: VIP_V6.into(), port };
+        rig.change(Change::AddService(Service {
+            key: service,
+            scheduler: "rr".into(),
+            scheduler_flags: 0,
+            persistent: None,
+            netmask: 128,
+            one_packet: false,
+            engine: None,
+        }));
+        for address in [LIP.into(), rig::LIP_V6.into()] {
+            rig.change(Change::AddLocalAddress { service, local: LocalAddress { address, interface: None } });
+        }
+        for (address, method) in [IpAddr::from([10, 0, 0, 1]), RS_V6.into()].into_iter().zip(methods) {
+            let server = Server { address, ..server([10, 0, 0, 1], 80, method, 1) };
+            rig.change(Change::AddServer { service, server });
+        }
+        if methods[0] == Forwarding::FullNat {
+            rig.change(Change::SetClientAddress { service, how: ClientAddress::ProxyV2 });
+        }
+    }
     rig
+}
+
+const VIP_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 0x10);
+const RS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
+const IPIP: Forwarding =
+    Forwarding::Tunnel(Tunnel { kind: TunnelKind::Ipip, port: 0, checksum: TunnelChecksum::None });
+
+/// Frames of IPv6, some about sessions that exist: to a server of either family.
+fn seeds_v6(rig: &mut Rig) -> Vec<(PortId, Vec<u8>)> {
+    let (vip, mut all) = ((IpAddr::from(VIP_V6), 80), Vec::new());
+    for n in [1, 2] {
+        let client = (IpAddr::from([0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 0xc0 + n]), 40000);
+        let tcp = |flags, seq| Tcp { flags, seq, ack: 1 };
+        let syn = frames::tcp(WAN, client, vip, tcp("S", 1000), &[]);
+        rig.send(WAN, &syn);
+        let session = rig.sessions().into_iter().find(|s| s.client == client).expect("opened");
+        let (server, local) = (session.server, session.local);
+        all.push((WAN, syn));
+        all.push((WAN, frames::tcp(WAN, client, vip, tcp("A", 1001), &[])));
+        all.push((WAN, frames::tcp(WAN, client, vip, tcp("PA", 1001), &[7; 1430])));
+        all.push((WAN, frames::tcp(WAN, client, vip, tcp("PA", 1101), b"data")));
+        all.push((LAN, frames::tcp(LAN, server, local, Tcp { flags: "A", seq: 1, ack: 1060 }, b"answer")));
+        all.push((WAN, frames::udp(WAN, client, vip, b"query")));
+        all.push((WAN, frames::udp(WAN, client, (vip.0, 81), b"query")));
+        let quoted = frames::tcp(LAN, local, server, tcp("A", 1200), &[3; 40]);
+        all.push((LAN, frames::too_big(LAN, server.0, local.0, 1280, &quoted[14..])));
+        let quoted = frames::tcp(WAN, vip, client, tcp("A", 1200), &[3; 40]);
+        all.push((WAN, frames::too_big(WAN, client.0, vip.0, 1280, &quoted[14..])));
+        // Next header 44: a fragment of UDP.
+        let mut fragment = vec![17, 0, 0, 1, 0, 0, 0, 9, 0x9c, 0x40, 0, 80, 0, 100, 0, 0];
+        fragment.resize(8 + 64, 1);
+        all.push((WAN, frames::other(WAN, client.0, vip.0, 44, &fragment)));
+    }
+    all
 }
 
 /// Frames of every kind, some about a session that exists.
@@ -56,7 +125,14 @@ fn seeds(rig: &mut Rig) -> Vec<(PortId, Vec<u8>)> {
     let inside = sent.iter().find(|s| s.port == LAN).expect("forwarded").bytes.clone();
     let local = frames::read(&inside).tcp().0;
     let unreachable = Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Port);
-    vec![
+    let mut sctp = vec![0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 20];
+    sctp.resize(32, 5);
+    let mut fragment = frames::udp(WAN, client, vip, &[9; 80]);
+    fragment[20] = 0x20;
+    let mut all = seeds_v6(rig);
+    all.extend([
+        (WAN, frames::other(WAN, client.0.into(), vip.0.into(), 132, &sctp)),
+        (WAN, fragment),
         (WAN, syn),
         (WAN, frames::tcp(WAN, client, vip, tcp("A"), b"data")),
         (LAN, frames::tcp(LAN, rs, local, tcp("SA"), &[])),
@@ -73,7 +149,8 @@ fn seeds(rig: &mut Rig) -> Vec<(PortId, Vec<u8>)> {
                 b"ping",
             ),
         ),
-    ]
+    ]);
+    all
 }
 
 fn mutate(mut frame: Vec<u8>, mutations: &[Mutation], seal: bool) -> MemoryFrame {

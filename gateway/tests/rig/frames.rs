@@ -118,6 +118,21 @@ pub fn icmp(port: PortId, from: Ipv4Addr, to: Ipv4Addr, kind: Icmpv4Type, payloa
     out
 }
 
+/// "Too big" of the addresses' family, quoting a packet.
+pub fn too_big(port: PortId, from: IpAddr, to: IpAddr, mtu: u16, quoted: &[u8]) -> Vec<u8> {
+    let (source, destination) = arriving(port);
+    let mut out = Vec::new();
+    let builder = PacketBuilder::ethernet2(source, destination).ip(ip(from, to));
+    if from.is_ipv6() {
+        let kind = etherparse::Icmpv6Type::PacketTooBig { mtu: mtu.into() };
+        builder.icmpv6(kind).write(&mut out, quoted).unwrap();
+    } else {
+        let header = etherparse::icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: mtu };
+        builder.icmpv4(Icmpv4Type::DestinationUnreachable(header)).write(&mut out, quoted).unwrap();
+    }
+    out
+}
+
 /// What a frame says, every length and checksum verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Read {
