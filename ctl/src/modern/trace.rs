@@ -46,11 +46,14 @@ pub(super) fn run(args: &TraceArgs, world: &mut World<'_>) -> Result<(), Failure
         Response::Refused(refusal) => return Err(refusal.into()),
         _ => return Err(unexpected()),
     };
-    let followed = follow(args, world, trace, &mut file);
+    writeln!(world.err, "weirctl: following packets, interrupt to end")?;
+    let mut left = args.number.unwrap_or(u64::MAX);
+    let followed = follow(args, world, trace, &mut left, &mut file);
     // Whatever came between: the workers are to have their peace again.
     let ended = ask(world.transport, Request::EndTrace { trace });
-    let lost = followed?;
-    ended?;
+    followed?;
+    let (last, lost) = ended?;
+    tell(&last, args, world, &mut left, &mut file)?;
     if let Some(file) = &mut file {
         file.flush()?;
     }
@@ -72,36 +75,47 @@ fn ask(transport: &mut dyn Transport, request: Request) -> Result<(Vec<TracedPac
     }
 }
 
-/// Shows packets until there were enough, time is up, or somebody interrupts; how many were lost.
+/// Shows packets until there were enough, time is up, or somebody interrupts.
 fn follow(
     args: &TraceArgs,
     world: &mut World<'_>,
     trace: u64,
+    left: &mut u64,
     file: &mut Option<Writer<BufWriter<File>>>,
-) -> Result<u64, Failure> {
+) -> Result<(), Failure> {
     let end = args.timeout.map(|s| world.pace.now() + Duration::from_secs(s.into()));
-    let mut left = args.number.unwrap_or(u64::MAX);
     loop {
-        let (packets, lost) = ask(world.transport, Request::Traced { trace })?;
-        for packet in packets.iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
-            left -= 1;
-            if let Some(file) = file {
-                save(packet, file)?;
-            }
-            if args.json {
-                json::write(world.out, "trace", document(packet))?;
-            } else {
-                show(packet, world.out, world.style)?;
-            }
-        }
-        world.out.flush()?;
-        if left == 0 || end.is_some_and(|end| world.pace.now() >= end) {
-            return Ok(lost);
+        let (packets, _) = ask(world.transport, Request::Traced { trace })?;
+        tell(&packets, args, world, left, file)?;
+        if *left == 0 || end.is_some_and(|end| world.pace.now() >= end) {
+            return Ok(());
         }
         if packets.is_empty() && world.pace.wait(INTERVAL) == Wake::Interrupt {
-            return Ok(lost);
+            return Ok(());
         }
     }
+}
+
+/// Shows and saves packets, at most as many as are `left`.
+fn tell(
+    packets: &[TracedPacket],
+    args: &TraceArgs,
+    world: &mut World<'_>,
+    left: &mut u64,
+    file: &mut Option<Writer<BufWriter<File>>>,
+) -> Result<(), Failure> {
+    for packet in packets.iter().take(usize::try_from(*left).unwrap_or(usize::MAX)) {
+        *left -= 1;
+        if let Some(file) = file {
+            save(packet, file)?;
+        }
+        if args.json {
+            json::write(world.out, "trace", document(packet))?;
+        } else {
+            show(packet, world.out, world.style)?;
+        }
+    }
+    Ok(world.out.flush()?)
 }
 
 fn ends(tuple: Option<Tuple>) -> String {

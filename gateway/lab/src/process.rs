@@ -144,6 +144,22 @@ impl Process {
         }
     }
 
+    /// What it writes to stdout from here to its end.
+    ///
+    /// # Panics
+    /// If it still runs after `limit`.
+    pub fn rest(&mut self, limit: Duration) -> String {
+        let end = Instant::now() + limit;
+        let mut text = String::new();
+        loop {
+            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) => text.push_str(&format!("{line}\n")),
+                Err(RecvTimeoutError::Disconnected) => return text,
+                Err(RecvTimeoutError::Timeout) => panic!("{} still runs after {limit:?}", self.name),
+            }
+        }
+    }
+
     /// Its process id.
     #[must_use]
     pub fn id(&self) -> u32 {

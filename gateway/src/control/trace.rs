@@ -43,7 +43,8 @@ pub struct Tracing {
 pub type Haul = (Vec<TracedPacket>, u64);
 
 impl Workers {
-    /// Follows the packets that `filter` wants; none if others are being followed.
+    /// Follows the packets that `filter` wants; none if others are being followed. When it returns, every worker
+    /// does: whatever arrives from now on is seen.
     pub(super) fn begin_trace(&mut self, filter: &TraceFilter) -> Option<u64> {
         if self.tracing().is_some() {
             return None;
@@ -67,7 +68,11 @@ impl Workers {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let began = (cpu::tsc(), u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX));
         *self.tracing() = Some(Tracing { id, asked: Instant::now(), rings, lost, began });
-        self.send_each(tracers.into_iter().map(|tracer| vec![Update::Trace(tracer)]));
+        for (worker, tracer) in tracers.into_iter().enumerate() {
+            // What it replaces comes back: no tracer.
+            let taken = |update| matches!(update, Update::Trace(None)).then_some(());
+            self.ask(worker, Update::Trace(tracer), taken);
+        }
         Some(id)
     }
 
@@ -76,8 +81,12 @@ impl Workers {
         let mut tracing = self.tracing().take_if(|t| t.id == id)?;
         tracing.asked = Instant::now();
         let (mut records, mut left) = (Vec::new(), MAX_TRACED);
+        // What arrives while the rings are read waits for the next call, so that packets that several workers
+        // have to do with come in their order.
+        let until = cpu::tsc();
         for (worker, ring) in tracing.rings.iter_mut().enumerate() {
             while left > 0
+                && ring.peek().is_ok_and(|record| record.tsc <= until)
                 && let Ok(record) = ring.pop()
             {
                 records.push((worker as u16, record));

@@ -3,9 +3,10 @@
 use std::process::Command;
 
 use lab::{
-    process::{must, wait_until},
+    process::{Process, must, wait_until},
     topology::{LIP, Options, VIP},
 };
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::scene::{Scene, Visitor, with_one_and_two_workers};
@@ -112,15 +113,15 @@ fn a_trace_follows_real_packets_and_tshark_reads_it(workers: u16) {
     // The next hops are known from here on: no packet waits for them.
     assert_eq!(scene.answers(1), ["RS1"]);
     let file = scene.network.lab.directory().join("trace.pcapng");
-    let line = format!("trace --service-port 80 -n 8 --timeout 20s --json --pcap {}", file.display());
+    let limit = std::time::Duration::from_secs(20);
+    let line = format!("trace --service-port 80 --json --pcap {}", file.display());
     let mut command = scene.gateway.ctl_command(&line);
-    let tracing = std::thread::spawn(move || must(&mut command));
-    // Packets before the trace begins aren't followed: connections are made until it has enough.
-    wait_until("a trace of eight packets", std::time::Duration::from_secs(20), || {
-        assert_eq!(scene.answers(1), ["RS1"]);
-        tracing.is_finished().then_some(())
-    });
-    let text = tracing.join().expect("weirctl succeeds");
+    let mut tracing = Process::start("trace", &mut command, &scene.network.lab.directory().join("trace.log"));
+    wait_until("the trace to begin", limit, || tracing.log().contains("following packets").then_some(()));
+    assert_eq!(scene.answers(1), ["RS1"]);
+    tracing.signal(Signal::SIGINT);
+    let text = tracing.rest(limit);
+    assert!(tracing.wait(limit).success());
     let packets: Vec<Value> =
         text.lines().map(|line| serde_json::from_str(line).expect("a document a line")).collect();
     assert!(packets.len() >= 8, "{text}");
