@@ -35,7 +35,7 @@ pub struct Status {
 pub struct PortStatus {
     /// Name.
     pub name: String,
-    /// The device as configured.
+    /// The device as configured, with ` vlan N` where the port is a VLAN of it.
     pub device: String,
     /// Its driver.
     pub driver: String,

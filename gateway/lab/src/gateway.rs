@@ -28,6 +28,8 @@ pub struct Port {
     pub name: String,
     /// What DPDK drives.
     pub device: String,
+    /// Its VLAN there, if any.
+    pub vlan: Option<u16>,
     /// Addresses with prefix lengths.
     pub addresses: Vec<String>,
     /// Its MTU, if not the device's.
@@ -81,6 +83,9 @@ impl Config {
         for port in &self.ports {
             say(format!("\n[[port]]\nname = {:?}\ndevice = {:?}", port.name, port.device));
             say(format!("addresses = {:?}\nmbufs = 16384", port.addresses));
+            if let Some(vlan) = port.vlan {
+                say(format!("vlan = {vlan}"));
+            }
             if let Some(mtu) = port.mtu {
                 say(format!("mtu = {mtu}"));
             }

@@ -21,6 +21,8 @@ pub mod namespace;
 pub mod process;
 pub mod servers;
 pub mod topology;
+pub mod trunk;
+pub mod tunnel;
 
 pub use namespace::Namespace;
 

@@ -6,7 +6,7 @@
 //!         (.101, .102 ...)  192.168.80.4 (VIP)   10.10.0.3                   └─ rs2 10.20.0.12
 //!                           192.168.80.3         10.10.0.200 (LIP)
 //! ```
-//! With `near_mtu` two routers joined by a link of that MTU stand between the client (then in
+//! With `vlans` `wan` and `lan` are VLANs of one link. With `near_mtu` two routers joined by a link of that MTU stand between the client (then in
 //! 192.168.70.0/24) and the gateway, with `far_mtu` two stand between the gateway and the servers.
 //!
 //! NAT: the servers' way out is the gateway.
@@ -32,6 +32,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::{
     Lab, Namespace,
     gateway::{Config, Port, Route},
+    trunk::Trunk,
+    tunnel::TunnelEnd,
 };
 
 /// The virtual address of the FULLNAT and NAT networks.
@@ -44,6 +46,9 @@ pub const LIP: &str = "10.10.0.200";
 pub const DIRECT_VIP: &str = "192.168.10.8";
 /// How many addresses a client has, counted up from its first.
 pub const CLIENT_ADDRESSES: u8 = 8;
+/// With VLANs, those of the gateway's ports.
+const WAN_VLAN: u16 = 100;
+const LAN_VLAN: u16 = 200;
 
 /// A real server.
 #[derive(Clone, Debug)]
@@ -83,11 +88,23 @@ pub struct Options {
     pub far_mtu: Option<u32>,
     /// IPv6 beside IPv4.
     pub ipv6: bool,
+    /// FULLNAT: `wan` and `lan` are VLANs of one link of the gateway's, the only one.
+    pub vlans: bool,
+    /// Direct routing: the servers take packets out of tunnels, too.
+    pub tunnels: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 1, servers: 2, near_mtu: None, far_mtu: None, ipv6: false }
+        Self {
+            workers: 1,
+            servers: 2,
+            near_mtu: None,
+            far_mtu: None,
+            ipv6: false,
+            vlans: false,
+            tunnels: false,
+        }
     }
 }
 
@@ -126,6 +143,10 @@ pub struct Network {
     pub servers: Vec<Host>,
     /// The gateway's configuration for this network, without rules.
     pub config: Config,
+    /// The switch of its VLANs.
+    pub trunk: Option<Trunk>,
+    /// The servers' ends of tunnels.
+    pub tunnels: Vec<TunnelEnd>,
     /// What owns all this: last, so that it goes last.
     pub lab: Lab,
 }
@@ -178,8 +199,14 @@ fn gateway_routes(lab: &Lab, to: &str, via: &str, port: &str) -> Vec<Route> {
 pub fn fullnat(options: &Options) -> Network {
     let mut lab = options.lab();
     let (gateway, twins) = (lab.namespace("gw"), lab.namespace("twins"));
-    let router = lab.namespace("router");
-    gateway.cable("lan0", &router, "up0");
+    let (router, client) = (lab.namespace("router"), lab.namespace("client"));
+    let trunk = options.vlans.then(|| {
+        let access = [(&client, "eth0", WAN_VLAN), (&router, "up0", LAN_VLAN)];
+        Trunk::start((&gateway, "trunk0"), &access)
+    });
+    if trunk.is_none() {
+        gateway.cable("lan0", &router, "up0");
+    }
     address(&router, "up0", "10.10.0.1/24");
     router.forward();
     let inner = match options.far_mtu {
@@ -196,12 +223,28 @@ pub fn fullnat(options: &Options) -> Network {
     address(&inner, "br0", "10.20.0.1/24");
     let servers = servers(&mut lab, &inner, some([10, 20, 0, 11], options.servers), Some("10.20.0.1"));
 
-    let (client, client_addresses, mut routes) = clients(&mut lab, &gateway, options.near_mtu);
+    let (client_addresses, mut routes) = clients(&mut lab, &client, &gateway, options);
     routes.extend(gateway_routes(&lab, "10.20.0.0/24", "10.10.0.1", "lan"));
-    let wan = port("wan", &[&format!("{OWN}/24"), &format!("{VIP}/32")], options);
-    let lan = port("lan", &["10.10.0.3/24"], options);
+    let mut wan = port("wan", &[&format!("{OWN}/24"), &format!("{VIP}/32")], options);
+    let mut lan = port("lan", &["10.10.0.3/24"], options);
+    if options.vlans {
+        (wan.vlan, lan.vlan) = (Some(WAN_VLAN), Some(LAN_VLAN));
+        wan.device = wan.device.replace("wan", "trunk");
+        lan.device = wan.device.clone();
+    }
     let config = config(&lab, &twins, options.workers, vec![wan, lan], routes);
-    Network { client, client_addresses, gateway, twins, beyond: router, servers, config, lab }
+    Network {
+        client,
+        client_addresses,
+        gateway,
+        twins,
+        beyond: router,
+        servers,
+        config,
+        trunk,
+        tunnels: Vec::new(),
+        lab,
+    }
 }
 
 /// The network for NAT.
@@ -214,12 +257,24 @@ pub fn nat(options: &Options) -> Network {
     gateway.cable("lan0", &switch, "up0");
     switch.ip("link set up0 master br0");
     let servers = servers(&mut lab, &switch, some([192, 168, 10, 9], options.servers), Some("192.168.10.8"));
-    let (client, client_addresses, routes) = clients(&mut lab, &gateway, options.near_mtu);
+    let client = lab.namespace("client");
+    let (client_addresses, routes) = clients(&mut lab, &client, &gateway, options);
     route(&client, "default", "192.168.80.4");
     let wan = port("wan", &[&format!("{VIP}/24")], options);
     let lan = port("lan", &["192.168.10.8/24"], options);
     let config = config(&lab, &twins, options.workers, vec![wan, lan], routes);
-    Network { client, client_addresses, gateway, twins, beyond: switch, servers, config, lab }
+    Network {
+        client,
+        client_addresses,
+        gateway,
+        twins,
+        beyond: switch,
+        servers,
+        config,
+        trunk: None,
+        tunnels: Vec::new(),
+        lab,
+    }
 }
 
 /// The network for direct routing, with two servers.
@@ -236,7 +291,11 @@ pub fn direct_routing(options: &Options) -> Network {
     let client_addresses = client_addresses(&client, [192, 168, 80, 100]);
     route(&client, &format!("{DIRECT_VIP}/32"), VIP);
     let addresses = [20, 22].map(|last| Ipv4Addr::new(192, 168, 80, last));
-    let servers = servers(&mut lab, &switch, addresses, None);
+    let (servers, tunnels) = if options.tunnels {
+        tunnelled_servers(&mut lab, &switch, addresses)
+    } else {
+        (servers(&mut lab, &switch, addresses, None), Vec::new())
+    };
     for server in &servers {
         server.namespace.sysctl("net.ipv4.conf.all.arp_ignore", 1);
         server.namespace.sysctl("net.ipv4.conf.all.arp_announce", 2);
@@ -244,7 +303,18 @@ pub fn direct_routing(options: &Options) -> Network {
     }
     let wan = port("wan", &[&format!("{VIP}/24"), &format!("{DIRECT_VIP}/32")], options);
     let config = config(&lab, &twins, options.workers, vec![wan], Vec::new());
-    Network { client, client_addresses, gateway, twins, beyond: switch, servers, config, lab }
+    Network {
+        client,
+        client_addresses,
+        gateway,
+        twins,
+        beyond: switch,
+        servers,
+        config,
+        trunk: None,
+        tunnels,
+        lab,
+    }
 }
 
 /// A port of the gateway: veth `NAME0` in its namespace, with a queue for each worker.
@@ -258,6 +328,7 @@ fn port(name: &str, addresses: &[&str], options: &Options) -> Port {
             .iter()
             .flat_map(|&a| std::iter::once(a.into()).chain(options.ipv6.then(|| six(a))))
             .collect(),
+        vlan: None,
         mtu: None,
     }
 }
@@ -274,28 +345,33 @@ fn config(lab: &Lab, twins: &Namespace, workers: u16, ports: Vec<Port>, routes: 
     }
 }
 
-/// The client's side up to the gateway's `wan0`: client, its addresses, the gateway's routes to it.
-fn clients(lab: &mut Lab, gateway: &Namespace, mtu: Option<u32>) -> (Namespace, Vec<Ipv4Addr>, Vec<Route>) {
-    let client = lab.namespace("client");
-    let Some(mtu) = mtu else {
-        gateway.cable("wan0", &client, "eth0");
-        let addresses = client_addresses(&client, [192, 168, 80, 100]);
-        return (client, addresses, Vec::new());
+/// The client's side up to the gateway's `wan0`: the client's addresses, the gateway's routes to it.
+fn clients(
+    lab: &mut Lab,
+    client: &Namespace,
+    gateway: &Namespace,
+    options: &Options,
+) -> (Vec<Ipv4Addr>, Vec<Route>) {
+    let Some(mtu) = options.near_mtu else {
+        if !options.vlans {
+            gateway.cable("wan0", client, "eth0");
+        }
+        return (client_addresses(client, [192, 168, 80, 100]), Vec::new());
     };
     let (edge, home) = (lab.namespace("edge"), lab.namespace("home"));
     gateway.cable("wan0", &edge, "up0");
     address(&edge, "up0", "192.168.80.1/24");
     narrow(&edge, "192.168.75.1", &home, "192.168.75.2", mtu);
-    home.cable("in0", &client, "eth0");
+    home.cable("in0", client, "eth0");
     address(&home, "in0", "192.168.70.1/24");
     for router in [&edge, &home] {
         router.forward();
     }
     route(&edge, "192.168.70.0/24", "192.168.75.2");
     route(&home, "default", "192.168.75.1");
-    let addresses = client_addresses(&client, [192, 168, 70, 100]);
-    route(&client, "default", "192.168.70.1");
-    (client, addresses, gateway_routes(lab, "192.168.70.0/24", "192.168.80.1", "wan"))
+    let addresses = client_addresses(client, [192, 168, 70, 100]);
+    route(client, "default", "192.168.70.1");
+    (addresses, gateway_routes(lab, "192.168.70.0/24", "192.168.80.1", "wan"))
 }
 
 fn client_addresses(client: &Namespace, first: [u8; 4]) -> Vec<Ipv4Addr> {
@@ -341,6 +417,23 @@ fn servers(
         Host { name: format!("RS{n}"), address: own, namespace }
     };
     (1..).zip(addresses).map(make).collect()
+}
+
+/// As [`servers`], each behind a tunnel's end.
+fn tunnelled_servers(
+    lab: &mut Lab,
+    switch: &Namespace,
+    addresses: impl IntoIterator<Item = Ipv4Addr>,
+) -> (Vec<Host>, Vec<TunnelEnd>) {
+    let make = |(n, own): (u32, Ipv4Addr)| {
+        let link = format!("rs{n}");
+        let namespace = lab.namespace(&link);
+        let end = TunnelEnd::start((switch, &link), (&namespace, "eth0"));
+        switch.ip(&format!("link set {link} master br0"));
+        address(&namespace, "eth0", &format!("{own}/24"));
+        (Host { name: format!("RS{n}"), address: own, namespace }, end)
+    };
+    (1..).zip(addresses).map(make).unzip()
 }
 
 /// `count` addresses from `first` on.

@@ -60,6 +60,7 @@ fn port(p: file::Port) -> Port {
     Port {
         name: p.name,
         device: p.device,
+        vlan: p.vlan,
         addresses: p.addresses,
         mtu: p.mtu,
         mbufs: p.mbufs,
@@ -201,6 +202,9 @@ impl Problems<'_> {
                 self.add(&format!("port[{n}].mtu"), reason);
             }
         }
+        if let Some(vlan) = p.vlan.filter(|id| !(1..=4094).contains(id)) {
+            self.add(&format!("port[{n}].vlan"), format!("vlan {vlan}: 1 to 4094 are possible"));
+        }
         for (key, value) in [("rx_desc", p.rx_desc), ("tx_desc", p.tx_desc)] {
             if value == 0 || value > 32_768 {
                 self.add(&format!("port[{n}].{key}"), format!("{key} {value}: 1 to 32768 are possible"));
@@ -218,7 +222,9 @@ impl Problems<'_> {
             self.add(&format!("port[{n}].name"), format!("another port is called `{}` already", p.name));
         }
         let key = format!("port[{n}].device");
-        if p.device.name() == other.device.name() {
+        if p.device == other.device && (p.vlan.is_some() || other.vlan.is_some()) {
+            self.same_device(n, p, other);
+        } else if p.device.name() == other.device.name() {
             let reason = format!("device `{}` belongs to port `{}` already", p.device.name(), other.name);
             self.add(&key, reason);
         } else if let Some(interface) = p.device.interface()
@@ -226,6 +232,26 @@ impl Problems<'_> {
         {
             let reason = format!("interface `{interface}` belongs to port `{}` already", other.name);
             self.add(&key, reason);
+        }
+    }
+
+    /// Two ports of one device: VLANs tell them apart, the rest is the device's.
+    fn same_device(&mut self, n: usize, p: &file::Port, other: &file::Port) {
+        if p.vlan == other.vlan {
+            let vlan = p.vlan.unwrap_or_default();
+            let reason =
+                format!("VLAN {vlan} of `{}` belongs to port `{}` already", p.device.name(), other.name);
+            self.add(&format!("port[{n}].vlan"), reason);
+        }
+        for (key, mine, its) in [
+            ("mbufs", p.mbufs, other.mbufs),
+            ("rx_desc", p.rx_desc.into(), other.rx_desc.into()),
+            ("tx_desc", p.tx_desc.into(), other.tx_desc.into()),
+        ] {
+            if mine != its {
+                let reason = format!("{key} {mine}: port `{}` shares the device and has {its}", other.name);
+                self.add(&format!("port[{n}].{key}"), reason);
+            }
         }
     }
 
@@ -329,6 +355,7 @@ mod tests {
                 "name = \"x\"\ndevice = \"net_af_xdp0,iface=v1\"",
                 "9: interface `v1` belongs to port `wan` already",
             ),
+            ("name = \"x\"\ndevice = \"net_null0\"\nvlan = 4095", "10: vlan 4095: 1 to 4094 are possible"),
             ("name = \"x\"\ndevice = \"net_null0\"\nmtu = 67", "10: mtu 67: 68 to 65521 are possible"),
             (
                 "name = \"x\"\ndevice = \"net_null0\"\nmtu = 1000\naddresses = [\"::1/64\"]",
@@ -381,5 +408,29 @@ mod tests {
             "workers = 0\n{PORTS}[[route]]\nto = \"0.0.0.0/0\"\nport = \"a\"\n[[route]]\nto = \"::/0\"\nport = \"b\"\n"
         );
         assert_eq!(complaints(&text).len(), 3);
+    }
+
+    #[test]
+    fn ports_share_a_device_by_vlan() {
+        let ports = |first: &str, second: &str| {
+            let port = |name: &str, more: &str| {
+                format!("[[port]]\nname = \"{name}\"\ndevice = \"net_null0\"\n{more}\n")
+            };
+            Config::parse(&(port("wan", first) + &port("lan", second)), Path::new("f"))
+        };
+        let config = ports("vlan = 100\nmtu = 1400", "vlan = 200").unwrap();
+        assert_eq!(config.ports.iter().map(|p| p.vlan).collect::<Vec<_>>(), [Some(100), Some(200)]);
+        assert_eq!(ports("", "vlan = 1").unwrap().ports[0].vlan, None);
+        for (first, second, reason) in [
+            ("", "", "f:7: device `net_null0` belongs to port `wan` already"),
+            ("vlan = 7", "vlan = 7", "f:8: VLAN 7 of `net_null0` belongs to port `wan` already"),
+            (
+                "vlan = 7",
+                "vlan = 8\nmbufs = 4096",
+                "f:9: mbufs 4096: port `wan` shares the device and has 16384",
+            ),
+        ] {
+            assert_eq!(ports(first, second).unwrap_err().to_string(), reason);
+        }
     }
 }

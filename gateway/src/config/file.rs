@@ -196,6 +196,10 @@ pub(super) struct Port {
     /// PCI address or virtual device. Required.
     #[serde(deserialize_with = "device")]
     pub device: Device,
+    /// IEEE 802.1Q tag of the port's frames, 1 to 4094. Default: none. Several ports may share a device, each
+    /// with a VLAN of its own there and one without.
+    #[serde(default)]
+    pub vlan: Option<u16>,
     /// Addresses of the port, put on the twin. Default: none.
     #[serde(default, deserialize_with = "prefixes")]
     pub addresses: Vec<Prefix>,
@@ -379,6 +383,7 @@ pub(super) const KEYS: &[&str] = &[
     "name",
     "device",
     "addresses",
+    "vlan",
     "mtu",
     "mbufs",
     "rx_desc",

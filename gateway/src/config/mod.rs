@@ -117,8 +117,10 @@ pub struct LocalAddresses {
 pub struct Port {
     /// Name, unique; also that of the TAP twin.
     pub name: String,
-    /// Device, unique.
+    /// Device; several ports may share one, each with another `vlan`.
     pub device: Device,
+    /// IEEE 802.1Q tag of its frames, 1 to 4094.
+    pub vlan: Option<u16>,
     /// Addresses of the port, put on the twin; without twins (`host = false`) they say which networks are
     /// attached.
     pub addresses: Vec<Prefix>,

@@ -9,6 +9,7 @@
 //! the kernel. None of this needs DPDK.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     path::PathBuf,
     sync::{
@@ -141,7 +142,9 @@ impl Host {
         publish: Publish,
     ) -> Result<Self, HostError> {
         let HostOptions { namespace, ports } = options;
-        let interfaces: Vec<&str> = ports.iter().filter_map(|p| p.interface.as_deref()).collect();
+        // Ports that are VLANs have one interface.
+        let interfaces: BTreeSet<&str> = ports.iter().filter_map(|p| p.interface.as_deref()).collect();
+        let interfaces: Vec<&str> = interfaces.into_iter().collect();
         let own = namespace::is_own(namespace.as_deref())
             .map_err(|source| HostError::Namespace { path: namespace.clone().unwrap_or_default(), source })?;
         let ingress = drop_ingress(&interfaces, own)?;

@@ -1,6 +1,6 @@
 //! Where frames come from and go to: the one seam between the packet path and DPDK.
 //!
-//! `ports` sets real ports up and `dpdk` drives them; `memory` serves tests, fuzzing and replays. A frame is
+//! `ports` sets real ports up, `dpdk` drives them and `vlan` divides them; `memory` serves tests, fuzzing and replays. A frame is
 //! owned: whoever holds it forwards it, hands it on or drops it, and dropping gives the buffer back.
 
 use arrayvec::ArrayVec;
@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 pub mod dpdk;
 pub mod memory;
 pub mod ports;
+pub mod vlan;
 
 /// Frames in one receive or transmit burst.
 pub const BURST: usize = 32;

@@ -11,7 +11,10 @@ use dpdk::{
 };
 use thiserror::Error;
 
-use super::dpdk::{DpdkIo, Relay, Share, Way};
+use super::{
+    dpdk::{DpdkIo, Relay, Share, Way},
+    vlan::{self, Place},
+};
 use crate::{
     config,
     mac::Mac,
@@ -59,14 +62,33 @@ pub fn eal_config(config: &config::Config, log: Option<fn(&str)>) -> EalConfig {
         config::Workers::Cores(cores) => dpdk::Cpus::Pinned(cores.iter().map(|c| usize::from(*c)).collect()),
     };
     let workers = config.workers.count();
+    let devices = devices(&config.ports);
     EalConfig {
         name: "weir".to_owned(),
         cpus,
-        devices: config.ports.iter().map(|p| p.device.to_string()).collect(),
-        memory: config.ports.iter().map(|p| memory_of(p, workers)).sum(),
+        devices: devices.iter().map(|p| p.device.to_string()).collect(),
+        memory: devices.iter().map(|p| memory_of(p, workers)).sum(),
         args: config.eal.clone(),
         log,
     }
+}
+
+/// Where the ports are: on which device, in which VLAN.
+#[must_use]
+pub fn places(ports: &[config::Port]) -> Vec<Place> {
+    vlan::places(ports.iter().map(|p| (&p.device, p.vlan)))
+}
+
+/// One port for each device, the first; its MTU is enough for all.
+fn devices(ports: &[config::Port]) -> Vec<config::Port> {
+    let mut devices: Vec<config::Port> = Vec::new();
+    for (port, place) in ports.iter().zip(places(ports)) {
+        match devices.get_mut(usize::from(place.device)) {
+            Some(first) => first.mtu = first.mtu.zip(port.mtu).map(|(a, b)| a.max(b)),
+            None => devices.push(port.clone()),
+        }
+    }
+    devices
 }
 
 /// DPDK memory that a port takes: its pool, and descriptors of 64 bytes with what drivers note about each.
@@ -88,7 +110,7 @@ fn data_room(port: &config::Port, whole_frames: bool) -> usize {
     frame.max(slot).max(dpdk::DATA_ROOM).next_multiple_of(64).min(usize::from(u16::MAX) - dpdk::HEADROOM - 64)
 }
 
-/// What control holds of a port.
+/// What control holds of a device.
 pub struct PortHandle {
     name: String,
     port: Port,
@@ -106,7 +128,7 @@ pub struct PortHandle {
 }
 
 impl PortHandle {
-    /// The port's name.
+    /// The name of the first port on it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -138,12 +160,13 @@ impl PortHandle {
         self.port.mac().map(Mac).map_err(|e| device_error(&self.name, e))
     }
 
-    /// The port's MTU in bytes of an IP packet.
+    /// The MTU in bytes of an IP packet of a port that is on it.
     ///
     /// # Errors
     /// The driver doesn't tell.
-    pub fn mtu(&self) -> Result<u16, OpenError> {
-        self.port.mtu().map_err(|e| device_error(&self.name, e))
+    pub fn mtu_of(&self, port: &config::Port) -> Result<u16, OpenError> {
+        let device = self.port.mtu().map_err(|e| device_error(&self.name, e))?;
+        Ok(port.mtu.map_or(device, |mtu| mtu.min(device)))
     }
 
     /// Whether the link is up; a driver that doesn't tell has none.
@@ -174,8 +197,8 @@ fn device_error(port: &str, source: dpdk::Error) -> OpenError {
     OpenError::Device { port: port.to_owned(), source }
 }
 
-/// Attaches and starts all `ports` for so many `workers`. Returns each worker's share and, for control, a
-/// handle of every port, both in configuration order.
+/// Attaches and starts the devices of all `ports` for so many `workers`. Returns each worker's share and, for control, a
+/// handle of every device, both as [`places`] counts them.
 ///
 /// # Errors
 /// A device can't be attached, set up or started, or lacks what it takes. Ports opened before are closed.
@@ -186,7 +209,7 @@ pub fn open(
 ) -> Result<(Vec<DpdkIo>, Vec<PortHandle>), OpenError> {
     let mut shares: Vec<Vec<Share>> = (0..workers).map(|_| Vec::new()).collect();
     let mut handles = Vec::new();
-    for port in ports {
+    for port in &devices(ports) {
         let (queues, handle) = open_one(eal, port, workers)?;
         let dealt = deal(eal, queues, &handle, workers).map_err(|e| device_error(&port.name, e))?;
         shares.iter_mut().zip(dealt).for_each(|(worker, share)| worker.push(share));

@@ -67,6 +67,8 @@ reasons! {
     FragmentsIncomplete = "fragments-incomplete", "The first fragment didn't come within two seconds: lost, or sent another way.";
     /// Too many fragments wait for their first.
     FragmentsWaiting = "fragments-waiting", "More fragments came before their packets' first than may wait: a flood.";
+    /// Of a VLAN of the device that no port has.
+    UnknownVlan = "unknown-vlan", "A frame of a VLAN, or without a tag, that no [[port]] of its device is for: add the port, or mend the switch.";
     /// A source route among the IP options.
     SourceRouted = "source-routed", "The packet says by which routers it is to go: nobody means that well any more.";
     /// Time to live used up; answered with ICMP time exceeded.

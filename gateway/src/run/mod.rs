@@ -42,6 +42,7 @@ use crate::{
         PortId,
         dpdk::DpdkIo,
         ports::{self, OpenError, PortHandle},
+        vlan::VlanIo,
     },
     path::{Parts, Worker, handover, punt::HostEnd, verdict::PathCounters},
     table::{
@@ -105,6 +106,8 @@ fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> RunError {
     move |source| RunError::System { what, source }
 }
 
+/// A worker's queues, by port.
+type Ports = VlanIo<DpdkIo>;
 type SharedStore = Arc<Mutex<Store<GatewayPlane>>>;
 
 /// Runs until SIGTERM or SIGINT.
@@ -129,10 +132,12 @@ pub fn run(config: &Config) -> Result<(), RunError> {
 
 fn serve(config: &Config, eal: &mut Eal, stop: &Arc<AtomicBool>, claim: Claim) -> Result<(), RunError> {
     let count = config.workers.count();
-    let (shares, handles) = ports::open(eal, &config.ports, count)?;
-    let links = links(&handles)?;
+    let (shares, devices) = ports::open(eal, &config.ports, count)?;
+    let handles: Vec<&PortHandle> =
+        ports::places(&config.ports).iter().map(|place| &devices[usize::from(place.device)]).collect();
+    let links = links(config, &handles)?;
     let ended = assemble(config, eal, stop, claim, shares, &handles, &links);
-    for handle in handles {
+    for handle in devices {
         let name = handle.name().to_owned();
         if let Err(error) = handle.close() {
             warn!(port = name, %error, "the port did not close cleanly");
@@ -141,8 +146,9 @@ fn serve(config: &Config, eal: &mut Eal, stop: &Arc<AtomicBool>, claim: Claim) -
     ended
 }
 
-fn links(handles: &[PortHandle]) -> Result<Vec<PortLink>, OpenError> {
-    handles.iter().map(|h| Ok(PortLink { mac: h.mac()?, mtu: h.mtu()? })).collect()
+fn links(config: &Config, handles: &[&PortHandle]) -> Result<Vec<PortLink>, OpenError> {
+    let ports = handles.iter().zip(&config.ports);
+    ports.map(|(h, port)| Ok(PortLink { mac: h.mac()?, mtu: h.mtu_of(port)? })).collect()
 }
 
 fn assemble(
@@ -151,7 +157,7 @@ fn assemble(
     stop: &Arc<AtomicBool>,
     claim: Claim,
     shares: Vec<DpdkIo>,
-    handles: &[PortHandle],
+    handles: &[&PortHandle],
     links: &[PortLink],
 ) -> Result<(), RunError> {
     let clock = TscClock::start();
@@ -197,19 +203,19 @@ fn assemble(
 }
 
 /// Ownership by what the ports' RSS really does.
-fn steering(config: &Config, handles: &[PortHandle]) -> Steering {
+fn steering(config: &Config, handles: &[&PortHandle]) -> Steering {
     let rss: Vec<_> = handles.iter().map(|h| h.rss.as_ref().ok().cloned()).collect();
-    for handle in handles.iter().filter(|_| config.workers.count() > 1) {
+    for (handle, port) in handles.iter().zip(&config.ports).filter(|_| config.workers.count() > 1) {
         match &handle.rss {
-            Ok(_) => info!(port = handle.name(), "RSS brings frames to their workers"),
-            Err(why) => info!(port = handle.name(), why, "frames are handed over between workers"),
+            Ok(_) => info!(port = port.name, "RSS brings frames to their workers"),
+            Err(why) => info!(port = port.name, why, "frames are handed over between workers"),
         }
     }
     Steering::for_ports(&rss, config.workers.count())
 }
 
 struct Built {
-    workers: Vec<Worker<DpdkIo>>,
+    workers: Vec<Worker<Ports>>,
     links: Vec<workers::WorkerLink>,
 }
 
@@ -217,7 +223,7 @@ fn build_workers(
     config: &Config,
     shares: Vec<DpdkIo>,
     host_ends: Vec<Option<HostEnd<Mbuf>>>,
-    handles: &[PortHandle],
+    handles: &[&PortHandle],
     links: &[PortLink],
     steering: &Arc<Steering>,
     clock: TscClock,
@@ -228,6 +234,7 @@ fn build_workers(
     };
     let max_sessions = config.sessions.max_per_worker as usize;
     let peers = handover::connect(shares.len());
+    let places = ports::places(&config.ports);
     let mut built = Built { workers: Vec::new(), links: Vec::new() };
     for (n, ((io, host), peers)) in shares.into_iter().zip(host_ends).zip(peers).enumerate() {
         let id = WorkerId(n as u16);
@@ -254,7 +261,7 @@ fn build_workers(
         };
         let parts = Parts {
             id,
-            io,
+            io: VlanIo::new(io, &places, Arc::clone(&counters)),
             macs: links.iter().map(|l| l.mac).collect(),
             steered: handles.iter().map(|h| h.rss.is_ok()).collect(),
             max_sessions,
@@ -281,7 +288,7 @@ fn random_seed() -> std::io::Result<u64> {
 
 fn start_host(
     config: &Config,
-    handles: &[PortHandle],
+    handles: &[&PortHandle],
     links: &[PortLink],
     rings: frames::Rings<Mbuf>,
     news: mpsc::Sender<Arc<NetState>>,
@@ -326,11 +333,11 @@ fn load_rules(config: &Config, store: &SharedStore) -> Result<(), RunError> {
     Ok(())
 }
 
-type Running = Vec<dpdk::Running<Worker<DpdkIo>>>;
+type Running = Vec<dpdk::Running<Worker<Ports>>>;
 
 fn launch(
     eal: &mut Eal,
-    workers: Vec<Worker<DpdkIo>>,
+    workers: Vec<Worker<Ports>>,
     clock: TscClock,
     config: &Config,
     stop: &Arc<AtomicBool>,
@@ -346,7 +353,7 @@ fn launch(
 }
 
 /// Waits for the links and says `ready`.
-fn announce(handles: &[PortHandle], stop: &AtomicBool) -> Result<(), RunError> {
+fn announce(handles: &[&PortHandle], stop: &AtomicBool) -> Result<(), RunError> {
     for handle in handles {
         let mut waited = 0;
         while !stop.load(Relaxed) && !handle.wait_link(Duration::from_secs(1))? {
@@ -398,7 +405,7 @@ impl News {
 struct Control<'a> {
     config: &'a Config,
     links: &'a [PortLink],
-    handles: &'a [PortHandle],
+    handles: &'a [&'a PortHandle],
     store: &'a SharedStore,
     host: Option<&'a Host>,
     clock: TscClock,
@@ -410,7 +417,7 @@ fn control_loop(
     stop: &AtomicBool,
     running: &Running,
 ) -> Result<(), RunError> {
-    let mut carriers: Vec<bool> = control.handles.iter().map(PortHandle::is_up).collect();
+    let mut carriers: Vec<bool> = control.handles.iter().map(|h| h.is_up()).collect();
     let mut looked = Instant::now();
     control.store.lock().plane_mut().set_ports(look_at_ports(control));
     while !stop.load(Relaxed) {
@@ -438,7 +445,7 @@ fn control_loop(
 
 fn look_at_ports(control: &Control<'_>) -> Vec<PortStatus> {
     let pairs = control.handles.iter().zip(&control.config.ports);
-    pairs.map(|(handle, port)| port_status::of(handle, port.mbufs)).collect()
+    pairs.map(|(handle, port)| port_status::of(handle, port)).collect()
 }
 
 fn look_after(control: &Control<'_>, now: Tick) {
@@ -469,9 +476,10 @@ fn mirror_carriers(control: &Control<'_>, carriers: &mut [bool]) {
             continue;
         }
         *was = is;
-        warn!(port = handle.name(), up = is, "the link changed");
+        let port = control.config.ports.get(n).map_or_else(|| handle.name(), |p| &p.name);
+        warn!(port, up = is, "the link changed");
         if let Some(Err(error)) = control.host.map(|h| h.set_carrier(PortId(n as u8), is)) {
-            warn!(port = handle.name(), %error, "cannot set the twin's carrier");
+            warn!(port, %error, "cannot set the twin's carrier");
         }
     }
 }

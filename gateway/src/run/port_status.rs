@@ -2,25 +2,25 @@
 
 use weirctl::protocol::{PortCounters, PortStatus};
 
-use crate::io::ports::PortHandle;
+use crate::{config, io::ports::PortHandle};
 
-/// A port with so many `buffers`, as it is now. What the driver doesn't tell is left at zero.
-pub fn of(handle: &PortHandle, buffers: u32) -> PortStatus {
+/// A port as it is now. What the driver doesn't tell is left at zero.
+pub fn of(handle: &PortHandle, config: &config::Port) -> PortStatus {
     let port = handle.port();
     let link = port.link().ok();
     let stats = port.stats().unwrap_or_default();
     PortStatus {
-        name: handle.name().into(),
-        device: handle.device().into(),
+        name: config.name.clone(),
+        device: config.vlan.map_or(handle.device().into(), |id| format!("{} vlan {id}", handle.device())),
         driver: handle.info.driver.clone(),
         mac: port.mac().unwrap_or_default(),
-        mtu: port.mtu().unwrap_or_default(),
+        mtu: handle.mtu_of(config).unwrap_or_default(),
         up: link.is_some_and(|l| l.up),
         speed: link.filter(|l| l.up).and_then(|l| l.speed),
         no_rss: handle.rss.as_ref().err().cloned(),
         rx_queues: handle.rx_queues,
         tx_queues: handle.tx_queues,
-        buffers,
+        buffers: config.mbufs,
         buffers_used: handle.pool().in_use(),
         counters: PortCounters {
             rx_packets: stats.rx_packets,

@@ -256,6 +256,7 @@ fn a_port_without_interface_is_refused() {
         name: "spare".into(),
         device: "net_af_packet_spare,iface=nosuch0".into(),
         addresses: Vec::new(),
+        vlan: None,
         mtu: None,
     });
     let file = network.config.write(network.lab.directory(), "bad");

@@ -7,6 +7,7 @@
 mod forwarding;
 mod ipv6;
 mod lifecycle;
+mod links;
 mod misuse;
 mod operation;
 mod path_mtu;

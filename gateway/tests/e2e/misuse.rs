@@ -15,6 +15,7 @@ fn sound(lab: &Lab) -> Config {
         name: name.into(),
         device: format!("net_null_{name}"),
         addresses: vec![address.into()],
+        vlan: None,
         mtu: None,
     };
     Config {

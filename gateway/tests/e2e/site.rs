@@ -10,7 +10,7 @@ use lab::{
     topology::{self, DIRECT_VIP, LIP, Network, Options, VIP, six},
 };
 
-with_one_and_two_workers!(by_fullnat, by_nat, by_direct_routing);
+with_one_and_two_workers!(by_fullnat, by_nat, by_direct_routing, by_tunnel, over_vlans);
 
 /// A site on `vip` and what visitors find there: by IPv4 and by IPv6.
 fn visited(network: &Network, vip: &str, local: Option<&str>, method: &str) {
@@ -61,4 +61,19 @@ fn by_nat(workers: u16) {
 
 fn by_direct_routing(workers: u16) {
     visited(&topology::direct_routing(&Options::workers(workers).and_ipv6()), DIRECT_VIP, None, "-g");
+}
+
+fn by_tunnel(workers: u16) {
+    let kinds = ["-i", "-i --tun-type gre --tun-csum", "-i --tun-type gue --tun-port 6080"];
+    for method in kinds {
+        let options = Options { tunnels: true, ..Options::workers(workers).and_ipv6() };
+        let network = topology::direct_routing(&options);
+        visited(&network, DIRECT_VIP, None, method);
+        assert!(network.tunnels.iter().all(|end| end.unwrapped() > 0), "{method}");
+    }
+}
+
+fn over_vlans(workers: u16) {
+    let options = Options { vlans: true, ..Options::workers(workers).and_ipv6() };
+    visited(&topology::fullnat(&options), VIP, Some(LIP), "--fullnat");
 }
