@@ -23,6 +23,9 @@ use crate::{
 /// What to measure.
 #[derive(Args, Debug)]
 pub struct Options {
+    /// These rows of established sessions only, by name, and no schedulers.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// Flows of established sessions.
     #[arg(long, default_value_t = 1_000)]
     flows: u32,
@@ -54,7 +57,8 @@ pub fn run(options: &Options) -> Result<()> {
         "{} flows, ns a packet: median (quartiles), packets a second beside the first row's",
         options.flows
     );
-    let rows = rows();
+    let mut rows = rows();
+    rows.retain(|(name, _)| options.only.is_empty() || options.only.contains(name));
     let mut replays = Vec::new();
     for (_, setup) in &rows {
         let mut replay = Replay::open_as(setup, options.flows, 60)?;
@@ -71,6 +75,9 @@ pub fn run(options: &Options) -> Result<()> {
     drop(replays);
     let names: Vec<&str> = rows.iter().map(|(name, _)| name.as_str()).collect();
     let mut json = print("method", &names, &samples);
+    if !options.only.is_empty() {
+        return write_json(options.json.as_deref(), &json);
+    }
 
     println!("\n{} new connections, 4 servers, ns each", options.connections);
     // wlc first, as the default: the others are compared with it.

@@ -15,11 +15,7 @@ use std::net::Ipv4Addr;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, byteorder::network_endian::U16};
 
-use super::{
-    Header, Malformed,
-    checksum::{Delta, Sum},
-    headers,
-};
+use super::{Header, Malformed, checksum::Sum, headers};
 
 /// Don't fragment, in [`Ipv4Header::flags_fragment`].
 pub const DONT_FRAGMENT: u16 = 0x4000;
@@ -233,10 +229,13 @@ impl Ipv4Header {
     /// Takes one off the TTL and updates the checksum; a TTL of 0 stays. Returns the new TTL.
     #[inline]
     pub fn decrement_ttl(&mut self) -> u8 {
-        let word = |ttl: u8, protocol: u8| u16::from_be_bytes([ttl, protocol]);
-        let before = word(self.ttl, self.protocol);
-        self.ttl = self.ttl.saturating_sub(1);
-        self.set_checksum(Delta::word(before, word(self.ttl, self.protocol)).apply(self.checksum()));
+        if self.ttl != 0 {
+            self.ttl -= 1;
+            // RFC 1141: the high half of a word falls by one, so the checksum rises by 256, end-around; its 0xffff is
+            // written as 0, as the sum of all that is in a header never is 0.
+            let risen = u32::from(self.checksum()) + 0x100;
+            self.set_checksum((risen + u32::from(risen >= 0xffff)) as u16);
+        }
         self.ttl
     }
 

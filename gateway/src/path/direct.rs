@@ -25,6 +25,70 @@ pub(super) fn age(data: &mut [u8], l3: usize) -> bool {
 }
 
 impl<I: Io> Worker<I> {
+    /// Sends a packet of a DR session, or of a plain tunnel, that changes nothing and whose way is known. Gives the
+    /// frame back if it isn't one.
+    #[inline]
+    pub(super) fn one_way_straight(
+        &mut self,
+        mut frame: I::Frame,
+        p: &Parsed,
+        id: SessionId,
+    ) -> Option<I::Frame> {
+        let Some(session) = self.sessions.get(id).filter(|s| s.is_one_way()) else { return Some(frame) };
+        let Some(Some(server)) = self.servers.get(session.server().0 as usize) else { return Some(frame) };
+        let reply = Direction::Reply.index();
+        let Some(next) = self.routing.hop(session.hops[reply]) else { return Some(frame) };
+        let state = session.state_number();
+        let quiet = p.protocol == protocol::UDP
+            || (p.protocol == protocol::TCP
+                && state == SessionState::Established as u8
+                && p.flags & CONTROL == tcp_flags::ACK);
+        let usual = quiet
+            & (session.timeout == self.timeouts[usize::from(state & STATE)])
+            & (session.hops_generation == self.routing.generation)
+            & (server.counters.available.get() != 0)
+            & (p.ttl > 1)
+            & (p.ip_len <= next.mtu)
+            & next.usable;
+        if !usual {
+            return Some(frame);
+        }
+        let (macs, out) = (next.macs, next.port);
+        let tunnel = if session.is_tunnelled() {
+            if session.is_wide(Direction::Reply) {
+                return Some(frame);
+            }
+            let address = session.arriving(Direction::Reply).source().0;
+            match self.plain_tunnel(p, server.others.tunnel.get(), address, next) {
+                Some(tunnel) => Some(tunnel),
+                None => return Some(frame),
+            }
+        } else {
+            None
+        };
+        server.counters.in_packets.add(1);
+        server.counters.in_bytes.add(u64::from(p.ip_len));
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.last_seen = self.now.0;
+        }
+        let ready = match &tunnel {
+            Some(tunnel) => self.enter_plain(&mut frame, tunnel),
+            None => {
+                trim(&mut frame, p);
+                if age(frame.data_mut(), usize::from(p.l3)) { Ok(()) } else { Err(Reason::Truncated) }
+            }
+        };
+        match (ready, frame.data_mut().first_chunk_mut()) {
+            (Ok(()), Some(field)) => {
+                *field = macs;
+                self.tx.push(&mut self.io, &self.counters, out, frame);
+            }
+            (Err(reason), _) => self.drop_frame(frame, reason),
+            (Ok(()), None) => self.drop_frame(frame, Reason::Truncated),
+        }
+        None
+    }
+
     /// Whether a packet is of a DR or TUN session and changes nothing about it but the time it was last seen;
     /// it's counted then.
     #[inline]

@@ -12,12 +12,12 @@
 //! as it came. Linux asks for remote checksum offload only for packets whose checksum its own stack has left
 //! undone; packets off a wire never are, so `--tun-remcsum` means a full outer checksum, there and here.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use weirctl::model::{Tunnel, TunnelChecksum, TunnelKind};
 use zerocopy::IntoBytes;
 
-use super::{Worker, direct::age, parse::Parsed, verdict::Reason};
+use super::{Worker, direct::age, parse::Parsed, route::Hop, verdict::Reason};
 use crate::{
     id::ServerId,
     io::{Frame, Io, PortId},
@@ -41,6 +41,12 @@ const MIN_MTU: u16 = 68;
 const GRE_CHECKSUM: u16 = 0x8000;
 /// GUE over UDP comes from one of these ports, by flow, as Linux's default `ip_local_port_range` has them.
 const FLOW_PORTS: std::ops::Range<u16> = 32768..60999;
+
+/// GUE's source port for a flow.
+fn flow_port(flow: u64) -> u16 {
+    let ports = u64::from(FLOW_PORTS.end - FLOW_PORTS.start);
+    FLOW_PORTS.start + (((flow & 0xffff_ffff) * ports) >> 32) as u16
+}
 
 /// A tunnel in one word, for a server's facts. 0 is IPIP.
 #[must_use]
@@ -139,9 +145,7 @@ impl Outer {
                 }
             }
             TunnelKind::Gue => {
-                let ports = u64::from(FLOW_PORTS.end - FLOW_PORTS.start);
-                let source = FLOW_PORTS.start + (((self.flow & 0xffff_ffff) * ports) >> 32) as u16;
-                let mut udp = UdpHeader::new(source, self.shape.port, len);
+                let mut udp = UdpHeader::new(flow_port(self.flow), self.shape.port, len);
                 let gue = [0, self.inner_protocol(), 0, 0];
                 if self.shape.checksum {
                     let sum =
@@ -219,6 +223,55 @@ impl Outer {
     }
 }
 
+/// A tunnel over IPv4 for an IPv4 packet, without a checksum over it.
+pub(super) struct Plain {
+    kind: TunnelKind,
+    source: Ipv4Addr,
+    server: Ipv4Addr,
+    /// Of the outer packet.
+    id: u16,
+    len: u16,
+    /// GUE's.
+    port: u16,
+    flow: u64,
+}
+
+/// Puts a packet into a tunnel as most are, with `BETWEEN` bytes after the outer IP header: the same bytes as
+/// [`Outer::wrap`] writes, without asking what they depend on. The packet becomes a hop older. Returns those bytes.
+#[inline(always)]
+fn wrap_plain<'a, const BETWEEN: usize>(
+    frame: &'a mut impl Frame,
+    tunnel: &Plain,
+    protocol: u8,
+) -> Result<&'a mut [u8], Reason> {
+    const OUTER: usize = EthernetHeader::LEN + Ipv4Header::LEN;
+    let whole_frame = EthernetHeader::LEN + usize::from(tunnel.len);
+    if !frame.prepend(Ipv4Header::LEN + BETWEEN) {
+        return Err(Reason::NoHeadroom);
+    }
+    if frame.total_len() != whole_frame {
+        frame.truncate(whole_frame);
+    }
+    let head = frame.data_mut().get_mut(..OUTER + BETWEEN + Ipv4Header::LEN).ok_or(Reason::Truncated)?;
+    let inner = Ipv4Header::at_mut(head, OUTER + BETWEEN).ok_or(Reason::Truncated)?;
+    inner.decrement_ttl();
+    let (tos, ttl) = (inner.tos, inner.ttl);
+    let (id, flags) = if inner.dont_fragment() { (0, DONT_FRAGMENT) } else { (tunnel.id, 0) };
+    let halves = |word: u32| (word >> 16) + (word & 0xffff);
+    let (from, to) = (tunnel.source.to_bits(), tunnel.server.to_bits());
+    let first = 0x4500_0000 | u32::from(tos) << 16 | u32::from(tunnel.len);
+    let second = u32::from(id) << 16 | u32::from(flags);
+    let third = u32::from(ttl) << 24 | u32::from(protocol) << 16;
+    // A few halves: the sum's own high half is a digit, and adding it carries once at most.
+    let sum = halves(first) + halves(second) + (third >> 16) + halves(from) + halves(to);
+    let third = third | u32::from(!halves(halves(sum)) as u16);
+    head[12..14].copy_from_slice(&ether_type::IPV4.to_be_bytes());
+    head[14..22].copy_from_slice(&(u64::from(first) << 32 | u64::from(second)).to_be_bytes());
+    head[22..26].copy_from_slice(&third.to_be_bytes());
+    head[26..34].copy_from_slice(&(u64::from(from) << 32 | u64::from(to)).to_be_bytes());
+    Ok(&mut head[OUTER..OUTER + BETWEEN])
+}
+
 /// What the outer header takes over from the packet inside.
 #[derive(Clone, Copy)]
 struct Inner {
@@ -248,6 +301,49 @@ fn type_of(ipv6: bool) -> u16 {
 }
 
 impl<I: Io> Worker<I> {
+    /// The tunnel to a server of IPv4 at `server` for an IPv4 packet, if there is nothing special about either.
+    #[inline(always)]
+    pub(super) fn plain_tunnel(&self, p: &Parsed, word: u32, server: u32, next: &Hop) -> Option<Plain> {
+        let Shape { kind, checksum, port } = Shape::unpack(word);
+        let len =
+            p.ip_len.checked_add((Ipv4Header::LEN + Shape { kind, checksum, port }.between()) as u16)?;
+        if checksum | p.ipv6 | (p.l3 != EthernetHeader::LEN as u8) | (len > next.mtu) {
+            return None;
+        }
+        let flow = match kind {
+            TunnelKind::Gue => self.sessions.hash(p.tuple, p.protocol) >> 32,
+            _ => 0,
+        };
+        let source = self.routing.table().port(next.port)?.address?;
+        let id = self.tunnel_id.wrapping_add(1);
+        Some(Plain { kind, source, server: Ipv4Addr::from_bits(server), id, len, port, flow })
+    }
+
+    /// Puts a packet into a tunnel of [`Self::plain_tunnel`].
+    ///
+    /// # Errors
+    /// There is no room for its headers, or the frame has fewer bytes than the packet says.
+    #[inline(always)]
+    pub(super) fn enter_plain(&mut self, frame: &mut I::Frame, tunnel: &Plain) -> Result<(), Reason> {
+        self.tunnel_id = tunnel.id;
+        match tunnel.kind {
+            TunnelKind::Ipip => wrap_plain::<0>(frame, tunnel, protocol::IPIP).map(drop),
+            TunnelKind::Gre => {
+                let between = wrap_plain::<4>(frame, tunnel, protocol::GRE)?;
+                between.copy_from_slice(&u32::from(ether_type::IPV4).to_be_bytes());
+                Ok(())
+            }
+            TunnelKind::Gue => {
+                let between = wrap_plain::<{ UdpHeader::LEN + GUE }>(frame, tunnel, protocol::UDP)?;
+                let len = tunnel.len - Ipv4Header::LEN as u16;
+                let udp = UdpHeader::new(flow_port(tunnel.flow), tunnel.port, len);
+                between[..UdpHeader::LEN].copy_from_slice(udp.as_bytes());
+                between[UdpHeader::LEN..].copy_from_slice(&[0, protocol::IPIP, 0, 0]);
+                Ok(())
+            }
+        }
+    }
+
     /// Sends a packet through the tunnel to a server, at `address`, by way of `hop`.
     pub(super) fn send_tunnelled(
         &mut self,

@@ -23,8 +23,8 @@ impl<F> TxBuffers<F> {
         port: PortId,
         frame: F,
     ) {
-        if let verdict @ Verdict::Drop(_) = self.queue(io, port, frame) {
-            counters.count(verdict);
+        if let Err(reason) = self.queue(io, port, frame) {
+            counters.count(Verdict::Drop(reason));
         }
     }
 
@@ -32,20 +32,20 @@ impl<F> TxBuffers<F> {
     /// even then is dropped and counted, as is one for a port that doesn't exist.
     #[inline]
     pub fn push<I: Io<Frame = F>>(&mut self, io: &mut I, counters: &PathCounters, port: PortId, frame: F) {
-        let verdict = self.queue(io, port, frame);
-        counters.count(verdict);
+        // Not through `count`, which has to find out what to count.
+        match self.queue(io, port, frame) {
+            Ok(()) => counters.count_forwarded(),
+            Err(reason) => counters.count(Verdict::Drop(reason)),
+        }
     }
 
-    #[inline]
-    fn queue<I: Io<Frame = F>>(&mut self, io: &mut I, port: PortId, frame: F) -> Verdict {
-        let Some(buffer) = self.ports.get_mut(port.index()) else { return Verdict::Drop(Reason::NoRoute) };
+    #[inline(always)]
+    fn queue<I: Io<Frame = F>>(&mut self, io: &mut I, port: PortId, frame: F) -> Result<(), Reason> {
+        let Some(buffer) = self.ports.get_mut(port.index()) else { return Err(Reason::NoRoute) };
         if buffer.is_full() {
             io.tx(port, buffer);
         }
-        match buffer.try_push(frame) {
-            Ok(()) => Verdict::Forwarded,
-            Err(_) => Verdict::Drop(Reason::TransmitFull),
-        }
+        buffer.try_push(frame).map_err(|_| Reason::TransmitFull)
     }
 
     /// The frame that was put there last, of the first port that has any.

@@ -260,6 +260,12 @@ impl PathCounters {
         self.add(verdict, 1);
     }
 
+    /// Counts a packet that was forwarded.
+    #[inline(always)]
+    pub fn count_forwarded(&self) {
+        self.forwarded.add(1);
+    }
+
     /// Counts the end of `n` packets.
     #[inline]
     pub fn add(&self, verdict: Verdict, n: u64) {
