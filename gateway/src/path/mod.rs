@@ -316,6 +316,9 @@ impl<I: Io> Worker<I> {
                 _ => self.transport_v6(port, frame, p, (hash, candidate), origin),
             }
         }
+        if self.sessions.is_unsettled() {
+            self.settle();
+        }
     }
 
     /// Whose session a packet probably belongs to; its record is being loaded from now on.

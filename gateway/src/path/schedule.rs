@@ -273,6 +273,9 @@ impl<I: Io> Worker<I> {
         let timeout = self.timeout_of(p.protocol, state);
         let inserted = if p.ipv6 || mixed {
             self.sessions.insert_ends((&request, &reply), &new, timeout, self.now)
+        } else if flags & (FULLNAT | ONE_PACKET) == FULLNAT {
+            // The server answers what leaves after this burst.
+            self.sessions.insert_early(&new, timeout, self.now)
         } else {
             self.sessions.insert(&new, timeout, self.now)
         };
@@ -310,6 +313,16 @@ impl<I: Io> Worker<I> {
         }
         self.counters.events.sessions_opened.add(1);
         Ok(id)
+    }
+
+    /// Replies of the burst's new sessions are found from now on. A session whose reply is another's ends; so rarely
+    /// that its first packet is left to find no answer.
+    #[inline(never)]
+    pub(super) fn settle(&mut self) {
+        for id in self.sessions.settle() {
+            self.counters.events.replies_taken.add(1);
+            self.end_session(id);
+        }
     }
 
     /// The packet that opened a session goes the session's way.

@@ -156,6 +156,9 @@ impl<I: Io> Worker<I> {
                 tracer.last = tsc;
             }
             self.follow(port, frame, origin);
+            if self.sessions.is_unsettled() {
+                self.settle();
+            }
             self.stamp(TraceStage::End);
             let sent = self.tx.newest().filter(|_| clear).map(|(out, frame)| (out, head_of(frame)));
             let verdict = self.counters.changed_since(&counted);

@@ -166,6 +166,8 @@ pub struct Events {
     pub proxy_skipped: Counter,
     /// Sessions opened.
     pub sessions_opened: Counter,
+    /// Sessions that ended at once because their reply's addresses and ports are another session's.
+    pub replies_taken: Counter,
     /// Sessions ended.
     pub sessions_ended: Counter,
     /// Mappings of SNAT opened.
@@ -190,7 +192,7 @@ pub struct Events {
 
 impl Events {
     /// All of them by name.
-    fn all(&self) -> [(&'static str, &Counter); 21] {
+    fn all(&self) -> [(&'static str, &Counter); 22] {
         [
             ("resets-sent", &self.resets_sent),
             ("icmp-sent", &self.icmp_sent),
@@ -203,6 +205,7 @@ impl Events {
             ("proxy-added", &self.proxy_added),
             ("proxy-skipped", &self.proxy_skipped),
             ("sessions-opened", &self.sessions_opened),
+            ("replies-taken", &self.replies_taken),
             ("sessions-ended", &self.sessions_ended),
             ("snat-mappings-opened", &self.snat_mappings_opened),
             ("snat-mappings-ended", &self.snat_mappings_ended),
