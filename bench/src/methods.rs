@@ -12,7 +12,7 @@ use weir::sched::NAMES;
 use weirctl::model::ClientAddress;
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     method::Method,
     path::timed,
     process::check_interrupted,
@@ -48,17 +48,21 @@ fn rows() -> Vec<(String, Setup)> {
     let each =
         Method::value_variants().iter().map(|&method| (method.name(), Setup { method, ..Setup::default() }));
     let proxied = Setup { client_address: ClientAddress::ProxyV2, ..Setup::default() };
-    each.chain([("fullnat, proxy-v2".to_owned(), proxied)]).collect()
+    each.chain([("fullnat-proxy-v2".to_owned(), proxied)]).collect()
 }
 
 /// Runs and prints.
 pub fn run(options: &Options) -> Result<()> {
+    let mut rows = rows();
+    if let Some(unknown) = options.only.iter().find(|only| !rows.iter().any(|(name, _)| name == *only)) {
+        let names: Vec<&str> = rows.iter().map(|(name, _)| name.as_str()).collect();
+        return Err(Error::Unexpected(format!("no row is called {unknown}: there are {}", names.join(", "))));
+    }
+    rows.retain(|(name, _)| options.only.is_empty() || options.only.contains(name));
     println!(
         "{} flows, ns a packet: median (quartiles), packets a second beside the first row's",
         options.flows
     );
-    let mut rows = rows();
-    rows.retain(|(name, _)| options.only.is_empty() || options.only.contains(name));
     let mut replays = Vec::new();
     for (_, setup) in &rows {
         let mut replay = Replay::open_as(setup, options.flows, 60)?;

@@ -46,7 +46,6 @@ pub(super) fn run(args: &TraceArgs, world: &mut World<'_>) -> Result<(), Failure
         Response::Refused(refusal) => return Err(refusal.into()),
         _ => return Err(unexpected()),
     };
-    writeln!(world.err, "weirctl: following packets, interrupt to end")?;
     let mut left = args.number.unwrap_or(u64::MAX);
     let followed = follow(args, world, trace, &mut left, &mut file);
     // Whatever came between: the workers are to have their peace again.
@@ -83,6 +82,7 @@ fn follow(
     left: &mut u64,
     file: &mut Option<Writer<BufWriter<File>>>,
 ) -> Result<(), Failure> {
+    writeln!(world.err, "weirctl: following packets, interrupt to end")?;
     let end = args.timeout.map(|s| world.pace.now() + Duration::from_secs(s.into()));
     loop {
         let (packets, _) = ask(world.transport, Request::Traced { trace })?;

@@ -6,8 +6,9 @@
 //!         (.101, .102 ...)  192.168.80.4 (VIP)   10.10.0.3                   └─ rs2 10.20.0.12
 //!                           192.168.80.3         10.10.0.200 (LIP)
 //! ```
-//! With `vlans` `wan` and `lan` are VLANs of one link. With `near_mtu` two routers joined by a link of that MTU stand between the client (then in
-//! 192.168.70.0/24) and the gateway, with `far_mtu` two stand between the gateway and the servers.
+//! With `vlans` `wan` and `lan` are VLANs of one link. With `near_mtu` two routers joined by a link of that MTU
+//! stand between the client (then in 192.168.70.0/24) and the gateway, with `far_mtu` two stand between the gateway
+//! and the servers.
 //!
 //! NAT: the servers' way out is the gateway.
 //! ```text
@@ -291,11 +292,14 @@ pub fn direct_routing(options: &Options) -> Network {
     let client_addresses = client_addresses(&client, [192, 168, 80, 100]);
     route(&client, &format!("{DIRECT_VIP}/32"), VIP);
     let addresses = [20, 22].map(|last| Ipv4Addr::new(192, 168, 80, last));
-    let (servers, tunnels) = if options.tunnels {
-        tunnelled_servers(&mut lab, &switch, addresses)
-    } else {
-        (servers(&mut lab, &switch, addresses, None), Vec::new())
-    };
+    let mut tunnels = Vec::new();
+    let servers = plug_in(&mut lab, &switch, addresses, None, |link, server| {
+        if options.tunnels {
+            tunnels.push(TunnelEnd::start((&switch, link), (server, "eth0")));
+        } else {
+            switch.cable(link, server, "eth0");
+        }
+    });
     for server in &servers {
         server.namespace.sysctl("net.ipv4.conf.all.arp_ignore", 1);
         server.namespace.sysctl("net.ipv4.conf.all.arp_announce", 2);
@@ -405,10 +409,21 @@ fn servers(
     addresses: impl IntoIterator<Item = Ipv4Addr>,
     default: Option<&str>,
 ) -> Vec<Host> {
+    plug_in(lab, switch, addresses, default, |link, namespace| switch.cable(link, namespace, "eth0"))
+}
+
+/// As [`servers`]; `plug` makes the link of a switch's port to a server's `eth0`.
+fn plug_in(
+    lab: &mut Lab,
+    switch: &Namespace,
+    addresses: impl IntoIterator<Item = Ipv4Addr>,
+    default: Option<&str>,
+    mut plug: impl FnMut(&str, &Namespace),
+) -> Vec<Host> {
     let make = |(n, own): (u32, Ipv4Addr)| {
         let link = format!("rs{n}");
         let namespace = lab.namespace(&link);
-        switch.cable(&link, &namespace, "eth0");
+        plug(&link, &namespace);
         switch.ip(&format!("link set {link} master br0"));
         address(&namespace, "eth0", &format!("{own}/24"));
         if let Some(default) = default {
@@ -417,23 +432,6 @@ fn servers(
         Host { name: format!("RS{n}"), address: own, namespace }
     };
     (1..).zip(addresses).map(make).collect()
-}
-
-/// As [`servers`], each behind a tunnel's end.
-fn tunnelled_servers(
-    lab: &mut Lab,
-    switch: &Namespace,
-    addresses: impl IntoIterator<Item = Ipv4Addr>,
-) -> (Vec<Host>, Vec<TunnelEnd>) {
-    let make = |(n, own): (u32, Ipv4Addr)| {
-        let link = format!("rs{n}");
-        let namespace = lab.namespace(&link);
-        let end = TunnelEnd::start((switch, &link), (&namespace, "eth0"));
-        switch.ip(&format!("link set {link} master br0"));
-        address(&namespace, "eth0", &format!("{own}/24"));
-        (Host { name: format!("RS{n}"), address: own, namespace }, end)
-    };
-    (1..).zip(addresses).map(make).unzip()
 }
 
 /// `count` addresses from `first` on.

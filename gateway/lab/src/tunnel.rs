@@ -14,7 +14,7 @@ use crate::{
     trunk::{Relay, tap},
 };
 
-/// UDP port of GUE (RFC and IANA: 6080).
+/// UDP port of GUE, as IANA has it.
 pub const GUE_PORT: u16 = 6080;
 const ETHERNET: usize = 14;
 

@@ -1,6 +1,6 @@
 //! Where frames come from and go to: the one seam between the packet path and DPDK.
 //!
-//! `ports` sets real ports up, `dpdk` drives them and `vlan` divides them; `memory` serves tests, fuzzing and replays. A frame is
+//! `ports` sets real ports up and `dpdk` drives them; `memory` serves tests, fuzzing and replays. A frame is
 //! owned: whoever holds it forwards it, hands it on or drops it, and dropping gives the buffer back.
 
 use arrayvec::ArrayVec;
@@ -8,7 +8,6 @@ use arrayvec::ArrayVec;
 pub mod dpdk;
 pub mod memory;
 pub mod ports;
-pub mod vlan;
 
 /// Frames in one receive or transmit burst.
 pub const BURST: usize = 32;
@@ -27,6 +26,29 @@ impl PortId {
     pub fn index(self) -> usize {
         self.0 as usize
     }
+}
+
+/// Where a port is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The device, counted from 0.
+    pub device: u8,
+    /// Its VLAN there, 1 to 4094; none: what has no tag.
+    pub vlan: Option<u16>,
+}
+
+/// The places of ports: each on a device of its own unless an earlier port has the same `device`.
+pub fn places<'a, D: PartialEq + 'a>(ports: impl Iterator<Item = (&'a D, Option<u16>)>) -> Vec<Place> {
+    let mut devices: Vec<&D> = Vec::new();
+    let place = |(device, vlan)| {
+        let known = devices.iter().position(|d| *d == device);
+        let number = known.unwrap_or_else(|| {
+            devices.push(device);
+            devices.len() - 1
+        });
+        Place { device: u8::try_from(number).unwrap_or(u8::MAX), vlan }
+    };
+    ports.map(place).collect()
 }
 
 /// One frame in a buffer that may be a chain of segments.

@@ -12,8 +12,8 @@ use dpdk::{
 use thiserror::Error;
 
 use super::{
+    Place,
     dpdk::{DpdkIo, Relay, Share, Way},
-    vlan::{self, Place},
 };
 use crate::{
     config,
@@ -76,7 +76,7 @@ pub fn eal_config(config: &config::Config, log: Option<fn(&str)>) -> EalConfig {
 /// Where the ports are: on which device, in which VLAN.
 #[must_use]
 pub fn places(ports: &[config::Port]) -> Vec<Place> {
-    vlan::places(ports.iter().map(|p| (&p.device, p.vlan)))
+    super::places(ports.iter().map(|p| (&p.device, p.vlan)))
 }
 
 /// One port for each device, the first; its MTU is enough for all.

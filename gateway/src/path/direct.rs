@@ -10,7 +10,10 @@ use super::{Worker, parse::Parsed, route, session::trim, verdict::Reason};
 use crate::{
     io::{Frame, Io, PortId},
     net::{Header, ipv4::Ipv4Header, ipv6::Ipv6Header, protocol, tcp as tcp_flags},
-    table::session::{Direction, STATE, SessionId},
+    table::{
+        counters::ServerSlot,
+        session::{Direction, STATE, Session, SessionId},
+    },
 };
 
 /// Flags of a segment that may change a session.
@@ -22,6 +25,13 @@ pub(super) fn age(data: &mut [u8], l3: usize) -> bool {
         return Ipv6Header::at_mut(data, l3).map(Ipv6Header::decrement_hop_limit).is_some();
     }
     Ipv4Header::at_mut(data, l3).map(Ipv4Header::decrement_ttl).is_some()
+}
+
+/// Counts a request at its server.
+#[inline(always)]
+fn count_in(server: &ServerSlot, p: &Parsed) {
+    server.counters.in_packets.add(1);
+    server.counters.in_bytes.add(u64::from(p.ip_len));
 }
 
 impl<I: Io> Worker<I> {
@@ -38,16 +48,8 @@ impl<I: Io> Worker<I> {
         let Some(Some(server)) = self.servers.get(session.server().0 as usize) else { return Some(frame) };
         let reply = Direction::Reply.index();
         let Some(next) = self.routing.hop(session.hops[reply]) else { return Some(frame) };
-        let state = session.state_number();
-        let quiet = p.protocol == protocol::UDP
-            || (p.protocol == protocol::TCP
-                && state == SessionState::Established as u8
-                && p.flags & CONTROL == tcp_flags::ACK);
-        let usual = quiet
-            & (session.timeout == self.timeouts[usize::from(state & STATE)])
+        let usual = self.leaves_unchanged(session, server, p)
             & (session.hops_generation == self.routing.generation)
-            & (server.counters.available.get() != 0)
-            & (p.ttl > 1)
             & (p.ip_len <= next.mtu)
             & next.usable;
         if !usual {
@@ -66,8 +68,7 @@ impl<I: Io> Worker<I> {
         } else {
             None
         };
-        server.counters.in_packets.add(1);
-        server.counters.in_bytes.add(u64::from(p.ip_len));
+        count_in(server, p);
         if let Some(session) = self.sessions.get_mut(id) {
             session.last_seen = self.now.0;
         }
@@ -93,23 +94,30 @@ impl<I: Io> Worker<I> {
     /// it's counted then.
     #[inline]
     pub(super) fn one_way_unchanged(&mut self, id: SessionId, p: &Parsed) -> bool {
-        let Some(session) = self.sessions.get_mut(id).filter(|s| s.is_one_way()) else { return false };
+        let Some(session) = self.sessions.get(id).filter(|s| s.is_one_way()) else { return false };
         let Some(Some(server)) = self.servers.get(session.server().0 as usize) else { return false };
+        let unchanged = self.leaves_unchanged(session, server, p);
+        if unchanged {
+            count_in(server, p);
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.last_seen = self.now.0;
+            }
+        }
+        unchanged
+    }
+
+    /// Whether a packet changes nothing about its one-way session but the time it was last seen.
+    #[inline(always)]
+    fn leaves_unchanged(&self, session: &Session, server: &ServerSlot, p: &Parsed) -> bool {
         let state = session.state_number();
         let quiet = p.protocol == protocol::UDP
             || (p.protocol == protocol::TCP
                 && state == SessionState::Established as u8
                 && p.flags & CONTROL == tcp_flags::ACK);
-        let unchanged = quiet
-            && session.timeout == self.timeouts[usize::from(state & STATE)]
-            && server.counters.available.get() != 0
-            && p.ttl > 1;
-        if unchanged {
-            session.last_seen = self.now.0;
-            server.counters.in_packets.add(1);
-            server.counters.in_bytes.add(u64::from(p.ip_len));
-        }
-        unchanged
+        quiet
+            & (session.timeout == self.timeouts[usize::from(state & STATE)])
+            & (server.counters.available.get() != 0)
+            & (p.ttl > 1)
     }
 
     /// Sends a packet of a DR or TUN session, or an ICMP error about one, to the server.

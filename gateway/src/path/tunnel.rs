@@ -42,10 +42,11 @@ const GRE_CHECKSUM: u16 = 0x8000;
 /// GUE over UDP comes from one of these ports, by flow, as Linux's default `ip_local_port_range` has them.
 const FLOW_PORTS: std::ops::Range<u16> = 32768..60999;
 
-/// GUE's source port for a flow.
-fn flow_port(flow: u64) -> u16 {
+/// GUE's headers of `len` bytes with them, around a packet of such a protocol number.
+fn gue(flow: u64, port: u16, len: u16, inner_protocol: u8) -> (UdpHeader, [u8; GUE]) {
     let ports = u64::from(FLOW_PORTS.end - FLOW_PORTS.start);
-    FLOW_PORTS.start + (((flow & 0xffff_ffff) * ports) >> 32) as u16
+    let source = FLOW_PORTS.start + (((flow & 0xffff_ffff) * ports) >> 32) as u16;
+    (UdpHeader::new(source, port, len), [0, inner_protocol, 0, 0])
 }
 
 /// A tunnel in one word, for a server's facts. 0 is IPIP.
@@ -145,8 +146,7 @@ impl Outer {
                 }
             }
             TunnelKind::Gue => {
-                let mut udp = UdpHeader::new(flow_port(self.flow), self.shape.port, len);
-                let gue = [0, self.inner_protocol(), 0, 0];
+                let (mut udp, gue) = gue(self.flow, self.shape.port, len, self.inner_protocol());
                 if self.shape.checksum {
                     let sum =
                         self.pseudo_header(len).and(Sum::of(udp.as_bytes())).and(Sum::of(&gue)).and(inner);
@@ -236,6 +236,29 @@ pub(super) struct Plain {
     flow: u64,
 }
 
+impl Plain {
+    /// Puts the packet that lies behind the Ethernet header of `frame` into the tunnel; it becomes a hop older.
+    #[inline(always)]
+    fn wrap(&self, frame: &mut impl Frame) -> Result<(), Reason> {
+        match self.kind {
+            TunnelKind::Ipip => wrap_plain::<0>(frame, self, protocol::IPIP).map(drop),
+            TunnelKind::Gre => {
+                let between = wrap_plain::<4>(frame, self, protocol::GRE)?;
+                between.copy_from_slice(&u32::from(ether_type::IPV4).to_be_bytes());
+                Ok(())
+            }
+            TunnelKind::Gue => {
+                let between = wrap_plain::<{ UdpHeader::LEN + GUE }>(frame, self, protocol::UDP)?;
+                let len = self.len - Ipv4Header::LEN as u16;
+                let (udp, gue) = gue(self.flow, self.port, len, protocol::IPIP);
+                between[..UdpHeader::LEN].copy_from_slice(udp.as_bytes());
+                between[UdpHeader::LEN..].copy_from_slice(&gue);
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Puts a packet into a tunnel as most are, with `BETWEEN` bytes after the outer IP header: the same bytes as
 /// [`Outer::wrap`] writes, without asking what they depend on. The packet becomes a hop older. Returns those bytes.
 #[inline(always)]
@@ -304,10 +327,12 @@ impl<I: Io> Worker<I> {
     /// The tunnel to a server of IPv4 at `server` for an IPv4 packet, if there is nothing special about either.
     #[inline(always)]
     pub(super) fn plain_tunnel(&self, p: &Parsed, word: u32, server: u32, next: &Hop) -> Option<Plain> {
-        let Shape { kind, checksum, port } = Shape::unpack(word);
-        let len =
-            p.ip_len.checked_add((Ipv4Header::LEN + Shape { kind, checksum, port }.between()) as u16)?;
-        if checksum | p.ipv6 | (p.l3 != EthernetHeader::LEN as u8) | (len > next.mtu) {
+        let shape = Shape::unpack(word);
+        let Shape { kind, checksum, port } = shape;
+        let added = (Ipv4Header::LEN + shape.between()) as u16;
+        let len = p.ip_len.checked_add(added)?;
+        let special = checksum | p.ipv6 | (p.l3 != EthernetHeader::LEN as u8);
+        if special | (len > next.mtu) | (next.mtu < MIN_MTU + added) {
             return None;
         }
         let flow = match kind {
@@ -326,22 +351,7 @@ impl<I: Io> Worker<I> {
     #[inline(always)]
     pub(super) fn enter_plain(&mut self, frame: &mut I::Frame, tunnel: &Plain) -> Result<(), Reason> {
         self.tunnel_id = tunnel.id;
-        match tunnel.kind {
-            TunnelKind::Ipip => wrap_plain::<0>(frame, tunnel, protocol::IPIP).map(drop),
-            TunnelKind::Gre => {
-                let between = wrap_plain::<4>(frame, tunnel, protocol::GRE)?;
-                between.copy_from_slice(&u32::from(ether_type::IPV4).to_be_bytes());
-                Ok(())
-            }
-            TunnelKind::Gue => {
-                let between = wrap_plain::<{ UdpHeader::LEN + GUE }>(frame, tunnel, protocol::UDP)?;
-                let len = tunnel.len - Ipv4Header::LEN as u16;
-                let udp = UdpHeader::new(flow_port(tunnel.flow), tunnel.port, len);
-                between[..UdpHeader::LEN].copy_from_slice(udp.as_bytes());
-                between[UdpHeader::LEN..].copy_from_slice(&[0, protocol::IPIP, 0, 0]);
-                Ok(())
-            }
-        }
+        tunnel.wrap(frame)
     }
 
     /// Sends a packet through the tunnel to a server, at `address`, by way of `hop`.
@@ -419,5 +429,46 @@ mod tests {
             assert_eq!(sum_over(&frame, from, len).map(Sum::fold), Some(whole.fold()), "{from} {len}");
         }
         assert_eq!(sum_over(&frame, 30, 11), None);
+    }
+
+    #[test]
+    fn the_plain_way_writes_what_the_other_does() {
+        let (source, server) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+        let shapes = [TunnelKind::Ipip, TunnelKind::Gre, TunnelKind::Gue].map(|kind| Shape {
+            kind,
+            checksum: false,
+            port: 6080,
+        });
+        let packets = (0..6u8).map(|n| {
+            let builder = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]);
+            let mut ip =
+                etherparse::Ipv4Header::new(0, 9 * n + 2, etherparse::IpNumber::UDP, [1, 2, 3, n], [9; 4]);
+            let ip = ip.as_mut().unwrap();
+            ip.dont_fragment = n % 2 == 0;
+            ip.dscp = etherparse::IpDscp::try_new(n * 9).unwrap();
+            let mut out = Vec::new();
+            builder
+                .ip(etherparse::IpHeaders::Ipv4(ip.clone(), Default::default()))
+                .udp(1, 2)
+                .write(&mut out, b"abc")
+                .unwrap();
+            // What follows a short packet on a wire.
+            out.resize(60, 0);
+            out
+        });
+        for ((bytes, shape), n) in packets.flat_map(|p| shapes.map(|s| (p.clone(), s))).zip(0xff00..) {
+            let (id, flow) = (n, u64::from(n) << 28);
+            let len = 31 + (Ipv4Header::LEN + shape.between()) as u16;
+            let mut plain = MemoryFrame::new(&bytes);
+            let tunnel = Plain { kind: shape.kind, source, server, id, len, port: shape.port, flow };
+            tunnel.wrap(&mut plain).unwrap();
+            let mut other = MemoryFrame::new(&bytes);
+            other.truncate(14 + 31);
+            assert!(age(other.data_mut(), 14));
+            let outer = Outer { shape, source: source.into(), server: server.into(), ipv6: false, flow, id };
+            outer.wrap(&mut other, len).unwrap();
+            // The MAC addresses come later.
+            assert_eq!(plain.bytes()[12..], other.bytes()[12..], "{shape:?} {bytes:x?}");
+        }
     }
 }

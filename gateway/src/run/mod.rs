@@ -42,9 +42,8 @@ use crate::{
         PortId,
         dpdk::DpdkIo,
         ports::{self, OpenError, PortHandle},
-        vlan::VlanIo,
     },
-    path::{Parts, Worker, handover, punt::HostEnd, verdict::PathCounters},
+    path::{Parts, Worker, handover, punt::HostEnd, verdict::PathCounters, vlan::VlanIo},
     table::{
         index::HashKey,
         pool::{LocalPool, PoolConfig, PoolError, PortRange},

@@ -6,6 +6,7 @@ pub mod counters;
 pub mod ends;
 pub mod fragments;
 pub mod index;
+mod late;
 pub mod pool;
 pub mod rss;
 pub mod session;

@@ -10,6 +10,7 @@ use cpu::{HugeSlice, zeroed_slice};
 
 use super::{
     index::{HashKey, Index},
+    late::{LATE, Late},
     session::{Direction, NO_SLOT, NewSession, ONE_PACKET, ONE_WAY, Session, SessionId, TEMPLATE, Tuple},
     templates::spread,
     wide::Wide,
@@ -41,19 +42,9 @@ pub struct Sessions {
     cursor: u32,
     begins: Tick,
     /// Replies to be entered.
-    late: ArrayVec<Late, LATE>,
+    pub(super) late: ArrayVec<Late, LATE>,
     /// Sessions whose reply couldn't be.
-    clashes: ArrayVec<SessionId, LATE>,
-}
-
-/// Replies that may wait to be entered: a burst's.
-const LATE: usize = 32;
-
-/// A reply to be entered.
-#[derive(Clone, Copy, Debug)]
-struct Late {
-    hash: u64,
-    id: u32,
+    pub(super) clashes: ArrayVec<SessionId, LATE>,
 }
 
 /// Which session a packet belongs to.
@@ -87,7 +78,7 @@ impl Candidate {
 }
 
 #[inline]
-fn entry(id: u32, direction: Direction) -> u32 {
+pub(super) fn entry(id: u32, direction: Direction) -> u32 {
     id << 1 | direction.index() as u32
 }
 
@@ -231,65 +222,10 @@ impl Sessions {
         self.insert_under(hashes, new, timeout, now)
     }
 
-    /// As [`Self::insert`] for a session whose reply can't come before [`Self::settle`]: the reply's tuple is looked at
-    /// and entered there, when its bucket has been loaded. Only the request's tuple is found until then.
-    pub fn insert_early(&mut self, new: &NewSession, timeout: u32, now: Tick) -> Option<SessionId> {
-        let hashes = [self.hash(new.request, new.protocol), self.hash(new.reply, new.protocol)];
-        self.prefetch_insertion(hashes, now.after(timeout));
-        if self.find(hashes[0], new.request, new.protocol).is_some() {
-            return None;
-        }
-        if self.late.is_full() {
-            self.enter_replies();
-        }
-        let id = self.take_record()?;
-        if !self.index.insert(hashes[0], entry(id, Direction::Request)) {
-            self.give_record(id);
-            return None;
-        }
-        let record = &mut self.records[id as usize];
-        *record = Session::new(new, now);
-        record.set_key_protocols([new.protocol; 2]);
-        record.timeout = timeout;
-        self.arm(id);
-        self.late.push(Late { hash: hashes[1], id });
-        Some(SessionId(id))
-    }
-
-    /// Whether there is something to [`Self::settle`].
-    #[inline]
-    #[must_use]
-    pub fn is_unsettled(&self) -> bool {
-        !self.late.is_empty() || !self.clashes.is_empty()
-    }
-
-    /// Enters the replies of sessions inserted early. Returns those sessions whose reply belongs to another session,
-    /// or found no room: they have to end.
-    pub fn settle(&mut self) -> ArrayVec<SessionId, LATE> {
-        self.enter_replies();
-        self.clashes.drain(..).collect()
-    }
-
-    fn enter_replies(&mut self) {
-        // In their order: the first ones' buckets are there by now.
-        for n in 0..self.late.len() {
-            let Some(&Late { hash, id }) = self.late.get(n) else { break };
-            let Some(record) = self.records.get(id as usize) else { continue };
-            let (tuple, protocol) =
-                (record.arriving(Direction::Reply), record.key_protocol(Direction::Reply));
-            let free = self.find(hash, tuple, protocol).is_none();
-            if !(free && self.index.insert(hash, entry(id, Direction::Reply))) {
-                // One that finds no room here would be the second burst of clashes without a settlement.
-                let _ = self.clashes.try_push(SessionId(id));
-            }
-        }
-        self.late.clear();
-    }
-
     /// Starts loading every line that an insertion under these hashes touches, so that the misses overlap: both
     /// buckets, the record, and its future neighbour on the wheel.
     #[inline]
-    fn prefetch_insertion(&self, hashes: [u64; 2], deadline: Tick) {
+    pub(super) fn prefetch_insertion(&self, hashes: [u64; 2], deadline: Tick) {
         hashes.into_iter().for_each(|hash| self.index.prefetch(hash));
         let record = if self.free == NIL { self.fresh } else { self.free };
         self.prefetch_record(record);
@@ -329,7 +265,20 @@ impl Sessions {
         timeout: u32,
         now: Tick,
     ) -> Option<SessionId> {
-        let (requests, replies) = (new.flags & ONE_PACKET == 0, new.flags & ONE_WAY == 0);
+        self.insert_found_by(hashes, new.flags & ONE_WAY == 0, new, protocols, timeout, now)
+    }
+
+    /// As [`Self::insert_free`]; its reply is entered only where `replies`.
+    pub(super) fn insert_found_by(
+        &mut self,
+        hashes: [u64; 2],
+        replies: bool,
+        new: &NewSession,
+        protocols: [u8; 2],
+        timeout: u32,
+        now: Tick,
+    ) -> Option<SessionId> {
+        let requests = new.flags & ONE_PACKET == 0;
         let id = self.take_record()?;
         if requests && !self.index.insert(hashes[0], entry(id, Direction::Request)) {
             self.give_record(id);
@@ -360,8 +309,7 @@ impl Sessions {
     /// Removes a session and returns its last record; `None` if there's none.
     pub fn remove(&mut self, id: SessionId) -> Option<Session> {
         if self.is_unsettled() {
-            self.enter_replies();
-            self.clashes.retain(|clash| *clash != id);
+            self.settle_before_end_of(id);
         }
         let record = *self.records.get(id.0 as usize)?;
         if !record.in_use() {
@@ -615,37 +563,5 @@ mod tests {
                 prop_assert!(at >= due && at <= due + 50);
             }
         }
-    }
-
-    #[test]
-    fn a_reply_is_found_once_it_is_settled() {
-        let mut s = table(80);
-        let find = |s: &Sessions, t: Tuple| s.find(s.hash(t, 6), t, 6).map(|found| found.id);
-        let a = s.insert_early(&tuple(1), 100, Tick(0)).unwrap();
-        assert_eq!((find(&s, tuple(1).request), find(&s, tuple(1).reply)), (Some(a), None));
-        assert!(s.is_unsettled() && s.insert_early(&tuple(1), 100, Tick(0)).is_none());
-        assert!(s.settle().is_empty() && !s.is_unsettled());
-        assert_eq!(find(&s, tuple(1).reply), Some(a));
-        // More than may wait: the first ones are entered meanwhile.
-        let many: Vec<_> = (2..60).map(|n| s.insert_early(&tuple(n), 100, Tick(0)).unwrap()).collect();
-        assert!(s.settle().is_empty());
-        assert!((2..60).zip(&many).all(|(n, id)| find(&s, tuple(n).reply) == Some(*id)));
-    }
-
-    #[test]
-    fn a_reply_of_another_session_clashes() {
-        let mut s = table(8);
-        let theirs = s.insert(&tuple(1), 100, Tick(0)).unwrap();
-        let new = NewSession { request: tuple(2).request, ..tuple(1) };
-        let mine = s.insert_early(&new, 100, Tick(0)).unwrap();
-        assert_eq!(s.settle().as_slice(), [mine]);
-        s.remove(mine).unwrap();
-        assert!(s.holds(tuple(1).reply, 6) && !s.holds(new.request, 6));
-        // One that ends first clashes no more, and its record's next session has nothing to do with it.
-        let mine = s.insert_early(&new, 100, Tick(0)).unwrap();
-        s.remove(mine).unwrap();
-        assert_eq!(s.insert_early(&tuple(3), 100, Tick(0)), Some(mine));
-        assert!(s.settle().is_empty());
-        assert!(s.holds(tuple(3).reply, 6) && s.get(theirs).unwrap().in_use());
     }
 }

@@ -1,4 +1,4 @@
-//! Ports that are VLANs of a device: tags come off what is received and go onto what is sent (IEEE 802.1Q).
+//! Between the stages rx and tx and the devices: ports that are VLANs of a device. tags come off what is received and go onto what is sent (IEEE 802.1Q).
 //!
 //! ```text
 //! device 0 --+-- tag 100: port 0 "wan"
@@ -15,40 +15,17 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
-use super::{Burst, Frame, Io, PortId};
+use super::verdict::{PathCounters, Reason, Verdict};
 use crate::{
+    io::{Burst, Frame, Io, Place, PortId},
     net::{
         Header,
         ethernet::{EthernetHeader, VlanTag, ether_type},
     },
-    path::verdict::{PathCounters, Reason, Verdict},
 };
 
 /// Bytes of the two MAC addresses, which a tag stands behind.
 const ADDRESSES: usize = 12;
-
-/// Where a port is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The device, counted from 0.
-    pub device: u8,
-    /// Its VLAN there, 1 to 4094; none: what has no tag.
-    pub vlan: Option<u16>,
-}
-
-/// The places of ports: each on a device of its own unless an earlier port has the same `device`.
-pub fn places<'a, D: PartialEq + 'a>(ports: impl Iterator<Item = (&'a D, Option<u16>)>) -> Vec<Place> {
-    let mut devices: Vec<&D> = Vec::new();
-    let place = |(device, vlan)| {
-        let known = devices.iter().position(|d| *d == device);
-        let number = known.unwrap_or_else(|| {
-            devices.push(device);
-            devices.len() - 1
-        });
-        Place { device: u8::try_from(number).unwrap_or(u8::MAX), vlan }
-    };
-    ports.map(place).collect()
-}
 
 /// A port with a VLAN, or beside one.
 struct Lane<F> {
@@ -224,7 +201,10 @@ mod tests {
     use etherparse::{PacketBuilder, SlicedPacket, VlanId};
 
     use super::*;
-    use crate::io::memory::{MemoryFrame, MemoryIo};
+    use crate::io::{
+        memory::{MemoryFrame, MemoryIo},
+        places,
+    };
 
     fn frame(vlan: Option<u16>, mark: u8) -> MemoryFrame {
         let builder = PacketBuilder::ethernet2([2; 6], [4; 6]);
@@ -241,8 +221,8 @@ mod tests {
         MemoryFrame::new(&out)
     }
 
-    fn ports(places: &[(&str, Option<u16>)]) -> VlanIo<MemoryIo> {
-        let places = super::places(places.iter().map(|(device, vlan)| (device, *vlan)));
+    fn ports(ports: &[(&str, Option<u16>)]) -> VlanIo<MemoryIo> {
+        let places = places(ports.iter().map(|(device, vlan)| (device, *vlan)));
         let devices = places.iter().map(|p| p.device).max().unwrap() + 1;
         VlanIo::new(MemoryIo::new(devices.into()), &places, Arc::default())
     }

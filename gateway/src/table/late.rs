@@ -1,0 +1,133 @@
+//! Replies of new sessions, entered into the index at the end of their burst.
+//!
+//! The bucket of a FULLNAT session's reply is known only when its local port is chosen, and would be waited for at
+//! once: a miss for every new connection. But the server answers what leaves after the burst. So the bucket is
+//! asked for when the session is inserted, and the reply looked at and entered when the burst is through.
+
+use arrayvec::ArrayVec;
+
+use super::{
+    session::{Direction, NewSession, SessionId},
+    sessions::{Sessions, entry},
+};
+use crate::clock::Tick;
+
+/// Replies that may wait: a burst's.
+pub(super) const LATE: usize = 32;
+
+/// A reply to be entered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Late {
+    hash: u64,
+    id: u32,
+}
+
+impl Sessions {
+    /// As [`Self::insert`] for a session whose reply can't come before [`Self::settle`]. Only the request's tuple is
+    /// found, and known to be free, until then.
+    pub fn insert_early(&mut self, new: &NewSession, timeout: u32, now: Tick) -> Option<SessionId> {
+        let hashes = [self.hash(new.request, new.protocol), self.hash(new.reply, new.protocol)];
+        self.prefetch_insertion(hashes, now.after(timeout));
+        if self.find(hashes[0], new.request, new.protocol).is_some() {
+            return None;
+        }
+        if self.late.is_full() {
+            self.enter_replies();
+        }
+        let id = self.insert_found_by(hashes, false, new, [new.protocol; 2], timeout, now)?;
+        self.late.push(Late { hash: hashes[1], id: id.0 });
+        Some(id)
+    }
+
+    /// Whether there is something to [`Self::settle`].
+    #[inline]
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        !self.late.is_empty() || !self.clashes.is_empty()
+    }
+
+    /// Enters the replies of sessions inserted early. Returns those sessions whose reply belongs to another session,
+    /// or found no room: they have to end.
+    pub fn settle(&mut self) -> ArrayVec<SessionId, LATE> {
+        self.enter_replies();
+        self.clashes.drain(..).collect()
+    }
+
+    /// Enters what waits, and forgets a clash of the session that is about to end.
+    pub(super) fn settle_before_end_of(&mut self, id: SessionId) {
+        self.enter_replies();
+        self.clashes.retain(|clash| *clash != id);
+    }
+
+    fn enter_replies(&mut self) {
+        // In their order: the first ones' buckets are there by now.
+        for n in 0..self.late.len() {
+            let Some(&Late { hash, id }) = self.late.get(n) else { break };
+            let Some(record) = self.get(SessionId(id)) else { continue };
+            let (tuple, protocol) =
+                (record.arriving(Direction::Reply), record.key_protocol(Direction::Reply));
+            let free = self.find(hash, tuple, protocol).is_none();
+            if !(free && self.index.insert(hash, entry(id, Direction::Reply))) {
+                // One that finds no room here would be the second burst of clashes without a settlement; it lives
+                // without replies until it expires.
+                let _ = self.clashes.try_push(SessionId(id));
+            }
+        }
+        self.late.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        id::ServerId,
+        table::{index::HashKey, session::Tuple},
+    };
+
+    fn tuple(n: u32) -> NewSession {
+        NewSession {
+            request: Tuple::new((n, 1), (0xc000_020a, 80)),
+            reply: Tuple::new((0x0a00_0001, 80), (0x0a00_00fe, n as u16)),
+            protocol: 6,
+            server: ServerId(0),
+            flags: 0,
+        }
+    }
+
+    fn table(max: usize) -> Sessions {
+        Sessions::new(max, HashKey::from_seed(0), Tick(0)).unwrap()
+    }
+
+    #[test]
+    fn a_reply_is_found_once_it_is_settled() {
+        let mut s = table(80);
+        let find = |s: &Sessions, t: Tuple| s.find(s.hash(t, 6), t, 6).map(|found| found.id);
+        let a = s.insert_early(&tuple(1), 100, Tick(0)).unwrap();
+        assert_eq!((find(&s, tuple(1).request), find(&s, tuple(1).reply)), (Some(a), None));
+        assert!(s.is_unsettled() && s.insert_early(&tuple(1), 100, Tick(0)).is_none());
+        assert!(s.settle().is_empty() && !s.is_unsettled());
+        assert_eq!(find(&s, tuple(1).reply), Some(a));
+        // More than may wait: the first ones are entered meanwhile.
+        let many: Vec<_> = (2..60).map(|n| s.insert_early(&tuple(n), 100, Tick(0)).unwrap()).collect();
+        assert!(s.settle().is_empty());
+        assert!((2..60).zip(&many).all(|(n, id)| find(&s, tuple(n).reply) == Some(*id)));
+    }
+
+    #[test]
+    fn a_reply_of_another_session_clashes() {
+        let mut s = table(8);
+        let theirs = s.insert(&tuple(1), 100, Tick(0)).unwrap();
+        let new = NewSession { request: tuple(2).request, ..tuple(1) };
+        let mine = s.insert_early(&new, 100, Tick(0)).unwrap();
+        assert_eq!(s.settle().as_slice(), [mine]);
+        s.remove(mine).unwrap();
+        assert!(s.holds(tuple(1).reply, 6) && !s.holds(new.request, 6));
+        // One that ends first clashes no more, and its record's next session has nothing to do with it.
+        let mine = s.insert_early(&new, 100, Tick(0)).unwrap();
+        s.remove(mine).unwrap();
+        assert_eq!(s.insert_early(&tuple(3), 100, Tick(0)), Some(mine));
+        assert!(s.settle().is_empty());
+        assert!(s.holds(tuple(3).reply, 6) && s.get(theirs).unwrap().in_use());
+    }
+}
