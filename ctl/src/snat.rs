@@ -10,7 +10,10 @@
 //!
 //! So `weirctl` takes them, `weirctl snat list` prints them, and a rules file holds them.
 
-use std::{fmt::Write as _, net::Ipv4Addr};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use bincode::{Decode, Encode};
 
@@ -30,7 +33,7 @@ pub enum Kind {
     Tcp,
     /// UDP.
     Udp,
-    /// ICMP echo.
+    /// ICMP echo, ICMPv6's for IPv6.
     Icmp,
 }
 
@@ -54,22 +57,22 @@ pub enum Pooling {
     Arbitrary,
 }
 
-/// A rule. Of several that apply to a packet the one with the smallest inside network counts, then the one that
-/// was added first.
+/// A rule, all of whose addresses are of one family. Of several that apply to a packet the one with the smallest
+/// inside network counts, then the one that was added first.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SnatRule {
     /// Its name, unique.
     pub name: String,
     /// The inside network and its prefix length.
-    pub inside: (Ipv4Addr, u8),
+    pub inside: (IpAddr, u8),
     /// Name of the port that leads outside: packets that are routed elsewhere are left alone.
     pub port: String,
     /// External addresses, first and last of each range.
-    pub pool: Vec<(Ipv4Addr, Ipv4Addr)>,
+    pub pool: Vec<(IpAddr, IpAddr)>,
     /// Only packets of this protocol.
     pub protocol: Option<Kind>,
     /// Destinations that are left alone.
-    pub except: Vec<(Ipv4Addr, u8)>,
+    pub except: Vec<(IpAddr, u8)>,
     /// How mappings come about.
     pub mapping: Dependence,
     /// Whom a mapping lets in.
@@ -97,8 +100,15 @@ pub struct SnatRow {
 
 impl SnatRule {
     /// The external addresses, one by one.
-    pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
-        self.pool.iter().flat_map(|&(first, last)| (u32::from(first)..=u32::from(last)).map(Ipv4Addr::from))
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let range = |&(first, last): &(IpAddr, IpAddr)| {
+            let v6 = first.is_ipv6();
+            (bits(first)..=bits(last)).map(move |n| match u32::try_from(n) {
+                Ok(n) if !v6 => IpAddr::V4(Ipv4Addr::from(n)),
+                _ => IpAddr::V6(Ipv6Addr::from(n)),
+            })
+        };
+        self.pool.iter().flat_map(range)
     }
 
     /// Says what is wrong with the rule, if anything is, apart from names.
@@ -110,15 +120,22 @@ impl SnatRule {
             return Err(format!("`{}' is no name", self.name));
         }
         for (address, bits) in std::iter::once(&self.inside).chain(&self.except) {
-            if *bits > 32 {
+            if *bits > width(*address) {
                 return Err(format!("prefix length {bits} of {address}"));
             }
+        }
+        let v6 = self.inside.0.is_ipv6();
+        let except = self.except.iter().map(|(address, _)| *address);
+        let mut others = self.pool.iter().flat_map(|(first, last)| [*first, *last]).chain(except);
+        if let Some(address) = others.find(|address| address.is_ipv6() != v6) {
+            return Err(format!("{address} is of another family than the inside network"));
         }
         if let Some((first, last)) = self.pool.iter().find(|(first, last)| first > last) {
             return Err(format!("the pool's range {first}-{last} ends before it begins"));
         }
-        let size: u64 = self.pool.iter().map(|(a, b)| u64::from(u32::from(*b) - u32::from(*a)) + 1).sum();
-        if size == 0 || size > MAX_POOL as u64 {
+        let sizes = self.pool.iter().map(|(first, last)| (bits(*last) - bits(*first)).saturating_add(1));
+        let size = sizes.fold(0, u128::saturating_add);
+        if size == 0 || size > MAX_POOL as u128 {
             return Err(format!("a pool of {size} addresses: 1 to {MAX_POOL}"));
         }
         if self.except.len() > MAX_EXCEPT {
@@ -127,13 +144,26 @@ impl SnatRule {
         if !(1..=MAX_PORTS).contains(&self.max_ports) {
             return Err(format!("{} ports an inside address: 1 to {MAX_PORTS}", self.max_ports));
         }
-        let mask = u32::MAX.checked_shl(32 - u32::from(self.inside.1)).unwrap_or(0);
-        let inside = |a: Ipv4Addr| (u32::from(a) ^ u32::from(self.inside.0)) & mask == 0;
+        let host_bits = u32::from(width(self.inside.0) - self.inside.1);
+        let inside = |a: IpAddr| (bits(a) ^ bits(self.inside.0)).checked_shr(host_bits).unwrap_or(0) == 0;
         match self.addresses().find(|a| inside(*a)) {
             Some(address) => Err(format!("{address} of the pool lies in the inside network")),
             None => Ok(()),
         }
     }
+}
+
+/// An address as a number.
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(a) => a.to_bits().into(),
+        IpAddr::V6(a) => a.to_bits(),
+    }
+}
+
+/// Bits of an address of this one's family.
+fn width(address: IpAddr) -> u8 {
+    if address.is_ipv6() { 128 } else { 32 }
 }
 
 /// The change that the words after `snat` ask for.
@@ -153,7 +183,7 @@ fn parse_rule(name: &str, words: &[&str]) -> Result<SnatRule, String> {
     let (mut inside, mut port) = (None, None);
     let mut rule = SnatRule {
         name: name.into(),
-        inside: (Ipv4Addr::UNSPECIFIED, 0),
+        inside: (Ipv4Addr::UNSPECIFIED.into(), 0),
         port: String::new(),
         pool: Vec::new(),
         protocol: None,
@@ -187,15 +217,15 @@ fn parse_rule(name: &str, words: &[&str]) -> Result<SnatRule, String> {
     rule.check().map(|()| rule)
 }
 
-/// A network of IPv4 addresses.
+/// A network.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn network(text: &str) -> Result<(Ipv4Addr, u8), String> {
-    let (address, bits) = text.split_once('/').unwrap_or((text, "32"));
-    match (address.parse(), bits.parse()) {
-        (Ok(address), Ok(bits)) if bits <= 32 => Ok((address, bits)),
-        _ if address.contains(':') => Err(format!("`{text}': SNAT is for IPv4")),
+pub fn network(text: &str) -> Result<(IpAddr, u8), String> {
+    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+    let parsed = address.parse::<IpAddr>().map(|a| (a, bits.map_or(Ok(width(a)), str::parse)));
+    match parsed {
+        Ok((address, Ok(bits))) if bits <= width(address) => Ok((address, bits)),
         _ => Err(format!("`{text}' is no network: ADDRESS/BITS")),
     }
 }
@@ -204,12 +234,11 @@ pub fn network(text: &str) -> Result<(Ipv4Addr, u8), String> {
 ///
 /// # Errors
 /// What is wrong with them.
-pub fn pool(text: &str) -> Result<Vec<(Ipv4Addr, Ipv4Addr)>, String> {
+pub fn pool(text: &str) -> Result<Vec<(IpAddr, IpAddr)>, String> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        match (first.parse(), last.parse()) {
-            (Ok(first), Ok(last)) if first <= last => Ok((first, last)),
-            _ if part.contains(':') => Err(format!("`{part}': SNAT is for IPv4")),
+        match (first.parse::<IpAddr>(), last.parse::<IpAddr>()) {
+            (Ok(first), Ok(last)) if first <= last && first.is_ipv6() == last.is_ipv6() => Ok((first, last)),
             _ => Err(format!("`{part}' is no address or range: 192.0.2.1 or 192.0.2.1-192.0.2.8")),
         }
     };
@@ -283,15 +312,15 @@ pub fn pooling_name(pooling: Pooling) -> &'static str {
 
 /// Ranges as [`pool`] reads them.
 #[must_use]
-pub fn pool_text(pool: &[(Ipv4Addr, Ipv4Addr)]) -> String {
-    let range = |(a, b): &(Ipv4Addr, Ipv4Addr)| if a == b { a.to_string() } else { format!("{a}-{b}") };
+pub fn pool_text(pool: &[(IpAddr, IpAddr)]) -> String {
+    let range = |(a, b): &(IpAddr, IpAddr)| if a == b { a.to_string() } else { format!("{a}-{b}") };
     pool.iter().map(range).collect::<Vec<_>>().join(",")
 }
 
 /// A rule as `snat add` takes it.
 #[must_use]
 pub fn to_words(rule: &SnatRule) -> String {
-    let network = |(address, bits): &(Ipv4Addr, u8)| format!("{address}/{bits}");
+    let network = |(address, bits): &(IpAddr, u8)| format!("{address}/{bits}");
     let mut line = format!(
         "snat add {} --inside {} --port {} --pool {}",
         rule.name,
@@ -340,6 +369,7 @@ mod tests {
             "snat add lab --inside 10.9.0.0/16 --port wan --pool 192.0.2.1-192.0.2.8,192.0.2.20 --protocol icmp \
              --except 172.16.0.0/12 --except 192.168.0.0/16 --mapping address-and-port-dependent \
              --filtering address-and-port-dependent --pooling arbitrary --max-ports 128 --max-sessions 9",
+            "snat add six --inside fd00:1::/32 --port wan --pool 2001:db8::1-2001:db8::8 --except fd00::/8",
         ] {
             let Ok(Change::AddSnat(rule)) = change(line.strip_prefix("snat ").unwrap()) else {
                 panic!("{line}")
@@ -361,7 +391,23 @@ mod tests {
                 "which port leads outside? --port NAME".into(),
             ),
             ("add office --inside 10.0.0.0/8 --port wan", "a pool of 0 addresses: 1 to 256".into()),
-            (&format!("{good} --inside 2001:db8::/32"), "`2001:db8::/32': SNAT is for IPv4".into()),
+            (
+                &format!("{good} --inside 2001:db8::/32"),
+                "192.0.2.1 is of another family than the inside network".into(),
+            ),
+            (
+                &format!("{good} --pool 2001:db8::1"),
+                "2001:db8::1 is of another family than the inside network".into(),
+            ),
+            (
+                "add six --inside fd00::/8 --port wan --pool 2001:db8::-2001:db9::",
+                "a pool of 79228162514264337593543950337 addresses: 1 to 256".into(),
+            ),
+            (
+                "add six --inside fd00::/8 --port wan --pool fdff::1",
+                "fdff::1 of the pool lies in the inside network".into(),
+            ),
+            (&format!("{good} --inside 10.0.0.0/33"), "`10.0.0.0/33' is no network: ADDRESS/BITS".into()),
             (&format!("{good} --pool 10.0.0.9"), "10.0.0.9 of the pool lies in the inside network".into()),
             (&format!("{good} --max-ports 0"), "0 ports an inside address: 1 to 1024".into()),
             (&format!("{good} --max-ports many"), "`many' is no value for --max-ports".into()),

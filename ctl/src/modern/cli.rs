@@ -518,7 +518,7 @@ pub struct SnatRuleArgs {
     pub name: String,
     /// The inside network
     #[arg(long, value_name = "ADDRESS/BITS", value_parser = snat::network)]
-    pub inside: (std::net::Ipv4Addr, u8),
+    pub inside: (std::net::IpAddr, u8),
     /// Name of the gateway's port that leads outside; its twin answers for the pool
     #[arg(long, value_name = "NAME")]
     pub port: String,
@@ -530,7 +530,7 @@ pub struct SnatRuleArgs {
     pub protocol: Option<snat::Kind>,
     /// Leave packets to this network alone; may be given several times
     #[arg(long, value_name = "ADDRESS/BITS", value_parser = snat::network)]
-    pub except: Vec<(std::net::Ipv4Addr, u8)>,
+    pub except: Vec<(std::net::IpAddr, u8)>,
     /// What a mapping depends on: endpoint-independent or address-and-port-dependent
     #[arg(long, value_name = "DEPENDENCE", default_value = "endpoint-independent", value_parser = snat::dependence)]
     pub mapping: snat::Dependence,

@@ -76,7 +76,7 @@ fn list(args: SnatListArgs, world: &mut World<'_>) -> Result<(), Failure> {
 
 fn document(row: &SnatRow) -> Value {
     let SnatRow { rule, sessions, stats, .. } = row;
-    let network = |(address, bits): &(std::net::Ipv4Addr, u8)| format!("{address}/{bits}");
+    let network = |(address, bits): &(std::net::IpAddr, u8)| format!("{address}/{bits}");
     json!({
         "name": rule.name,
         "inside": network(&rule.inside),

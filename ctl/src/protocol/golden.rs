@@ -310,9 +310,9 @@ fn snat_rule() -> SnatRule {
 }
 
 #[test]
-fn version_4() {
+fn version_6() {
     let changes = vec![Change::AddSnat(snat_rule()), Change::DeleteSnat("office".into()), Change::ClearSnat];
-    let rule = "066f66666963650a000000080377616e01c0000201c0000208010201ac1000000c010001fb000407";
+    let rule = "066f6666696365000a000000080377616e0100c000020100c000020801020100ac1000000c010001fb000407";
     pinned(vec![
         (Request::Snat, "11"),
         (

@@ -76,7 +76,8 @@ pub enum Request {
         /// The trace.
         trace: u64,
     },
-    /// The SNAT rules in the order in which they were added; answered by [`Response::Snat`]. Since version 4.
+    /// The SNAT rules in the order in which they were added; answered by [`Response::Snat`]. Since version 6, as all
+    /// that has such rules: before, they held IPv4 addresses.
     Snat,
 }
 
@@ -180,7 +181,7 @@ pub enum Change {
         /// How its servers learn the client's address.
         how: ClientAddress,
     },
-    /// `weirctl snat add`. Since version 4, as all that follow.
+    /// `weirctl snat add`. Since version 6.
     AddSnat(SnatRule),
     /// `weirctl snat delete`: the rule of this name; its sessions end.
     DeleteSnat(String),
@@ -425,7 +426,7 @@ impl Request {
             | Self::Trace(_)
             | Self::Traced { .. }
             | Self::EndTrace { .. } => 3,
-            Self::Snat => 4,
+            Self::Snat => 6,
         }
     }
 
@@ -461,7 +462,7 @@ impl Change {
             | Self::DeleteMark(_)
             | Self::ClearMarks => 2,
             Self::SetClientAddress { .. } => 3,
-            Self::AddSnat(_) | Self::DeleteSnat(_) | Self::ClearSnat => 4,
+            Self::AddSnat(_) | Self::DeleteSnat(_) | Self::ClearSnat => 6,
             _ => 1,
         }
     }

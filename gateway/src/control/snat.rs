@@ -35,9 +35,8 @@ impl Workers {
                 self.snat_log.push(told);
             }
         }
-        let known: HashSet<u32> =
-            self.snat.iter().flat_map(|(_, rule)| rule.addresses()).map(u32::from).collect();
-        for address in rules.iter().flat_map(|(_, rule)| rule.addresses()).map(u32::from) {
+        let known: HashSet<IpAddr> = self.snat.iter().flat_map(|(_, rule)| rule.addresses()).collect();
+        for address in rules.iter().flat_map(|(_, rule)| rule.addresses()) {
             if !known.contains(&address) {
                 for (n, batch) in batches.iter_mut().enumerate() {
                     let blocks = Box::new(Blocks::new(n as u16, workers));

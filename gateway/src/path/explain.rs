@@ -7,7 +7,7 @@
 //! Control doesn't know which worker a packet belongs to. It asks any of them, and goes on with the one that the
 //! answer names: first the worker whose queue the packet arrives in, then perhaps the one it is handed to.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use weirctl::{
     model::Forwarding,
@@ -212,8 +212,8 @@ impl<I: Io> Worker<I> {
     }
 
     fn explain_snat(&mut self, e: &mut Explain, p: &Parsed, claim: Claim) {
-        match self.snat_preview(p, claim) {
-            Ok(to) => self.explain_way(e, p, Ipv4Addr::from_bits(to).into()),
+        match self.snat_preview(p, &e.packet.ends, claim) {
+            Ok(to) => self.explain_way(e, p, to),
             Err(Reason::NoSession) => e.end = (Verdict::Drop(Reason::NoSession), Some(Answer::Reset)),
             Err(reason) => e.drops(reason),
         }

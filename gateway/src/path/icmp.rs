@@ -101,21 +101,33 @@ impl<I: Io> Worker<I> {
             self.unproxy_quote(frame.data_mut(), p, found, inner.transport_at);
             return self.translate_mixed(frame, p, (found, inner));
         }
-        if self.is_hairpin(found) {
-            return self.drop_frame(frame, Reason::IcmpNoSession);
-        }
-        let hop = match self.hop_for(found) {
-            Ok(hop) => hop,
-            Err(reason) => return self.drop_frame(frame, reason),
-        };
         self.unproxy_quote(frame.data_mut(), p, found, inner.transport_at);
         let Some(session) = self.sessions.get(found.id) else { return };
         if rewrite_error(frame.data_mut(), p, session, found.direction).is_none() {
             return self.drop_frame(frame, Reason::BadIcmp);
         }
-        let _ = port;
+        self.send_error(port, frame, p, found);
+    }
+
+    /// A rewritten error leaves, or comes in again (RFC 5508 REQ-7).
+    pub(super) fn send_error(&mut self, port: PortId, frame: I::Frame, p: &Parsed, found: Found) {
+        let hairpin = self.is_hairpin(found);
+        let hop = match if hairpin { Ok(0) } else { self.hop_for(found) } {
+            Ok(hop) => hop,
+            Err(reason) => return self.drop_frame(frame, reason),
+        };
         self.counters.events.icmp_translated.add(1);
-        self.leave(frame, hop, p.ip_len);
+        if hairpin { self.come_in_again(port, frame, found) } else { self.leave(frame, hop, p.ip_len) }
+    }
+}
+
+/// Whether an error of the session keeps its sender's address.
+pub(super) fn keeps_source(session: &Session, direction: Direction) -> bool {
+    match direction {
+        // The client's router stays visible to a NAT server.
+        Direction::Request => !session.is_fullnat() && !session.is_snat(),
+        // What went wrong outside is told by whoever saw it.
+        Direction::Reply => session.is_snat(),
     }
 }
 
@@ -134,13 +146,7 @@ fn rewrite_error(data: &mut [u8], p: &Parsed, session: &Session, direction: Dire
     let ip = Ipv4Header::at_mut(data, l3)?;
     let before = Tuple { addresses: ip.address_words(), ports: 0 };
     let mut after = Tuple { addresses: outer.addresses, ports: 0 };
-    let keeps_source = match direction {
-        // The client's router stays visible to a NAT server.
-        Direction::Request => !session.is_fullnat() && !session.is_snat(),
-        // What went wrong outside is told by whoever saw it.
-        Direction::Reply => session.is_snat(),
-    };
-    if keeps_source {
+    if keeps_source(session, direction) {
         after.addresses = (after.addresses & !0xffff_ffff) | (before.addresses & 0xffff_ffff);
     }
     let (ip_delta, _) = rewrite::deltas(before, after);

@@ -6,7 +6,7 @@
 //!
 //! The checksum covers the outer addresses too.
 
-use super::{Origin, Worker, parse::Parsed, rewrite, tunnel::sum_over, verdict::Reason};
+use super::{Origin, Worker, icmp::keeps_source, parse::Parsed, rewrite, tunnel::sum_over, verdict::Reason};
 use crate::{
     io::{Frame, Io, PortId},
     net::{
@@ -16,7 +16,7 @@ use crate::{
         ipv6::Ipv6Header,
         protocol, sctp, tcp, udp,
     },
-    table::{ends::Ends, session::Direction, sessions::Found},
+    table::{ends::Ends, sessions::Found},
 };
 
 /// Bytes of the quoted transport header that may have to change: up to TCP's checksum.
@@ -29,13 +29,13 @@ impl<I: Io> Worker<I> {
         let to = p.ends(frame.data()).destination.0;
         let local = self.lookup.is_local(to);
         let quoted = frame.data().get(usize::from(p.l4) + IcmpHeader::LEN..).unwrap_or_default();
+        let has_sessions = |protocol| match protocol {
+            protocol::TCP | protocol::UDP | protocol::SCTP => true,
+            protocol::ICMPV6 => self.snat.is_some(),
+            _ => false,
+        };
         let inner = match inner_v6(quoted) {
-            Ok(inner)
-                if matches!(inner.protocol, protocol::TCP | protocol::UDP | protocol::SCTP)
-                    && !inner.later_fragment =>
-            {
-                inner
-            }
+            Ok(inner) if has_sessions(inner.protocol) && !inner.later_fragment => inner,
             other => {
                 let reason = if other.is_ok() { Reason::IcmpNoSession } else { Reason::BadIcmp };
                 return if local { self.drop_frame(frame, reason) } else { self.punt(port, frame) };
@@ -73,12 +73,7 @@ impl<I: Io> Worker<I> {
             self.unproxy_quote(frame.data_mut(), p, found, inner.transport_at);
             return self.translate_mixed(frame, p, (found, inner));
         }
-        // The client's router stays visible to a NAT server.
-        let keeps_source = found.direction == Direction::Request && !session.is_fullnat();
-        let hop = match self.hop_for(found) {
-            Ok(hop) => hop,
-            Err(reason) => return self.drop_frame(frame, reason),
-        };
+        let keeps_source = keeps_source(session, found.direction);
         let opposite = found.direction.opposite();
         let (Some(mut outer), Some(sent), Some(received)) = (
             self.sessions.leaving(found.id, found.direction),
@@ -94,8 +89,7 @@ impl<I: Io> Worker<I> {
         if rewrite_error(frame.data_mut(), p, inner.transport_at, &outer, (&sent, &received)).is_none() {
             return self.drop_frame(frame, Reason::BadIcmp);
         }
-        self.counters.events.icmp_translated.add(1);
-        self.leave(frame, hop, p.ip_len);
+        self.send_error(port, frame, p, found);
     }
 }
 
@@ -146,6 +140,14 @@ fn rewrite_quote(quoted: &mut [u8], transport_at: usize, sent: &Ends, received: 
     let ports = received.tuple().ports;
     if upper == protocol::SCTP {
         return sctp::requote(transport, ports, len);
+    }
+    if upper == protocol::ICMPV6 {
+        // An echo's identifier is the port of whoever asked.
+        let identifier = received.source.1 | received.destination.1;
+        transport.get_mut(4..6)?.copy_from_slice(&identifier.to_be_bytes());
+        let field = transport.get_mut(2..4)?.first_chunk_mut::<2>()?;
+        *field = delta.apply(u16::from_be_bytes(*field)).to_be_bytes();
+        return Some(());
     }
     transport.first_chunk_mut::<4>()?.copy_from_slice(&ports.to_le_bytes());
     let (at, udp) = match upper {

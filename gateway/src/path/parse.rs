@@ -289,15 +289,10 @@ fn parse_ipv4(ip: &Ipv4Header, packet: &[u8], available: usize) -> Result<Parsed
         protocol::SCTP => parse_sctp(&mut parsed, payload)?,
         protocol::ICMP => {
             let (icmp, _) = IcmpHeader::split(payload).ok_or(Reason::Truncated)?;
-            let identifier = (icmp.rest() >> 16) as u16;
             match icmp.kind {
-                icmp::v4::ECHO => {
+                kind @ (icmp::v4::ECHO | icmp::v4::ECHO_REPLY) => {
                     parsed.kind = Kind::Echo;
-                    parsed.tuple.ports = Tuple::new((0, identifier), (0, 0)).ports;
-                }
-                icmp::v4::ECHO_REPLY => {
-                    parsed.kind = Kind::Echo;
-                    parsed.tuple.ports = Tuple::new((0, 0), (0, identifier)).ports;
+                    parsed.tuple.ports = echo_ports(icmp, kind == icmp::v4::ECHO);
                 }
                 _ if icmp.is_error_v4() => parsed.kind = Kind::IcmpError,
                 _ => {}
@@ -306,6 +301,12 @@ fn parse_ipv4(ip: &Ipv4Header, packet: &[u8], available: usize) -> Result<Parsed
         _ => {}
     }
     Ok(parsed)
+}
+
+/// An echo's identifier in the place of the port of whoever asks.
+pub(super) fn echo_ports(icmp: &IcmpHeader, asks: bool) -> u32 {
+    let (source, destination) = if asks { (icmp.echo_id(), 0) } else { (0, icmp.echo_id()) };
+    Tuple::new((0, source), (0, destination)).ports
 }
 
 /// Whether options say by which routers a packet is to go: hosts and routers have long refused that (RFC 7126, 4.3), and
@@ -381,8 +382,13 @@ fn parse_ipv6(packet: &[u8], available: usize) -> Result<Parsed, Reason> {
         protocol::SCTP => parse_sctp(&mut parsed, payload)?,
         protocol::ICMPV6 => {
             let (icmp, _) = IcmpHeader::split(payload).ok_or(Reason::Truncated)?;
-            if icmp.is_error_v6() {
-                parsed.kind = Kind::IcmpError;
+            match icmp.kind {
+                _ if icmp.is_error_v6() => parsed.kind = Kind::IcmpError,
+                kind @ (icmp::v6::ECHO | icmp::v6::ECHO_REPLY) => {
+                    parsed.kind = Kind::Echo;
+                    parsed.tuple.ports = echo_ports(icmp, kind == icmp::v6::ECHO);
+                }
+                _ => {}
             }
         }
         _ => {}

@@ -12,20 +12,27 @@
 
 use super::{
     Origin, Worker,
-    parse::{Kind, Parsed},
+    parse::{Kind, Parsed, echo_ports},
     sctp_state, session,
+    snat::is_echo,
     verdict::Reason,
 };
 use crate::{
     io::{Frame, Io, PortId},
     net::{
-        Header, checksum::Delta, ipv4::Ipv4Header, ipv6, protocol, sctp::SctpHeader, tcp::TcpHeader,
+        Header,
+        checksum::Delta,
+        icmp::{self, IcmpHeader},
+        ipv4::Ipv4Header,
+        ipv6, protocol,
+        sctp::SctpHeader,
+        tcp::TcpHeader,
         udp::UdpHeader,
     },
     table::{
         ends::Ends,
         fragments::{Fate, FragmentKey, Piece},
-        session::Direction,
+        session::{Direction, Tuple},
         sessions::Found,
     },
 };
@@ -67,6 +74,7 @@ fn first(data: &[u8], p: &Parsed) -> Option<Parsed> {
         }
         protocol::UDP => UdpHeader::split(transport).map(|_| 0)?,
         protocol::SCTP => sctp_state::event(SctpHeader::split(transport)?.1),
+        protocol::ICMP | protocol::ICMPV6 => return echo(p, IcmpHeader::split(transport)?.0),
         _ => return None,
     };
     let mut whole = *p;
@@ -78,6 +86,17 @@ fn first(data: &[u8], p: &Parsed) -> Option<Parsed> {
         (_, false) => Kind::Transport,
     };
     Some(whole)
+}
+
+/// What the first fragment of an echo is as a packet; none if it is another message's.
+fn echo(p: &Parsed, icmp: &IcmpHeader) -> Option<Parsed> {
+    let asks = match (p.protocol, icmp.kind) {
+        (protocol::ICMP, icmp::v4::ECHO) | (protocol::ICMPV6, icmp::v6::ECHO) => true,
+        (protocol::ICMP, icmp::v4::ECHO_REPLY) | (protocol::ICMPV6, icmp::v6::ECHO_REPLY) => false,
+        _ => return None,
+    };
+    let tuple = Tuple { ports: echo_ports(icmp, asks), ..p.tuple };
+    Some(Parsed { kind: Kind::Echo, tuple, ..*p })
 }
 
 impl<I: Io> Worker<I> {
@@ -93,6 +112,10 @@ impl<I: Io> Worker<I> {
         };
         let whole = if piece.from == 0 { first(frame.data(), p) } else { None };
         if piece.from == 0 && whole.is_none() {
+            if is_echo(p.protocol) {
+                // Another message than an echo is the kernel's.
+                return self.punt(port, frame);
+            }
             return self.drop_frame(frame, Reason::BadFragment);
         }
         match self.fragments.note(&key, piece, whole.map(|w| w.tuple.ports), self.now) {
@@ -117,8 +140,15 @@ impl<I: Io> Worker<I> {
 
     /// Whether a packet between these addresses may be one that the path claims, whatever its ports.
     fn may_be_claimed(&self, ends: &Ends, p: &Parsed) -> bool {
-        matches!(p.protocol, protocol::TCP | protocol::UDP | protocol::SCTP)
-            && (self.lookup.may_claim(ends) || (!p.ipv6 && self.snat_claim(p.tuple, p.protocol).is_some()))
+        match p.protocol {
+            protocol::TCP | protocol::UDP | protocol::SCTP => {
+                self.lookup.may_claim(ends) || self.snat_claim(ends, p.protocol).is_some()
+            }
+            protocol::ICMP | protocol::ICMPV6 => {
+                !self.lookup.is_virtual(ends.destination.0) && self.snat_claim(ends, p.protocol).is_some()
+            }
+            _ => false,
+        }
     }
 
     /// The first fragment goes as a packet would.
@@ -126,6 +156,7 @@ impl<I: Io> Worker<I> {
         // Whether it leaves under it, its session says, which may have to be made first.
         self.fragment_id = Some(id);
         match self.sessions.find_ends(&p.ends(frame.data()), p.protocol) {
+            _ if p.kind == Kind::Echo => self.echo(port, frame, p, origin),
             Some(found) => self.known_rarely(port, frame, p, found, origin),
             None => self.unknown(port, frame, p, origin),
         }
@@ -150,7 +181,8 @@ impl<I: Io> Worker<I> {
         let claimed = self.claimed(port, &ends, p.protocol);
         match self.owner_elsewhere(port, &ends, p.protocol, &claimed, origin) {
             Some(owner) => self.hand_over(port, frame, owner),
-            None if claimed.is_nobody_s() => self.punt(port, frame),
+            // An echo without session is the kernel's, see `echo`.
+            None if claimed.is_nobody_s() || is_echo(p.protocol) => self.punt(port, frame),
             None => self.drop_frame(frame, Reason::Fragment),
         }
     }
@@ -203,7 +235,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// Gives a packet the other addresses of its session, and nothing behind the IP header.
-    fn readdress(&self, frame: &mut I::Frame, p: &Parsed, found: Found) -> bool {
+    pub(super) fn readdress(&self, frame: &mut I::Frame, p: &Parsed, found: Found) -> bool {
         let Some(session) = self.sessions.get(found.id) else { return false };
         let (data, l3) = (frame.data_mut(), usize::from(p.l3));
         if p.ipv6 {

@@ -87,8 +87,7 @@ impl<I: Io> Worker<I> {
         if self.lookup.is_local(ends.destination.0) {
             return Claimed::Local;
         }
-        let snat = if ends.is_ipv6() { None } else { self.snat_claim(ends.tuple(), protocol) };
-        snat.map_or(Claimed::Nobody, Claimed::Snat)
+        self.snat_claim(ends, protocol).map_or(Claimed::Nobody, Claimed::Snat)
     }
 
     /// The other worker that has to look for a packet's session.
@@ -104,7 +103,7 @@ impl<I: Io> Worker<I> {
         match *claimed {
             Claimed::Service(service) => self.elsewhere_of(port, ends, protocol, service, origin),
             Claimed::Local => self.elsewhere(port, ends, protocol, origin),
-            Claimed::Snat(claim) => nat().or_else(|| self.snat_elsewhere(ends.tuple(), claim, origin)),
+            Claimed::Snat(claim) => nat().or_else(|| self.snat_elsewhere(ends, claim, origin)),
             Claimed::Nobody => nat(),
         }
     }
@@ -128,10 +127,8 @@ impl<I: Io> Worker<I> {
         if let Some(owner) = self.nat_elsewhere(&ends, p.protocol, origin) {
             return self.hand_over(port, frame, owner);
         }
-        if !p.ipv6
-            && let Some(claim) = self.snat_claim(p.tuple, p.protocol)
-        {
-            return self.snat_unknown(port, frame, p, claim, origin);
+        if let Some(claim) = self.snat_claim(&ends, p.protocol) {
+            return self.snat_unknown(port, frame, p, (&ends, claim), origin);
         }
         self.punt(port, frame);
     }

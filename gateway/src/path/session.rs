@@ -395,7 +395,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// Gives a packet the other tuple of its session, of the same family.
-    fn rewrite(&self, frame: &mut I::Frame, p: &Parsed, found: Found) -> bool {
+    pub(super) fn rewrite(&self, frame: &mut I::Frame, p: &Parsed, found: Found) -> bool {
         let Some(session) = self.sessions.get(found.id) else { return false };
         match self.sessions.wide(found.id) {
             Some(wide) if p.ipv6 => rewrite::rewrite_v6(frame.data_mut(), p, session, wide, found.direction),

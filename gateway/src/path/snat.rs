@@ -10,7 +10,11 @@
 //! and hairpins: a packet from inside to an external address is translated on its way out and comes in again
 //! (RFC 4787, REQ-9). docs/snat.md holds requirement by requirement against tests.
 
-use std::{collections::HashSet, net::Ipv4Addr, sync::Arc};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
 
 use foldhash::fast::RandomState;
 use weirctl::{
@@ -28,11 +32,12 @@ use crate::{
         Header,
         checksum::Delta,
         icmp::IcmpHeader,
-        ipv4::Ipv4Header,
         protocol,
         tcp::{ACK, FIN, RST, SYN},
     },
+    prefix::Prefix,
     table::{
+        ends::Ends,
         session::{Direction, INACTIVE, NewSession, SNAT, Session, SessionId, TIMEOUTS, Tuple},
         sessions::Found,
         snat::{
@@ -53,45 +58,25 @@ pub fn timeout_ticks() -> [u32; 16] {
     table
 }
 
-/// A rule as the path has it; addresses in host order.
+/// A rule as the path has it.
 #[derive(Clone, Debug)]
 pub struct Rule {
     /// Under this number it counts.
     pub id: ServerId,
     /// Inside network.
-    pub inside: Network,
+    pub inside: Prefix,
     /// Only this IP protocol.
     pub protocol: Option<u8>,
     /// Destinations that are left alone.
-    pub except: Vec<Network>,
+    pub except: Vec<Prefix>,
     /// Port that leads outside.
     pub port: PortId,
     /// External addresses.
-    pub pool: Vec<u32>,
+    pub pool: Vec<IpAddr>,
     /// Whom a mapping lets in.
     pub filtering: Dependence,
     /// What an inside address may have.
     pub limits: Limits,
-}
-
-/// A network.
-#[derive(Clone, Copy, Debug)]
-pub struct Network {
-    address: u32,
-    mask: u32,
-}
-
-impl Network {
-    /// From address and prefix length.
-    #[must_use]
-    pub fn new(address: std::net::Ipv4Addr, bits: u8) -> Self {
-        let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
-        Self { address: u32::from(address) & mask, mask }
-    }
-
-    fn holds(&self, address: u32) -> bool {
-        address & self.mask == self.address
-    }
 }
 
 impl Rule {
@@ -99,18 +84,21 @@ impl Rule {
     #[must_use]
     pub fn new(id: ServerId, rule: &weirctl::snat::SnatRule, port: PortId) -> Self {
         use weirctl::snat::Kind;
-        let network = |&(address, bits): &(Ipv4Addr, u8)| Network::new(address, bits);
+        let network = |&(address, bits): &(IpAddr, u8)| {
+            Prefix::new(address, bits).unwrap_or(Prefix::host(address)).network()
+        };
         Self {
             id,
             inside: network(&rule.inside),
             protocol: rule.protocol.map(|kind| match kind {
                 Kind::Tcp => protocol::TCP,
                 Kind::Udp => protocol::UDP,
+                Kind::Icmp if rule.inside.0.is_ipv6() => protocol::ICMPV6,
                 Kind::Icmp => protocol::ICMP,
             }),
             except: rule.except.iter().map(network).collect(),
             port,
-            pool: rule.addresses().map(u32::from).collect(),
+            pool: rule.addresses().collect(),
             filtering: rule.filtering,
             limits: Limits {
                 ports: rule.max_ports,
@@ -127,30 +115,30 @@ impl Rule {
 pub struct Rules {
     /// The smallest network first.
     rules: Vec<Rule>,
-    pool: HashSet<u32, RandomState>,
+    pool: HashSet<IpAddr, RandomState>,
 }
 
 impl Rules {
     /// From rules in the order in which they were added.
     #[must_use]
     pub fn new(mut rules: Vec<Rule>) -> Self {
-        rules.sort_by_key(|rule| std::cmp::Reverse(rule.inside.mask));
+        rules.sort_by_key(|rule| std::cmp::Reverse(rule.inside.length()));
         let pool = rules.iter().flat_map(|rule| rule.pool.iter().copied()).collect();
         Self { rules, pool }
     }
 
     /// Whether this is an external address.
     #[must_use]
-    pub fn is_external(&self, address: u32) -> bool {
+    pub fn is_external(&self, address: IpAddr) -> bool {
         self.pool.contains(&address)
     }
 
-    fn of_inside(&self, source: u32, destination: u32, protocol: u8) -> Option<&Rule> {
+    fn of_inside(&self, source: IpAddr, destination: IpAddr, protocol: u8) -> Option<&Rule> {
         self.rules.iter().find(|rule| {
-            rule.inside.holds(source)
+            rule.inside.contains(&source)
                 && rule.protocol.is_none_or(|p| p == protocol)
-                && !rule.inside.holds(destination)
-                && rule.except.iter().all(|network| !network.holds(destination))
+                && !rule.inside.contains(&destination)
+                && rule.except.iter().all(|network| !network.contains(&destination))
         })
     }
 
@@ -176,7 +164,7 @@ impl Nat {
     }
 
     /// Takes this worker's blocks of an external address.
-    pub fn add_address(&mut self, address: u32, blocks: &mut Option<Box<Blocks>>) {
+    pub fn add_address(&mut self, address: IpAddr, blocks: &mut Option<Box<Blocks>>) {
         self.tables.add_address(address, blocks);
     }
 }
@@ -235,12 +223,12 @@ fn refused(full: Full) -> Reason {
 
 impl<I: Io> Worker<I> {
     /// What a packet without session and service is to SNAT.
-    pub(super) fn snat_claim(&self, tuple: Tuple, protocol: u8) -> Option<Claim> {
+    pub(super) fn snat_claim(&self, ends: &Ends, protocol: u8) -> Option<Claim> {
         let rules = &self.snat.as_ref()?.rules;
         if protocol == protocol::SCTP {
             return None;
         }
-        let (source, destination) = (tuple.source().0, tuple.destination().0);
+        let (source, destination) = (ends.source.0, ends.destination.0);
         let external = rules.is_external(destination);
         if let Some(rule) = rules.of_inside(source, destination, protocol)
             && (external || self.leads_outside(destination, rule.port))
@@ -251,32 +239,39 @@ impl<I: Io> Worker<I> {
     }
 
     /// Whether packets to `destination` leave by this port, and aren't the gateway's own.
-    fn leads_outside(&self, destination: u32, port: PortId) -> bool {
-        let table = self.routing.table();
-        // Multicast and broadcast are nobody's to translate.
-        destination < 0xe000_0000
-            && !table.is_own(Ipv4Addr::from_bits(destination).into())
-            && self.routing.view(Ipv4Addr::from_bits(destination).into()).is_ok_and(|way| way.port == port)
+    fn leads_outside(&self, destination: IpAddr, port: PortId) -> bool {
+        // Multicast, broadcast and link-local addresses are nobody's to translate.
+        let everywhere = match destination {
+            IpAddr::V4(a) => a.to_bits() < 0xe000_0000,
+            IpAddr::V6(a) => !a.is_multicast() && !a.is_unicast_link_local(),
+        };
+        everywhere
+            && !self.routing.table().is_own(destination)
+            && self.routing.view(destination).is_ok_and(|way| way.port == port)
     }
 
     /// The worker that a packet of SNAT belongs to.
-    pub(super) fn snat_owner(&self, tuple: Tuple, claim: Claim) -> WorkerId {
+    pub(super) fn snat_owner(&self, ends: &Ends, claim: Claim) -> WorkerId {
         let workers = self.peers.outgoing.len().max(1) as u16;
         match claim {
             Claim::Out(_) => {
-                let hash = u64::from(tuple.source().0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let address = match ends.source.0 {
+                    IpAddr::V4(a) => a.to_bits().into(),
+                    IpAddr::V6(a) => folded(a),
+                };
+                let hash = address.wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 WorkerId(((hash >> 32) % u64::from(workers)) as u16)
             }
-            Claim::In => WorkerId(block_of(tuple.destination().1).unwrap_or(0) % workers),
+            Claim::In => WorkerId(block_of(ends.destination.1).unwrap_or(0) % workers),
         }
     }
 
     /// The other worker that the packet belongs to, if it is another's and hasn't been handed over yet.
-    pub(super) fn snat_elsewhere(&self, tuple: Tuple, claim: Claim, origin: Origin) -> Option<WorkerId> {
+    pub(super) fn snat_elsewhere(&self, ends: &Ends, claim: Claim, origin: Origin) -> Option<WorkerId> {
         if origin == Origin::Worker || self.peers.outgoing.len() < 2 {
             return None;
         }
-        let owner = self.snat_owner(tuple, claim);
+        let owner = self.snat_owner(ends, claim);
         (owner != self.id).then_some(owner)
     }
 
@@ -286,10 +281,10 @@ impl<I: Io> Worker<I> {
         port: PortId,
         frame: I::Frame,
         p: &Parsed,
-        claim: Claim,
+        (ends, claim): (&Ends, Claim),
         origin: Origin,
     ) {
-        if let Some(owner) = self.snat_elsewhere(p.tuple, claim, origin) {
+        if let Some(owner) = self.snat_elsewhere(ends, claim, origin) {
             return self.hand_over(port, frame, owner);
         }
         let opened = match claim {
@@ -300,9 +295,9 @@ impl<I: Io> Worker<I> {
                 if p.protocol == protocol::TCP && p.flags & (SYN | RST) == 0 {
                     return self.answer_reset(port, frame, p);
                 }
-                self.snat_out(p, rule)
+                self.snat_out(p, ends, rule)
             }
-            Claim::In => self.snat_in(p),
+            Claim::In => self.snat_in(p, ends),
         };
         match opened {
             Ok((id, direction)) => {
@@ -310,8 +305,8 @@ impl<I: Io> Worker<I> {
                 let found = Found { id, direction };
                 self.count_packet(found, p);
                 self.track(id, direction, p);
-                if p.protocol == protocol::ICMP {
-                    self.send_echo(frame, p, found);
+                if is_echo(p.protocol) {
+                    self.send_echo(port, frame, p, found);
                 } else {
                     self.send(port, frame, p, found);
                 }
@@ -327,7 +322,12 @@ impl<I: Io> Worker<I> {
     }
 
     /// A session for a packet from inside.
-    fn snat_out(&mut self, p: &Parsed, rule: ServerId) -> Result<(SessionId, Direction), Reason> {
+    fn snat_out(
+        &mut self,
+        p: &Parsed,
+        ends: &Ends,
+        rule: ServerId,
+    ) -> Result<(SessionId, Direction), Reason> {
         if p.protocol == protocol::TCP && p.flags & RST != 0 {
             return Err(Reason::NoSession);
         }
@@ -336,7 +336,7 @@ impl<I: Io> Worker<I> {
         let nat = self.snat.as_mut().ok_or(Reason::NoSession)?;
         let rules = Arc::clone(&nat.rules);
         let rule = rules.by_id(rule).ok_or(Reason::NoSession)?;
-        let (inside, outside) = (p.tuple.source(), p.tuple.destination());
+        let (inside, outside) = (ends.source, ends.destination);
         let known =
             nat.tables.by_inside(rule.id, &rule.limits, p.protocol, inside, outside).map(|(id, _)| id);
         let mapping = match known {
@@ -353,7 +353,7 @@ impl<I: Io> Worker<I> {
                 id
             }
         };
-        let opened = self.snat_session(mapping, rule, p.tuple, outside, p.protocol);
+        let opened = self.snat_session(mapping, rule, ends, p.protocol);
         if opened.is_err()
             && let Some(nat) = &mut self.snat
         {
@@ -363,23 +363,22 @@ impl<I: Io> Worker<I> {
     }
 
     /// A session for a packet from outside that a mapping lets in.
-    fn snat_in(&mut self, p: &Parsed) -> Result<(SessionId, Direction), Reason> {
-        let (mapping, of, rules) = self.lets_in(p)?;
+    fn snat_in(&mut self, p: &Parsed, ends: &Ends) -> Result<(SessionId, Direction), Reason> {
+        let (mapping, of, rules) = self.lets_in(p, ends)?;
         let rule = rules.by_id(of.rule).ok_or(Reason::SnatNoMapping)?;
-        let outside = p.tuple.source();
-        let request = Tuple::new(of.inside, outside);
-        self.snat_session(mapping, rule, request, outside, p.protocol).map(|id| (id, Direction::Reply))
+        let request = Ends { source: of.inside, destination: ends.source };
+        self.snat_session(mapping, rule, &request, p.protocol).map(|id| (id, Direction::Reply))
     }
 
     /// Where a packet without session would go, its destination as it would leave; whether there is a free port isn't
     /// looked at.
-    pub(super) fn snat_preview(&self, p: &Parsed, claim: Claim) -> Result<u32, Reason> {
+    pub(super) fn snat_preview(&self, p: &Parsed, ends: &Ends, claim: Claim) -> Result<IpAddr, Reason> {
         let nat = self.snat.as_ref().ok_or(Reason::NoSession)?;
         match claim {
             Claim::Out(_) if p.protocol == protocol::TCP && p.flags & SYN == 0 => Err(Reason::NoSession),
             Claim::Out(id) => {
                 let rule = nat.rules.by_id(id).ok_or(Reason::NoSession)?;
-                let (inside, outside) = (p.tuple.source(), p.tuple.destination());
+                let (inside, outside) = (ends.source, ends.destination);
                 match nat.tables.by_inside(id, &rule.limits, p.protocol, inside, outside) {
                     Some((mapping, _)) if !nat.tables.may_open(mapping, &rule.limits) => {
                         Err(Reason::SnatSessionLimit)
@@ -387,14 +386,14 @@ impl<I: Io> Worker<I> {
                     _ => Ok(outside.0),
                 }
             }
-            Claim::In => self.lets_in(p).map(|(_, mapping, _)| mapping.inside.0),
+            Claim::In => self.lets_in(p, ends).map(|(_, mapping, _)| mapping.inside.0),
         }
     }
 
     /// The mapping that lets a packet from outside in, and its rule.
-    fn lets_in(&self, p: &Parsed) -> Result<(u32, Mapping, Arc<Rules>), Reason> {
+    fn lets_in(&self, p: &Parsed, ends: &Ends) -> Result<(u32, Mapping, Arc<Rules>), Reason> {
         let nat = self.snat.as_ref().ok_or(Reason::NoSession)?;
-        let found = nat.tables.by_external(p.protocol, p.tuple.destination());
+        let found = nat.tables.by_external(p.protocol, ends.destination);
         let (id, mapping) = found.ok_or(Reason::SnatNoMapping)?;
         let rule = nat.rules.by_id(mapping.rule).ok_or(Reason::SnatNoMapping)?;
         let opens = p.protocol != protocol::TCP || p.flags & (SYN | ACK | RST) == SYN;
@@ -411,8 +410,7 @@ impl<I: Io> Worker<I> {
         &mut self,
         mapping: u32,
         rule: &Rule,
-        request: Tuple,
-        outside: Place,
+        request: &Ends,
         protocol: u8,
     ) -> Result<SessionId, Reason> {
         let nat = self.snat.as_mut().ok_or(Reason::NoSession)?;
@@ -420,14 +418,15 @@ impl<I: Io> Worker<I> {
             return Err(Reason::SnatSessionLimit);
         }
         let external = nat.tables.external(mapping).ok_or(Reason::NoSession)?;
-        let reply = Tuple::new(outside, external);
-        let new = NewSession { request, reply, protocol, server: rule.id, flags: INACTIVE };
+        let reply = Ends { source: request.destination, destination: external };
+        let none = Tuple::default();
+        let new = NewSession { request: none, reply: none, protocol, server: rule.id, flags: INACTIVE };
         let state = match protocol {
             protocol::UDP => Udp,
             _ => SessionState::None,
         };
         let timeout = self.timeouts[usize::from(SNAT | state as u8) & (TIMEOUTS - 1)];
-        let Some(id) = self.sessions.insert(&new, timeout, self.now) else {
+        let Some(id) = self.sessions.insert_ends((request, &reply), &new, timeout, self.now) else {
             let full = self.sessions.len() == self.sessions.capacity();
             return Err(if full { Reason::SessionsFull } else { Reason::TupleInUse });
         };
@@ -435,13 +434,9 @@ impl<I: Io> Worker<I> {
         if let Some(session) = self.sessions.get_mut(id) {
             session.set_snat();
             session.set_state(state);
-            let after = session.leaving(Direction::Request);
-            let (ip, l4) = rewrite::deltas(request, after);
-            let l4 = if protocol == protocol::ICMP {
-                Delta::between(&[request.source().1], &[after.source().1])
-            } else {
-                l4
-            };
+            let (ip, l4) = rewrite::deltas_of(request, &reply.reversed());
+            // There is no pseudo-header in ICMP's checksum, but in ICMPv6's.
+            let l4 = if protocol == protocol::ICMP { Delta::word(request.source.1, external.1) } else { l4 };
             session.set_deltas(ip, l4);
         }
         if let Some(Some(server)) = self.servers.get(rule.id.0 as usize) {
@@ -470,11 +465,11 @@ impl<I: Io> Worker<I> {
     }
 
     /// A session of SNAT has ended.
-    pub(super) fn snat_ended(&mut self, session: &Session) {
+    pub(super) fn snat_ended(&mut self, protocol: u8, external: Place) {
         let now = self.now;
         let Some(nat) = &mut self.snat else { return };
         let before = nat.tables.len();
-        nat.tables.let_go(session.protocol(), session.arriving(Direction::Reply).destination(), now);
+        nat.tables.let_go(protocol, external, now);
         self.counters.events.snat_mappings_ended.add((before - nat.tables.len()) as u64);
     }
 
@@ -491,25 +486,26 @@ impl<I: Io> Worker<I> {
     /// An ICMP echo request or reply: of a session, from inside, or the kernel's.
     #[inline(never)]
     pub(super) fn echo(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
-        if self.snat.is_none() || self.lookup.is_virtual(p.ends(frame.data()).destination.0) {
+        let ends = p.ends(frame.data());
+        if self.snat.is_none() || self.lookup.is_virtual(ends.destination.0) {
             return self.punt(port, frame);
         }
-        let hash = self.sessions.hash(p.tuple, p.protocol);
-        if let Some(found) = self.sessions.find(hash, p.tuple, p.protocol) {
+        if let Some(found) = self.sessions.find_ends(&ends, p.protocol) {
             if p.ttl <= 1 {
                 return self.answer_ttl_expired(port, frame, p);
             }
             self.count_packet(found, p);
             self.snat_track(found.id, found.direction, p);
-            return self.send_echo(frame, p, found);
+            return self.send_echo(port, frame, p, found);
         }
-        // Only requests open anything, and an external address answers requests itself.
-        match self.snat_claim(p.tuple, p.protocol) {
-            Some(claim @ Claim::Out(_)) if p.tuple.source().1 != 0 || p.tuple.destination().1 == 0 => {
-                self.snat_unknown(port, frame, p, claim, origin);
+        let asks = ends.source.1 != 0 || ends.destination.1 == 0;
+        match self.snat_claim(&ends, p.protocol) {
+            // An external address answers requests itself: an identifier is no port that leads to an inside host.
+            Some(claim @ Claim::Out(_)) if asks && !self.is_external(ends.destination.0) => {
+                self.snat_unknown(port, frame, p, (&ends, claim), origin);
             }
-            Some(Claim::In) if p.tuple.destination().1 != 0 => {
-                match self.snat_elsewhere(p.tuple, Claim::In, origin) {
+            Some(Claim::In) if ends.destination.1 != 0 => {
+                match self.snat_elsewhere(&ends, Claim::In, origin) {
                     Some(owner) => self.hand_over(port, frame, owner),
                     // A reply that nobody waits for may be to a ping of the kernel's own.
                     None => self.punt(port, frame),
@@ -520,39 +516,68 @@ impl<I: Io> Worker<I> {
     }
 
     /// Rewrites an echo of a session and sends it on.
-    fn send_echo(&mut self, mut frame: I::Frame, p: &Parsed, found: Found) {
-        if self.is_hairpin(found) {
-            return self.drop_frame(frame, Reason::SnatNoMapping);
-        }
+    fn send_echo(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
         let hop = match self.hop_for(found) {
             Ok(hop) => hop,
             Err(reason) => return self.drop_frame(frame, reason),
         };
-        trim(&mut frame, p);
-        let Some(session) = self.sessions.get(found.id) else { return };
-        use crate::io::Frame as _;
-        match rewrite_echo(frame.data_mut(), p, session, found.direction) {
-            Some(()) => self.leave(frame, hop, p.ip_len),
-            None => self.drop_frame(frame, Reason::Truncated),
+        let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
+        if p.ip_len > next.mtu && p.dont_fragment {
+            return self.answer_too_big(port, frame, p, next.mtu);
         }
+        trim(&mut frame, p);
+        if let Some(id) = self.fragment_id {
+            self.identify(&mut frame, p, found, id);
+        }
+        if !self.readdress(&mut frame, p, found) || self.reidentify(&mut frame, p, found).is_none() {
+            return self.drop_frame(frame, Reason::Truncated);
+        }
+        self.leave(frame, hop, p.ip_len);
+    }
+
+    /// Gives an echo the identifier that its session has on the other side.
+    fn reidentify(&self, frame: &mut I::Frame, p: &Parsed, found: Found) -> Option<()> {
+        let session = self.sessions.get(found.id)?;
+        let delta = Delta::from_bits(session.l4_delta);
+        let (source, destination) =
+            (session.leaving(found.direction).source(), session.leaving(found.direction).destination());
+        let (identifier, delta) = match found.direction {
+            Direction::Request => (source.1, delta),
+            Direction::Reply => (destination.1, delta.inverse()),
+        };
+        let icmp = IcmpHeader::at_mut(frame.data_mut(), usize::from(p.l4))?;
+        icmp.set_rest(u32::from(identifier) << 16 | icmp.rest() & 0xffff);
+        icmp.set_checksum(delta.apply(icmp.checksum()));
+        Some(())
+    }
+
+    fn is_external(&self, address: IpAddr) -> bool {
+        self.snat.as_ref().is_some_and(|nat| nat.rules.is_external(address))
     }
 
     /// Whether packets of the session go to an external address: they come in again.
     pub(super) fn is_hairpin(&self, found: Found) -> bool {
-        let (Some(nat), Some(session)) = (&self.snat, self.sessions.get(found.id)) else { return false };
-        session.is_snat() && nat.rules.is_external(session.leaving(found.direction).destination().0)
+        self.snat.is_some()
+            && self.sessions.get(found.id).is_some_and(Session::is_snat)
+            && self
+                .sessions
+                .leaving(found.id, found.direction)
+                .is_some_and(|leaving| self.is_external(leaving.destination.0))
     }
 
     /// A packet from inside to an external address, translated on its way out, comes in again.
     pub(super) fn turn_back(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
-        use crate::io::Frame as _;
         trim(&mut frame, p);
-        let Some(session) = self.sessions.get(found.id) else { return };
-        let leaving = session.leaving(found.direction);
-        if !rewrite::rewrite(frame.data_mut(), p, session, found.direction) {
+        if !self.rewrite(&mut frame, p, found) {
             return self.drop_frame(frame, Reason::Truncated);
         }
-        let owner = self.snat_owner(leaving, Claim::In);
+        self.come_in_again(port, frame, found);
+    }
+
+    /// A rewritten packet of the session goes through the stages once more, at the worker that it belongs to now.
+    pub(super) fn come_in_again(&mut self, port: PortId, frame: I::Frame, found: Found) {
+        let Some(leaving) = self.sessions.leaving(found.id, found.direction) else { return };
+        let owner = self.snat_owner(&leaving, Claim::In);
         if owner != self.id {
             return self.hand_over(port, frame, owner);
         }
@@ -583,26 +608,15 @@ fn tell(counters: &super::verdict::PathCounters, log: &mut rtrb::Producer<BlockE
     }
 }
 
-/// Gives an echo of `session` its other addresses and identifier. `None`, with the frame spoilt, if it is too short.
-fn rewrite_echo(data: &mut [u8], p: &Parsed, session: &Session, direction: Direction) -> Option<()> {
-    let new = session.leaving(direction);
-    let (mut ip_delta, mut l4_delta) =
-        (Delta::from_bits(session.ip_delta), Delta::from_bits(session.l4_delta));
-    if direction == Direction::Reply {
-        (ip_delta, l4_delta) = (ip_delta.inverse(), l4_delta.inverse());
-    }
-    let ip = Ipv4Header::at_mut(data, usize::from(p.l3))?;
-    ip.set_checksum(ip_delta.and(Delta::word(0x0100, 0)).apply(ip.checksum()));
-    ip.set_address_words(new.addresses);
-    ip.ttl = ip.ttl.wrapping_sub(1);
-    let icmp = IcmpHeader::at_mut(data, usize::from(p.l4))?;
-    let identifier = match direction {
-        Direction::Request => new.source().1,
-        Direction::Reply => new.destination().1,
-    };
-    icmp.set_rest(u32::from(identifier) << 16 | icmp.rest() & 0xffff);
-    icmp.set_checksum(l4_delta.apply(icmp.checksum()));
-    Some(())
+/// Whether sessions of the protocol are ICMP echoes.
+pub(super) fn is_echo(protocol: u8) -> bool {
+    matches!(protocol, protocol::ICMP | protocol::ICMPV6)
+}
+
+/// Both halves of an address in one word.
+fn folded(address: Ipv6Addr) -> u64 {
+    let bits = address.to_bits();
+    (bits >> 64) as u64 ^ bits as u64
 }
 
 #[cfg(test)]
@@ -635,11 +649,11 @@ mod tests {
     fn the_smallest_network_counts_and_exceptions_are_left_alone() {
         let rule = |id, inside: [u8; 4], bits, except: &[([u8; 4], u8)]| Rule {
             id: ServerId(id),
-            inside: Network::new(inside.into(), bits),
+            inside: Prefix::new(inside.into(), bits).unwrap(),
             protocol: None,
-            except: except.iter().map(|&(a, b)| Network::new(a.into(), b)).collect(),
+            except: except.iter().map(|&(a, b)| Prefix::new(a.into(), b).unwrap()).collect(),
             port: PortId(0),
-            pool: vec![0xc000_0201 + id],
+            pool: vec![[192, 0, 2, 1 + id as u8].into()],
             filtering: Dependence::default(),
             limits: Limits { ports: 64, sessions: 0, paired: true, mapping: Dependence::default() },
         };
@@ -647,14 +661,12 @@ mod tests {
             rule(0, [10, 0, 0, 0], 8, &[([172, 16, 0, 0], 12)]),
             rule(1, [10, 9, 0, 0], 16, &[]),
         ]);
-        let of = |s: [u8; 4], d: [u8; 4]| {
-            rules.of_inside(u32::from_be_bytes(s), u32::from_be_bytes(d), 6).map(|rule| rule.id.0)
-        };
+        let of = |s: [u8; 4], d: [u8; 4]| rules.of_inside(s.into(), d.into(), 6).map(|rule| rule.id.0);
         assert_eq!(of([10, 1, 0, 1], [8, 8, 8, 8]), Some(0));
         assert_eq!(of([10, 9, 0, 1], [8, 8, 8, 8]), Some(1));
         assert_eq!(of([10, 1, 0, 1], [172, 16, 0, 1]), None);
         assert_eq!(of([10, 1, 0, 1], [10, 2, 0, 1]), None, "both inside");
         assert_eq!(of([11, 1, 0, 1], [8, 8, 8, 8]), None);
-        assert!(rules.is_external(0xc000_0202) && !rules.is_external(0xc000_0203));
+        assert!(rules.is_external([192, 0, 2, 2].into()) && !rules.is_external([192, 0, 2, 3].into()));
     }
 }

@@ -3,7 +3,10 @@
 //! Control prepares everything: a worker swaps pointers, allocates nothing and frees nothing. What an update
 //! replaces stays in the batch, which goes back to control by another ring and is dropped there.
 
-use std::{net::Ipv6Addr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
 
 use weirctl::model;
 
@@ -73,7 +76,7 @@ pub enum Update {
     /// Room for SNAT, if the worker has none yet.
     SnatRoom(Option<Box<Nat>>),
     /// This worker's blocks of an external address, if it has none yet.
-    SnatAddress(u32, Option<Box<Blocks>>),
+    SnatAddress(IpAddr, Option<Box<Blocks>>),
     /// The SNAT rules.
     Snat(Arc<Rules>),
     /// Room for local addresses of IPv6, if the worker has none yet.

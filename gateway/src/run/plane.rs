@@ -122,9 +122,9 @@ impl GatewayPlane {
         for rule in self.workers.snat() {
             let port = self.ports.iter().position(|p| *p == rule.port).and_then(|n| u8::try_from(n).ok());
             for address in rule.addresses() {
-                needed.insert(IpAddr::V4(address));
+                needed.insert(address);
                 if let Some(port) = port {
-                    wanted.entry(IpAddr::V4(address)).or_insert(PortId(port));
+                    wanted.entry(address).or_insert(PortId(port));
                 }
             }
         }

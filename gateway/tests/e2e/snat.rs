@@ -7,7 +7,7 @@ use lab::{
     gateway::Gateway,
     process::{output, text},
     servers::{self, Web},
-    topology::{self, Host, Network, Options},
+    topology::{self, Host, Network, Options, six},
 };
 
 use crate::scene::{programs, with_one_and_two_workers};
@@ -16,6 +16,7 @@ with_one_and_two_workers!(
     pages_are_fetched_under_external_addresses,
     pings_and_datagrams_come_back,
     rules_outlive_a_restart,
+    ipv6_goes_the_same_way,
 );
 
 /// What stands outside: the client's namespace, with a web server.
@@ -89,5 +90,34 @@ fn rules_outlive_a_restart(workers: u16) {
     let gateway = start(&network);
     assert_eq!(gateway.ctl("snat list"), format!("{RULE}\n"));
     assert!(clients::ping(&network.servers[0].namespace, &network.client_addresses[0].to_string(), 2));
+    gateway.stop();
+}
+
+fn ipv6_goes_the_same_way(workers: u16) {
+    let network = topology::nat(&Options::workers(workers).and_ipv6());
+    let outside = outside(&network);
+    let web = Web::start(&network.lab, &outside, 80);
+    let _dns = servers::dns(&network.lab, &outside, "one.weir.test", "192.0.2.7");
+    let gateway = start(&network);
+    let server = outside.address_v6().to_string();
+    let (first, last) = (six("192.168.80.50"), six("192.168.80.53"));
+    let inside = six("192.168.10.0/24");
+    gateway.ctl(&format!("snat add office6 --inside {inside} --port wan --pool {first}-{last}"));
+    let pool: Vec<String> = (50..=53).map(|n| six(&format!("192.168.80.{n}"))).collect();
+    for host in &network.servers {
+        let before = web.clients().len();
+        for _ in 0..5 {
+            let page = clients::curl(&host.namespace, &format!("http://[{server}]/"));
+            assert_eq!(page, format!("<h1>OUT:{}</h1>\n", outside.address));
+        }
+        let seen: HashSet<String> = web.clients().into_iter().skip(before).collect();
+        assert!(seen.len() == 1 && seen.iter().all(|who| pool.contains(who)), "{seen:?}, of {pool:?}");
+        assert!(clients::ping(&host.namespace, &server, 5));
+        assert!(clients::ping(&host.namespace, &pool[0], 2), "an external address answers by itself");
+        assert_eq!(clients::dig(&host.namespace, &server, "one.weir.test"), "192.0.2.7");
+    }
+    let mut command = network.servers[0].namespace.command("dig");
+    let refused = output(command.args([&format!("@{server}"), "-p", "54", "+tries=1", "+time=5", "x"]));
+    assert!(text(&refused).contains("connection refused"), "{}", text(&refused));
     gateway.stop();
 }

@@ -122,7 +122,12 @@ fn build_layers(layers: &[Vec<&str>], names: &Names) -> Result<Vec<u8>, String> 
             let Message { v4, v6, .. } =
                 *MESSAGES.iter().find(|m| m.name == message).ok_or(format!("there is no {message}"))?;
             let mtu = number::<u16>(rest, "mtu")?.unwrap_or(0).to_be_bytes();
-            let bytes5to8 = [0, 0, mtu[0], mtu[1]];
+            let identifier = rest.iter().find(|w| w.starts_with("identifier="));
+            let identifier = identifier.map(|word| known(word, names)).transpose()?;
+            let identifier =
+                number::<u16>(&identifier.iter().map(String::as_str).collect::<Vec<_>>(), "identifier")?;
+            let id = identifier.unwrap_or(0).to_be_bytes();
+            let bytes5to8 = [id[0], id[1], mtu[0], mtu[1]];
             let written = if from.is_ipv6() {
                 let kind = Icmpv6Type::Unknown { type_u8: v6.0, code_u8: v6.1, bytes5to8 };
                 builder.icmpv6(kind).write(&mut out, &payload)
@@ -431,6 +436,9 @@ fn message(v6: bool, kind: u8, code: u8, rest: [u8; 4], words: &mut Vec<String>)
     let found = MESSAGES.iter().find(of).ok_or(format!("ICMP {kind}/{code}"))?;
     if found.name == "too-big" {
         words.push(format!("mtu={}", u32::from_be_bytes(rest)));
+    }
+    if found.name.starts_with("echo") {
+        words.push(format!("identifier={}", u16::from_be_bytes([rest[0], rest[1]])));
     }
     Ok(found.name.into())
 }

@@ -43,10 +43,10 @@ impl<P: Plane> Store<P> {
             let detail = format!("at most {MAX_RULES} SNAT rules with {MAX_ADDRESSES} addresses");
             return Err(Refusal::new(ErrorCode::TooMany, detail));
         }
-        let local = |address: std::net::IpAddr| {
+        let local = |address| {
             self.services.values().any(|record| record.local_addresses.iter().any(|l| l.address == address))
         };
-        if let Some(address) = rule.addresses().find(|a| local((*a).into())) {
+        if let Some(address) = rule.addresses().find(|a| local(*a)) {
             return Err(invalid(format!("{address} is a local address of a service")));
         }
         rules.push((self.ledger.open_number(), Arc::new(rule.clone())));

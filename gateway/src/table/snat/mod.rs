@@ -10,7 +10,7 @@
 
 pub mod blocks;
 
-use std::{collections::HashMap, collections::VecDeque, net::Ipv4Addr};
+use std::{collections::HashMap, collections::VecDeque, net::IpAddr};
 
 use arrayvec::ArrayVec;
 use foldhash::fast::RandomState;
@@ -34,8 +34,8 @@ const LINGER: u32 = seconds(185);
 /// Blocks that are given back in one poll at most.
 const TIDY: usize = 4;
 
-/// Address and port, host order.
-pub type Place = (u32, u16);
+/// Address and port.
+pub type Place = (IpAddr, u16);
 
 /// A protocol's row of ports; none if it has no ports here.
 #[must_use]
@@ -43,7 +43,7 @@ pub fn row(protocol: u8) -> Option<Row> {
     match protocol {
         protocol::TCP => Some(Row(0)),
         protocol::UDP => Some(Row(1)),
-        protocol::ICMP => Some(Row(2)),
+        protocol::ICMP | protocol::ICMPV6 => Some(Row(2)),
         _ => None,
     }
 }
@@ -78,9 +78,9 @@ pub enum Full {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockEvent {
     /// Inside address.
-    pub inside: Ipv4Addr,
+    pub inside: IpAddr,
     /// External address.
-    pub external: Ipv4Addr,
+    pub external: IpAddr,
     /// First port.
     pub first: u16,
     /// Given, not given back.
@@ -98,30 +98,30 @@ pub struct Mapping {
     pub external: Place,
     /// IP protocol number.
     pub protocol: u8,
-    /// Outside address and port where it depends on them, else zero.
-    outside: Place,
+    /// Outside address and port where it depends on them.
+    outside: Option<Place>,
     host: u32,
     sessions: u32,
 }
 
 struct Host {
-    key: (u32, ServerId),
-    address: u32,
-    blocks: ArrayVec<(u32, u16), MAX_BLOCKS>,
+    key: (IpAddr, ServerId),
+    address: IpAddr,
+    blocks: ArrayVec<(IpAddr, u16), MAX_BLOCKS>,
     ports: u32,
     sessions: u32,
     /// Since when it has had no mapping, and is in the queue of those.
     idle: Option<Tick>,
 }
 
-type InsideKey = (u8, Place, Place, ServerId);
+type InsideKey = (u8, Place, Option<Place>, ServerId);
 
 /// The tables.
 pub struct Tables {
-    addresses: HashMap<u32, Box<Blocks>, RandomState>,
+    addresses: HashMap<IpAddr, Box<Blocks>, RandomState>,
     hosts: Vec<Host>,
     free_hosts: Vec<u32>,
-    by_host: HashMap<(u32, ServerId), u32, RandomState>,
+    by_host: HashMap<(IpAddr, ServerId), u32, RandomState>,
     mappings: Vec<Mapping>,
     free_mappings: Vec<u32>,
     by_inside: HashMap<InsideKey, u32, RandomState>,
@@ -153,7 +153,7 @@ impl Tables {
     }
 
     /// Takes blocks of an external address, unless there are some already or there is no room.
-    pub fn add_address(&mut self, address: u32, blocks: &mut Option<Box<Blocks>>) {
+    pub fn add_address(&mut self, address: IpAddr, blocks: &mut Option<Box<Blocks>>) {
         if self.addresses.len() < MAX_ADDRESSES && !self.addresses.contains_key(&address) {
             self.addresses.extend(blocks.take().map(|blocks| (address, blocks)));
         }
@@ -249,7 +249,7 @@ impl Tables {
     /// There is no room for it.
     pub fn open(
         &mut self,
-        (rule, limits, pool): (ServerId, &Limits, &[u32]),
+        (rule, limits, pool): (ServerId, &Limits, &[IpAddr]),
         (protocol, inside, outside): (u8, Place, Place),
         now: Tick,
         log: &mut impl FnMut(BlockEvent),
@@ -279,7 +279,7 @@ impl Tables {
     }
 
     /// The inside address, known or new.
-    fn host(&mut self, key: (u32, ServerId), pool: &[u32], now: Tick) -> Result<u32, Full> {
+    fn host(&mut self, key: (IpAddr, ServerId), pool: &[IpAddr], now: Tick) -> Result<u32, Full> {
         if let Some(&id) = self.by_host.get(&key) {
             return Ok(id);
         }
@@ -308,7 +308,7 @@ impl Tables {
         &mut self,
         id: u32,
         row: Row,
-        (limits, pool): (&Limits, &[u32]),
+        (limits, pool): (&Limits, &[IpAddr]),
         now: Tick,
         log: &mut impl FnMut(BlockEvent),
     ) -> Result<(Place, bool), Full> {
@@ -342,9 +342,9 @@ impl Tables {
         &mut self,
         id: u32,
         paired: bool,
-        pool: &[u32],
+        pool: &[IpAddr],
         log: &mut impl FnMut(BlockEvent),
-    ) -> Option<(u32, u16)> {
+    ) -> Option<(IpAddr, u16)> {
         let host = self.hosts.get_mut(id as usize)?;
         if host.blocks.is_full() {
             return None;
@@ -360,8 +360,8 @@ impl Tables {
         }
         host.blocks.push((address, block));
         log(BlockEvent {
-            inside: host.key.0.into(),
-            external: address.into(),
+            inside: host.key.0,
+            external: address,
             first: blocks::FIRST_PORT + block * BLOCK,
             given: true,
         });
@@ -382,13 +382,13 @@ impl Tables {
                 host.idle = None;
                 continue;
             }
-            let inside = host.key.0.into();
+            let inside = host.key.0;
             let addresses = &mut self.addresses;
             host.blocks.retain(|&mut (address, block)| {
                 let back = addresses.get_mut(&address).is_none_or(|b| b.give_back(block, now));
                 if back {
                     let first = blocks::FIRST_PORT + block * BLOCK;
-                    log(BlockEvent { inside, external: address.into(), first, given: false });
+                    log(BlockEvent { inside, external: address, first, given: false });
                 }
                 !back
             });
@@ -431,19 +431,25 @@ impl Tables {
 
 fn key(rule: ServerId, limits: &Limits, protocol: u8, inside: Place, outside: Place) -> InsideKey {
     let outside = match limits.mapping {
-        Dependence::EndpointIndependent => (0, 0),
-        Dependence::AddressAndPortDependent => outside,
+        Dependence::EndpointIndependent => None,
+        Dependence::AddressAndPortDependent => Some(outside),
     };
     (protocol, inside, outside, rule)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     const RULE: ServerId = ServerId(7);
-    const POOL: [u32; 2] = [0xc000_0201, 0xc000_0202];
-    const OUTSIDE: Place = (0x0808_0808, 53);
+    const POOL: [IpAddr; 2] = [v4(0xc000_0201), v4(0xc000_0202)];
+    const OUTSIDE: Place = (v4(0x0808_0808), 53);
+
+    const fn v4(n: u32) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::from_bits(n))
+    }
 
     fn limits() -> Limits {
         Limits { ports: MAX_PORTS, sessions: 0, paired: true, mapping: Dependence::EndpointIndependent }
@@ -465,36 +471,38 @@ mod tests {
     fn an_inside_address_keeps_its_external_one_and_has_a_limit() {
         let mut t = tables();
         let limits = Limits { ports: 100, ..limits() };
-        let all: Vec<Mapping> = (0..100).map(|n| open(&mut t, &limits, (10, n), Tick(0)).unwrap()).collect();
+        let all: Vec<Mapping> =
+            (0..100).map(|n| open(&mut t, &limits, (v4(10), n), Tick(0)).unwrap()).collect();
         assert!(all.iter().all(|m| m.external.0 == all[0].external.0));
-        assert_eq!(open(&mut t, &limits, (10, 999), Tick(0)).unwrap_err(), Full::Ports);
-        assert!(open(&mut t, &limits, (11, 999), Tick(0)).is_ok());
+        assert_eq!(open(&mut t, &limits, (v4(10), 999), Tick(0)).unwrap_err(), Full::Ports);
+        assert!(open(&mut t, &limits, (v4(11), 999), Tick(0)).is_ok());
         let first = all[0];
-        assert_eq!(t.by_external(17, first.external).unwrap().1.inside, (10, 0));
-        assert!(t.by_inside(RULE, &limits, 17, (10, 0), (1, 1)).is_some(), "whatever the outside");
+        assert_eq!(t.by_external(17, first.external).unwrap().1.inside, (v4(10), 0));
+        assert!(t.by_inside(RULE, &limits, 17, (v4(10), 0), (v4(1), 1)).is_some(), "whatever the outside");
         t.let_go(17, first.external, Tick(0));
         assert!(t.by_external(17, first.external).is_none());
-        assert!(t.by_inside(RULE, &limits, 17, (10, 0), OUTSIDE).is_none());
+        assert!(t.by_inside(RULE, &limits, 17, (v4(10), 0), OUTSIDE).is_none());
     }
 
     #[test]
     fn a_mapping_may_depend_on_the_outside() {
         let mut t = tables();
         let limits = Limits { mapping: Dependence::AddressAndPortDependent, ..limits() };
-        open(&mut t, &limits, (10, 1), Tick(0)).unwrap();
-        assert!(t.by_inside(RULE, &limits, 17, (10, 1), OUTSIDE).is_some());
-        assert!(t.by_inside(RULE, &limits, 17, (10, 1), (1, 1)).is_none());
+        open(&mut t, &limits, (v4(10), 1), Tick(0)).unwrap();
+        assert!(t.by_inside(RULE, &limits, 17, (v4(10), 1), OUTSIDE).is_some());
+        assert!(t.by_inside(RULE, &limits, 17, (v4(10), 1), (v4(1), 1)).is_none());
     }
 
     #[test]
     fn blocks_are_told_of_and_go_back_after_their_ports_have_rested() {
         let mut t = tables();
         let mut told = Vec::new();
-        let (id, _) =
-            t.open((RULE, &limits(), &POOL), (6, (10, 1), OUTSIDE), Tick(0), &mut |e| told.push(e)).unwrap();
+        let (id, _) = t
+            .open((RULE, &limits(), &POOL), (6, (v4(10), 1), OUTSIDE), Tick(0), &mut |e| told.push(e))
+            .unwrap();
         t.hold(id);
         let external = t.mappings[id as usize].external;
-        assert!(told.len() == 1 && told[0].given && told[0].external == Ipv4Addr::from(external.0));
+        assert!(told.len() == 1 && told[0].given && told[0].external == external.0);
         let mut silent = |_| panic!("nothing to tell");
         t.tidy(Tick(seconds(500)), &mut silent);
         t.let_go(6, external, Tick(seconds(500)));
@@ -515,7 +523,7 @@ mod tests {
         t.add_address(POOL[0], &mut Some(Box::new(small)));
         t.add_address(POOL[1], &mut Some(Box::new(Blocks::new(0, 1))));
         for n in 0..65 {
-            let got = open(&mut t, &Limits { paired: false, ..limits() }, (10, n), Tick(0)).unwrap();
+            let got = open(&mut t, &Limits { paired: false, ..limits() }, (v4(10), n), Tick(0)).unwrap();
             assert_eq!(got.external.0, POOL[1]);
         }
     }
