@@ -10,6 +10,7 @@ mod cycles;
 mod error;
 mod guard;
 mod hugepages;
+mod marks;
 mod method;
 mod methods;
 mod path;
@@ -51,6 +52,8 @@ enum What {
     Cycles(cycles::Options),
     /// Instructions a packet by stage of the path, by callgrind.
     Profile(profile::Options),
+    /// Finding a packet's mark among many rules: a list, weir's bit vectors, DPDK's rte_acl.
+    Marks(marks::Options),
     /// Nanoseconds a packet of every method and family, and a new connection of every scheduler, in process.
     Methods(methods::Options),
     /// Nanoseconds a packet of the path alone, in process.
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         What::Cycles(options) => cycles::run(&options),
         What::Guard(options) => guard::run(&options),
         What::Profile(options) => profile::run(&options),
+        What::Marks(options) => marks::run(&options),
         What::Methods(options) => methods::run(&options),
         What::Path(options) => path::run(&options),
         What::Prefetch(options) => prefetch::run(&options),

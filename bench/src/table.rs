@@ -220,7 +220,7 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn start_eal(most: u32) -> Result<Eal> {
+pub fn start_eal(most: u32) -> Result<Eal> {
     let config = EalConfig {
         name: "weir-bench".to_owned(),
         cpus: Cpus::Floating(0),

@@ -1,14 +1,20 @@
 //! Stage 4: marks, for firewall-mark services.
 //!
 //! What netfilter's mark is to IPVS, these rules are to Weir: a packet without session gets the mark of the
-//! first rule that applies, and the service of that mark takes it before any service of its address. The
-//! list is tried in order; a set of the first bytes of all destinations sends most other packets past it.
+//! first rule that applies, and the service of that mark takes it before any service of its address. All
+//! rules are looked at together, see [`crate::table::classifier`]; `weir-bench marks` holds that beside DPDK's rte_acl.
 
 use std::net::IpAddr;
 
 use weirctl::model::MarkRule;
 
-use crate::{io::PortId, table::ends::Ends};
+use crate::{
+    io::PortId,
+    table::{
+        classifier::{Field, Number, first},
+        ends::Ends,
+    },
+};
 
 /// A rule; addresses and ports in host order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,12 +63,20 @@ impl Range {
         }
     }
 
-    /// The first bytes that addresses in it may have, as one that has them and a mask.
-    fn first_byte(self) -> (u8, u8) {
+    /// First and last address of IPv4; none if it is IPv6's.
+    fn v4(self) -> Option<(u32, u32)> {
         match self {
-            Self::Any => (0, 0),
-            Self::V4(network, mask) => ((network >> 24) as u8, (mask >> 24) as u8),
-            Self::V6(network, mask) => ((network >> 120) as u8, (mask >> 120) as u8),
+            Self::Any => Some((0, u32::MAX)),
+            Self::V4(network, mask) => Some((network, network | !mask)),
+            Self::V6(..) => None,
+        }
+    }
+
+    fn v6(self) -> Option<(u128, u128)> {
+        match self {
+            Self::Any => Some((0, u128::MAX)),
+            Self::V6(network, mask) => Some((network, network | !mask)),
+            Self::V4(..) => None,
         }
     }
 }
@@ -102,28 +116,80 @@ impl Rule {
 }
 
 /// The rules.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Marks {
-    rules: Vec<Rule>,
-    /// First bytes of destinations that any rule may apply to.
-    destinations: [u64; 4],
+    v4: Family<u32>,
+    v6: Family<u128>,
+}
+
+/// The rules for packets of one family.
+#[derive(Debug)]
+struct Family<A> {
+    /// The marks that they give.
+    marks: Box<[u32]>,
+    sources: Field<A>,
+    destinations: Field<A>,
+    source_ports: Field<u16>,
+    destination_ports: Field<u16>,
+    protocols: Field<u8>,
+    ports: Field<u8>,
+}
+
+impl<A: Number> Family<A> {
+    fn new(rules: &[Rule], of: impl Fn(Range) -> Option<(A, A)>) -> Self {
+        let (mut sources, mut destinations, mut own) = (Vec::new(), Vec::new(), Vec::new());
+        for rule in rules {
+            if let (Some(source), Some(destination)) = (of(rule.source), of(rule.destination)) {
+                sources.push(source);
+                destinations.push(destination);
+                own.push(rule);
+            }
+        }
+        fn field<T: Number>(own: &[&Rule], of: impl Fn(&Rule) -> (T, T)) -> Field<T> {
+            Field::new(&own.iter().map(|rule| of(rule)).collect::<Vec<_>>())
+        }
+        let one_or_all = |one: Option<u8>| one.map_or((0, u8::MAX), |n| (n, n));
+        Self {
+            marks: own.iter().map(|rule| rule.mark).collect(),
+            sources: Field::new(&sources),
+            destinations: Field::new(&destinations),
+            source_ports: field(&own, |rule| rule.source_ports),
+            destination_ports: field(&own, |rule| rule.destination_ports),
+            protocols: field(&own, |rule| one_or_all(rule.protocol)),
+            ports: field(&own, |rule| one_or_all(rule.port.map(|port| port.0))),
+        }
+    }
+
+    #[inline]
+    fn of(
+        &self,
+        (source, sport): (A, u16),
+        (destination, dport): (A, u16),
+        protocol: u8,
+        port: u8,
+    ) -> Option<u32> {
+        let n = first([
+            self.destinations.row(destination),
+            self.destination_ports.row(dport),
+            self.sources.row(source),
+            self.source_ports.row(sport),
+            self.protocols.row(protocol),
+            self.ports.row(port),
+        ])?;
+        self.marks.get(n).copied()
+    }
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self::from_iter([])
+    }
 }
 
 impl FromIterator<Rule> for Marks {
     fn from_iter<T: IntoIterator<Item = Rule>>(rules: T) -> Self {
         let rules: Vec<Rule> = rules.into_iter().collect();
-        let mut destinations = [0u64; 4];
-        for byte in 0..=u8::MAX {
-            // With a mask shorter than a byte several first bytes belong to one network.
-            let may = |r: &Rule| {
-                let (first, mask) = r.destination.first_byte();
-                (byte ^ first) & mask == 0
-            };
-            if rules.iter().any(may) {
-                destinations[usize::from(byte) / 64] |= 1 << (byte % 64);
-            }
-        }
-        Self { rules, destinations }
+        Self { v4: Family::new(&rules, Range::v4), v6: Family::new(&rules, Range::v6) }
     }
 }
 
@@ -131,14 +197,16 @@ impl Marks {
     /// The mark of a packet that arrived on `port`.
     #[must_use]
     pub fn of(&self, port: PortId, ends: &Ends, protocol: u8) -> Option<u32> {
-        let byte = usize::from(match ends.destination.0 {
-            IpAddr::V4(a) => a.octets()[0],
-            IpAddr::V6(a) => a.octets()[0],
-        });
-        if self.destinations[byte / 64] >> (byte % 64) & 1 == 0 {
-            return None;
+        let ((source, sport), (destination, dport)) = (ends.source, ends.destination);
+        match (source, destination) {
+            (IpAddr::V4(s), IpAddr::V4(d)) => {
+                self.v4.of((s.to_bits(), sport), (d.to_bits(), dport), protocol, port.0)
+            }
+            (IpAddr::V6(s), IpAddr::V6(d)) => {
+                self.v6.of((s.to_bits(), sport), (d.to_bits(), dport), protocol, port.0)
+            }
+            _ => None,
         }
-        self.rules.iter().find(|r| r.applies(port, ends, protocol)).map(|r| r.mark)
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod call_ids;
 pub mod classes;
+pub mod classifier;
 pub mod counters;
 pub mod ends;
 pub mod fragments;
