@@ -305,12 +305,12 @@ impl<I: Io> Worker<I> {
         for (candidate, (p, hash)) in candidates.iter_mut().zip(parsed.iter().zip(&hashes).take(frames)) {
             *candidate = self.candidate(p, *hash);
         }
-        for (n, ((frame, p), &hash)) in burst.drain(..).zip(&parsed).zip(&hashes).enumerate() {
+        for (n, frame) in burst.drain(..).enumerate() {
+            let (p, hash) = (&parsed[n % BURST], hashes[n % BURST]);
             let candidate = candidates[n % AHEAD];
-            if n + AHEAD < frames
-                && let (Some(later), Some(hash)) = (parsed.get(n + AHEAD), hashes.get(n + AHEAD))
-            {
-                candidates[n % AHEAD] = self.candidate(later, *hash);
+            let ahead = n + AHEAD;
+            if ahead < frames {
+                candidates[n % AHEAD] = self.candidate(&parsed[ahead % BURST], hashes[ahead % BURST]);
             }
             match p.kind {
                 parse::Kind::Transport => self.transport(port, frame, p, (hash, candidate), origin),
