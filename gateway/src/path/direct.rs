@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Flags of a segment that may change a session.
-const CONTROL: u8 = tcp_flags::FIN | tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK;
+pub(super) const CONTROL: u8 = tcp_flags::FIN | tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK;
 
 /// Takes one off the TTL or hop limit; false if there's no IP header at `l3`.
 pub(super) fn age(data: &mut [u8], l3: usize) -> bool {

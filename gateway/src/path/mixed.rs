@@ -16,9 +16,13 @@
 
 use std::net::IpAddr;
 
+use weirctl::model::SessionState;
 use zerocopy::IntoBytes;
 
-use super::{Worker, parse::Parsed, rewrite::rewrite_transport, toa, tunnel::sum_over, verdict::Reason};
+use super::{
+    Worker, direct::CONTROL, parse::Parsed, rewrite::rewrite_transport, toa, tunnel::sum_over,
+    verdict::Reason,
+};
 use crate::{
     io::{Frame, Io, PortId},
     net::{
@@ -30,13 +34,76 @@ use crate::{
         protocol, tcp,
         udp::UdpHeader,
     },
-    table::{ends::Ends, session::Direction, sessions::Found},
+    table::{
+        ends::Ends,
+        session::{Direction, STATE, TIMEOUTS, Tuple},
+        sessions::Found,
+        wide::Wide,
+    },
 };
 
 /// By how much an IPv6 header is longer.
 pub(super) const GROWTH: u16 = (Ipv6Header::LEN - Ipv4Header::LEN) as u16;
 
 impl<I: Io> Worker<I> {
+    /// Sends a packet of a session between the families that changes nothing, and whose way is known. Gives the frame
+    /// back if it isn't one.
+    #[inline]
+    pub(super) fn mixed_straight(
+        &mut self,
+        mut frame: I::Frame,
+        p: &Parsed,
+        found: Found,
+    ) -> Option<I::Frame> {
+        let Some((session, wide)) = self.sessions.get_mut_wide(found.id).filter(|(s, _)| s.is_mixed()) else {
+            return Some(frame);
+        };
+        let (hop, generation) = wide.hop(session.v4_direction(), found.direction);
+        let (Some(Some(server)), Some(next)) =
+            (self.servers.get(session.server().0 as usize), self.routing.hop(hop))
+        else {
+            return Some(frame);
+        };
+        let server = &*server.counters;
+        let state = session.state_number();
+        let quiet = state & STATE == SessionState::Established as u8
+            && p.protocol == protocol::TCP
+            && p.flags & CONTROL == tcp::ACK;
+        let plain = u16::from(p.l4 - p.l3) == header_len(p.ipv6);
+        let transport_len = p.ip_len.wrapping_sub(header_len(p.ipv6));
+        let len = transport_len.saturating_add(header_len(!p.ipv6));
+        let usual = quiet
+            & plain
+            & (session.timeout == self.timeouts[usize::from(state) & (TIMEOUTS - 1)])
+            & (generation == self.routing.generation)
+            & (server.available.get() != 0)
+            & (p.ttl > 1)
+            & (len <= next.mtu)
+            & next.usable;
+        if !usual || toa::tells(session) || session.is_proxied() {
+            return Some(frame);
+        }
+        session.last_seen = self.now.0;
+        let (packets, bytes) = match found.direction {
+            Direction::Request => (&server.in_packets, &server.in_bytes),
+            Direction::Reply => (&server.out_packets, &server.out_bytes),
+        };
+        packets.add(1);
+        bytes.add(u64::from(p.ip_len));
+        self.tunnel_id = self.tunnel_id.wrapping_add(1);
+        let delta = Delta::from_bits(session.l4_delta);
+        let delta = if found.direction == Direction::Reply { delta.inverse() } else { delta };
+        let (macs, out) = (next.macs, next.port);
+        frame.truncate(usize::from(p.l3) + usize::from(p.ip_len));
+        let other = Other { leaving: session.leaving(found.direction), wide, direction: found.direction };
+        if other.put_on(&mut frame, p, (transport_len, delta), (macs, self.tunnel_id)).is_none() {
+            self.drop_frame(frame, Reason::Truncated);
+            return None;
+        }
+        self.tx.push(&mut self.io, &self.counters, out, frame);
+        None
+    }
+
     /// Sends a packet of a session whose other side is of the other family.
     #[inline(never)]
     pub(super) fn send_mixed(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
@@ -168,6 +235,62 @@ fn translate(
         _ => return None,
     }
     Some(len)
+}
+
+/// The other side of a session between the families.
+struct Other<'s> {
+    leaving: Tuple,
+    wide: &'s Wide,
+    direction: Direction,
+}
+
+impl Other<'_> {
+    /// Gives a TCP segment without IP options or extension headers the headers of the other side. None, with the frame
+    /// spoilt, if it isn't one.
+    #[inline]
+    fn put_on(
+        &self,
+        frame: &mut impl Frame,
+        p: &Parsed,
+        (transport_len, delta): (u16, Delta),
+        (macs, id): ([u8; 12], u16),
+    ) -> Option<()> {
+        let l3 = usize::from(p.l3);
+        rewrite_transport(frame.data_mut().get_mut(usize::from(p.l4)..), p, self.leaving.ports, delta)?;
+        if p.ipv6 {
+            let tos = Ipv6Header::at(frame.data(), l3)?.traffic_class();
+            let len = transport_len.checked_add(Ipv4Header::LEN as u16)?;
+            let ((source, _), (destination, _)) = (self.leaving.source(), self.leaving.destination());
+            let kind = u16::from_be_bytes([0x45, tos]);
+            let hops = u16::from_be_bytes([p.ttl.wrapping_sub(1), p.protocol]);
+            // From the words, not from the header: that would wait for what has just been written.
+            let words = Sum::ZERO.word(kind).word(len).word(id).word(hops);
+            let halves = [source >> 16, source & 0xffff, destination >> 16, destination & 0xffff];
+            let check = halves.iter().fold(words, |sum, half| sum.word(*half as u16)).checksum();
+            frame.trim_front(usize::from(GROWTH)).then_some(())?;
+            let head = frame.data_mut().first_chunk_mut::<34>()?;
+            head[12..14].copy_from_slice(&ether_type::IPV4.to_be_bytes());
+            for (field, word) in
+                head[14..26].as_chunks_mut().0.iter_mut().zip([kind, len, id, 0, hops, check])
+            {
+                *field = word.to_be_bytes();
+            }
+            head[26..].copy_from_slice(&self.leaving.addresses.to_le_bytes());
+        } else {
+            let tos = Ipv4Header::at(frame.data(), l3)?.tos;
+            let (source, destination) = self.wide.leaving(self.direction);
+            frame.prepend(usize::from(GROWTH)).then_some(())?;
+            let head = frame.data_mut().first_chunk_mut::<54>()?;
+            let [low, high] = transport_len.to_be_bytes();
+            head[12..14].copy_from_slice(&ether_type::IPV6.to_be_bytes());
+            let class = [0x60 | tos >> 4, tos << 4, 0, 0, low, high, p.protocol, p.ttl.wrapping_sub(1)];
+            head[14..22].copy_from_slice(&class);
+            head[22..38].copy_from_slice(source);
+            head[38..].copy_from_slice(destination);
+        }
+        *frame.data_mut().first_chunk_mut()? = macs;
+        Some(())
+    }
 }
 
 /// The octet of service, and the TTL one hop later.

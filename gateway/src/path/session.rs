@@ -177,6 +177,7 @@ impl<I: Io> Worker<I> {
         origin: Origin,
     ) {
         let Some(frame) = self.one_way_straight(frame, p, found.id) else { return };
+        let Some(frame) = self.mixed_straight(frame, p, found) else { return };
         if self.one_way_unchanged(found.id, p) {
             return self.send_one_way(port, frame, p, found.id);
         }

@@ -271,7 +271,7 @@ impl Session {
     /// Of a session between the families the direction whose packets arrive by IPv4.
     #[inline]
     #[must_use]
-    pub(super) fn v4_direction(&self) -> Direction {
+    pub(crate) fn v4_direction(&self) -> Direction {
         if self.is_wide(Direction::Request) { Direction::Reply } else { Direction::Request }
     }
 
