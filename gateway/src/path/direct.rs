@@ -8,6 +8,7 @@ use weirctl::model::SessionState;
 
 use super::{Worker, parse::Parsed, route, session::trim, verdict::Reason};
 use crate::{
+    id::ServerId,
     io::{Frame, Io, PortId},
     net::{Header, ipv4::Ipv4Header, ipv6::Ipv6Header, protocol, tcp as tcp_flags},
     table::{
@@ -35,11 +36,12 @@ fn count_in(server: &ServerSlot, p: &Parsed) {
 }
 
 impl<I: Io> Worker<I> {
-    /// Sends a packet of a DR session, or of a plain tunnel, that changes nothing and whose way is known. Gives the
-    /// frame back if it isn't one.
+    /// Sends a packet of a DR or TUN session that changes nothing and whose way is known. Gives the frame back if it
+    /// isn't one.
     #[inline]
     pub(super) fn one_way_straight(
         &mut self,
+        port: PortId,
         mut frame: I::Frame,
         p: &Parsed,
         id: SessionId,
@@ -57,14 +59,16 @@ impl<I: Io> Worker<I> {
         }
         let (macs, out) = (next.macs, next.port);
         let tunnel = if session.is_tunnelled() {
-            if session.is_wide(Direction::Reply) {
-                return Some(frame);
-            }
+            let (hop, of) = (session.hops[reply], session.server());
             let address = session.arriving(Direction::Reply).source().0;
-            match self.plain_tunnel(p, server.others.tunnel.get(), address, next) {
-                Some(tunnel) => Some(tunnel),
-                None => return Some(frame),
+            let wide = session.is_wide(Direction::Reply);
+            let plain =
+                if wide { None } else { self.plain_tunnel(p, server.others.tunnel.get(), address, next) };
+            if plain.is_none() {
+                self.through_tunnel(port, frame, p, (id, of), hop);
+                return None;
             }
+            plain
         } else {
             None
         };
@@ -88,6 +92,25 @@ impl<I: Io> Worker<I> {
             (Ok(()), None) => self.drop_frame(frame, Reason::Truncated),
         }
         None
+    }
+
+    /// As [`Self::one_way_straight`] for a tunnel that isn't plain.
+    fn through_tunnel(
+        &mut self,
+        port: PortId,
+        frame: I::Frame,
+        p: &Parsed,
+        (id, of): (SessionId, ServerId),
+        hop: u16,
+    ) {
+        if let Some(Some(server)) = self.servers.get(of.0 as usize) {
+            count_in(server, p);
+        }
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.last_seen = self.now.0;
+        }
+        let Some(reply) = self.sessions.arriving(id, Direction::Reply) else { return };
+        self.send_tunnelled(port, frame, p, (reply.source.0, of), hop);
     }
 
     /// Whether a packet is of a DR or TUN session and changes nothing about it but the time it was last seen;

@@ -36,7 +36,7 @@ use crate::{
     },
     table::{
         ends::Ends,
-        session::{Direction, STATE, TIMEOUTS, Tuple},
+        session::{Direction, STATE, Session, TIMEOUTS, Tuple},
         sessions::Found,
         wide::Wide,
     },
@@ -55,7 +55,8 @@ impl<I: Io> Worker<I> {
         p: &Parsed,
         found: Found,
     ) -> Option<I::Frame> {
-        let Some((session, wide)) = self.sessions.get_mut_wide(found.id).filter(|(s, _)| s.is_mixed()) else {
+        let between = |session: &Session| session.is_mixed() && !session.is_one_way();
+        let Some((session, wide)) = self.sessions.get_mut_wide(found.id).filter(|(s, _)| between(s)) else {
             return Some(frame);
         };
         let (hop, generation) = wide.hop(session.v4_direction(), found.direction);

@@ -176,7 +176,7 @@ impl<I: Io> Worker<I> {
         found: Found,
         origin: Origin,
     ) {
-        let Some(frame) = self.one_way_straight(frame, p, found.id) else { return };
+        let Some(frame) = self.one_way_straight(port, frame, p, found.id) else { return };
         let Some(frame) = self.mixed_straight(frame, p, found) else { return };
         if self.one_way_unchanged(found.id, p) {
             return self.send_one_way(port, frame, p, found.id);

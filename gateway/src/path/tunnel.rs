@@ -176,23 +176,19 @@ impl Outer {
         let protocol = self.shape.protocol(self.inner_protocol());
         match (self.source, self.server) {
             (IpAddr::V4(source), IpAddr::V4(server)) => {
-                let mut outer = Ipv4Header::new(source, server, protocol, len);
-                outer.tos = inner.tos;
-                outer.ttl = inner.ttl;
-                if inner.dont_fragment {
-                    outer.set_flags_fragment(DONT_FRAGMENT);
-                } else {
-                    outer.set_id(self.id);
+                let id = if inner.dont_fragment { None } else { Some(self.id) };
+                if let Some(out) = out.first_chunk_mut() {
+                    write_v4(out, (inner.tos, inner.ttl, id), protocol, len, (source, server));
                 }
-                outer.seal();
-                out.copy_from_slice(outer.as_bytes());
             }
             (IpAddr::V6(source), IpAddr::V6(server)) => {
-                let payload_len = len - Ipv6Header::LEN as u16;
-                let mut outer = Ipv6Header::new(source, server, protocol, payload_len);
-                outer.set_traffic_class(inner.tos);
-                outer.hop_limit = inner.ttl;
-                out.copy_from_slice(outer.as_bytes());
+                let Some(out) = out.first_chunk_mut::<{ Ipv6Header::LEN }>() else { return };
+                let [high, low] = (len - Ipv6Header::LEN as u16).to_be_bytes();
+                // Word by word: a header made elsewhere would have to be read back as soon as it was written.
+                let first = [0x60 | inner.tos >> 4, inner.tos << 4, 0, 0, high, low, protocol, inner.ttl];
+                out[..8].copy_from_slice(&u64::from_be_bytes(first).to_be_bytes());
+                out[8..24].copy_from_slice(&source.to_bits().to_be_bytes());
+                out[24..].copy_from_slice(&server.to_bits().to_be_bytes());
             }
             _ => {}
         }
@@ -279,20 +275,34 @@ fn wrap_plain<'a, const BETWEEN: usize>(
     let inner = Ipv4Header::at_mut(head, OUTER + BETWEEN).ok_or(Reason::Truncated)?;
     inner.decrement_ttl();
     let (tos, ttl) = (inner.tos, inner.ttl);
-    let (id, flags) = if inner.dont_fragment() { (0, DONT_FRAGMENT) } else { (tunnel.id, 0) };
+    let id = if inner.dont_fragment() { None } else { Some(tunnel.id) };
+    head[12..14].copy_from_slice(&ether_type::IPV4.to_be_bytes());
+    let out = head[14..].first_chunk_mut().ok_or(Reason::Truncated)?;
+    write_v4(out, (tos, ttl, id), protocol, tunnel.len, (tunnel.source, tunnel.server));
+    Ok(&mut head[OUTER..OUTER + BETWEEN])
+}
+
+/// Writes an outer IPv4 header, word by word: without an identification it isn't to be fragmented.
+#[inline(always)]
+fn write_v4(
+    out: &mut [u8; Ipv4Header::LEN],
+    (tos, ttl, id): (u8, u8, Option<u16>),
+    protocol: u8,
+    len: u16,
+    (source, destination): (Ipv4Addr, Ipv4Addr),
+) {
+    let (id, flags) = id.map_or((0, DONT_FRAGMENT), |id| (id, 0));
     let halves = |word: u32| (word >> 16) + (word & 0xffff);
-    let (from, to) = (tunnel.source.to_bits(), tunnel.server.to_bits());
-    let first = 0x4500_0000 | u32::from(tos) << 16 | u32::from(tunnel.len);
+    let (from, to) = (source.to_bits(), destination.to_bits());
+    let first = 0x4500_0000 | u32::from(tos) << 16 | u32::from(len);
     let second = u32::from(id) << 16 | u32::from(flags);
     let third = u32::from(ttl) << 24 | u32::from(protocol) << 16;
     // A few halves: the sum's own high half is a digit, and adding it carries once at most.
     let sum = halves(first) + halves(second) + (third >> 16) + halves(from) + halves(to);
     let third = third | u32::from(!halves(halves(sum)) as u16);
-    head[12..14].copy_from_slice(&ether_type::IPV4.to_be_bytes());
-    head[14..22].copy_from_slice(&(u64::from(first) << 32 | u64::from(second)).to_be_bytes());
-    head[22..26].copy_from_slice(&third.to_be_bytes());
-    head[26..34].copy_from_slice(&(u64::from(from) << 32 | u64::from(to)).to_be_bytes());
-    Ok(&mut head[OUTER..OUTER + BETWEEN])
+    out[..8].copy_from_slice(&(u64::from(first) << 32 | u64::from(second)).to_be_bytes());
+    out[8..12].copy_from_slice(&third.to_be_bytes());
+    out[12..].copy_from_slice(&(u64::from(from) << 32 | u64::from(to)).to_be_bytes());
 }
 
 /// What the outer header takes over from the packet inside.
