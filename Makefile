@@ -28,6 +28,8 @@ demo:
 test: deps lint
 	cargo build --profile ci --package weirctl --bins
 	$(RUNNER) cargo nextest run --workspace --cargo-profile ci --profile $(NEXTEST_PROFILE) $(ARGS)
+	bench/trex/check
+	bench/testpmd/check
 	$(if $(CI),$(MAKE) guard,@echo "make guard counts instructions a packet, as CI does: some minutes")
 
 # Formatting, warnings, dependencies.

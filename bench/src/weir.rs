@@ -240,6 +240,15 @@ mod tests {
     }
 
     #[test]
+    fn what_trex_is_given_of_weir_can_be_read() {
+        let trex = Path::new(env!("CARGO_MANIFEST_DIR")).join("trex");
+        let config = weir::config::Config::load(&trex.join("weir.toml")).unwrap();
+        assert_eq!((config.ports.len(), config.routes.len()), (2, 2));
+        let rules = fs::read_to_string(trex.join("rules.save")).unwrap();
+        assert_eq!(rules.lines().filter(|line| line.starts_with("-P ")).count(), 12);
+    }
+
+    #[test]
     fn rules_name_every_server_and_local_address() {
         let text = rules(2_000_000, Method::Fullnat);
         assert_eq!(text.lines().count(), 1 + 4 + 12);

@@ -1,0 +1,72 @@
+"""Loads the profiles as TRex does, without TRex's server, and looks at what they make."""
+
+import json
+import pathlib
+
+# TRex first: it brings scapy.
+from trex.astf.api import ASTFProfile
+from trex.stl.api import IP, TCP, Ether, STLProfile
+
+here = pathlib.Path(__file__).parent
+
+
+def streams(name, **tunables):
+    arguments = [word for key, value in tunables.items() for word in ("--" + key, str(value))]
+    profile = STLProfile.load_py(str(here / (name + ".py")), direction=0, port_id=0, tunables=arguments)
+    made = {stream.get_name(): stream for stream in profile.get_streams()}
+    for stream in made.values():
+        stream.to_json()
+        following = stream.get_next()
+        assert following is None or following in made, (name, following)
+    return made
+
+
+def packet(stream):
+    return Ether(stream.get_pkt())
+
+
+def refused(call):
+    try:
+        call()
+    except (Exception, SystemExit):
+        return True
+    return False
+
+
+def flows(stream):
+    made = [i for i in stream.to_json()["vm"]["instructions"] if i["type"] == "tuple_flow_var"]
+    assert len(made) == 1, stream.get_name()
+    return made[0]
+
+
+flood = streams("syn_flood", clients=1500)
+assert packet(flood["syn"])[TCP].flags == "S" and len(flood["syn"].get_pkt()) == 60
+assert packet(flood["syn"])[IP].dst == "198.18.0.1"
+assert flows(flood["syn"])["limit_flows"] == 1500
+assert not STLProfile.load_py(str(here / "syn_flood.py"), direction=1, port_id=1).get_streams()
+
+fullnat = streams("fullnat", clients=1000, vip="192.0.2.1")
+assert set(fullnat) == {"open", "established"} and fullnat["open"].get_next() == "established"
+assert fullnat["open"].to_json()["mode"]["total_pkts"] == 1000
+assert packet(fullnat["established"])[TCP].flags == "A" and packet(fullnat["open"])[IP].dst == "192.0.2.1"
+# What opens a connection and what uses it come from the same clients.
+keys = ("ip_min", "ip_max", "port_min", "port_max", "limit_flows")
+assert [flows(fullnat["open"])[k] for k in keys] == [flows(fullnat["established"])[k] for k in keys]
+
+imix = streams("imix")
+assert [len(imix[name].get_pkt()) for name in ("small", "middle", "large")] == [60, 590, 1514]
+rates = [imix[name].to_json()["mode"]["rate"]["value"] for name in ("small", "middle", "large")]
+assert [rate / rates[2] for rate in rates] == [7, 4, 1], rates
+assert len({flows(imix[name])["ip_min"] for name in ("small", "middle", "large")}) == 3
+
+http = ASTFProfile.load(str(here / "astf_http.py"), tunables=["--clients", "300", "--size", "100"])
+made = http.to_json_str()
+made = json.loads(made) if isinstance(made, str) else made
+ranges = [(d["ip_start"], d["ip_end"]) for d in made["ip_gen_dist_list"]]
+assert ("16.0.0.1", "16.0.1.44") in ranges and ("198.18.0.1", "198.18.0.1") in ranges, ranges
+assert made["templates"][0]["client_template"]["port"] == 80
+
+for name in ("syn_flood", "fullnat", "imix"):
+    assert refused(lambda: streams(name, nonsense=1)), name
+    assert refused(lambda: streams(name, clients=0)), name
+print("trex: 4 profiles load")
