@@ -84,7 +84,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// Opens all sessions and returns what was read meanwhile.
 fn fill(scene: &Scene, found: &weir::Found) -> Result<Vec<Reading>> {
-    let setup = weir::Setup { scene, endless: (scene.syns(), SYN_DEVICE), once: None };
+    let setup = weir::Setup { scene, endless: Some((scene.syns(), SYN_DEVICE)), once: None, room: None };
     let mut subject = weir::launch(&setup, found)?;
     let mut readings = vec![subject.read()?];
     let mut stalled = 0;

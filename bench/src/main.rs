@@ -11,6 +11,7 @@ mod error;
 mod guard;
 mod hugepages;
 mod marks;
+mod memory;
 mod method;
 mod methods;
 mod path;
@@ -54,6 +55,8 @@ enum What {
     Profile(profile::Options),
     /// Finding a packet's mark among many rules: a list, weir's bit vectors, DPDK's rte_acl.
     Marks(marks::Options),
+    /// Bytes of memory a session, everything included.
+    Memory(memory::Options),
     /// Nanoseconds a packet of every method and family, and a new connection of every scheduler, in process.
     Methods(methods::Options),
     /// Nanoseconds a packet of the path alone, in process.
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         What::Guard(options) => guard::run(&options),
         What::Profile(options) => profile::run(&options),
         What::Marks(options) => marks::run(&options),
+        What::Memory(options) => memory::run(&options),
         What::Methods(options) => methods::run(&options),
         What::Path(options) => path::run(&options),
         What::Prefetch(options) => prefetch::run(&options),

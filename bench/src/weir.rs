@@ -87,10 +87,12 @@ const ROOMY: u32 = 900_000;
 pub struct Setup<'a> {
     /// Files, CPUs, memory.
     pub scene: &'a Scene<'a>,
-    /// The endlessly repeated file and the number of its device.
-    pub endless: (PathBuf, u8),
+    /// A file to repeat endlessly, and the number of its device.
+    pub endless: Option<(PathBuf, u8)>,
     /// A file to play once, and the number of its device.
     pub once: Option<(PathBuf, u8)>,
+    /// Sessions that the table has room for; if not said, for all flows and a quarter more.
+    pub room: Option<u32>,
 }
 
 impl Setup<'_> {
@@ -104,8 +106,9 @@ impl Setup<'_> {
             scene.worker_cpu,
         );
         text.push_str(&head);
-        if scene.flows > ROOMY {
-            let _ = writeln!(text, "[sessions]\nmax_per_worker = {}", u64::from(scene.flows) * 5 / 4);
+        let ample = (scene.flows > ROOMY).then(|| u64::from(scene.flows) * 5 / 4);
+        if let Some(room) = self.room.map(u64::from).or(ample) {
+            let _ = writeln!(text, "[sessions]\nmax_per_worker = {room}");
         }
         let mut port = |name: &str, device: String, mbufs: u32| {
             let _ = writeln!(
@@ -117,8 +120,13 @@ impl Setup<'_> {
         if let Some((file, device)) = &self.once {
             port("once", format!("net_pcap{device},rx_pcap={}", file.display()), 16_384);
         }
-        let (file, device) = &self.endless;
-        port("clients", format!("net_pcap{device},rx_pcap={},infinite_rx=1", file.display()), scene.mbufs());
+        match &self.endless {
+            Some((file, device)) => {
+                let device = format!("net_pcap{device},rx_pcap={},infinite_rx=1", file.display());
+                port("clients", device, scene.mbufs());
+            }
+            None => port("clients", "net_null1,no-rx=1".to_owned(), 16_384),
+        }
         port("servers", "net_null0,no-rx=1".to_owned(), 16_384);
         // What tunnels are sent from.
         let own = Ipv4Addr::new(192, 0, 2, 254);
@@ -181,7 +189,12 @@ pub fn launch(setup: &Setup, found: &Found) -> Result<Subject> {
 
 /// Starts weir on the scene's SYNs and ACKs and returns it forwarding, every flow a session.
 pub fn start(scene: &Scene, found: &Found) -> Result<Subject> {
-    let setup = Setup { scene, endless: (scene.acks(), ACK_DEVICE), once: Some((scene.syns(), SYN_DEVICE)) };
+    let setup = Setup {
+        scene,
+        endless: Some((scene.acks(), ACK_DEVICE)),
+        once: Some((scene.syns(), SYN_DEVICE)),
+        room: None,
+    };
     let mut subject = launch(&setup, found)?;
     let mut listed = Listed::default();
     let opened = wait_for(Duration::from_secs(50), || {
