@@ -15,6 +15,7 @@ mod memory;
 mod method;
 mod methods;
 mod path;
+mod plots;
 mod prefetch;
 mod process;
 mod profile;
@@ -63,6 +64,8 @@ enum What {
     Path(path::Options),
     /// How many cache lines may be asked for at once.
     Prefetch(prefetch::Options),
+    /// A page with plots of the figures that `--json` has written.
+    Report(plots::Options),
     /// Flow index candidates in process: hits, misses, turnover.
     Table(table::Options),
 }
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         What::Methods(options) => methods::run(&options),
         What::Path(options) => path::run(&options),
         What::Prefetch(options) => prefetch::run(&options),
+        What::Report(options) => plots::run(&options),
         What::Table(options) => table::run(&options),
     };
     match done {
