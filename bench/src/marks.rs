@@ -7,7 +7,7 @@ use std::{hint::black_box, net::Ipv4Addr, time::Instant};
 
 use clap::Args;
 use dpdk::Eal;
-use rte_acl::RteAcl;
+use rte_tables::acl::{self, RteAcl};
 use weir::{
     io::PortId,
     path::mark::{Marks, Rule},
@@ -63,13 +63,13 @@ impl Finder for Vectors {
 
 struct Acl<'e> {
     acl: RteAcl<'e>,
-    keys: Vec<rte_acl::Key>,
+    keys: Vec<acl::Key>,
     at_once: usize,
 }
 
 impl Finder for Acl<'_> {
     fn sum(&self) -> u64 {
-        let mut results = [0; rte_acl::BULK];
+        let mut results = [0; acl::BULK];
         let mut sum = 0;
         for burst in self.keys.chunks(self.at_once) {
             self.acl.classify(black_box(burst), &mut results);
@@ -109,9 +109,9 @@ fn v4(address: std::net::IpAddr) -> u32 {
     }
 }
 
-fn acl_rule(rule: &MarkRule) -> rte_acl::Rule {
+fn acl_rule(rule: &MarkRule) -> acl::Rule {
     let network = |net: Option<(std::net::IpAddr, u8)>| net.map_or((0, 0), |(a, bits)| (v4(a), bits));
-    rte_acl::Rule {
+    acl::Rule {
         protocol: rule.protocol.map(|p| p as u8),
         source: network(rule.source),
         destination: network(rule.destination),
@@ -139,7 +139,7 @@ fn packets(rules: &[MarkRule]) -> Vec<Ends> {
     (0..PACKETS).map(&mut packet).collect()
 }
 
-fn key(ends: &Ends) -> rte_acl::Key {
+fn key(ends: &Ends) -> acl::Key {
     let mut key = [0; 16];
     key[0] = 6;
     key[4..8].copy_from_slice(&v4(ends.source.0).to_be_bytes());
@@ -165,7 +165,7 @@ fn made<'e>(
             let raw: Vec<_> = rules.iter().map(acl_rule).collect();
             let acl =
                 RteAcl::new(eal, &raw).ok_or_else(|| Error::Unexpected("rte_acl: no memory".to_owned()))?;
-            let at_once = if name == "rte_acl, one" { 1 } else { rte_acl::BULK };
+            let at_once = if name == "rte_acl, one" { 1 } else { acl::BULK };
             Box::new(Acl { acl, keys: packets.iter().map(key).collect(), at_once })
         }
     };

@@ -13,7 +13,7 @@ use std::{
 use clap::Args;
 use dpdk::{Cpus, Eal, EalConfig};
 use nix::time::{ClockId, clock_gettime};
-use rte_hash::RteHash;
+use rte_tables::hash::{self, RteHash};
 use weir::{
     clock::Tick,
     id::ServerId,
@@ -62,7 +62,7 @@ impl Key {
         Tuple { addresses: self.addresses, ports: self.ports }
     }
 
-    fn bytes(&self) -> rte_hash::Key {
+    fn bytes(&self) -> hash::Key {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.addresses.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.ports.to_le_bytes());
@@ -106,7 +106,7 @@ impl Index for RteHash<'_> {
     fn find(&self, keys: &[Key]) -> usize {
         let mut bytes = [[0; 16]; BURST];
         bytes.iter_mut().zip(keys).for_each(|(b, k)| *b = k.bytes());
-        let mut numbers = [0; rte_hash::BULK];
+        let mut numbers = [0; hash::BULK];
         let found = RteHash::find(self, &bytes[..keys.len()], &mut numbers);
         black_box(&numbers);
         found.count_ones() as usize

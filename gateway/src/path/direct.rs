@@ -28,13 +28,6 @@ pub(super) fn age(data: &mut [u8], l3: usize) -> bool {
     Ipv4Header::at_mut(data, l3).map(Ipv4Header::decrement_ttl).is_some()
 }
 
-/// Counts a request at its server.
-#[inline(always)]
-fn count_in(server: &ServerSlot, p: &Parsed) {
-    server.counters.in_packets.add(1);
-    server.counters.in_bytes.add(u64::from(p.ip_len));
-}
-
 impl<I: Io> Worker<I> {
     /// Sends a packet of a DR or TUN session that changes nothing and whose way is known. Gives the frame back if it
     /// isn't one.
@@ -72,7 +65,7 @@ impl<I: Io> Worker<I> {
         } else {
             None
         };
-        count_in(server, p);
+        server.counters.count(Direction::Request, p.ip_len);
         if let Some(session) = self.sessions.get_mut(id) {
             session.last_seen = self.now.0;
         }
@@ -104,12 +97,14 @@ impl<I: Io> Worker<I> {
         hop: u16,
     ) {
         if let Some(Some(server)) = self.servers.get(of.0 as usize) {
-            count_in(server, p);
+            server.counters.count(Direction::Request, p.ip_len);
         }
         if let Some(session) = self.sessions.get_mut(id) {
             session.last_seen = self.now.0;
         }
-        let Some(reply) = self.sessions.arriving(id, Direction::Reply) else { return };
+        let Some(reply) = self.sessions.arriving(id, Direction::Reply) else {
+            return self.drop_frame(frame, Reason::NoSession);
+        };
         self.send_tunnelled(port, frame, p, (reply.source.0, of), hop);
     }
 
@@ -121,7 +116,7 @@ impl<I: Io> Worker<I> {
         let Some(Some(server)) = self.servers.get(session.server().0 as usize) else { return false };
         let unchanged = self.leaves_unchanged(session, server, p);
         if unchanged {
-            count_in(server, p);
+            server.counters.count(Direction::Request, p.ip_len);
             if let Some(session) = self.sessions.get_mut(id) {
                 session.last_seen = self.now.0;
             }

@@ -53,11 +53,11 @@ impl<I: Io> Worker<I> {
             }
             server.recount(false);
         }
-        let reply = self.sessions.ends_of(id, &session, Direction::Reply);
+        let reply = || self.sessions.ends_of(id, &session, Direction::Reply);
         if session.is_snat() {
-            self.snat_ended(session.protocol(), reply.destination);
+            self.snat_ended(session.protocol(), reply().destination);
         } else if session.is_fullnat() {
-            self.release_local(&reply, session.protocol());
+            self.release_local(&reply(), session.protocol());
         }
         self.counters.events.sessions_ended.add(1);
     }

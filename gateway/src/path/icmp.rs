@@ -111,13 +111,17 @@ impl<I: Io> Worker<I> {
 
     /// A rewritten error leaves, or comes in again (RFC 5508 REQ-7).
     pub(super) fn send_error(&mut self, port: PortId, frame: I::Frame, p: &Parsed, found: Found) {
-        let hairpin = self.is_hairpin(found);
-        let hop = match if hairpin { Ok(0) } else { self.hop_for(found) } {
-            Ok(hop) => hop,
-            Err(reason) => return self.drop_frame(frame, reason),
-        };
-        self.counters.events.icmp_translated.add(1);
-        if hairpin { self.come_in_again(port, frame, found) } else { self.leave(frame, hop, p.ip_len) }
+        if self.is_hairpin(found) {
+            self.counters.events.icmp_translated.add(1);
+            return self.come_in_again(port, frame, found);
+        }
+        match self.hop_for(found) {
+            Ok(hop) => {
+                self.counters.events.icmp_translated.add(1);
+                self.leave(frame, hop, p.ip_len);
+            }
+            Err(reason) => self.drop_frame(frame, reason),
+        }
     }
 }
 

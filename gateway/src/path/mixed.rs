@@ -85,12 +85,7 @@ impl<I: Io> Worker<I> {
             return Some(frame);
         }
         session.last_seen = self.now.0;
-        let (packets, bytes) = match found.direction {
-            Direction::Request => (&server.in_packets, &server.in_bytes),
-            Direction::Reply => (&server.out_packets, &server.out_bytes),
-        };
-        packets.add(1);
-        bytes.add(u64::from(p.ip_len));
+        server.count(found.direction, p.ip_len);
         self.tunnel_id = self.tunnel_id.wrapping_add(1);
         let delta = Delta::from_bits(session.l4_delta);
         let delta = if found.direction == Direction::Reply { delta.inverse() } else { delta };

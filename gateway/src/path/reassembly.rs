@@ -12,9 +12,9 @@
 
 use super::{
     Origin, Worker,
+    echo::is_echo,
     parse::{Kind, Parsed, echo_ports},
     sctp_state, session,
-    snat::is_echo,
     verdict::Reason,
 };
 use crate::{

@@ -143,12 +143,7 @@ impl<I: Io> Worker<I> {
             return self.known_rarely(port, frame, p, found, origin);
         }
         session.last_seen = self.now.0;
-        let (packets, bytes) = match found.direction {
-            Direction::Request => (&server.in_packets, &server.in_bytes),
-            Direction::Reply => (&server.out_packets, &server.out_bytes),
-        };
-        packets.add(1);
-        bytes.add(u64::from(p.ip_len));
+        server.count(found.direction, p.ip_len);
         let (macs, out) = (next.macs, next.port);
         trim(&mut frame, p);
         let data = frame.data_mut();
@@ -237,12 +232,7 @@ impl<I: Io> Worker<I> {
     /// Counts a packet at its server.
     pub(super) fn count_packet(&self, found: Found, p: &Parsed) {
         let Some(server) = self.sessions.get(found.id).and_then(|s| self.server(s.server())) else { return };
-        let (packets, bytes) = match found.direction {
-            Direction::Request => (&server.in_packets, &server.in_bytes),
-            Direction::Reply => (&server.out_packets, &server.out_bytes),
-        };
-        packets.add(1);
-        bytes.add(u64::from(p.ip_len));
+        server.count(found.direction, p.ip_len);
     }
 
     /// Takes a packet into the session's state and time-out.

@@ -23,15 +23,13 @@ use weirctl::{
     snat::{Dependence, Pooling},
 };
 
-use super::{Origin, Worker, parse::Parsed, rewrite, session::trim, verdict::Reason};
+use super::{Origin, Worker, echo::is_echo, parse::Parsed, rewrite, session::trim, verdict::Reason};
 use crate::{
     clock::seconds,
     id::{ServerId, WorkerId},
-    io::{BURST, Burst, Frame as _, Io, PortId},
+    io::{BURST, Burst, Io, PortId},
     net::{
-        Header,
         checksum::Delta,
-        icmp::IcmpHeader,
         protocol,
         tcp::{ACK, FIN, RST, SYN},
     },
@@ -483,75 +481,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// An ICMP echo request or reply: of a session, from inside, or the kernel's.
-    #[inline(never)]
-    pub(super) fn echo(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
-        let ends = p.ends(frame.data());
-        if self.snat.is_none() || self.lookup.is_virtual(ends.destination.0) {
-            return self.punt(port, frame);
-        }
-        if let Some(found) = self.sessions.find_ends(&ends, p.protocol) {
-            if p.ttl <= 1 {
-                return self.answer_ttl_expired(port, frame, p);
-            }
-            self.count_packet(found, p);
-            self.snat_track(found.id, found.direction, p);
-            return self.send_echo(port, frame, p, found);
-        }
-        let asks = ends.source.1 != 0 || ends.destination.1 == 0;
-        match self.snat_claim(&ends, p.protocol) {
-            // An external address answers requests itself: an identifier is no port that leads to an inside host.
-            Some(claim @ Claim::Out(_)) if asks && !self.is_external(ends.destination.0) => {
-                self.snat_unknown(port, frame, p, (&ends, claim), origin);
-            }
-            Some(Claim::In) if ends.destination.1 != 0 => {
-                match self.snat_elsewhere(&ends, Claim::In, origin) {
-                    Some(owner) => self.hand_over(port, frame, owner),
-                    // A reply that nobody waits for may be to a ping of the kernel's own.
-                    None => self.punt(port, frame),
-                }
-            }
-            _ => self.punt(port, frame),
-        }
-    }
-
-    /// Rewrites an echo of a session and sends it on.
-    fn send_echo(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
-        let hop = match self.hop_for(found) {
-            Ok(hop) => hop,
-            Err(reason) => return self.drop_frame(frame, reason),
-        };
-        let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
-        if p.ip_len > next.mtu && p.dont_fragment {
-            return self.answer_too_big(port, frame, p, next.mtu);
-        }
-        trim(&mut frame, p);
-        if let Some(id) = self.fragment_id {
-            self.identify(&mut frame, p, found, id);
-        }
-        if !self.readdress(&mut frame, p, found) || self.reidentify(&mut frame, p, found).is_none() {
-            return self.drop_frame(frame, Reason::Truncated);
-        }
-        self.leave(frame, hop, p.ip_len);
-    }
-
-    /// Gives an echo the identifier that its session has on the other side.
-    fn reidentify(&self, frame: &mut I::Frame, p: &Parsed, found: Found) -> Option<()> {
-        let session = self.sessions.get(found.id)?;
-        let delta = Delta::from_bits(session.l4_delta);
-        let (source, destination) =
-            (session.leaving(found.direction).source(), session.leaving(found.direction).destination());
-        let (identifier, delta) = match found.direction {
-            Direction::Request => (source.1, delta),
-            Direction::Reply => (destination.1, delta.inverse()),
-        };
-        let icmp = IcmpHeader::at_mut(frame.data_mut(), usize::from(p.l4))?;
-        icmp.set_rest(u32::from(identifier) << 16 | icmp.rest() & 0xffff);
-        icmp.set_checksum(delta.apply(icmp.checksum()));
-        Some(())
-    }
-
-    fn is_external(&self, address: IpAddr) -> bool {
+    pub(super) fn is_external(&self, address: IpAddr) -> bool {
         self.snat.as_ref().is_some_and(|nat| nat.rules.is_external(address))
     }
 
@@ -576,7 +506,9 @@ impl<I: Io> Worker<I> {
 
     /// A rewritten packet of the session goes through the stages once more, at the worker that it belongs to now.
     pub(super) fn come_in_again(&mut self, port: PortId, frame: I::Frame, found: Found) {
-        let Some(leaving) = self.sessions.leaving(found.id, found.direction) else { return };
+        let Some(leaving) = self.sessions.leaving(found.id, found.direction) else {
+            return self.drop_frame(frame, Reason::NoSession);
+        };
         let owner = self.snat_owner(&leaving, Claim::In);
         if owner != self.id {
             return self.hand_over(port, frame, owner);
@@ -606,11 +538,6 @@ fn tell(counters: &super::verdict::PathCounters, log: &mut rtrb::Producer<BlockE
     if log.push(event).is_err() {
         events.snat_log_lost.add(1);
     }
-}
-
-/// Whether sessions of the protocol are ICMP echoes.
-pub(super) fn is_echo(protocol: u8) -> bool {
-    matches!(protocol, protocol::ICMP | protocol::ICMPV6)
 }
 
 /// Both halves of an address in one word.

@@ -9,6 +9,8 @@ use std::sync::{
     atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
+use super::session::Direction;
+
 /// A 64-bit figure with one writing thread.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -80,6 +82,19 @@ pub struct ServerCounters {
 }
 
 const _: () = assert!(size_of::<ServerCounters>() == 64);
+
+impl ServerCounters {
+    /// One more packet, of so many bytes; only the owning worker may call this.
+    #[inline(always)]
+    pub fn count(&self, direction: Direction, bytes: u16) {
+        let (packets, of) = match direction {
+            Direction::Request => (&self.in_packets, &self.in_bytes),
+            Direction::Reply => (&self.out_packets, &self.out_bytes),
+        };
+        packets.add(1);
+        of.add(u64::from(bytes));
+    }
+}
 
 /// The other workers' session counts of one server, written by control every 10 ms for the schedulers of
 /// one worker that weigh connections; zero with one worker.

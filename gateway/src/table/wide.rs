@@ -28,12 +28,20 @@ pub struct Wide {
 
 const _: () = assert!(size_of::<Wide>() == 64);
 
+/// The place of [`Wide::hop`] before any is known, whatever generation of routes it is asked for.
+const NO_HOPS: Pair = {
+    let mut pair = [0; 32];
+    let [low, high] = NO_HOP.to_le_bytes();
+    (pair[0], pair[1], pair[2], pair[3]) = (low, high, low, high);
+    pair
+};
+
 impl Wide {
     /// The addresses of requests and replies as they arrive; none where neither is IPv6's.
     #[must_use]
     pub fn of(request: &Ends, reply: &Ends) -> Option<Self> {
         let pairs = [request.pair(), reply.pair()];
-        pairs.iter().any(Option::is_some).then(|| Self { pairs: pairs.map(|pair| pair.unwrap_or([0; 32])) })
+        pairs.iter().any(Option::is_some).then(|| Self { pairs: pairs.map(|pair| pair.unwrap_or(NO_HOPS)) })
     }
 
     /// The addresses of a packet that arrives in `direction`.
@@ -323,6 +331,18 @@ mod tests {
             assert_eq!(s.ends_of(id, &record, Direction::Request), request);
             assert_eq!((s.find_ends(&request, 6), s.find_ends(&reply, 6)), (None, None));
         }
+    }
+
+    #[test]
+    fn no_next_hop_is_known_before_one_is_remembered() {
+        let mut s = table();
+        let v4 = |n: u8| IpAddr::from([10, 0, 0, n]);
+        let (request, reply) = (ends((v6(1), 4000), (v6(2), 80)), ends((v4(3), 80), (v4(4), 5000)));
+        let id = s.insert_ends((&request, &reply), &new(0), 100, Tick(0)).unwrap();
+        let both = [Direction::Request, Direction::Reply];
+        assert!(both.iter().all(|d| (0..=3).all(|generation| s.mixed_hop(id, *d, generation).is_none())));
+        s.remember_mixed_hop(id, Direction::Request, 7, 0);
+        assert_eq!(both.map(|d| s.mixed_hop(id, d, 0)), [Some(7), None]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! DPDK's cuckoo hash table, safely: what a gateway built from DPDK's own parts would use as its session index.
 //!
-//! Only benchmarks depend on this package; the packet path has its own index and no DPDK. Keys have 16 bytes,
+//! Keys have 16 bytes,
 //! data are 64-bit numbers. One thread, default hash (CRC-32C in hardware), no locks.
 
 use std::{
@@ -12,17 +12,7 @@ use std::{
 
 use dpdk::Eal;
 
-#[allow(
-    missing_docs,
-    non_camel_case_types,
-    dead_code,
-    clippy::all,
-    clippy::undocumented_unsafe_blocks,
-    reason = "generated"
-)]
-mod sys {
-    include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
-}
+use crate::sys;
 
 /// A key.
 pub type Key = [u8; 16];

@@ -1,6 +1,6 @@
 //! DPDK's rule lookup (rte_acl), safely: what a gateway built from DPDK's own parts would find marks by.
 //!
-//! Only benchmarks depend on this package; the packet path has its own lookup and no DPDK. Rules are of IPv4 packets:
+//! Rules are of IPv4 packets:
 //! protocol, networks, ranges of ports; one thread, one category.
 
 use std::{
@@ -12,18 +12,7 @@ use std::{
 
 use dpdk::Eal;
 
-#[allow(
-    missing_docs,
-    non_camel_case_types,
-    non_upper_case_globals,
-    dead_code,
-    clippy::all,
-    clippy::undocumented_unsafe_blocks,
-    reason = "generated"
-)]
-mod sys {
-    include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
-}
+use crate::sys;
 
 /// What the rules look at, in network byte order: protocol, three bytes of nothing, source, destination, source port,
 /// destination port.
