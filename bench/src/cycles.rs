@@ -31,6 +31,9 @@ pub struct Options {
     /// Numbers of flows, comma-separated.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 1_000, 100_000])]
     flows: Vec<u32>,
+    /// Method and family.
+    #[arg(long, value_enum, default_value_t)]
+    method: Method,
     /// Seconds to sample.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
@@ -65,7 +68,7 @@ pub fn run(options: &Options) -> Result<()> {
             worker_cpu,
             main_cpu,
             ordinary_memory: false,
-            method: Method::default(),
+            method: options.method,
         };
         let memory = Memory::reserve(scene.memory_needed(1));
         scene.ordinary_memory = memory.is_ordinary();

@@ -116,8 +116,9 @@ fn fold32(total: u32) -> u16 {
     ((once & 0xffff) + (once >> 16)) as u16
 }
 
+/// The 16-bit sum of a sum of words of any size.
 #[inline]
-fn fold64(total: u64) -> u16 {
+pub(super) fn fold64(total: u64) -> u16 {
     let once = (total & 0xffff_ffff) + (total >> 32);
     fold32(((once & 0xffff_ffff) + (once >> 32)) as u32)
 }

@@ -15,7 +15,11 @@ use std::net::Ipv4Addr;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, byteorder::network_endian::U16};
 
-use super::{Header, Malformed, checksum::Sum, headers};
+use super::{
+    Fields, Header, Malformed,
+    checksum::{Sum, fold64},
+    headers,
+};
 
 /// Don't fragment, in [`Ipv4Header::flags_fragment`].
 pub const DONT_FRAGMENT: u16 = 0x4000;
@@ -72,6 +76,25 @@ impl Ipv4Header {
             source: source.octets(),
             destination: destination.octets(),
         }
+    }
+
+    /// Writes the header of a packet of `len` bytes, without options; without an identification it isn't to be
+    /// fragmented. `ends` are the addresses as they lie in it, the source in the low half.
+    ///
+    /// Word by word: a header that was made elsewhere would be read back as soon as it was written.
+    #[inline(always)]
+    pub fn put(out: &mut [u8; Self::LEN], fields: Fields, len: u16, id: Option<u16>, ends: u64) {
+        let (id, flags) = id.map_or((0, DONT_FRAGMENT), |id| (id, 0));
+        // As they lie in memory, little end first: a one's-complement sum comes out as it lies there too (RFC 1071).
+        let first = 0x45 | u32::from(fields.tos) << 8 | u32::from(len.swap_bytes()) << 16;
+        let second = u32::from(id.swap_bytes()) | u32::from(flags.swap_bytes()) << 16;
+        let third = u32::from(fields.ttl) | u32::from(fields.protocol) << 8;
+        let head = u64::from(first) | u64::from(second) << 32;
+        let halves = |words: u64| (words >> 32) + (words & 0xffff_ffff);
+        let check = !fold64(halves(head) + halves(ends) + u64::from(third));
+        out[..8].copy_from_slice(&head.to_le_bytes());
+        out[8..12].copy_from_slice(&(third | u32::from(check) << 16).to_le_bytes());
+        out[12..].copy_from_slice(&ends.to_le_bytes());
     }
 
     /// Whether version and lengths agree with each other and with the `available` bytes from the header's

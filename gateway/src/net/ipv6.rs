@@ -17,7 +17,7 @@ use zerocopy::{
     byteorder::network_endian::{U16, U32},
 };
 
-use super::{Header, Malformed, headers, protocol};
+use super::{Fields, Header, Malformed, headers, protocol};
 
 /// Every link carries packets of this size (RFC 8200 5).
 pub const MIN_MTU: usize = 1280;
@@ -63,6 +63,22 @@ impl Ipv6Header {
             source: source.octets(),
             destination: destination.octets(),
         }
+    }
+
+    /// Writes the header of a packet with `payload` bytes behind it, word by word, see [`super::ipv4::Ipv4Header::put`].
+    #[inline(always)]
+    pub fn put(
+        out: &mut [u8; Self::LEN],
+        fields: Fields,
+        payload: u16,
+        source: &[u8; 16],
+        destination: &[u8; 16],
+    ) {
+        let first = 0x6000_0000 | u64::from(fields.tos) << 20;
+        let second = u64::from(payload) << 16 | u64::from(fields.protocol) << 8 | u64::from(fields.ttl);
+        out[..8].copy_from_slice(&(first << 32 | second).to_be_bytes());
+        out[8..24].copy_from_slice(source);
+        out[24..].copy_from_slice(destination);
     }
 
     /// Length of header and payload if the version is right and that much is among the `available` bytes

@@ -73,6 +73,17 @@ pub enum Malformed {
     TotalLength,
 }
 
+/// What an IP header that is written whole says, beside addresses and length.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields {
+    /// Type of service or traffic class: the same octet.
+    pub tos: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Protocol number of what follows.
+    pub protocol: u8,
+}
+
 /// A fixed-size header that can be laid over the front of some bytes.
 pub trait Header: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned + Sized {
     /// Bytes of the fixed header.

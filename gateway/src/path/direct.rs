@@ -4,6 +4,8 @@
 //! [`super::tcp_state`]. Their packets come here by way of [`Worker::known_rarely`], since the record keeps
 //! the next hop where the straight way of `session` doesn't look: FULLNAT pays nothing for them.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use weirctl::model::SessionState;
 
 use super::{Worker, parse::Parsed, route, session::trim, verdict::Reason};
@@ -50,44 +52,38 @@ impl<I: Io> Worker<I> {
         if !usual {
             return Some(frame);
         }
-        let (macs, out) = (next.macs, next.port);
-        let tunnel = if session.is_tunnelled() {
-            let (hop, of) = (session.hops[reply], session.server());
-            let address = session.arriving(Direction::Reply).source().0;
-            let wide = session.is_wide(Direction::Reply);
-            let plain =
-                if wide { None } else { self.plain_tunnel(p, server.others.tunnel.get(), address, next) };
-            if plain.is_none() {
-                self.through_tunnel(port, frame, p, (id, of), hop);
-                return None;
-            }
-            plain
-        } else {
-            None
-        };
         server.counters.count(Direction::Request, p.ip_len);
+        let (next, tunnel) = (*next, server.others.tunnel.get());
+        let wide = session.is_wide(Direction::Reply);
+        let way = session
+            .is_tunnelled()
+            .then(|| (session.server(), session.hops[reply], session.arriving(Direction::Reply).source().0));
         if let Some(session) = self.sessions.get_mut(id) {
             session.last_seen = self.now.0;
         }
-        let ready = match &tunnel {
-            Some(tunnel) => self.enter_plain(&mut frame, tunnel),
-            None => {
-                trim(&mut frame, p);
-                if age(frame.data_mut(), usize::from(p.l3)) { Ok(()) } else { Err(Reason::Truncated) }
+        if let Some((of, hop, address)) = way {
+            let server = if wide { self.sessions.wide(id) } else { None };
+            let special = match server.and_then(|wide| wide.arriving(Direction::Reply).first_chunk::<16>()) {
+                Some(&server) => self.tunnel_straight(frame, p, (tunnel, Ipv6Addr::from(server)), &next),
+                None => self.tunnel_straight(frame, p, (tunnel, Ipv4Addr::from_bits(address)), &next),
+            };
+            if let Some(frame) = special {
+                self.through_tunnel(port, frame, p, (id, of), hop);
             }
-        };
-        match (ready, frame.data_mut().first_chunk_mut()) {
-            (Ok(()), Some(field)) => {
-                *field = macs;
-                self.tx.push(&mut self.io, &self.counters, out, frame);
+            return None;
+        }
+        trim(&mut frame, p);
+        match (age(frame.data_mut(), usize::from(p.l3)), frame.data_mut().first_chunk_mut()) {
+            (true, Some(field)) => {
+                *field = next.macs;
+                self.tx.push(&mut self.io, &self.counters, next.port, frame);
             }
-            (Err(reason), _) => self.drop_frame(frame, reason),
-            (Ok(()), None) => self.drop_frame(frame, Reason::Truncated),
+            _ => self.drop_frame(frame, Reason::Truncated),
         }
         None
     }
 
-    /// As [`Self::one_way_straight`] for a tunnel that isn't plain.
+    /// Sends a packet, which changes nothing about its session, through a tunnel that has something special.
     fn through_tunnel(
         &mut self,
         port: PortId,
@@ -96,16 +92,10 @@ impl<I: Io> Worker<I> {
         (id, of): (SessionId, ServerId),
         hop: u16,
     ) {
-        if let Some(Some(server)) = self.servers.get(of.0 as usize) {
-            server.counters.count(Direction::Request, p.ip_len);
+        match self.sessions.arriving(id, Direction::Reply) {
+            Some(reply) => self.send_tunnelled(port, frame, p, (reply.source.0, of), hop),
+            None => self.drop_frame(frame, Reason::NoSession),
         }
-        if let Some(session) = self.sessions.get_mut(id) {
-            session.last_seen = self.now.0;
-        }
-        let Some(reply) = self.sessions.arriving(id, Direction::Reply) else {
-            return self.drop_frame(frame, Reason::NoSession);
-        };
-        self.send_tunnelled(port, frame, p, (reply.source.0, of), hop);
     }
 
     /// Whether a packet is of a DR or TUN session and changes nothing about it but the time it was last seen;

@@ -11,8 +11,10 @@
 //! of both pseudo-headers sums to the same. A UDP datagram without checksum gets one, which IPv6 asks for.
 //!
 //! A packet towards IPv6 grows by 20 bytes: the MSS that the IPv6 side announces is lowered to what its port takes with
-//! both headers, and what is still too big is refused with the MTU that the sender has to keep to. Next hops are
-//! remembered apart: the straight way, which rewrites in place, must not find them in the record.
+//! both headers, and what is still too big is refused with the MTU that the sender has to keep to.
+//!
+//! IPv6's straight way in `session` knows such sessions; IPv4's doesn't, and pays nothing for them: next hops of IPv4
+//! packets are remembered apart, where it doesn't find them.
 
 use std::net::IpAddr;
 
@@ -26,7 +28,7 @@ use super::{
 use crate::{
     io::{Frame, Io, PortId},
     net::{
-        Header,
+        Fields, Header,
         checksum::{Delta, Sum},
         ethernet::{EthernetHeader, ether_type},
         ipv4::Ipv4Header,
@@ -38,7 +40,6 @@ use crate::{
         ends::Ends,
         session::{Direction, STATE, Session, TIMEOUTS, Tuple},
         sessions::Found,
-        wide::Wide,
     },
 };
 
@@ -46,8 +47,8 @@ use crate::{
 pub(super) const GROWTH: u16 = (Ipv6Header::LEN - Ipv4Header::LEN) as u16;
 
 impl<I: Io> Worker<I> {
-    /// Sends a packet of a session between the families that changes nothing, and whose way is known. Gives the frame
-    /// back if it isn't one.
+    /// Sends an IPv4 packet of a session between the families that changes nothing, and whose way is known. Gives the
+    /// frame back if it isn't one.
     #[inline]
     pub(super) fn mixed_straight(
         &mut self,
@@ -59,7 +60,7 @@ impl<I: Io> Worker<I> {
         let Some((session, wide)) = self.sessions.get_mut_wide(found.id).filter(|(s, _)| between(s)) else {
             return Some(frame);
         };
-        let (hop, generation) = wide.hop(session.v4_direction(), found.direction);
+        let (hop, generation) = wide.hop(found.direction, found.direction);
         let (Some(Some(server)), Some(next)) =
             (self.servers.get(session.server().0 as usize), self.routing.hop(hop))
         else {
@@ -70,34 +71,72 @@ impl<I: Io> Worker<I> {
         let quiet = state & STATE == SessionState::Established as u8
             && p.protocol == protocol::TCP
             && p.flags & CONTROL == tcp::ACK;
-        let plain = u16::from(p.l4 - p.l3) == header_len(p.ipv6);
-        let transport_len = p.ip_len.wrapping_sub(header_len(p.ipv6));
-        let len = transport_len.saturating_add(header_len(!p.ipv6));
+        let transport_len = p.ip_len.wrapping_sub(Ipv4Header::LEN as u16);
         let usual = quiet
-            & plain
+            & is_bare(p)
+            & !p.ipv6
             & (session.timeout == self.timeouts[usize::from(state) & (TIMEOUTS - 1)])
             & (generation == self.routing.generation)
             & (server.available.get() != 0)
             & (p.ttl > 1)
-            & (len <= next.mtu)
+            & (transport_len.saturating_add(Ipv6Header::LEN as u16) <= next.mtu)
             & next.usable;
         if !usual || toa::tells(session) || session.is_proxied() {
             return Some(frame);
         }
         session.last_seen = self.now.0;
         server.count(found.direction, p.ip_len);
-        self.tunnel_id = self.tunnel_id.wrapping_add(1);
         let delta = Delta::from_bits(session.l4_delta);
         let delta = if found.direction == Direction::Reply { delta.inverse() } else { delta };
+        let ports = session.leaving(found.direction).ports;
         let (macs, out) = (next.macs, next.port);
-        frame.truncate(usize::from(p.l3) + usize::from(p.ip_len));
-        let other = Other { leaving: session.leaving(found.direction), wide, direction: found.direction };
-        if other.put_on(&mut frame, p, (transport_len, delta), (macs, self.tunnel_id)).is_none() {
+        cut(&mut frame, p);
+        let tos = Ipv4Header::at(frame.data(), EthernetHeader::LEN).map_or(0, |ip| ip.tos);
+        let transport = frame.data_mut().get_mut(usize::from(p.l4)..);
+        let ready = rewrite_transport(transport, p, ports, delta).is_some() && frame.prepend(GROWTH.into());
+        let Some(head) = frame.data_mut().first_chunk_mut::<54>().filter(|_| ready) else {
             self.drop_frame(frame, Reason::Truncated);
             return None;
+        };
+        let (source, destination) = wide.leaving(found.direction);
+        let (ethernet, ip) = head.split_at_mut(EthernetHeader::LEN);
+        ethernet[..12].copy_from_slice(&macs);
+        ethernet[12..].copy_from_slice(&ether_type::IPV6.to_be_bytes());
+        if let (Some(ip), Some(source), Some(destination)) =
+            (ip.first_chunk_mut(), source.first_chunk(), destination.first_chunk())
+        {
+            Ipv6Header::put(ip, later(p, tos), transport_len, source, destination);
         }
         self.tx.push(&mut self.io, &self.counters, out, frame);
         None
+    }
+
+    /// Sends an IPv6 packet without extension headers on by IPv4: the straight way's end for such a session.
+    #[inline(always)]
+    pub(super) fn leave_by_v4(
+        &mut self,
+        mut frame: I::Frame,
+        p: &Parsed,
+        (leaving, delta): (Tuple, Delta),
+        (macs, out): ([u8; 12], PortId),
+    ) {
+        cut(&mut frame, p);
+        self.tunnel_id = self.tunnel_id.wrapping_add(1);
+        let tos = Ipv6Header::at(frame.data(), EthernetHeader::LEN).map_or(0, Ipv6Header::traffic_class);
+        let transport = frame.data_mut().get_mut(usize::from(p.l4)..);
+        let ready = rewrite_transport(transport, p, leaving.ports, delta).is_some()
+            && frame.trim_front(GROWTH.into());
+        let Some(head) = frame.data_mut().first_chunk_mut::<34>().filter(|_| ready) else {
+            return self.drop_frame(frame, Reason::Truncated);
+        };
+        let (ethernet, ip) = head.split_at_mut(EthernetHeader::LEN);
+        ethernet[..12].copy_from_slice(&macs);
+        ethernet[12..].copy_from_slice(&ether_type::IPV4.to_be_bytes());
+        if let Some(ip) = ip.first_chunk_mut() {
+            let len = p.ip_len.wrapping_sub(GROWTH);
+            Ipv4Header::put(ip, later(p, tos), len, Some(self.tunnel_id), leaving.addresses);
+        }
+        self.tx.push(&mut self.io, &self.counters, out, frame);
     }
 
     /// Sends a packet of a session whose other side is of the other family.
@@ -120,6 +159,10 @@ impl<I: Io> Worker<I> {
                 Err(reason) => return self.drop_frame(frame, reason),
             },
         };
+        // From now on the straight way leads to `leave_by_v4`.
+        if let Some(session) = self.sessions.get_mut(found.id).filter(|_| p.ipv6 && !tells && !proxied) {
+            session.remember_hop(found.direction, hop, generation);
+        }
         let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
         // As the sender counts: its own header is shorter, or longer.
         let mtu = if p.ipv6 { next.mtu.saturating_add(GROWTH) } else { next.mtu.saturating_sub(GROWTH) };
@@ -233,60 +276,25 @@ fn translate(
     Some(len)
 }
 
-/// The other side of a session between the families.
-struct Other<'s> {
-    leaving: Tuple,
-    wide: &'s Wide,
-    direction: Direction,
+/// Whether nothing stands between a packet's IP header and its transport header.
+#[inline(always)]
+pub(super) fn is_bare(p: &Parsed) -> bool {
+    u16::from(p.l4 - p.l3) == header_len(p.ipv6)
 }
 
-impl Other<'_> {
-    /// Gives a TCP segment without IP options or extension headers the headers of the other side. None, with the frame
-    /// spoilt, if it isn't one.
-    #[inline]
-    fn put_on(
-        &self,
-        frame: &mut impl Frame,
-        p: &Parsed,
-        (transport_len, delta): (u16, Delta),
-        (macs, id): ([u8; 12], u16),
-    ) -> Option<()> {
-        let l3 = usize::from(p.l3);
-        rewrite_transport(frame.data_mut().get_mut(usize::from(p.l4)..), p, self.leaving.ports, delta)?;
-        if p.ipv6 {
-            let tos = Ipv6Header::at(frame.data(), l3)?.traffic_class();
-            let len = transport_len.checked_add(Ipv4Header::LEN as u16)?;
-            let ((source, _), (destination, _)) = (self.leaving.source(), self.leaving.destination());
-            let kind = u16::from_be_bytes([0x45, tos]);
-            let hops = u16::from_be_bytes([p.ttl.wrapping_sub(1), p.protocol]);
-            // From the words, not from the header: that would wait for what has just been written.
-            let words = Sum::ZERO.word(kind).word(len).word(id).word(hops);
-            let halves = [source >> 16, source & 0xffff, destination >> 16, destination & 0xffff];
-            let check = halves.iter().fold(words, |sum, half| sum.word(*half as u16)).checksum();
-            frame.trim_front(usize::from(GROWTH)).then_some(())?;
-            let head = frame.data_mut().first_chunk_mut::<34>()?;
-            head[12..14].copy_from_slice(&ether_type::IPV4.to_be_bytes());
-            for (field, word) in
-                head[14..26].as_chunks_mut().0.iter_mut().zip([kind, len, id, 0, hops, check])
-            {
-                *field = word.to_be_bytes();
-            }
-            head[26..].copy_from_slice(&self.leaving.addresses.to_le_bytes());
-        } else {
-            let tos = Ipv4Header::at(frame.data(), l3)?.tos;
-            let (source, destination) = self.wide.leaving(self.direction);
-            frame.prepend(usize::from(GROWTH)).then_some(())?;
-            let head = frame.data_mut().first_chunk_mut::<54>()?;
-            let [low, high] = transport_len.to_be_bytes();
-            head[12..14].copy_from_slice(&ether_type::IPV6.to_be_bytes());
-            let class = [0x60 | tos >> 4, tos << 4, 0, 0, low, high, p.protocol, p.ttl.wrapping_sub(1)];
-            head[14..22].copy_from_slice(&class);
-            head[22..38].copy_from_slice(source);
-            head[38..].copy_from_slice(destination);
-        }
-        *frame.data_mut().first_chunk_mut()? = macs;
-        Some(())
+/// Cuts off what follows the packet in its frame.
+#[inline(always)]
+fn cut(frame: &mut impl Frame, p: &Parsed) {
+    let end = usize::from(p.l3) + usize::from(p.ip_len);
+    if frame.total_len() != end {
+        frame.truncate(end);
     }
+}
+
+/// What the header says that takes the place of the packet's.
+#[inline(always)]
+fn later(p: &Parsed, tos: u8) -> Fields {
+    Fields { tos, ttl: p.ttl.wrapping_sub(1), protocol: p.protocol }
 }
 
 /// The octet of service, and the TTL one hop later.

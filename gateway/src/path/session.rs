@@ -7,14 +7,14 @@
 use weirctl::{model::SessionState, protocol::TraceStage};
 
 use super::{
-    Origin, Worker, onepacket,
+    Origin, Worker, mixed, onepacket,
     parse::{self, Parsed},
     rewrite, route, sctp_state, tcp_state, toa,
     verdict::{Reason, Verdict},
 };
 use crate::{
     io::{Frame, Io, PortId},
-    net::{protocol, tcp as tcp_flags},
+    net::{checksum::Delta, protocol, tcp as tcp_flags},
     table::{
         ends::WIDE,
         session::{Direction, INACTIVE, ONE_PACKET, STATE, Session, SessionId, TIMEOUTS},
@@ -102,8 +102,8 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// A packet of a session. One that changes nothing and whose way is known goes straight through here: by IPv6
-    /// where `V6`. One of a session whose other side is of the other family doesn't, it has no next hop here.
+    /// A packet of a session. One that changes nothing and whose way is known goes straight through here: one that
+    /// arrived by IPv6 where `V6`. One of IPv4 whose session's other side is IPv6's doesn't, it has no next hop here.
     #[inline]
     fn known<const V6: bool>(
         &mut self,
@@ -139,12 +139,19 @@ impl<I: Io> Worker<I> {
             & (p.ttl > 1)
             & (p.ip_len <= next.mtu)
             & next.usable;
-        if !usual {
+        let mixed = V6 && session.is_mixed();
+        if !usual || (mixed && !mixed::is_bare(p)) {
             return self.known_rarely(port, frame, p, found, origin);
         }
         session.last_seen = self.now.0;
         server.count(found.direction, p.ip_len);
         let (macs, out) = (next.macs, next.port);
+        if mixed {
+            let delta = Delta::from_bits(session.l4_delta);
+            let delta = if found.direction == Direction::Reply { delta.inverse() } else { delta };
+            let leaving = session.leaving(found.direction);
+            return self.leave_by_v4(frame, p, (leaving, delta), (macs, out));
+        }
         trim(&mut frame, p);
         let data = frame.data_mut();
         let rewritten = match wide {

@@ -12,28 +12,33 @@
 //! as it came. Linux asks for remote checksum offload only for packets whose checksum its own stack has left
 //! undone; packets off a wire never are, so `--tun-remcsum` means a full outer checksum, there and here.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use weirctl::model::{Tunnel, TunnelChecksum, TunnelKind};
-use zerocopy::IntoBytes;
 
-use super::{Worker, direct::age, parse::Parsed, route::Hop, verdict::Reason};
+use super::{
+    Worker,
+    direct::age,
+    parse::Parsed,
+    route::{Hop, PortFacts},
+    verdict::Reason,
+};
 use crate::{
     id::ServerId,
     io::{Frame, Io, PortId},
     net::{
-        Header,
+        Fields, Header,
         checksum::Sum,
         ethernet::{EthernetHeader, ether_type},
-        ipv4::{DONT_FRAGMENT, Ipv4Header},
+        ipv4::Ipv4Header,
         ipv6::{self, Ipv6Header},
         protocol,
         udp::UdpHeader,
     },
 };
 
-/// The GUE header without options.
-const GUE: usize = 4;
+/// A UDP header, and GUE's without options.
+const GUE: usize = UdpHeader::LEN + 4;
 /// Every link takes IPv4 packets of this size (RFC 791, 3.2): a tunnel through less is none. IPv6 has its own
 /// ([`ipv6::MIN_MTU`]), which is what a tunnel over it must take.
 const MIN_MTU: u16 = 68;
@@ -43,10 +48,15 @@ const GRE_CHECKSUM: u16 = 0x8000;
 const FLOW_PORTS: std::ops::Range<u16> = 32768..60999;
 
 /// GUE's headers of `len` bytes with them, around a packet of such a protocol number.
-fn gue(flow: u64, port: u16, len: u16, inner_protocol: u8) -> (UdpHeader, [u8; GUE]) {
+#[inline(always)]
+fn gue(flow: u32, port: u16, len: u16, inner_protocol: u8) -> [u8; GUE] {
     let ports = u64::from(FLOW_PORTS.end - FLOW_PORTS.start);
-    let source = FLOW_PORTS.start + (((flow & 0xffff_ffff) * ports) >> 32) as u16;
-    (UdpHeader::new(source, port, len), [0, inner_protocol, 0, 0])
+    let source = u64::from(FLOW_PORTS.start) + ((u64::from(flow) * ports) >> 32);
+    let mut headers = [0; GUE];
+    let udp = source << 48 | u64::from(port) << 32 | u64::from(len) << 16;
+    headers[..UdpHeader::LEN].copy_from_slice(&udp.to_be_bytes());
+    headers[UdpHeader::LEN..].copy_from_slice(&(u32::from(inner_protocol) << 16).to_be_bytes());
+    headers
 }
 
 /// A tunnel in one word, for a server's facts. 0 is IPIP.
@@ -83,7 +93,7 @@ impl Shape {
     fn between(self) -> usize {
         match self.kind {
             TunnelKind::Ipip => 0,
-            TunnelKind::Gue => UdpHeader::LEN + GUE,
+            TunnelKind::Gue => GUE,
             TunnelKind::Gre if self.checksum => 8,
             TunnelKind::Gre => 4,
         }
@@ -126,7 +136,7 @@ struct Outer {
     /// Whether the packet inside is IPv6.
     ipv6: bool,
     /// Chooses GUE's source port.
-    flow: u64,
+    flow: u32,
     id: u16,
 }
 
@@ -146,14 +156,12 @@ impl Outer {
                 }
             }
             TunnelKind::Gue => {
-                let (mut udp, gue) = gue(self.flow, self.shape.port, len, self.inner_protocol());
-                if self.shape.checksum {
-                    let sum =
-                        self.pseudo_header(len).and(Sum::of(udp.as_bytes())).and(Sum::of(&gue)).and(inner);
+                let headers = gue(self.flow, self.shape.port, len, self.inner_protocol());
+                out.copy_from_slice(&headers);
+                if let (true, Some((udp, _))) = (self.shape.checksum, UdpHeader::split_mut(out)) {
+                    let sum = self.pseudo_header(len).and(Sum::of(&headers)).and(inner);
                     udp.set_checksum(sum.udp_checksum());
                 }
-                out[..UdpHeader::LEN].copy_from_slice(udp.as_bytes());
-                out[UdpHeader::LEN..].copy_from_slice(&gue);
             }
         }
     }
@@ -175,23 +183,10 @@ impl Outer {
     fn write_outer(&self, out: &mut [u8], len: u16, inner: Inner) {
         let protocol = self.shape.protocol(self.inner_protocol());
         match (self.source, self.server) {
-            (IpAddr::V4(source), IpAddr::V4(server)) => {
-                let id = if inner.dont_fragment { None } else { Some(self.id) };
-                if let Some(out) = out.first_chunk_mut() {
-                    write_v4(out, (inner.tos, inner.ttl, id), protocol, len, (source, server));
-                }
-            }
-            (IpAddr::V6(source), IpAddr::V6(server)) => {
-                let Some(out) = out.first_chunk_mut::<{ Ipv6Header::LEN }>() else { return };
-                let [high, low] = (len - Ipv6Header::LEN as u16).to_be_bytes();
-                // Word by word: a header made elsewhere would have to be read back as soon as it was written.
-                let first = [0x60 | inner.tos >> 4, inner.tos << 4, 0, 0, high, low, protocol, inner.ttl];
-                out[..8].copy_from_slice(&u64::from_be_bytes(first).to_be_bytes());
-                out[8..24].copy_from_slice(&source.to_bits().to_be_bytes());
-                out[24..].copy_from_slice(&server.to_bits().to_be_bytes());
-            }
-            _ => {}
-        }
+            (IpAddr::V4(from), IpAddr::V4(to)) => to.write(out, from, inner, protocol, len, self.id),
+            (IpAddr::V6(from), IpAddr::V6(to)) => to.write(out, from, inner, protocol, len, self.id),
+            _ => None,
+        };
     }
 
     /// Puts the packet that lies behind the Ethernet header of `frame` into the tunnel. `len` is the outer
@@ -219,95 +214,136 @@ impl Outer {
     }
 }
 
-/// A tunnel over IPv4 for an IPv4 packet, without a checksum over it.
-pub(super) struct Plain {
+/// The server at the other end of a tunnel, by whose family the outer header is made.
+pub(super) trait End: Copy {
+    /// Bytes of the outer IP header.
+    const LEN: usize;
+    /// Packets of this size every link takes: a tunnel through less is none.
+    const MIN_MTU: u16;
+    /// Type of the outer packet.
+    const TYPE: u16;
+
+    /// The gateway's own address on a port.
+    fn source(facts: &PortFacts) -> Option<Self>;
+
+    /// Writes the outer IP header of a packet of `len` bytes to here; none if there's less room.
+    fn write(self, out: &mut [u8], source: Self, inner: Inner, protocol: u8, len: u16, id: u16)
+    -> Option<()>;
+}
+
+impl End for Ipv4Addr {
+    const LEN: usize = Ipv4Header::LEN;
+    const MIN_MTU: u16 = MIN_MTU;
+    const TYPE: u16 = ether_type::IPV4;
+
+    #[inline(always)]
+    fn source(facts: &PortFacts) -> Option<Self> {
+        facts.address
+    }
+
+    #[inline(always)]
+    fn write(
+        self,
+        out: &mut [u8],
+        source: Self,
+        inner: Inner,
+        protocol: u8,
+        len: u16,
+        id: u16,
+    ) -> Option<()> {
+        let out = out.first_chunk_mut::<{ Ipv4Header::LEN }>()?;
+        let id = if inner.dont_fragment { None } else { Some(id) };
+        let ends = u64::from(u32::from_le_bytes(source.octets()))
+            | u64::from(u32::from_le_bytes(self.octets())) << 32;
+        Ipv4Header::put(out, inner.fields(protocol), len, id, ends);
+        Some(())
+    }
+}
+
+impl End for Ipv6Addr {
+    const LEN: usize = Ipv6Header::LEN;
+    const MIN_MTU: u16 = ipv6::MIN_MTU as u16;
+    const TYPE: u16 = ether_type::IPV6;
+
+    #[inline(always)]
+    fn source(facts: &PortFacts) -> Option<Self> {
+        facts.address_v6
+    }
+
+    #[inline(always)]
+    fn write(self, out: &mut [u8], source: Self, inner: Inner, protocol: u8, len: u16, _: u16) -> Option<()> {
+        let out = out.first_chunk_mut::<{ Ipv6Header::LEN }>()?;
+        let payload = len - Ipv6Header::LEN as u16;
+        Ipv6Header::put(out, inner.fields(protocol), payload, &source.octets(), &self.octets());
+        Some(())
+    }
+}
+
+/// A tunnel without a checksum over what is inside.
+struct Plain<A> {
     kind: TunnelKind,
-    source: Ipv4Addr,
-    server: Ipv4Addr,
+    source: A,
+    server: A,
+    /// Whether the packet inside is IPv6.
+    ipv6: bool,
     /// Of the outer packet.
     id: u16,
     len: u16,
     /// GUE's.
     port: u16,
-    flow: u64,
+    flow: u32,
 }
 
-impl Plain {
+impl<A: End> Plain<A> {
     /// Puts the packet that lies behind the Ethernet header of `frame` into the tunnel; it becomes a hop older.
     #[inline(always)]
     fn wrap(&self, frame: &mut impl Frame) -> Result<(), Reason> {
+        let (inner, of) =
+            if self.ipv6 { (protocol::IPV6, ether_type::IPV6) } else { (protocol::IPIP, ether_type::IPV4) };
         match self.kind {
-            TunnelKind::Ipip => wrap_plain::<0>(frame, self, protocol::IPIP).map(drop),
+            TunnelKind::Ipip => self.wrap_with::<0>(frame, inner).map(drop),
             TunnelKind::Gre => {
-                let between = wrap_plain::<4>(frame, self, protocol::GRE)?;
-                between.copy_from_slice(&u32::from(ether_type::IPV4).to_be_bytes());
+                let between = self.wrap_with::<4>(frame, protocol::GRE)?;
+                between.copy_from_slice(&u32::from(of).to_be_bytes());
                 Ok(())
             }
             TunnelKind::Gue => {
-                let between = wrap_plain::<{ UdpHeader::LEN + GUE }>(frame, self, protocol::UDP)?;
-                let len = self.len - Ipv4Header::LEN as u16;
-                let (udp, gue) = gue(self.flow, self.port, len, protocol::IPIP);
-                between[..UdpHeader::LEN].copy_from_slice(udp.as_bytes());
-                between[UdpHeader::LEN..].copy_from_slice(&gue);
+                let between = self.wrap_with::<GUE>(frame, protocol::UDP)?;
+                between.copy_from_slice(&gue(self.flow, self.port, self.len - A::LEN as u16, inner));
                 Ok(())
             }
         }
     }
-}
 
-/// Puts a packet into a tunnel as most are, with `BETWEEN` bytes after the outer IP header: the same bytes as
-/// [`Outer::wrap`] writes, without asking what they depend on. The packet becomes a hop older. Returns those bytes.
-#[inline(always)]
-fn wrap_plain<'a, const BETWEEN: usize>(
-    frame: &'a mut impl Frame,
-    tunnel: &Plain,
-    protocol: u8,
-) -> Result<&'a mut [u8], Reason> {
-    const OUTER: usize = EthernetHeader::LEN + Ipv4Header::LEN;
-    let whole_frame = EthernetHeader::LEN + usize::from(tunnel.len);
-    if !frame.prepend(Ipv4Header::LEN + BETWEEN) {
-        return Err(Reason::NoHeadroom);
+    /// With `BETWEEN` bytes after the outer IP header, which are returned: the same bytes as [`Outer::wrap`] writes,
+    /// without asking what they depend on.
+    #[inline(always)]
+    fn wrap_with<'a, const BETWEEN: usize>(
+        &self,
+        frame: &'a mut impl Frame,
+        protocol: u8,
+    ) -> Result<&'a mut [u8], Reason> {
+        let whole_frame = EthernetHeader::LEN + usize::from(self.len);
+        if !frame.prepend(A::LEN + BETWEEN) {
+            return Err(Reason::NoHeadroom);
+        }
+        if frame.total_len() != whole_frame {
+            frame.truncate(whole_frame);
+        }
+        let (outer, between) = (EthernetHeader::LEN, EthernetHeader::LEN + A::LEN);
+        let (head, packet) =
+            frame.data_mut().split_at_mut_checked(between + BETWEEN).ok_or(Reason::Truncated)?;
+        let inner = Inner::aged(packet, self.ipv6).ok_or(Reason::Truncated)?;
+        head[outer - 2..outer].copy_from_slice(&A::TYPE.to_be_bytes());
+        let written = self.server.write(&mut head[outer..], self.source, inner, protocol, self.len, self.id);
+        written.ok_or(Reason::Truncated)?;
+        Ok(&mut head[between..])
     }
-    if frame.total_len() != whole_frame {
-        frame.truncate(whole_frame);
-    }
-    let head = frame.data_mut().get_mut(..OUTER + BETWEEN + Ipv4Header::LEN).ok_or(Reason::Truncated)?;
-    let inner = Ipv4Header::at_mut(head, OUTER + BETWEEN).ok_or(Reason::Truncated)?;
-    inner.decrement_ttl();
-    let (tos, ttl) = (inner.tos, inner.ttl);
-    let id = if inner.dont_fragment() { None } else { Some(tunnel.id) };
-    head[12..14].copy_from_slice(&ether_type::IPV4.to_be_bytes());
-    let out = head[14..].first_chunk_mut().ok_or(Reason::Truncated)?;
-    write_v4(out, (tos, ttl, id), protocol, tunnel.len, (tunnel.source, tunnel.server));
-    Ok(&mut head[OUTER..OUTER + BETWEEN])
-}
-
-/// Writes an outer IPv4 header, word by word: without an identification it isn't to be fragmented.
-#[inline(always)]
-fn write_v4(
-    out: &mut [u8; Ipv4Header::LEN],
-    (tos, ttl, id): (u8, u8, Option<u16>),
-    protocol: u8,
-    len: u16,
-    (source, destination): (Ipv4Addr, Ipv4Addr),
-) {
-    let (id, flags) = id.map_or((0, DONT_FRAGMENT), |id| (id, 0));
-    let halves = |word: u32| (word >> 16) + (word & 0xffff);
-    let (from, to) = (source.to_bits(), destination.to_bits());
-    let first = 0x4500_0000 | u32::from(tos) << 16 | u32::from(len);
-    let second = u32::from(id) << 16 | u32::from(flags);
-    let third = u32::from(ttl) << 24 | u32::from(protocol) << 16;
-    // A few halves: the sum's own high half is a digit, and adding it carries once at most.
-    let sum = halves(first) + halves(second) + (third >> 16) + halves(from) + halves(to);
-    let third = third | u32::from(!halves(halves(sum)) as u16);
-    out[..8].copy_from_slice(&(u64::from(first) << 32 | u64::from(second)).to_be_bytes());
-    out[8..12].copy_from_slice(&third.to_be_bytes());
-    out[12..].copy_from_slice(&(u64::from(from) << 32 | u64::from(to)).to_be_bytes());
 }
 
 /// What the outer header takes over from the packet inside.
 #[derive(Clone, Copy)]
-struct Inner {
+pub(super) struct Inner {
     tos: u8,
     ttl: u8,
     dont_fragment: bool,
@@ -322,6 +358,25 @@ impl Inner {
         let ip = Ipv4Header::at(data, EthernetHeader::LEN)?;
         Some(Self { tos: ip.tos, ttl: ip.ttl, dont_fragment: ip.dont_fragment() })
     }
+
+    /// What the outer header of a packet says.
+    #[inline(always)]
+    fn fields(self, protocol: u8) -> Fields {
+        Fields { tos: self.tos, ttl: self.ttl, protocol }
+    }
+
+    /// Of a packet that becomes a hop older.
+    #[inline(always)]
+    fn aged(packet: &mut [u8], ipv6: bool) -> Option<Self> {
+        if ipv6 {
+            let ip = Ipv6Header::at_mut(packet, 0)?;
+            ip.decrement_hop_limit();
+            return Some(Self { tos: ip.traffic_class(), ttl: ip.hop_limit, dont_fragment: false });
+        }
+        let ip = Ipv4Header::at_mut(packet, 0)?;
+        ip.decrement_ttl();
+        Some(Self { tos: ip.tos, ttl: ip.ttl, dont_fragment: ip.dont_fragment() })
+    }
 }
 
 /// Length of the IP header towards an address.
@@ -334,34 +389,45 @@ fn type_of(ipv6: bool) -> u16 {
 }
 
 impl<I: Io> Worker<I> {
-    /// The tunnel to a server of IPv4 at `server` for an IPv4 packet, if there is nothing special about either.
+    /// The tunnel that a server's facts describe in `word`, to the server at `server`, if there is nothing special about
+    /// it and the packet.
     #[inline(always)]
-    pub(super) fn plain_tunnel(&self, p: &Parsed, word: u32, server: u32, next: &Hop) -> Option<Plain> {
+    fn plain_tunnel<A: End>(&self, p: &Parsed, word: u32, server: A, next: &Hop) -> Option<Plain<A>> {
         let shape = Shape::unpack(word);
         let Shape { kind, checksum, port } = shape;
-        let added = (Ipv4Header::LEN + shape.between()) as u16;
+        let added = (A::LEN + shape.between()) as u16;
         let len = p.ip_len.checked_add(added)?;
-        let special = checksum | p.ipv6 | (p.l3 != EthernetHeader::LEN as u8);
-        if special | (len > next.mtu) | (next.mtu < MIN_MTU + added) {
+        let special = checksum | (p.l3 != EthernetHeader::LEN as u8);
+        if special | (len > next.mtu) | (next.mtu < A::MIN_MTU + added) {
             return None;
         }
-        let flow = match kind {
-            TunnelKind::Gue => self.sessions.hash(p.tuple, p.protocol) >> 32,
-            _ => 0,
-        };
-        let source = self.routing.table().port(next.port)?.address?;
+        let flow = p.tuple.spread();
+        let source = A::source(self.routing.table().port(next.port)?)?;
         let id = self.tunnel_id.wrapping_add(1);
-        Some(Plain { kind, source, server: Ipv4Addr::from_bits(server), id, len, port, flow })
+        Some(Plain { kind, source, server, ipv6: p.ipv6, id, len, port, flow })
     }
 
-    /// Puts a packet into a tunnel of [`Self::plain_tunnel`].
-    ///
-    /// # Errors
-    /// There is no room for its headers, or the frame has fewer bytes than the packet says.
+    /// Sends a packet, which changes nothing about its session, through the tunnel that a server's facts describe in `word`
+    /// to `next`, which is usable. Gives the frame back if there is something special about the tunnel.
     #[inline(always)]
-    pub(super) fn enter_plain(&mut self, frame: &mut I::Frame, tunnel: &Plain) -> Result<(), Reason> {
+    pub(super) fn tunnel_straight<A: End>(
+        &mut self,
+        mut frame: I::Frame,
+        p: &Parsed,
+        (word, server): (u32, A),
+        next: &Hop,
+    ) -> Option<I::Frame> {
+        let Some(tunnel) = self.plain_tunnel(p, word, server, next) else { return Some(frame) };
         self.tunnel_id = tunnel.id;
-        tunnel.wrap(frame)
+        match (tunnel.wrap(&mut frame), frame.data_mut().first_chunk_mut()) {
+            (Ok(()), Some(field)) => {
+                *field = next.macs;
+                self.tx.push(&mut self.io, &self.counters, next.port, frame);
+            }
+            (Err(reason), _) => self.drop_frame(frame, reason),
+            (Ok(()), None) => self.drop_frame(frame, Reason::Truncated),
+        }
+        None
     }
 
     /// Sends a packet through the tunnel to a server, at `address`, by way of `hop`.
@@ -396,11 +462,7 @@ impl<I: Io> Worker<I> {
             source,
             server: address,
             ipv6: p.ipv6,
-            // Only GUE has a place for it.
-            flow: match shape.kind {
-                TunnelKind::Gue => self.sessions.hash(p.tuple, p.protocol) >> 32,
-                _ => 0,
-            },
+            flow: p.tuple.spread(),
             id: self.tunnel_id,
         };
         frame.truncate(usize::from(p.l3) + usize::from(p.ip_len));
@@ -441,44 +503,54 @@ mod tests {
         assert_eq!(sum_over(&frame, 30, 11), None);
     }
 
-    #[test]
-    fn the_plain_way_writes_what_the_other_does() {
-        let (source, server) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
-        let shapes = [TunnelKind::Ipip, TunnelKind::Gre, TunnelKind::Gue].map(|kind| Shape {
-            kind,
-            checksum: false,
-            port: 6080,
-        });
-        let packets = (0..6u8).map(|n| {
-            let builder = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]);
+    /// A packet of 31 bytes behind its IPv4 header, or of 11 behind IPv6's, as it arrives.
+    fn packet(n: u8, ipv6: bool) -> (Vec<u8>, u16) {
+        let mut ip = if ipv6 {
+            let ip =
+                etherparse::Ipv6Header { traffic_class: n * 37, hop_limit: 9 * n + 2, ..Default::default() };
+            etherparse::IpHeaders::Ipv6(ip, Default::default())
+        } else {
             let mut ip =
-                etherparse::Ipv4Header::new(0, 9 * n + 2, etherparse::IpNumber::UDP, [1, 2, 3, n], [9; 4]);
-            let ip = ip.as_mut().unwrap();
-            ip.dont_fragment = n % 2 == 0;
+                etherparse::Ipv4Header::new(0, 9 * n + 2, etherparse::IpNumber::UDP, [1, 2, 3, n], [9; 4])
+                    .unwrap();
+            ip.dont_fragment = n.is_multiple_of(2);
             ip.dscp = etherparse::IpDscp::try_new(n * 9).unwrap();
-            let mut out = Vec::new();
-            builder
-                .ip(etherparse::IpHeaders::Ipv4(ip.clone(), Default::default()))
-                .udp(1, 2)
-                .write(&mut out, b"abc")
-                .unwrap();
-            // What follows a short packet on a wire.
-            out.resize(60, 0);
-            out
-        });
-        for ((bytes, shape), n) in packets.flat_map(|p| shapes.map(|s| (p.clone(), s))).zip(0xff00..) {
-            let (id, flow) = (n, u64::from(n) << 28);
-            let len = 31 + (Ipv4Header::LEN + shape.between()) as u16;
+            etherparse::IpHeaders::Ipv4(ip, Default::default())
+        };
+        ip.set_payload_len(11).unwrap();
+        let mut out = Vec::new();
+        let builder = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]).ip(ip);
+        builder.udp(1, 2).write(&mut out, b"abc").unwrap();
+        let len = out.len() - 14;
+        // What follows a short packet on a wire.
+        out.resize(70, 0);
+        (out, len as u16)
+    }
+
+    fn check<A: End + Into<IpAddr>>(source: A, server: A) {
+        let kinds = [TunnelKind::Ipip, TunnelKind::Gre, TunnelKind::Gue];
+        let packets = (0..6).flat_map(|n| kinds.map(|kind| (n, kind)));
+        for ((n, kind), id) in packets.flat_map(|p| [(p, 0xff00 + u16::from(p.0)), (p, 0)]) {
+            let ipv6 = id == 0;
+            let (bytes, ip_len) = packet(n, ipv6);
+            let shape = Shape { kind, checksum: false, port: 6080 };
+            let (len, flow) = (ip_len + (A::LEN + shape.between()) as u16, u32::from(n) << 28);
             let mut plain = MemoryFrame::new(&bytes);
-            let tunnel = Plain { kind: shape.kind, source, server, id, len, port: shape.port, flow };
+            let tunnel = Plain { kind, source, server, ipv6, id, len, port: shape.port, flow };
             tunnel.wrap(&mut plain).unwrap();
             let mut other = MemoryFrame::new(&bytes);
-            other.truncate(14 + 31);
+            other.truncate(14 + usize::from(ip_len));
             assert!(age(other.data_mut(), 14));
-            let outer = Outer { shape, source: source.into(), server: server.into(), ipv6: false, flow, id };
+            let outer = Outer { shape, source: source.into(), server: server.into(), ipv6, flow, id };
             outer.wrap(&mut other, len).unwrap();
             // The MAC addresses come later.
             assert_eq!(plain.bytes()[12..], other.bytes()[12..], "{shape:?} {bytes:x?}");
         }
+    }
+
+    #[test]
+    fn the_plain_way_writes_what_the_other_does() {
+        check(Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+        check::<Ipv6Addr>("fd00::1".parse().unwrap(), "fd00:1:2:3:4:5:6:7".parse().unwrap());
     }
 }

@@ -36,6 +36,14 @@ impl Tuple {
         }
     }
 
+    /// 32 bits that are the same for every packet of a flow and spread flows, for whoever has no need of a secret.
+    #[inline]
+    #[must_use]
+    pub fn spread(self) -> u32 {
+        let mixed = self.addresses ^ u64::from(self.ports).rotate_left(24);
+        (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+    }
+
     /// The tuple of the answer: source and destination exchanged.
     #[inline]
     #[must_use]
