@@ -30,6 +30,15 @@ pub struct Options {
     /// Methods and families, comma-separated.
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Method::Fullnat])]
     methods: Vec<Method>,
+    /// Sessions to hold beside those of the flows, which stay idle.
+    #[arg(long, default_value_t = 0)]
+    idle: u32,
+    /// Virtual services, among which flows are divided.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=50_000))]
+    services: u16,
+    /// Servers of each service.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=250))]
+    servers: u8,
     /// Rounds for each number of flows; each starts both programs anew.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
@@ -84,6 +93,12 @@ pub struct Scene<'a> {
     pub ordinary_memory: bool,
     /// What weir does with the frames.
     pub method: Method,
+    /// Sessions that are opened beside those of the flows and see no other packet.
+    pub idle: u32,
+    /// Virtual services.
+    pub services: u16,
+    /// Servers of each service.
+    pub servers: u8,
 }
 
 /// Descriptors of each queue. (Software devices have none to fill, but both programs get the same.)
@@ -93,7 +108,30 @@ const SPARE_MBUFS: u32 = 16_384;
 /// An mbuf with headroom, object header and share of its ring, generously.
 const MBUF_BYTES: u64 = 2_560;
 
-impl Scene<'_> {
+impl<'a> Scene<'a> {
+    /// So many flows of one service with four servers.
+    pub fn new(
+        directory: &'a Path,
+        flows: u32,
+        (worker_cpu, main_cpu): (usize, usize),
+        method: Method,
+    ) -> Self {
+        Self {
+            directory,
+            flows,
+            worker_cpu,
+            main_cpu,
+            ordinary_memory: false,
+            method,
+            idle: 0,
+            services: 1,
+            servers: 4,
+        }
+    }
+    /// Sessions that are opened.
+    pub fn sessions(&self) -> u32 {
+        self.flows + self.idle
+    }
     /// A file in the scene's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
@@ -113,7 +151,7 @@ impl Scene<'_> {
     /// Bytes of hugepages that so many programs need together.
     pub fn memory_needed(&self, programs: u64) -> u64 {
         programs * (u64::from(self.flows + 3 * SPARE_MBUFS) * MBUF_BYTES + (64 << 20))
-            + u64::from(self.flows) * 512
+            + u64::from(self.sessions()) * 512
     }
     /// What testpmd's EAL gets to use the scene's kind of memory; weir sees for itself.
     pub fn memory_arguments(&self) -> Vec<String> {
@@ -142,22 +180,20 @@ pub fn choose_cpus(wanted: Option<usize>) -> Result<(usize, usize)> {
 /// Runs the comparison and prints it.
 pub fn run(options: &Options) -> Result<()> {
     let directory = tempfile::tempdir().map_err(Error::file(std::env::temp_dir()))?;
-    let (worker_cpu, main_cpu) = choose_cpus(options.cpu)?;
+    let cpus = choose_cpus(options.cpu)?;
     let programs = if options.only == Some(Which::Testpmd) { None } else { Some(options.programs.find()?) };
+    let Options { idle, services, servers, .. } = options;
+    println!("{services} services with {servers} servers each; {idle} idle sessions beside the flows'");
     let mut report = Report::new(options.frame);
     for (&flows, &method) in options.flows.iter().flat_map(|f| options.methods.iter().map(move |m| (f, m))) {
-        let mut scene = Scene {
-            directory: directory.path(),
-            flows,
-            worker_cpu,
-            main_cpu,
-            ordinary_memory: false,
-            method,
-        };
+        let mut scene = Scene::new(directory.path(), flows, cpus, method);
+        (scene.idle, scene.services, scene.servers) = (options.idle, options.services, options.servers);
         let memory = Memory::reserve(scene.memory_needed(2));
         scene.ordinary_memory = memory.is_ordinary();
         write_traffic(&scene, options.frame)?;
-        report.add(measure(&scene, options, programs.as_ref())?, memory.name());
+        let Scene { idle, services, servers, .. } = scene;
+        let facts = [("idle_sessions", idle), ("services", services.into()), ("servers", servers.into())];
+        report.add(measure(&scene, options, programs.as_ref())?, memory.name(), &facts);
     }
     report.finish(options.json.as_deref())
 }
@@ -167,10 +203,12 @@ pub fn write_traffic(scene: &Scene, frame: usize) -> Result<()> {
     // Frames of IPv6 are as long as they are.
     let shape = (!scene.method.v6()).then_some(frame);
     let acks = scene.acks();
-    traffic::write(&acks, scene.flows, traffic::Kind::Ack, traffic::pcap_mac(ACK_DEVICE), shape, 1)
+    let mac = traffic::pcap_mac;
+    let services = scene.services;
+    traffic::write(&acks, (scene.flows, services), traffic::Kind::Ack, mac(ACK_DEVICE), shape, 1)
         .map_err(Error::file(&acks))?;
     let syns = scene.syns();
-    traffic::write(&syns, scene.flows, traffic::Kind::Syn, traffic::pcap_mac(SYN_DEVICE), shape, 2)
+    traffic::write(&syns, (scene.sessions(), services), traffic::Kind::Syn, mac(SYN_DEVICE), shape, 2)
         .map_err(Error::file(&syns))
 }
 

@@ -48,22 +48,15 @@ const PARTS: usize = 4;
 /// Runs the measurement and prints it.
 pub fn run(options: &Options) -> Result<()> {
     let directory = tempfile::tempdir().map_err(Error::file(std::env::temp_dir()))?;
-    let (worker_cpu, main_cpu) = choose_cpus(options.cpu)?;
+    let cpus = choose_cpus(options.cpu)?;
     let found = options.programs.find()?;
-    let mut scene = Scene {
-        directory: directory.path(),
-        flows: options.flows,
-        worker_cpu,
-        main_cpu,
-        ordinary_memory: false,
-        method: Method::default(),
-    };
+    let mut scene = Scene::new(directory.path(), options.flows, cpus, Method::default());
     let memory = Memory::reserve(scene.memory_needed(1));
     scene.ordinary_memory = memory.is_ordinary();
     let syns = scene.syns();
     traffic::write(
         &syns,
-        scene.flows,
+        (scene.flows, scene.services),
         traffic::Kind::Syn,
         traffic::pcap_mac(SYN_DEVICE),
         Some(options.frame),

@@ -83,9 +83,7 @@ fn with_gateway(
     found: &weir::Found,
     measure: impl FnOnce(&mut Bench) -> Result<()>,
 ) -> Result<()> {
-    let (worker_cpu, main_cpu) = choose_cpus(options.cpu)?;
-    let mut scene =
-        Scene { directory, flows, worker_cpu, main_cpu, ordinary_memory: false, method: Method::default() };
+    let mut scene = Scene::new(directory, flows, choose_cpus(options.cpu)?, Method::default());
     let memory = Memory::reserve(scene.memory_needed(1));
     scene.ordinary_memory = memory.is_ordinary();
     write_traffic(&scene, FRAME)?;

@@ -59,17 +59,10 @@ pub struct Options {
 /// Runs, samples and prints.
 pub fn run(options: &Options) -> Result<()> {
     let directory = tempfile::tempdir().map_err(Error::file(std::env::temp_dir()))?;
-    let (worker_cpu, main_cpu) = choose_cpus(options.cpu)?;
+    let cpus = choose_cpus(options.cpu)?;
     let found = options.programs.find()?;
     for &flows in &options.flows {
-        let mut scene = Scene {
-            directory: directory.path(),
-            flows,
-            worker_cpu,
-            main_cpu,
-            ordinary_memory: false,
-            method: options.method,
-        };
+        let mut scene = Scene::new(directory.path(), flows, cpus, options.method);
         let memory = Memory::reserve(scene.memory_needed(1));
         scene.ordinary_memory = memory.is_ordinary();
         write_traffic(&scene, options.frame)?;

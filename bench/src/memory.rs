@@ -44,7 +44,7 @@ const LEAST_ROOM: u32 = 1024;
 /// Runs the measurement and prints it.
 pub fn run(options: &Options) -> Result<()> {
     let directory = tempfile::tempdir().map_err(Error::file(std::env::temp_dir()))?;
-    let (worker_cpu, main_cpu) = choose_cpus(options.cpu)?;
+    let cpus = choose_cpus(options.cpu)?;
     let found = options.programs.find()?;
     // Three pools of packet buffers.
     let memory = Memory::reserve(256 << 20);
@@ -52,14 +52,8 @@ pub fn run(options: &Options) -> Result<()> {
     println!("{:<16} {:>10} {:>12} {:>12} {:>8}", "method", "sessions", "MiB without", "MiB with", "bytes");
     let mut rows = Vec::new();
     for &method in &options.methods {
-        let scene = Scene {
-            directory: directory.path(),
-            flows: options.sessions,
-            worker_cpu,
-            main_cpu,
-            ordinary_memory: memory.is_ordinary(),
-            method,
-        };
+        let mut scene = Scene::new(directory.path(), options.sessions, cpus, method);
+        scene.ordinary_memory = memory.is_ordinary();
         let without = holding(&scene, 1, LEAST_ROOM, &found)?;
         let with = holding(&scene, options.sessions, options.sessions, &found)?;
         let each = with.saturating_sub(without) as f64 / f64::from(options.sessions);
@@ -81,7 +75,7 @@ pub fn run(options: &Options) -> Result<()> {
 fn holding(scene: &Scene, sessions: u32, room: u32, found: &weir::Found) -> Result<u64> {
     let syns = scene.syns();
     let shape = (!scene.method.v6()).then_some(60);
-    traffic::write(&syns, sessions, traffic::Kind::Syn, traffic::pcap_mac(SYN_DEVICE), shape, 1)
+    traffic::write(&syns, (sessions, 1), traffic::Kind::Syn, traffic::pcap_mac(SYN_DEVICE), shape, 1)
         .map_err(Error::file(&syns))?;
     let setup = weir::Setup { scene, endless: None, once: Some((syns, SYN_DEVICE)), room: Some(room) };
     let mut subject = weir::launch(&setup, found)?;

@@ -268,9 +268,9 @@ impl Replay {
         for i in traffic::shuffled(flows, seed) {
             let mut whole = [0; 80];
             let frame = if v6 {
-                traffic::frame_v6(i, kind, MAC)
+                traffic::frame_v6(i, kind, MAC, VIP)
             } else {
-                traffic::frame(i, kind, MAC, length.min(64))
+                traffic::frame(i, kind, MAC, length.min(64), VIP)
             };
             longest = longest.max(frame.len());
             whole[..frame.len()].copy_from_slice(&frame);
@@ -303,7 +303,7 @@ impl Replay {
 fn configure(workers: &mut Workers, setup: &Setup, flows: u32) {
     let of = |v4: Ipv4Addr, v6: bool| if v6 { traffic::six(v4).into() } else { IpAddr::V4(v4) };
     let method = setup.method;
-    let mut servers: Vec<_> = traffic::servers()
+    let mut servers: Vec<_> = traffic::servers(4)
         .enumerate()
         .map(|(n, address)| (ServerId(n as u32), server(method.server_side(address), setup)))
         .collect();

@@ -99,11 +99,14 @@ impl Report {
         Self { rows: Vec::new() }
     }
 
-    /// Prints and keeps a line.
-    pub fn add(&mut self, row: Row, memory: &'static str) {
+    /// Prints and keeps a line, with what else the scene has.
+    pub fn add(&mut self, row: Row, memory: &'static str, scene: &[(&str, u32)]) {
         println!("{}  {memory}", row.line());
         let mut json = row.json();
         json["memory"] = memory.into();
+        for &(name, count) in scene {
+            json[name] = count.into();
+        }
         self.rows.push(json);
     }
 

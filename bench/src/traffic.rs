@@ -13,7 +13,7 @@ use std::{
 
 use etherparse::PacketBuilder;
 
-/// The virtual address; its port is 80.
+/// The first virtual address; its port is 80. The others follow it.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// The virtual and the servers' port.
 pub const PORT: u16 = 80;
@@ -22,9 +22,19 @@ pub const CLIENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 /// MAC address of the servers' side.
 pub const SERVER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
 
-/// Real servers.
-pub fn servers() -> impl Iterator<Item = Ipv4Addr> {
-    (1..=4).map(|n| Ipv4Addr::new(198, 19, 0, n))
+/// Real servers of each service.
+pub fn servers(count: u8) -> impl Iterator<Item = Ipv4Addr> {
+    (1..=count).map(|n| Ipv4Addr::new(198, 19, 0, n))
+}
+
+/// Virtual addresses.
+pub fn virtual_addresses(services: u16) -> impl Iterator<Item = Ipv4Addr> {
+    (0..services).map(|n| Ipv4Addr::from_bits(VIP.to_bits() + u32::from(n)))
+}
+
+/// The virtual address of flow `i`.
+fn virtual_address(i: u32, services: u16) -> Ipv4Addr {
+    Ipv4Addr::from_bits(VIP.to_bits() + i % u32::from(services.max(1)))
 }
 
 /// Local addresses enough for `flows` sessions: at least 4, and each taken as good for 45 000 sessions a
@@ -62,10 +72,10 @@ fn scramble(mut x: u32) -> u32 {
     x ^ (x >> 16)
 }
 
-/// The frame of flow `i` to the virtual service, zero-padded to `length` bytes (without frame check sequence).
-pub fn frame(i: u32, kind: Kind, destination: [u8; 6], length: usize) -> Vec<u8> {
+/// The frame of flow `i` to a virtual address, zero-padded to `length` bytes (without frame check sequence).
+pub fn frame(i: u32, kind: Kind, destination: [u8; 6], length: usize, to: Ipv4Addr) -> Vec<u8> {
     let (address, port) = client(i);
-    let ip = PacketBuilder::ethernet2(CLIENT_MAC, destination).ipv4(address.octets(), VIP.octets(), 64);
+    let ip = PacketBuilder::ethernet2(CLIENT_MAC, destination).ipv4(address.octets(), to.octets(), 64);
     let packet = match kind {
         Kind::Syn => ip.tcp(port, PORT, 1, 64_240).syn(),
         Kind::Ack => ip.tcp(port, PORT, 3, 502).ack(2),
@@ -83,10 +93,10 @@ pub fn six(v4: Ipv4Addr) -> Ipv6Addr {
 }
 
 /// As [`frame`] over IPv6, which makes it longer than 64 bytes.
-pub fn frame_v6(i: u32, kind: Kind, destination: [u8; 6]) -> Vec<u8> {
+pub fn frame_v6(i: u32, kind: Kind, destination: [u8; 6], to: Ipv4Addr) -> Vec<u8> {
     let (address, port) = client(i);
     let ip =
-        PacketBuilder::ethernet2(CLIENT_MAC, destination).ipv6(six(address).octets(), six(VIP).octets(), 64);
+        PacketBuilder::ethernet2(CLIENT_MAC, destination).ipv6(six(address).octets(), six(to).octets(), 64);
     let packet = match kind {
         Kind::Syn => ip.tcp(port, PORT, 1, 64_240).syn(),
         Kind::Ack => ip.tcp(port, PORT, 3, 502).ack(2),
@@ -96,11 +106,11 @@ pub fn frame_v6(i: u32, kind: Kind, destination: [u8; 6]) -> Vec<u8> {
     bytes
 }
 
-/// Writes the frames of flows `0..flows` to a pcap file (libpcap's classic format, microseconds, Ethernet),
-/// in an order that depends on `seed` only: IPv4's of this length, or IPv6's.
+/// Writes the frames of flows `0..flows` to so many services to a pcap file (libpcap's classic format, microseconds,
+/// Ethernet), in an order that depends on `seed` only: IPv4's of this length, or IPv6's.
 pub fn write(
     path: &Path,
-    flows: u32,
+    (flows, services): (u32, u16),
     kind: Kind,
     destination: [u8; 6],
     length: Option<usize>,
@@ -111,8 +121,8 @@ pub fn write(
     header.iter().try_for_each(|word| out.write_all(&word.to_le_bytes()))?;
     for i in shuffled(flows, seed) {
         let bytes = match length {
-            Some(length) => frame(i, kind, destination, length),
-            None => frame_v6(i, kind, destination),
+            Some(length) => frame(i, kind, destination, length, virtual_address(i, services)),
+            None => frame_v6(i, kind, destination, virtual_address(i, services)),
         };
         let record = [0, 0, bytes.len() as u32, bytes.len() as u32];
         record.iter().try_for_each(|word: &u32| out.write_all(&word.to_le_bytes()))?;
@@ -168,7 +178,7 @@ mod tests {
     #[test]
     fn frames_are_minimal_tcp_with_right_checksums() {
         for (kind, length) in [(Kind::Syn, 60), (Kind::Ack, 64)] {
-            let bytes = frame(7, kind, pcap_mac(1), length);
+            let bytes = frame(7, kind, pcap_mac(1), length, VIP);
             assert_eq!(bytes.len(), length);
             let packet = SlicedPacket::from_ethernet(&bytes).unwrap();
             let Some(etherparse::NetSlice::Ipv4(ip)) = &packet.net else { panic!("no IPv4") };
@@ -192,7 +202,7 @@ mod tests {
     fn a_file_has_a_header_and_every_frame() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("acks");
-        write(&path, 10, Kind::Ack, pcap_mac(0), Some(60), 1).unwrap();
+        write(&path, (10, 3), Kind::Ack, pcap_mac(0), Some(60), 1).unwrap();
         assert_eq!(std::fs::metadata(path).unwrap().len(), 24 + 10 * (16 + 60));
     }
 

@@ -24,7 +24,7 @@ use crate::{
     process::{Process, output_of, wait_for},
     sample::{Subject, Thread},
     telemetry::Telemetry,
-    traffic::{self, PORT, VIP},
+    traffic::{self, PORT},
 };
 
 /// Where weir's programs are.
@@ -106,9 +106,13 @@ impl Setup<'_> {
             scene.worker_cpu,
         );
         text.push_str(&head);
-        let ample = (scene.flows > ROOMY).then(|| u64::from(scene.flows) * 5 / 4);
+        let ample = (scene.sessions() > ROOMY).then(|| u64::from(scene.sessions()) * 5 / 4);
         if let Some(room) = self.room.map(u64::from).or(ample) {
             let _ = writeln!(text, "[sessions]\nmax_per_worker = {room}");
+        }
+        if scene.idle != 0 {
+            // Those that see no other packet stay until the measurement is over.
+            text.push_str("[timeouts]\nsyn_recv = 36000\n");
         }
         let mut port = |name: &str, device: String, mbufs: u32| {
             let _ = writeln!(
@@ -149,17 +153,20 @@ impl Setup<'_> {
 }
 
 /// What `weirctl -S` would print.
-fn rules(flows: u32, method: Method) -> String {
-    let service = SocketAddr::new(method.client_side(VIP), PORT);
-    let mut text = format!("-A -t {service} -s wlc\n");
-    if method.forwarding() == Forwarding::FullNat {
-        for address in traffic::local_addresses(flows) {
-            let _ = writeln!(text, "-P -t {service} -z {}", method.server_side(address));
+fn rules(sessions: u32, method: Method, services: u16, servers: u8) -> String {
+    let mut text = String::new();
+    for address in traffic::virtual_addresses(services) {
+        let service = SocketAddr::new(method.client_side(address), PORT);
+        let _ = writeln!(text, "-A -t {service} -s wlc");
+        if method.forwarding() == Forwarding::FullNat {
+            for address in traffic::local_addresses(sessions) {
+                let _ = writeln!(text, "-P -t {service} -z {}", method.server_side(address));
+            }
         }
-    }
-    for server in traffic::servers() {
-        let server = SocketAddr::new(method.server_side(server), PORT);
-        let _ = writeln!(text, "-a -t {service} -r {server} {} -w 1", method.options());
+        for server in traffic::servers(servers) {
+            let server = SocketAddr::new(method.server_side(server), PORT);
+            let _ = writeln!(text, "-a -t {service} -r {server} {} -w 1", method.options());
+        }
     }
     text
 }
@@ -170,7 +177,8 @@ pub fn launch(setup: &Setup, found: &Found) -> Result<Subject> {
     let configuration = scene.path("weir.toml");
     fs::write(&configuration, setup.configuration()).map_err(Error::file(&configuration))?;
     let rules_file = scene.path("rules.save");
-    fs::write(&rules_file, rules(scene.flows, scene.method)).map_err(Error::file(&rules_file))?;
+    let text = rules(scene.sessions(), scene.method, scene.services, scene.servers);
+    fs::write(&rules_file, text).map_err(Error::file(&rules_file))?;
     let mut command = Command::new(&found.weir);
     command.arg("--config").arg(&configuration).env("RUNTIME_DIRECTORY", scene.directory);
     let mut process = Process::spawn(&mut command, &scene.path("weir.log"))?;
@@ -197,13 +205,14 @@ pub fn start(scene: &Scene, found: &Found) -> Result<Subject> {
     };
     let mut subject = launch(&setup, found)?;
     let mut listed = Listed::default();
-    let opened = wait_for(Duration::from_secs(50), || {
+    let all = Listed { active: scene.flows.into(), inactive: scene.idle.into() };
+    let opened = wait_for(Duration::from_secs(50 + u64::from(scene.idle) / 100_000), || {
         subject.process.check_running()?;
         listed = connections(scene, found)?;
-        Ok((listed.active == u64::from(scene.flows)).then_some(()))
+        Ok((listed == all).then_some(()))
     })?;
     if opened.is_none() {
-        let what = format!("has {} active connections and not {}", listed.active, scene.flows);
+        let what = format!("has {listed:?} connections and not {all:?}");
         return Err(subject.process.failed(what));
     }
     subject.wait_for_traffic(Duration::from_secs(10))?;
@@ -263,7 +272,7 @@ mod tests {
 
     #[test]
     fn rules_name_every_server_and_local_address() {
-        let text = rules(2_000_000, Method::Fullnat);
-        assert_eq!(text.lines().count(), 1 + 4 + 12);
+        let text = rules(2_000_000, Method::Fullnat, 3, 5);
+        assert_eq!(text.lines().count(), 3 * (1 + 5 + 12));
     }
 }
