@@ -221,7 +221,7 @@ impl Replay {
     }
 
     fn idle(setup: &Setup, flows: u32) -> Result<Self> {
-        let counters = Arc::new(PathCounters::default());
+        let counters = Arc::new(PathCounters::new().map_err(Error::file("servers' counters"))?);
         let (mut link, control) = workers::connect(Arc::clone(&counters));
         let steering = Arc::new(Steering::single());
         let max_sessions = (flows as usize * 5 / 4).max(1 << 20);

@@ -19,7 +19,7 @@ use weir::{
     id::{ServerId, WorkerId},
     path::settings::Settings,
     sched::{FLAG_FALLBACK, FLAG_PORT, Flow, Scheduler, Server, prepare},
-    table::counters::{OtherWorkers, ServerCounters},
+    table::counters::{OtherWorkers, ServerFigures},
 };
 
 /// Seconds that a UDP session lives.
@@ -31,7 +31,7 @@ struct NeedsPacketPath(String);
 /// A server that was ever configured: its counts outlive its deletion.
 struct Known {
     id: ServerId,
-    counters: Arc<ServerCounters>,
+    counters: ServerFigures,
     others: Arc<OtherWorkers>,
     lower: u32,
 }
@@ -190,7 +190,8 @@ impl Model {
         }
         let known = service.known.entry(address).or_insert_with(|| {
             self.next_id += 1;
-            Known { id: ServerId(self.next_id), counters: Arc::default(), others: Arc::default(), lower: 0 }
+            let counters = ServerFigures::alone().unwrap();
+            Known { id: ServerId(self.next_id), counters, others: Arc::default(), lower: 0 }
         });
         let upper = number(words, &["-x"], 0);
         known.lower = number(words, &["-y"], 0);

@@ -41,7 +41,7 @@ use crate::{
     },
     sched,
     table::call_ids::CallIds,
-    table::counters::{OtherWorkers, ServerCounters, ServerSlot},
+    table::counters::{OtherWorkers, ServerCounters, ServerFigures, ServerSlot},
     table::pool::{LocalPool, PoolError},
     table::snat::BlockEvent,
 };
@@ -335,11 +335,14 @@ impl Workers {
     pub(super) fn configure_server(&mut self, id: ServerId, server: &model::Server, batches: &mut [Batch]) {
         let slots = &mut self.servers.entry(id).or_insert_with(|| ServerState { slots: Vec::new() }).slots;
         if slots.is_empty() {
-            for batch in batches.iter_mut() {
-                let slot = ServerSlot {
-                    counters: Arc::new(ServerCounters::default()),
-                    others: Arc::new(OtherWorkers::default()),
+            for (link, batch) in self.links.iter().zip(batches.iter_mut()) {
+                let Some(counters) = ServerFigures::of(&link.counters.servers, id) else {
+                    tracing::error!(server = id.0, "more servers than a worker can hold");
+                    continue;
                 };
+                // Nobody counts there yet: the number was free.
+                counters.reset();
+                let slot = ServerSlot { counters, others: Arc::new(OtherWorkers::default()) };
                 slots.push(slot.clone());
                 batch.push(Update::Server(id, Some(slot)));
             }

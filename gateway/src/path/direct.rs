@@ -14,7 +14,7 @@ use crate::{
     io::{Frame, Io, PortId},
     net::{Header, ipv4::Ipv4Header, ipv6::Ipv6Header, protocol, tcp as tcp_flags},
     table::{
-        counters::ServerSlot,
+        counters::ServerCounters,
         session::{Direction, STATE, Session, SessionId},
     },
 };
@@ -42,7 +42,7 @@ impl<I: Io> Worker<I> {
         id: SessionId,
     ) -> Option<I::Frame> {
         let Some(session) = self.sessions.get(id).filter(|s| s.is_one_way()) else { return Some(frame) };
-        let Some(Some(server)) = self.servers.get(session.server().0 as usize) else { return Some(frame) };
+        let Some(server) = self.figures.get(session.server()) else { return Some(frame) };
         let reply = Direction::Reply.index();
         let Some(next) = self.routing.hop(session.hops[reply]) else { return Some(frame) };
         let usual = self.leaves_unchanged(session, server, p)
@@ -52,8 +52,8 @@ impl<I: Io> Worker<I> {
         if !usual {
             return Some(frame);
         }
-        server.counters.count(Direction::Request, p.ip_len);
-        let (next, tunnel) = (*next, server.others.tunnel.get());
+        server.count(Direction::Request, p.ip_len);
+        let next = *next;
         let wide = session.is_wide(Direction::Reply);
         let way = session
             .is_tunnelled()
@@ -62,6 +62,8 @@ impl<I: Io> Worker<I> {
             session.last_seen = self.now.0;
         }
         if let Some((of, hop, address)) = way {
+            let facts = self.servers.get(of.0 as usize).and_then(Option::as_ref);
+            let tunnel = facts.map_or(0, |facts| facts.others.tunnel.get());
             let server = if wide { self.sessions.wide(id) } else { None };
             let special = match server.and_then(|wide| wide.arriving(Direction::Reply).first_chunk::<16>()) {
                 Some(&server) => self.tunnel_straight(frame, p, (tunnel, Ipv6Addr::from(server)), &next),
@@ -103,10 +105,10 @@ impl<I: Io> Worker<I> {
     #[inline]
     pub(super) fn one_way_unchanged(&mut self, id: SessionId, p: &Parsed) -> bool {
         let Some(session) = self.sessions.get(id).filter(|s| s.is_one_way()) else { return false };
-        let Some(Some(server)) = self.servers.get(session.server().0 as usize) else { return false };
+        let Some(server) = self.figures.get(session.server()) else { return false };
         let unchanged = self.leaves_unchanged(session, server, p);
         if unchanged {
-            server.counters.count(Direction::Request, p.ip_len);
+            server.count(Direction::Request, p.ip_len);
             if let Some(session) = self.sessions.get_mut(id) {
                 session.last_seen = self.now.0;
             }
@@ -116,7 +118,7 @@ impl<I: Io> Worker<I> {
 
     /// Whether a packet changes nothing about its one-way session but the time it was last seen.
     #[inline(always)]
-    fn leaves_unchanged(&self, session: &Session, server: &ServerSlot, p: &Parsed) -> bool {
+    fn leaves_unchanged(&self, session: &Session, server: &ServerCounters, p: &Parsed) -> bool {
         let state = session.state_number();
         let quiet = p.protocol == protocol::UDP
             || (p.protocol == protocol::TCP
@@ -124,7 +126,7 @@ impl<I: Io> Worker<I> {
                 && p.flags & CONTROL == tcp_flags::ACK);
         quiet
             & (session.timeout == self.timeouts[usize::from(state & STATE)])
-            & (server.counters.available.get() != 0)
+            & (server.available.get() != 0)
             & (p.ttl > 1)
     }
 

@@ -61,12 +61,9 @@ impl<I: Io> Worker<I> {
             return Some(frame);
         };
         let (hop, generation) = wide.hop(found.direction, found.direction);
-        let (Some(Some(server)), Some(next)) =
-            (self.servers.get(session.server().0 as usize), self.routing.hop(hop))
-        else {
+        let (Some(server), Some(next)) = (self.figures.get(session.server()), self.routing.hop(hop)) else {
             return Some(frame);
         };
-        let server = &*server.counters;
         let state = session.state_number();
         let quiet = state & STATE == SessionState::Established as u8
             && p.protocol == protocol::TCP

@@ -31,7 +31,7 @@ use crate::{
     net::ethernet::Mac,
     table::{
         call_ids::CallIds,
-        counters::ServerSlot,
+        counters::{ServerSlot, ServerTable},
         fragments::Fragments,
         index::HashKey,
         pool::LocalPool,
@@ -136,6 +136,8 @@ pub struct Worker<I: Io> {
     sessions: Sessions,
     services: Vec<Option<Box<WorkerService>>>,
     servers: Vec<Option<ServerSlot>>,
+    /// Their counters: what the straight way knows of servers.
+    figures: Arc<ServerTable>,
     lookup: Arc<Lookup>,
     settings: Arc<Settings>,
     /// By state, then those of SNAT.
@@ -177,6 +179,9 @@ pub struct Worker<I: Io> {
 /// takes as long as a handful of packets.
 const AHEAD: usize = 12;
 
+/// How many packets ahead the server's counters are asked for: the record that says which server has come by then.
+const NEAR: usize = 6;
+
 /// Where a frame came from: decides whether it may be handed over (again).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
@@ -203,6 +208,7 @@ impl<I: Io> Worker<I> {
             sessions: Sessions::new(parts.max_sessions, parts.key, now)?,
             services: Vec::with_capacity(update::MAX_SERVICES),
             servers: Vec::with_capacity(update::MAX_SERVERS),
+            figures: Arc::clone(&parts.counters.servers),
             lookup: Arc::default(),
             timeouts: update::timeout_ticks(&settings.timeouts),
             settings: Arc::new(settings),
@@ -302,16 +308,20 @@ impl<I: Io> Worker<I> {
             }
         }
         let frames = burst.len();
-        let mut candidates = [Candidate::NONE; AHEAD];
-        for (candidate, (p, hash)) in candidates.iter_mut().zip(parsed.iter().zip(&hashes).take(frames)) {
+        let mut candidates = [Candidate::NONE; BURST];
+        let first = frames.min(AHEAD);
+        for (candidate, (p, hash)) in candidates.iter_mut().zip(parsed.iter().zip(&hashes).take(first)) {
             *candidate = self.candidate(p, *hash);
         }
         for (n, frame) in burst.drain(..).enumerate() {
             let (p, hash) = (&parsed[n % BURST], hashes[n % BURST]);
-            let candidate = candidates[n % AHEAD];
+            let candidate = candidates[n % BURST];
             let ahead = n + AHEAD;
             if ahead < frames {
-                candidates[n % AHEAD] = self.candidate(&parsed[ahead % BURST], hashes[ahead % BURST]);
+                candidates[ahead % BURST] = self.candidate(&parsed[ahead % BURST], hashes[ahead % BURST]);
+            }
+            if let Some(session) = self.sessions.record(candidates[(n + NEAR) % BURST]) {
+                self.figures.prefetch(session.server());
             }
             match p.kind {
                 parse::Kind::Transport => self.transport(port, frame, p, (hash, candidate), origin),

@@ -121,12 +121,11 @@ impl<I: Io> Worker<I> {
             (session, None)
         };
         let d = found.direction.index();
-        let (Some(Some(server)), Some(next)) =
-            (self.servers.get(session.server().0 as usize), self.routing.hop(session.hops[d]))
+        let (Some(server), Some(next)) =
+            (self.figures.get(session.server()), self.routing.hop(session.hops[d]))
         else {
             return self.known_rarely(port, frame, p, found, origin);
         };
-        let server = &*server.counters;
         const CONTROL: u8 = tcp_flags::FIN | tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK;
         let state = session.state_number();
         let quiet = (state & STATE == SessionState::Established as u8)

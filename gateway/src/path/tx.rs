@@ -73,7 +73,7 @@ mod tests {
     fn what_a_device_does_not_take_waits_and_overflow_is_counted() {
         let mut io = MemoryIo::new(1);
         let mut tx = TxBuffers::new(1);
-        let counters = PathCounters::default();
+        let counters = PathCounters::new().unwrap();
         io.tx_room = 0;
         for n in 0..40 {
             tx.push(&mut io, &counters, PortId(0), MemoryFrame::new(&[n]));

@@ -3,7 +3,10 @@
 //! Every frame that a worker receives ends in exactly one [`Verdict`], and each verdict has a counter. The
 //! sentence beside a reason is for the operator: what it means and what to do.
 
-use crate::table::counters::Counter;
+use std::{io, sync::Arc};
+
+use super::update::MAX_SERVERS;
+use crate::table::counters::{Counter, ServerTable};
 
 /// How a packet ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,21 +245,26 @@ pub struct PathCounters {
     dropped: Vec<Counter>,
     /// The rest.
     pub events: Events,
+    /// Those of the servers.
+    pub servers: Arc<ServerTable>,
 }
 
-impl Default for PathCounters {
-    fn default() -> Self {
-        Self {
+impl PathCounters {
+    /// Zeros.
+    ///
+    /// # Errors
+    /// The system's, when there's no room to map for the servers' figures.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
             forwarded: Counter::default(),
             punted: Counter::default(),
             handed_over: Counter::default(),
             dropped: Reason::ALL.iter().map(|_| Counter::default()).collect(),
             events: Events::default(),
-        }
+            servers: ServerTable::new(MAX_SERVERS)?,
+        })
     }
-}
 
-impl PathCounters {
     /// Counts a packet's end.
     #[inline]
     pub fn count(&self, verdict: Verdict) {
@@ -343,7 +351,7 @@ mod tests {
 
     #[test]
     fn every_reason_has_its_own_counter_name_and_advice() {
-        let counters = PathCounters::default();
+        let counters = PathCounters::new().unwrap();
         for (n, &reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(reason as usize, n);
             counters.add(Verdict::Drop(reason), n as u64 + 1);

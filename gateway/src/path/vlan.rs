@@ -224,7 +224,8 @@ mod tests {
     fn ports(ports: &[(&str, Option<u16>)]) -> VlanIo<MemoryIo> {
         let places = places(ports.iter().map(|(device, vlan)| (device, *vlan)));
         let devices = places.iter().map(|p| p.device).max().unwrap() + 1;
-        VlanIo::new(MemoryIo::new(devices.into()), &places, Arc::default())
+        let counters = Arc::new(PathCounters::new().unwrap());
+        VlanIo::new(MemoryIo::new(devices.into()), &places, counters)
     }
 
     /// The marks of what `port` receives, each without a tag.

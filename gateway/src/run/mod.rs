@@ -237,7 +237,7 @@ fn build_workers(
     let mut built = Built { workers: Vec::new(), links: Vec::new() };
     for (n, ((io, host), peers)) in shares.into_iter().zip(host_ends).zip(peers).enumerate() {
         let id = WorkerId(n as u16);
-        let counters = Arc::new(PathCounters::default());
+        let counters = Arc::new(PathCounters::new().map_err(system("the servers' counters"))?);
         let (mut link, control) = workers::connect(Arc::clone(&counters));
         let pool = PoolConfig {
             sessions: max_sessions,

@@ -14,7 +14,7 @@ use crate::{
     id::{ServerId, WorkerId},
     path::settings::Settings,
     table::{
-        counters::{OtherWorkers, ServerCounters},
+        counters::{OtherWorkers, ServerFigures},
         ends::Ends,
     },
 };
@@ -64,7 +64,7 @@ pub struct Server {
     /// Upper threshold (`-x`), 0 = none.
     pub upper: u32,
     /// This worker's figures.
-    pub counters: Arc<ServerCounters>,
+    pub counters: ServerFigures,
     /// The other workers' figures.
     pub others: Arc<OtherWorkers>,
 }

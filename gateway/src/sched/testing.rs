@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, sync::Arc};
 
 use super::{Flow, Scheduler, Server};
-use crate::{clock::Tick, id::ServerId};
+use crate::{clock::Tick, id::ServerId, table::counters::ServerFigures};
 
 /// A server at 10.0.0.`number`:80 with that number as its id.
 pub fn server(number: u32, weight: u32, active: u32, inactive: u32) -> Server {
@@ -13,7 +13,7 @@ pub fn server(number: u32, weight: u32, active: u32, inactive: u32) -> Server {
         port: 80,
         weight,
         upper: 0,
-        counters: Arc::default(),
+        counters: ServerFigures::alone().expect("two megabytes can be mapped"),
         others: Arc::default(),
     };
     server.counters.active.set(active);

@@ -159,6 +159,13 @@ impl Sessions {
         Candidate(entry)
     }
 
+    /// The record of a candidate, in use or not.
+    #[inline(always)]
+    #[must_use]
+    pub fn record(&self, candidate: Candidate) -> Option<&Session> {
+        self.records.get(candidate.record())
+    }
+
     /// The session of a packet with this tuple; `candidate` is what [`Self::candidate`] gave for its hash.
     #[inline]
     #[must_use]

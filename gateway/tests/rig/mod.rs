@@ -112,7 +112,7 @@ impl Rig {
         let (mut links, mut shared) = (Vec::new(), Vec::new());
         let (mut punted, mut inject, mut counters) = (Vec::new(), Vec::new(), Vec::new());
         for (n, peers) in handover::connect(options.workers).into_iter().enumerate() {
-            let path_counters = Arc::new(PathCounters::default());
+            let path_counters = Arc::new(PathCounters::new().unwrap());
             let (mut link, control) = workers::connect(path_counters.clone());
             let pool = pool(&steering, n as u16, options);
             let ports = u32::from(options.ports.1 - options.ports.0) + 1;
