@@ -205,7 +205,7 @@ pub fn start(scene: &Scene, found: &Found) -> Result<Subject> {
     };
     let mut subject = launch(&setup, found)?;
     let mut listed = Listed::default();
-    let all = Listed { active: scene.flows.into(), inactive: scene.idle.into() };
+    let all = Listed { active: scene.sessions().into(), inactive: 0 };
     let opened = wait_for(Duration::from_secs(50 + u64::from(scene.idle) / 100_000), || {
         subject.process.check_running()?;
         listed = connections(scene, found)?;
