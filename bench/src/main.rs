@@ -24,9 +24,11 @@ mod report;
 mod sample;
 mod symbols;
 mod table;
+mod talk;
 mod telemetry;
 mod testpmd;
 mod traffic;
+mod transfer;
 mod weir;
 
 use std::process::ExitCode;
@@ -50,6 +52,8 @@ enum What {
     Guard(guard::Options),
     /// What restoring, listing and editing large configurations costs, and what forwarding loses meanwhile.
     Control(control::Options),
+    /// Established packets of clients, of servers and of both mixed, in process.
+    Directions(transfer::Directions),
     /// Where a forwarding worker's time goes, by stage.
     Cycles(cycles::Options),
     /// Instructions a packet by stage of the path, by callgrind.
@@ -68,6 +72,8 @@ enum What {
     Report(plots::Options),
     /// Flow index candidates in process: hits, misses, turnover.
     Table(table::Options),
+    /// Whole connections in steady state, in process: connect, transfer, close, expire.
+    Transfer(transfer::Options),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +81,7 @@ fn main() -> ExitCode {
         What::Compare(options) => compare::run(&options),
         What::Connections(options) => connections::run(&options),
         What::Control(options) => control::run(&options),
+        What::Directions(options) => transfer::run_directions(&options),
         What::Cycles(options) => cycles::run(&options),
         What::Guard(options) => guard::run(&options),
         What::Profile(options) => profile::run(&options),
@@ -85,6 +92,7 @@ fn main() -> ExitCode {
         What::Prefetch(options) => prefetch::run(&options),
         What::Report(options) => plots::run(&options),
         What::Table(options) => table::run(&options),
+        What::Transfer(options) => transfer::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

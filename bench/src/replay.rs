@@ -21,6 +21,7 @@ use weir::{
         Parts, Worker,
         handover::Peers,
         route::{Neighbour, PortFacts, Route, RouteTable, Via},
+        settings::Settings,
         verdict::PathCounters,
     },
     table::{
@@ -38,15 +39,15 @@ use crate::{
 };
 
 /// Where the clients are.
-const CLIENTS: PortId = PortId(0);
+pub const CLIENTS: PortId = PortId(0);
 /// Where the servers are.
-const SERVERS: PortId = PortId(1);
+pub const SERVERS: PortId = PortId(1);
 /// Where frames start in a buffer.
 const HEADROOM: usize = 128;
 /// Bytes of a buffer.
 const ROOM: usize = 512;
 /// MAC address of both ports.
-const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x10];
+pub const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x10];
 
 /// A frame in a pooled buffer.
 pub struct PooledFrame {
@@ -58,6 +59,14 @@ pub struct PooledFrame {
 impl PooledFrame {
     fn empty() -> Self {
         Self { buffer: Box::new([0; ROOM]), start: HEADROOM, end: HEADROOM }
+    }
+
+    /// One of `pool`, or a new one, with these bytes.
+    pub fn with(pool: &mut Vec<Self>, bytes: &[u8; 60]) -> Self {
+        let mut frame = pool.pop().unwrap_or_else(Self::empty);
+        (frame.start, frame.end) = (HEADROOM, HEADROOM + 60);
+        frame.data_mut().copy_from_slice(bytes);
+        frame
     }
 }
 
@@ -221,45 +230,14 @@ impl Replay {
     }
 
     fn idle(setup: &Setup, flows: u32) -> Result<Self> {
-        let counters = Arc::new(PathCounters::new().map_err(Error::file("servers' counters"))?);
-        let (mut link, control) = workers::connect(Arc::clone(&counters));
-        let steering = Arc::new(Steering::single());
-        let max_sessions = (flows as usize * 5 / 4).max(1 << 20);
-        let config = PoolConfig { sessions: max_sessions, ..PoolConfig::default() };
-        let (of_v6, config_v6) = (Arc::clone(&steering), config);
-        link.make_pool_v6 = Some(Box::new(move || LocalPool::new(of_v6, WorkerId(0), &config_v6)));
         let io = ReplayIo {
             templates: Templates::default(),
             allowance: 0,
             pool: Vec::with_capacity(4 * BURST),
             transmitted: [0; 2],
         };
-        let parts = Parts {
-            id: WorkerId(0),
-            io,
-            macs: vec![Mac(MAC); 2],
-            steered: vec![true; 2],
-            max_sessions,
-            key: HashKey::from_seed(1),
-            pool: LocalPool::new(Arc::clone(&steering), WorkerId(0), &config)
-                .map_err(|e| Error::Unexpected(format!("local addresses: {e}")))?,
-            steering,
-            counters,
-            control,
-            host: None,
-            peers: Peers::default(),
-        };
-        let worker = Worker::new(parts, Tick(0)).map_err(Error::file("session table"))?;
-        let mut workers = Workers::new(
-            vec![link],
-            vec!["clients".to_owned(), "servers".to_owned()],
-            Box::new(|| {}),
-            Box::new(|_| AddressKind::Other),
-        );
-        configure(&mut workers, setup, flows);
-        let mut this = Self { worker, _control: workers };
-        this.worker.poll(Tick(0));
-        Ok(this)
+        let (worker, workers) = worker(io, setup, flows, Settings::default())?;
+        Ok(Self { worker, _control: workers })
     }
 
     fn load(&mut self, v6: bool, flows: u32, kind: Kind, length: usize, seed: u64) {
@@ -297,6 +275,48 @@ impl Replay {
     pub fn forwarded(&self) -> u64 {
         self.worker.counters().get(weir::path::verdict::Verdict::Forwarded)
     }
+}
+
+/// A worker on `io` with such a service and room for `flows` sessions, and control's end of its rings, which it needs.
+pub fn worker<I: Io<Frame = PooledFrame>>(
+    io: I,
+    setup: &Setup,
+    flows: u32,
+    settings: Settings,
+) -> Result<(Worker<I>, Workers)> {
+    let counters = Arc::new(PathCounters::new().map_err(Error::file("servers' counters"))?);
+    let (mut link, control) = workers::connect(Arc::clone(&counters));
+    let steering = Arc::new(Steering::single());
+    let max_sessions = (flows as usize * 5 / 4).max(1 << 20);
+    let config = PoolConfig { sessions: max_sessions, ..PoolConfig::default() };
+    let (of_v6, config_v6) = (Arc::clone(&steering), config);
+    link.make_pool_v6 = Some(Box::new(move || LocalPool::new(of_v6, WorkerId(0), &config_v6)));
+    let parts = Parts {
+        id: WorkerId(0),
+        io,
+        macs: vec![Mac(MAC); 2],
+        steered: vec![true; 2],
+        max_sessions,
+        key: HashKey::from_seed(1),
+        pool: LocalPool::new(Arc::clone(&steering), WorkerId(0), &config)
+            .map_err(|e| Error::Unexpected(format!("local addresses: {e}")))?,
+        steering,
+        counters,
+        control,
+        host: None,
+        peers: Peers::default(),
+    };
+    let mut worker = Worker::new(parts, Tick(0)).map_err(Error::file("session table"))?;
+    let mut workers = Workers::new(
+        vec![link],
+        vec!["clients".to_owned(), "servers".to_owned()],
+        Box::new(|| {}),
+        Box::new(|_| AddressKind::Other),
+    );
+    workers.apply(vec![Change::Settings(Arc::new(settings))]);
+    configure(&mut workers, setup, flows);
+    worker.poll(Tick(0));
+    Ok((worker, workers))
 }
 
 /// The service, its servers and local addresses, routes and neighbours: as `weir.rs` writes them into files.

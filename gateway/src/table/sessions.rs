@@ -361,7 +361,9 @@ impl Sessions {
                 }
                 *budget -= 1;
                 let id = self.heads[slot];
-                if now.reached(self.records[id as usize].deadline()) {
+                let record = &self.records[id as usize];
+                if now.reached(record.deadline()) {
+                    self.prefetch_end_of(record.next);
                     return Some(SessionId(id));
                 }
                 self.disarm(id);
@@ -371,6 +373,16 @@ impl Sessions {
             self.begins = self.begins.after(SLOT_TICKS);
         }
         None
+    }
+
+    /// Starts loading what removing a session touches, whose record has come, and the record of the one after it in its
+    /// slot.
+    fn prefetch_end_of(&self, id: u32) {
+        let Some(record) = self.records.get(id as usize) else { return };
+        self.prefetch_record(record.next);
+        for direction in [Direction::Request, Direction::Reply] {
+            self.index.prefetch(self.hash(record.arriving(direction), record.key_protocol(direction)));
+        }
     }
 
     /// Restarts a session's time-out now.
