@@ -4,8 +4,6 @@
 //! from its SYN as it leaves, by its sequence number, and answers to them. Connections take turns, each sending the next
 //! packet of a script, so that packets of one lie far apart and all phases of connections are there at once.
 
-use std::net::Ipv4Addr;
-
 use weir::{
     io::{BURST, Burst, Frame, Io, PortId},
     table::session::Tuple,
@@ -246,6 +244,8 @@ impl Io for Talk {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
