@@ -99,6 +99,8 @@ pub struct Scene<'a> {
     pub services: u16,
     /// Servers of each service.
     pub servers: u8,
+    /// Scheduler.
+    pub scheduler: &'a str,
 }
 
 /// Descriptors of each queue. (Software devices have none to fill, but both programs get the same.)
@@ -126,6 +128,7 @@ impl<'a> Scene<'a> {
             idle: 0,
             services: 1,
             servers: 4,
+            scheduler: "wlc",
         }
     }
     /// Sessions that are opened.

@@ -26,6 +26,9 @@ pub struct Options {
     /// Sessions to open.
     #[arg(long, default_value_t = 2_000_000)]
     flows: u32,
+    /// Schedulers, comma-separated.
+    #[arg(long, value_delimiter = ',', default_value = "wlc")]
+    schedulers: Vec<String>,
     /// Rounds, each with a fresh gateway.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
@@ -64,15 +67,21 @@ pub fn run(options: &Options) -> Result<()> {
     )
     .map_err(Error::file(&syns))?;
 
-    let mut parts: [Vec<f64>; PARTS] = Default::default();
-    for round in 1..=options.rounds {
-        eprintln!("{} sessions, round {round} of {}", options.flows, options.rounds);
-        let readings = fill(&scene, &found)?;
-        for (part, rate) in parts.iter_mut().zip(rates(&readings, scene.flows)) {
-            part.extend(rate);
+    println!("New sessions, millions per on-CPU second of one worker: median (quartiles); {}", memory.name());
+    let mut rows = Vec::new();
+    for scheduler in &options.schedulers {
+        scene.scheduler = scheduler;
+        let mut parts: [Vec<f64>; PARTS] = Default::default();
+        for round in 1..=options.rounds {
+            eprintln!("{} sessions, {scheduler}, round {round} of {}", options.flows, options.rounds);
+            let readings = fill(&scene, &found)?;
+            for (part, rate) in parts.iter_mut().zip(rates(&readings, scene.flows)) {
+                part.extend(rate);
+            }
         }
+        rows.extend(print(&parts, scheduler, options.flows));
     }
-    print(&parts, options, memory.name())
+    write_json(options.json.as_deref(), &rows)
 }
 
 /// Opens all sessions and returns what was read meanwhile.
@@ -112,18 +121,18 @@ fn rates(readings: &[Reading], flows: u32) -> [Option<f64>; PARTS] {
     })
 }
 
-fn print(parts: &[Vec<f64>; PARTS], options: &Options, memory: &str) -> Result<()> {
-    println!("New sessions, millions per on-CPU second of one worker: median (quartiles); {memory}");
+/// Prints the quarters and returns them.
+fn print(parts: &[Vec<f64>; PARTS], scheduler: &str, flows: u32) -> Vec<serde_json::Value> {
     let mut rows = Vec::new();
     for (n, samples) in parts.iter().enumerate() {
-        let bound = |n: usize| u64::from(options.flows) * n as u64 / PARTS as u64;
+        let bound = |n: usize| u64::from(flows) * n as u64 / PARTS as u64;
         let (from, to) = (bound(n), bound(n + 1));
         let spread = Spread::of(samples);
         let text = spread.map_or("-".to_owned(), |s| s.to_string());
-        println!("{from:>9} to {to:>9}  {text:>22}");
-        rows.push(json!({"from": from, "to": to, "millions_per_second": spread.map(|s| s.median)}));
+        println!("{scheduler:>6}  {from:>9} to {to:>9}  {text:>22}");
+        rows.push(json!({"scheduler": scheduler, "from": from, "to": to, "millions_per_second": spread.map(|s| s.median)}));
     }
-    write_json(options.json.as_deref(), &rows)
+    rows
 }
 
 #[cfg(test)]

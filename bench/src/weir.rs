@@ -153,11 +153,11 @@ impl Setup<'_> {
 }
 
 /// What `weirctl -S` would print.
-fn rules(sessions: u32, method: Method, services: u16, servers: u8) -> String {
+fn rules(sessions: u32, method: Method, (services, servers): (u16, u8), scheduler: &str) -> String {
     let mut text = String::new();
     for address in traffic::virtual_addresses(services) {
         let service = SocketAddr::new(method.client_side(address), PORT);
-        let _ = writeln!(text, "-A -t {service} -s wlc");
+        let _ = writeln!(text, "-A -t {service} -s {scheduler}");
         if method.forwarding() == Forwarding::FullNat {
             for address in traffic::local_addresses(sessions) {
                 let _ = writeln!(text, "-P -t {service} -z {}", method.server_side(address));
@@ -165,7 +165,8 @@ fn rules(sessions: u32, method: Method, services: u16, servers: u8) -> String {
         }
         for server in traffic::servers(servers) {
             let server = SocketAddr::new(method.server_side(server), PORT);
-            let _ = writeln!(text, "-a -t {service} -r {server} {} -w 1", method.options());
+            let weight = if scheduler == "ovf" { sessions } else { 1 };
+            let _ = writeln!(text, "-a -t {service} -r {server} {} -w {weight}", method.options());
         }
     }
     text
@@ -177,7 +178,7 @@ pub fn launch(setup: &Setup, found: &Found) -> Result<Subject> {
     let configuration = scene.path("weir.toml");
     fs::write(&configuration, setup.configuration()).map_err(Error::file(&configuration))?;
     let rules_file = scene.path("rules.save");
-    let text = rules(scene.sessions(), scene.method, scene.services, scene.servers);
+    let text = rules(scene.sessions(), scene.method, (scene.services, scene.servers), scene.scheduler);
     fs::write(&rules_file, text).map_err(Error::file(&rules_file))?;
     let mut command = Command::new(&found.weir);
     command.arg("--config").arg(&configuration).env("RUNTIME_DIRECTORY", scene.directory);
@@ -272,7 +273,7 @@ mod tests {
 
     #[test]
     fn rules_name_every_server_and_local_address() {
-        let text = rules(2_000_000, Method::Fullnat, 3, 5);
+        let text = rules(2_000_000, Method::Fullnat, (3, 5), "rr");
         assert_eq!(text.lines().count(), 3 * (1 + 5 + 12));
     }
 }

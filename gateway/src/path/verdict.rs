@@ -236,13 +236,15 @@ fn verdicts() -> impl Iterator<Item = Verdict> {
     passed.into_iter().chain(Reason::ALL.iter().map(|&reason| Verdict::Drop(reason)))
 }
 
-/// One worker's counters of verdicts and events.
+/// One worker's counters of verdicts and events. Control makes those of all workers, one after the other: in lines of
+/// their own, no worker writes where another does.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct PathCounters {
     forwarded: Counter,
     punted: Counter,
     handed_over: Counter,
-    dropped: Vec<Counter>,
+    dropped: [Counter; Reason::ALL.len()],
     /// The rest.
     pub events: Events,
     /// Those of the servers.
@@ -259,7 +261,7 @@ impl PathCounters {
             forwarded: Counter::default(),
             punted: Counter::default(),
             handed_over: Counter::default(),
-            dropped: Reason::ALL.iter().map(|_| Counter::default()).collect(),
+            dropped: std::array::from_fn(|_| Counter::default()),
             events: Events::default(),
             servers: ServerTable::new(MAX_SERVERS)?,
         })

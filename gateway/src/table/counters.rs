@@ -117,8 +117,10 @@ impl ServerCounters {
     }
 }
 
-/// One worker's figures of all servers, by their numbers.
+/// One worker's figures of all servers, by their numbers. In a line of its own, apart from the count of those who refer
+/// to it: control changes that with every server, the worker reads this with every packet.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct ServerTable(HugeSlice<ServerCounters>);
 
 impl ServerTable {
