@@ -101,6 +101,8 @@ pub struct Scene<'a> {
     pub servers: u8,
     /// Scheduler.
     pub scheduler: &'a str,
+    /// Workers, and receive queues of each port: one on the worker's CPU, or two on both CPUs.
+    pub workers: u16,
 }
 
 /// Descriptors of each queue. (Software devices have none to fill, but both programs get the same.)
@@ -129,6 +131,7 @@ impl<'a> Scene<'a> {
             services: 1,
             servers: 4,
             scheduler: "wlc",
+            workers: 1,
         }
     }
     /// Sessions that are opened.
@@ -139,13 +142,17 @@ impl<'a> Scene<'a> {
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
-    /// The frames to be forwarded.
-    pub fn acks(&self) -> PathBuf {
-        self.path("acks.pcap")
+    /// The frames to be forwarded, a file a receive queue.
+    pub fn acks(&self) -> Vec<PathBuf> {
+        (0..self.workers).map(|queue| self.path(&format!("acks{queue}.pcap"))).collect()
     }
-    /// The frames that open the sessions.
-    pub fn syns(&self) -> PathBuf {
-        self.path("syns.pcap")
+    /// The frames that open the sessions, a file a receive queue.
+    pub fn syns(&self) -> Vec<PathBuf> {
+        (0..self.workers).map(|queue| self.path(&format!("syns{queue}.pcap"))).collect()
+    }
+    /// CPUs of the workers.
+    pub fn worker_cpus(&self) -> Vec<usize> {
+        if self.workers == 1 { vec![self.worker_cpu] } else { vec![self.main_cpu, self.worker_cpu] }
     }
     /// Mbufs of the endless port: net_pcap keeps the whole file in them.
     pub fn mbufs(&self) -> u32 {
@@ -205,14 +212,16 @@ pub fn run(options: &Options) -> Result<()> {
 pub fn write_traffic(scene: &Scene, frame: usize) -> Result<()> {
     // Frames of IPv6 are as long as they are.
     let shape = (!scene.method.v6()).then_some(frame);
-    let acks = scene.acks();
-    let mac = traffic::pcap_mac;
-    let services = scene.services;
-    traffic::write(&acks, (scene.flows, services), traffic::Kind::Ack, mac(ACK_DEVICE), shape, 1)
-        .map_err(Error::file(&acks))?;
-    let syns = scene.syns();
-    traffic::write(&syns, (scene.sessions(), services), traffic::Kind::Syn, mac(SYN_DEVICE), shape, 2)
-        .map_err(Error::file(&syns))
+    let flows =
+        |count, queue| traffic::Flows { count, services: scene.services, queue, queues: scene.workers };
+    for (queue, (acks, syns)) in (0..).zip(scene.acks().iter().zip(&scene.syns())) {
+        let mac = traffic::pcap_mac;
+        traffic::write(acks, flows(scene.flows, queue), traffic::Kind::Ack, mac(ACK_DEVICE), shape, 1)
+            .map_err(Error::file(acks))?;
+        traffic::write(syns, flows(scene.sessions(), queue), traffic::Kind::Syn, mac(SYN_DEVICE), shape, 2)
+            .map_err(Error::file(syns))?;
+    }
+    Ok(())
 }
 
 fn measure(scene: &Scene, options: &Options, programs: Option<&weir::Found>) -> Result<Row> {

@@ -56,10 +56,10 @@ pub fn run(options: &Options) -> Result<()> {
     let mut scene = Scene::new(directory.path(), options.flows, cpus, Method::default());
     let memory = Memory::reserve(scene.memory_needed(1));
     scene.ordinary_memory = memory.is_ordinary();
-    let syns = scene.syns();
+    let syns = scene.path("syns.pcap");
     traffic::write(
         &syns,
-        (scene.flows, scene.services),
+        traffic::Flows::all(scene.flows, scene.services),
         traffic::Kind::Syn,
         traffic::pcap_mac(SYN_DEVICE),
         Some(options.frame),
@@ -86,7 +86,13 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// Opens all sessions and returns what was read meanwhile.
 fn fill(scene: &Scene, found: &weir::Found) -> Result<Vec<Reading>> {
-    let setup = weir::Setup { scene, endless: Some((scene.syns(), SYN_DEVICE)), once: None, room: None };
+    let setup = weir::Setup {
+        scene,
+        endless: Some((vec![scene.path("syns.pcap")], SYN_DEVICE)),
+        once: None,
+        wires: None,
+        room: None,
+    };
     let mut subject = weir::launch(&setup, found)?;
     let mut readings = vec![subject.read()?];
     let mut stalled = 0;

@@ -80,7 +80,7 @@ pub fn run(options: &Options) -> Result<()> {
 fn record_samples(subject: &Subject, options: &Options, record: &Path) -> Result<()> {
     let mut perf = Command::new("perf");
     perf.args(["record", "--quiet", "-e", "cpu-clock", "-F", &options.frequency.to_string()])
-        .args(["-t", &subject.worker.tid()?, "-o"])
+        .args(["-t", &subject.workers[0].tid()?, "-o"])
         .arg(record)
         .args(["--", "sleep", &options.seconds.to_string()]);
     output_of(&mut perf).map(drop)

@@ -10,18 +10,21 @@ mod cycles;
 mod error;
 mod guard;
 mod hugepages;
+mod latency;
 mod marks;
 mod memory;
 mod method;
 mod methods;
 mod path;
 mod plots;
+mod pool;
 mod prefetch;
 mod process;
 mod profile;
 mod replay;
 mod report;
 mod sample;
+mod scale;
 mod symbols;
 mod table;
 mod talk;
@@ -54,6 +57,8 @@ enum What {
     Control(control::Options),
     /// Established packets of clients, of servers and of both mixed, in process.
     Directions(transfer::Directions),
+    /// How long a packet takes through an idle gateway and back, beside testpmd.
+    Latency(latency::Options),
     /// Where a forwarding worker's time goes, by stage.
     Cycles(cycles::Options),
     /// Instructions a packet by stage of the path, by callgrind.
@@ -66,10 +71,14 @@ enum What {
     Methods(methods::Options),
     /// Nanoseconds a packet of the path alone, in process.
     Path(path::Options),
+    /// What a local port costs, in process: taken, given back, refused, as addresses fill up.
+    Pool(pool::Options),
     /// How many cache lines may be asked for at once.
     Prefetch(prefetch::Options),
     /// A page with plots of the figures that `--json` has written.
     Report(plots::Options),
+    /// Two workers beside one, and how testpmd itself scales on the same two CPUs.
+    Scale(scale::Options),
     /// Flow index candidates in process: hits, misses, turnover.
     Table(table::Options),
     /// Whole connections in steady state, in process: connect, transfer, close, expire.
@@ -82,6 +91,7 @@ fn main() -> ExitCode {
         What::Connections(options) => connections::run(&options),
         What::Control(options) => control::run(&options),
         What::Directions(options) => transfer::run_directions(&options),
+        What::Latency(options) => latency::run(&options),
         What::Cycles(options) => cycles::run(&options),
         What::Guard(options) => guard::run(&options),
         What::Profile(options) => profile::run(&options),
@@ -89,8 +99,10 @@ fn main() -> ExitCode {
         What::Memory(options) => memory::run(&options),
         What::Methods(options) => methods::run(&options),
         What::Path(options) => path::run(&options),
+        What::Pool(options) => pool::run(&options),
         What::Prefetch(options) => prefetch::run(&options),
         What::Report(options) => plots::run(&options),
+        What::Scale(options) => scale::run(&options),
         What::Table(options) => table::run(&options),
         What::Transfer(options) => transfer::run(&options),
     };

@@ -73,11 +73,19 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// Bytes of a gateway with room for so many sessions, once it holds some.
 fn holding(scene: &Scene, sessions: u32, room: u32, found: &weir::Found) -> Result<u64> {
-    let syns = scene.syns();
+    let syns = scene.path("syns.pcap");
     let shape = (!scene.method.v6()).then_some(60);
-    traffic::write(&syns, (sessions, 1), traffic::Kind::Syn, traffic::pcap_mac(SYN_DEVICE), shape, 1)
-        .map_err(Error::file(&syns))?;
-    let setup = weir::Setup { scene, endless: None, once: Some((syns, SYN_DEVICE)), room: Some(room) };
+    traffic::write(
+        &syns,
+        traffic::Flows::all(sessions, 1),
+        traffic::Kind::Syn,
+        traffic::pcap_mac(SYN_DEVICE),
+        shape,
+        1,
+    )
+    .map_err(Error::file(&syns))?;
+    let once = Some((vec![syns], SYN_DEVICE));
+    let setup = weir::Setup { scene, endless: None, once, wires: None, room: Some(room) };
     let mut subject = weir::launch(&setup, found)?;
     let mut listed = weir::Listed::default();
     let opened = wait_for(Duration::from_secs(50), || {

@@ -4,6 +4,8 @@
 //! compare.json      ->  throughput.svg    Mpps against flows, weir beside testpmd, quartiles as bars
 //! connections.json  ->  connections.svg   new sessions a second as the table fills
 //! memory.json       ->  memory.svg        bytes a session
+//! scale.json        ->  scaling.svg       two workers by one, testpmd and weir
+//! latency.json      ->  latency.svg       one packet there and back, 99th percentile
 //!                       README.md         all of it as tables, with the machine
 //! ```
 
@@ -41,9 +43,13 @@ pub fn run(options: &Options) -> Result<()> {
         machine()
     );
     let mut any = false;
-    for (name, section) in
-        [("compare", throughput as Section), ("connections", connections), ("memory", memory)]
-    {
+    for (name, section) in [
+        ("compare", throughput as Section),
+        ("connections", connections),
+        ("memory", memory),
+        ("scale", scaling),
+        ("latency", latency),
+    ] {
         let path = folder.join(name).with_extension("json");
         let Ok(text) = fs::read_to_string(&path) else { continue };
         let rows: Vec<Value> =
@@ -53,7 +59,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     if !any {
         return Err(Error::Unexpected(format!(
-            "{}: no compare.json, connections.json or memory.json",
+            "{}: no compare.json, connections.json, memory.json, scale.json or latency.json",
             folder.display()
         )));
     }
@@ -187,6 +193,42 @@ fn memory(rows: &[Value], folder: &Path) -> Result<String> {
     Ok(text)
 }
 
+/// Two workers by one.
+fn scaling(rows: &[Value], folder: &Path) -> Result<String> {
+    let mut text = "\n## Two workers beside one\n\n![two workers by one](scaling.svg)\n\nMpps by the workers' mean time on \
+                    a CPU.\n\n| flows | program | one worker | two workers | scaling |\n|---|---|---|---|---|\n"
+        .to_owned();
+    let mut bars = Vec::new();
+    for row in rows {
+        for program in ["testpmd", "weir"] {
+            let of = &row[program];
+            let (one, two, factor) = (number(of, "one_mpps"), number(of, "two_mpps"), number(of, "scaling"));
+            let _ = writeln!(text, "| {} | {program} | {one:.1} | {two:.1} | {factor:.2} |", row["flows"]);
+            bars.push((format!("{program}, {} flows", row["flows"]), factor));
+        }
+    }
+    draw_bars(&folder.join("scaling.svg"), "two workers' packets by one's", &bars)?;
+    Ok(text)
+}
+
+/// One packet through an idle gateway and back.
+fn latency(rows: &[Value], folder: &Path) -> Result<String> {
+    let mut text = "\n## An idle gateway\n\n![99th percentile](latency.svg)\n\nOne packet there and back over memif, two \
+                    passes of the gateway, microseconds.\n\n| program | p50 | p90 | p99 | p99.9 |\n|---|---|---|---|---|\n"
+        .to_owned();
+    let mut bars = Vec::new();
+    for row in rows {
+        let name = row["program"].as_str().unwrap_or("?");
+        let cells: String = ["p50_ns", "p90_ns", "p99_ns", "p999_ns"]
+            .map(|field| format!(" {:.2} |", number(row, field) / 1e3))
+            .concat();
+        let _ = writeln!(text, "| {name} |{cells}");
+        bars.push((name.to_owned(), number(row, "p99_ns") / 1e3));
+    }
+    draw_bars(&folder.join("latency.svg"), "microseconds there and back, 99th percentile", &bars)?;
+    Ok(text)
+}
+
 fn draw_bars(path: &Path, what: &str, bars: &[(String, f64)]) -> Result<()> {
     let most = bars.iter().map(|bar| bar.1).fold(0.1, f64::max);
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
@@ -241,12 +283,24 @@ mod tests {
         let memory = json!([{"method": "fullnat", "sessions": 1000, "bytes_per_session": 94.7}]);
         fs::write(folder.path().join("compare.json"), json!(compare).to_string()).unwrap();
         fs::write(folder.path().join("memory.json"), memory.to_string()).unwrap();
+        let one = json!({"one_mpps": 50.0, "two_mpps": 90.0, "scaling": 1.8});
+        let scale = json!([{"flows": 1000, "testpmd": one, "weir": one}]);
+        fs::write(folder.path().join("scale.json"), scale.to_string()).unwrap();
+        let idle = json!([{"program": "weir", "p50_ns": 2000.0, "p90_ns": 3000.0, "p99_ns": 4000.0, "p999_ns": 5000.0}]);
+        fs::write(folder.path().join("latency.json"), idle.to_string()).unwrap();
         run(&options).unwrap();
         let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
         let page = read("README.md");
         assert!(page.contains("| 1000 | 50.0 (49.0-51.0) | 25.0 (24.0-26.0) | 0.50 |"), "{page}");
         assert!(page.contains("| fullnat | 1000 | 94.7 |") && !page.contains("connections.svg"), "{page}");
-        for (name, label) in [("throughput.svg", "weir FULLNAT"), ("memory.svg", "bytes a session")] {
+        assert!(page.contains("| 1000 | weir | 50.0 | 90.0 | 1.80 |"), "{page}");
+        assert!(page.contains("| weir | 2.00 | 3.00 | 4.00 | 5.00 |"), "{page}");
+        for (name, label) in [
+            ("throughput.svg", "weir FULLNAT"),
+            ("memory.svg", "bytes a session"),
+            ("scaling.svg", "weir, 1000 flows"),
+            ("latency.svg", "99th percentile"),
+        ] {
             let plot = read(name);
             assert!(plot.starts_with("<svg") && plot.contains(label), "{name}");
         }

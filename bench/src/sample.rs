@@ -1,4 +1,4 @@
-//! Packets per on-CPU second of one worker thread.
+//! Packets per on-CPU second of a program's worker threads.
 //!
 //! A shared machine takes time away from a polling thread, so packets are divided by the time that the thread
 //! was on a CPU (`/proc/PID/task/TID/schedstat`, first figure, nanoseconds). The kernel brings that figure up
@@ -6,6 +6,7 @@
 //! counter right then.
 
 use std::{
+    cmp::Reverse,
     fs,
     path::PathBuf,
     time::{Duration, Instant},
@@ -45,13 +46,16 @@ impl Thread {
         Ok(entries.flatten().map(|e| Self { schedstat: e.path().join("schedstat") }).collect())
     }
 
-    /// The thread of `pid` that uses the CPU most, which is how a polling worker is recognised whatever its name.
-    pub fn busiest(pid: u32) -> Result<Self> {
-        let before: Vec<_> = Self::all(pid)?.into_iter().map(|t| (t.on_cpu().unwrap_or(0), t)).collect();
+    /// The `count` threads of `pid` that use the CPU most, which is how polling workers are recognised whatever their
+    /// names.
+    pub fn busiest(pid: u32, count: u16) -> Result<Vec<Self>> {
+        let mut threads: Vec<_> = Self::all(pid)?.into_iter().map(|t| (t.on_cpu().unwrap_or(0), t)).collect();
         std::thread::sleep(Duration::from_millis(100));
-        let used = |(was, t): &(u64, Self)| t.on_cpu().unwrap_or(0).saturating_sub(*was);
-        let busiest = before.into_iter().max_by_key(used);
-        busiest.map(|(_, t)| t).ok_or_else(|| Error::Unexpected(format!("process {pid} has no threads")))
+        threads.sort_by_cached_key(|(was, t)| Reverse(t.on_cpu().unwrap_or(0).saturating_sub(*was)));
+        if threads.len() < usize::from(count) {
+            return Err(Error::Unexpected(format!("process {pid} has fewer than {count} threads")));
+        }
+        Ok(threads.into_iter().take(count.into()).map(|(_, t)| t).collect())
     }
 }
 
@@ -63,8 +67,8 @@ pub struct Subject {
     pub telemetry: Telemetry,
     /// The port that transmits what was forwarded.
     pub out: u16,
-    /// Its worker.
-    pub worker: Thread,
+    /// Its workers; at least one.
+    pub workers: Vec<Thread>,
 }
 
 /// Both counters at one moment.
@@ -72,7 +76,7 @@ pub struct Subject {
 pub struct Reading {
     /// Packets transmitted.
     pub packets: u64,
-    /// The worker's time on a CPU, nanoseconds.
+    /// The workers' mean time on a CPU, nanoseconds.
     pub on_cpu: u64,
 }
 
@@ -84,12 +88,18 @@ impl Reading {
 }
 
 impl Subject {
+    /// The workers' mean time on a CPU.
+    fn on_cpu(&self) -> Result<u64> {
+        let times: Vec<u64> = self.workers.iter().map(Thread::on_cpu).collect::<Result<_>>()?;
+        Ok(times.iter().sum::<u64>() / times.len().max(1) as u64)
+    }
+
     /// Waits for the next scheduler tick and reads both counters.
     pub fn read(&mut self) -> Result<Reading> {
-        let before = self.worker.on_cpu()?;
+        let before = self.on_cpu()?;
         let start = Instant::now();
         loop {
-            let on_cpu = self.worker.on_cpu()?;
+            let on_cpu = self.on_cpu()?;
             if on_cpu != before {
                 return Ok(Reading { packets: self.telemetry.transmitted(self.out)?, on_cpu });
             }
@@ -155,7 +165,7 @@ mod tests {
             }
         });
         let tid = receive.recv().unwrap().file_name().unwrap().to_owned();
-        let found = Thread::busiest(std::process::id()).unwrap();
+        let found = Thread::busiest(std::process::id(), 1).unwrap().remove(0);
         STOP.store(true, Relaxed);
         spin.join().unwrap();
         assert_eq!(found.schedstat.parent().unwrap().file_name().unwrap(), tid);

@@ -13,7 +13,7 @@ use nix::sys::{
     socket::{
         AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, getsockopt, recv, send, setsockopt,
         socket,
-        sockopt::{PeerCredentials, ReceiveTimeout},
+        sockopt::{PeerCredentials, ReceiveTimeout, SendTimeout},
     },
     time::{TimeVal, TimeValLike},
 };
@@ -35,6 +35,8 @@ impl Telemetry {
 
     fn open(path: &Path, pid: u32) -> Option<Self> {
         let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).ok()?;
+        // One that is paused may have as many waiting as it takes.
+        setsockopt(&socket, SendTimeout, &TimeVal::milliseconds(20)).ok()?;
         connect(socket.as_raw_fd(), &UnixAddr::new(path).ok()?).ok()?;
         // Others may be paused, and never say who they are.
         let listener = getsockopt(&socket, PeerCredentials).ok()?.pid();

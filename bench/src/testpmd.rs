@@ -9,38 +9,47 @@ use crate::{
     process::{Process, wait_for},
     sample::{Subject, Thread},
     telemetry::Telemetry,
+    traffic,
 };
 
-/// Starts it on the scene's ACKs and returns it running.
+/// Starts it on the scene's ACKs and returns it forwarding.
 pub fn start(scene: &Scene, program: &Path) -> Result<Subject> {
+    let from = format!("net_pcap0,{},infinite_rx=1", traffic::rx_pcap(&scene.acks()));
+    let mut subject = launch(scene, program, &[from, "net_null0,no-rx=1".to_owned()])?;
+    subject.wait_for_traffic(Duration::from_secs(120))?;
+    subject.workers = Thread::busiest(subject.process.pid(), scene.workers)?;
+    Ok(subject)
+}
+
+/// Starts it between two devices; it polls when this returns, or is about to.
+pub fn launch(scene: &Scene, program: &Path, devices: &[String; 2]) -> Result<Subject> {
     let mut command = Command::new(program);
-    command.args(arguments(scene)).env("RUNTIME_DIRECTORY", scene.directory);
+    command.args(arguments(scene, devices)).env("RUNTIME_DIRECTORY", scene.directory);
     let mut process = Process::spawn(&mut command, &scene.path("testpmd.log"))?;
     let connected = wait_for(Duration::from_secs(60), || {
         process.check_running()?;
         let Some(mut telemetry) = Telemetry::connect(process.pid(), scene.directory) else { return Ok(None) };
         // Ports appear one after another while EAL starts.
-        Ok(telemetry.port("net_null").ok().map(|out| (telemetry, out)))
+        let out = devices[1].split(',').next().unwrap_or_default();
+        Ok(telemetry.port(out).ok().map(|out| (telemetry, out)))
     })?;
     let Some((telemetry, out)) = connected else { return Err(process.failed("has no telemetry")) };
-    let worker = Thread::busiest(process.pid())?;
-    let mut subject = Subject { process, telemetry, out, worker };
-    subject.wait_for_traffic(Duration::from_secs(120))?;
-    subject.worker = Thread::busiest(subject.process.pid())?;
-    Ok(subject)
+    let workers = Thread::busiest(process.pid(), scene.workers)?;
+    Ok(Subject { process, telemetry, out, workers })
 }
 
-fn arguments(scene: &Scene) -> Vec<String> {
-    let acks = scene.acks().display().to_string();
+fn arguments(scene: &Scene, devices: &[String; 2]) -> Vec<String> {
+    let cpus = scene.worker_cpus();
+    let workers = cpus.iter().enumerate().map(|(n, cpu)| format!(",{}@{cpu}", n + 1));
     let mut eal = vec![
         "--lcores".to_owned(),
-        format!("0@{},1@{}", scene.main_cpu, scene.worker_cpu),
+        format!("0@{}{}", scene.main_cpu, workers.collect::<String>()),
         "--no-pci".to_owned(),
         format!("--file-prefix=weir-bench-testpmd-{}", std::process::id()),
         "--vdev".to_owned(),
-        format!("net_pcap0,rx_pcap={acks},infinite_rx=1"),
+        devices[0].clone(),
         "--vdev".to_owned(),
-        "net_null0,no-rx=1".to_owned(),
+        devices[1].clone(),
     ];
     eal.extend(scene.memory_arguments());
     let own = [
@@ -48,6 +57,9 @@ fn arguments(scene: &Scene) -> Vec<String> {
         "--forward-mode=5tswap".to_owned(),
         "--auto-start".to_owned(),
         "--burst=32".to_owned(),
+        format!("--nb-cores={}", scene.workers),
+        format!("--rxq={}", scene.workers),
+        format!("--txq={}", scene.workers),
         format!("--rxd={}", DESCRIPTORS),
         format!("--txd={}", DESCRIPTORS),
         format!("--total-num-mbufs={}", scene.mbufs()),

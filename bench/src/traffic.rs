@@ -8,10 +8,11 @@ use std::{
     fs::File,
     io::{self, BufWriter, Write},
     net::{Ipv4Addr, Ipv6Addr},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use etherparse::PacketBuilder;
+use weir::{net::toeplitz::Toeplitz, table::rss::Rss};
 
 /// The first virtual address; its port is 80. The others follow it.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
@@ -106,11 +107,42 @@ pub fn frame_v6(i: u32, kind: Kind, destination: [u8; 6], to: Ipv4Addr) -> Vec<u
     bytes
 }
 
-/// Writes the frames of flows `0..flows` to so many services to a pcap file (libpcap's classic format, microseconds,
-/// Ethernet), in an order that depends on `seed` only: IPv4's of this length, or IPv6's.
+/// Which flows a file has.
+#[derive(Clone, Copy, Debug)]
+pub struct Flows {
+    /// Flows of all files together: numbers from 0.
+    pub count: u32,
+    /// Services that they are divided among.
+    pub services: u16,
+    /// Receive queue whose file it is.
+    pub queue: u16,
+    /// Receive queues of the port: a NIC's hash spreads the flows over them, with the key and table that weir sets.
+    pub queues: u16,
+}
+
+impl Flows {
+    /// All flows in one file.
+    pub fn all(count: u32, services: u16) -> Self {
+        Self { count, services, queue: 0, queues: 1 }
+    }
+
+    /// The flows in an order that depends on `seed` only.
+    fn shuffled(self, seed: u64) -> impl Iterator<Item = u32> {
+        let rss = Rss::weir(self.queues);
+        let hash = Toeplitz::new(&rss.key);
+        shuffled(self.count, seed).into_iter().filter(move |&i| {
+            let (address, port) = client(i);
+            let entry = hash.ipv4_ports(address, virtual_address(i, self.services), port, PORT) as usize;
+            rss.reta[entry % rss.reta.len()] == self.queue
+        })
+    }
+}
+
+/// Writes the flows' frames to a pcap file (libpcap's classic format, microseconds, Ethernet),
+/// in an order that depends on `seed` only: IPv4's of this length, or IPv6's.
 pub fn write(
     path: &Path,
-    (flows, services): (u32, u16),
+    flows: Flows,
     kind: Kind,
     destination: [u8; 6],
     length: Option<usize>,
@@ -119,16 +151,21 @@ pub fn write(
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
     let header: [u32; 6] = [0xa1b2_c3d4, 2 | (4 << 16), 0, 0, 65_535, 1];
     header.iter().try_for_each(|word| out.write_all(&word.to_le_bytes()))?;
-    for i in shuffled(flows, seed) {
+    for i in flows.shuffled(seed) {
         let bytes = match length {
-            Some(length) => frame(i, kind, destination, length, virtual_address(i, services)),
-            None => frame_v6(i, kind, destination, virtual_address(i, services)),
+            Some(length) => frame(i, kind, destination, length, virtual_address(i, flows.services)),
+            None => frame_v6(i, kind, destination, virtual_address(i, flows.services)),
         };
         let record = [0, 0, bytes.len() as u32, bytes.len() as u32];
         record.iter().try_for_each(|word: &u32| out.write_all(&word.to_le_bytes()))?;
         out.write_all(&bytes)?;
     }
     out.flush()
+}
+
+/// net_pcap's arguments for files of frames, one a receive queue.
+pub fn rx_pcap(files: &[PathBuf]) -> String {
+    files.iter().map(|file| format!("rx_pcap={}", file.display())).collect::<Vec<_>>().join(",")
 }
 
 /// `0..n` in random order (Fisher and Yates).
@@ -202,8 +239,17 @@ mod tests {
     fn a_file_has_a_header_and_every_frame() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("acks");
-        write(&path, (10, 3), Kind::Ack, pcap_mac(0), Some(60), 1).unwrap();
+        write(&path, Flows::all(10, 3), Kind::Ack, pcap_mac(0), Some(60), 1).unwrap();
         assert_eq!(std::fs::metadata(path).unwrap().len(), 24 + 10 * (16 + 60));
+    }
+
+    #[test]
+    fn queues_share_the_flows() {
+        let of = |queue| Flows { count: 1000, services: 2, queue, queues: 2 }.shuffled(1).collect::<Vec<_>>();
+        let (first, second) = (of(0), of(1));
+        assert!(first.len() > 400 && second.len() > 400, "{} and {}", first.len(), second.len());
+        let both: HashSet<_> = first.iter().chain(&second).collect();
+        assert_eq!(both.len(), 1000);
     }
 
     #[test]

@@ -87,23 +87,30 @@ const ROOMY: u32 = 900_000;
 pub struct Setup<'a> {
     /// Files, CPUs, memory.
     pub scene: &'a Scene<'a>,
-    /// A file to repeat endlessly, and the number of its device.
-    pub endless: Option<(PathBuf, u8)>,
-    /// A file to play once, and the number of its device.
-    pub once: Option<(PathBuf, u8)>,
+    /// Files to repeat endlessly, one a receive queue, and the number of their device.
+    pub endless: Option<(Vec<PathBuf>, u8)>,
+    /// Files to play once, one a receive queue, and the number of their device.
+    pub once: Option<(Vec<PathBuf>, u8)>,
+    /// Devices instead of files and of what swallows frames: the clients' and the servers'.
+    pub wires: Option<[String; 2]>,
     /// Sessions that the table has room for; if not said, for all flows and a quarter more.
     pub room: Option<u32>,
 }
 
 impl Setup<'_> {
+    /// The servers' device.
+    fn out(&self) -> &str {
+        self.wires.as_ref().map_or("net_null0,no-rx=1", |[_, servers]| servers)
+    }
+
     fn configuration(&self) -> String {
         let scene = self.scene;
         let mut text = String::new();
         let head = format!(
-            "socket = {:?}\nrules = {:?}\ncores = [{}]\nhost = false\nidle = \"poll\"\neal = [\"--no-pci\"]\n",
+            "socket = {:?}\nrules = {:?}\ncores = {:?}\nhost = false\nidle = \"poll\"\neal = [\"--no-pci\"]\n",
             scene.path("weir.sock"),
             scene.path("rules.save"),
-            scene.worker_cpu,
+            scene.worker_cpus(),
         );
         text.push_str(&head);
         let ample = (scene.sessions() > ROOMY).then(|| u64::from(scene.sessions()) * 5 / 4);
@@ -121,17 +128,18 @@ impl Setup<'_> {
                  rx_desc = {DESCRIPTORS}\ntx_desc = {DESCRIPTORS}"
             );
         };
-        if let Some((file, device)) = &self.once {
-            port("once", format!("net_pcap{device},rx_pcap={}", file.display()), 16_384);
+        if let Some((files, device)) = &self.once {
+            port("once", format!("net_pcap{device},{}", traffic::rx_pcap(files)), 16_384);
         }
-        match &self.endless {
-            Some((file, device)) => {
-                let device = format!("net_pcap{device},rx_pcap={},infinite_rx=1", file.display());
+        match (&self.wires, &self.endless) {
+            (Some([clients, _]), _) => port("clients", clients.clone(), 16_384),
+            (None, Some((files, device))) => {
+                let device = format!("net_pcap{device},{},infinite_rx=1", traffic::rx_pcap(files));
                 port("clients", device, scene.mbufs());
             }
-            None => port("clients", "net_null1,no-rx=1".to_owned(), 16_384),
+            (None, None) => port("clients", "net_null1,no-rx=1".to_owned(), 16_384),
         }
-        port("servers", "net_null0,no-rx=1".to_owned(), 16_384);
+        port("servers", self.out().to_owned(), 16_384);
         // What tunnels are sent from.
         let own = Ipv4Addr::new(192, 0, 2, 254);
         let _ = writeln!(text, "addresses = [\"{own}/32\", \"{}/128\"]", traffic::six(own));
@@ -191,9 +199,9 @@ pub fn launch(setup: &Setup, found: &Found) -> Result<Subject> {
     let Some(mut telemetry) = telemetry else {
         return Err(process.failed("isn't ready, or has no telemetry"));
     };
-    let out = telemetry.port("net_null")?;
-    let worker = Thread::busiest(process.pid())?;
-    Ok(Subject { process, telemetry, out, worker })
+    let out = telemetry.port(setup.out().split(',').next().unwrap_or_default())?;
+    let workers = Thread::busiest(process.pid(), scene.workers)?;
+    Ok(Subject { process, telemetry, out, workers })
 }
 
 /// Starts weir on the scene's SYNs and ACKs and returns it forwarding, every flow a session.
@@ -202,6 +210,7 @@ pub fn start(scene: &Scene, found: &Found) -> Result<Subject> {
         scene,
         endless: Some((scene.acks(), ACK_DEVICE)),
         once: Some((scene.syns(), SYN_DEVICE)),
+        wires: None,
         room: None,
     };
     let mut subject = launch(&setup, found)?;
