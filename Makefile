@@ -3,6 +3,7 @@
 #   make demo [HOLD=1]      see it work; HOLD=1 leaves it up to be poked at
 #   make test [ARGS=...]    everything; ARGS goes to nextest, a filter for instance
 #   make bench              packets a second beside its peers
+#   make rss [NIC=igb]      FULLNAT on emulated NICs with RSS, in QEMU 10; a part of make test
 #   make guard              instructions a packet beside those that the repository keeps
 
 SHELL := /bin/bash
@@ -17,7 +18,7 @@ export WEIR_FUZZ_SECONDS ?= $(if $(CI),20,1)
 # Demo and tests use the programs in /usr/sbin.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
-.PHONY: demo test lint bench guard deps
+.PHONY: demo test lint bench guard rss deps
 
 demo:
 	@scripts/deps demo
@@ -26,10 +27,11 @@ demo:
 
 # The end-to-end tests look for weirctl beside weir, which nextest builds for them.
 test: deps lint
-	cargo build --profile ci --package weirctl --bins
+	cargo build --profile ci --package weirctl --package weir --package weir-lab --bins
 	$(RUNNER) cargo nextest run --workspace --cargo-profile ci --profile $(NEXTEST_PROFILE) $(ARGS)
 	bench/trex/check
 	bench/testpmd/check
+	scripts/rss
 	$(if $(CI),$(MAKE) guard,@echo "make guard counts instructions a packet, as CI does: some minutes")
 
 # Formatting, warnings, dependencies.
@@ -45,6 +47,10 @@ bench:
 # Counted in a release build, so that it is what ships.
 guard: deps
 	cargo run --release --package weir-bench -- guard
+
+rss: deps
+	cargo build --profile ci --package weirctl --package weir --package weir-lab --bins
+	scripts/rss $(NIC)
 
 deps:
 	@scripts/deps test

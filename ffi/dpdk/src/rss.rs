@@ -27,6 +27,12 @@ pub mod hash_types {
     pub const IPV6_UDP: u64 = dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV6_UDP;
     /// IPv6 addresses and SCTP ports.
     pub const IPV6_SCTP: u64 = dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV6_SCTP;
+    /// IPv6 addresses, those of mobility's extension headers instead where a packet has them.
+    pub const IPV6_MOBILE: u64 = dpdk_sys::RTE_ETH_RSS_IPV6_EX;
+    /// The same with TCP ports.
+    pub const IPV6_MOBILE_TCP: u64 = dpdk_sys::RTE_ETH_RSS_IPV6_TCP_EX;
+    /// The same with UDP ports.
+    pub const IPV6_MOBILE_UDP: u64 = dpdk_sys::RTE_ETH_RSS_IPV6_UDP_EX;
 }
 
 /// Key, table and hash types of a port.

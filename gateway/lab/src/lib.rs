@@ -17,6 +17,7 @@ use std::{
 
 pub mod clients;
 pub mod gateway;
+pub mod guest;
 pub mod namespace;
 pub mod process;
 pub mod servers;

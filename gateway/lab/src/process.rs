@@ -127,18 +127,33 @@ impl Process {
     /// # Errors
     /// What was read instead, if the process ends first; and that the limit is over.
     pub fn wait_for_line(&mut self, wanted: &str, limit: Duration) -> Result<(), String> {
+        self.wait_for(wanted, limit, |line| (line == wanted).then_some(()))
+    }
+
+    /// Waits for a line on stdout that `wanted` makes something of; `what` is its name in errors.
+    ///
+    /// # Errors
+    /// As of [`Self::wait_for_line`].
+    pub fn wait_for<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut wanted: impl FnMut(&str) -> Option<T>,
+    ) -> Result<T, String> {
         let end = Instant::now() + limit;
         let mut seen = String::new();
         loop {
             match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(line) if line == wanted => return Ok(()),
-                Ok(line) => seen.push_str(&format!("{line}\n")),
+                Ok(line) => match wanted(&line) {
+                    Some(found) => return Ok(found),
+                    None => seen.push_str(&format!("{line}\n")),
+                },
                 Err(RecvTimeoutError::Timeout) => {
-                    return Err(format!("{}: no line {wanted:?} within {limit:?}, only {seen:?}", self.name));
+                    return Err(format!("{}: no line {what:?} within {limit:?}, only {seen:?}", self.name));
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = self.child.wait().expect("a child can be waited for");
-                    return Err(format!("{} ended ({status}) before {wanted:?}, saying {seen:?}", self.name));
+                    return Err(format!("{} ended ({status}) before {what:?}, saying {seen:?}", self.name));
                 }
             }
         }
@@ -158,6 +173,11 @@ impl Process {
                 Err(RecvTimeoutError::Timeout) => panic!("{} still runs after {limit:?}", self.name),
             }
         }
+    }
+
+    /// The lines it has written to stdout by now that nobody has waited for.
+    pub fn unread(&self) -> impl Iterator<Item = String> + '_ {
+        self.lines.try_iter()
     }
 
     /// Its process id.

@@ -285,10 +285,20 @@ fn deal(eal: &Eal, queues: Queues, handle: &PortHandle, workers: u16) -> Result<
     Ok(ways.into_iter().zip(rx).map(|(way, rx)| Share { rx, way, pool: handle.pool.clone() }).collect())
 }
 
-/// Packets whose frames are to be spread: by ports where there are any.
+/// Packets whose frames are to be spread: by ports where there are any. The types with mobility's headers are the
+/// same for all other packets, and some devices (QEMU's igb) hash the ports of IPv6 by those only.
 const HASH_TYPES: u64 = {
-    use dpdk::hash_types::{IPV4, IPV4_SCTP, IPV4_TCP, IPV4_UDP, IPV6, IPV6_SCTP, IPV6_TCP, IPV6_UDP};
-    IPV4 | IPV4_TCP | IPV4_UDP | IPV4_SCTP | IPV6 | IPV6_TCP | IPV6_UDP | IPV6_SCTP
+    use dpdk::hash_types::*;
+    IPV4 | IPV4_TCP
+        | IPV4_UDP
+        | IPV4_SCTP
+        | IPV6
+        | IPV6_TCP
+        | IPV6_UDP
+        | IPV6_SCTP
+        | IPV6_MOBILE
+        | IPV6_MOBILE_TCP
+        | IPV6_MOBILE_UDP
 };
 
 /// Sets Weir's key and table on a started port and reads them back; says why not if they aren't in force.
