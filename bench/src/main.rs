@@ -11,6 +11,7 @@ mod error;
 mod guard;
 mod hugepages;
 mod latency;
+mod lines;
 mod marks;
 mod memory;
 mod method;
@@ -57,6 +58,8 @@ enum What {
     Control(control::Options),
     /// Established packets of clients, of servers and of both mixed, in process.
     Directions(transfer::Directions),
+    /// Cache lines that a packet touches, and those that two workers share.
+    Lines(lines::Options),
     /// How long a packet takes through an idle gateway and back, beside testpmd.
     Latency(latency::Options),
     /// Where a forwarding worker's time goes, by stage.
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         What::Connections(options) => connections::run(&options),
         What::Control(options) => control::run(&options),
         What::Directions(options) => transfer::run_directions(&options),
+        What::Lines(options) => lines::run(&options),
         What::Latency(options) => latency::run(&options),
         What::Cycles(options) => cycles::run(&options),
         What::Guard(options) => guard::run(&options),

@@ -18,8 +18,7 @@ use weir::{
     io::{BURST, Burst, Frame, Io, PortId},
     net::ethernet::Mac,
     path::{
-        Parts, Worker,
-        handover::Peers,
+        Parts, Worker, handover,
         route::{Neighbour, PortFacts, Route, RouteTable, Via},
         settings::Settings,
         verdict::PathCounters,
@@ -27,6 +26,7 @@ use weir::{
     table::{
         index::HashKey,
         pool::{LocalPool, PoolConfig},
+        rss::Rss,
         steering::Steering,
     },
 };
@@ -284,39 +284,62 @@ pub fn worker<I: Io<Frame = PooledFrame>>(
     flows: u32,
     settings: Settings,
 ) -> Result<(Worker<I>, Workers)> {
-    let counters = Arc::new(PathCounters::new().map_err(Error::file("servers' counters"))?);
-    let (mut link, control) = workers::connect(Arc::clone(&counters));
-    let steering = Arc::new(Steering::single());
+    let (mut workers, control) = workers(vec![io], setup, flows, settings)?;
+    let worker = workers.pop().ok_or_else(|| Error::Unexpected("no worker".to_owned()))?;
+    Ok((worker, control))
+}
+
+/// The same for several workers that one control has, a worker on each `Io`.
+pub fn workers<I: Io<Frame = PooledFrame>>(
+    ios: Vec<I>,
+    setup: &Setup,
+    flows: u32,
+    settings: Settings,
+) -> Result<(Vec<Worker<I>>, Workers)> {
+    let count = ios.len() as u16;
+    let steering = Arc::new(match count {
+        1 => Steering::single(),
+        _ => Steering::for_ports(&[Some(Rss::weir(count))], count),
+    });
     let max_sessions = (flows as usize * 5 / 4).max(1 << 20);
     let config = PoolConfig { sessions: max_sessions, ..PoolConfig::default() };
-    let (of_v6, config_v6) = (Arc::clone(&steering), config);
-    link.make_pool_v6 = Some(Box::new(move || LocalPool::new(of_v6, WorkerId(0), &config_v6)));
-    let parts = Parts {
-        id: WorkerId(0),
-        io,
-        macs: vec![Mac(MAC); 2],
-        steered: vec![true; 2],
-        max_sessions,
-        key: HashKey::from_seed(1),
-        pool: LocalPool::new(Arc::clone(&steering), WorkerId(0), &config)
-            .map_err(|e| Error::Unexpected(format!("local addresses: {e}")))?,
-        steering,
-        counters,
-        control,
-        host: None,
-        peers: Peers::default(),
-    };
-    let mut worker = Worker::new(parts, Tick(0)).map_err(Error::file("session table"))?;
-    let mut workers = Workers::new(
-        vec![link],
+    let (mut made, mut links) = (Vec::new(), Vec::new());
+    for (n, (io, peers)) in ios.into_iter().zip(handover::connect(usize::from(count))).enumerate() {
+        let id = WorkerId(n as u16);
+        let counters = Arc::new(PathCounters::new().map_err(Error::file("servers' counters"))?);
+        let (mut link, control) = workers::connect(Arc::clone(&counters));
+        let of_v6 = Arc::clone(&steering);
+        link.make_pool_v6 = Some(Box::new(move || LocalPool::new(of_v6, id, &config)));
+        links.push(link);
+        let parts = Parts {
+            id,
+            io,
+            macs: vec![Mac(MAC); 2],
+            steered: vec![true; 2],
+            max_sessions,
+            key: HashKey::from_seed(1),
+            pool: LocalPool::new(Arc::clone(&steering), id, &config)
+                .map_err(|e| Error::Unexpected(format!("local addresses: {e}")))?,
+            steering: Arc::clone(&steering),
+            counters,
+            control,
+            host: None,
+            peers,
+        };
+        made.push(Worker::new(parts, Tick(0)).map_err(Error::file("session table"))?);
+    }
+    let mut control = Workers::new(
+        links,
         vec!["clients".to_owned(), "servers".to_owned()],
         Box::new(|| {}),
         Box::new(|_| AddressKind::Other),
     );
-    workers.apply(vec![Change::Settings(Arc::new(settings))]);
-    configure(&mut workers, setup, flows);
-    worker.poll(Tick(0));
-    Ok((worker, workers))
+    control.apply(vec![Change::Settings(Arc::new(settings))]);
+    configure(&mut control, setup, flows);
+    for worker in &mut made {
+        worker.poll(Tick(0));
+    }
+    Ok((made, control))
 }
 
 /// The service, its servers and local addresses, routes and neighbours: as `weir.rs` writes them into files.
