@@ -44,9 +44,10 @@ bench:
 	@scripts/deps bench
 	cargo run --release --package weir-bench -- compare
 
-# Counted in a release build, so that it is what ships.
+# Counted in a release build, so that it is what ships; then that two workers share no cache line.
 guard: deps
 	cargo run --release --package weir-bench -- guard
+	cargo run --release --package weir-bench -- lines
 
 rss: deps
 	cargo build --profile ci --package weirctl --package weir --package weir-lab --bins

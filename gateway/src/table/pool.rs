@@ -15,6 +15,7 @@
 //! over ports and no sweep. A freed port rests for one to two rest periods (60 s each by default), unless there
 //! is nothing else: then the longest rested goes first, and that is counted.
 
+mod generation;
 mod index;
 mod line;
 mod pair;
@@ -23,6 +24,11 @@ mod search;
 mod slab;
 mod upkeep;
 mod usage;
+
+/// What [`generation`] is made of; a model has others.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicU32, Ordering, fence};
+}
 
 use std::{net::Ipv4Addr, sync::Arc};
 

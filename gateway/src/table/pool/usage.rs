@@ -6,13 +6,15 @@
 use std::sync::atomic::{
     AtomicU32,
     Ordering::{Acquire, Relaxed, Release},
-    fence,
 };
 
 use weirctl::model::Protocol;
 use zerocopy::FromZeros;
 
-use super::index::NoMemory;
+use super::{
+    generation::{change, close, consistent},
+    index::NoMemory,
+};
 use crate::{net::address::Address, table::counters::Counter};
 
 /// Ports in use of one local address, over all servers.
@@ -206,32 +208,6 @@ impl<A: Address> PairUse<A> {
         };
         PairKey { lip: A::load(&self.lip), rip: A::load(&self.rip), rport: (end >> 8) as u16, protocol }
     }
-}
-
-/// Reads a slot, unless it is unused or changes meanwhile.
-fn consistent<T>(generation: &AtomicU32, read: impl FnOnce() -> T) -> Option<T> {
-    let before = generation.load(Acquire);
-    if before == 0 || before % 2 == 1 {
-        return None;
-    }
-    let value = read();
-    fence(Acquire);
-    (generation.load(Relaxed) == before).then_some(value)
-}
-
-/// Gives a slot another key.
-fn change(generation: &AtomicU32, write: impl FnOnce()) {
-    let odd = generation.load(Relaxed) | 1;
-    generation.store(odd, Relaxed);
-    fence(Release);
-    write();
-    // 0 is for slots never used.
-    generation.store(if odd == u32::MAX { 2 } else { odd + 1 }, Release);
-}
-
-/// Marks a slot unused.
-fn close(generation: &AtomicU32) {
-    generation.store(generation.load(Relaxed) | 1, Release);
 }
 
 #[cfg(test)]

@@ -1,0 +1,36 @@
+//! A slot with one writer that readers read while it changes, without a lock: they notice that it did.
+//!
+//! A generation that is even while the slot's key holds, odd while there is none, different each time, and 0 before
+//! the first. `tests/share_nothing.rs` takes this file as it is through every order that a processor may choose.
+
+use super::sync::{
+    AtomicU32,
+    Ordering::{Acquire, Relaxed, Release},
+    fence,
+};
+
+/// Reads a slot, unless it is unused or changes meanwhile.
+pub(super) fn consistent<T>(generation: &AtomicU32, read: impl FnOnce() -> T) -> Option<T> {
+    let before = generation.load(Acquire);
+    if before == 0 || before % 2 == 1 {
+        return None;
+    }
+    let value = read();
+    fence(Acquire);
+    (generation.load(Relaxed) == before).then_some(value)
+}
+
+/// Gives a slot another key.
+pub(super) fn change(generation: &AtomicU32, write: impl FnOnce()) {
+    let odd = generation.load(Relaxed) | 1;
+    generation.store(odd, Relaxed);
+    fence(Release);
+    write();
+    // 0 is for slots never used.
+    generation.store(if odd == u32::MAX { 2 } else { odd + 1 }, Release);
+}
+
+/// Marks a slot unused.
+pub(super) fn close(generation: &AtomicU32) {
+    generation.store(generation.load(Relaxed) | 1, Release);
+}
