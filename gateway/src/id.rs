@@ -7,7 +7,7 @@ pub struct ServiceId(pub u32);
 /// A real server of one service. The number stays with (service key, address, port) while the server is
 /// configured *or* any session refers to it, so that a server that is deleted and added again finds its
 /// sessions and counters; only then is it reused. It indexes the workers' counter slots.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerId(pub u32);
 
 /// A worker: one pinned lcore with one queue pair of every port.

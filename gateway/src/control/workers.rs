@@ -4,7 +4,7 @@
 //! reads: counters. What a worker gives back is dropped here.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::{Duration, Instant},
@@ -26,7 +26,7 @@ use super::{
     trace::{Haul, Tracing},
 };
 use crate::{
-    clock::seconds,
+    clock::{Tick, seconds},
     id::{ServerId, ServiceId, WorkerId},
     path::{
         ControlEnd,
@@ -41,7 +41,7 @@ use crate::{
     },
     sched,
     table::call_ids::CallIds,
-    table::counters::{OtherWorkers, ServerCounters, ServerFigures, ServerSlot},
+    table::counters::{OtherWorkers, ServerFigures, ServerSlot},
     table::pool::{LocalPool, PoolError},
     table::snat::BlockEvent,
 };
@@ -50,6 +50,8 @@ use crate::{
 const RING: usize = 256;
 /// Requests to workers that one search makes at most, so that the configuration isn't locked for long.
 const SEARCH_STEPS: usize = 16;
+/// Servers' counters that are looked at in one turn of [`Workers::publish_loads`], over all workers: half a millisecond.
+const SLOTS_A_TURN: usize = 8_192;
 /// Call-IDs that a worker remembers at once.
 const MAX_CALLS: usize = 65_536;
 /// How long a worker may take to answer.
@@ -102,6 +104,30 @@ pub(super) struct ServerState {
     slots: Vec<ServerSlot>,
 }
 
+impl ServerState {
+    /// Tells each worker what the others have; `loads` is room to work in. A line whose figures are what they were stays
+    /// where it is, in the caches of those who read it.
+    fn publish(&self, loads: &mut Vec<[u32; 2]>) {
+        loads.clear();
+        loads
+            .extend(self.slots.iter().map(|slot| [slot.counters.active.get(), slot.counters.inactive.get()]));
+        let [active, inactive] = [0, 1].map(|n| loads.iter().fold(0u32, |sum, of| sum.wrapping_add(of[n])));
+        for (slot, own) in self.slots.iter().zip(loads) {
+            slot.others.active.renew(active.wrapping_sub(own[0]));
+            slot.others.inactive.renew(inactive.wrapping_sub(own[1]));
+        }
+    }
+}
+
+/// Whose turn it is to have its sessions told to the workers.
+#[derive(Default)]
+struct Turn {
+    next: ServerId,
+    /// When the first server had its last one.
+    begun: Option<Tick>,
+    loads: Vec<[u32; 2]>,
+}
+
 pub(super) struct Configured {
     pub(super) state: ServiceState,
     server_changes: u64,
@@ -116,7 +142,8 @@ pub struct Workers {
     kind: AddressOracle,
     pub(super) ports: Vec<String>,
     pub(super) services: BTreeMap<ServiceId, Configured>,
-    pub(super) servers: HashMap<ServerId, ServerState>,
+    pub(super) servers: BTreeMap<ServerId, ServerState>,
+    turn: Turn,
     pub(super) nat_servers: BTreeMap<ServerId, NatServer>,
     settings: Arc<Settings>,
     pub(super) marks: Arc<[model::MarkRule]>,
@@ -140,7 +167,8 @@ impl Workers {
             kind,
             ports,
             services: BTreeMap::new(),
-            servers: HashMap::new(),
+            servers: BTreeMap::new(),
+            turn: Turn::default(),
             nat_servers: BTreeMap::new(),
             settings: Arc::default(),
             marks: Arc::default(),
@@ -216,22 +244,24 @@ impl Workers {
     }
 
     /// Tells each worker how many sessions the others have at each server: what schedulers that weigh
-    /// connections go by. To be called every 10 ms; nothing to do with one worker.
-    pub fn publish_loads(&self) {
-        if self.links.len() < 2 {
+    /// connections go by. To be called often; each time some servers have their turn, and all of them every 10 ms unless
+    /// they are very many. Nothing to do with one worker.
+    pub fn publish_loads(&mut self, now: Tick) {
+        let Turn { next, begun, loads } = &mut self.turn;
+        if self.links.len() < 2 || (*next == ServerId(0) && *begun == Some(now)) {
             return;
         }
-        for server in self.servers.values() {
-            let of = |f: fn(&ServerCounters) -> u32| -> Vec<u32> {
-                server.slots.iter().map(|s| f(&s.counters)).collect()
-            };
-            let (active, inactive) = (of(|c| c.active.get()), of(|c| c.inactive.get()));
-            let sum = |all: &[u32]| all.iter().fold(0u32, |a, b| a.wrapping_add(*b));
-            for (n, slot) in server.slots.iter().enumerate() {
-                slot.others.active.set(sum(&active).wrapping_sub(active[n]));
-                slot.others.inactive.set(sum(&inactive).wrapping_sub(inactive[n]));
-            }
+        if *next == ServerId(0) {
+            *begun = Some(now);
         }
+        let at_once = SLOTS_A_TURN / self.links.len();
+        let mut last = None;
+        for (id, server) in self.servers.range(*next..).take(at_once) {
+            server.publish(loads);
+            last = Some(*id);
+        }
+        let more = last.filter(|last| self.servers.range(ServerId(last.0 + 1)..).next().is_some());
+        *next = more.map_or(ServerId(0), |last| ServerId(last.0 + 1));
     }
 
     fn send_all(&mut self, make: impl Fn(usize) -> Batch) {
@@ -616,5 +646,46 @@ impl Plane for Workers {
             workers: each.iter().map(|worker| worker[n].2).collect(),
         });
         rows.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_servers_have_their_turn_and_those_of_before_not_again_at_once() {
+        let (mut links, mut ends) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            let (link, end) = connect(Arc::new(PathCounters::new().unwrap()));
+            links.push(link);
+            ends.push(end);
+        }
+        let mut workers = Workers::new(links, Vec::new(), Box::new(|| ()), Box::new(|_| AddressKind::Other));
+        let count = SLOTS_A_TURN as u32; // for two workers, two turns
+        for n in 0..count {
+            let slot = |link: &WorkerLink| ServerSlot {
+                counters: ServerFigures::of(&link.counters.servers, ServerId(n)).unwrap(),
+                others: Arc::default(),
+            };
+            let slots: Vec<_> = workers.links.iter().map(slot).collect();
+            slots[0].counters.active.set(n);
+            slots[1].counters.inactive.set(7);
+            workers.servers.insert(ServerId(n), ServerState { slots });
+        }
+        let told = |workers: &Workers, n: u32| {
+            let slots = &workers.servers[&ServerId(n)].slots;
+            [0, 1].map(|w| [slots[w].others.active.get(), slots[w].others.inactive.get()])
+        };
+        workers.publish_loads(Tick(1));
+        assert_eq!(told(&workers, 5), [[0, 7], [5, 0]]);
+        assert_eq!(told(&workers, count - 1), [[0, 0], [0, 0]], "one turn was enough for all");
+        workers.publish_loads(Tick(1));
+        assert_eq!(told(&workers, count - 1), [[0, 7], [count - 1, 0]]);
+        workers.servers[&ServerId(5)].slots[0].counters.active.set(9);
+        workers.publish_loads(Tick(1));
+        assert_eq!(told(&workers, 5), [[0, 7], [5, 0]], "a second turn in the same hundredth of a second");
+        workers.publish_loads(Tick(2));
+        assert_eq!(told(&workers, 5), [[0, 7], [9, 0]]);
     }
 }

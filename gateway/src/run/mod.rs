@@ -450,7 +450,7 @@ fn look_at_ports(control: &Control<'_>) -> Vec<PortStatus> {
 fn look_after(control: &Control<'_>, now: Tick) {
     let mut store = control.store.lock();
     store.plane_mut().workers.service_rings();
-    store.plane_mut().workers.publish_loads();
+    store.plane_mut().workers.publish_loads(now);
     store.tick(now);
     let wishes = store.plane_mut().workers.take_resolves();
     let blocks = store.plane_mut().workers.take_snat_log();

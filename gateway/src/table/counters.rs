@@ -55,6 +55,13 @@ impl Gauge {
     pub fn dec(&self) {
         self.0.store(self.0.load(Relaxed).wrapping_sub(1), Relaxed);
     }
+    /// Sets the gauge if it shows something else; only the owning thread may call this.
+    #[inline]
+    pub fn renew(&self, n: u32) {
+        if self.get() != n {
+            self.set(n);
+        }
+    }
     /// Sets the gauge; only the owning thread may call this.
     #[inline]
     pub fn set(&self, n: u32) {

@@ -202,7 +202,8 @@ impl Rig {
             left -= step;
             self.run();
             self.store.plane_mut().service_rings();
-            self.store.plane_mut().publish_loads();
+            let now = self.now();
+            self.store.plane_mut().publish_loads(now);
             self.store.tick(kernel_time(self.now()));
         }
     }
