@@ -12,6 +12,7 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use crate::{
+    capsule,
     error::{Error, Result},
     hugepages::Memory,
     method::Method,
@@ -57,6 +58,9 @@ pub struct Options {
     /// CPU of the worker; the last one allowed if absent.
     #[arg(long)]
     cpu: Option<usize>,
+    /// Also measure the same rewrite on capsule's packet API (FULLNAT by IPv4 only).
+    #[arg(long)]
+    with_capsule: bool,
     /// Measure only one of the two.
     #[arg(long)]
     only: Option<Which>,
@@ -192,18 +196,19 @@ pub fn run(options: &Options) -> Result<()> {
     let directory = tempfile::tempdir().map_err(Error::file(std::env::temp_dir()))?;
     let cpus = choose_cpus(options.cpu)?;
     let programs = if options.only == Some(Which::Testpmd) { None } else { Some(options.programs.find()?) };
+    let baseline = if options.with_capsule { Some(capsule::find()?) } else { None };
     let Options { idle, services, servers, .. } = options;
     println!("{services} services with {servers} servers each; {idle} idle sessions beside the flows'");
     let mut report = Report::new(options.frame);
     for (&flows, &method) in options.flows.iter().flat_map(|f| options.methods.iter().map(move |m| (f, m))) {
         let mut scene = Scene::new(directory.path(), flows, cpus, method);
         (scene.idle, scene.services, scene.servers) = (options.idle, options.services, options.servers);
-        let memory = Memory::reserve(scene.memory_needed(2));
+        let memory = Memory::reserve(scene.memory_needed(2 + u64::from(options.with_capsule)));
         scene.ordinary_memory = memory.is_ordinary();
         write_traffic(&scene, options.frame)?;
         let Scene { idle, services, servers, .. } = scene;
         let facts = [("idle_sessions", idle), ("services", services.into()), ("servers", servers.into())];
-        report.add(measure(&scene, options, programs.as_ref())?, memory.name(), &facts);
+        report.add(measure(&scene, options, programs.as_ref(), baseline.as_deref())?, memory.name(), &facts);
     }
     report.finish(options.json.as_deref())
 }
@@ -224,7 +229,13 @@ pub fn write_traffic(scene: &Scene, frame: usize) -> Result<()> {
     Ok(())
 }
 
-fn measure(scene: &Scene, options: &Options, programs: Option<&weir::Found>) -> Result<Row> {
+fn measure(
+    scene: &Scene,
+    options: &Options,
+    programs: Option<&weir::Found>,
+    baseline: Option<&Path>,
+) -> Result<Row> {
+    let baseline = baseline.filter(|_| scene.method == Method::Fullnat);
     let warm_up = Duration::from_millis(options.warm_up);
     let period = Duration::from_millis(options.period);
     let mut row = Row::new(scene.flows, scene.method.name());
@@ -237,10 +248,13 @@ fn measure(scene: &Scene, options: &Options, programs: Option<&weir::Found>) -> 
         peer.as_ref().inspect(|s| s.process.pause());
         let mut ours = programs.map(|p| weir::start(scene, p)).transpose()?;
         ours.as_ref().inspect(|s| s.process.pause());
+        let mut base = baseline.map(|program| capsule::start(scene, program)).transpose()?;
+        base.as_ref().inspect(|s| s.process.pause());
         for _ in 0..options.samples {
             let sample = |s: &mut Subject| s.measure(warm_up, period);
             row.testpmd.extend(peer.as_mut().map(sample).transpose()?);
             row.ours.extend(ours.as_mut().map(sample).transpose()?);
+            row.capsule.extend(base.as_mut().map(sample).transpose()?);
         }
     }
     Ok(row)

@@ -3,6 +3,7 @@
 //! Every figure is measured by one command, see README.md. Nothing here ships.
 #![forbid(unsafe_code)]
 
+mod capsule;
 mod compare;
 mod connections;
 mod control;

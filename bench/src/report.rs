@@ -15,12 +15,14 @@ pub struct Row {
     pub ours: Vec<f64>,
     /// testpmd's.
     pub testpmd: Vec<f64>,
+    /// capsule's, if it was asked for.
+    pub capsule: Vec<f64>,
 }
 
 impl Row {
     /// No samples yet.
     pub fn new(flows: u32, method: String) -> Self {
-        Self { flows, method, ours: Vec::new(), testpmd: Vec::new() }
+        Self { flows, method, ours: Vec::new(), testpmd: Vec::new(), capsule: Vec::new() }
     }
 
     fn json(&self) -> Value {
@@ -34,7 +36,14 @@ impl Row {
             "ours_quartiles": ours.map(|s| [round(s.low), round(s.high)]),
             "testpmd_5tswap_quartiles": peer.map(|s| [round(s.low), round(s.high)]),
             "samples": self.ours.len().max(self.testpmd.len()),
+            "capsule_mpps": Spread::of(&self.capsule).map(|s| round(s.median)),
         })
+    }
+
+    /// What the baseline does, and how many times that weir does.
+    fn baseline(&self) -> Option<String> {
+        let (base, ours) = (Spread::of(&self.capsule)?, Spread::of(&self.ours)?);
+        Some(format!("{:>9}  capsule {base}; weir {:.2} times that", self.flows, ours.median / base.median))
     }
 
     fn line(&self) -> String {
@@ -102,6 +111,9 @@ impl Report {
     /// Prints and keeps a line, with what else the scene has.
     pub fn add(&mut self, row: Row, memory: &'static str, scene: &[(&str, u32)]) {
         println!("{}  {memory}", row.line());
+        if let Some(line) = row.baseline() {
+            println!("{line}");
+        }
         let mut json = row.json();
         json["memory"] = memory.into();
         for &(name, count) in scene {
@@ -136,18 +148,25 @@ mod tests {
 
     #[test]
     fn json_has_medians_and_their_ratio() {
-        let row =
-            Row { flows: 1000, method: "nat".into(), ours: vec![10.0, 12.0, 11.0], testpmd: vec![44.0] };
+        let row = Row {
+            flows: 1000,
+            method: "nat".into(),
+            ours: vec![10.0, 12.0, 11.0],
+            testpmd: vec![44.0],
+            capsule: vec![5.5],
+        };
         let json = row.json();
         assert_eq!(json["flows"], 1000);
         assert_eq!(json["ours_mpps"], 11.0);
         assert_eq!(json["testpmd_5tswap_mpps"], 44.0);
         assert_eq!(json["ratio"], 0.25);
+        assert_eq!(json["capsule_mpps"], 5.5);
+        assert!(row.baseline().is_some_and(|line| line.ends_with("weir 2.00 times that")));
     }
 
     #[test]
     fn json_without_one_side_has_no_ratio() {
-        let row = Row { flows: 1, method: "nat".into(), ours: vec![], testpmd: vec![44.0] };
+        let row = Row { flows: 1, method: "nat".into(), ours: vec![], testpmd: vec![44.0], capsule: vec![] };
         assert!(row.json()["ratio"].is_null() && row.json()["ours_mpps"].is_null());
     }
 }

@@ -58,7 +58,7 @@ impl Programs {
     /// The given programs, or freshly built ones: a stale binary is never measured by accident.
     pub fn find(&self) -> Result<Found> {
         if self.weir.is_none() || self.weirctl.is_none() {
-            build()?;
+            build(&["weir", "weirctl"])?;
         }
         let beside = env::current_exe().map_err(Error::file("this program"))?;
         let built = |name: &str| beside.with_file_name(name);
@@ -69,10 +69,12 @@ impl Programs {
     }
 }
 
-fn build() -> Result<()> {
+/// Builds packages of this workspace in release, beside this program.
+pub fn build(packages: &[&str]) -> Result<()> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--release", "-p", "weir", "-p", "weirctl"]).current_dir(workspace);
+    command.args(["build", "--release"]).current_dir(workspace);
+    command.args(packages.iter().flat_map(|package| ["-p", package]));
     // The programs are looked for beside this one, wherever it was built.
     if let Some(target) = env::current_exe().ok().as_deref().and_then(|exe| exe.parent()?.parent()) {
         command.env("CARGO_TARGET_DIR", target);

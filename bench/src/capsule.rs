@@ -1,0 +1,48 @@
+//! The baseline: the same rewrite on capsule's packet API (`bench/capsule`), on the same frames and devices.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use crate::{
+    compare::Scene,
+    error::{Error, Result},
+    process::{Process, wait_for},
+    sample::{Subject, Thread},
+    telemetry::Telemetry,
+    traffic, weir,
+};
+
+/// Builds the program and says where it is.
+pub fn find() -> Result<PathBuf> {
+    weir::build(&["weir-bench-capsule"])?;
+    let beside = std::env::current_exe().map_err(Error::file("this program"))?;
+    Ok(beside.with_file_name("weir-bench-capsule"))
+}
+
+/// Starts it on the scene's ACKs and returns it forwarding. (It opens a session with any packet.)
+pub fn start(scene: &Scene, program: &Path) -> Result<Subject> {
+    let mut command = Command::new(program);
+    command
+        .arg(format!("net_pcap0,{},infinite_rx=1", traffic::rx_pcap(&scene.acks())))
+        .arg("net_null0,no-rx=1")
+        .args([scene.main_cpu, scene.worker_cpu].map(|cpu| cpu.to_string()))
+        .arg(scene.mbufs().to_string())
+        .arg("--no-pci")
+        .args(scene.memory_arguments())
+        .env("RUNTIME_DIRECTORY", scene.directory);
+    let mut process = Process::spawn(&mut command, &scene.path("capsule.log"))?;
+    let connected = wait_for(Duration::from_secs(60), || {
+        process.check_running()?;
+        let Some(mut telemetry) = Telemetry::connect(process.pid(), scene.directory) else { return Ok(None) };
+        Ok(telemetry.port("net_null").ok().map(|out| (telemetry, out)))
+    })?;
+    let Some((telemetry, out)) = connected else { return Err(process.failed("has no telemetry")) };
+    let workers = Thread::busiest(process.pid(), 1)?;
+    let mut subject = Subject { process, telemetry, out, workers };
+    subject.wait_for_traffic(Duration::from_secs(120))?;
+    subject.workers = Thread::busiest(subject.process.pid(), 1)?;
+    Ok(subject)
+}
