@@ -27,6 +27,7 @@ mod replay;
 mod report;
 mod sample;
 mod scale;
+mod stages;
 mod symbols;
 mod table;
 mod talk;
@@ -83,6 +84,8 @@ enum What {
     Report(plots::Options),
     /// Two workers beside one, and how testpmd itself scales on the same two CPUs.
     Scale(scale::Options),
+    /// Cycles of the path by stage of a burst (with the feature `stages`).
+    Stages(stages::Options),
     /// Flow index candidates in process: hits, misses, turnover.
     Table(table::Options),
     /// Whole connections in steady state, in process: connect, transfer, close, expire.
@@ -108,6 +111,7 @@ fn main() -> ExitCode {
         What::Prefetch(options) => prefetch::run(&options),
         What::Report(options) => plots::run(&options),
         What::Scale(options) => scale::run(&options),
+        What::Stages(options) => stages::run(&options),
         What::Table(options) => table::run(&options),
         What::Transfer(options) => transfer::run(&options),
     };

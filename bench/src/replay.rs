@@ -21,6 +21,7 @@ use weir::{
         Parts, Worker, handover,
         route::{Neighbour, PortFacts, Route, RouteTable, Via},
         settings::Settings,
+        stages::Stage,
         verdict::PathCounters,
     },
     table::{
@@ -268,6 +269,11 @@ impl Replay {
             self.worker.poll(Tick(1));
         }
         self.worker.io_mut().transmitted[1] - before
+    }
+
+    /// Cycles by stage so far; none in builds that don't count them.
+    pub fn cycles(&self) -> Vec<(Stage, u64)> {
+        self.worker.stages().cycles().collect()
     }
 
     /// Frames forwarded so far, as the path itself counts.

@@ -15,7 +15,7 @@
 //! `onepacket`; `persist` keeps clients at their servers. `snat` takes what no service claims, `echo` its pings. Beside the way: `icmp` (`icmp_v6`, `icmp_mixed`) translates errors about
 //! sessions, `reassembly` sends fragments after their first, `toa` and `proxy` tell servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
 //! own, `vlan` divides devices into ports, `handover` gives another worker what is its own (`nat` knows whose NAT's replies are), `update` takes control's changes between bursts,
-//! `search` and `explain` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks. Every frame ends in one [`verdict::Verdict`].
+//! `search` and `explain` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks, `stages` counts cycles. Every frame ends in one [`verdict::Verdict`].
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -72,6 +72,7 @@ mod session;
 pub mod settings;
 mod sip;
 pub mod snat;
+pub mod stages;
 pub mod tcp_state;
 mod toa;
 pub mod trace;
@@ -84,6 +85,7 @@ pub mod vlan;
 use route::{Resolve, Routing};
 use service::{Lookup, WorkerService};
 use settings::Settings;
+use stages::{Stage, Stages};
 use tx::TxBuffers;
 use update::{Batch, Sweep};
 use verdict::{PathCounters, Reason, Verdict};
@@ -172,6 +174,7 @@ pub struct Worker<I: Io> {
     fragment_id: Option<u16>,
     /// Whoever follows packets.
     trace: Option<Box<trace::Tracer>>,
+    stages: Stages,
 }
 
 /// How many packets ahead of the one at hand cache lines are asked for. Processors have room for some 20 lines
@@ -232,6 +235,7 @@ impl<I: Io> Worker<I> {
             fragments: Fragments::new(cpu::tsc() | 1, parts.id.0 << 12),
             fragment_id: None,
             trace: None,
+            stages: Stages::new(),
         })
     }
 
@@ -241,6 +245,7 @@ impl<I: Io> Worker<I> {
         if !self.control.updates.is_empty() {
             self.take_updates();
         }
+        self.stages.end(Stage::Control);
         let mut frames = 0;
         for port in 0..self.io.ports() {
             frames += self.take_from_port(PortId(port as u8));
@@ -254,7 +259,9 @@ impl<I: Io> Worker<I> {
             self.send_waiting();
         }
         self.tx.flush(&mut self.io);
+        self.stages.end(Stage::Tx);
         self.expire();
+        self.stages.end(Stage::Expire);
         self.counters.events.polls.add(1);
         if frames != 0 {
             self.counters.events.busy_polls.add(1);
@@ -271,6 +278,12 @@ impl<I: Io> Worker<I> {
     #[must_use]
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
+    }
+
+    /// Cycles by stage, in builds that count them.
+    #[must_use]
+    pub fn stages(&self) -> &Stages {
+        &self.stages
     }
 
     /// The counters.
@@ -307,12 +320,14 @@ impl<I: Io> Worker<I> {
                 *hash = self.hash_v6(frame, p);
             }
         }
+        self.stages.end(Stage::Parse);
         let frames = burst.len();
         let mut candidates = [Candidate::NONE; BURST];
         let first = frames.min(AHEAD);
         for (candidate, (p, hash)) in candidates.iter_mut().zip(parsed.iter().zip(&hashes).take(first)) {
             *candidate = self.candidate(p, *hash);
         }
+        self.stages.end(Stage::Candidates);
         for (n, frame) in burst.drain(..).enumerate() {
             let (p, hash) = (&parsed[n % BURST], hashes[n % BURST]);
             let candidate = candidates[n % BURST];
@@ -331,6 +346,7 @@ impl<I: Io> Worker<I> {
         if self.sessions.is_unsettled() {
             self.settle();
         }
+        self.stages.end(Stage::Sessions);
     }
 
     /// Whose session a packet probably belongs to; its record is being loaded from now on.

@@ -2,7 +2,7 @@
 
 use arrayvec::ArrayVec;
 
-use super::{Origin, Worker};
+use super::{Origin, Worker, stages::Stage};
 use crate::io::{Burst, Io, PortId};
 
 impl<I: Io> Worker<I> {
@@ -11,6 +11,7 @@ impl<I: Io> Worker<I> {
     pub(super) fn take_from_port(&mut self, port: PortId) -> usize {
         let mut burst = Burst::new();
         self.io.rx(port, &mut burst);
+        self.stages.end(Stage::Rx);
         let n = burst.len();
         if n != 0 {
             self.counters.events.received.add(n as u64);
