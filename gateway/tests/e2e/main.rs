@@ -16,5 +16,6 @@ mod proxy;
 mod scene;
 mod site;
 mod snat;
+mod steering;
 mod throughput;
 mod tool;
