@@ -130,6 +130,46 @@ impl<T> Drop for HugeSlice<T> {
     }
 }
 
+/// A slice of 2^n values whose positions wrap round: any number is one, and none needs checking.
+#[derive(Debug)]
+pub struct HugeTable<T> {
+    slice: HugeSlice<T>,
+    /// The length less one. The length is a power of two and never changes.
+    mask: usize,
+}
+
+/// Maps `len` zero-initialised values, rounded up to a power of two; see [`zeroed_slice`].
+///
+/// # Errors
+/// As of [`zeroed_slice`].
+pub fn zeroed_table<T: FromZeros>(len: usize) -> io::Result<HugeTable<T>> {
+    let len = len.checked_next_power_of_two().ok_or(io::ErrorKind::OutOfMemory)?;
+    Ok(HugeTable { slice: zeroed_slice(len)?, mask: len - 1 })
+}
+
+impl<T> HugeTable<T> {
+    /// Number of values.
+    #[inline]
+    #[expect(clippy::len_without_is_empty, reason = "there's one value at least")]
+    pub fn len(&self) -> usize {
+        self.mask + 1
+    }
+
+    /// The value at `at`, modulo the length.
+    #[inline(always)]
+    pub fn at(&self, at: usize) -> &T {
+        // SAFETY: masked, `at` is below the length, which is `mask + 1`.
+        unsafe { self.slice.get_unchecked(at & self.mask) }
+    }
+
+    /// The value at `at`, modulo the length.
+    #[inline(always)]
+    pub fn at_mut(&mut self, at: usize) -> &mut T {
+        // SAFETY: masked, `at` is below the length, which is `mask + 1`.
+        unsafe { self.slice.get_unchecked_mut(at & self.mask) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -153,6 +193,16 @@ mod tests {
         let mut units = zeroed_slice::<()>(5).unwrap();
         assert_eq!(units.len(), 5);
         units.populate().unwrap();
+    }
+
+    #[test]
+    fn a_tables_positions_wrap_round() {
+        let mut table = zeroed_table::<u32>(5).unwrap();
+        assert_eq!(table.len(), 8);
+        *table.at_mut(usize::MAX) = 3;
+        assert_eq!((*table.at(7), *table.at(15), *table.at(8)), (3, 3, 0));
+        assert_eq!(zeroed_table::<u8>(0).unwrap().len(), 1);
+        assert!(zeroed_table::<u8>(usize::MAX).is_err());
     }
 
     #[test]

@@ -7,5 +7,5 @@ mod huge;
 mod tsc;
 
 pub use cache::{CACHE_LINE, match16, prefetch, prefetch_object};
-pub use huge::{HugeSlice, zeroed_slice};
+pub use huge::{HugeSlice, HugeTable, zeroed_slice, zeroed_table};
 pub use tsc::{tsc, tsc_hz};

@@ -12,7 +12,7 @@
 //!
 //! The hash is keyed at random: a client can't choose tuples that collide.
 
-use cpu::{HugeSlice, zeroed_slice};
+use cpu::{HugeTable, zeroed_table};
 use zerocopy::FromBytes;
 
 /// Entries in a bucket.
@@ -78,8 +78,7 @@ fn fold(a: u64, b: u64) -> u64 {
 
 /// The index. Entries are opaque 32-bit values; equal values may not be stored under one hash twice.
 pub struct Index {
-    buckets: HugeSlice<Bucket>,
-    mask: usize,
+    buckets: HugeTable<Bucket>,
 }
 
 /// The way of a hash through the buckets.
@@ -91,18 +90,18 @@ struct Probe {
 
 impl Probe {
     #[inline]
-    fn new(hash: u64, mask: usize) -> Self {
+    fn new(hash: u64) -> Self {
         let low = hash as u8;
         Self {
-            bucket: (hash >> 24) as usize & mask,
+            bucket: (hash >> 24) as usize,
             step: ((hash >> 8) as usize & 0xffff) | 1,
             tag: low + u8::from(low == 0),
         }
     }
 
     #[inline]
-    fn advance(&mut self, mask: usize) {
-        self.bucket = (self.bucket + self.step) & mask;
+    fn advance(&mut self) {
+        self.bucket = self.bucket.wrapping_add(self.step);
     }
 }
 
@@ -112,8 +111,7 @@ impl Index {
     /// # Errors
     /// The system's, when there's no memory to map.
     pub fn new(entries: usize) -> std::io::Result<Self> {
-        let buckets = (entries * 3 / 2).div_ceil(WAYS).next_power_of_two();
-        Ok(Self { buckets: zeroed_slice(buckets)?, mask: buckets - 1 })
+        Ok(Self { buckets: zeroed_table((entries * 3 / 2).div_ceil(WAYS))? })
     }
 
     /// Bytes of address space the buckets take.
@@ -122,24 +120,18 @@ impl Index {
         self.buckets.len() * size_of::<Bucket>()
     }
 
-    #[inline]
-    fn bucket(&self, at: usize) -> &Bucket {
-        // `at` is masked everywhere; the second mask lets the compiler drop the bounds check.
-        &self.buckets[at & (self.buckets.len() - 1)]
-    }
-
     /// Starts loading the first bucket of `hash`.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        cpu::prefetch(self.bucket(Probe::new(hash, self.mask).bucket));
+        cpu::prefetch(self.buckets.at(Probe::new(hash).bucket));
     }
 
     /// The first candidate for `hash`, unconfirmed, for prefetching its record.
     #[inline]
     #[must_use]
     pub fn candidate(&self, hash: u64) -> Option<u32> {
-        let probe = Probe::new(hash, self.mask);
-        let bucket = self.bucket(probe.bucket);
+        let probe = Probe::new(hash);
+        let bucket = self.buckets.at(probe.bucket);
         let hits = u32::from(cpu::match16(&bucket.tags, probe.tag)) & WAY_MASK;
         bucket.entries.get(hits.trailing_zeros() as usize).copied()
     }
@@ -147,9 +139,9 @@ impl Index {
     /// The entry of `hash` for which `confirm` holds.
     #[inline]
     pub fn find(&self, hash: u64, mut confirm: impl FnMut(u32) -> bool) -> Option<u32> {
-        let mut probe = Probe::new(hash, self.mask);
-        for _ in 0..=self.mask {
-            let bucket = self.bucket(probe.bucket);
+        let mut probe = Probe::new(hash);
+        for _ in 0..self.buckets.len() {
+            let bucket = self.buckets.at(probe.bucket);
             let mut hits = u32::from(cpu::match16(&bucket.tags, probe.tag)) & WAY_MASK;
             while hits != 0 {
                 let way = hits.trailing_zeros() as usize;
@@ -163,17 +155,16 @@ impl Index {
             if bucket.tags[PASSED] == 0 {
                 return None;
             }
-            probe.advance(self.mask);
+            probe.advance();
         }
         None
     }
 
     /// Stores `entry` under `hash`; false if every bucket is full.
     pub fn insert(&mut self, hash: u64, entry: u32) -> bool {
-        let mask = self.mask;
-        let mut probe = Probe::new(hash, mask);
-        for passed in 0..=mask {
-            let bucket = &mut self.buckets[probe.bucket];
+        let mut probe = Probe::new(hash);
+        for passed in 0..self.buckets.len() {
+            let bucket = self.buckets.at_mut(probe.bucket);
             let free = u32::from(cpu::match16(&bucket.tags, 0)) & WAY_MASK;
             if free != 0 {
                 let way = free.trailing_zeros() as usize;
@@ -182,17 +173,16 @@ impl Index {
                 self.count_passers(hash, passed, |n| n.saturating_add(1));
                 return true;
             }
-            probe.advance(mask);
+            probe.advance();
         }
         false
     }
 
     /// Removes `entry`, stored under `hash`; false if it isn't there.
     pub fn remove(&mut self, hash: u64, entry: u32) -> bool {
-        let mask = self.mask;
-        let mut probe = Probe::new(hash, mask);
-        for passed in 0..=mask {
-            let bucket = &mut self.buckets[probe.bucket];
+        let mut probe = Probe::new(hash);
+        for passed in 0..self.buckets.len() {
+            let bucket = self.buckets.at_mut(probe.bucket);
             let mut hits = u32::from(cpu::match16(&bucket.tags, probe.tag)) & WAY_MASK;
             while hits != 0 {
                 let way = hits.trailing_zeros() as usize;
@@ -207,18 +197,18 @@ impl Index {
             if bucket.tags[PASSED] == 0 {
                 return false;
             }
-            probe.advance(mask);
+            probe.advance();
         }
         false
     }
 
     /// Changes the passer-by counts of the first `passed` buckets on the way of `hash`.
     fn count_passers(&mut self, hash: u64, passed: usize, change: impl Fn(u8) -> u8) {
-        let mut probe = Probe::new(hash, self.mask);
+        let mut probe = Probe::new(hash);
         for _ in 0..passed {
-            let count = &mut self.buckets[probe.bucket].tags[PASSED];
+            let count = &mut self.buckets.at_mut(probe.bucket).tags[PASSED];
             *count = change(*count);
-            probe.advance(self.mask);
+            probe.advance();
         }
     }
 }
@@ -234,7 +224,7 @@ mod tests {
     #[test]
     fn finds_what_was_inserted_up_to_the_last_entry() {
         let mut index = Index::new(8).unwrap();
-        let room = (index.mask + 1) * WAYS;
+        let room = index.buckets.len() * WAYS;
         let key = HashKey::from_seed(7);
         for n in 0..room as u32 {
             assert!(index.insert(key.hash(u64::from(n), 6), n), "entry {n}");
@@ -263,7 +253,7 @@ mod tests {
         fn behaves_as_a_map(ops in prop::collection::vec((any::<bool>(), 0u64..200), 1..2000)) {
             let mut index = Index::new(96).unwrap();
             let key = HashKey::from_seed(1);
-            let room = (index.mask + 1) * WAYS;
+            let room = index.buckets.len() * WAYS;
             let mut model = HashMap::new();
             for (add, k) in ops {
                 // Few distinct hashes, so that buckets overflow.
