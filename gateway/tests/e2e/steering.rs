@@ -84,7 +84,10 @@ impl Nic {
         let mut burst = ArrayVec::<Mbuf, 1>::new();
         burst.push(self.pool.alloc_from(&bytes).unwrap());
         let end = if from_servers { &mut self.servers } else { &mut self.clients };
-        assert_eq!(end.queues.tx[queue].tx(&mut burst), 1, "the wire takes a frame");
+        // memif's ends find each other in their own time: the gateway is ready before this one has heard of it.
+        wait_until("a wire that takes a frame", Duration::from_secs(5), || {
+            (end.queues.tx[queue].tx(&mut burst) == 1).then_some(())
+        });
     }
 
     /// The next packet's tuple on one side, from whichever queue.
