@@ -3,15 +3,13 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
 use crate::{
     compare::Scene,
     error::{Error, Result},
-    process::{Process, wait_for},
-    sample::{Subject, Thread},
-    telemetry::Telemetry,
+    process::Process,
+    sample::Subject,
     traffic, weir,
 };
 
@@ -33,16 +31,6 @@ pub fn start(scene: &Scene, program: &Path) -> Result<Subject> {
         .arg("--no-pci")
         .args(scene.memory_arguments())
         .env("RUNTIME_DIRECTORY", scene.directory);
-    let mut process = Process::spawn(&mut command, &scene.path("capsule.log"))?;
-    let connected = wait_for(Duration::from_secs(60), || {
-        process.check_running()?;
-        let Some(mut telemetry) = Telemetry::connect(process.pid(), scene.directory) else { return Ok(None) };
-        Ok(telemetry.port("net_null").ok().map(|out| (telemetry, out)))
-    })?;
-    let Some((telemetry, out)) = connected else { return Err(process.failed("has no telemetry")) };
-    let workers = Thread::busiest(process.pid(), 1)?;
-    let mut subject = Subject { process, telemetry, out, workers };
-    subject.wait_for_traffic(Duration::from_secs(120))?;
-    subject.workers = Thread::busiest(subject.process.pid(), 1)?;
-    Ok(subject)
+    let process = Process::spawn(&mut command, &scene.path("capsule.log"))?;
+    Subject::connect(process, scene.directory, "net_null", scene.workers)?.forwarding()
 }

@@ -8,7 +8,7 @@
 use std::{
     cmp::Reverse,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -88,6 +88,26 @@ impl Reading {
 }
 
 impl Subject {
+    /// A program that was just started, once its telemetry is up and knows the port on the device `out` (or one whose
+    /// name begins so): ports appear one after another while EAL starts. `run` is the run-time directory it was given.
+    pub fn connect(mut process: Process, run: &Path, out: &str, workers: u16) -> Result<Self> {
+        let connected = wait_for(Duration::from_secs(60), || {
+            process.check_running()?;
+            let Some(mut telemetry) = Telemetry::connect(process.pid(), run) else { return Ok(None) };
+            Ok(telemetry.port(out).ok().map(|out| (telemetry, out)))
+        })?;
+        let Some((telemetry, out)) = connected else { return Err(process.failed("has no telemetry")) };
+        let workers = Thread::busiest(process.pid(), workers)?;
+        Ok(Self { process, telemetry, out, workers })
+    }
+
+    /// The same once packets come out, when its workers are known from their work.
+    pub fn forwarding(mut self) -> Result<Self> {
+        self.wait_for_traffic(Duration::from_secs(120))?;
+        self.workers = Thread::busiest(self.process.pid(), self.workers.len() as u16)?;
+        Ok(self)
+    }
+
     /// The workers' mean time on a CPU.
     fn on_cpu(&self) -> Result<u64> {
         let times: Vec<u64> = self.workers.iter().map(Thread::on_cpu).collect::<Result<_>>()?;

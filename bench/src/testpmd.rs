@@ -1,41 +1,29 @@
 //! The measure of what the machine and the devices allow: testpmd swapping MAC addresses, IP addresses and
 //! ports, one core, no tables.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{path::Path, process::Command};
 
 use crate::{
     compare::{DESCRIPTORS, Scene},
     error::Result,
-    process::{Process, wait_for},
-    sample::{Subject, Thread},
-    telemetry::Telemetry,
+    process::Process,
+    sample::Subject,
     traffic,
 };
 
 /// Starts it on the scene's ACKs and returns it forwarding.
 pub fn start(scene: &Scene, program: &Path) -> Result<Subject> {
     let from = format!("net_pcap0,{},infinite_rx=1", traffic::rx_pcap(&scene.acks()));
-    let mut subject = launch(scene, program, &[from, "net_null0,no-rx=1".to_owned()])?;
-    subject.wait_for_traffic(Duration::from_secs(120))?;
-    subject.workers = Thread::busiest(subject.process.pid(), scene.workers)?;
-    Ok(subject)
+    launch(scene, program, &[from, "net_null0,no-rx=1".to_owned()])?.forwarding()
 }
 
 /// Starts it between two devices; it polls when this returns, or is about to.
 pub fn launch(scene: &Scene, program: &Path, devices: &[String; 2]) -> Result<Subject> {
     let mut command = Command::new(program);
     command.args(arguments(scene, devices)).env("RUNTIME_DIRECTORY", scene.directory);
-    let mut process = Process::spawn(&mut command, &scene.path("testpmd.log"))?;
-    let connected = wait_for(Duration::from_secs(60), || {
-        process.check_running()?;
-        let Some(mut telemetry) = Telemetry::connect(process.pid(), scene.directory) else { return Ok(None) };
-        // Ports appear one after another while EAL starts.
-        let out = devices[1].split(',').next().unwrap_or_default();
-        Ok(telemetry.port(out).ok().map(|out| (telemetry, out)))
-    })?;
-    let Some((telemetry, out)) = connected else { return Err(process.failed("has no telemetry")) };
-    let workers = Thread::busiest(process.pid(), scene.workers)?;
-    Ok(Subject { process, telemetry, out, workers })
+    let process = Process::spawn(&mut command, &scene.path("testpmd.log"))?;
+    let out = devices[1].split(',').next().unwrap_or_default();
+    Subject::connect(process, scene.directory, out, scene.workers)
 }
 
 fn arguments(scene: &Scene, devices: &[String; 2]) -> Vec<String> {
