@@ -29,6 +29,14 @@ impl Mac {
     /// Everybody on the link.
     pub const BROADCAST: Self = Self([0xff; 6]);
 
+    /// Its bytes as the low six of a little-endian word.
+    #[inline]
+    #[must_use]
+    pub fn word(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
+
     /// Whether it addresses a group of stations, everybody included.
     #[inline]
     #[must_use]

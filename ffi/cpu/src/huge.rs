@@ -147,14 +147,22 @@ pub fn zeroed_table<T: FromZeros>(len: usize) -> io::Result<HugeTable<T>> {
     Ok(HugeTable { slice: zeroed_slice(len)?, mask: len - 1 })
 }
 
-impl<T> HugeTable<T> {
-    /// Number of values.
-    #[inline]
-    #[expect(clippy::len_without_is_empty, reason = "there's one value at least")]
-    pub fn len(&self) -> usize {
-        self.mask + 1
+impl<T> Deref for HugeTable<T> {
+    type Target = [T];
+    #[inline(always)]
+    fn deref(&self) -> &[T] {
+        &self.slice
     }
+}
 
+impl<T> DerefMut for HugeTable<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.slice
+    }
+}
+
+impl<T> HugeTable<T> {
     /// The value at `at`, modulo the length.
     #[inline(always)]
     pub fn at(&self, at: usize) -> &T {

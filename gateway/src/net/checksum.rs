@@ -124,8 +124,18 @@ pub(super) fn fold64(total: u64) -> u16 {
 }
 
 /// The change of a sum when covered words change: `~old + new`, folded (RFC 1624, equation 3).
+///
+/// Kept as it lies in a packet: one's-complement addition doesn't mind the order of bytes, so a field is changed without
+/// turning it round first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delta(u16);
+
+/// One's-complement addition.
+#[inline(always)]
+const fn add(a: u16, b: u16) -> u16 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + carry as u16
+}
 
 impl Default for Delta {
     fn default() -> Self {
@@ -163,22 +173,22 @@ impl Delta {
     /// The change of one word, host order.
     #[inline]
     #[must_use]
-    pub fn word(old: u16, new: u16) -> Self {
-        Self::NONE.and(Self(fold32(u32::from(!old) + u32::from(new))))
+    pub const fn word(old: u16, new: u16) -> Self {
+        Self(add(!old, new).to_be())
     }
 
     /// The change when the covered bytes that summed to `old` sum to `new`.
     #[inline]
     #[must_use]
     pub fn from_sums(old: Sum, new: Sum) -> Self {
-        Self(Sum(u32::from(!old.fold())).and(new).fold())
+        Self(Sum(u32::from(!old.fold())).and(new).fold().to_be())
     }
 
     /// Both changes.
     #[inline]
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        Self(fold32(u32::from(self.0) + u32::from(other.0)))
+        Self(add(self.0, other.0))
     }
 
     /// The change back.
@@ -188,11 +198,25 @@ impl Delta {
         Self(!self.0)
     }
 
+    /// The change there, or back: without a branch.
+    #[inline(always)]
+    #[must_use]
+    pub fn inverse_if(self, back: bool) -> Self {
+        Self(self.0 ^ u16::from(back).wrapping_neg())
+    }
+
     /// The checksum field after the change, given the field before it; host order both.
     #[inline]
     #[must_use]
     pub fn apply(self, check: u16) -> u16 {
-        !fold32(u32::from(!check) + u32::from(self.0))
+        u16::from_be_bytes(self.apply_to(check.to_be_bytes()))
+    }
+
+    /// As [`Self::apply`] for the field as it lies in the packet.
+    #[inline(always)]
+    #[must_use]
+    pub fn apply_to(self, field: [u8; 2]) -> [u8; 2] {
+        (!add(!u16::from_ne_bytes(field), self.0)).to_ne_bytes()
     }
 
     /// As [`Self::apply`] for a UDP field: none stays none, and no other becomes none.

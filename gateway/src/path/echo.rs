@@ -6,7 +6,7 @@
 use super::{Origin, Worker, parse::Parsed, session::trim, snat::Claim, verdict::Reason};
 use crate::{
     io::{Frame as _, Io, PortId},
-    net::{Header, checksum::Delta, icmp::IcmpHeader, protocol},
+    net::{Header, icmp::IcmpHeader, protocol},
     table::{session::Direction, sessions::Found},
 };
 
@@ -71,10 +71,10 @@ impl<I: Io> Worker<I> {
     /// Gives an echo the identifier that its session has on the other side.
     fn reidentify(&self, frame: &mut I::Frame, p: &Parsed, found: Found) -> Option<()> {
         let session = self.sessions.get(found.id)?;
-        let (leaving, delta) = (session.leaving(found.direction), Delta::from_bits(session.l4_delta));
-        let (identifier, delta) = match found.direction {
-            Direction::Request => (leaving.source().1, delta),
-            Direction::Reply => (leaving.destination().1, delta.inverse()),
+        let (leaving, (_, delta)) = (session.leaving(found.direction), session.deltas(found.direction));
+        let identifier = match found.direction {
+            Direction::Request => leaving.source().1,
+            Direction::Reply => leaving.destination().1,
         };
         let icmp = IcmpHeader::at_mut(frame.data_mut(), usize::from(p.l4))?;
         icmp.set_rest(u32::from(identifier) << 16 | icmp.rest() & 0xffff);

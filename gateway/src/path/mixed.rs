@@ -38,7 +38,7 @@ use crate::{
     },
     table::{
         ends::Ends,
-        session::{Direction, STATE, Session, TIMEOUTS, Tuple},
+        session::{STATE, Session, TIMEOUTS, Tuple},
         sessions::Found,
     },
 };
@@ -83,8 +83,7 @@ impl<I: Io> Worker<I> {
         }
         session.last_seen = self.now.0;
         server.count(found.direction, p.ip_len);
-        let delta = Delta::from_bits(session.l4_delta);
-        let delta = if found.direction == Direction::Reply { delta.inverse() } else { delta };
+        let (_, delta) = session.deltas(found.direction);
         let ports = session.leaving(found.direction).ports;
         let (macs, out) = (next.macs, next.port);
         cut(&mut frame, p);
@@ -209,8 +208,7 @@ impl<I: Io> Worker<I> {
         ip_len: u16,
     ) -> Option<u16> {
         let leaving = self.sessions.leaving(found.id, found.direction)?;
-        let l4_delta = Delta::from_bits(self.sessions.get(found.id)?.l4_delta);
-        let l4_delta = if found.direction == Direction::Reply { l4_delta.inverse() } else { l4_delta };
+        let (_, l4_delta) = self.sessions.get(found.id)?.deltas(found.direction);
         self.tunnel_id = self.tunnel_id.wrapping_add(1);
         let transport_len = ip_len - u16::from(p.l4 - p.l3);
         translate(frame, p, transport_len, (&leaving, l4_delta), self.tunnel_id)

@@ -174,7 +174,27 @@ pub struct Worker<I: Io> {
     fragment_id: Option<u16>,
     /// Whoever follows packets.
     trace: Option<Box<trace::Tracer>>,
+    /// What the stages know of a burst's packets.
+    notes: Option<Box<Notes>>,
     stages: Stages,
+}
+
+/// What the stages tell each other of a burst's packets: in one place for all bursts, since clearing it costs more than
+/// a small burst.
+struct Notes {
+    parsed: [parse::Parsed; BURST],
+    hashes: [u64; BURST],
+    candidates: [Candidate; BURST],
+}
+
+impl Default for Notes {
+    fn default() -> Self {
+        Self {
+            parsed: [parse::Parsed::NOTHING; BURST],
+            hashes: [0; BURST],
+            candidates: [Candidate::NONE; BURST],
+        }
+    }
 }
 
 /// How many packets ahead of the one at hand cache lines are asked for. Processors have room for some 20 lines
@@ -235,6 +255,7 @@ impl<I: Io> Worker<I> {
             fragments: Fragments::new(cpu::tsc() | 1, parts.id.0 << 12),
             fragment_id: None,
             trace: None,
+            notes: Some(Box::default()),
             stages: Stages::new(),
         })
     }
@@ -304,11 +325,22 @@ impl<I: Io> Worker<I> {
         if self.trace.is_some() {
             return self.forward_traced(port, burst, origin);
         }
+        let Some(mut notes) = self.notes.take() else { return };
+        self.forward_noted(port, burst, origin, &mut notes);
+        self.notes = Some(notes);
+    }
+
+    #[inline(always)]
+    fn forward_noted(
+        &mut self,
+        port: PortId,
+        burst: &mut Burst<I::Frame>,
+        origin: Origin,
+        Notes { parsed, hashes, candidates }: &mut Notes,
+    ) {
         let Some(&mac) = self.macs.get(port.index()) else { return };
-        let mut parsed = [parse::Parsed::NOTHING; BURST];
-        let mut hashes = [0u64; BURST];
         burst.iter().take(AHEAD).for_each(Frame::prefetch);
-        for (n, ((frame, p), hash)) in burst.iter().zip(&mut parsed).zip(&mut hashes).enumerate() {
+        for (n, ((frame, p), hash)) in burst.iter().zip(&mut *parsed).zip(&mut *hashes).enumerate() {
             if let Some(later) = burst.get(n + AHEAD) {
                 later.prefetch();
             }
@@ -322,9 +354,8 @@ impl<I: Io> Worker<I> {
         }
         self.stages.end(Stage::Parse);
         let frames = burst.len();
-        let mut candidates = [Candidate::NONE; BURST];
         let first = frames.min(AHEAD);
-        for (candidate, (p, hash)) in candidates.iter_mut().zip(parsed.iter().zip(&hashes).take(first)) {
+        for (candidate, (p, hash)) in candidates.iter_mut().zip(parsed.iter().zip(&*hashes).take(first)) {
             *candidate = self.candidate(p, *hash);
         }
         self.stages.end(Stage::Candidates);
@@ -335,9 +366,8 @@ impl<I: Io> Worker<I> {
             if ahead < frames {
                 candidates[ahead % BURST] = self.candidate(&parsed[ahead % BURST], hashes[ahead % BURST]);
             }
-            if let Some(session) = self.sessions.record(candidates[(n + NEAR) % BURST]) {
-                self.figures.prefetch(session.server());
-            }
+            let near = self.sessions.record(candidates[(n + NEAR) % BURST]);
+            self.figures.prefetch(near.server());
             match p.kind {
                 parse::Kind::Transport => self.transport(port, frame, p, (hash, candidate), origin),
                 _ => self.transport_v6(port, frame, p, (hash, candidate), origin),

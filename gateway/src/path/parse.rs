@@ -154,31 +154,30 @@ fn parse_others(frame: &impl Frame, mac: Mac, parsed: &mut Parsed) {
 }
 
 /// The usual frame, of which [`is_plain_v4`], by a few wide loads; false if it isn't one: then [`parse_any`] says what it is.
-#[inline]
+#[inline(always)]
 fn parse_usual(head: &[u8; USUAL], frame_len: usize, mac: Mac, parsed: &mut Parsed) -> bool {
     let word = |at: usize| head.get(at..).and_then(|b| b.first_chunk()).map_or(0, |&b| u64::from_le_bytes(b));
     let half = |at: usize| head.get(at..).and_then(|b| b.first_chunk()).map_or(0, |&b| u32::from_le_bytes(b));
     let total_len = u16::from_be_bytes([head[16], head[17]]);
-    let (low, middle, high) = (word(14), word(22), half(30));
-    let protocol = head[23];
-    let is_tcp = protocol == protocol::TCP;
-    let (flags, transport_len) = if is_tcp {
-        (head[47], u16::from(head[46] >> 4) * 4)
+    let (protocol, len) = (head[23], u32::from(total_len));
+    let (flags, fits) = if protocol == protocol::TCP {
+        let offset = u32::from(head[46] >> 4) * 4;
+        (head[47], (offset >= tcp::TcpHeader::LEN as u32) & (20 + offset <= len))
     } else {
-        (0, u16::from_be_bytes([head[38], head[39]]))
+        let transport_len = u32::from(u16::from_be_bytes([head[38], head[39]]));
+        let is_udp = protocol == protocol::UDP;
+        (0, is_udp & (transport_len >= udp::UdpHeader::LEN as u32) & (20 + transport_len <= len))
     };
-    let shortest = if is_tcp { tcp::TcpHeader::LEN } else { udp::UdpHeader::LEN };
-    let payload_len = total_len.wrapping_sub(20);
-    let usual = (head[..6] == mac.0)
-        & (is_tcp | (protocol == protocol::UDP))
-        & (head[20] & 0x3f == 0)
-        & (head[21] == 0)
-        & sums_to_ones(low, middle, high)
-        & (total_len >= 28)
-        & (usize::from(total_len) + 14 <= frame_len)
-        & (usize::from(transport_len) >= shortest)
-        & (transport_len <= payload_len);
-    parsed.tuple = Tuple { addresses: word(26), ports: half(34) };
+    let (middle, addresses) = (word(16), word(26));
+    let first = u64::from(half(12) >> 16) + u64::from(u16::from_le_bytes([head[24], head[25]]));
+    // Neither an offset nor more fragments to come.
+    const FRAGMENT: u64 = 0xff3f << 32;
+    let usual = (word(0) << 16 == mac.word() << 16)
+        & (middle & FRAGMENT == 0)
+        & sums_to_ones(first, middle, addresses)
+        & (len as usize + 14 <= frame_len)
+        & fits;
+    parsed.tuple = Tuple { addresses, ports: half(34) };
     parsed.kind = Kind::Transport;
     parsed.ip_len = total_len;
     parsed.l3 = 14;
@@ -231,13 +230,16 @@ fn parse_usual_v6(data: &[u8], frame_len: usize, mac: Mac, parsed: &mut Parsed) 
     usual
 }
 
-/// Whether a header of 20 bytes sums to all ones: its checksum is right. The order of bytes doesn't matter.
-#[inline]
-fn sums_to_ones(low: u64, middle: u64, high: u32) -> bool {
-    let halves = |w: u64| (w & 0xffff_ffff) + (w >> 32);
-    let sum = halves(low) + halves(middle) + u64::from(high);
-    let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
-    (sum & 0xffff) + (sum >> 16) == 0xffff
+/// Whether a header's words, not all of them zero, sum to all ones: its checksum is right. The order of bytes doesn't
+/// matter, nor how words are put together: 2^16 and 2^64 leave 1 when divided by 65535, so a sum with the carries added
+/// again is as much a multiple of it as the words' own.
+#[inline(always)]
+fn sums_to_ones(first: u64, second: u64, third: u64) -> bool {
+    let add = |a: u64, b: u64| {
+        let (sum, carry) = a.overflowing_add(b);
+        sum + u64::from(carry)
+    };
+    add(add(second, third), first) % 0xffff == 0
 }
 
 #[inline(never)]

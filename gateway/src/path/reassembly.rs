@@ -250,8 +250,7 @@ impl<I: Io> Worker<I> {
             return true;
         }
         let Some(ip) = Ipv4Header::at_mut(data, l3) else { return false };
-        let delta = Delta::from_bits(session.ip_delta);
-        let delta = if found.direction == Direction::Reply { delta.inverse() } else { delta };
+        let (delta, _) = session.deltas(found.direction);
         ip.set_checksum(delta.apply(ip.checksum()));
         ip.set_address_words(session.leaving(found.direction).addresses);
         ip.decrement_ttl();

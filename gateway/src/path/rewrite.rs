@@ -60,13 +60,10 @@ pub fn deltas_of(old: &Ends, new: &Ends) -> (Delta, Delta) {
 #[must_use]
 pub fn rewrite(data: &mut [u8], parsed: &Parsed, session: &Session, direction: Direction) -> bool {
     let new = session.leaving(direction);
-    let (mut ip_delta, mut l4_delta) =
-        (Delta::from_bits(session.ip_delta), Delta::from_bits(session.l4_delta));
-    if direction == Direction::Reply {
-        (ip_delta, l4_delta) = (ip_delta.inverse(), l4_delta.inverse());
-    }
     // TTL is the high byte of the word that it shares with the protocol.
-    ip_delta = ip_delta.and(Delta::word(0x0100, 0));
+    const ONE_HOP: Delta = Delta::word(0x0100, 0);
+    let (ip_delta, l4_delta) = session.deltas(direction);
+    let ip_delta = ip_delta.and(ONE_HOP);
     if parsed.protocol == protocol::TCP
         && parsed.l4 == 34
         && let Some(head) = data.first_chunk_mut()
@@ -74,6 +71,17 @@ pub fn rewrite(data: &mut [u8], parsed: &Parsed, session: &Session, direction: D
         rewrite_usual(head, new, ip_delta, l4_delta);
         return true;
     }
+    rewrite_others(data, parsed, new, (ip_delta, l4_delta))
+}
+
+/// UDP, and whatever has IP options.
+#[inline(never)]
+fn rewrite_others(
+    data: &mut [u8],
+    parsed: &Parsed,
+    new: Tuple,
+    (ip_delta, l4_delta): (Delta, Delta),
+) -> bool {
     let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
     let Some(ip) = Ipv4Header::at_mut(data, l3) else { return false };
     ip.set_checksum(ip_delta.apply(ip.checksum()));
@@ -92,8 +100,7 @@ pub fn rewrite_v6(
     wide: &Wide,
     direction: Direction,
 ) -> bool {
-    let l4_delta = Delta::from_bits(session.l4_delta);
-    let l4_delta = if direction == Direction::Reply { l4_delta.inverse() } else { l4_delta };
+    let (_, l4_delta) = session.deltas(direction);
     let l3 = usize::from(parsed.l3);
     let Some(header) = data.get_mut(l3..).and_then(|b| b.first_chunk_mut::<40>()) else { return false };
     header[7] = header[7].wrapping_sub(1);
@@ -132,13 +139,13 @@ pub(super) fn rewrite_transport(
 }
 
 /// TCP without IP options: everything at a fixed place.
-#[inline]
+#[inline(always)]
 fn rewrite_usual(head: &mut [u8; 54], new: Tuple, ip_delta: Delta, l4_delta: Delta) {
     head[22] = head[22].wrapping_sub(1);
-    let check = ip_delta.apply(u16::from_be_bytes([head[24], head[25]]));
-    head[24..26].copy_from_slice(&check.to_be_bytes());
+    let check = ip_delta.apply_to([head[24], head[25]]);
+    head[24..26].copy_from_slice(&check);
     head[26..34].copy_from_slice(&new.addresses.to_le_bytes());
     head[34..38].copy_from_slice(&new.ports.to_le_bytes());
-    let check = l4_delta.apply(u16::from_be_bytes([head[50], head[51]]));
-    head[50..52].copy_from_slice(&check.to_be_bytes());
+    let check = l4_delta.apply_to([head[50], head[51]]);
+    head[50..52].copy_from_slice(&check);
 }

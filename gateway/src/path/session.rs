@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     io::{Frame, Io, PortId},
-    net::{checksum::Delta, protocol, tcp as tcp_flags},
+    net::{protocol, tcp as tcp_flags},
     table::{
         ends::WIDE,
         session::{Direction, INACTIVE, ONE_PACKET, STATE, Session, SessionId, TIMEOUTS},
@@ -34,6 +34,22 @@ pub(super) fn trim(frame: &mut impl Frame, p: &Parsed) {
         frame.truncate(packet_end);
     }
 }
+
+/// TCP's flags that may change a session's state.
+const CONTROL: u8 = tcp_flags::FIN | tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK;
+
+/// By the state's number (and with [`super::super::table::session::SNAT`]) which of [`CONTROL`] a packet has that changes
+/// nothing: TCP's own acknowledgement, and any datagram of UDP. Of the other states no packet does.
+static QUIET: [u8; TIMEOUTS] = {
+    let mut quiet = [u8::MAX; TIMEOUTS];
+    let mut group = 0;
+    while group < TIMEOUTS {
+        quiet[group + SessionState::Established as usize] = tcp_flags::ACK;
+        quiet[group + SessionState::Udp as usize] = 0;
+        group += STATE as usize + 1;
+    }
+    quiet
+};
 
 /// What becomes of a packet of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,22 +133,15 @@ impl<I: Io> Worker<I> {
             let Some((session, wide)) = self.sessions.get_mut_wide(found.id) else { return };
             (session, Some(wide))
         } else {
-            let Some(session) = self.sessions.get_mut(found.id) else { return };
-            (session, None)
+            (self.sessions.found_mut(found), None)
         };
-        let d = found.direction.index();
-        let (Some(server), Some(next)) =
-            (self.figures.get(session.server()), self.routing.hop(session.hops[d]))
-        else {
+        let Some(next) = self.routing.hop(session.hops[found.direction.index()]) else {
             return self.known_rarely(port, frame, p, found, origin);
         };
-        const CONTROL: u8 = tcp_flags::FIN | tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK;
-        let state = session.state_number();
-        let quiet = (state & STATE == SessionState::Established as u8)
-            & (p.flags & CONTROL == tcp_flags::ACK)
-            | (p.protocol != protocol::TCP);
-        let usual = quiet
-            & (session.timeout == self.timeouts[usize::from(state) & (TIMEOUTS - 1)])
+        let server = self.figures.of_session(session.server());
+        let state = usize::from(session.state_number()) & (TIMEOUTS - 1);
+        let usual = (p.flags & CONTROL == QUIET[state])
+            & (session.timeout == self.timeouts[state])
             & (session.hops_generation == self.routing.generation)
             & (server.available.get() != 0)
             & (p.ttl > 1)
@@ -144,24 +153,24 @@ impl<I: Io> Worker<I> {
         }
         session.last_seen = self.now.0;
         server.count(found.direction, p.ip_len);
-        let (macs, out) = (next.macs, next.port);
         if mixed {
-            let delta = Delta::from_bits(session.l4_delta);
-            let delta = if found.direction == Direction::Reply { delta.inverse() } else { delta };
+            let (macs, out) = (next.macs, next.port);
+            let (_, delta) = session.deltas(found.direction);
             let leaving = session.leaving(found.direction);
             return self.leave_by_v4(frame, p, (leaving, delta), (macs, out));
         }
         trim(&mut frame, p);
         let data = frame.data_mut();
+        if let Some(field) = data.first_chunk_mut() {
+            *field = next.macs;
+        }
+        let out = next.port;
         let rewritten = match wide {
             Some(wide) if V6 => rewrite::rewrite_v6(data, p, session, wide, found.direction),
             _ => rewrite::rewrite(data, p, session, found.direction),
         };
         if !rewritten {
             return self.drop_frame(frame, Reason::Truncated);
-        }
-        if let Some(field) = data.first_chunk_mut() {
-            *field = macs;
         }
         self.tx.push(&mut self.io, &self.counters, out, frame);
     }

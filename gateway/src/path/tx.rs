@@ -30,7 +30,7 @@ impl<F> TxBuffers<F> {
 
     /// Puts a frame on its way out of `port`. A full buffer is transmitted first; a frame that finds no room
     /// even then is dropped and counted, as is one for a port that doesn't exist.
-    #[inline]
+    #[inline(always)]
     pub fn push<I: Io<Frame = F>>(&mut self, io: &mut I, counters: &PathCounters, port: PortId, frame: F) {
         // Not through `count`, which has to find out what to count.
         match self.queue(io, port, frame) {
@@ -43,7 +43,7 @@ impl<F> TxBuffers<F> {
     fn queue<I: Io<Frame = F>>(&mut self, io: &mut I, port: PortId, frame: F) -> Result<(), Reason> {
         let Some(buffer) = self.ports.get_mut(port.index()) else { return Err(Reason::NoRoute) };
         if buffer.is_full() {
-            io.tx(port, buffer);
+            transmit(io, port, buffer);
         }
         buffer.try_push(frame).map_err(|_| Reason::TransmitFull)
     }
@@ -62,6 +62,13 @@ impl<F> TxBuffers<F> {
             }
         }
     }
+}
+
+/// Out of line: what goes to one port only fills its buffer with the burst's last packet.
+#[cold]
+#[inline(never)]
+fn transmit<I: Io>(io: &mut I, port: PortId, buffer: &mut Burst<I::Frame>) {
+    io.tx(port, buffer);
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::{
     },
 };
 
-use cpu::{HugeSlice, zeroed_slice};
+use cpu::{HugeTable, zeroed_table};
 use zerocopy::FromZeros;
 
 use super::session::Direction;
@@ -128,15 +128,15 @@ impl ServerCounters {
 /// to it: control changes that with every server, the worker reads this with every packet.
 #[derive(Debug)]
 #[repr(align(64))]
-pub struct ServerTable(HugeSlice<ServerCounters>);
+pub struct ServerTable(HugeTable<ServerCounters>);
 
 impl ServerTable {
-    /// Zeros for this many servers. Memory comes with their use.
+    /// Zeros for this many servers, rounded up to a power of two. Memory comes with their use.
     ///
     /// # Errors
     /// The system's, when there's no room to map.
     pub fn new(servers: usize) -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self(zeroed_slice(servers)?)))
+        Ok(Arc::new(Self(zeroed_table(servers)?)))
     }
 
     /// A server's figures.
@@ -146,12 +146,17 @@ impl ServerTable {
         self.0.get(id.0 as usize)
     }
 
+    /// The figures of a session's server, which has a number of the table's: others find another's.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_session(&self, id: ServerId) -> &ServerCounters {
+        self.0.at(id.0 as usize)
+    }
+
     /// Asks for a server's figures ahead of time.
     #[inline(always)]
     pub fn prefetch(&self, id: ServerId) {
-        if let Some(counters) = self.get(id) {
-            cpu::prefetch(counters);
-        }
+        cpu::prefetch(self.of_session(id));
     }
 }
 
@@ -249,7 +254,7 @@ mod tests {
 
     #[test]
     fn figures_are_the_tables_and_begin_anew() {
-        let table = ServerTable::new(3).unwrap();
+        let table = ServerTable::new(4).unwrap();
         let figures = ServerFigures::of(&table, ServerId(2)).unwrap();
         figures.active.inc();
         figures.count(Direction::Reply, 60);
@@ -258,6 +263,6 @@ mod tests {
         assert_eq!(table.get(ServerId(1)).unwrap().active.get(), 0);
         counters.reset();
         assert_eq!((figures.active.get(), figures.out_bytes.get()), (0, 0));
-        assert!(table.get(ServerId(3)).is_none() && ServerFigures::of(&table, ServerId(3)).is_none());
+        assert!(table.get(ServerId(4)).is_none() && ServerFigures::of(&table, ServerId(4)).is_none());
     }
 }

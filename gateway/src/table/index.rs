@@ -132,7 +132,8 @@ impl Index {
     pub fn candidate(&self, hash: u64) -> Option<u32> {
         let probe = Probe::new(hash);
         let bucket = self.buckets.at(probe.bucket);
-        let hits = u32::from(cpu::match16(&bucket.tags, probe.tag)) & WAY_MASK;
+        // With a hit past the entries none is needed to stay off the bytes behind the tags.
+        let hits = u32::from(cpu::match16(&bucket.tags, probe.tag)) | 1 << WAYS;
         bucket.entries.get(hits.trailing_zeros() as usize).copied()
     }
 

@@ -337,6 +337,15 @@ impl Session {
         self.hops[direction.index()] = hop;
     }
 
+    /// What rewriting a packet of `direction` adds to the checksums: of the IP header and of the transport.
+    #[inline]
+    #[must_use]
+    pub(crate) fn deltas(&self, direction: Direction) -> (Delta, Delta) {
+        let back = direction == Direction::Reply;
+        let of = |bits| Delta::from_bits(bits).inverse_if(back);
+        (of(self.ip_delta), of(self.l4_delta))
+    }
+
     /// Notes what rewriting a request adds to the checksums.
     pub(crate) fn set_deltas(&mut self, ip: Delta, l4: Delta) {
         self.ip_delta = ip.bits();

@@ -6,7 +6,7 @@
 //! ([`Sessions::set_timeout`]).
 
 use arrayvec::ArrayVec;
-use cpu::{HugeSlice, zeroed_slice};
+use cpu::{HugeSlice, HugeTable, zeroed_slice, zeroed_table};
 
 use super::{
     index::{HashKey, Index},
@@ -26,7 +26,9 @@ const NIL: u32 = u32::MAX;
 
 /// Sessions of one worker.
 pub struct Sessions {
-    pub(super) records: HugeSlice<Session>,
+    /// Of these the first `capacity` are used; the last one, which [`Candidate::NONE`] leads to, never is.
+    pub(super) records: HugeTable<Session>,
+    capacity: usize,
     /// Of a template the sessions that it controls, of a controlled session its template.
     pub(super) control: HugeSlice<u32>,
     /// Addresses of sessions with an IPv6 side.
@@ -95,7 +97,8 @@ impl Sessions {
     /// The system's, when there's no memory to map.
     pub fn new(max: usize, key: HashKey, now: Tick) -> std::io::Result<Self> {
         Ok(Self {
-            records: zeroed_slice(max)?,
+            records: zeroed_table(max + 1)?,
+            capacity: max,
             control: zeroed_slice(max)?,
             wide: zeroed_slice(max)?,
             index: Index::new(max * 2)?,
@@ -126,7 +129,7 @@ impl Sessions {
     /// Sessions that can be held.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.records.len()
+        self.capacity
     }
 
     /// Records up to here may be in use: the bound for a listing.
@@ -152,28 +155,24 @@ impl Sessions {
     #[inline]
     #[must_use]
     pub fn candidate(&self, hash: u64) -> Candidate {
-        let entry = self.index.candidate(hash).unwrap_or(u32::MAX);
-        if let Some(record) = self.records.get((entry >> 1) as usize) {
-            cpu::prefetch(record);
-        }
-        Candidate(entry)
+        let candidate = self.index.candidate(hash).map_or(Candidate::NONE, Candidate);
+        cpu::prefetch(self.record(candidate));
+        candidate
     }
 
-    /// The record of a candidate, in use or not.
+    /// The record of a candidate, in use or not; of none one that no packet looks for.
     #[inline(always)]
     #[must_use]
-    pub fn record(&self, candidate: Candidate) -> Option<&Session> {
-        self.records.get(candidate.record())
+    pub fn record(&self, candidate: Candidate) -> &Session {
+        self.records.at(candidate.record())
     }
 
     /// The session of a packet with this tuple; `candidate` is what [`Self::candidate`] gave for its hash.
     #[inline]
     #[must_use]
     pub fn confirm(&self, candidate: Candidate, hash: u64, tuple: Tuple, protocol: u8) -> Option<Found> {
-        let likely = found(candidate.0);
-        if let Some(record) = self.records.get(likely.id.0 as usize)
-            && record.is_at(likely.direction, tuple, protocol)
-        {
+        let likely = candidate.found();
+        if self.record(candidate).is_at(likely.direction, tuple, protocol) {
             return Some(likely);
         }
         self.find(hash, tuple, protocol)
@@ -203,6 +202,12 @@ impl Sessions {
     #[must_use]
     pub fn get(&self, id: SessionId) -> Option<&Session> {
         self.records.get(id.0 as usize)
+    }
+
+    /// The record of a session that was just found, to be changed.
+    #[inline(always)]
+    pub fn found_mut(&mut self, found: Found) -> &mut Session {
+        self.records.at_mut(found.id.0 as usize)
     }
 
     /// The record of a session, to be changed.
@@ -399,7 +404,7 @@ impl Sessions {
             let id = self.free;
             self.free = self.records[id as usize].next;
             id
-        } else if (self.fresh as usize) < self.records.len() {
+        } else if (self.fresh as usize) < self.capacity {
             self.fresh += 1;
             self.fresh - 1
         } else {

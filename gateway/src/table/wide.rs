@@ -171,10 +171,7 @@ impl Sessions {
         pair: &Pair,
     ) -> Option<Found> {
         let likely = candidate.found();
-        if let Some(record) = self.records.get(likely.id.0 as usize)
-            && record.is_at(likely.direction, tuple, protocol)
-            && self.is_pair(likely, pair)
-        {
+        if self.record(candidate).is_at(likely.direction, tuple, protocol) && self.is_pair(likely, pair) {
             return Some(likely);
         }
         self.find_wide_at(hash, tuple, protocol, pair)
