@@ -115,6 +115,8 @@ pub const DESCRIPTORS: u16 = 1024;
 const SPARE_MBUFS: u32 = 16_384;
 /// An mbuf with headroom, object header and share of its ring, generously.
 const MBUF_BYTES: u64 = 2_560;
+/// What EAL, queues and relays take beside, generously.
+const EAL_BYTES: u64 = 128 << 20;
 
 impl<'a> Scene<'a> {
     /// So many flows of one service with four servers.
@@ -164,7 +166,7 @@ impl<'a> Scene<'a> {
     }
     /// Bytes of hugepages that so many programs need together.
     pub fn memory_needed(&self, programs: u64) -> u64 {
-        programs * (u64::from(self.flows + 3 * SPARE_MBUFS) * MBUF_BYTES + (64 << 20))
+        programs * (u64::from(self.flows + 3 * SPARE_MBUFS) * MBUF_BYTES + EAL_BYTES)
             + u64::from(self.sessions()) * 512
     }
     /// What testpmd's EAL gets to use the scene's kind of memory; weir sees for itself.

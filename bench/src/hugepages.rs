@@ -4,7 +4,9 @@
 //! `/proc/sys/vm/nr_hugepages` and given back afterwards; where that isn't possible the caller runs both
 //! programs with `--no-huge` and says so in its report.
 
-use std::fs;
+use std::{fs, path::PathBuf};
+
+use crate::error::{Error, Result};
 
 const POOL: &str = "/proc/sys/vm/nr_hugepages";
 const COMPACT: &str = "/proc/sys/vm/compact_memory";
@@ -36,7 +38,23 @@ pub enum Memory {
     Ordinary,
 }
 
+/// Bytes on pages of the pool that a process has touched, by what the kernel writes into `smaps_rollup`.
+fn held(rollup: &str) -> u64 {
+    let lines = rollup.lines().filter_map(|line| line.split_once("_Hugetlb:"));
+    lines.filter_map(|(_, size)| size.split_whitespace().next()?.parse::<u64>().ok()).sum::<u64>() * 1024
+}
+
 impl Memory {
+    /// Whether a program that was started for a report runs on what the report says: it may have found that the
+    /// reserved pages aren't enough for what it needs.
+    pub fn check(ordinary: bool, pid: u32) -> Result<()> {
+        let path = PathBuf::from(format!("/proc/{pid}/smaps_rollup"));
+        if ordinary || held(&fs::read_to_string(&path).map_err(Error::file(&path))?) != 0 {
+            return Ok(());
+        }
+        Err(Error::Unexpected(format!("process {pid} does without the hugepages that were reserved for it")))
+    }
+
     /// Reserves free hugepages for `bytes`, or settles for ordinary memory.
     pub fn reserve(bytes: u64) -> Self {
         let wanted = bytes.div_ceil(page_bytes());
@@ -83,6 +101,14 @@ impl Drop for Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_without_hugepages_is_told() {
+        let own = std::process::id();
+        assert!(Memory::check(false, own).is_err() && Memory::check(true, own).is_ok());
+        let rollup = "00400000-7ffe rollup\nAnonHugePages: 8 kB\nShared_Hugetlb: 2048 kB\nPrivate_Hugetlb: 4096 kB\nSwap: 1 kB";
+        assert_eq!(held(rollup), 6 << 20);
+    }
 
     #[test]
     fn page_size_is_a_power_of_two() {

@@ -20,6 +20,7 @@ use weirctl::model::Forwarding;
 use crate::{
     compare::{ACK_DEVICE, DESCRIPTORS, SYN_DEVICE, Scene},
     error::{Error, Result},
+    hugepages::Memory,
     method::Method,
     process::{Process, output_of, wait_for},
     sample::{Subject, Thread},
@@ -201,6 +202,7 @@ pub fn launch(setup: &Setup, found: &Found) -> Result<Subject> {
     let Some(mut telemetry) = telemetry else {
         return Err(process.failed("isn't ready, or has no telemetry"));
     };
+    Memory::check(scene.ordinary_memory, process.pid())?;
     let out = telemetry.port(setup.out().split(',').next().unwrap_or_default())?;
     let workers = Thread::busiest(process.pid(), scene.workers)?;
     Ok(Subject { process, telemetry, out, workers })

@@ -344,8 +344,7 @@ impl<I: Io> Worker<I> {
             if let Some(later) = burst.get(n + AHEAD) {
                 later.prefetch();
             }
-            parse::parse(frame, mac, p);
-            if p.kind == parse::Kind::Transport {
+            if parse::parse(frame, mac, p) {
                 *hash = self.sessions.hash(p.tuple, p.protocol);
                 self.sessions.prefetch_bucket(*hash);
             } else if p.kind == parse::Kind::TransportV6 {

@@ -126,16 +126,17 @@ pub fn pair(data: &[u8], l3: u8) -> Option<&Pair> {
 const USUAL: usize = 14 + 20 + 20;
 
 /// Reads the headers of `frame`, which arrived on a port with the address `mac`, into `parsed`: written in
-/// place, since reading back a copy of just written bytes costs more than parsing them.
-#[inline]
-pub fn parse(frame: &impl Frame, mac: Mac, parsed: &mut Parsed) {
+/// place, since reading back a copy of just written bytes costs more than parsing them. True if it is
+/// [`Kind::Transport`].
+#[inline(always)]
+pub fn parse(frame: &impl Frame, mac: Mac, parsed: &mut Parsed) -> bool {
     if let Some(head) = frame.data().first_chunk()
         && is_plain_v4(head)
         && parse_usual(head, frame.total_len(), mac, parsed)
     {
-        return;
+        return true;
     }
-    parse_others(frame, mac, parsed);
+    parse_others(frame, mac, parsed)
 }
 
 /// EtherType 0x0800, version 4, header length 20. Asked first: most of what isn't has nothing of the usual frame.
@@ -147,10 +148,11 @@ fn is_plain_v4(head: &[u8; USUAL]) -> bool {
 
 /// What isn't IPv4's usual frame. Out of line, as all that is IPv6's, so that IPv4 pays nothing for it.
 #[inline(never)]
-fn parse_others(frame: &impl Frame, mac: Mac, parsed: &mut Parsed) {
+fn parse_others(frame: &impl Frame, mac: Mac, parsed: &mut Parsed) -> bool {
     if !parse_usual_v6(frame.data(), frame.total_len(), mac, parsed) {
         *parsed = parse_any(frame, mac);
     }
+    parsed.kind == Kind::Transport
 }
 
 /// The usual frame, of which [`is_plain_v4`], by a few wide loads; false if it isn't one: then [`parse_any`] says what it is.
@@ -177,6 +179,9 @@ fn parse_usual(head: &[u8; USUAL], frame_len: usize, mac: Mac, parsed: &mut Pars
         & sums_to_ones(first, middle, addresses)
         & (len as usize + 14 <= frame_len)
         & fits;
+    if !usual {
+        return false;
+    }
     parsed.tuple = Tuple { addresses, ports: half(34) };
     parsed.kind = Kind::Transport;
     parsed.ip_len = total_len;
@@ -187,7 +192,7 @@ fn parse_usual(head: &[u8; USUAL], frame_len: usize, mac: Mac, parsed: &mut Pars
     parsed.ttl = head[22];
     parsed.dont_fragment = head[20] & 0x40 != 0;
     parsed.ipv6 = false;
-    usual
+    true
 }
 
 /// Ethernet, IPv6 without extension headers, and UDP.
@@ -239,7 +244,9 @@ fn sums_to_ones(first: u64, second: u64, third: u64) -> bool {
         let (sum, carry) = a.overflowing_add(b);
         sum + u64::from(carry)
     };
-    add(add(second, third), first) % 0xffff == 0
+    // Divided by multiplying with the inverse modulo 2^64: quotients of multiples alone stay small.
+    const INVERSE: u64 = 0x0001_0001_0001_0001_u64.wrapping_neg();
+    add(add(second, third), first).wrapping_mul(INVERSE) <= u64::MAX / 0xffff
 }
 
 #[inline(never)]

@@ -77,7 +77,16 @@ impl<I: Io> Worker<I> {
         (hash, candidate): (u64, Candidate),
         origin: Origin,
     ) {
-        match self.sessions.confirm(candidate, hash, p.tuple, p.protocol) {
+        match self.sessions.confirm(candidate, p.tuple, p.protocol) {
+            Some(found) => self.known::<false>(port, frame, p, found, origin),
+            None => self.transport_sought(port, frame, p, hash, origin),
+        }
+    }
+
+    /// As [`Self::transport`] for a packet whose first candidate isn't its session.
+    #[inline(never)]
+    fn transport_sought(&mut self, port: PortId, frame: I::Frame, p: &Parsed, hash: u64, origin: Origin) {
+        match self.sessions.find(hash, p.tuple, p.protocol) {
             Some(found) => self.known::<false>(port, frame, p, found, origin),
             None => self.unknown(port, frame, p, origin),
         }
@@ -120,7 +129,7 @@ impl<I: Io> Worker<I> {
 
     /// A packet of a session. One that changes nothing and whose way is known goes straight through here: one that
     /// arrived by IPv6 where `V6`. One of IPv4 whose session's other side is IPv6's doesn't, it has no next hop here.
-    #[inline]
+    #[inline(always)]
     fn known<const V6: bool>(
         &mut self,
         port: PortId,

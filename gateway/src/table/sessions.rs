@@ -167,15 +167,13 @@ impl Sessions {
         self.records.at(candidate.record())
     }
 
-    /// The session of a packet with this tuple; `candidate` is what [`Self::candidate`] gave for its hash.
-    #[inline]
+    /// The session of a packet with this tuple if it is `candidate`, which [`Self::candidate`] gave for its hash; if not,
+    /// [`Self::find`] has to look for it.
+    #[inline(always)]
     #[must_use]
-    pub fn confirm(&self, candidate: Candidate, hash: u64, tuple: Tuple, protocol: u8) -> Option<Found> {
+    pub fn confirm(&self, candidate: Candidate, tuple: Tuple, protocol: u8) -> Option<Found> {
         let likely = candidate.found();
-        if self.record(candidate).is_at(likely.direction, tuple, protocol) {
-            return Some(likely);
-        }
-        self.find(hash, tuple, protocol)
+        self.record(candidate).is_at(likely.direction, tuple, protocol).then_some(likely)
     }
 
     /// The session of a packet with this tuple.
