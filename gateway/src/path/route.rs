@@ -284,7 +284,22 @@ pub struct Routing<F> {
     states: Vec<HopState>,
     by_address: HashMap<(PortId, u32), u16, RandomState>,
     by_address_v6: HashMap<(PortId, u128), u16, RandomState>,
+    /// Where IPv4 addresses were found to lead lately.
+    lately: Box<[Lately; LATELY]>,
     waiting: ArrayVec<Waiting<F>, WAITING>,
+}
+
+/// IPv4 destinations whose hops are remembered, beside what sessions remember: new ones go to few servers.
+const LATELY: usize = 1024;
+
+/// What a look-up for an address of IPv4 gave.
+#[derive(Clone, Copy, Default)]
+struct Lately {
+    /// Host order.
+    address: u32,
+    hop: u16,
+    /// Of the table that was in force; 0, which a table rarely has, is nothing.
+    generation: u16,
 }
 
 impl<F> Default for Routing<F> {
@@ -296,6 +311,7 @@ impl<F> Default for Routing<F> {
             states: Vec::with_capacity(MAX_HOPS),
             by_address: HashMap::with_capacity_and_hasher(MAX_HOPS, RandomState::default()),
             by_address_v6: HashMap::with_capacity_and_hasher(MAX_HOPS, RandomState::default()),
+            lately: Box::new([Lately::default(); LATELY]),
             waiting: ArrayVec::new(),
         }
     }
@@ -312,6 +328,7 @@ impl<F> Routing<F> {
     /// of their ports when they are looked up next.
     pub fn replace(&mut self, table: Arc<RouteTable>) -> Arc<RouteTable> {
         self.generation = self.generation.wrapping_add(1);
+        self.lately.fill(Lately::default());
         let old = std::mem::replace(&mut self.table, table);
         for hop in &mut self.hops {
             if let Some(facts) = self.table.port(hop.port) {
@@ -323,7 +340,22 @@ impl<F> Routing<F> {
     }
 
     /// The hop towards `destination`, with the MTU that counts there.
+    #[inline]
     pub fn towards(&mut self, destination: IpAddr) -> Result<u16, Reason> {
+        let IpAddr::V4(address) = destination else { return self.look_up(destination) };
+        let address = address.to_bits();
+        let place = (address.wrapping_mul(0x9e37_79b9) >> (u32::BITS - LATELY.ilog2())) as usize % LATELY;
+        let lately = self.lately[place];
+        if lately.address == address && lately.generation == self.generation && self.generation != 0 {
+            return Ok(lately.hop);
+        }
+        let hop = self.look_up(destination)?;
+        self.lately[place] = Lately { address, hop, generation: self.generation };
+        Ok(hop)
+    }
+
+    #[inline(never)]
+    fn look_up(&mut self, destination: IpAddr) -> Result<u16, Reason> {
         let route = self.table.lookup(destination).ok_or(Reason::NoRoute)?;
         let via = *route.via(destination).ok_or(Reason::NoRoute)?;
         let mtu = route.mtu;

@@ -9,7 +9,7 @@ use weirctl::{
 
 use super::{
     Origin, Worker, laddr::transport, onepacket, parse::Parsed, rewrite, sctp_state, service::Chosen,
-    snat::Claim, verdict::Reason,
+    snat::Claim, tcp_state, verdict::Reason,
 };
 use crate::{
     id::{ServiceId, WorkerId},
@@ -36,6 +36,18 @@ fn nobody(server: IpAddr) -> (IpAddr, u16) {
     match server {
         IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), 0),
         IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), 0),
+    }
+}
+
+/// The state of a session after the packet that opens it; SCTP's comes when the packet is tracked.
+fn first_state(p: &Parsed, flags: u8) -> SessionState {
+    match p.protocol {
+        protocol::UDP => SessionState::Udp,
+        protocol::TCP if flags & ONE_WAY != 0 => tcp_state::next_unanswered(SessionState::None, p.flags),
+        protocol::TCP => {
+            tcp_state::next(SessionState::None, Direction::Request, p.flags, flags & FULLNAT != 0)
+        }
+        _ => SessionState::None,
     }
 }
 
@@ -259,6 +271,9 @@ impl<I: Io> Worker<I> {
         let how = of.client_address;
         let tells = how == ClientAddress::Toa && p.protocol == protocol::TCP;
         let flags = if tells && flags & FULLNAT != 0 { flags | TELLS } else { flags };
+        let state = first_state(p, flags);
+        let active = p.protocol == protocol::TCP && tcp_state::is_active(state);
+        let flags = if active { flags & !INACTIVE } else { flags };
         let new = NewSession {
             request: p.tuple,
             reply: reply.tuple(),
@@ -266,7 +281,6 @@ impl<I: Io> Worker<I> {
             server: chosen.server,
             flags,
         };
-        let state = if p.protocol == protocol::UDP { SessionState::Udp } else { SessionState::None };
         let timeout = self.timeout_of(p.protocol, state);
         let inserted = if p.ipv6 || mixed {
             self.sessions.insert_ends((&request, &reply), &new, timeout, self.now)
@@ -305,7 +319,11 @@ impl<I: Io> Worker<I> {
         }
         if let Some(Some(server)) = self.servers.get(chosen.server.0 as usize) {
             server.counters.connections.add(1);
-            server.counters.inactive.inc();
+            if active {
+                server.counters.active.inc();
+            } else {
+                server.counters.inactive.inc();
+            }
             server.recount(true);
         }
         self.counters.events.sessions_opened.add(1);
@@ -326,7 +344,11 @@ impl<I: Io> Worker<I> {
     pub(super) fn first_packet(&mut self, port: PortId, frame: I::Frame, p: &Parsed, id: SessionId) {
         let found = Found { id, direction: Direction::Request };
         self.count_packet(found, p);
-        self.track(id, Direction::Request, p);
+        if p.protocol == protocol::SCTP {
+            self.track(id, Direction::Request, p);
+        } else if self.sessions.get(id).is_some_and(|s| s.state() == SessionState::Established) {
+            self.assure(id);
+        }
         self.send(port, frame, p, found);
     }
 }

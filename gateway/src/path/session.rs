@@ -4,6 +4,8 @@
 //! happen to a session (a state, another time-out, a deleted server, a SYN on a finished connection) goes
 //! through [`Worker::known_rarely`], as Linux's `ip_vs_in` orders it.
 
+use std::net::Ipv4Addr;
+
 use weirctl::{model::SessionState, protocol::TraceStage};
 
 use super::{
@@ -347,7 +349,11 @@ impl<I: Io> Worker<I> {
         if let Some(hop) = route::remembered(hop, session.hops_generation, generation) {
             return Ok(hop);
         }
-        let to = self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?.destination.0;
+        let to = if session.is_wide(found.direction.opposite()) {
+            self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?.destination.0
+        } else {
+            Ipv4Addr::from_bits(session.leaving(found.direction).destination().0).into()
+        };
         let hop = self.routing.towards(to)?;
         let session = self.sessions.get_mut(found.id).ok_or(Reason::NoSession)?;
         // A request that tells the client's address has to come by again.
@@ -359,7 +365,33 @@ impl<I: Io> Worker<I> {
     }
 
     /// Rewrites a packet of a session and sends it to its next hop.
-    pub(super) fn send(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
+    pub(super) fn send(&mut self, port: PortId, frame: I::Frame, p: &Parsed, found: Found) {
+        if self.fragment_id.is_none() && self.sessions.get(found.id).is_some_and(Session::is_plain) {
+            return self.send_plain(port, frame, p, found);
+        }
+        self.send_otherwise(port, frame, p, found);
+    }
+
+    /// Of a session that is [`Session::is_plain`].
+    fn send_plain(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
+        let hop = match self.hop_for(found) {
+            Ok(hop) => hop,
+            Err(reason) => return self.drop_frame(frame, reason),
+        };
+        self.stamp(TraceStage::Route);
+        let Some(next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
+        if p.ip_len > next.mtu && p.dont_fragment {
+            let mtu = next.mtu;
+            return self.answer_too_big(port, frame, p, mtu);
+        }
+        trim(&mut frame, p);
+        if !self.rewrite(&mut frame, p, found) {
+            return self.drop_frame(frame, Reason::Truncated);
+        }
+        self.leave(frame, hop, p.ip_len);
+    }
+
+    fn send_otherwise(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
         if self.sessions.get(found.id).is_some_and(Session::is_one_way) {
             return self.send_one_way(port, frame, p, found.id);
         }

@@ -189,7 +189,7 @@ impl Deref for ServerFigures {
 
     #[inline(always)]
     fn deref(&self) -> &ServerCounters {
-        &self.table.0[self.at]
+        self.table.0.at(self.at)
     }
 }
 

@@ -401,6 +401,14 @@ impl Session {
         self.flags & ONE_WAY != 0
     }
 
+    /// Whether packets only get other addresses, of the same family, and go: no tunnel, nothing told to the server,
+    /// nothing of SNAT.
+    #[inline]
+    #[must_use]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.flags & (ONE_WAY | TELLS) == 0 && self.state & (SNAT | PROXIED) == 0 && !self.is_mixed()
+    }
+
     /// Whether it's a persistence template.
     #[inline]
     #[must_use]
