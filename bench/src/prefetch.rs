@@ -40,7 +40,7 @@ const WORK: u32 = 40;
 pub fn run(options: &Options) -> Result<()> {
     let lines = options.mebibytes.max(1) * (1 << 20) / LINE;
     let mut memory = cpu::zeroed_slice::<[u64; LINE / 8]>(lines).map_err(Error::file("memory"))?;
-    memory.populate().map_err(Error::file("memory"))?;
+    memory.populate(lines).map_err(Error::file("memory"))?;
     println!("ns a line beyond the work at it, by lines asked for at once; {} MiB", options.mebibytes);
     for group in (4..=MOST).step_by(4) {
         let mut best = |range: usize| -> Result<f64> {

@@ -83,18 +83,18 @@ fn map_aligned(size: usize) -> io::Result<NonNull<u8>> {
 }
 
 impl<T> HugeSlice<T> {
-    /// Has the kernel provide all pages now, so that no first use of a page costs its zeroing later. Call it
-    /// on the thread whose NUMA node the memory should be on.
+    /// Has the kernel provide the pages of the first `values` now, so that no first use of a page costs its zeroing
+    /// later. Call it on the thread whose NUMA node the memory should be on.
     ///
     /// # Errors
     /// Memory is short, or the kernel is older than 5.14.
-    pub fn populate(&mut self) -> io::Result<()> {
-        if self.mapped == 0 {
+    pub fn populate(&mut self, values: usize) -> io::Result<()> {
+        let bytes = (values.min(self.len) * size_of::<T>()).next_multiple_of(HUGE_PAGE).min(self.mapped);
+        if bytes == 0 {
             return Ok(());
         }
-        // SAFETY: the range is this slice's mapping; populating it doesn't change its contents.
-        let ret =
-            unsafe { libc::madvise(self.start.as_ptr().cast(), self.mapped, libc::MADV_POPULATE_WRITE) };
+        // SAFETY: the range is the beginning of this slice's mapping; populating it doesn't change its contents.
+        let ret = unsafe { libc::madvise(self.start.as_ptr().cast(), bytes, libc::MADV_POPULATE_WRITE) };
         if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 }
@@ -163,6 +163,14 @@ impl<T> DerefMut for HugeTable<T> {
 }
 
 impl<T> HugeTable<T> {
+    /// As [`HugeSlice::populate`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn populate(&mut self, values: usize) -> io::Result<()> {
+        self.slice.populate(values)
+    }
+
     /// The value at `at`, modulo the length.
     #[inline(always)]
     pub fn at(&self, at: usize) -> &T {
@@ -191,7 +199,7 @@ mod tests {
         assert_eq!(s.as_ptr() as usize % HUGE_PAGE, 0);
         assert!(s.iter().all(|v| *v == 0));
         s[299_999] = 5;
-        s.populate().unwrap();
+        s.populate(usize::MAX).unwrap();
         assert_eq!(s[299_999], 5);
     }
 
@@ -200,7 +208,7 @@ mod tests {
         assert!(zeroed_slice::<u64>(0).unwrap().is_empty());
         let mut units = zeroed_slice::<()>(5).unwrap();
         assert_eq!(units.len(), 5);
-        units.populate().unwrap();
+        units.populate(usize::MAX).unwrap();
     }
 
     #[test]

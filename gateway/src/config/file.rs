@@ -149,19 +149,21 @@ impl File {
 pub(super) struct SessionsShape {
     /// Sessions a worker holds at most. Default 1048576.
     pub max_per_worker: u32,
+    /// Whether their memory is provided at start. Default true.
+    prefault: bool,
     /// Seed of the hash key, for repeatable runs. Default: random.
     seed: Option<u64>,
 }
 
 impl Default for SessionsShape {
     fn default() -> Self {
-        Self { max_per_worker: 1 << 20, seed: None }
+        Self { max_per_worker: 1 << 20, prefault: true, seed: None }
     }
 }
 
 impl SessionsShape {
     pub const fn into_sessions(self) -> Sessions {
-        Sessions { max_per_worker: self.max_per_worker, seed: self.seed }
+        Sessions { max_per_worker: self.max_per_worker, prefault: self.prefault, seed: self.seed }
     }
 }
 
@@ -377,6 +379,7 @@ pub(super) const KEYS: &[&str] = &[
     "synack",
     "udp",
     "max_per_worker",
+    "prefault",
     "seed",
     "first_port",
     "last_port",

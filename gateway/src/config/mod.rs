@@ -99,6 +99,8 @@ impl Workers {
 pub struct Sessions {
     /// Sessions a worker holds at most, at least 1.
     pub max_per_worker: u32,
+    /// Whether the kernel provides their memory at start rather than when it's first used.
+    pub prefault: bool,
     /// Seed of the hash key; random when absent.
     pub seed: Option<u64>,
 }
@@ -273,7 +275,7 @@ mod tests {
         assert_eq!(c.workers, Workers::Count(1));
         assert!(c.host && c.host_namespace.is_none() && c.rules.is_none() && c.eal.is_empty());
         assert_eq!(c.settings, Settings::default());
-        assert_eq!(c.sessions, Sessions { max_per_worker: 1_048_576, seed: None });
+        assert_eq!(c.sessions, Sessions { max_per_worker: 1_048_576, prefault: true, seed: None });
         assert_eq!(c.local_addresses, LocalAddresses { first_port: 1024, last_port: 65535 });
         assert_eq!(c.idle(), Idle::Backoff);
         let p = &c.ports[0];
@@ -324,6 +326,7 @@ expire_nodest_conn = true
 established = 60
 [sessions]
 max_per_worker = 4096
+prefault = false
 seed = 0
 [local_addresses]
 first_port = 5000
@@ -352,7 +355,7 @@ port = "lan"
         assert!(c.settings.expire_nodest_conn);
         assert_eq!(c.settings.timeouts.established, 60);
         assert_eq!(c.settings.timeouts.udp, 300);
-        assert_eq!(c.sessions, Sessions { max_per_worker: 4096, seed: Some(0) });
+        assert_eq!(c.sessions, Sessions { max_per_worker: 4096, prefault: false, seed: Some(0) });
         assert_eq!(c.local_addresses, LocalAddresses { first_port: 5000, last_port: 5009 });
         assert_eq!(c.ports[0].addresses[1].to_string(), "2001:db8::1/64");
         assert_eq!(c.ports[0].mtu, Some(1400));

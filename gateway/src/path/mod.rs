@@ -260,6 +260,14 @@ impl<I: Io> Worker<I> {
         })
     }
 
+    /// As [`Sessions::populate`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn populate(&mut self) -> std::io::Result<()> {
+        self.sessions.populate()
+    }
+
     /// Runs once over everything that may have something to do. Returns the number of frames taken in.
     pub fn poll(&mut self, now: Tick) -> usize {
         self.now = now;

@@ -344,10 +344,21 @@ fn launch(
     let idle = config.idle();
     let lcores = eal.take_lcores();
     let mut running = Vec::new();
-    for (lcore, worker) in lcores.into_iter().zip(workers) {
-        let stop = Arc::clone(stop);
-        running.push(lcore.launch(move || worker::run(worker, clock, idle, &stop))?);
+    let prefault = config.sessions.prefault;
+    let (begun, beginning) = mpsc::channel();
+    for (lcore, mut worker) in lcores.into_iter().zip(workers) {
+        let (stop, begun) = (Arc::clone(stop), begun.clone());
+        running.push(lcore.launch(move || {
+            if prefault {
+                worker::prefault(&mut worker);
+            }
+            drop(begun);
+            worker::run(worker, clock, idle, &stop)
+        })?);
     }
+    drop(begun);
+    // Ends when the last one polls.
+    let _: Result<(), _> = beginning.recv();
     Ok(running)
 }
 

@@ -120,6 +120,14 @@ impl Index {
         self.buckets.len() * size_of::<Bucket>()
     }
 
+    /// Has the kernel provide the buckets' memory now.
+    ///
+    /// # Errors
+    /// As of [`HugeTable::populate`].
+    pub fn populate(&mut self) -> std::io::Result<()> {
+        self.buckets.populate(usize::MAX)
+    }
+
     /// Starts loading the first bucket of `hash`.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
