@@ -44,10 +44,12 @@ bench:
 	@scripts/deps bench
 	cargo run --release --package weir-bench -- compare
 
-# Counted in a release build, so that it is what ships; then that two workers share no cache line.
+# Counted in a release build, so that it is what ships; then that two workers share no cache line, and that a packet's way
+# has no check that would panic.
 guard: deps
 	cargo run --release --package weir-bench -- guard
 	cargo run --release --package weir-bench -- lines
+	cargo run --release --package weir-bench -- panics
 
 rss: deps
 	cargo build --profile ci --package weirctl --package weir --package weir-lab --bins

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod capsule;
+mod checksum;
 mod compare;
 mod connections;
 mod control;
@@ -17,6 +18,7 @@ mod marks;
 mod memory;
 mod method;
 mod methods;
+mod panics;
 mod path;
 mod plots;
 mod pool;
@@ -56,6 +58,8 @@ enum What {
     Connections(connections::Options),
     /// Whether the main cases still take as many instructions a packet as bench/instructions.json says.
     Guard(guard::Options),
+    /// What checksums cost: changed by the difference, asked of the device, summed anew.
+    Checksum(checksum::Options),
     /// What restoring, listing and editing large configurations costs, and what forwarding loses meanwhile.
     Control(control::Options),
     /// Established packets of clients, of servers and of both mixed, in process.
@@ -74,6 +78,8 @@ enum What {
     Memory(memory::Options),
     /// Nanoseconds a packet of every method and family, and a new connection of every scheduler, in process.
     Methods(methods::Options),
+    /// Checks that would panic, on the way of a packet of an established session.
+    Panics(panics::Options),
     /// Nanoseconds a packet of the path alone, in process.
     Path(path::Options),
     /// What a local port costs, in process: taken, given back, refused, as addresses fill up.
@@ -94,6 +100,7 @@ enum What {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().what {
+        What::Checksum(options) => checksum::run(&options),
         What::Compare(options) => compare::run(&options),
         What::Connections(options) => connections::run(&options),
         What::Control(options) => control::run(&options),
@@ -106,6 +113,7 @@ fn main() -> ExitCode {
         What::Marks(options) => marks::run(&options),
         What::Memory(options) => memory::run(&options),
         What::Methods(options) => methods::run(&options),
+        What::Panics(options) => panics::run(&options),
         What::Path(options) => path::run(&options),
         What::Pool(options) => pool::run(&options),
         What::Prefetch(options) => prefetch::run(&options),

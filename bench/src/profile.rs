@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     env, fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -67,6 +67,36 @@ impl Options {
     }
 }
 
+/// How often a packet of `method` runs each of this program's instructions, by their addresses in its file; what a packet
+/// never runs is absent.
+pub fn executed(method: Method) -> Result<BTreeMap<u64, f64>> {
+    let directory = tempfile::tempdir().map_err(Error::file(env::temp_dir()))?;
+    let options = Options::of(method, false);
+    let flows = options.flows.first().copied().unwrap_or(1_000);
+    let run = |packets, name: &str| {
+        let text = callgrind(&options, flows, packets, &directory.path().join(name))?;
+        let program = this_program()?;
+        let mut counts: BTreeMap<u64, f64> = BTreeMap::new();
+        for_each_cost(&text, |place, address, cost| {
+            if Path::new(place.object) == program {
+                *counts.entry(address).or_default() += cost.instructions;
+            }
+        });
+        Ok::<_, Error>(counts)
+    };
+    let once = run(options.packets, "once")?;
+    let twice = run(options.packets * 2, "twice")?;
+    let each = twice.into_iter().map(|(address, more)| {
+        (address, (more - once.get(&address).copied().unwrap_or_default()) / options.packets as f64)
+    });
+    Ok(each.filter(|(_, times)| *times > 0.0).collect())
+}
+
+/// The program that is running.
+pub fn this_program() -> Result<PathBuf> {
+    env::current_exe().map_err(Error::file("this program"))
+}
+
 /// Connections that there are to be opened.
 const OPENINGS: u32 = 60_000;
 
@@ -104,7 +134,13 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn count(options: &Options, flows: u32, packets: usize, out: &Path) -> Result<BTreeMap<String, Cost>> {
-    let program = env::current_exe().map_err(Error::file("this program"))?;
+    let text = callgrind(options, flows, packets, out)?;
+    attribute(&text, &this_program()?, options.lines)
+}
+
+/// Runs the packets under callgrind and returns what it wrote.
+fn callgrind(options: &Options, flows: u32, packets: usize, out: &Path) -> Result<String> {
+    let program = this_program()?;
     let mut valgrind = Command::new("valgrind");
     valgrind
         .args(["--tool=callgrind", "--dump-instr=yes", "--compress-strings=no", "--compress-pos=no"])
@@ -115,41 +151,55 @@ fn count(options: &Options, flows: u32, packets: usize, out: &Path) -> Result<BT
         .args(["--frame", &options.frame.to_string(), "--method", &options.method.name()])
         .args(options.opening.then_some("--opening"));
     output_of(&mut valgrind)?;
-    let text = fs::read_to_string(out).map_err(Error::file(out))?;
-    attribute(&text, &program, options.lines)
+    fs::read_to_string(out).map_err(Error::file(out))
+}
+
+/// Where a cost accrued.
+struct Place<'a> {
+    object: &'a str,
+    function: &'a str,
 }
 
 /// Reads callgrind's output format: `ob=` and `fn=` set the place, cost lines are `0xADDRESS LINE COSTS...`, and
 /// the cost line after `calls=` is the callee's.
-fn attribute(text: &str, program: &Path, lines: bool) -> Result<BTreeMap<String, Cost>> {
-    let mut symbols = Symbols::open(program, lines)?;
-    let mut names: HashMap<u64, String> = HashMap::new();
-    let (mut object, mut function, mut is_call) = ("", "", false);
+fn for_each_cost(text: &str, mut take: impl FnMut(&Place, u64, Cost)) {
+    let mut place = Place { object: "", function: "" };
+    let mut is_call = false;
     let mut events = Events::default();
-    let mut costs: BTreeMap<String, Cost> = BTreeMap::new();
     for line in text.lines() {
         if let Some(list) = line.strip_prefix("events:") {
             events = Events::read(list);
         } else if let Some(name) = line.strip_prefix("ob=") {
-            object = name;
+            place.object = name;
         } else if let Some(name) = line.strip_prefix("fn=") {
-            function = name;
+            place.function = name;
         } else if line.starts_with("calls=") {
             is_call = true;
-        } else if line.starts_with("0x") && !std::mem::take(&mut is_call) {
-            let Some((address, cost)) = events.cost(line) else { continue };
-            let stage = if Path::new(object) == program {
-                names.entry(address).or_insert_with(|| symbols.stage(address).to_owned()).clone()
-            } else {
-                let object = Path::new(object).file_name().map_or("?".into(), |n| n.to_string_lossy());
-                format!("{function} ({object})")
-            };
-            let sum = costs.entry(stage).or_default();
-            sum.instructions += cost.instructions;
-            sum.first_level += cost.first_level;
-            sum.last_level += cost.last_level;
+        } else if line.starts_with("0x")
+            && !std::mem::take(&mut is_call)
+            && let Some((address, cost)) = events.cost(line)
+        {
+            take(&place, address, cost);
         }
     }
+}
+
+fn attribute(text: &str, program: &Path, lines: bool) -> Result<BTreeMap<String, Cost>> {
+    let mut symbols = Symbols::open(program, lines)?;
+    let mut names: HashMap<u64, String> = HashMap::new();
+    let mut costs: BTreeMap<String, Cost> = BTreeMap::new();
+    for_each_cost(text, |place, address, cost| {
+        let stage = if Path::new(place.object) == program {
+            names.entry(address).or_insert_with(|| symbols.stage(address).to_owned()).clone()
+        } else {
+            let object = Path::new(place.object).file_name().map_or("?".into(), |n| n.to_string_lossy());
+            format!("{} ({object})", place.function)
+        };
+        let sum = costs.entry(stage).or_default();
+        sum.instructions += cost.instructions;
+        sum.first_level += cost.first_level;
+        sum.last_level += cost.last_level;
+    });
     Ok(costs)
 }
 

@@ -180,7 +180,8 @@ pub struct Worker<I: Io> {
 }
 
 /// What the stages tell each other of a burst's packets: in one place for all bursts, since clearing it costs more than
-/// a small burst.
+/// a small burst. In lines of their own.
+#[repr(align(64))]
 struct Notes {
     parsed: [parse::Parsed; BURST],
     hashes: [u64; BURST],

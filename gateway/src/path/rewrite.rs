@@ -64,17 +64,26 @@ pub fn rewrite(data: &mut [u8], parsed: &Parsed, session: &Session, direction: D
     const ONE_HOP: Delta = Delta::word(0x0100, 0);
     let (ip_delta, l4_delta) = session.deltas(direction);
     let ip_delta = ip_delta.and(ONE_HOP);
-    if parsed.protocol == protocol::TCP
-        && parsed.l4 == 34
-        && let Some(head) = data.first_chunk_mut()
+    if parsed.l4 == 34
+        && let Some(head) = data.first_chunk_mut::<54>()
     {
-        rewrite_usual(head, new, ip_delta, l4_delta);
-        return true;
+        if parsed.protocol == protocol::TCP {
+            rewrite_usual(head, new, ip_delta);
+            let check = l4_delta.apply_to([head[50], head[51]]);
+            head[50..52].copy_from_slice(&check);
+            return true;
+        }
+        if parsed.protocol == protocol::UDP {
+            rewrite_usual(head, new, ip_delta);
+            let check = l4_delta.apply_udp(u16::from_be_bytes([head[40], head[41]]));
+            head[40..42].copy_from_slice(&check.to_be_bytes());
+            return true;
+        }
     }
     rewrite_others(data, parsed, new, (ip_delta, l4_delta))
 }
 
-/// UDP, and whatever has IP options.
+/// SCTP, and whatever has IP options or is shorter than Ethernet's frames are.
 #[inline(never)]
 fn rewrite_others(
     data: &mut [u8],
@@ -138,14 +147,12 @@ pub(super) fn rewrite_transport(
     Some(())
 }
 
-/// TCP without IP options: everything at a fixed place.
+/// All but the transport's checksum of a packet without IP options: everything at a fixed place.
 #[inline(always)]
-fn rewrite_usual(head: &mut [u8; 54], new: Tuple, ip_delta: Delta, l4_delta: Delta) {
+fn rewrite_usual(head: &mut [u8; 54], new: Tuple, ip_delta: Delta) {
     head[22] = head[22].wrapping_sub(1);
     let check = ip_delta.apply_to([head[24], head[25]]);
     head[24..26].copy_from_slice(&check);
     head[26..34].copy_from_slice(&new.addresses.to_le_bytes());
     head[34..38].copy_from_slice(&new.ports.to_le_bytes());
-    let check = l4_delta.apply_to([head[50], head[51]]);
-    head[50..52].copy_from_slice(&check);
 }
