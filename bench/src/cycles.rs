@@ -34,6 +34,12 @@ pub struct Options {
     /// Method and family.
     #[arg(long, value_enum, default_value_t)]
     method: Method,
+    /// Virtual services, among which flows are divided.
+    #[arg(long, default_value_t = 1)]
+    services: u16,
+    /// Servers of each service.
+    #[arg(long, default_value_t = 4)]
+    servers: u8,
     /// Seconds to sample.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
@@ -63,6 +69,7 @@ pub fn run(options: &Options) -> Result<()> {
     let found = options.programs.find()?;
     for &flows in &options.flows {
         let mut scene = Scene::new(directory.path(), flows, cpus, options.method);
+        (scene.services, scene.servers) = (options.services, options.servers);
         let memory = Memory::reserve(scene.memory_needed(1));
         scene.ordinary_memory = memory.is_ordinary();
         write_traffic(&scene, options.frame)?;

@@ -55,6 +55,7 @@ use crate::{
 mod frames;
 pub mod plane;
 mod port_status;
+mod prefault;
 pub mod routes;
 pub mod worker;
 
@@ -344,13 +345,14 @@ fn launch(
     let idle = config.idle();
     let lcores = eal.take_lcores();
     let mut running = Vec::new();
-    let prefault = config.sessions.prefault;
+    let bytes = workers.iter().map(|worker| worker.sessions().populated_bytes()).sum();
+    let prefault = config.sessions.prefault && prefault::is_affordable(bytes);
     let (begun, beginning) = mpsc::channel();
     for (lcore, mut worker) in lcores.into_iter().zip(workers) {
         let (stop, begun) = (Arc::clone(stop), begun.clone());
         running.push(lcore.launch(move || {
             if prefault {
-                worker::prefault(&mut worker);
+                prefault::provide(&mut worker);
             }
             drop(begun);
             worker::run(worker, clock, idle, &stop)

@@ -9,8 +9,6 @@ use std::{
     time::Duration,
 };
 
-use tracing::warn;
-
 use crate::{
     clock::{TICKS_PER_SECOND, Tick},
     config::Idle,
@@ -46,13 +44,6 @@ impl TscClock {
     pub fn now(&self) -> Tick {
         let cycles = cpu::tsc().wrapping_sub(self.start);
         Tick(((u128::from(cycles) * u128::from(self.scale)) >> 64) as u32)
-    }
-}
-
-/// Has the kernel provide the worker's tables, on its own CPU.
-pub fn prefault<I: Io>(worker: &mut Worker<I>) {
-    if let Err(error) = worker.populate() {
-        warn!(%error, "the session table's memory will come as it is used");
     }
 }
 

@@ -114,6 +114,12 @@ impl Sessions {
         })
     }
 
+    /// Bytes that [`Self::populate`] takes.
+    #[must_use]
+    pub fn populated_bytes(&self) -> u64 {
+        (self.index.bytes() + self.capacity * size_of::<Session>()) as u64
+    }
+
     /// Has the kernel provide what every session takes, so that none waits while a page is made: two milliseconds have been
     /// seen for one of 2 MB. Addresses of sessions with an IPv6 side, and what templates need, still come with their use.
     /// Call it on the worker's own thread.

@@ -83,6 +83,25 @@ fn it_starts_again_after_a_crash() {
     scene.gateway.stop();
 }
 
+/// The session tables' memory is there once the gateway is ready, unless it's said otherwise: 80 MiB for 1 048 576 sessions.
+#[test]
+fn the_session_tables_memory_is_provided_at_start() {
+    let resident = |extra: &str| {
+        let mut network = topology::fullnat(&Options::default());
+        assert_eq!(network.config.workers, 1);
+        network.config.extra.push_str(extra);
+        let mut gateway = Gateway::start(&programs(), &network.lab, &network.gateway, &network.config);
+        let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.process().id()));
+        let status = status.expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a resident size");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        gateway.stop();
+        kib / 1024
+    };
+    let (without, with) = (resident("[sessions]\nprefault = false\n"), resident(""));
+    assert!((78..90).contains(&with.saturating_sub(without)), "{with} MiB beside {without}");
+}
+
 /// What `-S` prints, `rules` loads.
 #[test]
 fn saved_rules_start_the_next_gateway() {
