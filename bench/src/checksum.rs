@@ -5,10 +5,11 @@
 //! can be summed, or be the receiving device's word in the mbuf. Frames are in the cache, as they are when weir rewrites
 //! them; the device's own part costs the CPU nothing.
 
-use std::{hint::black_box, net::Ipv4Addr};
+use std::{hint::black_box, net::Ipv4Addr, path::PathBuf};
 
 use clap::Args;
 use dpdk::{Checksum, L4, Mbuf, Mempool, MempoolConfig};
+use serde_json::json;
 use weir::net::{
     checksum::{Delta, Sum},
     ipv4, protocol,
@@ -17,7 +18,7 @@ use weir::net::{
 use crate::{
     error::{Error, Result},
     process::check_interrupted,
-    report::Spread,
+    report::{Spread, write_json},
     table::{start_eal, thread_time},
 };
 
@@ -30,6 +31,9 @@ pub struct Options {
     /// Repetitions, of which the median counts.
     #[arg(long, default_value_t = 15)]
     samples: u32,
+    /// Also write the figures to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
 }
 
 /// Frames at hand, as in a burst.
@@ -64,10 +68,11 @@ pub fn run(options: &Options) -> Result<()> {
     let eal = start_eal(0)?;
     let config = MempoolConfig { buffers: 255, data_room: dpdk::DATA_ROOM, cache: 0, socket: None };
     let pool = Mempool::new(&eal, &config).map_err(|e| Error::Unexpected(format!("DPDK: {e}")))?;
-    println!("ns a packet of the worker's time (median), by length of the frame");
+    println!("ns a packet of the worker's time: median (quartiles), by length of the frame");
     print!("{:<34}", "");
-    options.frames.iter().for_each(|length| print!(" {length:>7}"));
+    options.frames.iter().for_each(|length| print!(" {length:>22}"));
     println!();
+    let mut rows = Vec::new();
     for Way { name, apply } in WAYS {
         print!("{name:<34}");
         for &length in &options.frames {
@@ -77,11 +82,14 @@ pub fn run(options: &Options) -> Result<()> {
                 check_interrupted()?;
                 times.push(sample(&mut frames, apply)?);
             }
-            print!(" {:>7.2}", Spread::of(&times).map_or(f64::NAN, |spread| spread.median));
+            let Some(spread) = Spread::of(&times) else { continue };
+            print!(" {spread:>22}");
+            let Spread { median, low, high } = spread;
+            rows.push(json!({"way": name, "frame": length, "ns": median, "quartiles": [low, high]}));
         }
         println!();
     }
-    Ok(())
+    write_json(options.json.as_deref(), &rows)
 }
 
 /// A TCP frame with right checksums.

@@ -26,7 +26,7 @@ use crate::{
 #[derive(Args, Debug)]
 pub struct Options {
     /// Numbers of flows, comma-separated.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 1_000, 100_000])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 1_000, 10_000, 100_000, 1_000_000])]
     flows: Vec<u32>,
     /// Methods and families, comma-separated.
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Method::Fullnat])]

@@ -22,7 +22,8 @@ use weirctl::model::Protocol::Tcp;
 
 use crate::{
     error::{Error, Result},
-    report::write_json,
+    process::check_interrupted,
+    report::{Spread, write_json},
 };
 
 /// What to fill.
@@ -40,6 +41,9 @@ pub struct Options {
     /// Workers, among which replies are steered.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
+    /// Repetitions, each from an empty pool.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    samples: u16,
     /// Also write the figures to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -131,15 +135,60 @@ fn owners(steering: &Steering) -> [f64; 2] {
     ]
 }
 
-/// The lines of the table, kept for JSON.
-struct Table(Vec<Value>);
+/// What was measured in one state of the pool.
+#[derive(Debug, Default)]
+struct Line {
+    state: &'static str,
+    allocate: Vec<f64>,
+    release: Vec<f64>,
+    /// Of the first repetition: later ones find memory that was given back.
+    more: String,
+}
+
+/// The states, in their order.
+#[derive(Debug, Default)]
+struct Table {
+    lines: Vec<Line>,
+    /// Finding the owner of a reply, and of a client.
+    owners: [Vec<f64>; 2],
+}
 
 impl Table {
-    /// Prints what an allocation and a release cost in such a state, where it was measured.
-    fn line(&mut self, state: &str, allocate: f64, release: Option<f64>, more: &str) {
-        let released = release.map_or("-".to_owned(), |ns| format!("{ns:.1}"));
-        println!("{state:<36} {allocate:>12.1} {released:>12}  {more}");
-        self.0.push(json!({"state": state, "allocate_ns": allocate, "release_ns": release, "note": more}));
+    /// Notes what an allocation and a release cost in such a state, where it was measured.
+    fn line(&mut self, state: &'static str, allocate: f64, release: Option<f64>, more: String) {
+        let at = self.lines.iter().position(|line| line.state == state).unwrap_or_else(|| {
+            self.lines.push(Line { state, more, ..Line::default() });
+            self.lines.len() - 1
+        });
+        let line = &mut self.lines[at];
+        line.allocate.push(allocate);
+        line.release.extend(release);
+    }
+
+    fn print(&self) {
+        let show = |samples: &[f64]| Spread::of(samples).map_or("-".to_owned(), |spread| spread.to_string());
+        println!("{:<24} {:>24} {:>24}", "", "allocation", "release");
+        for Line { state, allocate, release, more } in &self.lines {
+            println!("{state:<24} {:>24} {:>24}  {more}", show(allocate), show(release));
+        }
+        let [reply, client] = &self.owners;
+        println!("owner of a reply {} ns, of a client {} ns", show(reply), show(client));
+    }
+
+    fn json(&self) -> Vec<Value> {
+        let median = |samples: &[f64]| Spread::of(samples).map(|spread| spread.median);
+        let quartiles = |samples: &[f64]| Spread::of(samples).map(|spread| [spread.low, spread.high]);
+        let row = |line: &Line| {
+            json!({
+                "state": line.state,
+                "allocate_ns": median(&line.allocate),
+                "allocate_quartiles": quartiles(&line.allocate),
+                "release_ns": median(&line.release),
+                "release_quartiles": quartiles(&line.release),
+                "note": line.more,
+            })
+        };
+        self.lines.iter().map(row).collect()
     }
 }
 
@@ -151,12 +200,33 @@ pub fn run(options: &Options) -> Result<()> {
         1 => Steering::single(),
         _ => Steering::for_ports(&[Some(Rss::weir(workers))], workers),
     });
+    println!(
+        "{sessions} sessions, {lips} local addresses, {servers} servers, worker 1 of {workers}; nanoseconds: median \
+         (quartiles)"
+    );
+    let mut table = Table::default();
+    for _ in 0..options.samples {
+        check_interrupted()?;
+        repeat(&mut table, &steering, (sessions, lips, servers))?;
+        let owners = owners(&Steering::software(workers.max(2)));
+        table.owners.iter_mut().zip(owners).for_each(|(samples, owner)| samples.push(owner));
+    }
+    table.print();
+    write_json(options.json.as_deref(), &table.json())
+}
+
+/// Measures once.
+fn repeat(
+    table: &mut Table,
+    steering: &Arc<Steering>,
+    (sessions, lips, servers): (usize, usize, usize),
+) -> Result<()> {
     // Pages of the sessions themselves aren't the pool's.
     let most = (lips * servers * 65_536).min(4 * sessions);
     let mut live = vec![(Ipv4Addr::BROADCAST, 1, 1); most];
     live.clear();
     let config = PoolConfig { sessions, seed: 1, ..PoolConfig::default() };
-    let pool = LocalPool::new(steering, WorkerId(0), &config)
+    let pool = LocalPool::new(Arc::clone(steering), WorkerId(0), &config)
         .map_err(|e| Error::Unexpected(format!("local addresses: {e}")))?;
     let address = |net: u32| move |n: usize| Ipv4Addr::from_bits(net + n as u32);
     let mut bench = Bench {
@@ -166,15 +236,8 @@ pub fn run(options: &Options) -> Result<()> {
         live,
         random: 88_172_645_463_325_252,
     };
-    println!(
-        "{sessions} sessions, {lips} local addresses, {servers} servers, worker 1 of {workers}; nanoseconds"
-    );
-    println!("{:<36} {:>12} {:>12}", "", "allocation", "release");
-    let mut table = Table(Vec::new());
-    measure(&mut bench, &mut table, (sessions, servers, most));
-    let [reply, client] = owners(&Steering::software(workers.max(2)));
-    println!("owner of a reply {reply:.1} ns, of a client {client:.1} ns");
-    write_json(options.json.as_deref(), &table.0)
+    measure(&mut bench, table, (sessions, servers, most));
+    Ok(())
 }
 
 /// From empty to full.
@@ -187,7 +250,7 @@ fn measure(bench: &mut Bench, table: &mut Table, (sessions, servers, most): (usi
     let filled = bench.live.len();
     let took = each(cpu_time() - start, sessions);
     let bytes = resident().saturating_sub(before) as f64 / filled.max(1) as f64;
-    table.line("fill", took, None, &format!("{filled} sessions, {bytes:.1} bytes each"));
+    table.line("fill", took, None, format!("{filled} sessions, {bytes:.1} bytes each"));
     let n = 2 * sessions;
     for (state, rate) in [("ports rest, 5 k/s", 5_000), ("under pressure, 3 M/s", 3_000_000)] {
         let early = bench.pool.usage().early_reuse();
@@ -197,7 +260,7 @@ fn measure(bench: &mut Bench, table: &mut Table, (sessions, servers, most): (usi
             state,
             each(allocate, n),
             Some(each(release, n)),
-            &format!("{early:.0} % used again early"),
+            format!("{early:.0} % used again early"),
         );
     }
     let late = Tick(100_000_000);
@@ -213,15 +276,15 @@ fn measure(bench: &mut Bench, table: &mut Table, (sessions, servers, most): (usi
         "fill to the last port",
         each(cpu_time() - start, more),
         None,
-        &format!("{more} sessions more"),
+        format!("{more} sessions more"),
     );
     let start = cpu_time();
     for n in 0..1_000_000 {
         black_box(bench.allocate(n % servers, late));
     }
-    table.line("refused", each(cpu_time() - start, 1_000_000), None, "");
+    table.line("refused", each(cpu_time() - start, 1_000_000), None, String::new());
     let (release, allocate) = bench.churn(n, 3_000_000, late);
-    table.line("100 % full", each(allocate, n), Some(each(release, n)), "");
+    table.line("100 % full", each(allocate, n), Some(each(release, n)), String::new());
 }
 
 #[cfg(test)]
@@ -234,10 +297,10 @@ mod tests {
         let pool = LocalPool::new(Arc::new(Steering::single()), WorkerId(0), &config).unwrap();
         let (lips, rips) = (vec![Ipv4Addr::new(192, 0, 2, 1)], vec![Ipv4Addr::new(10, 0, 0, 1)]);
         let mut bench = Bench { pool, lips, rips, live: Vec::new(), random: 1 };
-        let mut table = Table(Vec::new());
+        let mut table = Table::default();
         measure(&mut bench, &mut table, (10_000, 1, 65_536));
-        let states: Vec<_> = table.0.iter().map(|row| row["state"].as_str().unwrap()).collect();
-        assert_eq!((states.len(), states[4]), (6, "refused"));
+        assert_eq!((table.lines.len(), table.lines[4].state), (6, "refused"));
+        assert!(table.json().iter().all(|row| row["allocate_ns"].is_f64()));
         let mut ports: Vec<u16> = bench.live.iter().map(|session| session.1).collect();
         ports.sort_unstable();
         ports.dedup();

@@ -7,6 +7,7 @@
 use std::{
     hash::{BuildHasher, RandomState},
     hint::black_box,
+    path::PathBuf,
     time::Duration,
 };
 
@@ -14,6 +15,7 @@ use clap::Args;
 use dpdk::{Cpus, Eal, EalConfig};
 use nix::time::{ClockId, clock_gettime};
 use rte_tables::hash::{self, RteHash};
+use serde_json::json;
 use weir::{
     clock::Tick,
     id::ServerId,
@@ -27,7 +29,7 @@ use weir::{
 use crate::{
     error::{Error, Result},
     hugepages,
-    report::Spread,
+    report::{Spread, write_json},
     traffic::{self, Random, VIP},
 };
 
@@ -37,9 +39,12 @@ pub struct Options {
     /// Numbers of entries, comma-separated.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000, 1_000_000, 10_000_000])]
     entries: Vec<u32>,
-    /// Repetitions; the median is printed.
+    /// Repetitions.
     #[arg(long, default_value_t = 5)]
     samples: u32,
+    /// Also write the figures to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
 }
 
 /// A packet's five-tuple as a key: client, virtual address, ports, protocol.
@@ -204,22 +209,27 @@ pub fn run(options: &Options) -> Result<()> {
     // rte_hash takes about 50 bytes an entry, in powers of two.
     let memory = hugepages::Memory::reserve(u64::from(most) * 256 + (64 << 20));
     let eal = start_eal(most)?;
-    println!("ns an operation (median), keys in random order, bursts of {BURST}; DPDK on {}", memory.name());
-    println!("{:<22} {:>9} {:>8} {:>8} {:>9}", "index", "entries", "hit", "miss", "turnover");
+    println!(
+        "ns an operation: median (quartiles); keys in random order, bursts of {BURST}; DPDK on {}",
+        memory.name()
+    );
+    println!("{:<22} {:>9} {:>20} {:>20} {:>22}", "index", "entries", "hit", "miss", "turnover");
+    let mut rows = Vec::new();
     for &entries in &options.entries {
         for name in CANDIDATES {
             let Some(mut index) = build(name, entries, Some(&eal))? else { continue };
             let costs = measure(&mut *index, entries, options.samples)?;
-            let median = |samples: &[f64]| Spread::of(samples).map_or(f64::NAN, |s| s.median);
-            println!(
-                "{name:<22} {entries:>9} {:>8.1} {:>8.1} {:>9.1}",
-                median(&costs.hit),
-                median(&costs.miss),
-                median(&costs.turnover)
-            );
+            let all = [&costs.hit, &costs.miss, &costs.turnover].map(|samples| Spread::of(samples));
+            let [hit, miss, turnover] = all.map(|spread| spread.map_or("-".to_owned(), |s| s.to_string()));
+            println!("{name:<22} {entries:>9} {hit:>20} {miss:>20} {turnover:>22}");
+            let [hit, miss, turnover] = all.map(|spread| spread.map(|s| [s.median, s.low, s.high]));
+            rows.push(json!({
+                "index": name, "entries": entries, "of_each": ["median", "low", "high"],
+                "hit_ns": hit, "miss_ns": miss, "turnover_ns": turnover,
+            }));
         }
     }
-    Ok(())
+    write_json(options.json.as_deref(), &rows)
 }
 
 pub fn start_eal(most: u32) -> Result<Eal> {

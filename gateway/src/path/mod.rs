@@ -128,7 +128,8 @@ pub struct Parts<I: Io> {
     pub peers: handover::Peers<I::Frame>,
 }
 
-/// One worker: everything it touches is its own.
+/// One worker: everything it touches is its own, in lines of its own wherever it lies.
+#[repr(align(64))]
 pub struct Worker<I: Io> {
     id: WorkerId,
     io: I,
