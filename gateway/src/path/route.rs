@@ -293,13 +293,16 @@ pub struct Routing<F> {
 const LATELY: usize = 1024;
 
 /// What a look-up for an address of IPv4 gave.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Lately {
     /// Host order.
     address: u32,
+    /// [`NO_HOP`]: none was looked up in the table in force.
     hop: u16,
-    /// Of the table that was in force; 0, which a table rarely has, is nothing.
-    generation: u16,
+}
+
+impl Lately {
+    const NOTHING: Self = Self { address: 0, hop: NO_HOP };
 }
 
 impl<F> Default for Routing<F> {
@@ -311,7 +314,7 @@ impl<F> Default for Routing<F> {
             states: Vec::with_capacity(MAX_HOPS),
             by_address: HashMap::with_capacity_and_hasher(MAX_HOPS, RandomState::default()),
             by_address_v6: HashMap::with_capacity_and_hasher(MAX_HOPS, RandomState::default()),
-            lately: Box::new([Lately::default(); LATELY]),
+            lately: Box::new([Lately::NOTHING; LATELY]),
             waiting: ArrayVec::new(),
         }
     }
@@ -328,7 +331,7 @@ impl<F> Routing<F> {
     /// of their ports when they are looked up next.
     pub fn replace(&mut self, table: Arc<RouteTable>) -> Arc<RouteTable> {
         self.generation = self.generation.wrapping_add(1);
-        self.lately.fill(Lately::default());
+        self.lately.fill(Lately::NOTHING);
         let old = std::mem::replace(&mut self.table, table);
         for hop in &mut self.hops {
             if let Some(facts) = self.table.port(hop.port) {
@@ -346,11 +349,11 @@ impl<F> Routing<F> {
         let address = address.to_bits();
         let place = (address.wrapping_mul(0x9e37_79b9) >> (u32::BITS - LATELY.ilog2())) as usize % LATELY;
         let lately = self.lately[place];
-        if lately.address == address && lately.generation == self.generation && self.generation != 0 {
+        if lately.address == address && lately.hop != NO_HOP {
             return Ok(lately.hop);
         }
         let hop = self.look_up(destination)?;
-        self.lately[place] = Lately { address, hop, generation: self.generation };
+        self.lately[place] = Lately { address, hop };
         Ok(hop)
     }
 

@@ -4,8 +4,6 @@
 //! happen to a session (a state, another time-out, a deleted server, a SYN on a finished connection) goes
 //! through [`Worker::known_rarely`], as Linux's `ip_vs_in` orders it.
 
-use std::net::Ipv4Addr;
-
 use weirctl::{model::SessionState, protocol::TraceStage};
 
 use super::{
@@ -40,7 +38,7 @@ pub(super) fn trim(frame: &mut impl Frame, p: &Parsed) {
 /// TCP's flags that may change a session's state.
 const CONTROL: u8 = tcp_flags::FIN | tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK;
 
-/// By the state's number (and with [`super::super::table::session::SNAT`]) which of [`CONTROL`] a packet has that changes
+/// By the state's number (and with [`crate::table::session::SNAT`]) which of [`CONTROL`] a packet has that changes
 /// nothing: TCP's own acknowledgement, and any datagram of UDP. Of the other states no packet does.
 static QUIET: [u8; TIMEOUTS] = {
     let mut quiet = [u8::MAX; TIMEOUTS];
@@ -349,11 +347,7 @@ impl<I: Io> Worker<I> {
         if let Some(hop) = route::remembered(hop, session.hops_generation, generation) {
             return Ok(hop);
         }
-        let to = if session.is_wide(found.direction.opposite()) {
-            self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?.destination.0
-        } else {
-            Ipv4Addr::from_bits(session.leaving(found.direction).destination().0).into()
-        };
+        let to = self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?.destination.0;
         let hop = self.routing.towards(to)?;
         let session = self.sessions.get_mut(found.id).ok_or(Reason::NoSession)?;
         // A request that tells the client's address has to come by again.
@@ -365,41 +359,19 @@ impl<I: Io> Worker<I> {
     }
 
     /// Rewrites a packet of a session and sends it to its next hop.
-    pub(super) fn send(&mut self, port: PortId, frame: I::Frame, p: &Parsed, found: Found) {
-        if self.fragment_id.is_none() && self.sessions.get(found.id).is_some_and(Session::is_plain) {
-            return self.send_plain(port, frame, p, found);
-        }
-        self.send_otherwise(port, frame, p, found);
-    }
-
-    /// Of a session that is [`Session::is_plain`].
-    fn send_plain(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
-        let hop = match self.hop_for(found) {
-            Ok(hop) => hop,
-            Err(reason) => return self.drop_frame(frame, reason),
-        };
-        self.stamp(TraceStage::Route);
-        let Some(next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
-        if p.ip_len > next.mtu && p.dont_fragment {
-            let mtu = next.mtu;
-            return self.answer_too_big(port, frame, p, mtu);
-        }
-        trim(&mut frame, p);
-        if !self.rewrite(&mut frame, p, found) {
-            return self.drop_frame(frame, Reason::Truncated);
-        }
-        self.leave(frame, hop, p.ip_len);
-    }
-
-    fn send_otherwise(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
-        if self.sessions.get(found.id).is_some_and(Session::is_one_way) {
-            return self.send_one_way(port, frame, p, found.id);
-        }
-        if self.sessions.get(found.id).is_some_and(Session::is_mixed) {
-            return self.send_mixed(port, frame, p, found);
-        }
-        if self.is_hairpin(found) {
-            return self.turn_back(port, frame, p, found);
+    pub(super) fn send(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
+        // Most are none of what else there is to ask for.
+        let plain = self.fragment_id.is_none() && self.sessions.get(found.id).is_some_and(Session::is_plain);
+        if !plain {
+            if self.sessions.get(found.id).is_some_and(Session::is_one_way) {
+                return self.send_one_way(port, frame, p, found.id);
+            }
+            if self.sessions.get(found.id).is_some_and(Session::is_mixed) {
+                return self.send_mixed(port, frame, p, found);
+            }
+            if self.is_hairpin(found) {
+                return self.turn_back(port, frame, p, found);
+            }
         }
         let hop = match self.hop_for(found) {
             Ok(hop) => hop,
@@ -411,7 +383,7 @@ impl<I: Io> Worker<I> {
             return self.answer_too_big(port, frame, p, next.mtu);
         }
         trim(&mut frame, p);
-        if self.sessions.get(found.id).is_some_and(Session::is_proxied) {
+        if !plain && self.sessions.get(found.id).is_some_and(Session::is_proxied) {
             let limits = (next.mtu, !p.dont_fragment && !p.ipv6);
             let Some((mut frame, ip_len)) = self.proxied(port, frame, p, found, limits) else { return };
             if !self.rewrite(&mut frame, p, found) {
@@ -422,7 +394,7 @@ impl<I: Io> Worker<I> {
         if let Some(id) = self.fragment_id {
             self.identify(&mut frame, p, found, id);
         }
-        let tells = self.sessions.get(found.id).is_some_and(toa::tells);
+        let tells = !plain && self.sessions.get(found.id).is_some_and(toa::tells);
         let ip_len = if tells { self.tell(&mut frame, p, found, next.mtu) } else { p.ip_len };
         if !self.rewrite(&mut frame, p, found) {
             return self.drop_frame(frame, Reason::Truncated);

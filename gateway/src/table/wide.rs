@@ -225,6 +225,7 @@ impl Sessions {
     }
 
     /// As [`Self::arriving`], for a record that may be a copy: its addresses stay until the number is used again.
+    #[inline]
     #[must_use]
     pub fn ends_of(&self, id: SessionId, record: &Session, direction: Direction) -> Ends {
         let tuple = record.arriving(direction);
