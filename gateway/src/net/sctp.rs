@@ -43,6 +43,18 @@ pub struct SctpHeader {
 headers!(SctpHeader = 12);
 
 impl SctpHeader {
+    /// The checksum field.
+    #[must_use]
+    pub fn checksum(&self) -> u32 {
+        u32::from_le_bytes(self.checksum)
+    }
+
+    /// The CRC32c of this header with a checksum field of 0: what a packet's CRC goes on from.
+    #[must_use]
+    pub fn own_crc(&self) -> u32 {
+        crc32c::crc32c_append(crc32c::crc32c(self.as_bytes().get(..8).unwrap_or_default()), &[0; 4])
+    }
+
     /// Gives the packet, of which this is the header and which has `len` bytes, other ports, as they lie in a tuple. The
     /// checksum changes by what they do: one that was wrong stays wrong.
     pub fn set_port_words(&mut self, ports: u32, len: usize) {

@@ -11,7 +11,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Origin, Worker, parse::Parsed, rewrite, schedule::Claimed, tunnel::sum_over, verdict::Reason};
+use super::{Origin, Worker, parse::Parsed, rewrite, schedule::Claimed, sums::sum_over, verdict::Reason};
 use crate::{
     io::{Frame, Io, PortId},
     net::{

@@ -6,7 +6,7 @@
 //!
 //! The checksum covers the outer addresses too.
 
-use super::{Origin, Worker, icmp::keeps_source, parse::Parsed, rewrite, tunnel::sum_over, verdict::Reason};
+use super::{Origin, Worker, icmp::keeps_source, parse::Parsed, rewrite, sums::sum_over, verdict::Reason};
 use crate::{
     io::{Frame, Io, PortId},
     net::{

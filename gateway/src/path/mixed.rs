@@ -22,8 +22,7 @@ use weirctl::model::SessionState;
 use zerocopy::IntoBytes;
 
 use super::{
-    Worker, direct::CONTROL, parse::Parsed, rewrite::rewrite_transport, toa, tunnel::sum_over,
-    verdict::Reason,
+    Worker, direct::CONTROL, parse::Parsed, rewrite::rewrite_transport, sums::sum_over, toa, verdict::Reason,
 };
 use crate::{
     io::{Frame, Io, PortId},

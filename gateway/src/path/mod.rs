@@ -15,7 +15,7 @@
 //! `onepacket`; `persist` keeps clients at their servers. `snat` takes what no service claims, `echo` its pings. Beside the way: `icmp` (`icmp_v6`, `icmp_mixed`) translates errors about
 //! sessions, `reassembly` sends fragments after their first, `toa` and `proxy` tell servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
 //! own, `vlan` divides devices into ports, `handover` gives another worker what is its own (`nat` knows whose NAT's replies are), `update` takes control's changes between bursts,
-//! `search` and `explain` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks, `stages` counts cycles. Every frame ends in one [`verdict::Verdict`].
+//! `search` and `explain` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks, `stages` counts cycles. `sums` says which checksums are right. Every frame ends in one [`verdict::Verdict`].
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -73,6 +73,7 @@ pub mod settings;
 mod sip;
 pub mod snat;
 pub mod stages;
+mod sums;
 pub mod tcp_state;
 mod toa;
 pub mod trace;

@@ -20,7 +20,13 @@ use std::{io::Write as _, net::IpAddr};
 use arrayvec::ArrayVec;
 use weirctl::model::ClientAddress;
 
-use super::{Worker, parse::Parsed, toa, verdict::Reason};
+use super::{
+    Worker,
+    parse::Parsed,
+    sums::{sum_over, transport_checksum_ok},
+    toa,
+    verdict::Reason,
+};
 use crate::{
     io::{Frame, Io, PortId},
     net::{
@@ -177,7 +183,7 @@ impl<I: Io> Worker<I> {
             _ if self.fragment_id.is_some() => Err(Refusal::Drop(Reason::Fragment)),
             (protocol::TCP, Direction::Request) => self.proxied_request(&mut frame, p, found, mtu),
             (protocol::TCP, Direction::Reply) => {
-                self.proxied_reply(frame.data_mut(), p, found);
+                self.proxied_reply(&mut frame, p, found);
                 Ok(p.ip_len)
             }
             (_, Direction::Request) => self.proxied_datagram(&mut frame, p, found, (mtu, fragments)),
@@ -276,7 +282,7 @@ impl<I: Io> Worker<I> {
         }
         ahead.data_mut().copy_from_slice(headers);
         let whole = usize::from(p.l3) + usize::from(p.ip_len);
-        let payload = super::tunnel::sum_over(frame, end, whole.saturating_sub(end));
+        let payload = sum_over(frame, end, whole.saturating_sub(end));
         let mut bare = *p;
         bare.ip_len = (end - usize::from(p.l3)) as u16;
         let fins = header.flags & !tcp::FIN;
@@ -288,18 +294,21 @@ impl<I: Io> Worker<I> {
     }
 
     /// What the server acknowledges, as the client counts.
-    fn proxied_reply(&mut self, data: &mut [u8], p: &Parsed, found: Found) {
+    fn proxied_reply(&mut self, frame: &mut I::Frame, p: &Parsed, found: Found) {
         let Some(stream) = self.streams.get(found.id.0) else { return };
-        let Some((header, _)) = data.get(usize::from(p.l4)..).and_then(TcpHeader::split) else { return };
+        let Some((header, _)) = frame.data().get(usize::from(p.l4)..).and_then(TcpHeader::split) else {
+            return;
+        };
         if !header.has(tcp::ACK) {
             return;
         }
         let number = header.acknowledgement();
-        if !stream.acknowledged && number.wrapping_sub(stream.start) as i32 >= i32::from(stream.len) {
+        let covers = number.wrapping_sub(stream.start) as i32 >= i32::from(stream.len);
+        if covers && !stream.acknowledged && transport_checksum_ok(frame, p) {
             self.streams.set(found.id.0, Stream { acknowledged: true, ..stream });
         }
-        renumber(data, p, None, Some(stream.back(number)));
-        renumber_sack(data, p, stream);
+        renumber(frame.data_mut(), p, None, Some(stream.back(number)));
+        renumber_sack(frame.data_mut(), p, stream);
     }
 
     /// Gives the sequence number that an ICMP error quotes back to the client's count.
@@ -444,7 +453,7 @@ fn resum_tcp(frame: &mut impl Frame, p: &Parsed, added: usize) -> bool {
     let rest = segment - header_len;
     let after = l4 + header_len + added;
     let (Some(payload), Some(text)) =
-        (super::tunnel::sum_over(frame, after, rest), frame.data().get(l4 + header_len..after))
+        (sum_over(frame, after, rest), frame.data().get(l4 + header_len..after))
     else {
         return false;
     };

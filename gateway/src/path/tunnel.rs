@@ -21,6 +21,7 @@ use super::{
     direct::age,
     parse::Parsed,
     route::{Hop, PortFacts},
+    sums::sum_over,
     verdict::Reason,
 };
 use crate::{
@@ -107,24 +108,6 @@ impl Shape {
             TunnelKind::Gre => protocol::GRE,
         }
     }
-}
-
-/// The sum of `len` bytes of a frame from `skip` on, over all segments; none if it has fewer.
-pub(super) fn sum_over(frame: &impl Frame, mut skip: usize, mut len: usize) -> Option<Sum> {
-    let (mut sum, mut odd, mut n) = (Sum::ZERO, false, 0);
-    while len != 0 {
-        let segment = frame.segment(n)?;
-        let from = skip.min(segment.len());
-        let part = &segment[from..];
-        let part = &part[..part.len().min(len)];
-        let of = Sum::of(part);
-        sum = sum.and(if odd { of.swapped() } else { of });
-        odd ^= part.len() % 2 == 1;
-        skip -= from;
-        len -= part.len();
-        n += 1;
-    }
-    Some(sum)
 }
 
 /// What the outer headers say beside the packet's own facts.
@@ -490,17 +473,6 @@ mod tests {
             }
         }
         assert_eq!(Shape::unpack(0).kind, TunnelKind::Ipip);
-    }
-
-    #[test]
-    fn sums_run_over_segments_of_odd_length() {
-        let bytes: Vec<u8> = (1..=40).collect();
-        let frame = MemoryFrame::chained(&[&bytes[..7], &bytes[7..8], &bytes[8..21], &bytes[21..]]);
-        for (from, len) in [(0, 40), (5, 30), (7, 33), (9, 3)] {
-            let whole = Sum::of(&bytes[from..from + len]);
-            assert_eq!(sum_over(&frame, from, len).map(Sum::fold), Some(whole.fold()), "{from} {len}");
-        }
-        assert_eq!(sum_over(&frame, 30, 11), None);
     }
 
     /// A packet of 31 bytes behind its IPv4 header, or of 11 behind IPv6's, as it arrives.
