@@ -31,7 +31,7 @@ impl Workers {
             ServiceKey::Mark { .. } => vec![protocol::TCP, protocol::UDP, protocol::SCTP],
         };
         let way = match service.persistent {
-            Some(_) => OwnedBy::Service(state.id, service.netmask),
+            Some(_) => OwnedBy::Network(service.netmask),
             None => OwnedBy::Client,
         };
         let mut any = false;

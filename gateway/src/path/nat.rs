@@ -2,7 +2,8 @@
 //!
 //! RSS can't bring a reply of NAT home: it is addressed to the client itself. So requests of a service with NAT
 //! servers belong to a worker by the client's address and port, and replies to the same by their destination; where
-//! clients are kept at their servers, by the service and the masked address, as everywhere else. Which of these it is,
+//! clients are kept at their servers, by the masked address, as everywhere else, whatever the service:
+//! of two sessions that share a reply one worker has both. Which of these it is,
 //! a NAT server's address and port say, of deleted servers too as long as sessions refer to them. Where they say
 //! both, the workers are tried one after the other.
 
@@ -12,7 +13,7 @@ use arrayvec::ArrayVec;
 
 use super::{Origin, Worker, persist};
 use crate::{
-    id::{ServiceId, WorkerId},
+    id::WorkerId,
     io::Io,
     net::address::{Address, fold},
     table::ends::Ends,
@@ -23,8 +24,8 @@ use crate::{
 pub enum OwnedBy {
     /// The client's address and port.
     Client,
-    /// The service and the client's address under this mask, see [`persist::masked`].
-    Service(ServiceId, u32),
+    /// The client's address under this mask, see [`persist::masked`].
+    Network(u32),
 }
 
 /// Ways in which one address and port may be used by services at once.
@@ -63,7 +64,7 @@ impl<I: Io> Worker<I> {
         let ways = self.lookup.nat_server(protocol, server.0, server.1)?;
         let owners = ways.iter().map(|way| match *way {
             OwnedBy::Client => owner(protocol, client, workers),
-            OwnedBy::Service(id, mask) => persist::owner(id, persist::masked(mask, client.0), workers),
+            OwnedBy::Network(mask) => persist::owner(persist::masked(mask, client.0), workers),
         });
         let mut owners: ArrayVec<WorkerId, MOST> = owners.collect();
         if origin == Origin::Worker {

@@ -10,8 +10,8 @@
 //! gets 60 s more. With the engine `sip` each Call-ID of a client has a template of its own, and a datagram
 //! without one is dropped.
 //!
-//! With several workers the packets of a persistent service belong to the worker that [`owner`] gives for
-//! service and client network, whatever queue they arrive on: templates need no lock and no messages, and a
+//! With several workers the packets of persistent services belong to the worker that [`owner`] gives for
+//! the client network, whatever queue they arrive on: templates need no lock and no messages, and a
 //! client has one server on all workers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -70,10 +70,11 @@ pub fn masked(mask: u32, client: IpAddr) -> IpAddr {
     }
 }
 
-/// The worker, of `workers`, that owns a service's packets of a masked client address.
+/// The worker, of `workers`, that owns the packets of a masked client address to persistent services: one for all of
+/// them, since replies of a NAT server don't say whose they are.
 #[must_use]
-pub fn owner(service: ServiceId, client: IpAddr, workers: usize) -> WorkerId {
-    nat::spread(client, u64::from(service.0) << 32, workers)
+pub fn owner(client: IpAddr, workers: usize) -> WorkerId {
+    nat::spread(client, 1 << 32, workers)
 }
 
 /// The protocol of the packets that a template is for; 0 for those of a mark.
@@ -139,7 +140,7 @@ impl<I: Io> Worker<I> {
             _ => (None, false),
         };
         let owner = match persistence {
-            Some(persistence) => owner(service, masked(persistence.mask, ends.source.0), workers),
+            Some(persistence) => owner(masked(persistence.mask, ends.source.0), workers),
             None if nat => nat::owner(protocol, ends.source, workers),
             None => return self.elsewhere(port, ends, protocol, origin),
         };
@@ -323,8 +324,8 @@ mod tests {
             let mut share = vec![0; workers];
             for client in 0..6000u32 {
                 let client = IpAddr::from(Ipv4Addr::from_bits(client << 8));
-                let of = owner(ServiceId(3), client, workers);
-                assert_eq!(of, owner(ServiceId(3), client, workers));
+                let of = owner(client, workers);
+                assert_eq!(of, owner(client, workers));
                 share[usize::from(of.0)] += 1;
             }
             assert!(share.iter().all(|&n| n > 6000 / workers * 8 / 10), "{share:?}");

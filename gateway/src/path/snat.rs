@@ -417,6 +417,9 @@ impl<I: Io> Worker<I> {
         }
         let external = nat.tables.external(mapping).ok_or(Reason::NoSession)?;
         let reply = Ends { source: request.destination, destination: external };
+        if self.sessions.find_ends(&reply, protocol).is_some() {
+            return Err(Reason::TupleInUse);
+        }
         let none = Tuple::default();
         let new = NewSession { request: none, reply: none, protocol, server: rule.id, flags: INACTIVE };
         let state = match protocol {

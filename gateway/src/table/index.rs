@@ -211,6 +211,25 @@ impl Index {
         false
     }
 
+    /// Puts `new` in the place of `entry`, stored under `hash`; false if it isn't there.
+    pub fn replace(&mut self, hash: u64, entry: u32, new: u32) -> bool {
+        let mut probe = Probe::new(hash);
+        for _ in 0..self.buckets.len() {
+            let bucket = self.buckets.at_mut(probe.bucket);
+            let hits = u32::from(cpu::match16(&bucket.tags, probe.tag)) & WAY_MASK;
+            let mut ways = bucket.entries.iter_mut().enumerate();
+            if let Some((_, place)) = ways.find(|(way, e)| hits & 1 << way != 0 && **e == entry) {
+                *place = new;
+                return true;
+            }
+            if bucket.tags[PASSED] == 0 {
+                return false;
+            }
+            probe.advance();
+        }
+        false
+    }
+
     /// Changes the passer-by counts of the first `passed` buckets on the way of `hash`.
     fn count_passers(&mut self, hash: u64, passed: usize, change: impl Fn(u8) -> u8) {
         let mut probe = Probe::new(hash);

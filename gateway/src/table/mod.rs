@@ -4,6 +4,7 @@ pub mod call_ids;
 pub mod classes;
 pub mod classifier;
 pub mod counters;
+pub mod displaced;
 pub mod ends;
 pub mod fragments;
 pub mod index;

@@ -215,6 +215,11 @@ impl NewSession {
     }
 }
 
+/// Whether sessions with these flags are NAT's, if they aren't SNAT's.
+pub(super) fn is_nat(flags: u8) -> bool {
+    flags & (FULLNAT | ONE_WAY | TEMPLATE | ONE_PACKET) == 0
+}
+
 impl Session {
     /// A record; the table's are made by [`super::sessions::Sessions::insert`].
     #[must_use]
@@ -392,6 +397,12 @@ impl Session {
     #[must_use]
     pub fn is_fullnat(&self) -> bool {
         self.flags & FULLNAT != 0
+    }
+
+    /// Whether both ends keep their addresses towards the server (NAT): the replies' tuple is the client's to choose.
+    #[must_use]
+    pub(super) fn is_nat(&self) -> bool {
+        is_nat(self.flags) && !self.is_snat()
     }
 
     /// Whether only requests pass (DR, TUN).

@@ -9,9 +9,10 @@ use arrayvec::ArrayVec;
 use cpu::{HugeSlice, HugeTable, zeroed_slice, zeroed_table};
 
 use super::{
+    displaced::Links,
     index::{HashKey, Index},
     late::{LATE, Late},
-    session::{Direction, NO_SLOT, NewSession, ONE_PACKET, ONE_WAY, Session, SessionId, TEMPLATE, Tuple},
+    session::{Direction, NO_SLOT, NewSession, ONE_PACKET, Session, SessionId, TEMPLATE, Tuple},
     templates::spread,
     wide::Wide,
 };
@@ -33,6 +34,10 @@ pub struct Sessions {
     pub(super) control: HugeSlice<u32>,
     /// Addresses of sessions with an IPv6 side.
     pub(super) wide: HugeSlice<Wide>,
+    /// Which sessions of NAT wait for their replies behind which.
+    pub(super) chains: HugeSlice<Links>,
+    /// How many do.
+    pub(super) displaced: u32,
     pub(super) index: Index,
     pub(super) key: HashKey,
     free: u32,
@@ -101,6 +106,8 @@ impl Sessions {
             capacity: max,
             control: zeroed_slice(max)?,
             wide: zeroed_slice(max)?,
+            chains: zeroed_slice(max)?,
+            displaced: 0,
             index: Index::new(max * 2)?,
             key,
             free: NIL,
@@ -239,7 +246,8 @@ impl Sessions {
 
     /// Adds a session that expires `timeout` ticks from now; `None` if there's no room, or if one of its
     /// two tuples belongs to another session. Of a [`ONE_WAY`] session only the request's tuple counts, of a
-    /// [`ONE_PACKET`] one only the reply's.
+    /// [`ONE_PACKET`] one only the reply's. A session of NAT takes the replies of another one of NAT, see
+    /// [`super::displaced`].
     pub fn insert(&mut self, new: &NewSession, timeout: u32, now: Tick) -> Option<SessionId> {
         let hashes = [self.hash(new.request, new.protocol), self.hash(new.reply, new.protocol)];
         self.prefetch_insertion(hashes, now.after(timeout));
@@ -277,25 +285,12 @@ impl Sessions {
         timeout: u32,
         now: Tick,
     ) -> Option<SessionId> {
-        if new.flags & ONE_WAY == 0 && self.find(hashes[1], new.reply, new.protocol).is_some() {
-            return None;
-        }
-        self.insert_free(hashes, new, [new.protocol; 2], timeout, now)
+        let taken = if new.is_one_way() { None } else { self.find(hashes[1], new.reply, new.protocol) };
+        self.insert_before(taken, hashes, new, [new.protocol; 2], timeout, now)
     }
 
-    /// Adds a session whose tuples are known to be free, its directions under these hashes and protocol numbers.
-    pub(super) fn insert_free(
-        &mut self,
-        hashes: [u64; 2],
-        new: &NewSession,
-        protocols: [u8; 2],
-        timeout: u32,
-        now: Tick,
-    ) -> Option<SessionId> {
-        self.insert_found_by(hashes, new.flags & ONE_WAY == 0, new, protocols, timeout, now)
-    }
-
-    /// As [`Self::insert_free`]; its reply is entered only where `replies`.
+    /// Adds a session whose tuples are known to be free, its directions under these hashes and protocol numbers. Its
+    /// reply is entered only where `replies`.
     pub(super) fn insert_found_by(
         &mut self,
         hashes: [u64; 2],
@@ -350,8 +345,10 @@ impl Sessions {
         });
         self.prefetch_record(record.next);
         self.prefetch_record(record.previous);
-        for (hash, entry) in entries {
-            self.index.remove(hash, entry);
+        let [request, reply] = entries;
+        self.index.remove(request.0, request.1);
+        if !self.leave_chain(id, &record, reply.0) {
+            self.index.remove(reply.0, reply.1);
         }
         self.disarm(id.0);
         self.give_record(id.0);

@@ -263,14 +263,13 @@ impl Sessions {
         timeout: u32,
         now: Tick,
     ) -> Option<SessionId> {
-        if !new.is_one_way() && self.find_ends(reply, new.protocol).is_some() {
-            return None;
-        }
+        let taken = if new.is_one_way() { None } else { self.find_ends(reply, new.protocol) };
         let keys = [self.key_of(request, new.protocol), self.key_of(reply, new.protocol)];
         let new = NewSession { request: keys[0].0, reply: keys[1].0, ..*new };
         let hashes = keys.map(|(tuple, protocol)| self.hash(tuple, protocol));
         let hashes = [hashes[0] ^ spread(salt), hashes[1]];
-        let id = self.insert_free(hashes, &new, keys.map(|(_, protocol)| protocol), timeout, now)?;
+        let protocols = keys.map(|(_, protocol)| protocol);
+        let id = self.insert_before(taken, hashes, &new, protocols, timeout, now)?;
         if let (Some(new), Some(wide)) = (Wide::of(request, reply), self.wide.get_mut(id.0 as usize)) {
             *wide = new;
         }
