@@ -11,139 +11,43 @@
 //! (RFC 4787, REQ-9). docs/snat.md holds requirement by requirement against tests.
 
 use std::{
-    collections::HashSet,
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
 };
 
-use foldhash::fast::RandomState;
 use weirctl::{
-    model::SessionState::{self, Close, CloseWait, Established, FinWait, SynRecv, SynSent, TimeWait, Udp},
+    model::SessionState::{self, Udp},
     protocol::TraceStage,
-    snat::{Dependence, Pooling},
+    snat::Dependence,
 };
 
-use super::{Origin, Worker, echo::is_echo, parse::Parsed, rewrite, session::trim, verdict::Reason};
+use super::{Origin, Worker, echo::is_echo, parse::Parsed, rewrite, verdict::Reason};
 use crate::{
-    clock::seconds,
     id::{ServerId, WorkerId},
-    io::{BURST, Burst, Io, PortId},
+    io::{Io, PortId},
     net::{
         checksum::Delta,
         protocol,
-        tcp::{ACK, FIN, RST, SYN},
+        tcp::{ACK, RST, SYN},
     },
-    prefix::Prefix,
     table::{
         ends::Ends,
-        session::{Direction, INACTIVE, NewSession, SNAT, Session, SessionId, TIMEOUTS, Tuple},
+        session::{Direction, INACTIVE, NewSession, SNAT, SessionId, TIMEOUTS, Tuple},
         sessions::Found,
         snat::{
-            BlockEvent, Full, Limits, Mapping, Place, Tables,
+            BlockEvent, Full, Mapping, Place, Tables,
             blocks::{Blocks, block_of},
         },
     },
 };
 
-/// Time-outs by state, seconds. RFC 5382 REQ-5: established 2 h 4 min, transitory 4 min; RFC 4787 REQ-5: UDP 5 min;
-/// RFC 5508 REQ-2: ICMP 60 s. States without a meaning here have the transitory one.
-#[must_use]
-pub fn timeout_ticks() -> [u32; 16] {
-    let mut table = [seconds(240); 16];
-    table[SessionState::None as usize] = seconds(60);
-    table[Established as usize] = seconds(7440);
-    table[Udp as usize] = seconds(300);
-    table
-}
+mod hairpin;
+mod rules;
+mod track;
 
-/// A rule as the path has it.
-#[derive(Clone, Debug)]
-pub struct Rule {
-    /// Under this number it counts.
-    pub id: ServerId,
-    /// Inside network.
-    pub inside: Prefix,
-    /// Only this IP protocol.
-    pub protocol: Option<u8>,
-    /// Destinations that are left alone.
-    pub except: Vec<Prefix>,
-    /// Port that leads outside.
-    pub port: PortId,
-    /// External addresses.
-    pub pool: Vec<IpAddr>,
-    /// Whom a mapping lets in.
-    pub filtering: Dependence,
-    /// What an inside address may have.
-    pub limits: Limits,
-}
-
-impl Rule {
-    /// From a configured rule; `port` is its outside port.
-    #[must_use]
-    pub fn new(id: ServerId, rule: &weirctl::snat::SnatRule, port: PortId) -> Self {
-        use weirctl::snat::Kind;
-        let network = |&(address, bits): &(IpAddr, u8)| {
-            Prefix::new(address, bits).unwrap_or(Prefix::host(address)).network()
-        };
-        Self {
-            id,
-            inside: network(&rule.inside),
-            protocol: rule.protocol.map(|kind| match kind {
-                Kind::Tcp => protocol::TCP,
-                Kind::Udp => protocol::UDP,
-                Kind::Icmp if rule.inside.0.is_ipv6() => protocol::ICMPV6,
-                Kind::Icmp => protocol::ICMP,
-            }),
-            except: rule.except.iter().map(network).collect(),
-            port,
-            pool: rule.addresses().collect(),
-            filtering: rule.filtering,
-            limits: Limits {
-                ports: rule.max_ports,
-                sessions: rule.max_sessions,
-                paired: rule.pooling == Pooling::Paired,
-                mapping: rule.mapping,
-            },
-        }
-    }
-}
-
-/// All rules, swapped whole.
-#[derive(Debug, Default)]
-pub struct Rules {
-    /// The smallest network first.
-    rules: Vec<Rule>,
-    pool: HashSet<IpAddr, RandomState>,
-}
-
-impl Rules {
-    /// From rules in the order in which they were added.
-    #[must_use]
-    pub fn new(mut rules: Vec<Rule>) -> Self {
-        rules.sort_by_key(|rule| std::cmp::Reverse(rule.inside.length()));
-        let pool = rules.iter().flat_map(|rule| rule.pool.iter().copied()).collect();
-        Self { rules, pool }
-    }
-
-    /// Whether this is an external address.
-    #[must_use]
-    pub fn is_external(&self, address: IpAddr) -> bool {
-        self.pool.contains(&address)
-    }
-
-    fn of_inside(&self, source: IpAddr, destination: IpAddr, protocol: u8) -> Option<&Rule> {
-        self.rules.iter().find(|rule| {
-            rule.inside.contains(&source)
-                && rule.protocol.is_none_or(|p| p == protocol)
-                && !rule.inside.contains(&destination)
-                && rule.except.iter().all(|network| !network.contains(&destination))
-        })
-    }
-
-    fn by_id(&self, id: ServerId) -> Option<&Rule> {
-        self.rules.iter().find(|rule| rule.id == id)
-    }
-}
+pub(super) use hairpin::TURNED_BACK;
+pub use rules::{Rule, Rules};
+pub use track::timeout_ticks;
 
 /// A worker's SNAT.
 pub struct Nat {
@@ -174,40 +78,6 @@ pub(super) enum Claim {
     Out(ServerId),
     /// To an external address.
     In,
-}
-
-/// The state after a packet with these flags (RFC 7857, 2.1, with IPVS's names). An inbound RST changes nothing: it
-/// could be forged, and a real one is followed by silence, which ends the session too.
-fn next_state(old: SessionState, direction: Direction, flags: u8) -> SessionState {
-    let request = direction == Direction::Request;
-    if flags & RST != 0 {
-        return if request { Close } else { old };
-    }
-    if flags & SYN != 0 {
-        return match old {
-            Established | FinWait | CloseWait => old,
-            SynSent if !request => SynRecv,
-            SynRecv => SynRecv,
-            _ if request => SynSent,
-            _ => SynRecv,
-        };
-    }
-    if flags & FIN != 0 {
-        return match old {
-            FinWait if !request => TimeWait,
-            CloseWait if request => TimeWait,
-            FinWait | CloseWait | TimeWait => old,
-            _ if request => FinWait,
-            _ => CloseWait,
-        };
-    }
-    match old {
-        SynRecv if flags & ACK != 0 => Established,
-        // Data after a RST: the connection lives (RFC 7857, 2.1).
-        Close if request => Established,
-        SessionState::None => Established,
-        other => other,
-    }
 }
 
 fn refused(full: Full) -> Reason {
@@ -448,23 +318,6 @@ impl<I: Io> Worker<I> {
         Ok(id)
     }
 
-    /// Takes a packet of a SNAT session into its state and time-out.
-    pub(super) fn snat_track(&mut self, id: SessionId, direction: Direction, p: &Parsed) {
-        let now = self.now;
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        if p.protocol == protocol::TCP {
-            if direction == Direction::Reply && p.flags & RST != 0 {
-                return;
-            }
-            session.set_state(next_state(session.state(), direction, p.flags));
-        }
-        session.last_seen = now.0;
-        let timeout = self.timeouts[usize::from(session.state_number()) & (TIMEOUTS - 1)];
-        let active = session.state() == Established;
-        self.sessions.set_timeout(id, timeout);
-        self.recount(id, active);
-    }
-
     /// A session of SNAT has ended.
     pub(super) fn snat_ended(&mut self, protocol: u8, external: Place) {
         let now = self.now;
@@ -487,53 +340,7 @@ impl<I: Io> Worker<I> {
     pub(super) fn is_external(&self, address: IpAddr) -> bool {
         self.snat.as_ref().is_some_and(|nat| nat.rules.is_external(address))
     }
-
-    /// Whether packets of the session go to an external address: they come in again.
-    pub(super) fn is_hairpin(&self, found: Found) -> bool {
-        self.snat.is_some()
-            && self.sessions.get(found.id).is_some_and(Session::is_snat)
-            && self
-                .sessions
-                .leaving(found.id, found.direction)
-                .is_some_and(|leaving| self.is_external(leaving.destination.0))
-    }
-
-    /// A packet from inside to an external address, translated on its way out, comes in again.
-    pub(super) fn turn_back(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
-        trim(&mut frame, p);
-        if !self.rewrite(&mut frame, p, found) {
-            return self.drop_frame(frame, Reason::Truncated);
-        }
-        self.come_in_again(port, frame, found);
-    }
-
-    /// A rewritten packet of the session goes through the stages once more, at the worker that it belongs to now.
-    pub(super) fn come_in_again(&mut self, port: PortId, frame: I::Frame, found: Found) {
-        let Some(leaving) = self.sessions.leaving(found.id, found.direction) else {
-            return self.drop_frame(frame, Reason::NoSession);
-        };
-        let owner = self.snat_owner(&leaving, Claim::In);
-        if owner != self.id {
-            return self.hand_over(port, frame, owner);
-        }
-        if let Err(full) = self.turned_back.try_push((port, frame)) {
-            let (_, frame) = full.element();
-            self.drop_frame(frame, Reason::HandOverFull);
-        }
-    }
-
-    /// Runs what has turned back through the stages.
-    pub(super) fn take_turned_back(&mut self) {
-        while let Some((port, frame)) = self.turned_back.pop() {
-            let mut burst: Burst<I::Frame> = Burst::new();
-            burst.push(frame);
-            self.forward(port, &mut burst, Origin::Worker);
-        }
-    }
 }
-
-/// Frames that turn back in one poll.
-pub(super) const TURNED_BACK: usize = 2 * BURST;
 
 fn tell(counters: &super::verdict::PathCounters, log: &mut rtrb::Producer<BlockEvent>, event: BlockEvent) {
     let events = &counters.events;
@@ -547,56 +354,4 @@ fn tell(counters: &super::verdict::PathCounters, log: &mut rtrb::Producer<BlockE
 fn folded(address: Ipv6Addr) -> u64 {
     let bits = address.to_bits();
     (bits >> 64) as u64 ^ bits as u64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tcp_states() {
-        use Direction::{Reply, Request};
-        let run = |steps: &[(Direction, u8)]| {
-            steps.iter().fold(SessionState::None, |s, &(d, f)| next_state(s, d, f))
-        };
-        let open = [(Request, SYN), (Reply, SYN | ACK), (Request, ACK)];
-        let with = |more: &[(Direction, u8)]| run(&[&open, more].concat());
-        assert_eq!(run(&open[..1]), SynSent);
-        assert_eq!(run(&open[..2]), SynRecv);
-        assert_eq!(with(&[]), Established);
-        // RFC 5382, REQ-2: both open at once.
-        assert_eq!(run(&[(Request, SYN), (Reply, SYN), (Request, SYN | ACK), (Reply, ACK)]), Established);
-        assert_eq!(with(&[(Request, FIN | ACK)]), FinWait);
-        assert_eq!(with(&[(Request, FIN | ACK), (Reply, ACK), (Reply, FIN | ACK)]), TimeWait);
-        assert_eq!(with(&[(Reply, FIN | ACK), (Request, FIN | ACK), (Request, ACK)]), TimeWait);
-        assert_eq!(with(&[(Reply, RST)]), Established);
-        assert_eq!(with(&[(Request, RST)]), Close);
-        assert_eq!(with(&[(Request, RST), (Request, ACK)]), Established);
-        assert_eq!(with(&[(Request, FIN), (Reply, FIN), (Request, SYN)]), SynSent);
-    }
-
-    #[test]
-    fn the_smallest_network_counts_and_exceptions_are_left_alone() {
-        let rule = |id, inside: [u8; 4], bits, except: &[([u8; 4], u8)]| Rule {
-            id: ServerId(id),
-            inside: Prefix::new(inside.into(), bits).unwrap(),
-            protocol: None,
-            except: except.iter().map(|&(a, b)| Prefix::new(a.into(), b).unwrap()).collect(),
-            port: PortId(0),
-            pool: vec![[192, 0, 2, 1 + id as u8].into()],
-            filtering: Dependence::default(),
-            limits: Limits { ports: 64, sessions: 0, paired: true, mapping: Dependence::default() },
-        };
-        let rules = Rules::new(vec![
-            rule(0, [10, 0, 0, 0], 8, &[([172, 16, 0, 0], 12)]),
-            rule(1, [10, 9, 0, 0], 16, &[]),
-        ]);
-        let of = |s: [u8; 4], d: [u8; 4]| rules.of_inside(s.into(), d.into(), 6).map(|rule| rule.id.0);
-        assert_eq!(of([10, 1, 0, 1], [8, 8, 8, 8]), Some(0));
-        assert_eq!(of([10, 9, 0, 1], [8, 8, 8, 8]), Some(1));
-        assert_eq!(of([10, 1, 0, 1], [172, 16, 0, 1]), None);
-        assert_eq!(of([10, 1, 0, 1], [10, 2, 0, 1]), None, "both inside");
-        assert_eq!(of([11, 1, 0, 1], [8, 8, 8, 8]), None);
-        assert!(rules.is_external([192, 0, 2, 2].into()) && !rules.is_external([192, 0, 2, 3].into()));
-    }
 }

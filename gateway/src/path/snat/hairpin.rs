@@ -1,0 +1,59 @@
+//! Hairpins: packets from inside to an external address (RFC 4787, REQ-9). They are translated on their way out and come
+//! in again.
+
+use super::{
+    super::{Origin, Worker, parse::Parsed, session::trim, verdict::Reason},
+    Claim,
+};
+use crate::{
+    io::{BURST, Burst, Io, PortId},
+    table::{session::Session, sessions::Found},
+};
+
+/// Frames that turn back in one poll.
+pub(in crate::path) const TURNED_BACK: usize = 2 * BURST;
+
+impl<I: Io> Worker<I> {
+    /// Whether packets of the session go to an external address: they come in again.
+    pub(in crate::path) fn is_hairpin(&self, found: Found) -> bool {
+        self.snat.is_some()
+            && self.sessions.get(found.id).is_some_and(Session::is_snat)
+            && self
+                .sessions
+                .leaving(found.id, found.direction)
+                .is_some_and(|leaving| self.is_external(leaving.destination.0))
+    }
+
+    /// A packet from inside to an external address, translated on its way out, comes in again.
+    pub(in crate::path) fn turn_back(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
+        trim(&mut frame, p);
+        if !self.rewrite(&mut frame, p, found) {
+            return self.drop_frame(frame, Reason::Truncated);
+        }
+        self.come_in_again(port, frame, found);
+    }
+
+    /// A rewritten packet of the session goes through the stages once more, at the worker that it belongs to now.
+    pub(in crate::path) fn come_in_again(&mut self, port: PortId, frame: I::Frame, found: Found) {
+        let Some(leaving) = self.sessions.leaving(found.id, found.direction) else {
+            return self.drop_frame(frame, Reason::NoSession);
+        };
+        let owner = self.snat_owner(&leaving, Claim::In);
+        if owner != self.id {
+            return self.hand_over(port, frame, owner);
+        }
+        if let Err(full) = self.turned_back.try_push((port, frame)) {
+            let (_, frame) = full.element();
+            self.drop_frame(frame, Reason::HandOverFull);
+        }
+    }
+
+    /// Runs what has turned back through the stages.
+    pub(in crate::path) fn take_turned_back(&mut self) {
+        while let Some((port, frame)) = self.turned_back.pop() {
+            let mut burst: Burst<I::Frame> = Burst::new();
+            burst.push(frame);
+            self.forward(port, &mut burst, Origin::Worker);
+        }
+    }
+}
