@@ -61,6 +61,11 @@ impl<I: Io> VlanIo<I> {
         Self { io, devices: places.iter().map(|p| PortId(p.device)).collect(), lanes, counters }
     }
 
+    /// The devices below.
+    pub fn devices_mut(&mut self) -> &mut I {
+        &mut self.io
+    }
+
     #[inline(never)]
     fn rx_lane(&mut self, port: PortId, device: PortId, burst: &mut Burst<I::Frame>) {
         let Some(Some(lane)) = self.lanes.get_mut(port.index()) else { return };

@@ -1,12 +1,15 @@
 //! Runs a table.
 
-use weir::io::{PortId, memory::MemoryFrame};
+use weir::io::memory::MemoryFrame;
 use weirctl::ipvsadm::{Environment, ipvsadm, names::SystemNames};
 
 use crate::{
+    build, expect,
     fragments::{self, Piece},
-    packet::{self, Names},
-    rig::{LAN, Options, Rig, Sent, WAN, frames},
+    link::{self, Link},
+    read,
+    rig::{Options, Rig, Sent, WAN},
+    words::{self, Names},
 };
 
 /// A table under way.
@@ -17,75 +20,118 @@ struct Run {
     sent: Vec<Sent>,
     /// All counters before the last packet came.
     before: Vec<(String, u64)>,
+    /// How many went to the kernel since then.
+    punted: usize,
     arrivals: usize,
     /// Fragments that left and were named.
     pieces: Vec<Piece>,
 }
 
-/// Runs the lines of a table; the first one that doesn't hold.
-pub fn run(text: &str) -> Result<(), String> {
+/// Runs the lines of a table; every one that doesn't hold is told, as `NAME:LINE: ..`. After one the rest of
+/// its gateway's lines are passed over.
+pub fn run(name: &str, text: &str) -> Result<(), String> {
+    let mut errors = Vec::new();
     let mut run: Option<Run> = None;
     let mut options = Options::default();
-    for (n, line) in text.lines().enumerate().map(|(n, line)| (n + 1, line.trim())) {
-        if line.is_empty() || line.starts_with('#') {
+    let mut failed = false;
+    let mut last = 0;
+    let lines = text.lines().enumerate().map(|(n, line)| (n + 1, line.trim()));
+    for (n, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+        let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let begins = word == "table";
+        if failed && !begins {
             continue;
         }
-        let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-        let rest = rest.trim();
-        let done = match word {
-            "table" => {
-                if let Some(before) = run.take() {
-                    before.nothing_left().map_err(|e| format!("line {n}: {e}"))?;
-                }
-                options = Options::default();
-                set(&mut options, rest)
-            }
-            _ => {
-                let run = run.get_or_insert_with(|| Run::new(&options));
-                run.line(word, rest)
-            }
+        let ended = if begins { run.take() } else { None };
+        if let Err(e) = ended.filter(|_| !failed).map_or(Ok(()), |run| run.nothing_left()) {
+            errors.push(format!("{name}:{last}: {e}"));
+        }
+        let done = if begins {
+            options = Options::default();
+            set(&mut options, rest.trim())
+        } else {
+            run.get_or_insert_with(|| Run::new(&options)).line(word, rest.trim())
         };
-        done.map_err(|e| format!("line {n}: {line}\n  {e}"))?;
+        failed = done.is_err();
+        errors.extend(done.err().map(|e| format!("{name}:{n}: {line}\n  {e}")));
+        last = n;
     }
-    run.ok_or("the table is empty")?.nothing_left()
+    match run.filter(|_| !failed).map(|run| run.nothing_left()) {
+        None if errors.is_empty() => errors.push(format!("{name}:{last}: there is nothing in the table")),
+        Some(Err(e)) => errors.push(format!("{name}:{last}: {e}")),
+        _ => {}
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors.join("\n")) }
 }
 
 fn set(options: &mut Options, words: &str) -> Result<(), String> {
     for word in words.split_whitespace() {
         let (key, value) = word.split_once('=').ok_or(format!("{word} isn't KEY=NUMBER"))?;
-        let value = value.parse().map_err(|_| format!("{value} isn't a number"))?;
+        let value: u16 = value.parse().map_err(|_| format!("{value} isn't a number"))?;
         match key {
-            "workers" => options.workers = value,
-            "mtu" => options.lan_mtu = value as u16,
-            _ => return Err(format!("there is no {key}")),
+            "workers" if value > 0 => options.workers = value.into(),
+            "mtu" => options.lan_mtu = value,
+            "wan-vlan" => options.vlans[0] = Some(value),
+            "lan-vlan" => options.vlans[1] = Some(value),
+            "one-device" => options.one_device = value != 0,
+            _ => return Err(format!("there is no {word}")),
         }
     }
     Ok(())
 }
 
-fn port(name: &str) -> Result<PortId, String> {
-    match name {
-        "wan" => Ok(WAN),
-        "lan" => Ok(LAN),
-        _ => Err(format!("{name} is no port: wan or lan")),
+/// What a line says of how often, beside the packet.
+struct Often {
+    times: u32,
+    /// Seconds between two.
+    every: f64,
+    counted: bool,
+}
+
+impl Often {
+    /// Takes `x N` and `every SECONDS` out of the words.
+    fn take(words: &mut Vec<String>) -> Result<Self, String> {
+        let mut pair = |key: &str| {
+            let at = words.iter().position(|word| word == key)?;
+            let value = words.get(at + 1).cloned().unwrap_or_default();
+            words.drain(at..(at + 2).min(words.len()));
+            Some(value)
+        };
+        let (times, every) = (pair("x"), pair("every"));
+        let wrong = |value: &String| format!("{value} isn't a number");
+        Ok(Self {
+            counted: times.is_some(),
+            times: times.map_or(Ok(1), |n| n.parse().map_err(|_| wrong(&n)))?,
+            every: every.map_or(Ok(0.0), |s| seconds(&s))?,
+        })
     }
 }
 
-/// A frame around a packet.
-fn frame(port: PortId, packet: &[u8]) -> Vec<u8> {
-    let (source, destination) = frames::arriving(port);
-    let kind: [u8; 2] = if packet.first().is_some_and(|b| b >> 4 == 6) { [0x86, 0xdd] } else { [8, 0] };
-    [&destination[..], &source, &kind, packet].concat()
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|s: &f64| s.is_finite() && *s >= 0.0);
+    seconds.ok_or(format!("{text} isn't a number of seconds"))
+}
+
+/// `N`, or `FROM-TO`.
+fn range(text: &str) -> Result<std::ops::RangeInclusive<u64>, String> {
+    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    let parse = |n: &str| n.parse::<u64>().map_err(|_| format!("{text} isn't N or FROM-TO"));
+    Ok(parse(from)?..=parse(to)?)
+}
+
+/// A result, or what was expected and what is.
+fn expected(what: &str, holds: bool, got: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(format!("expected: {what}\n  got:      {}", got())) }
 }
 
 impl Run {
     fn new(options: &Options) -> Self {
-        let rig = Rig::with(options);
         Self {
-            rig,
+            rig: Rig::with(options),
             names: Names::new(),
             sent: Vec::new(),
             before: Vec::new(),
+            punted: 0,
             arrivals: 0,
             pieces: Vec::new(),
         }
@@ -93,21 +139,25 @@ impl Run {
 
     fn line(&mut self, word: &str, rest: &str) -> Result<(), String> {
         match word {
-            ">" => self.arrives(rest),
-            "<" => self.leaves(rest),
+            ">" => self.arrives(words::split(rest)?),
+            "<" => self.leaves(words::split(rest)?),
             "drop" | "event" => self.counted(rest),
+            "counter" => self.counter(rest),
             "joined" => self.joined(rest),
             "flood" => self.flood(rest),
+            "left" => self.left(rest),
             "punted" => {
-                let punted = self.rig.take_punted().len();
-                if punted == 1 { Ok(()) } else { Err(format!("{punted} were punted")) }
+                let due = range(if rest.is_empty() { "1" } else { rest })?;
+                expected(&format!("punted: {due:?}"), due.contains(&(self.punted as u64)), || {
+                    format!("{}; counted were {:?}", self.punted, self.changes())
+                })
             }
             "sessions" => {
-                let held = self.rig.session_count();
-                if rest == held.to_string() { Ok(()) } else { Err(format!("there are {held} sessions")) }
+                let (due, held) = (range(rest)?, self.rig.session_count());
+                expected(rest, due.contains(&(held as u64)), || held.to_string())
             }
             "wait" => {
-                self.rig.advance(rest.parse().map_err(|_| format!("{rest} isn't a number"))?);
+                self.rig.advance(seconds(rest)?);
                 Ok(())
             }
             "weirctl" => self.command(rest),
@@ -117,13 +167,13 @@ impl Run {
                 self.rig.run();
                 Ok(())
             }
-            _ => Err("what is that?".into()),
+            _ => Err(format!("no line begins with {word}")),
         }
     }
 
     fn nothing_left(&self) -> Result<(), String> {
         let Some(sent) = self.sent.first() else { return Ok(()) };
-        Err(format!("left as well: {}", describe(sent)))
+        Err(format!("left as well, {} in all: {}", self.sent.len(), describe(sent)))
     }
 
     fn command(&mut self, line: &str) -> Result<(), String> {
@@ -140,63 +190,103 @@ impl Run {
     }
 
     /// Every packet arrives on the next worker's queue.
-    fn arrives(&mut self, rest: &str) -> Result<(), String> {
+    fn arrives(&mut self, mut words: Vec<String>) -> Result<(), String> {
         self.nothing_left()?;
-        let (name, packet) = rest.split_once(char::is_whitespace).ok_or("a packet arrives on a port")?;
-        let (port, packet) = (port(name)?, packet::build(packet, &self.names)?);
-        let workers = self.rig.counters.len();
+        let often = Often::take(&mut words)?;
+        let queue = words.iter().position(|word| word.starts_with('@')).map(|at| words.remove(at));
+        let wrong = |queue: &String| format!("{queue} isn't @WORKER");
+        let queue: Option<usize> =
+            queue.map(|queue| queue[1..].parse().map_err(|_| wrong(&queue))).transpose()?;
+        if words.is_empty() {
+            return Err("a packet arrives on a port".into());
+        }
+        let port = link::port(&words.remove(0))?;
+        let link = Link::take(&mut words)?;
         self.before = self.counters();
         self.rig.take_punted();
-        let frame = frame(port, &packet);
-        let queue = rest.split_whitespace().find_map(|w| w.strip_prefix('@')?.parse().ok());
-        let queue: usize = queue.unwrap_or(self.arrivals);
-        self.sent = self.rig.send_to(queue % workers, port, MemoryFrame::new(&frame));
-        self.arrivals += 1;
+        self.punted = 0;
+        for n in 0..often.times {
+            if n > 0 && often.every > 0.0 {
+                self.rig.advance(often.every);
+            }
+            let running: Result<Vec<_>, _> = words.iter().map(|word| words::running(word, n)).collect();
+            let frame = link.frame(port, &build::build(&running?, &self.names)?);
+            let worker = queue.unwrap_or(self.arrivals) % self.rig.counters.len();
+            self.sent.extend(self.rig.send_to(worker, port, MemoryFrame::new(&frame)));
+            self.punted += self.rig.take_punted().len();
+            self.arrivals += 1;
+        }
         Ok(())
     }
 
-    fn leaves(&mut self, rest: &str) -> Result<(), String> {
-        let (name, expected) = rest.split_once(char::is_whitespace).ok_or("a packet leaves by a port")?;
+    fn leaves(&mut self, mut words: Vec<String>) -> Result<(), String> {
+        let often = Often::take(&mut words)?;
+        for n in 0..often.times {
+            let running: Result<Vec<_>, _> = words.iter().map(|word| words::running(word, n)).collect();
+            let known = self.names.clone();
+            let which = || if often.counted { format!("number {n}: ") } else { String::new() };
+            self.one_leaves(&running?).map_err(|e| which() + &e)?;
+            if often.counted {
+                // What is met with in one of them may be something else in the next.
+                self.names.retain(|name, _| known.contains_key(name) || name.contains('_'));
+            }
+        }
+        Ok(())
+    }
+
+    fn one_leaves(&mut self, line: &[String]) -> Result<(), String> {
+        let (name, packet) = line.split_first().ok_or("a packet leaves by a port")?;
+        let port = link::port(name)?;
+        let what = line.join(" ");
         if self.sent.is_empty() {
-            return Err(format!("nothing left; counted were {:?}", self.changes()));
+            return expected(&what, false, || format!("nothing; counted were {:?}", self.changes()));
         }
         let sent = self.sent.remove(0);
-        self.pieces.extend(Piece::read(&sent.bytes[14..]));
-        let actual = describe(&sent);
-        let macs = frames::leaving(sent.port);
-        if sent.port != port(name)? || sent.bytes[..6] != macs.1 || sent.bytes[6..12] != macs.0 {
-            return Err(format!("left by {:?} with {:x?}: {actual}", sent.port, &sent.bytes[..12]));
-        }
-        let packet = actual.split_once(' ').map_or("", |(_, packet)| packet);
-        if packet::matches(expected, packet, &mut self.names) {
-            Ok(())
-        } else {
-            Err(format!("left: {packet}"))
-        }
+        self.pieces.extend(Piece::read(link::packet(&sent.bytes)).ok().flatten());
+        let is = link::read(&sent).is_ok_and(|actual| expect::matches(packet, &actual, &mut self.names));
+        expected(&what, is && port == sent.port, || describe(&sent))
+    }
+
+    /// So many left, whatever they are.
+    fn left(&mut self, rest: &str) -> Result<(), String> {
+        let (due, sent) = (range(rest)?, std::mem::take(&mut self.sent));
+        expected(rest, due.contains(&(sent.len() as u64)), || {
+            format!("{}; counted were {:?}", sent.len(), self.changes())
+        })
     }
 
     /// So many packets, each with an identification of its own, none of which may leave.
     fn flood(&mut self, rest: &str) -> Result<(), String> {
         let (count, packet) = rest.split_once(' ').ok_or("so many of what?")?;
-        for id in 0..count.parse::<u32>().map_err(|e| e.to_string())? {
-            self.arrives(&format!("{packet} id={id}"))?;
-        }
+        self.arrives(words::split(&format!("{packet} id=0+ x {count}"))?)?;
         self.nothing_left()
     }
 
     /// What the fragments that left are together.
-    fn joined(&mut self, expected: &str) -> Result<(), String> {
-        let packet = packet::read(&fragments::join(std::mem::take(&mut self.pieces))?)?;
-        if packet::matches(expected, &packet, &mut self.names) {
-            Ok(())
-        } else {
-            Err(format!("it is: {packet}"))
-        }
+    fn joined(&mut self, line: &str) -> Result<(), String> {
+        let packet = read::read(&fragments::join(std::mem::take(&mut self.pieces))?)?;
+        let is = expect::matches(&words::split(line)?, &packet, &mut self.names);
+        expected(line, is, || shown(&packet))
     }
 
-    fn counted(&self, name: &str) -> Result<(), String> {
-        let changes = self.changes();
-        if changes.iter().any(|(n, by)| n == name && *by == 1) { Ok(()) } else { Err(format!("{changes:?}")) }
+    fn counted(&self, rest: &str) -> Result<(), String> {
+        let (name, due) = rest.split_once(char::is_whitespace).unwrap_or((rest, "1"));
+        let due = range(due.trim())?;
+        self.known(name)?;
+        let by = self.changes().iter().find(|(n, _)| n == name).map_or(0, |(_, by)| *by);
+        expected(&format!("{name} moved by {due:?}"), due.contains(&by), || format!("{:?}", self.changes()))
+    }
+
+    /// What a counter stands at.
+    fn counter(&self, rest: &str) -> Result<(), String> {
+        let (name, due) = rest.split_once(char::is_whitespace).ok_or("not counter NAME VALUE")?;
+        let (due, is) = (range(due.trim())?, self.known(name)?);
+        expected(rest, due.contains(&is), || is.to_string())
+    }
+
+    fn known(&self, name: &str) -> Result<u64, String> {
+        let found = self.counters().into_iter().find(|(n, _)| n == name);
+        found.map(|(_, value)| value).ok_or(format!("there is no counter {name}"))
     }
 
     fn counters(&self) -> Vec<(String, u64)> {
@@ -220,16 +310,17 @@ impl Run {
 
 fn describe(sent: &Sent) -> String {
     let port = if sent.port == WAN { "wan" } else { "lan" };
-    let kind = if sent.bytes[14] >> 4 == 6 { [0x86, 0xdd] } else { [8, 0] };
-    if sent.bytes[12..14] != kind {
-        return format!(
-            "{port} EtherType {:x?} before IP version {}",
-            &sent.bytes[12..14],
-            sent.bytes[14] >> 4
-        );
+    match link::read(sent) {
+        Ok(packet) => format!("{port} {}", shown(&packet)),
+        Err(e) => format!("{port} {e}"),
     }
-    match packet::read(&sent.bytes[14..]) {
-        Ok(packet) => format!("{port} {packet}"),
-        Err(e) => format!("{port} unreadable ({e}): {:x?}", &sent.bytes[14..]),
+}
+
+/// A packet in words, but for payload that is too long to be read.
+fn shown(packet: &[Vec<String>]) -> String {
+    let mut packet = packet.to_vec();
+    for layer in &mut packet {
+        layer.retain(|word| word.len() < 140);
     }
+    words::line(&packet)
 }

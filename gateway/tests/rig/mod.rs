@@ -29,6 +29,7 @@ use weir::{
     io::{
         PortId,
         memory::{MemoryFrame, MemoryIo},
+        places,
     },
     net::ethernet::Mac,
     path::{
@@ -36,6 +37,7 @@ use weir::{
         route::{Neighbour, PortFacts, Route, RouteTable, Via},
         settings::Settings,
         verdict::{PathCounters, Reason, Verdict},
+        vlan::VlanIo,
     },
     table::{
         index::HashKey,
@@ -74,21 +76,36 @@ pub struct Options {
     /// First and last local port.
     pub ports: (u16, u16),
     pub lan_mtu: u16,
+    /// VLANs of [`WAN`] and [`LAN`].
+    pub vlans: [Option<u16>; 2],
+    /// Whether both are ports of one device.
+    pub one_device: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 1, max_sessions: 4096, host: true, ports: (1024, 65535), lan_mtu: 1500 }
+        let (vlans, one_device) = ([None; 2], false);
+        Self {
+            workers: 1,
+            max_sessions: 4096,
+            host: true,
+            ports: (1024, 65535),
+            lan_mtu: 1500,
+            vlans,
+            one_device,
+        }
     }
 }
 
-type SharedWorker = Arc<Mutex<Worker<MemoryIo>>>;
+type SharedWorker = Arc<Mutex<Worker<VlanIo<MemoryIo>>>>;
 
 /// The gateway.
 pub struct Rig {
     workers: Vec<SharedWorker>,
     pub store: Store<Workers>,
     clock: Arc<AtomicU32>,
+    vlans: [Option<u16>; 2],
+    one_device: bool,
     pub counters: Vec<Arc<PathCounters>>,
     punted: Vec<rtrb::Consumer<(PortId, MemoryFrame)>>,
     pub inject: Vec<rtrb::Producer<(PortId, MemoryFrame)>>,
@@ -125,7 +142,7 @@ impl Rig {
             let (to_path, from_host) = rtrb::RingBuffer::new(256);
             let parts = Parts {
                 id: WorkerId(n as u16),
-                io: MemoryIo::new(2),
+                io: devices(options, path_counters.clone()),
                 macs: vec![Mac(WAN_MAC), Mac(LAN_MAC)],
                 steered: vec![false; 2],
                 max_sessions: options.max_sessions,
@@ -146,7 +163,9 @@ impl Rig {
         let wait = waiter(shared.clone(), clock.clone());
         let own = |a: IpAddr| if is_own(a) { AddressKind::Own } else { AddressKind::Other };
         let plane = Workers::new(links, vec!["wan".into(), "lan".into()], wait, Box::new(own));
-        let mut rig = Self { workers: shared, store: Store::new(plane), clock, counters, punted, inject };
+        let store = Store::new(plane);
+        let &Options { vlans, one_device, .. } = options;
+        let mut rig = Self { workers: shared, store, clock, vlans, one_device, counters, punted, inject };
         rig.store.plane_mut().set_routes(&routes(options.lan_mtu));
         rig.store.plane_mut().set_neighbours(&[]);
         rig.run();
@@ -169,7 +188,8 @@ impl Rig {
             let frames: usize =
                 self.workers.iter().map(|w| w.lock().unwrap().poll(Tick(self.clock.load(Relaxed)))).sum();
             self.resolve();
-            if frames == 0 && self.workers.iter().all(|w| w.lock().unwrap().io_mut().is_idle()) {
+            let idle = |w: &SharedWorker| w.lock().unwrap().io_mut().devices_mut().is_idle();
+            if frames == 0 && self.workers.iter().all(idle) {
                 return;
             }
         }
@@ -215,7 +235,8 @@ impl Rig {
 
     /// Lets a worker receive a frame, and returns what left by any worker.
     pub fn send_to(&mut self, worker: usize, port: PortId, frame: MemoryFrame) -> Vec<Sent> {
-        self.workers[worker].lock().unwrap().io_mut().push(port, frame);
+        let device = self.device(port);
+        self.workers[worker].lock().unwrap().io_mut().devices_mut().push(device, frame);
         self.run();
         self.run();
         self.take_sent()
@@ -225,12 +246,25 @@ impl Rig {
         let mut sent = Vec::new();
         for worker in &self.workers {
             let mut worker = worker.lock().unwrap();
-            for port in [WAN, LAN] {
-                let frames = worker.io_mut().take(port);
-                sent.extend(frames.into_iter().map(|f| Sent { port, bytes: f.bytes() }));
+            for device in [WAN, LAN] {
+                let frames = worker.io_mut().devices_mut().take(device);
+                let port = |bytes: &[u8]| if self.one_device { self.vlan_port(bytes) } else { device };
+                let frames = frames.iter().map(MemoryFrame::bytes);
+                sent.extend(frames.map(|bytes| Sent { port: port(&bytes), bytes }));
             }
         }
         sent
+    }
+
+    /// The device of a port.
+    fn device(&self, port: PortId) -> PortId {
+        if self.one_device { WAN } else { port }
+    }
+
+    /// The port that a frame of the one device is of, by its VLAN.
+    fn vlan_port(&self, bytes: &[u8]) -> PortId {
+        let tag = (bytes[12..14] == [0x81, 0]).then(|| u16::from_be_bytes([bytes[14], bytes[15]]) & 0xfff);
+        if self.vlans[0] == tag { WAN } else { LAN }
     }
 
     /// What was punted since the last call.
@@ -366,6 +400,13 @@ impl Transport for Rig {
         self.run();
         Ok(response)
     }
+}
+
+/// Two ports in memory: each a device, or VLANs of one.
+fn devices(options: &Options, counters: Arc<PathCounters>) -> VlanIo<MemoryIo> {
+    let devices = if options.one_device { [0, 0] } else { [0, 1] };
+    let places = places(devices.iter().zip(options.vlans));
+    VlanIo::new(MemoryIo::new(2), &places, counters)
 }
 
 fn waiter(workers: Vec<SharedWorker>, clock: Arc<AtomicU32>) -> workers::Wait {
