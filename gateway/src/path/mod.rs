@@ -171,9 +171,11 @@ pub struct Worker<I: Io> {
     /// Packets from inside to external addresses, on their way back in.
     turned_back: ArrayVec<(PortId, I::Frame), { snat::TURNED_BACK }>,
     /// Packets that come in fragments.
-    fragments: Fragments<reassembly::Early<I::Frame>>,
+    fragments: Fragments<reassembly::Early<I::Frame>, reassembly::Way>,
     /// The identification of the first fragment at hand, where it needs a new one.
     fragment_id: Option<u16>,
+    /// Where the first fragment at hand went, if its ports don't say it.
+    fragment_way: Option<reassembly::Way>,
     /// Whoever follows packets.
     trace: Option<Box<trace::Tracer>>,
     /// What the stages know of a burst's packets.
@@ -257,6 +259,7 @@ impl<I: Io> Worker<I> {
             turned_back: ArrayVec::new(),
             fragments: Fragments::new(cpu::tsc() | 1, parts.id.0 << 12),
             fragment_id: None,
+            fragment_way: None,
             trace: None,
             notes: Some(Box::default()),
             stages: Stages::new(),

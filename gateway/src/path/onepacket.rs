@@ -3,10 +3,20 @@
 //! As in IPVS such a datagram counts as a connection that ends at once, and a NAT server's reply isn't
 //! translated: it leaves to whoever routes it. FULLNAT, which IPVS lacks, can't do without: a local port is taken, only replies
 //! lead to it, and two seconds after the first one it's free again.
+//!
+//! A datagram that comes in fragments is one all the same: where the first went, the others go (`reassembly`).
 
 use weirctl::model::{Forwarding, SessionState};
 
-use super::{Worker, parse::Parsed, rewrite, service::Chosen, session::trim, verdict::Reason};
+use super::{
+    Worker,
+    parse::Parsed,
+    reassembly::{Way, readdress},
+    rewrite,
+    service::Chosen,
+    session::trim,
+    verdict::Reason,
+};
 use crate::{
     id::ServiceId,
     io::{Frame, Io, PortId},
@@ -14,7 +24,7 @@ use crate::{
     sched::Flow,
     table::{
         ends::Ends,
-        session::{Direction, INACTIVE, NewSession, Session},
+        session::{Direction, INACTIVE, NewSession, Session, SessionId},
         wide::Wide,
     },
 };
@@ -31,10 +41,17 @@ impl<I: Io> Worker<I> {
     ) {
         if chosen.method == Forwarding::FullNat {
             return match self.new_session(p, flow, chosen, service) {
-                Ok(id) => self.first_packet(port, frame, p, id),
-                Err(reason) => self.drop_frame(frame, reason),
+                Ok(id) => {
+                    self.note_fragment_session(id);
+                    self.first_packet(port, frame, p, id);
+                }
+                Err(reason) => {
+                    self.note_fragment_way(Way::Dropped(reason));
+                    self.drop_frame(frame, reason);
+                }
             };
         }
+        self.note_fragment_way(Way::Once(chosen));
         self.count_once(chosen, p);
         if chosen.address.is_ipv6() != p.ipv6 && !matches!(chosen.method, Forwarding::Tunnel(_)) {
             return self.drop_frame(frame, Reason::OtherFamily);
@@ -52,6 +69,55 @@ impl<I: Io> Worker<I> {
                 self.translate_once(port, frame, p, (flow, chosen), hop);
             }
         }
+    }
+
+    /// Where the rest of a datagram goes whose first fragment is at hand.
+    fn note_fragment_way(&mut self, way: Way) {
+        if self.fragment_id.is_some() {
+            self.fragment_way = Some(way);
+        }
+    }
+
+    fn note_fragment_session(&mut self, id: SessionId) {
+        if let Some(reply) = self.sessions.arriving(id, Direction::Reply) {
+            self.note_fragment_way(Way::Session(reply));
+        }
+    }
+
+    /// Sends a fragment after the first one of its datagram, to the server that was chosen for that.
+    pub(super) fn fragment_once(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, chosen: Chosen) {
+        if p.ttl <= 1 {
+            return self.answer_ttl_expired(port, frame, p);
+        }
+        let to_other_family = chosen.address.is_ipv6() != p.ipv6;
+        if to_other_family && !matches!(chosen.method, Forwarding::Tunnel(_)) {
+            return self.drop_frame(frame, Reason::OtherFamily);
+        }
+        if let Some(server) = self.server(chosen.server) {
+            server.count(Direction::Request, p.ip_len);
+        }
+        let hop = match self.routing.towards(chosen.address) {
+            Ok(hop) => hop,
+            Err(reason) => return self.drop_frame(frame, reason),
+        };
+        match chosen.method {
+            Forwarding::Tunnel(_) => {
+                return self.send_tunnelled(port, frame, p, (chosen.address, chosen.server), hop);
+            }
+            Forwarding::Route => return self.send_direct(port, frame, p, hop),
+            Forwarding::Nat | Forwarding::FullNat => {}
+        }
+        let Some(next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
+        if p.ip_len > next.mtu && p.dont_fragment {
+            let mtu = next.mtu;
+            return self.answer_too_big(port, frame, p, mtu);
+        }
+        trim(&mut frame, p);
+        let leaving = Ends { destination: (chosen.address, 0), ..p.ends(frame.data()) };
+        if !readdress(frame.data_mut(), p, &leaving) {
+            return self.drop_frame(frame, Reason::Truncated);
+        }
+        self.leave(frame, hop, p.ip_len);
     }
 
     /// A connection that comes and goes: it may push a server over its threshold, and back.

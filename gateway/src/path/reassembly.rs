@@ -5,16 +5,22 @@
 //! later ones       go by the ports that the first has left: addresses, and nothing behind them
 //! ```
 //!
+//! Ports lead to no session where each datagram has a server of its own (`onepacket`): the first leaves its [`Way`].
+//!
 //! RSS spreads fragments by addresses alone, so they may arrive at a worker whose session it isn't. All of a packet
 //! arrive at the same one, which hands the first to the session's owner and the others after it. Where many senders get
 //! one address (FULLNAT, SNAT), a packet's identification becomes one of this worker's, or receivers would join pieces
 //! of different packets.
 
+use std::net::IpAddr;
+
 use super::{
     Origin, Worker,
     echo::is_echo,
     parse::{Kind, Parsed, echo_ports},
-    sctp_state, session,
+    rewrite, sctp_state,
+    service::Chosen,
+    session,
     verdict::Reason,
 };
 use crate::{
@@ -24,7 +30,8 @@ use crate::{
         checksum::Delta,
         icmp::{self, IcmpHeader},
         ipv4::Ipv4Header,
-        ipv6, protocol,
+        ipv6::{self, Ipv6Header},
+        protocol,
         sctp::SctpHeader,
         tcp::TcpHeader,
         udp::UdpHeader,
@@ -39,6 +46,17 @@ use crate::{
 
 /// A fragment that waits for its first.
 pub(super) type Early<F> = (PortId, F, Parsed, Origin);
+
+/// Where a packet's first fragment went, and the others go after it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way {
+    /// To a server that was chosen for it alone.
+    Once(Chosen),
+    /// By the session whose replies have these ends; its requests aren't found.
+    Session(Ends),
+    /// Nowhere.
+    Dropped(Reason),
+}
 
 /// Which packet a fragment is of, and which bytes; none if it is no fragment that can be.
 fn facts(data: &[u8], p: &Parsed, ends: &Ends) -> Option<(FragmentKey, Piece)> {
@@ -56,7 +74,12 @@ fn facts(data: &[u8], p: &Parsed, ends: &Ends) -> Option<(FragmentKey, Piece)> {
     if len == 0 || (more && len % 8 != 0) {
         return None;
     }
-    let piece = Piece { from, to: from.checked_add(len)?, last: !more };
+    let to = from.checked_add(len)?;
+    // The whole packet has to have an IPv4 length.
+    if !p.ipv6 {
+        to.checked_add(headers)?;
+    }
+    let piece = Piece { from, to, last: !more };
     let (source, destination) = (ends.source.0, ends.destination.0);
     Some((FragmentKey { source, destination, id, protocol: p.protocol }, piece))
 }
@@ -128,12 +151,13 @@ impl<I: Io> Worker<I> {
             }
             Fate::Known(ports, id) => {
                 match &whole {
-                    Some(whole) => self.first_fragment(port, frame, whole, id, origin),
-                    None => self.later_fragment(port, frame, p, (ports, id), origin),
+                    Some(whole) => self.first_fragment(port, frame, whole, (&key, id), origin),
+                    None => self.later_fragment(port, frame, p, (&key, ports, id), origin),
                 }
                 while let Some((port, frame, p, origin)) = self.fragments.released(&key) {
-                    self.later_fragment(port, frame, &p, (ports, id), origin);
+                    self.later_fragment(port, frame, &p, (&key, ports, id), origin);
                 }
+                self.fragments.finish(&key, self.now);
             }
         }
     }
@@ -152,7 +176,14 @@ impl<I: Io> Worker<I> {
     }
 
     /// The first fragment goes as a packet would.
-    fn first_fragment(&mut self, port: PortId, frame: I::Frame, p: &Parsed, id: u16, origin: Origin) {
+    fn first_fragment(
+        &mut self,
+        port: PortId,
+        frame: I::Frame,
+        p: &Parsed,
+        (key, id): (&FragmentKey, u16),
+        origin: Origin,
+    ) {
         // Whether it leaves under it, its session says, which may have to be made first.
         self.fragment_id = Some(id);
         match self.sessions.find_ends(&p.ends(frame.data()), p.protocol) {
@@ -161,6 +192,9 @@ impl<I: Io> Worker<I> {
             None => self.unknown(port, frame, p, origin),
         }
         self.fragment_id = None;
+        if let Some(way) = self.fragment_way.take() {
+            self.fragments.set_way(key, way, self.now);
+        }
     }
 
     /// A later one goes by the ports that the first had.
@@ -169,12 +203,26 @@ impl<I: Io> Worker<I> {
         port: PortId,
         frame: I::Frame,
         p: &Parsed,
-        (ports, id): (u32, u16),
+        (key, ports, id): (&FragmentKey, u32, u16),
         origin: Origin,
     ) {
         let mut p = *p;
         p.tuple.ports = ports;
         let ends = p.ends(frame.data());
+        match self.fragments.way(key, self.now) {
+            Some(Way::Once(chosen)) => return self.fragment_once(port, frame, &p, chosen),
+            Some(Way::Session(reply)) => {
+                return match self.sessions.find_ends(&reply, p.protocol) {
+                    Some(Found { id: of, .. }) => {
+                        let found = Found { id: of, direction: Direction::Request };
+                        self.send_fragment(port, frame, &p, found, id);
+                    }
+                    None => self.drop_frame(frame, Reason::Fragment),
+                };
+            }
+            Some(Way::Dropped(reason)) => return self.drop_frame(frame, reason),
+            None => {}
+        }
         if let Some(found) = self.sessions.find_ends(&ends, p.protocol) {
             return self.send_fragment(port, frame, &p, found, id);
         }
@@ -202,8 +250,11 @@ impl<I: Io> Worker<I> {
         if one_way {
             return self.send_one_way(port, frame, p, found.id);
         }
-        if changes || self.is_hairpin(found) {
+        if changes {
             return self.drop_frame(frame, Reason::Fragment);
+        }
+        if self.is_hairpin(found) {
+            return self.turn_back_fragment(port, frame, p, (found, id));
         }
         let hop = match self.hop_for(found) {
             Ok(hop) => hop,
@@ -236,25 +287,8 @@ impl<I: Io> Worker<I> {
 
     /// Gives a packet the other addresses of its session, and nothing behind the IP header.
     pub(super) fn readdress(&self, frame: &mut I::Frame, p: &Parsed, found: Found) -> bool {
-        let Some(session) = self.sessions.get(found.id) else { return false };
-        let (data, l3) = (frame.data_mut(), usize::from(p.l3));
-        if p.ipv6 {
-            let Some(wide) = self.sessions.wide(found.id) else { return false };
-            let Some(header) = data.get_mut(l3..).and_then(|b| b.first_chunk_mut::<40>()) else {
-                return false;
-            };
-            let (source, destination) = wide.leaving(found.direction);
-            header[7] = header[7].wrapping_sub(1);
-            header[8..24].copy_from_slice(source);
-            header[24..40].copy_from_slice(destination);
-            return true;
-        }
-        let Some(ip) = Ipv4Header::at_mut(data, l3) else { return false };
-        let (delta, _) = session.deltas(found.direction);
-        ip.set_checksum(delta.apply(ip.checksum()));
-        ip.set_address_words(session.leaving(found.direction).addresses);
-        ip.decrement_ttl();
-        true
+        let leaving = self.sessions.leaving(found.id, found.direction);
+        leaving.is_some_and(|leaving| readdress(frame.data_mut(), p, &leaving))
     }
 
     /// Drops fragments whose first hasn't come in time.
@@ -262,5 +296,97 @@ impl<I: Io> Worker<I> {
         while let Some((_, frame, ..)) = self.fragments.given_up(self.now) {
             self.drop_frame(frame, Reason::FragmentsIncomplete);
         }
+    }
+}
+
+/// Gives a packet the addresses of `leaving`, of its own family, and nothing behind the IP header. It becomes a hop older.
+pub(super) fn readdress(data: &mut [u8], p: &Parsed, leaving: &Ends) -> bool {
+    let l3 = usize::from(p.l3);
+    match (leaving.source.0, leaving.destination.0) {
+        (IpAddr::V6(source), IpAddr::V6(destination)) if p.ipv6 => {
+            let Some(ip) = Ipv6Header::at_mut(data, l3) else { return false };
+            ip.set_source(source);
+            ip.set_destination(destination);
+            ip.decrement_hop_limit();
+            true
+        }
+        (IpAddr::V4(_), IpAddr::V4(_)) if !p.ipv6 => {
+            let Some(ip) = Ipv4Header::at_mut(data, l3) else { return false };
+            let without_ports = |addresses| Tuple { addresses, ports: 0 };
+            let (before, after) = (ip.address_words(), leaving.tuple().addresses);
+            let (delta, _) = rewrite::deltas(without_ports(before), without_ports(after));
+            ip.set_checksum(delta.apply(ip.checksum()));
+            ip.set_address_words(after);
+            ip.decrement_ttl();
+            true
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an IPv4 packet with `options` bytes of options is as a fragment.
+    fn read(options: usize, offset: usize, more: bool, len: u16) -> Option<Piece> {
+        let mut data = [0; 14 + 60];
+        let mut ip = Ipv4Header::new([10, 1, 0, 1].into(), [192, 0, 2, 10].into(), protocol::UDP, 0);
+        ip.set_flags_fragment((offset / 8) as u16 | if more { 0x2000 } else { 0 });
+        data[14..34].copy_from_slice(zerocopy::IntoBytes::as_bytes(&ip));
+        let l4 = (34 + options) as u8;
+        let p = Parsed { l3: 14, l4, ip_len: 20 + options as u16 + len, ..Parsed::NOTHING };
+        let ends = Ends { source: ([10, 1, 0, 1].into(), 0), destination: ([192, 0, 2, 10].into(), 0) };
+        facts(&data, &p, &ends).map(|(_, piece)| piece)
+    }
+
+    #[test]
+    fn a_fragment_is_of_whole_eights_but_for_the_last() {
+        assert_eq!(read(0, 16, true, 8), Some(Piece { from: 16, to: 24, last: false }));
+        assert_eq!(read(0, 16, false, 9), Some(Piece { from: 16, to: 25, last: true }));
+        assert_eq!(read(0, 16, true, 9), None);
+        assert_eq!(read(0, 16, true, 7), None);
+        assert_eq!(read(0, 16, false, 0), None, "nothing at all");
+    }
+
+    #[test]
+    fn a_fragment_ends_where_an_ipv4_packet_can() {
+        assert_eq!(read(0, 65504, false, 11).map(|piece| piece.to), Some(65515));
+        assert_eq!(read(0, 65504, false, 12), None);
+        assert_eq!(read(4, 65504, false, 7).map(|piece| piece.to), Some(65511));
+        assert_eq!(read(4, 65504, false, 8), None);
+        assert_eq!(read(0, 65528, false, 8), None);
+    }
+
+    #[test]
+    fn a_first_fragment_holds_its_transport_header() {
+        let of = |protocol: u8, ipv6, transport: &[u8]| {
+            let mut data = vec![0; 34];
+            data.extend_from_slice(transport);
+            let ip_len = 20 + transport.len() as u16;
+            let p = Parsed { l3: 14, l4: 34, protocol, ip_len, ipv6, ..Parsed::NOTHING };
+            // What follows a short packet in its frame isn't looked at.
+            data.resize(80, 7);
+            first(&data, &p).map(|p| (p.kind, p.tuple.ports, p.flags))
+        };
+        let mut tcp = [0; 24];
+        (tcp[0], tcp[12], tcp[13]) = (9, 0x60, 2);
+        assert_eq!(of(protocol::TCP, false, &tcp), Some((Kind::Transport, 9, 2)));
+        assert_eq!(of(protocol::TCP, true, &tcp), Some((Kind::TransportV6, 9, 2)));
+        assert_eq!(of(protocol::TCP, false, &tcp[..23]), None, "its options go on");
+        tcp[12] = 0x40;
+        assert_eq!(of(protocol::TCP, false, &tcp), None, "shorter than a header");
+        assert_eq!(of(protocol::UDP, false, &[3; 8]), Some((Kind::Transport, 0x0303_0303, 0)));
+        assert_eq!(of(protocol::UDP, false, &[3; 7]), None);
+        let sctp = [&[3; 12][..], &[1, 0, 0, 4]].concat();
+        assert_eq!(of(protocol::SCTP, true, &sctp), Some((Kind::Sctp, 0x0303_0303, sctp_state::INIT)));
+        assert_eq!(of(protocol::GRE, false, &[3; 40]), None);
+        let echo = |kind| [kind, 0, 0, 0, 1, 2, 0, 0];
+        let kind = |protocol, kind| of(protocol, false, &echo(kind)).map(|(kind, ..)| kind);
+        assert_eq!(kind(protocol::ICMP, icmp::v4::ECHO), Some(Kind::Echo));
+        assert_eq!(kind(protocol::ICMP, icmp::v4::ECHO_REPLY), Some(Kind::Echo));
+        assert_eq!(kind(protocol::ICMP, icmp::v4::UNREACHABLE), None);
+        assert_eq!(kind(protocol::ICMPV6, icmp::v6::ECHO), Some(Kind::Echo));
+        assert_eq!(kind(protocol::ICMPV6, icmp::v4::ECHO), None);
     }
 }

@@ -108,7 +108,9 @@ impl<I: Io> Worker<I> {
                     return p.ip_len;
                 };
                 let option = option(client.source);
-                let room = usize::from(p.ip_len) + option.len() <= usize::from(mtu);
+                // A fragment that grew would shift those that follow it.
+                let room =
+                    self.fragment_id.is_none() && usize::from(p.ip_len) + option.len() <= usize::from(mtu);
                 if room && insert(frame, p, &option) {
                     self.counters.events.toa_added.add(1);
                     return p.ip_len + option.len() as u16;
@@ -154,10 +156,9 @@ pub(super) fn tells(session: &Session) -> bool {
 fn insert(frame: &mut impl Frame, p: &Parsed, option: &[u8]) -> bool {
     let (l3, l4) = (usize::from(p.l3), usize::from(p.l4));
     let (fixed, added) = (l4 + TcpHeader::LEN, option.len());
-    let whole = p.ipv6 || Ipv4Header::at(frame.data(), l3).is_some_and(|ip| !ip.more_fragments());
     let Some((header, _)) = frame.data().get(l4..).and_then(TcpHeader::split) else { return false };
     let header_len = header.header_len();
-    if !whole || header_len + added > MAX_HEADER || !frame.prepend(added) {
+    if header_len + added > MAX_HEADER || !frame.prepend(added) {
         return false;
     }
     let data = frame.data_mut();

@@ -6,7 +6,8 @@
 //! 5722): the later fragment is dropped.
 //!
 //! The table has a fixed size, four places for each hash. A flood of fragments pushes out other fragments, the oldest
-//! first, and nothing else.
+//! first, and nothing else. Where too many wait, one goes whose sender has the most of them: a single sender can't keep
+//! others from waiting.
 
 use std::net::IpAddr;
 
@@ -55,6 +56,14 @@ impl FragmentKey {
         let mixed = fold(mixed ^ u64::from(self.id) << 8 ^ u64::from(self.protocol), seed | 1);
         (mixed >> 32) as usize % (FLOWS / WAYS) * WAYS
     }
+
+    /// Whom the fragment counts against: the sender's address, of IPv6 the /64, in which anybody may have them all.
+    fn sender(&self) -> u64 {
+        match self.source {
+            IpAddr::V4(a) => a.to_bits().into(),
+            IpAddr::V6(a) => (a.to_bits() >> 64) as u64,
+        }
+    }
 }
 
 /// Which bytes of its packet a fragment holds.
@@ -69,10 +78,12 @@ pub struct Piece {
 }
 
 #[derive(Clone, Debug)]
-struct Flow {
+struct Flow<W> {
     key: FragmentKey,
     /// Source port in the low half, as they lie in the header.
     ports: Option<u32>,
+    /// Where the first went, if ports don't say it.
+    way: Option<W>,
     since: Tick,
     /// Bytes that have come, in order, never adjacent.
     seen: ArrayVec<(u16, u16), RANGES>,
@@ -102,16 +113,18 @@ pub enum Fate {
     Scattered,
 }
 
-/// The table; `T` is what waits.
+/// The table; `T` is what waits, `W` a way that ports don't say.
 #[derive(Debug)]
-pub struct Fragments<T> {
-    flows: Box<[Option<Flow>]>,
+pub struct Fragments<T, W> {
+    flows: Box<[Option<Flow<W>>]>,
     waiting: ArrayVec<Waiting<T>, WAITING>,
     seed: u64,
     ids: u16,
+    /// The place that is looked at next for a packet whose time is over.
+    next: usize,
 }
 
-impl Flow {
+impl<W> Flow<W> {
     /// Adds a piece, or says why not.
     fn add(&mut self, piece: Piece) -> Result<(), Fate> {
         let beyond = self.end.is_some_and(|end| piece.to > end || piece.last && piece.to != end);
@@ -140,61 +153,110 @@ impl Flow {
         Ok(())
     }
 
+    /// Whether it may still be under way.
+    fn is_alive(&self, now: Tick) -> bool {
+        now.since(self.since) < LIFETIME
+    }
+
     /// Every byte has come.
     fn is_whole(&self) -> bool {
         matches!((self.seen.as_slice(), self.end), (&[(0, to)], Some(end)) if to == end)
     }
 }
 
-impl<T> Fragments<T> {
-    /// An empty table; identifications start at `worker` and go on in steps of 1.
+impl<T, W: Copy> Fragments<T, W> {
+    /// An empty table; identifications start at `first_id` and go on in steps of 1.
     #[must_use]
     pub fn new(seed: u64, first_id: u16) -> Self {
         let flows = (0..FLOWS).map(|_| None).collect();
-        Self { flows, waiting: ArrayVec::new(), seed, ids: first_id }
+        Self { flows, waiting: ArrayVec::new(), seed, ids: first_id, next: 0 }
     }
 
-    /// Takes note of a fragment; `ports` if it is the first.
+    /// Takes note of a fragment; `ports` if it is the first. Who has dealt with it calls [`Self::finish`].
     pub fn note(&mut self, key: &FragmentKey, piece: Piece, ports: Option<u32>, now: Tick) -> Fate {
+        self.tidy(now);
         let at = self.place(key, now);
         let id = self.ids;
         let flow = match &mut self.flows[at] {
-            Some(flow) if flow.key == *key => flow,
+            Some(flow) if flow.key == *key && flow.is_alive(now) => flow,
             place => {
                 self.ids = self.ids.wrapping_add(1);
                 let (seen, end) = (ArrayVec::new(), None);
-                place.insert(Flow { key: *key, ports: None, since: now, seen, end, id })
+                place.insert(Flow { key: *key, ports: None, way: None, since: now, seen, end, id })
             }
         };
         if let Err(fate) = flow.add(piece) {
             return fate;
         }
         flow.ports = flow.ports.or(ports);
-        let fate = flow.ports.map_or(Fate::TooEarly, |ports| Fate::Known(ports, flow.id));
-        if flow.is_whole() && !self.waiting.iter().any(|w| w.key == *key) {
-            // The identification is free for another packet.
+        flow.ports.map_or(Fate::TooEarly, |ports| Fate::Known(ports, flow.id))
+    }
+
+    /// Notes where a packet's first fragment went.
+    pub fn set_way(&mut self, key: &FragmentKey, way: W, now: Tick) {
+        if let Some(flow) = self.own(key, now).and_then(|at| self.flows[at].as_mut()) {
+            flow.way = Some(way);
+        }
+    }
+
+    /// Where a packet's first fragment went, if that was noted.
+    #[must_use]
+    pub fn way(&self, key: &FragmentKey, now: Tick) -> Option<W> {
+        self.own(key, now).and_then(|at| self.flows[at].as_ref()?.way)
+    }
+
+    /// Forgets a packet whose fragments have all come and gone: its identification is free for another.
+    pub fn finish(&mut self, key: &FragmentKey, now: Tick) {
+        if let Some(at) = self.own(key, now)
+            && self.flows[at].as_ref().is_some_and(Flow::is_whole)
+        {
             self.flows[at] = None;
         }
-        fate
+    }
+
+    /// Forgets a packet whose time is over, if the next place holds one.
+    fn tidy(&mut self, now: Tick) {
+        self.next = (self.next + 1) % FLOWS;
+        if let Some(place) = self.flows.get_mut(self.next)
+            && place.as_ref().is_some_and(|flow| !flow.is_alive(now))
+        {
+            *place = None;
+        }
+    }
+
+    /// The place where a packet is.
+    fn own(&self, key: &FragmentKey, now: Tick) -> Option<usize> {
+        let first = key.set(self.seed);
+        let is = |flow: &Flow<W>| flow.key == *key && flow.is_alive(now);
+        (first..first + WAYS).find(|&n| self.flows[n].as_ref().is_some_and(is))
     }
 
     /// The place of a packet: its own, a free or stale one, else the oldest's.
     fn place(&self, key: &FragmentKey, now: Tick) -> usize {
         let first = key.set(self.seed);
-        let flow = |n: usize| self.flows[n].as_ref().filter(|f| now.since(f.since) < LIFETIME);
-        let places = first..first + WAYS;
-        let own = places.clone().find(|&n| flow(n).is_some_and(|f| f.key == *key));
-        let age = |n: &usize| flow(*n).map_or(u32::MAX, |f| now.since(f.since));
-        own.or_else(|| places.max_by_key(age)).unwrap_or(first)
+        let alive = |n: usize| self.flows[n].as_ref().filter(|f| f.is_alive(now));
+        let age = |n: &usize| alive(*n).map_or(u32::MAX, |f| now.since(f.since));
+        self.own(key, now).or_else(|| (first..first + WAYS).max_by_key(age)).unwrap_or(first)
     }
 
-    /// Lets a fragment wait for its first; gives it back where too many wait.
+    /// Lets a fragment wait for its first; gives back one that may wait no longer: it, where too many of its packet
+    /// wait, or the oldest of the sender who has the most.
     pub fn wait(&mut self, key: &FragmentKey, what: T, now: Tick) -> Option<T> {
         if self.waiting.iter().filter(|w| w.key == *key).count() >= WAITING_EACH {
             return Some(what);
         }
+        let out = if self.waiting.is_full() { self.dispensable(key.sender()) } else { None };
+        let out = out.map(|at| self.waiting.remove(at).what);
         let refused = self.waiting.try_push(Waiting { key: *key, since: now, what }).err();
-        refused.map(|full| full.element().what)
+        out.or(refused.map(|full| full.element().what))
+    }
+
+    /// Which of those that wait has to make room for one of this sender's.
+    fn dispensable(&self, sender: u64) -> Option<usize> {
+        let of = |wanted: u64| self.waiting.iter().filter(|w| w.key.sender() == wanted).count();
+        let held = |w: &Waiting<T>| of(w.key.sender()) + usize::from(w.key.sender() == sender);
+        // Of equals the last that `max_by_key` sees: the oldest.
+        self.waiting.iter().enumerate().rev().max_by_key(|(_, w)| held(w)).map(|(at, _)| at)
     }
 
     /// The next fragment that waits for this packet's first, in the order of arrival.
@@ -227,16 +289,80 @@ mod tests {
 
     #[test]
     fn ports_are_the_first_fragment_s_and_a_whole_packet_is_forgotten() {
-        let mut f: Fragments<u8> = Fragments::new(1, 7);
+        let mut f: Fragments<u8, u8> = Fragments::new(1, 7);
         assert_eq!(f.note(&key(1), piece(0, 8, false), Some(99), Tick(0)), Fate::Known(99, 7));
         assert_eq!(f.note(&key(2), piece(8, 16, false), None, Tick(0)), Fate::TooEarly);
+        f.finish(&key(1), Tick(0));
         assert_eq!(f.note(&key(1), piece(8, 16, true), None, Tick(0)), Fate::Known(99, 7));
+        f.finish(&key(1), Tick(0));
         assert_eq!(f.note(&key(1), piece(8, 16, true), None, Tick(0)), Fate::TooEarly, "another packet");
+        // Identifications go on by one: 8 went to the second packet.
+        assert_eq!(f.note(&key(1), piece(0, 8, false), Some(98), Tick(0)), Fate::Known(98, 9));
+    }
+
+    #[test]
+    fn a_packet_is_whole_when_nothing_is_missing_before_its_end() {
+        let whole = |pieces: &[(u16, u16, bool)]| {
+            let mut f: Fragments<u8, u8> = Fragments::new(1, 0);
+            for &(from, to, last) in pieces {
+                f.note(&key(1), piece(from, to, last), (from == 0).then_some(5), Tick(0));
+            }
+            f.finish(&key(1), Tick(0));
+            // Who is forgotten may come again.
+            f.note(&key(1), piece(0, 8, false), Some(6), Tick(0)) == Fate::Known(6, 1)
+        };
+        assert!(whole(&[(0, 8, false), (8, 16, false), (16, 20, true)]));
+        assert!(whole(&[(16, 20, true), (8, 16, false), (0, 8, false)]));
+        assert!(whole(&[(0, 8, false), (16, 20, true), (8, 16, false)]));
+        assert!(!whole(&[(0, 8, false), (8, 16, false)]), "no end");
+        assert!(!whole(&[(0, 8, false), (16, 20, true)]), "a gap");
+        assert!(!whole(&[(8, 16, false), (16, 20, true)]), "no beginning");
+    }
+
+    #[test]
+    fn a_packet_lives_for_thirty_seconds_and_no_longer() {
+        let again = |after: u32| {
+            let mut f: Fragments<u8, u8> = Fragments::new(1, 0);
+            f.note(&key(1), piece(0, 8, false), Some(5), Tick(7));
+            f.set_way(&key(1), 3, Tick(7));
+            let now = Tick(7 + after);
+            (f.way(&key(1), now), f.note(&key(1), piece(0, 8, false), Some(6), now))
+        };
+        assert_eq!(again(LIFETIME - 1), (Some(3), Fate::Overlaps));
+        assert_eq!(again(LIFETIME), (None, Fate::Known(6, 1)));
+        assert_eq!(again(LIFETIME + 1), (None, Fate::Known(6, 1)));
+        assert_eq!(again(seconds(3600)), (None, Fate::Known(6, 1)));
+        assert_eq!(LIFETIME, seconds(30));
+    }
+
+    #[test]
+    fn packets_whose_time_is_over_go_while_others_come() {
+        let mut f: Fragments<u8, u8> = Fragments::new(1, 0);
+        f.note(&key(1), piece(0, 8, false), Some(5), Tick(0));
+        let held = |f: &Fragments<u8, u8>, id| f.flows.iter().flatten().any(|flow| flow.key == key(id));
+        for n in 0..FLOWS {
+            f.note(&key(2), piece(n as u16 * 8, n as u16 * 8 + 8, false), None, Tick(LIFETIME - 1));
+        }
+        assert!(held(&f, 1) && held(&f, 2));
+        for n in 0..FLOWS {
+            f.note(&key(2), piece(n as u16 * 8, n as u16 * 8 + 8, false), None, Tick(LIFETIME));
+        }
+        assert!(!held(&f, 1) && held(&f, 2));
+    }
+
+    #[test]
+    fn a_way_is_its_packet_s() {
+        let mut f: Fragments<u8, u8> = Fragments::new(1, 0);
+        f.note(&key(1), piece(0, 8, false), Some(5), Tick(0));
+        f.note(&key(2), piece(0, 8, false), Some(5), Tick(0));
+        f.set_way(&key(1), 3, Tick(0));
+        f.set_way(&key(9), 4, Tick(0));
+        assert_eq!([1, 2, 9].map(|id| f.way(&key(id), Tick(0))), [Some(3), None, None]);
     }
 
     #[test]
     fn early_ones_wait_for_their_own_packet_and_not_for_ever() {
-        let mut f: Fragments<u8> = Fragments::new(1, 0);
+        let mut f: Fragments<u8, u8> = Fragments::new(1, 0);
         f.note(&key(1), piece(8, 16, true), None, Tick(0));
         f.note(&key(2), piece(8, 16, true), None, Tick(0));
         for (id, what) in [(1, 10), (2, 20), (1, 11)] {
@@ -252,11 +378,69 @@ mod tests {
             assert_eq!(f.wait(&key(3), n as u8, Tick(0)), None);
         }
         assert_eq!(f.wait(&key(3), 99, Tick(0)), Some(99), "enough of one packet");
+        assert_eq!(f.released(&key(3)), Some(0));
+        assert_eq!(f.wait(&key(3), 98, Tick(0)), None, "there is room again");
+    }
+
+    fn from(source: IpAddr, id: u32) -> FragmentKey {
+        FragmentKey { source, ..key(id) }
+    }
+
+    #[test]
+    fn who_has_the_most_waiting_makes_room() {
+        let many: IpAddr = [10, 1, 0, 66].into();
+        let mut f: Fragments<u32, u8> = Fragments::new(1, 0);
+        for n in 0..WAITING as u32 {
+            assert_eq!(f.wait(&from(many, n), n, Tick(n)), None, "{n}");
+        }
+        let full = WAITING as u32;
+        assert_eq!(f.wait(&from(many, full), full, Tick(full)), Some(0), "its own oldest");
+        for n in 0..20 {
+            assert_eq!(f.wait(&from([10, 2, 0, n].into(), 1), 1000, Tick(full)), Some(u32::from(n) + 1));
+        }
+        assert_eq!(f.wait(&from(many, 200), 200, Tick(full)), Some(21));
+        assert_eq!(f.released(&from([10, 2, 0, 0].into(), 1)), Some(1000), "nobody else's went");
+    }
+
+    #[test]
+    fn of_equals_the_oldest_makes_room() {
+        let mut f: Fragments<u8, u8> = Fragments::new(1, 0);
+        for n in 0..WAITING as u8 {
+            assert_eq!(f.wait(&from([10, 1, 0, n].into(), 1), n, Tick(0)), None);
+        }
+        assert_eq!(f.wait(&from([10, 2, 0, 1].into(), 1), 200, Tick(0)), Some(0));
+        assert_eq!(f.wait(&from([10, 1, 0, 9].into(), 2), 201, Tick(0)), Some(9), "its sender has two then");
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_sender() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let sender = |text: &str| from(address(text), 1).sender();
+        assert_eq!(sender("2001:db8:0:1::1"), sender("2001:db8:0:1:ffff::2"));
+        assert_ne!(sender("2001:db8:0:1::1"), sender("2001:db8:0:2::1"));
+        assert_ne!(from([10, 1, 0, 1].into(), 1).sender(), from([10, 1, 0, 2].into(), 1).sender());
+    }
+
+    #[test]
+    fn gaps_are_counted() {
+        let mut f: Fragments<u8, u8> = Fragments::new(1, 0);
+        let mut note = |n: u16| f.note(&key(1), piece(n * 16, n * 16 + 8, false), None, Tick(0));
+        for n in 0..RANGES as u16 {
+            assert_eq!(note(n), Fate::TooEarly, "{n}");
+        }
+        assert_eq!(note(RANGES as u16), Fate::Scattered);
+        // What fills a gap needs no room.
+        assert_eq!(f.note(&key(1), piece(8, 16, false), None, Tick(0)), Fate::TooEarly);
+        assert_eq!(note_at(&mut f, RANGES as u16), Fate::TooEarly);
+    }
+
+    fn note_at(f: &mut Fragments<u8, u8>, n: u16) -> Fate {
+        f.note(&key(1), piece(n * 16, n * 16 + 8, false), None, Tick(0))
     }
 
     #[test]
     fn what_overlaps_or_lies_behind_the_end_is_refused() {
-        let mut f: Fragments<u8> = Fragments::new(1, 0);
+        let mut f: Fragments<u8, u8> = Fragments::new(1, 0);
         let mut note = |from, to, last| f.note(&key(1), piece(from, to, last), None, Tick(0));
         assert_eq!(note(16, 24, false), Fate::TooEarly);
         for (from, to) in [(16, 24), (8, 17), (23, 32), (0, 64), (18, 20)] {
@@ -270,11 +454,11 @@ mod tests {
 
     #[test]
     fn a_flood_pushes_out_the_oldest_alone() {
-        let mut f: Fragments<u8> = Fragments::new(1, 0);
+        let mut f: Fragments<u8, u8> = Fragments::new(1, 0);
         for id in 0..100_000 {
             f.note(&key(id), piece(0, 8, false), Some(id), Tick(id / 1000));
         }
-        let known = |f: &mut Fragments<u8>, id| matches!(f.note(&key(id), piece(8, 16, false), None, Tick(100)), Fate::Known(ports, _) if ports == id);
+        let known = |f: &mut Fragments<u8, u8>, id| matches!(f.note(&key(id), piece(8, 16, false), None, Tick(100)), Fate::Known(ports, _) if ports == id);
         assert!(known(&mut f, 99_999) && !known(&mut f, 5));
     }
 
@@ -282,7 +466,7 @@ mod tests {
         /// Whatever the order, every byte passes once.
         #[test]
         fn no_byte_passes_twice(pieces in prop::collection::vec((0u16..60, 1u16..20), 1..40)) {
-            let mut f: Fragments<u8> = Fragments::new(1, 0);
+            let mut f: Fragments<u8, u8> = Fragments::new(1, 0);
             let mut passed = [false; 100];
             for (from, len) in pieces {
                 let fate = f.note(&key(1), piece(from, from + len, false), None, Tick(0));

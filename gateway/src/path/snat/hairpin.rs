@@ -27,7 +27,26 @@ impl<I: Io> Worker<I> {
     /// A packet from inside to an external address, translated on its way out, comes in again.
     pub(in crate::path) fn turn_back(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
         trim(&mut frame, p);
+        if let Some(id) = self.fragment_id {
+            self.identify(&mut frame, p, found, id);
+        }
         if !self.rewrite(&mut frame, p, found) {
+            return self.drop_frame(frame, Reason::Truncated);
+        }
+        self.come_in_again(port, frame, found);
+    }
+
+    /// As [`Self::turn_back`] for a fragment that isn't the first; `id` is its packet's identification from now on.
+    pub(in crate::path) fn turn_back_fragment(
+        &mut self,
+        port: PortId,
+        mut frame: I::Frame,
+        p: &Parsed,
+        (found, id): (Found, u16),
+    ) {
+        trim(&mut frame, p);
+        self.identify(&mut frame, p, found, id);
+        if !self.readdress(&mut frame, p, found) {
             return self.drop_frame(frame, Reason::Truncated);
         }
         self.come_in_again(port, frame, found);
@@ -48,9 +67,9 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// Runs what has turned back through the stages.
+    /// Runs what has turned back through the stages, in the order in which it came.
     pub(in crate::path) fn take_turned_back(&mut self) {
-        while let Some((port, frame)) = self.turned_back.pop() {
+        for (port, frame) in std::mem::take(&mut self.turned_back) {
             let mut burst: Burst<I::Frame> = Burst::new();
             burst.push(frame);
             self.forward(port, &mut burst, Origin::Worker);
