@@ -4,7 +4,7 @@
 //! reads: counters. What a worker gives back is dropped here.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::{Duration, Instant},
@@ -28,6 +28,8 @@ use super::{
 use crate::{
     clock::{Tick, seconds},
     id::{ServerId, ServiceId, WorkerId},
+    io::PortId,
+    net::ethernet::Mac,
     path::{
         ControlEnd,
         persist::Persistence,
@@ -144,6 +146,8 @@ pub struct Workers {
     pub(super) services: BTreeMap<ServiceId, Configured>,
     pub(super) servers: BTreeMap<ServerId, ServerState>,
     turn: Turn,
+    /// Neighbours that are known.
+    neighbours: HashMap<(PortId, IpAddr), Mac>,
     pub(super) nat_servers: BTreeMap<ServerId, NatServer>,
     settings: Arc<Settings>,
     pub(super) marks: Arc<[model::MarkRule]>,
@@ -169,6 +173,7 @@ impl Workers {
             services: BTreeMap::new(),
             servers: BTreeMap::new(),
             turn: Turn::default(),
+            neighbours: HashMap::new(),
             nat_servers: BTreeMap::new(),
             settings: Arc::default(),
             marks: Arc::default(),
@@ -221,14 +226,34 @@ impl Workers {
 
     /// Tells the workers of neighbours.
     pub fn set_neighbours(&mut self, neighbours: &[Neighbour]) {
+        for Neighbour { port, address, mac } in neighbours {
+            match mac {
+                Some(mac) => self.neighbours.insert((*port, *address), *mac),
+                None => self.neighbours.remove(&(*port, *address)),
+            };
+        }
         self.send_all(|_| neighbours.iter().copied().map(Update::Neighbour).collect());
     }
 
-    /// Takes the workers' wishes for neighbours to be resolved.
+    /// Takes the workers' wishes for neighbours to be resolved. A worker that has forgotten one which is known is told
+    /// again: there will be no news of it.
     pub fn take_resolves(&mut self) -> Vec<Resolve> {
         let mut wishes = Vec::new();
         for link in &mut self.links {
+            let before = wishes.len();
             wishes.extend(std::iter::from_fn(|| link.resolve.pop().ok()));
+            let mine = wishes.get(before..).unwrap_or_default();
+            let known: Batch = mine
+                .iter()
+                .filter_map(|Resolve { port, address }| {
+                    let mac = *self.neighbours.get(&(*port, *address))?;
+                    Some(Update::Neighbour(Neighbour { port: *port, address: *address, mac: Some(mac) }))
+                })
+                .collect();
+            if !known.is_empty() {
+                link.backlog.push_back(known);
+                link.push_backlog();
+            }
         }
         wishes.dedup();
         wishes

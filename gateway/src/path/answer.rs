@@ -10,6 +10,7 @@ use super::{
     Worker,
     parse::Parsed,
     punt::Bucket,
+    route::Back,
     verdict::{Reason, Verdict},
 };
 use crate::{
@@ -39,13 +40,13 @@ impl Default for Limits {
 
 impl<I: Io> Worker<I> {
     /// TCP without session: a reset.
-    pub(super) fn answer_reset(&mut self, _port: PortId, frame: I::Frame, p: &Parsed) {
+    pub(super) fn answer_reset(&mut self, port: PortId, frame: I::Frame, p: &Parsed) {
         self.counters.count(Verdict::Drop(Reason::NoSession));
         if !self.answers.resets.take(self.now) {
             self.counters.events.answers_suppressed.add(1);
             return;
         }
-        if self.answer(frame, p, reply::tcp_reset) {
+        if self.answer(port, frame, p, reply::tcp_reset) {
             self.counters.events.resets_sent.add(1);
         }
     }
@@ -81,7 +82,7 @@ impl<I: Io> Worker<I> {
 
     fn answer_icmp(
         &mut self,
-        _port: PortId,
+        port: PortId,
         frame: I::Frame,
         p: &Parsed,
         reason: Reason,
@@ -93,8 +94,8 @@ impl<I: Io> Worker<I> {
             self.counters.events.answers_suppressed.add(1);
             return;
         }
-        let sent =
-            self.answer(frame, p, |out, link, packet| reply::icmp_error(out, link, from, problem, packet));
+        let sent = self
+            .answer(port, frame, p, |out, link, packet| reply::icmp_error(out, link, from, problem, packet));
         if sent {
             self.counters.events.icmp_sent.add(1);
         }
@@ -103,11 +104,13 @@ impl<I: Io> Worker<I> {
     /// Builds an answer to the packet in `frame` and sends it, in the same frame, to the packet's source.
     fn answer(
         &mut self,
+        port: PortId,
         mut frame: I::Frame,
         p: &Parsed,
         build: impl FnOnce(&mut [u8], &Link, &[u8]) -> Result<usize, NoReply>,
     ) -> bool {
         let to = p.ends(frame.data()).source.0;
+        let from = self.sender(port, &frame);
         let mut seen = [0u8; SEEN];
         let packet = frame.data().get(usize::from(p.l3)..).unwrap_or_default();
         let n = packet.len().min(SEEN).min(usize::from(p.ip_len));
@@ -118,13 +121,28 @@ impl<I: Io> Worker<I> {
         let sent = build(&mut out, &link, &seen[..n])
             .ok()
             .filter(|&len| frame.reset(len))
-            .zip(self.routing.towards(to).ok());
-        let Some((len, hop)) = sent else {
+            .zip(self.routing.back_to(to, (port, from), self.now).ok());
+        let Some((len, back)) = sent else {
             self.counters.events.answers_suppressed.add(1);
             return false;
         };
         frame.data_mut().copy_from_slice(&out[..len]);
-        self.leave_uncounted(frame, hop);
+        match back {
+            Back::Hop(hop) => self.leave_uncounted(frame, hop),
+            Back::Neighbour(macs) => {
+                let Some(field) = frame.data_mut().first_chunk_mut() else { return false };
+                *field = macs;
+                self.tx.push_uncounted(&mut self.io, &self.counters, port, frame);
+            }
+        }
         true
+    }
+
+    /// Who sent a frame that arrived by `port`, if one station did.
+    fn sender(&self, port: PortId, frame: &I::Frame) -> Option<Mac> {
+        let (to, from) = frame.data().first_chunk::<12>()?.split_at(6);
+        let ours = self.macs.get(port.index()).is_some_and(|mac| mac.0 == *to);
+        let from = Mac(*from.first_chunk()?);
+        (ours && from.0[0] & 1 == 0 && from.0 != [0; 6]).then_some(from)
     }
 }

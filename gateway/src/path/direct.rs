@@ -8,7 +8,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use weirctl::model::SessionState;
 
-use super::{Worker, parse::Parsed, route, session::trim, verdict::Reason};
+use super::{
+    Worker,
+    parse::Parsed,
+    route::{self, Need},
+    session::trim,
+    verdict::Reason,
+};
 use crate::{
     id::ServerId,
     io::{Frame, Io, PortId},
@@ -156,9 +162,11 @@ impl<I: Io> Worker<I> {
             return Ok(hop);
         }
         let server = self.sessions.arriving(id, Direction::Reply).ok_or(Reason::NoSession)?.source.0;
-        let hop = self.routing.towards(server)?;
-        let session = self.sessions.get_mut(id).ok_or(Reason::NoSession)?;
-        session.remember_hop(Direction::Reply, hop, generation);
+        let hop = self.routing.towards(server, Need::Server, self.now)?;
+        if self.routing.may_be_remembered(hop) {
+            let session = self.sessions.get_mut(id).ok_or(Reason::NoSession)?;
+            session.remember_hop(Direction::Reply, hop, self.routing.generation);
+        }
         Ok(hop)
     }
 

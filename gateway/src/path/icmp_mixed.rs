@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use zerocopy::IntoBytes;
 
-use super::{Worker, mixed::GROWTH, parse::Parsed, rewrite, verdict::Reason};
+use super::{Worker, mixed::GROWTH, parse::Parsed, rewrite, route::Need, verdict::Reason};
 use crate::{
     io::{Frame, Io},
     net::{
@@ -59,7 +59,7 @@ impl<I: Io> Worker<I> {
             return self.drop_frame(frame, Reason::BadIcmp);
         };
         frame.data_mut().copy_from_slice(&out[..len]);
-        match self.routing.towards(outer.destination.0) {
+        match self.routing.towards(outer.destination.0, Need::Guest, self.now) {
             Ok(hop) => {
                 self.counters.events.icmp_translated.add(1);
                 self.leave(frame, hop, (len - 14) as u16);

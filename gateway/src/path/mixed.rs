@@ -22,7 +22,8 @@ use weirctl::model::SessionState;
 use zerocopy::IntoBytes;
 
 use super::{
-    Worker, direct::CONTROL, parse::Parsed, rewrite::rewrite_transport, sums::sum_over, toa, verdict::Reason,
+    Worker, direct::CONTROL, parse::Parsed, rewrite::rewrite_transport, route::Need, sums::sum_over, toa,
+    verdict::Reason,
 };
 use crate::{
     io::{Frame, Io, PortId},
@@ -146,16 +147,17 @@ impl<I: Io> Worker<I> {
         let generation = self.routing.generation;
         let hop = match self.sessions.mixed_hop(found.id, found.direction, generation) {
             Some(hop) => hop,
-            None => match self.routing.towards(leaving.destination.0) {
-                Ok(hop) => {
-                    self.sessions.remember_mixed_hop(found.id, found.direction, hop, generation);
-                    hop
-                }
+            None => match self.mixed_hop(found, leaving.destination.0) {
+                Ok(hop) => hop,
                 Err(reason) => return self.drop_frame(frame, reason),
             },
         };
+        let generation = self.routing.generation;
+        let known = self.routing.may_be_remembered(hop);
         // From now on the straight way leads to `leave_by_v4`.
-        if let Some(session) = self.sessions.get_mut(found.id).filter(|_| p.ipv6 && !tells && !proxied) {
+        if let Some(session) =
+            self.sessions.get_mut(found.id).filter(|_| known && p.ipv6 && !tells && !proxied)
+        {
             session.remember_hop(found.direction, hop, generation);
         }
         let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
@@ -189,10 +191,25 @@ impl<I: Io> Worker<I> {
         }
     }
 
+    /// Looks up the next hop of such a session, which remembers it.
+    fn mixed_hop(&mut self, found: Found, to: IpAddr) -> Result<u16, Reason> {
+        let need = if found.direction == crate::table::session::Direction::Reply {
+            Need::Guest
+        } else {
+            Need::Server
+        };
+        let hop = self.routing.towards(to, need, self.now)?;
+        if self.routing.may_be_remembered(hop) {
+            let generation = self.routing.generation;
+            self.sessions.remember_mixed_hop(found.id, found.direction, hop, generation);
+        }
+        Ok(hop)
+    }
+
     /// Sends a packet of the gateway's own making in such a session.
     pub(super) fn send_ahead_mixed(&mut self, mut frame: I::Frame, p: &Parsed, found: Found, ip_len: u16) {
         let Some(leaving) = self.sessions.leaving(found.id, found.direction) else { return };
-        let Ok(hop) = self.routing.towards(leaving.destination.0) else { return };
+        let Ok(hop) = self.mixed_hop(found, leaving.destination.0) else { return };
         if self.translate_packet(&mut frame, p, found, ip_len).is_some() {
             self.leave_uncounted(frame, hop);
         }

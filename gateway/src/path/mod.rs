@@ -48,6 +48,7 @@ mod expire;
 pub mod explain;
 mod fragment;
 pub mod handover;
+mod hops;
 mod icmp;
 mod icmp_mixed;
 mod icmp_v6;

@@ -13,6 +13,7 @@ use super::{
     parse::Parsed,
     reassembly::{Way, readdress},
     rewrite,
+    route::Need,
     service::Chosen,
     session::trim,
     verdict::Reason,
@@ -56,7 +57,7 @@ impl<I: Io> Worker<I> {
         if chosen.address.is_ipv6() != p.ipv6 && !matches!(chosen.method, Forwarding::Tunnel(_)) {
             return self.drop_frame(frame, Reason::OtherFamily);
         }
-        let hop = match self.routing.towards(chosen.address) {
+        let hop = match self.routing.towards(chosen.address, Need::Server, self.now) {
             Ok(hop) => hop,
             Err(reason) => return self.drop_frame(frame, reason),
         };
@@ -96,7 +97,7 @@ impl<I: Io> Worker<I> {
         if let Some(server) = self.server(chosen.server) {
             server.count(Direction::Request, p.ip_len);
         }
-        let hop = match self.routing.towards(chosen.address) {
+        let hop = match self.routing.towards(chosen.address, Need::Server, self.now) {
             Ok(hop) => hop,
             Err(reason) => return self.drop_frame(frame, reason),
         };

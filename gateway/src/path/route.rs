@@ -2,8 +2,8 @@
 //!
 //! A [`RouteTable`] is an immutable picture of the kernel's routes (and the configured ones), made by control
 //! and swapped whole. Next hops are the worker's own: the table says "by way of 10.0.0.1 on port 2", and the
-//! worker keeps one [`Hop`] for every such pair it has used, with the MAC addresses ready to be copied. A
-//! session remembers its two hops until the routes change. A hop whose address isn't known yet is asked
+//! worker keeps one [`Hop`] for every such pair it has used ([`super::hops`]), with the MAC addresses ready to be copied.
+//! A session remembers its two hops until the routes change. A hop whose address isn't known yet is asked
 //! for (the kernel resolves it), and up to a few packets wait for the answer.
 
 use std::{
@@ -17,7 +17,12 @@ use std::{
 use arrayvec::ArrayVec;
 use foldhash::fast::RandomState;
 
-use super::verdict::Reason;
+pub use super::hops::{MAX_HOPS, Need};
+use super::{
+    hops::{Hops, Room},
+    punt::Bucket,
+    verdict::Reason,
+};
 use crate::{
     clock::{Tick, seconds},
     io::PortId,
@@ -25,10 +30,14 @@ use crate::{
     table::session::NO_HOP,
 };
 
-/// Next hops a worker keeps.
-pub const MAX_HOPS: usize = 16_384;
-/// Packets that wait for neighbours, in all.
-const WAITING: usize = 64;
+/// Packets that wait for neighbours, in all; for clients and strangers half of them; for one neighbour; and for one
+/// that didn't answer in time before.
+const WAITING: usize = 256;
+const WAITING_GUESTS: u16 = 128;
+const WAITING_EACH: u16 = 32;
+const WAITING_SILENT: u16 = 1;
+/// Clients and strangers that the kernel is asked for in a second.
+const GUESTS_ASKED: u32 = 500;
 /// How long a packet waits for a neighbour.
 const PATIENCE: u32 = seconds(3);
 
@@ -103,10 +112,10 @@ impl Number for u128 {
 }
 
 /// One family's routes, longest prefix first: mask, and the routes under it.
-#[derive(Debug)]
-struct Levels<A>(Vec<(A, HashMap<A, Route, RandomState>)>);
+#[derive(Debug, PartialEq)]
+struct Levels<A: Eq + Hash>(Vec<(A, HashMap<A, Route, RandomState>)>);
 
-impl<A> Default for Levels<A> {
+impl<A: Eq + Hash> Default for Levels<A> {
     fn default() -> Self {
         Self(Vec::new())
     }
@@ -133,7 +142,7 @@ impl<A: Number> Levels<A> {
 }
 
 /// Routes and what the path knows of each port.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct RouteTable {
     v4: Levels<u32>,
     v6: Levels<u128>,
@@ -143,7 +152,7 @@ pub struct RouteTable {
 }
 
 /// What the path knows of a port.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortFacts {
     /// Its MAC address.
     pub mac: Mac,
@@ -224,6 +233,11 @@ pub struct Hop {
     pub usable: bool,
 }
 
+impl Hop {
+    /// Nobody's.
+    pub(super) const NOTHING: Self = Self { macs: [0; 12], mtu: 0, port: PortId(0), usable: false };
+}
+
 /// A way as it is at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
@@ -237,11 +251,6 @@ pub struct View {
     pub mac: Option<Mac>,
     /// Largest IP packet.
     pub mtu: u16,
-}
-
-struct HopState {
-    address: IpAddr,
-    asked: Option<Tick>,
 }
 
 /// A neighbour that the kernel is to resolve.
@@ -273,20 +282,31 @@ pub struct Waiting<F> {
     pub frame: F,
     /// Whether it is a received frame, whose end is counted.
     pub received: bool,
+    guest: bool,
+}
+
+/// Where an answer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Back {
+    /// By this hop.
+    Hop(u16),
+    /// By the port that the question came by, with these MAC addresses.
+    Neighbour([u8; 12]),
 }
 
 /// A worker's routing state.
 pub struct Routing<F> {
     table: Arc<RouteTable>,
-    /// Counts changes of the table; a session's hops are valid for one generation.
+    /// Counts changes of the table, never 0; a session's hops are valid for one generation.
     pub(super) generation: u16,
-    hops: Vec<Hop>,
-    states: Vec<HopState>,
-    by_address: HashMap<(PortId, u32), u16, RandomState>,
-    by_address_v6: HashMap<(PortId, u128), u16, RandomState>,
+    hops: Hops,
     /// Where IPv4 addresses were found to lead lately.
     lately: Box<[Lately; LATELY]>,
     waiting: ArrayVec<Waiting<F>, WAITING>,
+    /// How many of these wait for clients and strangers.
+    waiting_guests: u16,
+    /// How often the kernel is asked for these: it, too, has room for so many neighbours only.
+    asks: Bucket,
 }
 
 /// IPv4 destinations whose hops are remembered, beside what sessions remember: new ones go to few servers.
@@ -310,12 +330,11 @@ impl<F> Default for Routing<F> {
         Self {
             table: Arc::default(),
             generation: 1,
-            hops: Vec::with_capacity(MAX_HOPS),
-            states: Vec::with_capacity(MAX_HOPS),
-            by_address: HashMap::with_capacity_and_hasher(MAX_HOPS, RandomState::default()),
-            by_address_v6: HashMap::with_capacity_and_hasher(MAX_HOPS, RandomState::default()),
+            hops: Hops::default(),
             lately: Box::new([Lately::NOTHING; LATELY]),
             waiting: ArrayVec::new(),
+            waiting_guests: 0,
+            asks: Bucket::new(GUESTS_ASKED, 2 * MAX_HOPS as u32),
         }
     }
 }
@@ -330,10 +349,9 @@ impl<F> Routing<F> {
     /// Puts another table in force and returns the old one. Hops take over the new MTUs and MAC addresses
     /// of their ports when they are looked up next.
     pub fn replace(&mut self, table: Arc<RouteTable>) -> Arc<RouteTable> {
-        self.generation = self.generation.wrapping_add(1);
-        self.lately.fill(Lately::NOTHING);
+        self.renew();
         let old = std::mem::replace(&mut self.table, table);
-        for hop in &mut self.hops {
+        for hop in self.hops.each() {
             if let Some(facts) = self.table.port(hop.port) {
                 hop.macs[6..].copy_from_slice(&facts.mac.0);
                 hop.mtu = facts.mtu;
@@ -342,61 +360,93 @@ impl<F> Routing<F> {
         old
     }
 
-    /// The hop towards `destination`, with the MTU that counts there.
+    /// Sessions' hops, and those found lately, are no longer valid.
+    fn renew(&mut self) {
+        self.generation = self.generation.checked_add(1).unwrap_or(1);
+        self.lately.fill(Lately::NOTHING);
+    }
+
+    /// The hop towards `destination`, with the MTU that counts there. Its number may be remembered, with the generation,
+    /// if it is usable.
     #[inline]
-    pub fn towards(&mut self, destination: IpAddr) -> Result<u16, Reason> {
-        let IpAddr::V4(address) = destination else { return self.look_up(destination) };
+    pub fn towards(&mut self, destination: IpAddr, need: Need, now: Tick) -> Result<u16, Reason> {
+        let IpAddr::V4(address) = destination else { return self.look_up(destination, need, now) };
         let address = address.to_bits();
         let place = (address.wrapping_mul(0x9e37_79b9) >> (u32::BITS - LATELY.ilog2())) as usize % LATELY;
         let lately = self.lately[place];
         if lately.address == address && lately.hop != NO_HOP {
             return Ok(lately.hop);
         }
-        let hop = self.look_up(destination)?;
-        self.lately[place] = Lately { address, hop };
+        let hop = self.look_up(destination, need, now)?;
+        if self.may_be_remembered(hop) {
+            self.lately[place] = Lately { address, hop };
+        }
         Ok(hop)
     }
 
+    /// Whether a hop's number is good for as long as the generation: its neighbour is known.
+    #[inline]
+    #[must_use]
+    pub fn may_be_remembered(&self, id: u16) -> bool {
+        self.hop(id).is_some_and(|hop| hop.usable)
+    }
+
     #[inline(never)]
-    fn look_up(&mut self, destination: IpAddr) -> Result<u16, Reason> {
+    fn look_up(&mut self, destination: IpAddr, need: Need, now: Tick) -> Result<u16, Reason> {
         let route = self.table.lookup(destination).ok_or(Reason::NoRoute)?;
         let via = *route.via(destination).ok_or(Reason::NoRoute)?;
         let mtu = route.mtu;
-        let id = self.hop_of(via.port, via.gateway.unwrap_or(destination))?;
-        if let Some(hop) = self.hops.get_mut(usize::from(id)) {
+        // Routers are few, whoever is behind them.
+        let need = if via.gateway.is_some() { Need::Server } else { need };
+        let id = self.hop_of(via.port, via.gateway.unwrap_or(destination), need, now)?;
+        if let Some((hop, state)) = self.hops.get_mut(id) {
             let port_mtu = self.table.port(via.port).map_or(1500, |p| p.mtu);
             hop.mtu = mtu.map_or(port_mtu, |m| m.min(port_mtu));
+            state.guest &= need == Need::Guest;
+            if hop.usable {
+                self.hops.hold(id, self.generation);
+            }
         }
         Ok(id)
     }
 
-    /// The hop of a neighbour, if there has been need of it.
-    fn known(&self, port: PortId, address: IpAddr) -> Option<u16> {
-        match address {
-            IpAddr::V4(a) => self.by_address.get(&(port, a.to_bits())),
-            IpAddr::V6(a) => self.by_address_v6.get(&(port, a.to_bits())),
-        }
-        .copied()
-    }
-
-    fn hop_of(&mut self, port: PortId, address: IpAddr) -> Result<u16, Reason> {
-        if let Some(id) = self.known(port, address) {
+    fn hop_of(&mut self, port: PortId, address: IpAddr, need: Need, now: Tick) -> Result<u16, Reason> {
+        if let Some(id) = self.hops.known(port, address) {
             return Ok(id);
         }
-        if self.hops.len() == MAX_HOPS {
-            return Err(Reason::NextHopsFull);
+        let facts = *self.table.port(port).ok_or(Reason::NoRoute)?;
+        let mut room = self.hops.room(need, self.generation, now);
+        if room == Room::Renew {
+            self.renew();
+            self.hops.renew(now);
+            room = self.hops.room(need, self.generation, now);
         }
-        let facts = self.table.port(port).ok_or(Reason::NoRoute)?;
-        let mut macs = [0; 12];
-        macs[6..].copy_from_slice(&facts.mac.0);
-        let id = self.hops.len() as u16;
-        self.hops.push(Hop { macs, mtu: facts.mtu, port, usable: false });
-        self.states.push(HopState { address, asked: None });
-        match address {
-            IpAddr::V4(a) => self.by_address.insert((port, a.to_bits()), id),
-            IpAddr::V6(a) => self.by_address_v6.insert((port, a.to_bits()), id),
-        };
+        let Room::Number(id) = room else { return Err(Reason::NextHopsFull) };
+        self.hops.take(id, port, &facts, address, need);
         Ok(id)
+    }
+
+    /// The way back to `destination`, whose packet arrived by `port` from `mac`: to there, where it is attached to that
+    /// port and unknown. So whoever is answered takes no hop.
+    pub(super) fn back_to(
+        &mut self,
+        destination: IpAddr,
+        (port, mac): (PortId, Option<Mac>),
+        now: Tick,
+    ) -> Result<Back, Reason> {
+        let route = self.table.lookup(destination).ok_or(Reason::NoRoute)?;
+        let via = *route.via(destination).ok_or(Reason::NoRoute)?;
+        let known = self.hops.known(via.port, via.gateway.unwrap_or(destination));
+        let usable = known.is_some_and(|id| self.may_be_remembered(id));
+        match (mac, self.table.port(port)) {
+            (Some(mac), Some(facts)) if !usable && via.gateway.is_none() && via.port == port => {
+                let mut macs = [0; 12];
+                macs[..6].copy_from_slice(&mac.0);
+                macs[6..].copy_from_slice(&facts.mac.0);
+                Ok(Back::Neighbour(macs))
+            }
+            _ => self.towards(destination, Need::Guest, now).map(Back::Hop),
+        }
     }
 
     /// The way to `destination` as it is now: nothing is noted.
@@ -408,7 +458,7 @@ impl<F> Routing<F> {
         let via = *route.via(destination).ok_or(Reason::NoRoute)?;
         let next = via.gateway.unwrap_or(destination);
         let facts = self.table.port(via.port).ok_or(Reason::NoRoute)?;
-        let known = self.known(via.port, next).and_then(|id| self.hop(id)).filter(|h| h.usable);
+        let known = self.hops.known(via.port, next).and_then(|id| self.hop(id)).filter(|h| h.usable);
         Ok(View {
             port: via.port,
             network: (route.network, route.prefix),
@@ -422,38 +472,61 @@ impl<F> Routing<F> {
     #[inline]
     #[must_use]
     pub fn hop(&self, id: u16) -> Option<&Hop> {
-        self.hops.get(usize::from(id))
+        self.hops.get(id)
     }
 
     /// Takes note of a neighbour. True if packets may wait for it: see [`Self::ready`].
-    pub fn neighbour(&mut self, neighbour: Neighbour) -> bool {
-        let Ok(id) = self.hop_of(neighbour.port, neighbour.address) else { return false };
-        let hop = &mut self.hops[usize::from(id)];
-        hop.usable = neighbour.mac.is_some();
-        if let Some(mac) = neighbour.mac {
+    pub fn neighbour(&mut self, neighbour: Neighbour, now: Tick) -> bool {
+        let Neighbour { port, address, mac } = neighbour;
+        let Some(mac) = mac else {
+            if let Some(id) = self.hops.known(port, address) {
+                self.lose(id);
+            }
+            return false;
+        };
+        let Ok(id) = self.hop_of(port, address, Need::Guest, now) else { return false };
+        if let Some((hop, state)) = self.hops.get_mut(id) {
+            hop.usable = true;
+            state.silent = false;
             hop.macs[..6].copy_from_slice(&mac.0);
         }
-        hop.usable && !self.waiting.is_empty()
+        !self.waiting.is_empty()
+    }
+
+    /// A neighbour is gone: its hop leads nowhere, and goes unless somebody may need it.
+    fn lose(&mut self, id: u16) {
+        if let Some((hop, _)) = self.hops.get_mut(id) {
+            hop.usable = false;
+        }
+        self.hops.forget(id, self.generation);
     }
 
     /// Lets a frame wait for its hop; gives it back if too many wait. Says what to ask of the kernel, if
     /// it's time to ask (again).
     pub fn wait(&mut self, hop: u16, frame: F, received: bool, now: Tick) -> (Option<Resolve>, Option<F>) {
+        let Some((h, state)) = self.hops.get_mut(hop) else { return (None, Some(frame)) };
         let mut ask = None;
-        if let (Some(state), Some(h)) =
-            (self.states.get_mut(usize::from(hop)), self.hops.get(usize::from(hop)))
-            && state.asked.is_none_or(|t| now.since(t) >= seconds(1))
-        {
+        let due = state.asked.is_none_or(|t| now.since(t) >= seconds(1));
+        if due && (!state.guest || self.asks.take(now)) {
             state.asked = Some(now);
             ask = Some(Resolve { port: h.port, address: state.address });
         }
-        let refused = self.waiting.try_push(Waiting { hop, since: now, frame, received }).err();
+        let most = if state.silent { WAITING_SILENT } else { WAITING_EACH };
+        let guest = state.guest;
+        if state.waiting >= most || (guest && self.waiting_guests >= WAITING_GUESTS) {
+            return (ask, Some(frame));
+        }
+        let refused = self.waiting.try_push(Waiting { hop, since: now, frame, received, guest }).err();
+        if refused.is_none() {
+            state.waiting += 1;
+            self.waiting_guests += u16::from(guest);
+        }
         (ask, refused.map(|full| full.element().frame))
     }
 
     /// Takes out a waiting frame whose hop has become usable (returned with it), or whose patience is over.
     pub fn ready(&mut self, now: Tick) -> Option<(Waiting<F>, Option<Hop>)> {
-        let usable = |hops: &[Hop], hop: u16| hops.get(usize::from(hop)).filter(|h| h.usable).copied();
+        let usable = |hops: &Hops, hop: u16| hops.get(hop).filter(|h| h.usable).copied();
         let hops = &self.hops;
         let at = self
             .waiting
@@ -461,6 +534,11 @@ impl<F> Routing<F> {
             .position(|w| now.since(w.since) >= PATIENCE || usable(hops, w.hop).is_some())?;
         let waiting = self.waiting.remove(at);
         let hop = usable(&self.hops, waiting.hop);
+        self.waiting_guests -= u16::from(waiting.guest);
+        if let Some((_, state)) = self.hops.get_mut(waiting.hop) {
+            state.waiting -= 1;
+            state.silent |= hop.is_none();
+        }
         Some((waiting, hop))
     }
 
@@ -554,36 +632,138 @@ mod tests {
     fn packets_wait_for_their_neighbour_and_not_for_ever() {
         let mut r: Routing<u8> = Routing::default();
         r.replace(Arc::new(RouteTable::new(&[route([10, 0, 0, 0], 8, None, 1, 0)], ports())));
-        let hop = r.towards(at([10, 0, 0, 7])).unwrap();
-        assert_eq!(r.towards(at([10, 0, 0, 7])), Ok(hop));
+        let hop = r.towards(at([10, 0, 0, 7]), Need::Server, Tick(0)).unwrap();
+        assert_eq!(r.towards(at([10, 0, 0, 7]), Need::Server, Tick(0)), Ok(hop));
         assert!(!r.hop(hop).unwrap().usable);
         let ask = Resolve { port: PortId(1), address: [10, 0, 0, 7].into() };
         assert_eq!(r.wait(hop, 1, true, Tick(0)), (Some(ask), None));
         assert_eq!(r.wait(hop, 2, true, Tick(1)), (None, None), "asked a moment ago");
         assert!(r.ready(Tick(2)).is_none());
         let mac = Mac([2, 9, 9, 9, 9, 9]);
-        assert!(r.neighbour(Neighbour { port: PortId(1), address: [10, 0, 0, 7].into(), mac: Some(mac) }));
+        assert!(r.neighbour(
+            Neighbour { port: PortId(1), address: [10, 0, 0, 7].into(), mac: Some(mac) },
+            Tick(0)
+        ));
         let macs = [2, 9, 9, 9, 9, 9, 2, 0, 0, 0, 0, 2];
         for n in [1, 2] {
             let (waiting, hop) = r.ready(Tick(2)).unwrap();
             assert_eq!((waiting.frame, hop.unwrap().macs), (n, macs));
         }
 
-        let silent = r.towards(at([10, 0, 0, 8])).unwrap();
+        let silent = r.towards(at([10, 0, 0, 8]), Need::Server, Tick(0)).unwrap();
         r.wait(silent, 3, true, Tick(10));
         let (waiting, hop) = r.ready(Tick(10 + PATIENCE)).unwrap();
         assert!(waiting.frame == 3 && hop.is_none());
-        assert_eq!(r.towards(at([11, 0, 0, 8])), Err(Reason::NoRoute));
+        assert_eq!(r.towards(at([11, 0, 0, 8]), Need::Server, Tick(0)), Err(Reason::NoRoute));
     }
 
     #[test]
     fn the_queue_for_neighbours_is_bounded() {
         let mut r: Routing<usize> = Routing::default();
         r.replace(Arc::new(RouteTable::new(&[route([10, 0, 0, 0], 8, None, 1, 0)], ports())));
-        let hop = r.towards(at([10, 0, 0, 7])).unwrap();
-        for n in 0..WAITING {
+        let hop = r.towards(at([10, 0, 0, 7]), Need::Server, Tick(0)).unwrap();
+        for n in 0..usize::from(WAITING_EACH) {
             assert_eq!(r.wait(hop, n, true, Tick(0)).1, None);
         }
         assert_eq!(r.wait(hop, 99, true, Tick(0)).1, Some(99));
+    }
+
+    fn to_lan() -> Routing<usize> {
+        let mut r = Routing::default();
+        r.replace(Arc::new(RouteTable::new(&[route([10, 0, 0, 0], 8, None, 1, 0)], ports())));
+        r
+    }
+
+    fn known(r: &mut Routing<usize>, address: IpAddr, last: u8) {
+        let mac = Some(Mac([2, 9, 9, 9, 9, last]));
+        r.neighbour(Neighbour { port: PortId(1), address, mac }, Tick(0));
+    }
+
+    #[test]
+    fn guests_have_half_of_the_queue_and_silent_neighbours_one_place() {
+        let mut r = to_lan();
+        let guest = |n: u8| at([10, 1, 0, n]);
+        let waits = |r: &mut Routing<usize>, to, need, now| {
+            let hop = r.towards(to, need, Tick(now)).unwrap();
+            r.wait(hop, 0, true, Tick(now)).1.is_none()
+        };
+        let waiting = (0..=255).filter(|n| waits(&mut r, guest(*n), Need::Guest, 0)).count();
+        assert_eq!(waiting, usize::from(WAITING_GUESTS));
+        let servers = (0..=255).filter(|n| waits(&mut r, at([10, 0, 0, *n]), Need::Server, 0)).count();
+        assert_eq!(servers, WAITING - usize::from(WAITING_GUESTS));
+        while r.ready(Tick(PATIENCE)).is_some() {}
+        assert!(waits(&mut r, at([10, 0, 0, 1]), Need::Server, PATIENCE));
+        assert!(!waits(&mut r, at([10, 0, 0, 1]), Need::Server, PATIENCE), "it was silent");
+        assert!((0..5).all(|_| waits(&mut r, at([10, 2, 0, 1]), Need::Server, PATIENCE)));
+        // Once it has answered it is as any other.
+        known(&mut r, at([10, 0, 0, 1]), 1);
+        r.neighbour(Neighbour { port: PortId(1), address: at([10, 0, 0, 1]), mac: None }, Tick(PATIENCE));
+        assert!((0..5).all(|_| waits(&mut r, at([10, 0, 0, 1]), Need::Server, PATIENCE)));
+    }
+
+    #[test]
+    fn whoever_a_server_is_too_is_no_guest() {
+        let mut r = to_lan();
+        let hop = r.towards(at([10, 0, 0, 1]), Need::Guest, Tick(0)).unwrap();
+        assert_eq!(r.towards(at([10, 0, 0, 1]), Need::Server, Tick(0)), Ok(hop));
+        for n in 0..255 {
+            let guest = r.towards(at([10, 1, 0, n]), Need::Guest, Tick(0)).unwrap();
+            r.wait(guest, 0, true, Tick(0));
+        }
+        assert_eq!(r.wait(hop, 0, true, Tick(0)).1, None);
+    }
+
+    #[test]
+    fn only_a_known_neighbour_s_hop_may_be_remembered_and_until_the_routes_change() {
+        let mut r = to_lan();
+        let to = at([10, 0, 0, 7]);
+        let hop = r.towards(to, Need::Server, Tick(0)).unwrap();
+        assert!(!r.may_be_remembered(hop));
+        known(&mut r, to, 7);
+        assert_eq!(r.towards(to, Need::Server, Tick(0)), Ok(hop));
+        assert!(r.may_be_remembered(hop));
+        let before = r.generation;
+        r.replace(Arc::new(RouteTable::new(&[route([10, 0, 0, 0], 8, Some([10, 9, 9, 9]), 0, 0)], ports())));
+        assert_eq!(remembered(hop, before, r.generation), None);
+        let now = r.towards(to, Need::Server, Tick(0)).unwrap();
+        assert_ne!(now, hop, "by the new way");
+        // The generation never is one that a fresh record has.
+        r.generation = u16::MAX;
+        r.replace(Arc::default());
+        assert_eq!(r.generation, 1);
+    }
+
+    #[test]
+    fn answers_go_back_to_the_station_that_asked() {
+        let mut r = to_lan();
+        let (to, mac) = (at([10, 0, 0, 7]), Mac([2, 5, 5, 5, 5, 5]));
+        let back = Back::Neighbour([2, 5, 5, 5, 5, 5, 2, 0, 0, 0, 0, 2]);
+        assert_eq!(r.back_to(to, (PortId(1), Some(mac)), Tick(0)), Ok(back));
+        assert!(r.hops.known(PortId(1), to).is_none(), "no hop for that");
+        // By another port, or from no station's address, it has to be found.
+        let hop = r.back_to(to, (PortId(0), Some(mac)), Tick(0)).unwrap();
+        assert_eq!(r.back_to(to, (PortId(1), None), Tick(0)), Ok(hop));
+        assert_eq!(r.back_to(to, (PortId(1), Some(mac)), Tick(0)), Ok(back), "not known yet");
+        known(&mut r, to, 7);
+        assert_eq!(r.back_to(to, (PortId(1), Some(mac)), Tick(0)), Ok(hop));
+        assert_eq!(r.back_to(at([11, 0, 0, 1]), (PortId(1), Some(mac)), Tick(0)), Err(Reason::NoRoute));
+    }
+
+    #[test]
+    fn neighbours_that_come_and_go_take_nothing() {
+        let mut r = to_lan();
+        for n in 0..20_000u32 {
+            let address = Ipv4Addr::from_bits(0x0a01_0000 + n).into();
+            known(&mut r, address, 1);
+            r.neighbour(Neighbour { port: PortId(1), address, mac: None }, Tick(0));
+        }
+        // Those that stay have no more than guests may.
+        for n in 0..20_000u32 {
+            known(&mut r, Ipv4Addr::from_bits(0x0a02_0000 + n).into(), 1);
+        }
+        for n in 0..2000 {
+            let server = Ipv4Addr::from_bits(0x0a00_0000 + n).into();
+            assert!(r.towards(server, Need::Server, Tick(0)).is_ok());
+        }
     }
 }

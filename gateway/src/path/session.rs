@@ -9,7 +9,9 @@ use weirctl::{model::SessionState, protocol::TraceStage};
 use super::{
     Origin, Worker, mixed, onepacket,
     parse::{self, Parsed},
-    rewrite, route, sctp_state, tcp_state, toa,
+    rewrite,
+    route::{self, Need},
+    sctp_state, tcp_state, toa,
     verdict::{Reason, Verdict},
 };
 use crate::{
@@ -347,11 +349,15 @@ impl<I: Io> Worker<I> {
         if let Some(hop) = route::remembered(hop, session.hops_generation, generation) {
             return Ok(hop);
         }
+        // SNAT's requests lead to whomever an inside host likes.
+        let guest = found.direction == Direction::Reply || session.is_snat();
         let to = self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?.destination.0;
-        let hop = self.routing.towards(to)?;
+        let need = if guest { Need::Guest } else { Need::Server };
+        let hop = self.routing.towards(to, need, self.now)?;
+        let known = self.routing.may_be_remembered(hop);
         let session = self.sessions.get_mut(found.id).ok_or(Reason::NoSession)?;
         // A request that tells the client's address has to come by again.
-        let passes_by = session.is_mixed() || session.is_proxied();
+        let passes_by = session.is_mixed() || session.is_proxied() || !known;
         if (found.direction == Direction::Reply || !toa::tells(session)) && !passes_by {
             session.remember_hop(found.direction, hop, generation);
         }

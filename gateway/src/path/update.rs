@@ -170,7 +170,7 @@ impl<I: Io> Worker<I> {
             Update::Lookup(lookup) => std::mem::swap(&mut self.lookup, lookup),
             Update::Routes(table) => *table = self.routing.replace(Arc::clone(table)),
             Update::Neighbour(neighbour) => {
-                self.routing.neighbour(*neighbour);
+                self.routing.neighbour(*neighbour, self.now);
             }
             Update::Settings(settings) => {
                 std::mem::swap(&mut self.settings, settings);

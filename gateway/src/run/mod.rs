@@ -176,7 +176,7 @@ fn assemble(
     let control = Workers::new(built.links, names.clone(), wait, oracle(config, host.as_ref()));
     let plane = GatewayPlane::new(control, host.clone(), names);
     let store: SharedStore = Arc::new(Mutex::new(Store::with_settings(plane, config.settings.clone())));
-    let mut news = News { inbox, neighbours: Vec::new() };
+    let mut news = News { inbox, neighbours: Vec::new(), table: Arc::default() };
     news.take_state(config, links, host.as_ref().map(|h| h.state()).as_deref(), &store);
     load_rules(config, &store)?;
     let server = claim.serve(store.clone(), Limits::default())?;
@@ -391,6 +391,7 @@ fn announce(handles: &[&PortHandle], stop: &AtomicBool) -> Result<(), RunError> 
 struct News {
     inbox: mpsc::Receiver<Arc<NetState>>,
     neighbours: Vec<crate::path::route::Neighbour>,
+    table: Arc<crate::path::route::RouteTable>,
 }
 
 impl News {
@@ -405,7 +406,10 @@ impl News {
         let neighbours = routes::neighbours(config, state);
         let changed = routes::changed(&self.neighbours, &neighbours);
         let mut store = store.lock();
-        store.plane_mut().set_routes(table);
+        if *self.table != *table {
+            store.plane_mut().set_routes(Arc::clone(&table));
+            self.table = table;
+        }
         if !changed.is_empty() {
             store.plane_mut().workers.set_neighbours(&changed);
         }

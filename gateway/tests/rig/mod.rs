@@ -109,6 +109,8 @@ pub struct Rig {
     pub counters: Vec<Arc<PathCounters>>,
     punted: Vec<rtrb::Consumer<(PortId, MemoryFrame)>>,
     pub inject: Vec<rtrb::Producer<(PortId, MemoryFrame)>>,
+    /// Which neighbours answer.
+    pub answers: fn(IpAddr) -> bool,
 }
 
 /// A frame that left.
@@ -165,7 +167,17 @@ impl Rig {
         let plane = Workers::new(links, vec!["wan".into(), "lan".into()], wait, Box::new(own));
         let store = Store::new(plane);
         let &Options { vlans, one_device, .. } = options;
-        let mut rig = Self { workers: shared, store, clock, vlans, one_device, counters, punted, inject };
+        let mut rig = Self {
+            workers: shared,
+            store,
+            clock,
+            vlans,
+            one_device,
+            counters,
+            punted,
+            inject,
+            answers: |_| true,
+        };
         rig.store.plane_mut().set_routes(&routes(options.lan_mtu));
         rig.store.plane_mut().set_neighbours(&[]);
         rig.run();
@@ -200,6 +212,7 @@ impl Rig {
         let wishes = self.store.plane_mut().take_resolves();
         let found: Vec<Neighbour> = wishes
             .into_iter()
+            .filter(|w| (self.answers)(w.address))
             .map(|w| {
                 let mac = Mac(if w.port == WAN { CLIENT_MAC } else { SERVER_MAC });
                 Neighbour { port: w.port, address: w.address, mac: Some(mac) }

@@ -1,0 +1,207 @@
+//! Next hops: strangers, silent or not, leave room for servers, and nobody's packets go to a neighbour of before.
+
+mod rig;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use rig::{
+    CLIENT_MAC, LAN, LAN_MAC, LIP_V6, Options, Rig, SERVER_MAC, WAN, WAN_MAC,
+    frames::{self, Endpoint, Tcp},
+    key, server,
+};
+use weir::{
+    io::PortId,
+    net::ethernet::Mac,
+    path::{
+        route::{Neighbour, PortFacts, Route, RouteTable, Via},
+        verdict::Reason,
+    },
+};
+use weirctl::{
+    model::{Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey},
+    protocol::Change,
+};
+
+const VIP: [u8; 4] = [192, 0, 2, 10];
+const VIP_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 0x10);
+
+fn vip() -> Endpoint {
+    (VIP.into(), 80)
+}
+
+fn flags(flags: &str) -> Tcp<'_> {
+    Tcp { flags, seq: 1, ack: 1 }
+}
+
+fn rig(method: Forwarding) -> Rig {
+    let mut rig = Rig::with(&Options { max_sessions: 65_536, ..Options::default() });
+    rig.add_service(Protocol::Tcp, VIP, 80, "rr", method == Forwarding::FullNat);
+    rig.add_server(key(Protocol::Tcp, VIP, 80), server([10, 0, 0, 1], 80, method, 1));
+    rig
+}
+
+/// A stranger attached to the clients' port.
+fn stranger(n: u32) -> Endpoint {
+    (Ipv4Addr::from_bits(0x0a01_0001 + n), 40_000)
+}
+
+/// Whether a server that nobody has asked for yet gets its first session.
+fn a_new_server_works(rig: &mut Rig, n: u8) -> bool {
+    let old = Change::DeleteServer {
+        service: key(Protocol::Tcp, VIP, 80),
+        address: [10, 0, 0, n - 1].into(),
+        port: 80,
+    };
+    rig.add_server(key(Protocol::Tcp, VIP, 80), server([10, 0, 0, n], 80, Forwarding::Nat, 1));
+    rig.change(old);
+    let client = (Ipv4Addr::new(10, 1, 250, n), 50_000);
+    let sent = rig.send(WAN, &frames::tcp(WAN, client, vip(), flags("S"), &[]));
+    sent.iter().any(|s| s.port == LAN && s.bytes[..6] == SERVER_MAC && s.bytes[30..34] == [10, 0, 0, n])
+}
+
+#[test]
+fn answers_to_strangers_take_no_next_hop() {
+    let mut rig = rig(Forwarding::Nat);
+    rig.answers = |address| IpAddr::from([10, 1, 0, 0]) > address || IpAddr::from([10, 1, 240, 0]) < address;
+    for n in 0..17_000 {
+        let sent = rig.send(WAN, &frames::tcp(WAN, stranger(n), vip(), flags("A"), &[]));
+        if n < 1000 {
+            assert_eq!((sent.len(), sent[0].port), (1, WAN), "{n}: a reset");
+            assert_eq!(sent[0].bytes[..12], [CLIENT_MAC, WAN_MAC].concat());
+        }
+    }
+    assert!(a_new_server_works(&mut rig, 2));
+    assert_eq!(rig.drops(Reason::NextHopsFull) + rig.drops(Reason::NeighbourQueueFull), 0);
+}
+
+#[test]
+fn neighbours_that_come_leave_room_for_servers() {
+    for stays in [false, true] {
+        let mut rig = rig(Forwarding::Nat);
+        for n in 0..20_000 {
+            let neighbour = |mac| Neighbour { port: WAN, address: stranger(n).0.into(), mac: Some(Mac(mac)) };
+            rig.store.plane_mut().set_neighbours(&[neighbour(CLIENT_MAC)]);
+            if !stays {
+                let gone = Neighbour { mac: None, ..neighbour(CLIENT_MAC) };
+                rig.store.plane_mut().set_neighbours(&[gone]);
+            }
+            rig.run();
+            rig.store.plane_mut().service_rings();
+        }
+        assert!(a_new_server_works(&mut rig, 2));
+    }
+}
+
+/// Clients of a network that is attached each take a hop for their replies.
+#[test]
+fn clients_of_attached_networks_leave_room_for_servers() {
+    let mut rig = rig(Forwarding::Nat);
+    let mut served = 0;
+    for n in 0..20_000 {
+        rig.send(WAN, &frames::tcp(WAN, stranger(n), vip(), flags("S"), &[]));
+        let reply = frames::tcp(LAN, (Ipv4Addr::new(10, 0, 0, 1), 80), stranger(n), flags("SA"), &[]);
+        served += rig.send(LAN, &reply).len();
+        rig.store.plane_mut().service_rings();
+    }
+    assert_eq!(served, 20_000, "every one had its reply");
+    assert!(a_new_server_works(&mut rig, 2));
+    // Each one's next packets find the right way still.
+    for n in (0..20_000).step_by(997) {
+        let reply = frames::tcp(LAN, (Ipv4Addr::new(10, 0, 0, 1), 80), stranger(n), flags("A"), &[]);
+        let sent = rig.send(LAN, &reply);
+        assert_eq!((sent.len(), sent[0].port), (1, WAN), "{n}");
+        assert_eq!(sent[0].bytes[30..34], stranger(n).0.octets());
+    }
+}
+
+fn v6_service(rig: &mut Rig) -> ServiceKey {
+    let key = ServiceKey::Address { protocol: Protocol::Tcp, address: VIP_V6.into(), port: 80 };
+    rig.change(Change::AddService(Service {
+        key,
+        scheduler: "rr".into(),
+        scheduler_flags: 0,
+        persistent: None,
+        netmask: 128,
+        one_packet: false,
+        engine: None,
+    }));
+    let local = LocalAddress { address: LIP_V6.into(), interface: None };
+    rig.change(Change::AddLocalAddress { service: key, local });
+    key
+}
+
+/// A /64 full of sources that don't exist: none of them answers neighbour solicitation.
+#[test]
+fn a_network_of_sources_that_do_not_exist_shuts_nobody_out() {
+    let mut rig = Rig::with(&Options { max_sessions: 65_536, ..Options::default() });
+    rig.answers = |address| match address {
+        IpAddr::V6(a) => a.segments()[4] == 0,
+        IpAddr::V4(_) => true,
+    };
+    let key = v6_service(&mut rig);
+    let real = |n: u16| IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, n));
+    let (forwarding, weight) = (Forwarding::FullNat, 1);
+    let server = |n| Server { address: real(n), port: 80, forwarding, weight, upper: 0, lower: 0 };
+    rig.add_server(key, server(1));
+    let client = |a: u16, b: u16| (Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, a, 0, 0, b), 40_000);
+    for n in 0..20_000u16 {
+        let sent = rig.send(WAN, &frames::tcp(WAN, client(1, n), (VIP_V6, 80), flags("S"), &[]));
+        assert_eq!(sent.len(), 1, "{n}");
+        // Its SYN-ACK waits in vain.
+        let (mut local, bytes) = ([0; 16], &sent[0].bytes);
+        local.copy_from_slice(&bytes[22..38]);
+        let port = u16::from_be_bytes([bytes[54], bytes[55]]);
+        let (from, to) =
+            ((Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1), 80), (Ipv6Addr::from(local), port));
+        rig.send(LAN, &frames::tcp(LAN, from, to, flags("SA"), &[]));
+    }
+    rig.change(Change::AddServer { service: key, server: server(2) });
+    for n in 0..4 {
+        let sent = rig.send(WAN, &frames::tcp(WAN, client(0, 100 + n), (VIP_V6, 80), flags("S"), &[]));
+        assert_eq!(sent.len(), 1, "old and new servers take sessions");
+    }
+    assert_eq!(rig.drops(Reason::NextHopsFull), 0);
+}
+
+#[test]
+fn an_established_session_follows_the_routes() {
+    for method in [Forwarding::FullNat, Forwarding::Nat, Forwarding::Route] {
+        let mut rig = rig(method);
+        let client = (Ipv4Addr::new(10, 1, 0, 1), 40_000);
+        let request = |rig: &mut Rig, f| {
+            let sent = rig.send(WAN, &frames::tcp(WAN, client, vip(), flags(f), &[]));
+            (sent[0].port, sent[0].bytes.first_chunk::<12>().copied().unwrap())
+        };
+        for f in ["S", "A", "A"] {
+            assert_eq!(request(&mut rig, f).0, LAN);
+        }
+        let route = |network: &str, prefix, port: PortId, gateway: Option<[u8; 4]>| Route {
+            network: network.parse().unwrap(),
+            prefix,
+            via: vec![Via { port, gateway: gateway.map(IpAddr::from), weight: 1 }],
+            metric: 0,
+            mtu: None,
+        };
+        let facts = |mac| PortFacts { mac: Mac(mac), mtu: 1500, address: None, address_v6: None };
+        let ports = || vec![facts(WAN_MAC), facts(LAN_MAC)];
+        for (gateway, port) in [([10, 1, 0, 99], WAN), ([10, 0, 0, 98], LAN), ([10, 0, 0, 97], LAN)] {
+            let table = [
+                route("10.1.0.0", 16, WAN, None),
+                route("10.0.0.0", 24, port, Some(gateway)),
+                route("192.0.2.0", 24, WAN, None),
+            ];
+            rig.store.plane_mut().set_routes(&Arc::new(RouteTable::new(&table, ports())));
+            let mac = [2, 0, 0, 0, 9, gateway[3]];
+            let neighbour = Neighbour { port, address: gateway.into(), mac: Some(Mac(mac)) };
+            rig.store.plane_mut().set_neighbours(&[neighbour]);
+            rig.run();
+            for _ in 0..3 {
+                let (out, macs) = request(&mut rig, "A");
+                assert_eq!((out, macs[..6].to_vec()), (port, mac.to_vec()), "by the router of now");
+            }
+        }
+    }
+}
