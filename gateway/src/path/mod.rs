@@ -13,7 +13,7 @@
 //!
 //! DR and TUN leave by `direct` and `tunnel` instead of `rewrite`, sessions between the families by `mixed`, datagrams of one-packet services by
 //! `onepacket`; `persist` keeps clients at their servers. `snat` takes what no service claims, `echo` its pings. Beside the way: `icmp` (`icmp_v6`, `icmp_mixed`) translates errors about
-//! sessions, `reassembly` sends fragments after their first, `toa` and `proxy` tell servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
+//! sessions, `reassembly` sends fragments after their first, `toa` and `proxy` (with `stream`) tell servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
 //! own, `vlan` divides devices into ports, `handover` gives another worker what is its own (`nat` knows whose NAT's replies are), `update` takes control's changes between bursts,
 //! `search` and `explain` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks, `stages` counts cycles. `sums` says which checksums are right. Every frame ends in one [`verdict::Verdict`].
 
@@ -74,6 +74,7 @@ pub mod settings;
 mod sip;
 pub mod snat;
 pub mod stages;
+mod stream;
 mod sums;
 pub mod tcp_state;
 mod toa;
@@ -166,7 +167,7 @@ pub struct Worker<I: Io> {
     /// What sessions that tell the client's address know of their servers.
     first_data: toa::FirstData,
     /// What sessions with PROXY know of their streams.
-    streams: proxy::Streams,
+    streams: stream::Streams,
     /// SNAT, once there has been a rule.
     snat: Option<Box<snat::Nat>>,
     /// Packets from inside to external addresses, on their way back in.
@@ -255,7 +256,7 @@ impl<I: Io> Worker<I> {
             tunnel_id: parts.id.0 << 12,
             call_ids: None,
             first_data: toa::FirstData::new(parts.max_sessions),
-            streams: proxy::Streams::new(parts.max_sessions),
+            streams: stream::Streams::new(parts.max_sessions),
             snat: None,
             turned_back: ArrayVec::new(),
             fragments: Fragments::new(cpu::tsc() | 1, parts.id.0 << 12),

@@ -9,7 +9,7 @@ use weirctl::{
 
 use super::{
     Origin, Worker, laddr::transport, onepacket, parse::Parsed, rewrite, sctp_state, service::Chosen,
-    snat::Claim, tcp_state, verdict::Reason,
+    snat::Claim, stream::Stream, tcp_state, verdict::Reason,
 };
 use crate::{
     id::{ServiceId, WorkerId},
@@ -307,7 +307,8 @@ impl<I: Io> Worker<I> {
             _ => false,
         };
         if proxied {
-            self.streams.forget(id.0, how == ClientAddress::ProxyV1);
+            let begins = p.flags & tcp_flags::SYN != 0;
+            self.streams.set(id.0, Stream::new(how, begins));
         }
         if let Some(session) = self.sessions.get_mut(id) {
             if proxied {

@@ -212,6 +212,9 @@ impl<I: Io> Worker<I> {
             Fate::ServerDeleted => return self.drop_frame(frame, Reason::ServerDeleted),
             Fate::Goes => {}
         }
+        if let Some(reason) = self.held_back(&frame, p, found) {
+            return self.drop_frame(frame, reason);
+        }
         if self.is_available(found) {
             self.count_packet(found, p);
         }

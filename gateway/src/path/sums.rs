@@ -4,7 +4,7 @@
 //! What the gateway itself believes of a packet (a number, a flag, an end) has to be checked here first: else a packet
 //! that its receiver never takes could change a session.
 
-use super::parse::{self, Parsed};
+use super::parse::Parsed;
 use crate::{
     io::Frame,
     net::{Header, checksum::Sum, ipv4::Ipv4Header, ipv6, protocol, sctp::SctpHeader, udp::UdpHeader},
@@ -47,31 +47,34 @@ pub(super) fn transport_checksum_ok(frame: &impl Frame, p: &Parsed) -> bool {
 }
 
 fn is_right(frame: &impl Frame, p: &Parsed) -> Option<bool> {
-    let (l3, l4) = (usize::from(p.l3), usize::from(p.l4));
-    let stated = usize::from(p.ip_len).checked_sub(l4.checked_sub(l3)?)?;
-    if is_fragment(frame.data().get(l3..)?, p.ipv6)? {
+    if is_fragment(frame.data().get(p.l3.into()..)?, p.ipv6)? {
         return Some(false);
     }
+    match p.protocol {
+        protocol::UDP if UdpHeader::at(frame.data(), p.l4.into())?.checksum() == 0 => Some(!p.ipv6),
+        protocol::SCTP => crc_is_right(frame, p.l4.into(), stated(p)?),
+        protocol::TCP | protocol::UDP => Some(transport_sum(frame, p)?.checksum() == 0),
+        _ => Some(false),
+    }
+}
+
+/// Bytes behind the IP headers.
+fn stated(p: &Parsed) -> Option<usize> {
+    usize::from(p.ip_len).checked_sub(p.l4.checked_sub(p.l3)?.into())
+}
+
+/// The sum that a TCP segment's or a UDP datagram's checksum is of, its own field included; none if the frame is shorter
+/// than `p` says.
+pub(super) fn transport_sum(frame: &impl Frame, p: &Parsed) -> Option<Sum> {
+    let (l3, l4) = (usize::from(p.l3), usize::from(p.l4));
     let len = match p.protocol {
-        protocol::TCP => stated,
-        protocol::UDP => {
-            let udp = UdpHeader::at(frame.data(), l4)?;
-            if udp.checksum() == 0 {
-                return Some(!p.ipv6);
-            }
-            udp.check(stated).ok()?
-        }
-        protocol::SCTP => return crc_is_right(frame, l4, stated),
-        _ => return Some(false),
+        protocol::UDP => UdpHeader::at(frame.data(), l4)?.check(stated(p)?).ok()?,
+        _ => stated(p)?,
     };
-    let pair = if p.ipv6 {
-        parse::pair(frame.data(), p.l3)?.as_slice()
-    } else {
-        frame.data().get(l3 + 12..l3 + 20)?
-    };
-    // Length and protocol count alike in both pseudo-headers, and a source and a destination are two halves of one string.
-    let pseudo = Sum::of(pair).word(p.protocol.into()).word(u16::try_from(len).ok()?);
-    Some(sum_over(frame, l4, len)?.and(pseudo).checksum() == 0)
+    // Source and destination count as one string, and length and protocol alike in both families' pseudo-headers.
+    let (at, size) = if p.ipv6 { (l3 + 8, 32) } else { (l3 + 12, 8) };
+    let addresses = Sum::of(frame.data().get(at..at + size)?);
+    Some(sum_over(frame, l4, len)?.and(addresses).word(p.protocol.into()).word(u16::try_from(len).ok()?))
 }
 
 /// Whether a packet is but a part of what its transport checksum covers.
@@ -100,6 +103,7 @@ mod tests {
     use etherparse::PacketBuilder;
     use proptest::prelude::*;
 
+    use super::super::parse;
     use super::*;
     use crate::{io::memory::MemoryFrame, net::ethernet::Mac};
 

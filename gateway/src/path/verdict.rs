@@ -76,6 +76,12 @@ reasons! {
     SourceRouted = "source-routed", "The packet says by which routers it is to go: nobody means that well any more.";
     /// Time to live used up; answered with ICMP time exceeded.
     TtlExpired = "ttl-expired", "The packet's TTL ran out here: a traceroute, or a routing loop.";
+    /// The TCP checksum is wrong, where the gateway has to know.
+    BadChecksum = "bad-checksum", "The TCP checksum is wrong in a segment that the session depends on: a broken sender, or a forged segment.";
+    /// PROXY: not what the stream begins with, while the server hasn't acknowledged the header.
+    ProxyWaits = "proxy-waits", "A client's segment came before its server had acknowledged the PROXY header: the client sends it again.";
+    /// PROXY: a SYN that doesn't fit the connection, or what would be the first byte by it.
+    SecondSyn = "second-syn", "A SYN with another number on a connection with PROXY that is open: forged, or the client has restarted.";
     /// TCP without SYN and without session; answered with RST.
     NoSession = "no-session", "A TCP packet of a connection that isn't in the table: it expired, or the gateway restarted.";
     /// TCP or UDP to a local address without session.
