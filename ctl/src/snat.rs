@@ -6,6 +6,7 @@
 //! ADDRESSES: 192.0.2.1, 192.0.2.1-192.0.2.8, several with commas between
 //! --protocol tcp|udp|icmp   --except NET   --mapping endpoint-independent|address-and-port-dependent
 //! --filtering (the same)    --pooling paired|arbitrary   --max-ports N   --max-sessions N
+//! --timeout-udp SECONDS   --timeout-dns   --timeout-tcp-established   --timeout-tcp-transitory   --timeout-icmp
 //! ```
 //!
 //! So `weirctl` takes them, `weirctl snat list` prints them, and a rules file holds them.
@@ -23,8 +24,12 @@ use crate::protocol::{Change, Rates, Stats};
 pub const MAX_POOL: usize = 256;
 /// Most destinations that a rule excepts.
 pub const MAX_EXCEPT: usize = 64;
-/// Most ports that one inside address may have; more than that is no limit any more.
-pub const MAX_PORTS: u32 = 1024;
+/// Most ports that one inside address may have: all of an external address.
+pub const MAX_PORTS: u32 = 64_512;
+/// Ports that one inside address may have if nothing else is said.
+pub const DEFAULT_PORTS: u32 = 4096;
+/// Longest time-out, seconds.
+pub const MAX_TIMEOUT: u32 = 30 * 86_400;
 
 /// Which packets of the inside network a rule is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
@@ -83,6 +88,60 @@ pub struct SnatRule {
     pub max_ports: u32,
     /// Most sessions of one inside address; 0 is no limit.
     pub max_sessions: u32,
+    /// How long sessions last. Since version 7.
+    pub timeouts: SnatTimeouts,
+}
+
+/// Name of a time-out's option, its seconds, and the least that an RFC demands, with the RFC.
+pub type NamedTimeout = (&'static str, u32, Option<(u32, &'static str)>);
+
+/// How long a rule's sessions last without a packet, in seconds, 1 to [`MAX_TIMEOUT`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SnatTimeouts {
+    /// UDP.
+    pub udp: u32,
+    /// UDP to port 53.
+    pub dns: u32,
+    /// TCP between handshake and FIN or RST.
+    pub tcp_established: u32,
+    /// TCP before and after.
+    pub tcp_transitory: u32,
+    /// ICMP echo.
+    pub icmp: u32,
+}
+
+impl Default for SnatTimeouts {
+    /// UDP as RFC 4787, REQ-5, recommends, the others as their RFCs demand at least; DNS long enough for a resolver to
+    /// ask again.
+    fn default() -> Self {
+        Self { udp: 300, dns: 15, tcp_established: 7440, tcp_transitory: 240, icmp: 60 }
+    }
+}
+
+impl SnatTimeouts {
+    /// Each with the name of its option and the least that an RFC allows.
+    #[must_use]
+    pub fn all(&self) -> [NamedTimeout; 5] {
+        [
+            ("timeout-udp", self.udp, Some((120, "RFC 4787, REQ-5"))),
+            ("timeout-dns", self.dns, None),
+            ("timeout-tcp-established", self.tcp_established, Some((7440, "RFC 5382, REQ-5"))),
+            ("timeout-tcp-transitory", self.tcp_transitory, Some((240, "RFC 5382, REQ-5"))),
+            ("timeout-icmp", self.icmp, Some((60, "RFC 5508, REQ-2"))),
+        ]
+    }
+
+    /// The one that an option of this name sets.
+    fn by_name(&mut self, option: &str) -> Option<&mut u32> {
+        match option {
+            "timeout-udp" => Some(&mut self.udp),
+            "timeout-dns" => Some(&mut self.dns),
+            "timeout-tcp-established" => Some(&mut self.tcp_established),
+            "timeout-tcp-transitory" => Some(&mut self.tcp_transitory),
+            "timeout-icmp" => Some(&mut self.icmp),
+            _ => None,
+        }
+    }
 }
 
 /// A rule with what it has counted.
@@ -109,6 +168,16 @@ impl SnatRule {
             })
         };
         self.pool.iter().flat_map(range)
+    }
+
+    /// What can be done but shouldn't: time-outs below what the RFCs allow. For people.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let below = |(option, seconds, floor): NamedTimeout| {
+            let (least, rfc) = floor.filter(|(least, _)| seconds < *least)?;
+            Some(format!("--{option} {seconds} is shorter than the {least} seconds of {rfc}"))
+        };
+        self.timeouts.all().into_iter().filter_map(below).collect()
     }
 
     /// Says what is wrong with the rule, if anything is, apart from names.
@@ -143,6 +212,11 @@ impl SnatRule {
         }
         if !(1..=MAX_PORTS).contains(&self.max_ports) {
             return Err(format!("{} ports an inside address: 1 to {MAX_PORTS}", self.max_ports));
+        }
+        for (option, seconds, _) in self.timeouts.all() {
+            if !(1..=MAX_TIMEOUT).contains(&seconds) {
+                return Err(format!("--{option} {seconds}: 1 to {MAX_TIMEOUT} seconds"));
+            }
         }
         let host_bits = u32::from(width(self.inside.0) - self.inside.1);
         let inside = |a: IpAddr| (bits(a) ^ bits(self.inside.0)).checked_shr(host_bits).unwrap_or(0) == 0;
@@ -191,8 +265,9 @@ fn parse_rule(name: &str, words: &[&str]) -> Result<SnatRule, String> {
         mapping: Dependence::default(),
         filtering: Dependence::default(),
         pooling: Pooling::default(),
-        max_ports: MAX_PORTS,
+        max_ports: DEFAULT_PORTS,
         max_sessions: 0,
+        timeouts: SnatTimeouts::default(),
     };
     let mut words = words.iter();
     while let Some(&option) = words.next() {
@@ -209,7 +284,10 @@ fn parse_rule(name: &str, words: &[&str]) -> Result<SnatRule, String> {
             "--pooling" => rule.pooling = pooling(value)?,
             "--max-ports" => rule.max_ports = number()?,
             "--max-sessions" => rule.max_sessions = number()?,
-            _ => return Err(format!("snat knows no option `{option}'")),
+            _ => match option.strip_prefix("--").and_then(|name| rule.timeouts.by_name(name)) {
+                Some(seconds) => *seconds = number()?,
+                None => return Err(format!("snat knows no option `{option}'")),
+            },
         }
     }
     rule.inside = inside.ok_or("which inside network? --inside NET")?;
@@ -345,11 +423,17 @@ pub fn to_words(rule: &SnatRule) -> String {
     if rule.pooling != Pooling::default() {
         say("pooling", pooling_name(rule.pooling));
     }
-    if rule.max_ports != MAX_PORTS {
+    if rule.max_ports != DEFAULT_PORTS {
         say("max-ports", &rule.max_ports.to_string());
     }
     if rule.max_sessions != 0 {
         say("max-sessions", &rule.max_sessions.to_string());
+    }
+    let usual = SnatTimeouts::default().all();
+    for ((option, seconds, _), (_, usual, _)) in rule.timeouts.all().into_iter().zip(usual) {
+        if seconds != usual {
+            say(option, &seconds.to_string());
+        }
     }
     line
 }
@@ -369,6 +453,8 @@ mod tests {
             "snat add lab --inside 10.9.0.0/16 --port wan --pool 192.0.2.1-192.0.2.8,192.0.2.20 --protocol icmp \
              --except 172.16.0.0/12 --except 192.168.0.0/16 --mapping address-and-port-dependent \
              --filtering address-and-port-dependent --pooling arbitrary --max-ports 128 --max-sessions 9",
+            "snat add resolver --inside 10.0.0.53/32 --port wan --pool 192.0.2.9 --max-ports 64512 --timeout-udp 120 \
+             --timeout-dns 5 --timeout-tcp-established 9000 --timeout-tcp-transitory 250 --timeout-icmp 61",
             "snat add six --inside fd00:1::/32 --port wan --pool 2001:db8::1-2001:db8::8 --except fd00::/8",
         ] {
             let Ok(Change::AddSnat(rule)) = change(line.strip_prefix("snat ").unwrap()) else {
@@ -409,12 +495,41 @@ mod tests {
             ),
             (&format!("{good} --inside 10.0.0.0/33"), "`10.0.0.0/33' is no network: ADDRESS/BITS".into()),
             (&format!("{good} --pool 10.0.0.9"), "10.0.0.9 of the pool lies in the inside network".into()),
-            (&format!("{good} --max-ports 0"), "0 ports an inside address: 1 to 1024".into()),
+            (&format!("{good} --max-ports 0"), "0 ports an inside address: 1 to 64512".into()),
+            (&format!("{good} --max-ports 64513"), "64513 ports an inside address: 1 to 64512".into()),
+            (&format!("{good} --timeout-udp 0"), "--timeout-udp 0: 1 to 2592000 seconds".into()),
+            (&format!("{good} --timeout-dns 2592001"), "--timeout-dns 2592001: 1 to 2592000 seconds".into()),
+            (&format!("{good} --timeout-icmp soon"), "`soon' is no value for --timeout-icmp".into()),
             (&format!("{good} --max-ports many"), "`many' is no value for --max-ports".into()),
             (&format!("{good} --colour blue"), "snat knows no option `--colour'".into()),
             (&format!("{good} --pool"), "--pool needs a value".into()),
         ] {
             assert_eq!(change(line), Err(why), "{line}");
         }
+    }
+
+    #[test]
+    fn time_outs_below_what_the_rfcs_allow_are_warned_of() {
+        let warnings = |options: &str| {
+            let line = format!("add office --inside 10.0.0.0/8 --port wan --pool 192.0.2.1 {options}");
+            match change(line.trim()) {
+                Ok(Change::AddSnat(rule)) => rule.warnings(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(warnings(""), [""; 0]);
+        for (option, least, rfc) in [
+            ("timeout-udp", 120, "RFC 4787, REQ-5"),
+            ("timeout-tcp-established", 7440, "RFC 5382, REQ-5"),
+            ("timeout-tcp-transitory", 240, "RFC 5382, REQ-5"),
+            ("timeout-icmp", 60, "RFC 5508, REQ-2"),
+        ] {
+            let below = least - 1;
+            let expected = format!("--{option} {below} is shorter than the {least} seconds of {rfc}");
+            assert_eq!(warnings(&format!("--{option} {below}")), [expected]);
+            assert_eq!(warnings(&format!("--{option} {least}")), [""; 0]);
+        }
+        assert_eq!(warnings("--timeout-dns 1"), [""; 0]);
+        assert_eq!(warnings("--timeout-udp 1 --timeout-icmp 1").len(), 2);
     }
 }

@@ -21,7 +21,7 @@ use weirctl::{
 
 const A: Endpoint = (Ipv4Addr::new(10, 0, 0, 11), 5000);
 const B: Endpoint = (Ipv4Addr::new(10, 0, 0, 12), 6000);
-const OUT: Endpoint = (Ipv4Addr::new(10, 1, 0, 9), 53);
+const OUT: Endpoint = (Ipv4Addr::new(10, 1, 0, 9), 5353);
 const ELSEWHERE: Endpoint = (Ipv4Addr::new(10, 1, 0, 10), 99);
 const EXTERNAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
 
@@ -191,7 +191,7 @@ fn packets_from_inside_to_an_external_endpoint_come_back_from_outside() {
         let sent = udp_out(&mut rig, A, of_b);
         let got = one(&sent);
         let (from, to) = got.udp();
-        assert_eq!((sent[0].port, to, got.ttl), (LAN, B, 62));
+        assert_eq!((sent[0].port, to, got.ttl), (LAN, B, 63));
         assert!(from.0.octets()[..3] == [192, 0, 2], "{from:?}");
         let back = one(&udp_out(&mut rig, B, from));
         assert_eq!(back.udp(), (of_b, A));
@@ -305,7 +305,7 @@ fn errors_from_outside_reach_the_host_that_asked_with_its_own_packet_inside() {
         let Transport::Icmp { payload, .. } = got.transport else { panic!() };
         let inner = etherparse::Ipv4HeaderSlice::from_slice(&payload).unwrap();
         assert_eq!((inner.source_addr(), inner.destination_addr()), (A.0, OUT.0));
-        assert_eq!(payload[20..24], [0x13, 0x88, 0, 53], "ports 5000 and 53");
+        assert_eq!(payload[20..24], [0x13, 0x88, 0x14, 0xe9], "ports 5000 and 5353");
         assert_eq!(inner.to_header().calc_header_checksum(), inner.header_checksum());
 
         let sent = echo(&mut rig, LAN, A.0, OUT.0, 77, false);
@@ -383,6 +383,65 @@ fn a_port_rests_two_minutes_before_it_is_used_again() {
     ports.sort_unstable();
     ports.dedup();
     assert_eq!((ports.len(), rig.event("ports-reused-early")), (64, 0));
+}
+
+/// One host asks so many questions a second for so long, each from another port. How many left.
+fn questions(words: &str, a_second: u32, seconds: u32) -> (u32, Rig) {
+    let mut rig = Rig::with(&Options { max_sessions: 70_000, ..Options::default() });
+    let line = format!("add office --inside 10.0.0.0/24 --port wan --pool 192.0.2.100 {words}");
+    rig.change(snat::parse(&line.split_whitespace().collect::<Vec<_>>()).unwrap());
+    let (mut left, mut port) = (0, 1024u16);
+    for _ in 0..seconds {
+        for _ in 0..a_second {
+            port = if port == u16::MAX { 1024 } else { port + 1 };
+            let server = (Ipv4Addr::new(10, 1, (port % 7) as u8, 9), 53);
+            let sent = udp_out(&mut rig, (A.0, port), server);
+            left += sent.iter().filter(|s| s.port == WAN).count() as u32;
+        }
+        rig.advance(1.0);
+    }
+    (left, rig)
+}
+
+#[test]
+fn a_busy_resolver_loses_no_question() {
+    let (left, rig) = questions("", 5, 400);
+    assert_eq!((left, rig.drops(Reason::SnatPortLimit)), (2000, 0));
+    assert_eq!(rig.event("ports-reused-early"), 0);
+    let (left, rig) = questions("", 100, 60);
+    assert_eq!((left, rig.drops(Reason::SnatPortLimit)), (6000, 0));
+}
+
+#[test]
+fn the_limit_of_ports_is_the_rule_s() {
+    // With a time-out that nothing ends before, so that all ports are in use at once.
+    let (left, rig) = questions("--max-ports 2000 --timeout-dns 600", 500, 5);
+    assert_eq!((left, rig.drops(Reason::SnatPortLimit)), (2000, 500));
+    let (left, rig) = questions("--max-ports 64512 --timeout-dns 600", 8064, 8);
+    assert_eq!((left, rig.drops(Reason::SnatPortLimit)), (64_512, 0), "all there are");
+    assert_eq!(rig.session_count(), 64_512);
+}
+
+#[test]
+fn time_outs_follow_the_rule_in_force() {
+    let mut rig = rig("--timeout-udp 600");
+    external(&mut rig, A, OUT);
+    rig.advance(599.0);
+    assert_eq!(rig.session_count(), 1);
+    assert_eq!(rig.sessions()[0].expires / 100, 1, "the list says so too");
+    rig.advance(2.0);
+    assert_eq!(rig.session_count(), 0);
+    // A rule whose time-outs are shorter changes nothing for others.
+    external(&mut rig, A, OUT);
+    let line = "add short --inside 10.0.0.9/32 --port wan --pool 192.0.2.101 --timeout-udp 2";
+    rig.change(snat::parse(&line.split(' ').collect::<Vec<_>>()).unwrap());
+    external(&mut rig, (Ipv4Addr::new(10, 0, 0, 9), 1), OUT);
+    rig.advance(3.0);
+    assert_eq!(rig.session_count(), 1);
+    rig.advance(595.0);
+    assert_eq!(rig.session_count(), 1);
+    rig.advance(4.0);
+    assert_eq!(rig.session_count(), 0);
 }
 
 #[test]

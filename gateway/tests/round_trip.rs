@@ -15,7 +15,7 @@ use weirctl::{
     },
     modern::fetch::{self, Snapshot},
     protocol::Change,
-    snat::{Dependence, Kind, Pooling, SnatRule},
+    snat::{Dependence, Kind, Pooling, SnatRule, SnatTimeouts},
 };
 
 fn call(store: &mut Store<FakePlane>, line: &str, stdin: &str) -> String {
@@ -182,6 +182,12 @@ fn snat_rule(n: u8, (flags, size, max_ports, max_sessions): ([bool; 4], u8, u32,
         pooling: if flags[3] { Pooling::Arbitrary } else { Pooling::Paired },
         max_ports,
         max_sessions,
+        timeouts: SnatTimeouts {
+            udp: max_ports,
+            dns: u32::from(n) + 1,
+            icmp: u32::from(size) + 1,
+            ..SnatTimeouts::default()
+        },
     }
 }
 

@@ -165,6 +165,7 @@ impl Run<'_> {
             let read = self.read_line(number, &words);
             all_taken &= read.left_out.is_empty();
             if let Some(Ok(Action::Change(change))) = read.action {
+                self.warn(number, &change);
                 changes.push(change);
                 if changes.len() >= MAX_PIPELINE || !lines.has_line() {
                     status = self.changes(std::mem::take(&mut changes))?;
@@ -188,6 +189,15 @@ impl Run<'_> {
             status = self.changes(changes)?;
         }
         Ok((if all_taken { status } else { REFUSED }, false))
+    }
+
+    /// Says what a line asks for that shouldn't be.
+    fn warn(&mut self, number: usize, change: &Change) {
+        let Change::AddSnat(rule) = change else { return };
+        for warning in rule.warnings() {
+            // If even stderr is closed there is nobody left to tell.
+            let _ = writeln!(self.err, "line {number}: warning: {warning}");
+        }
     }
 
     /// What a line of rules asks for. What only DPVS's and LVS FULLNAT's ipvsadm say is taken as far as it goes.

@@ -540,12 +540,27 @@ pub struct SnatRuleArgs {
     /// Which address of the pool an inside address gets: paired (always the same) or arbitrary
     #[arg(long, value_name = "POOLING", default_value = "paired", value_parser = snat::pooling)]
     pub pooling: snat::Pooling,
-    /// Most external ports of one inside address, 1 to 1024
-    #[arg(long, value_name = "N", default_value_t = snat::MAX_PORTS)]
+    /// Most external ports of one inside address, 1 to 64512
+    #[arg(long, value_name = "N", default_value_t = snat::DEFAULT_PORTS)]
     pub max_ports: u32,
     /// Most sessions of one inside address; 0 is no limit
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub max_sessions: u32,
+    /// How long UDP sessions last without a packet; RFC 4787 wants 120 seconds at least
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub timeout_udp: u32,
+    /// The same for UDP to port 53
+    #[arg(long, value_name = "SECONDS", default_value_t = 15)]
+    pub timeout_dns: u32,
+    /// The same for established TCP; RFC 5382 wants 7440 seconds at least
+    #[arg(long, value_name = "SECONDS", default_value_t = 7440)]
+    pub timeout_tcp_established: u32,
+    /// The same for TCP that is being opened or closed; RFC 5382 wants 240 seconds at least
+    #[arg(long, value_name = "SECONDS", default_value_t = 240)]
+    pub timeout_tcp_transitory: u32,
+    /// The same for ICMP echo; RFC 5508 wants 60 seconds at least
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub timeout_icmp: u32,
     /// As JSON: docs/json.md describes it
     #[arg(long)]
     pub json: bool,

@@ -10,12 +10,20 @@ use super::{
 };
 use crate::{
     protocol::Change,
-    snat::{SnatRow, SnatRule, dependence_name, kind_name, pool, pool_text, pooling_name, to_words},
+    snat::{
+        SnatRow, SnatRule, SnatTimeouts, dependence_name, kind_name, pool, pool_text, pooling_name, to_words,
+    },
 };
 
 pub(super) fn run(what: &SnatCommand, world: &mut World<'_>) -> Result<(), Failure> {
     let (change, as_json) = match what {
-        SnatCommand::Add(args) => (Change::AddSnat(rule(args)?), args.json),
+        SnatCommand::Add(args) => {
+            let rule = rule(args)?;
+            for warning in rule.warnings() {
+                writeln!(world.err, "weirctl: warning: {warning}")?;
+            }
+            (Change::AddSnat(rule), args.json)
+        }
         SnatCommand::Delete(args) => (Change::DeleteSnat(args.name.clone()), args.json),
         SnatCommand::Clear(args) => (Change::ClearSnat, args.json),
         SnatCommand::List(args) => return list(*args, world),
@@ -40,6 +48,13 @@ fn rule(args: &SnatRuleArgs) -> Result<SnatRule, Failure> {
         pooling: args.pooling,
         max_ports: args.max_ports,
         max_sessions: args.max_sessions,
+        timeouts: SnatTimeouts {
+            udp: args.timeout_udp,
+            dns: args.timeout_dns,
+            tcp_established: args.timeout_tcp_established,
+            tcp_transitory: args.timeout_tcp_transitory,
+            icmp: args.timeout_icmp,
+        },
     };
     rule.check().map_err(Failure::Usage)?;
     Ok(rule)
@@ -89,6 +104,13 @@ fn document(row: &SnatRow) -> Value {
         "pooling": pooling_name(rule.pooling),
         "max_ports": rule.max_ports,
         "max_sessions": rule.max_sessions,
+        "timeouts": {
+            "udp": rule.timeouts.udp,
+            "dns": rule.timeouts.dns,
+            "tcp_established": rule.timeouts.tcp_established,
+            "tcp_transitory": rule.timeouts.tcp_transitory,
+            "icmp": rule.timeouts.icmp,
+        },
         "sessions": sessions,
         "sessions_opened": stats.connections,
         "packets_out": stats.in_packets,
@@ -113,7 +135,8 @@ mod tests {
         for line in [
             "add office --inside 10.0.0.0/8 --port wan --pool 192.0.2.1",
             "add lab --inside 10.9.0.0/16 --port wan --pool 192.0.2.1-192.0.2.8,192.0.2.20 --protocol icmp \
-             --except 172.16.0.0/12 --except 192.168.0.0/16 --mapping address-and-port-dependent --max-ports 64",
+             --except 172.16.0.0/12 --except 192.168.0.0/16 --mapping address-and-port-dependent --max-ports 64 \
+             --timeout-udp 121 --timeout-dns 3 --timeout-tcp-established 8000 --timeout-tcp-transitory 241 --timeout-icmp 62",
         ] {
             let words: Vec<&str> = line.split_whitespace().collect();
             let Ok(Change::AddSnat(expected)) = snat::parse(&words) else { panic!("{line}") };

@@ -14,7 +14,7 @@ use crate::model::{
     ClientAddress, EngineData, Family, Forwarding, LocalAddress, MarkRule, Protocol, Server, Service,
     ServiceKey, Session, SessionState, Tunnel, TunnelChecksum, TunnelKind,
 };
-use crate::snat::{Dependence, Kind, Pooling, SnatRow, SnatRule};
+use crate::snat::{Dependence, Kind, Pooling, SnatRow, SnatRule, SnatTimeouts};
 
 fn key() -> ServiceKey {
     ServiceKey::Address { protocol: Protocol::Tcp, address: [192, 0, 2, 10].into(), port: 80 }
@@ -306,13 +306,14 @@ fn snat_rule() -> SnatRule {
         pooling: Pooling::Arbitrary,
         max_ports: 1024,
         max_sessions: 7,
+        timeouts: SnatTimeouts { dns: 9, ..SnatTimeouts::default() },
     }
 }
 
 #[test]
-fn version_6() {
+fn snat_since_version_7() {
     let changes = vec![Change::AddSnat(snat_rule()), Change::DeleteSnat("office".into()), Change::ClearSnat];
-    let rule = "066f6666696365000a000000080377616e0100c000020100c000020801020100ac1000000c010001fb000407";
+    let rule = "066f6666696365000a000000080377616e0100c000020100c000020801020100ac1000000c010001fb000407fb2c0109fb101df03c";
     pinned(vec![
         (Request::Snat, "11"),
         (

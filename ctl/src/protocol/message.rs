@@ -76,7 +76,7 @@ pub enum Request {
         /// The trace.
         trace: u64,
     },
-    /// The SNAT rules in the order in which they were added; answered by [`Response::Snat`]. Since version 6, as all
+    /// The SNAT rules in the order in which they were added; answered by [`Response::Snat`]. Since version 7, as all
     /// that has such rules: before, they held IPv4 addresses.
     Snat,
 }
@@ -181,7 +181,7 @@ pub enum Change {
         /// How its servers learn the client's address.
         how: ClientAddress,
     },
-    /// `weirctl snat add`. Since version 6.
+    /// `weirctl snat add`. Since version 7: version 6's rules have no time-outs.
     AddSnat(SnatRule),
     /// `weirctl snat delete`: the rule of this name; its sessions end.
     DeleteSnat(String),
@@ -426,7 +426,7 @@ impl Request {
             | Self::Trace(_)
             | Self::Traced { .. }
             | Self::EndTrace { .. } => 3,
-            Self::Snat => 6,
+            Self::Snat => 7,
         }
     }
 
@@ -462,7 +462,8 @@ impl Change {
             | Self::DeleteMark(_)
             | Self::ClearMarks => 2,
             Self::SetClientAddress { .. } => 3,
-            Self::AddSnat(_) | Self::DeleteSnat(_) | Self::ClearSnat => 6,
+            Self::AddSnat(_) => 7,
+            Self::DeleteSnat(_) | Self::ClearSnat => 6,
             _ => 1,
         }
     }

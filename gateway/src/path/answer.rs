@@ -109,30 +109,36 @@ impl<I: Io> Worker<I> {
         p: &Parsed,
         build: impl FnOnce(&mut [u8], &Link, &[u8]) -> Result<usize, NoReply>,
     ) -> bool {
-        let to = p.ends(frame.data()).source.0;
+        let asked = p.ends(frame.data());
+        let to = asked.source.0;
         let from = self.sender(port, &frame);
         let mut seen = [0u8; SEEN];
         let packet = frame.data().get(usize::from(p.l3)..).unwrap_or_default();
         let n = packet.len().min(SEEN).min(usize::from(p.ip_len));
         seen[..n].copy_from_slice(&packet[..n]);
         let mut out = [0u8; SEEN];
-        let nobody = Mac([0; 6]);
-        let link = Link { destination: nobody, source: nobody, vlan: None };
-        let sent = build(&mut out, &link, &seen[..n])
-            .ok()
-            .filter(|&len| frame.reset(len))
-            .zip(self.routing.back_to(to, (port, from), self.now).ok());
-        let Some((len, back)) = sent else {
+        let us = self.macs.get(port.index()).copied().unwrap_or(Mac([0; 6]));
+        let link = Link { destination: us, source: us, vlan: None };
+        let Some(len) = build(&mut out, &link, &seen[..n]).ok().filter(|&len| frame.reset(len)) else {
             self.counters.events.answers_suppressed.add(1);
             return false;
         };
         frame.data_mut().copy_from_slice(&out[..len]);
-        match back {
-            Back::Hop(hop) => self.leave_uncounted(frame, hop),
-            Back::Neighbour(macs) => {
+        if self.is_external(to) {
+            // About a hairpin on its way back in: whoever sent it is behind SNAT.
+            self.turn_to_owner(port, frame, &asked.reversed());
+            return true;
+        }
+        match self.routing.back_to(to, (port, from), self.now) {
+            Ok(Back::Hop(hop)) => self.leave_uncounted(frame, hop),
+            Ok(Back::Neighbour(macs)) => {
                 let Some(field) = frame.data_mut().first_chunk_mut() else { return false };
                 *field = macs;
                 self.tx.push_uncounted(&mut self.io, &self.counters, port, frame);
+            }
+            Err(_) => {
+                self.counters.events.answers_suppressed.add(1);
+                return false;
             }
         }
         true

@@ -17,6 +17,9 @@ impl<I: Io> Worker<I> {
         while let Some(id) = self.sessions.next_expired(self.now, &mut budget) {
             if self.sessions.controls(id) {
                 self.sessions.postpone(id, persist::RESPITE, self.now);
+            } else if let Some(later) = self.snat_deadline(id).filter(|&deadline| !self.now.reached(deadline))
+            {
+                self.sessions.revisit(id, later);
             } else {
                 self.end_session(id);
             }

@@ -113,7 +113,7 @@ impl<I: Io> Worker<I> {
     pub(super) fn send_error(&mut self, port: PortId, frame: I::Frame, p: &Parsed, found: Found) {
         if self.is_hairpin(found) {
             self.counters.events.icmp_translated.add(1);
-            return self.come_in_again(port, frame, found);
+            return self.come_in_again(port, frame, p, found);
         }
         match self.hop_for(found) {
             Ok(hop) => {

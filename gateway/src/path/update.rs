@@ -112,7 +112,7 @@ pub(super) struct Sweep {
 #[must_use]
 pub fn timeout_ticks(t: &Timeouts) -> [u32; TIMEOUTS] {
     let mut table = [crate::clock::seconds(t.none); TIMEOUTS];
-    table[usize::from(SNAT)..][..16].copy_from_slice(&super::snat::timeout_ticks());
+    table[usize::from(SNAT)..][..16].copy_from_slice(Rules::default().timeouts());
     for state in sctp_state::own_states() {
         table[state as usize] = sctp_state::timeout(state);
     }
@@ -174,7 +174,7 @@ impl<I: Io> Worker<I> {
             }
             Update::Settings(settings) => {
                 std::mem::swap(&mut self.settings, settings);
-                self.timeouts = timeout_ticks(&self.settings.timeouts);
+                self.renew_timeouts();
             }
             Update::List(listing) => self.list(listing),
             Update::CallIds(room) => {
@@ -204,6 +204,7 @@ impl<I: Io> Worker<I> {
                 if let Some(nat) = &mut self.snat {
                     std::mem::swap(&mut nat.rules, rules);
                 }
+                self.renew_timeouts();
             }
         }
     }
@@ -244,7 +245,7 @@ impl<I: Io> Worker<I> {
             local: reply.destination,
             server: reply.source,
             state: session.state(),
-            expires: session.deadline().since(self.now),
+            expires: self.snat_deadline(id).unwrap_or(session.deadline()).since(self.now),
             fullnat: session.is_fullnat(),
             worker: self.id.0,
             engine: None,

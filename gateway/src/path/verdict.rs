@@ -136,6 +136,8 @@ reasons! {
     SnatPortLimit = "snat-port-limit", "An inside address has as many ports as its SNAT rule allows (--max-ports): infected, or the limit is low.";
     /// SNAT: the inside address has all its sessions.
     SnatSessionLimit = "snat-session-limit", "An inside address has as many sessions as its SNAT rule allows (--max-sessions).";
+    /// SNAT: a TCP segment from inside that no connection can begin with.
+    SnatInvalid = "snat-invalid", "A TCP segment from inside of no connection, which can't begin one (a SYN-ACK, or flags that no stack sends): an answer whose question came another way, or a scan.";
     /// To an external address and port that no mapping has.
     SnatNoMapping = "snat-no-mapping", "A packet to an external address of SNAT that nobody inside has asked for: a late reply, or a scan.";
     /// To a mapping that doesn't let the sender in.

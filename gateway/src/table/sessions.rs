@@ -411,6 +411,14 @@ impl Sessions {
         self.arm(id.0);
     }
 
+    /// The session is looked at again at `when`, whatever its own deadline is.
+    pub fn revisit(&mut self, id: SessionId, when: Tick) {
+        if (id.0 as usize) < self.records.len() {
+            self.disarm(id.0);
+            self.arm_at(id.0, when);
+        }
+    }
+
     fn take_record(&mut self) -> Option<u32> {
         let id = if self.free != NIL {
             let id = self.free;
@@ -441,7 +449,10 @@ impl Sessions {
 
     /// Puts a session into its slot.
     fn arm(&mut self, id: u32) {
-        let deadline = self.records[id as usize].deadline();
+        self.arm_at(id, self.records[id as usize].deadline());
+    }
+
+    fn arm_at(&mut self, id: u32, deadline: Tick) {
         let slot = self.slot_of(deadline);
         let head = self.heads[slot as usize];
         let record = &mut self.records[id as usize];

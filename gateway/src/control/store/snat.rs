@@ -49,6 +49,9 @@ impl<P: Plane> Store<P> {
         if let Some(address) = rule.addresses().find(|a| local(*a)) {
             return Err(invalid(format!("{address} is a local address of a service")));
         }
+        for warning in rule.warnings() {
+            tracing::warn!(rule = rule.name, "{warning}");
+        }
         rules.push((self.ledger.open_number(), Arc::new(rule.clone())));
         Ok(())
     }

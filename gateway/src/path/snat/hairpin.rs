@@ -6,12 +6,27 @@ use super::{
     Claim,
 };
 use crate::{
-    io::{BURST, Burst, Io, PortId},
-    table::{session::Session, sessions::Found},
+    io::{BURST, Burst, Frame as _, Io, PortId},
+    net::{Header as _, checksum::Delta, ipv4::Ipv4Header},
+    table::{ends::Ends, session::Session, sessions::Found},
 };
 
 /// Frames that turn back in one poll.
 pub(in crate::path) const TURNED_BACK: usize = 2 * BURST;
+
+/// Gives a packet the hop back that rewriting has taken.
+fn give_hop_back(data: &mut [u8], p: &Parsed) {
+    let l3 = usize::from(p.l3);
+    if p.ipv6 {
+        if let Some(limit) = data.get_mut(l3 + 7) {
+            *limit = limit.saturating_add(1);
+        }
+    } else if let Some(ip) = Ipv4Header::at_mut(data, l3) {
+        // TTL is the high byte of the word that it shares with the protocol.
+        ip.ttl = ip.ttl.saturating_add(1);
+        ip.set_checksum(Delta::word(0, 0x0100).apply(ip.checksum()));
+    }
+}
 
 impl<I: Io> Worker<I> {
     /// Whether packets of the session go to an external address: they come in again.
@@ -33,7 +48,7 @@ impl<I: Io> Worker<I> {
         if !self.rewrite(&mut frame, p, found) {
             return self.drop_frame(frame, Reason::Truncated);
         }
-        self.come_in_again(port, frame, found);
+        self.come_in_again(port, frame, p, found);
     }
 
     /// As [`Self::turn_back`] for a fragment that isn't the first; `id` is its packet's identification from now on.
@@ -49,15 +64,28 @@ impl<I: Io> Worker<I> {
         if !self.readdress(&mut frame, p, found) {
             return self.drop_frame(frame, Reason::Truncated);
         }
-        self.come_in_again(port, frame, found);
+        self.come_in_again(port, frame, p, found);
     }
 
     /// A rewritten packet of the session goes through the stages once more, at the worker that it belongs to now.
-    pub(in crate::path) fn come_in_again(&mut self, port: PortId, frame: I::Frame, found: Found) {
+    pub(in crate::path) fn come_in_again(
+        &mut self,
+        port: PortId,
+        mut frame: I::Frame,
+        p: &Parsed,
+        found: Found,
+    ) {
+        // One hop in all: the next time through takes it.
+        give_hop_back(frame.data_mut(), p);
         let Some(leaving) = self.sessions.leaving(found.id, found.direction) else {
             return self.drop_frame(frame, Reason::NoSession);
         };
-        let owner = self.snat_owner(&leaving, Claim::In);
+        self.turn_to_owner(port, frame, &leaving);
+    }
+
+    /// A frame between these ends comes in again, at the worker that its destination's block of ports belongs to.
+    pub(in crate::path) fn turn_to_owner(&mut self, port: PortId, frame: I::Frame, ends: &Ends) {
+        let owner = self.snat_owner(ends, Claim::In);
         if owner != self.id {
             return self.hand_over(port, frame, owner);
         }

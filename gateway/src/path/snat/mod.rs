@@ -25,11 +25,7 @@ use super::{Origin, Worker, echo::is_echo, parse::Parsed, rewrite, verdict::Reas
 use crate::{
     id::{ServerId, WorkerId},
     io::{Io, PortId},
-    net::{
-        checksum::Delta,
-        protocol,
-        tcp::{ACK, RST, SYN},
-    },
+    net::{checksum::Delta, protocol},
     table::{
         ends::Ends,
         session::{Direction, INACTIVE, NewSession, SNAT, SessionId, TIMEOUTS, Tuple},
@@ -47,7 +43,8 @@ mod track;
 
 pub(super) use hairpin::TURNED_BACK;
 pub use rules::{Rule, Rules};
-pub use track::timeout_ticks;
+use track::Segment;
+pub use track::{TimeoutTicks, Timeouts};
 
 /// A worker's SNAT.
 pub struct Nat {
@@ -63,6 +60,12 @@ impl Nat {
     #[must_use]
     pub fn new(mappings: usize, seed: u32, log: rtrb::Producer<BlockEvent>) -> Self {
         Self { rules: Arc::default(), tables: Tables::new(mappings, seed), log }
+    }
+
+    /// Time-outs by state, in ticks, as [`Rules::timeouts`].
+    #[must_use]
+    pub fn timeouts(&self) -> &TimeoutTicks {
+        self.rules.timeouts()
     }
 
     /// Takes this worker's blocks of an external address.
@@ -96,26 +99,30 @@ impl<I: Io> Worker<I> {
         if protocol == protocol::SCTP {
             return None;
         }
-        let (source, destination) = (ends.source.0, ends.destination.0);
-        let external = rules.is_external(destination);
-        if let Some(rule) = rules.of_inside(source, destination, protocol)
-            && (external || self.leads_outside(destination, rule.port))
-        {
-            return Some(Claim::Out(rule.id));
+        let pair = (ends.source.0, ends.destination.0);
+        let of_port = |port| rules.of_inside(pair, protocol, port);
+        if let Some(port) = rules.port_of(pair.1) {
+            // A hairpin doesn't leave by any port: that of the external address is as good as another.
+            let rule = of_port(Some(port)).or_else(|| of_port(None));
+            return Some(rule.map_or(Claim::In, |rule| Claim::Out(rule.id)));
         }
-        external.then_some(Claim::In)
+        if !rules.is_inside(pair.0) {
+            return None;
+        }
+        of_port(Some(self.port_outside(pair.1)?)).map(|rule| Claim::Out(rule.id))
     }
 
-    /// Whether packets to `destination` leave by this port, and aren't the gateway's own.
-    fn leads_outside(&self, destination: IpAddr, port: PortId) -> bool {
+    /// The port that packets to `destination` leave by; none if they are the gateway's own, or nobody's to translate.
+    fn port_outside(&self, destination: IpAddr) -> Option<PortId> {
         // Multicast, broadcast and link-local addresses are nobody's to translate.
         let everywhere = match destination {
             IpAddr::V4(a) => a.to_bits() < 0xe000_0000,
             IpAddr::V6(a) => !a.is_multicast() && !a.is_unicast_link_local(),
         };
-        everywhere
-            && !self.routing.table().is_own(destination)
-            && self.routing.view(destination).is_ok_and(|way| way.port == port)
+        if !everywhere || self.routing.table().is_own(destination) {
+            return None;
+        }
+        self.routing.view(destination).ok().map(|way| way.port)
     }
 
     /// The worker that a packet of SNAT belongs to.
@@ -160,10 +167,12 @@ impl<I: Io> Worker<I> {
                 if p.ttl <= 1 {
                     return self.answer_ttl_expired(port, frame, p);
                 }
-                if p.protocol == protocol::TCP && p.flags & (SYN | RST) == 0 {
-                    return self.answer_reset(port, frame, p);
+                match Segment::of(p) {
+                    Segment::Opens => self.snat_out(p, ends, rule),
+                    Segment::Midway => return self.answer_reset(port, frame, p),
+                    Segment::Reset => Err(Reason::NoSession),
+                    Segment::Invalid => Err(Reason::SnatInvalid),
                 }
-                self.snat_out(p, ends, rule)
             }
             Claim::In => self.snat_in(p, ends),
         };
@@ -196,9 +205,6 @@ impl<I: Io> Worker<I> {
         ends: &Ends,
         rule: ServerId,
     ) -> Result<(SessionId, Direction), Reason> {
-        if p.protocol == protocol::TCP && p.flags & RST != 0 {
-            return Err(Reason::NoSession);
-        }
         let now = self.now;
         let counters = Arc::clone(&self.counters);
         let nat = self.snat.as_mut().ok_or(Reason::NoSession)?;
@@ -243,7 +249,10 @@ impl<I: Io> Worker<I> {
     pub(super) fn snat_preview(&self, p: &Parsed, ends: &Ends, claim: Claim) -> Result<IpAddr, Reason> {
         let nat = self.snat.as_ref().ok_or(Reason::NoSession)?;
         match claim {
-            Claim::Out(_) if p.protocol == protocol::TCP && p.flags & SYN == 0 => Err(Reason::NoSession),
+            Claim::Out(_) if matches!(Segment::of(p), Segment::Midway | Segment::Reset) => {
+                Err(Reason::NoSession)
+            }
+            Claim::Out(_) if Segment::of(p) == Segment::Invalid => Err(Reason::SnatInvalid),
             Claim::Out(id) => {
                 let rule = nat.rules.by_id(id).ok_or(Reason::NoSession)?;
                 let (inside, outside) = (ends.source, ends.destination);
@@ -264,11 +273,10 @@ impl<I: Io> Worker<I> {
         let found = nat.tables.by_external(p.protocol, ends.destination);
         let (id, mapping) = found.ok_or(Reason::SnatNoMapping)?;
         let rule = nat.rules.by_id(mapping.rule).ok_or(Reason::SnatNoMapping)?;
-        let opens = p.protocol != protocol::TCP || p.flags & (SYN | ACK | RST) == SYN;
         match () {
             () if rule.filtering != Dependence::EndpointIndependent => Err(Reason::SnatFiltered),
             () if rule.limits.mapping != Dependence::EndpointIndependent => Err(Reason::SnatFiltered),
-            () if !opens => Err(Reason::SnatFiltered),
+            () if Segment::of(p) != Segment::Opens => Err(Reason::SnatFiltered),
             () if p.ttl <= 1 => Err(Reason::TtlExpired),
             () => Ok((id, *mapping, Arc::clone(&nat.rules))),
         }

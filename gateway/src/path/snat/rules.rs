@@ -1,10 +1,11 @@
 //! Which rule a packet from inside comes under, and which addresses are external ones.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{collections::HashMap, net::IpAddr};
 
 use foldhash::fast::RandomState;
 use weirctl::snat::{Dependence, Pooling};
 
+use super::track::{TimeoutTicks, Timeouts, shortest};
 use crate::{id::ServerId, io::PortId, net::protocol, prefix::Prefix, table::snat::Limits};
 
 /// A rule as the path has it.
@@ -26,6 +27,8 @@ pub struct Rule {
     pub filtering: Dependence,
     /// What an inside address may have.
     pub limits: Limits,
+    /// How long sessions last.
+    pub timeouts: Timeouts,
 }
 
 impl Rule {
@@ -49,6 +52,7 @@ impl Rule {
             port,
             pool: rule.addresses().collect(),
             filtering: rule.filtering,
+            timeouts: Timeouts::new(&rule.timeouts),
             limits: Limits {
                 ports: rule.max_ports,
                 sessions: rule.max_sessions,
@@ -60,11 +64,21 @@ impl Rule {
 }
 
 /// All rules, swapped whole.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Rules {
     /// The smallest network first.
     rules: Vec<Rule>,
-    pool: HashSet<IpAddr, RandomState>,
+    /// Their places by their numbers.
+    by_id: HashMap<ServerId, usize, RandomState>,
+    /// External addresses, and the ports of the rules that have them.
+    pool: HashMap<IpAddr, PortId, RandomState>,
+    timeouts: TimeoutTicks,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
 }
 
 impl Rules {
@@ -72,19 +86,46 @@ impl Rules {
     #[must_use]
     pub fn new(mut rules: Vec<Rule>) -> Self {
         rules.sort_by_key(|rule| std::cmp::Reverse(rule.inside.length()));
-        let pool = rules.iter().flat_map(|rule| rule.pool.iter().copied()).collect();
-        Self { rules, pool }
+        let by_id = rules.iter().enumerate().map(|(n, rule)| (rule.id, n)).collect();
+        let addresses = rules.iter().flat_map(|rule| rule.pool.iter().map(|a| (*a, rule.port)));
+        let pool = addresses.collect();
+        let timeouts = shortest(rules.iter().map(|rule| &rule.timeouts));
+        Self { rules, by_id, pool, timeouts }
+    }
+
+    /// Time-outs by state, in ticks, the shortest of all rules: sessions are looked at after that time, and stay if their
+    /// own rule gives them more.
+    #[must_use]
+    pub fn timeouts(&self) -> &TimeoutTicks {
+        &self.timeouts
     }
 
     /// Whether this is an external address.
     #[must_use]
     pub fn is_external(&self, address: IpAddr) -> bool {
-        self.pool.contains(&address)
+        self.pool.contains_key(&address)
     }
 
-    pub(super) fn of_inside(&self, source: IpAddr, destination: IpAddr, protocol: u8) -> Option<&Rule> {
+    /// The port of the rule that has this external address.
+    pub(super) fn port_of(&self, external: IpAddr) -> Option<PortId> {
+        self.pool.get(&external).copied()
+    }
+
+    /// Whether the address lies in a rule's inside network.
+    pub(super) fn is_inside(&self, address: IpAddr) -> bool {
+        self.rules.iter().any(|rule| rule.inside.contains(&address))
+    }
+
+    /// The rule for a packet that leaves by `port`; by any, if none is given.
+    pub(super) fn of_inside(
+        &self,
+        (source, destination): (IpAddr, IpAddr),
+        protocol: u8,
+        port: Option<PortId>,
+    ) -> Option<&Rule> {
         self.rules.iter().find(|rule| {
-            rule.inside.contains(&source)
+            port.is_none_or(|port| rule.port == port)
+                && rule.inside.contains(&source)
                 && rule.protocol.is_none_or(|p| p == protocol)
                 && !rule.inside.contains(&destination)
                 && rule.except.iter().all(|network| !network.contains(&destination))
@@ -92,7 +133,7 @@ impl Rules {
     }
 
     pub(super) fn by_id(&self, id: ServerId) -> Option<&Rule> {
-        self.rules.iter().find(|rule| rule.id == id)
+        self.rules.get(*self.by_id.get(&id)?)
     }
 }
 
@@ -100,28 +141,56 @@ impl Rules {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_smallest_network_counts_and_exceptions_are_left_alone() {
-        let rule = |id, inside: [u8; 4], bits, except: &[([u8; 4], u8)]| Rule {
+    fn rule(id: u32, inside: &str, port: u8) -> Rule {
+        Rule {
             id: ServerId(id),
-            inside: Prefix::new(inside.into(), bits).unwrap(),
+            inside: inside.parse().unwrap(),
             protocol: None,
-            except: except.iter().map(|&(a, b)| Prefix::new(a.into(), b).unwrap()).collect(),
-            port: PortId(0),
+            except: Vec::new(),
+            port: PortId(port),
             pool: vec![[192, 0, 2, 1 + id as u8].into()],
             filtering: Dependence::default(),
+            timeouts: Timeouts::default(),
             limits: Limits { ports: 64, sessions: 0, paired: true, mapping: Dependence::default() },
-        };
-        let rules = Rules::new(vec![
-            rule(0, [10, 0, 0, 0], 8, &[([172, 16, 0, 0], 12)]),
-            rule(1, [10, 9, 0, 0], 16, &[]),
-        ]);
-        let of = |s: [u8; 4], d: [u8; 4]| rules.of_inside(s.into(), d.into(), 6).map(|rule| rule.id.0);
-        assert_eq!(of([10, 1, 0, 1], [8, 8, 8, 8]), Some(0));
-        assert_eq!(of([10, 9, 0, 1], [8, 8, 8, 8]), Some(1));
-        assert_eq!(of([10, 1, 0, 1], [172, 16, 0, 1]), None);
-        assert_eq!(of([10, 1, 0, 1], [10, 2, 0, 1]), None, "both inside");
-        assert_eq!(of([11, 1, 0, 1], [8, 8, 8, 8]), None);
+        }
+    }
+
+    fn of(rules: &Rules, source: &str, destination: &str, port: Option<u8>) -> Option<u32> {
+        let ends = (source.parse().unwrap(), destination.parse().unwrap());
+        rules.of_inside(ends, 6, port.map(PortId)).map(|rule| rule.id.0)
+    }
+
+    #[test]
+    fn the_smallest_network_counts_and_exceptions_are_left_alone() {
+        let except = vec!["172.16.0.0/12".parse().unwrap()];
+        let first = Rule { except, ..rule(0, "10.0.0.0/8", 0) };
+        let rules = Rules::new(vec![first, rule(1, "10.9.0.0/16", 0)]);
+        let of = |source, destination| of(&rules, source, destination, Some(0));
+        assert_eq!(of("10.1.0.1", "8.8.8.8"), Some(0));
+        assert_eq!(of("10.9.0.1", "8.8.8.8"), Some(1));
+        assert_eq!(of("10.1.0.1", "172.16.0.1"), None);
+        assert_eq!(of("10.1.0.1", "10.2.0.1"), None, "both inside");
+        assert_eq!(of("11.1.0.1", "8.8.8.8"), None);
         assert!(rules.is_external([192, 0, 2, 2].into()) && !rules.is_external([192, 0, 2, 3].into()));
+        assert!(rules.is_inside([10, 1, 0, 1].into()) && !rules.is_inside([11, 1, 0, 1].into()));
+    }
+
+    #[test]
+    fn only_rules_of_the_port_that_a_packet_leaves_by_count() {
+        let rules =
+            Rules::new(vec![rule(0, "10.0.0.0/8", 0), rule(1, "10.0.0.0/8", 1), rule(2, "10.9.0.0/16", 1)]);
+        for (source, port, expected) in [
+            ("10.1.0.1", Some(0), Some(0)),
+            ("10.1.0.1", Some(1), Some(1)),
+            ("10.1.0.1", Some(2), None),
+            ("10.9.0.1", Some(0), Some(0)),
+            ("10.9.0.1", Some(1), Some(2)),
+            ("10.9.0.1", None, Some(2)),
+            ("10.1.0.1", None, Some(0)),
+        ] {
+            assert_eq!(of(&rules, source, "8.8.8.8", port), expected, "{source} by {port:?}");
+        }
+        assert_eq!(rules.port_of([192, 0, 2, 2].into()), Some(PortId(1)));
+        assert_eq!((0..4).map(|n| rules.by_id(ServerId(n)).is_some()).filter(|there| *there).count(), 3);
     }
 }

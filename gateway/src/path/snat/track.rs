@@ -4,26 +4,98 @@ use weirctl::model::SessionState::{
     self, Close, CloseWait, Established, FinWait, SynRecv, SynSent, TimeWait, Udp,
 };
 
-use super::super::{Worker, parse::Parsed};
+use weirctl::snat::SnatTimeouts;
+
+use super::super::{Worker, parse::Parsed, update::timeout_ticks};
 use crate::{
-    clock::seconds,
+    clock::{Tick, seconds},
     io::Io,
     net::{
         protocol,
         tcp::{ACK, FIN, RST, SYN},
     },
-    table::session::{Direction, SessionId, TIMEOUTS},
+    table::session::{Direction, SNAT, SessionId, TIMEOUTS},
 };
 
-/// Time-outs by state, seconds. RFC 5382 REQ-5: established 2 h 4 min, transitory 4 min; RFC 4787 REQ-5: UDP 5 min;
-/// RFC 5508 REQ-2: ICMP 60 s. States without a meaning here have the transitory one.
-#[must_use]
-pub fn timeout_ticks() -> [u32; 16] {
-    let mut table = [seconds(240); 16];
-    table[SessionState::None as usize] = seconds(60);
-    table[Established as usize] = seconds(7440);
-    table[Udp as usize] = seconds(300);
-    table
+/// Time-outs by state, ticks.
+pub type TimeoutTicks = [u32; 16];
+
+/// Where DNS servers are asked.
+const DNS: u16 = 53;
+
+/// How long sessions of a rule last without a packet, in ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// States without a meaning here have TCP's transitory one.
+    by_state: TimeoutTicks,
+    /// UDP to port 53.
+    dns: u32,
+}
+
+impl Timeouts {
+    /// As configured.
+    #[must_use]
+    pub fn new(of: &SnatTimeouts) -> Self {
+        let mut by_state = [seconds(of.tcp_transitory); 16];
+        by_state[SessionState::None as usize] = seconds(of.icmp);
+        by_state[Established as usize] = seconds(of.tcp_established);
+        by_state[Udp as usize] = seconds(of.udp);
+        Self { by_state, dns: seconds(of.dns) }
+    }
+
+    /// Of a session in this state towards an outside port.
+    #[must_use]
+    pub fn of(&self, state: SessionState, outside: u16) -> u32 {
+        match state {
+            Udp if outside == DNS => self.dns,
+            state => self.by_state[state as usize % self.by_state.len()],
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self::new(&SnatTimeouts::default())
+    }
+}
+
+/// The shortest time-outs of several rules, by state; without any the usual ones.
+pub(super) fn shortest<'a>(rules: impl Iterator<Item = &'a Timeouts>) -> TimeoutTicks {
+    let of = |timeouts: &Timeouts| {
+        let mut by_state = timeouts.by_state;
+        by_state[Udp as usize] = by_state[Udp as usize].min(timeouts.dns);
+        by_state
+    };
+    let shorter = |a: TimeoutTicks, b: TimeoutTicks| std::array::from_fn(|n| a[n].min(b[n]));
+    rules.map(of).reduce(shorter).unwrap_or_else(|| of(&Timeouts::default()))
+}
+
+/// What a packet from inside is to a connection that isn't there. Other protocols than TCP open one always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Segment {
+    /// A SYN and nothing else that counts.
+    Opens,
+    /// Of a connection that the gateway has lost.
+    Midway,
+    /// The end of one.
+    Reset,
+    /// It can't be a connection's first, nor one in the middle that a reset would help: a SYN-ACK, or flags that no
+    /// stack sends (conntrack's "invalid").
+    Invalid,
+}
+
+impl Segment {
+    pub(super) fn of(p: &Parsed) -> Self {
+        if p.protocol != protocol::TCP {
+            return Self::Opens;
+        }
+        match p.flags & (SYN | ACK | FIN | RST) {
+            SYN => Self::Opens,
+            flags if flags & (SYN | RST) == RST => Self::Reset,
+            flags if flags & SYN == 0 && flags & ACK != 0 => Self::Midway,
+            _ => Self::Invalid,
+        }
+    }
 }
 
 /// The state after a packet with these flags (RFC 7857, 2.1, with IPVS's names). An inbound RST changes nothing: it
@@ -79,6 +151,26 @@ impl<I: Io> Worker<I> {
     }
 }
 
+impl<I: Io> Worker<I> {
+    /// When a session of SNAT ends unless a packet comes: by its rule's time-outs, which may be longer than the ones that
+    /// it is looked at by. None of other sessions, and once the rule is gone.
+    pub(in crate::path) fn snat_deadline(&self, id: SessionId) -> Option<Tick> {
+        let session = self.sessions.get(id).filter(|session| session.is_snat())?;
+        let rule = self.snat.as_ref()?.rules.by_id(session.server())?;
+        let outside = self.sessions.arriving(id, Direction::Request)?.destination.1;
+        Some(Tick(session.last_seen).after(rule.timeouts.of(session.state(), outside)))
+    }
+
+    /// Time-outs by state as the settings and the rules of SNAT have them now.
+    pub(in crate::path) fn renew_timeouts(&mut self) {
+        self.timeouts = timeout_ticks(&self.settings.timeouts);
+        if let Some(nat) = &self.snat {
+            let from = usize::from(SNAT);
+            self.timeouts[from..from + 16].copy_from_slice(nat.timeouts());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +195,53 @@ mod tests {
         assert_eq!(with(&[(Request, RST)]), Close);
         assert_eq!(with(&[(Request, RST), (Request, ACK)]), Established);
         assert_eq!(with(&[(Request, FIN), (Reply, FIN), (Request, SYN)]), SynSent);
+    }
+
+    #[test]
+    fn only_a_syn_opens_and_only_an_acknowledgement_is_in_the_middle() {
+        use crate::net::tcp::{PSH, URG};
+        let of = |flags| Segment::of(&Parsed { protocol: protocol::TCP, flags, ..Parsed::NOTHING });
+        for (flags, expected) in [
+            (SYN, Segment::Opens),
+            (SYN | PSH, Segment::Opens),
+            (SYN | URG, Segment::Opens),
+            (SYN | 0xc0, Segment::Opens),
+            (ACK, Segment::Midway),
+            (ACK | PSH, Segment::Midway),
+            (ACK | FIN, Segment::Midway),
+            (RST, Segment::Reset),
+            (RST | ACK, Segment::Reset),
+            (SYN | ACK, Segment::Invalid),
+            (SYN | FIN, Segment::Invalid),
+            (SYN | RST, Segment::Invalid),
+            (FIN, Segment::Invalid),
+            (FIN | PSH | URG, Segment::Invalid),
+            (0, Segment::Invalid),
+        ] {
+            assert_eq!(of(flags), expected, "{flags:#x}");
+        }
+        assert_eq!(Segment::of(&Parsed { protocol: protocol::UDP, ..Parsed::NOTHING }), Segment::Opens);
+    }
+
+    #[test]
+    fn sessions_last_as_their_rule_says() {
+        let of = Timeouts::new(&SnatTimeouts { dns: 7, ..SnatTimeouts::default() });
+        for (state, outside, expected) in [
+            (Established, 443, 7440),
+            (SynSent, 443, 240),
+            (TimeWait, 443, 240),
+            (Close, 53, 240),
+            (Established, 53, 7440),
+            (Udp, 53, 7),
+            (Udp, 54, 300),
+            (Udp, 52, 300),
+            (SessionState::None, 53, 60),
+        ] {
+            assert_eq!(of.of(state, outside), seconds(expected), "{state:?} {outside}");
+        }
+        let short = Timeouts::new(&SnatTimeouts { udp: 5, tcp_established: 8000, ..SnatTimeouts::default() });
+        let all = shortest([&of, &short].into_iter());
+        assert_eq!((all[Udp as usize], all[Established as usize]), (seconds(5), seconds(7440)));
+        assert_eq!(shortest([].into_iter())[Udp as usize], seconds(15));
     }
 }

@@ -10,6 +10,8 @@
 //! blocks; one log line a block is RFC 6888, REQ-12 and -14). A freed port rests for two minutes at least, unless
 //! the address has no other (RFC 6888, REQ-8).
 
+use std::collections::VecDeque;
+
 use crate::{clock::Tick, clock::seconds};
 
 /// Ports of a block.
@@ -35,6 +37,27 @@ pub fn block_of(port: u16) -> Option<u16> {
     Some(port.checked_sub(FIRST_PORT)? / BLOCK)
 }
 
+/// The first port of a block.
+#[must_use]
+pub fn first_port(n: u16) -> u16 {
+    FIRST_PORT + n * BLOCK
+}
+
+/// The step of the clock: ports stop resting where one begins, never within.
+#[must_use]
+pub fn step(now: Tick) -> u32 {
+    now.0 / STEP
+}
+
+/// A block by the place of its address and its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockId {
+    /// Place of the external address among a worker's.
+    pub address: u16,
+    /// Number of the block.
+    pub n: u16,
+}
+
 /// A block.
 #[derive(Clone, Debug, Default)]
 struct Block {
@@ -42,8 +65,8 @@ struct Block {
     resting: [[u64; PROTOCOLS]; STEPS],
     /// Step of the clock that `resting[0]` is of.
     step: u32,
-    /// Whether an inside address has it.
-    taken: bool,
+    /// The next one in the ring of whose it is; none if nobody's.
+    next: Option<BlockId>,
 }
 
 /// One worker's blocks of one external address.
@@ -51,13 +74,13 @@ struct Block {
 pub struct Blocks {
     blocks: Box<[Block]>,
     /// Those that nobody has, the next one last.
-    free: Vec<u16>,
+    free: VecDeque<u16>,
 }
 
 impl Block {
     /// Lets time pass.
     fn settle(&mut self, now: Tick) {
-        let step = now.0 / STEP;
+        let step = step(now);
         let passed = step.wrapping_sub(self.step).min(STEPS as u32);
         self.step = step;
         for _ in 0..passed {
@@ -90,23 +113,42 @@ impl Blocks {
         }
     }
 
-    /// Gives a block to an inside address.
-    pub fn take(&mut self) -> Option<u16> {
-        let n = self.free.pop()?;
-        self.blocks[usize::from(n)].taken = true;
+    /// Gives a block to an inside address: it is a ring by itself, at the place `address`.
+    pub fn take(&mut self, address: u16) -> Option<u16> {
+        let n = self.free.pop_back()?;
+        self.blocks[usize::from(n)].next = Some(BlockId { address, n });
         Some(n)
+    }
+
+    /// Whether nobody has a block.
+    #[must_use]
+    pub fn is_unused(&self) -> bool {
+        self.blocks.iter().all(|block| block.next.is_none())
+    }
+
+    /// The block after this one in its ring.
+    #[must_use]
+    pub fn next(&self, n: u16) -> Option<BlockId> {
+        self.blocks.get(usize::from(n))?.next
+    }
+
+    /// Puts another block after this one, and returns the one that was there.
+    pub fn set_next(&mut self, n: u16, next: BlockId) -> Option<BlockId> {
+        self.blocks.get_mut(usize::from(n))?.next.replace(next)
     }
 
     /// Takes a block back. False if one of its ports is still in use or resting.
     pub fn give_back(&mut self, n: u16, now: Tick) -> bool {
-        let Some(block) = self.blocks.get_mut(usize::from(n)).filter(|b| b.taken) else { return false };
+        let Some(block) = self.blocks.get_mut(usize::from(n)).filter(|b| b.next.is_some()) else {
+            return false;
+        };
         block.settle(now);
         if !block.is_quiet() {
             return false;
         }
-        block.taken = false;
-        // There was room for all of them from the start. It goes to the end of the queue.
-        self.free.insert(0, n);
+        block.next = None;
+        // There was room for all of them from the start.
+        self.free.push_front(n);
         true
     }
 
@@ -158,7 +200,7 @@ mod tests {
         let mut seen = HashSet::new();
         for worker in 0..3 {
             let mut blocks = Blocks::new(worker, 3);
-            while let Some(n) = blocks.take() {
+            while let Some(n) = blocks.take(0) {
                 assert_eq!(n % 3, worker);
                 assert!(seen.insert(n));
             }
@@ -170,7 +212,7 @@ mod tests {
     #[test]
     fn a_freed_port_rests_for_two_minutes_unless_there_is_no_other() {
         let mut blocks = Blocks::new(0, 1);
-        let n = blocks.take().unwrap();
+        let n = blocks.take(0).unwrap();
         let mut ports: HashSet<u16> =
             (0..64).map(|r| blocks.allocate(n, TCP, Tick(0), r * 7).unwrap()).collect();
         assert_eq!((ports.len(), blocks.allocate(n, TCP, Tick(0), 1)), (64, None));
@@ -191,13 +233,13 @@ mod tests {
     #[test]
     fn a_block_goes_back_when_all_its_ports_have_rested() {
         let mut blocks = Blocks::new(0, 1);
-        let n = blocks.take().unwrap();
+        let n = blocks.take(0).unwrap();
         let port = blocks.allocate(n, TCP, Tick(0), 0).unwrap();
         assert!(!blocks.give_back(n, Tick(0)));
         blocks.release(port, TCP, Tick(0));
         assert!(!blocks.give_back(n, Tick(seconds(100))));
         assert!(blocks.give_back(n, Tick(seconds(181))));
         assert!(!blocks.give_back(n, Tick(seconds(181))), "it is nobody's already");
-        assert_ne!(blocks.take(), Some(n), "the others come first");
+        assert_ne!(blocks.take(0), Some(n), "the others come first");
     }
 }

@@ -9,14 +9,19 @@
 //! this is no part of the straight way; all room is taken when the first rule comes.
 
 pub mod blocks;
+mod ring;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashMap, collections::VecDeque, net::IpAddr};
 
-use arrayvec::ArrayVec;
 use foldhash::fast::RandomState;
-use weirctl::snat::{Dependence, MAX_PORTS};
+use weirctl::snat::Dependence;
 
-use self::blocks::{BLOCK, Blocks, Row};
+use self::{
+    blocks::{BLOCK, BlockId, Blocks, PROTOCOLS, Row},
+    ring::{Addresses, Ring},
+};
 use crate::{
     clock::{Tick, seconds},
     id::ServerId,
@@ -27,12 +32,13 @@ use crate::{
 const MAX_HOSTS: usize = 65_536;
 /// External addresses that a worker keeps at once.
 pub const MAX_ADDRESSES: usize = 1024;
-/// Blocks of one inside address.
-const MAX_BLOCKS: usize = (MAX_PORTS / BLOCK as u32) as usize;
+/// Blocks that any inside address may have: while some ports rest there are others.
+const SPARE_BLOCKS: u16 = 16;
 /// How long after its last mapping an inside address gives its blocks back: as long as ports rest.
 const LINGER: u32 = seconds(185);
-/// Blocks that are given back in one poll at most.
+/// Inside addresses that are looked at in one poll for blocks to give back, and blocks that each gives back at most.
 const TIDY: usize = 4;
+const TIDY_BLOCKS: u16 = 64;
 
 /// Address and port.
 pub type Place = (IpAddr, u16);
@@ -59,6 +65,14 @@ pub struct Limits {
     pub paired: bool,
     /// What mappings depend on.
     pub mapping: Dependence,
+}
+
+impl Limits {
+    /// Blocks of one inside address.
+    fn blocks(&self) -> u16 {
+        let needed = self.ports.div_ceil(u32::from(BLOCK));
+        u16::try_from(needed).unwrap_or(u16::MAX).max(SPARE_BLOCKS)
+    }
 }
 
 /// Why there is no mapping.
@@ -107,7 +121,10 @@ pub struct Mapping {
 struct Host {
     key: (IpAddr, ServerId),
     address: IpAddr,
-    blocks: ArrayVec<(IpAddr, u16), MAX_BLOCKS>,
+    /// Its blocks, that of the last port first.
+    blocks: Ring,
+    /// By protocol the step of the clock in which none of its blocks has a free port, plus one; 0: nobody knows.
+    exhausted: [u32; PROTOCOLS],
     ports: u32,
     sessions: u32,
     /// Since when it has had no mapping, and is in the queue of those.
@@ -118,7 +135,7 @@ type InsideKey = (u8, Place, Option<Place>, ServerId);
 
 /// The tables.
 pub struct Tables {
-    addresses: HashMap<IpAddr, Box<Blocks>, RandomState>,
+    addresses: Addresses,
     hosts: Vec<Host>,
     free_hosts: Vec<u32>,
     by_host: HashMap<(IpAddr, ServerId), u32, RandomState>,
@@ -139,7 +156,7 @@ impl Tables {
         }
         let hosts = MAX_HOSTS.min(mappings);
         Self {
-            addresses: map(MAX_ADDRESSES),
+            addresses: Addresses::default(),
             hosts: Vec::with_capacity(hosts),
             free_hosts: Vec::with_capacity(hosts),
             by_host: map(hosts),
@@ -152,11 +169,10 @@ impl Tables {
         }
     }
 
-    /// Takes blocks of an external address, unless there are some already or there is no room.
+    /// Takes blocks of an external address, unless there are some already. Where there is no room they replace those of
+    /// an address that nobody has a port of, which `blocks` holds then.
     pub fn add_address(&mut self, address: IpAddr, blocks: &mut Option<Box<Blocks>>) {
-        if self.addresses.len() < MAX_ADDRESSES && !self.addresses.contains_key(&address) {
-            self.addresses.extend(blocks.take().map(|blocks| (address, blocks)));
-        }
+        self.addresses.add(address, blocks);
     }
 
     /// The mapping of an external address and port.
@@ -230,7 +246,7 @@ impl Tables {
         }
         self.by_inside.remove(&(m.protocol, m.inside, m.outside, m.rule));
         self.free_mappings.push(id);
-        if let (Some(blocks), Some(row)) = (self.addresses.get_mut(&m.external.0), row(m.protocol)) {
+        if let (Some(blocks), Some(row)) = (self.addresses.blocks_of(m.external.0), row(m.protocol)) {
             blocks.release(m.external.1, row, now);
         }
         let Some(host) = self.hosts.get_mut(m.host as usize) else { return };
@@ -285,7 +301,8 @@ impl Tables {
         }
         let first = self.random() as usize % pool.len().max(1);
         let address = *pool.get(first).ok_or(Full::Pool)?;
-        let host = Host { key, address, blocks: ArrayVec::new(), ports: 0, sessions: 0, idle: Some(now) };
+        let (blocks, exhausted) = (Ring::default(), [0; PROTOCOLS]);
+        let host = Host { key, address, blocks, exhausted, ports: 0, sessions: 0, idle: Some(now) };
         let id = match self.free_hosts.pop() {
             Some(id) => {
                 self.hosts[id as usize] = host;
@@ -316,56 +333,69 @@ impl Tables {
             return Err(Full::Ports);
         }
         let random = self.random();
-        for at in 0..self.hosts[id as usize].blocks.len() {
-            let (address, block) = self.hosts[id as usize].blocks[at];
-            let found = self.addresses.get_mut(&address).and_then(|b| b.allocate(block, row, now, random));
-            if let Some(port) = found {
-                return Ok(((address, port), false));
-            }
+        if let Some(port) = self.free_port(id, row, now, random) {
+            return Ok((port, false));
         }
-        if let Some((address, block)) = self.new_block(id, limits.paired, pool, log) {
-            let port = self.addresses.get_mut(&address).and_then(|b| b.allocate(block, row, now, random));
-            return port.map(|port| ((address, port), false)).ok_or(Full::Pool);
+        if let Some(block) = self.new_block(id, limits, pool, log) {
+            let port = self.addresses.at(block).and_then(|b| b.allocate(block.n, row, now, random));
+            return port
+                .and_then(|port| self.addresses.place(block, port))
+                .map(|p| (p, false))
+                .ok_or(Full::Pool);
         }
-        for at in 0..self.hosts[id as usize].blocks.len() {
-            let (address, block) = self.hosts[id as usize].blocks[at];
-            let blocks = self.addresses.get_mut(&address);
-            if let Some(port) = blocks.and_then(|b| b.allocate_resting(block, row, now, random)) {
-                return Ok(((address, port), true));
-            }
+        self.resting_port(id, row, now, random).map(|port| (port, true)).ok_or(Full::Pool)
+    }
+
+    /// A free port of the blocks that the inside address has.
+    fn free_port(&mut self, id: u32, row: Row, now: Tick, random: u32) -> Option<Place> {
+        let addresses = &mut self.addresses;
+        let host = self.hosts.get_mut(id as usize)?;
+        let exhausted = host.exhausted.get_mut(usize::from(row.0))?;
+        // Ports that go back in the meantime rest: there is no other before the next step.
+        let step = blocks::step(now).wrapping_add(1);
+        if *exhausted == step {
+            return None;
         }
-        Err(Full::Pool)
+        let found = host.blocks.find(addresses, |b, n| b.allocate(n, row, now, random));
+        if found.is_none() {
+            *exhausted = step;
+        }
+        found.and_then(|(block, port)| addresses.place(block, port))
+    }
+
+    /// A port of theirs that rests.
+    fn resting_port(&mut self, id: u32, row: Row, now: Tick, random: u32) -> Option<Place> {
+        let addresses = &mut self.addresses;
+        let host = self.hosts.get_mut(id as usize)?;
+        let (block, port) = host.blocks.find(addresses, |b, n| b.allocate_resting(n, row, now, random))?;
+        addresses.place(block, port)
     }
 
     /// Another block for the inside address.
     fn new_block(
         &mut self,
         id: u32,
-        paired: bool,
+        limits: &Limits,
         pool: &[IpAddr],
         log: &mut impl FnMut(BlockEvent),
-    ) -> Option<(IpAddr, u16)> {
+    ) -> Option<BlockId> {
+        let addresses = &mut self.addresses;
         let host = self.hosts.get_mut(id as usize)?;
-        if host.blocks.is_full() {
+        if host.blocks.len() >= limits.blocks() {
             return None;
         }
         // Without a block yet it may have any address, so that one full address shuts nobody out.
-        let others = if paired && !host.blocks.is_empty() { &[] } else { pool };
-        let addresses = &mut self.addresses;
-        let candidates = std::iter::once(host.address).chain(others.iter().copied());
-        let (address, block) =
-            candidates.filter_map(|address| Some((address, addresses.get_mut(&address)?.take()?))).next()?;
+        let others = if limits.paired && !host.blocks.is_empty() { &[] } else { pool };
+        let mut candidates = std::iter::once(host.address).chain(others.iter().copied());
+        let (external, block) = candidates.find_map(|address| Some((address, addresses.take(address)?)))?;
         if host.blocks.is_empty() {
-            host.address = address;
+            host.address = external;
         }
-        host.blocks.push((address, block));
-        log(BlockEvent {
-            inside: host.key.0,
-            external: address,
-            first: blocks::FIRST_PORT + block * BLOCK,
-            given: true,
-        });
-        Some((address, block))
+        host.blocks.push(addresses, block);
+        host.exhausted = [0; PROTOCOLS];
+        let (inside, first) = (host.key.0, blocks::first_port(block.n));
+        log(BlockEvent { inside, external, first, given: true });
+        Some(block)
     }
 
     /// Takes the blocks of inside addresses back that have had no mapping for long enough, a few a call.
@@ -382,16 +412,16 @@ impl Tables {
                 host.idle = None;
                 continue;
             }
-            let inside = host.key.0;
-            let addresses = &mut self.addresses;
-            host.blocks.retain(|&mut (address, block)| {
-                let back = addresses.get_mut(&address).is_none_or(|b| b.give_back(block, now));
-                if back {
-                    let first = blocks::FIRST_PORT + block * BLOCK;
-                    log(BlockEvent { inside, external: address, first, given: false });
+            let (inside, addresses) = (host.key.0, &mut self.addresses);
+            for _ in 0..host.blocks.len().min(TIDY_BLOCKS) {
+                let Some(block) = host.blocks.pop(addresses) else { break };
+                if addresses.at(block).is_none_or(|b| b.give_back(block.n, now)) {
+                    let Some(external) = addresses.address(block) else { continue };
+                    log(BlockEvent { inside, external, first: blocks::first_port(block.n), given: false });
+                } else {
+                    host.blocks.push(addresses, block);
                 }
-                !back
-            });
+            }
             if host.blocks.is_empty() {
                 self.by_host.remove(&host.key);
                 self.free_hosts.push(id);
@@ -435,96 +465,4 @@ fn key(rule: ServerId, limits: &Limits, protocol: u8, inside: Place, outside: Pl
         Dependence::AddressAndPortDependent => Some(outside),
     };
     (protocol, inside, outside, rule)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-
-    const RULE: ServerId = ServerId(7);
-    const POOL: [IpAddr; 2] = [v4(0xc000_0201), v4(0xc000_0202)];
-    const OUTSIDE: Place = (v4(0x0808_0808), 53);
-
-    const fn v4(n: u32) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::from_bits(n))
-    }
-
-    fn limits() -> Limits {
-        Limits { ports: MAX_PORTS, sessions: 0, paired: true, mapping: Dependence::EndpointIndependent }
-    }
-
-    fn tables() -> Tables {
-        let mut tables = Tables::new(4096, 1);
-        POOL.iter().for_each(|&a| tables.add_address(a, &mut Some(Box::new(Blocks::new(0, 1)))));
-        tables
-    }
-
-    fn open(t: &mut Tables, limits: &Limits, inside: Place, now: Tick) -> Result<Mapping, Full> {
-        let (id, _) = t.open((RULE, limits, &POOL), (17, inside, OUTSIDE), now, &mut |_| {})?;
-        t.hold(id);
-        Ok(t.mappings[id as usize])
-    }
-
-    #[test]
-    fn an_inside_address_keeps_its_external_one_and_has_a_limit() {
-        let mut t = tables();
-        let limits = Limits { ports: 100, ..limits() };
-        let all: Vec<Mapping> =
-            (0..100).map(|n| open(&mut t, &limits, (v4(10), n), Tick(0)).unwrap()).collect();
-        assert!(all.iter().all(|m| m.external.0 == all[0].external.0));
-        assert_eq!(open(&mut t, &limits, (v4(10), 999), Tick(0)).unwrap_err(), Full::Ports);
-        assert!(open(&mut t, &limits, (v4(11), 999), Tick(0)).is_ok());
-        let first = all[0];
-        assert_eq!(t.by_external(17, first.external).unwrap().1.inside, (v4(10), 0));
-        assert!(t.by_inside(RULE, &limits, 17, (v4(10), 0), (v4(1), 1)).is_some(), "whatever the outside");
-        t.let_go(17, first.external, Tick(0));
-        assert!(t.by_external(17, first.external).is_none());
-        assert!(t.by_inside(RULE, &limits, 17, (v4(10), 0), OUTSIDE).is_none());
-    }
-
-    #[test]
-    fn a_mapping_may_depend_on_the_outside() {
-        let mut t = tables();
-        let limits = Limits { mapping: Dependence::AddressAndPortDependent, ..limits() };
-        open(&mut t, &limits, (v4(10), 1), Tick(0)).unwrap();
-        assert!(t.by_inside(RULE, &limits, 17, (v4(10), 1), OUTSIDE).is_some());
-        assert!(t.by_inside(RULE, &limits, 17, (v4(10), 1), (v4(1), 1)).is_none());
-    }
-
-    #[test]
-    fn blocks_are_told_of_and_go_back_after_their_ports_have_rested() {
-        let mut t = tables();
-        let mut told = Vec::new();
-        let (id, _) = t
-            .open((RULE, &limits(), &POOL), (6, (v4(10), 1), OUTSIDE), Tick(0), &mut |e| told.push(e))
-            .unwrap();
-        t.hold(id);
-        let external = t.mappings[id as usize].external;
-        assert!(told.len() == 1 && told[0].given && told[0].external == external.0);
-        let mut silent = |_| panic!("nothing to tell");
-        t.tidy(Tick(seconds(500)), &mut silent);
-        t.let_go(6, external, Tick(seconds(500)));
-        t.tidy(Tick(seconds(600)), &mut silent);
-        let mut told = Vec::new();
-        for at in [700, 900] {
-            t.tidy(Tick(seconds(at)), &mut |e| told.push(e));
-        }
-        assert!(told.len() == 1 && !told[0].given, "{told:?}");
-        assert!(t.by_host.is_empty() && !t.has_idle());
-    }
-
-    #[test]
-    fn arbitrary_pooling_goes_on_at_another_address() {
-        let mut t = Tables::new(4096, 1);
-        let mut small = Blocks::new(0, 1);
-        while small.take().is_some() {}
-        t.add_address(POOL[0], &mut Some(Box::new(small)));
-        t.add_address(POOL[1], &mut Some(Box::new(Blocks::new(0, 1))));
-        for n in 0..65 {
-            let got = open(&mut t, &Limits { paired: false, ..limits() }, (v4(10), n), Tick(0)).unwrap();
-            assert_eq!(got.external.0, POOL[1]);
-        }
-    }
 }
