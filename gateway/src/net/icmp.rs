@@ -52,6 +52,8 @@ pub mod v4 {
     pub const FRAGMENTATION_NEEDED: u8 = 4;
     /// Code of [`UNREACHABLE`]: forbidden by an administrator.
     pub const PROHIBITED: u8 = 13;
+    /// Code of [`UNREACHABLE`]: communication with the host forbidden by an administrator.
+    pub const HOST_PROHIBITED: u8 = 10;
     /// Code of [`TIME_EXCEEDED`]: the TTL ran out.
     pub const TTL: u8 = 0;
     /// Code of [`TIME_EXCEEDED`]: fragments were missing.

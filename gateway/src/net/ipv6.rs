@@ -184,6 +184,13 @@ impl Ipv6Header {
 }
 
 impl FragmentHeader {
+    /// The header of a fragment whose payload begins at byte `offset`, a multiple of 8.
+    #[must_use]
+    pub fn new(next_header: u8, offset: u16, more: bool, id: u32) -> Self {
+        let offset_more = U16::new(offset & 0xfff8 | u16::from(more));
+        Self { next_header, reserved: 0, offset_more, id: U32::new(id) }
+    }
+
     /// Where in the fragmented part this payload belongs, in bytes.
     #[inline]
     #[must_use]

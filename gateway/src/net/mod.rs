@@ -14,6 +14,7 @@ pub mod address;
 pub mod checksum;
 pub mod ethernet;
 pub mod icmp;
+pub mod icmp_translation;
 pub mod ipv4;
 pub mod ipv6;
 pub mod reply;

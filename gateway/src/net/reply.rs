@@ -80,6 +80,15 @@ pub enum Problem {
     },
     /// The TTL ran out: 11/0, ICMPv6 3/0.
     TtlExceeded,
+    /// As the packet's own family has it.
+    Message {
+        /// Type.
+        kind: u8,
+        /// Code.
+        code: u8,
+        /// The last four bytes, host order.
+        rest: u32,
+    },
 }
 
 impl Problem {
@@ -94,6 +103,7 @@ impl Problem {
                 IcmpHeader::new(v4::UNREACHABLE, v4::FRAGMENTATION_NEEDED, mtu.min(u32::from(u16::MAX)))
             }
             Self::TtlExceeded => IcmpHeader::new(v4::TIME_EXCEEDED, v4::TTL, 0),
+            Self::Message { kind, code, rest } => IcmpHeader::new(kind, code, rest),
         }
     }
 
@@ -106,6 +116,7 @@ impl Problem {
             Self::Prohibited => unreachable(v6::PROHIBITED),
             Self::TooBig { mtu } => IcmpHeader::new(v6::TOO_BIG, 0, mtu),
             Self::TtlExceeded => IcmpHeader::new(v6::TIME_EXCEEDED, v6::HOP_LIMIT, 0),
+            Self::Message { kind, code, rest } => IcmpHeader::new(kind, code, rest),
         }
     }
 }

@@ -1,7 +1,11 @@
-//! Beside the way: a packet larger than the next hop takes, without DF, leaves in fragments (RFC 791, 3.2).
+//! Beside the way: a packet larger than its way takes leaves in fragments.
 //!
-//! The first fragment keeps all options; the later ones have those options that aren't to be copied blanked
-//! with no-operation bytes, so that all headers have one length.
+//! Of IPv4, without DF (RFC 791, 3.2): the first fragment keeps all options; the later ones have those options that
+//! aren't to be copied blanked with no-operation bytes, so that all headers have one length. Of IPv6 only what the
+//! gateway itself has made a packet of: around an IPv4 packet without DF, or one that is smaller than IPv6 lets a link be
+//! (RFC 2473, 7), and in place of an IPv4 packet or fragment (RFC 7915, 4).
+
+use zerocopy::IntoBytes;
 
 use super::{
     Worker,
@@ -11,35 +15,70 @@ use crate::{
     io::{Frame, Io},
     net::{
         Header,
-        ethernet::EthernetHeader,
+        ethernet::{EthernetHeader, ether_type},
         ipv4::{Ipv4Header, MORE_FRAGMENTS, OFFSET_MASK},
+        ipv6::{FragmentHeader, Ipv6Header},
+        protocol,
     },
 };
 
 /// Longest header of a fragment: Ethernet and IPv4 with options.
 const HEADERS: usize = EthernetHeader::LEN + 60;
 
+/// Which part of its packet a frame holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    /// Identification.
+    pub id: u32,
+    /// First byte behind the IP header.
+    pub at: u16,
+    /// Further fragments follow.
+    pub more: bool,
+}
+
 impl<I: Io> Worker<I> {
-    /// Sends a finished IPv4 frame to `hop` in fragments; counted as one packet.
+    /// Sends a finished frame to `hop` in fragments of at most `mtu` bytes; counted as one packet.
     #[cold]
     #[inline(never)]
-    pub(super) fn fragment(&mut self, frame: I::Frame, hop: u16) {
-        let sent = self.fragments(&frame, hop);
+    pub(super) fn fragment(&mut self, frame: I::Frame, hop: u16, mtu: u16) {
+        if frame.data().get(12..14) == Some(&ether_type::IPV6.to_be_bytes()) {
+            let part = Part { id: self.next_fragment_id(), at: 0, more: false };
+            return self.fragment_v6(frame, hop, part, mtu);
+        }
+        let sent = self.fragments(&frame, hop, mtu);
+        self.count_fragmented(sent);
+    }
+
+    /// Sends a finished IPv6 frame without extension headers, a part of its packet, to `hop` in fragments of at most
+    /// `mtu` bytes: one, if it fits.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn fragment_v6(&mut self, frame: I::Frame, hop: u16, part: Part, mtu: u16) {
+        let sent = self.fragments_v6(&frame, hop, part, mtu);
+        self.count_fragmented(sent);
+    }
+
+    fn count_fragmented(&self, sent: Option<()>) {
         self.counters.count(match sent {
             Some(()) => Verdict::Forwarded,
             None => Verdict::Drop(Reason::CannotFragment),
         });
     }
 
-    fn fragments(&mut self, frame: &I::Frame, hop: u16) -> Option<()> {
-        let mtu = usize::from(self.routing.hop(hop)?.mtu);
+    /// An identification for IPv6 that no other worker gives.
+    pub(super) fn next_fragment_id(&mut self) -> u32 {
+        self.fragment_ids = self.fragment_ids.wrapping_add(1);
+        self.fragment_ids
+    }
+
+    fn fragments(&mut self, frame: &I::Frame, hop: u16, mtu: u16) -> Option<()> {
         let ip = Ipv4Header::at(frame.data(), EthernetHeader::LEN)?;
         let (header_len, total) = (ip.header_len(), ip.total_len());
         let headers = EthernetHeader::LEN + header_len;
         let (first_at, more) = (ip.fragment_offset(), ip.more_fragments());
         let mut head = [0u8; HEADERS];
         head.get_mut(..headers)?.copy_from_slice(frame.data().get(..headers)?);
-        let step = mtu.checked_sub(header_len)? & !7;
+        let step = usize::from(mtu).checked_sub(header_len)? & !7;
         let payload = total.checked_sub(header_len)?;
         if step == 0 {
             return None;
@@ -58,6 +97,37 @@ impl<I: Io> Worker<I> {
             }
             piece.data_mut()[..headers].copy_from_slice(&head[..headers]);
             finish_header(piece.data_mut(), header_len, len, first_at + at, more || !last)?;
+            self.counters.events.fragments_made.add(1);
+            self.leave_uncounted(piece, hop);
+            at += len;
+        }
+        Some(())
+    }
+
+    fn fragments_v6(&mut self, frame: &I::Frame, hop: u16, part: Part, mtu: u16) -> Option<()> {
+        const IP: usize = EthernetHeader::LEN + Ipv6Header::LEN;
+        const HEADERS: usize = IP + FragmentHeader::LEN;
+        let ip = Ipv6Header::at(frame.data(), EthernetHeader::LEN)?;
+        let (payload, next) = (ip.payload_len(), ip.next_header);
+        let step = usize::from(mtu).checked_sub(Ipv6Header::LEN + FragmentHeader::LEN)? & !7;
+        if step == 0 {
+            return None;
+        }
+        let mut at = 0;
+        while at < payload {
+            let len = step.min(payload - at);
+            let more = part.more || at + len != payload;
+            let offset = part.at.checked_add(at as u16)?;
+            let mut piece = self.io.alloc()?;
+            if !piece.reset(HEADERS + len) || !copy_out(frame, IP + at, &mut piece.data_mut()[HEADERS..]) {
+                return None;
+            }
+            let head = piece.data_mut().get_mut(..HEADERS)?;
+            head[..IP].copy_from_slice(frame.data().get(..IP)?);
+            head[IP..].copy_from_slice(FragmentHeader::new(next, offset, more, part.id).as_bytes());
+            let ip = Ipv6Header::at_mut(head, EthernetHeader::LEN)?;
+            ip.set_payload_len((FragmentHeader::LEN + len) as u16);
+            ip.next_header = protocol::FRAGMENT;
             self.counters.events.fragments_made.add(1);
             self.leave_uncounted(piece, hop);
             at += len;

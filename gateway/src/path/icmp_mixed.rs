@@ -1,8 +1,8 @@
 //! Beside the way: ICMP errors about sessions between the families.
 //!
 //! An error from the one side becomes an error to the other, made anew: about the packet that its receiver sent, of
-//! which the quote has the beginning, and from the session's address on that side (RFC 7915, 4.2 and 5.2). Unreachable,
-//! too big and time exceeded are told; what else there is has no equal.
+//! which the quote has the beginning, and from the session's address on that side. RFC 7915 says what it is there
+//! ([`crate::net::icmp_translation`]); what has no equal is dropped.
 
 use std::net::IpAddr;
 
@@ -14,9 +14,10 @@ use crate::{
     net::{
         Header,
         ethernet::Mac,
-        icmp::{IcmpHeader, Inner, v4, v6},
+        icmp::{IcmpHeader, Inner, v6},
+        icmp_translation::{Meaning, plateau, v4_to_v6, v6_to_v4},
         ipv4::Ipv4Header,
-        ipv6::Ipv6Header,
+        ipv6::{Ipv6Header, MIN_MTU},
         protocol,
         reply::{self, Link, Problem},
         sctp, tcp, udp,
@@ -45,12 +46,14 @@ impl<I: Io> Worker<I> {
         ) else {
             return self.drop_frame(frame, Reason::NoSession);
         };
-        let Some(problem) = problem(frame.data(), p) else {
+        // To whom it goes, and where its packet had gone.
+        let mtus = [&outer, &sent].map(|ends| self.mtu_towards(ends.destination.0));
+        let quoted = frame.data().get(usize::from(p.l4) + IcmpHeader::LEN..).unwrap_or_default();
+        let Some(problem) = problem(frame.data(), p, quoted, mtus) else {
             return self.drop_frame(frame, Reason::OtherFamily);
         };
         let mut packet = [0; ROOM];
         let mut out = [0; ROOM];
-        let quoted = frame.data().get(usize::from(p.l4) + IcmpHeader::LEN..).unwrap_or_default();
         let nobody = Mac([0; 6]);
         let link = Link { destination: nobody, source: nobody, vlan: None };
         let made = as_received(&mut packet, quoted, inner, (&sent, &received))
@@ -67,32 +70,48 @@ impl<I: Io> Worker<I> {
             Err(reason) => self.drop_frame(frame, reason),
         }
     }
+
+    /// The MTU of the next hop towards an address; of any, if there's no way there.
+    fn mtu_towards(&self, address: IpAddr) -> u32 {
+        self.routing.view(address).map_or(u16::MAX, |way| way.mtu).into()
+    }
 }
 
-/// What an error says, for the other family.
-fn problem(data: &[u8], p: &Parsed) -> Option<Problem> {
+/// What an error says, for the other family. `mtus` are those of the next hops to whom it goes and where the packet had
+/// gone that it is about.
+fn problem(data: &[u8], p: &Parsed, quoted: &[u8], mtus: [u32; 2]) -> Option<Problem> {
     let icmp = IcmpHeader::at(data, usize::from(p.l4))?;
     if p.ipv6 {
-        return match (icmp.kind, icmp.code) {
-            (v6::UNREACHABLE, v6::PORT) => Some(Problem::PortUnreachable),
-            (v6::UNREACHABLE, v6::PROHIBITED) => Some(Problem::Prohibited),
-            (v6::UNREACHABLE, _) => Some(Problem::HostUnreachable),
-            (v6::TOO_BIG, _) => Some(Problem::TooBig { mtu: icmp.rest().saturating_sub(GROWTH.into()) }),
-            (v6::TIME_EXCEEDED, v6::HOP_LIMIT) => Some(Problem::TtlExceeded),
-            _ => None,
-        };
-    }
-    match (icmp.kind, icmp.code) {
-        (v4::UNREACHABLE, v4::PORT) => Some(Problem::PortUnreachable),
-        (v4::UNREACHABLE, v4::FRAGMENTATION_NEEDED) => {
-            let mtu = (u32::from(icmp.mtu_v4()) + u32::from(GROWTH)).max(crate::net::ipv6::MIN_MTU as u32);
-            Some(Problem::TooBig { mtu })
+        let pointer = icmp.rest().min(255) as u8;
+        let Meaning { kind, code, pointer } =
+            v6_to_v4(Meaning { kind: icmp.kind, code: icmp.code, pointer })?;
+        if icmp.kind == v6::TOO_BIG {
+            return Some(Problem::TooBig { mtu: mtu_for_v4(icmp.rest(), mtus) });
         }
-        (v4::UNREACHABLE, v4::PROHIBITED) => Some(Problem::Prohibited),
-        (v4::UNREACHABLE, _) => Some(Problem::HostUnreachable),
-        (v4::TIME_EXCEEDED, v4::TTL) => Some(Problem::TtlExceeded),
-        _ => None,
+        return Some(Problem::Message { kind, code, rest: u32::from(pointer) << 24 });
     }
+    let pointer = (icmp.rest() >> 24) as u8;
+    let Meaning { kind, code, pointer } = v4_to_v6(Meaning { kind: icmp.kind, code: icmp.code, pointer })?;
+    if kind == v6::TOO_BIG {
+        let told = match icmp.mtu_v4() {
+            0 => plateau(Ipv4Header::at(quoted, 0)?.total_len()),
+            mtu => mtu,
+        };
+        return Some(Problem::TooBig { mtu: mtu_for_v6(told.into(), mtus) });
+    }
+    Some(Problem::Message { kind, code, rest: pointer.into() })
+}
+
+/// RFC 7915, 5.2.
+fn mtu_for_v4(told: u32, [v4, v6]: [u32; 2]) -> u32 {
+    let growth = u32::from(GROWTH);
+    told.saturating_sub(growth).min(v4).min(v6.saturating_sub(growth))
+}
+
+/// RFC 7915, 4.2.
+fn mtu_for_v6(told: u32, [v6, v4]: [u32; 2]) -> u32 {
+    let growth = u32::from(GROWTH);
+    (told + growth).min(v6).min(v4 + growth).max(MIN_MTU as u32)
 }
 
 /// Writes the packet between the ends `received` of which `quoted`, sent on between the ends `sent`, was made. Its length.
@@ -141,4 +160,22 @@ fn as_received(
         *field = if udp { delta.apply_udp(check) } else { delta.apply(check) }.to_be_bytes();
     }
     Some(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mtus_are_adjusted_and_no_more_than_the_ways_take() {
+        assert_eq!(mtu_for_v4(1400, [1500, 1500]), 1380);
+        assert_eq!(mtu_for_v4(1400, [1300, 1500]), 1300);
+        assert_eq!(mtu_for_v4(9000, [9000, 1500]), 1480);
+        assert_eq!(mtu_for_v4(7, [1500, 1500]), 0);
+        assert_eq!(mtu_for_v6(1400, [1500, 1500]), 1420);
+        assert_eq!(mtu_for_v6(9000, [1500, 9000]), 1500);
+        assert_eq!(mtu_for_v6(9000, [9000, 1500]), 1520);
+        assert_eq!([1259, 1260, 1261].map(|told| mtu_for_v6(told, [1500, 1500])), [1280, 1280, 1281]);
+        assert_eq!(mtu_for_v6(68, [1500, 576]), 1280);
+    }
 }

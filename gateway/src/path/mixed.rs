@@ -6,12 +6,14 @@
 //! ```
 //!
 //! Headers are translated as RFC 7915 says: type of service and traffic class are the same octet, the TTL counts on,
-//! options and extension headers go. What leaves by IPv4 may be fragmented on its way, since nobody could tell an IPv6
-//! sender more than what is told here already. The transport checksum changes by what addresses and ports do: the rest
-//! of both pseudo-headers sums to the same. A UDP datagram without checksum gets one, which IPv6 asks for.
+//! options and extension headers go. The transport checksum changes by what addresses and ports do: the rest of both
+//! pseudo-headers sums to the same. A UDP datagram without checksum gets one, which IPv6 asks for.
 //!
 //! A packet towards IPv6 grows by 20 bytes: the MSS that the IPv6 side announces is lowered to what its port takes with
-//! both headers, and what is still too big is refused with the MTU that the sender has to keep to.
+//! both headers. What is still too big is refused with the MTU that the sender has to keep to if it has DF, else it
+//! leaves in fragments that every IPv6 link takes. Towards IPv4 DF is set where the IPv6 packet was larger than any link
+//! has to take (1280 bytes): its sender can be told of less. A fragment stays one, by a fragment header there and the
+//! IPv4 header here; of a datagram without checksum it can't get to IPv6.
 //!
 //! IPv6's straight way in `session` knows such sessions; IPv4's doesn't, and pays nothing for them: next hops of IPv4
 //! packets are remembered apart, where it doesn't find them.
@@ -22,8 +24,8 @@ use weirctl::model::SessionState;
 use zerocopy::IntoBytes;
 
 use super::{
-    Worker, direct::CONTROL, parse::Parsed, rewrite::rewrite_transport, route::Need, sums::sum_over, toa,
-    verdict::Reason,
+    Worker, direct::CONTROL, fragment::Part, parse::Parsed, reassembly::Way, rewrite::rewrite_transport,
+    route::Need, sums::sum_over, toa, verdict::Reason,
 };
 use crate::{
     io::{Frame, Io, PortId},
@@ -31,20 +33,25 @@ use crate::{
         Fields, Header,
         checksum::{Delta, Sum},
         ethernet::{EthernetHeader, ether_type},
-        ipv4::Ipv4Header,
-        ipv6::Ipv6Header,
+        ipv4::{DONT_FRAGMENT, Ipv4Header, MORE_FRAGMENTS},
+        ipv6::{self, FragmentHeader, Ipv6Header, MIN_MTU},
         protocol, tcp,
         udp::UdpHeader,
     },
     table::{
         ends::Ends,
-        session::{STATE, Session, TIMEOUTS, Tuple},
+        session::{Direction, STATE, Session, TIMEOUTS, Tuple},
         sessions::Found,
     },
 };
 
 /// By how much an IPv6 header is longer.
 pub(super) const GROWTH: u16 = (Ipv6Header::LEN - Ipv4Header::LEN) as u16;
+/// Longest IPv4 packet in place of an IPv6 one that every IPv6 link takes: nobody could tell its sender to send less, so
+/// it has no DF (RFC 7915, 5.1).
+const UNTOLD: u16 = MIN_MTU as u16 - GROWTH;
+/// By how much a fragment's header is longer in IPv6.
+const FRAGMENT_GROWTH: u16 = GROWTH + FragmentHeader::LEN as u16;
 
 impl<I: Io> Worker<I> {
     /// Sends an IPv4 packet of a session between the families that changes nothing, and whose way is known. Gives the
@@ -70,6 +77,7 @@ impl<I: Io> Worker<I> {
             && p.flags & CONTROL == tcp::ACK;
         let transport_len = p.ip_len.wrapping_sub(Ipv4Header::LEN as u16);
         let usual = quiet
+            & self.fragment_id.is_none()
             & is_bare(p)
             & !p.ipv6
             & (session.timeout == self.timeouts[usize::from(state) & (TIMEOUTS - 1)])
@@ -130,7 +138,8 @@ impl<I: Io> Worker<I> {
         ethernet[12..].copy_from_slice(&ether_type::IPV4.to_be_bytes());
         if let Some(ip) = ip.first_chunk_mut() {
             let len = p.ip_len.wrapping_sub(GROWTH);
-            Ipv4Header::put(ip, later(p, tos), len, Some(self.tunnel_id), leaving.addresses);
+            let id = (len <= UNTOLD).then_some(self.tunnel_id);
+            Ipv4Header::put(ip, later(p, tos), len, id, leaving.addresses);
         }
         self.tx.push(&mut self.io, &self.counters, out, frame);
     }
@@ -138,19 +147,13 @@ impl<I: Io> Worker<I> {
     /// Sends a packet of a session whose other side is of the other family.
     #[inline(never)]
     pub(super) fn send_mixed(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
-        let (Some(leaving), Some(session)) =
-            (self.sessions.leaving(found.id, found.direction), self.sessions.get(found.id))
-        else {
+        let Some(session) = self.sessions.get(found.id) else {
             return self.drop_frame(frame, Reason::NoSession);
         };
         let (tells, proxied) = (toa::tells(session), session.is_proxied());
-        let generation = self.routing.generation;
-        let hop = match self.sessions.mixed_hop(found.id, found.direction, generation) {
-            Some(hop) => hop,
-            None => match self.mixed_hop(found, leaving.destination.0) {
-                Ok(hop) => hop,
-                Err(reason) => return self.drop_frame(frame, reason),
-            },
+        let hop = match self.hop_of_mixed(found) {
+            Ok(hop) => hop,
+            Err(reason) => return self.drop_frame(frame, reason),
         };
         let generation = self.routing.generation;
         let known = self.routing.may_be_remembered(hop);
@@ -161,17 +164,21 @@ impl<I: Io> Worker<I> {
             session.remember_hop(found.direction, hop, generation);
         }
         let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
-        // As the sender counts: its own header is shorter, or longer.
-        let mtu = if p.ipv6 { next.mtu.saturating_add(GROWTH) } else { next.mtu.saturating_sub(GROWTH) };
-        let plain = p.ip_len - u16::from(p.l4 - p.l3) + header_len(p.ipv6);
-        if plain > mtu {
+        let part = part_of(frame.data(), p);
+        if part.is_some() && is_unchecked(frame.data(), p) {
+            // Nobody has all of it to sum up (RFC 7915, 4.5).
+            self.fragment_way = self.fragment_id.map(|_| Way::Dropped(Reason::OtherFamily));
+            return self.drop_frame(frame, Reason::OtherFamily);
+        }
+        let mtu = sender_s_mtu(p, next.mtu, part.is_some());
+        if is_refused(p, mtu) {
             return self.answer_too_big(port, frame, p, mtu);
         }
         frame.truncate(usize::from(p.l3) + usize::from(p.ip_len));
         let mut ip_len = if tells { self.tell(&mut frame, p, found, mtu) } else { p.ip_len };
         if proxied {
             let extensions = u16::from(p.l4 - p.l3) - header_len(p.ipv6);
-            let limits = (mtu.saturating_add(extensions), p.ipv6);
+            let limits = (mtu.saturating_add(extensions), p.ipv6 || !p.dont_fragment);
             match self.proxied(port, frame, p, found, limits) {
                 Some(changed) => (frame, ip_len) = changed,
                 None => return,
@@ -185,19 +192,78 @@ impl<I: Io> Worker<I> {
                 own.saturating_sub((Ipv6Header::LEN + tcp::TcpHeader::LEN) as u16),
             );
         }
-        match self.translate_packet(&mut frame, p, found, ip_len) {
-            Some(len) => self.leave(frame, hop, len),
-            None => self.drop_frame(frame, Reason::Truncated),
+        let id = self.fragment_id;
+        let part = part.map(|part| leaving_part(part, found, id));
+        self.leave_mixed(frame, p, (found, hop), (ip_len, part));
+    }
+
+    /// Sends a fragment of such a session that isn't the first; `id` is its packet's identification where its sender's is
+    /// one among many.
+    pub(super) fn send_mixed_fragment(
+        &mut self,
+        port: PortId,
+        mut frame: I::Frame,
+        p: &Parsed,
+        (found, id): (Found, u16),
+    ) {
+        let hop = match self.hop_of_mixed(found) {
+            Ok(hop) => hop,
+            Err(reason) => return self.drop_frame(frame, reason),
+        };
+        let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
+        let Some(part) = part_of(frame.data(), p) else {
+            return self.drop_frame(frame, Reason::BadFragment);
+        };
+        let mtu = sender_s_mtu(p, next.mtu, true);
+        if is_refused(p, mtu) {
+            return self.answer_too_big(port, frame, p, mtu);
         }
+        frame.truncate(usize::from(p.l3) + usize::from(p.ip_len));
+        self.leave_mixed(frame, p, (found, hop), (p.ip_len, Some(leaving_part(part, found, Some(id)))));
+    }
+
+    /// The next hop of such a session in a direction: the one it remembers, or looked up.
+    fn hop_of_mixed(&mut self, found: Found) -> Result<u16, Reason> {
+        let generation = self.routing.generation;
+        if let Some(hop) = self.sessions.mixed_hop(found.id, found.direction, generation) {
+            return Ok(hop);
+        }
+        let leaving = self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?;
+        self.mixed_hop(found, leaving.destination.0)
+    }
+
+    /// Translates a packet, of `ip_len` bytes by now, or a part of one, and sends it to `hop`.
+    fn leave_mixed(
+        &mut self,
+        mut frame: I::Frame,
+        p: &Parsed,
+        (found, hop): (Found, u16),
+        (ip_len, part): (u16, Option<Part>),
+    ) {
+        let next_mtu = self.routing.hop(hop).map_or(0, |next| next.mtu);
+        let own_id = Ipv4Header::at(frame.data(), usize::from(p.l3)).map_or(0, Ipv4Header::id);
+        let Some(len) = self.translate_packet(&mut frame, p, found, (ip_len, part)) else {
+            return self.drop_frame(frame, Reason::Truncated);
+        };
+        if p.ipv6 || (part.is_none() && len <= next_mtu) {
+            return self.leave(frame, hop, len);
+        }
+        let part = part.unwrap_or_else(|| {
+            // The local address is many clients': their identifications aren't unique there.
+            let id = match found.direction {
+                Direction::Request => self.next_fragment_id(),
+                Direction::Reply => own_id.into(),
+            };
+            Part { id, at: 0, more: false }
+        });
+        let fits = len.saturating_add(FragmentHeader::LEN as u16) <= next_mtu;
+        let most = if fits { next_mtu } else { next_mtu.min(MIN_MTU as u16) };
+        self.fragment_v6(frame, hop, part, most);
     }
 
     /// Looks up the next hop of such a session, which remembers it.
     fn mixed_hop(&mut self, found: Found, to: IpAddr) -> Result<u16, Reason> {
-        let need = if found.direction == crate::table::session::Direction::Reply {
-            Need::Guest
-        } else {
-            Need::Server
-        };
+        let need = if found.direction == Direction::Reply { Need::Guest } else { Need::Server };
         let hop = self.routing.towards(to, need, self.now)?;
         if self.routing.may_be_remembered(hop) {
             let generation = self.routing.generation;
@@ -210,24 +276,24 @@ impl<I: Io> Worker<I> {
     pub(super) fn send_ahead_mixed(&mut self, mut frame: I::Frame, p: &Parsed, found: Found, ip_len: u16) {
         let Some(leaving) = self.sessions.leaving(found.id, found.direction) else { return };
         let Ok(hop) = self.mixed_hop(found, leaving.destination.0) else { return };
-        if self.translate_packet(&mut frame, p, found, ip_len).is_some() {
+        if self.translate_packet(&mut frame, p, found, (ip_len, None)).is_some() {
             self.leave_uncounted(frame, hop);
         }
     }
 
-    /// Gives a packet, of `ip_len` bytes by now, the other family's headers. Its length from now on.
+    /// Gives a packet, of `ip_len` bytes by now, or a part of one, the other family's headers. Its length from now on.
     fn translate_packet(
         &mut self,
         frame: &mut I::Frame,
         p: &Parsed,
         found: Found,
-        ip_len: u16,
+        (ip_len, part): (u16, Option<Part>),
     ) -> Option<u16> {
         let leaving = self.sessions.leaving(found.id, found.direction)?;
         let (_, l4_delta) = self.sessions.get(found.id)?.deltas(found.direction);
         self.tunnel_id = self.tunnel_id.wrapping_add(1);
         let transport_len = ip_len - u16::from(p.l4 - p.l3);
-        translate(frame, p, transport_len, (&leaving, l4_delta), self.tunnel_id)
+        translate(frame, p, (transport_len, part), (&leaving, l4_delta), self.tunnel_id)
     }
 }
 
@@ -235,25 +301,70 @@ fn header_len(ipv6: bool) -> u16 {
     if ipv6 { Ipv6Header::LEN as u16 } else { Ipv4Header::LEN as u16 }
 }
 
-/// Gives a packet with `transport_len` bytes behind its headers those of the family of `leaving`. Its length from now
-/// on; none, with the frame spoilt, if it isn't as `p` says or there's no room in front.
+/// The part of its packet that a packet says it is; none if it is a whole one. An IPv6 packet with a fragment header is a
+/// part even if it is the only one (RFC 6946).
+fn part_of(data: &[u8], p: &Parsed) -> Option<Part> {
+    let l3 = usize::from(p.l3);
+    if p.ipv6 {
+        let fragment = ipv6::upper(data.get(l3..)?).ok()?.fragment?;
+        return Some(Part {
+            id: fragment.id(),
+            at: fragment.offset() as u16,
+            more: fragment.more_fragments(),
+        });
+    }
+    let ip = Ipv4Header::at(data, l3).filter(|ip| ip.is_fragment())?;
+    Some(Part { id: ip.id().into(), at: ip.fragment_offset() as u16, more: ip.more_fragments() })
+}
+
+/// A part as it leaves: under the low half of its identification, both families have that (RFC 7915), or the gateway's
+/// own `id` where its sender's will be one among many.
+fn leaving_part(part: Part, found: Found, id: Option<u16>) -> Part {
+    let own = id.filter(|_| found.direction == Direction::Request);
+    Part { id: own.unwrap_or(part.id as u16).into(), ..part }
+}
+
+/// Whether an IPv4 datagram has no checksum.
+fn is_unchecked(data: &[u8], p: &Parsed) -> bool {
+    !p.ipv6
+        && p.protocol == protocol::UDP
+        && UdpHeader::at(data, usize::from(p.l4)).is_some_and(|udp| udp.checksum() == 0)
+}
+
+/// The largest packet that the sender may send where the next hop takes `mtu` bytes, as it counts: its own header is
+/// shorter, or longer. What every IPv6 link takes may be sent in any case: it leaves without DF.
+fn sender_s_mtu(p: &Parsed, mtu: u16, is_part: bool) -> u16 {
+    match (p.ipv6, is_part) {
+        (true, _) => mtu.saturating_add(GROWTH).max(MIN_MTU as u16),
+        (false, false) => mtu.saturating_sub(GROWTH),
+        (false, true) => mtu.saturating_sub(FRAGMENT_GROWTH),
+    }
+}
+
+/// Whether the sender has to be told that a packet is larger than `mtu`. Options and extension headers don't count, they
+/// stay here.
+fn is_refused(p: &Parsed, mtu: u16) -> bool {
+    let plain = p.ip_len - u16::from(p.l4 - p.l3) + header_len(p.ipv6);
+    p.dont_fragment && plain > mtu
+}
+
+/// Gives a packet, or a part of one, with `transport_len` bytes behind its headers those of the family of `leaving`. Its
+/// length from now on, in which a fragment header isn't counted; none, with the frame spoilt, if it isn't as `p` says or
+/// there's no room in front.
 fn translate(
     frame: &mut impl Frame,
     p: &Parsed,
-    transport_len: u16,
+    (transport_len, part): (u16, Option<Part>),
     (leaving, l4_delta): (&Ends, Delta),
     id: u16,
 ) -> Option<u16> {
     let l4 = usize::from(p.l4);
-    let ports = leaving.tuple().ports;
-    let unchecked =
-        p.protocol == protocol::UDP && UdpHeader::at(frame.data(), l4).is_some_and(|udp| udp.checksum() == 0);
-    rewrite_transport(frame.data_mut().get_mut(l4..), p, ports, l4_delta)?;
-    if unchecked && !p.ipv6 {
-        let sum = sum_over(frame, l4, usize::from(transport_len))?;
-        let pseudo = Sum::of(&leaving.pair()?).word(u16::from(p.protocol)).word(transport_len);
-        let (udp, _) = UdpHeader::split_mut(frame.data_mut().get_mut(l4..)?)?;
-        udp.set_checksum(sum.and(pseudo).udp_checksum());
+    if part.is_none_or(|part| part.at == 0) {
+        let unchecked = is_unchecked(frame.data(), p);
+        rewrite_transport(frame.data_mut().get_mut(l4..), p, leaving.tuple().ports, l4_delta)?;
+        if unchecked {
+            sum_up(frame, p, transport_len, leaving)?;
+        }
     }
     let (tos, ttl) = tos_ttl(frame.data(), p)?;
     let len = header_len(!p.ipv6).checked_add(transport_len)?;
@@ -270,7 +381,15 @@ fn translate(
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let mut ip = Ipv4Header::new(source, destination, p.protocol, len);
             (ip.tos, ip.ttl) = (tos, ttl);
-            ip.set_id(id);
+            match part {
+                Some(Part { id, at, more }) => {
+                    ip.set_id(id as u16);
+                    let flags = if more { MORE_FRAGMENTS } else { 0 };
+                    ip.set_flags_fragment((at / 8) | flags);
+                }
+                None if len > UNTOLD => ip.set_flags_fragment(DONT_FRAGMENT),
+                None => ip.set_id(id),
+            }
             ip.seal();
             data[12..14].copy_from_slice(&ether_type::IPV4.to_be_bytes());
             data[EthernetHeader::LEN..headers].copy_from_slice(ip.as_bytes());
@@ -285,6 +404,16 @@ fn translate(
         _ => return None,
     }
     Some(len)
+}
+
+/// Gives a datagram a checksum.
+fn sum_up(frame: &mut impl Frame, p: &Parsed, transport_len: u16, leaving: &Ends) -> Option<()> {
+    let l4 = usize::from(p.l4);
+    let sum = sum_over(frame, l4, usize::from(transport_len))?;
+    let pseudo = Sum::of(&leaving.pair()?).word(u16::from(p.protocol)).word(transport_len);
+    let (udp, _) = UdpHeader::split_mut(frame.data_mut().get_mut(l4..)?)?;
+    udp.set_checksum(sum.and(pseudo).udp_checksum());
+    Some(())
 }
 
 /// Whether nothing stands between a packet's IP header and its transport header.
@@ -325,6 +454,6 @@ mod tests {
         let ends = Ends { source: ([10, 0, 0, 1].into(), 1), destination: ([10, 0, 0, 2].into(), 2) };
         let p = Parsed { l3: 14, l4: 54, protocol: protocol::TCP, ipv6: true, ..Parsed::NOTHING };
         let mut frame = MemoryFrame::new(&[0x60; 60]);
-        assert_eq!(translate(&mut frame, &p, 6, (&ends, Delta::NONE), 1), None);
+        assert_eq!(translate(&mut frame, &p, (6, None), (&ends, Delta::NONE), 1), None);
     }
 }

@@ -162,6 +162,8 @@ pub struct Worker<I: Io> {
     sweeps: ArrayVec<Sweep, 64>,
     /// Identification of the last outer packet.
     tunnel_id: u16,
+    /// Identification of the last IPv6 packet that left in fragments of the gateway's making.
+    fragment_ids: u32,
     /// Call-IDs of templates, once a service has needed them.
     call_ids: Option<Box<CallIds>>,
     /// What sessions that tell the client's address know of their servers.
@@ -254,6 +256,7 @@ impl<I: Io> Worker<I> {
             answers: answer::Limits::default(),
             sweeps: ArrayVec::new(),
             tunnel_id: parts.id.0 << 12,
+            fragment_ids: (u32::from(parts.id.0) + 1) << 24,
             call_ids: None,
             first_data: toa::FirstData::new(parts.max_sessions),
             streams: stream::Streams::new(parts.max_sessions),

@@ -245,13 +245,16 @@ impl<I: Io> Worker<I> {
         }
         let Some(session) = self.sessions.get_mut(found.id) else { return };
         session.last_seen = self.now.0;
-        let (one_way, changes) = (session.is_one_way(), session.is_mixed() || session.is_proxied());
+        let (one_way, proxied, mixed) = (session.is_one_way(), session.is_proxied(), session.is_mixed());
         self.count_packet(found, p);
         if one_way {
             return self.send_one_way(port, frame, p, found.id);
         }
-        if changes {
+        if proxied {
             return self.drop_frame(frame, Reason::Fragment);
+        }
+        if mixed {
+            return self.send_mixed_fragment(port, frame, p, (found, id));
         }
         if self.is_hairpin(found) {
             return self.turn_back_fragment(port, frame, p, (found, id));

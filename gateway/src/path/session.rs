@@ -435,7 +435,8 @@ impl<I: Io> Worker<I> {
     pub(super) fn leave(&mut self, mut frame: I::Frame, hop: u16, ip_len: u16) {
         let Some(next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
         if ip_len > next.mtu {
-            return self.fragment(frame, hop);
+            let mtu = next.mtu;
+            return self.fragment(frame, hop, mtu);
         }
         if !next.usable {
             return self.wait_for(frame, hop, true);
