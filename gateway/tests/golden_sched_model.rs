@@ -19,7 +19,10 @@ use weir::{
     id::{ServerId, WorkerId},
     path::settings::Settings,
     sched::{FLAG_FALLBACK, FLAG_PORT, Flow, Scheduler, Server, prepare},
-    table::counters::{OtherWorkers, ServerFigures},
+    table::{
+        counters::{OtherWorkers, ServerFigures},
+        limit::Limit,
+    },
 };
 
 /// Seconds that a UDP session lives.
@@ -33,7 +36,7 @@ struct Known {
     id: ServerId,
     counters: ServerFigures,
     others: Arc<OtherWorkers>,
-    lower: u32,
+    limit: Option<Arc<Limit>>,
 }
 
 struct Service {
@@ -114,14 +117,9 @@ impl Service {
         let known = self.known.get(&address.parse().expect("server")).expect("a server that was added");
         known.counters.active.set(active);
         known.counters.inactive.set(inactive);
-        let Some(server) = self.servers.iter().find(|s| s.id == known.id) else { return };
-        let total = active + inactive;
-        if server.upper != 0 && total >= server.upper {
-            known.others.overloaded.set(1);
-        } else if known.lower != 0 && total < known.lower
-            || known.lower == 0 && u64::from(total) * 4 < u64::from(server.upper) * 3
-        {
-            known.others.overloaded.set(0);
+        if let Some(limit) = &known.limit {
+            limit.join(limit.sessions(), active + inactive);
+            limit.look(false);
         }
     }
 }
@@ -191,10 +189,22 @@ impl Model {
         let known = service.known.entry(address).or_insert_with(|| {
             self.next_id += 1;
             let counters = ServerFigures::alone().unwrap();
-            Known { id: ServerId(self.next_id), counters, others: Arc::default(), lower: 0 }
+            Known { id: ServerId(self.next_id), counters, others: Arc::default(), limit: None }
         });
         let upper = number(words, &["-x"], 0);
-        known.lower = number(words, &["-y"], 0);
+        let lower = number(words, &["-y"], 0);
+        // A threshold that is raised or lifted ends the overload; one that is reached already begins it.
+        known.limit = match (upper, known.limit.take()) {
+            (0, _) => None,
+            (_, Some(limit)) => {
+                limit.edit(upper, lower);
+                Some(limit)
+            }
+            _ => {
+                let sessions = known.counters.active.get() + known.counters.inactive.get();
+                Some(Arc::new(Limit::new(upper, lower, sessions)))
+            }
+        };
         let server = Server {
             id: known.id,
             address: address.ip(),
@@ -203,16 +213,10 @@ impl Model {
             upper,
             counters: known.counters.clone(),
             others: known.others.clone(),
+            limit: known.limit.clone(),
         };
         let mut servers = service.servers.clone();
         let at = servers.iter().position(|s| s.id == server.id);
-        // A threshold that is raised or lifted clears the flag; one that is reached already sets it.
-        if at.is_none_or(|at| upper == 0 || upper > servers[at].upper) {
-            known.others.overloaded.set(0);
-        }
-        if upper != 0 && known.counters.active.get() + known.counters.inactive.get() >= upper {
-            known.others.overloaded.set(1);
-        }
         match (words[1], at) {
             ("-a", None) => servers.insert(0, server),
             ("-e", Some(at)) => servers[at] = server,

@@ -219,3 +219,25 @@ fn a_service_without_local_address_says_so() {
     assert_eq!(request(&mut rig, client(1), "S"), None);
     assert_eq!(rig.drops(Reason::NoLocalAddress), 1);
 }
+
+/// Two workers on threads of their own, with more connections than the threshold in both receive queues.
+#[test]
+fn a_threshold_holds_however_fast_sessions_come() {
+    for (upper, method) in [(5, Forwarding::Nat), (50, Forwarding::FullNat), (50, Forwarding::Route)] {
+        for workers in [2, 4] {
+            let mut rig = rig(method, 0, &Options { workers, ..Options::default() });
+            let full = weirctl::model::Server { upper, ..server([10, 0, 0, 1], 80, method, 1) };
+            rig.add_server(key(Protocol::Tcp, VIP, 80), full);
+            for n in 0..800u16 {
+                let client = (Ipv4Addr::new(10, 1, 1, (n % 200) as u8), 40_000 + n);
+                let frame = frames::tcp(WAN, client, vip(), flags("S"), &[]);
+                rig.receive(usize::from(n) % workers, WAN, &frame);
+            }
+            rig.run_on_threads();
+            assert_eq!(rig.session_count(), upper as usize, "{method:?} {workers}");
+            let (active, inactive, _) = rig.server_counts(key(Protocol::Tcp, VIP, 80), [10, 0, 0, 1]);
+            assert_eq!(active + inactive, upper);
+            assert_eq!(rig.drops(Reason::NoServer), 800 - u64::from(upper));
+        }
+    }
+}

@@ -23,10 +23,13 @@ use loom::{
 };
 
 mod sync {
-    pub use loom::sync::atomic::{AtomicU32, Ordering, fence};
+    pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 }
 #[path = "../src/table/pool/generation.rs"]
 mod generation;
+#[path = "../src/table/limit.rs"]
+#[expect(dead_code, reason = "a part of it is modelled")]
+mod limit;
 
 /// What a slot of a ring or a configuration holds. Loom sees every access and fails if two may meet.
 #[derive(Default)]
@@ -196,5 +199,28 @@ fn counters_with_one_writer_lose_nothing() {
         (0..3).for_each(|_| counter.store(counter.load(Relaxed) + 1, Relaxed));
         control.join().unwrap();
         assert_eq!(counter.load(Relaxed), 3);
+    });
+}
+
+/// Two workers and one place: one of them gets it, and gives it back while the other asks.
+#[test]
+fn the_last_place_at_a_server_is_one_worker_s() {
+    loom::model(|| {
+        let limit = Arc::new(limit::Limit::new(2, 0, 1));
+        let other = Arc::clone(&limit);
+        let second = thread::spawn(move || other.reserve());
+        let first = limit.reserve();
+        assert!(limit.is_overloaded() || !first);
+        let second = second.join().unwrap();
+        assert!(first != second, "one and only one");
+        assert_eq!((limit.sessions(), limit.is_overloaded()), (2, true));
+    });
+    loom::model(|| {
+        let limit = Arc::new(limit::Limit::new(1, 0, 1));
+        let other = Arc::clone(&limit);
+        let opens = thread::spawn(move || other.reserve());
+        limit.release();
+        let opened = opens.join().unwrap();
+        assert_eq!((limit.sessions(), limit.is_overloaded()), (u32::from(opened), opened));
     });
 }

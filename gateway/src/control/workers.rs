@@ -43,7 +43,8 @@ use crate::{
     },
     sched,
     table::call_ids::CallIds,
-    table::counters::{OtherWorkers, ServerFigures, ServerSlot},
+    table::counters::{ServerFigures, ServerSlot},
+    table::limit::Limit,
     table::pool::{LocalPool, PoolError},
     table::snat::BlockEvent,
 };
@@ -389,37 +390,25 @@ impl Workers {
 
     pub(super) fn configure_server(&mut self, id: ServerId, server: &model::Server, batches: &mut [Batch]) {
         let slots = &mut self.servers.entry(id).or_insert_with(|| ServerState { slots: Vec::new() }).slots;
-        if slots.is_empty() {
-            for (link, batch) in self.links.iter().zip(batches.iter_mut()) {
+        let mut changed = slots.is_empty();
+        if changed {
+            for link in &self.links {
                 let Some(counters) = ServerFigures::of(&link.counters.servers, id) else {
                     tracing::error!(server = id.0, "more servers than a worker can hold");
                     continue;
                 };
                 // Nobody counts there yet: the number was free.
                 counters.reset();
-                let slot = ServerSlot { counters, others: Arc::new(OtherWorkers::default()) };
-                slots.push(slot.clone());
-                batch.push(Update::Server(id, Some(slot)));
+                slots.push(ServerSlot { counters, others: Arc::default(), limit: None, expected: 0 });
             }
         }
-        let sessions: u64 = slots
-            .iter()
-            .map(|s| u64::from(s.counters.active.get()) + u64::from(s.counters.inactive.get()))
-            .sum();
+        changed |= set_limit(slots, server);
         for (slot, batch) in slots.iter().zip(batches) {
-            let others = &slot.others;
-            // As Linux: a raised or removed threshold ends the overload at once, one that is reached
-            // already begins it.
-            if server.upper == 0 || server.upper > others.upper.get() {
-                others.overloaded.set(0);
-            }
-            if server.upper != 0 && sessions >= u64::from(server.upper) {
-                others.overloaded.set(1);
-            }
-            others.upper.set(server.upper);
-            others.lower.set(server.lower);
             if let Forwarding::Tunnel(tunnel) = server.forwarding {
-                others.tunnel.set(tunnel::pack(tunnel));
+                slot.others.tunnel.set(tunnel::pack(tunnel));
+            }
+            if changed {
+                batch.push(Update::Server(id, Some(slot.clone())));
             }
             batch.push(Update::Available(id, true));
         }
@@ -439,6 +428,7 @@ impl Workers {
                     upper: s.upper,
                     counters: slot.counters,
                     others: slot.others,
+                    limit: slot.limit,
                 })
             })
             .collect();
@@ -532,6 +522,29 @@ impl Workers {
         tracing::error!(worker, "the worker did not answer in time");
         None
     }
+}
+
+/// Gives a server's slots its threshold. Returns whether there is one now and was none, or the reverse: the workers are to
+/// be told then.
+fn set_limit(slots: &mut [ServerSlot], server: &model::Server) -> bool {
+    let before = slots.first().and_then(|slot| slot.limit.clone());
+    match (server.upper, before) {
+        (0, None) => return false,
+        (0, Some(_)) => slots.iter_mut().for_each(|slot| slot.limit = None),
+        (upper, Some(limit)) => {
+            limit.edit(upper, server.lower);
+            return false;
+        }
+        (upper, None) => {
+            for slot in slots.iter_mut() {
+                slot.expected = slot.counters.active.get().wrapping_add(slot.counters.inactive.get());
+            }
+            let sessions = slots.iter().fold(0, |sum: u32, slot| sum.wrapping_add(slot.expected));
+            let limit = Arc::new(Limit::new(upper, server.lower, sessions));
+            slots.iter_mut().for_each(|slot| slot.limit = Some(Arc::clone(&limit)));
+        }
+    }
+    true
 }
 
 fn v4(address: IpAddr) -> Option<Ipv4Addr> {
@@ -692,6 +705,8 @@ mod tests {
             let slot = |link: &WorkerLink| ServerSlot {
                 counters: ServerFigures::of(&link.counters.servers, ServerId(n)).unwrap(),
                 others: Arc::default(),
+                limit: None,
+                expected: 0,
             };
             let slots: Vec<_> = workers.links.iter().map(slot).collect();
             slots[0].counters.active.set(n);

@@ -40,8 +40,9 @@ impl<I: Io> Worker<I> {
         self.sessions.detach(id);
         let Some(session) = self.sessions.remove(id) else { return };
         if session.is_template() {
-            if let Some(server) = self.server(session.server()) {
-                server.persistent.dec();
+            if let Some(Some(server)) = self.servers.get(session.server().0 as usize) {
+                server.counters.persistent.dec();
+                server.limit.iter().for_each(|limit| limit.look(false));
             }
             if let (Some((_, slot)), Some(calls)) = (session.call(), &mut self.call_ids) {
                 calls.remove(slot);
@@ -54,7 +55,7 @@ impl<I: Io> Worker<I> {
             } else {
                 server.counters.inactive.dec();
             }
-            server.recount(false);
+            server.release();
         }
         let reply = || self.sessions.ends_of(id, &session, Direction::Reply);
         if session.is_snat() {

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! DR and TUN leave by `direct` and `tunnel` instead of `rewrite`, sessions between the families by `mixed`, datagrams of one-packet services by
-//! `onepacket`; `persist` keeps clients at their servers. `snat` takes what no service claims, `echo` its pings. Beside the way: `icmp` (`icmp_v6`, `icmp_mixed`) translates errors about
+//! `onepacket`; `persist` keeps clients at their servers, `place` knows which servers are full. `snat` takes what no service claims, `echo` its pings. Beside the way: `icmp` (`icmp_v6`, `icmp_mixed`) translates errors about
 //! sessions, `reassembly` sends fragments after their first, `toa` and `proxy` (with `stream`) tell servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
 //! own, `vlan` divides devices into ports, `handover` gives another worker what is its own (`nat` knows whose NAT's replies are), `update` takes control's changes between bursts,
 //! `search` and `explain` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks, `stages` counts cycles. `sums` says which checksums are right. Every frame ends in one [`verdict::Verdict`].
@@ -59,6 +59,7 @@ pub mod nat;
 mod onepacket;
 pub mod parse;
 pub mod persist;
+mod place;
 mod proxy;
 pub mod punt;
 mod reassembly;

@@ -47,6 +47,7 @@ impl<I: Io> Worker<I> {
                     self.first_packet(port, frame, p, id);
                 }
                 Err(reason) => {
+                    self.give_place_back(chosen.server);
                     self.note_fragment_way(Way::Dropped(reason));
                     self.drop_frame(frame, reason);
                 }
@@ -121,17 +122,14 @@ impl<I: Io> Worker<I> {
         self.leave(frame, hop, p.ip_len);
     }
 
-    /// A connection that comes and goes: it may push a server over its threshold, and back.
+    /// A connection that comes and goes: its place under the server's threshold was taken, and is free again.
     fn count_once(&self, chosen: Chosen, p: &Parsed) {
         let Some(Some(server)) = self.servers.get(chosen.server.0 as usize) else { return };
         let counters = &server.counters;
         counters.connections.add(1);
         counters.in_packets.add(1);
         counters.in_bytes.add(u64::from(p.ip_len));
-        counters.inactive.inc();
-        server.recount(true);
-        counters.inactive.dec();
-        server.recount(false);
+        server.release();
     }
 
     fn translate_once(

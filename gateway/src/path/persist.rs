@@ -163,26 +163,34 @@ impl<I: Io> Worker<I> {
         match self.kept_by(&key, call.as_ref(), id) {
             Kept::At(found, chosen) => {
                 self.renew(found);
+                // As IPVS: a template's clients go on, whatever the threshold.
+                if let Some(limit) = self.limit_of(chosen.server) {
+                    limit.exceed();
+                }
                 return Ok(Some((chosen, found)));
             }
             Kept::NoMore(found) => self.sessions.invalidate(found),
             Kept::Nowhere => {}
         }
-        let Some(Some(service)) = self.services.get_mut(id.0 as usize) else { return Err(Reason::NoServer) };
+        let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
         let own = service.port;
-        let Some(mut chosen) = service.schedule(flow) else { return Ok(None) };
+        let Some(mut chosen) = self.choose(id, flow) else { return Ok(None) };
         chosen.port = key.server_port(chosen.port);
         let listed = if own == FTP { 0 } else { chosen.port };
         let none = Tuple::default();
         let (protocol, server) = (key.protocol, chosen.server);
         let new = NewSession { request: none, reply: none, protocol, server, flags: TEMPLATE | ONE_WAY };
         let reply = Ends { source: (chosen.address, listed), destination: (like(client, chosen.address), 0) };
-        let template =
-            self.insert_template((&key.request, &reply), &new, call.as_ref(), persistence.timeout)?;
-        if let Some(Some(server)) = self.servers.get(chosen.server.0 as usize) {
-            server.counters.persistent.inc();
+        let made = self.insert_template((&key.request, &reply), &new, call.as_ref(), persistence.timeout);
+        match (made, self.servers.get(chosen.server.0 as usize)) {
+            (Ok(_), Some(Some(server))) => {
+                server.counters.persistent.inc();
+                server.limit.iter().for_each(|limit| limit.look(true));
+            }
+            (Ok(_), _) => {}
+            (Err(_), _) => self.give_place_back(chosen.server),
         }
-        Ok(Some((chosen, template)))
+        Ok(Some((chosen, made?)))
     }
 
     /// Where the client of a packet is kept, by a service that doesn't look at calls.

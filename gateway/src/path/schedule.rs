@@ -197,7 +197,7 @@ impl<I: Io> Worker<I> {
         }
         let one_packet = onepacket::applies(service.one_packet, p);
         let scheduled = match service.persistence {
-            None => Ok(service.schedule(&flow).map(|chosen| (chosen, None))),
+            None => Ok(self.choose(id, &flow).map(|chosen| (chosen, None))),
             Some(persistence) => self
                 .schedule_persistent(frame.data(), p, (&flow, persistence), id)
                 .map(|found| found.map(|(chosen, template)| (chosen, Some(template)))),
@@ -219,7 +219,10 @@ impl<I: Io> Worker<I> {
                 self.stamp(TraceStage::Open);
                 self.first_packet(port, frame, p, id);
             }
-            Err(reason) => self.drop_frame(frame, reason),
+            Err(reason) => {
+                self.give_place_back(chosen.server);
+                self.drop_frame(frame, reason);
+            }
         }
     }
 
@@ -325,7 +328,6 @@ impl<I: Io> Worker<I> {
             } else {
                 server.counters.inactive.inc();
             }
-            server.recount(true);
         }
         self.counters.events.sessions_opened.add(1);
         Ok(id)

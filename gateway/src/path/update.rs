@@ -154,6 +154,9 @@ impl<I: Io> Worker<I> {
             Update::Service(id, new) => self.take_service(*id, new),
             Update::Server(id, counters) => {
                 if let Some(slot) = slot(&mut self.servers, id.0, MAX_SERVERS) {
+                    if let Some(new) = counters {
+                        new.join(slot.as_ref());
+                    }
                     std::mem::swap(slot, counters);
                 }
             }

@@ -59,6 +59,10 @@ impl Scheduler for Locality {
         }
     }
 
+    fn heeds_thresholds(&self) -> bool {
+        false
+    }
+
     fn schedule(&mut self, servers: &[Server], flow: &Flow) -> Option<usize> {
         self.table.maintain(flow.now, self.expiration, |_| {});
         if let Some(cached) = self.table.get(flow.destination, flow.now, self.expiration)

@@ -16,6 +16,7 @@ use crate::{
     table::{
         counters::{OtherWorkers, ServerFigures},
         ends::Ends,
+        limit::Limit,
     },
 };
 
@@ -67,6 +68,8 @@ pub struct Server {
     pub counters: ServerFigures,
     /// The other workers' figures.
     pub others: Arc<OtherWorkers>,
+    /// Its threshold, if it has one.
+    pub limit: Option<Arc<Limit>>,
 }
 
 impl Server {
@@ -83,8 +86,7 @@ impl Server {
     /// Above its upper threshold: not to be chosen.
     #[must_use]
     pub fn overloaded(&self) -> bool {
-        // Without a threshold nothing can be exceeded, and a cache line stays untouched.
-        self.upper != 0 && self.others.overloaded.get() != 0
+        self.limit.as_ref().is_some_and(|limit| limit.is_overloaded())
     }
     /// Whether it may be given a session: neither quiesced nor overloaded.
     #[must_use]
@@ -164,6 +166,11 @@ pub trait Scheduler: Any + Send {
     fn load(&self, server: &Server) -> Option<u64> {
         let _ = server;
         None
+    }
+
+    /// Whether a server above its threshold is never chosen.
+    fn heeds_thresholds(&self) -> bool {
+        true
     }
 
     /// Why the server is passed over, if it is.

@@ -75,7 +75,7 @@ mod tests {
         list[2] = overload(list[2].clone(), true);
         let mut rr = RoundRobin::new(WorkerId(0));
         assert_eq!(choose(&mut rr, &list, 4), [4, 1, 4, 1]);
-        list[2].others.overloaded.set(0);
+        list[2].limit = None;
         assert_eq!(choose(&mut rr, &list, 3), [4, 2, 1]);
     }
 

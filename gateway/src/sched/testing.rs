@@ -3,7 +3,11 @@
 use std::{net::Ipv4Addr, sync::Arc};
 
 use super::{Flow, Scheduler, Server};
-use crate::{clock::Tick, id::ServerId, table::counters::ServerFigures};
+use crate::{
+    clock::Tick,
+    id::ServerId,
+    table::{counters::ServerFigures, limit::Limit},
+};
 
 /// A server at 10.0.0.`number`:80 with that number as its id.
 pub fn server(number: u32, weight: u32, active: u32, inactive: u32) -> Server {
@@ -15,6 +19,7 @@ pub fn server(number: u32, weight: u32, active: u32, inactive: u32) -> Server {
         upper: 0,
         counters: ServerFigures::alone().expect("two megabytes can be mapped"),
         others: Arc::default(),
+        limit: None,
     };
     server.counters.active.set(active);
     server.counters.inactive.set(inactive);
@@ -36,7 +41,7 @@ pub fn weights(weights: &[u32]) -> Vec<Server> {
 /// The server with a threshold that is exceeded, or not.
 pub fn overload(mut server: Server, over: bool) -> Server {
     server.upper = 1;
-    server.others.overloaded.set(u32::from(over));
+    server.limit = Some(Arc::new(Limit::new(1, 0, u32::from(over))));
     server
 }
 

@@ -299,8 +299,8 @@ mod tests {
             }
             let (mut fast, mut slow) = (wrr(&list), wrr(&list));
             for (index, over) in flips {
-                if let Some(server) = list.get(index) {
-                    server.others.overloaded.set(u32::from(over));
+                if let Some(server) = list.get_mut(index) {
+                    *server = overload(server.clone(), over);
                 }
                 prop_assert_eq!(fast.pick(&list), slow_pick(&mut slow, &list));
             }

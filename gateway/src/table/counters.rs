@@ -19,7 +19,7 @@ use std::{
 use cpu::{HugeTable, zeroed_table};
 use zerocopy::FromZeros;
 
-use super::session::Direction;
+use super::{limit::Limit, session::Direction};
 use crate::id::ServerId;
 
 /// A 64-bit figure with one writing thread.
@@ -202,13 +202,6 @@ pub struct OtherWorkers {
     pub active: Gauge,
     /// Inactive sessions on the other workers.
     pub inactive: Gauge,
-    /// Upper threshold (`-x`), 0 = none.
-    pub upper: Gauge,
-    /// Lower threshold (`-y`), 0 = three quarters of the upper one.
-    pub lower: Gauge,
-    /// 1 while the server is at its upper threshold or was, and not yet below the lower. Written by the
-    /// worker: see [`ServerSlot::recount`].
-    pub overloaded: Gauge,
     /// The tunnel to the server, packed as the path does it; written by control.
     pub tunnel: Gauge,
 }
@@ -218,32 +211,29 @@ pub struct OtherWorkers {
 pub struct ServerSlot {
     /// Its own figures.
     pub counters: ServerFigures,
-    /// The other workers', and the thresholds.
+    /// The other workers'.
     pub others: Arc<OtherWorkers>,
+    /// Its threshold, if it has one: all workers'.
+    pub limit: Option<Arc<Limit>>,
+    /// The worker's own sessions as the threshold counts them until the worker knows of it.
+    pub expected: u32,
 }
 
 impl ServerSlot {
-    /// Sees whether the server is overloaded after a session came (`opened`) or went, as IPVS's
-    /// `ip_vs_bind_dest` and `ip_vs_unbind_dest` do.
-    #[inline]
-    pub fn recount(&self, opened: bool) {
-        let (upper, lower) = (self.others.upper.get(), self.others.lower.get());
-        if upper == 0 && lower == 0 && self.others.overloaded.get() == 0 {
-            return;
+    /// Counts the worker's own sessions towards the threshold from now on, unless it did `before`.
+    pub fn join(&self, before: Option<&Self>) {
+        let Some(limit) = &self.limit else { return };
+        let known = before.and_then(|slot| slot.limit.as_ref());
+        if known.is_none_or(|known| !Arc::ptr_eq(known, limit)) {
+            limit.join(self.expected, self.counters.active.get().wrapping_add(self.counters.inactive.get()));
         }
-        let (c, o) = (&self.counters, &self.others);
-        let sessions =
-            [&c.active, &c.inactive, &o.active, &o.inactive].iter().map(|g| u64::from(g.get())).sum::<u64>();
-        if opened {
-            if upper != 0 && sessions >= u64::from(upper) {
-                o.overloaded.set(1);
-            }
-        } else if lower != 0 {
-            if sessions < u64::from(lower) {
-                o.overloaded.set(0);
-            }
-        } else if upper == 0 || sessions * 4 < u64::from(upper) * 3 {
-            o.overloaded.set(0);
+    }
+
+    /// A session has ended, or wasn't opened: its place under the threshold is another's.
+    #[inline]
+    pub fn release(&self) {
+        if let Some(limit) = &self.limit {
+            limit.release();
         }
     }
 }

@@ -9,6 +9,9 @@ pub mod ends;
 pub mod fragments;
 pub mod index;
 mod late;
+pub mod limit;
+#[cfg(test)]
+mod limit_tests;
 pub mod pool;
 pub mod rss;
 pub mod session;
@@ -18,3 +21,8 @@ pub mod snat;
 pub mod steering;
 mod templates;
 pub mod wide;
+
+/// Where models put something else.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+}

@@ -255,6 +255,23 @@ impl Rig {
         self.take_sent()
     }
 
+    /// Puts a frame into a worker's receive queue.
+    pub fn receive(&mut self, worker: usize, port: PortId, frame: &[u8]) {
+        let device = self.device(port);
+        self.workers[worker].lock().unwrap().io_mut().devices_mut().push(device, MemoryFrame::new(frame));
+    }
+
+    /// Lets every worker work on a thread of its own, all at once, until nothing is left to do.
+    pub fn run_on_threads(&mut self) {
+        let now = self.now();
+        std::thread::scope(|scope| {
+            for worker in &self.workers {
+                scope.spawn(move || (0..200).for_each(|_| _ = worker.lock().unwrap().poll(now)));
+            }
+        });
+        self.run();
+    }
+
     pub fn take_sent(&mut self) -> Vec<Sent> {
         let mut sent = Vec::new();
         for worker in &self.workers {

@@ -1,0 +1,49 @@
+//! Stage 4: a server's place for a session, under its threshold (`-x`).
+//!
+//! A place is taken when a server is chosen, before the session is there, and whoever then doesn't open the session gives
+//! it back. So no two workers take the last one. Servers without a threshold have no [`Limit`].
+
+use super::{Worker, service::Chosen};
+use crate::{
+    id::{ServerId, ServiceId},
+    io::Io,
+    sched::Flow,
+    table::limit::Limit,
+};
+
+/// Servers that are asked for a place before a session is refused: more than one only where another worker has taken the
+/// last place at one since it was chosen.
+const TRIES: usize = 64;
+
+impl<I: Io> Worker<I> {
+    /// The service's server for a new session, with a place taken there; none if no server can take it.
+    pub(super) fn choose(&mut self, service: ServiceId, flow: &Flow) -> Option<Chosen> {
+        for _ in 0..TRIES {
+            let service = self.services.get_mut(service.0 as usize)?.as_mut()?;
+            let chosen = service.schedule(flow)?;
+            let heeds = service.scheduler.as_ref().is_none_or(|s| s.heeds_thresholds());
+            let Some(limit) = self.limit_of(chosen.server) else { return Some(chosen) };
+            if !heeds {
+                limit.exceed();
+                return Some(chosen);
+            }
+            if limit.reserve() {
+                return Some(chosen);
+            }
+        }
+        None
+    }
+
+    /// A session wasn't opened after all.
+    pub(super) fn give_place_back(&self, server: ServerId) {
+        if let Some(Some(server)) = self.servers.get(server.0 as usize) {
+            server.release();
+        }
+    }
+
+    /// A server's threshold, if it has one.
+    #[inline]
+    pub(super) fn limit_of(&self, server: ServerId) -> Option<&Limit> {
+        self.servers.get(server.0 as usize)?.as_ref()?.limit.as_deref()
+    }
+}
