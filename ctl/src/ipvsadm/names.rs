@@ -1,6 +1,8 @@
 //! Names of hosts and services, through the system's databases.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use dns_lookup::AddrInfoHints;
 
 use crate::model::Protocol;
 
@@ -22,14 +24,25 @@ pub trait Names: Resolve {
     fn service_name(&self, port: u16, protocol: Protocol) -> Option<String>;
 }
 
+// The library's numbers differ by system; these are Linux's, the only one that Weir runs on.
+const AF_INET: i32 = 2;
+const SOCK_STREAM: i32 = 1;
+#[cfg(feature = "cli")]
+const NAME_REQUIRED: i32 = 8;
+
 /// The system's databases: the resolver for hosts, `/etc/services` for services.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemNames;
 
 impl Resolve for SystemNames {
     fn host(&self, name: &str) -> Option<Ipv4Addr> {
-        let v4 = |a| if let SocketAddr::V4(a) = a { Some(*a.ip()) } else { None };
-        (name, 0).to_socket_addrs().ok()?.find_map(v4)
+        // Asked for IPv4 alone, as ipvsadm's gethostbyname does: the C library then takes a hosts file's ::1 for 127.0.0.1.
+        let hints = AddrInfoHints { address: AF_INET, socktype: SOCK_STREAM, ..AddrInfoHints::default() };
+        let found = dns_lookup::getaddrinfo(Some(name), None, Some(hints)).ok()?;
+        found.flatten().find_map(|info| match info.sockaddr {
+            SocketAddr::V4(a) => Some(*a.ip()),
+            SocketAddr::V6(_) => None,
+        })
     }
 
     fn port(&self, service: &str, protocol: Protocol) -> Option<u16> {
@@ -40,8 +53,6 @@ impl Resolve for SystemNames {
 #[cfg(feature = "cli")]
 impl Names for SystemNames {
     fn host_name(&self, address: IpAddr) -> Option<String> {
-        // The library's flags differ by system; these are Linux's, the only one weir runs on.
-        const NAME_REQUIRED: i32 = 8;
         dns_lookup::getnameinfo(&SocketAddr::new(address, 0), NAME_REQUIRED).ok().map(|(host, _)| host)
     }
 

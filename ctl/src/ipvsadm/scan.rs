@@ -1,7 +1,7 @@
 //! Reads a command line as popt does, which is how ipvsadm 1.31 reads it.
 //!
 //! What scripts rely on: no abbreviations; short options may be bundled, the last with its argument
-//! attached, after a `=` or not (`-Ln`, `-w4`, `-w=4`); a mandatory argument takes the next word whatever
+//! attached, after one `=` or none (`-Ln`, `-w4`, `-w=4`; `-w==4` is `=4`); a mandatory argument takes the next word whatever
 //! it looks like, an optional one only if it doesn't begin with a dash; words that aren't options are
 //! put aside and complained of last; errors name the word as it was written.
 
@@ -95,10 +95,15 @@ impl<'a> Scanner<'a> {
         }
         let found = self.spellings().find(|s| s.short.is_some() && s.short == letter);
         let found = found.ok_or_else(|| self.error(UNKNOWN))?;
-        if !rest.is_empty() {
-            self.bundle = Some(rest.strip_prefix('=').unwrap_or(rest));
+        if found.argument == Argument::None {
+            if !rest.is_empty() {
+                self.bundle = Some(rest);
+            }
+            // An argument for an option that takes none: popt refuses it before it says the option.
+            let value = rest.strip_prefix('=');
+            return self.argument(found, value);
         }
-        self.argument(found, None)
+        self.argument(found, if rest.is_empty() { None } else { Some(rest.strip_prefix('=').unwrap_or(rest)) })
     }
 
     fn argument(
@@ -107,12 +112,10 @@ impl<'a> Scanner<'a> {
         value: Option<&'a str>,
     ) -> Result<(Tag, Option<&'a str>), ScanError> {
         if spelling.argument == Argument::None {
-            let unwanted = value.is_some() || self.bundle.is_some_and(|b| b.starts_with('='));
-            return if unwanted { Err(self.error(UNWANTED)) } else { Ok((spelling.tag, None)) };
+            return if value.is_some() { Err(self.error(UNWANTED)) } else { Ok((spelling.tag, None)) };
         }
-        let attached = value.or_else(|| self.bundle.take().map(|b| b.strip_prefix('=').unwrap_or(b)));
-        if attached.is_some() {
-            return Ok((spelling.tag, attached));
+        if value.is_some() {
+            return Ok((spelling.tag, value));
         }
         let optional = spelling.argument == Argument::Optional;
         if optional && !self.word_follows() {
@@ -181,10 +184,17 @@ mod tests {
 
     #[test]
     fn arguments_attach_in_every_way() {
-        for line in ["-w 4", "-w4", "-w=4", "-w==4", "--weight 4", "--weight=4"] {
-            assert_eq!(scan(line, None).unwrap(), [(Tag::Plain(Opt::Weight), Some("4".into()))], "{line}");
+        let weight = |v: &str| (Tag::Plain(Opt::Weight), Some(v.into()));
+        for line in ["-w 4", "-w4", "-w=4", "--weight 4", "--weight=4"] {
+            assert_eq!(scan(line, None).unwrap(), [weight("4")], "{line}");
         }
-        assert_eq!(scan("-w -1", None).unwrap(), [(Tag::Plain(Opt::Weight), Some("-1".into()))]);
+        for line in ["-w==4", "--weight==4"] {
+            assert_eq!(scan(line, None).unwrap(), [weight("=4")], "{line}");
+        }
+        for line in ["-w=", "--weight="] {
+            assert_eq!(scan(line, None).unwrap(), [weight("")], "{line}");
+        }
+        assert_eq!(scan("-w -1", None).unwrap(), [weight("-1")]);
     }
 
     #[test]
@@ -202,7 +212,10 @@ mod tests {
         assert_eq!(error("--num"), "--num: unknown option");
         assert_eq!(error("-A -s"), "-s: missing argument");
         assert_eq!(error("--list=foo"), "--list=foo: option does not take an argument");
-        assert_eq!(error("-L="), "-L=: unknown option");
+        for line in ["-L=", "-L=n", "-L==n", "-L=n=", "-n=1", "-Ln=w=3", "-n=="] {
+            assert_eq!(error(line), format!("{line}: option does not take an argument"), "{line}");
+        }
+        assert_eq!(error("-=n"), "-=n: unknown option");
         assert_eq!(error("--=x"), "--=x: unknown option");
     }
 
