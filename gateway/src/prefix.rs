@@ -63,6 +63,12 @@ impl Prefix {
         self.length
     }
 
+    /// Whether it is a single address: /32 or /128.
+    #[must_use]
+    pub const fn is_host(&self) -> bool {
+        self.length == bits(&self.address)
+    }
+
     /// The same prefix with its host bits cleared.
     #[must_use]
     pub fn network(&self) -> Self {

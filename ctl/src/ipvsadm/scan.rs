@@ -103,7 +103,10 @@ impl<'a> Scanner<'a> {
             let value = rest.strip_prefix('=');
             return self.argument(found, value);
         }
-        self.argument(found, if rest.is_empty() { None } else { Some(rest.strip_prefix('=').unwrap_or(rest)) })
+        self.argument(
+            found,
+            if rest.is_empty() { None } else { Some(rest.strip_prefix('=').unwrap_or(rest)) },
+        )
     }
 
     fn argument(

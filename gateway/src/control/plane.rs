@@ -75,8 +75,10 @@ pub struct ServerTotals {
 /// What an address is to the gateway itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressKind {
-    /// One of the gateway's own addresses.
+    /// One of the gateway's own addresses without a network: a virtual or a local address on a twin.
     Own,
+    /// A port's own address, with the network that the port is in: the gateway's own connections come from it.
+    Port,
     /// The broadcast address of a network that the gateway is in.
     Broadcast,
     /// Anything else.

@@ -308,14 +308,13 @@ fn oracle(config: &Config, host: Option<&Arc<Host>>) -> workers::AddressOracle {
     let host = host.cloned();
     let prefixes: Vec<_> = config.ports.iter().flat_map(|p| p.addresses.clone()).collect();
     Box::new(move |address: IpAddr| {
-        let own = prefixes.iter().any(|p| p.address() == address)
-            || host.as_ref().is_some_and(|h| h.state().is_local(address));
         let mut known = prefixes.clone();
         known.extend(
             host.iter().flat_map(|h| h.state().addresses.iter().map(|a| a.prefix).collect::<Vec<_>>()),
         );
-        if own {
-            AddressKind::Own
+        let mut same = known.iter().filter(|p| p.address() == address).peekable();
+        if same.peek().is_some() {
+            if same.all(|p| p.is_host()) { AddressKind::Own } else { AddressKind::Port }
         } else if known.iter().any(|p| p.broadcast() == Some(address)) {
             AddressKind::Broadcast
         } else {

@@ -15,6 +15,7 @@ use super::{
     Store, check,
     figures::{ServiceFigures, counters},
     marks,
+    overlap::{Use, key_address},
     record::{Entry, Record},
     snat,
 };
@@ -176,11 +177,15 @@ impl<P: Plane> Store<P> {
             return Err(ErrorCode::ServiceExists.into());
         }
         check::service(service)?;
+        self.check_new_service(&service.key)?;
         let sequence = self.next_sequence();
         let id = self.ledger.open_service();
         self.keys.insert(service.key, sequence);
         self.services.insert(sequence, Record::new(id, service.clone()));
         self.figures.insert(id, ServiceFigures::default());
+        if let Some(address) = key_address(&service.key) {
+            self.note_use(address, Use::Virtual);
+        }
         journal.undo.push(Undo::Service(sequence));
         journal.added.insert(sequence);
         journal.touch(sequence);
@@ -210,6 +215,7 @@ impl<P: Plane> Store<P> {
 
     fn remove_service(&mut self, journal: &mut Journal, sequence: u64) {
         let Some(record) = self.services.remove(&sequence) else { return };
+        self.uses = None;
         self.keys.remove(&record.service.key);
         journal.events.extend(record.server_ids().map(Event::Detach));
         journal.events.push(Event::ServiceGone(record.id));
@@ -235,10 +241,12 @@ impl<P: Plane> Store<P> {
         if known.is_none() {
             check::unicast(server.address, &self.plane)?;
         }
+        self.check_not_local(server.address)?;
         let id = known.unwrap_or_else(|| self.ledger.open(identity, id_of_service));
         let sequence = self.next_sequence();
         let (_, record) = self.find(key)?;
         record.insert(sequence, Entry { id, server: server.clone(), drained: None });
+        self.note_use(server.address, Use::Server);
         let opened = known.is_none().then_some(id);
         journal.undo.push(Undo::Server { service, sequence, opened });
         journal.events.push(Event::Attach { id, service: id_of_service, instance: service });
@@ -309,6 +317,7 @@ impl<P: Plane> Store<P> {
         let (service, record) = self.find(key)?;
         let sequence = record.find(place.0, place.1).ok_or(ErrorCode::NoSuchServer)?;
         let entry = record.remove(sequence).ok_or(ErrorCode::NoSuchServer)?;
+        self.uses = None;
         journal.events.push(Event::Detach(entry.id));
         journal.undo.push(Undo::RemovedServer(service, sequence, entry));
         journal.touch(service);
@@ -343,6 +352,7 @@ impl<P: Plane> Store<P> {
     fn add_local(&mut self, journal: &mut Journal, key: &ServiceKey, local: &LocalAddress) -> Step {
         self.find(key)?;
         check::local_address(local, &self.plane)?;
+        self.check_new_local(local.address)?;
         let (sequence, record) = self.find(key)?;
         let all = &mut record.local_addresses;
         if all.iter().any(|l| l.address == local.address) {
@@ -355,6 +365,7 @@ impl<P: Plane> Store<P> {
         journal.undo.push(Undo::LocalAddresses(sequence, all.clone()));
         all.push(local.clone());
         journal.touch(sequence);
+        self.note_use(local.address, Use::Local(None));
         Ok(())
     }
 
@@ -364,6 +375,7 @@ impl<P: Plane> Store<P> {
         let index = all.iter().position(|l| l.address == address).ok_or(ErrorCode::NoSuchLocalAddress)?;
         journal.undo.push(Undo::LocalAddresses(sequence, all.clone()));
         all.remove(index);
+        self.uses = None;
         journal.touch(sequence);
         Ok(())
     }
@@ -401,6 +413,7 @@ impl<P: Plane> Store<P> {
         let mut rules = self.snat.clone();
         change(self, &mut rules)?;
         let old = std::mem::replace(&mut self.snat, rules);
+        self.uses = None;
         journal.snat.get_or_insert_with(|| old.iter().map(|(id, _)| *id).collect());
         journal.undo.push(Undo::Snat(old));
         journal.changed = true;
@@ -425,6 +438,7 @@ impl<P: Plane> Store<P> {
     }
 
     fn undo(&mut self, steps: Vec<Undo>) {
+        self.uses = None;
         for step in steps.into_iter().rev() {
             self.undo_step(step);
         }

@@ -86,17 +86,20 @@ pub(super) fn server(server: &Server, family: Family) -> Result<(), Refusal> {
 pub(super) fn unicast(address: IpAddr, plane: &impl Plane) -> Result<(), Refusal> {
     let fine = match address {
         IpAddr::V4(a) => unicast_v4(a) && plane.address_kind(address) != AddressKind::Broadcast,
-        IpAddr::V6(a) => unicast_v6(a) || plane.address_kind(address) == AddressKind::Own,
+        IpAddr::V6(a) => {
+            unicast_v6(a) || matches!(plane.address_kind(address), AddressKind::Own | AddressKind::Port)
+        }
     };
     if fine { Ok(()) } else { Err(invalid(format!("{address} isn't a unicast address"))) }
 }
 
+/// As Linux since 5.3: of 0/8 only the unspecified address isn't a host's.
 fn unicast_v4(a: Ipv4Addr) -> bool {
-    a.octets()[0] != 0 && !a.is_multicast() && !a.is_broadcast()
+    !a.is_unspecified() && !a.is_multicast() && !a.is_broadcast()
 }
 
 fn unicast_v6(a: Ipv6Addr) -> bool {
-    !a.is_unspecified() && !a.is_multicast() && !a.is_unicast_link_local()
+    !a.is_unspecified() && !a.is_multicast() && !a.is_unicast_link_local() && a.to_ipv4_mapped().is_none()
 }
 
 /// A local address and its port's name.
@@ -130,16 +133,16 @@ mod tests {
 
     #[test]
     fn kinds_of_addresses() {
-        for bad in ["0.0.0.0", "0.1.2.3", "224.0.0.5", "255.255.255.255"] {
+        for bad in ["0.0.0.0", "224.0.0.5", "255.255.255.255"] {
             assert!(!unicast_v4(bad.parse().unwrap()), "{bad}");
         }
-        for good in ["127.0.0.1", "240.0.0.1", "10.0.0.255"] {
+        for good in ["127.0.0.1", "0.1.2.3", "240.0.0.1", "10.0.0.255"] {
             assert!(unicast_v4(good.parse().unwrap()), "{good}");
         }
-        for bad in ["::", "fe80::5", "ff02::5"] {
+        for bad in ["::", "fe80::5", "ff02::5", "::ffff:10.0.0.1"] {
             assert!(!unicast_v6(bad.parse().unwrap()), "{bad}");
         }
-        for good in ["::1", "2001:db8::1", "fd00::1"] {
+        for good in ["::1", "::10.0.0.1", "2001:db8::1", "fd00::1"] {
             assert!(unicast_v6(good.parse().unwrap()), "{good}");
         }
     }

@@ -14,6 +14,7 @@
 //! | `listing` | pages |
 //! | `marks` | rules that mark packets |
 //! | `snat` | SNAT rules and their numbers |
+//! | `overlap` | local addresses that are something else, too |
 //! | `questions` | how the gateway is; certain sessions |
 //! | `sysctl` | IPVS's sysctls by name |
 
@@ -23,6 +24,7 @@ mod figures;
 mod ledger;
 mod listing;
 mod marks;
+mod overlap;
 mod questions;
 mod record;
 mod snat;
@@ -75,6 +77,8 @@ pub struct Store<P> {
     marks: Vec<MarkRule>,
     /// SNAT rules in the order in which they were added.
     snat: snat::Rules,
+    /// What addresses are used for, as far as it is known.
+    uses: Option<overlap::Uses>,
     /// Numbers of deleted SNAT rules to which sessions may refer.
     closing: Vec<ServerId>,
     /// The last sequence number given to a service or server; never reused.
@@ -107,6 +111,7 @@ impl<P: Plane> Store<P> {
             ledger: Ledger::default(),
             marks: Vec::new(),
             snat: Vec::new(),
+            uses: None,
             closing: Vec::new(),
             sequence: 0,
             next_estimate: None,

@@ -84,6 +84,10 @@ impl Record {
         self.servers.range(..below).rev().map(|(&sequence, entry)| (sequence, entry))
     }
 
+    pub fn servers(&self) -> impl Iterator<Item = &Server> {
+        self.servers.values().map(|entry| &entry.server)
+    }
+
     pub fn server_ids(&self) -> impl Iterator<Item = ServerId> {
         self.servers.values().map(|entry| entry.id)
     }

@@ -33,7 +33,8 @@ impl Plane for Fake {
     fn address_kind(&self, address: IpAddr) -> AddressKind {
         match address.to_string().as_str() {
             "192.0.2.255" => AddressKind::Broadcast,
-            "fe80::1" => AddressKind::Own,
+            "fe80::1" | "10.0.0.8" => AddressKind::Own,
+            "10.0.0.254" => AddressKind::Port,
             _ => AddressKind::Other,
         }
     }
@@ -181,6 +182,39 @@ fn refusals_are_the_kernels() {
     }
     assert_eq!(store.generation(), generation);
     assert!(store.plane.told.is_empty(), "the plane hears of no refused change");
+}
+
+fn local(address: &str) -> Change {
+    let local = LocalAddress { address: address.parse().unwrap(), interface: None };
+    Change::AddLocalAddress { service: VIP, local }
+}
+
+#[test]
+fn a_local_address_has_no_other_use() {
+    let mut store = two_servers();
+    let rule = "add lan --inside 10.9.0.0/16 --port wan --pool 198.51.100.1-198.51.100.9";
+    let rule: Vec<&str> = rule.split(' ').collect();
+    apply(&mut store, [weirctl::snat::parse(&rule).unwrap()]).unwrap();
+    for (taken, why) in [
+        ("192.0.2.10", "virtual service's"),
+        ("10.0.0.1", "real server's"),
+        ("10.0.0.254", "port's own"),
+        ("127.0.0.1", "loopback"),
+        ("198.51.100.5", "SNAT rule lan"),
+    ] {
+        let batch = Batch { changes: vec![local(taken)], expect_generation: None };
+        let refusal = store.apply(&batch).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::InvalidOperation, "{taken}");
+        assert!(refusal.detail.contains(why), "{taken}: {}", refusal.detail);
+    }
+    // One that a twin has without a network was put there to be one.
+    apply(&mut store, [local("10.0.0.8")]).unwrap();
+    let other = ServiceKey::Address { protocol: Protocol::Udp, address: [10, 0, 0, 8].into(), port: 53 };
+    let at_local = Change::AddService(Service { key: other, ..service("rr") });
+    assert_eq!(apply(&mut store, [at_local]), Err((ErrorCode::InvalidOperation, 0)));
+    assert_eq!(apply(&mut store, [add("10.0.0.8")]), Err((ErrorCode::InvalidOperation, 0)));
+    apply(&mut store, [Change::DeleteLocalAddress { service: VIP, address: [10, 0, 0, 8].into() }]).unwrap();
+    apply(&mut store, [add("10.0.0.8")]).unwrap();
 }
 
 #[test]
