@@ -278,8 +278,10 @@ mod tests {
     #[test]
     fn what_trex_is_given_of_weir_can_be_read() {
         let trex = Path::new(env!("CARGO_MANIFEST_DIR")).join("trex");
-        let config = weir::config::Config::load(&trex.join("weir.toml")).unwrap();
-        assert_eq!((config.ports.len(), config.routes.len()), (2, 2));
+        for (file, ports) in [("weir.toml", 2), ("one_arm.toml", 1)] {
+            let config = weir::config::Config::load(&trex.join(file)).unwrap();
+            assert_eq!((config.ports.len(), config.routes.len()), (ports, 2), "{file}");
+        }
         let rules = fs::read_to_string(trex.join("rules.save")).unwrap();
         assert_eq!(rules.lines().filter(|line| line.starts_with("-P ")).count(), 12);
     }

@@ -1,7 +1,10 @@
 """Loads the profiles as TRex does, without TRex's server, and looks at what they make."""
 
+import ipaddress
 import json
 import pathlib
+import re
+import tomllib
 
 # TRex first: it brings scapy.
 from trex.astf.api import ASTFProfile
@@ -65,6 +68,37 @@ made = json.loads(made) if isinstance(made, str) else made
 ranges = [(d["ip_start"], d["ip_end"]) for d in made["ip_gen_dist_list"]]
 assert ("16.0.0.1", "16.0.1.44") in ranges and ("198.18.0.1", "198.18.0.1") in ranges, ranges
 assert made["templates"][0]["client_template"]["port"] == 80
+
+
+
+def unreachable(trex, weir):
+    """What in TRex's and Weir's configuration doesn't reach its other end, one line each."""
+    ports = tomllib.loads(weir)["port"]
+    networks = [[ipaddress.ip_interface(a) for a in port["addresses"]] for port in ports]
+    ends = re.findall(r"ip: (\S+)\n\s*default_gw: (\S+)", trex)
+    assert len(ends) == 2, trex
+    wrong = []
+    for n, (ip, gateway) in enumerate(ends):
+        own = networks[min(n, len(networks) - 1)]
+        if not any(i.network.prefixlen < 32 and ipaddress.ip_address(ip) in i.network for i in own):
+            wrong.append("TRex's %s is in no network of Weir's port %d" % (ip, n))
+        if ipaddress.ip_address(gateway) not in [i.ip for i in own]:
+            wrong.append("TRex's gateway %s isn't an address of Weir's port %d" % (gateway, n))
+    for route in tomllib.loads(weir)["route"]:
+        own = next(networks[n] for n, port in enumerate(ports) if port["name"] == route["port"])
+        if not any(i.network.prefixlen < 32 and ipaddress.ip_address(route["via"]) in i.network for i in own):
+            wrong.append("the next hop %s isn't on the link of %s" % (route["via"], route["port"]))
+    nets = [i.network for port in networks for i in port if i.network.prefixlen < 32]
+    if len(set(nets)) != len(nets):
+        wrong.append("two of Weir's ports are in one network")
+    return wrong
+
+
+for trex, weir in (("two_ports.yaml", "weir.toml"), ("one_arm.yaml", "one_arm.toml")):
+    trex, weir = (here / trex).read_text(), (here / weir).read_text()
+    assert not unreachable(trex, weir), unreachable(trex, weir)
+    # A gateway in the other half of the network is noticed.
+    assert unreachable(trex.replace("192.0.2.1\n", "192.0.2.129\n"), weir.replace("/24", "/25"))
 
 for name in ("syn_flood", "fullnat", "imix"):
     assert refused(lambda: streams(name, nonsense=1)), name
