@@ -6,6 +6,8 @@
 //! snat add NAME OPTION..                 crate::snat
 //! # a comment
 //! ```
+//!
+//! The last line of what `weirctl -S` prints is such a comment, `# end of 12 rules`: a file that was cut lacks it.
 
 use crate::{client_address, mark, protocol::Change, snat};
 
@@ -35,9 +37,74 @@ pub fn parse(words: &[String]) -> Option<Result<Line, String>> {
     Some(change.map(|change| Line::Change(Box::new(change))))
 }
 
+/// How many rules a text holds: lines that are neither blank nor comments.
+#[must_use]
+pub fn count(text: &str) -> usize {
+    text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#')).count()
+}
+
+/// The comment that closes `count` rules.
+#[must_use]
+pub fn closing(count: usize) -> String {
+    format!("# end of {count} rule{}", if count == 1 { "" } else { "s" })
+}
+
+/// Notices rules that were cut off, while their lines go by.
+#[derive(Clone, Debug, Default)]
+pub struct Completeness {
+    rules: usize,
+    closed: Option<String>,
+}
+
+impl Completeness {
+    /// A line that has words.
+    pub fn line(&mut self, words: &[String]) {
+        let comment = words.first().is_some_and(|word| word.starts_with('#'));
+        self.rules += usize::from(!comment);
+        let text = words.join(" ");
+        if comment && text.starts_with("# end of ") {
+            self.closed = Some(text);
+        } else if !comment {
+            self.closed = None;
+        }
+    }
+
+    /// What is wrong with the end, for people; nothing if there were no rules at all.
+    #[must_use]
+    pub fn complaint(&self) -> Option<String> {
+        let expected = closing(self.rules);
+        match &self.closed {
+            Some(closed) if *closed == expected => None,
+            Some(closed) => Some(format!("the rules end with `{closed}', but there are {}", self.rules)),
+            None if self.rules == 0 => None,
+            None => Some(format!(
+                "the rules don't end with `{expected}': if weirctl saved them, they were cut off"
+            )),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_that_were_cut_are_noticed() {
+        let complaint = |text: &str| {
+            let mut complete = Completeness::default();
+            let lines = text.lines().map(|l| l.split_whitespace().map(Into::into).collect::<Vec<String>>());
+            lines.filter(|words| !words.is_empty()).for_each(|words| complete.line(&words));
+            complete.complaint()
+        };
+        assert_eq!(complaint("-A -f 1\n-A -f 2\n# end of 2 rules\n"), None);
+        assert_eq!(complaint("# mine\n-A -f 1\n# end of 1 rule"), None);
+        assert_eq!(complaint(""), None);
+        for cut in ["-A -f 1\n-A -f 2\n", "-A -f 1\n# end of 1 rule\n-A -f 2\n", "-A -f 1\n# end o"] {
+            assert!(complaint(cut).unwrap().contains("cut off"), "{cut}");
+        }
+        assert!(complaint("-A -f 1\n# end of 2 rules").unwrap().contains("there are 1"));
+        assert_eq!((count("a\n # b\n\n c\n"), closing(1)), (2, "# end of 1 rule".into()));
+    }
 
     fn line(text: &str) -> Option<Result<Line, String>> {
         parse(&text.split(' ').map(Into::into).collect::<Vec<_>>())

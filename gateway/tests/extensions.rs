@@ -172,14 +172,24 @@ fn rules_of_dpvs_are_taken_as_far_as_they_go() {
 
 #[test]
 fn only_weirctl_knows_lines_of_words() {
-    let rules = "# saved\nmark add 7 --destination 192.0.2.0/24\n-A -f 7\n";
+    let rules = "# saved\nmark add 7 --destination 192.0.2.0/24\n-A -f 7\n# end of 2 rules\n";
     let mut own = store(&[]);
     assert_eq!(call_as("weirctl", &mut own, "-R", rules), (0, String::new(), String::new()));
     let saved = call_as("weirctl", &mut own, "-S", "").1;
-    assert_eq!(saved, "-A -f 7 -s wlc\nmark add 7 --destination 192.0.2.0/24\n");
+    assert_eq!(saved, "-A -f 7 -s wlc\nmark add 7 --destination 192.0.2.0/24\n# end of 2 rules\n");
     assert_eq!(call(&mut own, "-S", "").1, "-A -f 7 -s wlc\n");
-    let (status, _, err) = call_as("weirctl", &mut own, "-R", "\nmark add 0\n");
+    let (status, _, err) = call_as("weirctl", &mut own, "-R", "\nmark add 0\n# end of 1 rule\n");
     assert_eq!((status, err.as_str()), (255, "line 2: `0' is no value for mark\n"));
+    // Each error names its line, and rules that were cut are noticed; they are taken as far as they go.
+    let cut = "-A -f 7\n-a -f 8 -r 10.0.0.1 -m\n\n-A -f 9 -s nosuch\n-A -f 9";
+    let (status, _, err) = call_as("weirctl", &mut own, "-R", cut);
+    let lines: Vec<&str> = err.lines().collect();
+    assert_eq!((status, lines.len()), (0, 4), "{err}");
+    for (line, begin) in
+        lines.iter().zip(["line 1: ", "line 2: ", "line 4: ", "warning: the rules don't end"])
+    {
+        assert!(line.starts_with(begin), "{line}");
+    }
     let (status, _, err) = call(&mut store(&[]), "-R", rules);
     assert_eq!((status, err.as_str()), (255, "Try `ipvsadm -h' or 'ipvsadm --help' for more information.\n"));
 }

@@ -122,6 +122,16 @@ impl Run<'_> {
         (status, ends)
     }
 
+    /// As [`Self::complain`], of a line of rules: under its own name the program says which.
+    fn complain_of(&mut self, line: usize, end: End) -> (i32, bool) {
+        match end {
+            End::Halt(halt) if self.own => {
+                self.complain(&End::Halt(Halt { message: format!("line {line}: {}", halt.message), ..halt }))
+            }
+            end => self.complain(&end),
+        }
+    }
+
     fn action(&mut self, action: Action, stdin: Option<&mut dyn Read>) -> Result<(i32, bool), End> {
         let status = match action {
             Action::Change(change) => self.change(change)?,
@@ -160,13 +170,15 @@ impl Run<'_> {
         let mut lines = Lines::new(input);
         let (mut status, mut all_taken) = (0, true);
         let mut changes = Vec::new();
+        let mut complete = words::Completeness::default();
         let unreadable = |e: io::Error| End::Gateway(format!("cannot read the rules: {e}"));
         while let Some((number, words)) = lines.next_line().map_err(unreadable)? {
+            complete.line(&words);
             let read = self.read_line(number, &words);
             all_taken &= read.left_out.is_empty();
             if let Some(Ok(Action::Change(change))) = read.action {
                 self.warn(number, &change);
-                changes.push(change);
+                changes.push((number, change));
                 if changes.len() >= MAX_PIPELINE || !lines.has_line() {
                     status = self.changes(std::mem::take(&mut changes))?;
                 }
@@ -179,7 +191,7 @@ impl Run<'_> {
             self.left_out(&read.left_out);
             let Some(action) = read.action else { continue };
             let done = action.and_then(|action| self.action(action, None));
-            let (line_status, ends) = done.unwrap_or_else(|end| self.complain(&end));
+            let (line_status, ends) = done.unwrap_or_else(|end| self.complain_of(number, end));
             status = line_status;
             if ends {
                 return Ok((status, true));
@@ -187,6 +199,9 @@ impl Run<'_> {
         }
         if !changes.is_empty() {
             status = self.changes(changes)?;
+        }
+        if let Some(complaint) = complete.complaint().filter(|_| self.own) {
+            self.left_out(&[format!("warning: {complaint}")]);
         }
         Ok((if all_taken { status } else { REFUSED }, false))
     }
@@ -207,7 +222,7 @@ impl Run<'_> {
             return read(match line {
                 Ok(words::Line::Comment) => None,
                 Ok(words::Line::Change(change)) => Some(Ok(Action::Change(*change))),
-                Err(wrong) => Some(Err(Halt::refuse(format!("line {number}: {wrong}")).into())),
+                Err(wrong) => Some(Err(Halt::refuse(wrong).into())),
             });
         }
         let parse = |words: &[String]| parse_line(self.program, words, self.names).map_err(End::from);
@@ -232,13 +247,13 @@ impl Run<'_> {
     }
 
     /// Changes of lines that follow each other; the status of the last.
-    fn changes(&mut self, changes: Vec<Change>) -> Result<i32, End> {
-        let requests = changes.iter().map(|change| Request::Apply(change.clone().into())).collect();
+    fn changes(&mut self, changes: Vec<(usize, Change)>) -> Result<i32, End> {
+        let requests = changes.iter().map(|(_, change)| Request::Apply(change.clone().into())).collect();
         let mut status = 0;
-        for (response, change) in self.transport.call_all(requests)?.into_iter().zip(&changes) {
+        for (response, (number, change)) in self.transport.call_all(requests)?.into_iter().zip(&changes) {
             status = match changed(change, response) {
                 Ok(status) => status,
-                Err(end @ End::Halt(_)) => self.complain(&end).0,
+                Err(end @ End::Halt(_)) => self.complain_of(*number, end).0,
                 Err(end) => return Err(end),
             };
         }
@@ -280,21 +295,25 @@ impl Run<'_> {
     fn save(&mut self, numeric: bool) -> Result<i32, End> {
         let services = self.rows(None)?;
         let told = if self.own { self.client_addresses()? } else { HashMap::new() };
+        let mut count = 0;
         for listed in list::sorted(services, false) {
             let how = told.get(&listed.0.service.key).copied().unwrap_or_default();
+            count += 1 + listed.0.local_addresses.len() + listed.1.len();
+            count += usize::from(how != ClientAddress::None);
             save::service(&listed, numeric, self.own.then_some(how), self.names, self.out)?;
         }
         if self.own {
             let Response::Marks(rules) = self.transport.call(Request::Marks)? else { return Err(nonsense()) };
             rules.iter().try_for_each(|rule| save::mark_rule(rule, self.out))?;
-            match self.transport.call(Request::Snat) {
-                Ok(Response::Snat(rows)) => {
-                    rows.iter().try_for_each(|row| save::snat_rule(row, self.out))?;
-                }
-                Err(ClientError::TooOld { .. }) => {}
+            let snat = match self.transport.call(Request::Snat) {
+                Ok(Response::Snat(rows)) => rows,
+                Err(ClientError::TooOld { .. }) => Vec::new(),
                 Ok(_) => return Err(nonsense()),
                 Err(error) => return Err(error.into()),
-            }
+            };
+            snat.iter().try_for_each(|row| save::snat_rule(row, self.out))?;
+            count += rules.len() + snat.len();
+            writeln!(self.out, "{}", words::closing(count))?;
         }
         Ok(0)
     }

@@ -63,6 +63,8 @@ pub enum Command {
     Diff(DiffArgs),
     /// The configuration as a file for `apply`
     Export(ExportArgs),
+    /// The configuration as rules for `-R` and for `rules` in weir.toml, in a file that is replaced as a whole
+    Save(SaveArgs),
     /// Take a server out of service gently: weight 0, then wait until its sessions have ended
     Drain(DrainArgs),
     /// Give a drained server its weight back
@@ -329,6 +331,20 @@ pub struct DiffArgs {
 pub struct ExportArgs {
     /// As JSON, with the same keys as the TOML file: docs/json.md describes it
     #[arg(long)]
+    pub json: bool,
+}
+
+/// `save`
+#[derive(Args, Clone, Debug)]
+pub struct SaveArgs {
+    /// The file; without one, or for -, standard output
+    #[arg(value_hint = clap::ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+    /// Save no rules over a file that has some, too
+    #[arg(long)]
+    pub force: bool,
+    /// Say what was saved as JSON: docs/json.md describes it
+    #[arg(long, requires = "file")]
     pub json: bool,
 }
 

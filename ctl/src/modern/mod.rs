@@ -24,6 +24,7 @@ mod pace;
 mod pcapng;
 pub mod plan;
 mod rules;
+mod save;
 mod sessions;
 mod snat;
 mod stats;
@@ -124,6 +125,7 @@ pub fn run(command: &cli::Command, world: &mut World<'_>) -> Result<(), Failure>
         cli::Command::Apply(args) => rules::apply(args, world),
         cli::Command::Diff(args) => rules::diff(args, world),
         cli::Command::Export(args) => rules::export(args, world),
+        cli::Command::Save(args) => save::run(args, world),
         cli::Command::Drain(args) => drain::drain(args, world),
         cli::Command::Undrain(args) => drain::undrain(args, world),
         cli::Command::ClientAddress(args) => client_address::run(args, world),

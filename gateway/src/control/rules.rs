@@ -1,9 +1,10 @@
 //! Rules files: what `weirctl -S` prints and `weirctl -R` reads, loaded before the first packet.
 //!
-//! A file is taken as a whole or not at all, and what is wrong is said with file, line and reason. Blank
+//! A file is taken as a whole or not at all, and everything that is wrong is said with file, line and reason. Blank
 //! lines and lines that begin with `#` are skipped.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, BufRead, BufReader},
     net::IpAddr,
@@ -34,16 +35,29 @@ pub enum RulesError {
         /// Why.
         source: io::Error,
     },
-    /// A line is wrong.
-    #[error("{}:{line}: {reason}", file.display())]
-    Line {
+    /// Lines are wrong: the number of each, from 1, and why.
+    #[error("{}", told(file, lines))]
+    Lines {
         /// The file.
         file: PathBuf,
-        /// Number of the line, from 1.
-        line: usize,
-        /// What is wrong with it.
-        reason: String,
+        /// The lines in their order.
+        lines: Vec<(usize, String)>,
     },
+}
+
+/// Most wrong lines that are told one by one.
+const MAX_TOLD: usize = 100;
+
+fn told(file: &Path, lines: &[(usize, String)]) -> String {
+    let mut all: Vec<String> = lines
+        .iter()
+        .take(MAX_TOLD)
+        .map(|(line, reason)| format!("{}:{line}: {reason}", file.display()))
+        .collect();
+    if lines.len() > MAX_TOLD {
+        all.push(format!("{}: {} more lines are wrong", file.display(), lines.len() - MAX_TOLD));
+    }
+    all.join("\n")
 }
 
 /// The rules of a file, with the numbers of their lines.
@@ -52,6 +66,7 @@ pub struct Rules {
     file: PathBuf,
     lines: Vec<usize>,
     changes: Vec<Change>,
+    complete: words::Completeness,
 }
 
 impl Rules {
@@ -71,31 +86,31 @@ impl Rules {
     pub fn parse(file: &Path, contents: impl BufRead) -> Result<Self, RulesError> {
         let failed = |source| RulesError::Io { file: file.into(), source };
         let mut lines = Lines::new(contents);
-        let mut rules = Self { file: file.into(), lines: Vec::new(), changes: Vec::new() };
+        let mut wrong = Vec::new();
+        let mut rules = Self {
+            file: file.into(),
+            lines: Vec::new(),
+            changes: Vec::new(),
+            complete: words::Completeness::default(),
+        };
         while let Some((line, words)) = lines.next_line().map_err(failed)? {
-            if let Some(parsed) = words::parse(&words) {
-                match parsed.map_err(|reason| RulesError::Line { file: file.into(), line, reason })? {
-                    words::Line::Comment => {}
-                    words::Line::Change(change) => {
-                        rules.lines.push(line);
-                        rules.changes.push(*change);
-                    }
-                }
-                continue;
-            }
-            let reason = match parse_line("weirctl", &words, &SystemNames) {
-                Ok(Action::Change(change)) => {
+            rules.complete.line(&words);
+            match change(&words) {
+                Ok(None) => {}
+                Ok(Some(change)) => {
                     rules.lines.push(line);
                     rules.changes.push(change);
-                    continue;
                 }
-                Ok(_) => format!("{} isn't a rule", words[0]),
-                Err(_) if !words[0].starts_with('-') => format!("{} isn't a rule", words[0]),
-                Err(halt) => halt.message.trim_end().into(),
-            };
-            return Err(RulesError::Line { file: file.into(), line, reason });
+                Err(reason) => wrong.push((line, reason)),
+            }
         }
-        Ok(rules)
+        if wrong.is_empty() { Ok(rules) } else { Err(RulesError::Lines { file: file.into(), lines: wrong }) }
+    }
+
+    /// What is suspicious about the file's end, for people: it may have been cut off.
+    #[must_use]
+    pub fn complaint(&self) -> Option<String> {
+        self.complete.complaint().map(|complaint| format!("{}: {complaint}", self.file.display()))
     }
 
     /// How many there are.
@@ -116,38 +131,92 @@ impl Rules {
     /// The line that the store refuses, and why; nothing has changed then.
     pub fn apply<P: Plane>(&self, store: &mut Store<P>) -> Result<(), RulesError> {
         let batch = Batch { changes: self.changes.clone(), expect_generation: None };
-        let refused = |refusal: weirctl::protocol::Refusal| RulesError::Line {
-            file: self.file.clone(),
-            line: refusal.change.and_then(|i| self.lines.get(i as usize).copied()).unwrap_or(0),
-            reason: refusal.to_string(),
-        };
-        store.apply(&batch).map(drop).map_err(refused)
+        let Err(first) = store.apply(&batch) else { return Ok(()) };
+        // The batch ended with the first line that is wrong. Played to a configuration that leads nowhere, each line by
+        // itself, the others show, too.
+        let nowhere = Nowhere::like(store.plane(), &self.changes);
+        let mut wrong = self.refused_by(&mut Store::new(nowhere));
+        if wrong.is_empty() {
+            let line = first.change.and_then(|i| self.lines.get(i as usize).copied()).unwrap_or(0);
+            wrong.push((line, first.to_string()));
+        }
+        Err(RulesError::Lines { file: self.file.clone(), lines: wrong })
+    }
+
+    /// Applies them one by one; the lines that were refused, and why.
+    fn refused_by<P: Plane>(&self, store: &mut Store<P>) -> Vec<(usize, String)> {
+        let refused = self.changes.iter().zip(&self.lines).filter_map(|(change, line)| {
+            let refusal = store.apply(&change.clone().into()).err()?;
+            Some((*line, refusal.to_string()))
+        });
+        refused.collect()
     }
 
     /// Applies them to a configuration that leads nowhere, for `weir --check`; `ports` are the names that
-    /// `-F` may have.
+    /// `-F` may have, `kinds` what is known of addresses.
     ///
     /// # Errors
     /// As [`Rules::apply`].
-    pub fn check(&self, ports: &[String]) -> Result<(), RulesError> {
-        self.apply(&mut Store::new(Nowhere { ports }))
+    pub fn check(
+        &self,
+        ports: &[String],
+        kinds: impl IntoIterator<Item = (IpAddr, AddressKind)>,
+    ) -> Result<(), RulesError> {
+        self.apply(&mut Store::new(Nowhere { ports: ports.to_vec(), kinds: kinds.into_iter().collect() }))
+    }
+}
+
+/// The change that a line asks for; none if it is a comment.
+fn change(words: &[String]) -> Result<Option<Change>, String> {
+    if let Some(parsed) = words::parse(words) {
+        return parsed.map(|line| match line {
+            words::Line::Comment => None,
+            words::Line::Change(change) => Some(*change),
+        });
+    }
+    let first = words.first().map_or("", String::as_str);
+    match parse_line("weirctl", words, &SystemNames) {
+        Ok(Action::Change(change)) => Ok(Some(change)),
+        Ok(_) => Err(format!("{first} isn't a rule")),
+        Err(_) if !first.starts_with('-') => Err(format!("{first} isn't a rule")),
+        Err(halt) => Err(halt.message.trim_end().into()),
     }
 }
 
 /// A plane without packets.
-struct Nowhere<'a> {
-    ports: &'a [String],
+struct Nowhere {
+    ports: Vec<String>,
+    kinds: HashMap<IpAddr, AddressKind>,
 }
 
-impl Plane for Nowhere<'_> {
+impl Nowhere {
+    /// One that says of the ports and addresses in `changes` what `plane` says.
+    fn like(plane: &impl Plane, changes: &[Change]) -> Self {
+        let (mut ports, mut kinds) = (Vec::new(), HashMap::new());
+        for change in changes {
+            let (port, address) = match change {
+                Change::AddServer { server, .. } => (None, Some(server.address)),
+                Change::AddLocalAddress { local, .. } => (local.interface.clone(), Some(local.address)),
+                Change::AddMark(rule) => (rule.port.clone(), None),
+                Change::AddSnat(rule) => (Some(rule.port.clone()), None),
+                _ => (None, None),
+            };
+            ports.extend(port.filter(|port| plane.has_port(port)));
+            kinds.extend(address.map(|address| (address, plane.address_kind(address))));
+        }
+        Self { ports, kinds }
+    }
+}
+
+impl Plane for Nowhere {
     fn apply(&mut self, _: Vec<plane::Change>) {}
 
     fn server_totals(&self, _: ServerId) -> ServerTotals {
         ServerTotals::default()
     }
 
-    fn address_kind(&self, _: IpAddr) -> AddressKind {
-        AddressKind::Other
+    fn address_kind(&self, address: IpAddr) -> AddressKind {
+        self.kinds.get(&address).copied().unwrap_or(AddressKind::Other)
     }
 
     fn has_port(&self, name: &str) -> bool {
@@ -170,7 +239,7 @@ mod tests {
         let file = std::env::temp_dir().join(name);
         std::fs::write(&file, text).unwrap();
         let checked = Rules::read(&file).and_then(|rules| {
-            rules.check(&["wan".into()])?;
+            rules.check(&["wan".into()], [([10, 0, 0, 254].into(), AddressKind::Port)])?;
             Ok(rules.len())
         });
         std::fs::remove_file(&file).unwrap();
@@ -213,9 +282,29 @@ mod tests {
                 "FILE:1: `proxy-v3' is no way to tell the client's address: none, toa, proxy-v1 or proxy-v2",
             ),
             ("foo\n", "FILE:1: foo isn't a rule"),
+            (
+                "-A -f 1\n-P -f 1 -z 10.0.0.254\n",
+                "FILE:2: invalid operation: 10.0.0.254 is a port's own address: the gateway's own connections need it",
+            ),
+            (
+                "foo\n-A -f 1\n-A -t bogus\n",
+                "FILE:1: foo isn't a rule\nFILE:3: illegal virtual server address[:port] specified",
+            ),
+            (
+                "-A -f 1\n-A -f 1\n-a -f 1 -r 10.0.0.1 -m\n-D -f 2\n",
+                "FILE:2: service already exists\nFILE:4: no such service",
+            ),
         ] {
             assert_eq!(check(text), Err(expected.into()), "{text}");
         }
+    }
+
+    #[test]
+    fn a_file_that_was_cut_off_is_noticed() {
+        let complaint = |text: &str| Rules::parse(Path::new("f"), text.as_bytes()).unwrap().complaint();
+        assert_eq!(complaint("-A -f 1\n# end of 1 rule\n"), None);
+        assert_eq!(complaint(""), None);
+        assert!(complaint("-A -f 1\n").unwrap().starts_with("f: the rules don't end"));
     }
 
     #[test]

@@ -326,6 +326,9 @@ fn oracle(config: &Config, host: Option<&Arc<Host>>) -> workers::AddressOracle {
 fn load_rules(config: &Config, store: &SharedStore) -> Result<(), RunError> {
     if let Some(file) = &config.rules {
         let rules = Rules::read(file)?;
+        if let Some(complaint) = rules.complaint() {
+            warn!("{complaint}");
+        }
         rules.apply(&mut store.lock())?;
         info!(file = %file.display(), rules = rules.len(), "rules loaded");
     }
@@ -502,14 +505,18 @@ fn mirror_carriers(control: &Control<'_>, carriers: &mut [bool]) {
 /// Judges the text of a rules file for `weir --check`.
 ///
 /// # Errors
-/// The line that can't be used, and why.
+/// The lines that can't be used, and why.
 pub fn check_rules(config: &Config, text: &str) -> Result<(), Vec<RuleError>> {
     let ports: Vec<String> = config.ports.iter().map(|p| p.name.clone()).collect();
     let file = config.rules.clone().unwrap_or_default();
-    Rules::parse(&file, text.as_bytes()).and_then(|rules| rules.check(&ports)).map_err(|error| {
-        vec![match error {
-            RulesError::Line { line, reason, .. } => RuleError { line, reason },
-            RulesError::Io { source, .. } => RuleError { line: 0, reason: source.to_string() },
-        }]
+    let own = config.ports.iter().flat_map(|p| &p.addresses).filter(|prefix| !prefix.is_host());
+    let own = own.map(|prefix| (prefix.address(), AddressKind::Port));
+    Rules::parse(&file, text.as_bytes()).and_then(|rules| rules.check(&ports, own)).map_err(|error| {
+        match error {
+            RulesError::Lines { lines, .. } => {
+                lines.into_iter().map(|(line, reason)| RuleError { line, reason }).collect()
+            }
+            RulesError::Io { source, .. } => vec![RuleError { line: 0, reason: source.to_string() }],
+        }
     })
 }

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
             an_export_applied_elsewhere_gives_the_same, any_export_applied_elsewhere_gives_the_same,
             a_difference_is_read_by_people, apply_is_all_or_nothing_and_says_where, generations_guard,
             what_stays_is_not_touched, mark_rules_come_go_and_keep_their_order, large_files_are_one_transaction,
+            rules_are_saved_whole,
         }
         questions::{
             sessions_are_listed_counted_and_ended, local_addresses_come_go_and_show_their_use, snat_rules_come_go_and_count, status_tells_all, stats_tell_why, explain_tells_every_stage,

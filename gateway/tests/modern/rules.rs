@@ -271,3 +271,29 @@ pub fn large_files_are_one_transaction() {
     assert_eq!(applied.json()["generation"], 1, "one transaction");
     assert_eq!(export(&mut other), file);
 }
+
+pub fn rules_are_saved_whole() {
+    let folder = std::env::temp_dir().join(format!("weir-modern-save-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.join("rules.save");
+    let save =
+        |store: &mut Store<FakePlane>, more: &str| on(store, &format!("save {}{more}", file.display()), "");
+    let mut store = store();
+    shop(&mut store);
+    let printed = on(&mut store, "save", "").out;
+    assert!(printed.ends_with("\n# end of 3 rules\n"), "{printed}");
+    let outcome = save(&mut store, " --json");
+    assert_eq!((outcome.status, outcome.err.as_str()), (0, ""));
+    assert_eq!(outcome.json()["rules"], 3);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), printed);
+    // Nothing isn't saved over something, unless one insists.
+    let mut empty = self::store();
+    let outcome = save(&mut empty, "");
+    assert_eq!(outcome.status, 1);
+    assert!(outcome.err.contains("--force"), "{}", outcome.err);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), printed);
+    assert_eq!(save(&mut empty, " --force").status, 0);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "# end of 0 rules\n");
+    assert_eq!(save(&mut empty, "").status, 0);
+    std::fs::remove_dir_all(&folder).unwrap();
+}

@@ -1,0 +1,141 @@
+//! `save`: everything that is configured, as rules for `-R` and for `rules` in weir.toml.
+//!
+//! A file is replaced as a whole or stays as it was: the rules go to a new file beside it, which takes its place once
+//! they are on the disk.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use serde_json::json;
+
+use super::{Failure, World, cli::SaveArgs, json};
+use crate::{
+    ipvsadm::{Environment, ipvsadm, names::SystemNames},
+    words,
+};
+
+/// Mode of a file that is new: rules name addresses, not secrets.
+const MODE: u32 = 0o644;
+
+pub(super) fn run(args: &SaveArgs, world: &mut World<'_>) -> Result<(), Failure> {
+    let rules = rules(world)?;
+    let count = words::count(&rules);
+    let Some(file) = args.file.as_deref().filter(|file| *file != Path::new("-")) else {
+        world.out.write_all(rules.as_bytes())?;
+        return Ok(());
+    };
+    let failed = |error: io::Error| Failure::Refused(format!("cannot save to {}: {error}", file.display()));
+    if count == 0 && !args.force && holds_rules(file).map_err(failed)? {
+        return Err(Failure::Refused(format!(
+            "the gateway has no rules, {} has: nothing was saved (--force saves all the same)",
+            file.display()
+        )));
+    }
+    replace(file, rules.as_bytes()).map_err(failed)?;
+    if args.json {
+        json::write(world.out, "save", json!({ "file": file.display().to_string(), "rules": count }))?;
+    }
+    Ok(())
+}
+
+/// What `weirctl -S -n` prints.
+fn rules(world: &mut World<'_>) -> Result<String, Failure> {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let line: [OsString; 3] = ["weirctl", "-S", "-n"].map(Into::into);
+    let environment = Environment { names: &SystemNames, own: true };
+    let status = ipvsadm(&line, &mut io::empty(), world.transport, &mut out, &mut err, &environment);
+    if status != 0 {
+        return Err(Failure::Unreachable(String::from_utf8_lossy(&err).trim_end().into()));
+    }
+    String::from_utf8(out).map_err(|e| Failure::Refused(e.to_string()))
+}
+
+/// Whether there is a file with at least one rule.
+fn holds_rules(file: &Path) -> io::Result<bool> {
+    match fs::read(file) {
+        Ok(text) => Ok(words::count(&String::from_utf8_lossy(&text)) > 0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes `text` to a new file on the same filesystem, has it reach the disk, and renames it to `file`, which a symbolic
+/// link may lead to. Its mode stays.
+fn replace(file: &Path, text: &[u8]) -> io::Result<()> {
+    let file = fs::canonicalize(file).unwrap_or_else(|_| file.into());
+    let mode = fs::metadata(&file).map_or(MODE, |there| there.permissions().mode() & 0o7777);
+    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = file.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{}", std::process::id()));
+    let new = folder.join(hidden);
+    written(&new, text, mode).and_then(|()| fs::rename(&new, &file)).inspect_err(|_| {
+        // What is wrong is told; a file that was never made can't be removed.
+        let _ = fs::remove_file(&new);
+    })?;
+    // The new name is on the disk, too, only once the folder is.
+    File::open(folder)?.sync_all()
+}
+
+fn written(new: &PathBuf, text: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(new)?;
+    // A umask doesn't take bits from a file that is replaced.
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.write_all(text)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("weirctl-save-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_keeps_its_mode_and_links() {
+        let folder = folder("replace");
+        let (file, link) = (folder.join("rules.save"), folder.join("link"));
+        fs::write(&file, "old").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        replace(&link, b"new").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2, "nothing is left behind");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_can_t_be_replaced_stays() {
+        let folder = folder("stays");
+        let file = folder.join("rules.save");
+        fs::create_dir(&file).unwrap();
+        assert!(replace(&file, b"new").is_err());
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left behind");
+        assert!(replace(&folder.join("nowhere/rules.save"), b"new").is_err());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_holds_rules_or_not() {
+        let folder = folder("holds");
+        let file = folder.join("rules.save");
+        assert!(!holds_rules(&file).unwrap());
+        for (text, holds) in [("", false), ("# 0 rules\n\n", false), ("-A -t 192.0.2.10:80\n", true)] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(holds_rules(&file).unwrap(), holds, "{text}");
+        }
+        fs::remove_dir_all(folder).unwrap();
+    }
+}
