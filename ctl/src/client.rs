@@ -19,8 +19,8 @@ pub const DEFAULT_SOCKET: &str = "/run/weir/weir.sock";
 /// Environment variable with another socket path.
 pub const SOCKET_VARIABLE: &str = "WEIR_SOCKET";
 
-/// How long the gateway may take for one answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the gateway may take for one answer unless told otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Takes requests to a gateway: over a socket, or straight into a store in tests.
 pub trait Transport {
@@ -81,9 +81,24 @@ pub enum ClientError {
     /// Whoever listens there isn't weir.
     #[error(transparent)]
     NotWeir(#[from] NotWeir),
+    /// No answer came in time.
+    #[error("the gateway has not answered for {} s: its process may be stopped or busy", .0.as_secs_f64())]
+    Silent(Duration),
     /// The connection broke.
     #[error("talking to the gateway: {0}")]
     Frame(#[from] FrameError),
+}
+
+impl ClientError {
+    /// What a frame's error means on a stream that waits for `patience`.
+    fn of_frame(error: FrameError, patience: Duration) -> Self {
+        match error {
+            FrameError::Io(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                Self::Silent(patience)
+            }
+            error => Self::Frame(error),
+        }
+    }
 }
 
 /// The socket to use: `explicit`, else `$WEIR_SOCKET`, else [`DEFAULT_SOCKET`].
@@ -100,6 +115,7 @@ pub struct Client {
     access: Access,
     gateway: String,
     version: u16,
+    patience: Duration,
 }
 
 impl Client {
@@ -108,16 +124,27 @@ impl Client {
     /// # Errors
     /// Any [`ClientError`].
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        Self::connect_for(path, PATIENCE)
+    }
+
+    /// As [`Client::connect`], with a gateway that may take `patience` for each answer, which isn't nothing.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub fn connect_for(path: &Path, patience: Duration) -> Result<Self, ClientError> {
         let failed = |source| ClientError::Connect { path: path.into(), source };
         let mut stream = UnixStream::connect(path).map_err(failed)?;
-        stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-        stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
+        stream.set_read_timeout(Some(patience)).map_err(failed)?;
+        stream.set_write_timeout(Some(patience)).map_err(failed)?;
         // A gateway that turns us away may have closed its end already; its answer is there to be read.
         let greeted = frame::send_body(&mut stream, &Hello::OURS.to_bytes());
         let mut stream = BufReader::new(stream);
-        let answer = frame::read(&mut stream).map_err(|unread| greeted.err().unwrap_or(unread))?;
+        let answer = frame::read(&mut stream)
+            .map_err(|unread| ClientError::of_frame(greeted.err().unwrap_or(unread), patience))?;
         match Answer::from_bytes(&answer)? {
-            Answer::Accepted { access, gateway, version } => Ok(Self { stream, access, gateway, version }),
+            Answer::Accepted { access, gateway, version } => {
+                Ok(Self { stream, access, gateway, version, patience })
+            }
             Answer::NoCommonVersion { oldest, newest } => Err(ClientError::Version { oldest, newest }),
             Answer::Busy => Err(ClientError::Busy),
         }
@@ -186,8 +213,10 @@ impl Subscription {
 impl Transport for Client {
     fn call(&mut self, request: Request) -> Result<Response, ClientError> {
         self.check_version(&request)?;
-        frame::send(self.stream.get_mut(), &request)?;
-        Ok(frame::receive(&mut self.stream)?)
+        let patience = self.patience;
+        frame::send(self.stream.get_mut(), &request)
+            .and_then(|()| frame::receive(&mut self.stream))
+            .map_err(|e| ClientError::of_frame(e, patience))
     }
 
     /// Everything is written before anything is read, which can't block for ever: so few answers fit in the
@@ -198,8 +227,10 @@ impl Transport for Client {
             self.check_version(request)?;
             frames.extend(frame::encode(request)?);
         }
-        self.stream.get_mut().write_all(&frames).map_err(FrameError::Io)?;
-        requests.iter().map(|_| Ok(frame::receive(&mut self.stream)?)).collect()
+        let patience = self.patience;
+        let failed = |e| ClientError::of_frame(e, patience);
+        self.stream.get_mut().write_all(&frames).map_err(|e| failed(FrameError::Io(e)))?;
+        requests.iter().map(|_| frame::receive(&mut self.stream).map_err(failed)).collect()
     }
 }
 
@@ -233,6 +264,17 @@ mod tests {
         assert_eq!(error, expected);
         drop(client);
         assert!(matches!(old.join().unwrap(), Err(FrameError::Closed)));
+    }
+
+    #[test]
+    fn a_gateway_that_is_stopped_is_given_up_on() {
+        let path = std::env::temp_dir().join(format!("weirctl-silent-{}", std::process::id()));
+        // The kernel accepts for whoever listens, and nobody reads.
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let error = Client::connect_for(&path, Duration::from_millis(20)).unwrap_err();
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(error, ClientError::Silent(_)), "{error}");
+        assert!(error.to_string().starts_with("the gateway has not answered for 0.02 s"), "{error}");
     }
 
     #[test]

@@ -6,12 +6,13 @@ use std::{
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::Parser;
 
 use crate::{
-    client::{Client, ClientError, Transport, socket_path},
+    client::{Client, ClientError, PATIENCE, Transport, socket_path},
     ipvsadm::{Environment, ipvsadm, ipvsadm_restore, ipvsadm_save, names::SystemNames, unreachable},
     modern::{
         self, Failure, RealPace, Style, World,
@@ -32,14 +33,18 @@ const USAGE: u8 = 2;
 pub fn main(args: Vec<OsString>) -> ExitCode {
     let name = args.first().map(Path::new).and_then(Path::file_name).unwrap_or(OsStr::new("weirctl"));
     let name = name.to_owned();
-    if IPVSADM_NAMES.iter().any(|n| name == *n) { as_ipvsadm(&name, &args, None) } else { as_weirctl(args) }
+    if IPVSADM_NAMES.iter().any(|n| name == *n) {
+        as_ipvsadm(&name, &args, None, PATIENCE)
+    } else {
+        as_weirctl(args)
+    }
 }
 
 /// Runs one of ipvsadm's three programs.
-fn as_ipvsadm(name: &OsStr, args: &[OsString], socket: Option<PathBuf>) -> ExitCode {
+fn as_ipvsadm(name: &OsStr, args: &[OsString], socket: Option<PathBuf>, patience: Duration) -> ExitCode {
     let path = socket_path(socket);
     let mut err = io::stderr();
-    let mut client = match Client::connect(&path) {
+    let mut client = match Client::connect_for(&path, patience) {
         Ok(client) => client,
         Err(error) => return cannot_reach(&error, &path),
     };
@@ -68,17 +73,19 @@ fn as_weirctl(mut args: Vec<OsString>) -> ExitCode {
         Ok(true) => return ExitCode::SUCCESS,
         Err(error) => error.exit(),
     }
-    let socket = match take_socket(&mut args) {
-        Ok(socket) => socket,
+    let (socket, patience) = match take_leading(&mut args) {
+        Ok(taken) => taken,
         Err(message) => return usage_error(&message),
     };
     match args.get(1).map(|a| a.to_string_lossy().into_owned()).as_deref() {
         None => usage_error("nothing to do"),
         Some(option) if option.starts_with('-') && !["--help", "--version"].contains(&option) => {
-            as_ipvsadm(OsStr::new("weirctl"), &args, socket)
+            as_ipvsadm(OsStr::new("weirctl"), &args, socket, patience.unwrap_or(PATIENCE))
         }
         _ => match Cli::try_parse_from(&args) {
-            Ok(cli) => as_modern(&cli.command, &socket_path(cli.socket.or(socket))),
+            Ok(cli) => {
+                as_modern(&cli.command, &socket_path(cli.socket.or(socket)), patience.unwrap_or(PATIENCE))
+            }
             // Help and version too: clap knows where to print and how to exit.
             Err(error) => error.exit(),
         },
@@ -86,16 +93,18 @@ fn as_weirctl(mut args: Vec<OsString>) -> ExitCode {
 }
 
 /// Runs one of the modern commands.
-fn as_modern(command: &Command, socket: &Path) -> ExitCode {
+fn as_modern(command: &Command, socket: &Path, patience: Duration) -> ExitCode {
     let done = match command {
         // Needs no gateway.
         Command::Completion(_) => modern_world(command, &mut Nobody, socket),
-        _ => Client::connect(socket).map_err(Failure::from).and_then(|mut client| match command {
-            Command::Top(args) if !args.json && io::stdout().is_terminal() => {
-                top::run(args, Style::of_stdout().colour, &mut client, &mut RealPace::new(socket))
-            }
-            _ => modern_world(command, &mut client, socket),
-        }),
+        _ => Client::connect_for(socket, patience).map_err(Failure::from).and_then(
+            |mut client| match command {
+                Command::Top(args) if !args.json && io::stdout().is_terminal() => {
+                    top::run(args, Style::of_stdout().colour, &mut client, &mut RealPace::new(socket))
+                }
+                _ => modern_world(command, &mut client, socket),
+            },
+        ),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -130,24 +139,64 @@ impl Transport for Nobody {
     }
 }
 
-/// Removes a leading `--socket PATH` or `--socket=PATH`.
-fn take_socket(args: &mut Vec<OsString>) -> Result<Option<PathBuf>, String> {
-    let Some(first) = args.get(1).map(|a| a.to_string_lossy().into_owned()) else { return Ok(None) };
-    if let Some(path) = first.strip_prefix("--socket=") {
-        args.remove(1);
-        return Ok(Some(path.into()));
+/// Removes leading `--socket PATH` and `--timeout SECONDS`, which both faces of the program take.
+fn take_leading(args: &mut Vec<OsString>) -> Result<(Option<PathBuf>, Option<Duration>), String> {
+    let (mut socket, mut patience) = (None, None);
+    loop {
+        if let Some(path) = take_option(args, "--socket")? {
+            socket = Some(path.into());
+        } else if let Some(seconds) = take_option(args, "--timeout")? {
+            let seconds = seconds.to_string_lossy().into_owned();
+            let wait = seconds.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+            let wait = wait.filter(|wait| !wait.is_zero());
+            patience = Some(wait.ok_or(format!("--timeout needs seconds, more than none: `{seconds}'"))?);
+        } else {
+            return Ok((socket, patience));
+        }
     }
-    if first != "--socket" {
+}
+
+/// Removes the first argument and its value if it is this option.
+fn take_option(args: &mut Vec<OsString>, option: &str) -> Result<Option<OsString>, String> {
+    let Some(first) = args.get(1).map(|a| a.to_string_lossy().into_owned()) else { return Ok(None) };
+    if let Some(value) = first.strip_prefix(option).and_then(|rest| rest.strip_prefix('=')) {
+        args.remove(1);
+        return Ok(Some(value.into()));
+    }
+    if first != option {
         return Ok(None);
     }
     if args.len() < 3 {
-        return Err("--socket needs a path".into());
+        return Err(format!("{option} needs a value"));
     }
     args.remove(1);
-    Ok(Some(args.remove(1).into()))
+    Ok(Some(args.remove(1)))
 }
 
 fn usage_error(message: &str) -> ExitCode {
     eprintln!("weirctl: {message}\nTry `weirctl --help'.");
     ExitCode::from(USAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leading(line: &str) -> Result<(Option<PathBuf>, Option<Duration>, usize), String> {
+        let mut args: Vec<OsString> = line.split(' ').map(Into::into).collect();
+        take_leading(&mut args).map(|(socket, patience)| (socket, patience, args.len()))
+    }
+
+    #[test]
+    fn what_leads_is_taken_in_any_order() {
+        let both = (Some("/s".into()), Some(Duration::from_millis(1500)), 2);
+        assert_eq!(leading("weirctl --socket /s --timeout 1.5 -Ln"), Ok(both.clone()));
+        assert_eq!(leading("weirctl --timeout=1.5 --socket=/s status"), Ok(both));
+        assert_eq!(leading("weirctl -L --timeout"), Ok((None, None, 3)));
+        for wrong in
+            ["weirctl --timeout", "weirctl --timeout 0", "weirctl --timeout x -L", "weirctl --socket"]
+        {
+            assert!(leading(wrong).is_err(), "{wrong}");
+        }
+    }
 }

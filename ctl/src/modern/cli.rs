@@ -37,6 +37,9 @@ pub struct Cli {
     /// The gateway's control socket [default: $WEIR_SOCKET, else /run/weir/weir.sock]
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// Give up on a gateway that doesn't answer for so many seconds [default: 30]. Stands before the command
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<f64>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
