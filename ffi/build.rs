@@ -12,7 +12,7 @@ const FUNCTIONS: &[&str] = &[
     // EAL, logs, devices, lcores
     "rte_(version|strerror)",
     "rte_eal_(init|cleanup|get_runtime_dir|remote_launch|wait_lcore|get_lcore_state|has_hugepages)",
-    "rte_openlog_stream",
+    "rte_(openlog_stream|log_cur_msg_loglevel)",
     "fopencookie|fclose",
     "rte_dev_(probe|name)",
     "rte_(get_next_lcore|get_main_lcore|lcore_count|lcore_to_socket_id)",
@@ -22,6 +22,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_dev_(configure|adjust_nb_rx_tx_desc|start|stop|close|get_mtu|set_mtu)",
     "rte_eth_dev_rss_(hash_update|hash_conf_get|reta_update|reta_query)",
     "rte_eth_[rt]x_queue_setup",
+    "rte_eth_dev_callback_register",
     "rte_eth_macaddr_get",
     "rte_eth_promiscuous_(enable|disable|get)",
     "rte_eth_allmulticast_(enable|disable|get)",
@@ -39,8 +40,13 @@ const FUNCTIONS: &[&str] = &[
 ];
 
 /// Types that no signature above brings in.
-const TYPES: &[&str] =
-    &["rte_eth_fp_ops", "rte_eth_rss_reta_entry64", "cookie_io_functions_t", "shim_mbuf_layout"];
+const TYPES: &[&str] = &[
+    "rte_eth_fp_ops",
+    "rte_eth_event_type",
+    "rte_eth_rss_reta_entry64",
+    "cookie_io_functions_t",
+    "shim_mbuf_layout",
+];
 
 /// Variables and macros.
 const VARS: &[&str] = &[
@@ -48,6 +54,7 @@ const VARS: &[&str] = &[
     "RTE_ETH_RSS_.*",
     "RTE_ETH_[RT]X_OFFLOAD_.*",
     "RTE_ETH_RETA_GROUP_SIZE",
+    "RTE_ETH_EVENT_.*",
     "RTE_ETH_NAME_MAX_LEN",
     "RTE_MBUF_F_.*",
     "RTE_PKTMBUF_HEADROOM",

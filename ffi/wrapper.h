@@ -45,12 +45,15 @@ static inline int shim_errno(void)
 	return rte_errno;
 }
 
-/* Sends what C code prints on stdout to stderr, from now on: EAL prints its usage text there, some drivers
- * their complaints. */
-static inline void shim_stdout_to_stderr(void)
+/* Has what C code prints on stdout go elsewhere, from now on: EAL prints its usage text there, some drivers
+ * their complaints. To stderr, or with `all` to `stream`, and then what it prints on stderr, too. */
+static inline void shim_print_to(FILE *stream, int all)
 {
 	fflush(stdout);
-	stdout = stderr;
+	setvbuf(stream, NULL, _IOLBF, BUFSIZ);
+	stdout = all ? stream : stderr;
+	if (all)
+		stderr = stream;
 }
 
 /* The link's state: speed in Mb/s (UINT32_MAX if unknown), 1 if up. */

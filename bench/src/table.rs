@@ -239,7 +239,7 @@ pub fn start_eal(most: u32) -> Result<Eal> {
         devices: Vec::new(),
         memory: u64::from(most) * 192 + (64 << 20),
         args: vec!["--no-pci".to_owned()],
-        log: Some(|_| ()),
+        log: Some(|_, _| ()),
     };
     Eal::init(&config).map_err(|e| Error::Unexpected(format!("DPDK: {e}")))
 }

@@ -110,7 +110,7 @@ impl Setup<'_> {
         let scene = self.scene;
         let mut text = String::new();
         let head = format!(
-            "socket = {:?}\nrules = {:?}\ncores = {:?}\nhost = false\nidle = \"poll\"\neal = [\"--no-pci\"]\n",
+            "socket = {:?}\nrules = {:?}\ncores = {:?}\nhost = false\nidle = \"poll\"\neal = [\"--no-pci\", \"--telemetry\"]\n",
             scene.path("weir.sock"),
             scene.path("rules.save"),
             scene.worker_cpus(),

@@ -19,6 +19,8 @@ pub(crate) struct Arguments {
     pub list: Vec<String>,
     /// The memory they ask for.
     pub memory: Memory,
+    /// Bytes of memory that they ask for, or that will be.
+    pub need: u64,
     /// Whether the prefix of EAL's files was made up here and belongs to this process alone.
     pub own_prefix: bool,
 }
@@ -60,11 +62,19 @@ fn compose(config: &EalConfig, machine: &Machine) -> Result<Arguments, Error> {
         list.push("--lcores".to_owned());
         list.push(lcores(&config.cpus, &machine.cpus)?);
     }
-    let (memory, more) = memory(config, machine);
+    let (memory, need, more) = memory(config, machine);
     list.extend(more);
     let own_prefix = !given(args, &["--file-prefix"]);
     if own_prefix {
         list.push(format!("--file-prefix={}-{}", config.name, machine.unique));
+    }
+    // Nobody who doesn't know the prefix can use what EAL shares, and a process that is killed leaves it.
+    let shares = ["--in-memory", "--no-shconf"];
+    if own_prefix && !given(args, &shares) && !given(&list, &shares) {
+        list.push("--no-shconf".to_owned());
+    }
+    if !given(args, &["--telemetry", "--no-telemetry"]) {
+        list.push("--no-telemetry".to_owned());
     }
     if !given(args, &["--no-pci", "-a", "--allow", "-b", "--block"]) {
         let pci: Vec<&String> = config.devices.iter().filter(|d| device::is_pci_address(d)).collect();
@@ -77,11 +87,11 @@ fn compose(config: &EalConfig, machine: &Machine) -> Result<Arguments, Error> {
         }
     }
     list.extend(args.iter().cloned());
-    Ok(Arguments { list, memory, own_prefix })
+    Ok(Arguments { list, memory, need, own_prefix })
 }
 
-/// The memory to use and the arguments that ask for it.
-fn memory(config: &EalConfig, machine: &Machine) -> (Memory, Vec<String>) {
+/// The memory to use, how much of it, and the arguments that ask for it.
+fn memory(config: &EalConfig, machine: &Machine) -> (Memory, u64, Vec<String>) {
     let args = &config.args;
     let megabytes = value(args, "-m").and_then(|m| m.parse::<u64>().ok());
     let need = megabytes.map_or(config.memory + OVERHEAD, |m| m << 20);
@@ -96,7 +106,7 @@ fn memory(config: &EalConfig, machine: &Machine) -> (Memory, Vec<String>) {
         if megabytes.is_none() {
             more.extend(["-m".to_owned(), ordinary_need.div_ceil(1 << 20).to_string()]);
         }
-        (Memory::Ordinary { bytes: ordinary_need, why }, more)
+        (Memory::Ordinary { bytes: ordinary_need, why }, ordinary_need, more)
     };
     if given(args, &["--no-huge"]) {
         return ordinary("the EAL arguments say so".to_owned());
@@ -110,15 +120,15 @@ fn memory(config: &EalConfig, machine: &Machine) -> (Memory, Vec<String>) {
         "--single-file-segments",
     ];
     if given(args, &settled) {
-        return (Memory::AsArguments, Vec::new());
+        return (Memory::AsArguments, need, Vec::new());
     }
     match (machine.huge)(need) {
         Err(why) => ordinary(why),
         // Who names the files wants other processes (dpdk-pdump) to find them, which needs a mount.
         Ok(free) if given(args, &["--file-prefix"]) && machine.huge_mount => {
-            (Memory::Huge { free }, Vec::new())
+            (Memory::Huge { free }, need, Vec::new())
         }
-        Ok(free) => (Memory::Huge { free }, vec!["--in-memory".to_owned()]),
+        Ok(free) => (Memory::Huge { free }, need, vec!["--in-memory".to_owned()]),
     }
 }
 
@@ -229,7 +239,7 @@ mod tests {
         let arguments = compose(&config(&[]), &machine(&[0, 1])).unwrap();
         assert_eq!(
             arguments.list.join(" "),
-            "weir --lcores 0@(0,1),1@0,2@1 --in-memory --file-prefix=weir-77 --no-pci"
+            "weir --lcores 0@(0,1),1@0,2@1 --in-memory --file-prefix=weir-77 --no-telemetry --no-pci"
         );
         assert_eq!(arguments.memory, Memory::Huge { free: 1 << 30 });
         assert!(arguments.own_prefix);
@@ -242,7 +252,7 @@ mod tests {
         let arguments = compose(&config, &machine(&[0])).unwrap();
         assert_eq!(
             arguments.list.join(" "),
-            "weir --lcores 0@(0),1@0,2@0 --no-huge -m 4160 --file-prefix=weir-77 --no-pci"
+            "weir --lcores 0@(0),1@0,2@0 --no-huge -m 4160 --file-prefix=weir-77 --no-shconf --no-telemetry --no-pci"
         );
         assert_eq!(arguments.memory, Memory::Ordinary { bytes: 4160 << 20, why: "too few".to_owned() });
     }
@@ -252,19 +262,19 @@ mod tests {
         let m = machine(&[0, 1]);
         assert_eq!(
             line(&config(&["-m", "512", "--no-huge"]), &m),
-            "weir --lcores 0@(0,1),1@0,2@1 --file-prefix=weir-77 --no-pci -m 512 --no-huge"
+            "weir --lcores 0@(0,1),1@0,2@1 --file-prefix=weir-77 --no-shconf --no-telemetry --no-pci -m 512 --no-huge"
         );
         assert_eq!(
             line(&config(&["-m4096"]), &m),
-            "weir --lcores 0@(0,1),1@0,2@1 --no-huge --file-prefix=weir-77 --no-pci -m4096"
+            "weir --lcores 0@(0,1),1@0,2@1 --no-huge --file-prefix=weir-77 --no-shconf --no-telemetry --no-pci -m4096"
         );
         assert_eq!(
-            line(&config(&["-l0-2", "--in-memory", "--file-prefix=x", "--no-pci"]), &m),
-            "weir -l0-2 --in-memory --file-prefix=x --no-pci"
+            line(&config(&["-l0-2", "--in-memory", "--file-prefix=x", "--no-pci", "--telemetry"]), &m),
+            "weir -l0-2 --in-memory --file-prefix=x --no-pci --telemetry"
         );
         assert_eq!(
             line(&config(&["--lcores=0,1,2", "--file-prefix", "shared"]), &m),
-            "weir --no-pci --lcores=0,1,2 --file-prefix shared"
+            "weir --no-telemetry --no-pci --lcores=0,1,2 --file-prefix shared"
         );
     }
 

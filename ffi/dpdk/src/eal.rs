@@ -2,9 +2,8 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::{CStr, CString, c_char},
+    ffi::{CString, c_char},
     marker::PhantomData,
-    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -15,10 +14,12 @@ use crate::{
     args::{self, Arguments},
     device,
     error::{Error, meaning},
+    hugepages,
     lcore::{self, Lcore},
-    log,
+    log::{self, LogSink},
     mempool::PoolPointer,
     port::{self, Port},
+    runtime::RuntimeDirectory,
 };
 
 /// Where workers run.
@@ -56,8 +57,8 @@ pub struct EalConfig {
     pub memory: u64,
     /// More arguments for EAL. They win over what would be chosen here.
     pub args: Vec<String>,
-    /// Takes DPDK's log lines; without it they go to stderr.
-    pub log: Option<fn(&str)>,
+    /// Takes DPDK's log lines and what C code prints; without it they go to stderr.
+    pub log: Option<LogSink>,
 }
 
 /// The memory EAL runs on.
@@ -95,7 +96,7 @@ pub struct Eal {
     lcores: Vec<Lcore>,
     arguments: Vec<String>,
     /// A directory that EAL made for this process and doesn't remove.
-    runtime_directory: Option<PathBuf>,
+    runtime_directory: Option<RuntimeDirectory>,
     /// Device probing isn't for several threads, nor is cleaning up for another one.
     _here: PhantomData<*const ()>,
     /// Whether it was given back.
@@ -110,7 +111,7 @@ impl Eal {
     /// doesn't start, with what it says about that.
     pub fn init(config: &EalConfig) -> Result<Self, Error> {
         static STARTED: AtomicBool = AtomicBool::new(false);
-        let Arguments { list, memory, own_prefix } = args::build(config)?;
+        let Arguments { list, memory, need, own_prefix } = args::build(config)?;
         if STARTED.swap(true, Ordering::SeqCst) {
             return Err(Error::AlreadyInitialised);
         }
@@ -126,7 +127,11 @@ impl Eal {
         if result < 0 {
             // SAFETY: reads a thread-local variable.
             let code = unsafe { dpdk_sys::shim_errno() };
-            return Err(Error::Init { reason: log::reason(&said, code) });
+            return Err(Error::Init { reason: why_not(&said, code, &memory, need) });
+        }
+        let runtime_directory = own_prefix.then(RuntimeDirectory::of_eal).flatten();
+        if let Some(directory) = &runtime_directory {
+            directory.clear_those_of_the_dead(&config.name);
         }
         let shared = Arc::new(Shared { pools: Mutex::default(), attached: Mutex::default() });
         let lcores = lcore::workers(&shared);
@@ -135,7 +140,7 @@ impl Eal {
             shared,
             memory,
             arguments: list,
-            runtime_directory: own_prefix.then(runtime_directory).flatten(),
+            runtime_directory,
             _here: PhantomData,
             ended: false,
         };
@@ -208,8 +213,7 @@ impl Eal {
         }
         let result = self.clean_up();
         if let Some(directory) = self.runtime_directory.take() {
-            // Nobody is served by an error about a directory that is gone already.
-            _ = std::fs::remove_dir_all(directory);
+            directory.remove();
         }
         result
     }
@@ -254,12 +258,18 @@ fn probe(device: &str, name: &str, taken: &BTreeSet<u16>) -> Result<u16, Error> 
         .ok_or_else(|| fail(log::reason(&said, -libc::ENODEV)))
 }
 
-/// Where EAL keeps the files of this process.
-fn runtime_directory() -> Option<PathBuf> {
-    // SAFETY: returns a NUL-terminated text in static memory, written during initialisation.
-    let text = unsafe { CStr::from_ptr(dpdk_sys::rte_eal_get_runtime_dir()) };
-    let path = PathBuf::from(text.to_str().ok()?);
-    path.is_absolute().then_some(path)
+/// Why EAL doesn't start. Of memory it says only that it can't be had.
+fn why_not(said: &str, code: i32, memory: &Memory, need: u64) -> String {
+    let reason = log::reason(said, code);
+    if !said.contains("Cannot init memory") {
+        return reason;
+    }
+    match memory {
+        Memory::Ordinary { bytes, why } => {
+            format!("{} MB of memory can't be had ({why}): {reason}", bytes >> 20)
+        }
+        Memory::Huge { .. } | Memory::AsArguments => format!("{}: {reason}", hugepages::shortage(need)),
+    }
 }
 
 /// Arguments as C wants them; the texts are leaked.
@@ -289,8 +299,8 @@ mod tests {
     #[test]
     fn nothing_is_left_behind() {
         let eal = testing::eal(1);
-        let directory = runtime_directory().unwrap();
-        assert!(directory.exists(), "{directory:?}");
+        let directory = RuntimeDirectory::of_eal().unwrap().path().to_owned();
+        assert!(!directory.exists(), "what is killed leaves {directory:?}");
         let port = eal.attach("net_null0").unwrap();
         drop(port);
         eal.shutdown().unwrap();
@@ -339,6 +349,21 @@ mod tests {
         config.args.push("--no-such-option".to_owned());
         let error = Eal::init(&config).err().unwrap().to_string();
         assert!(error.contains("no-such-option") || error.contains("Invalid"), "{error}");
+    }
+
+    #[test]
+    fn missing_memory_is_told_in_numbers() {
+        let said = "EAL: Not enough memory\nEAL: FATAL: Cannot init memory\n";
+        let huge = why_not(said, -1, &Memory::Huge { free: 1 }, u64::MAX / 2);
+        assert!(
+            huge.contains(" MB of huge pages are needed, ") && huge.ends_with(": EAL: Not enough memory")
+        );
+        let ordinary = Memory::Ordinary { bytes: 300 << 20, why: "none are free".to_owned() };
+        assert_eq!(
+            why_not(said, -1, &ordinary, 0),
+            "300 MB of memory can't be had (none are free): EAL: Not enough memory"
+        );
+        assert_eq!(why_not("EAL: x\n", -1, &ordinary, 0), "EAL: x");
     }
 
     #[test]

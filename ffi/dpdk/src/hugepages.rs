@@ -39,21 +39,37 @@ fn read(directory: &Path) -> Vec<HugePages> {
 pub(crate) fn usable(need: u64) -> Result<u64, String> {
     let pages = available();
     let free: u64 = pages.iter().map(|p| p.size * p.free).sum();
-    if free == 0 {
-        return Err("no free huge pages".to_owned());
-    }
     if free < need {
-        return Err(format!(
-            "{} MB of huge pages are free, {} MB are needed",
-            free >> 20,
-            need.div_ceil(1 << 20)
-        ));
+        return Err(missing(need, &pages));
     }
     // A control group may forbid what the kernel has: try one.
     for p in pages.iter().filter(|p| p.free > 0) {
         try_one(p.size).map_err(|e| format!("a huge page of {} kB can't be had: {e}", p.size >> 10))?;
     }
     Ok(free)
+}
+
+/// Why `need` bytes of huge pages can't be had: what there is now and what is missing.
+pub(crate) fn shortage(need: u64) -> String {
+    missing(need, &available())
+}
+
+fn missing(need: u64, pages: &[HugePages]) -> String {
+    let megabytes = need.div_ceil(1 << 20);
+    let free: u64 = pages.iter().map(|p| p.size * p.free).sum();
+    if free >= need {
+        return format!("{megabytes} MB of huge pages are needed, and {} MB are free by now", free >> 20);
+    }
+    let missing = (need - free).div_ceil(1 << 20);
+    let Some(smallest) = pages.first().filter(|p| p.size > 0) else {
+        return format!("{megabytes} MB of huge pages are needed, and the kernel has none");
+    };
+    format!(
+        "{megabytes} MB of huge pages are needed, {} MB are free: {missing} MB are missing ({} pages of {} kB)",
+        free >> 20,
+        (need - free).div_ceil(smallest.size),
+        smallest.size >> 10
+    )
 }
 
 /// Maps one huge page of `size` bytes, has it provided, and gives it back.
@@ -102,6 +118,17 @@ mod tests {
     #[test]
     fn no_directory_means_no_pages() {
         assert!(read(Path::new("/nonexistent")).is_empty());
+    }
+
+    #[test]
+    fn what_is_missing_is_said_in_bytes_and_pages() {
+        let pages = [HugePages { size: 2 << 20, free: 50 }, HugePages { size: 1 << 30, free: 0 }];
+        assert_eq!(
+            missing(161 << 20, &pages),
+            "161 MB of huge pages are needed, 100 MB are free: 61 MB are missing (31 pages of 2048 kB)"
+        );
+        assert_eq!(missing(1, &[]), "1 MB of huge pages are needed, and the kernel has none");
+        assert_eq!(missing(90 << 20, &pages), "90 MB of huge pages are needed, and 100 MB are free by now");
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! DPDK's log lines: to stderr, and into the errors they explain.
+//! DPDK's log lines: to the caller's log or to stderr, and into the errors they explain.
 //!
 //! EAL says why something failed in its log only, and by default it logs to *stdout*, where programs have
-//! their output. So DPDK gets a stream of ours before anything else.
+//! their output. So DPDK gets a stream of ours before anything else. With a log of the caller's, what C code prints on
+//! stdout and stderr goes there, too: a stderr that nobody reads must not stop whoever prints.
 
 use std::{
     ffi::{c_char, c_void},
     io::Write,
+    panic::catch_unwind,
     ptr, slice,
     sync::{Mutex, Once, PoisonError},
 };
@@ -15,11 +17,42 @@ use crate::error::{Error, meaning};
 /// Lines written while somebody listens.
 static CAPTURED: Mutex<Option<String>> = Mutex::new(None);
 
-/// Where log lines go apart from errors.
-static SINK: Mutex<Option<fn(&str)>> = Mutex::new(None);
+/// How much a log line matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Something failed.
+    Error,
+    /// Something may be wrong.
+    Warning,
+    /// Good to know.
+    Info,
+    /// For those who look for faults in DPDK.
+    Debug,
+}
 
-/// Gives DPDK's log a stream of ours, and has C code's stdout written to stderr. Once a process.
-pub(crate) fn install(sink: Option<fn(&str)>) -> Result<(), Error> {
+impl LogLevel {
+    /// Of DPDK's numbers: 1 an emergency, 8 for debugging.
+    fn of(number: i32) -> Self {
+        match number {
+            ..=4 => Self::Error,
+            5 => Self::Warning,
+            6 | 7 => Self::Info,
+            _ => Self::Debug,
+        }
+    }
+}
+
+/// Takes log lines; it must not wait.
+pub type LogSink = fn(LogLevel, &str);
+
+/// Where log lines go apart from errors.
+static SINK: Mutex<Option<LogSink>> = Mutex::new(None);
+
+/// How long a process that aborts waits for its last words to be written by whoever took them.
+static LAST_WORDS: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
+/// Gives DPDK's log a stream of ours, and keeps what C code prints off stdout. Once a process.
+pub(crate) fn install(sink: Option<LogSink>) -> Result<(), Error> {
     static ONCE: Once = Once::new();
     let mut result = 0;
     *SINK.lock().unwrap_or_else(PoisonError::into_inner) = sink;
@@ -29,12 +62,26 @@ pub(crate) fn install(sink: Option<fn(&str)>) -> Result<(), Error> {
         // SAFETY: the mode is a valid text, the functions need no cookie, and the stream is never closed, so
         // that DPDK may write to it for ever.
         result = unsafe {
-            dpdk_sys::shim_stdout_to_stderr();
             let stream = dpdk_sys::fopencookie(ptr::null_mut(), c"w".as_ptr(), functions);
-            if stream.is_null() { -libc::ENOMEM } else { dpdk_sys::rte_openlog_stream(stream) }
+            if stream.is_null() {
+                -libc::ENOMEM
+            } else {
+                dpdk_sys::shim_print_to(stream, sink.is_some().into());
+                dpdk_sys::rte_openlog_stream(stream)
+            }
         };
+        if sink.is_some() {
+            // SAFETY: the handler is a function that any thread may run at any time.
+            unsafe { libc::signal(libc::SIGABRT, wait_for_last_words as *const () as libc::sighandler_t) };
+        }
     });
     if result == 0 { Ok(()) } else { Err(Error::Init { reason: format!("its log: {}", meaning(result)) }) }
+}
+
+/// DPDK logs why it aborts and does so at once, while the sink may leave writing to another thread.
+extern "C" fn wait_for_last_words(_signal: libc::c_int) {
+    // SAFETY: async-signal-safe; the time is a constant, and what is left of it isn't asked for.
+    unsafe { libc::nanosleep(&raw const LAST_WORDS, ptr::null_mut()) };
 }
 
 /// The stream's write function: called by stdio with whole log lines, from any thread.
@@ -47,7 +94,12 @@ unsafe extern "C" fn write(_cookie: *mut c_void, buffer: *const c_char, size: us
     }
     let sink = *SINK.lock().unwrap_or_else(PoisonError::into_inner);
     match sink {
-        Some(sink) => text.lines().for_each(sink),
+        Some(sink) => {
+            // SAFETY: reads a variable of the calling thread's or lcore's.
+            let level = LogLevel::of(unsafe { dpdk_sys::rte_log_cur_msg_loglevel() });
+            // At the very end of a process a sink may have lost what it needs, and C code can't be unwound.
+            _ = catch_unwind(|| text.lines().for_each(|line| sink(level, line)));
+        }
         // Without stderr there is nobody to tell.
         None => _ = std::io::stderr().write_all(bytes),
     }

@@ -15,7 +15,16 @@ use std::{
 use arrayvec::ArrayVec;
 use dpdk_sys::{rte_mbuf, rte_mempool};
 
-use crate::{DATA_ROOM, Eal, Error, HEADROOM, Mbuf, eal::Shared, error::last_meaning};
+use crate::{DATA_ROOM, Eal, Error, HEADROOM, Mbuf, Memory, eal::Shared, error::last_meaning, hugepages};
+
+/// Why there is no memory for a pool.
+fn no_memory(eal: &Eal, config: &MempoolConfig) -> String {
+    let meaning = last_meaning();
+    match eal.memory() {
+        Memory::Huge { .. } => format!("{meaning}: {}", hugepages::shortage(config.bytes())),
+        _ => meaning,
+    }
+}
 
 /// What a pool is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +120,7 @@ impl Mempool {
                 OPERATIONS.as_ptr(),
             )
         };
-        let pool = PoolPointer(NonNull::new(pool).ok_or_else(|| fail(last_meaning()))?);
+        let pool = PoolPointer(NonNull::new(pool).ok_or_else(|| fail(no_memory(eal, config)))?);
         let shared = Arc::clone(eal.shared());
         shared.pools.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
         Ok(Self { pool, data_room: config.data_room, _shared: shared })

@@ -280,6 +280,7 @@ impl Port {
         };
         let port = Self { inner: Arc::new(inner), _not_sync: PhantomData };
         port.info()?;
+        port.listen_to_events()?;
         Ok(port)
     }
 

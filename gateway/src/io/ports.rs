@@ -55,7 +55,7 @@ pub enum OpenError {
 
 /// How to start EAL for `ports`: enough memory for their pools, access to their PCI devices only.
 #[must_use]
-pub fn eal_config(config: &config::Config, log: Option<fn(&str)>) -> EalConfig {
+pub fn eal_config(config: &config::Config, log: Option<dpdk::LogSink>) -> EalConfig {
     let cpus = match &config.workers {
         // Pinned, all gateways of a machine would crowd on its first CPU.
         config::Workers::Count(n) => dpdk::Cpus::Floating((*n).into()),

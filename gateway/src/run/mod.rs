@@ -121,7 +121,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     }
     // Before anything is touched: a second gateway must not reach for the first one's ports.
     let claim = Claim::new(&config.socket)?;
-    let mut eal = Eal::init(&ports::eal_config(config, Some(|line| info!(target: "dpdk", "{line}"))))?;
+    let mut eal = Eal::init(&ports::eal_config(config, Some(|_, line| info!(target: "dpdk", "{line}"))))?;
     info!(memory = ?eal.memory(), "EAL is up");
     let ended = serve(config, &mut eal, &stop, claim);
     if let Err(error) = eal.shutdown() {
