@@ -4,7 +4,12 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 
-use crate::config::{self, Config, ConfigErrors, Warning, check::RuleError};
+use tracing::Level;
+
+use crate::{
+    config::{self, Config, ConfigErrors, Warning, check::RuleError},
+    log,
+};
 
 /// A clean stop, or a good configuration.
 pub const EXIT_OK: u8 = 0;
@@ -15,7 +20,14 @@ pub const EXIT_CONFIGURATION: u8 = 2;
 
 /// An L4 gateway in the LVS tradition, on DPDK.
 ///
-/// Prints the line `ready` on stdout once it forwards; logs go to stderr. SIGTERM and SIGINT stop it.
+/// Prints the line `ready` on stdout once it forwards: with all links up, or after five seconds with those that are;
+/// `weirctl status` then says that it is degraded. SIGTERM and SIGINT stop it; SIGHUP is ignored, with a line in the log.
+/// If one of its threads fails, the whole gateway ends with the reason.
+///
+/// Logs go to stderr, or to journald where stderr is its stream. WEIR_LOG chooses what is logged (error, warn, info,
+/// debug; `weir::host=debug` for a part). Logging never holds the gateway up: lines that can't be written are lost, and
+/// counted in the log.
+///
 /// Exit codes: 0 after a clean stop, 1 after a failure, 2 for a bad command line or configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
 #[command(name = "weir", version, arg_required_else_help = true)]
@@ -51,12 +63,12 @@ pub fn main<E: std::fmt::Display>(
     let (config, warnings) = match configuration(cli, rules) {
         Ok(found) => found,
         Err(errors) => {
-            eprintln!("{errors}");
+            log::complain(Level::ERROR, &errors.to_string());
             return EXIT_CONFIGURATION.into();
         }
     };
     for warning in warnings {
-        eprintln!("warning: {warning}");
+        log::complain(Level::WARN, &format!("warning: {warning}"));
     }
     if cli.check {
         return EXIT_OK.into();
@@ -64,7 +76,7 @@ pub fn main<E: std::fmt::Display>(
     match run(config) {
         Ok(()) => EXIT_OK.into(),
         Err(error) => {
-            eprintln!("weir: {error}");
+            log::complain(Level::ERROR, &format!("weir: {error}"));
             EXIT_FAILURE.into()
         }
     }

@@ -4,14 +4,19 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
-use weir::{cli, run};
+use weir::{cli, log, run, threads};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    cli::main(&cli::Cli::parse(), run::check_rules, |config| run::run(&config))
+    let cli = cli::Cli::parse();
+    if let Err(error) = log::init() {
+        log::complain(tracing::Level::ERROR, &format!("weir: no thread for the log: {error}"));
+        return cli::EXIT_FAILURE.into();
+    }
+    threads::log_panics();
+    let exit = cli::main(&cli, run::check_rules, |config| run::run(&config));
+    log::flush(threads::LAST_LINES);
+    exit
 }

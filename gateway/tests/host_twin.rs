@@ -12,7 +12,10 @@ use etherparse::{
     SlicedPacket, TransportSlice, icmpv6::NeighborAdvertisementHeader,
 };
 use host_support::{Bench, Namespace, PATIENCE, PEER_MAC, PORT_MAC, port};
-use weir::{host::HostError, io::PortId};
+use weir::{
+    host::{HostError, TwinState},
+    io::PortId,
+};
 
 const WAN: PortId = PortId(0);
 const TWIN: Ipv4Addr = Ipv4Addr::new(192, 168, 80, 4);
@@ -181,12 +184,57 @@ fn a_changed_hardware_address_is_set_back() {
     drop(bench);
 }
 
+/// Waits until a state shows this of the first twin, however short.
+fn wait_for_twin(bench: &Bench, wanted: &TwinState) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let state = bench.states.recv_timeout(left).unwrap_or_else(|_| panic!("in vain for {wanted:?}"));
+        if state.twins[0] == *wanted {
+            return;
+        }
+    }
+}
+
 #[test]
-fn a_deleted_twin_is_survived() {
+fn a_deleted_twin_is_made_anew() {
     let ns = Namespace::new();
     let bench = Bench::start(&ns, vec![port("wan", &["192.168.80.4/24"]), port("lan", &["10.0.0.1/24"])]);
+    let local = "192.168.80.9".parse().unwrap();
+    assert!(bench.host.add_local(PortId(0), local).unwrap());
     ns.run("ip link del wan");
-    bench.state(|s| s.addresses.iter().all(|a| a.port == PortId(1)));
-    ns.run("ip route add 10.9.0.0/16 via 10.0.0.9");
+    wait_for_twin(&bench, &TwinState { present: false, ..TwinState::GOOD });
+    wait_for_twin(&bench, &TwinState::GOOD);
+    bench.state(|s| s.is_local("192.168.80.4".parse().unwrap()) && s.is_local(local));
+    assert!(ns.run("ip -o link show dev wan").contains(&PORT_MAC.to_string()));
+    ns.run("ip route add 10.9.0.0/16 via 192.168.80.7");
     bench.state(|s| s.routes.iter().any(|r| r.to == "10.9.0.0/16".parse().unwrap()));
+    // What the kernel sends out of the new twin is taken from it.
+    let _ = ns.command("ping -c 1 -W 1 -q 192.168.80.7").output();
+    bench.sent(|port, frame| (port == PortId(0) && as_arp(frame).is_some()).then_some(()));
+}
+
+#[test]
+fn a_twin_that_was_set_down_comes_back_with_its_addresses() {
+    let ns = Namespace::new();
+    let bench = Bench::start(&ns, vec![port("wan", &["192.168.80.4/24", "2001:db8::4/64"])]);
+    ns.run("ip link set wan down");
+    wait_for_twin(&bench, &TwinState { up: false, ..TwinState::GOOD });
+    bench.state(|s| !s.is_local("2001:db8::4".parse().unwrap()));
+    ns.run("ip link set wan up");
+    wait_for_twin(&bench, &TwinState::GOOD);
+    bench.state(|s| s.is_local("2001:db8::4".parse().unwrap()));
+    bench.state(|s| s.routes.iter().any(|r| r.to == "192.168.80.0/24".parse().unwrap()));
+}
+
+#[test]
+fn a_renamed_twin_goes_on_and_is_told_of() {
+    let ns = Namespace::new();
+    let bench = Bench::start(&ns, vec![port("wan", &["192.168.80.4/24"])]);
+    ns.run("ip link set wan name uplink");
+    wait_for_twin(&bench, &TwinState { renamed: Some("uplink".to_owned()), ..TwinState::GOOD });
+    assert!(bench.host.add_local(PortId(0), "192.168.80.9".parse().unwrap()).unwrap());
+    assert!(ns.run("ip -o addr show dev uplink").contains("192.168.80.9/32"));
+    ns.run("ip link set uplink name wan");
+    wait_for_twin(&bench, &TwinState::GOOD);
 }

@@ -73,9 +73,11 @@ fn table(status: &Status, loads: &[Load], style: Style, out: &mut dyn Write) -> 
     let sessions: u64 = status.workers.iter().map(|w| u64::from(w.sessions)).sum();
     let limit: u64 = status.workers.iter().map(|w| u64::from(w.max_sessions)).sum();
     let title = format!("weir {}", clean(&status.version));
+    let degraded =
+        if is_degraded(status) { format!(", {}", style.paint(Tone::Bad, "degraded")) } else { String::new() };
     writeln!(
         out,
-        "{} up {}, generation {}",
+        "{} up {}, generation {}{degraded}",
         style.paint(Tone::Strong, &title),
         names::seconds(status.uptime / 1000),
         status.generation
@@ -95,6 +97,11 @@ fn table(status: &Status, loads: &[Load], style: Style, out: &mut dyn Write) -> 
         writeln!(out, "  {}", style.paint(Tone::Care, &clean(warning)))?;
     }
     Ok(())
+}
+
+/// Whether a port can't do its work.
+fn is_degraded(status: &Status) -> bool {
+    status.ports.iter().any(|port| !port.faults.is_empty())
 }
 
 fn ports(ports: &[PortStatus], style: Style, out: &mut dyn Write) -> io::Result<()> {
@@ -129,7 +136,7 @@ fn ports(ports: &[PortStatus], style: Style, out: &mut dyn Write) -> io::Result<
             names::short(c.rx_missed + c.rx_no_buffer),
             names::short(c.rx_errors + c.tx_errors),
         ];
-        table.row(if port.up { Tone::Plain } else { Tone::Bad }, cells);
+        table.row(if port.faults.is_empty() { Tone::Plain } else { Tone::Bad }, cells);
     }
     table.write(out, style)
 }
@@ -204,6 +211,7 @@ fn document(status: &Status, loads: &[Load]) -> Value {
         "weir": status.version,
         "generation": status.generation,
         "uptime_ms": status.uptime,
+        "degraded": is_degraded(status),
         "services": status.services,
         "servers": status.servers,
         "ports": ports,
@@ -237,6 +245,7 @@ fn port(p: &PortStatus) -> Value {
         "rx_errors": c.rx_errors,
         "tx_errors": c.tx_errors,
         "rx_no_buffer": c.rx_no_buffer,
+        "faults": p.faults,
     })
 }
 

@@ -399,6 +399,7 @@ fn responses_of_version_2() {
             tx_errors: 7,
             rx_no_buffer: 8,
         },
+        faults: vec!["down".into()],
     };
     let status = Status {
         version: "0.1.0".into(),
@@ -420,7 +421,7 @@ fn responses_of_version_2() {
     pinned(vec![
         (
             Response::Status(status),
-            "0705302e312e3007fd00000000020000000203010377616e096e65745f6e756c6c30086e65745f6e756c6c020000000001fbdc050101fb102701037768790203fc0000010004010203040506070801010203040501000a0000040102fb00fc01046c6f6f6b",
+            "0705302e312e3007fd00000000020000000203010377616e096e65745f6e756c6c30086e65745f6e756c6c020000000001fbdc050101fb102701037768790203fc000001000401020304050607080104646f776e01010203040501000a0000040102fb00fc01046c6f6f6b",
         ),
         (
             Response::Found { sessions: vec![found], next: Some(SessionCursor { worker: 1, slot: 2 }) },

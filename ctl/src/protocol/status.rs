@@ -59,6 +59,8 @@ pub struct PortStatus {
     pub buffers_used: u32,
     /// The device's own counters.
     pub counters: PortCounters,
+    /// What keeps the port from doing its work, a phrase each. Since version 7.
+    pub faults: Vec<String>,
 }
 
 /// A device's own counters since it was started. Bytes are whole frames.

@@ -4,7 +4,7 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     time::Duration,
 };
 
@@ -158,10 +158,27 @@ impl Gateway {
     /// If it doesn't get ready, with what it logged.
     #[must_use]
     pub fn start(programs: &Programs, lab: &Lab, namespace: &Namespace, config: &Config) -> Self {
+        Self::start_as(programs, lab, config, namespace.command(&programs.weir), None)
+    }
+
+    /// As [`Self::start`], by a command that runs the gateway; with its stderr, if that isn't to be a file.
+    ///
+    /// # Panics
+    /// If it doesn't get ready, with what it logged.
+    #[must_use]
+    pub fn start_as(
+        programs: &Programs,
+        lab: &Lab,
+        config: &Config,
+        mut command: Command,
+        stderr: Option<Stdio>,
+    ) -> Self {
         let file = config.write(lab.directory(), "weir");
-        let mut command = namespace.command(&programs.weir);
         command.arg("--config").arg(&file);
-        let mut process = Process::start("weir", &mut command, &lab.directory().join("weir.log"));
+        let mut process = match stderr {
+            Some(stderr) => Process::start_to("weir", &mut command, stderr),
+            None => Process::start("weir", &mut command, &lab.directory().join("weir.log")),
+        };
         if let Err(reason) = process.wait_for_line("ready", START) {
             panic!("{reason}");
         }

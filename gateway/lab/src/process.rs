@@ -116,10 +116,21 @@ impl Process {
     #[must_use]
     pub fn start(name: &str, command: &mut Command, log: &Path) -> Self {
         let file = File::create(log).unwrap_or_else(|e| panic!("cannot write {}: {e}", log.display()));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file);
+        let mut process = Self::start_to(name, command, file.into());
+        log.clone_into(&mut process.log);
+        process
+    }
+
+    /// Starts `command` with this stderr; [`Self::log`] is empty.
+    ///
+    /// # Panics
+    /// If it can't be started.
+    #[must_use]
+    pub fn start_to(name: &str, command: &mut Command, stderr: Stdio) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {}: {e}", line(command)));
         let lines = lines(child.stdout.take().expect("stdout is piped"));
-        Self { name: name.to_owned(), child, log: log.to_owned(), lines }
+        Self { name: name.to_owned(), child, log: PathBuf::new(), lines }
     }
 
     /// Waits for a line on stdout.

@@ -16,7 +16,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use super::{
     decode::{self, Twins},
     socket::Message,
-    state::{Address, Neighbour, NetState, Route},
+    state::{Address, Neighbour, NetState, Route, TwinState},
 };
 use crate::{io::PortId, prefix::Prefix};
 
@@ -39,6 +39,7 @@ pub(super) struct Mirror {
     neighbours: BTreeMap<(PortId, IpAddr), Neighbour>,
     /// Entries that the kernel doesn't resolve and that mustn't be touched.
     fixed: BTreeSet<(PortId, IpAddr)>,
+    states: Vec<TwinState>,
     changed: Changed,
     /// Routes must be read anew.
     pub stale: bool,
@@ -50,12 +51,31 @@ struct Changed {
     addresses: bool,
     routes: bool,
     neighbours: bool,
+    twins: bool,
 }
 
 impl Mirror {
-    /// An empty mirror for these twins.
+    /// An empty mirror for these twins, all of them as they are meant to be.
     pub fn new(twins: Twins) -> Self {
-        Self { twins, ..Self::default() }
+        let states = vec![TwinState::GOOD; twins.len()];
+        let changed = Changed { twins: true, ..Changed::default() };
+        Self { twins, states, changed, ..Self::default() }
+    }
+
+    /// Notes what became of the twin of `port`; true if that is new.
+    pub fn note_twin(&mut self, port: PortId, state: TwinState) -> bool {
+        let Some(known) = self.states.get_mut(port.index()).filter(|known| **known != state) else {
+            return false;
+        };
+        *known = state;
+        self.changed.twins = true;
+        true
+    }
+
+    /// The twin of `port` is there again, as interface `index`.
+    pub fn twin_is_back(&mut self, port: PortId, index: u32) {
+        self.twins.insert(index, port);
+        self.note_twin(port, TwinState::GOOD);
     }
 
     /// Forgets the addresses, before a dump of them.
@@ -193,9 +213,13 @@ impl Mirror {
         if changed.neighbours {
             replace(&mut next.neighbours, self.neighbours.values().copied().collect());
         }
+        if changed.twins {
+            replace(&mut next.twins, self.states.clone());
+        }
         let same = Arc::ptr_eq(&next.addresses, &self.published.addresses)
             && Arc::ptr_eq(&next.routes, &self.published.routes)
-            && Arc::ptr_eq(&next.neighbours, &self.published.neighbours);
+            && Arc::ptr_eq(&next.neighbours, &self.published.neighbours)
+            && Arc::ptr_eq(&next.twins, &self.published.twins);
         if same {
             return None;
         }

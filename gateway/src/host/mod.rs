@@ -15,9 +15,9 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Release},
-        mpsc::{self, Sender, SyncSender, sync_channel},
+        mpsc::{self, Receiver, Sender, SyncSender, sync_channel},
     },
-    thread::{Builder, JoinHandle},
+    thread::JoinHandle,
 };
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 mod decode;
 mod error;
 mod ingress;
+pub mod interface;
 mod kernel;
 mod mirror;
 mod namespace;
@@ -38,7 +39,7 @@ mod twins;
 
 pub use error::HostError;
 pub use punt::PortCounters;
-pub use state::{Action, Address, Neighbour, NetState, NextHop, Reachability, Route};
+pub use state::{Action, Address, Neighbour, NetState, NextHop, Reachability, Route, TwinState};
 
 use self::{
     ingress::{IngressDrop, QuietIpv6},
@@ -46,7 +47,7 @@ use self::{
     punt::Punt,
     tap::Twin,
 };
-use crate::{config::Config, io::PortId, mac::Mac, prefix::Prefix};
+use crate::{config::Config, io::PortId, mac::Mac, prefix::Prefix, threads};
 
 /// The workers' end of the punt path.
 pub trait HostFrames: Send {
@@ -163,9 +164,10 @@ impl Host {
             _ingress: ingress,
             _quiet: quiet,
         };
-        let inbox = Inbox { commands: inbox, wake: host.wake.clone(), stop: host.stop.clone() };
+        let (renewed, renewals) = mpsc::channel();
+        let inbox = Inbox { commands: inbox, wake: host.wake.clone(), stop: host.stop.clone(), renewed };
         let twins = host.start_netlink(namespace, ports, inbox, publish)?;
-        host.start_punt(twins, frames)?;
+        host.start_punt(twins, renewals, frames)?;
         Ok(host)
     }
 
@@ -182,21 +184,25 @@ impl Host {
             publish(new);
         });
         let (started, report) = sync_channel(1);
-        let thread = move || netlink::thread(namespace.as_deref(), &ports, inbox, publish, &started);
-        let thread = Builder::new().name("weir-netlink".into()).spawn(thread).map_err(HostError::Thread)?;
-        self.threads.push(thread);
+        let thread = move || netlink::thread(namespace.as_deref(), ports, inbox, publish, &started);
+        self.threads.push(threads::spawn("netlink", thread).map_err(HostError::Thread)?);
         report.recv().map_err(|_| HostError::Stopped)?
     }
 
-    fn start_punt(&mut self, twins: Vec<Twin>, frames: Box<dyn HostFrames>) -> Result<(), HostError> {
+    fn start_punt(
+        &mut self,
+        twins: Vec<Twin>,
+        renewals: Receiver<(PortId, Twin)>,
+        frames: Box<dyn HostFrames>,
+    ) -> Result<(), HostError> {
         let punt = Punt {
             twins: twins.into_iter().map(Some).collect(),
+            renewals,
             frames,
             counters: self.counters.clone(),
             stop: self.stop_punt.clone(),
         };
-        let thread = Builder::new().name("weir-punt".into()).spawn(|| punt.run());
-        self.threads.push(thread.map_err(HostError::Thread)?);
+        self.threads.push(threads::spawn("punt", || punt.run()).map_err(HostError::Thread)?);
         Ok(())
     }
 

@@ -4,14 +4,14 @@
 //! namespace's. It sleeps until the kernel notifies, a command comes, or something is due.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     io,
     net::IpAddr,
     os::fd::AsFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Acquire},
-        mpsc::{Receiver, SyncSender},
+        mpsc::{Receiver, Sender, SyncSender},
     },
     time::{Duration, Instant},
 };
@@ -30,11 +30,11 @@ use super::{
     mirror::{LinkEvent, Mirror},
     namespace,
     socket::{Notifications, Requests},
-    state::Neighbour,
+    state::{Neighbour, TwinState},
     tap::Twin,
     twins::{self, Link, Locals},
 };
-use crate::io::PortId;
+use crate::{io::PortId, threads};
 
 /// How often neighbours that the gateway needs are asked for again: it revives entries that went with a
 /// link, and stands in for `NTF_EXT_MANAGED` on kernels without it.
@@ -77,6 +77,8 @@ pub(super) struct Inbox {
     pub commands: Receiver<Command>,
     pub wake: Arc<EventFd>,
     pub stop: Arc<AtomicBool>,
+    /// Takes twins that were made anew.
+    pub renewed: Sender<(PortId, Twin)>,
 }
 
 /// State of the thread.
@@ -84,7 +86,12 @@ pub(super) struct Netlink {
     requests: Requests,
     notifications: Notifications,
     mirror: Mirror,
+    /// As the twins are to be.
+    ports: Vec<HostPort>,
     links: Vec<Link>,
+    /// Twins that are gone.
+    gone: BTreeSet<PortId>,
+    next_renewal: Instant,
     wanted: HashMap<(PortId, IpAddr), Instant>,
     locals: Locals,
     inbox: Inbox,
@@ -100,13 +107,17 @@ pub(super) struct Netlink {
 
 impl Netlink {
     /// Makes the twins in the calling thread's namespace, reads the tables and publishes them.
-    pub fn start(ports: &[HostPort], inbox: Inbox, publish: Publish) -> Result<(Self, Vec<Twin>), HostError> {
+    pub fn start(
+        ports: Vec<HostPort>,
+        inbox: Inbox,
+        publish: Publish,
+    ) -> Result<(Self, Vec<Twin>), HostError> {
         let broken = |action| move |source| HostError::Netlink { action, source };
         let mut requests = Requests::open().map_err(broken("opening a socket"))?;
         let (mut made, mut links) = (Vec::new(), Vec::new());
-        for port in ports {
+        for port in &ports {
             let (twin, index) = Twin::create(&port.name)?;
-            let link = Link { name: port.name.clone(), index, mac: port.mac, running: false };
+            let link = Link { name: port.name.clone(), index, mac: port.mac, up: true, running: false };
             twins::set_up(&mut requests, port, &link)?;
             made.push(twin);
             links.push(link);
@@ -119,7 +130,10 @@ impl Netlink {
             requests,
             notifications,
             mirror: Mirror::new(by_index),
+            ports,
             links,
+            gone: BTreeSet::new(),
+            next_renewal: now,
             wanted: HashMap::new(),
             locals: Locals::default(),
             inbox,
@@ -136,14 +150,20 @@ impl Netlink {
         Ok((netlink, made))
     }
 
-    /// Works until it is told to stop.
-    pub fn run(mut self) {
+    /// Works until it is told to stop; otherwise says why it ends.
+    pub fn run(mut self) -> Result<(), String> {
         while !self.inbox.stop.load(Acquire) {
+            if threads::fault("netlink") {
+                return Err("ended".to_owned());
+            }
             self.read();
             while let Ok(command) = self.inbox.commands.try_recv() {
                 self.obey(command);
             }
             let now = Instant::now();
+            if !self.gone.is_empty() && now >= self.next_renewal {
+                self.renew_twins();
+            }
             if self.lost && now >= self.next_resync {
                 self.resync_or_retry();
             }
@@ -159,6 +179,7 @@ impl Netlink {
             }
             self.wait();
         }
+        Ok(())
     }
 
     /// Sleeps until there is something to do.
@@ -168,6 +189,7 @@ impl Netlink {
             (self.mirror.stale, self.next_routes),
             (self.unpublished, self.next_publish),
             (self.lost, self.next_resync),
+            (!self.gone.is_empty(), self.next_renewal),
         ] {
             if pending {
                 due = due.min(when);
@@ -207,7 +229,10 @@ impl Netlink {
                 LinkEvent::Changed(port, message) => self.link_changed(port, &message),
                 LinkEvent::Gone(port) => {
                     let name = self.links.get(port.index()).map(|l| l.name.as_str());
-                    tracing::error!(name, "TAP twin was deleted: the kernel's side of the port is gone");
+                    tracing::error!(name, "TAP twin was deleted: it will be made anew");
+                    self.mirror.note_twin(port, TwinState { present: false, ..TwinState::GOOD });
+                    self.gone.insert(port);
+                    self.next_renewal = Instant::now() + RETRY;
                 }
             }
         }
@@ -231,9 +256,71 @@ impl Netlink {
         let running = message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
         let came_up = running && !link.running;
         link.running = running;
+        self.note_twin(port, message);
         if came_up {
             self.revive(port);
         }
+    }
+
+    /// Says when a twin was renamed, set down or up; one that is up again gets the addresses back that it lost.
+    fn note_twin(&mut self, port: PortId, message: &LinkMessage) {
+        let (Some(link), Some(wanted)) = (self.links.get_mut(port.index()), self.ports.get(port.index()))
+        else {
+            return;
+        };
+        let name = message.attributes.iter().find_map(|a| match a {
+            LinkAttribute::IfName(name) => Some(name.clone()),
+            _ => None,
+        });
+        if let Some(name) = name.filter(|name| *name != link.name) {
+            tracing::warn!(port = wanted.name, twin = name, "the port's twin was renamed");
+            link.name = name;
+        }
+        let up = message.header.flags.contains(LinkFlags::Up);
+        if link.up && !up {
+            tracing::warn!(name = link.name, "TAP twin was set down");
+        } else if up && !link.up {
+            tracing::info!(name = link.name, "TAP twin is up again");
+            let put = twins::put_all(&mut self.requests, wanted, link);
+            if let Err(error) = put.and_then(|()| self.locals.restore(&mut self.requests, link, port)) {
+                tracing::error!(name = link.name, %error, "TAP twin's addresses");
+            }
+        }
+        link.up = up;
+        let renamed = (link.name != wanted.name).then(|| link.name.clone());
+        self.mirror.note_twin(port, TwinState { present: true, up, renamed });
+    }
+
+    /// Makes twins anew that were deleted. While their names are taken that is tried again and again.
+    fn renew_twins(&mut self) {
+        for port in self.gone.clone() {
+            match self.renew_twin(port) {
+                Ok(()) => {
+                    self.gone.remove(&port);
+                }
+                Err(error) => tracing::debug!(%error, "TAP twin can't be made anew"),
+            }
+        }
+        self.next_renewal = Instant::now() + RETRY;
+    }
+
+    fn renew_twin(&mut self, port: PortId) -> Result<(), HostError> {
+        let (Some(link), Some(wanted)) = (self.links.get_mut(port.index()), self.ports.get(port.index()))
+        else {
+            return Err(HostError::NoPort(port));
+        };
+        let (twin, index) = Twin::create(&wanted.name)?;
+        link.name.clone_from(&wanted.name);
+        (link.index, link.up, link.running) = (index, true, false);
+        twins::set_up(&mut self.requests, wanted, link)?;
+        self.locals.restore(&mut self.requests, link, port)?;
+        // The other end goes only when the gateway stops.
+        let _ = self.inbox.renewed.send((port, twin));
+        tracing::info!(name = link.name, "TAP twin was made anew");
+        self.mirror.twin_is_back(port, index);
+        self.lost = true;
+        self.revive(port);
+        Ok(())
     }
 
     fn resync_or_retry(&mut self) {
@@ -292,9 +379,15 @@ impl Netlink {
                 drop(reply.send(self.locals.remove(&mut self.requests, &self.links, port, address)));
             }
             Command::Carrier(port, carrier, reply) => {
+                if let Some(wanted) = self.ports.get_mut(port.index()) {
+                    wanted.carrier = carrier;
+                }
                 drop(reply.send(self.change(port, "its carrier", |r, i| kernel::set_carrier(r, i, carrier))));
             }
             Command::Mtu(port, mtu, reply) => {
+                if let Some(wanted) = self.ports.get_mut(port.index()) {
+                    wanted.mtu = mtu;
+                }
                 drop(reply.send(self.change(port, "its MTU", |r, i| kernel::set_mtu(r, i, mtu))));
             }
         }
@@ -375,23 +468,24 @@ impl Netlink {
 /// Runs the thread's whole life: enters the namespace, sets up, reports, works.
 pub(super) fn thread(
     namespace: Option<&std::path::Path>,
-    ports: &[HostPort],
+    ports: Vec<HostPort>,
     inbox: Inbox,
     publish: Publish,
     started: &SyncSender<Result<Vec<Twin>, HostError>>,
-) {
+) -> Result<(), String> {
     if let Some(path) = namespace
         && let Err(source) = namespace::enter(path)
     {
         let _ = started.send(Err(HostError::Namespace { path: path.to_owned(), source }));
-        return;
+        return Ok(());
     }
     match Netlink::start(ports, inbox, publish) {
         Ok((netlink, twins)) => {
             if started.send(Ok(twins)).is_ok() {
-                netlink.run();
+                return netlink.run();
             }
         }
         Err(error) => drop(started.send(Err(error))),
     }
+    Ok(())
 }

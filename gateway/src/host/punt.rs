@@ -7,7 +7,7 @@
 use std::{
     io,
     os::fd::AsFd,
-    sync::Arc,
+    sync::{Arc, mpsc::Receiver},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ use nix::{
 };
 
 use super::{HostFrames, tap::Twin};
-use crate::{io::PortId, table::counters::Counter};
+use crate::{io::PortId, table::counters::Counter, threads};
 
 /// Milliseconds between looks for punted frames while there is traffic.
 const BUSY_WAIT: u8 = 1;
@@ -48,17 +48,24 @@ pub struct PortCounters {
 pub(super) struct Punt {
     /// By port; `None` once a twin is gone.
     pub twins: Vec<Option<Twin>>,
+    /// Twins that were made anew.
+    pub renewals: Receiver<(PortId, Twin)>,
     pub frames: Box<dyn HostFrames>,
     pub counters: Arc<[PortCounters]>,
     pub stop: Arc<EventFd>,
 }
 
 impl Punt {
-    /// Works until `stop` is signalled.
-    pub fn run(mut self) {
+    /// Works until `stop` is signalled; otherwise says why it ends.
+    pub fn run(mut self) -> Result<(), String> {
         let mut buffer = vec![0; FRAME];
         let mut last = Instant::now();
         loop {
+            while let Ok((port, twin)) = self.renewals.try_recv() {
+                if let Some(place) = self.twins.get_mut(port.index()) {
+                    *place = Some(twin);
+                }
+            }
             let mut moved = self.give_kernel();
             for port in 0..self.twins.len() {
                 moved |= self.take_from(port, &mut buffer);
@@ -67,24 +74,24 @@ impl Punt {
                 last = Instant::now();
             }
             let wait = if last.elapsed() < BUSY_FOR { BUSY_WAIT } else { IDLE_WAIT };
-            if self.wait(wait) {
-                return;
+            if self.wait(wait)? {
+                return Ok(());
+            }
+            if threads::fault("punt") {
+                return Err("ended".to_owned());
             }
         }
     }
 
     /// Sleeps; true if it is time to stop.
-    fn wait(&self, milliseconds: u8) -> bool {
+    fn wait(&self, milliseconds: u8) -> Result<bool, String> {
         let twins = self.twins.iter().flatten().map(|t| PollFd::new(t.as_fd(), PollFlags::POLLIN));
         let mut fds: Vec<_> =
             std::iter::once(PollFd::new(self.stop.as_fd(), PollFlags::POLLIN)).chain(twins).collect();
         match poll(&mut fds, PollTimeout::from(milliseconds)) {
-            Ok(_) => fds[0].any().unwrap_or(false),
-            Err(Errno::EINTR) => false,
-            Err(error) => {
-                tracing::error!(%error, "polling the TAP twins");
-                true
-            }
+            Ok(_) => Ok(fds[0].any().unwrap_or(false)),
+            Err(Errno::EINTR) => Ok(false),
+            Err(error) => Err(format!("can't poll the TAP twins: {error}")),
         }
     }
 
@@ -124,7 +131,7 @@ impl Punt {
 
     /// The twin can't be read. A device that is gone is polled readable for ever: it is let go.
     fn lost(&mut self, port: usize, error: &io::Error) {
-        tracing::error!(port, %error, "reading a TAP twin: the kernel's side of the port is cut off");
+        tracing::debug!(port, %error, "reading a TAP twin");
         self.twins[port] = None;
     }
 }

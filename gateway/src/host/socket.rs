@@ -60,6 +60,25 @@ impl Requests {
         }
     }
 
+    /// Asks for one entry, which the kernel may not have.
+    pub fn get(&mut self, message: RouteNetlinkMessage) -> io::Result<Option<RouteNetlinkMessage>> {
+        self.send(message, NLM_F_REQUEST)?;
+        loop {
+            receive(&self.socket, &mut self.buffer)?;
+            for bytes in messages(&self.buffer) {
+                let message = decode(bytes)?;
+                if message.header.sequence_number != self.sequence {
+                    continue;
+                }
+                match message.payload {
+                    NetlinkPayload::InnerMessage(m) => return Ok(Some(m)),
+                    NetlinkPayload::Error(e) if e.code.is_some() => return Err(e.to_io()),
+                    _ => return Ok(None),
+                }
+            }
+        }
+    }
+
     /// Asks for a table and gives its entries to `each`. Entries that can't be decoded are skipped. `reset`
     /// is called before each attempt: a table that changes while it is dumped is dumped again.
     pub fn dump<T>(

@@ -17,6 +17,34 @@ pub struct NetState {
     pub routes: Arc<[Route]>,
     /// Neighbours on the twins, ordered by port and address.
     pub neighbours: Arc<[Neighbour]>,
+    /// The twins themselves, by port.
+    pub twins: Arc<[TwinState]>,
+}
+
+/// What became of a twin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TwinState {
+    /// Whether it is there.
+    pub present: bool,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// Its name, if somebody gave it another than the port's.
+    pub renamed: Option<String>,
+}
+
+impl TwinState {
+    /// As it is meant to be.
+    pub const GOOD: Self = Self { present: true, up: true, renamed: None };
+
+    /// What is wrong with it, a phrase each.
+    pub fn faults(&self) -> impl Iterator<Item = String> + use<> {
+        let Self { present, up, renamed } = self.clone();
+        let gone =
+            (!present).then(|| "its twin is gone: the kernel's side of the port is cut off".to_owned());
+        let down = (present && !up).then(|| "its twin is set down".to_owned());
+        let renamed = renamed.map(|name| format!("its twin was renamed to `{name}`"));
+        [gone, down, renamed].into_iter().flatten()
+    }
 }
 
 impl NetState {

@@ -21,6 +21,8 @@ pub(super) struct Link {
     pub index: u32,
     /// The port's hardware address, which it must keep.
     pub mac: Mac,
+    /// Administratively up.
+    pub up: bool,
     /// Up, with a carrier.
     pub running: bool,
 }
@@ -56,6 +58,12 @@ impl Locals {
         }
         self.0.insert(address, Local { users: 1, ours });
         Ok(ours.is_some())
+    }
+
+    /// Puts back what was on the twin of `port` before it lost its addresses.
+    pub fn restore(&self, requests: &mut Requests, link: &Link, port: PortId) -> Result<(), HostError> {
+        let lost = self.0.iter().filter(|(_, local)| local.ours == Some(port));
+        lost.map(|(address, _)| Prefix::host(*address)).try_for_each(|a| put(requests, link, a))
     }
 
     /// Gives `address` back, asked for on `port` once; true if it was taken off its twin now.
@@ -99,7 +107,12 @@ pub(super) fn set_up(requests: &mut Requests, port: &HostPort, link: &Link) -> R
         make_no_link_local(&link.name).map_err(failed("its IPv6 mode"))?;
     }
     kernel::set_up(requests, link.index).map_err(failed("up"))?;
-    if ipv6 {
+    put_all(requests, port, link)
+}
+
+/// Puts the port's addresses on its twin, where they aren't there: a twin that is set down loses those of IPv6.
+pub(super) fn put_all(requests: &mut Requests, port: &HostPort, link: &Link) -> Result<(), HostError> {
+    if ipv6_disabled(&link.name) == Some(false) {
         put_as_it_is(requests, link, link_local(port.mac))?;
     }
     port.addresses.iter().try_for_each(|address| put(requests, link, *address))

@@ -1,32 +1,34 @@
 //! The gateway from start to stop.
 //!
 //! ```text
-//! socket claimed -> EAL -> ports -> workers' parts -> host side -> store with rules -> socket served -> lcores -> `ready`
+//! socket claimed -> EAL -> ports -> workers' parts -> host side -> store with rules -> socket served -> lcores
+//!   -> control loop, and with it the first packet -> links up, or waited for long enough -> `ready`
 //! ```
 //!
 //! and back in reverse on SIGTERM: the socket goes first, so that nobody configures a gateway that is
-//! leaving; the twins go when the workers no longer punt; EAL goes last.
+//! leaving; the twins go when the workers no longer punt; EAL goes last. The end of a thread that is needed goes the same
+//! way ([`crate::threads`]). SIGHUP is ignored, as there is nothing yet that it could have read anew.
 
 use std::{
-    io::Write,
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Relaxed, Release},
+        },
         mpsc,
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use dpdk::{Eal, Mbuf};
+use dpdk::{Eal, LogLevel, Mbuf};
 use parking_lot::Mutex;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use thiserror::Error;
-use tracing::{error, info, warn};
-use weirctl::protocol::PortStatus;
+use tracing::{debug, error, info, warn};
 
 use crate::{
-    clock::Tick,
     config::{Config, check::RuleError},
     control::{
         load::WorkerTables,
@@ -43,30 +45,34 @@ use crate::{
         dpdk::DpdkIo,
         ports::{self, OpenError, PortHandle},
     },
+    log,
     path::{Parts, Worker, handover, punt::HostEnd, verdict::PathCounters, vlan::VlanIo},
     table::{
         index::HashKey,
         pool::{LocalPool, PoolConfig, PoolError, PortRange},
-        snat::{BlockEvent, blocks::BLOCK},
         steering::Steering,
     },
+    threads::{self, Failure},
 };
 
+mod control;
+mod devices;
 mod frames;
 pub mod plane;
 mod port_status;
 mod prefault;
+mod ready;
 pub mod routes;
 pub mod worker;
 
+use control::{Control, News};
+use devices::Devices;
 use plane::GatewayPlane;
 use routes::PortLink;
 use worker::TscClock;
 
-/// How often control looks after rings, routes and figures.
-const ROUND: Duration = Duration::from_millis(2);
-/// How often links are looked at.
-const LINK_ROUND: Duration = Duration::from_millis(500);
+/// How often a worker that is ready to begin looks whether it may.
+const BEGIN_ROUND: Duration = Duration::from_micros(100);
 
 /// Why the gateway can't run.
 #[derive(Debug, Error)]
@@ -97,9 +103,9 @@ pub enum RunError {
         /// Why not.
         source: std::io::Error,
     },
-    /// A worker ended before it was told to.
-    #[error("a worker ended unexpectedly")]
-    WorkerDied,
+    /// A thread ended before it was told to.
+    #[error(transparent)]
+    Thread(#[from] Failure),
 }
 
 fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> RunError {
@@ -119,24 +125,51 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(system("signals"))?;
     }
+    let reload = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGHUP, Arc::clone(&reload)).map_err(system("signals"))?;
+    threads::watch(&stop);
+    let ended = run_watched(config, Signals { stop, reload });
+    threads::failure().map_or(ended, |failure| Err(failure.into()))
+}
+
+/// What signals ask for.
+struct Signals {
+    /// SIGTERM, SIGINT: stop. So does a failure.
+    stop: Arc<AtomicBool>,
+    /// SIGHUP.
+    reload: Arc<AtomicBool>,
+}
+
+fn run_watched(config: &Config, signals: Signals) -> Result<(), RunError> {
     // Before anything is touched: a second gateway must not reach for the first one's ports.
     let claim = Claim::new(&config.socket)?;
-    let mut eal = Eal::init(&ports::eal_config(config, Some(|_, line| info!(target: "dpdk", "{line}"))))?;
+    let mut eal = Eal::init(&ports::eal_config(config, Some(log_dpdk)))?;
+    // EAL has moved this thread off the workers' CPUs.
+    log::follow_caller();
     info!(memory = ?eal.memory(), "EAL is up");
-    let ended = serve(config, &mut eal, &stop, claim);
+    let ended = serve(config, &mut eal, &signals, claim);
     if let Err(error) = eal.shutdown() {
         warn!(%error, "EAL did not end cleanly");
     }
     ended
 }
 
-fn serve(config: &Config, eal: &mut Eal, stop: &Arc<AtomicBool>, claim: Claim) -> Result<(), RunError> {
+fn log_dpdk(level: LogLevel, line: &str) {
+    match level {
+        LogLevel::Error => error!(target: "dpdk", "{line}"),
+        LogLevel::Warning => warn!(target: "dpdk", "{line}"),
+        LogLevel::Info => info!(target: "dpdk", "{line}"),
+        LogLevel::Debug => debug!(target: "dpdk", "{line}"),
+    }
+}
+
+fn serve(config: &Config, eal: &mut Eal, signals: &Signals, claim: Claim) -> Result<(), RunError> {
     let count = config.workers.count();
     let (shares, devices) = ports::open(eal, &config.ports, count)?;
     let handles: Vec<&PortHandle> =
         ports::places(&config.ports).iter().map(|place| &devices[usize::from(place.device)]).collect();
     let links = links(config, &handles)?;
-    let ended = assemble(config, eal, stop, claim, shares, &handles, &links);
+    let ended = assemble(config, eal, signals, claim, shares, &handles, &links);
     for handle in devices {
         let name = handle.name().to_owned();
         if let Err(error) = handle.close() {
@@ -154,7 +187,7 @@ fn links(config: &Config, handles: &[&PortHandle]) -> Result<Vec<PortLink>, Open
 fn assemble(
     config: &Config,
     eal: &mut Eal,
-    stop: &Arc<AtomicBool>,
+    signals: &Signals,
     claim: Claim,
     shares: Vec<DpdkIo>,
     handles: &[&PortHandle],
@@ -170,25 +203,27 @@ fn assemble(
     let built = build_workers(config, shares, host_ends, handles, links, &steering, clock)?;
 
     let (news, inbox) = mpsc::channel();
-    let host = if config.host { Some(start_host(config, handles, links, rings, news)?) } else { None };
+    let devices = Devices::new(config, handles);
+    let carriers: Vec<bool> = devices.states().iter().map(|device| device.up).collect();
+    let host = if config.host { Some(start_host(config, &carriers, links, rings, news)?) } else { None };
     let names: Vec<String> = config.ports.iter().map(|p| p.name.clone()).collect();
     let wait = Box::new(|| std::thread::sleep(Duration::from_micros(50)));
     let control = Workers::new(built.links, names.clone(), wait, oracle(config, host.as_ref()));
     let plane = GatewayPlane::new(control, host.clone(), names);
     let store: SharedStore = Arc::new(Mutex::new(Store::with_settings(plane, config.settings.clone())));
-    let mut news = News { inbox, neighbours: Vec::new(), table: Arc::default() };
+    let mut news = News::new(inbox);
     news.take_state(config, links, host.as_ref().map(|h| h.state()).as_deref(), &store);
     load_rules(config, &store)?;
     let server = claim.serve(store.clone(), Limits::default())?;
 
-    let running = launch(eal, built.workers, clock, config, stop)?;
-    let ended = announce(handles, stop).and_then(|()| {
-        control_loop(
-            &Control { config, links, handles, store: &store, host: host.as_deref(), clock },
-            &mut news,
-            stop,
-            &running,
-        )
+    let (stop, begin) = (&signals.stop, Arc::default());
+    let running = launch(eal, built.workers, clock, config, stop, &begin)?;
+    let ended = threads::catch("control", || {
+        // Not before somebody sees to the neighbours that packets need.
+        begin.store(true, Release);
+        let control =
+            Control { config, links, handles, store: &store, host: host.as_deref(), clock, signals };
+        control.run(&mut news, devices, &running)
     });
     stop.store(true, Relaxed);
     drop(server);
@@ -199,7 +234,7 @@ fn assemble(
     }
     drop(store);
     drop(host);
-    ended
+    ended.unwrap_or(Ok(()))
 }
 
 /// Ownership by what the ports' RSS really does.
@@ -288,16 +323,13 @@ fn random_seed() -> std::io::Result<u64> {
 
 fn start_host(
     config: &Config,
-    handles: &[&PortHandle],
+    carriers: &[bool],
     links: &[PortLink],
     rings: frames::Rings<Mbuf>,
     news: mpsc::Sender<Arc<NetState>>,
 ) -> Result<Arc<Host>, RunError> {
-    let hardware: Vec<Hardware> = links
-        .iter()
-        .zip(handles)
-        .map(|(l, h)| Hardware { mac: l.mac, mtu: l.mtu, carrier: h.is_up() })
-        .collect();
+    let hardware: Vec<Hardware> =
+        links.iter().zip(carriers).map(|(l, up)| Hardware { mac: l.mac, mtu: l.mtu, carrier: *up }).collect();
     // The channel's other end lives as long as the control loop; after it nobody needs the news.
     let publish: Publish = Box::new(move |state| drop(news.send(Arc::clone(state))));
     Ok(Arc::new(Host::start(HostOptions::new(config, &hardware), Box::new(rings), publish)?))
@@ -335,171 +367,49 @@ fn load_rules(config: &Config, store: &SharedStore) -> Result<(), RunError> {
     Ok(())
 }
 
-type Running = Vec<dpdk::Running<Worker<Ports>>>;
+type Running = Vec<dpdk::Running<Option<Worker<Ports>>>>;
 
+/// Starts the workers, which wait for `begin` before they take a packet.
 fn launch(
     eal: &mut Eal,
     workers: Vec<Worker<Ports>>,
     clock: TscClock,
     config: &Config,
     stop: &Arc<AtomicBool>,
+    begin: &Arc<AtomicBool>,
 ) -> Result<Running, RunError> {
     let idle = config.idle();
     let lcores = eal.take_lcores();
     let mut running = Vec::new();
     let bytes = workers.iter().map(|worker| worker.sessions().populated_bytes()).sum();
     let prefault = config.sessions.prefault && prefault::is_affordable(bytes);
-    let (begun, beginning) = mpsc::channel();
-    for (lcore, mut worker) in lcores.into_iter().zip(workers) {
-        let (stop, begun) = (Arc::clone(stop), begun.clone());
-        running.push(lcore.launch(move || {
+    let (prepared, preparing) = mpsc::channel();
+    for (n, (lcore, mut worker)) in lcores.into_iter().zip(workers).enumerate() {
+        let (stop_worker, begin, prepared) = (Arc::clone(stop), Arc::clone(begin), prepared.clone());
+        let name = format!("worker {n}");
+        let work = move || {
             if prefault {
                 prefault::provide(&mut worker);
             }
-            drop(begun);
-            worker::run(worker, clock, idle, &stop)
-        })?);
+            drop(prepared);
+            while !begin.load(Acquire) && !stop_worker.load(Relaxed) {
+                std::thread::sleep(BEGIN_ROUND);
+            }
+            let worker = worker::run(worker, clock, idle, &stop_worker);
+            if !stop_worker.load(Relaxed) {
+                threads::fail(&name, "ended".to_owned());
+            }
+            worker
+        };
+        let name = format!("worker {n}");
+        let launched = lcore.launch(move || threads::catch(&name, work));
+        // Those that wait already are waited for in their turn.
+        running.push(launched.inspect_err(|_| stop.store(true, Relaxed))?);
     }
-    drop(begun);
-    // Ends when the last one polls.
-    let _: Result<(), _> = beginning.recv();
+    drop(prepared);
+    // Ends when the last one is prepared.
+    let _: Result<(), _> = preparing.recv();
     Ok(running)
-}
-
-/// Waits for the links and says `ready`.
-fn announce(handles: &[&PortHandle], stop: &AtomicBool) -> Result<(), RunError> {
-    for handle in handles {
-        let mut waited = 0;
-        while !stop.load(Relaxed) && !handle.wait_link(Duration::from_secs(1))? {
-            waited += 1;
-            if waited % 10 == 1 {
-                warn!(port = handle.name(), "waiting for the link to come up");
-            }
-        }
-    }
-    if stop.load(Relaxed) {
-        return Ok(());
-    }
-    let mut out = std::io::stdout();
-    writeln!(out, "ready").and_then(|()| out.flush()).map_err(system("stdout"))?;
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        warn!(%error, "cannot notify the service manager");
-    }
-    info!("ready");
-    Ok(())
-}
-
-/// News of the kernel's state.
-struct News {
-    inbox: mpsc::Receiver<Arc<NetState>>,
-    neighbours: Vec<crate::path::route::Neighbour>,
-    table: Arc<crate::path::route::RouteTable>,
-}
-
-impl News {
-    fn take_state(
-        &mut self,
-        config: &Config,
-        links: &[PortLink],
-        state: Option<&NetState>,
-        store: &SharedStore,
-    ) {
-        let table = Arc::new(routes::table(config, links, state));
-        let neighbours = routes::neighbours(config, state);
-        let changed = routes::changed(&self.neighbours, &neighbours);
-        let mut store = store.lock();
-        if *self.table != *table {
-            store.plane_mut().set_routes(Arc::clone(&table));
-            self.table = table;
-        }
-        if !changed.is_empty() {
-            store.plane_mut().workers.set_neighbours(&changed);
-        }
-        self.neighbours = neighbours;
-    }
-}
-
-/// What the control loop looks after.
-struct Control<'a> {
-    config: &'a Config,
-    links: &'a [PortLink],
-    handles: &'a [&'a PortHandle],
-    store: &'a SharedStore,
-    host: Option<&'a Host>,
-    clock: TscClock,
-}
-
-fn control_loop(
-    control: &Control<'_>,
-    news: &mut News,
-    stop: &AtomicBool,
-    running: &Running,
-) -> Result<(), RunError> {
-    let mut carriers: Vec<bool> = control.handles.iter().map(|h| h.is_up()).collect();
-    let mut looked = Instant::now();
-    control.store.lock().plane_mut().set_ports(look_at_ports(control));
-    while !stop.load(Relaxed) {
-        match news.inbox.recv_timeout(ROUND) {
-            Ok(first) => {
-                let state = news.inbox.try_iter().last().unwrap_or(first);
-                news.take_state(control.config, control.links, Some(&state), control.store);
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
-            Err(mpsc::RecvTimeoutError::Disconnected) => std::thread::sleep(ROUND),
-        }
-        look_after(control, control.clock.now());
-        if looked.elapsed() >= LINK_ROUND {
-            looked = Instant::now();
-            mirror_carriers(control, &mut carriers);
-            control.store.lock().plane_mut().set_ports(look_at_ports(control));
-        }
-        if running.iter().any(dpdk::Running::is_finished) && !stop.load(Relaxed) {
-            return Err(RunError::WorkerDied);
-        }
-    }
-    info!("stopping");
-    Ok(())
-}
-
-fn look_at_ports(control: &Control<'_>) -> Vec<PortStatus> {
-    let pairs = control.handles.iter().zip(&control.config.ports);
-    pairs.map(|(handle, port)| port_status::of(handle, port)).collect()
-}
-
-fn look_after(control: &Control<'_>, now: Tick) {
-    let mut store = control.store.lock();
-    store.plane_mut().workers.service_rings();
-    store.plane_mut().workers.publish_loads(now);
-    store.tick(now);
-    let wishes = store.plane_mut().workers.take_resolves();
-    let blocks = store.plane_mut().workers.take_snat_log();
-    drop(store);
-    for block in blocks {
-        let BlockEvent { inside, external, first, given } = block;
-        let last = first + BLOCK - 1;
-        info!(%inside, %external, ports = %format_args!("{first}-{last}"), given, "snat port block");
-    }
-    for wish in wishes {
-        if let Some(host) = control.host {
-            host.resolve(wish.port, wish.address);
-        }
-    }
-}
-
-/// A twin's carrier follows its port's link.
-fn mirror_carriers(control: &Control<'_>, carriers: &mut [bool]) {
-    for (n, (handle, was)) in control.handles.iter().zip(carriers).enumerate() {
-        let is = handle.is_up();
-        if is == *was {
-            continue;
-        }
-        *was = is;
-        let port = control.config.ports.get(n).map_or_else(|| handle.name(), |p| &p.name);
-        warn!(port, up = is, "the link changed");
-        if let Some(Err(error)) = control.host.map(|h| h.set_carrier(PortId(n as u8), is)) {
-            warn!(port, %error, "cannot set the twin's carrier");
-        }
-    }
 }
 
 /// Judges the text of a rules file for `weir --check`.

@@ -79,15 +79,17 @@ impl GatewayPlane {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let down =
-            self.port_status.iter().filter(|p| !p.up).map(|p| format!("port {}: the link is down", p.name));
+        let faults = self
+            .port_status
+            .iter()
+            .flat_map(|p| p.faults.iter().map(move |fault| format!("port {}: {fault}", p.name)));
         let unanswered = self.unanswered();
         let more = unanswered.len().saturating_sub(MAX_WARNINGS);
         let addresses = unanswered.iter().take(MAX_WARNINGS).map(|address| {
             format!("{address}: on no port's twin, so nobody answers ARP for it; it is reached only if a router sends it here")
         });
         let rest = (more > 0).then(|| format!("{more} more virtual addresses are on no port's twin"));
-        down.chain(addresses).chain(rest).collect()
+        faults.chain(addresses).chain(rest).collect()
     }
 
     /// Puts a route table in force. Local addresses that waited for a route may find their port now.

@@ -2,10 +2,16 @@
 
 use weirctl::protocol::{PortCounters, PortStatus};
 
-use crate::{config, io::ports::PortHandle};
+use super::devices::DeviceState;
+use crate::{config, host::TwinState, io::ports::PortHandle};
 
 /// A port as it is now. What the driver doesn't tell is left at zero.
-pub fn of(handle: &PortHandle, config: &config::Port) -> PortStatus {
+pub fn of(
+    handle: &PortHandle,
+    config: &config::Port,
+    device: &DeviceState,
+    twin: Option<&TwinState>,
+) -> PortStatus {
     let port = handle.port();
     let link = port.link().ok();
     let stats = port.stats().unwrap_or_default();
@@ -15,8 +21,8 @@ pub fn of(handle: &PortHandle, config: &config::Port) -> PortStatus {
         driver: handle.info.driver.clone(),
         mac: port.mac().unwrap_or_default(),
         mtu: handle.mtu_of(config).unwrap_or_default(),
-        up: link.is_some_and(|l| l.up),
-        speed: link.filter(|l| l.up).and_then(|l| l.speed),
+        up: device.up,
+        speed: link.filter(|_| device.up).and_then(|l| l.speed),
         no_rss: handle.rss.as_ref().err().cloned(),
         rx_queues: handle.rx_queues,
         tx_queues: handle.tx_queues,
@@ -32,5 +38,11 @@ pub fn of(handle: &PortHandle, config: &config::Port) -> PortStatus {
             tx_errors: stats.tx_errors,
             rx_no_buffer: stats.rx_no_buffer,
         },
+        faults: device
+            .fault
+            .clone()
+            .into_iter()
+            .chain(twin.into_iter().flat_map(TwinState::faults))
+            .collect(),
     }
 }

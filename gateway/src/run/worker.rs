@@ -14,6 +14,7 @@ use crate::{
     config::Idle,
     io::Io,
     path::Worker,
+    threads,
 };
 
 /// Empty polls before a worker that backs off sleeps.
@@ -51,6 +52,9 @@ impl TscClock {
 pub fn run<I: Io>(mut worker: Worker<I>, clock: TscClock, idle: Idle, stop: &Arc<AtomicBool>) -> Worker<I> {
     let mut empty = 0u32;
     while !stop.load(Relaxed) {
+        if threads::fault("worker") {
+            break;
+        }
         if worker.poll(clock.now()) != 0 {
             empty = 0;
             continue;

@@ -15,6 +15,7 @@ use weirctl::protocol::{
 };
 
 use super::{Shared, peer::Peer};
+use crate::threads;
 
 /// Serves a peer until it closes the connection, breaks the protocol or is too slow.
 pub(super) fn serve(stream: UnixStream, peer: Peer, shared: &Shared) {
@@ -48,6 +49,8 @@ type Stream = BufReader<Timed>;
 /// The handshake; whether there is a common version.
 fn greet(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<bool, End> {
     stream.get_mut().allow(shared.limits.hello);
+    // Whoever serves a peer may end, but not panic.
+    let _ = threads::fault("control-peer");
     let hello = Hello::from_bytes(&frame::read(stream)?)?;
     let common = Hello::OURS.common(hello);
     let answer = match common {

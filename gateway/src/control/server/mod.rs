@@ -28,6 +28,7 @@ use weirctl::protocol::{Access, Request, Response, frame, handshake::Answer};
 
 use self::{peer::Peer, socket::SocketFile};
 use super::{notices::Notices, plane::Plane, store::Store};
+use crate::threads;
 
 /// How long requests that are being answered may take when the socket is closed.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
@@ -164,7 +165,7 @@ impl Claim {
             Arc::new(Shared { handler, limits, peers: Mutex::default(), gone: Condvar::new(), complaints });
         let (accepting, group) = (shared.clone(), file.group);
         let run = move || accept_loop(&listener, &woken, &accepting, group);
-        let acceptor = Builder::new().name("control".into()).spawn(run).map_err(failed)?;
+        let acceptor = threads::spawn("socket", run).map_err(failed)?;
         Ok(Server { wake: Some(wake), acceptor: Some(acceptor), shared, file })
     }
 }
@@ -217,18 +218,26 @@ impl Drop for Place {
     }
 }
 
-fn accept_loop(listener: &UnixListener, woken: &UnixStream, shared: &Arc<Shared>, group: u32) {
+/// Ends when it is told to; otherwise says why.
+fn accept_loop(
+    listener: &UnixListener,
+    woken: &UnixStream,
+    shared: &Arc<Shared>,
+    group: u32,
+) -> Result<(), String> {
     for number in 0.. {
         let mut fds =
             [PollFd::new(listener.as_fd(), PollFlags::POLLIN), PollFd::new(woken.as_fd(), PollFlags::POLLIN)];
         if let Err(e) = poll(&mut fds, PollTimeout::NONE)
             && e != nix::errno::Errno::EINTR
         {
-            warn!(error = %e, "the control socket can't be waited for");
-            return;
+            return Err(format!("can't wait for the control socket: {e}"));
         }
         if fds[1].any().unwrap_or(true) {
-            return;
+            return Ok(());
+        }
+        if threads::fault("socket") {
+            break;
         }
         match listener.accept() {
             Ok((stream, _)) => admit(number, stream, shared, group),
@@ -240,6 +249,7 @@ fn accept_loop(listener: &UnixListener, woken: &UnixStream, shared: &Arc<Shared>
             }
         }
     }
+    Err("ended".to_owned())
 }
 
 fn admit(number: u64, stream: UnixStream, shared: &Arc<Shared>, group: u32) {
@@ -258,7 +268,11 @@ fn admit(number: u64, stream: UnixStream, shared: &Arc<Shared>, group: u32) {
     shared.peers.lock().insert(number, (peer, copy));
     let place = Place { number, shared: shared.clone() };
     // Without a thread the place goes with the closure.
-    let run = move || connection::serve(stream, peer, &place.shared);
+    let serve = move || connection::serve(stream, peer, &place.shared);
+    let run = move || {
+        // What a panic of its means has been seen to.
+        let _ = threads::catch("control-peer", serve);
+    };
     if let Err(e) = Builder::new().name("control-peer".into()).spawn(run) {
         warn!(error = %e, "no thread for a control connection");
     }

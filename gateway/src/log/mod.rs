@@ -1,0 +1,159 @@
+//! The log. Whoever logs never waits and never fails: a line goes into a bounded queue, one thread writes it to stderr or
+//! to journald. Lines that find no room, or that can't be written (nobody reads, the disk is full), are lost by count.
+//!
+//! `WEIR_LOG` chooses what is logged, as tracing's `EnvFilter` reads it: `info` by default.
+
+use std::{
+    io::{self, Write},
+    sync::{Arc, OnceLock},
+    thread::Builder,
+    time::Duration,
+};
+
+use nix::{
+    sched::{sched_getaffinity, sched_setaffinity},
+    unistd::{Pid, gettid},
+};
+use tracing::{Level, Metadata, level_filters::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter, Layer as _,
+    fmt::{
+        MakeWriter,
+        format::Writer,
+        layer,
+        time::{FormatTime, SystemTime},
+    },
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+mod journal;
+mod output;
+mod queue;
+
+use output::Output;
+use queue::{Line, Queue};
+
+/// Lines that wait to be written.
+const ROOM: usize = 1024;
+/// Bytes of a line; the rest is cut off.
+const LONGEST: usize = 8192;
+
+/// The log of this process, once it has been set up.
+static LOG: OnceLock<Log> = OnceLock::new();
+
+struct Log {
+    queue: Arc<Queue>,
+    writer: OnceLock<Pid>,
+}
+
+/// Sets the log up. Once a process.
+///
+/// # Errors
+/// There is no thread to be had.
+pub fn init() -> io::Result<()> {
+    let output = Output::find();
+    let journal = output.is_journal();
+    let log = LOG.get_or_init(|| Log { queue: Arc::new(Queue::new(ROOM)), writer: OnceLock::new() });
+    let tell_lost = if journal { lost_plainly } else { lost_with_time };
+    let write = move || {
+        let _ = log.writer.set(gettid());
+        output::run(&log.queue, output, tell_lost);
+    };
+    Builder::new().name("weir-log".into()).spawn(write)?;
+    let filter = EnvFilter::try_from_env("WEIR_LOG")
+        .unwrap_or_else(|_| EnvFilter::default().add_directive(LevelFilter::INFO.into()));
+    let layer = layer().with_writer(Lines).with_ansi(false).log_internal_errors(false);
+    let layer = match journal {
+        true => layer.without_time().with_level(false).with_target(false).boxed(),
+        false => layer.boxed(),
+    };
+    // Only a second call fails here, and the first one's is as good.
+    let _ = tracing_subscriber::registry().with(layer).with(filter).try_init();
+    Ok(())
+}
+
+/// Lets the writing thread run where the calling thread may: not on the CPUs of workers.
+pub fn follow_caller() {
+    let Some(writer) = LOG.get().and_then(|log| log.writer.get()) else { return };
+    let moved = sched_getaffinity(Pid::from_raw(0)).and_then(|cpus| sched_setaffinity(*writer, &cpus));
+    if let Err(error) = moved {
+        tracing::debug!(%error, "the log's thread stays where it is");
+    }
+}
+
+/// A complaint to whoever started the program, as it is: to the log's output, or to stderr while there is no log.
+pub fn complain(level: Level, text: &str) {
+    for line in text.lines() {
+        match LOG.get() {
+            Some(log) => log.queue.push(Line { level, target: None, text: cut(line).to_owned() }),
+            // Nobody could be told that this failed.
+            None => _ = writeln!(io::stderr(), "{line}"),
+        }
+    }
+}
+
+/// Waits until all lines are written, for `limit` at most; whether they are.
+pub fn flush(limit: Duration) -> bool {
+    LOG.get().is_none_or(|log| log.queue.flush(limit))
+}
+
+fn lost(lines: u64) -> String {
+    if lines == 1 { "1 line lost".to_owned() } else { format!("{lines} lines lost") }
+}
+
+fn lost_plainly(lines: u64) -> Line {
+    Line { level: Level::WARN, target: Some(module_path!().to_owned()), text: lost(lines) }
+}
+
+fn lost_with_time(lines: u64) -> Line {
+    let mut text = String::new();
+    // A line without its time is better than none.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut text));
+    Line { text: format!("{text}  WARN {}: {}", module_path!(), lost(lines)), ..lost_plainly(lines) }
+}
+
+/// What of a line is written.
+fn cut(line: &str) -> &str {
+    let mut end = line.len().min(LONGEST);
+    while !line.is_char_boundary(end) {
+        end -= 1;
+    }
+    &line[..end]
+}
+
+/// Makes an event's text a line of the queue.
+struct Lines;
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Event;
+
+    fn make_writer(&'a self) -> Event {
+        Event { level: Level::INFO, target: None }
+    }
+
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Event {
+        Event { level: *meta.level(), target: Some(meta.target().to_owned()) }
+    }
+}
+
+/// One event on its way into the queue: written by a single call.
+struct Event {
+    level: Level,
+    target: Option<String>,
+}
+
+impl Write for Event {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(log) = LOG.get() {
+            let text = String::from_utf8_lossy(bytes);
+            let text = cut(text.trim_end_matches('\n')).to_owned();
+            log.queue.push(Line { level: self.level, target: self.target.clone(), text });
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,170 @@
+//! Where lines end up: stderr, or journald where stderr is its stream.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::fd::AsFd,
+    path::Path,
+};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{
+    journal::{self, Journal},
+    queue::{Line, Next, Queue},
+};
+
+/// Where lines go.
+pub(super) struct Output {
+    stderr: Option<Stream>,
+    journal: Option<Journal>,
+}
+
+impl Output {
+    /// stderr, or the journal if stderr is its stream. stderr is written to by a descriptor of our own: whoever uses
+    /// the standard library's must not wait for us.
+    pub fn find() -> Self {
+        let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from).ok();
+        let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+        let is_journal = stderr
+            .as_ref()
+            .and_then(|file| file.metadata().ok())
+            .is_some_and(|metadata| journal::is_stream(&stream, &metadata));
+        let journal = is_journal.then(|| Journal::connect(Path::new(journal::SOCKET)).ok()).flatten();
+        Self { stderr: stderr.map(|file| Stream { file, torn: false, is_journal }), journal }
+    }
+
+    /// Whether the journal notes time and priority of each line, so that the line needn't.
+    pub fn is_journal(&self) -> bool {
+        self.stderr.as_ref().is_some_and(|stderr| stderr.is_journal)
+    }
+
+    /// Writes a line, however long that takes.
+    fn write(&mut self, line: &Line) -> io::Result<()> {
+        if let Some(journal) = &self.journal
+            && journal.send(line).is_ok()
+        {
+            return Ok(());
+        }
+        self.stderr.as_mut().ok_or(io::ErrorKind::NotConnected)?.write(line)
+    }
+}
+
+/// stderr.
+struct Stream {
+    file: File,
+    /// The last line was cut off: the next one starts on a line of its own.
+    torn: bool,
+    /// What reads it takes the priority from the line's beginning.
+    is_journal: bool,
+}
+
+impl Stream {
+    fn write(&mut self, line: &Line) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(line.text.len() + 8);
+        if self.torn {
+            bytes.push(b'\n');
+        }
+        if self.is_journal {
+            bytes.extend(format!("<{}>", journal::priority(line.level)).into_bytes());
+        }
+        bytes.extend(line.text.as_bytes());
+        bytes.push(b'\n');
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            match self.file.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    rest = rest.get(n..).unwrap_or_default();
+                    self.torn = !rest.is_empty();
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // Whoever shares the stream may have made it non-blocking.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
+                    poll(&mut fds, PollTimeout::NONE)?;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What tells of lost lines is made by this.
+pub(super) type TellLost = fn(u64) -> Line;
+
+/// Writes lines for ever. Those that can't be written are counted; the count is told before the next one that can.
+pub(super) fn run(queue: &Queue, mut output: Output, tell_lost: TellLost) {
+    let mut missing = 0;
+    loop {
+        missing = write_next(queue.next(), missing, tell_lost, |line| output.write(line));
+    }
+}
+
+/// Writes what is next; returns how many lines are missing now.
+fn write_next(
+    Next { lost, line }: Next,
+    missing: u64,
+    tell_lost: TellLost,
+    mut write: impl FnMut(&Line) -> io::Result<()>,
+) -> u64 {
+    let missing = missing.saturating_add(lost);
+    let own = u64::from(line.is_some());
+    if missing > 0 && write(&tell_lost(missing)).is_err() {
+        return missing + own;
+    }
+    match line {
+        Some(line) if write(&line).is_err() => own,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, pipe};
+
+    use tracing::Level;
+
+    use super::*;
+
+    fn line(text: &str) -> Line {
+        Line { level: Level::WARN, target: None, text: text.to_owned() }
+    }
+
+    fn lost(lines: u64) -> Line {
+        line(&format!("{lines} lost"))
+    }
+
+    #[test]
+    fn what_can_t_be_written_is_told_when_something_can() {
+        let next = |lost, text: &str| Next { lost, line: Some(line(text)) };
+        let broken = |_: &Line| Err(io::ErrorKind::BrokenPipe.into());
+        let missing = write_next(next(0, "a"), 0, lost, broken);
+        assert_eq!(missing, 1);
+        let missing = write_next(next(3, "b"), missing, lost, broken);
+        assert_eq!(missing, 5);
+        let mut written = Vec::new();
+        let mut write = |l: &Line| {
+            written.push(l.text.clone());
+            Ok(())
+        };
+        assert_eq!(write_next(next(0, "c"), missing, lost, &mut write), 0);
+        assert_eq!(write_next(next(0, "d"), 0, lost, &mut write), 0);
+        assert_eq!(write_next(Next { lost: 2, line: None }, 0, lost, &mut write), 0);
+        assert_eq!(written, ["5 lost", "c", "d", "2 lost"]);
+    }
+
+    #[test]
+    fn a_line_after_one_that_was_cut_off_starts_anew() {
+        let (mut reader, writer) = pipe().unwrap();
+        let file = File::from(std::os::fd::OwnedFd::from(writer));
+        let mut stream = Stream { file, torn: true, is_journal: true };
+        stream.write(&line("whole")).unwrap();
+        stream.write(&line("next")).unwrap();
+        drop(stream);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "\n<4>whole\n<4>next\n");
+    }
+}

@@ -1,0 +1,175 @@
+//! The control loop: what the gateway does beside forwarding packets and answering on its socket.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::Ordering::Relaxed,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use tracing::{debug, info, warn};
+use weirctl::protocol::PortStatus;
+
+use super::{
+    Running, SharedStore, Signals,
+    devices::Devices,
+    port_status,
+    ready::Ready,
+    routes::{self, PortLink},
+    worker::TscClock,
+};
+use crate::{
+    clock::Tick,
+    config::Config,
+    host::{Host, NetState},
+    io::{PortId, ports::PortHandle},
+    path::route::{Neighbour, RouteTable},
+    run::RunError,
+    table::snat::{BlockEvent, blocks::BLOCK},
+    threads::{self, Failure},
+};
+
+/// How often control looks after rings, routes and figures.
+const ROUND: Duration = Duration::from_millis(2);
+/// How often links are looked at.
+const LINK_ROUND: Duration = Duration::from_millis(500);
+/// How often links are looked at while the gateway isn't ready.
+const FIRST_LINK_ROUND: Duration = Duration::from_millis(10);
+
+/// News of the kernel's state.
+pub(super) struct News {
+    inbox: Receiver<Arc<NetState>>,
+    neighbours: Vec<Neighbour>,
+    table: Arc<RouteTable>,
+}
+
+impl News {
+    /// News that come by `inbox`.
+    pub fn new(inbox: Receiver<Arc<NetState>>) -> Self {
+        Self { inbox, neighbours: Vec::new(), table: Arc::default() }
+    }
+
+    /// Tells the workers of the kernel's state, or without a kernel beside them of the configuration's.
+    pub fn take_state(
+        &mut self,
+        config: &Config,
+        links: &[PortLink],
+        state: Option<&NetState>,
+        store: &SharedStore,
+    ) {
+        let table = Arc::new(routes::table(config, links, state));
+        let neighbours = routes::neighbours(config, state);
+        let changed = routes::changed(&self.neighbours, &neighbours);
+        let mut store = store.lock();
+        if *self.table != *table {
+            store.plane_mut().set_routes(Arc::clone(&table));
+            self.table = table;
+        }
+        if !changed.is_empty() {
+            store.plane_mut().workers.set_neighbours(&changed);
+        }
+        self.neighbours = neighbours;
+    }
+}
+
+/// What the control loop looks after.
+pub(super) struct Control<'a> {
+    pub config: &'a Config,
+    pub links: &'a [PortLink],
+    pub handles: &'a [&'a PortHandle],
+    pub store: &'a SharedStore,
+    pub host: Option<&'a Host>,
+    pub clock: TscClock,
+    pub signals: &'a Signals,
+}
+
+impl Control<'_> {
+    /// Runs until it is told to stop. The twins' carriers are what `devices` has seen last.
+    pub fn run(&self, news: &mut News, mut devices: Devices, running: &Running) -> Result<(), RunError> {
+        let mut carriers: Vec<bool> = devices.states().iter().map(|device| device.up).collect();
+        let mut ready = Ready::new();
+        let mut looked = Instant::now();
+        self.look_at_ports(&devices);
+        while !self.signals.stop.load(Relaxed) {
+            if threads::fault("control") {
+                return Err(Failure { thread: "control".to_owned(), why: "ended".to_owned() }.into());
+            }
+            self.take_news(news);
+            self.look_after(self.clock.now());
+            if self.signals.reload.swap(false, Relaxed) {
+                warn!("SIGHUP is ignored: the configuration can't be read anew while the gateway runs");
+            }
+            if looked.elapsed() >= if ready.is_said() { LINK_ROUND } else { FIRST_LINK_ROUND } {
+                looked = Instant::now();
+                devices.look_again(self.config, self.handles);
+                self.mirror_carriers(&devices, &mut carriers);
+                ready.tell(&self.look_at_ports(&devices))?;
+            }
+            if running.iter().any(dpdk::Running::is_finished) && !self.signals.stop.load(Relaxed) {
+                return Err(Failure { thread: "worker".to_owned(), why: "ended".to_owned() }.into());
+            }
+        }
+        info!("stopping");
+        Ok(())
+    }
+
+    /// Waits for news, no longer than a round.
+    fn take_news(&self, news: &mut News) {
+        match news.inbox.recv_timeout(ROUND) {
+            Ok(first) => {
+                let state = news.inbox.try_iter().last().unwrap_or(first);
+                news.take_state(self.config, self.links, Some(&state), self.store);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(ROUND),
+        }
+    }
+
+    /// Notes the ports' state for `status`; returns it.
+    fn look_at_ports(&self, devices: &Devices) -> Vec<PortStatus> {
+        let twins = self.host.map(|host| host.state().twins.clone()).unwrap_or_default();
+        let pairs = self.handles.iter().zip(&self.config.ports).zip(devices.states()).enumerate();
+        let ports: Vec<_> = pairs
+            .map(|(n, ((handle, port), device))| port_status::of(handle, port, device, twins.get(n)))
+            .collect();
+        self.store.lock().plane_mut().set_ports(ports.clone());
+        ports
+    }
+
+    fn look_after(&self, now: Tick) {
+        let mut store = self.store.lock();
+        store.plane_mut().workers.service_rings();
+        store.plane_mut().workers.publish_loads(now);
+        store.tick(now);
+        let wishes = store.plane_mut().workers.take_resolves();
+        let blocks = store.plane_mut().workers.take_snat_log();
+        drop(store);
+        for block in blocks {
+            let BlockEvent { inside, external, first, given } = block;
+            let last = first + BLOCK - 1;
+            info!(%inside, %external, ports = %format_args!("{first}-{last}"), given, "snat port block");
+        }
+        for wish in wishes {
+            if let Some(host) = self.host {
+                host.resolve(wish.port, wish.address);
+            }
+        }
+    }
+
+    /// The twins' carriers follow their ports' links; `carriers` is what they are.
+    fn mirror_carriers(&self, devices: &Devices, carriers: &mut [bool]) {
+        let Some(host) = self.host else { return };
+        for (n, (device, carrier)) in devices.states().iter().zip(carriers).enumerate() {
+            if device.up == *carrier {
+                continue;
+            }
+            match host.set_carrier(PortId(n as u8), device.up) {
+                Ok(()) => *carrier = device.up,
+                // It is tried again: the twin may be about to be made anew.
+                Err(error) => debug!(%error, "cannot set the twin's carrier"),
+            }
+        }
+    }
+}
