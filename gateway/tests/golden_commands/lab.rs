@@ -147,7 +147,8 @@ impl Lab {
         }
         let command = self.take_figures(command)?;
         let mut bash = enter(self.holder.id(), &["-m", "-n"]);
-        bash.args(["bash", "-c", &command]).stdin(Stdio::null()).current_dir("/");
+        // As it was recorded: the shell names itself in its messages.
+        bash.args(["/bin/bash", "-c", &command]).stdin(Stdio::null()).current_dir("/");
         bash.env_clear().env("LC_ALL", "C").env("WEIR_SOCKET", "/mnt/weir/weir.sock");
         bash.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         let output = bash.output().map_err(|e| format!("nsenter: {e}"))?;

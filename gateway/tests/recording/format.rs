@@ -27,7 +27,8 @@ pub enum Event {
     Sleep { seconds: f64 },
     Snapshot { servers: Counts },
     Matrix(Matrix),
-    Rate { t: f64, lines: Vec<String> },
+    Rate { t: Option<f64>, lines: Vec<String> },
+    Stats { t: Option<f64>, lines: Vec<String> },
 }
 
 /// A connection is begun.
@@ -37,13 +38,17 @@ pub struct Start {
     pub client: String,
     pub vip: String,
     pub server: Option<String>,
-    pub after: Counts,
+    /// What the client got instead.
+    pub refused: Option<String>,
+    pub after: Option<Counts>,
 }
 
 /// One packet.
 #[derive(Clone, Deserialize)]
 pub struct Step {
     pub conn: Value,
+    pub client: Option<String>,
+    pub vip: Option<String>,
     pub dir: String,
     pub flags: String,
     pub ip_len: usize,
@@ -52,13 +57,15 @@ pub struct Step {
     pub to_client: Vec<Seen>,
     pub state: Option<String>,
     pub expire: Option<String>,
-    pub after: Counts,
+    pub after: Option<Counts>,
 }
 
 /// One packet of SCTP.
 #[derive(Clone, Deserialize)]
 pub struct SctpStep {
     pub conn: Value,
+    pub client: Option<String>,
+    pub vip: Option<String>,
     pub dir: String,
     pub chunk: String,
     pub ip_len: usize,
@@ -66,7 +73,7 @@ pub struct SctpStep {
     pub to_client: Vec<Seen>,
     pub state: Option<String>,
     pub expire: Option<String>,
-    pub after: Counts,
+    pub after: Option<Counts>,
 }
 
 /// A protocol: by name where the recorder knew one, else by number.
@@ -83,8 +90,14 @@ impl Proto {
     }
 }
 
+impl Default for Proto {
+    fn default() -> Self {
+        Self::Number(0)
+    }
+}
+
 /// A packet that left.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 pub struct Seen {
     pub len: usize,
     pub proto: Proto,
@@ -98,37 +111,100 @@ pub struct Seen {
     pub code: Option<u8>,
     /// Type of the first chunk.
     pub chunk: Option<u8>,
+    pub ttl: Option<u8>,
+    pub tos: Option<u8>,
+    /// The packet in a tunnel's.
+    pub inner: Option<Box<Seen>>,
+    #[serde(skip)]
+    pub payload: Vec<u8>,
 }
 
 #[derive(Clone, Deserialize)]
 pub struct Matrix {
+    /// State and timer before the packet.
+    pub start: Option<String>,
+    pub start_expire: Option<String>,
     pub path: Vec<String>,
     pub dir: String,
     pub flags: String,
     pub state: Option<String>,
     pub expire: Option<String>,
-    pub to_server: Vec<String>,
-    pub to_client: Vec<String>,
+    pub to_server: Option<Vec<String>>,
+    pub to_client: Option<Vec<String>>,
 }
 
-/// Servers with [weight, active, inactive]; by service where there are several.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+/// A server with its weight, active and inactive connections.
+pub type Figures = (String, [i64; 3]);
+
+/// Servers in the order of the listing; by service where there are several.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Counts(pub Vec<(Option<String>, Vec<Figures>)>);
+
+impl<'de> Deserialize<'de> for Counts {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+struct InOrder;
+
+/// What stands behind a name: a server's figures, or a service's servers.
+#[derive(Deserialize)]
 #[serde(untagged)]
-pub enum Counts {
-    Flat(HashMap<String, [i64; 3]>),
-    ByService(HashMap<String, HashMap<String, [i64; 3]>>),
+enum Behind {
+    Figures([i64; 3]),
+    Servers(Servers),
+}
+
+/// Servers in their order.
+struct Servers(Vec<Figures>);
+
+impl<'de> Deserialize<'de> for Servers {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Counts(all) = Counts::deserialize(deserializer)?;
+        match <[_; 1]>::try_from(all) {
+            Ok([(None, servers)]) => Ok(Self(servers)),
+            _ => Err(serde::de::Error::custom("services within a service")),
+        }
+    }
+}
+
+impl<'de> serde::de::Visitor<'de> for InOrder {
+    type Value = Counts;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("servers, or services with servers")
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Counts, A::Error> {
+        let (mut servers, mut services) = (Vec::new(), Vec::new());
+        while let Some((name, behind)) = map.next_entry::<String, Behind>()? {
+            match behind {
+                Behind::Figures(figures) => servers.push((name, figures)),
+                Behind::Servers(Servers(servers)) => services.push((Some(name), servers)),
+            }
+        }
+        match (servers.is_empty(), services.is_empty()) {
+            (false, false) => Err(serde::de::Error::custom("servers beside services")),
+            (_, true) => Ok(Counts(vec![(None, servers)])),
+            _ => Ok(Counts(services)),
+        }
+    }
 }
 
 impl Counts {
-    pub fn flat(&self) -> HashMap<String, [i64; 3]> {
-        match self {
-            Self::Flat(m) => m.clone(),
-            Self::ByService(m) => {
-                m.iter().flat_map(|(s, m)| m.iter().map(move |(k, v)| (format!("{s} {k}"), *v))).collect()
-            }
-        }
-    }
     pub fn by_service(&self) -> bool {
-        matches!(self, Self::ByService(_))
+        self.0.iter().any(|(service, _)| service.is_some())
+    }
+
+    /// By service, whose order is that of a hash table in the kernel.
+    pub fn sorted(mut self) -> Self {
+        self.0.sort_by(|a, b| a.0.cmp(&b.0));
+        self
+    }
+
+    pub fn server(&mut self, name: &str) -> Option<&mut [i64; 3]> {
+        let mut all = self.0.iter_mut().flat_map(|(_, servers)| servers);
+        all.find(|(server, _)| server == name).map(|(_, figures)| figures)
     }
 }

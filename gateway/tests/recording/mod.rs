@@ -1,7 +1,9 @@
 //! Replays a recording of the real IPVS against the real packet path and control code, in virtual time.
 //!
-//! What may differ, and why:
-//! - Timers: within a second. Recordings ran on a real clock.
+//! Compared is all that a recording shows, and beside it that whatever leaves is what arrived ([`carried`]), that
+//! what goes to the kernel is untouched, and every packet of `open`, `close` and `refused`. What may differ, and why:
+//! - Timers are cut to seconds, and the recording's real clock went on between a packet and its listing: by less
+//!   than a quarter of a second. A persistence template may be later, by what Linux's timer wheel is late.
 //! - An entry listed with 00:00 may be gone here: Linux's timer wheel looks at long timers up to an eighth of
 //!   their time late. Its server's counts are taken one lower then, until the next sleep.
 //! - The 2 s tick of the estimator is not phase-locked to a scenario: a recording passes if its figures
@@ -12,46 +14,38 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-use serde_json::Value;
 use weir::{clock::TICKS_PER_SECOND, io::PortId};
 
-use crate::rig::{
-    LAN, Rig, Sent, WAN,
-    frames::{self, Tcp, Transport},
-};
+use crate::rig::{LAN, Options, Rig, Sent, WAN};
 
+mod aliases;
+mod carried;
+mod flows;
 mod format;
+mod listing;
+mod nft;
+mod rates;
+pub mod samples;
+mod seen;
 mod shell;
 
-use format::{Counts, Event, Matrix, Proto, Recording, SctpStep, Seen, Start, Step};
+use carried::same;
+use flows::{Conn, destination, name};
+use format::{Counts, Event, Matrix, Recording, SctpStep, Seen, Start, Step};
+use seen::{packet, seen};
 
-/// One end of a connection.
-type Endpoint = (IpAddr, u16);
-
-/// One connection of a recording.
-#[derive(Clone, Debug)]
-struct Conn {
-    udp: bool,
-    client: Endpoint,
-    vip: Endpoint,
-    server: Option<Endpoint>,
-    sequence: [u32; 2],
-}
-
-/// Where recordings are: `WEIR_GOLDEN`, or beside the repository.
+/// The folder of recordings: `WEIR_GOLDEN`, or beside the repository; a relative one is relative to its root.
 pub fn folder() -> PathBuf {
-    std::env::var_os("WEIR_GOLDEN")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/golden"), PathBuf::from)
+    let named = std::env::var_os("WEIR_GOLDEN").filter(|name| !name.is_empty());
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(named.unwrap_or_else(|| "../shared/golden".into()))
 }
 
-/// The recordings of a kind, by name.
-pub fn recordings(kind: &str) -> Vec<(String, PathBuf)> {
-    let dir = folder().join(kind);
-    let Ok(entries) = std::fs::read_dir(&dir) else { return Vec::new() };
+/// The recordings of a kind in a folder, by name.
+pub fn recordings(folder: &Path, kind: &str) -> Vec<(String, PathBuf)> {
+    let Ok(entries) = std::fs::read_dir(folder.join(kind)) else { return Vec::new() };
     let mut all: Vec<_> = entries
         .filter_map(|e| {
             let path = e.ok()?.path();
@@ -63,15 +57,19 @@ pub fn recordings(kind: &str) -> Vec<(String, PathBuf)> {
     all
 }
 
-/// Replays a recording; the first difference, if any.
-pub fn replay(path: &std::path::Path) -> Result<(), String> {
-    let text = std::fs::read_to_string(path).map_err(|e| e.to_string())?;
-    let recording: Recording = serde_json::from_str(&text).map_err(|e| e.to_string())?;
-    let timed = text.contains("--rate") || text.contains("--stats") || text.contains("\"rate\"");
+/// Replays a recording with so many workers; the first difference, if any.
+pub fn replay(path: &Path, workers: usize) -> Result<(), String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    replay_text(&text, workers).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn replay_text(text: &str, workers: usize) -> Result<(), String> {
+    let recording: Recording = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let timed = ["--rate", "--stats", "\"rate\"", "\"stats\""].iter().any(|word| text.contains(word));
     let phases = if timed { 40 } else { 1 };
     let mut furthest = (0, String::new());
     for phase in 0..phases {
-        match Replay::new(&recording, f64::from(phase) * 0.05).run() {
+        match Replay::new(&recording, f64::from(phase) * 0.05, workers).and_then(Replay::run) {
             Ok(()) => return Ok(()),
             Err((at, difference)) if at >= furthest.0 => furthest = (at, difference),
             Err(_) => {}
@@ -83,66 +81,46 @@ pub fn replay(path: &std::path::Path) -> Result<(), String> {
 struct Replay<'a> {
     recording: &'a Recording,
     rig: Rig,
+    workers: usize,
+    arrivals: usize,
+    /// Whether the last packet went to the kernel.
+    punted: bool,
     conns: HashMap<String, Conn>,
+    aliases: aliases::Aliases,
     lingering: HashMap<String, i64>,
+    templates: listing::Templates,
     matrix_client: u16,
+    /// How many commands of nft there were.
+    nft: usize,
     /// An entry that was replaced by the last packet: its server.
     replaced: Option<String>,
     /// Background traffic of a rate scenario.
-    traffic: Option<Traffic>,
+    traffic: Option<rates::Traffic>,
     start: f64,
 }
 
-/// So many connections a second for a while, each of a SYN, a SYN-ACK, an ACK and a segment of 60 bytes.
-struct Traffic {
-    a_second: f64,
-    seconds: f64,
-    opened: u32,
-}
-
-impl Traffic {
-    /// From a recording's description.
-    fn of(desc: &str) -> Option<Self> {
-        let words: Vec<&str> = desc.split_whitespace().collect();
-        let at = words.iter().position(|w| *w == "connections/s")?;
-        let a_second = words.get(at.checked_sub(1)?)?.parse().ok()?;
-        let mut after = words.iter().skip(at).skip_while(|w| **w != "for");
-        Some(Self { a_second, seconds: after.nth(1)?.parse().ok()?, opened: 0 })
-    }
-}
-
-fn name(conn: &Value) -> String {
-    conn.as_str().map_or_else(|| conn.to_string(), str::to_owned)
-}
-
-fn endpoint(text: &str) -> Option<Endpoint> {
-    text.parse::<SocketAddr>().ok().map(|a| (a.ip(), a.port()))
-}
-
-fn seconds(expire: &str) -> i64 {
-    expire.split(':').fold(0, |total, part| total * 60 + part.parse::<i64>().unwrap_or(0))
-}
-
-fn same_time(ours: u32, recorded: &str) -> bool {
-    (i64::from(ours / TICKS_PER_SECOND) - seconds(recorded)).abs() <= 1
-}
-
 impl<'a> Replay<'a> {
-    fn new(recording: &'a Recording, phase: f64) -> Self {
-        let mut rig = Rig::new();
-        shell::settings(&mut rig, recording);
+    fn new(recording: &'a Recording, phase: f64, workers: usize) -> Result<Self, (usize, String)> {
+        let mut rig = Rig::with(&Options { workers, default_route: true, ..Options::default() });
+        shell::settings(&mut rig, recording).map_err(|e| (0, e))?;
         rig.advance(2.0 + phase);
         let start = f64::from(rig.now().0) / f64::from(TICKS_PER_SECOND);
-        Self {
+        Ok(Self {
             recording,
             rig,
+            workers,
+            arrivals: 0,
+            punted: false,
             conns: HashMap::new(),
+            aliases: aliases::Aliases::new(recording, workers),
             lingering: HashMap::new(),
+            templates: listing::Templates::default(),
             matrix_client: 0,
+            nft: 0,
             replaced: None,
-            traffic: Traffic::of(&recording.desc),
+            traffic: rates::Traffic::of(&recording.desc),
             start,
-        }
+        })
     }
 
     /// The number of the first event that differs, and how.
@@ -155,71 +133,82 @@ impl<'a> Replay<'a> {
 
     fn event(&mut self, event: &Event) -> Result<(), String> {
         match event {
-            Event::Cmd { cmd, status, stdout, stderr } => {
-                let ours = shell::run(&mut self.rig, cmd);
-                let recorded = (*status, stdout.clone(), stderr.clone());
-                if cmd.contains("-Lc") {
-                    // Linux lists in the order of its hash table, and timers may differ by a second.
-                    return same(cmd, &connections(&ours.1), &connections(stdout));
-                }
-                same(cmd, &ours, &recorded)
-            }
+            Event::Cmd { cmd, status, stdout, stderr } => self.command(cmd, *status, stdout, stderr),
             Event::Open(start) => self.open(start, true),
             Event::Syn(start) => self.open(start, false),
             Event::Udp(start) => self.datagram(start),
             Event::Close { conn, how, after } => self.close(&name(conn), how, after.as_ref()),
             Event::Packet(step) => self.step(step),
             Event::Sctp(step) => self.sctp(step),
-            Event::Conns { lines, header } => self.conns(lines, header.as_deref()),
+            Event::Conns { lines, header } => {
+                let command =
+                    if header.is_some() { "ipvsadm -Lnc --persistent-conn" } else { "ipvsadm -Lnc" };
+                let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+                self.listing(command, &lines, header.as_deref().as_slice())
+            }
             Event::Sleep { seconds } => {
                 self.lingering.clear();
                 self.rig.advance(*seconds);
                 Ok(())
             }
             Event::Snapshot { servers } => self.counts(servers),
-            Event::Matrix(matrix) => self.matrix(matrix),
-            Event::Rate { t, lines } => self.rate(*t, lines),
+            Event::Matrix(matrix) => self
+                .matrix(matrix)
+                .map_err(|e| format!("{:?} {} {}: {e}", matrix.path, matrix.dir, matrix.flags)),
+            Event::Rate { t, lines } => self.figures(*t, "--rate", lines),
+            Event::Stats { t, lines } => self.figures(*t, "--stats", lines),
         }
+    }
+
+    fn command(&mut self, cmd: &str, status: i32, stdout: &str, stderr: &str) -> Result<(), String> {
+        if status == 0 && stdout.starts_with("IPVS connection entries\n") {
+            let lines: Vec<&str> = stdout.lines().collect();
+            let (header, lines) = lines.split_at(2.min(lines.len()));
+            return self.listing(cmd, lines, header).map_err(|e| format!("{cmd}: {e}"));
+        }
+        let ours = shell::run(&mut self.rig, cmd, &mut self.nft)?;
+        same(cmd, &ours, &(status, stdout.to_owned(), stderr.to_owned()))
     }
 
     fn open(&mut self, start: &Start, complete: bool) -> Result<(), String> {
-        let conn = self.begin(start, false)?;
-        let id = name(&start.conn);
-        self.conns.insert(id.clone(), conn);
-        let sent = self.packet(&id, "c2s", "S", 0);
+        let id = self.begin(start, false)?;
+        let sent = self.packet(&id, "c2s", "S", 0)?;
         self.chosen(&id, &sent, start)?;
         if complete && start.server.is_some() {
-            self.packet(&id, "s2c", "SA", 0);
-            self.packet(&id, "c2s", "A", 0);
+            self.whole_packet(&id, "s2c", "SA")?;
+            self.whole_packet(&id, "c2s", "A")?;
         }
-        self.counts(&start.after)
+        start.after.as_ref().map_or(Ok(()), |after| self.counts(after))
     }
 
     fn datagram(&mut self, start: &Start) -> Result<(), String> {
-        let conn = self.begin(start, true)?;
-        let id = name(&start.conn);
-        self.conns.insert(id.clone(), conn);
-        let sent = self.packet(&id, "c2s", "", 32);
+        let id = self.begin(start, true)?;
+        let sent = self.packet(&id, "c2s", "", 32)?;
         self.chosen(&id, &sent, start)?;
-        self.counts(&start.after)
+        start.after.as_ref().map_or(Ok(()), |after| self.counts(after))
     }
 
-    fn begin(&self, start: &Start, udp: bool) -> Result<Conn, String> {
-        let client = endpoint(&start.client).ok_or("client")?;
-        let vip = endpoint(&start.vip).ok_or("vip")?;
-        Ok(Conn { udp, client, vip, server: None, sequence: [1000, 5000] })
-    }
-
-    /// Checks which server a first packet went to.
+    /// Checks which server a first packet went to, and what the client got if to none.
     fn chosen(&mut self, id: &str, sent: &[Sent], start: &Start) -> Result<(), String> {
-        let to: Vec<Endpoint> =
-            sent.iter().filter(|s| s.port == LAN).map(|s| destination(&s.bytes)).collect();
-        let ours = to.first().map(|(a, p)| SocketAddr::new(*a, *p).to_string());
+        let to = sent.iter().find(|s| s.port == LAN).map(|s| destination(&s.bytes)).transpose()?;
+        // What is routed directly or in a tunnel doesn't show the server's port: the session does.
+        let server = to.map(|shown| self.session_server(id).unwrap_or(shown));
+        let ours = server.map(|end| std::net::SocketAddr::from(end).to_string());
         same("server", &ours, &start.server)?;
-        if let Some(conn) = self.conns.get_mut(id) {
-            conn.server = to.first().copied();
+        self.conns.get_mut(id).ok_or("no connection")?.server = server;
+        if server.is_some() {
+            return self.went(id, "c2s", sent);
         }
-        Ok(())
+        start.refused.as_ref().map_or(Ok(()), |refused| self.refused(id, sent, refused))
+    }
+
+    fn session_server(&mut self, id: &str) -> Option<flows::Endpoint> {
+        let conn = self.conns.get(id).cloned()?;
+        let sessions = self.rig.sessions();
+        let of = |s: &&weirctl::model::Session| {
+            (s.protocol, s.client, s.virtual_) == (conn.protocol, conn.client, conn.vip)
+        };
+        sessions.iter().find(of).map(|s| s.server)
     }
 
     fn close(&mut self, id: &str, how: &str, after: Option<&Counts>) -> Result<(), String> {
@@ -233,433 +222,117 @@ impl<'a> Replay<'a> {
             other => return Err(format!("no way to close called {other}")),
         };
         for (dir, flags) in steps {
-            self.packet(id, dir, flags, 0);
+            self.whole_packet(id, dir, flags)?;
         }
         after.map_or(Ok(()), |a| self.counts(a))
-    }
-
-    /// Sends one packet of a connection and returns what left.
-    fn packet(&mut self, id: &str, dir: &str, flags: &str, payload: usize) -> Vec<Sent> {
-        let Some(conn) = self.conns.get_mut(id) else { return Vec::new() };
-        let me = usize::from(dir == "s2c");
-        let server = conn.server.unwrap_or((IpAddr::from([10, 0, 0, 1]), conn.vip.1));
-        let (port, from, to) =
-            if me == 0 { (WAN, conn.client, conn.vip) } else { (LAN, server, conn.client) };
-        let body = vec![0x55; payload];
-        let frame = if conn.udp {
-            frames::udp(port, from, to, &body)
-        } else {
-            let ack = if flags.contains('A') { conn.sequence[1 - me] } else { 0 };
-            let tcp = Tcp { flags, seq: conn.sequence[me], ack };
-            let control = flags.chars().filter(|c| matches!(c, 'S' | 'F')).count();
-            conn.sequence[me] += (payload + control) as u32;
-            frames::tcp(port, from, to, tcp, &body)
-        };
-        self.rig.send(port, &frame)
-    }
-
-    /// Sends a SIP message in a packet of `len` bytes. The recorder named its connections after their
-    /// Call-IDs: those of `a` and `a2` are `aaa@host`, `bad` has none.
-    fn sip(&mut self, id: &str, len: usize) -> Vec<Sent> {
-        let Some(conn) = self.conns.get(id) else { return Vec::new() };
-        let mut message = String::from("OPTIONS sip:x\r\n");
-        if id != "bad" {
-            message += &format!("Call-ID: {}@host\r\n", id[..1].repeat(3));
-        }
-        let mut message = message.into_bytes();
-        message.resize(len - 28, b'\n');
-        self.rig.send(WAN, &frames::udp(WAN, conn.client, conn.vip, &message))
     }
 
     fn step(&mut self, step: &Step) -> Result<(), String> {
         let id = name(&step.conn);
         self.know(&id, step)?;
-        self.unrecorded(&id, step);
+        self.unrecorded(&id, step)?;
         self.replaced = self.finished(&id).filter(|_| step.flags == "S" && step.dir == "c2s");
         let sent = if self.recording.desc.contains("Call-ID") {
-            self.sip(&id, step.ip_len)
+            self.sip(&id, step.ip_len)?
         } else {
-            self.packet(&id, &step.dir, &step.flags, step.payload)
+            self.packet(&id, &step.dir, &step.flags, step.payload)?
         };
-        let punted = self.rig.take_punted();
-        self.left(LAN, &sent, &step.to_server, &punted)?;
-        self.left(WAN, &sent, &step.to_client, &punted)?;
-        if let (Some(first), Some(conn)) = (sent.iter().find(|s| s.port == LAN), self.conns.get_mut(&id)) {
-            conn.server = Some(destination(&first.bytes));
-        }
+        self.left_both(&id, &sent, &step.to_server, &step.to_client)?;
         self.state(&id, step.state.as_deref(), step.expire.as_deref())?;
-        self.counts(&step.after)
+        step.after.as_ref().map_or(Ok(()), |after| self.counts(after))
     }
 
-    /// One packet of an association with a single chunk. The recorder numbered its clients by association.
+    /// One packet of an association with a single chunk.
     fn sctp(&mut self, step: &SctpStep) -> Result<(), String> {
         let id = name(&step.conn);
-        let vip = self.configured_service("--sctp-service ").ok_or("no service")?;
-        if !self.conns.contains_key(&id) {
-            let client = (IpAddr::from([10, 1, 0, self.conns.len() as u8 + 1]), 5000);
-            let conn = Conn { udp: false, client, vip, server: None, sequence: [0, 0] };
-            self.conns.insert(id.clone(), conn);
-        }
-        let conn = self.conns[&id].clone();
-        let server = conn.server.unwrap_or((IpAddr::from([10, 0, 0, 1]), vip.1));
-        let (port, from, to) =
-            if step.dir == "c2s" { (WAN, conn.client, vip) } else { (LAN, server, conn.client) };
-        const CHUNKS: [&str; 15] = [
-            "DATA",
-            "INIT",
-            "INIT_ACK",
-            "SACK",
-            "HEARTBEAT",
-            "HEARTBEAT_ACK",
-            "ABORT",
-            "SHUTDOWN",
-            "SHUTDOWN_ACK",
-            "ERROR",
-            "COOKIE_ECHO",
-            "COOKIE_ACK",
-            "ECNE",
-            "CWR",
-            "SHUTDOWN_COMPLETE",
-        ];
-        let kind = CHUNKS.iter().position(|c| *c == step.chunk).ok_or(format!("chunk {}", step.chunk))?;
-        let len = step.ip_len - 20;
-        let mut packet = [from.1.to_be_bytes(), to.1.to_be_bytes()].concat();
-        packet.extend([0, 0, 0, 7, 0, 0, 0, 0, kind as u8, 0, 0, (len - 12) as u8]);
-        packet.resize(len, 0x5a);
-        let sum = checksum(&packet);
-        packet[8..12].copy_from_slice(&sum);
-        let sent = self.rig.send(port, &frames::other(port, from.0, to.0, 132, &packet));
-        let punted = self.rig.take_punted();
-        self.left(LAN, &sent, &step.to_server, &punted)?;
-        self.left(WAN, &sent, &step.to_client, &punted)?;
-        if let (Some(first), Some(conn)) = (sent.iter().find(|s| s.port == LAN), self.conns.get_mut(&id)) {
-            conn.server = endpoint(&seen(&first.bytes).dst);
-        }
-        let sessions = self.rig.sessions();
-        let ours = sessions.iter().find(|s| s.client == conn.client && s.protocol == 132);
-        same("state", &ours.map(|s| s.state.name()), &step.state.as_deref())?;
-        if let (Some(ours), Some(expire)) = (ours, &step.expire)
-            && !same_time(ours.expires, expire)
-        {
-            return Err(format!("expires in {} ticks, recorded {expire}", ours.expires));
-        }
-        self.counts(&step.after)
+        let sent = self.chunk(&id, step)?;
+        self.left_both(&id, &sent, &step.to_server, &step.to_client)?;
+        self.state(&id, step.state.as_deref(), step.expire.as_deref())?;
+        step.after.as_ref().map_or(Ok(()), |after| self.counts(after))
     }
 
-    /// Some recordings leave the server's SYN-ACK and FIN out; the numbers of the next packet show them.
-    fn unrecorded(&mut self, id: &str, step: &Step) {
-        let seen = if step.dir == "c2s" {
-            step.to_server.first().and_then(|p| p.ack)
-        } else {
-            step.to_client.first().and_then(|p| p.seq)
-        };
-        for (sequence, flags) in [(5000, "SA"), (5001, "FA")] {
-            let here = self.conns.get(id).filter(|c| !c.udp && c.sequence[1] == sequence);
-            if here.is_some_and(|c| c.sequence[0] > 1000) && seen.is_some_and(|s| s > sequence && s < 5003) {
-                self.packet(id, "s2c", flags, 0);
-            }
+    fn left_both(&mut self, id: &str, sent: &[Sent], server: &[Seen], client: &[Seen]) -> Result<(), String> {
+        self.left(LAN, sent, server)?;
+        self.left(WAN, sent, client)?;
+        if let (Some(first), Some(conn)) = (sent.iter().find(|s| s.port == LAN), self.conns.get_mut(id)) {
+            conn.server = Some(destination(&first.bytes)?);
         }
-    }
-
-    /// The server of a connection whose session is in TIME_WAIT or CLOSE.
-    fn finished(&mut self, id: &str) -> Option<String> {
-        let client = self.conns.get(id)?.client;
-        let sessions = self.rig.sessions();
-        let s = sessions.iter().find(|s| s.client == client)?;
-        matches!(s.state.name(), "TIME_WAIT" | "CLOSE")
-            .then(|| SocketAddr::new(s.server.0, s.server.1).to_string())
-    }
-
-    /// Takes a connection's endpoints from whichever packets of the recording show them.
-    fn know(&mut self, id: &str, step: &Step) -> Result<(), String> {
-        if self.conns.contains_key(id) {
-            return Ok(());
-        }
-        let udp = step.flags.is_empty() && !id.is_empty() && self.proto(id).is_some_and(|p| p.is("udp"))
-            || step.flags.is_empty() && self.proto(id).is_none();
-        let (mut client, mut vip) = (None, None);
-        for s in self.steps(id) {
-            for p in &s.to_server {
-                client = client.or(endpoint(&p.src));
-            }
-            for p in &s.to_client {
-                if !(p.proto.is("icmp") || p.proto.is("icmp6")) {
-                    client = client.or(endpoint(&p.dst));
-                    vip = vip.or(endpoint(&p.src).filter(|e| !is_server(e.0)));
-                } else {
-                    client = client.or(p.dst.parse().ok().map(|a| (a, 20063)));
-                }
-            }
-        }
-        let client =
-            client.or_else(|| self.listed_client()).ok_or_else(|| format!("nothing tells who {id} is"))?;
-        let vip = vip.or_else(|| self.configured_vip(udp)).ok_or("no virtual address is known")?;
-        let conn = Conn { udp, client, vip, server: None, sequence: [1000, 5000] };
-        self.conns.insert(id.to_owned(), conn);
         Ok(())
     }
 
-    /// The client of the first listed connection: all that shows who it is where packets leave in tunnels.
-    fn listed_client(&self) -> Option<Endpoint> {
-        let (address, port) = self.recording.events.iter().find_map(|e| match e {
-            Event::Conns { lines, .. } => endpoint(lines.first()?.split_whitespace().nth(3)?),
-            _ => None,
-        })?;
-        // A template's is no port.
-        Some((address, if port == 0 { 20063 } else { port }))
-    }
-
-    fn steps(&self, id: &str) -> impl Iterator<Item = &'a Step> {
-        let id = id.to_owned();
-        self.recording.events.iter().filter_map(move |e| match e {
-            Event::Packet(step) if name(&step.conn) == id => Some(step),
-            _ => None,
-        })
-    }
-
-    fn proto(&self, id: &str) -> Option<Proto> {
-        self.steps(id)
-            .flat_map(|s| s.to_server.iter().chain(&s.to_client))
-            .find(|p| !p.proto.is("icmp"))
-            .map(|p| p.proto.clone())
-    }
-
-    fn configured_vip(&self, udp: bool) -> Option<Endpoint> {
-        self.configured_service(if udp { "-u " } else { "-t " })
-    }
-
-    fn configured_service(&self, option: &str) -> Option<Endpoint> {
-        self.recording.events.iter().find_map(|e| match e {
-            Event::Cmd { cmd, .. } if cmd.contains("-A ") => {
-                let rest = cmd.split_once(option)?.1;
-                endpoint(rest.split(' ').next()?)
-            }
-            _ => None,
-        })
-    }
-
     /// Compares what left by a port with what the recording saw there.
-    fn left(&self, port: PortId, sent: &[Sent], recorded: &[Seen], punted: &[Sent]) -> Result<(), String> {
-        let ours: Vec<Seen> = sent.iter().filter(|s| s.port == port).map(|s| seen(&s.bytes)).collect();
-        let from_server = |p: &Seen| endpoint(&p.src).is_some_and(|e| is_server(e.0));
+    fn left(&self, port: PortId, sent: &[Sent], recorded: &[Seen]) -> Result<(), String> {
+        let ours: Result<Vec<Seen>, _> =
+            sent.iter().filter(|s| s.port == port).map(|s| seen(packet(&s.bytes))).collect();
+        let mut ours = ours?;
+        ours.iter_mut().for_each(|seen| self.aliases.recorded_ends(seen));
+        let from_server = |p: &Seen| flows::endpoint(&p.src).is_some_and(|e| flows::is_server(e.0));
         // The recording machine's kernel had no SCTP: it called the protocol unreachable.
         let unreachable = |p: &Seen| (p.kind, p.code) == (Some(3), Some(2));
         let by_stack = |p: &Seen| {
             from_server(p) || unreachable(p) || p.flags.as_deref().is_some_and(|f| f.starts_with('R'))
         };
-        if ours.is_empty() && !recorded.is_empty() && recorded.iter().all(by_stack) && !punted.is_empty() {
+        if ours.is_empty() && !recorded.is_empty() && recorded.iter().all(by_stack) && self.punted {
             return Ok(());
         }
-        same("packets out", &ours, &recorded.to_vec())
+        let all = ours.len() == recorded.len() && ours.iter().zip(recorded).all(|(o, r)| o.is(r));
+        if all { Ok(()) } else { Err(format!("packets out: ours {ours:?}, recorded {recorded:?}")) }
     }
 
     /// The state and timer of a connection's session.
     fn state(&mut self, id: &str, state: Option<&str>, expire: Option<&str>) -> Result<(), String> {
         let Some(conn) = self.conns.get(id).cloned() else { return Ok(()) };
-        let protocol = if conn.udp { 17 } else { 6 };
-        let ours =
-            self.rig.sessions().into_iter().find(|s| s.client == conn.client && s.protocol == protocol);
-        same("state", &ours.as_ref().map(|s| s.state.name()), &state)?;
+        let ours = self.rig.sessions();
+        let ours = ours.iter().find(|s| s.client == conn.client && s.protocol == conn.protocol);
+        same("state", &ours.map(|s| s.state.name()), &state)?;
         match (ours, expire) {
-            (Some(s), Some(e)) if !same_time(s.expires, e) => {
-                Err(format!("expires in {} ticks, recorded {e}", s.expires))
-            }
+            (Some(s), Some(e)) => listing::same_time(s.expires, e, 0),
             _ => Ok(()),
         }
     }
 
     fn counts(&mut self, recorded: &Counts) -> Result<(), String> {
-        let ours = shell::counts(&mut self.rig, recorded.by_service());
-        let mut expected = recorded.flat();
+        let ours = shell::counts(&mut self.rig, recorded.by_service()).sorted();
+        let mut expected = recorded.clone().sorted();
         for (server, n) in &self.lingering {
-            if let Some(c) = expected.get_mut(server) {
+            if let Some(c) = expected.server(server) {
                 c[2] -= n;
             }
         }
-        let moment = self.replaced.take().and_then(|s| Some((s.clone(), *expected.get(&s)?)));
-        if let Some((server, [weight, active, inactive])) = moment
+        if let Some(server) = self.replaced.take()
             && ours != expected
+            && let Some(figures) = expected.server(&server)
         {
-            expected.insert(server, [weight, active, inactive - 1]);
+            figures[2] -= 1;
         }
         same("counts", &ours, &expected)
     }
 
-    fn conns(&mut self, recorded: &[String], header: Option<&str>) -> Result<(), String> {
-        let command = if header.is_some() { "ipvsadm -Lnc --persistent-conn" } else { "ipvsadm -Lnc" };
-        let (status, stdout, _) = shell::run(&mut self.rig, command);
-        if let Some(header) = header {
-            same("header", &stdout.lines().nth(1), &Some(header))?;
-        }
-        let mut ours: Vec<String> = stdout.lines().skip(2).map(|l| l.trim_end().to_owned()).collect();
-        same("status of -Lnc", &status, &0)?;
-        let key = |l: &str| {
-            let mut words: Vec<&str> = l.split_whitespace().collect();
-            let expire = words.remove(1).to_owned();
-            (words.join(" "), expire)
-        };
-        for line in recorded {
-            let (who, expire) = key(line);
-            match ours.iter().position(|l| key(l).0 == who) {
-                Some(at) => {
-                    let (_, our_expire) = key(&ours.remove(at));
-                    if (seconds(&our_expire) - seconds(&expire)).abs() > 1 {
-                        return Err(format!("{line:?} here expires in {our_expire}"));
-                    }
-                }
-                None if expire == "00:00" => {
-                    let server = who.rsplit(' ').next().unwrap_or_default();
-                    *self.lingering.entry(server.to_owned()).or_default() += 1;
-                }
-                None => return Err(format!("no session {line:?} here")),
-            }
-        }
-        if ours.is_empty() { Ok(()) } else { Err(format!("sessions here only: {ours:?}")) }
-    }
-
     fn matrix(&mut self, m: &Matrix) -> Result<(), String> {
         self.matrix_client += 1;
-        let client = (IpAddr::from([10, 1, 9, 1]), 30000 + self.matrix_client);
+        let client = (std::net::IpAddr::from([10, 1, 9, 1]), 30000 + self.matrix_client);
         let vip = self.configured_vip(false).ok_or("no service")?;
         let id = format!("matrix {}", self.matrix_client);
-        self.conns.insert(id.clone(), Conn { udp: false, client, vip, server: None, sequence: [1000, 5000] });
+        let client = self.aliases.of(6, client);
+        self.conns.insert(id.clone(), Conn::new(6, client, vip));
         for step in &m.path {
             let (dir, flags) = step.split_once(' ').ok_or("path")?;
-            self.packet(&id, dir, flags, 0);
+            self.packet(&id, dir, flags, 0)?;
         }
-        let sent = self.packet(&id, &m.dir, &m.flags, 0);
+        if m.start.is_some() {
+            self.state(&id, m.start.as_deref(), m.start_expire.as_deref())
+                .map_err(|e| format!("before the packet: {e}"))?;
+        }
+        let sent = self.packet(&id, &m.dir, &m.flags, 0)?;
         for (port, recorded) in [(LAN, &m.to_server), (WAN, &m.to_client)] {
-            let ours: Vec<String> = sent
-                .iter()
-                .filter(|s| s.port == port)
-                .map(|s| sorted(frames::read(&s.bytes).tcp().2))
-                .collect();
-            let recorded: Vec<String> = recorded.iter().map(|f| sorted(f)).collect();
-            same(&format!("{:?} {} {}", m.path, m.dir, m.flags), &ours, &recorded)?;
+            let Some(recorded) = recorded else { continue };
+            let left = sent.iter().filter(|s| s.port == port);
+            let ours: Result<Vec<String>, String> =
+                left.map(|s| Ok(sorted(&seen(packet(&s.bytes))?.flags.unwrap_or_default()))).collect();
+            same("packets out", &ours?, &recorded.iter().map(|f| sorted(f)).collect())?;
         }
         self.state(&id, m.state.as_deref(), m.expire.as_deref())
-            .map_err(|e| format!("{:?} {} {}: {e}", m.path, m.dir, m.flags))
     }
-
-    /// Moves on to `t` seconds after the start, opening the connections of the background traffic on time.
-    fn traffic_until(&mut self, t: f64) {
-        while let Some(traffic) = &mut self.traffic {
-            let at = f64::from(traffic.opened) / traffic.a_second;
-            if at > t || at >= traffic.seconds {
-                break;
-            }
-            traffic.opened += 1;
-            let n = traffic.opened;
-            self.advance_to(at);
-            let client = (IpAddr::from(Ipv4Addr::from(0x0a01_0800 + n)), 20000);
-            let Some(vip) = self.configured_vip(false) else { return };
-            let id = format!("traffic {n}");
-            let conn = Conn { udp: false, client, vip, server: None, sequence: [1000, 5000] };
-            self.conns.insert(id.clone(), conn);
-            for (dir, flags, payload) in
-                [("c2s", "S", 0), ("s2c", "SA", 0), ("c2s", "A", 0), ("c2s", "PA", 60)]
-            {
-                self.packet(&id, dir, flags, payload);
-            }
-        }
-        self.advance_to(t);
-    }
-
-    fn advance_to(&mut self, t: f64) {
-        let now = f64::from(self.rig.now().0) / f64::from(TICKS_PER_SECOND);
-        if self.start + t > now {
-            self.rig.advance(self.start + t - now);
-        }
-    }
-
-    /// Listed rates at a moment of the scenario.
-    fn rate(&mut self, t: f64, recorded: &[String]) -> Result<(), String> {
-        self.traffic_until(t);
-        let (_, stdout, _) = shell::run(&mut self.rig, "ipvsadm -Ln --rate --exact");
-        let ours: Vec<String> = stdout.lines().skip(3).map(str::to_owned).collect();
-        same("rates", &ours, &recorded.to_vec())
-    }
-}
-
-/// A listing of connections in an order of its own, without timers.
-fn connections(listing: &str) -> Vec<String> {
-    let without_timer = |line: &str| match line.split_once(' ') {
-        Some((protocol, rest)) => format!("{protocol} {}", rest.get(5..).unwrap_or_default()),
-        None => line.to_owned(),
-    };
-    let mut lines: Vec<String> = listing.lines().map(without_timer).collect();
-    lines.sort();
-    lines
-}
-
-/// Where a packet towards the servers goes: a tunnel's has no port.
-fn destination(frame: &[u8]) -> Endpoint {
-    if is_ipv6(frame) {
-        let seen = seen_v6(&frame[14..]);
-        return endpoint(&seen.dst).unwrap_or_else(|| (seen.dst.parse().expect("an address"), 0));
-    }
-    let read = frames::read(frame);
-    let (address, port) = match read.transport {
-        Transport::Tcp { .. } => read.tcp().1,
-        Transport::Udp { .. } => read.udp().1,
-        _ => (read.destination, 0),
-    };
-    (address.into(), port)
-}
-
-/// Whether an address is one of the recordings' servers'.
-fn is_server(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(a) => a.octets()[0] == 10,
-        IpAddr::V6(a) => a.segments()[..3] == [0x2001, 0xdb8, 1],
-    }
-}
-
-fn is_ipv6(frame: &[u8]) -> bool {
-    frame[12..14] == [0x86, 0xdd]
-}
-
-/// An IPv6 packet as the recordings write packets.
-fn seen_v6(packet: &[u8]) -> Seen {
-    let sliced = etherparse::SlicedPacket::from_ip(packet).expect("a packet that can be read");
-    let Some(etherparse::NetSlice::Ipv6(ip)) = &sliced.net else { panic!("no IPv6") };
-    let header = ip.header();
-    let (from, to) = (header.source_addr(), header.destination_addr());
-    let named = |name: &str| Proto::Name(name.into());
-    let text = |address, port| SocketAddr::new(IpAddr::V6(address), port).to_string();
-    let mut seen = Seen {
-        len: packet.len(),
-        proto: Proto::Number(ip.payload().ip_number.0),
-        src: from.to_string(),
-        dst: to.to_string(),
-        flags: None,
-        seq: None,
-        ack: None,
-        kind: None,
-        code: None,
-        chunk: None,
-    };
-    match &sliced.transport {
-        Some(etherparse::TransportSlice::Tcp(tcp)) => {
-            let h = tcp.to_header();
-            let due = h.calc_checksum_ipv6_raw(from.octets(), to.octets(), tcp.payload());
-            assert_eq!(Ok(h.checksum), due, "TCP checksum");
-            (seen.proto, seen.flags) = (named("tcp"), Some(frames::flags(&h)));
-            (seen.seq, seen.ack) = (Some(h.sequence_number), Some(h.acknowledgment_number));
-            (seen.src, seen.dst) = (text(from, h.source_port), text(to, h.destination_port));
-        }
-        Some(etherparse::TransportSlice::Udp(udp)) => {
-            seen.proto = named("udp");
-            (seen.src, seen.dst) = (text(from, udp.source_port()), text(to, udp.destination_port()));
-        }
-        Some(etherparse::TransportSlice::Icmpv6(icmp)) => {
-            let due = icmp.icmp_type().calc_checksum(from.octets(), to.octets(), icmp.payload());
-            assert_eq!(Ok(icmp.checksum()), due, "ICMPv6 checksum");
-            (seen.proto, seen.kind, seen.code) = (named("icmp6"), Some(icmp.type_u8()), Some(icmp.code_u8()));
-        }
-        _ => {}
-    }
-    seen
 }
 
 /// Flag letters in one order.
@@ -669,77 +342,13 @@ fn sorted(flags: &str) -> String {
     letters.into_iter().collect()
 }
 
-/// A frame as the recordings write packets.
-fn seen(frame: &[u8]) -> Seen {
-    if is_ipv6(frame) {
-        return seen_v6(&frame[14..]);
+/// With how many workers a recording is replayed: with several unless a persistent service's clients are some
+/// other's by their addresses.
+pub fn workers_of(path: &Path) -> Vec<usize> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    if text.contains(" -p ") || text.contains("--persistent ") || text.contains(" -p\"") {
+        vec![1]
+    } else {
+        vec![1, 3]
     }
-    let read = frames::read(frame);
-    let named = |name: &str| Proto::Name(name.into());
-    let (proto, ports, flags, seq, ack, kind) = match &read.transport {
-        Transport::Tcp { source, destination, flags, seq, ack, .. } => {
-            (named("tcp"), Some((*source, *destination)), Some(flags.clone()), Some(*seq), Some(*ack), None)
-        }
-        Transport::Udp { source, destination, .. } => {
-            (named("udp"), Some((*source, *destination)), None, None, None, None)
-        }
-        Transport::Icmp { kind, .. } => (named("icmp"), None, None, None, None, Some(kind.header_bytes())),
-        Transport::Other { protocol: 132, payload } => return seen_sctp(&read, payload),
-        Transport::Other { protocol, .. } => (Proto::Number(*protocol), None, None, None, None, None),
-    };
-    let text = |address: Ipv4Addr, port: Option<u16>| {
-        port.map_or_else(|| address.to_string(), |p| format!("{address}:{p}"))
-    };
-    Seen {
-        len: read.total_len.into(),
-        proto,
-        src: text(read.source, ports.map(|p| p.0)),
-        dst: text(read.destination, ports.map(|p| p.1)),
-        flags,
-        seq,
-        ack,
-        kind: kind.map(|k| k.0),
-        code: kind.map(|k| k.1),
-        chunk: None,
-    }
-}
-
-/// An SCTP packet, its checksum verified.
-fn seen_sctp(read: &frames::Read, packet: &[u8]) -> Seen {
-    assert_eq!(packet[8..12], checksum(packet), "SCTP checksum");
-    let port = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
-    Seen {
-        len: read.total_len.into(),
-        proto: Proto::Name("sctp".into()),
-        src: format!("{}:{}", read.source, port(0)),
-        dst: format!("{}:{}", read.destination, port(2)),
-        flags: None,
-        seq: None,
-        ack: None,
-        kind: None,
-        code: None,
-        chunk: Some(packet[12]),
-    }
-}
-
-/// SCTP's checksum as it lies in the header.
-fn checksum(packet: &[u8]) -> [u8; 4] {
-    let mut packet = packet.to_vec();
-    packet[8..12].fill(0);
-    crc32c::crc32c(&packet).to_le_bytes()
-}
-
-trait HeaderBytes {
-    fn header_bytes(&self) -> (u8, u8);
-}
-
-impl HeaderBytes for etherparse::Icmpv4Type {
-    fn header_bytes(&self) -> (u8, u8) {
-        let bytes = etherparse::Icmpv4Header::new(self.clone()).to_bytes();
-        (bytes[0], bytes[1])
-    }
-}
-
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, ours: &T, recorded: &T) -> Result<(), String> {
-    if ours == recorded { Ok(()) } else { Err(format!("{what}: ours {ours:?}, recorded {recorded:?}")) }
 }

@@ -80,6 +80,8 @@ pub struct Options {
     pub vlans: [Option<u16>; 2],
     /// Whether both are ports of one device.
     pub one_device: bool,
+    /// Whether everything else is behind 10.1.0.1 and 2001:db8:c::1 on [`WAN`].
+    pub default_route: bool,
 }
 
 impl Default for Options {
@@ -93,6 +95,7 @@ impl Default for Options {
             lan_mtu: 1500,
             vlans,
             one_device,
+            default_route: false,
         }
     }
 }
@@ -178,7 +181,7 @@ impl Rig {
             inject,
             answers: |_| true,
         };
-        rig.store.plane_mut().set_routes(&routes(options.lan_mtu));
+        rig.store.plane_mut().set_routes(&routes(options.lan_mtu, options.default_route));
         rig.store.plane_mut().set_neighbours(&[]);
         rig.run();
         rig
@@ -186,7 +189,7 @@ impl Rig {
 
     /// Puts the same routes in force again, with another MTU towards the servers.
     pub fn new_routes(&mut self, lan_mtu: u16) {
-        self.store.plane_mut().set_routes(&routes(lan_mtu));
+        self.store.plane_mut().set_routes(&routes(lan_mtu, false));
         self.run();
     }
 
@@ -472,7 +475,7 @@ fn pool_config(options: &Options) -> PoolConfig {
     }
 }
 
-fn routes(lan_mtu: u16) -> Arc<RouteTable> {
+fn routes(lan_mtu: u16, default_route: bool) -> Arc<RouteTable> {
     let route = |network: &str, prefix, port| Route {
         network: network.parse().unwrap(),
         prefix,
@@ -502,6 +505,12 @@ fn routes(lan_mtu: u16) -> Arc<RouteTable> {
         route("2001:db8:c::", 48, WAN),
         route("2001:db8:1::", 64, LAN),
     ];
+    let mut routes = routes.to_vec();
+    for (network, gateway) in [("0.0.0.0", "10.1.0.1"), ("::", "2001:db8:c::1")] {
+        let mut default = route(network, 0, WAN);
+        default.via[0].gateway = Some(gateway.parse().unwrap());
+        routes.extend(default_route.then_some(default));
+    }
     Arc::new(RouteTable::new(&routes, ports))
 }
 
