@@ -86,7 +86,14 @@ impl<I: Io> Worker<I> {
             & (p.ttl > 1)
             & (transport_len.saturating_add(Ipv6Header::LEN as u16) <= next.mtu)
             & next.usable;
-        if !usual || toa::tells(session) || session.is_proxied() {
+        if !usual || session.is_proxied() {
+            return Some(frame);
+        }
+        if let Some(mark) = self.told.mark(session, found)
+            && (mark == 0 || toa::is_clean(frame.data(), p))
+        {
+            // Nothing that has to be looked at more closely.
+        } else {
             return Some(frame);
         }
         session.last_seen = self.now.0;
@@ -158,10 +165,10 @@ impl<I: Io> Worker<I> {
         let generation = self.routing.generation;
         let known = self.routing.may_be_remembered(hop);
         // From now on the straight way leads to `leave_by_v4`.
-        if let Some(session) =
-            self.sessions.get_mut(found.id).filter(|_| known && p.ipv6 && !tells && !proxied)
+        if let Some(session) = self.sessions.get_mut(found.id).filter(|_| known && p.ipv6 && !proxied)
+            && let Some(mark) = self.told.mark(session, found)
         {
-            session.remember_hop(found.direction, hop, generation);
+            session.remember_hop(found.direction, hop | mark, generation);
         }
         let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
         let part = part_of(frame.data(), p);

@@ -13,7 +13,7 @@
 //!
 //! DR and TUN leave by `direct` and `tunnel` instead of `rewrite`, sessions between the families by `mixed`, datagrams of one-packet services by
 //! `onepacket`; `persist` keeps clients at their servers, `place` knows which servers are full. `snat` takes what no service claims, `echo` its pings. Beside the way: `icmp` (`icmp_v6`, `icmp_mixed`) translates errors about
-//! sessions, `reassembly` sends fragments after their first, `toa` and `proxy` (with `stream`) tell servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
+//! sessions, `reassembly` sends fragments after their first, `toa` (with `told`) and `proxy` (with `stream`) tell servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
 //! own, `vlan` divides devices into ports, `handover` gives another worker what is its own (`nat` knows whose NAT's replies are), `update` takes control's changes between bursts,
 //! `search` and `explain` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks, `stages` counts cycles. `sums` says which checksums are right. Every frame ends in one [`verdict::Verdict`].
 
@@ -79,6 +79,7 @@ mod stream;
 mod sums;
 pub mod tcp_state;
 mod toa;
+mod told;
 pub mod trace;
 pub mod tunnel;
 pub mod tx;
@@ -167,8 +168,8 @@ pub struct Worker<I: Io> {
     fragment_ids: u32,
     /// Call-IDs of templates, once a service has needed them.
     call_ids: Option<Box<CallIds>>,
-    /// What sessions that tell the client's address know of their servers.
-    first_data: toa::FirstData,
+    /// What sessions with TOA know of their servers.
+    told: told::Told,
     /// What sessions with PROXY know of their streams.
     streams: stream::Streams,
     /// SNAT, once there has been a rule.
@@ -259,7 +260,7 @@ impl<I: Io> Worker<I> {
             tunnel_id: parts.id.0 << 12,
             fragment_ids: (u32::from(parts.id.0) + 1) << 24,
             call_ids: None,
-            first_data: toa::FirstData::new(parts.max_sessions),
+            told: told::Told::new(parts.max_sessions),
             streams: stream::Streams::new(parts.max_sessions),
             snat: None,
             turned_back: ArrayVec::new(),

@@ -301,7 +301,7 @@ impl<I: Io> Worker<I> {
             return Err(if full { Reason::SessionsFull } else { Reason::TupleInUse });
         };
         if flags & TELLS != 0 {
-            self.first_data.forget(id.0);
+            self.told.forget(id.0);
         }
         let proxied = match (how, p.protocol) {
             _ if flags & FULLNAT == 0 => false,

@@ -19,7 +19,7 @@ use crate::{
     net::{protocol, tcp as tcp_flags},
     table::{
         ends::WIDE,
-        session::{Direction, INACTIVE, ONE_PACKET, STATE, Session, SessionId, TIMEOUTS},
+        session::{Direction, INACTIVE, LOOKED_AT, ONE_PACKET, STATE, Session, SessionId, TIMEOUTS},
         sessions::{Candidate, Found},
     },
 };
@@ -38,11 +38,11 @@ pub(super) fn trim(frame: &mut impl Frame, p: &Parsed) {
 }
 
 /// TCP's flags that may change a session's state.
-const CONTROL: u8 = tcp_flags::FIN | tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK;
+pub(super) const CONTROL: u8 = tcp_flags::FIN | tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK;
 
 /// By the state's number (and with [`crate::table::session::SNAT`]) which of [`CONTROL`] a packet has that changes
 /// nothing: TCP's own acknowledgement, and any datagram of UDP. Of the other states no packet does.
-static QUIET: [u8; TIMEOUTS] = {
+pub(super) static QUIET: [u8; TIMEOUTS] = {
     let mut quiet = [u8::MAX; TIMEOUTS];
     let mut group = 0;
     while group < TIMEOUTS {
@@ -197,6 +197,7 @@ impl<I: Io> Worker<I> {
         found: Found,
         origin: Origin,
     ) {
+        let Some(frame) = self.told_straight(frame, p, found) else { return };
         let Some(frame) = self.one_way_straight(port, frame, p, found.id) else { return };
         let Some(frame) = self.mixed_straight(frame, p, found) else { return };
         if self.one_way_unchanged(found.id, p) {
@@ -350,7 +351,7 @@ impl<I: Io> Worker<I> {
         let session = self.sessions.get_mut(found.id).ok_or(Reason::NoSession)?;
         let hop = session.hops[found.direction.index()];
         if let Some(hop) = route::remembered(hop, session.hops_generation, generation) {
-            return Ok(hop);
+            return Ok(hop & !LOOKED_AT);
         }
         // SNAT's requests lead to whomever an inside host likes.
         let guest = found.direction == Direction::Reply || session.is_snat();
@@ -359,10 +360,9 @@ impl<I: Io> Worker<I> {
         let hop = self.routing.towards(to, need, self.now)?;
         let known = self.routing.may_be_remembered(hop);
         let session = self.sessions.get_mut(found.id).ok_or(Reason::NoSession)?;
-        // A request that tells the client's address has to come by again.
         let passes_by = session.is_mixed() || session.is_proxied() || !known;
-        if (found.direction == Direction::Reply || !toa::tells(session)) && !passes_by {
-            session.remember_hop(found.direction, hop, generation);
+        if !passes_by && let Some(mark) = self.told.mark(session, found) {
+            session.remember_hop(found.direction, hop | mark, generation);
         }
         Ok(hop)
     }

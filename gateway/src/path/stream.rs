@@ -68,12 +68,13 @@ impl Segment {
         })
     }
 
-    fn has(&self, flags: u8) -> bool {
+    /// Whether all of these flags are set.
+    pub fn has(&self, flags: u8) -> bool {
         self.flags & flags == flags
     }
 
-    /// The sequence space behind the first number that it takes.
-    fn len(&self) -> u32 {
+    /// The sequence space that it takes, a SYN's apart.
+    pub fn len(&self) -> u32 {
         u32::from(self.payload) + u32::from(self.has(tcp::FIN))
     }
 }

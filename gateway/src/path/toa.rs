@@ -9,26 +9,38 @@
 //! nothing. When the client has acknowledged data, the connection was accepted and no more is said.
 //!
 //! Sequence numbers stay. Where the 40 bytes of option space or the next hop's MTU leave no room the segment
-//! goes on without the option, counted, and what the client itself sent of this kind is blanked: else it could
-//! fill the space and have the server take an address of its choice for its own. The MSS in the server's SYN-ACK is lowered by the option's length, so
-//! that a client's full segments have that room.
+//! goes on without the option, counted. What the client itself sent of this kind is blanked in every segment, as long as
+//! the session lives: else it could have the server take an address of its choice for its own. The MSS in the server's
+//! SYN-ACK is lowered by the option's length, so that a client's full segments have that room.
 //!
-//! A session that still tells never remembers its next hop for requests: so its requests don't take the
-//! straight way, and others' pay nothing.
+//! `told` knows when the server has been told. Until then such a session remembers no next hop; after that one with a mark,
+//! which the straight way doesn't find: its requests go by [`Worker::told_straight`], and others' pay nothing.
 
 use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
-use super::{Worker, parse::Parsed};
+use super::{
+    Worker, mixed,
+    parse::Parsed,
+    session::{CONTROL, QUIET, trim},
+    stream::Segment,
+    sums::transport_checksum_ok,
+    told::Step,
+    verdict::Reason,
+};
 use crate::{
     io::{Frame, Io},
     net::{
-        Header, checksum::Delta, checksum::Sum, ipv4::Ipv4Header, ipv6::Ipv6Header, protocol, tcp,
+        Header,
+        checksum::{Delta, Sum},
+        ipv4::Ipv4Header,
+        ipv6::Ipv6Header,
+        protocol,
         tcp::TcpHeader,
     },
     table::{
-        session::{Direction, Session, TELLS},
+        session::{Direction, LOOKED_AT, Session, TELLS, TIMEOUTS},
         sessions::Found,
     },
 };
@@ -44,109 +56,110 @@ const MAX_HEADER: usize = 60;
 const MSS: u8 = 2;
 /// Kind of the option that fills up.
 const NOP: u8 = 1;
+/// What the time's option begins with where it is alone.
+const TIME: [u8; 4] = [NOP, NOP, 8, 10];
 /// Smallest MSS that is lowered: every host takes segments of 536 bytes, and less is the sender's own choice.
 const MIN_MSS: u16 = 536;
-/// Marks a sequence number of [`FirstData`] as known.
-const KNOWN: u64 = 1 << 32;
-
-/// By session: the sequence number of the server's first byte of data, once its SYN-ACK has passed. The
-/// memory isn't touched before a session of a service with TOA is opened.
-pub(super) struct FirstData(Vec<u64>);
-
-impl FirstData {
-    /// Room for the sessions of a worker.
-    pub fn new(sessions: usize) -> Self {
-        Self(vec![0; sessions])
-    }
-
-    /// Forgets what an earlier session in the same place left.
-    pub fn forget(&mut self, session: u32) {
-        self.0.get_mut(session as usize).into_iter().for_each(|word| *word = 0);
-    }
-
-    fn set(&mut self, session: u32, sequence: u32) {
-        self.0.get_mut(session as usize).into_iter().for_each(|word| *word = KNOWN | u64::from(sequence));
-    }
-
-    fn get(&self, session: u32) -> Option<u32> {
-        self.0.get(session as usize).filter(|&&word| word & KNOWN != 0).map(|&word| word as u32)
-    }
-}
-
-/// What a segment of a session that tells asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    /// Put the option in.
-    Tell,
-    /// Lower the MSS.
-    Lower,
-    /// The server has been told.
-    Told,
-    /// Nothing.
-    Pass,
-}
-
 impl<I: Io> Worker<I> {
-    /// Takes a packet of a session that still tells its server the client's address, before it's rewritten.
-    /// `mtu` is the next hop's. The packet's IP length from now on.
+    /// Takes a packet of a session with TOA, before it's rewritten. `mtu` is the next hop's. The packet's IP length from now
+    /// on.
     #[cold]
     pub(super) fn tell(&mut self, frame: &mut I::Frame, p: &Parsed, found: Found, mtu: u16) -> u16 {
-        match self.step(frame.data(), p, found) {
-            Step::Pass => {}
-            Step::Told => {
-                if let Some(session) = self.sessions.get_mut(found.id) {
-                    session.flags &= !TELLS;
-                }
-            }
+        if found.direction == Direction::Request && blank(frame.data_mut(), p) {
+            self.counters.events.toa_blanked.add(1);
+        }
+        match self.step(frame, p, found) {
+            Step::Pass => p.ip_len,
             Step::Lower => {
                 let client = self.sessions.arriving(found.id, Direction::Request);
                 let by = if client.is_some_and(|c| c.is_ipv6()) { LEN_V6 } else { LEN };
                 lower_mss(frame.data_mut(), p, by as u16);
+                p.ip_len
             }
-            Step::Tell => {
-                let Some(client) = self.sessions.arriving(found.id, Direction::Request) else {
-                    return p.ip_len;
-                };
-                let option = option(client.source);
-                // A fragment that grew would shift those that follow it.
-                let room =
-                    self.fragment_id.is_none() && usize::from(p.ip_len) + option.len() <= usize::from(mtu);
-                if room && insert(frame, p, &option) {
-                    self.counters.events.toa_added.add(1);
-                    return p.ip_len + option.len() as u16;
-                }
-                self.counters.events.toa_skipped.add(1);
-                blank_forged(frame.data_mut(), p);
-            }
+            Step::Tell => self.put_option(frame, p, found, mtu),
         }
+    }
+
+    fn put_option(&mut self, frame: &mut I::Frame, p: &Parsed, found: Found, mtu: u16) -> u16 {
+        let Some(client) = self.sessions.arriving(found.id, Direction::Request) else { return p.ip_len };
+        let option = option(client.source);
+        // A fragment that grew would shift those that follow it.
+        let room = self.fragment_id.is_none() && usize::from(p.ip_len) + option.len() <= usize::from(mtu);
+        if room && insert(frame, p, &option) {
+            self.counters.events.toa_added.add(1);
+            return p.ip_len + option.len() as u16;
+        }
+        self.counters.events.toa_skipped.add(1);
         p.ip_len
     }
 
-    fn step(&mut self, data: &[u8], p: &Parsed, found: Found) -> Step {
-        let Some((header, _)) = data.get(usize::from(p.l4)..).and_then(TcpHeader::split) else {
-            return Step::Pass;
-        };
-        let (syn, rst, ack) = (header.has(tcp::SYN), header.has(tcp::RST), header.has(tcp::ACK));
-        if found.direction == Direction::Reply {
-            if !(syn && ack) {
-                return Step::Pass;
+    /// What a segment asks for, and what it says of whether the server has been told.
+    fn step(&mut self, frame: &I::Frame, p: &Parsed, found: Found) -> Step {
+        let Some(segment) = Segment::of(frame.data(), p) else { return Step::Pass };
+        let mut told = self.told.get(found.id.0);
+        let before = told;
+        let step = told.take(&segment, found.direction);
+        if told != before && transport_checksum_ok(frame, p) {
+            self.told.set(found.id.0, told);
+            if let Some(session) = self.sessions.get_mut(found.id) {
+                // It has to come by again, or not any more.
+                session.forget_hops();
             }
-            self.first_data.set(found.id.0, header.sequence().wrapping_add(1));
-            return Step::Lower;
         }
-        if syn {
-            return if ack { Step::Pass } else { Step::Tell };
+        step
+    }
+
+    /// Sends a request whose server has been told on its way, as the straight way does, if it changes nothing and has no
+    /// options that have to be blanked. Gives the frame back if it isn't one.
+    #[inline]
+    pub(super) fn told_straight(
+        &mut self,
+        mut frame: I::Frame,
+        p: &Parsed,
+        found: Found,
+    ) -> Option<I::Frame> {
+        let Some(session) = self.sessions.get_mut(found.id) else { return Some(frame) };
+        let hop = session.hops[found.direction.index()];
+        if hop & LOOKED_AT == 0 {
+            return Some(frame);
         }
-        let Some(first) = self.first_data.get(found.id.0).filter(|_| ack && !rst) else { return Step::Pass };
-        match header.acknowledgement().wrapping_sub(first) as i32 {
-            0 => Step::Tell,
-            1.. => Step::Told,
-            _ => Step::Pass,
+        let Some(next) = self.routing.hop(hop & !LOOKED_AT) else { return Some(frame) };
+        let server = self.figures.of_session(session.server());
+        let state = usize::from(session.state_number()) & (TIMEOUTS - 1);
+        let mixed = session.is_mixed();
+        let usual = (p.flags & CONTROL == QUIET[state])
+            & (session.timeout == self.timeouts[state])
+            & (session.hops_generation == self.routing.generation)
+            & (server.available.get() != 0)
+            & (p.ttl > 1)
+            & (p.ip_len <= next.mtu)
+            & next.usable;
+        if !usual || !is_clean(frame.data(), p) || (mixed && !mixed::is_bare(p)) {
+            return Some(frame);
         }
+        session.last_seen = self.now.0;
+        server.count(found.direction, p.ip_len);
+        let (macs, out) = (next.macs, next.port);
+        if mixed {
+            let (_, delta) = session.deltas(found.direction);
+            let leaving = session.leaving(found.direction);
+            self.leave_by_v4(frame, p, (leaving, delta), (macs, out));
+            return None;
+        }
+        trim(&mut frame, p);
+        if let Some(field) = frame.data_mut().first_chunk_mut() {
+            *field = macs;
+        }
+        if self.rewrite(&mut frame, p, found) {
+            self.tx.push(&mut self.io, &self.counters, out, frame);
+        } else {
+            self.drop_frame(frame, Reason::Truncated);
+        }
+        None
     }
 }
 
-/// Whether requests of this session have to pass by [`Worker::tell`].
+/// Whether packets of this session have to pass by [`Worker::tell`].
 #[inline]
 pub(super) fn tells(session: &Session) -> bool {
     session.flags & TELLS != 0 && session.protocol() == protocol::TCP
@@ -232,33 +245,65 @@ fn change_mss(data: &mut [u8], p: &Parsed, lower: impl FnOnce(u16) -> u16) {
     }
 }
 
-/// Overwrites options of our kind that came with a segment by no-operations. The first option that a receiver
-/// finds counts, so those behind ours do no harm.
-fn blank_forged(data: &mut [u8], p: &Parsed) {
-    let Some(segment) = data.get_mut(usize::from(p.l4)..) else { return };
-    let Some((header, _)) = TcpHeader::split(segment) else { return };
-    let check = header.checksum();
-    let Some(options) = segment.get_mut(TcpHeader::LEN..header.header_len()) else { return };
-    let before = Sum::of(options);
+/// Whether a segment's options are none of our kind, and a list that every receiver reads alike. Those that almost all
+/// segments have are known at a glance: none, or the time alone (RFC 7323, appendix A).
+#[inline(always)]
+pub(super) fn is_clean(data: &[u8], p: &Parsed) -> bool {
+    let segment = data.get(usize::from(p.l4)..).unwrap_or_default();
+    match segment.get(12).map(|byte| byte >> 4) {
+        Some(5) => true,
+        Some(8) if segment.get(TcpHeader::LEN..TcpHeader::LEN + 4) == Some(&TIME) => true,
+        _ => forged_at(options(segment)).is_none(),
+    }
+}
+
+/// The options of a segment.
+fn options(segment: &[u8]) -> &[u8] {
+    let end = TcpHeader::split(segment).map_or(0, |(header, _)| header.header_len());
+    segment.get(TcpHeader::LEN..end).unwrap_or_default()
+}
+
+/// Where the first option of our kind is among `options`, or something that isn't an option and not the zeros behind the
+/// last.
+#[inline(never)]
+fn forged_at(options: &[u8]) -> Option<usize> {
     let mut at = 0;
     while let Some(&kind) = options.get(at) {
         at += match (kind, options.get(at + 1)) {
-            (0, _) => break,
+            (0, _) => return options.get(at..)?.iter().any(|&byte| byte != 0).then_some(at),
             (NOP, _) => 1,
-            (_, Some(&len)) if len >= 2 && at + usize::from(len) <= options.len() => {
-                let len = usize::from(len);
-                if kind == KIND {
-                    options[at..at + len].fill(NOP);
-                }
-                len
-            }
-            _ => break,
+            (KIND, _) => return Some(at),
+            (_, Some(&len)) if len >= 2 && at + usize::from(len) <= options.len() => len.into(),
+            _ => return Some(at),
         };
     }
+    None
+}
+
+/// Overwrites options of our kind that came with a segment by no-operations, and what is no list of options by zeros: a
+/// receiver may read it as it likes. Whether there were such.
+fn blank(data: &mut [u8], p: &Parsed) -> bool {
+    let Some(segment) = data.get_mut(usize::from(p.l4)..) else { return false };
+    let Some((header, _)) = TcpHeader::split(segment) else { return false };
+    let (end, check) = (header.header_len(), header.checksum());
+    let Some(options) = segment.get_mut(TcpHeader::LEN..end) else { return false };
+    let before = Sum::of(options);
+    let mut found = false;
+    while let Some(at) = forged_at(options) {
+        found = true;
+        let rest = options.get_mut(at..).unwrap_or_default();
+        match *rest {
+            [KIND, len, ..] if len >= 2 && usize::from(len) <= rest.len() => {
+                rest.iter_mut().take(len.into()).for_each(|byte| *byte = NOP);
+            }
+            _ => rest.fill(0),
+        }
+    }
     let delta = Delta::from_sums(before, Sum::of(options));
-    if let Some((header, _)) = TcpHeader::split_mut(segment) {
+    if let Some((header, _)) = TcpHeader::split_mut(segment).filter(|_| found) {
         header.set_checksum(delta.apply(check));
     }
+    found
 }
 
 /// Calls `each` with the kind and the value of every option, up to the end of the list or a broken one.

@@ -171,6 +171,8 @@ pub struct Events {
     pub toa_added: Counter,
     /// Segments that had no room for a TOA option and went without.
     pub toa_skipped: Counter,
+    /// Segments in which options of TOA's kind that the client had sent were blanked.
+    pub toa_blanked: Counter,
     /// PROXY headers put before streams (again where they may have been lost) and datagrams.
     pub proxy_added: Counter,
     /// Segments of sessions that began in the middle of a connection, whose server isn't told the client's address.
@@ -203,7 +205,7 @@ pub struct Events {
 
 impl Events {
     /// All of them by name.
-    fn all(&self) -> [(&'static str, &Counter); 22] {
+    fn all(&self) -> [(&'static str, &Counter); 23] {
         [
             ("resets-sent", &self.resets_sent),
             ("icmp-sent", &self.icmp_sent),
@@ -213,6 +215,7 @@ impl Events {
             ("fragments-made", &self.fragments_made),
             ("toa-added", &self.toa_added),
             ("toa-skipped", &self.toa_skipped),
+            ("toa-blanked", &self.toa_blanked),
             ("proxy-added", &self.proxy_added),
             ("proxy-skipped", &self.proxy_skipped),
             ("sessions-opened", &self.sessions_opened),

@@ -115,7 +115,7 @@ pub const TEMPLATE: u8 = 16;
 pub const ONE_PACKET: u8 = 32;
 /// A template stays as long as the session does: see [`super::sessions::Sessions::attach`].
 pub const CONTROLLED: u8 = 64;
-/// The server is still being told the client's address (TOA): requests keep off the straight way.
+/// The server is told the client's address (TOA): requests keep off the straight way for others' sessions.
 pub const TELLS: u8 = 128;
 
 /// Beside the state: a session of SNAT, whose states have time-outs of their own.
@@ -127,6 +127,9 @@ pub const STATE: u8 = 31;
 /// Time-outs there are: of the states, then of SNAT's.
 pub const TIMEOUTS: usize = 64;
 
+/// Beside a next hop of requests: their TCP options have to be looked at (TOA). Next hops have smaller numbers, so that
+/// whoever doesn't know this finds none.
+pub const LOOKED_AT: u16 = 0x8000;
 /// No next hop known.
 pub const NO_HOP: u16 = u16::MAX;
 /// Not in the timer wheel.
@@ -340,6 +343,11 @@ impl Session {
             self.hops_generation = generation;
         }
         self.hops[direction.index()] = hop;
+    }
+
+    /// Forgets the next hops of both directions.
+    pub(crate) fn forget_hops(&mut self) {
+        self.hops = [NO_HOP; 2];
     }
 
     /// What rewriting a packet of `direction` adds to the checksums: of the IP header and of the transport.
