@@ -241,3 +241,46 @@ fn a_threshold_holds_however_fast_sessions_come() {
         }
     }
 }
+
+/// Sessions that find no room in the table give back what was taken for them: local port, place, and counts.
+#[test]
+fn a_session_without_room_leaves_nothing_behind() {
+    let options = Options { max_sessions: 4, ports: (1024, 1033), ..Options::default() };
+    let mut rig = rig(Forwarding::FullNat, 0, &options);
+    let limited = weirctl::model::Server { upper: 6, ..server([10, 0, 0, 1], 80, Forwarding::FullNat, 1) };
+    rig.add_server(key(Protocol::Tcp, VIP, 80), limited);
+    for round in 0..4u64 {
+        for n in 0..4 {
+            assert!(request(&mut rig, client(n), "S").is_some(), "round {round}, {n}");
+        }
+        for n in 4..9 {
+            assert!(request(&mut rig, client(n), "S").is_none());
+        }
+        assert_eq!(rig.drops(Reason::SessionsFull), 5 * (round + 1));
+        let (active, inactive, _) = rig.server_counts(key(Protocol::Tcp, VIP, 80), [10, 0, 0, 1]);
+        assert_eq!(active + inactive, 4);
+        rig.advance(200.0);
+        assert_eq!(rig.session_count(), 0);
+    }
+    assert_eq!(rig.drops(Reason::LocalPortsExhausted) + rig.drops(Reason::NoServer), 0);
+}
+
+/// The same where clients are kept: the template goes on, and is counted once.
+#[test]
+fn a_template_is_counted_once_whatever_becomes_of_its_sessions() {
+    let mut rig = rig(Forwarding::FullNat, 1, &Options { max_sessions: 3, ..Options::default() });
+    let service = key(Protocol::Tcp, VIP, 80);
+    let plain = rig.service(service);
+    rig.change(Change::EditService(weirctl::model::Service { persistent: Some(300), ..plain }));
+    let from = |port| (Ipv4Addr::new(10, 1, 0, 1), port);
+    for port in [40_000, 40_001] {
+        assert!(request(&mut rig, from(port), "S").is_some());
+    }
+    assert!(request(&mut rig, from(40_002), "S").is_none());
+    // Another client's template finds no room either.
+    assert!(request(&mut rig, client(9), "S").is_none());
+    assert_eq!(rig.server_counts(service, [10, 0, 0, 1]).2, 1);
+    assert_eq!(rig.drops(Reason::SessionsFull), 2);
+    rig.advance(400.0);
+    assert_eq!((rig.session_count(), rig.server_counts(service, [10, 0, 0, 1])), (0, (0, 0, 0)));
+}

@@ -363,9 +363,15 @@ pub struct DrainArgs {
     /// Give up waiting after so long; the server stays drained
     #[arg(long, value_name = "DURATION", value_parser = names::parse_seconds)]
     pub timeout: Option<u32>,
-    /// End the sessions that are left after so long
+    /// End the sessions that are left after so long, and the templates
     #[arg(long, value_name = "DURATION", value_parser = names::parse_seconds)]
     pub kill_after: Option<u32>,
+    /// End the server's persistence templates at once: their clients' next sessions go elsewhere
+    #[arg(long)]
+    pub templates: bool,
+    /// Wait for sessions that only wait to expire (TIME_WAIT, CLOSE) and for templates, too
+    #[arg(long)]
+    pub all_sessions: bool,
     /// As JSON, a document a step: docs/json.md describes it
     #[arg(long)]
     pub json: bool,

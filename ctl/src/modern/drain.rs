@@ -2,6 +2,9 @@
 //!
 //! Draining is one change, made at once; all the rest is watching. However the watching ends, the server
 //! stays drained, and the last line says what is left and how to undo it.
+//!
+//! The server is done with when none of its sessions can carry data any more: those in TIME_WAIT and CLOSE only wait to
+//! expire. Persistence templates are none of them, but lead clients to the server still: they are told of, or ended.
 
 use std::{collections::VecDeque, io, time::Duration};
 
@@ -10,7 +13,9 @@ use serde_json::json;
 use super::{
     Failure, Wake, World,
     cli::{DrainArgs, UndrainArgs},
-    fetch, json, names, sessions,
+    fetch, json,
+    left::{self, Left},
+    names, sessions,
 };
 use crate::{
     model::ServiceKey,
@@ -28,24 +33,23 @@ const BAR: u64 = 30;
 
 pub(super) fn drain(args: &DrainArgs, world: &mut World<'_>) -> Result<(), Failure> {
     let (key, row) = find(&args.service, args.server, world)?;
-    let server = &row.server;
+    let (address, port) = (row.server.address, row.server.port);
     world.pace.catch_interrupts()?;
-    change(Change::Drain { service: key, address: server.address, port: server.port }, world)?;
+    change(Change::Drain { service: key, address, port }, world)?;
+    let ended = if args.templates { left::end_templates(key, (address, port), world.transport)? } else { 0 };
     let mut watch = Watch {
-        name: format!("{} of {}", names::endpoint(server.address, server.port), names::service(&key)),
-        undo: format!(
-            "weirctl undrain {} {}",
-            names::service(&key),
-            names::endpoint(server.address, server.port)
-        ),
+        name: format!("{} of {}", names::endpoint(address, port), names::service(&key)),
+        undo: format!("weirctl undrain {} {}", names::service(&key), names::endpoint(address, port)),
         start: world.pace.now(),
-        first: sessions_of(&row),
+        first: 0,
         seen: VecDeque::new(),
         written: None,
         json: args.json,
         key,
         row,
         killed: 0,
+        templates_ended: ended,
+        all: args.all_sessions,
     };
     watch.run(args, world)
 }
@@ -87,10 +91,6 @@ fn change(change: Change, world: &mut World<'_>) -> Result<(), Failure> {
     }
 }
 
-fn sessions_of(row: &ServerRow) -> u64 {
-    u64::from(row.active) + u64::from(row.inactive) + u64::from(row.persistent)
-}
-
 struct Watch {
     name: String,
     undo: String,
@@ -104,6 +104,9 @@ struct Watch {
     key: ServiceKey,
     row: ServerRow,
     killed: u64,
+    templates_ended: u64,
+    /// All sessions are waited for, and templates.
+    all: bool,
 }
 
 impl Watch {
@@ -114,13 +117,15 @@ impl Watch {
         loop {
             let left = self.count(world)?;
             let passed = world.pace.now().saturating_sub(self.start);
-            if left == 0 {
-                return self.end(world, "drained", 0, passed);
+            if self.waited_for(left) == 0 {
+                return self.end(world, "drained", left, passed);
             }
             if kill_after.is_some_and(|after| passed >= after) && !killed {
-                let filter = sessions::of_server(self.key, self.row.server.address, self.row.server.port);
+                let place = (self.row.server.address, self.row.server.port);
+                // Else their clients would be back at once.
+                self.templates_ended += left::end_templates(self.key, place, world.transport)?;
+                let filter = sessions::of_server(self.key, place.0, place.1);
                 self.killed += sessions::kill(world.transport, filter)?;
-                // Persistence templates aren't sessions: what is left now is waited for.
                 killed = true;
                 continue;
             }
@@ -137,8 +142,13 @@ impl Watch {
         }
     }
 
-    /// Sessions left; a server that was deleted meanwhile has none.
-    fn count(&mut self, world: &mut World<'_>) -> Result<u64, Failure> {
+    /// What has to end before the server is done with.
+    fn waited_for(&self, left: Left) -> u64 {
+        if self.all { left.live + left.closing + left.templates } else { left.live }
+    }
+
+    /// What is left; a server that was deleted meanwhile has nothing.
+    fn count(&mut self, world: &mut World<'_>) -> Result<Left, Failure> {
         let listed = fetch::service(world.transport, self.key)?;
         let (address, port) = (self.row.server.address, self.row.server.port);
         self.row = fetch::server(&listed, address, Some(port))
@@ -150,9 +160,10 @@ impl Watch {
             );
             return Err(Failure::Refused(message));
         }
-        let (now, left) = (world.pace.now(), sessions_of(&self.row));
-        self.first = self.first.max(left);
-        self.seen.push_back((now, left));
+        let left = left::count(&self.key, &self.row, world.transport)?;
+        let (now, waited_for) = (world.pace.now(), self.waited_for(left));
+        self.first = self.first.max(waited_for);
+        self.seen.push_back((now, waited_for));
         while self.seen.front().is_some_and(|(at, _)| now.saturating_sub(*at) > WINDOW) {
             self.seen.pop_front();
         }
@@ -171,7 +182,7 @@ impl Watch {
         (left * 1000).checked_div(self.rate())
     }
 
-    fn show(&mut self, world: &mut World<'_>, left: u64, passed: Duration) -> io::Result<()> {
+    fn show(&mut self, world: &mut World<'_>, left: Left, passed: Duration) -> io::Result<()> {
         let now = world.pace.now();
         let due = self.written.is_none_or(|at| now.saturating_sub(at) >= LINE);
         if self.json {
@@ -181,11 +192,13 @@ impl Watch {
             }
             return Ok(());
         }
-        let eta = self.eta(left).map_or("ETA unknown".into(), |s| format!("ETA {}", names::seconds(s)));
-        let rate = self.rate();
-        let figures = format!("{left} sessions left, {}.{}/s, {eta}", rate / 1000, rate / 100 % 10);
+        let waited_for = self.waited_for(left);
+        let eta = self.eta(waited_for).map_or("ETA unknown".into(), |s| format!("ETA {}", names::seconds(s)));
+        let (rate, live) = (self.rate(), left.live);
+        let figures =
+            format!("{live} sessions left, {}.{}/s, {eta}{}", rate / 1000, rate / 100 % 10, left.beside());
         if world.progress {
-            let done = (self.first - left) * BAR / self.first.max(1);
+            let done = (self.first - waited_for) * BAR / self.first.max(1);
             let bar: String = (0..BAR).map(|n| if n < done { '#' } else { '.' }).collect();
             write!(world.err, "\r\x1b[K[{bar}] {figures}")?;
             world.err.flush()
@@ -197,43 +210,51 @@ impl Watch {
         }
     }
 
-    fn document(&self, world: &mut World<'_>, state: &str, left: u64, passed: Duration) -> io::Result<()> {
+    fn document(&self, world: &mut World<'_>, state: &str, left: Left, passed: Duration) -> io::Result<()> {
         let s = &self.row.server;
         let body = json!({
             "service": names::service(&self.key),
             "server": names::endpoint(s.address, s.port),
             "state": state,
-            "sessions": left,
+            "sessions": left.live,
+            "closing": left.closing,
+            "templates": left.templates,
             "sessions_at_start": self.first,
             "killed": self.killed,
+            "templates_ended": self.templates_ended,
             "elapsed_ms": passed.as_millis() as u64,
-            "eta_ms": self.eta(left).map(|s| s * 1000),
+            "eta_ms": self.eta(self.waited_for(left)).map(|s| s * 1000),
         });
         json::write(world.out, "drain", body)
     }
 
-    fn end(&self, world: &mut World<'_>, state: &str, left: u64, passed: Duration) -> Result<(), Failure> {
+    fn end(&self, world: &mut World<'_>, state: &str, left: Left, passed: Duration) -> Result<(), Failure> {
         if world.progress && !self.json {
             write!(world.err, "\r\x1b[K")?;
         }
         if self.json {
             self.document(world, state, left, passed)?;
         }
-        let killed = match self.killed {
-            0 => String::new(),
-            n => format!(", {n} sessions were ended"),
-        };
-        if left == 0 {
+        let ended = |what: &str, n| if n == 0 { String::new() } else { format!(", {n} {what} were ended") };
+        let killed = ended("sessions", self.killed) + &ended("templates", self.templates_ended);
+        let beside = left.beside() + left.advice();
+        if state == "drained" {
             if !self.json {
                 let time = names::seconds(passed.as_secs());
-                writeln!(world.out, "{} is empty after {time}{killed}; undo: {}", self.name, self.undo)?;
+                let empty = if left.closing == 0 { "is empty" } else { "carries no data any more" };
+                writeln!(
+                    world.out,
+                    "{} {empty} after {time}{killed}{beside}; undo: {}",
+                    self.name, self.undo
+                )?;
             }
             return Ok(());
         }
         Err(Failure::Unfinished(format!(
-            "{}: {} stays drained (weight 0) with {left} sessions left{killed}; undo: {}",
+            "{}: {} stays drained (weight 0) with {} sessions left{killed}{beside}; undo: {}",
             if state == "timeout" { "time is up" } else { state },
             self.name,
+            left.live,
             self.undo
         )))
     }

@@ -16,6 +16,7 @@ pub mod fetch;
 pub mod file;
 pub mod file_marks;
 pub mod json;
+mod left;
 mod local_addresses;
 pub mod man;
 mod marks;

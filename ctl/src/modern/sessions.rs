@@ -81,7 +81,7 @@ pub(super) fn kill(transport: &mut dyn Transport, filter: SessionFilter) -> Resu
 }
 
 /// Hands every session to `each` until it says that it has enough.
-fn find(
+pub(super) fn find(
     transport: &mut dyn Transport,
     filter: SessionFilter,
     mut each: impl FnMut(&FoundSession) -> io::Result<bool>,
