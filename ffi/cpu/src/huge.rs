@@ -3,7 +3,7 @@
 //! A table that is looked up at random costs a TLB miss a packet on 4 KB pages. On common kernels
 //! transparent huge pages are given only to memory that asks for them (`madvise`), which `Vec` doesn't. The
 //! memory is mapped, not touched: the kernel provides zeroed pages, on the NUMA node of the thread that
-//! touches them first.
+//! touches them first. A table that would leave most of a huge page unused has ordinary pages.
 
 use std::{
     io,
@@ -14,8 +14,12 @@ use std::{
 
 use zerocopy::FromZeros;
 
-/// Size of the huge pages asked for, and the alignment of a slice.
+/// Size of the huge pages asked for, and the alignment of a slice that has some.
 const HUGE_PAGE: usize = 2 << 20;
+/// Bytes from which on a slice is worth a huge page: zeroing one takes longer than a few misses of the TLB.
+const WORTH_A_HUGE_PAGE: usize = HUGE_PAGE / 8;
+/// What every mapping is aligned to; the kernel's pages may be larger.
+const PAGE: usize = 4096;
 
 /// A slice of zero-initialised values in memory of its own, on huge pages where the kernel has them.
 #[derive(Debug)]
@@ -42,6 +46,10 @@ pub fn zeroed_slice<T: FromZeros>(len: usize) -> io::Result<HugeSlice<T>> {
     if bytes == 0 {
         return Ok(HugeSlice { start: NonNull::dangling(), len, mapped: 0 });
     }
+    if bytes < WORTH_A_HUGE_PAGE && align_of::<T>() <= PAGE {
+        let start = NonNull::new(map(bytes)?).ok_or(io::ErrorKind::OutOfMemory)?;
+        return Ok(HugeSlice { start: start.cast(), len, mapped: bytes });
+    }
     let mapped = bytes.checked_next_multiple_of(HUGE_PAGE).ok_or(io::ErrorKind::OutOfMemory)?;
     let start = map_aligned(mapped)?;
     // SAFETY: the range was just mapped. The call is advice: without huge pages it fails, which is fine.
@@ -49,24 +57,25 @@ pub fn zeroed_slice<T: FromZeros>(len: usize) -> io::Result<HugeSlice<T>> {
     Ok(HugeSlice { start: start.cast(), len, mapped })
 }
 
-/// Maps `size` bytes, a multiple of the huge page, at an address that is one too.
-fn map_aligned(size: usize) -> io::Result<NonNull<u8>> {
-    let room = size.checked_add(HUGE_PAGE).ok_or(io::ErrorKind::OutOfMemory)?;
+/// Maps `size` zeroed bytes at an address of the kernel's choice.
+fn map(size: usize) -> io::Result<*mut u8> {
     // SAFETY: a fresh anonymous mapping at an address of the kernel's choice.
     let base = unsafe {
         libc::mmap(
             ptr::null_mut(),
-            room,
+            size,
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
             -1,
             0,
         )
     };
-    if base == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    let base = base.cast::<u8>();
+    if base == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(base.cast()) }
+}
+
+/// Maps `size` bytes, a multiple of the huge page, at an address that is one too.
+fn map_aligned(size: usize) -> io::Result<NonNull<u8>> {
+    let base = map(size.checked_add(HUGE_PAGE).ok_or(io::ErrorKind::OutOfMemory)?)?;
     let before = base.align_offset(HUGE_PAGE);
     let start = base.wrapping_add(before);
     // SAFETY: both ranges lie inside the mapping just made, before and after the part that is kept, and
@@ -209,6 +218,18 @@ mod tests {
         let mut units = zeroed_slice::<()>(5).unwrap();
         assert_eq!(units.len(), 5);
         units.populate(usize::MAX).unwrap();
+    }
+
+    #[test]
+    fn small_slices_take_ordinary_pages() {
+        for len in [1, PAGE, WORTH_A_HUGE_PAGE - 1, WORTH_A_HUGE_PAGE] {
+            let mut s = zeroed_slice::<u8>(len).unwrap();
+            assert!(s.iter().all(|v| *v == 0));
+            assert_eq!(s.mapped, if len < WORTH_A_HUGE_PAGE { len } else { HUGE_PAGE });
+            s[len - 1] = 7;
+            s.populate(usize::MAX).unwrap();
+            assert_eq!(s[len - 1], 7);
+        }
     }
 
     #[test]

@@ -371,6 +371,19 @@ mod tests {
         config::Config::parse(&text, Path::new("test.toml")).unwrap()
     }
 
+    /// Runs a test in a process of its own: DPDK's EAL starts once in a process, and tests may share one.
+    fn in_own_process(test: &str, body: fn()) {
+        const CHILD: &str = "WEIR_TEST_IN_OWN_PROCESS";
+        if std::env::var_os(CHILD).is_some() {
+            return body();
+        }
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", &format!("{}::{test}", module_path!().split_once("::").unwrap().1)]);
+        let output = child.args(["--nocapture"]).env(CHILD, "1").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    }
+
     fn eal(config: &config::Config) -> Eal {
         Eal::init(&eal_config(config, None)).unwrap()
     }
@@ -401,78 +414,84 @@ mod tests {
 
     #[test]
     fn a_worker_without_queues_sends_by_way_of_another() {
-        let dir = std::env::temp_dir().join(format!("weir-ports-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        let (input, output) = (dir.join("in.pcap"), dir.join("out.pcap"));
-        let frames: Vec<Vec<u8>> = (0..40u8).map(|i| vec![i; 60 + usize::from(i) * 100]).collect();
-        fs::write(&input, pcap(&frames)).unwrap();
-        let device = format!("net_pcap0,rx_pcap={},tx_pcap={}", input.display(), output.display());
-        let config = config(3, &[&device]);
-        let eal = eal(&config);
-        let (mut workers, handles) = open(&eal, &config.ports, 3).unwrap();
-        assert_eq!((handles[0].rx_queues, handles[0].tx_queues), (1, 1));
-        assert_eq!(handles[0].rss, Err("1 receive queues for 3 workers".to_owned()));
-        assert!(handles[0].wait_link(Duration::from_secs(1)).unwrap());
+        in_own_process("a_worker_without_queues_sends_by_way_of_another", || {
+            let dir = std::env::temp_dir().join(format!("weir-ports-{}", std::process::id()));
+            fs::create_dir_all(&dir).unwrap();
+            let (input, output) = (dir.join("in.pcap"), dir.join("out.pcap"));
+            let frames: Vec<Vec<u8>> = (0..40u8).map(|i| vec![i; 60 + usize::from(i) * 100]).collect();
+            fs::write(&input, pcap(&frames)).unwrap();
+            let device = format!("net_pcap0,rx_pcap={},tx_pcap={}", input.display(), output.display());
+            let config = config(3, &[&device]);
+            let eal = eal(&config);
+            let (mut workers, handles) = open(&eal, &config.ports, 3).unwrap();
+            assert_eq!((handles[0].rx_queues, handles[0].tx_queues), (1, 1));
+            assert_eq!(handles[0].rss, Err("1 receive queues for 3 workers".to_owned()));
+            assert!(handles[0].wait_link(Duration::from_secs(1)).unwrap());
 
-        let port = PortId(0);
-        let mut burst = Burst::new();
-        workers[1].rx(port, &mut burst);
-        assert!(burst.is_empty());
-        for worker in [1, 2, 1] {
-            workers[0].rx(port, &mut burst);
-            workers[worker].tx(port, &mut burst);
+            let port = PortId(0);
+            let mut burst = Burst::new();
+            workers[1].rx(port, &mut burst);
             assert!(burst.is_empty());
-        }
-        // The device's owner sends for the others as it polls, a burst a time, and receives nothing more.
-        workers[0].rx(port, &mut burst);
-        assert!(burst.is_empty());
-        drop((workers, handles));
-        eal.shutdown().unwrap();
-        assert_eq!(frames_in(&fs::read(&output).unwrap()), frames);
-        fs::remove_dir_all(&dir).unwrap();
+            for worker in [1, 2, 1] {
+                workers[0].rx(port, &mut burst);
+                workers[worker].tx(port, &mut burst);
+                assert!(burst.is_empty());
+            }
+            // The device's owner sends for the others as it polls, a burst a time, and receives nothing more.
+            workers[0].rx(port, &mut burst);
+            assert!(burst.is_empty());
+            drop((workers, handles));
+            eal.shutdown().unwrap();
+            assert_eq!(frames_in(&fs::read(&output).unwrap()), frames);
+            fs::remove_dir_all(&dir).unwrap();
+        });
     }
 
     #[test]
     fn every_worker_has_its_queues_where_there_are_enough() {
-        let config = config(2, &["net_null0", "net_null1"]);
-        let eal = eal(&config);
-        let (mut workers, handles) = open(&eal, &config.ports, 2).unwrap();
-        assert_eq!(workers.len(), 2);
-        for (n, handle) in handles.iter().enumerate() {
-            assert_eq!((handle.name(), handle.rx_queues, handle.tx_queues), (&*format!("p{n}"), 2, 2));
-            assert!(handle.rss.as_ref().unwrap_err().contains("doesn't follow them"));
-            assert!(handle.mac().is_ok());
-        }
-        for worker in &mut workers {
-            assert_eq!(worker.ports(), 2);
-            let mut burst = Burst::new();
-            worker.rx(PortId(1), &mut burst);
-            assert_eq!(burst.len(), 32);
-            worker.tx(PortId(0), &mut burst);
-            assert!(burst.is_empty());
-        }
-        drop(workers);
-        handles.into_iter().for_each(|h| h.close().unwrap());
-        eal.shutdown().unwrap();
+        in_own_process("every_worker_has_its_queues_where_there_are_enough", || {
+            let config = config(2, &["net_null0", "net_null1"]);
+            let eal = eal(&config);
+            let (mut workers, handles) = open(&eal, &config.ports, 2).unwrap();
+            assert_eq!(workers.len(), 2);
+            for (n, handle) in handles.iter().enumerate() {
+                assert_eq!((handle.name(), handle.rx_queues, handle.tx_queues), (&*format!("p{n}"), 2, 2));
+                assert!(handle.rss.as_ref().unwrap_err().contains("doesn't follow them"));
+                assert!(handle.mac().is_ok());
+            }
+            for worker in &mut workers {
+                assert_eq!(worker.ports(), 2);
+                let mut burst = Burst::new();
+                worker.rx(PortId(1), &mut burst);
+                assert_eq!(burst.len(), 32);
+                worker.tx(PortId(0), &mut burst);
+                assert!(burst.is_empty());
+            }
+            drop(workers);
+            handles.into_iter().for_each(|h| h.close().unwrap());
+            eal.shutdown().unwrap();
+        });
     }
 
     #[test]
     fn frames_of_dpdk_behave_as_those_in_memory() {
-        let config = config(1, &["net_null0"]);
-        let eal = eal(&config);
-        let (mut workers, handles) = open(&eal, &config.ports, 1).unwrap();
-        let mut fresh = workers[0].alloc().unwrap();
-        assert_eq!((fresh.total_len(), Frame::data(&fresh).len()), (0, 0));
-        assert!(Frame::reset(&mut fresh, 60) && !Frame::reset(&mut fresh, 1 << 20));
-        assert_eq!(fresh.total_len(), 60);
+        in_own_process("frames_of_dpdk_behave_as_those_in_memory", || {
+            let config = config(1, &["net_null0"]);
+            let eal = eal(&config);
+            let (mut workers, handles) = open(&eal, &config.ports, 1).unwrap();
+            let mut fresh = workers[0].alloc().unwrap();
+            assert_eq!((fresh.total_len(), Frame::data(&fresh).len()), (0, 0));
+            assert!(Frame::reset(&mut fresh, 60) && !Frame::reset(&mut fresh, 1 << 20));
+            assert_eq!(fresh.total_len(), 60);
 
-        let bytes: Vec<u8> = (0..5000u32).map(|i| i as u8).collect();
-        let real = handles[0].pool().alloc_from(&bytes).unwrap();
-        let parts: Vec<&[u8]> = real.segments().collect();
-        let model = MemoryFrame::chained(&parts);
-        drive(handles[0].pool().alloc_from(&bytes).unwrap(), model);
-        drop((real, fresh, workers, handles));
-        eal.shutdown().unwrap();
+            let bytes: Vec<u8> = (0..5000u32).map(|i| i as u8).collect();
+            let real = handles[0].pool().alloc_from(&bytes).unwrap();
+            let parts: Vec<&[u8]> = real.segments().collect();
+            let model = MemoryFrame::chained(&parts);
+            drive(handles[0].pool().alloc_from(&bytes).unwrap(), model);
+            drop((real, fresh, workers, handles));
+            eal.shutdown().unwrap();
+        });
     }
 
     /// The same steps on both kinds of frames have the same result.
@@ -565,13 +584,15 @@ mod tests {
 
     #[test]
     fn a_port_that_can_t_be_opened_is_named() {
-        let config = config(1, &["net_null0", "net_af_packet0,iface=weir-nothere"]);
-        let eal = eal(&config);
-        let error = open(&eal, &config.ports, 1).err().unwrap().to_string();
-        assert!(
-            error.starts_with("port `p1`: device \"net_af_packet0,iface=weir-nothere\": attach: "),
-            "{error}"
-        );
-        eal.shutdown().unwrap();
+        in_own_process("a_port_that_can_t_be_opened_is_named", || {
+            let config = config(1, &["net_null0", "net_af_packet0,iface=weir-nothere"]);
+            let eal = eal(&config);
+            let error = open(&eal, &config.ports, 1).err().unwrap().to_string();
+            assert!(
+                error.starts_with("port `p1`: device \"net_af_packet0,iface=weir-nothere\": attach: "),
+                "{error}"
+            );
+            eal.shutdown().unwrap();
+        });
     }
 }

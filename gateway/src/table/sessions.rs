@@ -611,9 +611,10 @@ mod tests {
             }
             faults() - before
         };
-        assert_eq!(opened(true), 0);
-        // With huge pages a handful, with small ones a thousand.
+        // With huge pages a handful, with small ones a thousand. The code itself, whose pages are read as it first
+        // runs, has run afterwards.
         assert!(opened(false) > 0);
+        assert_eq!(opened(true), 0);
     }
 
     proptest! {
