@@ -4,6 +4,7 @@
 #   make test [ARGS=...]    everything; ARGS goes to nextest, a filter for instance
 #   make bench              packets a second beside its peers
 #   make rss [NIC=igb]      FULLNAT on emulated NICs with RSS, in QEMU 10; a part of make test
+#   make mutants ARGS=...   which small changes of the code no quick test notices: ARGS="--file gateway/src/path/toa.rs"
 #   make guard              instructions a packet beside those that the repository keeps
 
 SHELL := /bin/bash
@@ -18,7 +19,7 @@ export WEIR_FUZZ_SECONDS ?= $(if $(CI),20,1)
 # Demo and tests use the programs in /usr/sbin.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
-.PHONY: demo test lint bench guard rss deps
+.PHONY: demo test lint bench guard mutants rss deps
 
 demo:
 	@scripts/deps demo
@@ -50,6 +51,10 @@ guard: deps
 	cargo run --release --package weir-bench -- guard
 	cargo run --release --package weir-bench -- lines
 	cargo run --release --package weir-bench -- panics
+
+mutants:
+	@scripts/deps mutants
+	scripts/mutants $(ARGS)
 
 rss: deps
 	cargo build --profile ci --package weirctl --package weir --package weir-lab --bins
