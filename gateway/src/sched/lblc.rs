@@ -103,6 +103,17 @@ impl Scheduler for Locality {
 mod tests {
     use super::{super::testing::*, *};
 
+    #[test]
+    fn crowded_is_above_the_weight_while_another_is_below_half_of_its_own() {
+        for (active, other, is) in [(4, 1, true), (3, 1, false), (4, 2, false), (4, 0, true), (0, 0, false)] {
+            let list = servers(&[(3, active, 9), (4, other, 9)]);
+            assert_eq!(crowded(&list, &list[0]), is, "{active} of 3, {other} of 4");
+        }
+        // Weights as large as can be overflow nothing.
+        let list = servers(&[(1, u32::MAX, 0), (u32::MAX, u32::MAX / 2, 0)]);
+        assert!(crowded(&list, &list[0]));
+    }
+
     fn at(scheduler: &mut Locality, servers: &[Server], destination: u8, seconds: u32) -> u32 {
         let index = scheduler.schedule(servers, &flow(1, destination, seconds)).unwrap();
         servers[index].counters.active.inc();

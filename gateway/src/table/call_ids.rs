@@ -102,4 +102,22 @@ mod tests {
         assert!(CallId::new(&[]).is_none() && CallId::new(&[b'x'; 256]).is_none());
         assert_eq!(CallId::new(&[b'x'; 255]).unwrap().as_bytes().len(), 255);
     }
+
+    #[test]
+    fn no_more_slots_are_freed_than_there_are() {
+        let id = |text: &str| CallId::new(text.as_bytes()).unwrap();
+        let mut ids = CallIds::new(2).unwrap();
+        let slots = ["a", "b"].map(|text| ids.insert(&id(text)).unwrap());
+        assert_eq!(slots, [0, 1]);
+        slots.iter().for_each(|&slot| ids.remove(slot));
+        // One too many neither grows the list nor gives a slot out twice over.
+        ids.remove(0);
+        assert_eq!((ids.free.len(), ids.free.capacity()), (2, 2));
+        assert_eq!(
+            [ids.insert(&id("c")), ids.insert(&id("d")), ids.insert(&id("e"))],
+            [Some(1), Some(0), None]
+        );
+        assert!(ids.get(2).is_none());
+        assert_eq!(format!("{:?}", ids.get(1).unwrap()), "\"c\"");
+    }
 }

@@ -276,6 +276,77 @@ mod tests {
         assert_eq!(index.find(0x1234_5678_9abc, |e| e == 29), Some(29));
     }
 
+    #[test]
+    fn keys_follow_from_their_seed_as_splitmix64_says() {
+        let known =
+            [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f, 0xf88b_b8a8_724c_81ec];
+        assert_eq!(HashKey::from_seed(0).0, known.map(|word: u64| word | 1));
+    }
+
+    #[test]
+    fn there_is_half_as_much_room_again_in_whole_buckets() {
+        // 8 192 x 3 / 2 / 12 buckets, which is a power of two; one more entry takes twice as many.
+        assert_eq!(Index::new(8192).unwrap().bytes(), 1024 * 64);
+        assert_eq!(Index::new(8193).unwrap().bytes(), 2048 * 64);
+    }
+
+    #[test]
+    fn a_bucket_that_very_many_passed_is_always_passed() {
+        // More than a count of passers-by can say go on from their first bucket.
+        let mut index = Index::new(400).unwrap();
+        let entries = 12 + 300;
+        (0..entries).for_each(|n| assert!(index.insert(0, n)));
+        let last = entries - 1;
+        for n in 0..last {
+            assert!(index.remove(0, n));
+            assert_eq!(index.find(0, |e| e == last), Some(last), "without {n} and those before");
+        }
+        assert!(index.remove(0, last) && !index.remove(0, last));
+    }
+
+    #[test]
+    fn a_bucket_that_nobody_passes_any_more_ends_the_search() {
+        let mut index = Index::new(100).unwrap();
+        let probes = |index: &Index| {
+            let mut asked = 0;
+            index.find(9, |_| {
+                asked += 1;
+                false
+            });
+            asked
+        };
+        (0..20).for_each(|n| assert!(index.insert(9, n)));
+        assert_eq!(probes(&index), 20);
+        // The second bucket's: then the first is passed by none, and whoever is removed there isn't looked for on.
+        (12..20).for_each(|n| assert!(index.remove(9, n)));
+        assert_eq!(index.buckets.at(0).tags[PASSED], 0);
+        assert!(!index.remove(9, 12) && !index.replace(9, 12, 1));
+        assert_eq!(probes(&index), 12);
+    }
+
+    #[test]
+    fn an_entry_is_replaced_where_it_is() {
+        let mut index = Index::new(100).unwrap();
+        (0..30).for_each(|n| assert!(index.insert(5, n)));
+        for n in 0..30 {
+            assert!(index.replace(5, n, n + 100));
+            assert_eq!(index.find(5, |e| e == n), None);
+            assert_eq!(index.find(5, |e| e == n + 100), Some(n + 100));
+        }
+        assert!(!index.replace(5, 0, 1) && !index.replace(6, 100, 1));
+    }
+
+    #[test]
+    fn a_candidate_is_the_first_entry_of_its_tag() {
+        let mut index = Index::new(100).unwrap();
+        assert_eq!(index.candidate(0), None);
+        // A tag of 0 would be a free place: a hash with that byte has tag 1, as has one with 1.
+        assert!(index.insert(0, 70) && index.insert(0, 71));
+        assert_eq!((index.candidate(0), index.candidate(1), index.candidate(2)), (Some(70), Some(70), None));
+        assert!(index.remove(0, 70));
+        assert_eq!(index.candidate(0), Some(71));
+    }
+
     proptest! {
         #[test]
         fn behaves_as_a_map(ops in prop::collection::vec((any::<bool>(), 0u64..200), 1..2000)) {

@@ -155,6 +155,49 @@ mod tests {
     }
 
     #[test]
+    fn a_session_controls_nothing_and_is_controlled_once() {
+        let mut sessions = Sessions::new(8, HashKey::from_seed(0), Tick(0)).unwrap();
+        // The template's number isn't 0, and stands where a template has its count.
+        insert(&mut sessions, 9, 0);
+        let templates = [0, 1].map(|n| insert(&mut sessions, n, TEMPLATE | ONE_WAY));
+        let session = insert(&mut sessions, 2, 0);
+        sessions.attach(session, templates[1]);
+        sessions.attach(session, templates[1]);
+        sessions.attach(session, templates[0]);
+        assert!(!sessions.controls(session) && !sessions.controls(templates[0]));
+        assert_eq!(sessions.template_of(session), Some(templates[1]));
+        sessions.detach(session);
+        assert!(!sessions.controls(templates[1]), "attached twice, counted once");
+        // Nothing happens to what isn't there.
+        sessions.attach(SessionId(99), templates[1]);
+        sessions.detach(SessionId(99));
+        assert!(!sessions.controls(templates[1]) && !sessions.controls(SessionId(99)));
+        assert_eq!(sessions.template_of(SessionId(99)), None);
+    }
+
+    #[test]
+    fn only_templates_become_invalid() {
+        let mut sessions = Sessions::new(8, HashKey::from_seed(0), Tick(0)).unwrap();
+        let session = insert(&mut sessions, 1, 0);
+        let tuple = sessions.get(session).unwrap().arriving(super::Direction::Request);
+        sessions.invalidate(session);
+        sessions.invalidate(SessionId(99));
+        assert!(sessions.holds(tuple, 6));
+    }
+
+    #[test]
+    fn digests_tell_call_ids_apart_and_are_never_0() {
+        let sessions = Sessions::new(8, HashKey::from_seed(0), Tick(0)).unwrap();
+        let long = [b'x'; 255];
+        let texts: Vec<&[u8]> =
+            vec![b"a", b"b", b"a\0", b"12345678", b"123456789", b"123456780", &long, &long[..254]];
+        let digests: Vec<u32> = texts.iter().map(|t| sessions.digest(&CallId::new(t).unwrap())).collect();
+        for (n, digest) in digests.iter().enumerate() {
+            assert!(digest & 1 == 1 && !digests[..n].contains(digest), "{:?}", texts[n]);
+        }
+    }
+
+    #[test]
     fn calls_of_one_client_have_templates_of_their_own() {
         let mut sessions = Sessions::new(64, HashKey::from_seed(0), Tick(0)).unwrap();
         let new = NewSession {

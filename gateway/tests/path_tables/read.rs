@@ -209,6 +209,16 @@ fn quote(quoted: &[u8]) -> Option<Layers> {
         Some(TransportSlice::Udp(udp)) => {
             ("udp".into(), (Some(udp.source_port()), Some(udp.destination_port())))
         }
+        Some(TransportSlice::Icmpv4(icmp)) => {
+            let (kind, code) = (icmp.type_u8(), icmp.code_u8());
+            words.extend(message::words(false, kind, code, icmp.bytes5to8()));
+            (message::kind(false, kind, code), (None, None))
+        }
+        Some(TransportSlice::Icmpv6(icmp)) => {
+            let (kind, code) = (icmp.type_u8(), icmp.code_u8());
+            words.extend(message::words(true, kind, code, icmp.bytes5to8()));
+            (message::kind(true, kind, code), (None, None))
+        }
         _ => cut_body(&sliced, &mut words)?,
     };
     words.push("cut".into());
