@@ -36,6 +36,7 @@ mod socket;
 pub mod state;
 mod tap;
 mod twins;
+mod wanted;
 
 pub use error::HostError;
 pub use punt::PortCounters;

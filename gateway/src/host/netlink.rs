@@ -33,6 +33,7 @@ use super::{
     state::{Neighbour, TwinState},
     tap::Twin,
     twins::{self, Link, Locals},
+    wanted,
 };
 use crate::{io::PortId, threads};
 
@@ -410,10 +411,17 @@ impl Netlink {
     fn want(&mut self, port: PortId, address: IpAddr) {
         let now = Instant::now();
         let known = self.wanted.get(&(port, address)).copied();
-        if known.is_some_and(|last| now < last + RESOLVE_INTERVAL)
-            || (known.is_none() && self.wanted.len() >= MAX_WANTED)
-        {
+        if known.is_some_and(|last| now < last + RESOLVE_INTERVAL) {
             return;
+        }
+        if known.is_none() && self.wanted.len() >= MAX_WANTED {
+            let state = self.mirror.published();
+            let answers = |(port, address)| state.neighbour(port, address).and_then(Neighbour::mac).is_some();
+            let silent = wanted::silent(&self.wanted, now, answers);
+            silent.into_iter().for_each(|(port, address)| self.forget(port, address));
+            if self.wanted.len() >= MAX_WANTED {
+                return;
+            }
         }
         self.wanted.insert((port, address), now);
         self.resolve(port, address, true);
