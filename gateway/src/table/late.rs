@@ -130,4 +130,33 @@ mod tests {
         assert!(s.settle().is_empty());
         assert!(s.holds(tuple(3).reply, 6) && s.get(theirs).unwrap().in_use());
     }
+
+    #[test]
+    fn a_burst_s_replies_wait_and_one_more_has_them_entered() {
+        let find = |s: &Sessions, n| s.find(s.hash(tuple(n).reply, 6), tuple(n).reply, 6).is_some();
+        for (count, entered) in [(LATE as u32 - 1, 0), (LATE as u32, 0), (LATE as u32 + 1, LATE as u32)] {
+            let mut s = table(80);
+            for n in 0..count {
+                assert!(s.insert_early(&tuple(n), 100, Tick(0)).is_some());
+            }
+            let found = (0..count).filter(|n| find(&s, *n)).count() as u32;
+            assert_eq!((found, find(&s, count - 1)), (entered, false), "{count}");
+            assert!(s.settle().is_empty() && (0..count).all(|n| find(&s, n)));
+        }
+    }
+
+    #[test]
+    fn every_clash_of_a_burst_is_told_once() {
+        let mut s = table(80);
+        s.insert(&tuple(0), 100, Tick(0)).unwrap();
+        let clashing = |n| NewSession { request: tuple(n).request, ..tuple(0) };
+        let ids: Vec<_> =
+            (1..=LATE as u32).map(|n| s.insert_early(&clashing(n), 100, Tick(0)).unwrap()).collect();
+        assert_eq!(s.settle().as_slice(), ids);
+        assert!(!s.is_unsettled() && s.settle().is_empty());
+        // One that ends while it waits gives both its entries back, and so does one that was entered.
+        let early = s.insert_early(&tuple(99), 100, Tick(0)).unwrap();
+        s.remove(early).unwrap();
+        assert!(!s.holds(tuple(99).request, 6) && !s.holds(tuple(99).reply, 6) && !s.is_unsettled());
+    }
 }

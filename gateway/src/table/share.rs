@@ -285,4 +285,48 @@ mod tests {
         assert!(check(1024, 65_535));
         assert!(!check(5000, 5002));
     }
+
+    #[test]
+    fn ranges_have_both_ends() {
+        let range = PortRange { first: 1024, last: 1033 };
+        assert!([1024, 1025, 1033].iter().all(|port| range.contains(*port)));
+        assert!([0, 1023, 1034, 65_535].iter().all(|port| !range.contains(*port)));
+        let one = PortRange { first: 5000, last: 5000 };
+        assert!(one.contains(5000) && !one.contains(4999) && !one.contains(5001));
+    }
+
+    #[test]
+    fn what_lies_inside_a_range_is_known_to() {
+        let range = PortRange { first: 1024, last: 1033 };
+        let share = Share::new::<Ipv4Addr>(&Steering::single(), WorkerId(0), Protocol::Udp, range);
+        assert!(share.all_in_range(0, 10) && share.max_slots() == 10);
+        // With several workers all but the members at the edges, and these only where the range cuts them.
+        let steering = Steering::software(4);
+        let range = PortRange { first: 1000, last: 60_000 };
+        let base = |share: &Share| {
+            share.base(steering.index(Ipv4Addr::LOCALHOST, 80, Ipv4Addr::LOCALHOST, 0, Protocol::Tcp))
+        };
+        for worker in 0..4 {
+            let share = Share::new::<Ipv4Addr>(&steering, WorkerId(worker), Protocol::Tcp, range);
+            let slots = share.slots(base(&share));
+            let inside = (0..slots).filter(|s| range.contains(share.port(base(&share), *s))).count() as u32;
+            let known = (0..slots).filter(|s| share.all_in_range(*s, s + 1)).count() as u32;
+            assert!(known <= inside && known * 10 >= inside * 9, "{known} of {inside}");
+            assert!(share.max_slots() >= slots && share.ports(base(&share)) == inside);
+        }
+    }
+
+    #[test]
+    fn workers_have_ports_from_the_first_range_on_that_reaches_them_all() {
+        let (rip, lips) = (Ipv4Addr::new(10, 0, 0, 1), [Ipv4Addr::new(192, 0, 2, 1)]);
+        let s = Steering::software(4);
+        let owner = |port| s.owner_of_reply(rip, 80, lips[0], port, Protocol::Tcp).0;
+        let mut seen = std::collections::BTreeSet::new();
+        let last = (5000..).find(|port| seen.insert(owner(*port)) && seen.len() == 4).unwrap();
+        let check = |last, lips: &[_]| {
+            every_worker_has_ports(&s, PortRange { first: 5000, last }, lips, rip, 80, Protocol::Tcp)
+        };
+        assert!(check(last, &lips) && check(last + 1, &lips) && !check(last - 1, &lips));
+        assert!(!check(last, &[]), "no address, no port");
+    }
 }
