@@ -10,7 +10,7 @@ use std::{
 use clap::CommandFactory;
 use clap_complete::{
     CompletionCandidate,
-    env::{Bash, CompleteEnv, EnvCompleter, Fish, Zsh},
+    env::{CompleteEnv, EnvCompleter, Fish, Zsh},
 };
 use serde_json::json;
 
@@ -51,7 +51,7 @@ pub(super) fn run(args: &CompletionArgs, out: &mut dyn Write) -> Result<(), Fail
 
 fn script(target: Target) -> io::Result<String> {
     let shell: &dyn EnvCompleter = match target {
-        Target::Bash => &Bash,
+        Target::Bash => return Ok(bash()),
         Target::Zsh => &Zsh,
         Target::Fish => &Fish,
         Target::Man => return man::weirctl(),
@@ -59,6 +59,11 @@ fn script(target: Target) -> io::Result<String> {
     let mut script = Vec::new();
     shell.write_registration(VARIABLE, NAME, NAME, NAME, &mut script)?;
     Ok(String::from_utf8_lossy(&script).into_owned())
+}
+
+/// clap's own script takes readline's words, which end at colons.
+fn bash() -> String {
+    include_str!("completion.bash").replace("VARIABLE", VARIABLE).replace("NAME", NAME)
 }
 
 fn listed() -> Vec<fetch::Listed> {

@@ -5,7 +5,7 @@ use std::io;
 use clap::{Command, CommandFactory};
 use clap_mangen::{
     Man,
-    roff::{Roff, bold, roman},
+    roff::{Roff, bold, italic, roman},
 };
 
 use super::cli::{Cli, STATUSES};
@@ -27,7 +27,7 @@ pub fn weirctl() -> io::Result<String> {
     man.render_options_section(&mut text)?;
     let mut roff = Roff::new();
     roff.control("SH", ["COMMANDS"]);
-    command.get_subcommands().filter(|c| c.get_name() != "help").for_each(|c| describe(c, &mut roff));
+    leaves(&command).for_each(|c| describe(c, &mut roff));
     roff.control("SH", ["AS IPVSADM"]);
     let (first, rest) = EXTENSIONS.split_once('\n').unwrap_or((EXTENSIONS, ""));
     roff.text([roman(first)]);
@@ -39,14 +39,13 @@ pub fn weirctl() -> io::Result<String> {
     roff.control("SH", ["EXIT STATUS"]);
     roff.text([roman(STATUSES.trim_start_matches("Exit status: "))]);
     roff.control("SH", ["ENVIRONMENT"]);
-    for (name, what) in [
-        ("WEIR_SOCKET", "The control socket, if --socket isn't given."),
-        ("NO_COLOR", "Set and not empty: no colours."),
-    ] {
-        roff.control("TP", []);
-        roff.text([bold(name)]);
-        roff.text([roman(what)]);
-    }
+    terms(
+        &mut roff,
+        &[
+            ("WEIR_SOCKET", "The control socket, if --socket isn't given."),
+            ("NO_COLOR", "Set and not empty: no colours."),
+        ],
+    );
     roff.control("SH", ["SEE ALSO"]);
     roff.text([
         bold("weir"),
@@ -57,7 +56,7 @@ pub fn weirctl() -> io::Result<String> {
         roman("(8)"),
     ]);
     text.extend(roff.render().into_bytes());
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    Ok(with_one_preamble(&String::from_utf8_lossy(&text)))
 }
 
 /// A page of section 8 for a command, without date: the same input gives the same page.
@@ -78,12 +77,68 @@ pub fn page(command: Command, name: &str) -> Man {
 /// None that happen: it is written to memory.
 pub fn weir(command: Command) -> io::Result<String> {
     let mut text = Vec::new();
-    page(command, "weir").render(&mut text)?;
+    let man = page(command, "weir");
+    man.render_title(&mut text)?;
+    man.render_name_section(&mut text)?;
     let mut roff = Roff::new();
+    roff.control("SH", ["SYNOPSIS"]);
+    roff.text([bold("weir --config "), italic("FILE"), roman(" ["), bold("--check"), roman("]")]);
+    text.extend(roff.render().into_bytes());
+    man.render_description_section(&mut text)?;
+    man.render_options_section(&mut text)?;
+    let mut roff = Roff::new();
+    roff.control("SH", ["ENVIRONMENT"]);
+    terms(
+        &mut roff,
+        &[
+            (
+                "WEIR_LOG",
+                "What is logged: error, warn, info (the default), debug or trace, or by module, as in \
+                 warn,weir::host=debug.",
+            ),
+            (
+                "NOTIFY_SOCKET",
+                "Where systemd is told READY=1 when `ready' is printed; systemd sets it for services of Type=notify.",
+            ),
+        ],
+    );
+    roff.control("SH", ["CAPABILITIES"]);
+    roff.text([roman(
+        "Run as root, or with CAP_NET_ADMIN (TAP twins, netlink), CAP_NET_RAW (net_af_packet and net_af_xdp), \
+         CAP_IPC_LOCK (locked and huge pages), CAP_SYS_ADMIN (host_namespace) and access to /dev/vfio, /dev/net/tun and \
+         the hugepages. Physical addresses (CAP_DAC_OVERRIDE and CAP_SYS_ADMIN for /proc/self/pagemap) are needed only \
+         without an IOMMU.",
+    )]);
+    roff.control("SH", ["FILES"]);
+    terms(
+        &mut roff,
+        &[("/run/weir/weir.sock", "The control socket, unless `socket' of weir.toml(5) says otherwise.")],
+    );
     roff.control("SH", ["SEE ALSO"]);
     roff.text([bold("weirctl"), roman("(8), "), bold("weir.toml"), roman("(5)")]);
     text.extend(roff.render().into_bytes());
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    Ok(with_one_preamble(&String::from_utf8_lossy(&text)))
+}
+
+/// Each section that is rendered by itself defines the apostrophe anew; once is enough for a page. The title's empty date
+/// needs its quotes, or what follows moves into its place.
+fn with_one_preamble(page: &str) -> String {
+    let mut lines = page.lines();
+    let preamble: Vec<&str> = lines.by_ref().take(2).collect();
+    let rest = lines.filter(|line| !preamble.contains(line));
+    let whole = preamble.iter().copied().chain(rest);
+    let quoted =
+        |line: &str| if line.starts_with(".TH ") { line.replacen("  ", " \"\" ", 1) } else { line.into() };
+    whole.map(|line| quoted(line) + "\n").collect()
+}
+
+/// A list of terms, and what each means.
+fn terms(roff: &mut Roff, all: &[(&str, &str)]) {
+    for (term, meaning) in all {
+        roff.control("TP", []);
+        roff.text([bold(*term)]);
+        roff.text([roman(*meaning)]);
+    }
 }
 
 /// weir.toml(5): the commented configuration with every key and its default.
@@ -105,7 +160,16 @@ pub fn configuration(file: &str, version: &str) -> String {
     roff.control("fi", []);
     roff.control("SH", ["SEE ALSO"]);
     roff.text([bold("weir"), roman("(8), "), bold("weirctl"), roman("(8)")]);
-    roff.render()
+    with_one_preamble(&roff.render())
+}
+
+/// The commands that do something: of one with commands of its own, those.
+fn leaves(command: &Command) -> Box<dyn Iterator<Item = &Command> + '_> {
+    let own = command.get_subcommands().filter(|c| c.get_name() != "help");
+    Box::new(own.flat_map(|c| {
+        let inner: Vec<&Command> = leaves(c).collect();
+        if inner.is_empty() { vec![c] } else { inner }
+    }))
 }
 
 fn describe(command: &Command, roff: &mut Roff) {
@@ -147,13 +211,24 @@ mod tests {
     #[test]
     fn every_command_is_on_the_page() {
         let page = weirctl().unwrap();
-        for command in Cli::command().get_subcommands() {
-            assert!(
-                page.contains(&format!(".SS \"weirctl {}", command.get_name())),
-                "{}\n{page}",
-                command.get_name()
-            );
+        let mut cli = Cli::command();
+        cli.build();
+        for command in leaves(&cli) {
+            let name = command.get_bin_name().unwrap();
+            assert!(page.contains(&format!(".SS \"{name}")), "{name}\n{page}");
+        }
+        for option in ["snat add", "mark delete", "local-address add", "\\-\\-max\\-ports", "\\-\\-priority"]
+        {
+            assert!(page.contains(option), "{option}\n{page}");
         }
         assert_eq!(page, weirctl().unwrap());
+    }
+
+    #[test]
+    fn titles_keep_their_parts_apart() {
+        let page = weirctl().unwrap();
+        assert!(page.contains(".TH WEIRCTL 8 \"\" \"weir "), "{page}");
+        assert_eq!(page.matches(".ie ").count(), 1);
+        assert!(configuration("", "1").contains(".TH WEIR.TOML 5 \"\" \"weir 1\" Weir\n"));
     }
 }

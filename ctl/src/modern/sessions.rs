@@ -106,7 +106,7 @@ pub(super) fn find(
 }
 
 fn list(args: &SessionsArgs, filter: SessionFilter, world: &mut World<'_>) -> Result<(), Failure> {
-    let (limit, mut shown) = (args.limit.unwrap_or(u64::MAX), 0u64);
+    let (limit, mut shown, mut total) = (args.limit.unwrap_or(u64::MAX), 0u64, 0u64);
     let World { transport, out, style, .. } = world;
     let head = json!({ "version": json::VERSION, "command": "sessions" }).to_string();
     if args.json {
@@ -118,21 +118,24 @@ fn list(args: &SessionsArgs, filter: SessionFilter, world: &mut World<'_>) -> Re
         ]);
         writeln!(out, "{}", style.paint(Tone::Strong, title.trim_end()))?;
     }
-    if limit > 0 {
-        find(*transport, filter, |found| {
-            if args.json {
-                write!(out, "{}{}", if shown == 0 { "" } else { "," }, json::session(found))?;
-            } else {
-                writeln!(out, "{}", row(found).trim_end())?;
-            }
-            shown += 1;
-            Ok(shown < limit)
-        })?;
-    }
-    if args.json {
-        writeln!(out, "],\"count\":{shown}}}")?;
-    } else {
-        writeln!(out, "{shown} sessions")?;
+    // Those beyond the limit are counted: how many there are is worth as much as the first of them.
+    find(*transport, filter, |found| {
+        total += 1;
+        if total > limit {
+            return Ok(true);
+        }
+        if args.json {
+            write!(out, "{}{}", if shown == 0 { "" } else { "," }, json::session(found))?;
+        } else {
+            writeln!(out, "{}", row(found).trim_end())?;
+        }
+        shown += 1;
+        Ok(true)
+    })?;
+    match (args.json, shown == total) {
+        (true, _) => writeln!(out, "],\"count\":{shown},\"total\":{total}}}")?,
+        (false, true) => writeln!(out, "{total} sessions")?,
+        (false, false) => writeln!(out, "{shown} of {total} sessions")?,
     }
     Ok(())
 }

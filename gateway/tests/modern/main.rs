@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         screen::{top_fits_on_80_by_24, keys_sort_scroll_and_pause}
         process::{
             exit_statuses, colours_are_for_terminals, completion_knows_the_addresses,
+            shells_complete_addresses_past_their_colons,
             top_restores_the_terminal, an_interrupted_drain_says_so, watching_ends_with_the_gateway,
         }
         man::{pages_are_not_stale}

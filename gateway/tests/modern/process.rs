@@ -226,6 +226,56 @@ pub fn completion_knows_the_addresses() {
     assert!(ask("sessions --state EST").contains("ESTABLISHED"));
 }
 
+/// Shells as they come, without any configuration: how each starts, and how it learns of completion.
+const SHELLS: [(&str, &[&str], &str); 3] = [
+    ("bash", &["--norc", "--noprofile", "-i"], "source <(weirctl completion bash)"),
+    (
+        "zsh",
+        &["-f", "-i"],
+        "PS1='ready> '; autoload -Uz compinit; compinit -D; source <(weirctl completion zsh)",
+    ),
+    (
+        "fish",
+        &["--no-config", "-i"],
+        "function fish_prompt; echo -n 'ready> '; end; weirctl completion fish | source",
+    ),
+];
+
+pub fn shells_complete_addresses_past_their_colons() {
+    let gateway = Gateway::start();
+    let link = gateway.folder.join("weirctl");
+    std::os::unix::fs::symlink(std::env::current_exe().unwrap(), &link).unwrap();
+    let path = format!("{}:{}", gateway.folder.display(), std::env::var("PATH").unwrap());
+    for (shell, options, learn) in SHELLS {
+        let there = |folder: PathBuf| folder.join(shell).exists();
+        assert!(
+            std::env::split_paths(&path).any(there),
+            "there is no {shell}: scripts/deps test installs it"
+        );
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", shell]).args(options).env("PATH", &path).env("TERM", "xterm");
+        command.env("WEIR_SOCKET", gateway.folder.join("s")).env("HOME", &gateway.folder);
+        command.env("PS1", "ready> ");
+        let mut terminal = Terminal::start(command);
+        terminal.press(format!("{learn}; echo lear''ned\n").as_bytes());
+        terminal.wait_for(|s| s.contains("\nlearned"));
+        // The port of a service, then a server by its first letters.
+        let type_then_complete = |terminal: &mut Terminal, text: &str| {
+            terminal.press(text.as_bytes());
+            terminal.wait_for(|s| s.contains(&format!("ready> {text}")));
+            terminal.press(b"\t");
+        };
+        type_then_complete(&mut terminal, "weirctl drain tcp/192.0.2.10:");
+        terminal.wait_for(|s| s.contains("drain tcp/192.0.2.10:80 "));
+        terminal.press(b"10.0.0.1:\t");
+        terminal.wait_for(|s| s.contains("drain tcp/192.0.2.10:80 10.0.0.1:8080 "));
+        // The line is emptied.
+        terminal.press(b"\x15");
+        type_then_complete(&mut terminal, "weirctl sessions --service=tcp/192.0.2.10:");
+        terminal.wait_for(|s| s.contains("--service=tcp/192.0.2.10:80 "));
+    }
+}
+
 pub fn top_restores_the_terminal() {
     let gateway = Gateway::start();
     // By a key, by Ctrl-C, by a signal, and because the gateway goes.

@@ -34,6 +34,9 @@ pub fn sessions_are_listed_counted_and_ended() {
     assert_eq!(lines[5], "4 sessions");
     let json = shared.run("sessions --json --limit 3 --state syn_recv --service 192.0.2.10:80").json();
     assert_eq!((json["count"].clone(), json["sessions"][0]["age_ms"].clone()), (3.into(), 2000.into()));
+    assert_eq!(json["total"], 10);
+    assert!(shared.run("sessions -n 3").out.ends_with("\n3 of 10 sessions\n"));
+    assert!(shared.run("sessions -n 0").out.ends_with("WORKER\n0 of 10 sessions\n"));
     assert_eq!(json["sessions"][0]["virtual"]["port"], 80);
     assert_eq!(
         shared.run("sessions --count=server").out,
