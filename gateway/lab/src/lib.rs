@@ -21,6 +21,7 @@ pub mod guest;
 pub mod namespace;
 pub mod process;
 pub mod servers;
+pub mod stranger;
 pub mod topology;
 pub mod trunk;
 pub mod tunnel;

@@ -8,7 +8,7 @@ use crate::{
     topology::Host,
 };
 
-/// A web server, with another on the port above that wants PROXY headers, that answers `/` with its name and address, takes uploads below `/upload/` and logs the
+/// A web server, with another on the port above that wants PROXY headers and has a page for 10.9.9.9 alone, that answers `/` with its name and address, takes uploads below `/upload/` and logs the
 /// address of who asks.
 #[derive(Debug)]
 pub struct Web {
@@ -40,7 +40,13 @@ http {
     server {
         listen PROXIED proxy_protocol;
         access_log proxied.log proxied;
+        set_real_ip_from 0.0.0.0/0;
+        real_ip_header proxy_protocol;
         root html;
+        location = /test1.html {
+            allow 10.9.9.9;
+            deny all;
+        }
         location /upload/ {
             alias upload/;
             dav_methods PUT;

@@ -475,6 +475,7 @@ fn resum_tcp(frame: &mut impl Frame, p: &Parsed, added: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{io::memory::MemoryFrame, net::ethernet::Mac, path::parse};
 
     fn ends(v6: bool) -> Ends {
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
@@ -498,5 +499,48 @@ mod tests {
         let long = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
         let longest = Ends { source: far(long), destination: far(long) };
         assert_eq!(header(ClientAddress::ProxyV1, &longest, protocol::TCP).unwrap().len(), 104);
+    }
+
+    #[test]
+    fn a_datagram_s_own_length_grows_whatever_follows_it() {
+        let mut bytes = Vec::new();
+        etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 1])
+            .ipv6([0x20; 16], [0x30; 16], 64)
+            .udp(40000, 53)
+            .write(&mut bytes, b"question")
+            .unwrap();
+        bytes[18..20].copy_from_slice(&20u16.to_be_bytes());
+        bytes.extend([1, 2, 3, 4]);
+        let mut frame = MemoryFrame::new(&bytes);
+        let mut p = Parsed::NOTHING;
+        parse::parse(&frame, Mac([2, 0, 0, 0, 0, 1]), &mut p);
+        assert!(insert(&mut frame, &p, &[7; 52]));
+        parse::parse(&frame, Mac([2, 0, 0, 0, 0, 1]), &mut p);
+        assert_eq!((p.ip_len, UdpHeader::at(frame.data(), 54).unwrap().len()), (40 + 72, 8 + 52 + 8));
+        assert!(transport_checksum_ok(&frame, &p));
+    }
+
+    #[test]
+    fn what_is_cut_off_the_front_has_to_be_in_the_first_buffer() {
+        let mut bytes = Vec::new();
+        etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 1])
+            .ipv4([10, 1, 0, 1], [192, 0, 2, 1], 64)
+            .tcp(40000, 80, 1000, 2)
+            .ack(5)
+            .write(&mut bytes, b"0123456789")
+            .unwrap();
+        let mut p = Parsed::NOTHING;
+        for (first, cut, kept) in
+            [(64, 10, true), (60, 6, true), (60, 7, false), (55, 1, true), (54, 1, false)]
+        {
+            let mut frame = MemoryFrame::chained(&[&bytes[..first], &bytes[first..]]);
+            parse::parse(&frame, Mac([2, 0, 0, 0, 0, 1]), &mut p);
+            let shorter = begin_at(&mut frame, &p, 1000 + u32::from(cut), cut);
+            assert_eq!(shorter.is_some(), kept, "{cut} of {first}");
+            if let Some(shorter) = shorter {
+                assert!(transport_checksum_ok(&frame, &shorter));
+                assert_eq!(frame.bytes()[54..], bytes[54 + usize::from(cut)..]);
+            }
+        }
     }
 }

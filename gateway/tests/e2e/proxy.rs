@@ -1,12 +1,21 @@
 //! PROXY protocol: nginx behind FULLNAT logs its real clients, losses and all.
 
-use crate::scene::{Scene, with_one_and_two_workers};
+use std::{net::Ipv4Addr, time::Duration};
+
+use etherparse::{PacketBuilder, SlicedPacket, TcpSlice, TransportSlice};
 use lab::{
     clients,
+    stranger::Stranger,
     topology::{LIP, Options, VIP, six},
 };
 
-with_one_and_two_workers!(nginx_logs_its_clients, nothing_is_lost_where_the_network_loses);
+use crate::scene::{Scene, with_one_and_two_workers};
+
+with_one_and_two_workers!(
+    nginx_logs_its_clients,
+    nobody_forges_an_address,
+    nothing_is_lost_where_the_network_loses
+);
 
 /// A service on port 80 whose servers want PROXY headers on port 81.
 fn serve(scene: &Scene, version: &str, v6_client: bool) -> String {
@@ -73,5 +82,71 @@ fn nothing_is_lost_where_the_network_loses(workers: u16) {
         lost.contains("counter packets") && !lost.contains("counter packets 0 "),
         "nothing was lost: {lost}"
     );
+    scene.gateway.stop();
+}
+
+/// What forgers want nginx to believe, in a stream that asks for a page that is for 10.9.9.9 alone.
+const FORGED: &[u8] = b"PROXY TCP4 10.9.9.9 192.0.2.1 1 80\r\nGET /test1.html HTTP/1.0\r\n\r\n";
+/// The same from a client that doesn't forge.
+const HONEST: &[u8] = b"GET /test1.html HTTP/1.0\r\n\r\n";
+const FORGER: Ipv4Addr = Ipv4Addr::new(192, 168, 80, 77);
+
+/// A segment from a port of the forger's to the service.
+fn segment(port: u16, flags: &str, (seq, ack): (u32, u32), data: &[u8], spoiled: bool) -> Vec<u8> {
+    let mut header = etherparse::TcpHeader::new(port, 80, seq, 65535);
+    header.acknowledgment_number = ack;
+    (header.syn, header.ack, header.psh) = (flags.contains('S'), flags.contains('A'), !data.is_empty());
+    let mut packet = Vec::new();
+    PacketBuilder::ipv4(FORGER.octets(), VIP.parse::<Ipv4Addr>().unwrap().octets(), 64)
+        .tcp_header(header)
+        .write(&mut packet, data)
+        .unwrap();
+    packet[36] ^= u8::from(spoiled);
+    packet
+}
+
+/// The next segment to a port of the forger's that `wanted` wants: its sequence number and data.
+fn next(stranger: &Stranger, port: u16, wanted: impl Fn(&TcpSlice<'_>) -> bool) -> Option<(u32, String)> {
+    while let Some(packet) = stranger.receive(Duration::from_secs(10)) {
+        let Ok(sliced) = SlicedPacket::from_ip(&packet) else { continue };
+        let Some(TransportSlice::Tcp(tcp)) = sliced.transport else { continue };
+        if tcp.destination_port() == port && wanted(&tcp) {
+            return Some((tcp.sequence_number(), String::from_utf8_lossy(tcp.payload()).into_owned()));
+        }
+    }
+    None
+}
+
+/// Clients that write a header of their own where nginx looks for one, by all that sequence numbers allow.
+fn nobody_forges_an_address(workers: u16) {
+    let scene = Scene::fullnat(&Options::workers(workers));
+    serve(&scene, "proxy-v1", false);
+    let stranger = Stranger::behind(&scene.network.client, "eth0", FORGER);
+    // The numbers of a SYN before the client's own and of one after it, and where the data begins from its own on.
+    let n = 1_000_000;
+    let cases: [(Option<u32>, &[u8], Option<u32>, u32, &[u8]); 6] = [
+        (None, b"", None, 1, HONEST),
+        (None, b"", None, 0, FORGED),
+        (None, FORGED, None, 1, FORGED),
+        (None, b"", Some(n + 5000), 1, FORGED),
+        (None, b"", Some(n - 2000), 1, FORGED),
+        (Some(n + 5000), b"", None, 1, FORGED),
+    ];
+    for (case, (before, in_syn, after, begins, data)) in cases.into_iter().enumerate() {
+        let port = 40_000 + case as u16;
+        let send = |flags, numbers, data: &[u8], spoiled| {
+            stranger.send(&segment(port, flags, numbers, data, spoiled))
+        };
+        before.into_iter().for_each(|other| send("S", (other, 0), b"", true));
+        send("S", (n, 0), in_syn, false);
+        let (syn_ack, _) = next(&stranger, port, |tcp| tcp.syn()).expect("a SYN-ACK");
+        after.into_iter().for_each(|other| send("S", (other, 0), b"", true));
+        send("A", (n + begins, syn_ack + 1), data, false);
+        let (_, answer) = next(&stranger, port, |tcp| !tcp.payload().is_empty()).expect("an answer");
+        let due = if data == HONEST { " 403 " } else { " 400 " };
+        assert!(answer.lines().next().is_some_and(|line| line.contains(due)), "case {case}: {answer}");
+    }
+    let told: Vec<_> = scene.web.iter().flat_map(lab::servers::Web::told_clients).collect();
+    assert!(told.iter().all(|who| *who == FORGER.to_string()), "{told:?}");
     scene.gateway.stop();
 }
