@@ -3,7 +3,7 @@
 //! ```text
 //! snat add NAME --inside NET --port NAME --pool ADDRESSES [OPTION..]     snat delete NAME     snat clear
 //!
-//! ADDRESSES: 192.0.2.1, 192.0.2.1-192.0.2.8, several with commas between
+//! ADDRESSES: 192.0.2.1, 192.0.2.1-192.0.2.8, several with commas between; `port': the port's own (masquerading)
 //! --protocol tcp|udp|icmp   --except NET   --mapping endpoint-independent|address-and-port-dependent
 //! --filtering (the same)    --pooling paired|arbitrary   --max-ports N   --max-sessions N
 //! --timeout-udp SECONDS   --timeout-dns   --timeout-tcp-established   --timeout-tcp-transitory   --timeout-icmp
@@ -28,6 +28,8 @@ pub const MAX_EXCEPT: usize = 64;
 pub const MAX_PORTS: u32 = 64_512;
 /// Ports that one inside address may have if nothing else is said.
 pub const DEFAULT_PORTS: u32 = 4096;
+/// The pool that is the outside port's own address.
+pub const OWN: &str = "port";
 /// Longest time-out, seconds.
 pub const MAX_TIMEOUT: u32 = 30 * 86_400;
 
@@ -90,6 +92,9 @@ pub struct SnatRule {
     pub max_sessions: u32,
     /// How long sessions last. Since version 7.
     pub timeouts: SnatTimeouts,
+    /// The pool is the port's own address (`--pool port`), whatever it is at the moment; `pool` is empty then. Since
+    /// version 7.
+    pub masquerade: bool,
 }
 
 /// Name of a time-out's option, its seconds, and the least that an RFC demands, with the RFC.
@@ -202,9 +207,12 @@ impl SnatRule {
         if let Some((first, last)) = self.pool.iter().find(|(first, last)| first > last) {
             return Err(format!("the pool's range {first}-{last} ends before it begins"));
         }
+        if self.masquerade && !self.pool.is_empty() {
+            return Err("--pool is either `port' or addresses".into());
+        }
         let sizes = self.pool.iter().map(|(first, last)| (bits(*last) - bits(*first)).saturating_add(1));
         let size = sizes.fold(0, u128::saturating_add);
-        if size == 0 || size > MAX_POOL as u128 {
+        if (size == 0 && !self.masquerade) || size > MAX_POOL as u128 {
             return Err(format!("a pool of {size} addresses: 1 to {MAX_POOL}"));
         }
         if self.except.len() > MAX_EXCEPT {
@@ -268,6 +276,7 @@ fn parse_rule(name: &str, words: &[&str]) -> Result<SnatRule, String> {
         max_ports: DEFAULT_PORTS,
         max_sessions: 0,
         timeouts: SnatTimeouts::default(),
+        masquerade: false,
     };
     let mut words = words.iter();
     while let Some(&option) = words.next() {
@@ -276,6 +285,7 @@ fn parse_rule(name: &str, words: &[&str]) -> Result<SnatRule, String> {
         match option {
             "--inside" => inside = Some(network(value)?),
             "--port" => port = Some(value.to_owned()),
+            "--pool" if value == OWN => rule.masquerade = true,
             "--pool" => rule.pool.extend(pool(value)?),
             "--protocol" => rule.protocol = Some(kind(value)?),
             "--except" => rule.except.push(network(value)?),
@@ -317,7 +327,9 @@ pub fn pool(text: &str) -> Result<Vec<(IpAddr, IpAddr)>, String> {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         match (first.parse::<IpAddr>(), last.parse::<IpAddr>()) {
             (Ok(first), Ok(last)) if first <= last && first.is_ipv6() == last.is_ipv6() => Ok((first, last)),
-            _ => Err(format!("`{part}' is no address or range: 192.0.2.1 or 192.0.2.1-192.0.2.8")),
+            _ => Err(format!(
+                "`{part}' is no address or range: 192.0.2.1, 192.0.2.1-192.0.2.8 or, alone, port"
+            )),
         }
     };
     text.split(',').map(range).collect()
@@ -388,11 +400,14 @@ pub fn pooling_name(pooling: Pooling) -> &'static str {
     }
 }
 
-/// Ranges as [`pool`] reads them.
+/// A rule's pool as `--pool` takes it.
 #[must_use]
-pub fn pool_text(pool: &[(IpAddr, IpAddr)]) -> String {
+pub fn pool_text(rule: &SnatRule) -> String {
+    if rule.masquerade {
+        return OWN.into();
+    }
     let range = |(a, b): &(IpAddr, IpAddr)| if a == b { a.to_string() } else { format!("{a}-{b}") };
-    pool.iter().map(range).collect::<Vec<_>>().join(",")
+    rule.pool.iter().map(range).collect::<Vec<_>>().join(",")
 }
 
 /// A rule as `snat add` takes it.
@@ -404,7 +419,7 @@ pub fn to_words(rule: &SnatRule) -> String {
         rule.name,
         network(&rule.inside),
         rule.port,
-        pool_text(&rule.pool)
+        pool_text(rule)
     );
     let mut say = |option: &str, value: &str| {
         // Writing to a string can't fail.
@@ -453,6 +468,8 @@ mod tests {
             "snat add lab --inside 10.9.0.0/16 --port wan --pool 192.0.2.1-192.0.2.8,192.0.2.20 --protocol icmp \
              --except 172.16.0.0/12 --except 192.168.0.0/16 --mapping address-and-port-dependent \
              --filtering address-and-port-dependent --pooling arbitrary --max-ports 128 --max-sessions 9",
+            "snat add home --inside 10.0.0.0/8 --port wan --pool port --max-ports 128",
+            "snat add home6 --inside fd00:1::/32 --port wan --pool port",
             "snat add resolver --inside 10.0.0.53/32 --port wan --pool 192.0.2.9 --max-ports 64512 --timeout-udp 120 \
              --timeout-dns 5 --timeout-tcp-established 9000 --timeout-tcp-transitory 250 --timeout-icmp 61",
             "snat add six --inside fd00:1::/32 --port wan --pool 2001:db8::1-2001:db8::8 --except fd00::/8",
@@ -497,6 +514,7 @@ mod tests {
             (&format!("{good} --pool 10.0.0.9"), "10.0.0.9 of the pool lies in the inside network".into()),
             (&format!("{good} --max-ports 0"), "0 ports an inside address: 1 to 64512".into()),
             (&format!("{good} --max-ports 64513"), "64513 ports an inside address: 1 to 64512".into()),
+            (&format!("{good} --pool port"), "--pool is either `port' or addresses".into()),
             (&format!("{good} --timeout-udp 0"), "--timeout-udp 0: 1 to 2592000 seconds".into()),
             (&format!("{good} --timeout-dns 2592001"), "--timeout-dns 2592001: 1 to 2592000 seconds".into()),
             (&format!("{good} --timeout-icmp soon"), "`soon' is no value for --timeout-icmp".into()),

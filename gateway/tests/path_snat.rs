@@ -445,6 +445,68 @@ fn time_outs_follow_the_rule_in_force() {
 }
 
 #[test]
+fn masquerading_leaves_the_kernel_its_ports() {
+    let mut rig = Rig::with(&Options { max_sessions: 70_000, ..Options::default() });
+    let line = "add home --inside 10.0.0.0/24 --port wan --pool port --max-ports 64512 --timeout-udp 600";
+    rig.change(snat::parse(&line.split(' ').collect::<Vec<_>>()).unwrap());
+    let mut ports = std::collections::HashSet::new();
+    for port in 1024..=u16::MAX {
+        for sent in udp_out(&mut rig, (A.0, port), OUT).iter().filter(|s| s.port == WAN) {
+            let (address, port) = read(&sent.bytes).udp().0;
+            assert!(address == rig::WAN_ADDRESS && ports.insert(port));
+        }
+    }
+    assert!(ports.iter().all(|port| *port >= 1024 && !(32_768..=60_999).contains(port) && *port != 5353));
+    assert_eq!(ports.len(), 64_512 - 28_232 - 1, "all others are used");
+    assert_eq!(rig.drops(Reason::SnatPortsExhausted), 28_233);
+}
+
+#[test]
+fn masquerading_follows_the_port_s_address() {
+    for workers in [1, 2] {
+        let mut rig = Rig::with(&Options { workers, ..Options::default() });
+        let line = "add home --inside 10.0.0.0/24 --port wan --pool port";
+        rig.change(snat::parse(&line.split(' ').collect::<Vec<_>>()).unwrap());
+        let first = external(&mut rig, A, OUT);
+        assert_eq!(first.0, rig::WAN_ADDRESS);
+        let other = Ipv4Addr::new(10, 1, 255, 200);
+        rig.renumber(Some(other));
+        rig.advance(1.0);
+        assert_eq!(rig.session_count(), 0, "nobody answers at the old address");
+        let second = external(&mut rig, A, OUT);
+        assert_eq!(second.0, other);
+        assert_eq!(one(&udp_in(&mut rig, OUT, second)).udp().1, A);
+        assert!(udp_in(&mut rig, OUT, first).is_empty());
+        assert_eq!(rig.take_punted().len(), 1);
+        rig.renumber(None);
+        rig.advance(1.0);
+        assert!(udp_out(&mut rig, A, OUT).is_empty());
+        assert_eq!((rig.drops(Reason::NoPortAddress), rig.session_count()), (1, 0));
+        rig.renumber(Some(rig::WAN_ADDRESS));
+        assert_eq!(external(&mut rig, A, OUT).0, rig::WAN_ADDRESS);
+        // Blocks of all that go back in the end.
+        rig.advance(302.0);
+        rig.advance(400.0);
+        assert_eq!(rig.event("snat-blocks-given"), rig.event("snat-blocks-returned"));
+    }
+}
+
+#[test]
+fn a_port_that_somebody_listens_on_by_now_is_the_kernel_s() {
+    let mut rig = Rig::with(&Options::default());
+    let line = "add home --inside 10.0.0.0/24 --port wan --pool port";
+    rig.change(snat::parse(&line.split(' ').collect::<Vec<_>>()).unwrap());
+    let to = external(&mut rig, A, OUT);
+    assert_eq!(one(&udp_in(&mut rig, ELSEWHERE, to)).udp().1, A);
+    let ports = weir::host::KernelPorts { udp: vec![to.1], ..Default::default() };
+    rig.store.plane_mut().set_kernel_ports(&ports);
+    rig.run();
+    assert!(udp_in(&mut rig, (ELSEWHERE.0, 7), to).is_empty());
+    assert_eq!(rig.take_punted().len(), 1, "who comes anew comes to the kernel");
+    assert_eq!(one(&udp_in(&mut rig, OUT, to)).udp().1, A, "sessions go on");
+}
+
+#[test]
 fn blocks_are_logged_when_given_and_when_given_back() {
     // RFC 6888 REQ-12 and REQ-14: no destinations, no line a session.
     let mut rig = rig("");
@@ -551,6 +613,16 @@ fn what_is_wrong_with_a_rule_is_said_and_changes_nothing() {
         ),
         ("add lab --inside 10.9.0.0/24 --port dmz --pool 192.0.2.7", "dmz"),
         ("delete lab", "there is no SNAT rule lab"),
+        (
+            "add lab --inside 10.9.0.0/24 --port wan --pool 10.1.255.254",
+            "--pool port takes the outside port's",
+        ),
+        (
+            "add lab --inside 10.9.0.0/24 --port wan --pool 10.1.255.250-10.1.255.254",
+            "10.1.255.254 is an address of the gateway's own",
+        ),
+        ("add lab --inside 10.9.0.0/24 --port wan --pool 10.0.0.254", "--pool port"),
+        ("add six --inside fd00::/8 --port wan --pool 2001:db8:c::fe", "--pool port"),
     ] {
         let change = snat::parse(&line.split(' ').collect::<Vec<_>>()).unwrap();
         match rig.store.handle(Request::Apply(change.into()), Access::ReadWrite) {

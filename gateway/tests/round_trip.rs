@@ -183,11 +183,12 @@ fn snat_rule(n: u8, (flags, size, max_ports, max_sessions): ([bool; 4], u8, u32,
         max_ports,
         max_sessions,
         timeouts: SnatTimeouts {
-            udp: max_ports,
+            udp: 120 + max_ports,
             dns: u32::from(n) + 1,
-            icmp: u32::from(size) + 1,
+            icmp: u32::from(size) + 60,
             ..SnatTimeouts::default()
         },
+        masquerade: false,
     }
 }
 

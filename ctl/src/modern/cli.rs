@@ -547,8 +547,9 @@ pub struct SnatRuleArgs {
     /// Name of the gateway's port that leads outside; its twin answers for the pool
     #[arg(long, value_name = "NAME")]
     pub port: String,
-    /// External addresses: 192.0.2.1 or 192.0.2.1-192.0.2.8, several with commas between
-    #[arg(long, value_name = "ADDRESSES")]
+    /// External addresses: 192.0.2.1 or 192.0.2.1-192.0.2.8, several with commas between; or `port', the outside port's own
+    /// address, whatever it is (masquerading)
+    #[arg(long, value_name = "ADDRESSES|port")]
     pub pool: String,
     /// Only packets of this protocol
     #[arg(long, value_name = "tcp|udp|icmp", value_parser = snat::kind)]

@@ -11,7 +11,8 @@ use super::{
 use crate::{
     protocol::Change,
     snat::{
-        SnatRow, SnatRule, SnatTimeouts, dependence_name, kind_name, pool, pool_text, pooling_name, to_words,
+        OWN, SnatRow, SnatRule, SnatTimeouts, dependence_name, kind_name, pool, pool_text, pooling_name,
+        to_words,
     },
 };
 
@@ -36,11 +37,12 @@ pub(super) fn run(what: &SnatCommand, world: &mut World<'_>) -> Result<(), Failu
 }
 
 fn rule(args: &SnatRuleArgs) -> Result<SnatRule, Failure> {
+    let masquerade = args.pool == OWN;
     let rule = SnatRule {
         name: args.name.clone(),
         inside: args.inside,
         port: args.port.clone(),
-        pool: pool(&args.pool).map_err(Failure::Usage)?,
+        pool: if masquerade { Vec::new() } else { pool(&args.pool).map_err(Failure::Usage)? },
         protocol: args.protocol,
         except: args.except.clone(),
         mapping: args.mapping,
@@ -55,6 +57,7 @@ fn rule(args: &SnatRuleArgs) -> Result<SnatRule, Failure> {
             tcp_transitory: args.timeout_tcp_transitory,
             icmp: args.timeout_icmp,
         },
+        masquerade,
     };
     rule.check().map_err(Failure::Usage)?;
     Ok(rule)
@@ -81,7 +84,7 @@ fn list(args: SnatListArgs, world: &mut World<'_>) -> Result<(), Failure> {
         let head = [
             rule.name.clone(),
             format!("{}/{}", rule.inside.0, rule.inside.1),
-            pool_text(&rule.pool),
+            pool_text(rule),
             sessions.to_string(),
         ];
         table.row(Tone::Plain, head.into_iter().chain(counted.map(short)).collect());
@@ -91,12 +94,16 @@ fn list(args: SnatListArgs, world: &mut World<'_>) -> Result<(), Failure> {
 
 fn document(row: &SnatRow) -> Value {
     let SnatRow { rule, sessions, stats, .. } = row;
+    let pool = match rule.masquerade {
+        true => json!(OWN),
+        false => rule.pool.iter().map(|(a, b)| json!([a, b])).collect(),
+    };
     let network = |(address, bits): &(std::net::IpAddr, u8)| format!("{address}/{bits}");
     json!({
         "name": rule.name,
         "inside": network(&rule.inside),
         "port": rule.port,
-        "pool": rule.pool.iter().map(|(a, b)| json!([a, b])).collect::<Vec<_>>(),
+        "pool": pool,
         "protocol": rule.protocol.map(kind_name),
         "except": rule.except.iter().map(network).collect::<Vec<_>>(),
         "mapping": dependence_name(rule.mapping),
@@ -134,6 +141,7 @@ mod tests {
     fn words_mean_here_what_they_mean_in_a_rules_file() {
         for line in [
             "add office --inside 10.0.0.0/8 --port wan --pool 192.0.2.1",
+            "add home --inside 10.0.0.0/8 --port wan --pool port",
             "add lab --inside 10.9.0.0/16 --port wan --pool 192.0.2.1-192.0.2.8,192.0.2.20 --protocol icmp \
              --except 172.16.0.0/12 --except 192.168.0.0/16 --mapping address-and-port-dependent --max-ports 64 \
              --timeout-udp 121 --timeout-dns 3 --timeout-tcp-established 8000 --timeout-tcp-transitory 241 --timeout-icmp 62",

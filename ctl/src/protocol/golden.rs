@@ -307,13 +307,14 @@ fn snat_rule() -> SnatRule {
         max_ports: 1024,
         max_sessions: 7,
         timeouts: SnatTimeouts { dns: 9, ..SnatTimeouts::default() },
+        masquerade: true,
     }
 }
 
 #[test]
 fn snat_since_version_7() {
     let changes = vec![Change::AddSnat(snat_rule()), Change::DeleteSnat("office".into()), Change::ClearSnat];
-    let rule = "066f6666696365000a000000080377616e0100c000020100c000020801020100ac1000000c010001fb000407fb2c0109fb101df03c";
+    let rule = "066f6666696365000a000000080377616e0100c000020100c000020801020100ac1000000c010001fb000407fb2c0109fb101df03c01";
     pinned(vec![
         (Request::Snat, "11"),
         (

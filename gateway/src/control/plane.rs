@@ -122,6 +122,11 @@ pub trait Plane: Send {
     /// What `address` is to the gateway: IPVS refuses servers at broadcast addresses.
     fn address_kind(&self, address: IpAddr) -> AddressKind;
 
+    /// Whether `address` is one of a port, and not there for a service or SNAT only.
+    fn is_ports_own(&self, address: IpAddr) -> bool {
+        self.address_kind(address) == AddressKind::Own
+    }
+
     /// Whether the gateway has a port of this name (`-F`).
     fn has_port(&self, name: &str) -> bool;
 

@@ -1,6 +1,10 @@
 //! SNAT's rules become what workers translate by: room, blocks of ports, slots that rules count in.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use weirctl::{
     model::{self, Forwarding},
@@ -9,13 +13,18 @@ use weirctl::{
 
 use super::workers::Workers;
 use crate::{
+    host::KernelPorts,
     id::ServerId,
     io::PortId,
     path::{
         snat::{self, Nat},
         update::{Batch, Update},
     },
-    table::snat::{BlockEvent, blocks::Blocks},
+    table::snat::{
+        BlockEvent,
+        blocks::{BLOCK, Blocks, Row},
+        reserved::Reserved,
+    },
 };
 
 /// Port blocks that a worker can tell of before control takes note.
@@ -26,39 +35,120 @@ const MAX_MAPPINGS: u32 = 1 << 20;
 impl Workers {
     /// Room for the first rule, blocks for new addresses, slots for new rules, the end of old ones' sessions.
     pub(super) fn set_snat(&mut self, rules: Vec<(ServerId, Arc<SnatRule>)>, batches: &mut [Batch]) {
-        let workers = batches.len() as u16;
         if self.snat_log.is_empty() && !rules.is_empty() {
             for (link, batch) in self.links.iter().zip(batches.iter_mut()) {
                 let (log, told) = rtrb::RingBuffer::new(SNAT_LOG);
                 let mappings = link.tables.max_sessions.clamp(1024, MAX_MAPPINGS) as usize;
                 batch.push(Update::SnatRoom(Some(Box::new(Nat::new(mappings, seed(), log)))));
+                batch.push(Update::SnatReserved(Arc::clone(&self.snat_reserved)));
                 self.snat_log.push(told);
-            }
-        }
-        let known: HashSet<IpAddr> = self.snat.iter().flat_map(|(_, rule)| rule.addresses()).collect();
-        for address in rules.iter().flat_map(|(_, rule)| rule.addresses()) {
-            if !known.contains(&address) {
-                for (n, batch) in batches.iter_mut().enumerate() {
-                    let blocks = Box::new(Blocks::new(n as u16, workers));
-                    batch.push(Update::SnatAddress(address, Some(blocks)));
-                }
             }
         }
         let known: HashSet<ServerId> = self.snat.iter().map(|(id, _)| *id).collect();
         for (id, _) in rules.iter().filter(|(id, _)| !known.contains(id)) {
             self.configure_server(*id, &counting(), batches);
         }
-        let port = |name: &str| self.ports.iter().position(|p| p == name).map(|n| PortId(n as u8));
-        let made = rules.iter().filter_map(|(id, rule)| Some(snat::Rule::new(*id, rule, port(&rule.port)?)));
-        let made = Arc::new(snat::Rules::new(made.collect()));
         for batch in batches.iter_mut() {
-            batch.push(Update::Snat(Arc::clone(&made)));
             for (id, _) in self.snat.iter().filter(|(id, _)| rules.iter().all(|(kept, _)| kept != id)) {
                 batch.push(Update::Available(*id, false));
                 batch.push(Update::ExpireServer(*id));
             }
         }
         self.snat = rules;
+        self.put_in_force(batches);
+    }
+
+    /// Tells the workers of the rules with the addresses that they have now.
+    fn put_in_force(&mut self, batches: &mut [Batch]) {
+        self.masquerade = self.own_addresses();
+        let port = |name: &str| self.ports.iter().position(|p| p == name).map(|n| PortId(n as u8));
+        let own = |id| self.masquerade.get(id).copied().flatten();
+        let made = self
+            .snat
+            .iter()
+            .filter_map(|(id, rule)| Some(snat::Rule::new(*id, rule, port(&rule.port)?, own(id))));
+        let made: Vec<snat::Rule> = made.collect();
+        let addresses: BTreeSet<IpAddr> = made.iter().flat_map(|rule| rule.pool.iter().copied()).collect();
+        let workers = batches.len() as u16;
+        for address in addresses.difference(&self.snat_addresses) {
+            for (n, batch) in batches.iter_mut().enumerate() {
+                let blocks = Box::new(Blocks::new(n as u16, workers));
+                batch.push(Update::SnatAddress(*address, Some(blocks)));
+            }
+        }
+        let withdrawn = self.snat_addresses.difference(&addresses).next().is_some();
+        let made = Arc::new(snat::Rules::new(made));
+        for batch in batches.iter_mut() {
+            batch.push(Update::Snat(Arc::clone(&made)));
+            if withdrawn {
+                batch.push(Update::SnatWithdrawn);
+            }
+        }
+        self.snat_addresses = addresses;
+    }
+
+    /// The own address of each rule that masquerades, if its port has one that no service has as a local address.
+    fn own_addresses(&self) -> BTreeMap<ServerId, Option<IpAddr>> {
+        let own = |rule: &SnatRule| {
+            let port = self.ports.iter().position(|p| *p == rule.port)?;
+            self.routes.port(PortId(port as u8))?.address_like(rule.inside.0)
+        };
+        let local = |address: &IpAddr| {
+            self.services().any(|s| s.local_addresses.iter().any(|local| local.address == *address))
+        };
+        let rules = self.snat.iter().filter(|(_, rule)| rule.masquerade);
+        rules.map(|(id, rule)| (*id, own(rule).filter(|address| !local(address)))).collect()
+    }
+
+    /// Rules that masquerade follow their ports' addresses.
+    pub(super) fn follow_addresses(&mut self) {
+        if !self.snat.iter().any(|(_, rule)| rule.masquerade) || self.own_addresses() == self.masquerade {
+            return;
+        }
+        let mut batches: Vec<Batch> = self.links.iter().map(|_| Batch::new()).collect();
+        self.put_in_force(&mut batches);
+        for (id, address) in &self.masquerade {
+            let name = self.snat.iter().find(|(of, _)| of == id).map_or("", |(_, rule)| rule.name.as_str());
+            match address {
+                Some(address) => tracing::info!(rule = name, %address, "snat masquerades"),
+                None => tracing::warn!(rule = name, "snat has no address to masquerade with"),
+            }
+        }
+        self.send_each(batches.into_iter());
+    }
+
+    /// Which ports the kernel has for itself, of addresses that it shares with SNAT.
+    pub fn set_kernel_ports(&mut self, ports: &KernelPorts) {
+        let mut reserved = Reserved::default();
+        for &(first, last) in &ports.ranges {
+            reserved.keep_range(first, last);
+        }
+        ports.tcp.iter().for_each(|port| reserved.keep(Row(0), *port));
+        ports.udp.iter().for_each(|port| reserved.keep(Row(1), *port));
+        if reserved != *self.snat_reserved {
+            self.snat_reserved = Arc::new(reserved);
+            let batches: Vec<Batch> = self.links.iter().map(|_| self.reserved_update()).collect();
+            self.send_each(batches.into_iter());
+        }
+    }
+
+    fn reserved_update(&self) -> Batch {
+        vec![Update::SnatReserved(Arc::clone(&self.snat_reserved))]
+    }
+
+    /// What rules that masquerade lack, for people.
+    pub fn snat_warnings(&self) -> Vec<String> {
+        let masquerading = || self.snat.iter().filter(|(_, rule)| rule.masquerade);
+        let without = masquerading().filter(|(id, _)| self.masquerade.get(id).copied().flatten().is_none());
+        let without = without.map(|(_, rule)| {
+            format!("SNAT rule {}: port {} has no address to masquerade with", rule.name, rule.port)
+        });
+        let none =
+            (self.snat_reserved.left() < u32::from(BLOCK) && masquerading().next().is_some()).then(|| {
+                "net.ipv4.ip_local_port_range leaves SNAT with --pool port no ports: make it smaller"
+                    .to_owned()
+            });
+        without.chain(none).collect()
     }
 
     /// The SNAT rules.

@@ -4,7 +4,7 @@
 //! reads: counters. What a worker gives back is dropped here.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::{Duration, Instant},
@@ -46,7 +46,7 @@ use crate::{
     table::counters::{ServerFigures, ServerSlot},
     table::limit::Limit,
     table::pool::{LocalPool, PoolError},
-    table::snat::BlockEvent,
+    table::snat::{BlockEvent, reserved::Reserved},
 };
 
 /// Batches a ring holds; what doesn't fit waits on control's side.
@@ -154,6 +154,13 @@ pub struct Workers {
     pub(super) marks: Arc<[model::MarkRule]>,
     /// The SNAT rules.
     pub(super) snat: Vec<(ServerId, Arc<SnatRule>)>,
+    /// The external addresses that workers know, and the own ones among them.
+    pub(super) snat_addresses: BTreeSet<IpAddr>,
+    pub(super) masquerade: BTreeMap<ServerId, Option<IpAddr>>,
+    /// Ports of own addresses that are the kernel's.
+    pub(super) snat_reserved: Arc<Reserved>,
+    /// The route table in force.
+    pub(super) routes: Arc<RouteTable>,
     /// Where workers tell of port blocks, once they have room for SNAT.
     pub(super) snat_log: Vec<rtrb::Consumer<BlockEvent>>,
     /// Whether the workers have been given room for Call-IDs.
@@ -179,6 +186,10 @@ impl Workers {
             settings: Arc::default(),
             marks: Arc::default(),
             snat: Vec::new(),
+            snat_addresses: BTreeSet::new(),
+            masquerade: BTreeMap::new(),
+            snat_reserved: Arc::default(),
+            routes: Arc::default(),
             snat_log: Vec::new(),
             call_ids: false,
             tickets: 0,
@@ -222,7 +233,9 @@ impl Workers {
 
     /// Puts a route table in force.
     pub fn set_routes(&mut self, table: &Arc<RouteTable>) {
+        self.routes = Arc::clone(table);
         self.send_all(|_| vec![Update::Routes(Arc::clone(table))]);
+        self.follow_addresses();
     }
 
     /// Tells the workers of neighbours.
@@ -588,6 +601,7 @@ impl Plane for Workers {
             link.backlog.push_back(batch);
             link.push_backlog();
         }
+        self.follow_addresses();
     }
 
     fn server_totals(&self, id: ServerId) -> ServerTotals {

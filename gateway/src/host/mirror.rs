@@ -15,6 +15,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 
 use super::{
     decode::{self, Twins},
+    ports::KernelPorts,
     socket::Message,
     state::{Address, Neighbour, NetState, Route, TwinState},
 };
@@ -41,6 +42,7 @@ pub(super) struct Mirror {
     fixed: BTreeSet<(PortId, IpAddr)>,
     states: Vec<TwinState>,
     changed: Changed,
+    kernel_ports: Arc<KernelPorts>,
     /// Routes must be read anew.
     pub stale: bool,
     published: Arc<NetState>,
@@ -59,7 +61,9 @@ impl Mirror {
     pub fn new(twins: Twins) -> Self {
         let states = vec![TwinState::GOOD; twins.len()];
         let changed = Changed { twins: true, ..Changed::default() };
-        Self { twins, states, changed, ..Self::default() }
+        let published = Arc::new(NetState::default());
+        let kernel_ports = Arc::clone(&published.kernel_ports);
+        Self { twins, states, changed, kernel_ports, published, ..Self::default() }
     }
 
     /// Notes what became of the twin of `port`; true if that is new.
@@ -200,6 +204,13 @@ impl Mirror {
         Some(LinkEvent::Gone(port))
     }
 
+    /// Notes the ports that the kernel has for itself.
+    pub fn set_kernel_ports(&mut self, ports: KernelPorts) {
+        if *self.kernel_ports != ports {
+            self.kernel_ports = Arc::new(ports);
+        }
+    }
+
     /// The tables as they are now, if that differs from what was last returned.
     pub fn snapshot(&mut self) -> Option<Arc<NetState>> {
         let changed = std::mem::take(&mut self.changed);
@@ -216,7 +227,9 @@ impl Mirror {
         if changed.twins {
             replace(&mut next.twins, self.states.clone());
         }
-        let same = Arc::ptr_eq(&next.addresses, &self.published.addresses)
+        next.kernel_ports = Arc::clone(&self.kernel_ports);
+        let same = Arc::ptr_eq(&next.kernel_ports, &self.published.kernel_ports)
+            && Arc::ptr_eq(&next.addresses, &self.published.addresses)
             && Arc::ptr_eq(&next.routes, &self.published.routes)
             && Arc::ptr_eq(&next.neighbours, &self.published.neighbours)
             && Arc::ptr_eq(&next.twins, &self.published.twins);

@@ -31,6 +31,7 @@ mod kernel;
 mod mirror;
 mod namespace;
 mod netlink;
+mod ports;
 mod punt;
 mod socket;
 pub mod state;
@@ -39,6 +40,7 @@ mod twins;
 mod wanted;
 
 pub use error::HostError;
+pub use ports::KernelPorts;
 pub use punt::PortCounters;
 pub use state::{Action, Address, Neighbour, NetState, NextHop, Reachability, Route, TwinState};
 
@@ -248,6 +250,11 @@ impl Host {
     /// The kernel refuses, or there is no such port.
     pub fn remove_local(&self, port: PortId, address: IpAddr) -> Result<bool, HostError> {
         self.ask(|reply| Command::RemoveLocal(port, address, reply))
+    }
+
+    /// Keeps an eye on the ports that the kernel's sockets have, or no more: [`NetState::kernel_ports`].
+    pub fn watch_ports(&self, watch: bool) {
+        self.send(Command::WatchPorts(watch));
     }
 
     /// Gives the twin a carrier or takes it away, as the port's link goes up or down.

@@ -29,6 +29,7 @@ use super::{
     kernel,
     mirror::{LinkEvent, Mirror},
     namespace,
+    ports::KernelPorts,
     socket::{Notifications, Requests},
     state::{Neighbour, TwinState},
     tap::Twin,
@@ -51,6 +52,8 @@ const BATCH: usize = 256;
 /// Reading the routes anew and publishing wait this many times what the last go took, so that a table that
 /// changes all the time doesn't keep the thread busy all the time.
 const PAUSE: u32 = 4;
+/// How often the kernel's sockets are looked at.
+const LOOK: Duration = Duration::from_secs(1);
 /// What failed is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -69,6 +72,8 @@ pub(super) enum Command {
     RemoveLocal(PortId, IpAddr, Reply<bool>),
     /// Give the twin a carrier, or take it away.
     Carrier(PortId, bool, Reply<()>),
+    /// Look at the ports of the kernel's sockets from now on, or no more.
+    WatchPorts(bool),
     /// Set the twin's MTU.
     Mtu(PortId, u16, Reply<()>),
 }
@@ -104,6 +109,8 @@ pub(super) struct Netlink {
     lost: bool,
     next_resync: Instant,
     unpublished: bool,
+    /// When to look at the kernel's sockets next; not at all if nobody asks for it.
+    next_look: Option<Instant>,
 }
 
 impl Netlink {
@@ -145,6 +152,7 @@ impl Netlink {
             lost: false,
             next_resync: now,
             unpublished: true,
+            next_look: None,
         };
         netlink.resync().map_err(broken("reading the tables"))?;
         netlink.publish();
@@ -171,6 +179,9 @@ impl Netlink {
             if self.mirror.stale && now >= self.next_routes {
                 self.reread_routes();
             }
+            if self.next_look.is_some_and(|due| now >= due) {
+                self.look_at_sockets();
+            }
             if now >= self.next_refresh {
                 self.refresh();
                 self.next_refresh = now + REFRESH;
@@ -185,7 +196,7 @@ impl Netlink {
 
     /// Sleeps until there is something to do.
     fn wait(&mut self) {
-        let mut due = self.next_refresh;
+        let mut due = self.next_look.map_or(self.next_refresh, |look| look.min(self.next_refresh));
         for (pending, when) in [
             (self.mirror.stale, self.next_routes),
             (self.unpublished, self.next_publish),
@@ -361,6 +372,15 @@ impl Netlink {
         }
     }
 
+    fn look_at_sockets(&mut self) {
+        match KernelPorts::read() {
+            Ok(ports) => self.mirror.set_kernel_ports(ports),
+            Err(error) => tracing::warn!(%error, "reading the kernel's ports"),
+        }
+        self.unpublished = true;
+        self.next_look = Some(Instant::now() + LOOK);
+    }
+
     fn publish(&mut self) {
         let begin = Instant::now();
         if let Some(state) = self.mirror.snapshot() {
@@ -384,6 +404,11 @@ impl Netlink {
                     wanted.carrier = carrier;
                 }
                 drop(reply.send(self.change(port, "its carrier", |r, i| kernel::set_carrier(r, i, carrier))));
+            }
+            Command::WatchPorts(watch) => {
+                if watch != self.next_look.is_some() {
+                    self.next_look = watch.then(Instant::now);
+                }
             }
             Command::Mtu(port, mtu, reply) => {
                 if let Some(wanted) = self.ports.get_mut(port.index()) {

@@ -5,6 +5,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use super::ports::KernelPorts;
 use crate::{io::PortId, mac::Mac, prefix::Prefix};
 
 /// Addresses, routes and neighbours of all TAP twins at one moment.
@@ -19,6 +20,8 @@ pub struct NetState {
     pub neighbours: Arc<[Neighbour]>,
     /// The twins themselves, by port.
     pub twins: Arc<[TwinState]>,
+    /// Ports that the kernel has for itself; looked at only while somebody asks for it.
+    pub kernel_ports: Arc<KernelPorts>,
 }
 
 /// What became of a twin.

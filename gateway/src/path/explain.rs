@@ -214,6 +214,7 @@ impl<I: Io> Worker<I> {
     fn explain_snat(&mut self, e: &mut Explain, p: &Parsed, claim: Claim) {
         match self.snat_preview(p, &e.packet.ends, claim) {
             Ok(to) => self.explain_way(e, p, to),
+            Err(reason) if self.is_left_to_kernel(&e.packet.ends, claim, reason) => self.explain_punt(e),
             Err(Reason::NoSession) => e.end = (Verdict::Drop(Reason::NoSession), Some(Answer::Reset)),
             Err(reason) => e.drops(reason),
         }

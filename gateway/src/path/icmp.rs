@@ -79,7 +79,7 @@ impl<I: Io> Worker<I> {
         let claimed = self.claimed(port, back, protocol);
         match self.owner_elsewhere(port, back, protocol, &claimed, origin) {
             Some(owner) => self.hand_over(port, frame, owner),
-            None if local || matches!(claimed, Claimed::Snat(_)) => {
+            None if local || matches!(claimed, Claimed::Snat(_)) && !self.is_shared(back.destination.0) => {
                 self.drop_frame(frame, Reason::IcmpNoSession);
             }
             None => self.punt(port, frame),

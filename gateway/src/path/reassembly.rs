@@ -166,10 +166,10 @@ impl<I: Io> Worker<I> {
     fn may_be_claimed(&self, ends: &Ends, p: &Parsed) -> bool {
         match p.protocol {
             protocol::TCP | protocol::UDP | protocol::SCTP => {
-                self.lookup.may_claim(ends) || self.snat_claim(ends, p.protocol).is_some()
+                self.lookup.may_claim(ends) || self.snat_may_claim(ends, p.protocol)
             }
             protocol::ICMP | protocol::ICMPV6 => {
-                !self.lookup.is_virtual(ends.destination.0) && self.snat_claim(ends, p.protocol).is_some()
+                !self.lookup.is_virtual(ends.destination.0) && self.snat_may_claim(ends, p.protocol)
             }
             _ => false,
         }

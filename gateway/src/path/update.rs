@@ -32,7 +32,7 @@ use crate::{
         counters::{ServerCounters, ServerSlot},
         pool::LocalPool,
         session::{Direction, SNAT, Session, SessionId, TIMEOUTS},
-        snat::blocks::Blocks,
+        snat::{blocks::Blocks, reserved::Reserved},
     },
 };
 
@@ -79,6 +79,10 @@ pub enum Update {
     SnatAddress(IpAddr, Option<Box<Blocks>>),
     /// The SNAT rules.
     Snat(Arc<Rules>),
+    /// External addresses were withdrawn: end the sessions that have them.
+    SnatWithdrawn,
+    /// Ports of own addresses that are the kernel's.
+    SnatReserved(Arc<Reserved>),
     /// Room for local addresses of IPv6, if the worker has none yet.
     PoolV6(Option<Box<LocalPool<Ipv6Addr>>>),
 }
@@ -104,8 +108,17 @@ pub type Batch = Vec<Update>;
 /// A deleted server whose sessions are being ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sweep {
-    server: ServerId,
+    whose: Whose,
     next: u32,
+}
+
+/// Whose sessions end.
+#[derive(Clone, Copy, Debug)]
+enum Whose {
+    /// A deleted server's.
+    Server(ServerId),
+    /// Those of SNAT with an external address that no rule has any more.
+    Withdrawn,
 }
 
 /// Time-outs in ticks by [`model::SessionState`], then SNAT's.
@@ -166,7 +179,7 @@ impl<I: Io> Worker<I> {
                 }
             }
             Update::ExpireServer(server) => {
-                if self.sweeps.try_push(Sweep { server: *server, next: 0 }).is_err() {
+                if self.sweeps.try_push(Sweep { whose: Whose::Server(*server), next: 0 }).is_err() {
                     // Full: their sessions end one by one, when a packet comes.
                 }
             }
@@ -205,9 +218,19 @@ impl<I: Io> Worker<I> {
             }
             Update::Snat(rules) => {
                 if let Some(nat) = &mut self.snat {
-                    std::mem::swap(&mut nat.rules, rules);
+                    nat.set_rules(rules);
                 }
                 self.renew_timeouts();
+            }
+            Update::SnatWithdrawn => {
+                if self.sweeps.try_push(Sweep { whose: Whose::Withdrawn, next: 0 }).is_err() {
+                    // Full: they end when their time is over.
+                }
+            }
+            Update::SnatReserved(reserved) => {
+                if let Some(nat) = &mut self.snat {
+                    nat.set_reserved(reserved);
+                }
             }
         }
     }
@@ -262,7 +285,13 @@ impl<I: Io> Worker<I> {
         let stop = sweep.next.saturating_add(SWEEP_STRIDE).min(end);
         for at in sweep.next..stop {
             let id = SessionId(at);
-            if self.sessions.get(id).is_some_and(|s| s.in_use() && s.server() == sweep.server) {
+            let ends = match sweep.whose {
+                Whose::Server(id_of) => {
+                    self.sessions.get(id).is_some_and(|s| s.in_use() && s.server() == id_of)
+                }
+                Whose::Withdrawn => self.is_withdrawn(id),
+            };
+            if ends {
                 self.end_session(id);
             }
         }

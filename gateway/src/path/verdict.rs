@@ -117,7 +117,7 @@ reasons! {
     /// The next hop's MTU leaves no room for a tunnel's headers, or the packet none for an IP length.
     TunnelMtu = "tunnel-mtu", "The way to the server has no room for the tunnel's headers: raise the MTU of the port or route.";
     /// The port towards a tunnel's server has no address to be the source of the outer packet.
-    NoPortAddress = "no-port-address", "A tunnel needs an address on the port towards its server: add one to addresses.";
+    NoPortAddress = "no-port-address", "A tunnel, or SNAT with --pool port, needs an address of the packet's family on the port that it leaves by: add one to addresses.";
     /// No room before the packet for a tunnel's headers.
     NoHeadroom = "no-headroom", "The buffer has no room for a tunnel's headers: packets passed through several gateways in one machine.";
     /// Larger than the next hop's MTU, DF clear, and not possible to fragment.

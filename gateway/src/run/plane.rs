@@ -44,6 +44,10 @@ pub struct GatewayPlane {
     routes: Arc<RouteTable>,
     /// Local addresses that are on a twin by our doing, and which.
     placed: BTreeMap<IpAddr, PortId>,
+    /// Those and the ones that were until lately: the kernel's tables may still have them.
+    ours: BTreeSet<IpAddr>,
+    /// Whether the host looks at the kernel's ports.
+    watching: bool,
     started: Instant,
     port_status: Vec<PortStatus>,
 }
@@ -58,6 +62,8 @@ impl GatewayPlane {
             ports,
             routes: Arc::default(),
             placed: BTreeMap::new(),
+            ours: BTreeSet::new(),
+            watching: false,
             started: Instant::now(),
             port_status: Vec::new(),
         }
@@ -89,13 +95,17 @@ impl GatewayPlane {
             format!("{address}: on no port's twin, so nobody answers ARP for it; it is reached only if a router sends it here")
         });
         let rest = (more > 0).then(|| format!("{more} more virtual addresses are on no port's twin"));
-        faults.chain(addresses).chain(rest).collect()
+        faults.chain(addresses).chain(rest).chain(self.workers.snat_warnings()).collect()
     }
 
     /// Puts a route table in force. Local addresses that waited for a route may find their port now.
     pub fn set_routes(&mut self, table: Arc<RouteTable>) {
         self.workers.set_routes(&table);
         self.routes = table;
+        if let Some(state) = self.host.as_ref().map(|host| host.state()) {
+            self.ours.retain(|address| self.placed.contains_key(address) || state.is_local(*address));
+            self.workers.set_kernel_ports(&state.kernel_ports);
+        }
         self.place_local_addresses();
     }
 
@@ -147,6 +157,9 @@ impl GatewayPlane {
                 Ok(new) => {
                     info!(%address, port = self.name(port), new, "local address is on the twin");
                     self.placed.insert(address, port);
+                    if new {
+                        self.ours.insert(address);
+                    }
                 }
                 Err(error) => {
                     warn!(%address, port = self.name(port), %error, "cannot put the local address on the twin")
@@ -170,6 +183,11 @@ impl Plane for GatewayPlane {
     fn apply(&mut self, changes: Vec<Change>) {
         self.workers.apply(changes);
         self.place_local_addresses();
+        let watch = self.workers.snat().any(|rule| rule.masquerade);
+        if let Some(host) = self.host.as_ref().filter(|_| watch != self.watching) {
+            host.watch_ports(watch);
+            self.watching = watch;
+        }
     }
 
     fn server_totals(&self, id: ServerId) -> ServerTotals {
@@ -182,6 +200,10 @@ impl Plane for GatewayPlane {
 
     fn address_kind(&self, address: IpAddr) -> AddressKind {
         self.workers.address_kind(address)
+    }
+
+    fn is_ports_own(&self, address: IpAddr) -> bool {
+        !self.ours.contains(&address) && self.address_kind(address) == AddressKind::Own
     }
 
     fn has_port(&self, name: &str) -> bool {

@@ -17,6 +17,8 @@ with_one_and_two_workers!(
     pings_and_datagrams_come_back,
     rules_outlive_a_restart,
     ipv6_goes_the_same_way,
+    a_resolver_asks_more_than_it_once_had_ports_for,
+    masquerading_leaves_the_gateway_its_own_connections,
 );
 
 /// What stands outside: the client's namespace, with a web server.
@@ -119,5 +121,87 @@ fn ipv6_goes_the_same_way(workers: u16) {
     let mut command = network.servers[0].namespace.command("dig");
     let refused = output(command.args([&format!("@{server}"), "-p", "54", "+tries=1", "+time=5", "x"]));
     assert!(text(&refused).contains("connection refused"), "{}", text(&refused));
+    gateway.stop();
+}
+
+/// A resolver inside, dnsmasq, takes another port for each question.
+fn a_resolver_asks_more_than_it_once_had_ports_for(workers: u16) {
+    let network = topology::nat(&Options::workers(workers));
+    let outside = outside(&network);
+    let _dns = servers::dns(&network.lab, &outside, "weir.test", "192.0.2.7");
+    let gateway = start(&network);
+    gateway.ctl("snat add office --inside 192.168.10.0/24 --port wan --pool 192.168.80.50");
+    let (resolver, asker) = (&network.servers[0], &network.servers[1].namespace);
+    let directory = network.lab.subdirectory("resolver");
+    let mut command = resolver.namespace.command("dnsmasq");
+    command
+        .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"])
+        .args([
+            "--pid-file",
+            "--bind-interfaces",
+            "--log-facility=-",
+            "--cache-size=0",
+            "--dns-forward-max=1000",
+        ])
+        .arg(format!("--listen-address={}", resolver.address))
+        .arg(format!("--server={}", outside.address));
+    let _resolver = lab::process::Process::start("the resolver", &mut command, &directory.join("log"));
+    resolver.namespace.wait_for_udp(53);
+    const QUESTIONS: usize = 1500;
+    let names: String = (0..QUESTIONS).map(|n| format!("n{n}.weir.test\n")).collect();
+    let file = directory.join("names");
+    std::fs::write(&file, names).expect("a file");
+    let mut dig = asker.command("dig");
+    dig.args([&format!("@{}", resolver.address), "+short", "+tries=1", "+time=5", "-f"]).arg(&file);
+    let answers = text(&output(&mut dig));
+    assert_eq!(answers.lines().filter(|line| *line == "192.0.2.7").count(), QUESTIONS);
+    assert_eq!((gateway.counter("snat-port-limit"), gateway.counter("snat-ports-exhausted")), (0, 0));
+    assert!(gateway.counter("snat-mappings-opened") > 1024, "{}", gateway.ctl("stats"));
+    gateway.stop();
+}
+
+/// Inside hosts and the gateway itself have the port's address.
+fn masquerading_leaves_the_gateway_its_own_connections(workers: u16) {
+    let network = topology::nat(&Options::workers(workers));
+    let outside = outside(&network);
+    let web = Web::start(&network.lab, &outside, 80);
+    let gateway = start(&network);
+    let own = topology::vip(80).ip();
+    let refused = gateway.try_ctl(&format!("snat add home --inside 192.168.10.0/24 --port wan --pool {own}"));
+    assert!(text(&refused).contains("--pool port"), "{}", text(&refused));
+    gateway.ctl("snat add home --inside 192.168.10.0/24 --port wan --pool port");
+    let listener = Host {
+        name: "OWN".into(),
+        address: own.to_string().parse().expect("an address"),
+        namespace: network.twins.clone(),
+    };
+    let _daemon = Web::start(&network.lab, &listener, 8080);
+    let url = format!("http://{}/", outside.address);
+    let page = format!("<h1>OUT:{}</h1>\n", outside.address);
+    for _ in 0..3 {
+        for host in &network.servers {
+            assert_eq!(clients::curl(&host.namespace, &url), page);
+            assert!(clients::ping(&host.namespace, &outside.address.to_string(), 1));
+        }
+        assert_eq!(clients::curl(&network.twins, &url), page, "the gateway's own");
+        assert!(clients::ping(&network.twins, &outside.address.to_string(), 1));
+        for from in [&network.client, &network.servers[0].namespace] {
+            assert!(
+                clients::curl(from, &format!("http://{own}:8080/")).contains("OWN"),
+                "the gateway's daemon"
+            );
+        }
+    }
+    let seen: HashSet<String> = web.clients().into_iter().collect();
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [own.to_string()]);
+    assert!(gateway.ctl("snat list").contains("--pool port"));
+    // Another address, as DHCP gives one.
+    network.twins.ip(&format!("address delete {own}/24 dev wan"));
+    network.twins.ip("address add 192.168.80.77/24 dev wan");
+    let moved = || {
+        clients::reaches(&network.servers[0].namespace, &url, 1)
+            && web.clients().last().is_some_and(|c| c == "192.168.80.77")
+    };
+    assert!((0..30).any(|_| moved()), "{:?}", web.clients().last());
     gateway.stop();
 }

@@ -25,6 +25,7 @@ use weir::{
         store::Store,
         workers::{self, Workers},
     },
+    host::KernelPorts,
     id::WorkerId,
     io::{
         PortId,
@@ -183,8 +184,17 @@ impl Rig {
         };
         rig.store.plane_mut().set_routes(&routes(options.lan_mtu, options.default_route));
         rig.store.plane_mut().set_neighbours(&[]);
+        // As Linux has it, and somebody listens.
+        let ports = KernelPorts { tcp: vec![8080], udp: vec![5353], ..KernelPorts::default() };
+        rig.store.plane_mut().set_kernel_ports(&ports);
         rig.run();
         rig
+    }
+
+    /// The port `wan` has another address now, or none.
+    pub fn renumber(&mut self, wan: Option<Ipv4Addr>) {
+        self.store.plane_mut().set_routes(&routes_with(1500, false, wan));
+        self.run();
     }
 
     /// Puts the same routes in force again, with another MTU towards the servers.
@@ -476,6 +486,10 @@ fn pool_config(options: &Options) -> PoolConfig {
 }
 
 fn routes(lan_mtu: u16, default_route: bool) -> Arc<RouteTable> {
+    routes_with(lan_mtu, default_route, Some(WAN_ADDRESS))
+}
+
+fn routes_with(lan_mtu: u16, default_route: bool, wan: Option<Ipv4Addr>) -> Arc<RouteTable> {
     let route = |network: &str, prefix, port| Route {
         network: network.parse().unwrap(),
         prefix,
@@ -484,12 +498,7 @@ fn routes(lan_mtu: u16, default_route: bool) -> Arc<RouteTable> {
         mtu: None,
     };
     let ports = vec![
-        PortFacts {
-            mac: Mac(WAN_MAC),
-            mtu: 1500,
-            address: Some(WAN_ADDRESS),
-            address_v6: Some(WAN_ADDRESS_V6),
-        },
+        PortFacts { mac: Mac(WAN_MAC), mtu: 1500, address: wan, address_v6: Some(WAN_ADDRESS_V6) },
         PortFacts {
             mac: Mac(LAN_MAC),
             mtu: lan_mtu,

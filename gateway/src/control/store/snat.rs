@@ -43,6 +43,11 @@ impl<P: Plane> Store<P> {
             let detail = format!("at most {MAX_RULES} SNAT rules with {MAX_ADDRESSES} addresses");
             return Err(Refusal::new(ErrorCode::TooMany, detail));
         }
+        if let Some(address) = rule.addresses().find(|a| self.plane.is_ports_own(*a)) {
+            let detail =
+                format!("{address} is an address of the gateway's own: --pool port takes the outside port's");
+            return Err(invalid(detail));
+        }
         let local = |address| {
             self.services.values().any(|record| record.local_addresses.iter().any(|l| l.address == address))
         };

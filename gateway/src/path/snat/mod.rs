@@ -31,8 +31,9 @@ use crate::{
         session::{Direction, INACTIVE, NewSession, SNAT, SessionId, TIMEOUTS, Tuple},
         sessions::Found,
         snat::{
-            BlockEvent, Full, Mapping, Place, Tables,
+            BlockEvent, Full, Mapping, Place, Standing, Tables,
             blocks::{Blocks, block_of},
+            reserved::Reserved,
         },
     },
 };
@@ -49,7 +50,7 @@ pub use track::{TimeoutTicks, Timeouts};
 /// A worker's SNAT.
 pub struct Nat {
     /// The rules in force.
-    pub rules: Arc<Rules>,
+    rules: Arc<Rules>,
     tables: Tables,
     /// Tells control of blocks.
     log: rtrb::Producer<BlockEvent>,
@@ -66,6 +67,23 @@ impl Nat {
     #[must_use]
     pub fn timeouts(&self) -> &TimeoutTicks {
         self.rules.timeouts()
+    }
+
+    /// Puts rules in force; what they replace is in `rules` then.
+    pub fn set_rules(&mut self, rules: &mut Arc<Rules>) {
+        std::mem::swap(&mut self.rules, rules);
+        let rules = &self.rules;
+        self.tables.set_standing(|address| rules.standing(address));
+    }
+
+    /// Says which ports of own addresses are the kernel's; what it replaces is in `reserved` then.
+    pub fn set_reserved(&mut self, reserved: &mut Arc<Reserved>) {
+        self.tables.set_reserved(reserved);
+    }
+
+    /// Whether a packet to this end is the kernel's without asking, though the address is an external one.
+    fn is_kernels(&self, protocol: u8, (address, port): Place) -> bool {
+        self.rules.standing(address) == Some(Standing::Own) && self.tables.is_kept(protocol, port)
     }
 
     /// Takes this worker's blocks of an external address.
@@ -85,6 +103,7 @@ pub(super) enum Claim {
 
 fn refused(full: Full) -> Reason {
     match full {
+        Full::Address => Reason::NoPortAddress,
         Full::Pool => Reason::SnatPortsExhausted,
         Full::Ports => Reason::SnatPortLimit,
         Full::Sessions => Reason::SnatSessionLimit,
@@ -95,13 +114,17 @@ fn refused(full: Full) -> Reason {
 impl<I: Io> Worker<I> {
     /// What a packet without session and service is to SNAT.
     pub(super) fn snat_claim(&self, ends: &Ends, protocol: u8) -> Option<Claim> {
-        let rules = &self.snat.as_ref()?.rules;
+        let nat = self.snat.as_ref()?;
+        let rules = &nat.rules;
         if protocol == protocol::SCTP {
             return None;
         }
         let pair = (ends.source.0, ends.destination.0);
         let of_port = |port| rules.of_inside(pair, protocol, port);
         if let Some(port) = rules.port_of(pair.1) {
+            if nat.is_kernels(protocol, ends.destination) {
+                return None;
+            }
             // A hairpin doesn't leave by any port: that of the external address is as good as another.
             let rule = of_port(Some(port)).or_else(|| of_port(None));
             return Some(rule.map_or(Claim::In, |rule| Claim::Out(rule.id)));
@@ -194,8 +217,38 @@ impl<I: Io> Worker<I> {
                 | Reason::SnatSessionLimit
                 | Reason::SessionsFull),
             ) if claim != Claim::In => self.answer_prohibited(port, frame, p, reason),
+            Err(reason) if self.is_left_to_kernel(ends, claim, reason) => self.punt(port, frame),
             Err(reason) => self.drop_frame(frame, reason),
         }
+    }
+
+    /// Whether a packet from outside that no mapping lets in is the kernel's: of an own address it may be, but not one
+    /// that comes from there itself, which is a hairpin's.
+    pub(super) fn is_left_to_kernel(&self, ends: &Ends, claim: Claim, reason: Reason) -> bool {
+        claim == Claim::In
+            && matches!(reason, Reason::SnatNoMapping | Reason::SnatFiltered)
+            && self.host.is_some()
+            && self.is_shared(ends.destination.0)
+            && !self.is_external(ends.source.0)
+    }
+
+    /// Whether the kernel has an external address, too.
+    pub(super) fn is_shared(&self, address: IpAddr) -> bool {
+        self.snat.as_ref().is_some_and(|nat| nat.rules.standing(address) == Some(Standing::Own))
+    }
+
+    /// Whether a fragment between these ends, whose ports aren't known, may be SNAT's.
+    pub(super) fn snat_may_claim(&self, ends: &Ends, protocol: u8) -> bool {
+        self.is_external(ends.destination.0) || self.snat_claim(ends, protocol).is_some()
+    }
+
+    /// Whether a session of SNAT has an external address that no rule has any more.
+    pub(super) fn is_withdrawn(&self, id: SessionId) -> bool {
+        self.sessions.get(id).is_some_and(|session| session.in_use() && session.is_snat())
+            && self
+                .sessions
+                .arriving(id, Direction::Reply)
+                .is_some_and(|reply| !self.is_external(reply.destination.0))
     }
 
     /// A session for a packet from inside.

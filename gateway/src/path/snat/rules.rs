@@ -6,7 +6,13 @@ use foldhash::fast::RandomState;
 use weirctl::snat::{Dependence, Pooling};
 
 use super::track::{TimeoutTicks, Timeouts, shortest};
-use crate::{id::ServerId, io::PortId, net::protocol, prefix::Prefix, table::snat::Limits};
+use crate::{
+    id::ServerId,
+    io::PortId,
+    net::protocol,
+    prefix::Prefix,
+    table::snat::{Limits, Standing},
+};
 
 /// A rule as the path has it.
 #[derive(Clone, Debug)]
@@ -23,6 +29,8 @@ pub struct Rule {
     pub port: PortId,
     /// External addresses.
     pub pool: Vec<IpAddr>,
+    /// They are the port's own: the kernel has its ports there, too.
+    pub masquerade: bool,
     /// Whom a mapping lets in.
     pub filtering: Dependence,
     /// What an inside address may have.
@@ -32,9 +40,9 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// From a configured rule; `port` is its outside port.
+    /// From a configured rule; `port` is its outside port, `own` that port's own address for masquerading.
     #[must_use]
-    pub fn new(id: ServerId, rule: &weirctl::snat::SnatRule, port: PortId) -> Self {
+    pub fn new(id: ServerId, rule: &weirctl::snat::SnatRule, port: PortId, own: Option<IpAddr>) -> Self {
         use weirctl::snat::Kind;
         let network = |&(address, bits): &(IpAddr, u8)| {
             Prefix::new(address, bits).unwrap_or(Prefix::host(address)).network()
@@ -50,7 +58,8 @@ impl Rule {
             }),
             except: rule.except.iter().map(network).collect(),
             port,
-            pool: rule.addresses().collect(),
+            pool: rule.addresses().chain(own.filter(|_| rule.masquerade)).collect(),
+            masquerade: rule.masquerade,
             filtering: rule.filtering,
             timeouts: Timeouts::new(&rule.timeouts),
             limits: Limits {
@@ -70,8 +79,8 @@ pub struct Rules {
     rules: Vec<Rule>,
     /// Their places by their numbers.
     by_id: HashMap<ServerId, usize, RandomState>,
-    /// External addresses, and the ports of the rules that have them.
-    pool: HashMap<IpAddr, PortId, RandomState>,
+    /// External addresses, the ports of the rules that have them, and what they are.
+    pool: HashMap<IpAddr, (PortId, Standing), RandomState>,
     timeouts: TimeoutTicks,
 }
 
@@ -87,7 +96,10 @@ impl Rules {
     pub fn new(mut rules: Vec<Rule>) -> Self {
         rules.sort_by_key(|rule| std::cmp::Reverse(rule.inside.length()));
         let by_id = rules.iter().enumerate().map(|(n, rule)| (rule.id, n)).collect();
-        let addresses = rules.iter().flat_map(|rule| rule.pool.iter().map(|a| (*a, rule.port)));
+        let standing = |rule: &Rule| if rule.masquerade { Standing::Own } else { Standing::Pool };
+        let of =
+            |rule: &Rule| rule.pool.iter().map(|a| (*a, (rule.port, standing(rule)))).collect::<Vec<_>>();
+        let addresses = rules.iter().flat_map(of);
         let pool = addresses.collect();
         let timeouts = shortest(rules.iter().map(|rule| &rule.timeouts));
         Self { rules, by_id, pool, timeouts }
@@ -108,7 +120,13 @@ impl Rules {
 
     /// The port of the rule that has this external address.
     pub(super) fn port_of(&self, external: IpAddr) -> Option<PortId> {
-        self.pool.get(&external).copied()
+        self.pool.get(&external).map(|(port, _)| *port)
+    }
+
+    /// What an external address is; none if it isn't one.
+    #[must_use]
+    pub fn standing(&self, external: IpAddr) -> Option<Standing> {
+        self.pool.get(&external).map(|(_, standing)| *standing)
     }
 
     /// Whether the address lies in a rule's inside network.
@@ -149,6 +167,7 @@ mod tests {
             except: Vec::new(),
             port: PortId(port),
             pool: vec![[192, 0, 2, 1 + id as u8].into()],
+            masquerade: false,
             filtering: Dependence::default(),
             timeouts: Timeouts::default(),
             limits: Limits { ports: 64, sessions: 0, paired: true, mapping: Dependence::default() },

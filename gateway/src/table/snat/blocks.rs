@@ -113,9 +113,10 @@ impl Blocks {
         }
     }
 
-    /// Gives a block to an inside address: it is a ring by itself, at the place `address`.
-    pub fn take(&mut self, address: u16) -> Option<u16> {
-        let n = self.free.pop_back()?;
+    /// Gives a block that is `usable` to an inside address: it is a ring by itself, at the place `address`.
+    pub fn take(&mut self, address: u16, usable: impl Fn(u16) -> bool) -> Option<u16> {
+        let at = self.free.iter().rposition(|&n| usable(n))?;
+        let n = self.free.remove(at)?;
         self.blocks[usize::from(n)].next = Some(BlockId { address, n });
         Some(n)
     }
@@ -152,23 +153,30 @@ impl Blocks {
         true
     }
 
-    /// A port of the block that is neither in use nor resting.
-    pub fn allocate(&mut self, n: u16, Row(row): Row, now: Tick, random: u32) -> Option<u16> {
+    /// A port of the block that is neither in use nor resting, nor `kept` (a bit a port).
+    pub fn allocate(&mut self, n: u16, Row(row): Row, now: Tick, (random, kept): (u32, u64)) -> Option<u16> {
         let block = self.blocks.get_mut(usize::from(n))?;
         block.settle(now);
         let row = usize::from(row) % PROTOCOLS;
         let resting = block.resting.iter().fold(0, |sum, step| sum | step[row]);
-        let place = pick(!(block.used[row] | resting), random)?;
+        let place = pick(!(block.used[row] | resting | kept), random)?;
         block.used[row] |= 1 << place;
         Some(FIRST_PORT + n * BLOCK + place)
     }
 
-    /// A port of the block that rests, the one that has rested longest.
-    pub fn allocate_resting(&mut self, n: u16, Row(row): Row, now: Tick, random: u32) -> Option<u16> {
+    /// A port of the block that rests, the one that has rested longest, and isn't `kept`.
+    pub fn allocate_resting(
+        &mut self,
+        n: u16,
+        Row(row): Row,
+        now: Tick,
+        (random, kept): (u32, u64),
+    ) -> Option<u16> {
         let block = self.blocks.get_mut(usize::from(n))?;
         block.settle(now);
         let row = usize::from(row) % PROTOCOLS;
-        let place = block.resting.iter().rev().find_map(|step| pick(step[row] & !block.used[row], random))?;
+        let free = !(block.used[row] | kept);
+        let place = block.resting.iter().rev().find_map(|step| pick(step[row] & free, random))?;
         block.used[row] |= 1 << place;
         block.resting.iter_mut().for_each(|step| step[row] &= !(1 << place));
         Some(FIRST_PORT + n * BLOCK + place)
@@ -200,7 +208,7 @@ mod tests {
         let mut seen = HashSet::new();
         for worker in 0..3 {
             let mut blocks = Blocks::new(worker, 3);
-            while let Some(n) = blocks.take(0) {
+            while let Some(n) = blocks.take(0, |_| true) {
                 assert_eq!(n % 3, worker);
                 assert!(seen.insert(n));
             }
@@ -212,34 +220,34 @@ mod tests {
     #[test]
     fn a_freed_port_rests_for_two_minutes_unless_there_is_no_other() {
         let mut blocks = Blocks::new(0, 1);
-        let n = blocks.take(0).unwrap();
+        let n = blocks.take(0, |_| true).unwrap();
         let mut ports: HashSet<u16> =
-            (0..64).map(|r| blocks.allocate(n, TCP, Tick(0), r * 7).unwrap()).collect();
-        assert_eq!((ports.len(), blocks.allocate(n, TCP, Tick(0), 1)), (64, None));
-        assert!(blocks.allocate(n, Row(1), Tick(0), 1).is_some(), "UDP has ports of its own");
+            (0..64).map(|r| blocks.allocate(n, TCP, Tick(0), (r * 7, 0)).unwrap()).collect();
+        assert_eq!((ports.len(), blocks.allocate(n, TCP, Tick(0), (1, 0))), (64, None));
+        assert!(blocks.allocate(n, Row(1), Tick(0), (1, 0)).is_some(), "UDP has ports of its own");
         let port = *ports.iter().next().unwrap();
         ports.remove(&port);
         let freed = Tick(seconds(59));
         blocks.release(port, TCP, freed);
         for later in [1, 119] {
-            assert_eq!(blocks.allocate(n, TCP, freed.after(seconds(later)), 1), None, "{later} s later");
+            assert_eq!(blocks.allocate(n, TCP, freed.after(seconds(later)), (1, 0)), None, "{later} s later");
         }
-        assert_eq!(blocks.allocate(n, TCP, freed.after(seconds(181)), 1), Some(port));
+        assert_eq!(blocks.allocate(n, TCP, freed.after(seconds(181)), (1, 0)), Some(port));
         blocks.release(port, TCP, freed.after(seconds(181)));
-        assert_eq!(blocks.allocate_resting(n, TCP, freed.after(seconds(182)), 1), Some(port));
-        assert_eq!(blocks.allocate_resting(n, TCP, freed.after(seconds(182)), 1), None);
+        assert_eq!(blocks.allocate_resting(n, TCP, freed.after(seconds(182)), (1, 0)), Some(port));
+        assert_eq!(blocks.allocate_resting(n, TCP, freed.after(seconds(182)), (1, 0)), None);
     }
 
     #[test]
     fn a_block_goes_back_when_all_its_ports_have_rested() {
         let mut blocks = Blocks::new(0, 1);
-        let n = blocks.take(0).unwrap();
-        let port = blocks.allocate(n, TCP, Tick(0), 0).unwrap();
+        let n = blocks.take(0, |_| true).unwrap();
+        let port = blocks.allocate(n, TCP, Tick(0), (0, 0)).unwrap();
         assert!(!blocks.give_back(n, Tick(0)));
         blocks.release(port, TCP, Tick(0));
         assert!(!blocks.give_back(n, Tick(seconds(100))));
         assert!(blocks.give_back(n, Tick(seconds(181))));
         assert!(!blocks.give_back(n, Tick(seconds(181))), "it is nobody's already");
-        assert_ne!(blocks.take(0), Some(n), "the others come first");
+        assert_ne!(blocks.take(0, |_| true), Some(n), "the others come first");
     }
 }

@@ -9,19 +9,23 @@
 //! this is no part of the straight way; all room is taken when the first rule comes.
 
 pub mod blocks;
+pub mod reserved;
 mod ring;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, collections::VecDeque, net::IpAddr};
+use std::{collections::HashMap, collections::VecDeque, net::IpAddr, sync::Arc};
 
 use foldhash::fast::RandomState;
 use weirctl::snat::Dependence;
 
 use self::{
     blocks::{BLOCK, BlockId, Blocks, PROTOCOLS, Row},
+    reserved::Reserved,
     ring::{Addresses, Ring},
 };
+
+pub use self::ring::Standing;
 use crate::{
     clock::{Tick, seconds},
     id::ServerId,
@@ -78,6 +82,8 @@ impl Limits {
 /// Why there is no mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
+    /// The pool has no address.
+    Address,
     /// The pool has no port.
     Pool,
     /// The inside address has all the ports it may have.
@@ -175,6 +181,22 @@ impl Tables {
         self.addresses.add(address, blocks);
     }
 
+    /// Says what each external address is from now on; none of those that no rule has any more.
+    pub fn set_standing(&mut self, of: impl Fn(IpAddr) -> Option<Standing>) {
+        self.addresses.set_standing(of);
+    }
+
+    /// Says which ports of own addresses are the kernel's; what it replaces is in `reserved` then.
+    pub fn set_reserved(&mut self, reserved: &mut Arc<Reserved>) {
+        self.addresses.set_reserved(reserved);
+    }
+
+    /// Whether a packet to an own address is the kernel's without asking.
+    #[must_use]
+    pub fn is_kept(&self, protocol: u8, port: u16) -> bool {
+        self.addresses.is_kept(protocol, port)
+    }
+
     /// The mapping of an external address and port.
     #[must_use]
     pub fn by_external(&self, protocol: u8, external: Place) -> Option<(u32, &Mapping)> {
@@ -193,7 +215,9 @@ impl Tables {
         outside: Place,
     ) -> Option<(u32, &Mapping)> {
         let id = *self.by_inside.get(&key(rule, limits, protocol, inside, outside))?;
-        Some((id, self.mappings.get(id as usize)?))
+        let mapping = self.mappings.get(id as usize)?;
+        // Its sessions are about to end.
+        (!self.addresses.is_withdrawn(mapping.external.0)).then_some((id, mapping))
     }
 
     /// The external address and port of a mapping.
@@ -244,7 +268,11 @@ impl Tables {
         if self.by_external.remove(&(m.protocol, m.external)).is_none() {
             return;
         }
-        self.by_inside.remove(&(m.protocol, m.inside, m.outside, m.rule));
+        let key = (m.protocol, m.inside, m.outside, m.rule);
+        // One whose external address was withdrawn may have been replaced.
+        if self.by_inside.get(&key) == Some(&id) {
+            self.by_inside.remove(&key);
+        }
         self.free_mappings.push(id);
         if let (Some(blocks), Some(row)) = (self.addresses.blocks_of(m.external.0), row(m.protocol)) {
             blocks.release(m.external.1, row, now);
@@ -296,11 +324,15 @@ impl Tables {
 
     /// The inside address, known or new.
     fn host(&mut self, key: (IpAddr, ServerId), pool: &[IpAddr], now: Tick) -> Result<u32, Full> {
-        if let Some(&id) = self.by_host.get(&key) {
+        let known = self.by_host.get(&key).and_then(|&id| Some((id, self.hosts.get(id as usize)?.address)));
+        // One whose external address was withdrawn begins anew, at another.
+        if let Some((id, address)) = known
+            && !self.addresses.is_withdrawn(address)
+        {
             return Ok(id);
         }
         let first = self.random() as usize % pool.len().max(1);
-        let address = *pool.get(first).ok_or(Full::Pool)?;
+        let address = *pool.get(first).ok_or(Full::Address)?;
         let (blocks, exhausted) = (Ring::default(), [0; PROTOCOLS]);
         let host = Host { key, address, blocks, exhausted, ports: 0, sessions: 0, idle: Some(now) };
         let id = match self.free_hosts.pop() {
@@ -336,8 +368,9 @@ impl Tables {
         if let Some(port) = self.free_port(id, row, now, random) {
             return Ok((port, false));
         }
-        if let Some(block) = self.new_block(id, limits, pool, log) {
-            let port = self.addresses.at(block).and_then(|b| b.allocate(block.n, row, now, random));
+        if let Some(block) = self.new_block(id, row, (limits, pool), log) {
+            let of = self.addresses.at_kept(block, row);
+            let port = of.and_then(|(b, kept)| b.allocate(block.n, row, now, (random, kept)));
             return port
                 .and_then(|port| self.addresses.place(block, port))
                 .map(|p| (p, false))
@@ -356,7 +389,7 @@ impl Tables {
         if *exhausted == step {
             return None;
         }
-        let found = host.blocks.find(addresses, |b, n| b.allocate(n, row, now, random));
+        let found = host.blocks.find(addresses, row, |b, n, kept| b.allocate(n, row, now, (random, kept)));
         if found.is_none() {
             *exhausted = step;
         }
@@ -367,7 +400,8 @@ impl Tables {
     fn resting_port(&mut self, id: u32, row: Row, now: Tick, random: u32) -> Option<Place> {
         let addresses = &mut self.addresses;
         let host = self.hosts.get_mut(id as usize)?;
-        let (block, port) = host.blocks.find(addresses, |b, n| b.allocate_resting(n, row, now, random))?;
+        let (block, port) =
+            host.blocks.find(addresses, row, |b, n, kept| b.allocate_resting(n, row, now, (random, kept)))?;
         addresses.place(block, port)
     }
 
@@ -375,8 +409,8 @@ impl Tables {
     fn new_block(
         &mut self,
         id: u32,
-        limits: &Limits,
-        pool: &[IpAddr],
+        row: Row,
+        (limits, pool): (&Limits, &[IpAddr]),
         log: &mut impl FnMut(BlockEvent),
     ) -> Option<BlockId> {
         let addresses = &mut self.addresses;
@@ -387,7 +421,8 @@ impl Tables {
         // Without a block yet it may have any address, so that one full address shuts nobody out.
         let others = if limits.paired && !host.blocks.is_empty() { &[] } else { pool };
         let mut candidates = std::iter::once(host.address).chain(others.iter().copied());
-        let (external, block) = candidates.find_map(|address| Some((address, addresses.take(address)?)))?;
+        let (external, block) =
+            candidates.find_map(|address| Some((address, addresses.take(address, row)?)))?;
         if host.blocks.is_empty() {
             host.address = external;
         }
@@ -423,7 +458,9 @@ impl Tables {
                 }
             }
             if host.blocks.is_empty() {
-                self.by_host.remove(&host.key);
+                if self.by_host.get(&host.key) == Some(&id) {
+                    self.by_host.remove(&host.key);
+                }
                 self.free_hosts.push(id);
             } else {
                 host.idle = Some(now);

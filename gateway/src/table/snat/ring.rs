@@ -7,18 +7,38 @@
 //! The links lie in the blocks themselves, so that an inside address may have one block or all of them and nothing is
 //! allocated.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use foldhash::fast::RandomState;
 
 use super::{
     MAX_ADDRESSES, Place,
-    blocks::{BlockId, Blocks},
+    blocks::{BlockId, Blocks, Row},
+    reserved::Reserved,
 };
+
+/// An external address.
+pub(super) struct External {
+    address: IpAddr,
+    blocks: Box<Blocks>,
+    /// What it is at the moment; none if no rule has it any more: no new ports of it.
+    standing: Option<Standing>,
+}
+
+/// What an external address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// SNAT's alone.
+    Pool,
+    /// A port's own, whose ports the kernel has, too.
+    Own,
+}
 
 /// External addresses with this worker's blocks of them.
 pub(super) struct Addresses {
-    all: Vec<(IpAddr, Box<Blocks>)>,
+    all: Vec<External>,
+    /// Ports of own addresses that are the kernel's.
+    reserved: Arc<Reserved>,
     by_address: HashMap<IpAddr, u16, RandomState>,
 }
 
@@ -26,6 +46,7 @@ impl Default for Addresses {
     fn default() -> Self {
         Self {
             all: Vec::with_capacity(MAX_ADDRESSES),
+            reserved: Arc::default(),
             by_address: HashMap::with_capacity_and_hasher(MAX_ADDRESSES, RandomState::default()),
         }
     }
@@ -40,32 +61,69 @@ impl Addresses {
         if self.all.len() < MAX_ADDRESSES {
             let Some(new) = blocks.take() else { return };
             self.by_address.insert(address, self.all.len() as u16);
-            self.all.push((address, new));
+            self.all.push(External { address, blocks: new, standing: Some(Standing::Pool) });
             return;
         }
-        let unused = self.all.iter_mut().enumerate().find(|(_, (_, blocks))| blocks.is_unused());
-        if let (Some((n, (old, there))), Some(new)) = (unused, blocks.as_mut()) {
-            std::mem::swap(there, new);
-            self.by_address.remove(old);
+        let unused = self.all.iter_mut().enumerate().find(|(_, external)| external.blocks.is_unused());
+        if let (Some((n, there)), Some(new)) = (unused, blocks.as_mut()) {
+            std::mem::swap(&mut there.blocks, new);
+            self.by_address.remove(&there.address);
             self.by_address.insert(address, n as u16);
-            *old = address;
+            (there.address, there.standing) = (address, Some(Standing::Pool));
         }
+    }
+
+    /// Says what each address is from now on.
+    pub fn set_standing(&mut self, of: impl Fn(IpAddr) -> Option<Standing>) {
+        self.all.iter_mut().for_each(|external| external.standing = of(external.address));
+    }
+
+    /// Whether no rule has the address any more.
+    pub fn is_withdrawn(&self, address: IpAddr) -> bool {
+        let external = self.by_address.get(&address).and_then(|n| self.all.get(usize::from(*n)));
+        external.is_some_and(|external| external.standing.is_none())
+    }
+
+    /// Says which ports of own addresses are the kernel's; what it replaces is in `reserved` then.
+    pub fn set_reserved(&mut self, reserved: &mut Arc<Reserved>) {
+        std::mem::swap(&mut self.reserved, reserved);
+    }
+
+    /// Whether a packet to an own address is the kernel's without asking.
+    pub fn is_kept(&self, protocol: u8, port: u16) -> bool {
+        self.reserved.is_kept(protocol, port)
+    }
+
+    /// Ports of a block that may not be given out; none may of an address that no rule has.
+    fn kept(reserved: &Reserved, standing: Option<Standing>, row: Row, n: u16) -> u64 {
+        match standing {
+            None => u64::MAX,
+            Some(Standing::Pool) => 0,
+            Some(Standing::Own) => reserved.of_block(row, n),
+        }
+    }
+
+    /// The blocks among which this one is, and the ports of it that may not be given out.
+    pub fn at_kept(&mut self, block: BlockId, row: Row) -> Option<(&mut Blocks, u64)> {
+        let external = self.all.get_mut(usize::from(block.address))?;
+        let kept = Self::kept(&self.reserved, external.standing, row, block.n);
+        Some((&mut external.blocks, kept))
     }
 
     /// The blocks of an external address.
     pub fn blocks_of(&mut self, address: IpAddr) -> Option<&mut Blocks> {
         let n = *self.by_address.get(&address)?;
-        self.all.get_mut(usize::from(n)).map(|(_, blocks)| &mut **blocks)
+        self.all.get_mut(usize::from(n)).map(|external| &mut *external.blocks)
     }
 
     /// The blocks among which this one is.
     pub fn at(&mut self, block: BlockId) -> Option<&mut Blocks> {
-        self.all.get_mut(usize::from(block.address)).map(|(_, blocks)| &mut **blocks)
+        self.all.get_mut(usize::from(block.address)).map(|external| &mut *external.blocks)
     }
 
     /// The external address of a block.
     pub fn address(&self, block: BlockId) -> Option<IpAddr> {
-        self.all.get(usize::from(block.address)).map(|(address, _)| *address)
+        self.all.get(usize::from(block.address)).map(|external| external.address)
     }
 
     /// A port of a block, with its address.
@@ -73,10 +131,12 @@ impl Addresses {
         Some((self.address(block)?, port))
     }
 
-    /// A block of the address that nobody has.
-    pub fn take(&mut self, address: IpAddr) -> Option<BlockId> {
+    /// A block of the address that nobody has and that has ports for this protocol.
+    pub fn take(&mut self, address: IpAddr, row: Row) -> Option<BlockId> {
         let n = *self.by_address.get(&address)?;
-        let block = self.all.get_mut(usize::from(n))?.1.take(n)?;
+        let External { blocks, standing, .. } = self.all.get_mut(usize::from(n))?;
+        let usable = |n| Self::kept(&self.reserved, *standing, row, n) != u64::MAX;
+        let block = blocks.take(n, usable)?;
         Some(BlockId { address: n, n: block })
     }
 }
@@ -124,16 +184,18 @@ impl Ring {
         Some(out)
     }
 
-    /// What `give` makes of the first block that it makes anything of, once round; that block becomes the first.
+    /// What `give` makes of the first block that it makes anything of, once round; that block becomes the first. It is
+    /// told the ports of the protocol's that may not be given out.
     pub fn find<T>(
         &mut self,
         addresses: &mut Addresses,
-        mut give: impl FnMut(&mut Blocks, u16) -> Option<T>,
+        row: Row,
+        mut give: impl FnMut(&mut Blocks, u16, u64) -> Option<T>,
     ) -> Option<(BlockId, T)> {
         let mut block = self.first?;
         for _ in 0..self.len {
-            let blocks = addresses.at(block)?;
-            if let Some(found) = give(blocks, block.n) {
+            let (blocks, kept) = addresses.at_kept(block, row)?;
+            if let Some(found) = give(blocks, block.n, kept) {
                 self.first = Some(block);
                 return Some((block, found));
             }
@@ -150,6 +212,8 @@ mod tests {
     use super::*;
     use crate::{clock::Tick, table::snat::blocks::BLOCKS};
 
+    const UDP: Row = Row(1);
+
     fn address(n: u32) -> IpAddr {
         Ipv4Addr::from_bits(0xc000_0200 + n).into()
     }
@@ -165,7 +229,7 @@ mod tests {
         let mut seen = Vec::new();
         let mut copy = *ring;
         assert!(
-            copy.find(all, |_, n| {
+            copy.find(all, UDP, |_, n, _| {
                 seen.push(n);
                 None::<()>
             })
@@ -178,14 +242,14 @@ mod tests {
     fn blocks_come_and_go_by_a_ring() {
         let mut all = addresses(2);
         let mut ring = Ring::default();
-        assert!(ring.pop(&mut all).is_none() && ring.find(&mut all, |_, n| Some(n)).is_none());
+        assert!(ring.pop(&mut all).is_none() && ring.find(&mut all, UDP, |_, n, _| Some(n)).is_none());
         for n in 0..3 {
-            let block = all.take(address(n % 2)).unwrap();
+            let block = all.take(address(n % 2), UDP).unwrap();
             ring.push(&mut all, block);
         }
         // 0 of the first address, 0 of the second, 1 of the first.
         assert_eq!(blocks(&mut ring, &mut all), [(3, 1), (3, 0), (3, 0)]);
-        let (block, _) = ring.find(&mut all, |_, n| (n == 0).then_some(())).unwrap();
+        let (block, _) = ring.find(&mut all, UDP, |_, n, _| (n == 0).then_some(())).unwrap();
         assert_eq!(block, BlockId { address: 0, n: 0 });
         assert_eq!(ring.pop(&mut all), Some(BlockId { address: 1, n: 0 }));
         assert_eq!(blocks(&mut ring, &mut all), [(2, 0), (2, 1)]);
@@ -201,7 +265,7 @@ mod tests {
     fn one_ring_holds_all_blocks_of_an_address() {
         let mut all = addresses(1);
         let mut ring = Ring::default();
-        while let Some(block) = all.take(address(0)) {
+        while let Some(block) = all.take(address(0), UDP) {
             ring.push(&mut all, block);
         }
         assert_eq!(ring.len(), BLOCKS);
@@ -219,16 +283,55 @@ mod tests {
     fn an_address_that_nobody_uses_makes_room_for_another() {
         let mut all = addresses(MAX_ADDRESSES as u32);
         let taken: Vec<BlockId> =
-            (0..MAX_ADDRESSES as u32 - 1).map(|n| all.take(address(n)).unwrap()).collect();
+            (0..MAX_ADDRESSES as u32 - 1).map(|n| all.take(address(n), UDP).unwrap()).collect();
         assert_eq!(taken.len(), MAX_ADDRESSES - 1);
         let (last, new) = (address(MAX_ADDRESSES as u32 - 1), address(5000));
         let mut blocks = Some(Box::new(Blocks::new(0, 1)));
         all.add(new, &mut blocks);
         assert!(blocks.is_some(), "the old ones go back to control");
         assert!(all.blocks_of(new).is_some() && all.blocks_of(last).is_none());
-        assert!(all.take(new).is_some() && all.take(last).is_none());
+        assert!(all.take(new, UDP).is_some() && all.take(last, UDP).is_none());
         // Now all are used.
         all.add(last, &mut blocks);
         assert!(all.blocks_of(last).is_none() && all.blocks_of(new).is_some());
+    }
+
+    #[test]
+    fn own_addresses_have_the_ports_that_the_kernel_leaves() {
+        let mut all = addresses(2);
+        let mut reserved = Reserved::default();
+        reserved.keep_range(1024, 60_999);
+        all.set_reserved(&mut Arc::new(reserved));
+        all.set_standing(|a| Some(if a == address(0) { Standing::Own } else { Standing::Pool }));
+        let block = all.take(address(0), UDP).unwrap();
+        assert_eq!(
+            (block.n, all.at_kept(block, UDP).unwrap().1),
+            (937, 0xff),
+            "60992 to 60999 are the kernel's"
+        );
+        assert_eq!(all.take(address(1), UDP).unwrap().n, 0, "another address has all");
+        let mut left = 1;
+        while all.take(address(0), UDP).is_some() {
+            left += 1;
+        }
+        assert_eq!(left, 71);
+        assert!(all.take(address(0), Row(2)).is_some(), "identifiers of ICMP are shared");
+        assert!(all.is_kept(17, 60_999) && !all.is_kept(17, 61_000));
+    }
+
+    #[test]
+    fn a_withdrawn_address_gives_no_more_ports() {
+        let mut all = addresses(2);
+        let mut ring = Ring::default();
+        let block = all.take(address(0), UDP).unwrap();
+        ring.push(&mut all, block);
+        assert!(!all.is_withdrawn(address(0)) && !all.is_withdrawn(address(9)));
+        all.set_standing(|a| (a == address(1)).then_some(Standing::Pool));
+        assert!(all.is_withdrawn(address(0)) && !all.is_withdrawn(address(1)));
+        assert!(all.take(address(0), UDP).is_none());
+        let port = ring.find(&mut all, UDP, |b, n, kept| b.allocate(n, UDP, Tick(0), (0, kept)));
+        assert!(port.is_none());
+        all.set_standing(|_| Some(Standing::Pool));
+        assert!(ring.find(&mut all, UDP, |b, n, kept| b.allocate(n, UDP, Tick(0), (0, kept))).is_some());
     }
 }

@@ -80,7 +80,7 @@ fn blocks_are_told_of_and_go_back_after_their_ports_have_rested() {
 fn arbitrary_pooling_goes_on_at_another_address() {
     let mut t = Tables::new(4096, 1);
     let mut small = Blocks::new(0, 1);
-    while small.take(0).is_some() {}
+    while small.take(0, |_| true).is_some() {}
     t.add_address(POOL[0], &mut Some(Box::new(small)));
     t.add_address(POOL[1], &mut Some(Box::new(Blocks::new(0, 1))));
     for n in 0..65 {
