@@ -71,6 +71,8 @@ fn set(options: &mut Options, words: &str) -> Result<(), String> {
         match key {
             "workers" if value > 0 => options.workers = value.into(),
             "mtu" => options.lan_mtu = value,
+            "sessions" => options.max_sessions = value.into(),
+            "last-port" => options.ports.1 = value,
             "wan-vlan" => options.vlans[0] = Some(value),
             "lan-vlan" => options.vlans[1] = Some(value),
             "one-device" => options.one_device = value != 0,

@@ -284,7 +284,9 @@ impl<I: Io> Worker<I> {
         if opened.is_err()
             && let Some(nat) = &mut self.snat
         {
+            let before = nat.tables.len();
             nat.tables.end_unused(mapping, now);
+            self.counters.events.snat_mappings_ended.add((before - nat.tables.len()) as u64);
         }
         opened.map(|id| (id, Direction::Request))
     }

@@ -239,6 +239,40 @@ mod tests {
     }
 
     #[test]
+    fn a_port_rests_from_two_to_three_minutes() {
+        // Freed in the middle of a minute, at its first and its last tick.
+        for (freed, free_at) in [(0, 18_000), (3_000, 18_000), (5_999, 18_000), (6_000, 24_000)] {
+            let mut blocks = Blocks::new(0, 1);
+            let n = blocks.take(0, |_| true).unwrap();
+            let all: Vec<u16> = (0..64).map(|_| blocks.allocate(n, TCP, Tick(0), (0, 0)).unwrap()).collect();
+            blocks.release(all[7], TCP, Tick(freed));
+            assert_eq!(blocks.allocate(n, TCP, Tick(free_at - 1), (0, 0)), None, "{freed}");
+            assert_eq!(blocks.allocate(n, TCP, Tick(free_at), (0, 0)), Some(all[7]), "{freed}");
+        }
+    }
+
+    #[test]
+    fn of_those_that_rest_the_first_one_freed_comes_first_and_only_once() {
+        let mut blocks = Blocks::new(0, 1);
+        let n = blocks.take(0, |_| true).unwrap();
+        let all: Vec<u16> = (0..64).map(|_| blocks.allocate(n, TCP, Tick(0), (0, 0)).unwrap()).collect();
+        for (at, port) in [(0, all[5]), (60, all[3]), (120, all[9])] {
+            blocks.release(port, TCP, Tick(seconds(at)));
+            // A second time changes nothing.
+            blocks.release(port, TCP, Tick(seconds(at)));
+        }
+        let now = Tick(seconds(130));
+        for port in [5, 3, 9] {
+            assert_eq!(blocks.allocate_resting(n, TCP, now, (0, 0)), Some(all[port]));
+        }
+        assert_eq!(blocks.allocate_resting(n, TCP, now, (0, 0)), None);
+        // What isn't this worker's, or isn't used, can't be freed.
+        blocks.release(1023, TCP, now);
+        blocks.release(all[5], Row(1), now);
+        assert_eq!(blocks.allocate_resting(n, Row(1), now, (0, 0)), None);
+    }
+
+    #[test]
     fn a_block_goes_back_when_all_its_ports_have_rested() {
         let mut blocks = Blocks::new(0, 1);
         let n = blocks.take(0, |_| true).unwrap();

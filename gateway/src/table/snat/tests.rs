@@ -88,3 +88,197 @@ fn arbitrary_pooling_goes_on_at_another_address() {
         assert_eq!(got.external.0, POOL[1]);
     }
 }
+
+#[test]
+fn sessions_have_a_limit_and_are_counted_down() {
+    let mut t = tables();
+    let limits = Limits { sessions: 2, ..limits() };
+    let host = v4(10);
+    let (id, _) = t.open((RULE, &limits, &POOL), (17, (host, 1), OUTSIDE), Tick(0), &mut |_| {}).unwrap();
+    assert!(t.may_open(id, &limits));
+    t.hold(id);
+    assert!(t.may_open(id, &limits), "below");
+    t.hold(id);
+    assert!(!t.may_open(id, &limits), "at the limit");
+    assert!(
+        t.may_open(id, &Limits { sessions: 3, ..limits })
+            && t.may_open(id, &Limits { sessions: 0, ..limits })
+    );
+    let external = t.external(id).unwrap();
+    t.let_go(6, external, Tick(0));
+    t.let_go(17, (external.0, external.1 ^ 1), Tick(0));
+    assert!(!t.may_open(id, &limits), "another mapping's");
+    t.let_go(17, external, Tick(0));
+    assert!(t.may_open(id, &limits) && t.len() == 1, "the mapping has another session");
+    t.let_go(17, external, Tick(0));
+    assert!(t.is_empty());
+    // The address is known still, and has nothing.
+    let (id, _) = t.open((RULE, &limits, &POOL), (6, (host, 2), OUTSIDE), Tick(0), &mut |_| {}).unwrap();
+    t.hold(id);
+    assert!(t.may_open(id, &limits));
+    t.hold(id);
+    assert!(!t.may_open(id, &limits));
+}
+
+#[test]
+fn ports_have_a_limit_over_all_protocols_and_are_counted_down() {
+    let mut t = tables();
+    let limits = Limits { ports: 3, ..limits() };
+    let get = |t: &mut Tables, protocol, port| {
+        t.open((RULE, &limits, &POOL), (protocol, (v4(10), port), OUTSIDE), Tick(0), &mut |_| {})
+            .map(|(id, _)| id)
+    };
+    let ids = [(6, 1), (17, 1), (1, 1)].map(|(protocol, port)| get(&mut t, protocol, port).unwrap());
+    assert_eq!(get(&mut t, 17, 2), Err(Full::Ports));
+    assert_eq!(get(&mut t, 132, 2), Err(Full::Pool), "a protocol without ports");
+    t.hold(ids[0]);
+    t.end_unused(ids[0], Tick(0));
+    assert_eq!(get(&mut t, 17, 2), Err(Full::Ports), "a session refers to it");
+    t.end_unused(ids[1], Tick(0));
+    t.end_unused(ids[1], Tick(0));
+    assert!(get(&mut t, 17, 2).is_ok());
+    assert_eq!(get(&mut t, 17, 3), Err(Full::Ports), "ending twice counts once");
+}
+
+#[test]
+fn one_inside_address_may_have_all_ports_of_an_external_one() {
+    let mut t = Tables::new(3 * MAX_PORTS as usize, 1);
+    t.add_address(POOL[0], &mut Some(Box::new(Blocks::new(0, 1))));
+    let pool = &POOL[..1];
+    let mut seen = std::collections::HashSet::new();
+    for n in 0..MAX_PORTS {
+        let (id, early) =
+            t.open((RULE, &limits(), pool), (17, (v4(10), n as u16), OUTSIDE), Tick(0), &mut |_| {}).unwrap();
+        assert!(!early && seen.insert(t.external(id).unwrap()));
+    }
+    let over = t.open((RULE, &limits(), pool), (6, (v4(10), 0), OUTSIDE), Tick(0), &mut |_| {});
+    assert_eq!(over, Err(Full::Ports));
+    let more = Limits { ports: u32::MAX, ..limits() };
+    let over = t.open((RULE, &more, pool), (17, (v4(10), 65_535), OUTSIDE), Tick(0), &mut |_| {});
+    assert_eq!(over, Err(Full::Pool));
+    assert!(
+        t.open((RULE, &more, pool), (6, (v4(10), 0), OUTSIDE), Tick(0), &mut |_| {}).is_ok(),
+        "TCP's are free"
+    );
+    assert_eq!(
+        t.open((RULE, &limits(), pool), (6, (v4(11), 0), OUTSIDE), Tick(0), &mut |_| {}),
+        Err(Full::Pool),
+        "no block is left for another"
+    );
+}
+
+#[test]
+fn blocks_an_inside_address_may_have_follow_its_limit() {
+    for (ports, expected) in
+        [(1, 16), (1024, 16), (1025, 17), (1088, 17), (MAX_PORTS, 1008), (u32::MAX, u16::MAX)]
+    {
+        assert_eq!(Limits { ports, ..limits() }.blocks(), expected, "{ports}");
+    }
+}
+
+#[test]
+fn a_freed_port_rests_before_the_next_mapping_has_it() {
+    let mut t = tables();
+    let limits = Limits { ports: 1, ..limits() };
+    let mut before: Option<Place> = None;
+    for n in 0..200 {
+        let now = Tick(seconds(n / 4));
+        let got = open(&mut t, &limits, (v4(10), n as u16), now).unwrap();
+        assert_ne!(Some(got.external), before, "at {n}");
+        before = Some(got.external);
+        t.let_go(17, got.external, now);
+    }
+    // None of the 200 was given twice: all within two minutes.
+    assert_eq!(t.hosts[0].blocks.len(), 4);
+}
+
+#[test]
+fn what_rests_is_used_where_there_is_no_other() {
+    let mut t = tables();
+    let limits = Limits { ports: 64, ..limits() };
+    let freed = Tick(seconds(60));
+    let mut all = Vec::new();
+    for n in 0..64 * 16 {
+        let got = open(&mut t, &limits, (v4(10), n), freed).unwrap();
+        t.let_go(17, got.external, freed);
+        all.push(got.external);
+    }
+    assert_eq!(t.hosts[0].blocks.len(), 16, "all that it may have");
+    let again = |t: &mut Tables, at| {
+        t.open((RULE, &limits, &POOL), (17, (v4(10), 9999), OUTSIDE), Tick(seconds(at)), &mut |_| {}).unwrap()
+    };
+    let (id, early) = again(&mut t, 61);
+    assert!(early && all.contains(&t.external(id).unwrap()));
+    t.end_unused(id, Tick(seconds(61)));
+    let (_, early) = again(&mut t, 241);
+    assert!(!early, "they have rested");
+}
+
+#[test]
+fn full_tables_are_told_apart() {
+    let mut t = Tables::new(3, 1);
+    POOL.iter().for_each(|&a| t.add_address(a, &mut Some(Box::new(Blocks::new(0, 1)))));
+    for n in 0..3 {
+        open(&mut t, &limits(), (v4(10 + n), 1), Tick(0)).unwrap();
+    }
+    assert_eq!(open(&mut t, &limits(), (v4(10), 2), Tick(0)).unwrap_err(), Full::Tables);
+    let first = t.by_inside(RULE, &limits(), 17, (v4(10), 1), OUTSIDE).unwrap().1.external;
+    t.let_go(17, first, Tick(0));
+    // A mapping is free again, a place for another inside address isn't, until the silent one goes.
+    assert_eq!(open(&mut t, &limits(), (v4(20), 1), Tick(0)).unwrap_err(), Full::Tables);
+    assert_eq!(t.len(), 2);
+    open(&mut t, &limits(), (v4(10), 3), Tick(0)).unwrap();
+    assert_eq!(t.by_inside(RULE, &limits(), 17, (v4(12), 1), OUTSIDE).unwrap().1.inside, (v4(12), 1));
+}
+
+#[test]
+fn a_silent_inside_address_goes_after_its_ports_have_rested() {
+    let mut t = tables();
+    let got = open(&mut t, &limits(), (v4(10), 1), Tick(0)).unwrap();
+    t.let_go(17, got.external, Tick(seconds(60)));
+    for (at, there) in [(184 + 60, true), (186 + 60, false)] {
+        t.tidy(Tick(seconds(at)), &mut |_| {});
+        assert_eq!(t.has_idle(), there, "{at}");
+    }
+    assert!(t.by_host.is_empty() && t.free_hosts.len() == 1);
+    // One that comes back in time stays.
+    let got = open(&mut t, &limits(), (v4(10), 1), Tick(seconds(300))).unwrap();
+    t.let_go(17, got.external, Tick(seconds(300)));
+    open(&mut t, &limits(), (v4(10), 2), Tick(seconds(400))).unwrap();
+    t.tidy(Tick(seconds(600)), &mut |_| panic!("nothing goes back"));
+    assert!(!t.has_idle() && t.by_host.len() == 1);
+}
+
+#[test]
+fn without_an_address_nothing_is_opened() {
+    let mut t = tables();
+    let none = t.open((RULE, &limits(), &[]), (17, (v4(10), 1), OUTSIDE), Tick(0), &mut |_| {});
+    assert_eq!(none, Err(Full::Address));
+    assert!(t.by_host.is_empty() && t.is_empty());
+}
+
+#[test]
+fn a_withdrawn_address_is_left_for_another() {
+    let mut t = tables();
+    let pool = |n: usize| &POOL[n..=n];
+    let get = |t: &mut Tables, n, port| {
+        let id = t
+            .open((RULE, &limits(), pool(n)), (17, (v4(10), port), OUTSIDE), Tick(0), &mut |_| {})
+            .unwrap()
+            .0;
+        t.hold(id);
+        t.external(id).unwrap()
+    };
+    let old = get(&mut t, 0, 1);
+    assert_eq!(old.0, POOL[0]);
+    t.set_standing(|address| (address == POOL[1]).then_some(Standing::Pool));
+    assert!(t.by_inside(RULE, &limits(), 17, (v4(10), 1), OUTSIDE).is_none(), "not to be used again");
+    let new = get(&mut t, 1, 1);
+    assert_eq!(new.0, POOL[1]);
+    // The old mapping's end leaves the new one alone.
+    t.let_go(17, old, Tick(0));
+    assert_eq!(t.by_inside(RULE, &limits(), 17, (v4(10), 1), OUTSIDE).unwrap().1.external, new);
+    t.tidy(Tick(seconds(200)), &mut |event| assert_eq!(event.external, POOL[0]));
+    assert_eq!(t.by_host.len(), 1);
+    assert_eq!(get(&mut t, 1, 2).0, POOL[1]);
+}
