@@ -507,6 +507,34 @@ fn a_port_that_somebody_listens_on_by_now_is_the_kernel_s() {
 }
 
 #[test]
+fn an_edited_rule_keeps_its_sessions_but_not_at_addresses_it_lost() {
+    let mut rig = rig_with(1, "--pool 192.0.2.100 --max-sessions 1");
+    let edit = |rig: &mut Rig, words: &str| {
+        let line = format!("add office --inside 10.0.0.0/24 --port wan {words}");
+        match snat::parse(&line.split_whitespace().collect::<Vec<_>>()) {
+            Ok(Change::AddSnat(rule)) => rig.change(Change::EditSnat(rule)),
+            other => panic!("{other:?}"),
+        }
+    };
+    let first = external(&mut rig, A, OUT);
+    assert_prohibited(&udp_out(&mut rig, A, ELSEWHERE));
+    edit(&mut rig, "--pool 192.0.2.100 --max-sessions 2 --timeout-udp 150");
+    assert_eq!(external(&mut rig, A, ELSEWHERE), first, "the new limit counts, and the mapping is there");
+    assert_prohibited(&udp_out(&mut rig, A, (OUT.0, 7)));
+    rig.advance(149.0);
+    assert_eq!(rig.session_count(), 2);
+    external(&mut rig, A, OUT);
+    rig.advance(2.0);
+    assert_eq!(rig.session_count(), 1, "so does the new time-out");
+    edit(&mut rig, "--pool 192.0.2.101 --max-sessions 2");
+    rig.advance(1.0);
+    assert_eq!(rig.session_count(), 0, "the address isn't the rule's any more");
+    assert_eq!(external(&mut rig, A, OUT).0, Ipv4Addr::new(192, 0, 2, 101));
+    external(&mut rig, A, ELSEWHERE);
+    assert_prohibited(&udp_out(&mut rig, A, (OUT.0, 7)));
+}
+
+#[test]
 fn blocks_are_logged_when_given_and_when_given_back() {
     // RFC 6888 REQ-12 and REQ-14: no destinations, no line a session.
     let mut rig = rig("");

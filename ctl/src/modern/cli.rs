@@ -528,6 +528,8 @@ pub struct SnatArgs {
 pub enum SnatCommand {
     /// Add a rule; of several that apply the one with the smallest inside network counts, then the first
     Add(SnatRuleArgs),
+    /// Change a rule; its sessions go on, unless their external addresses aren't its any more
+    Edit(Box<SnatEditArgs>),
     /// Delete a rule; its sessions end
     Delete(SnatNameArgs),
     /// The rules, as a rules file takes them; with --stats what they have counted
@@ -587,6 +589,61 @@ pub struct SnatRuleArgs {
     /// The same for ICMP echo; RFC 5508 wants 60 seconds at least
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub timeout_icmp: u32,
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `snat edit`: what isn't named stays.
+#[derive(Args, Clone, Debug)]
+pub struct SnatEditArgs {
+    /// The rule's name
+    pub name: String,
+    /// The inside network
+    #[arg(long, value_name = "ADDRESS/BITS", value_parser = snat::network)]
+    pub inside: Option<(std::net::IpAddr, u8)>,
+    /// Name of the gateway's port that leads outside
+    #[arg(long, value_name = "NAME")]
+    pub port: Option<String>,
+    /// External addresses, or `port', the outside port's own
+    #[arg(long, value_name = "ADDRESSES|port")]
+    pub pool: Option<String>,
+    /// Only packets of this protocol
+    #[arg(long, value_name = "tcp|udp|icmp", value_parser = snat::kind)]
+    pub protocol: Option<snat::Kind>,
+    /// Networks that are left alone, instead of those there are; may be given several times
+    #[arg(long, value_name = "ADDRESS/BITS", value_parser = snat::network)]
+    pub except: Vec<(std::net::IpAddr, u8)>,
+    /// What a mapping depends on: endpoint-independent or address-and-port-dependent
+    #[arg(long, value_name = "DEPENDENCE", value_parser = snat::dependence)]
+    pub mapping: Option<snat::Dependence>,
+    /// Whom a mapping lets in: endpoint-independent or address-and-port-dependent
+    #[arg(long, value_name = "DEPENDENCE", value_parser = snat::dependence)]
+    pub filtering: Option<snat::Dependence>,
+    /// Which address of the pool an inside address gets: paired or arbitrary
+    #[arg(long, value_name = "POOLING", value_parser = snat::pooling)]
+    pub pooling: Option<snat::Pooling>,
+    /// Most external ports of one inside address, 1 to 64512
+    #[arg(long, value_name = "N")]
+    pub max_ports: Option<u32>,
+    /// Most sessions of one inside address; 0 is no limit
+    #[arg(long, value_name = "N")]
+    pub max_sessions: Option<u32>,
+    /// How long UDP sessions last without a packet
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout_udp: Option<u32>,
+    /// The same for UDP to port 53
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout_dns: Option<u32>,
+    /// The same for established TCP
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout_tcp_established: Option<u32>,
+    /// The same for TCP that is being opened or closed
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout_tcp_transitory: Option<u32>,
+    /// The same for ICMP echo
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout_icmp: Option<u32>,
     /// As JSON: docs/json.md describes it
     #[arg(long)]
     pub json: bool,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     Failure, World,
-    cli::{SnatCommand, SnatListArgs, SnatRuleArgs},
+    cli::{SnatCommand, SnatEditArgs, SnatListArgs, SnatRuleArgs},
     fetch, json, names,
     style::{Table, Tone},
 };
@@ -20,10 +20,17 @@ pub(super) fn run(what: &SnatCommand, world: &mut World<'_>) -> Result<(), Failu
     let (change, as_json) = match what {
         SnatCommand::Add(args) => {
             let rule = rule(args)?;
-            for warning in rule.warnings() {
-                writeln!(world.err, "weirctl: warning: {warning}")?;
-            }
+            warn(&rule, world)?;
             (Change::AddSnat(rule), args.json)
+        }
+        SnatCommand::Edit(args) => {
+            let there = fetch::snat(world.transport)?.into_iter().find(|row| row.rule.name == args.name);
+            let Some(row) = there else {
+                return Err(Failure::Usage(format!("there is no SNAT rule {}", args.name)));
+            };
+            let rule = edited(row.rule, args)?;
+            warn(&rule, world)?;
+            (Change::EditSnat(rule), args.json)
         }
         SnatCommand::Delete(args) => (Change::DeleteSnat(args.name.clone()), args.json),
         SnatCommand::Clear(args) => (Change::ClearSnat, args.json),
@@ -34,6 +41,43 @@ pub(super) fn run(what: &SnatCommand, world: &mut World<'_>) -> Result<(), Failu
         json::write(world.out, "snat", json!({ "generation": generation }))?;
     }
     Ok(())
+}
+
+/// Says what can be done but shouldn't.
+fn warn(rule: &SnatRule, world: &mut World<'_>) -> Result<(), Failure> {
+    for warning in rule.warnings() {
+        writeln!(world.err, "weirctl: warning: {warning}")?;
+    }
+    Ok(())
+}
+
+/// The rule with what `args` name.
+fn edited(mut rule: SnatRule, args: &SnatEditArgs) -> Result<SnatRule, Failure> {
+    fn set<T: Clone>(field: &mut T, value: Option<&T>) {
+        if let Some(value) = value {
+            field.clone_from(value);
+        }
+    }
+    set(&mut rule.inside, args.inside.as_ref());
+    set(&mut rule.port, args.port.as_ref());
+    if let Some(text) = &args.pool {
+        rule.masquerade = text == OWN;
+        rule.pool = if rule.masquerade { Vec::new() } else { pool(text).map_err(Failure::Usage)? };
+    }
+    rule.protocol = args.protocol.or(rule.protocol);
+    set(&mut rule.except, Some(&args.except).filter(|nets| !nets.is_empty()));
+    set(&mut rule.mapping, args.mapping.as_ref());
+    set(&mut rule.filtering, args.filtering.as_ref());
+    set(&mut rule.pooling, args.pooling.as_ref());
+    set(&mut rule.max_ports, args.max_ports.as_ref());
+    set(&mut rule.max_sessions, args.max_sessions.as_ref());
+    set(&mut rule.timeouts.udp, args.timeout_udp.as_ref());
+    set(&mut rule.timeouts.dns, args.timeout_dns.as_ref());
+    set(&mut rule.timeouts.tcp_established, args.timeout_tcp_established.as_ref());
+    set(&mut rule.timeouts.tcp_transitory, args.timeout_tcp_transitory.as_ref());
+    set(&mut rule.timeouts.icmp, args.timeout_icmp.as_ref());
+    rule.check().map_err(Failure::Usage)?;
+    Ok(rule)
 }
 
 fn rule(args: &SnatRuleArgs) -> Result<SnatRule, Failure> {
@@ -161,5 +205,34 @@ mod tests {
         assert!(
             matches!(rule(&args), Err(Failure::Usage(why)) if why.contains("lies in the inside network"))
         );
+    }
+
+    #[test]
+    fn an_edit_changes_what_it_names() {
+        let words =
+            "add lab --inside 10.9.0.0/16 --port wan --pool 192.0.2.1 --except 172.16.0.0/12 --max-ports 64";
+        let Ok(Change::AddSnat(before)) = snat::parse(&words.split(' ').collect::<Vec<_>>()) else {
+            panic!()
+        };
+        let after = |line: &str| {
+            let words = ["weirctl", "snat", "edit", "lab"].into_iter().chain(line.split_whitespace());
+            let Ok(Cli { command: Command::Snat(args), .. }) = Cli::try_parse_from(words) else {
+                panic!("{line}")
+            };
+            let SnatCommand::Edit(args) = args.what else { panic!() };
+            edited(before.clone(), &args)
+        };
+        assert_eq!(after("").unwrap(), before);
+        for (line, expected) in [
+            ("--max-ports 9", words.replace("64", "9")),
+            ("--timeout-dns 30 --max-sessions 7", format!("{words} --max-sessions 7 --timeout-dns 30")),
+            ("--pool port", words.replace("192.0.2.1", "port")),
+            ("--pool 192.0.2.7-192.0.2.8", words.replace("192.0.2.1", "192.0.2.7-192.0.2.8")),
+            ("--except 10.0.0.0/8", words.replace("172.16.0.0/12", "10.0.0.0/8")),
+            ("--inside 10.8.0.0/16 --port dmz", words.replace("10.9.", "10.8.").replace("wan", "dmz")),
+        ] {
+            assert_eq!(to_words(&after(line).unwrap()), format!("snat {expected}"));
+        }
+        assert!(matches!(after("--max-ports 0"), Err(Failure::Usage(_))));
     }
 }

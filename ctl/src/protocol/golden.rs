@@ -313,13 +313,18 @@ fn snat_rule() -> SnatRule {
 
 #[test]
 fn snat_since_version_7() {
-    let changes = vec![Change::AddSnat(snat_rule()), Change::DeleteSnat("office".into()), Change::ClearSnat];
+    let changes = vec![
+        Change::AddSnat(snat_rule()),
+        Change::DeleteSnat("office".into()),
+        Change::ClearSnat,
+        Change::EditSnat(snat_rule()),
+    ];
     let rule = "066f6666696365000a000000080377616e0100c000020100c000020801020100ac1000000c010001fb000407fb2c0109fb101df03c01";
     pinned(vec![
         (Request::Snat, "11"),
         (
             Request::Apply(Batch { changes, expect_generation: None }),
-            &*format!("010311{rule}12066f66666963651300"),
+            &*format!("010411{rule}12066f66666963651314{rule}00"),
         ),
     ]);
     let row = SnatRow { rule: snat_rule(), sessions: 3, stats: stats(), rates: rates() };

@@ -187,6 +187,8 @@ pub enum Change {
     DeleteSnat(String),
     /// `weirctl snat clear`
     ClearSnat,
+    /// `weirctl snat edit`: replaces the rule of the same name; its sessions go on. Since version 7.
+    EditSnat(SnatRule),
 }
 
 /// The time-outs that `--set` sets and `-L --timeout` shows, in seconds.
@@ -462,7 +464,7 @@ impl Change {
             | Self::DeleteMark(_)
             | Self::ClearMarks => 2,
             Self::SetClientAddress { .. } => 3,
-            Self::AddSnat(_) => 7,
+            Self::AddSnat(_) | Self::EditSnat(_) => 7,
             Self::DeleteSnat(_) | Self::ClearSnat => 6,
             _ => 1,
         }
@@ -477,7 +479,7 @@ impl Change {
             Self::AddLocalAddress { local, .. } => {
                 local.interface.iter().try_for_each(|i| limit("port name", i, MAX_INTERFACE))
             }
-            Self::AddSnat(rule) => {
+            Self::AddSnat(rule) | Self::EditSnat(rule) => {
                 limit("name", &rule.name, MAX_NAME)?;
                 limit("port name", &rule.port, MAX_INTERFACE)?;
                 if rule.pool.len() > snat::MAX_POOL || rule.except.len() > snat::MAX_EXCEPT {

@@ -153,6 +153,7 @@ impl<P: Plane> Store<P> {
                 Ok(())
             }),
             C::AddSnat(rule) => self.change_snat(journal, |store, rules| store.add_snat(rules, rule)),
+            C::EditSnat(rule) => self.change_snat(journal, |store, rules| store.edit_snat(rules, rule)),
             C::DeleteSnat(name) => self.change_snat(journal, |_, rules| snat::delete(rules, name)),
             C::ClearSnat => self.change_snat(journal, |_, rules| {
                 rules.clear();

@@ -38,6 +38,27 @@ impl<P: Plane> Store<P> {
         if rules.iter().any(|(_, there)| there.name == rule.name) {
             return Err(invalid(format!("there is a SNAT rule {} already", rule.name)));
         }
+        self.check_pool(rules, rule)?;
+        rules.push((self.ledger.open_number(), Arc::new(rule.clone())));
+        Ok(())
+    }
+
+    /// Replaces the rule of the same name. Its sessions go on, unless their external addresses aren't its any more.
+    pub(super) fn edit_snat(&mut self, rules: &mut Rules, rule: &SnatRule) -> Result<(), Refusal> {
+        rule.check().map_err(invalid)?;
+        if !self.plane.has_port(&rule.port) {
+            return Err(Refusal::new(ErrorCode::NoSuchPort, rule.port.clone()));
+        }
+        let at = rules.iter().position(|(_, there)| there.name == rule.name);
+        let at = at.ok_or_else(|| invalid(format!("there is no SNAT rule {}", rule.name)))?;
+        let (id, _) = rules.remove(at);
+        self.check_pool(rules, rule)?;
+        rules.insert(at, (id, Arc::new(rule.clone())));
+        Ok(())
+    }
+
+    /// Whether the rule has room beside the others, and nobody else has its addresses.
+    fn check_pool(&self, rules: &Rules, rule: &SnatRule) -> Result<(), Refusal> {
         let addresses: usize = rules.iter().map(|(_, rule)| rule.addresses().count()).sum();
         if rules.len() >= MAX_RULES || addresses + rule.addresses().count() > MAX_ADDRESSES {
             let detail = format!("at most {MAX_RULES} SNAT rules with {MAX_ADDRESSES} addresses");
@@ -57,7 +78,6 @@ impl<P: Plane> Store<P> {
         for warning in rule.warnings() {
             tracing::warn!(rule = rule.name, "{warning}");
         }
-        rules.push((self.ledger.open_number(), Arc::new(rule.clone())));
         Ok(())
     }
 
