@@ -86,14 +86,20 @@ fn attached(config: &Config) -> impl Iterator<Item = Route> {
     })
 }
 
-/// The address of a family that a port answers from: its first configured one, or the kernel's.
+/// The address of a family that a port answers from: its first configured one that it still has, or the kernel's.
 fn own_address<A>(
     config: &Config,
     state: Option<&NetState>,
     port: usize,
     family: fn(IpAddr) -> Option<A>,
 ) -> Option<A> {
-    let configured = config.ports.get(port)?.addresses.iter().find_map(|p| family(p.address()));
+    let has = |address: IpAddr| {
+        state.is_none_or(|state| {
+            state.addresses.iter().any(|a| a.port.index() == port && a.prefix.address() == address)
+        })
+    };
+    let mut configured = config.ports.get(port)?.addresses.iter().map(Prefix::address).filter(|a| has(*a));
+    let configured = configured.find_map(family);
     configured.or_else(|| {
         let mine = |a: &&crate::host::Address| {
             a.port.index() == port && a.prefix.length() < prefix::bits(&a.prefix.address())
@@ -165,6 +171,21 @@ mod tests {
         assert_eq!(via([8, 8, 8, 8]).unwrap().gateway, Some([192, 168, 80, 1].into()));
         assert_eq!(table.port(PortId(0)).unwrap().address, Some([192, 168, 80, 4].into()));
         assert_eq!(neighbours(&config, None).len(), 1);
+    }
+
+    #[test]
+    fn a_port_answers_from_an_address_that_it_has() {
+        let config = Config::parse(TOML, Path::new("t")).unwrap();
+        let at = |addresses: &[&str]| {
+            let of = |a: &&str| crate::host::Address { port: PortId(0), prefix: a.parse().unwrap() };
+            let addresses = addresses.iter().map(of).collect::<Vec<_>>().into();
+            let state = NetState { addresses, ..NetState::default() };
+            table(&config, &links(), Some(&state)).port(PortId(0)).unwrap().address
+        };
+        assert_eq!(at(&["192.168.80.3/24", "192.168.80.4/24"]), Some([192, 168, 80, 4].into()), "configured");
+        assert_eq!(at(&["192.168.80.3/24"]), Some([192, 168, 80, 3].into()));
+        assert_eq!(at(&["192.168.80.50/32"]), None, "a service's or SNAT's");
+        assert_eq!(at(&[]), None);
     }
 
     #[test]
