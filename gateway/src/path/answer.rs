@@ -2,14 +2,14 @@
 //!
 //! A TCP packet of no session gets a reset, a connection that no server can take gets ICMP port
 //! unreachable, a packet that is too big or too old gets its ICMP error. The frame that asked is reused for
-//! the answer; the verdict is still the drop's. All answers are rate-limited.
+//! the answer; the verdict is still the drop's. Each kind of answers has a rate limit of its own.
 
 use std::net::IpAddr;
 
 use super::{
     Worker,
+    bucket::Bucket,
     parse::Parsed,
-    punt::Bucket,
     route::Back,
     verdict::{Reason, Verdict},
 };
@@ -25,16 +25,48 @@ use crate::{
 /// Ethernet header (IPv4's have 576).
 const SEEN: usize = 1280 + 16;
 
-/// How many answers a worker gives.
+/// Resets a worker sends in a second, and at once.
+const RESETS: (u32, u32) = (10_000, 1000);
+/// ICMP errors of one kind: as Linux sends of all together (`icmp_msgs_per_sec`, `icmp_msgs_burst`).
+const ERRORS: (u32, u32) = (1000, 50);
+
+/// How many answers a worker gives, by kind: who asks for one of them must not cost others theirs.
 pub(super) struct Limits {
     resets: Bucket,
-    icmp: Bucket,
+    unreachable: Bucket,
+    prohibited: Bucket,
+    too_big: Bucket,
+    time_exceeded: Bucket,
+    /// Parameter problems and whatever else there may be.
+    others: Bucket,
 }
 
 impl Default for Limits {
-    /// 10 000 resets a second; ICMP errors as Linux (`icmp_msgs_per_sec`): 1 000.
     fn default() -> Self {
-        Self { resets: Bucket::new(10_000, 1000), icmp: Bucket::new(1000, 50) }
+        let errors = Bucket::new(ERRORS.0, ERRORS.1);
+        Self {
+            resets: Bucket::new(RESETS.0, RESETS.1),
+            unreachable: errors,
+            prohibited: errors,
+            too_big: errors,
+            time_exceeded: errors,
+            others: errors,
+        }
+    }
+}
+
+impl Limits {
+    /// The limit of ICMP errors that say this.
+    fn of(&mut self, problem: Problem) -> &mut Bucket {
+        match problem {
+            Problem::PortUnreachable | Problem::HostUnreachable | Problem::NetworkUnreachable => {
+                &mut self.unreachable
+            }
+            Problem::Prohibited => &mut self.prohibited,
+            Problem::TooBig { .. } => &mut self.too_big,
+            Problem::TtlExceeded => &mut self.time_exceeded,
+            Problem::Message { .. } => &mut self.others,
+        }
     }
 }
 
@@ -90,7 +122,7 @@ impl<I: Io> Worker<I> {
         problem: Problem,
     ) {
         self.counters.count(Verdict::Drop(reason));
-        if !self.answers.icmp.take(self.now) {
+        if !self.answers.of(problem).take(self.now) {
             self.counters.events.answers_suppressed.add(1);
             return;
         }
@@ -150,5 +182,46 @@ impl<I: Io> Worker<I> {
         let ours = self.macs.get(port.index()).is_some_and(|mac| mac.0 == *to);
         let from = Mac(*from.first_chunk()?);
         (ours && from.0[0] & 1 == 0 && from.0 != [0; 6]).then_some(from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Tick;
+
+    const PROBLEMS: [Problem; 6] = [
+        Problem::PortUnreachable,
+        Problem::HostUnreachable,
+        Problem::NetworkUnreachable,
+        Problem::Prohibited,
+        Problem::TooBig { mtu: 1400 },
+        Problem::TtlExceeded,
+    ];
+
+    fn taken(limits: &mut Limits, problem: Problem, now: Tick) -> usize {
+        (0..100).filter(|_| limits.of(problem).take(now)).count()
+    }
+
+    #[test]
+    fn each_kind_of_errors_has_linux_s_rate_and_burst() {
+        for problem in PROBLEMS {
+            let mut limits = Limits::default();
+            assert_eq!(taken(&mut limits, problem, Tick(0)), 50, "{problem:?}");
+            assert_eq!(taken(&mut limits, problem, Tick(1)), 10, "{problem:?}");
+            assert_eq!(taken(&mut limits, problem, Tick(100)), 50, "{problem:?}");
+        }
+    }
+
+    #[test]
+    fn no_kind_takes_another_s() {
+        let mut limits = Limits::default();
+        for problem in [Problem::TtlExceeded, Problem::Prohibited, Problem::PortUnreachable] {
+            assert_eq!(taken(&mut limits, problem, Tick(0)), 50);
+        }
+        assert_eq!(taken(&mut limits, Problem::TooBig { mtu: 1 }, Tick(0)), 50);
+        assert_eq!(taken(&mut limits, Problem::HostUnreachable, Tick(0)), 0, "it is unreachable, too");
+        assert_eq!((0..2000).filter(|_| limits.resets.take(Tick(0))).count(), 1000);
+        assert_eq!((0..2000).filter(|_| limits.resets.take(Tick(1))).count(), 100);
     }
 }

@@ -42,6 +42,7 @@ use crate::{
 };
 
 pub mod answer;
+mod bucket;
 mod direct;
 mod echo;
 mod expire;
@@ -62,6 +63,7 @@ pub mod persist;
 mod place;
 mod proxy;
 pub mod punt;
+pub mod punt_kind;
 mod reassembly;
 pub mod rewrite;
 pub mod route;

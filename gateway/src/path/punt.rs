@@ -1,55 +1,22 @@
 //! Beside the way: what is the kernel's goes to the port's twin, and what the kernel sends goes out.
 //!
-//! A bounded ring each way. The punt ring is rate-limited too, so that a scan of the gateway's own addresses
-//! costs the path no more than a counter.
+//! A bounded ring each way. To the kernel, each kind of frames ([`PuntKind`]) has a limit of its own and leaves room in the
+//! ring for those that matter more: a scan of the gateway's own addresses costs the path no more than a counter, and
+//! keeps neither ARP nor a routing protocol out.
 
 use super::{
     Worker,
+    bucket::Bucket,
+    punt_kind::{KINDS, PuntKind},
     verdict::{Reason, Verdict},
 };
 use crate::{
-    clock::{TICKS_PER_SECOND, Tick},
-    io::{Io, PortId},
+    clock::Tick,
+    io::{Frame, Io, PortId},
 };
 
-/// Frames a worker may punt in a second, and at once.
-const PUNT_RATE: u32 = 50_000;
-const PUNT_BURST: u32 = 4096;
 /// Frames from the kernel that one poll takes.
 const HOST_BURST: usize = 32;
-
-/// A token bucket on the worker's clock.
-#[derive(Clone, Copy, Debug)]
-pub struct Bucket {
-    tokens: u32,
-    rate: u32,
-    burst: u32,
-    filled: Tick,
-}
-
-impl Bucket {
-    /// `rate` a second (at least one a tick), `burst` at once; full.
-    #[must_use]
-    pub const fn new(rate: u32, burst: u32) -> Self {
-        Self { tokens: burst, rate, burst, filled: Tick(0) }
-    }
-
-    /// Takes a token; false if there's none.
-    #[inline]
-    pub fn take(&mut self, now: Tick) -> bool {
-        let passed = now.since(self.filled);
-        if passed != 0 {
-            self.filled = now;
-            let new = u64::from(passed) * u64::from(self.rate.div_ceil(TICKS_PER_SECOND));
-            self.tokens = self.tokens.saturating_add(new.min(u64::from(self.burst)) as u32).min(self.burst);
-        }
-        if self.tokens == 0 {
-            return false;
-        }
-        self.tokens -= 1;
-        true
-    }
-}
 
 /// A worker's ends of the rings to and from the twins.
 pub struct HostEnd<F> {
@@ -57,31 +24,45 @@ pub struct HostEnd<F> {
     pub punted: rtrb::Producer<(PortId, F)>,
     /// From the kernel.
     pub injected: rtrb::Consumer<(PortId, F)>,
-    /// Limits the former.
-    pub limit: Bucket,
+    /// Limits the former, by kind.
+    limits: [Bucket; KINDS],
 }
 
-impl<F> HostEnd<F> {
-    /// With the usual limit.
+impl<F: Frame> HostEnd<F> {
+    /// With the usual limits.
     #[must_use]
     pub fn new(punted: rtrb::Producer<(PortId, F)>, injected: rtrb::Consumer<(PortId, F)>) -> Self {
-        Self { punted, injected, limit: Bucket::new(PUNT_RATE, PUNT_BURST) }
+        let limits = PuntKind::ALL.map(|kind| {
+            let (rate, burst) = kind.limit();
+            Bucket::new(rate, burst)
+        });
+        Self { punted, injected, limits }
+    }
+
+    /// Puts a frame into the ring to the kernel if its kind may have one more there; else it is lost.
+    fn push(&mut self, port: PortId, frame: F, kind: PuntKind, now: Tick) -> bool {
+        let reserved = self.punted.buffer().capacity() * kind.reserved_eighths() / 8;
+        let limit = self.limits.get_mut(kind as usize);
+        self.punted.slots() > reserved
+            && limit.is_some_and(|limit| limit.take(now))
+            && self.punted.push((port, frame)).is_ok()
     }
 }
 
 impl<I: Io> Worker<I> {
     /// Gives a frame to the kernel.
     pub(super) fn punt(&mut self, port: PortId, frame: I::Frame) {
-        let verdict = match &mut self.host {
-            None => Verdict::Drop(Reason::NoHost),
-            Some(host) => {
-                if host.limit.take(self.now) && host.punted.push((port, frame)).is_ok() {
-                    Verdict::Punted
-                } else {
-                    Verdict::Drop(Reason::PuntLimited)
-                }
-            }
+        let Some(host) = &mut self.host else { return self.drop_frame(frame, Reason::NoHost) };
+        let kind = PuntKind::of(frame.data());
+        let events = &self.counters.events;
+        let (verdict, of_kind) = if host.push(port, frame, kind, self.now) {
+            (Verdict::Punted, &events.punted)
+        } else {
+            (Verdict::Drop(Reason::PuntLimited), &events.punt_limited)
         };
+        if let Some(counter) = of_kind.get(kind as usize) {
+            counter.add(1);
+        }
         self.counters.count(verdict);
     }
 
@@ -100,12 +81,51 @@ impl<I: Io> Worker<I> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::memory::MemoryFrame;
+
+    fn end(room: usize) -> (HostEnd<MemoryFrame>, rtrb::Consumer<(PortId, MemoryFrame)>) {
+        let (punted, kernel) = rtrb::RingBuffer::new(room);
+        let (_, injected) = rtrb::RingBuffer::new(1);
+        (HostEnd::new(punted, injected), kernel)
+    }
+
+    fn pushed(end: &mut HostEnd<MemoryFrame>, kind: PuntKind, tries: u32, now: Tick) -> usize {
+        (0..tries).filter(|_| end.push(PortId(0), MemoryFrame::new(&[]), kind, now)).count()
+    }
 
     #[test]
-    fn a_bucket_gives_its_burst_and_then_its_rate() {
-        let mut bucket = Bucket::new(200, 5);
-        assert_eq!((0..10).filter(|_| bucket.take(Tick(0))).count(), 5);
-        assert_eq!((0..10).filter(|_| bucket.take(Tick(1))).count(), 2);
-        assert_eq!((0..10).filter(|_| bucket.take(Tick(1_000_000))).count(), 5);
+    fn each_kind_has_its_own_rate_and_burst() {
+        let (mut end, _kernel) = end(100_000);
+        for kind in PuntKind::ALL {
+            let (rate, burst) = kind.limit();
+            assert_eq!(pushed(&mut end, kind, burst + 1, Tick(0)), burst as usize, "{kind:?} at once");
+            assert_eq!(pushed(&mut end, kind, burst, Tick(1)), rate as usize / 100, "{kind:?} in a tick");
+        }
+    }
+
+    #[test]
+    fn room_in_the_ring_is_kept_for_what_matters_more() {
+        let (mut end, mut kernel) = end(64);
+        let mut fill = |kind, now| pushed(&mut end, kind, 100, Tick(now));
+        assert_eq!(fill(PuntKind::Other, 1), 32, "half the ring");
+        assert_eq!(fill(PuntKind::Echo, 1), 8);
+        assert_eq!(fill(PuntKind::Bgp, 1), 8);
+        assert_eq!(fill(PuntKind::Ospf, 1), 8);
+        assert_eq!((fill(PuntKind::Bfd, 1), fill(PuntKind::Vrrp, 1)), (0, 0));
+        assert_eq!((fill(PuntKind::Nd, 1), fill(PuntKind::Arp, 1)), (8, 0));
+        kernel.pop().unwrap();
+        assert_eq!((fill(PuntKind::Ospf, 2), fill(PuntKind::Arp, 2)), (0, 1));
+    }
+
+    #[test]
+    fn what_finds_no_room_takes_no_token() {
+        let (mut end, mut kernel) = end(8);
+        let (_, burst) = PuntKind::Other.limit();
+        let mut given = 0;
+        for _ in 0..burst {
+            given += pushed(&mut end, PuntKind::Other, 10, Tick(0));
+            while kernel.pop().is_ok() {}
+        }
+        assert_eq!(given, burst as usize);
     }
 }

@@ -19,8 +19,8 @@ use foldhash::fast::RandomState;
 
 pub use super::hops::{MAX_HOPS, Need};
 use super::{
+    bucket::Bucket,
     hops::{Hops, Room},
-    punt::Bucket,
     verdict::Reason,
 };
 use crate::{

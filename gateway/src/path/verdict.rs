@@ -5,7 +5,10 @@
 
 use std::{io, sync::Arc};
 
-use super::update::MAX_SERVERS;
+use super::{
+    punt_kind::{KINDS, PuntKind},
+    update::MAX_SERVERS,
+};
 use crate::table::counters::{Counter, ServerTable};
 
 /// How a packet ends.
@@ -124,8 +127,8 @@ reasons! {
     CannotFragment = "cannot-fragment", "The packet exceeds the MTU and there was no buffer to fragment it into.";
     /// The device took no more frames.
     TransmitFull = "transmit-full", "The port's transmit queue is full: the link is saturated, or raise tx_desc.";
-    /// The punt ring is full or over its rate.
-    PuntLimited = "punt-limited", "More packets for the kernel than it is given: a scan, or a service that is not configured.";
+    /// The limit of its kind is reached, or the ring to the kernel has no room for it.
+    PuntLimited = "punt-limited", "More packets for the kernel than it is given of their kind, see punt-limited-arp to punt-limited-other: a scan, or a service that is not configured.";
     /// For the kernel, but there is none beside the path (`host = false`).
     NoHost = "no-host", "The packet matches no service and host = false: nobody else is there to take it.";
     /// The owner's hand-over ring is full.
@@ -163,6 +166,10 @@ pub struct Events {
     pub answers_suppressed: Counter,
     /// ICMP errors translated and forwarded.
     pub icmp_translated: Counter,
+    /// Frames given to the kernel, by [`PuntKind`].
+    pub punted: [Counter; KINDS],
+    /// Frames for the kernel that were dropped for want of room, by [`PuntKind`].
+    pub punt_limited: [Counter; KINDS],
     /// Frames that the kernel sent out of a twin.
     pub from_host: Counter,
     /// Fragments made of packets too big for the next hop.
@@ -205,7 +212,15 @@ pub struct Events {
 
 impl Events {
     /// All of them by name.
-    fn all(&self) -> [(&'static str, &Counter); 23] {
+    fn all(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
+        let punted = PuntKind::ALL.iter().zip(&self.punted).map(|(kind, counter)| (kind.punted(), counter));
+        let limited =
+            PuntKind::ALL.iter().zip(&self.punt_limited).map(|(kind, counter)| (kind.limited(), counter));
+        self.named().into_iter().chain(punted).chain(limited)
+    }
+
+    /// Those that have a name of their own.
+    fn named(&self) -> [(&'static str, &Counter); 23] {
         [
             ("resets-sent", &self.resets_sent),
             ("icmp-sent", &self.icmp_sent),
