@@ -178,6 +178,21 @@ impl IcmpHeader {
         )
     }
 
+    /// Whether the message, as one of ICMP for IPv4, tells a packet's sender what became of it, and nothing else: what a
+    /// redirect or a parameter problem says of one network has no meaning in another.
+    #[inline]
+    #[must_use]
+    pub fn tells_sender_v4(&self) -> bool {
+        matches!(self.kind, v4::UNREACHABLE | v4::SOURCE_QUENCH | v4::TIME_EXCEEDED)
+    }
+
+    /// As [`Self::tells_sender_v4`] for ICMPv6: the errors of RFC 4443.
+    #[inline]
+    #[must_use]
+    pub fn tells_sender_v6(&self) -> bool {
+        matches!(self.kind, v6::UNREACHABLE..=v6::PARAMETER_PROBLEM)
+    }
+
     /// Whether the message, as one of ICMPv6, is an error: types below 128 are.
     #[inline]
     #[must_use]

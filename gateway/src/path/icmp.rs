@@ -17,7 +17,7 @@ use crate::{
     net::{
         Header,
         checksum::{Delta, Sum},
-        icmp::{IcmpHeader, Inner, inner_v4},
+        icmp::{self, IcmpHeader, Inner, inner_v4},
         ipv4::Ipv4Header,
         protocol, sctp, tcp, udp,
     },
@@ -87,6 +87,9 @@ impl<I: Io> Worker<I> {
     }
 
     fn translate(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, (found, inner): (Found, &Inner)) {
+        if !self.tells_sender(&frame, p, found) {
+            return self.drop_frame(frame, Reason::IcmpType);
+        }
         if p.ttl <= 1 {
             return self.drop_frame(frame, Reason::TtlExpired);
         }
@@ -107,6 +110,17 @@ impl<I: Io> Worker<I> {
             return self.drop_frame(frame, Reason::BadIcmp);
         }
         self.send_error(port, frame, p, found);
+    }
+
+    /// Whether an error about the session may go on to whoever sent the packet that it quotes.
+    pub(super) fn tells_sender(&self, frame: &I::Frame, p: &Parsed, found: Found) -> bool {
+        let Some(icmp) = IcmpHeader::at(frame.data(), usize::from(p.l4)) else { return false };
+        if p.ipv6 {
+            return icmp.tells_sender_v6();
+        }
+        // To the other family a parameter problem goes as a new message of RFC 7915 4.2, if at all.
+        let anew = || self.sessions.get(found.id).is_some_and(Session::is_mixed);
+        icmp.tells_sender_v4() || (icmp.kind == icmp::v4::PARAMETER_PROBLEM && anew())
     }
 
     /// A rewritten error leaves, or comes in again (RFC 5508 REQ-7).

@@ -59,6 +59,9 @@ impl<I: Io> Worker<I> {
         (found, inner): (Found, &Inner),
     ) {
         let ends = p.ends(frame.data());
+        if !self.tells_sender(&frame, p, found) {
+            return self.drop_frame(frame, Reason::IcmpType);
+        }
         if p.ttl <= 1 {
             return self.drop_frame(frame, Reason::TtlExpired);
         }

@@ -147,6 +147,8 @@ reasons! {
     SnatFiltered = "snat-filtered", "The SNAT rule's filtering doesn't let this sender in: the inside host hasn't talked to it.";
     /// An ICMP error that quotes no session of ours, to a local address.
     IcmpNoSession = "icmp-no-session", "An ICMP error about a session that isn't in the table.";
+    /// An ICMP message about a session of a type that isn't translated.
+    IcmpType = "icmp-type", "An ICMP message about a session that tells no error to its ends, such as a redirect: only unreachable, too big, time exceeded and the like are passed on.";
     /// An ICMP message that can't be read.
     BadIcmp = "bad-icmp", "The ICMP message is cut or its checksum is wrong.";
     /// No buffer free.
