@@ -223,6 +223,28 @@ pub struct Upper<'a> {
     pub offset: usize,
     /// The fragment header, if there was one.
     pub fragment: Option<&'a FragmentHeader>,
+    /// The routing header, if there was one; of several that which matters most: of type 0, else with segments left.
+    pub routing: Option<Routing>,
+}
+
+/// What a routing header says (RFC 8200 4.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Routing {
+    /// Routing type.
+    pub kind: u8,
+    /// Nodes that the packet is still to visit before its destination.
+    pub segments_left: u8,
+}
+
+impl Routing {
+    /// How much it matters.
+    fn weight(self) -> u8 {
+        match self {
+            Self { kind: 0, .. } => 2,
+            Self { segments_left: 0, .. } => 0,
+            _ => 1,
+        }
+    }
 }
 
 /// Follows the chain of extension headers of `packet`, which starts with the IPv6 header (its own lengths
@@ -230,7 +252,8 @@ pub struct Upper<'a> {
 #[inline]
 pub fn upper(packet: &[u8]) -> Result<Upper<'_>, Malformed> {
     let (header, _) = Ipv6Header::split(packet).ok_or(Malformed::Truncated)?;
-    let mut found = Upper { protocol: header.next_header, offset: Ipv6Header::LEN, fragment: None };
+    let mut found =
+        Upper { protocol: header.next_header, offset: Ipv6Header::LEN, fragment: None, routing: None };
     for _ in 0..=MAX_EXTENSIONS {
         let unit = match found.protocol {
             protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS => 8,
@@ -247,9 +270,16 @@ pub fn upper(packet: &[u8]) -> Result<Upper<'_>, Malformed> {
             }
             _ => return Ok(found),
         };
-        let Some(&[next, len]) = packet.get(found.offset..found.offset + 2) else {
+        let Some(&[next, len, kind, segments_left]) =
+            packet.get(found.offset..).and_then(<[u8]>::first_chunk)
+        else {
             return Err(Malformed::Truncated);
         };
+        let routing = Routing { kind, segments_left };
+        if found.protocol == protocol::ROUTING && found.routing.is_none_or(|r| r.weight() < routing.weight())
+        {
+            found.routing = Some(routing);
+        }
         // Lengths count units past the first 8 bytes: of 8 bytes, of 4 in the authentication header.
         found.offset += 8 + usize::from(len) * unit;
         found.protocol = next;
@@ -342,6 +372,28 @@ mod tests {
         let mut endless = base(IpNumber::IPV6_HEADER_HOP_BY_HOP, 0).to_bytes().to_vec();
         endless.extend_from_slice(&[0; 400]);
         assert_eq!(upper(&endless).unwrap_err(), Malformed::HeaderLength);
+    }
+
+    #[test]
+    fn of_several_routing_headers_that_which_matters_most_is_told() {
+        let of = |headers: &[(u8, u8)]| {
+            let mut bytes = base(IpNumber(43), 0).to_bytes().to_vec();
+            for (n, (kind, left)) in headers.iter().enumerate() {
+                let next = if n + 1 == headers.len() { 17 } else { 43 };
+                bytes.extend([next, 0, *kind, *left, 0, 0, 0, 0]);
+            }
+            let found = upper(&bytes).unwrap();
+            assert_eq!((found.protocol, found.offset), (17, bytes.len()));
+            found.routing.map(|r| (r.kind, r.segments_left))
+        };
+        assert_eq!(of(&[(4, 0)]), Some((4, 0)));
+        assert_eq!(of(&[(4, 0), (3, 1)]), Some((3, 1)));
+        assert_eq!(of(&[(3, 1), (4, 0), (4, 2)]), Some((3, 1)));
+        assert_eq!(of(&[(3, 1), (0, 0)]), Some((0, 0)));
+        assert_eq!(of(&[(0, 1), (3, 1)]), Some((0, 1)));
+        let mut cut = base(IpNumber(43), 0).to_bytes().to_vec();
+        cut.extend([17, 0, 3]);
+        assert_eq!(upper(&cut).unwrap_err(), Malformed::Truncated);
     }
 
     #[test]

@@ -256,19 +256,18 @@ fn parse_any(frame: &impl Frame, mac: Mac) -> Parsed {
     if eth.destination != mac && !eth.destination.is_group() {
         return Parsed::bad(Reason::NotOurMac);
     }
-    match eth.ether_type() {
-        ether_type::IPV4 => {}
-        ether_type::IPV6 => {
-            return parse_ipv6(rest, frame.total_len() - EthernetHeader::LEN).unwrap_or_else(Parsed::bad);
-        }
+    let available = frame.total_len() - EthernetHeader::LEN;
+    let parsed = match eth.ether_type() {
+        ether_type::IPV4 => parse_ipv4(rest, available),
+        ether_type::IPV6 => parse_ipv6(rest, available),
         _ => return Parsed::of(Kind::Host),
-    }
-    let Some((ip, _)) = Ipv4Header::split(rest) else { return Parsed::bad(Reason::Truncated) };
-    parse_ipv4(ip, rest, frame.total_len() - EthernetHeader::LEN).unwrap_or_else(Parsed::bad)
+    };
+    parsed.unwrap_or_else(Parsed::bad)
 }
 
 #[inline]
-fn parse_ipv4(ip: &Ipv4Header, packet: &[u8], available: usize) -> Result<Parsed, Reason> {
+fn parse_ipv4(packet: &[u8], available: usize) -> Result<Parsed, Reason> {
+    let (ip, _) = Ipv4Header::split(packet).ok_or(Reason::Truncated)?;
     let extent = ip.check(available)?;
     let header = packet.get(..extent.header_len).ok_or(Reason::Truncated)?;
     if !ipv4::checksum_ok(header) {
@@ -369,6 +368,14 @@ fn parse_ipv6(packet: &[u8], available: usize) -> Result<Parsed, Reason> {
     let (ip, _) = Ipv6Header::split(packet).ok_or(Reason::Truncated)?;
     let total_len = ip.check(available)?;
     let upper = ipv6::upper(packet)?;
+    // What an IPv4 source route is (RFC 5095).
+    if upper.routing.is_some_and(|routing| routing.kind == 0) {
+        return Err(Reason::SourceRouted);
+    }
+    // Not at its destination yet: whether it goes on from here, the kernel says.
+    if upper.routing.is_some_and(|routing| routing.segments_left != 0) {
+        return Ok(Parsed { ipv6: true, l3: EthernetHeader::LEN as u8, ..Parsed::of(Kind::OtherIp) });
+    }
     let mut parsed = Parsed {
         tuple: Tuple::default(),
         kind: Kind::OtherIp,

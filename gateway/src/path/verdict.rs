@@ -75,7 +75,7 @@ reasons! {
     FragmentsWaiting = "fragments-waiting", "More fragments came before their packets' first than may wait: a flood.";
     /// Of a VLAN of the device that no port has.
     UnknownVlan = "unknown-vlan", "A frame of a VLAN, or without a tag, that no [[port]] of its device is for: add the port, or mend the switch.";
-    /// A source route among the IP options.
+    /// A source route among the IP options, or an IPv6 routing header of type 0.
     SourceRouted = "source-routed", "The packet says by which routers it is to go: nobody means that well any more.";
     /// Time to live used up; answered with ICMP time exceeded.
     TtlExpired = "ttl-expired", "The packet's TTL ran out here: a traceroute, or a routing loop.";
