@@ -425,6 +425,7 @@ impl<I: Io> Worker<I> {
             parse::Kind::Echo => self.echo(port, frame, p, origin),
             parse::Kind::Fragment => self.reassemble(port, frame, p, origin),
             parse::Kind::Sctp => self.sctp(port, frame, p, origin),
+            parse::Kind::Group => self.group_frame(port, frame, p),
             _ => self.punt(port, frame),
         }
     }

@@ -41,6 +41,8 @@ pub enum Kind {
     OtherIp,
     /// ARP and whatever else: the kernel's.
     Host,
+    /// IP of any protocol in a frame to a group of stations: nobody's but the kernel's.
+    Group,
     /// Not to be used.
     Bad(Reason),
 }
@@ -253,7 +255,8 @@ fn sums_to_ones(first: u64, second: u64, third: u64) -> bool {
 fn parse_any(frame: &impl Frame, mac: Mac) -> Parsed {
     let data = frame.data();
     let Some((eth, rest)) = EthernetHeader::split(data) else { return Parsed::bad(Reason::Truncated) };
-    if eth.destination != mac && !eth.destination.is_group() {
+    let to_group = eth.destination != mac;
+    if to_group && !eth.destination.is_group() {
         return Parsed::bad(Reason::NotOurMac);
     }
     let available = frame.total_len() - EthernetHeader::LEN;
@@ -262,7 +265,11 @@ fn parse_any(frame: &impl Frame, mac: Mac) -> Parsed {
         ether_type::IPV6 => parse_ipv6(rest, available),
         _ => return Parsed::of(Kind::Host),
     };
-    parsed.unwrap_or_else(Parsed::bad)
+    match parsed {
+        Ok(parsed) if to_group => Parsed { kind: Kind::Group, ..parsed },
+        Ok(parsed) => parsed,
+        Err(reason) => Parsed::bad(reason),
+    }
 }
 
 #[inline]

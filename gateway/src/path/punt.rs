@@ -4,9 +4,12 @@
 //! ring for those that matter more: a scan of the gateway's own addresses costs the path no more than a counter, and
 //! keeps neither ARP nor a routing protocol out.
 
+use std::net::IpAddr;
+
 use super::{
     Worker,
     bucket::Bucket,
+    parse::Parsed,
     punt_kind::{KINDS, PuntKind},
     verdict::{Reason, Verdict},
 };
@@ -64,6 +67,18 @@ impl<I: Io> Worker<I> {
             counter.add(1);
         }
         self.counters.count(verdict);
+    }
+
+    /// IP in a frame to a group of stations. What is for a group, the kernel may want; what is for one host is neither
+    /// forwarded nor delivered nor answered (RFC 1812 5.3.4, RFC 1122 3.2.2 and 3.3.6).
+    #[cold]
+    pub(super) fn group_frame(&mut self, port: PortId, frame: I::Frame, p: &Parsed) {
+        let to = p.ends(frame.data()).destination.0;
+        let for_a_group = match to {
+            IpAddr::V4(a) => a.is_multicast() || a.is_broadcast() || self.routing.table().is_broadcast(to),
+            IpAddr::V6(a) => a.is_multicast(),
+        };
+        if for_a_group { self.punt(port, frame) } else { self.drop_frame(frame, Reason::LinkBroadcast) }
     }
 
     /// Sends what the kernel put out of the twins.

@@ -149,6 +149,8 @@ pub struct RouteTable {
     ports: Vec<PortFacts>,
     /// The gateway's own addresses.
     own: HashSet<IpAddr, RandomState>,
+    /// The broadcast addresses of the networks that they are in.
+    broadcast: HashSet<IpAddr, RandomState>,
 }
 
 /// What the path knows of a port.
@@ -188,7 +190,7 @@ impl RouteTable {
         }
         let own = |port: &PortFacts| [port.address.map(IpAddr::V4), port.address_v6.map(IpAddr::V6)];
         let own = ports.iter().flat_map(own).flatten().collect();
-        Self { v4: Levels::new(&v4), v6: Levels::new(&v6), ports, own }
+        Self { v4: Levels::new(&v4), v6: Levels::new(&v6), ports, own, broadcast: HashSet::default() }
     }
 
     /// The table, with more addresses of the gateway's own than the ports answer from.
@@ -202,6 +204,19 @@ impl RouteTable {
     #[must_use]
     pub fn is_own(&self, address: IpAddr) -> bool {
         self.own.contains(&address)
+    }
+
+    /// The table, with the broadcast addresses of attached networks.
+    #[must_use]
+    pub fn with_broadcast(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.broadcast.extend(addresses);
+        self
+    }
+
+    /// Whether an address is the broadcast address of an attached network.
+    #[must_use]
+    pub fn is_broadcast(&self, address: IpAddr) -> bool {
+        self.broadcast.contains(&address)
     }
 
     /// The route to `destination`.

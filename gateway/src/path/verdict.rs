@@ -73,6 +73,8 @@ reasons! {
     FragmentsIncomplete = "fragments-incomplete", "The first fragment didn't come within two seconds: lost, or sent another way.";
     /// Too many fragments wait for their first.
     FragmentsWaiting = "fragments-waiting", "More fragments came before their packets' first than may wait: a flood.";
+    /// For one host, in a frame to a group of stations.
+    LinkBroadcast = "link-broadcast", "A packet for one host came in a broadcast or multicast frame: a neighbour or switch is misconfigured, or somebody attacks the link.";
     /// Of a VLAN of the device that no port has.
     UnknownVlan = "unknown-vlan", "A frame of a VLAN, or without a tag, that no [[port]] of its device is for: add the port, or mend the switch.";
     /// A source route among the IP options, or an IPv6 routing header of type 0.

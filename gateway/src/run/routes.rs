@@ -38,9 +38,12 @@ pub fn table(config: &Config, links: &[PortLink], state: Option<&NetState>) -> R
             address_v6: own_address(config, state, n, v6),
         })
         .collect();
-    let configured = config.ports.iter().flat_map(|port| port.addresses.iter()).map(Prefix::address);
-    let kernel = state.iter().flat_map(|state| state.addresses.iter()).map(|a| a.prefix.address());
-    RouteTable::new(&routes, ports).with_own(configured.chain(kernel))
+    let configured = config.ports.iter().flat_map(|port| &port.addresses);
+    let kernel = state.iter().flat_map(|state| state.addresses.iter()).map(|a| &a.prefix);
+    let own = configured.chain(kernel);
+    RouteTable::new(&routes, ports)
+        .with_own(own.clone().map(Prefix::address))
+        .with_broadcast(own.filter_map(Prefix::broadcast))
 }
 
 fn v4(address: IpAddr) -> Option<Ipv4Addr> {

@@ -520,7 +520,8 @@ fn routes_with(lan_mtu: u16, default_route: bool, wan: Option<Ipv4Addr>) -> Arc<
         default.via[0].gateway = Some(gateway.parse().unwrap());
         routes.extend(default_route.then_some(default));
     }
-    Arc::new(RouteTable::new(&routes, ports))
+    let broadcast = [[10, 1, 255, 255], [10, 0, 0, 255]].map(IpAddr::from);
+    Arc::new(RouteTable::new(&routes, ports).with_broadcast(broadcast))
 }
 
 /// The key of a service.

@@ -142,7 +142,8 @@ impl<I: Io> Worker<I> {
             IpAddr::V4(a) => a.to_bits() < 0xe000_0000,
             IpAddr::V6(a) => !a.is_multicast() && !a.is_unicast_link_local(),
         };
-        if !everywhere || self.routing.table().is_own(destination) {
+        let table = self.routing.table();
+        if !everywhere || table.is_own(destination) || table.is_broadcast(destination) {
             return None;
         }
         self.routing.view(destination).ok().map(|way| way.port)
