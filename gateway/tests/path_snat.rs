@@ -560,7 +560,7 @@ fn a_full_pool_is_a_counted_drop() {
     rig.change(snat::parse(&line.split(' ').collect::<Vec<_>>()).unwrap());
     let mut left = 0;
     for host in 0..1010u32 {
-        let inside = (Ipv4Addr::from(0x0a00_0014 + (host << 8)), 5000);
+        let inside = (Ipv4Addr::from(0x0a08_0014 + (host << 8)), 5000);
         let sent = udp_out(&mut rig, inside, (Ipv4Addr::new(192, 0, 2, 9), 53));
         left += sent.iter().filter(|s| s.port == WAN).count();
     }

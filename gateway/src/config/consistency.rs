@@ -61,6 +61,7 @@ fn port(p: file::Port) -> Port {
         name: p.name,
         device: p.device,
         vlan: p.vlan,
+        rp_filter: p.rp_filter,
         addresses: p.addresses,
         mtu: p.mtu,
         mbufs: p.mbufs,

@@ -11,7 +11,10 @@ use toml::de::{DeTable, DeValue};
 use super::{Idle, LocalAddresses, Mac, Sessions, device::Device};
 use crate::{
     io::PortId,
-    path::settings::{Settings, Timeouts},
+    path::{
+        behind::RpFilter,
+        settings::{Settings, Timeouts},
+    },
     prefix::Prefix,
 };
 
@@ -205,6 +208,10 @@ pub(super) struct Port {
     /// Addresses of the port, put on the twin. Default: none.
     #[serde(default, deserialize_with = "prefixes")]
     pub addresses: Vec<Prefix>,
+    /// What the routes must say of the source of a packet that opens a session: `strict`, `loose` or `off`. Default
+    /// strict.
+    #[serde(default)]
+    pub rp_filter: RpFilter,
     /// Bytes of an IP packet. Default: what the device has.
     #[serde(default)]
     pub mtu: Option<u16>,
@@ -387,6 +394,7 @@ pub(super) const KEYS: &[&str] = &[
     "device",
     "addresses",
     "vlan",
+    "rp_filter",
     "mtu",
     "mbufs",
     "rx_desc",

@@ -23,7 +23,11 @@ pub use check::{Warning, check};
 pub use device::{Bus, Device};
 
 pub use crate::mac::Mac;
-use crate::{io::PortId, path::settings::Settings, prefix::Prefix};
+use crate::{
+    io::PortId,
+    path::{behind::RpFilter, settings::Settings},
+    prefix::Prefix,
+};
 
 /// Something wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +130,8 @@ pub struct Port {
     /// Addresses of the port, put on the twin; without twins (`host = false`) they say which networks are
     /// attached.
     pub addresses: Vec<Prefix>,
+    /// What the routes must say of the source of a packet that opens a session.
+    pub rp_filter: RpFilter,
     /// Bytes of an IP packet; the device's own when absent.
     pub mtu: Option<u16>,
     /// Buffers in the port's pool.
@@ -280,6 +286,7 @@ mod tests {
         assert_eq!(c.idle(), Idle::Backoff);
         let p = &c.ports[0];
         assert_eq!((p.mbufs, p.rx_desc, p.tx_desc, p.mtu), (16384, 1024, 1024, None));
+        assert_eq!(p.rp_filter, RpFilter::Strict);
         assert_eq!(c.port("wan"), Some(PortId(0)));
         assert_eq!(c.port("lan"), None);
     }
@@ -298,6 +305,7 @@ mod tests {
         assert_eq!(sample.local_addresses, plain.local_addresses);
         let (a, b) = (&sample.ports[0], &plain.ports[0]);
         assert_eq!((a.mbufs, a.rx_desc, a.tx_desc), (b.mbufs, b.rx_desc, b.tx_desc));
+        assert_eq!(a.rp_filter, b.rp_filter);
     }
 
     #[test]
@@ -336,6 +344,7 @@ name = "wan"
 device = "net_af_packet0,iface=veth1"
 addresses = ["192.168.80.4/24", "2001:db8::1/64"]
 mtu = 1400
+rp_filter = "loose"
 [[port]]
 name = "lan"
 device = "net_null1"
@@ -359,6 +368,7 @@ port = "lan"
         assert_eq!(c.local_addresses, LocalAddresses { first_port: 5000, last_port: 5009 });
         assert_eq!(c.ports[0].addresses[1].to_string(), "2001:db8::1/64");
         assert_eq!(c.ports[0].mtu, Some(1400));
+        assert_eq!((c.ports[0].rp_filter, c.ports[1].rp_filter), (RpFilter::Loose, RpFilter::Strict));
         assert_eq!((c.routes[0].port, c.neighbours[0].port), (PortId(0), PortId(1)));
         assert_eq!(c.neighbours[0].mac, Mac([2, 0, 0, 0, 0, 2]));
     }
@@ -379,6 +389,11 @@ port = "lan"
                 "[[port]]\nname = \"a\"\ndevice = \"net_null0\"\naddresses = [\n\"10.0.0.1\"]\n",
                 5,
                 "addresses: `10.0.0.1` has no prefix length",
+            ),
+            (
+                "[[port]]\nname = \"a\"\ndevice = \"net_null0\"\nrp_filter = \"1\"\n",
+                4,
+                "rp_filter: unknown variant `1`, expected one of `strict`, `loose`, `off`",
             ),
             ("[[neighbour]]\naddress = \"10.0.0.300\"\n", 2, "address: invalid IP address syntax"),
             ("[[neighbour]]\naddress = \"10.0.0.3\"\nmac = \"2\"\n", 3, "mac: `2` isn't a hardware address"),

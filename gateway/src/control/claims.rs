@@ -1,14 +1,15 @@
 //! What the path claims of the packets that arrive: made of all services whenever one of them changes that.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
-use weirctl::model::{Forwarding, ServiceKey};
+use weirctl::model::{self, Forwarding, ServiceKey};
 
 use super::{
     plane::{Change, ServiceState},
     workers::{Configured, Workers},
 };
 use crate::{
+    id::ServerId,
     net::protocol,
     path::{mark, nat::OwnedBy, persist, service::Lookup},
 };
@@ -44,6 +45,32 @@ impl Workers {
             }
         }
         any
+    }
+
+    /// Keeps the servers' addresses: a copy of them is made only where one comes or goes, so that a weight costs nothing.
+    pub(super) fn note_server_addresses(&mut self, change: &Change) {
+        let (id, new) = match change {
+            Change::SetService(state) => (state.id, state.servers.as_slice()),
+            Change::RemoveService(id) => (*id, &[][..]),
+            _ => return,
+        };
+        let old = self.services.get(&id).map_or(&[][..], |c| c.state.servers.as_slice());
+        let of = |(_, server): &(ServerId, model::Server)| server.address;
+        if old.iter().map(of).eq(new.iter().map(of)) {
+            return;
+        }
+        let addresses = Arc::make_mut(&mut self.server_addresses);
+        for address in new.iter().map(of) {
+            *addresses.entry(address).or_default() += 1;
+        }
+        for address in old.iter().map(of) {
+            if let Some(servers) = addresses.get_mut(&address) {
+                *servers -= 1;
+                if *servers == 0 {
+                    addresses.remove(&address);
+                }
+            }
+        }
     }
 
     /// Whether the path claims something else after this change: what [`Workers::lookup`] reads.

@@ -35,7 +35,7 @@ use crate::{
         persist::Persistence,
         route::{Neighbour, Resolve, RouteTable},
         search::Search,
-        service::WorkerService,
+        service::{ServerAddresses, WorkerService},
         settings::Settings,
         tunnel,
         update::{Batch, Listing, Update},
@@ -150,6 +150,8 @@ pub struct Workers {
     /// Neighbours that are known.
     neighbours: HashMap<(PortId, IpAddr), Mac>,
     pub(super) nat_servers: BTreeMap<ServerId, NatServer>,
+    /// Shared with the workers: what changes is a copy.
+    pub(super) server_addresses: Arc<ServerAddresses>,
     settings: Arc<Settings>,
     pub(super) marks: Arc<[model::MarkRule]>,
     /// The SNAT rules.
@@ -183,6 +185,7 @@ impl Workers {
             turn: Turn::default(),
             neighbours: HashMap::new(),
             nat_servers: BTreeMap::new(),
+            server_addresses: Arc::default(),
             settings: Arc::default(),
             marks: Arc::default(),
             snat: Vec::new(),
@@ -590,14 +593,19 @@ impl Plane for Workers {
         self.service_rings();
         let mut batches: Vec<Batch> = self.links.iter().map(|_| Batch::new()).collect();
         let mut claims_differ = false;
+        let addresses = Arc::clone(&self.server_addresses);
         for change in changes {
             claims_differ |= self.changes_claims(&change);
+            self.note_server_addresses(&change);
             self.take_change(change, &mut batches);
         }
         // It is made of all services: a weight must not cost what a thousand services do.
         let lookup = claims_differ.then(|| Arc::new(self.lookup()));
         for (link, mut batch) in self.links.iter_mut().zip(batches) {
             batch.extend(lookup.iter().map(|lookup| Update::Lookup(Arc::clone(lookup))));
+            if !Arc::ptr_eq(&addresses, &self.server_addresses) {
+                batch.push(Update::ServerAddresses(Arc::clone(&self.server_addresses)));
+            }
             link.backlog.push_back(batch);
             link.push_backlog();
         }

@@ -287,8 +287,7 @@ fn icmp_error_v6(
 
 /// Whether the address is one host's, so that an answer to it reaches that one host.
 fn single_v4(address: Ipv4Addr) -> bool {
-    let first = address.octets()[0];
-    first != 0 && first != 127 && first < 224
+    !address.is_unspecified() && !address.is_loopback() && !address.is_multicast() && !address.is_broadcast()
 }
 
 fn single_v6(address: Ipv6Addr) -> bool {

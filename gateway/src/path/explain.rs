@@ -204,14 +204,17 @@ impl<I: Io> Worker<I> {
             return;
         }
         match claimed {
-            Claimed::Service(id) => self.explain_open(e, p, id),
-            Claimed::Snat(claim) => self.explain_snat(e, p, claim),
+            Claimed::Service(id) => self.explain_open(e, port, p, id),
+            Claimed::Snat(claim) => self.explain_snat(e, port, p, (claim, origin)),
             Claimed::Local => e.drops(Reason::NoLocalSession),
             Claimed::Nobody => self.explain_punt(e),
         }
     }
 
-    fn explain_snat(&mut self, e: &mut Explain, p: &Parsed, claim: Claim) {
+    fn explain_snat(&mut self, e: &mut Explain, port: PortId, p: &Parsed, (claim, origin): (Claim, Origin)) {
+        if let Some(reason) = self.snat_source_refusal(port, &e.packet.ends, claim, origin) {
+            return e.drops(reason);
+        }
         match self.snat_preview(p, &e.packet.ends, claim) {
             Ok(to) => self.explain_way(e, p, to),
             Err(reason) if self.is_left_to_kernel(&e.packet.ends, claim, reason) => self.explain_punt(e),
@@ -227,8 +230,8 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn explain_open(&mut self, e: &mut Explain, p: &Parsed, id: ServiceId) {
-        match self.refusal(p, &e.packet.ends) {
+    fn explain_open(&mut self, e: &mut Explain, port: PortId, p: &Parsed, id: ServiceId) {
+        match self.refusal(p, &e.packet.ends, port) {
             Some(Refusal::Drop(reason)) => return e.drops(reason),
             Some(Refusal::TtlExpired) => return e.drops(Reason::TtlExpired),
             Some(Refusal::Punt) => return self.explain_punt(e),

@@ -42,6 +42,7 @@ use crate::{
 };
 
 pub mod answer;
+pub mod behind;
 mod bucket;
 mod direct;
 mod echo;
@@ -76,6 +77,7 @@ mod session;
 pub mod settings;
 mod sip;
 pub mod snat;
+mod source;
 pub mod stages;
 mod stream;
 mod sums;
@@ -90,7 +92,7 @@ pub mod verdict;
 pub mod vlan;
 
 use route::{Resolve, Routing};
-use service::{Lookup, WorkerService};
+use service::{Lookup, ServerAddresses, WorkerService};
 use settings::Settings;
 use stages::{Stage, Stages};
 use tx::TxBuffers;
@@ -149,6 +151,8 @@ pub struct Worker<I: Io> {
     /// Their counters: what the straight way knows of servers.
     figures: Arc<ServerTable>,
     lookup: Arc<Lookup>,
+    /// Of all services.
+    server_addresses: Arc<ServerAddresses>,
     settings: Arc<Settings>,
     /// By state, then those of SNAT.
     timeouts: [u32; TIMEOUTS],
@@ -246,6 +250,7 @@ impl<I: Io> Worker<I> {
             servers: Vec::with_capacity(update::MAX_SERVERS),
             figures: Arc::clone(&parts.counters.servers),
             lookup: Arc::default(),
+            server_addresses: Arc::default(),
             timeouts: update::timeout_ticks(&settings.timeouts),
             settings: Arc::new(settings),
             pool: parts.pool,

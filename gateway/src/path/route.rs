@@ -19,6 +19,7 @@ use foldhash::fast::RandomState;
 
 pub use super::hops::{MAX_HOPS, Need};
 use super::{
+    behind::{Behind, RpFilter, WaysBack},
     bucket::Bucket,
     hops::{Hops, Room},
     verdict::Reason,
@@ -151,6 +152,7 @@ pub struct RouteTable {
     own: HashSet<IpAddr, RandomState>,
     /// The broadcast addresses of the networks that they are in.
     broadcast: HashSet<IpAddr, RandomState>,
+    ways_back: WaysBack,
 }
 
 /// What the path knows of a port.
@@ -189,15 +191,40 @@ impl RouteTable {
             }
         }
         let own = |port: &PortFacts| [port.address.map(IpAddr::V4), port.address_v6.map(IpAddr::V6)];
-        let own = ports.iter().flat_map(own).flatten().collect();
-        Self { v4: Levels::new(&v4), v6: Levels::new(&v6), ports, own, broadcast: HashSet::default() }
+        let own: HashSet<_, _> = ports.iter().flat_map(own).flatten().collect();
+        let mut ways_back = WaysBack::new(routes);
+        ways_back.add_martians(own.iter().copied());
+        let broadcast = HashSet::default();
+        Self { v4: Levels::new(&v4), v6: Levels::new(&v6), ports, own, broadcast, ways_back }
     }
 
     /// The table, with more addresses of the gateway's own than the ports answer from.
     #[must_use]
     pub fn with_own(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        let addresses: Vec<_> = addresses.into_iter().collect();
+        self.ways_back.add_martians(addresses.iter().copied());
         self.own.extend(addresses);
         self
+    }
+
+    /// The table, with these filters of the ports, in their order; those without one are strict.
+    #[must_use]
+    pub fn with_rp_filters(mut self, filters: Vec<RpFilter>) -> Self {
+        self.ways_back.set_filters(filters);
+        self
+    }
+
+    /// The ports that an address is behind.
+    #[inline]
+    #[must_use]
+    pub fn behind(&self, address: IpAddr) -> Behind {
+        self.ways_back.of(address)
+    }
+
+    /// What has to be true of the source of a packet that arrives on this port.
+    #[must_use]
+    pub fn rp_filter(&self, port: PortId) -> RpFilter {
+        self.ways_back.filter(port)
     }
 
     /// Whether an address is the gateway's own.
@@ -209,6 +236,8 @@ impl RouteTable {
     /// The table, with the broadcast addresses of attached networks.
     #[must_use]
     pub fn with_broadcast(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        let addresses: Vec<_> = addresses.into_iter().collect();
+        self.ways_back.add_martians(addresses.iter().copied());
         self.broadcast.extend(addresses);
         self
     }

@@ -23,14 +23,6 @@ use crate::{
     },
 };
 
-/// Whether a packet from this address may be forwarded: RFC 1812, 5.3.7; RFC 4291, 2.
-fn is_martian(source: IpAddr) -> bool {
-    match source {
-        IpAddr::V4(a) => matches!(a.octets()[0], 0 | 127 | 224..),
-        IpAddr::V6(a) => a.is_unspecified() || a.is_loopback() || a.is_multicast(),
-    }
-}
-
 /// The address of a local end that there isn't, of the server's family.
 fn nobody(server: IpAddr) -> (IpAddr, u16) {
     match server {
@@ -180,7 +172,7 @@ impl<I: Io> Worker<I> {
 
     /// A packet for a service, from a client without session.
     fn open(&mut self, port: PortId, frame: I::Frame, p: &Parsed, (ends, id): (&Ends, ServiceId)) {
-        match self.refusal(p, ends) {
+        match self.refusal(p, ends, port) {
             Some(Refusal::Drop(reason)) => return self.drop_frame(frame, reason),
             Some(Refusal::Punt) => return self.punt(port, frame),
             Some(Refusal::TtlExpired) => return self.answer_ttl_expired(port, frame, p),
@@ -228,10 +220,12 @@ impl<I: Io> Worker<I> {
 
     /// Why the packet may not open a session, if it may not.
     #[inline]
-    pub(super) fn refusal(&self, p: &Parsed, ends: &Ends) -> Option<Refusal> {
+    pub(super) fn refusal(&self, p: &Parsed, ends: &Ends, port: PortId) -> Option<Refusal> {
+        if let Some(reason) = self.source_refusal(port, ends.source.0) {
+            return Some(Refusal::Drop(reason));
+        }
         let tcp = p.protocol == protocol::TCP;
         match () {
-            () if is_martian(ends.source.0) => Some(Refusal::Drop(Reason::Martian)),
             // A virtual service is nobody's client: "land".
             () if ends.source.0 == ends.destination.0 => Some(Refusal::Drop(Reason::Martian)),
             () if p.ttl <= 1 => Some(Refusal::TtlExpired),
@@ -353,19 +347,5 @@ impl<I: Io> Worker<I> {
             self.assure(id);
         }
         self.send(port, frame, p, found);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loopback_multicast_and_nobody_are_martians() {
-        let of = |a: [u8; 4]| is_martian(a.into());
-        assert!(of([127, 0, 0, 1]) && of([0, 0, 0, 0]) && of([224, 0, 0, 1]) && of([255, 255, 255, 255]));
-        assert!(!of([10, 0, 0, 1]) && !of([223, 255, 255, 255]));
-        let v6 = |text: &str| is_martian(text.parse().unwrap());
-        assert!(v6("::") && v6("::1") && v6("ff02::1") && !v6("2001:db8::1") && !v6("fe80::1"));
     }
 }

@@ -95,14 +95,55 @@ impl<A: Copy + Eq + Hash> Claims<A> {
     }
 }
 
+/// The addresses of all servers, and how many servers have each.
+pub type ServerAddresses = HashMap<IpAddr, u32, RandomState>;
+
 /// What the path claims of the packets that arrive.
 #[derive(Debug, Default)]
 pub struct Lookup {
     v4: Claims<u32>,
     v6: Claims<u128>,
+    /// Virtual and local addresses, hashed: most others are told from them at a glance.
+    ours: Glance,
     marks: Marks,
     /// Services there are, of any kind.
     count: usize,
+}
+
+/// A set of addresses, of which it knows that most others aren't in it.
+#[derive(Debug)]
+struct Glance(Box<[u64; Self::WORDS]>);
+
+impl Default for Glance {
+    fn default() -> Self {
+        Self(Box::new([0; Self::WORDS]))
+    }
+}
+
+impl Glance {
+    /// Of 64 bits: with ten thousand addresses, one of seven others has to be looked at more closely.
+    const WORDS: usize = 1024;
+
+    #[inline]
+    fn place(address: IpAddr) -> (usize, u64) {
+        let folded = match address {
+            IpAddr::V4(a) => a.to_bits().into(),
+            IpAddr::V6(a) => (a.to_bits() >> 64) as u64 ^ a.to_bits() as u64,
+        };
+        let hash = folded.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((hash >> 54) as usize % Self::WORDS, 1 << (hash >> 48 & 63))
+    }
+
+    fn add(&mut self, address: IpAddr) {
+        let (word, bit) = Self::place(address);
+        self.0[word] |= bit;
+    }
+
+    #[inline]
+    fn may_have(&self, address: IpAddr) -> bool {
+        let (word, bit) = Self::place(address);
+        self.0[word] & bit != 0
+    }
 }
 
 /// Does the same with the claims of the address's family.
@@ -137,6 +178,7 @@ impl Lookup {
     /// Claims a service of an address.
     pub fn add_service(&mut self, protocol: u8, address: IpAddr, port: u16, id: ServiceId) {
         self.count += 1;
+        self.ours.add(address);
         by_family!(mut self, address, |claims, number| {
             claims.services.insert((protocol, number, port), id);
             claims.addresses.insert(number);
@@ -181,6 +223,7 @@ impl Lookup {
 
     /// Claims a local address.
     pub fn add_local(&mut self, address: IpAddr) {
+        self.ours.add(address);
         by_family!(mut self, address, |claims, number| {
             claims.local.insert(number);
         });
@@ -205,6 +248,13 @@ impl Lookup {
     #[must_use]
     pub fn is_local(&self, address: IpAddr) -> bool {
         by_family!(self, address, |claims, number| claims.local.contains(&number))
+    }
+
+    /// Whether `address` may be a service's or a local one; if not, it is neither.
+    #[inline]
+    #[must_use]
+    pub fn may_be_ours(&self, address: IpAddr) -> bool {
+        self.ours.may_have(address)
     }
 
     /// Whether `address` is a service's.
@@ -313,7 +363,22 @@ mod tests {
             assert_eq!(lookup.claim(PortId(0), &to(80), 6), Some(ServiceId(n)));
             assert_eq!(lookup.claim(PortId(0), &to(443), 6), Some(ServiceId(n + 1)));
             assert_eq!(lookup.claim(PortId(0), &to(80), 17), None);
-            assert!(lookup.is_virtual(vip) && !lookup.is_local(vip));
+            assert!(lookup.is_virtual(vip) && !lookup.is_local(vip) && lookup.may_be_ours(vip));
         }
+    }
+
+    #[test]
+    fn most_addresses_are_told_from_ours_at_a_glance() {
+        let mut lookup = Lookup::default();
+        let v4 = |n: u32| IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + n));
+        let v6 = |n: u32| IpAddr::from(Ipv6Addr::from_bits(0x2001 << 112 | u128::from(n)));
+        for n in 0..1000 {
+            lookup.add_local(v4(n));
+            lookup.add_service(6, v6(n), 80, ServiceId(n));
+        }
+        assert!((0..1000).all(|n| lookup.may_be_ours(v4(n)) && lookup.may_be_ours(v6(n))));
+        let others = (1000..11_000).flat_map(|n| [v4(n), v6(n)]);
+        let taken = others.filter(|a| lookup.may_be_ours(*a)).count();
+        assert!(taken < 1500, "{taken} of 20 000, and 2 000 of 65 536 bits are set");
     }
 }

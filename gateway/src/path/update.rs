@@ -17,7 +17,7 @@ use super::{
     route::{Neighbour, RouteTable},
     sctp_state,
     search::Search,
-    service::{Lookup, WorkerService},
+    service::{Lookup, ServerAddresses, WorkerService},
     settings::Timeouts,
     snat::{Nat, Rules},
     trace::Tracer,
@@ -57,6 +57,8 @@ pub enum Update {
     ExpireServer(ServerId),
     /// What the path claims.
     Lookup(Arc<Lookup>),
+    /// The servers' addresses.
+    ServerAddresses(Arc<ServerAddresses>),
     /// Routes and ports.
     Routes(Arc<RouteTable>),
     /// A neighbour's address came or went.
@@ -184,6 +186,7 @@ impl<I: Io> Worker<I> {
                 }
             }
             Update::Lookup(lookup) => std::mem::swap(&mut self.lookup, lookup),
+            Update::ServerAddresses(addresses) => std::mem::swap(&mut self.server_addresses, addresses),
             Update::Routes(table) => *table = self.routing.replace(Arc::clone(table)),
             Update::Neighbour(neighbour) => {
                 self.routing.neighbour(*neighbour, self.now);

@@ -59,8 +59,10 @@ reasons! {
     BadIpHeader = "bad-ip-header", "Version, header length or total length of the IP header make no sense.";
     /// The IPv4 header checksum is wrong.
     BadIpChecksum = "bad-ip-checksum", "The IP header was damaged on the way: look at the port's error counters and the cabling.";
-    /// Source or destination address that may not be forwarded (RFC 1812, 5.3.7).
-    Martian = "martian", "The source address is loopback, multicast, broadcast or zero: spoofed or misconfigured.";
+    /// A source address that no packet has, or none that arrives there (RFC 1812, 5.3.7).
+    Martian = "martian", "The source address is loopback, multicast, broadcast or zero, or the gateway's own, a virtual or local one, or that of a server that isn't behind the port: spoofed or misconfigured.";
+    /// The routes to its source don't lead by the port that it arrived on.
+    NoWayBack = "no-way-back", "A new client's address isn't behind the port that it came by, as ip route says: spoofed, or routing is asymmetric: then set rp_filter of the port to loose or off.";
     /// The transport header is not one: data offset or length.
     BadTransportHeader = "bad-transport-header", "The TCP data offset or the UDP length makes no sense.";
     /// A later fragment of a packet that has no session, or of one that changes its address family or turns back.

@@ -44,6 +44,7 @@ pub fn table(config: &Config, links: &[PortLink], state: Option<&NetState>) -> R
     RouteTable::new(&routes, ports)
         .with_own(own.clone().map(Prefix::address))
         .with_broadcast(own.filter_map(Prefix::broadcast))
+        .with_rp_filters(config.ports.iter().map(|port| port.rp_filter).collect())
 }
 
 fn v4(address: IpAddr) -> Option<Ipv4Addr> {

@@ -139,7 +139,7 @@ impl<I: Io> Worker<I> {
     fn port_outside(&self, destination: IpAddr) -> Option<PortId> {
         // Multicast, broadcast and link-local addresses are nobody's to translate.
         let everywhere = match destination {
-            IpAddr::V4(a) => a.to_bits() < 0xe000_0000,
+            IpAddr::V4(a) => !a.is_multicast() && !a.is_broadcast(),
             IpAddr::V6(a) => !a.is_multicast() && !a.is_unicast_link_local(),
         };
         let table = self.routing.table();
@@ -183,8 +183,15 @@ impl<I: Io> Worker<I> {
         (ends, claim): (&Ends, Claim),
         origin: Origin,
     ) {
+        if origin == Origin::Port && self.is_external(ends.source.0) {
+            // Told here, or its owner would take it for one that turned back.
+            return self.drop_frame(frame, Reason::Martian);
+        }
         if let Some(owner) = self.snat_elsewhere(ends, claim, origin) {
             return self.hand_over(port, frame, owner);
+        }
+        if let Some(reason) = self.snat_source_refusal(port, ends, claim, origin) {
+            return self.drop_frame(frame, reason);
         }
         let opened = match claim {
             Claim::Out(rule) => {
