@@ -50,7 +50,7 @@ pub use track::{TimeoutTicks, Timeouts};
 /// A worker's SNAT.
 pub struct Nat {
     /// The rules in force.
-    rules: Arc<Rules>,
+    pub(super) rules: Arc<Rules>,
     tables: Tables,
     /// Tells control of blocks.
     log: rtrb::Producer<BlockEvent>,
