@@ -54,7 +54,7 @@ impl<I: Io> Worker<I> {
         }
         let table = self.routing.table();
         let outside = match claim {
-            Claim::Out(rule) => self.snat.as_ref().and_then(|nat| nat.rules.outside_port(rule)),
+            Claim::Out(rule) => self.snat.as_ref().and_then(|nat| nat.outside_port(rule)),
             Claim::In => None,
         };
         let everywhere = outside == Some(port)

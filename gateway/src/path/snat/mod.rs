@@ -86,6 +86,11 @@ impl Nat {
         self.rules.standing(address) == Some(Standing::Own) && self.tables.is_kept(protocol, port)
     }
 
+    /// The port that packets under a rule leave by.
+    pub(super) fn outside_port(&self, rule: ServerId) -> Option<PortId> {
+        self.rules.by_id(rule).map(|rule| rule.port)
+    }
+
     /// Takes this worker's blocks of an external address.
     pub fn add_address(&mut self, address: IpAddr, blocks: &mut Option<Box<Blocks>>) {
         self.tables.add_address(address, blocks);

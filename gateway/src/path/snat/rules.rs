@@ -150,11 +150,6 @@ impl Rules {
         })
     }
 
-    /// The outside port of a rule.
-    pub(in crate::path) fn outside_port(&self, id: ServerId) -> Option<PortId> {
-        self.by_id(id).map(|rule| rule.port)
-    }
-
     pub(super) fn by_id(&self, id: ServerId) -> Option<&Rule> {
         self.rules.get(*self.by_id.get(&id)?)
     }
