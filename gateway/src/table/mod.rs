@@ -20,6 +20,7 @@ mod share;
 pub mod snat;
 pub mod steering;
 mod templates;
+mod wheel;
 pub mod wide;
 
 /// Where models put something else.

@@ -132,8 +132,6 @@ pub const TIMEOUTS: usize = 64;
 pub const LOOKED_AT: u16 = 0x8000;
 /// No next hop known.
 pub const NO_HOP: u16 = u16::MAX;
-/// Not in the timer wheel.
-pub(super) const NO_SLOT: u16 = u16::MAX;
 
 /// A session's record. Plain words, so that a table of them can lie on untouched zero pages.
 #[derive(Clone, Copy, Debug, FromBytes)]
@@ -155,10 +153,6 @@ pub struct Session {
     pub(crate) hops_generation: u16,
     state: u8,
     pub(crate) flags: u8,
-    /// Timer wheel: list of one slot.
-    pub(super) next: u32,
-    pub(super) previous: u32,
-    pub(super) slot: u16,
     /// IP protocol number by direction, with [`WIDE`] where packets arrive by IPv6; zeros: no session.
     protocols: [u8; 2],
     /// Tick at which it was opened.
@@ -239,17 +233,13 @@ impl Session {
             hops_generation: 0,
             state: SessionState::None as u8,
             flags: new.flags,
-            next: 0,
-            previous: 0,
-            slot: NO_SLOT,
             protocols: [new.protocol; 2],
             born: now.0,
         }
     }
 
-    pub(super) fn retire(&mut self, next_free: u32) {
+    pub(super) fn retire(&mut self) {
         self.protocols = [0; 2];
-        self.next = next_free;
     }
 
     /// Whether the record holds a session.

@@ -12,18 +12,12 @@ use super::{
     displaced::Links,
     index::{HashKey, Index},
     late::{LATE, Late},
-    session::{Direction, NO_SLOT, NewSession, ONE_PACKET, Session, SessionId, TEMPLATE, Tuple},
+    session::{Direction, NewSession, ONE_PACKET, Session, SessionId, TEMPLATE, Tuple},
     templates::spread,
+    wheel::{NIL, Wheel},
     wide::Wide,
 };
 use crate::clock::Tick;
-
-/// Ticks a slot of the wheel covers.
-const SLOT_TICKS: u32 = 25;
-/// Slots of the wheel: 1 024 s; later deadlines wait in the last slot and are looked at again.
-const SLOTS: u32 = 4096;
-/// End of a list.
-const NIL: u32 = u32::MAX;
 
 /// Sessions of one worker.
 pub struct Sessions {
@@ -44,10 +38,7 @@ pub struct Sessions {
     /// Records from here on were never used.
     fresh: u32,
     used: u32,
-    heads: Box<[u32]>,
-    /// Slot to be emptied next, and the moment at which the time it covers begins.
-    cursor: u32,
-    begins: Tick,
+    wheel: Wheel,
     /// Replies to be entered.
     pub(super) late: ArrayVec<Late, LATE>,
     /// Sessions whose reply couldn't be.
@@ -113,9 +104,7 @@ impl Sessions {
             free: NIL,
             fresh: 0,
             used: 0,
-            heads: vec![NIL; SLOTS as usize].into_boxed_slice(),
-            cursor: 0,
-            begins: now,
+            wheel: Wheel::new(max, now)?,
             late: ArrayVec::new(),
             clashes: ArrayVec::new(),
         })
@@ -124,7 +113,7 @@ impl Sessions {
     /// Bytes that [`Self::populate`] takes.
     #[must_use]
     pub fn populated_bytes(&self) -> u64 {
-        (self.index.bytes() + self.capacity * size_of::<Session>()) as u64
+        (self.index.bytes() + self.capacity * size_of::<Session>() + Wheel::bytes(self.capacity)) as u64
     }
 
     /// Has the kernel provide what every session takes, so that none waits while a page is made: two milliseconds have been
@@ -135,6 +124,7 @@ impl Sessions {
     /// Memory is short, or the kernel is older than 5.14; the table works all the same.
     pub fn populate(&mut self) -> std::io::Result<()> {
         self.index.populate()?;
+        self.wheel.populate(self.capacity)?;
         self.records.populate(self.capacity)
     }
 
@@ -258,15 +248,13 @@ impl Sessions {
     }
 
     /// Starts loading every line that an insertion under these hashes touches, so that the misses overlap: both
-    /// buckets, the record, and its future neighbour on the wheel.
+    /// buckets, the record, its link and that of its future neighbour on the wheel.
     #[inline]
     pub(super) fn prefetch_insertion(&self, hashes: [u64; 2], deadline: Tick) {
         hashes.into_iter().for_each(|hash| self.index.prefetch(hash));
         let record = if self.free == NIL { self.fresh } else { self.free };
         self.prefetch_record(record);
-        if let Some(&neighbour) = self.heads.get(self.slot_of(deadline) as usize) {
-            self.prefetch_record(neighbour);
-        }
+        self.wheel.prefetch_arming(record, deadline);
     }
 
     /// Starts loading a record, if there is one of that number.
@@ -343,14 +331,13 @@ impl Sessions {
             self.index.prefetch(hash);
             (hash, entry(id.0, direction))
         });
-        self.prefetch_record(record.next);
-        self.prefetch_record(record.previous);
+        self.wheel.prefetch_disarming(id.0);
         let [request, reply] = entries;
         self.index.remove(request.0, request.1);
         if !self.leave_chain(id, &record, reply.0) {
             self.index.remove(reply.0, reply.1);
         }
-        self.disarm(id.0);
+        self.wheel.disarm(id.0);
         self.give_record(id.0);
         Some(record)
     }
@@ -362,7 +349,7 @@ impl Sessions {
         let shorter = timeout < record.timeout;
         record.timeout = timeout;
         if shorter {
-            self.disarm(id.0);
+            self.wheel.disarm(id.0);
             self.arm(id.0);
         }
     }
@@ -370,33 +357,28 @@ impl Sessions {
     /// The next session that has expired by `now`, still in place: the caller removes it (or gives it more
     /// time by [`Sessions::postpone`]). At most `budget` sessions are looked at, and it is reduced by those.
     pub fn next_expired(&mut self, now: Tick, budget: &mut usize) -> Option<SessionId> {
-        while now.reached(self.begins.after(SLOT_TICKS)) {
-            let slot = self.cursor as usize;
-            while self.heads[slot] != NIL {
-                if *budget == 0 {
-                    return None;
-                }
-                *budget -= 1;
-                let id = self.heads[slot];
-                let record = &self.records[id as usize];
-                if now.reached(record.deadline()) {
-                    self.prefetch_end_of(record.next);
-                    return Some(SessionId(id));
-                }
-                self.disarm(id);
-                self.arm(id);
+        while let Some(id) = self.wheel.due(now) {
+            if *budget == 0 {
+                return None;
             }
-            self.cursor = (self.cursor + 1) % SLOTS;
-            self.begins = self.begins.after(SLOT_TICKS);
+            *budget -= 1;
+            if self.records.get(id as usize).is_some_and(|record| now.reached(record.deadline())) {
+                self.prefetch_end_of(self.wheel.next(id));
+                return Some(SessionId(id));
+            }
+            self.wheel.disarm(id);
+            self.arm(id);
         }
         None
     }
 
-    /// Starts loading what removing a session touches, whose record has come, and the record of the one after it in its
-    /// slot.
+    /// Starts loading what removing a session touches, whose record has come, and the record and link of the one after it
+    /// in its slot.
     fn prefetch_end_of(&self, id: u32) {
         let Some(record) = self.records.get(id as usize) else { return };
-        self.prefetch_record(record.next);
+        let after = self.wheel.next(id);
+        self.wheel.prefetch(after);
+        self.prefetch_record(after);
         for direction in [Direction::Request, Direction::Reply] {
             self.index.prefetch(self.hash(record.arriving(direction), record.key_protocol(direction)));
         }
@@ -407,22 +389,22 @@ impl Sessions {
         let Some(record) = self.records.get_mut(id.0 as usize) else { return };
         record.last_seen = now.0;
         record.timeout = timeout;
-        self.disarm(id.0);
+        self.wheel.disarm(id.0);
         self.arm(id.0);
     }
 
     /// The session is looked at again at `when`, whatever its own deadline is.
     pub fn revisit(&mut self, id: SessionId, when: Tick) {
         if (id.0 as usize) < self.records.len() {
-            self.disarm(id.0);
-            self.arm_at(id.0, when);
+            self.wheel.disarm(id.0);
+            self.wheel.arm(id.0, when);
         }
     }
 
     fn take_record(&mut self) -> Option<u32> {
         let id = if self.free != NIL {
             let id = self.free;
-            self.free = self.records[id as usize].next;
+            self.free = self.wheel.next(id);
             id
         } else if (self.fresh as usize) < self.capacity {
             self.fresh += 1;
@@ -435,50 +417,15 @@ impl Sessions {
     }
 
     fn give_record(&mut self, id: u32) {
-        self.records[id as usize].retire(self.free);
+        self.records[id as usize].retire();
+        self.wheel.chain(id, self.free);
         self.free = id;
         self.used -= 1;
     }
 
-    /// The slot in which a session with this deadline is to be looked at: that of the deadline, or the last one.
-    #[inline]
-    fn slot_of(&self, deadline: Tick) -> u32 {
-        let ahead = (deadline.since(self.begins) / SLOT_TICKS).min(SLOTS - 1);
-        (self.cursor + ahead) % SLOTS
-    }
-
-    /// Puts a session into its slot.
+    /// Puts a session into the slot of its deadline.
     fn arm(&mut self, id: u32) {
-        self.arm_at(id, self.records[id as usize].deadline());
-    }
-
-    fn arm_at(&mut self, id: u32, deadline: Tick) {
-        let slot = self.slot_of(deadline);
-        let head = self.heads[slot as usize];
-        let record = &mut self.records[id as usize];
-        record.next = head;
-        record.previous = NIL;
-        record.slot = slot as u16;
-        if head != NIL {
-            self.records[head as usize].previous = id;
-        }
-        self.heads[slot as usize] = id;
-    }
-
-    fn disarm(&mut self, id: u32) {
-        let Session { next, previous, slot, .. } = self.records[id as usize];
-        if slot == NO_SLOT {
-            return;
-        }
-        if previous == NIL {
-            self.heads[usize::from(slot)] = next;
-        } else {
-            self.records[previous as usize].next = next;
-        }
-        if next != NIL {
-            self.records[next as usize].previous = previous;
-        }
-        self.records[id as usize].slot = NO_SLOT;
+        self.wheel.arm(id, self.records[id as usize].deadline());
     }
 }
 
