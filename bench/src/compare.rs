@@ -153,8 +153,8 @@ impl<'a> Scene<'a> {
         (0..self.workers).map(|queue| self.path(&format!("acks{queue}.pcap"))).collect()
     }
     /// The frames that open the sessions, a file a receive queue.
-    pub fn syns(&self) -> Vec<PathBuf> {
-        (0..self.workers).map(|queue| self.path(&format!("syns{queue}.pcap"))).collect()
+    pub fn openings(&self) -> Vec<PathBuf> {
+        (0..self.workers).map(|queue| self.path(&format!("openings{queue}.pcap"))).collect()
     }
     /// CPUs of the workers.
     pub fn worker_cpus(&self) -> Vec<usize> {
@@ -215,18 +215,25 @@ pub fn run(options: &Options) -> Result<()> {
     report.finish(options.json.as_deref())
 }
 
-/// Writes the scene's SYNs and ACKs.
+/// Writes the scene's ACKs, once to open the sessions and once to be repeated.
 pub fn write_traffic(scene: &Scene, frame: usize) -> Result<()> {
     // Frames of IPv6 are as long as they are.
     let shape = (!scene.method.v6()).then_some(frame);
     let flows =
         |count, queue| traffic::Flows { count, services: scene.services, queue, queues: scene.workers };
-    for (queue, (acks, syns)) in (0..).zip(scene.acks().iter().zip(&scene.syns())) {
+    for (queue, (acks, openings)) in (0..).zip(scene.acks().iter().zip(&scene.openings())) {
         let mac = traffic::pcap_mac;
         traffic::write(acks, flows(scene.flows, queue), traffic::Kind::Ack, mac(ACK_DEVICE), shape, 1)
             .map_err(Error::file(acks))?;
-        traffic::write(syns, flows(scene.sessions(), queue), traffic::Kind::Syn, mac(SYN_DEVICE), shape, 2)
-            .map_err(Error::file(syns))?;
+        traffic::write(
+            openings,
+            flows(scene.sessions(), queue),
+            traffic::Kind::Ack,
+            mac(SYN_DEVICE),
+            shape,
+            2,
+        )
+        .map_err(Error::file(openings))?;
     }
     Ok(())
 }

@@ -14,6 +14,8 @@ use crate::{
     traffic::{self, PORT, VIP},
 };
 
+/// The servers' initial sequence number.
+const SERVERS_FIRST: u32 = 7000;
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
@@ -102,6 +104,7 @@ impl Talk {
         let mut template = [0; 60];
         template.copy_from_slice(&bytes[..60]);
         template[24..34].fill(0);
+        template[50..52].fill(0);
         let sum =
             template[14..34].as_chunks().0.iter().map(|word| u32::from(u16::from_le_bytes(*word))).sum();
         let mut this = Self {
@@ -168,12 +171,26 @@ impl Talk {
         let mut frame = PooledFrame::with(&mut self.pool, &self.template);
         let sum = self.sum + words(tuple.addresses);
         let fold = |sum: u32| (sum >> 16) + (sum & 0xffff);
+        let syn = u32::from(packet.flags & SYN != 0);
+        // Initial sequence numbers: the connection's as it lies in memory, and the servers'.
+        let (client, server) = ((n as u32).swap_bytes(), SERVERS_FIRST);
+        let numbers = match packet.by_server {
+            true => (server + 1 - syn, client.wrapping_add(1)),
+            false if syn != 0 => (client, 0),
+            false => (client.wrapping_add(1), server + 1),
+        };
         if let Some(head) = frame.data_mut().first_chunk_mut::<60>() {
             head[24..26].copy_from_slice(&(!fold(fold(sum)) as u16).to_le_bytes());
             head[26..34].copy_from_slice(&tuple.addresses.to_le_bytes());
             head[34..38].copy_from_slice(&tuple.ports.to_le_bytes());
-            head[38..42].copy_from_slice(&(n as u32).to_le_bytes());
+            head[38..42].copy_from_slice(&numbers.0.to_be_bytes());
+            head[42..46].copy_from_slice(&numbers.1.to_be_bytes());
             head[47] = packet.flags;
+            let (segment, _) = head[34..54].as_chunks();
+            // With the pseudo-header's protocol and length.
+            let pseudo = words(tuple.addresses) + u32::from((6u16 + 20).to_be());
+            let sum = pseudo + segment.iter().map(|word| u32::from(u16::from_le_bytes(*word))).sum::<u32>();
+            head[50..52].copy_from_slice(&(!fold(fold(sum)) as u16).to_le_bytes());
         }
         (frame, packet.by_server)
     }
@@ -258,6 +275,8 @@ mod tests {
         assert_eq!((ip.header().source_addr(), by_server), (traffic::client(0).0, false));
         let Some(etherparse::TransportSlice::Tcp(tcp)) = &packet.transport else { panic!("no TCP") };
         assert_eq!((tcp.syn(), tcp.ack(), tcp.destination_port()), (true, false, PORT));
+        let sum = tcp.calc_checksum_ipv4(ip.header().source(), ip.header().destination()).unwrap();
+        assert_eq!(tcp.checksum(), sum);
     }
 
     #[test]

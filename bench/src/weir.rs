@@ -1,8 +1,8 @@
 //! weir itself: configuration, rules, start, and waiting until every session is there.
 //!
-//! Three ports: `syn` plays the file of SYNs once, `ack` repeats the file of ACKs without end, `out` takes
-//! what goes to the servers and counts it. ACKs that come before their SYN are answered or dropped by weir;
-//! measuring begins once weir lists as many active connections as there are flows.
+//! Three ports: `once` plays a file with each flow's first packet, `clients` repeats the file of ACKs without end,
+//! `servers` takes what goes to the servers and counts it. Nobody answers, so connections begin with an ACK in their
+//! middle (`sloppy_tcp`); measuring begins once weir lists as many active connections as there are flows.
 
 use std::{
     env,
@@ -122,8 +122,10 @@ impl Setup<'_> {
         }
         if scene.idle != 0 {
             // Those that see no other packet stay until the measurement is over.
-            text.push_str("[timeouts]\nsyn_recv = 36000\n");
+            text.push_str("[timeouts]\nsyn_recv = 36000\nestablished = 36000\n");
         }
+        // Where nobody answers SYNs, connections are taken up in their middle, and established at once.
+        text.push_str("[ipvs]\nsloppy_tcp = true\n");
         let mut port = |name: &str, device: String, mbufs: u32| {
             let _ = writeln!(
                 text,
@@ -208,12 +210,12 @@ pub fn launch(setup: &Setup, found: &Found) -> Result<Subject> {
     Ok(Subject { process, telemetry, out, workers })
 }
 
-/// Starts weir on the scene's SYNs and ACKs and returns it forwarding, every flow a session.
+/// Starts weir on the scene's ACKs and returns it forwarding, every flow a session.
 pub fn start(scene: &Scene, found: &Found) -> Result<Subject> {
     let setup = Setup {
         scene,
         endless: Some((scene.acks(), ACK_DEVICE)),
-        once: Some((scene.syns(), SYN_DEVICE)),
+        once: Some((scene.openings(), SYN_DEVICE)),
         wires: None,
         room: None,
     };
