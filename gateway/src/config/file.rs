@@ -94,6 +94,8 @@ pub(super) struct Ipvs {
     lblc_expiration: Option<u32>,
     /// Seconds. Default 86400.
     lblcr_expiration: Option<u32>,
+    /// Default false.
+    nat_strict_tcp: Option<bool>,
 }
 
 /// `[timeouts]`: seconds a session stays in each state; defaults are IPVS's, as in [`Timeouts`].
@@ -128,6 +130,7 @@ impl File {
             sloppy_sctp: i.sloppy_sctp.unwrap_or(d.sloppy_sctp),
             lblc_expiration: i.lblc_expiration.unwrap_or(d.lblc_expiration),
             lblcr_expiration: i.lblcr_expiration.unwrap_or(d.lblcr_expiration),
+            nat_strict_tcp: i.nat_strict_tcp.unwrap_or(d.nat_strict_tcp),
             timeouts: Timeouts {
                 none: t.none.unwrap_or(dt.none),
                 established: t.established.unwrap_or(dt.established),
@@ -373,6 +376,7 @@ pub(super) const KEYS: &[&str] = &[
     "sloppy_sctp",
     "lblc_expiration",
     "lblcr_expiration",
+    "nat_strict_tcp",
     "none",
     "established",
     "syn_sent",

@@ -420,6 +420,7 @@ impl Workers {
         }
         changed |= set_limit(slots, server);
         for (slot, batch) in slots.iter().zip(batches) {
+            slot.others.quiesced.set(u32::from(server.weight == 0));
             if let Forwarding::Tunnel(tunnel) = server.forwarding {
                 slot.others.tunnel.set(tunnel::pack(tunnel));
             }

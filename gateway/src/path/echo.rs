@@ -3,7 +3,7 @@
 //! The identifier is the port of whoever asks (RFC 5508). ICMPv6's checksum has a pseudo-header, ICMP's has none: the
 //! session's difference knows.
 
-use super::{Origin, Worker, parse::Parsed, session::trim, snat::Claim, verdict::Reason};
+use super::{Origin, Worker, belief::Belief, parse::Parsed, session::trim, snat::Claim, verdict::Reason};
 use crate::{
     io::{Frame as _, Io, PortId},
     net::{Header, icmp::IcmpHeader, protocol},
@@ -28,7 +28,7 @@ impl<I: Io> Worker<I> {
                 return self.answer_ttl_expired(port, frame, p);
             }
             self.count_packet(found, p);
-            self.snat_track(found.id, found.direction, p);
+            self.snat_track(found.id, found.direction, p, Belief::Counts);
             return self.send_echo(port, frame, p, found);
         }
         let asks = ends.source.1 != 0 || ends.destination.1 == 0;

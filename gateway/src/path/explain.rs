@@ -15,7 +15,9 @@ use weirctl::{
 };
 
 use super::{
-    Origin, Worker, onepacket,
+    Origin, Worker,
+    belief::Belief,
+    onepacket,
     parse::{Kind, Parsed},
     persist::Kept,
     route::View,
@@ -184,7 +186,7 @@ impl<I: Io> Worker<I> {
         };
         let Some(to) = way.map(|ends| ends.destination.0) else { return };
         e.session = Some((self.found(found.id, session), session.server(), reply));
-        match self.fate(found, p) {
+        match self.fate(found, p, Belief::Counts) {
             Fate::Punted => self.explain_punt(e),
             Fate::TtlExpired => e.drops(Reason::TtlExpired),
             Fate::ServerDeleted => e.drops(Reason::ServerDeleted),

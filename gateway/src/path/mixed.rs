@@ -24,8 +24,16 @@ use weirctl::model::SessionState;
 use zerocopy::IntoBytes;
 
 use super::{
-    Worker, direct::CONTROL, fragment::Part, parse::Parsed, reassembly::Way, rewrite::rewrite_transport,
-    route::Need, sums::sum_over, toa, verdict::Reason,
+    Worker,
+    direct::CONTROL,
+    fragment::Part,
+    parse::Parsed,
+    reassembly::Way,
+    rewrite::{acknowledged, rewrite_transport},
+    route::Need,
+    sums::sum_over,
+    toa,
+    verdict::Reason,
 };
 use crate::{
     io::{Frame, Io, PortId},
@@ -59,6 +67,7 @@ impl<I: Io> Worker<I> {
     #[inline]
     pub(super) fn mixed_straight(
         &mut self,
+        port: PortId,
         mut frame: I::Frame,
         p: &Parsed,
         found: Found,
@@ -81,6 +90,7 @@ impl<I: Io> Worker<I> {
             & is_bare(p)
             & !p.ipv6
             & (session.timeout == self.timeouts[usize::from(state) & (TIMEOUTS - 1)])
+            & session.arrives_by(found.direction, port)
             & (generation == self.routing.generation)
             & (server.available.get() != 0)
             & (p.ttl > 1)
@@ -97,6 +107,9 @@ impl<I: Io> Worker<I> {
             return Some(frame);
         }
         session.last_seen = self.now.0;
+        if let Some(ack) = acknowledged(frame.data(), p) {
+            session.expect(found.direction, ack);
+        }
         server.count(found.direction, p.ip_len);
         let (_, delta) = session.deltas(found.direction);
         let ports = session.leaving(found.direction).ports;

@@ -43,6 +43,7 @@ use crate::{
 
 pub mod answer;
 pub mod behind;
+mod belief;
 mod bucket;
 mod direct;
 mod echo;
@@ -71,6 +72,7 @@ pub mod route;
 mod rx;
 mod schedule;
 mod sctp_state;
+mod sctp_tags;
 pub mod search;
 pub mod service;
 mod session;
@@ -81,6 +83,7 @@ mod source;
 pub mod stages;
 mod stream;
 mod sums;
+mod tcp_numbers;
 pub mod tcp_state;
 mod toa;
 mod told;

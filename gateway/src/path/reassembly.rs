@@ -16,6 +16,7 @@ use std::net::IpAddr;
 
 use super::{
     Origin, Worker,
+    belief::Belief,
     echo::is_echo,
     parse::{Kind, Parsed, echo_ports},
     rewrite, sctp_state,
@@ -237,7 +238,7 @@ impl<I: Io> Worker<I> {
 
     /// Sends a fragment that isn't the first on its session's way.
     fn send_fragment(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found, id: u16) {
-        match self.fate(found, p) {
+        match self.fate(found, p, Belief::Nothing) {
             session::Fate::Punted => return self.punt(port, frame),
             session::Fate::TtlExpired => return self.answer_ttl_expired(port, frame, p),
             session::Fate::ServerDeleted => return self.drop_frame(frame, Reason::ServerDeleted),

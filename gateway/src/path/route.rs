@@ -257,6 +257,14 @@ impl RouteTable {
         }
     }
 
+    /// Whether a port leads to an address, by one of several ways at least, or isn't asked to by its `rp_filter`. What no
+    /// route leads to may be anywhere.
+    #[must_use]
+    pub fn is_behind(&self, port: PortId, address: IpAddr) -> bool {
+        self.rp_filter(port) != RpFilter::Strict
+            || self.lookup(address).is_none_or(|route| route.via.iter().any(|via| via.port == port))
+    }
+
     /// The facts of a port.
     #[must_use]
     pub fn port(&self, port: PortId) -> Option<&PortFacts> {

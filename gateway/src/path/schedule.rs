@@ -8,8 +8,8 @@ use weirctl::{
 };
 
 use super::{
-    Origin, Worker, laddr::transport, onepacket, parse::Parsed, rewrite, sctp_state, service::Chosen,
-    snat::Claim, stream::Stream, tcp_state, verdict::Reason,
+    Origin, Worker, belief::Belief, laddr::transport, onepacket, parse::Parsed, rewrite, sctp_state,
+    service::Chosen, snat::Claim, stream::Stream, tcp_state, verdict::Reason,
 };
 use crate::{
     id::{ServiceId, WorkerId},
@@ -119,7 +119,7 @@ impl<I: Io> Worker<I> {
         if let Some(service) = self.lookup.claim(port, &ends, p.protocol) {
             return match self.elsewhere_of(port, &ends, p.protocol, service, origin) {
                 Some(owner) => self.hand_over(port, frame, owner),
-                None => self.open(port, frame, p, (&ends, service)),
+                None => self.open(port, frame, p, (&ends, service), None),
             };
         }
         if self.lookup.is_local(ends.destination.0) {
@@ -170,37 +170,24 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// A packet for a service, from a client without session.
-    fn open(&mut self, port: PortId, frame: I::Frame, p: &Parsed, (ends, id): (&Ends, ServiceId)) {
-        match self.refusal(p, ends, port) {
-            Some(Refusal::Drop(reason)) => return self.drop_frame(frame, reason),
-            Some(Refusal::Punt) => return self.punt(port, frame),
-            Some(Refusal::TtlExpired) => return self.answer_ttl_expired(port, frame, p),
-            Some(Refusal::Reset) => return self.answer_reset(port, frame, p),
-            None => {}
+    /// A packet for a service, from a client without session, or with one that it begins anew: that ends once a server
+    /// is chosen, as in IPVS, whose schedulers and thresholds count it until then.
+    pub(super) fn open(
+        &mut self,
+        port: PortId,
+        frame: I::Frame,
+        p: &Parsed,
+        (ends, id): (&Ends, ServiceId),
+        old: Option<SessionId>,
+    ) {
+        let chosen = self.pick(port, frame, p, (ends, id));
+        if let Some(old) = old {
+            self.end_session(old);
         }
-        self.stamp(TraceStage::Service);
-        let flow = Flow::new(ends, self.now);
-        let Some(Some(service)) = self.services.get_mut(id.0 as usize) else {
-            return self.drop_frame(frame, Reason::NoServer);
-        };
-        if service.scheduler.is_none() {
-            return self.drop_frame(frame, Reason::MethodNotBuilt);
-        }
-        let one_packet = onepacket::applies(service.one_packet, p);
-        let scheduled = match service.persistence {
-            None => Ok(self.choose(id, &flow).map(|chosen| (chosen, None))),
-            Some(persistence) => self
-                .schedule_persistent(frame.data(), p, (&flow, persistence), id)
-                .map(|found| found.map(|(chosen, template)| (chosen, Some(template)))),
-        };
-        let (chosen, template) = match scheduled {
-            Ok(Some(found)) => found,
-            Ok(None) => return self.answer_no_server(port, frame, p),
-            Err(reason) => return self.drop_frame(frame, reason),
-        };
+        let Some((frame, flow, chosen, template)) = chosen else { return };
         self.stamp(TraceStage::Schedule);
-        if one_packet {
+        let service = self.services.get(id.0 as usize);
+        if service.is_some_and(|s| s.as_ref().is_some_and(|s| onepacket::applies(s.one_packet, p))) {
             return self.send_once(port, frame, p, (&flow, chosen), id);
         }
         match self.new_session(p, &flow, chosen, id) {
@@ -215,6 +202,56 @@ impl<I: Io> Worker<I> {
                 self.give_place_back(chosen.server);
                 self.drop_frame(frame, reason);
             }
+        }
+    }
+
+    /// The server of a packet for a service, and the template that keeps its client there; the frame comes back with
+    /// them, unless it was refused.
+    #[inline]
+    fn pick(
+        &mut self,
+        port: PortId,
+        frame: I::Frame,
+        p: &Parsed,
+        (ends, id): (&Ends, ServiceId),
+    ) -> Option<(I::Frame, Flow, Chosen, Option<SessionId>)> {
+        match self.refusal(p, ends, port) {
+            None => {}
+            Some(refusal) => {
+                self.refuse(port, frame, p, refusal);
+                return None;
+            }
+        }
+        self.stamp(TraceStage::Service);
+        let flow = Flow::new(ends, self.now);
+        let Some(Some(service)) = self.services.get_mut(id.0 as usize) else {
+            self.drop_frame(frame, Reason::NoServer);
+            return None;
+        };
+        if service.scheduler.is_none() {
+            self.drop_frame(frame, Reason::MethodNotBuilt);
+            return None;
+        }
+        let scheduled = match service.persistence {
+            None => Ok(self.choose(id, &flow).map(|chosen| (chosen, None))),
+            Some(persistence) => self
+                .schedule_persistent(frame.data(), p, (&flow, persistence), id)
+                .map(|found| found.map(|(chosen, template)| (chosen, Some(template)))),
+        };
+        match scheduled {
+            Ok(Some((chosen, template))) => return Some((frame, flow, chosen, template)),
+            Ok(None) => self.answer_no_server(port, frame, p),
+            Err(reason) => self.drop_frame(frame, reason),
+        }
+        None
+    }
+
+    fn refuse(&mut self, port: PortId, frame: I::Frame, p: &Parsed, refusal: Refusal) {
+        match refusal {
+            Refusal::Drop(reason) => self.drop_frame(frame, reason),
+            Refusal::Punt => self.punt(port, frame),
+            Refusal::TtlExpired => self.answer_ttl_expired(port, frame, p),
+            Refusal::Reset => self.answer_reset(port, frame, p),
         }
     }
 
@@ -341,8 +378,9 @@ impl<I: Io> Worker<I> {
     pub(super) fn first_packet(&mut self, port: PortId, frame: I::Frame, p: &Parsed, id: SessionId) {
         let found = Found { id, direction: Direction::Request };
         self.count_packet(found, p);
+        self.learn_first(port, &frame, p, found);
         if p.protocol == protocol::SCTP {
-            self.track(id, Direction::Request, p);
+            self.track(found, p, Belief::Counts);
         } else if self.sessions.get(id).is_some_and(|s| s.state() == SessionState::Established) {
             self.assure(id);
         }

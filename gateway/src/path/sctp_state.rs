@@ -21,14 +21,17 @@ use crate::{
 pub const DATA: u8 = 0;
 /// An association is opened.
 pub const INIT: u8 = 1;
-const INIT_ACK: u8 = 2;
+/// The server agrees.
+pub const INIT_ACK: u8 = 2;
 const COOKIE_ECHO: u8 = 3;
 const COOKIE_ACK: u8 = 4;
 const SHUTDOWN: u8 = 5;
 const SHUTDOWN_ACK: u8 = 6;
-const SHUTDOWN_COMPLETE: u8 = 7;
+/// The association is over.
+pub const SHUTDOWN_COMPLETE: u8 = 7;
 const ERROR: u8 = 8;
-const ABORT: u8 = 9;
+/// The association is given up.
+pub const ABORT: u8 = 9;
 /// No chunk at all.
 pub const NOTHING: u8 = 10;
 

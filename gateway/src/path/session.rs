@@ -7,7 +7,9 @@
 use weirctl::{model::SessionState, protocol::TraceStage};
 
 use super::{
-    Origin, Worker, mixed, onepacket,
+    Origin, Worker,
+    belief::Belief,
+    mixed, onepacket,
     parse::{self, Parsed},
     rewrite,
     route::{self, Need},
@@ -18,6 +20,7 @@ use crate::{
     io::{Frame, Io, PortId},
     net::{protocol, tcp as tcp_flags},
     table::{
+        counters::ServerSlot,
         ends::WIDE,
         session::{Direction, INACTIVE, LOOKED_AT, ONE_PACKET, STATE, Session, SessionId, TIMEOUTS},
         sessions::{Candidate, Found},
@@ -52,6 +55,15 @@ pub(super) static QUIET: [u8; TIMEOUTS] = {
     }
     quiet
 };
+
+/// Whether a packet begins a connection or association.
+fn begins(p: &Parsed) -> bool {
+    match p.protocol {
+        protocol::TCP => p.flags & tcp_flags::SYN != 0,
+        protocol::SCTP => p.flags == sctp_state::INIT,
+        _ => false,
+    }
+}
 
 /// What becomes of a packet of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +165,7 @@ impl<I: Io> Worker<I> {
         let state = usize::from(session.state_number()) & (TIMEOUTS - 1);
         let usual = (p.flags & CONTROL == QUIET[state])
             & (session.timeout == self.timeouts[state])
+            & session.arrives_by(found.direction, port)
             & (session.hops_generation == self.routing.generation)
             & (server.available.get() != 0)
             & (p.ttl > 1)
@@ -168,6 +181,9 @@ impl<I: Io> Worker<I> {
             let (macs, out) = (next.macs, next.port);
             let (_, delta) = session.deltas(found.direction);
             let leaving = session.leaving(found.direction);
+            if let Some(ack) = rewrite::acknowledged(frame.data(), p) {
+                session.expect(found.direction, ack);
+            }
             return self.leave_by_v4(frame, p, (leaving, delta), (macs, out));
         }
         trim(&mut frame, p);
@@ -176,9 +192,13 @@ impl<I: Io> Worker<I> {
             *field = next.macs;
         }
         let out = next.port;
+        let (leaving, deltas) = (session.leaving(found.direction), session.deltas(found.direction));
+        let note = |ack| session.expect(found.direction, ack);
         let rewritten = match wide {
-            Some(wide) if V6 => rewrite::rewrite_v6(data, p, session, wide, found.direction),
-            _ => rewrite::rewrite(data, p, session, found.direction),
+            Some(wide) if V6 => {
+                rewrite::rewrite_v6_to(data, p, (leaving.ports, wide, deltas.1), found.direction, note)
+            }
+            _ => rewrite::rewrite_to(data, p, (leaving, deltas), note),
         };
         if !rewritten {
             return self.drop_frame(frame, Reason::Truncated);
@@ -197,19 +217,20 @@ impl<I: Io> Worker<I> {
         found: Found,
         origin: Origin,
     ) {
-        let Some(frame) = self.told_straight(frame, p, found) else { return };
+        let Some(frame) = self.told_straight(port, frame, p, found) else { return };
         let Some(frame) = self.one_way_straight(port, frame, p, found.id) else { return };
-        let Some(frame) = self.mixed_straight(frame, p, found) else { return };
+        let Some(frame) = self.mixed_straight(port, frame, p, found) else { return };
         if self.one_way_unchanged(found.id, p) {
             return self.send_one_way(port, frame, p, found.id);
         }
-        match self.fate(found, p) {
+        if !self.arrives_right(port, found) {
+            return self.drop_frame(frame, Reason::Martian);
+        }
+        let believed = self.believed(&frame, p, found);
+        match self.fate(found, p, believed) {
             Fate::Punted => return self.punt(port, frame),
             Fate::TtlExpired => return self.answer_ttl_expired(port, frame, p),
-            Fate::Anew => {
-                self.end_session(found.id);
-                return self.unknown(port, frame, p, origin);
-            }
+            Fate::Anew => return self.anew(port, frame, p, found.id, origin),
             Fate::ServerDeleted => return self.drop_frame(frame, Reason::ServerDeleted),
             Fate::Goes => {}
         }
@@ -219,7 +240,7 @@ impl<I: Io> Worker<I> {
         if self.is_available(found) {
             self.count_packet(found, p);
         }
-        self.track(found.id, found.direction, p);
+        self.track(found, p, believed);
         self.stamp(TraceStage::Track);
         self.send(port, frame, p, found);
     }
@@ -231,7 +252,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// What is to become of a packet of a session, before anything is done about it.
-    pub(super) fn fate(&self, found: Found, p: &Parsed) -> Fate {
+    pub(super) fn fate(&self, found: Found, p: &Parsed, believed: Belief) -> Fate {
         let Some(session) = self.sessions.get(found.id) else { return Fate::Goes };
         let available = self.is_available(found);
         if !available && self.lookup.is_empty() && !session.is_fullnat() && !session.is_snat() {
@@ -244,18 +265,55 @@ impl<I: Io> Worker<I> {
         if found.direction == Direction::Reply {
             return Fate::Goes;
         }
-        let syn = p.protocol == protocol::TCP && p.flags & tcp_flags::SYN != 0;
-        let finished =
-            !session.is_snat() && matches!(session.state(), SessionState::TimeWait | SessionState::Close);
-        let init = p.protocol == protocol::SCTP && p.flags == sctp_state::INIT;
-        let begins =
-            (syn && finished) || (init && session.state() == SessionState::SctpClosed && !session.is_snat());
-        let reused = begins && self.settings.conn_reuse_mode & 1 != 0;
         match available {
-            _ if reused => Fate::Anew,
+            _ if believed.counts() && self.begins_anew(found.id, session, p) => Fate::Anew,
             true => Fate::Goes,
             false if self.settings.expire_nodest_conn => Fate::Anew,
             false => Fate::ServerDeleted,
+        }
+    }
+
+    /// Whether a client's packet begins another connection, for which a server is to be chosen anew (Linux's `ip_vs_in`).
+    fn begins_anew(&self, id: SessionId, session: &Session, p: &Parsed) -> bool {
+        if !begins(p) || session.is_snat() {
+            return false;
+        }
+        if self.leaves_server(id, p) {
+            return true;
+        }
+        let mode = self.settings.conn_reuse_mode;
+        let over = match session.state() {
+            SessionState::TimeWait | SessionState::Close | SessionState::SctpClosed => true,
+            // The last state of which a client alone tells.
+            SessionState::FinWait => mode & 2 != 0 && session.is_one_way(),
+            _ => false,
+        };
+        mode != 0 && over && self.sessions.template_of(id).is_none()
+    }
+
+    /// Whether a client's packet leaves a server that gets no new sessions, whatever the state of its own.
+    pub(super) fn leaves_server(&self, id: SessionId, p: &Parsed) -> bool {
+        if !self.settings.expire_nodest_conn || !begins(p) {
+            return false;
+        }
+        let server = self.sessions.get(id).and_then(|s| self.servers.get(s.server().0 as usize));
+        let quiesced =
+            |slot: &ServerSlot| slot.counters.available.get() != 0 && slot.others.quiesced.get() != 0;
+        server.is_some_and(|slot| slot.as_ref().is_some_and(quiesced))
+    }
+
+    /// A packet of a session that begins another connection. The session's server counts it until another is chosen, as
+    /// in IPVS.
+    fn anew(&mut self, port: PortId, frame: I::Frame, p: &Parsed, old: SessionId, origin: Origin) {
+        let ends = p.ends(frame.data());
+        match self.lookup.claim(port, &ends, p.protocol) {
+            Some(service) if self.elsewhere_of(port, &ends, p.protocol, service, origin).is_none() => {
+                self.open(port, frame, p, (&ends, service), Some(old));
+            }
+            _ => {
+                self.end_session(old);
+                self.unknown(port, frame, p, origin);
+            }
         }
     }
 
@@ -265,20 +323,29 @@ impl<I: Io> Worker<I> {
         server.count(found.direction, p.ip_len);
     }
 
-    /// Takes a packet into the session's state and time-out.
-    pub(super) fn track(&mut self, id: SessionId, direction: Direction, p: &Parsed) {
+    /// Takes a packet into the session's state and time-out, as far as it is believed.
+    pub(super) fn track(&mut self, found: Found, p: &Parsed, believed: Belief) {
+        let Found { id, direction } = found;
         let now = self.now;
+        match believed {
+            Belief::Nothing => return,
+            // How much silence ends a session of SNAT, its rule says.
+            Belief::Doubtful if self.is_snat(id) => return,
+            Belief::Doubtful => return self.doubt(id),
+            _ => {}
+        }
         let Some(session) = self.sessions.get_mut(id) else { return };
+        let old = session.state();
         if session.is_snat() {
-            return self.snat_track(id, direction, p);
+            return self.snat_track(id, direction, p, believed);
         }
         session.last_seen = now.0;
         if session.protocol() == protocol::TCP {
-            let old = session.state();
-            let new = if session.is_one_way() {
-                tcp_state::next_unanswered(old, p.flags)
-            } else {
-                tcp_state::next(old, direction, p.flags, session.is_fullnat())
+            let new = match believed {
+                Belief::Becomes(state) => state,
+                Belief::Counts if session.is_one_way() => tcp_state::next_unanswered(old, p.flags),
+                Belief::Counts => tcp_state::next(old, direction, p.flags, session.is_fullnat()),
+                _ => old,
             };
             session.set_state(new);
             if new != old {
@@ -288,8 +355,10 @@ impl<I: Io> Worker<I> {
                 self.assure(id);
             }
         } else if session.protocol() == protocol::SCTP {
-            let old = session.state();
-            let new = sctp_state::next(old, direction, p.flags, session.is_one_way());
+            let new = match believed {
+                Belief::Counts => sctp_state::next(old, direction, p.flags, session.is_one_way()),
+                _ => old,
+            };
             session.set_state(new);
             if new != old {
                 self.recount(id, new == SessionState::Established);
@@ -306,6 +375,10 @@ impl<I: Io> Worker<I> {
         let Some(session) = self.sessions.get(id) else { return };
         let timeout = self.timeout_of(session.protocol(), session.state());
         self.sessions.set_timeout(id, timeout);
+    }
+
+    fn is_snat(&self, id: SessionId) -> bool {
+        self.sessions.get(id).is_some_and(Session::is_snat)
     }
 
     /// The time-out of a state: SCTP has its own, for those that it shares with others too.

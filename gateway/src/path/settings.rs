@@ -40,9 +40,9 @@ impl Default for Timeouts {
 /// IPVS's sysctls (`net.ipv4.vs.*`) that Weir has, with the kernel's defaults, and the time-outs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Bit 0: a SYN on an entry in TIME_WAIT or CLOSE is scheduled anew.
+    /// Not 0: a SYN on an entry in TIME_WAIT or CLOSE is scheduled anew. Bit 1: of DR and TUN in FIN_WAIT, too.
     pub conn_reuse_mode: u32,
-    /// A packet for a deleted server ends its entry.
+    /// A packet for a deleted server ends its entry, and a SYN one whose server has weight 0.
     pub expire_nodest_conn: bool,
     /// Persistence templates of a quiesced server end.
     pub expire_quiescent_template: bool,
@@ -54,6 +54,9 @@ pub struct Settings {
     pub lblc_expiration: u32,
     /// Seconds after which an unused lblcr entry goes.
     pub lblcr_expiration: u32,
+    /// NAT: a TCP connection is established once both sides have made the handshake, as with FULLNAT. IPVS takes the
+    /// client's word.
+    pub nat_strict_tcp: bool,
     /// Time-outs by state.
     pub timeouts: Timeouts,
 }
@@ -68,6 +71,7 @@ impl Default for Settings {
             sloppy_sctp: false,
             lblc_expiration: 86_400,
             lblcr_expiration: 86_400,
+            nat_strict_tcp: false,
             timeouts: Timeouts::default(),
         }
     }

@@ -23,6 +23,7 @@ use arrayvec::ArrayVec;
 use super::{
     Worker, mixed,
     parse::Parsed,
+    rewrite::acknowledged,
     session::{CONTROL, QUIET, trim},
     stream::Segment,
     sums::transport_checksum_ok,
@@ -30,7 +31,7 @@ use super::{
     verdict::Reason,
 };
 use crate::{
-    io::{Frame, Io},
+    io::{Frame, Io, PortId},
     net::{
         Header,
         checksum::{Delta, Sum},
@@ -114,6 +115,7 @@ impl<I: Io> Worker<I> {
     #[inline]
     pub(super) fn told_straight(
         &mut self,
+        port: PortId,
         mut frame: I::Frame,
         p: &Parsed,
         found: Found,
@@ -129,6 +131,7 @@ impl<I: Io> Worker<I> {
         let mixed = session.is_mixed();
         let usual = (p.flags & CONTROL == QUIET[state])
             & (session.timeout == self.timeouts[state])
+            & session.arrives_by(found.direction, port)
             & (session.hops_generation == self.routing.generation)
             & (server.available.get() != 0)
             & (p.ttl > 1)
@@ -138,6 +141,9 @@ impl<I: Io> Worker<I> {
             return Some(frame);
         }
         session.last_seen = self.now.0;
+        if let Some(ack) = acknowledged(frame.data(), p) {
+            session.expect(found.direction, ack);
+        }
         server.count(found.direction, p.ip_len);
         let (macs, out) = (next.macs, next.port);
         if mixed {

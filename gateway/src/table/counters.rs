@@ -204,6 +204,8 @@ pub struct OtherWorkers {
     pub inactive: Gauge,
     /// The tunnel to the server, packed as the path does it; written by control.
     pub tunnel: Gauge,
+    /// 1 while the server's weight is 0; written by control.
+    pub quiesced: Gauge,
 }
 
 /// What a worker keeps of a server.

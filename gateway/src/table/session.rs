@@ -14,7 +14,7 @@ use weirctl::model::SessionState;
 use zerocopy::FromBytes;
 
 use super::ends::WIDE;
-use crate::{clock::Tick, id::ServerId, net::checksum::Delta};
+use crate::{clock::Tick, id::ServerId, io::PortId, net::checksum::Delta};
 
 /// Addresses and ports of a packet as they lie in its headers: network byte order read as little-endian
 /// words, source first.
@@ -122,6 +122,8 @@ pub const TELLS: u8 = 128;
 pub const SNAT: u8 = 32;
 /// Beside the state: a session whose server is told the client's address by PROXY, which changes the stream.
 pub const PROXIED: u8 = 64;
+/// Beside the state: both sides began, so each one's numbers are known (TCP's sequence numbers, SCTP's tags).
+pub const ANSWERED: u8 = 128;
 /// The state's part of its byte.
 pub const STATE: u8 = 31;
 /// Time-outs there are: of the states, then of SNAT's.
@@ -130,6 +132,8 @@ pub const TIMEOUTS: usize = 64;
 /// Beside a next hop of requests: their TCP options have to be looked at (TOA). Next hops have smaller numbers, so that
 /// whoever doesn't know this finds none.
 pub const LOOKED_AT: u16 = 0x8000;
+/// No port known.
+pub const NO_PORT: u8 = u8::MAX;
 /// No next hop known.
 pub const NO_HOP: u16 = u16::MAX;
 
@@ -153,6 +157,12 @@ pub struct Session {
     pub(crate) hops_generation: u16,
     state: u8,
     pub(crate) flags: u8,
+    /// TCP: by direction the acknowledgement number of its latest packet, which is the sequence number that the other
+    /// side is expected at; before there was one, the initial number and 1. SCTP: the verification tag. Host order, 0
+    /// as long as it isn't known.
+    expected: [u32; 2],
+    /// Port by which packets of a direction arrive; [`NO_PORT`] before it is known.
+    arrives: [u8; 2],
     /// IP protocol number by direction, with [`WIDE`] where packets arrive by IPv6; zeros: no session.
     protocols: [u8; 2],
     /// Tick at which it was opened.
@@ -233,6 +243,8 @@ impl Session {
             hops_generation: 0,
             state: SessionState::None as u8,
             flags: new.flags,
+            expected: [0; 2],
+            arrives: [NO_PORT; 2],
             protocols: [new.protocol; 2],
             born: now.0,
         }
@@ -440,6 +452,44 @@ impl Session {
         (self.is_template() && salt != 0).then(|| (salt, word(self.hops[0], self.hops[1])))
     }
 
+    /// Whether packets of `direction` are known to arrive by this port.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn arrives_by(&self, direction: Direction, port: PortId) -> bool {
+        self.arrives[direction.index()] == port.0
+    }
+
+    /// Notes the port by which packets of `direction` arrive.
+    #[inline]
+    pub(crate) fn set_arrival(&mut self, direction: Direction, port: PortId) {
+        self.arrives[direction.index()] = port.0;
+    }
+
+    /// What packets of `direction` say that they expect of the other side; 0 if that isn't known.
+    #[inline]
+    #[must_use]
+    pub(crate) fn expected_by(&self, direction: Direction) -> u32 {
+        self.expected[direction.index()]
+    }
+
+    /// Notes what packets of `direction` expect of the other side.
+    #[inline(always)]
+    pub(crate) fn expect(&mut self, direction: Direction, number: u32) {
+        self.expected[direction.index()] = number;
+    }
+
+    /// Whether both sides' numbers are known from how they began.
+    #[inline]
+    #[must_use]
+    pub(crate) fn is_answered(&self) -> bool {
+        self.state & ANSWERED != 0
+    }
+
+    /// Says whether both sides' numbers are known from how they began.
+    pub(crate) fn set_answered(&mut self, answered: bool) {
+        self.state = if answered { self.state | ANSWERED } else { self.state & !ANSWERED };
+    }
+
     /// Gives both servers' and the virtual port the number 65535, as IPVS marks a template that is used no
     /// more.
     pub(super) fn spoil_ports(&mut self) {
@@ -470,6 +520,86 @@ mod tests {
         for (i, s) in STATES.into_iter().enumerate() {
             assert_eq!(s as usize, i);
         }
+    }
+
+    fn session(flags: u8) -> Session {
+        let nobody = Tuple::default();
+        Session::new(
+            &NewSession { request: nobody, reply: nobody, protocol: 6, server: ServerId(3), flags },
+            Tick(5),
+        )
+    }
+
+    #[test]
+    fn what_lies_beside_the_state_leaves_it_alone() {
+        let mut s = session(0);
+        s.set_state(SessionState::CloseWait);
+        s.set_snat();
+        s.set_proxied();
+        s.set_answered(true);
+        assert_eq!(
+            (s.state(), s.is_snat(), s.is_proxied(), s.is_answered()),
+            (SessionState::CloseWait, true, true, true)
+        );
+        s.set_answered(false);
+        s.set_state(SessionState::Established);
+        assert_eq!(
+            (s.state(), s.is_snat(), s.is_proxied(), s.is_answered()),
+            (SessionState::Established, true, true, false)
+        );
+        assert_eq!(
+            usize::from(s.state_number()) & (TIMEOUTS - 1),
+            usize::from(SNAT | SessionState::Established as u8)
+        );
+    }
+
+    #[test]
+    fn ports_and_numbers_are_a_direction_s_own() {
+        let mut s = session(0);
+        for direction in [Direction::Request, Direction::Reply] {
+            assert!(!s.arrives_by(direction, PortId(0)) && s.expected_by(direction) == 0);
+        }
+        s.set_arrival(Direction::Reply, PortId(1));
+        s.expect(Direction::Request, 77);
+        assert!(s.arrives_by(Direction::Reply, PortId(1)) && !s.arrives_by(Direction::Request, PortId(1)));
+        assert_eq!((s.expected_by(Direction::Request), s.expected_by(Direction::Reply)), (77, 0));
+    }
+
+    #[test]
+    fn hops_of_other_routes_are_forgotten() {
+        let mut s = session(0);
+        s.remember_hop(Direction::Request, 4, 1);
+        s.remember_hop(Direction::Reply, 5, 1);
+        assert_eq!((s.hops, s.hops_generation), ([4, 5], 1));
+        s.remember_hop(Direction::Reply, 6, 2);
+        assert_eq!((s.hops, s.hops_generation), ([NO_HOP, 6], 2));
+    }
+
+    #[test]
+    fn plain_sessions_have_nothing_else_to_ask_for() {
+        assert!(session(0).is_plain() && session(FULLNAT | INACTIVE).is_plain());
+        assert!(!session(ONE_WAY).is_plain() && !session(FULLNAT | TELLS).is_plain());
+        let with = |change: fn(&mut Session)| {
+            let mut s = session(0);
+            change(&mut s);
+            s.is_plain()
+        };
+        assert!(with(|s| s.set_answered(true)) && with(|s| s.set_state(SessionState::Close)));
+        assert!(!with(Session::set_snat) && !with(Session::set_proxied));
+        assert!(
+            !with(|s| s.set_key_protocols([6 | WIDE, 6])) && with(|s| s.set_key_protocols([6 | WIDE; 2]))
+        );
+    }
+
+    #[test]
+    fn a_call_is_a_template_s_with_a_salt() {
+        let mut s = session(TEMPLATE | ONE_WAY);
+        assert_eq!(s.call(), None);
+        s.set_call(0x1234_5678, 0x9abc_def0);
+        assert_eq!(s.call(), Some((0x1234_5678, 0x9abc_def0)));
+        let mut other = session(0);
+        other.set_call(1, 2);
+        assert_eq!(other.call(), None);
     }
 
     #[test]

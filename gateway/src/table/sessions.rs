@@ -514,6 +514,38 @@ mod tests {
     }
 
     #[test]
+    fn a_timeout_may_begin_anew_and_a_visit_be_put_off() {
+        let mut s = table(2);
+        let a = s.insert(&tuple(1), seconds(10), Tick(0)).unwrap();
+        let b = s.insert(&tuple(2), seconds(10), Tick(0)).unwrap();
+        s.postpone(a, seconds(20), Tick(seconds(5)));
+        assert_eq!(s.get(a).unwrap().deadline(), Tick(seconds(25)));
+        s.revisit(b, Tick(seconds(40)));
+        let seen = expiries(&mut s, 0, seconds(60));
+        assert_eq!(seen.iter().map(|e| e.0).collect::<Vec<_>>(), [a.0, b.0]);
+        assert!((seconds(25)..=seconds(25) + 50).contains(&seen[0].1), "{seen:?}");
+        assert!((seconds(40)..=seconds(40) + 50).contains(&seen[1].1), "{seen:?}");
+    }
+
+    #[test]
+    fn a_longer_timeout_waits_for_its_turn_and_an_equal_one_changes_nothing() {
+        let mut s = table(2);
+        let a = s.insert(&tuple(1), seconds(10), Tick(0)).unwrap();
+        s.set_timeout(a, seconds(10));
+        s.set_timeout(a, seconds(30));
+        let seen = expiries(&mut s, 0, seconds(60));
+        assert!(seen.len() == 1 && (seconds(30)..=seconds(30) + 50).contains(&seen[0].1), "{seen:?}");
+    }
+
+    #[test]
+    fn what_is_populated_is_records_links_and_index() {
+        let (small, large) = (table(1000), table(2000));
+        assert_eq!(small.populated_bytes() - small.index.bytes() as u64, 1000 * (64 + 16));
+        assert_eq!(large.populated_bytes() - large.index.bytes() as u64, 2000 * (64 + 16));
+        assert_eq!((small.capacity(), small.high_water(), small.len()), (1000, 0, 0));
+    }
+
+    #[test]
     fn the_clock_may_wrap() {
         let start = u32::MAX - seconds(5);
         let mut s = Sessions::new(2, HashKey::from_seed(0), Tick(start)).unwrap();

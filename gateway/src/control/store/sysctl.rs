@@ -54,6 +54,7 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Result<(), SysctlErr
         "sloppy_sctp" => settings.sloppy_sctp = number != 0,
         "lblc_expiration" => settings.lblc_expiration = number,
         "lblcr_expiration" => settings.lblcr_expiration = number,
+        "nat_strict_tcp" => settings.nat_strict_tcp = number != 0,
         _ => return Err(SysctlError::Unknown(name.into())),
     }
     Ok(())

@@ -21,7 +21,7 @@ use weirctl::{
     snat::Dependence,
 };
 
-use super::{Origin, Worker, echo::is_echo, parse::Parsed, rewrite, verdict::Reason};
+use super::{Origin, Worker, belief::Belief, echo::is_echo, parse::Parsed, rewrite, verdict::Reason};
 use crate::{
     id::{ServerId, WorkerId},
     io::{Io, PortId},
@@ -217,7 +217,8 @@ impl<I: Io> Worker<I> {
                 self.stamp(TraceStage::Open);
                 let found = Found { id, direction };
                 self.count_packet(found, p);
-                self.track(id, direction, p);
+                self.learn_first(port, &frame, p, found);
+                self.track(found, p, Belief::Counts);
                 if is_echo(p.protocol) {
                     self.send_echo(port, frame, p, found);
                 } else {

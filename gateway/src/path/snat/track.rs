@@ -6,7 +6,7 @@ use weirctl::model::SessionState::{
 
 use weirctl::snat::SnatTimeouts;
 
-use super::super::{Worker, parse::Parsed, update::timeout_ticks};
+use super::super::{Worker, belief::Belief, parse::Parsed, update::timeout_ticks};
 use crate::{
     clock::{Tick, seconds},
     io::Io,
@@ -133,15 +133,25 @@ fn next_state(old: SessionState, direction: Direction, flags: u8) -> SessionStat
 }
 
 impl<I: Io> Worker<I> {
-    /// Takes a packet of a SNAT session into its state and time-out.
-    pub(in crate::path) fn snat_track(&mut self, id: SessionId, direction: Direction, p: &Parsed) {
+    /// Takes a packet of a SNAT session into its state and time-out, as far as it is believed.
+    pub(in crate::path) fn snat_track(
+        &mut self,
+        id: SessionId,
+        direction: Direction,
+        p: &Parsed,
+        believed: Belief,
+    ) {
         let now = self.now;
         let Some(session) = self.sessions.get_mut(id) else { return };
         if p.protocol == protocol::TCP {
             if direction == Direction::Reply && p.flags & RST != 0 {
                 return;
             }
-            session.set_state(next_state(session.state(), direction, p.flags));
+            match believed {
+                Belief::Becomes(state) => session.set_state(state),
+                Belief::Counts => session.set_state(next_state(session.state(), direction, p.flags)),
+                _ => {}
+            }
         }
         session.last_seen = now.0;
         let timeout = self.timeouts[usize::from(session.state_number()) & (TIMEOUTS - 1)];
