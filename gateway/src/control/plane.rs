@@ -124,7 +124,7 @@ pub trait Plane: Send {
 
     /// Whether `address` is one of a port, and not there for a service or SNAT only.
     fn is_ports_own(&self, address: IpAddr) -> bool {
-        self.address_kind(address) == AddressKind::Own
+        matches!(self.address_kind(address), AddressKind::Own | AddressKind::Port)
     }
 
     /// Whether the gateway has a port of this name (`-F`).

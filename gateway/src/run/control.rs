@@ -67,6 +67,9 @@ impl News {
             store.plane_mut().set_routes(Arc::clone(&table));
             self.table = table;
         }
+        if let Some(state) = state {
+            store.plane_mut().set_state(state);
+        }
         if !changed.is_empty() {
             store.plane_mut().workers.set_neighbours(&changed);
         }

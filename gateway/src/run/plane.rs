@@ -26,7 +26,7 @@ use crate::{
         trace::Haul,
         workers::Workers,
     },
-    host::Host,
+    host::{Host, NetState},
     id::ServerId,
     io::PortId,
     path::route::RouteTable,
@@ -102,11 +102,13 @@ impl GatewayPlane {
     pub fn set_routes(&mut self, table: Arc<RouteTable>) {
         self.workers.set_routes(&table);
         self.routes = table;
-        if let Some(state) = self.host.as_ref().map(|host| host.state()) {
-            self.ours.retain(|address| self.placed.contains_key(address) || state.is_local(*address));
-            self.workers.set_kernel_ports(&state.kernel_ports);
-        }
         self.place_local_addresses();
+    }
+
+    /// Takes note of what else the kernel says.
+    pub fn set_state(&mut self, state: &NetState) {
+        self.ours.retain(|address| self.placed.contains_key(address) || state.is_local(*address));
+        self.workers.set_kernel_ports(&state.kernel_ports);
     }
 
     fn port_of(&self, service: &ServiceState, local: &model::LocalAddress) -> Option<PortId> {
@@ -203,7 +205,8 @@ impl Plane for GatewayPlane {
     }
 
     fn is_ports_own(&self, address: IpAddr) -> bool {
-        !self.ours.contains(&address) && self.address_kind(address) == AddressKind::Own
+        let on_a_port = matches!(self.address_kind(address), AddressKind::Own | AddressKind::Port);
+        on_a_port && !self.ours.contains(&address)
     }
 
     fn has_port(&self, name: &str) -> bool {
