@@ -79,6 +79,10 @@ impl Workers {
             let nat = state.servers.iter().filter(|(_, s)| s.forwarding == Forwarding::Nat);
             nat.map(|(_, s)| (s.address, s.port))
         }
+        fn tunnels(state: &ServiceState) -> impl Iterator<Item = IpAddr> {
+            let tunnels = state.servers.iter().filter(|(_, s)| matches!(s.forwarding, Forwarding::Tunnel(_)));
+            tunnels.map(|(_, s)| s.address)
+        }
         match change {
             Change::RemoveService(_) | Change::Marks(_) => true,
             Change::ForgetServer(id) => self.nat_servers.contains_key(id),
@@ -90,6 +94,7 @@ impl Workers {
                         || old.service.netmask != new.service.netmask
                         || old.local_addresses != new.local_addresses
                         || nat(old).ne(nat(new))
+                        || tunnels(old).ne(tunnels(new))
                 })
             }
         }
@@ -110,6 +115,11 @@ impl Workers {
                 ServiceKey::Mark { mark, family } => lookup.add_mark_service(mark, family, state.id),
             }
             state.local_addresses.iter().for_each(|l| lookup.add_local(l.address));
+            for (id, server) in &state.servers {
+                if let (Forwarding::Tunnel(_), Some(of)) = (server.forwarding, self.servers.get(id)) {
+                    of.slots.iter().for_each(|slot| lookup.add_tunnel(server.address, &slot.others));
+                }
+            }
         }
         for server in self.nat_servers.values() {
             for protocol in &server.protocols {

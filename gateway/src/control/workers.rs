@@ -43,7 +43,7 @@ use crate::{
     },
     sched,
     table::call_ids::CallIds,
-    table::counters::{ServerFigures, ServerSlot},
+    table::counters::{OtherWorkers, ServerFigures, ServerSlot},
     table::limit::Limit,
     table::pool::{LocalPool, PoolError},
     table::snat::{BlockEvent, reserved::Reserved},
@@ -104,7 +104,7 @@ pub type AddressOracle = Box<dyn Fn(IpAddr) -> AddressKind + Send>;
 
 pub(super) struct ServerState {
     /// One slot a worker.
-    slots: Vec<ServerSlot>,
+    pub(super) slots: Vec<ServerSlot>,
 }
 
 impl ServerState {
@@ -422,7 +422,7 @@ impl Workers {
         for (slot, batch) in slots.iter().zip(batches) {
             slot.others.quiesced.set(u32::from(server.weight == 0));
             if let Forwarding::Tunnel(tunnel) = server.forwarding {
-                slot.others.tunnel.set(tunnel::pack(tunnel));
+                set_tunnel(&slot.others, tunnel::pack(tunnel));
             }
             if changed {
                 batch.push(Update::Server(id, Some(slot.clone())));
@@ -538,6 +538,13 @@ impl Workers {
         }
         tracing::error!(worker, "the worker did not answer in time");
         None
+    }
+}
+
+/// Tells a worker of the tunnel to a server. The next packet sees whether anything is known of its way.
+fn set_tunnel(others: &OtherWorkers, word: u32) {
+    if others.tunnel.get() & !tunnel::LEARNED != word {
+        others.tunnel.set(word | tunnel::LEARNED);
     }
 }
 

@@ -37,8 +37,7 @@ impl<I: Io> Worker<I> {
     pub(super) fn icmp_error(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
         let to = p.tuple.destination().0;
         let local = self.lookup.is_local(Ipv4Addr::from_bits(to).into());
-        let quoted = frame.data().get(usize::from(p.l4) + IcmpHeader::LEN..).unwrap_or_default();
-        let Ok(inner) = inner_v4(quoted) else {
+        let Ok(inner) = inner_v4(quote_of(frame.data(), p)) else {
             return if local { self.drop_frame(frame, Reason::BadIcmp) } else { self.punt(port, frame) };
         };
         let (std::net::IpAddr::V4(source), std::net::IpAddr::V4(destination)) =
@@ -46,6 +45,12 @@ impl<I: Io> Worker<I> {
         else {
             return self.drop_frame(frame, Reason::BadIcmp);
         };
+        if self.is_about_tunnel(Ipv4Addr::from_bits(to).into(), &inner) {
+            if !checksum_ok(&frame, p) {
+                return self.drop_frame(frame, Reason::BadIcmp);
+            }
+            return self.tunnel_error(port, frame, p, &inner, origin);
+        }
         let echo = inner.protocol == protocol::ICMP && self.snat.is_some();
         if !(echo || matches!(inner.protocol, protocol::TCP | protocol::UDP | protocol::SCTP))
             || inner.later_fragment
@@ -137,6 +142,13 @@ impl<I: Io> Worker<I> {
             Err(reason) => self.drop_frame(frame, reason),
         }
     }
+}
+
+/// The packet that an error quotes, as far as it does and the first buffer has it: without what follows the error in its
+/// frame.
+pub(super) fn quote_of<'a>(data: &'a [u8], p: &Parsed) -> &'a [u8] {
+    let end = (usize::from(p.l3) + usize::from(p.ip_len)).min(data.len());
+    data.get(usize::from(p.l4) + IcmpHeader::LEN..end).unwrap_or_default()
 }
 
 /// Whether an error of the session keeps its sender's address.

@@ -6,7 +6,14 @@
 //!
 //! The checksum covers the outer addresses too.
 
-use super::{Origin, Worker, icmp::keeps_source, parse::Parsed, rewrite, sums::sum_over, verdict::Reason};
+use super::{
+    Origin, Worker,
+    icmp::{keeps_source, quote_of},
+    parse::Parsed,
+    rewrite,
+    sums::sum_over,
+    verdict::Reason,
+};
 use crate::{
     io::{Frame, Io, PortId},
     net::{
@@ -28,7 +35,15 @@ impl<I: Io> Worker<I> {
     pub(super) fn icmp_error_v6(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
         let to = p.ends(frame.data()).destination.0;
         let local = self.lookup.is_local(to);
-        let quoted = frame.data().get(usize::from(p.l4) + IcmpHeader::LEN..).unwrap_or_default();
+        let quoted = quote_of(frame.data(), p);
+        if let Ok(outer) = inner_v6(quoted)
+            && self.is_about_tunnel(to, &outer)
+        {
+            if !checksum_ok(&frame, p, &p.ends(frame.data())) {
+                return self.drop_frame(frame, Reason::BadIcmp);
+            }
+            return self.tunnel_error(port, frame, p, &outer, origin);
+        }
         let has_sessions = |protocol| match protocol {
             protocol::TCP | protocol::UDP | protocol::SCTP => true,
             protocol::ICMPV6 => self.snat.is_some(),

@@ -16,6 +16,7 @@
 //! sessions, `reassembly` sends fragments after their first, `toa` (with `told`) and `proxy` (with `stream`) tell servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
 //! own, `vlan` divides devices into ports, `handover` gives another worker what is its own (`nat` knows whose NAT's replies are), `update` takes control's changes between bursts,
 //! `search` and `explain` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks, `stages` counts cycles. `sums` says which checksums are right. Every frame ends in one [`verdict::Verdict`].
+//! ICMP errors about tunnels' packets are `tunnel_error`'s.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -89,6 +90,7 @@ mod toa;
 mod told;
 pub mod trace;
 pub mod tunnel;
+mod tunnel_error;
 pub mod tx;
 pub mod update;
 pub mod verdict;

@@ -7,6 +7,7 @@ use std::{
     collections::{HashMap, HashSet},
     hash::Hash,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use foldhash::fast::RandomState;
@@ -22,7 +23,7 @@ use crate::{
     io::PortId,
     net::protocol,
     sched,
-    table::ends::Ends,
+    table::{counters::OtherWorkers, ends::Ends},
 };
 
 /// Port that active FTP's data connections come from, and to which a proxy's may go.
@@ -46,6 +47,8 @@ struct Claims<A> {
     nat_servers: HashMap<(u8, A, u16), Ways, RandomState>,
     /// Their addresses.
     nat_addresses: HashSet<A, RandomState>,
+    /// What each worker has of tunnels' servers, by address.
+    tunnels: HashMap<A, Vec<Arc<OtherWorkers>>, RandomState>,
 }
 
 impl<A> Default for Claims<A> {
@@ -58,6 +61,7 @@ impl<A> Default for Claims<A> {
             local: HashSet::default(),
             nat_servers: HashMap::default(),
             nat_addresses: HashSet::default(),
+            tunnels: HashMap::default(),
         }
     }
 }
@@ -234,6 +238,19 @@ impl Lookup {
         by_family!(mut self, address, |claims, number| {
             claims.add_nat_server((protocol, number, port), way);
         });
+    }
+
+    /// Notes what a worker has of a tunnel's server.
+    pub fn add_tunnel(&mut self, address: IpAddr, others: &Arc<OtherWorkers>) {
+        by_family!(mut self, address, |claims, number| {
+            claims.tunnels.entry(number).or_default().push(Arc::clone(others));
+        });
+    }
+
+    /// What the workers have of the tunnels' servers at `address`: nothing where there are none.
+    #[must_use]
+    pub fn tunnels(&self, address: IpAddr) -> &[Arc<OtherWorkers>] {
+        by_family!(self, address, |claims, number| claims.tunnels.get(&number).map_or(&[], Vec::as_slice))
     }
 
     /// Whether no service is configured: IPVS lets everything pass then, sessions or not.

@@ -8,7 +8,9 @@
 //!
 //! The outer header as Linux's `ip_vs_tunnel_xmit` makes it: ToS, TTL and DF are the packet's own, the source
 //! is the gateway's address on the port towards the server. Both packets may be of either family; an IPv4 packet around
-//! an IPv6 one has no DF, one of IPv6 is never fragmented. The inner packet is one hop older and otherwise
+//! an IPv6 one has no DF. A packet too big for the tunnel is refused if it has DF or is of IPv6; else the outer packet leaves
+//! in fragments (RFC 2473, 7.2), and so it does around 1280 bytes of IPv6, which nobody can be asked to send less than.
+//! What routers on the way to the server say of its MTU counts as well as the next hop's, see `tunnel_error`. The inner packet is one hop older and otherwise
 //! as it came. Linux asks for remote checksum offload only for packets whose checksum its own stack has left
 //! undone; packets off a wire never are, so `--tun-remcsum` means a full outer checksum, there and here.
 
@@ -25,6 +27,7 @@ use super::{
     verdict::Reason,
 };
 use crate::{
+    clock::Tick,
     id::ServerId,
     io::{Frame, Io, PortId},
     net::{
@@ -36,6 +39,7 @@ use crate::{
         protocol,
         udp::UdpHeader,
     },
+    table::counters::OtherWorkers,
 };
 
 /// A UDP header, and GUE's without options.
@@ -60,6 +64,11 @@ fn gue(flow: u32, port: u16, len: u16, inner_protocol: u8) -> [u8; GUE] {
     headers
 }
 
+/// In a tunnel's word: outer packets have a checksum.
+const CHECKED: u32 = 1 << 2;
+/// In a tunnel's word: routers have told of a path MTU lower than the next hop's.
+pub const LEARNED: u32 = 1 << 3;
+
 /// A tunnel in one word, for a server's facts. 0 is IPIP.
 #[must_use]
 pub fn pack(tunnel: Tunnel) -> u32 {
@@ -68,8 +77,8 @@ pub fn pack(tunnel: Tunnel) -> u32 {
         TunnelKind::Gue => 1,
         TunnelKind::Gre => 2,
     };
-    let checksum = u32::from(tunnel.checksum != TunnelChecksum::None);
-    kind | checksum << 2 | u32::from(tunnel.port) << 16
+    let checksum = if tunnel.checksum == TunnelChecksum::None { 0 } else { CHECKED };
+    kind | checksum | u32::from(tunnel.port) << 16
 }
 
 /// What [`pack`] made.
@@ -87,7 +96,7 @@ impl Shape {
             1 => TunnelKind::Gue,
             _ => TunnelKind::Gre,
         };
-        Self { kind, checksum: word & 4 != 0, port: (word >> 16) as u16 }
+        Self { kind, checksum: word & CHECKED != 0, port: (word >> 16) as u16 }
     }
 
     /// Bytes between the outer IP header and the packet.
@@ -107,6 +116,30 @@ impl Shape {
             TunnelKind::Gue => protocol::UDP,
             TunnelKind::Gre => protocol::GRE,
         }
+    }
+}
+
+/// Whether a packet of this protocol, to that port where it has one, may be of the tunnel in `word`.
+pub(super) fn may_be_of(word: u32, protocol: u8, port: u16) -> bool {
+    let shape = Shape::unpack(word);
+    match shape.kind {
+        TunnelKind::Ipip => matches!(protocol, protocol::IPIP | protocol::IPV6),
+        TunnelKind::Gue => protocol == protocol::UDP && port == shape.port,
+        TunnelKind::Gre => protocol == protocol::GRE,
+    }
+}
+
+/// Where the packet inside one begins that has such a protocol behind its IP header, which ends at `at`; none if that
+/// isn't there.
+pub(super) fn inside_at(packet: &[u8], at: usize, protocol: u8) -> Option<usize> {
+    match protocol {
+        protocol::UDP => Some(at + GUE),
+        protocol::GRE => match u16::from_be_bytes(*packet.get(at..)?.first_chunk()?) {
+            0 => Some(at + 4),
+            GRE_CHECKSUM => Some(at + 8),
+            _ => None,
+        },
+        _ => Some(at),
     }
 }
 
@@ -377,10 +410,10 @@ impl<I: Io> Worker<I> {
     #[inline(always)]
     fn plain_tunnel<A: End>(&self, p: &Parsed, word: u32, server: A, next: &Hop) -> Option<Plain<A>> {
         let shape = Shape::unpack(word);
-        let Shape { kind, checksum, port } = shape;
+        let Shape { kind, port, .. } = shape;
         let added = (A::LEN + shape.between()) as u16;
         let len = p.ip_len.checked_add(added)?;
-        let special = checksum | (p.l3 != EthernetHeader::LEN as u8);
+        let special = (word & (CHECKED | LEARNED) != 0) | (p.l3 != EthernetHeader::LEN as u8);
         if special | (len > next.mtu) | (next.mtu < A::MIN_MTU + added) {
             return None;
         }
@@ -427,9 +460,11 @@ impl<I: Io> Worker<I> {
         let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
         let added = (header_len(address) + shape.between()) as u16;
         let least = if address.is_ipv6() { ipv6::MIN_MTU as u16 } else { MIN_MTU };
-        let Some(mtu) = next.mtu.checked_sub(added).filter(|&mtu| mtu >= least) else {
+        if next.mtu < least.saturating_add(added) {
             return self.drop_frame(frame, Reason::TunnelMtu);
-        };
+        }
+        let way = facts.map_or(next.mtu, |facts| next.mtu.min(path_mtu(&facts.others, self.now)));
+        let mtu = inner_mtu(way, added, p.ipv6);
         if p.ip_len > mtu && p.dont_fragment {
             return self.answer_too_big(port, frame, p, mtu);
         }
@@ -453,10 +488,27 @@ impl<I: Io> Worker<I> {
             return self.drop_frame(frame, Reason::Truncated);
         }
         match outer.wrap(&mut frame, len) {
+            Ok(()) if len > way => self.fragment(frame, hop, way),
             Ok(()) => self.leave(frame, hop, len),
             Err(reason) => self.drop_frame(frame, reason),
         }
     }
+}
+
+/// What routers have told of the way to a server; any size if nothing.
+fn path_mtu(others: &OtherWorkers, now: Tick) -> u16 {
+    others.path.get(now).unwrap_or_else(|| {
+        if others.tunnel.get() & LEARNED != 0 {
+            others.tunnel.lower(LEARNED);
+        }
+        u16::MAX
+    })
+}
+
+/// The largest packet that a client may send through a tunnel which adds so many bytes, over a way that takes `way` bytes.
+/// IPv6's smallest is sent in any case, in fragments of the outer packet if need be (RFC 2473, 7.1; RFC 4213, 3.2).
+pub(super) fn inner_mtu(way: u16, added: u16, ipv6: bool) -> u16 {
+    way.saturating_sub(added).max(if ipv6 { ipv6::MIN_MTU as u16 } else { 0 })
 }
 
 #[cfg(test)]
@@ -473,6 +525,49 @@ mod tests {
             }
         }
         assert_eq!(Shape::unpack(0).kind, TunnelKind::Ipip);
+        let gre = pack(Tunnel { kind: TunnelKind::Gre, port: 0, checksum: TunnelChecksum::None });
+        assert_eq!(Shape::unpack(gre | LEARNED), Shape::unpack(gre));
+    }
+
+    #[test]
+    fn a_tunnel_s_packets_are_of_its_protocol_and_port() {
+        let word = |kind| pack(Tunnel { kind, port: 6080, checksum: TunnelChecksum::Full });
+        let of = |kind| {
+            let packets = [(4, 0), (41, 0), (47, 0), (17, 6080), (17, 6081), (6, 6080)];
+            packets.map(|(protocol, port)| may_be_of(word(kind), protocol, port))
+        };
+        assert_eq!(of(TunnelKind::Ipip), [true, true, false, false, false, false]);
+        assert_eq!(of(TunnelKind::Gre), [false, false, true, false, false, false]);
+        assert_eq!(of(TunnelKind::Gue), [false, false, false, true, false, false]);
+    }
+
+    #[test]
+    fn the_packet_inside_lies_behind_the_tunnel_s_header() {
+        let with = |flags: [u8; 2]| [&[0; 20][..], &flags, &[8, 0]].concat();
+        assert_eq!(inside_at(&with([0, 0]), 20, protocol::IPIP), Some(20));
+        assert_eq!(inside_at(&with([0, 0]), 20, protocol::UDP), Some(32));
+        assert_eq!(inside_at(&with([0, 0]), 20, protocol::GRE), Some(24));
+        assert_eq!(inside_at(&with([0x80, 0]), 20, protocol::GRE), Some(28));
+        assert_eq!(inside_at(&with([0x20, 0]), 20, protocol::GRE), None, "a key, which we never send");
+        assert_eq!(inside_at(&[0; 21], 20, protocol::GRE), None);
+    }
+
+    #[test]
+    fn a_tunnel_takes_the_way_s_mtu_less_its_headers_and_ipv6_s_smallest() {
+        assert_eq!((inner_mtu(1500, 20, false), inner_mtu(1500, 40, true)), (1480, 1460));
+        assert_eq!([1319, 1320, 1321].map(|way| inner_mtu(way, 40, true)), [1280, 1280, 1281]);
+        assert_eq!((inner_mtu(1280, 40, false), inner_mtu(10, 20, false)), (1240, 0));
+    }
+
+    #[test]
+    fn what_is_forgotten_of_a_way_no_longer_marks_the_tunnel() {
+        let others = OtherWorkers::default();
+        others.tunnel.set(5);
+        assert_eq!((path_mtu(&others, Tick(0)), others.tunnel.get()), (u16::MAX, 5));
+        others.path.learn(1400, Tick(0));
+        others.tunnel.raise(LEARNED);
+        assert_eq!((path_mtu(&others, Tick(9)), others.tunnel.get()), (1400, 5 | LEARNED));
+        assert_eq!((path_mtu(&others, Tick(60_000)), others.tunnel.get()), (u16::MAX, 5));
     }
 
     /// A packet of 31 bytes behind its IPv4 header, or of 11 behind IPv6's, as it arrives.

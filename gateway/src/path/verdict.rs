@@ -153,6 +153,8 @@ reasons! {
     IcmpNoSession = "icmp-no-session", "An ICMP error about a session that isn't in the table.";
     /// An ICMP message about a session of a type that isn't translated.
     IcmpType = "icmp-type", "An ICMP message about a session that tells no error to its ends, such as a redirect: only unreachable, too big, time exceeded and the like are passed on.";
+    /// An ICMP error about a tunnel's packet, of which no client is told.
+    IcmpTunnel = "icmp-tunnel", "An ICMP error about a tunnel's packet that its client can't be told of: it quotes too little, or the client lets its packets be fragmented. An MTU that it says is remembered for the tunnel.";
     /// An ICMP message that can't be read.
     BadIcmp = "bad-icmp", "The ICMP message is cut or its checksum is wrong.";
     /// No buffer free.
@@ -176,6 +178,8 @@ pub struct Events {
     pub punted: [Counter; KINDS],
     /// Frames for the kernel that were dropped for want of room, by [`PuntKind`].
     pub punt_limited: [Counter; KINDS],
+    /// ICMP errors that told a tunnel's path MTU.
+    pub path_mtus_learned: Counter,
     /// Frames that the kernel sent out of a twin.
     pub from_host: Counter,
     /// Fragments made of packets too big for the next hop.
@@ -226,12 +230,13 @@ impl Events {
     }
 
     /// Those that have a name of their own.
-    fn named(&self) -> [(&'static str, &Counter); 23] {
+    fn named(&self) -> [(&'static str, &Counter); 24] {
         [
             ("resets-sent", &self.resets_sent),
             ("icmp-sent", &self.icmp_sent),
             ("answers-suppressed", &self.answers_suppressed),
             ("icmp-translated", &self.icmp_translated),
+            ("path-mtus-learned", &self.path_mtus_learned),
             ("from-host", &self.from_host),
             ("fragments-made", &self.fragments_made),
             ("toa-added", &self.toa_added),

@@ -19,7 +19,7 @@ use std::{
 use cpu::{HugeTable, zeroed_table};
 use zerocopy::FromZeros;
 
-use super::{limit::Limit, session::Direction};
+use super::{limit::Limit, path_mtu::PathMtu, session::Direction};
 use crate::id::ServerId;
 
 /// A 64-bit figure with one writing thread.
@@ -66,6 +66,14 @@ impl Gauge {
     #[inline]
     pub fn set(&self, n: u32) {
         self.0.store(n, Relaxed);
+    }
+    /// Sets some bits; any thread may call this.
+    pub fn raise(&self, bits: u32) {
+        self.0.fetch_or(bits, Relaxed);
+    }
+    /// Clears some bits; any thread may call this.
+    pub fn lower(&self, bits: u32) {
+        self.0.fetch_and(!bits, Relaxed);
     }
     /// The figure now.
     #[inline]
@@ -202,10 +210,12 @@ pub struct OtherWorkers {
     pub active: Gauge,
     /// Inactive sessions on the other workers.
     pub inactive: Gauge,
-    /// The tunnel to the server, packed as the path does it; written by control.
+    /// The tunnel to the server, packed as the path does it; written by control, a mark in it by workers.
     pub tunnel: Gauge,
     /// 1 while the server's weight is 0; written by control.
     pub quiesced: Gauge,
+    /// MTU of the tunnel's way; written by whichever worker hears of it.
+    pub path: PathMtu,
 }
 
 /// What a worker keeps of a server.

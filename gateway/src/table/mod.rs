@@ -12,6 +12,7 @@ mod late;
 pub mod limit;
 #[cfg(test)]
 mod limit_tests;
+pub mod path_mtu;
 pub mod pool;
 pub mod rss;
 pub mod session;

@@ -1,0 +1,222 @@
+//! Beside the way: ICMP errors about the packets that tunnels are made of.
+//!
+//! ```text
+//! ip | icmp | outer ip of ours | [GRE, or UDP and GUE] | the client's packet, as far as the router quotes it
+//! ```
+//!
+//! A router on the way to a server doesn't know of the packet inside. What it says goes to the client as if it had been
+//! said of that packet, from the virtual service, as Linux's `ip_vs_in_icmp` does it for IPv4 in IPv4 (RFC 2003, 4): an MTU
+//! less the tunnel's headers, unreachable and time exceeded as they are. Where the families differ both mean to the
+//! client that the server can't be reached (RFC 2473, 8). An MTU is remembered for the server besides
+//! ([`crate::table::path_mtu`]), by all workers, so that the next packet is refused or fragmented here.
+//!
+//! Anybody can send such an error. It has to quote a packet from an address of ours to a tunnel's server; if it quotes
+//! enough of the client's packet, one of a session that leads there.
+
+use std::net::IpAddr;
+
+use weirctl::model::Forwarding;
+
+use super::{
+    Origin, Worker,
+    icmp::quote_of,
+    parse::Parsed,
+    route::Need,
+    tunnel::{LEARNED, inner_mtu, inside_at, may_be_of},
+    verdict::Reason,
+};
+use crate::{
+    id::WorkerId,
+    io::{Frame, Io, PortId},
+    net::{
+        Header,
+        ethernet::Mac,
+        icmp::{IcmpHeader, Inner, inner_v4, inner_v6, v4, v6},
+        icmp_translation::plateau,
+        ipv4::Ipv4Header,
+        ipv6::{Ipv6Header, MIN_MTU},
+        protocol,
+        reply::{self, Link, Problem},
+    },
+    table::{
+        ends::Ends,
+        path_mtu::plausible,
+        session::{Direction, Session},
+    },
+};
+
+/// Longest answer: IPv6's 1280 bytes behind an Ethernet header.
+const LONGEST: usize = 14 + MIN_MTU;
+
+/// Whose the packet in a tunnel is.
+enum Owner {
+    /// This worker's.
+    Us,
+    /// Another's.
+    Other(WorkerId),
+    /// Nobody's.
+    Nobody,
+}
+
+/// What an error says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// Packets of this size pass; as the router said it.
+    TooBig(u32),
+    /// The packet was lost: type and code.
+    Lost(u8, u8),
+    /// Nothing that concerns a client.
+    Other,
+}
+
+impl<I: Io> Worker<I> {
+    /// Whether an error to the address `to` that quotes this packet is about one of a tunnel of ours.
+    pub(super) fn is_about_tunnel(&self, to: IpAddr, outer: &Inner) -> bool {
+        let is_of = |word| may_be_of(word, outer.protocol, outer.destination_port);
+        outer.source == to
+            && self.routing.table().is_own(to)
+            && self.lookup.tunnels(outer.destination).iter().any(|others| is_of(others.tunnel.get()))
+    }
+
+    /// An error about a packet of a tunnel of ours.
+    pub(super) fn tunnel_error(
+        &mut self,
+        port: PortId,
+        frame: I::Frame,
+        p: &Parsed,
+        outer: &Inner,
+        origin: Origin,
+    ) {
+        let quoted = quote_of(frame.data(), p);
+        let at = inside_at(quoted, outer.transport_at, outer.protocol).filter(|_| !outer.later_fragment);
+        let packet = at.and_then(|at| quoted.get(at..)).unwrap_or_default();
+        let inner = read(packet);
+        let said = said(frame.data(), p, quoted);
+        match inner.as_ref().map_or(Owner::Us, |inner| self.owner_of_inner(outer, inner, origin)) {
+            Owner::Us => {}
+            Owner::Other(worker) => return self.hand_over(port, frame, worker),
+            Owner::Nobody => return self.drop_frame(frame, Reason::IcmpNoSession),
+        }
+        if let Said::TooBig(told) = said {
+            self.learn_path_mtu(told, outer);
+        }
+        let told = inner.zip(at).and_then(|(inner, at)| {
+            let problem = problem(said, packet, (outer, at), p.ipv6)?;
+            Some((inner, problem, packet))
+        });
+        let Some((inner, problem, packet)) = told else {
+            return self.drop_frame(frame, Reason::IcmpTunnel);
+        };
+        let mut out = [0; LONGEST];
+        let nobody = Mac([0; 6]);
+        let link = Link { destination: nobody, source: nobody, vlan: None };
+        let made = reply::icmp_error(&mut out, &link, inner.destination, problem, packet).ok();
+        self.send_tunnel_error(frame, made.and_then(|len| out.get(..len)), inner.source);
+    }
+
+    fn send_tunnel_error(&mut self, mut frame: I::Frame, error: Option<&[u8]>, client: IpAddr) {
+        let Some(error) = error.filter(|error| frame.reset(error.len())) else {
+            return self.drop_frame(frame, Reason::IcmpTunnel);
+        };
+        frame.data_mut().copy_from_slice(error);
+        match self.routing.towards(client, Need::Guest, self.now) {
+            Ok(hop) => {
+                self.counters.events.icmp_translated.add(1);
+                self.leave(frame, hop, (error.len() - 14) as u16);
+            }
+            Err(reason) => self.drop_frame(frame, reason),
+        }
+    }
+
+    /// Remembers an MTU of the way to a server, for all workers and all services that have it.
+    fn learn_path_mtu(&self, told: u32, outer: &Inner) {
+        let Some(mtu) = plausible(told, outer.destination) else { return };
+        self.counters.events.path_mtus_learned.add(1);
+        for others in self.lookup.tunnels(outer.destination) {
+            others.path.learn(mtu, self.now);
+            others.tunnel.raise(LEARNED);
+        }
+    }
+
+    /// Whose the packet is that a tunnel carried: it is of a session that leads there, or of a service of single packets
+    /// that may.
+    fn owner_of_inner(&self, outer: &Inner, inner: &Inner, origin: Origin) -> Owner {
+        if inner.later_fragment {
+            // Without ports it leads to no session.
+            return Owner::Us;
+        }
+        let ends = Ends {
+            source: (inner.source, inner.source_port),
+            destination: (inner.destination, inner.destination_port),
+        };
+        if let Some(found) = self.sessions.find_ends(&ends, inner.protocol) {
+            let leads = self.sessions.get(found.id).is_some_and(Session::is_tunnelled)
+                && self
+                    .sessions
+                    .arriving(found.id, Direction::Reply)
+                    .is_some_and(|reply| reply.source.0 == outer.destination);
+            return if leads { Owner::Us } else { Owner::Nobody };
+        }
+        // The client's packet came by another port than this error.
+        let claim = |n| self.lookup.claim(PortId(n), &ends, inner.protocol);
+        let Some(service) = (0..self.macs.len() as u8).find_map(claim) else { return Owner::Nobody };
+        if let Some(worker) = self.elsewhere_of(NO_PORT, &ends, inner.protocol, service, origin) {
+            return Owner::Other(worker);
+        }
+        let Some(Some(service)) = self.services.get(service.0 as usize) else { return Owner::Nobody };
+        let leads = service.one_packet
+            && inner.protocol == protocol::UDP
+            && service.servers.iter().zip(&service.methods).any(|(server, method)| {
+                server.address == outer.destination && matches!(method, Forwarding::Tunnel(_))
+            });
+        if leads { Owner::Us } else { Owner::Nobody }
+    }
+}
+
+/// No port: a router's error came where its own addresses led it, whatever the NIC does with the packets it is about.
+const NO_PORT: PortId = PortId(u8::MAX);
+
+/// The packet in a tunnel, if its ports are quoted.
+fn read(packet: &[u8]) -> Option<Inner> {
+    match packet.first()? >> 4 {
+        4 => inner_v4(packet).ok(),
+        6 => inner_v6(packet).ok(),
+        _ => None,
+    }
+}
+
+/// What an error says that quotes `quoted`.
+fn said(data: &[u8], p: &Parsed, quoted: &[u8]) -> Said {
+    let Some(icmp) = IcmpHeader::at(data, usize::from(p.l4)) else { return Said::Other };
+    match (p.ipv6, icmp.kind, icmp.code) {
+        (false, v4::UNREACHABLE, v4::FRAGMENTATION_NEEDED) => Said::TooBig(match icmp.mtu_v4() {
+            0 => plateau(Ipv4Header::at(quoted, 0).map_or(0, Ipv4Header::total_len)).into(),
+            mtu => mtu.into(),
+        }),
+        (true, v6::TOO_BIG, _) => Said::TooBig(icmp.rest()),
+        (false, kind @ (v4::UNREACHABLE | v4::TIME_EXCEEDED), code)
+        | (true, kind @ (v6::UNREACHABLE | v6::TIME_EXCEEDED), code) => Said::Lost(kind, code),
+        _ => Said::Other,
+    }
+}
+
+/// What the client is told of its packet, which lay at `at` in the outer one; nothing if it isn't to be told.
+fn problem(said: Said, packet: &[u8], (outer, at): (&Inner, usize), ipv6: bool) -> Option<Problem> {
+    let inner_ipv6 = packet.first()? >> 4 == 6;
+    match said {
+        Said::TooBig(told) => {
+            plausible(told, outer.destination)?;
+            let way = told.min(u16::MAX.into()) as u16;
+            let mtu = inner_mtu(way, at as u16, inner_ipv6);
+            // Who lets packets be fragmented doesn't look for an MTU. Of IPv6 none is too big that every link takes.
+            let tell = match inner_ipv6 {
+                true => Ipv6Header::at(packet, 0)?.total_len() > MIN_MTU,
+                false => Ipv4Header::at(packet, 0)?.dont_fragment(),
+            };
+            tell.then_some(Problem::TooBig { mtu: mtu.into() })
+        }
+        Said::Lost(kind, code) if inner_ipv6 == ipv6 => Some(Problem::Message { kind, code, rest: 0 }),
+        Said::Lost(..) => Some(Problem::HostUnreachable),
+        Said::Other => None,
+    }
+}

@@ -1,0 +1,93 @@
+//! What is known of the MTU of the way to a tunnel's server: routers on it tell by ICMP.
+//!
+//! Whichever worker hears of it writes, all read. It is forgotten after ten minutes, as Linux does (`mtu_expires`),
+//! since a way may have got better, and until then only becomes lower.
+
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use crate::{
+    clock::{Tick, seconds},
+    net::{ipv4, ipv6},
+};
+
+/// How long an MTU is remembered.
+const LIFETIME: u32 = seconds(600);
+/// What every link of IPv4 takes (RFC 791, 3.2): less isn't true.
+const SMALLEST: u32 = 68;
+
+/// An MTU and the moment when it was told last.
+#[derive(Debug, Default)]
+pub struct PathMtu(AtomicU64);
+
+impl PathMtu {
+    /// The MTU, if one is known.
+    #[must_use]
+    pub fn get(&self, now: Tick) -> Option<u16> {
+        let word = self.0.load(Relaxed);
+        let (mtu, since) = ((word >> 32) as u16, Tick(word as u32));
+        (mtu != 0 && now.since(since) < LIFETIME).then_some(mtu)
+    }
+
+    /// Remembers an MTU, unless a lower one is known.
+    pub fn learn(&self, mtu: u16, now: Tick) {
+        if self.get(now).is_none_or(|known| known >= mtu) {
+            self.0.store(u64::from(mtu) << 32 | u64::from(now.0), Relaxed);
+        }
+    }
+}
+
+/// What is remembered where a router says `told` of packets to `server`; none if that can't be true. Less than every host
+/// takes is no more than that: who forges errors can't have packets cut to nothing.
+#[must_use]
+pub fn plausible(told: u32, server: IpAddr) -> Option<u16> {
+    let (smallest, least) = match server {
+        IpAddr::V4(_) => (SMALLEST, ipv4::MIN_REASSEMBLY),
+        IpAddr::V6(_) => (ipv6::MIN_MTU as u32, ipv6::MIN_MTU),
+    };
+    (told >= smallest).then_some(told.clamp(least as u32, u16::MAX.into()) as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_mtu_is_known_for_ten_minutes() {
+        let path = PathMtu::default();
+        assert_eq!(path.get(Tick(5)), None);
+        path.learn(1400, Tick(5));
+        assert_eq!(path.get(Tick(5)), Some(1400));
+        assert_eq!(path.get(Tick(5 + LIFETIME - 1)), Some(1400));
+        assert_eq!(path.get(Tick(5 + LIFETIME)), None);
+        assert_eq!(LIFETIME, seconds(600));
+    }
+
+    #[test]
+    fn it_only_becomes_lower_until_it_is_forgotten() {
+        let path = PathMtu::default();
+        path.learn(1400, Tick(0));
+        path.learn(1401, Tick(10));
+        assert_eq!((path.get(Tick(10)), path.get(Tick(LIFETIME))), (Some(1400), None), "not told again");
+        path.learn(1400, Tick(20));
+        assert_eq!(path.get(Tick(LIFETIME)), Some(1400), "told again");
+        path.learn(1399, Tick(30));
+        assert_eq!(path.get(Tick(30)), Some(1399));
+        path.learn(1500, Tick(30 + LIFETIME));
+        assert_eq!(path.get(Tick(30 + LIFETIME)), Some(1500));
+    }
+
+    #[test]
+    fn what_no_link_has_is_not_believed_and_little_only_half() {
+        let v4 = |told| plausible(told, [10, 0, 0, 1].into());
+        assert_eq!(
+            [0, 67, 68, 575, 576, 577].map(v4),
+            [None, None, Some(576), Some(576), Some(576), Some(577)]
+        );
+        assert_eq!([65_535, 65_536, u32::MAX].map(v4), [Some(65_535); 3]);
+        let v6 = |told| plausible(told, "2001:db8::1".parse().unwrap());
+        assert_eq!([0, 1279, 1280, 1281].map(v6), [None, None, Some(1280), Some(1281)]);
+    }
+}
