@@ -207,6 +207,48 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_gathered_to_the_last() {
+        let frame = MemoryFrame::chained(&[&[0, 1, 2], &[3]]);
+        let copied = |from, len| {
+            let mut out = vec![9; len];
+            copy_out(&frame, from, &mut out).then_some(out)
+        };
+        assert_eq!(copied(0, 4), Some(vec![0, 1, 2, 3]));
+        assert_eq!((copied(3, 1), copied(4, 0)), (Some(vec![3]), Some(vec![])));
+        assert_eq!((copied(0, 5), copied(4, 1), copied(9, 1)), (None, None, None));
+    }
+
+    #[test]
+    fn a_fragment_s_header_says_where_it_belongs() {
+        let header = |len, at, more| {
+            let mut data = [7; EthernetHeader::LEN + Ipv4Header::LEN];
+            let ip = Ipv4Header::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), protocol::UDP, 9);
+            data[EthernetHeader::LEN..].copy_from_slice(ip.as_bytes());
+            finish_header(&mut data, Ipv4Header::LEN, len, at, more).unwrap();
+            assert!(crate::net::ipv4::checksum_ok(&data[EthernetHeader::LEN..]));
+            let ip = Ipv4Header::at(&data, EthernetHeader::LEN).unwrap();
+            (ip.total_len(), ip.fragment_offset(), ip.more_fragments(), ip.dont_fragment())
+        };
+        assert_eq!(header(16, 0, true), (36, 0, true, false));
+        assert_eq!(header(5, 65_512, false), (25, 65_512, false, false));
+    }
+
+    #[test]
+    fn broken_options_stay_as_they_are() {
+        for broken in [&[7, 0, 4, 0][..], &[7, 1, 4, 0], &[7], &[0, 7, 2, 9]] {
+            let mut options = broken.to_vec();
+            blank_options(&mut options);
+            assert_eq!(options, broken);
+        }
+        let mut longer = [7, 9, 4, 0];
+        blank_options(&mut longer);
+        assert_eq!(longer, [1; 4]);
+        let mut shortest = [1, 7, 2, 131, 2, 7, 2, 1];
+        blank_options(&mut shortest);
+        assert_eq!(shortest, [1, 1, 1, 131, 2, 1, 1, 1]);
+    }
+
+    #[test]
     fn only_options_to_be_copied_stay() {
         // Record route (7, not copied), loose source route (131, copied), end.
         let mut options = [7, 4, 4, 0, 131, 3, 4, 0];

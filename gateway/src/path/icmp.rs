@@ -11,7 +11,14 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Origin, Worker, parse::Parsed, rewrite, schedule::Claimed, sums::sum_over, verdict::Reason};
+use super::{
+    Origin, Worker,
+    parse::Parsed,
+    rewrite,
+    schedule::{Claimed, NO_PORT},
+    sums::sum_over,
+    verdict::Reason,
+};
 use crate::{
     io::{Frame, Io, PortId},
     net::{
@@ -82,7 +89,7 @@ impl<I: Io> Worker<I> {
         origin: Origin,
     ) {
         let claimed = self.claimed(port, back, protocol);
-        match self.owner_elsewhere(port, back, protocol, &claimed, origin) {
+        match self.owner_elsewhere(NO_PORT, back, protocol, &claimed, origin) {
             Some(owner) => self.hand_over(port, frame, owner),
             None if local || matches!(claimed, Claimed::Snat(_)) && !self.is_shared(back.destination.0) => {
                 self.drop_frame(frame, Reason::IcmpNoSession);

@@ -19,7 +19,9 @@ use super::{
     belief::Belief,
     echo::is_echo,
     parse::{Kind, Parsed, echo_ports},
-    rewrite, sctp_state,
+    rewrite,
+    schedule::NO_PORT,
+    sctp_state,
     service::Chosen,
     session,
     verdict::Reason,
@@ -228,7 +230,7 @@ impl<I: Io> Worker<I> {
             return self.send_fragment(port, frame, &p, found, id);
         }
         let claimed = self.claimed(port, &ends, p.protocol);
-        match self.owner_elsewhere(port, &ends, p.protocol, &claimed, origin) {
+        match self.owner_elsewhere(NO_PORT, &ends, p.protocol, &claimed, origin) {
             Some(owner) => self.hand_over(port, frame, owner),
             // An echo without session is the kernel's, see `echo`.
             None if claimed.is_nobody_s() || is_echo(p.protocol) => self.punt(port, frame),

@@ -56,6 +56,9 @@ pub(super) enum Refusal {
     Punt,
 }
 
+/// No port: none has brought the packet to its owner.
+pub(super) const NO_PORT: PortId = PortId(u8::MAX);
+
 /// Whose a packet without session is.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Claimed {
@@ -94,7 +97,8 @@ impl<I: Io> Worker<I> {
         self.snat_claim(ends, protocol).map_or(Claimed::Nobody, Claimed::Snat)
     }
 
-    /// The other worker that has to look for a packet's session.
+    /// The other worker that has to look for the session of a packet that no NIC brings to its owner: a fragment, or an
+    /// error about it.
     pub(super) fn owner_elsewhere(
         &self,
         port: PortId,
@@ -137,7 +141,8 @@ impl<I: Io> Worker<I> {
         self.punt(port, frame);
     }
 
-    /// The other worker that owns a packet, if it is another's and the port didn't bring it there.
+    /// The other worker that owns a packet, if it is another's and the port didn't bring it there: a NIC doesn't know of
+    /// a fragment's ports.
     #[inline]
     pub(super) fn elsewhere(
         &self,
@@ -148,7 +153,7 @@ impl<I: Io> Worker<I> {
     ) -> Option<WorkerId> {
         if origin == Origin::Worker
             || self.peers.outgoing.len() < 2
-            || self.steered.get(port.index()).copied().unwrap_or(false)
+            || (self.fragment_id.is_none() && self.steered.get(port.index()).copied().unwrap_or(false))
         {
             return None;
         }

@@ -542,6 +542,17 @@ mod tests {
     }
 
     #[test]
+    fn gue_s_source_port_is_one_that_linux_would_take() {
+        let port = |flow| {
+            let headers = gue(flow, 6080, 100, protocol::IPIP);
+            assert_eq!(headers[2..], [0x17, 0xc0, 0, 100, 0, 0, 0, 4, 0, 0]);
+            u16::from_be_bytes([headers[0], headers[1]])
+        };
+        assert_eq!([0, u32::MAX].map(port), [32_768, 60_998]);
+        assert_ne!(port(1 << 30), port(1 << 31));
+    }
+
+    #[test]
     fn the_packet_inside_lies_behind_the_tunnel_s_header() {
         let with = |flags: [u8; 2]| [&[0; 20][..], &flags, &[8, 0]].concat();
         assert_eq!(inside_at(&with([0, 0]), 20, protocol::IPIP), Some(20));

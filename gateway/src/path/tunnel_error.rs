@@ -22,6 +22,7 @@ use super::{
     icmp::quote_of,
     parse::Parsed,
     route::Need,
+    schedule::NO_PORT,
     tunnel::{LEARNED, inner_mtu, inside_at, may_be_of},
     verdict::Reason,
 };
@@ -172,9 +173,6 @@ impl<I: Io> Worker<I> {
         if leads { Owner::Us } else { Owner::Nobody }
     }
 }
-
-/// No port: a router's error came where its own addresses led it, whatever the NIC does with the packets it is about.
-const NO_PORT: PortId = PortId(u8::MAX);
 
 /// The packet in a tunnel, if its ports are quoted.
 fn read(packet: &[u8]) -> Option<Inner> {

@@ -70,6 +70,7 @@ fn set(options: &mut Options, words: &str) -> Result<(), String> {
         let value: u16 = value.parse().map_err(|_| format!("{value} isn't a number"))?;
         match key {
             "workers" if value > 0 => options.workers = value.into(),
+            "steered" => options.steered = value != 0,
             "mtu" => options.lan_mtu = value,
             "sessions" => options.max_sessions = value.into(),
             "last-port" => options.ports.1 = value,

@@ -77,6 +77,8 @@ pub struct Options {
     /// First and last local port.
     pub ports: (u16, u16),
     pub lan_mtu: u16,
+    /// The ports bring what isn't a fragment or an error to its owner.
+    pub steered: bool,
     /// VLANs of [`WAN`] and [`LAN`].
     pub vlans: [Option<u16>; 2],
     /// Whether both are ports of one device.
@@ -94,6 +96,7 @@ impl Default for Options {
             host: true,
             ports: (1024, 65535),
             lan_mtu: 1500,
+            steered: false,
             vlans,
             one_device,
             default_route: false,
@@ -150,7 +153,7 @@ impl Rig {
                 id: WorkerId(n as u16),
                 io: devices(options, path_counters.clone()),
                 macs: vec![Mac(WAN_MAC), Mac(LAN_MAC)],
-                steered: vec![false; 2],
+                steered: vec![options.steered; 2],
                 max_sessions: options.max_sessions,
                 key: HashKey::from_seed(42),
                 pool,
