@@ -124,7 +124,8 @@ fn nobody_forges_an_address(workers: u16) {
     let stranger = Stranger::behind(&scene.network.client, "eth0", FORGER);
     // The numbers of a SYN before the client's own and of one after it, and where the data begins from its own on.
     let n = 1_000_000;
-    let cases: [(Option<u32>, &[u8], Option<u32>, u32, &[u8]); 6] = [
+    type Case<'a> = (Option<u32>, &'a [u8], Option<u32>, u32, &'a [u8]);
+    let cases: [Case<'_>; 6] = [
         (None, b"", None, 1, HONEST),
         (None, b"", None, 0, FORGED),
         (None, FORGED, None, 1, FORGED),

@@ -92,7 +92,7 @@ mod tests {
         }
         assert_eq!(kept.left(), 64_512 - 28_232 - 2);
         let block = |port: u16| (port - FIRST_PORT) / BLOCK;
-        assert_eq!(kept.of_block(Row(0), block(8080)), 1 << (8080 - 1024) % 64);
+        assert_eq!(kept.of_block(Row(0), block(8080)), 1 << ((8080 - 1024) % 64));
         assert_eq!(kept.of_block(Row(1), block(8080)), 0);
         assert_eq!((kept.of_block(Row(0), 496), kept.of_block(Row(0), 495)), (u64::MAX, 0));
         assert_eq!(kept.of_block(Row(1), 937), (1 << (61_000 - 60_992)) - 1);
