@@ -24,16 +24,8 @@ use weirctl::model::SessionState;
 use zerocopy::IntoBytes;
 
 use super::{
-    Worker,
-    direct::CONTROL,
-    fragment::Part,
-    parse::Parsed,
-    reassembly::Way,
-    rewrite::{acknowledged, rewrite_transport},
-    route::Need,
-    sums::sum_over,
-    toa,
-    verdict::Reason,
+    Worker, direct::CONTROL, fragment::Part, parse::Parsed, reassembly::Way, rewrite::rewrite_transport,
+    route::Need, sums::sum_over, toa, verdict::Reason,
 };
 use crate::{
     io::{Frame, Io, PortId},
@@ -107,9 +99,7 @@ impl<I: Io> Worker<I> {
             return Some(frame);
         }
         session.last_seen = self.now.0;
-        if let Some(ack) = acknowledged(frame.data(), p) {
-            session.expect(found.direction, ack);
-        }
+        session.note_acknowledged(found.direction, p.acknowledged);
         server.count(found.direction, p.ip_len);
         let (_, delta) = session.deltas(found.direction);
         let ports = session.leaving(found.direction).ports;

@@ -65,6 +65,8 @@ pub struct Parsed {
     pub protocol: u8,
     /// TCP flags; of SCTP what the packet is to the state ([`super::sctp_state`]); 0 for the others.
     pub flags: u8,
+    /// TCP's acknowledgement number as it lies in the header, a little-endian word; of the others nothing in particular.
+    pub acknowledged: u32,
     /// TTL on arrival.
     pub ttl: u8,
     /// Whether DF is set; nothing of IPv6 may be fragmented on its way.
@@ -83,6 +85,7 @@ impl Parsed {
             l4: 0,
             protocol: 0,
             flags: 0,
+            acknowledged: 0,
             ttl: 0,
             dont_fragment: false,
             ipv6: false,
@@ -191,6 +194,7 @@ fn parse_usual(head: &[u8; USUAL], frame_len: usize, mac: Mac, parsed: &mut Pars
     parsed.l4 = 34;
     parsed.protocol = protocol;
     parsed.flags = flags;
+    parsed.acknowledged = half(42);
     parsed.ttl = head[22];
     parsed.dont_fragment = head[20] & 0x40 != 0;
     parsed.ipv6 = false;
@@ -206,10 +210,12 @@ fn parse_usual_v6(data: &[u8], frame_len: usize, mac: Mac, parsed: &mut Parsed) 
     let Some(head) = data.first_chunk::<USUAL_V6>() else { return false };
     let protocol = head[20];
     let is_tcp = protocol == protocol::TCP;
-    let (flags, transport_len) = match (is_tcp, data.get(66..68)) {
-        (true, Some(&[offset, flags])) => (flags, u16::from(offset >> 4) * 4),
+    let (flags, acknowledged, transport_len) = match (is_tcp, data.get(62..68)) {
+        (true, Some(&[a, b, c, d, offset, flags])) => {
+            (flags, u32::from_le_bytes([a, b, c, d]), u16::from(offset >> 4) * 4)
+        }
         (true, _) => return false,
-        (false, _) => (0, u16::from_be_bytes([head[58], head[59]])),
+        (false, _) => (0, 0, u16::from_be_bytes([head[58], head[59]])),
     };
     let shortest = if is_tcp { tcp::TcpHeader::LEN } else { udp::UdpHeader::LEN };
     let payload_len = u16::from_be_bytes([head[18], head[19]]);
@@ -230,6 +236,7 @@ fn parse_usual_v6(data: &[u8], frame_len: usize, mac: Mac, parsed: &mut Parsed) 
         l4: 54,
         protocol,
         flags,
+        acknowledged,
         ttl: head[21],
         dont_fragment: true,
         ipv6: true,
@@ -288,6 +295,7 @@ fn parse_ipv4(packet: &[u8], available: usize) -> Result<Parsed, Reason> {
         l4: (EthernetHeader::LEN + extent.header_len) as u8,
         protocol: ip.protocol,
         flags: 0,
+        acknowledged: 0,
         ttl: ip.ttl,
         dont_fragment: ip.dont_fragment(),
         ipv6: false,
@@ -303,7 +311,7 @@ fn parse_ipv4(packet: &[u8], available: usize) -> Result<Parsed, Reason> {
     let payload_len = extent.total_len - extent.header_len;
     match ip.protocol {
         protocol::TCP | protocol::UDP => {
-            (parsed.flags, parsed.tuple.ports) = parse_transport(ip.protocol, payload, payload_len)?;
+            parse_transport(&mut parsed, payload, payload_len)?;
             parsed.kind = Kind::Transport;
         }
         protocol::SCTP => parse_sctp(&mut parsed, payload)?,
@@ -348,17 +356,20 @@ fn is_source_routed(options: &[u8]) -> bool {
     false
 }
 
-/// Flags and ports.
+/// Ports; of TCP flags and acknowledgement, too.
 #[inline]
-fn parse_transport(protocol: u8, payload: &[u8], payload_len: usize) -> Result<(u8, u32), Reason> {
-    if protocol == protocol::TCP {
+fn parse_transport(parsed: &mut Parsed, payload: &[u8], payload_len: usize) -> Result<(), Reason> {
+    if parsed.protocol == protocol::TCP {
         let (tcp, _) = tcp::TcpHeader::split(payload).ok_or(Reason::Truncated)?;
         tcp.check(payload_len).map_err(|_| Reason::BadTransportHeader)?;
-        return Ok((tcp.flags, ports(payload)?));
+        parsed.flags = tcp.flags;
+        parsed.acknowledged = tcp.acknowledgement().swap_bytes();
+    } else {
+        let (udp, _) = udp::UdpHeader::split(payload).ok_or(Reason::Truncated)?;
+        udp.check(payload_len).map_err(|_| Reason::BadTransportHeader)?;
     }
-    let (udp, _) = udp::UdpHeader::split(payload).ok_or(Reason::Truncated)?;
-    udp.check(payload_len).map_err(|_| Reason::BadTransportHeader)?;
-    Ok((0, ports(payload)?))
+    parsed.tuple.ports = ports(payload)?;
+    Ok(())
 }
 
 /// Ports, and in the place of flags what the packet is to the state.
@@ -392,6 +403,7 @@ fn parse_ipv6(packet: &[u8], available: usize) -> Result<Parsed, Reason> {
         l4: u8::try_from(EthernetHeader::LEN + upper.offset).map_err(|_| Reason::BadIpHeader)?,
         protocol: upper.protocol,
         flags: 0,
+        acknowledged: 0,
         ttl: ip.hop_limit,
         dont_fragment: true,
         ipv6: true,
@@ -404,7 +416,7 @@ fn parse_ipv6(packet: &[u8], available: usize) -> Result<Parsed, Reason> {
     let payload_len = total_len.checked_sub(upper.offset).ok_or(Reason::BadIpHeader)?;
     match upper.protocol {
         protocol::TCP | protocol::UDP => {
-            (parsed.flags, parsed.tuple.ports) = parse_transport(upper.protocol, payload, payload_len)?;
+            parse_transport(&mut parsed, payload, payload_len)?;
             parsed.kind = Kind::TransportV6;
         }
         protocol::SCTP => parse_sctp(&mut parsed, payload)?,

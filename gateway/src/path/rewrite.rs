@@ -59,27 +59,15 @@ pub fn deltas_of(old: &Ends, new: &Ends) -> (Delta, Delta) {
 #[inline]
 #[must_use]
 pub fn rewrite(data: &mut [u8], parsed: &Parsed, session: &Session, direction: Direction) -> bool {
-    rewrite_to(data, parsed, (session.leaving(direction), session.deltas(direction)), |_| {})
-}
-
-/// As [`rewrite`] for a session whose packets leave with this tuple, and these changes of checksums. TCP's acknowledgement
-/// number goes to `note`.
-#[inline]
-#[must_use]
-pub(super) fn rewrite_to(
-    data: &mut [u8],
-    parsed: &Parsed,
-    (new, (ip_delta, l4_delta)): (Tuple, (Delta, Delta)),
-    note: impl FnOnce(u32),
-) -> bool {
+    let new = session.leaving(direction);
     // TTL is the high byte of the word that it shares with the protocol.
     const ONE_HOP: Delta = Delta::word(0x0100, 0);
+    let (ip_delta, l4_delta) = session.deltas(direction);
     let ip_delta = ip_delta.and(ONE_HOP);
     if parsed.l4 == 34
         && let Some(head) = data.first_chunk_mut::<54>()
     {
         if parsed.protocol == protocol::TCP {
-            note(u32::from_be_bytes([head[42], head[43], head[44], head[45]]));
             rewrite_usual(head, new, ip_delta);
             let check = l4_delta.apply_to([head[50], head[51]]);
             head[50..52].copy_from_slice(&check);
@@ -92,17 +80,7 @@ pub(super) fn rewrite_to(
             return true;
         }
     }
-    if let Some(ack) = acknowledged(data, parsed) {
-        note(ack);
-    }
     rewrite_others(data, parsed, new, (ip_delta, l4_delta))
-}
-
-/// The acknowledgement number of a TCP segment.
-#[inline]
-pub(super) fn acknowledged(data: &[u8], parsed: &Parsed) -> Option<u32> {
-    let number = data.get(usize::from(parsed.l4) + 8..).filter(|_| parsed.protocol == protocol::TCP)?;
-    number.first_chunk().map(|&b| u32::from_be_bytes(b))
 }
 
 /// SCTP, and whatever has IP options or is shorter than Ethernet's frames are.
@@ -132,23 +110,6 @@ pub fn rewrite_v6(
     direction: Direction,
 ) -> bool {
     let (_, l4_delta) = session.deltas(direction);
-    rewrite_v6_to(data, parsed, (session.leaving(direction).ports, wide, l4_delta), direction, |_| {})
-}
-
-/// As [`rewrite_v6`] for a session whose packets leave with these ports, and this change of the checksum. TCP's
-/// acknowledgement number goes to `note`.
-#[inline]
-#[must_use]
-pub(super) fn rewrite_v6_to(
-    data: &mut [u8],
-    parsed: &Parsed,
-    (ports, wide, l4_delta): (u32, &Wide, Delta),
-    direction: Direction,
-    note: impl FnOnce(u32),
-) -> bool {
-    if let Some(ack) = acknowledged(data, parsed) {
-        note(ack);
-    }
     let l3 = usize::from(parsed.l3);
     let Some(header) = data.get_mut(l3..).and_then(|b| b.first_chunk_mut::<40>()) else { return false };
     header[7] = header[7].wrapping_sub(1);
@@ -156,7 +117,7 @@ pub(super) fn rewrite_v6_to(
     header[8..24].copy_from_slice(source);
     header[24..40].copy_from_slice(destination);
     let transport = data.get_mut(usize::from(parsed.l4)..);
-    rewrite_transport(transport, parsed, ports, l4_delta).is_some()
+    rewrite_transport(transport, parsed, session.leaving(direction).ports, l4_delta).is_some()
 }
 
 /// Ports and checksum of a packet that `parsed` describes, of which `transport` is the part behind the IP headers as far

@@ -176,14 +176,12 @@ impl<I: Io> Worker<I> {
             return self.known_rarely(port, frame, p, found, origin);
         }
         session.last_seen = self.now.0;
+        session.note_acknowledged(found.direction, p.acknowledged);
         server.count(found.direction, p.ip_len);
         if mixed {
             let (macs, out) = (next.macs, next.port);
             let (_, delta) = session.deltas(found.direction);
             let leaving = session.leaving(found.direction);
-            if let Some(ack) = rewrite::acknowledged(frame.data(), p) {
-                session.expect(found.direction, ack);
-            }
             return self.leave_by_v4(frame, p, (leaving, delta), (macs, out));
         }
         trim(&mut frame, p);
@@ -192,13 +190,9 @@ impl<I: Io> Worker<I> {
             *field = next.macs;
         }
         let out = next.port;
-        let (leaving, deltas) = (session.leaving(found.direction), session.deltas(found.direction));
-        let note = |ack| session.expect(found.direction, ack);
         let rewritten = match wide {
-            Some(wide) if V6 => {
-                rewrite::rewrite_v6_to(data, p, (leaving.ports, wide, deltas.1), found.direction, note)
-            }
-            _ => rewrite::rewrite_to(data, p, (leaving, deltas), note),
+            Some(wide) if V6 => rewrite::rewrite_v6(data, p, session, wide, found.direction),
+            _ => rewrite::rewrite(data, p, session, found.direction),
         };
         if !rewritten {
             return self.drop_frame(frame, Reason::Truncated);

@@ -23,7 +23,6 @@ use arrayvec::ArrayVec;
 use super::{
     Worker, mixed,
     parse::Parsed,
-    rewrite::acknowledged,
     session::{CONTROL, QUIET, trim},
     stream::Segment,
     sums::transport_checksum_ok,
@@ -141,9 +140,7 @@ impl<I: Io> Worker<I> {
             return Some(frame);
         }
         session.last_seen = self.now.0;
-        if let Some(ack) = acknowledged(frame.data(), p) {
-            session.expect(found.direction, ack);
-        }
+        session.note_acknowledged(found.direction, p.acknowledged);
         server.count(found.direction, p.ip_len);
         let (macs, out) = (next.macs, next.port);
         if mixed {

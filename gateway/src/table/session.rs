@@ -158,8 +158,8 @@ pub struct Session {
     state: u8,
     pub(crate) flags: u8,
     /// TCP: by direction the acknowledgement number of its latest packet, which is the sequence number that the other
-    /// side is expected at; before there was one, the initial number and 1. SCTP: the verification tag. Host order, 0
-    /// as long as it isn't known.
+    /// side is expected at; before there was one, the initial number and 1. SCTP: the verification tag. Little-endian
+    /// words of what lies in headers, 0 as long as it isn't known; of UDP nothing in particular.
     expected: [u32; 2],
     /// Port by which packets of a direction arrive; [`NO_PORT`] before it is known.
     arrives: [u8; 2],
@@ -469,13 +469,19 @@ impl Session {
     #[inline]
     #[must_use]
     pub(crate) fn expected_by(&self, direction: Direction) -> u32 {
-        self.expected[direction.index()]
+        self.expected[direction.index()].swap_bytes()
     }
 
-    /// Notes what packets of `direction` expect of the other side.
-    #[inline(always)]
+    /// Notes what packets of `direction` expect of the other side, host order.
+    #[inline]
     pub(crate) fn expect(&mut self, direction: Direction, number: u32) {
-        self.expected[direction.index()] = number;
+        self.expected[direction.index()] = number.swap_bytes();
+    }
+
+    /// As [`Self::expect`], with the acknowledgement as it lies in the header: all that an established packet costs.
+    #[inline(always)]
+    pub(crate) fn note_acknowledged(&mut self, direction: Direction, word: u32) {
+        self.expected[direction.index()] = word;
     }
 
     /// Whether both sides' numbers are known from how they began.
