@@ -211,8 +211,8 @@ impl<I: Io> Worker<I> {
         found: Found,
         origin: Origin,
     ) {
-        let Some(frame) = self.told_straight(port, frame, p, found) else { return };
         let Some(frame) = self.one_way_straight(port, frame, p, found.id) else { return };
+        let Some(frame) = self.told_straight(port, frame, p, found) else { return };
         let Some(frame) = self.mixed_straight(port, frame, p, found) else { return };
         if self.one_way_unchanged(found.id, p) {
             return self.send_one_way(port, frame, p, found.id);
