@@ -143,9 +143,9 @@ impl Transport for Nobody {
 fn take_leading(args: &mut Vec<OsString>) -> Result<(Option<PathBuf>, Option<Duration>), String> {
     let (mut socket, mut patience) = (None, None);
     loop {
-        if let Some(path) = take_option(args, "--socket")? {
+        if let Some(path) = take_option(args, "--socket", "a path")? {
             socket = Some(path.into());
-        } else if let Some(seconds) = take_option(args, "--timeout")? {
+        } else if let Some(seconds) = take_option(args, "--timeout", "seconds")? {
             let seconds = seconds.to_string_lossy().into_owned();
             let wait = seconds.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
             let wait = wait.filter(|wait| !wait.is_zero());
@@ -157,7 +157,7 @@ fn take_leading(args: &mut Vec<OsString>) -> Result<(Option<PathBuf>, Option<Dur
 }
 
 /// Removes the first argument and its value if it is this option.
-fn take_option(args: &mut Vec<OsString>, option: &str) -> Result<Option<OsString>, String> {
+fn take_option(args: &mut Vec<OsString>, option: &str, what: &str) -> Result<Option<OsString>, String> {
     let Some(first) = args.get(1).map(|a| a.to_string_lossy().into_owned()) else { return Ok(None) };
     if let Some(value) = first.strip_prefix(option).and_then(|rest| rest.strip_prefix('=')) {
         args.remove(1);
@@ -167,7 +167,7 @@ fn take_option(args: &mut Vec<OsString>, option: &str) -> Result<Option<OsString
         return Ok(None);
     }
     if args.len() < 3 {
-        return Err(format!("{option} needs a value"));
+        return Err(format!("{option} needs {what}"));
     }
     args.remove(1);
     Ok(Some(args.remove(1)))

@@ -52,6 +52,8 @@ const BATCH: usize = 256;
 /// Reading the routes anew and publishing wait this many times what the last go took, so that a table that
 /// changes all the time doesn't keep the thread busy all the time.
 const PAUSE: u32 = 4;
+/// The longest such pause: whoever takes the news may have been held up, and news wait meanwhile.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often the kernel's sockets are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// What failed is tried again after this.
@@ -387,7 +389,7 @@ impl Netlink {
             (self.publish)(&state);
         }
         self.unpublished = false;
-        self.next_publish = Instant::now() + begin.elapsed() * PAUSE;
+        self.next_publish = Instant::now() + (begin.elapsed() * PAUSE).min(LONGEST_PAUSE);
     }
 
     fn obey(&mut self, command: Command) {

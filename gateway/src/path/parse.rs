@@ -551,6 +551,9 @@ mod tests {
             let mut quick = Parsed::NOTHING;
             let usual = |head| is_plain_v4(head) && parse_usual(head, bytes.len(), MAC, &mut quick);
             if bytes.first_chunk().is_some_and(usual) {
+                if quick.protocol != protocol::TCP {
+                    quick.acknowledged = 0;
+                }
                 let slow = parse_any(&MemoryFrame::new(&bytes), MAC);
                 prop_assert_eq!(format!("{quick:?}"), format!("{slow:?}"));
             }

@@ -269,8 +269,9 @@ pub fn shells_complete_addresses_past_their_colons() {
         terminal.wait_for(|s| s.contains("drain tcp/192.0.2.10:80 "));
         terminal.press(b"10.0.0.1:\t");
         terminal.wait_for(|s| s.contains("drain tcp/192.0.2.10:80 10.0.0.1:8080 "));
-        // The line is emptied.
+        // The line is emptied; what is typed before that is done would be echoed, not edited.
         terminal.press(b"\x15");
+        terminal.wait_for(|s| s.trim_end().ends_with("ready>"));
         type_then_complete(&mut terminal, "weirctl sessions --service=tcp/192.0.2.10:");
         terminal.wait_for(|s| s.contains("--service=tcp/192.0.2.10:80 "));
     }

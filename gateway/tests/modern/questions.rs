@@ -177,7 +177,7 @@ pub fn status_tells_all() {
 pub fn stats_tell_why() {
     let mut rig = busy(4);
     let ack = Tcp { flags: "A", seq: 1, ack: 1 };
-    rig.send(WAN, &frames::tcp(WAN, ([10, 9, 9, 9], 1), (VIP, 80), ack, &[]));
+    rig.send(WAN, &frames::tcp(WAN, ([10, 1, 9, 9], 1), (VIP, 80), ack, &[]));
     rig.advance(5.0);
     let shared = Shared::new(rig);
     let text = shared.run("stats").out;
