@@ -66,7 +66,7 @@ fn words(lab: &mut Lab) -> Result<(), String> {
     expect(lab, "weirctl --socket", 2, "", &wrong("--socket needs a path"))?;
     expect(lab, "weirctl --version", 0, concat!("weirctl ", env!("CARGO_PKG_VERSION"), "\n"), "")?;
     expect(lab, "weirctl --help | grep -c -e --fullnat -e --add-laddr", 0, "2\n", "")?;
-    expect(lab, "weirctl --socket /mnt/weir/weir.sock -S", 0, "", "")?;
+    expect(lab, "weirctl --socket /mnt/weir/weir.sock -S", 0, "# end of 0 rules\n", "")?;
     expect(lab, "weirctl -L --nosuch", 255, "", "--nosuch: unknown option\n")
 }
 
