@@ -14,7 +14,7 @@
 //! SYN-ACK is lowered by the option's length, so that a client's full segments have that room.
 //!
 //! `told` knows when the server has been told. Until then such a session remembers no next hop; after that one with a mark,
-//! which the straight way doesn't find: its requests go by [`Worker::told_straight`], and others' pay nothing.
+//! which the fast path doesn't find: its requests go by [`Worker::told_straight`], and others' pay nothing.
 
 use std::net::IpAddr;
 
@@ -109,7 +109,7 @@ impl<I: Io> Worker<I> {
         step
     }
 
-    /// Sends a request whose server has been told on its way, as the straight way does, if it changes nothing and has no
+    /// Sends a request whose server has been told on its way, as the fast path does, if it changes nothing and has no
     /// options that have to be blanked. Gives the frame back if it isn't one.
     #[inline]
     pub(super) fn told_straight(

@@ -115,7 +115,7 @@ pub const TEMPLATE: u8 = 16;
 pub const ONE_PACKET: u8 = 32;
 /// A template stays as long as the session does: see [`super::sessions::Sessions::attach`].
 pub const CONTROLLED: u8 = 64;
-/// The server is told the client's address (TOA): requests keep off the straight way for others' sessions.
+/// The server is told the client's address (TOA): its requests have a fast path of their own.
 pub const TELLS: u8 = 128;
 
 /// Beside the state: a session of SNAT, whose states have time-outs of their own.
