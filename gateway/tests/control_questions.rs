@@ -4,7 +4,14 @@
 mod fake;
 mod rig;
 
-use std::{net::Ipv4Addr, path::Path, sync::Arc, thread, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    os::unix::net::UnixStream,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use fake::FakePlane;
 use parking_lot::Mutex;
@@ -13,16 +20,21 @@ use rig::{
     frames::{self, Endpoint, Tcp},
     key, server,
 };
-use weir::control::{
-    server::{Limits, Server},
-    store::Store,
+use weir::{
+    control::{
+        plane::AddressKind,
+        server::{Limits, Server},
+        store::Store,
+        workers::{self, Workers},
+    },
+    path::{ControlEnd, verdict::PathCounters},
 };
 use weirctl::{
     client::{Client, Transport},
     model::{Forwarding, Protocol, ServiceKey, SessionState},
     protocol::{
-        Access, Batch, Change, ErrorCode, FoundSession, ListQuery, MAX_BATCH, Network, Notice, Request,
-        Response, Row, SessionFilter,
+        Access, Batch, Change, ErrorCode, FoundSession, ListQuery, MAX_BATCH, Network, Notice, Question,
+        Refusal, Request, Response, Row, SessionFilter, TraceFilter, frame, handshake::Hello,
     },
 };
 
@@ -130,7 +142,6 @@ fn workers_can_be_searched_one_by_one() {
     let each: Vec<_> = (0..3).map(|n| of(&mut rig, Some(n))).collect();
     assert!((0u16..).zip(&each).all(|(n, found)| !found.is_empty() && found.iter().all(|s| s.worker == n)));
     assert_eq!(each.iter().map(Vec::len).sum::<usize>(), of(&mut rig, None).len());
-    assert!(of(&mut rig, Some(3)).is_empty());
 }
 
 #[test]
@@ -275,4 +286,159 @@ fn transactions_larger_than_a_frame() {
     let Response::Refused(refusal) = refused else { panic!("{refused:?}") };
     assert_eq!((refusal.code, refusal.change), (ErrorCode::ServiceExists, Some(100)));
     assert_eq!(gateway.store.lock().generation(), 2);
+}
+
+/// A gateway on a socket whose workers are the first ones of `answering`; the others never answer.
+struct Hanging {
+    store: Arc<Mutex<Store<Workers>>>,
+    server: Server,
+    /// Dropped, a worker has ended.
+    silent: Vec<ControlEnd>,
+}
+
+/// How long these tests' workers may take.
+const SHORT: Duration = Duration::from_millis(300);
+
+impl Hanging {
+    /// So many workers that do nothing at all.
+    fn new(name: &str, workers: usize) -> Self {
+        let folder =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("hanging-{}-{name}", std::process::id()));
+        let pairs = (0..workers).map(|_| workers::connect(Arc::new(PathCounters::new().unwrap())));
+        let (links, silent) = pairs.unzip();
+        let wait = Box::new(|| thread::sleep(Duration::from_micros(50)));
+        let plane = Workers::new(links, vec!["wan".into()], wait, Box::new(|_| AddressKind::Other));
+        let store = Arc::new(Mutex::new(Store::new(plane.with_patience(SHORT))));
+        let server = Server::start(&folder.join("s"), store.clone(), Limits::default()).unwrap();
+        Self { store, server, silent }
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(self.server.path()).unwrap()
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(self.server.path().parent().unwrap()).unwrap();
+    }
+}
+
+/// Every request that workers answer.
+fn questions() -> Vec<Request> {
+    let filter = SessionFilter { service: Some(key(Protocol::Tcp, VIP, 80)), ..SessionFilter::default() };
+    vec![
+        Request::Sessions { from: None, max: 10 },
+        Request::FindSessions { filter, from: None, max: 10 },
+        Request::KillSessions { filter, from: None },
+        Request::Explain(Question {
+            protocol: Protocol::Tcp,
+            source: ([10, 1, 0, 1].into(), 40_000),
+            destination: (VIP.into(), 80),
+            port: None,
+            opens: true,
+        }),
+        Request::Trace(TraceFilter::default()),
+    ]
+}
+
+fn refusal(response: Response) -> Refusal {
+    match response {
+        Response::Refused(refusal) => refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_worker_that_does_not_answer_is_named_and_holds_nobody_up() {
+    let gateway = Hanging::new("silent", 2);
+    gateway.store.lock().apply(&Change::AddService(rig_service(key(Protocol::Tcp, VIP, 80))).into()).unwrap();
+    for question in questions() {
+        let mut client = gateway.client();
+        let asked = question.clone();
+        let waiting = thread::spawn(move || (client.call(asked).unwrap(), Instant::now()));
+        // Whatever needs no worker is answered meanwhile.
+        let mut other = gateway.client();
+        let started = Instant::now();
+        while started.elapsed() < SHORT / 2 {
+            let before = Instant::now();
+            assert!(matches!(other.call(Request::Status), Ok(Response::Status(_))));
+            let zero = Request::Apply(Change::Zero(None).into());
+            assert!(matches!(other.call(zero), Ok(Response::Done { .. })));
+            assert!(gateway.store.try_lock_for(SHORT / 4).is_some(), "{question:?} holds the store");
+            assert!(before.elapsed() < SHORT, "{question:?} holds others up");
+        }
+        let (response, answered) = waiting.join().unwrap();
+        assert!(answered >= started + SHORT / 2, "{question:?} was answered by somebody");
+        let refusal = refusal(response);
+        assert_eq!(refusal.code, ErrorCode::TimedOut, "{question:?}");
+        assert_eq!(refusal.to_string(), "timed out: worker 0 has not answered for 0.3 s", "{question:?}");
+    }
+    // A trace that didn't begin is none: another may.
+    assert_eq!(refusal(gateway.client().call(questions().remove(4)).unwrap()).code, ErrorCode::TimedOut);
+}
+
+#[test]
+fn a_time_out_is_said_in_words_that_an_older_client_knows() {
+    let gateway = Hanging::new("old", 1);
+    let mut stream = UnixStream::connect(gateway.server.path()).unwrap();
+    frame::send_body(&mut stream, &Hello { oldest: 1, newest: 7 }.to_bytes()).unwrap();
+    frame::read(&mut stream).unwrap();
+    frame::send(&mut stream, &Request::Sessions { from: None, max: 10 }).unwrap();
+    let refusal = refusal(frame::receive(&mut stream).unwrap());
+    assert_eq!(refusal.code, ErrorCode::Unsupported);
+    assert!(refusal.detail.starts_with("timed out: worker 0"), "{refusal}");
+}
+
+#[test]
+fn what_is_gone_is_told_apart_from_what_is_slow() {
+    let mut gateway = Hanging::new("gone", 2);
+    let ask = |gateway: &Hanging, request: Request| refusal(gateway.client().call(request).unwrap());
+    let none = ask(&gateway, Request::Traced { trace: 7 });
+    assert_eq!(none.to_string(), "not there: there is no trace 7 any more");
+    let filter = SessionFilter { worker: Some(2), ..SessionFilter::default() };
+    let none = ask(&gateway, Request::FindSessions { filter, from: None, max: 10 });
+    assert_eq!(none.to_string(), "not there: there is no worker 2: the last is 1");
+    gateway.silent.clear();
+    let started = Instant::now();
+    for question in questions()
+        .into_iter()
+        .filter(|q| !matches!(q, Request::FindSessions { .. } | Request::KillSessions { .. }))
+    {
+        let ended = ask(&gateway, question);
+        assert_eq!(ended.to_string(), "not there: worker 0 has ended");
+    }
+    assert!(started.elapsed() < SHORT, "workers that have ended were waited for");
+}
+
+#[test]
+fn what_one_worker_has_is_told_before_another_is_complained_of() {
+    let mut rig = busy(&Options { workers: 2, patience: SHORT, ..Options::default() }, 64);
+    let all = find(&mut rig, SessionFilter::default());
+    let of_first = all.iter().filter(|found| found.session.worker == 0).count();
+    assert!(of_first > 0 && of_first < all.len());
+    rig.hang(1);
+    let find = Request::FindSessions { filter: SessionFilter::default(), from: None, max: 1000 };
+    for first in [find, Request::Sessions { from: None, max: 1000 }] {
+        let (found, next) = match rig.store.handle(first.clone(), Access::ReadOnly) {
+            Response::Found { sessions, next } => (sessions.len(), next),
+            Response::Sessions { sessions, next } => (sessions.len(), next),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(found, of_first);
+        assert!(next.is_some(), "the list ends before the worker that hangs");
+        let rest = match first {
+            Request::Sessions { max, .. } => Request::Sessions { from: next, max },
+            _ => Request::FindSessions { filter: SessionFilter::default(), from: next, max: 1000 },
+        };
+        let error = refusal(rig.store.handle(rest, Access::ReadOnly));
+        assert_eq!(error.to_string(), "timed out: worker 1 has not answered for 0.3 s");
+    }
+    // What has been ended is said, too.
+    let filter = SessionFilter::default();
+    let killed = rig.store.handle(Request::KillSessions { filter, from: None }, Access::ReadWrite);
+    assert!(
+        matches!(killed, Response::Killed { sessions, next: Some(_) } if sessions as usize == of_first),
+        "{killed:?}"
+    );
 }

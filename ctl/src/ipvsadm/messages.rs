@@ -28,9 +28,12 @@ pub(super) fn refusal(change: &Change, refusal: &Refusal) -> String {
         ErrorCode::NoSuchPort => "No such device",
         ErrorCode::LocalAddressExists => "Local address already exists",
         ErrorCode::NoSuchLocalAddress => "No such local address",
-        ErrorCode::StaleGeneration | ErrorCode::TooMany | ErrorCode::BadRequest | ErrorCode::Unsupported => {
-            return refusal.to_string();
-        }
+        ErrorCode::StaleGeneration
+        | ErrorCode::TooMany
+        | ErrorCode::BadRequest
+        | ErrorCode::Unsupported
+        | ErrorCode::TimedOut
+        | ErrorCode::Gone => return refusal.to_string(),
     };
     message.into()
 }

@@ -50,6 +50,12 @@ pub enum ErrorCode {
     /// The gateway can't do this.
     #[error("not supported")]
     Unsupported,
+    /// A worker hasn't answered in time. Since version 8.
+    #[error("timed out")]
+    TimedOut,
+    /// What was asked about isn't there, or not any more: a worker, a trace. Since version 8.
+    #[error("not there")]
+    Gone,
 }
 
 /// A refusal: nothing of the request has been done.
@@ -70,10 +76,38 @@ impl Refusal {
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
         Self { code, change: None, detail: detail.into() }
     }
+
+    /// As a peer that speaks this version understands it.
+    #[must_use]
+    pub fn in_version(self, version: u16) -> Self {
+        match self.code {
+            ErrorCode::TimedOut | ErrorCode::Gone if version < 8 => {
+                Self { detail: self.to_string(), code: ErrorCode::Unsupported, ..self }
+            }
+            _ => self,
+        }
+    }
 }
 
 impl From<ErrorCode> for Refusal {
     fn from(code: ErrorCode) -> Self {
         Self::new(code, "")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_peers_get_a_code_that_they_know() {
+        let refusal = Refusal::new(ErrorCode::TimedOut, "worker 1 has not answered for 5 s");
+        assert_eq!(refusal.clone().in_version(8), refusal);
+        assert_eq!(refusal.to_string(), "timed out: worker 1 has not answered for 5 s");
+        let old = refusal.in_version(7);
+        assert_eq!(old.code, ErrorCode::Unsupported);
+        assert_eq!(old.detail, "timed out: worker 1 has not answered for 5 s");
+        let other = Refusal::from(ErrorCode::ReadOnly);
+        assert_eq!(other.clone().in_version(1), other);
     }
 }

@@ -354,6 +354,7 @@ fn responses() {
     pinned(vec![
         (refused(ErrorCode::ServiceExists, None), "00000003776879"),
         (refused(ErrorCode::Unsupported, Some(3)), "000e010303776879"),
+        (refused(ErrorCode::Gone, None), "00100003776879"),
         (Response::Done { generation: 7 }, "0107"),
         (Response::Info(Info { version: "0.1.0".into(), generation: 7 }), "0205302e312e3007"),
         (
@@ -486,6 +487,8 @@ fn codes_and_states_keep_their_numbers() {
         E::TooMany,
         E::BadRequest,
         E::Unsupported,
+        E::TimedOut,
+        E::Gone,
     ];
     use SessionState as S;
     let states = [

@@ -44,7 +44,7 @@ pub use status::{
 pub use trace::{MAX_TRACED, TRACE_SNAP, TraceFilter, TraceStage, TracedPacket, Tuple};
 
 /// Version of the messages that this library speaks.
-pub const VERSION: u16 = 7;
+pub const VERSION: u16 = 8;
 
 /// Oldest version that this library still speaks.
 pub const OLDEST_VERSION: u16 = 1;

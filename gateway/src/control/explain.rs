@@ -1,54 +1,35 @@
-//! What would happen to a packet: the question goes from worker to worker as the packet would, and the answer,
-//! which speaks of numbers, gets the names that the configuration has for them.
+//! What would happen to a packet: the question goes from worker to worker as the packet would ([`super::asker`]), and
+//! the answer, which speaks of numbers, gets here the names that the configuration has for them.
 
 use weirctl::{
     model::{Forwarding, MarkRule},
-    protocol::{End, Explanation, MAX_EXPLAINED, Question, Scheduling, Way},
+    protocol::{End, Explanation, Question, Scheduling, Way},
 };
 
-use super::{plane::ServiceState, workers::Workers};
+use super::{
+    plane::{PlaneError, ServiceState},
+    workers::Workers,
+};
 use crate::{
-    id::{ServerId, WorkerId},
+    id::ServerId,
     io::PortId,
     path::{
-        explain::{At, Explain, Packet},
+        explain::{Explain, Packet},
         mark::Rule,
-        update::Update,
         verdict::Verdict,
     },
     table::ends::Ends,
 };
 
 impl Workers {
-    /// Asks the workers that would have the packet; none if it isn't of a kind that is forwarded, or a worker
-    /// doesn't answer.
-    pub(super) fn ask_about(&mut self, question: &Question) -> Option<Explanation> {
-        let packet = packet(question, |name| port_number(self.port_names(), name))?;
-        let (mut at, mut worker, mut workers) = (At::Port, WorkerId(0), Vec::new());
-        // On its way to a queue, in the queue, handed over.
-        for _ in 0..3 {
-            let answer = self.ask_worker(worker, packet, at)?;
-            if answer.elsewhere.is_none() || answer.at == At::Handed {
-                workers.push(worker.0);
-            }
-            match answer.elsewhere {
-                Some(other) => (at, worker) = (answer.at, other),
-                None => return Some(self.named(*answer, workers)),
-            }
-        }
-        None
+    /// The packet as the path knows it.
+    pub(super) fn packet_of(&self, question: &Question) -> Result<Packet, PlaneError> {
+        packet(question, |name| port_number(self.port_names(), name))
+            .ok_or(PlaneError::Unsupported("packets of this kind can't be explained"))
     }
 
-    fn ask_worker(&mut self, worker: WorkerId, packet: Packet, at: At) -> Option<Box<Explain>> {
-        let ticket = self.ticket();
-        let question = Update::Explain(Box::new(Explain::new(ticket, packet, at, MAX_EXPLAINED)));
-        self.ask(worker.0.into(), question, |update| match update {
-            Update::Explain(answer) if answer.ticket == ticket => Some(answer),
-            _ => None,
-        })
-    }
-
-    fn named(&self, answer: Explain, workers: Vec<u16>) -> Explanation {
+    /// The answer with the configuration's names.
+    pub(super) fn named(&self, answer: Explain, workers: Vec<u16>) -> Explanation {
         let port = answer.packet.port.unwrap_or(PortId(0));
         let session = answer.session.as_ref();
         let of_session = session.and_then(|(_, server, _)| self.service_with(*server));

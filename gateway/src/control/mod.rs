@@ -1,13 +1,17 @@
 //! The control side: configuration, its socket, the workers' updates, statistics.
 
+mod asker;
 mod claims;
 pub mod explain;
+mod link;
 pub mod load;
 pub mod notices;
 pub mod plane;
 pub mod rules;
 pub mod server;
+mod servers;
 mod snat;
 pub mod store;
 pub mod trace;
+mod turns;
 pub mod workers;

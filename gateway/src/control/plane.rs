@@ -4,17 +4,23 @@
 //! The store decides *what* is configured and speaks in whole services; the plane turns that into updates
 //! for each worker. Everything here is called from control threads, never from a worker.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use weirctl::model;
-use weirctl::protocol::{Explanation, LocalAddressUse, PortStatus, Question, TraceFilter, WorkerStatus};
+use weirctl::protocol::{
+    ErrorCode, Explanation, LocalAddressUse, PortStatus, Question, Refusal, TraceFilter, WorkerStatus,
+};
 pub use weirctl::protocol::{FoundSession, PathCounter, SessionCursor};
 
 use super::trace::Haul;
 pub use crate::path::search::Selection;
 use crate::{
     id::{ServerId, ServiceId},
-    path::settings::Settings,
+    path::{
+        explain::{Explain, Packet},
+        settings::Settings,
+        trace::Tracer,
+    },
 };
 
 /// One change of the data plane's configuration.
@@ -96,6 +102,101 @@ pub struct Selected {
     pub next: Option<SessionCursor>,
 }
 
+/// A page of sessions and where to go on; `None`: that was all.
+pub type SessionPage = (Vec<model::Session>, Option<SessionCursor>);
+
+/// What workers say of a packet.
+#[derive(Debug)]
+pub struct Explained {
+    /// The answer of the one that decides.
+    pub answer: Box<Explain>,
+    /// Workers in the order in which they have the packet.
+    pub workers: Vec<u16>,
+}
+
+/// Why a question has no answer. The end of a list is none of these.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlaneError {
+    /// A worker took too long: it hangs, or has very much to do.
+    #[error("worker {worker} has not answered for {} s", patience.as_secs_f64())]
+    TimedOut {
+        /// Which one.
+        worker: u16,
+        /// How long it was waited for.
+        patience: Duration,
+    },
+    /// What was asked about isn't there, or not any more.
+    #[error("{0}")]
+    Gone(String),
+    /// Another one is being served.
+    #[error("{0}")]
+    Busy(&'static str),
+    /// The plane can't do this.
+    #[error("{0}")]
+    Unsupported(&'static str),
+}
+
+impl From<PlaneError> for Refusal {
+    fn from(error: PlaneError) -> Self {
+        let code = match error {
+            PlaneError::TimedOut { .. } => ErrorCode::TimedOut,
+            PlaneError::Gone(_) => ErrorCode::Gone,
+            PlaneError::Busy(_) => ErrorCode::TooMany,
+            PlaneError::Unsupported(_) => ErrorCode::Unsupported,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// What only workers know. They are asked without a hold on the plane, because one may take its time, or hang.
+pub trait Ask: Send + Sync {
+    /// Up to `max` sessions from `from` on, and where to go on. Sessions that come and go meanwhile may be missed or
+    /// listed once; the others are listed exactly once.
+    ///
+    /// # Errors
+    /// A worker doesn't answer, and nothing was found before its turn.
+    fn sessions(&self, from: SessionCursor, max: usize) -> Result<SessionPage, PlaneError>;
+
+    /// Finds, or ends, up to `max` sessions from `from` on; a bounded number is looked at, so there may be
+    /// none before the end. A plane without sessions finds none.
+    ///
+    /// # Errors
+    /// As [`Ask::sessions`], and there is no such worker.
+    fn select(&self, selection: &Selection, from: SessionCursor, max: usize) -> Result<Selected, PlaneError> {
+        let _ = (selection, from, max);
+        Ok(Selected::default())
+    }
+
+    /// What would happen to a packet.
+    ///
+    /// # Errors
+    /// A worker doesn't answer. A plane without packets can't say.
+    fn explain(&self, packet: Packet) -> Result<Explained, PlaneError> {
+        let _ = packet;
+        Err(NO_PACKETS)
+    }
+
+    /// Has each worker follow packets with its tracer. When it returns, all of them do.
+    ///
+    /// # Errors
+    /// A worker doesn't answer; others may have their tracers.
+    fn follow(&self, tracers: Vec<Box<Tracer>>) -> Result<(), PlaneError> {
+        let _ = tracers;
+        Err(NO_PACKETS)
+    }
+}
+
+/// For a plane that only knows a configuration.
+struct Nobody;
+
+impl Ask for Nobody {
+    fn sessions(&self, _: SessionCursor, _: usize) -> Result<SessionPage, PlaneError> {
+        Ok((Vec::new(), None))
+    }
+}
+
+const NO_PACKETS: PlaneError = PlaneError::Unsupported("no packets are forwarded here");
+
 /// How the data plane is.
 #[derive(Clone, Debug, Default)]
 pub struct PlaneStatus {
@@ -130,34 +231,51 @@ pub trait Plane: Send {
     /// Whether the gateway has a port of this name (`-F`).
     fn has_port(&self, name: &str) -> bool;
 
-    /// Up to `max` sessions from `from` on, and where to go on (`None`: that was all). Sessions that come
-    /// and go meanwhile may be missed or listed once; the others are listed exactly once.
-    fn sessions(&mut self, from: SessionCursor, max: usize) -> (Vec<model::Session>, Option<SessionCursor>);
-
-    /// Finds, or ends, up to `max` sessions from `from` on; a bounded number is looked at, so there may be
-    /// none before the end. A plane without sessions finds none.
-    fn select(&mut self, selection: &Selection, from: SessionCursor, max: usize) -> Selected {
-        let _ = (selection, from, max);
-        Selected::default()
+    /// Whom to ask what only workers know. A plane without workers has no sessions.
+    fn asker(&self) -> Arc<dyn Ask> {
+        Arc::new(Nobody)
     }
 
-    /// What would happen to a packet; none if no worker answers. A plane without packets can't say.
-    fn explain(&mut self, question: &Question) -> Option<Explanation> {
+    /// The packet that is asked about, as [`Ask::explain`] wants it.
+    ///
+    /// # Errors
+    /// Nothing can be said of such packets.
+    fn packet(&self, question: &Question) -> Result<Packet, PlaneError> {
         let _ = question;
-        None
+        Err(NO_PACKETS)
     }
 
-    /// Follows the packets that `filter` wants; none if it is busy following others. A plane without packets
-    /// always is.
-    fn begin_trace(&mut self, filter: &TraceFilter) -> Option<u64> {
+    /// What workers have said of a packet, with the configuration's names.
+    ///
+    /// # Errors
+    /// The plane has no packets.
+    fn explained(&self, answer: Explained) -> Result<Explanation, PlaneError> {
+        let _ = answer;
+        Err(NO_PACKETS)
+    }
+
+    /// Prepares to follow the packets that `filter` wants: the trace's number, and what [`Ask::follow`] gives the
+    /// workers. [`Plane::trace_begun`] ends the preparation.
+    ///
+    /// # Errors
+    /// Others are being followed. A plane without packets can't follow any.
+    fn begin_trace(&mut self, filter: &TraceFilter) -> Result<(u64, Vec<Box<Tracer>>), PlaneError> {
         let _ = filter;
-        None
+        Err(NO_PACKETS)
     }
 
-    /// What was followed since, and the end of it if so; none if there is no such trace.
-    fn traced(&mut self, trace: u64, end: bool) -> Option<Haul> {
-        let _ = (trace, end);
-        None
+    /// Every worker follows packets now, or not every one: then none is to.
+    fn trace_begun(&mut self, trace: u64, by_all: bool) {
+        let _ = (trace, by_all);
+    }
+
+    /// What was followed since, and the end of it if so.
+    ///
+    /// # Errors
+    /// There is no such trace, or not any more.
+    fn traced(&mut self, trace: u64, end: bool) -> Result<Haul, PlaneError> {
+        let _ = end;
+        Err(PlaneError::Gone(format!("trace {trace}")))
     }
 
     /// How it is. A plane without ports and workers has nothing to say.

@@ -13,8 +13,7 @@ use std::{
 
 use weirctl::{
     ipvsadm::{Action, Lines, names::SystemNames, parse_line},
-    model::Session,
-    protocol::{Batch, Change, SessionCursor},
+    protocol::{Batch, Change},
     words,
 };
 
@@ -221,10 +220,6 @@ impl Plane for Nowhere {
 
     fn has_port(&self, name: &str) -> bool {
         self.ports.iter().any(|p| p == name)
-    }
-
-    fn sessions(&mut self, _: SessionCursor, _: usize) -> (Vec<Session>, Option<SessionCursor>) {
-        (Vec::new(), None)
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 use weirctl::protocol::{MAX_TRACED, TraceFilter, TracedPacket};
 
-use super::workers::Workers;
+use super::{plane::PlaneError, workers::Workers};
 use crate::{
     io::PortId,
     net::ipv6,
@@ -32,7 +32,8 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// A trace under way.
 pub struct Tracing {
     id: u64,
-    asked: Instant,
+    /// When the client asked last; none while the workers are being told.
+    asked: Option<Instant>,
     rings: Vec<rtrb::Consumer<Traced>>,
     lost: Arc<AtomicU64>,
     /// Time-stamp counter and wall clock at one moment.
@@ -43,11 +44,13 @@ pub struct Tracing {
 pub type Haul = (Vec<TracedPacket>, u64);
 
 impl Workers {
-    /// Follows the packets that `filter` wants; none if others are being followed. When it returns, every worker
-    /// does: whatever arrives from now on is seen.
-    pub(super) fn begin_trace(&mut self, filter: &TraceFilter) -> Option<u64> {
+    /// Tracers that follow the packets that `filter` wants, one a worker, and the number of the trace.
+    pub(super) fn prepare_trace(
+        &mut self,
+        filter: &TraceFilter,
+    ) -> Result<(u64, Vec<Box<Tracer>>), PlaneError> {
         if self.tracing().is_some() {
-            return None;
+            return Err(PlaneError::Busy("another trace is under way"));
         }
         let port = filter.port.as_ref().and_then(|name| self.port_names().iter().position(|n| n == name));
         let filter = Filter {
@@ -61,25 +64,31 @@ impl Workers {
         let (mut tracers, mut rings) = (Vec::new(), Vec::new());
         for _ in 0..self.links().len() {
             let (to_control, from_worker) = rtrb::RingBuffer::new(RING);
-            tracers.push(Some(Box::new(Tracer::new(filter, to_control, lost.clone()))));
+            tracers.push(Box::new(Tracer::new(filter, to_control, lost.clone())));
             rings.push(from_worker);
         }
         let id = self.ticket();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let began = (cpu::tsc(), u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX));
-        *self.tracing() = Some(Tracing { id, asked: Instant::now(), rings, lost, began });
-        for (worker, tracer) in tracers.into_iter().enumerate() {
-            // What it replaces comes back: no tracer.
-            let taken = |update| matches!(update, Update::Trace(None)).then_some(());
-            self.ask(worker, Update::Trace(tracer), taken);
-        }
-        Some(id)
+        *self.tracing() = Some(Tracing { id, asked: None, rings, lost, began });
+        Ok((id, tracers))
     }
 
-    /// What was followed since the last call; none if there is no such trace.
-    pub(super) fn take_traced(&mut self, id: u64, end: bool) -> Option<Haul> {
-        let mut tracing = self.tracing().take_if(|t| t.id == id)?;
-        tracing.asked = Instant::now();
+    /// Every worker follows packets now, or not every one: then the trace ends.
+    pub(super) fn note_begun(&mut self, id: u64, by_all: bool) {
+        let Some(tracing) = self.tracing().as_mut().filter(|t| t.id == id) else { return };
+        tracing.asked = Some(Instant::now());
+        if !by_all {
+            *self.tracing() = None;
+            self.stop_tracers();
+        }
+    }
+
+    /// What was followed since the last call.
+    pub(super) fn take_traced(&mut self, id: u64, end: bool) -> Result<Haul, PlaneError> {
+        let gone = || PlaneError::Gone(format!("there is no trace {id} any more"));
+        let mut tracing = self.tracing().take_if(|t| t.id == id).ok_or_else(gone)?;
+        tracing.asked = Some(Instant::now());
         let (mut records, mut left) = (Vec::new(), MAX_TRACED);
         // What arrives while the rings are read waits for the next call, so that packets that several workers
         // have to do with come in their order.
@@ -101,12 +110,12 @@ impl Workers {
         } else {
             *self.tracing() = Some(tracing);
         }
-        Some((packets, lost))
+        Ok((packets, lost))
     }
 
     /// Ends a trace whose client is gone.
     pub(super) fn end_silent_trace(&mut self) {
-        if self.tracing().take_if(|t| t.asked.elapsed() > SILENCE).is_some() {
+        if self.tracing().take_if(|t| t.asked.is_some_and(|at| at.elapsed() > SILENCE)).is_some() {
             tracing::info!("a trace ends: nobody asks for its packets");
             self.stop_tracers();
         }

@@ -20,8 +20,8 @@ use weirctl::{
 use crate::{
     control::{
         plane::{
-            AddressKind, Change, PathCounter, Plane, PlaneStatus, Selected, Selection, ServerTotals,
-            ServiceState, SessionCursor,
+            AddressKind, Ask, Change, Explained, PathCounter, Plane, PlaneError, PlaneStatus, ServerTotals,
+            ServiceState,
         },
         trace::Haul,
         workers::Workers,
@@ -29,7 +29,7 @@ use crate::{
     host::{Host, NetState},
     id::ServerId,
     io::PortId,
-    path::route::RouteTable,
+    path::{explain::Packet, route::RouteTable, trace::Tracer},
 };
 
 /// Addresses that `status` warns of one by one.
@@ -196,8 +196,8 @@ impl Plane for GatewayPlane {
         self.workers.server_totals(id)
     }
 
-    fn sessions(&mut self, from: SessionCursor, max: usize) -> (Vec<model::Session>, Option<SessionCursor>) {
-        self.workers.sessions(from, max)
+    fn asker(&self) -> Arc<dyn Ask> {
+        self.workers.asker()
     }
 
     fn address_kind(&self, address: IpAddr) -> AddressKind {
@@ -213,19 +213,23 @@ impl Plane for GatewayPlane {
         self.workers.has_port(name)
     }
 
-    fn select(&mut self, selection: &Selection, from: SessionCursor, max: usize) -> Selected {
-        self.workers.select(selection, from, max)
+    fn packet(&self, question: &Question) -> Result<Packet, PlaneError> {
+        self.workers.packet(question)
     }
 
-    fn explain(&mut self, question: &Question) -> Option<Explanation> {
-        self.workers.explain(question)
+    fn explained(&self, answer: Explained) -> Result<Explanation, PlaneError> {
+        self.workers.explained(answer)
     }
 
-    fn begin_trace(&mut self, filter: &TraceFilter) -> Option<u64> {
-        Plane::begin_trace(&mut self.workers, filter)
+    fn begin_trace(&mut self, filter: &TraceFilter) -> Result<(u64, Vec<Box<Tracer>>), PlaneError> {
+        self.workers.begin_trace(filter)
     }
 
-    fn traced(&mut self, trace: u64, end: bool) -> Option<Haul> {
+    fn trace_begun(&mut self, trace: u64, by_all: bool) {
+        self.workers.trace_begun(trace, by_all);
+    }
+
+    fn traced(&mut self, trace: u64, end: bool) -> Result<Haul, PlaneError> {
         self.workers.traced(trace, end)
     }
 

@@ -1,9 +1,9 @@
 //! A plane that forwards nothing, for tests of the control side.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use weir::{
-    control::plane::{AddressKind, Change, Plane, ServerTotals},
+    control::plane::{AddressKind, Ask, Change, Plane, PlaneError, ServerTotals, SessionPage},
     id::ServerId,
 };
 use weirctl::{
@@ -49,10 +49,19 @@ impl Plane for FakePlane {
         name == "wan"
     }
 
-    fn sessions(&mut self, from: SessionCursor, max: usize) -> (Vec<Session>, Option<SessionCursor>) {
-        let end = self.sessions.min(from.slot + max as u32);
+    fn asker(&self) -> Arc<dyn Ask> {
+        Arc::new(FakeSessions(self.sessions))
+    }
+}
+
+/// So many sessions.
+struct FakeSessions(u32);
+
+impl Ask for FakeSessions {
+    fn sessions(&self, from: SessionCursor, max: usize) -> Result<SessionPage, PlaneError> {
+        let end = self.0.min(from.slot + max as u32);
         let page = (from.slot..end).map(session).collect();
-        (page, (end < self.sessions).then_some(SessionCursor { worker: 0, slot: end }))
+        Ok((page, (end < self.0).then_some(SessionCursor { worker: 0, slot: end })))
     }
 }
 

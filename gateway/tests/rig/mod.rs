@@ -13,8 +13,9 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use weir::{
@@ -85,6 +86,8 @@ pub struct Options {
     pub one_device: bool,
     /// Whether everything else is behind 10.1.0.1 and 2001:db8:c::1 on [`WAN`].
     pub default_route: bool,
+    /// How long control waits for a worker's answer.
+    pub patience: Duration,
 }
 
 impl Default for Options {
@@ -100,6 +103,7 @@ impl Default for Options {
             vlans,
             one_device,
             default_route: false,
+            patience: Duration::from_secs(5),
         }
     }
 }
@@ -118,6 +122,8 @@ pub struct Rig {
     pub inject: Vec<rtrb::Producer<(PortId, MemoryFrame)>>,
     /// Which neighbours answer.
     pub answers: fn(IpAddr) -> bool,
+    /// The worker that answers no questions, if there is one.
+    hanging: Arc<AtomicUsize>,
 }
 
 /// A frame that left.
@@ -169,10 +175,11 @@ impl Rig {
             punted.push(from_path);
             inject.push(to_path);
         }
-        let wait = waiter(shared.clone(), clock.clone());
+        let hanging = Arc::new(AtomicUsize::new(usize::MAX));
+        let wait = waiter(shared.clone(), clock.clone(), hanging.clone());
         let own = |a: IpAddr| if is_own(a) { AddressKind::Own } else { AddressKind::Other };
         let plane = Workers::new(links, vec!["wan".into(), "lan".into()], wait, Box::new(own));
-        let store = Store::new(plane);
+        let store = Store::new(plane.with_patience(options.patience));
         let &Options { vlans, one_device, .. } = options;
         let mut rig = Self {
             workers: shared,
@@ -184,6 +191,7 @@ impl Rig {
             punted,
             inject,
             answers: |_| true,
+            hanging,
         };
         rig.store.plane_mut().set_routes(&routes(options.lan_mtu, options.default_route));
         rig.store.plane_mut().set_neighbours(&[]);
@@ -204,6 +212,11 @@ impl Rig {
     pub fn new_routes(&mut self, lan_mtu: u16) {
         self.store.plane_mut().set_routes(&routes(lan_mtu, false));
         self.run();
+    }
+
+    /// From now on this worker answers no questions.
+    pub fn hang(&mut self, worker: usize) {
+        self.hanging.store(worker, Relaxed);
     }
 
     pub fn now(&self) -> Tick {
@@ -455,9 +468,10 @@ fn devices(options: &Options, counters: Arc<PathCounters>) -> VlanIo<MemoryIo> {
     VlanIo::new(MemoryIo::new(2), &places, counters)
 }
 
-fn waiter(workers: Vec<SharedWorker>, clock: Arc<AtomicU32>) -> workers::Wait {
+fn waiter(workers: Vec<SharedWorker>, clock: Arc<AtomicU32>, hanging: Arc<AtomicUsize>) -> workers::Wait {
     Box::new(move || {
-        for worker in &workers {
+        let hanging = hanging.load(Relaxed);
+        for worker in workers.iter().enumerate().filter(|(n, _)| *n != hanging).map(|(_, worker)| worker) {
             worker.lock().unwrap().poll(Tick(clock.load(Relaxed)));
         }
     })

@@ -20,9 +20,9 @@ use crate::threads;
 /// Serves a peer until it closes the connection, breaks the protocol or is too slow.
 pub(super) fn serve(stream: UnixStream, peer: Peer, shared: &Shared) {
     let mut stream = BufReader::with_capacity(BUFFER, Timed { stream, until: Instant::now() });
-    let served = greet(&mut stream, peer, shared).and_then(|go_on| match go_on {
-        true => requests(&mut stream, peer, shared),
-        false => Ok(()),
+    let served = greet(&mut stream, peer, shared).and_then(|version| match version {
+        Some(version) => requests(&mut stream, Peer { version, ..peer }, shared),
+        None => Ok(()),
     });
     match served {
         Ok(()) | Err(End::Frame(FrameError::Closed)) => {}
@@ -46,8 +46,8 @@ enum End {
 
 type Stream = BufReader<Timed>;
 
-/// The handshake; whether there is a common version.
-fn greet(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<bool, End> {
+/// The handshake; the version to speak, if there is a common one.
+fn greet(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<Option<u16>, End> {
     stream.get_mut().allow(shared.limits.hello);
     // Whoever serves a peer may end, but not panic.
     let _ = threads::fault("control-peer");
@@ -60,7 +60,7 @@ fn greet(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<bool, End> 
         None => Answer::NoCommonVersion { oldest: Hello::OURS.oldest, newest: Hello::OURS.newest },
     };
     frame::send_body(stream.get_mut(), &answer.to_bytes())?;
-    Ok(common.is_some())
+    Ok(common)
 }
 
 /// Bytes of requests that are read ahead.
@@ -156,15 +156,14 @@ fn ask(request: Request, stage: &mut Stage, peer: Peer, shared: &Shared) -> Resp
     noted(response, changes, peer, shared)
 }
 
-/// Logs a refusal that an operator should know of.
+/// Logs a refusal that an operator should know of. The response as the peer understands it.
 fn noted(response: Response, changes: bool, peer: Peer, shared: &Shared) -> Response {
-    if let Response::Refused(refusal) = &response
-        && (changes || peer.access == Access::ReadOnly)
-    {
+    let Response::Refused(refusal) = response else { return response };
+    if changes || peer.access == Access::ReadOnly {
         let (pid, uid) = (peer.pid, peer.uid);
         shared.complain(|| warn!(pid, uid, %refusal, "a control request is refused"));
     }
-    response
+    Response::Refused(refusal.in_version(peer.version))
 }
 
 /// As [`ask`], of requests that came together. Those before one that the stage answers are carried out first.

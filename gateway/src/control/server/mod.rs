@@ -2,7 +2,7 @@
 //!
 //! What a hostile peer can do is bounded: connections are counted and readers can't take the slots of
 //! those who may write; every frame has a limit and a deadline ([`connection`]); the store is locked for one
-//! request at a time, never while a peer is read from or written to.
+//! request at a time, never while a peer is read from or written to, nor while a worker is waited for.
 
 mod connection;
 mod peer;
@@ -27,7 +27,11 @@ use tracing::{debug, warn};
 use weirctl::protocol::{Access, Request, Response, frame, handshake::Answer};
 
 use self::{peer::Peer, socket::SocketFile};
-use super::{notices::Notices, plane::Plane, store::Store};
+use super::{
+    notices::Notices,
+    plane::Plane,
+    store::{Step, Store},
+};
 use crate::threads;
 
 /// How long requests that are being answered may take when the socket is closed.
@@ -49,11 +53,30 @@ pub trait Handler: Send + Sync + 'static {
 
 impl<P: Plane + 'static> Handler for Mutex<Store<P>> {
     fn handle(&self, request: Request, access: Access) -> Response {
-        self.lock().handle(request, access)
+        let step = self.lock().begin(request, access);
+        match step {
+            Step::Answered(response) => response,
+            Step::Asks(inquiry) => {
+                let told = inquiry.ask();
+                self.lock().finish(told)
+            }
+        }
     }
 
+    /// Changes that follow each other are made at once.
     fn handle_all(&self, requests: Vec<Request>, access: Access) -> Vec<Response> {
-        self.lock().handle_all(requests, access)
+        let mut answers = Vec::with_capacity(requests.len());
+        let mut changes = Vec::new();
+        for request in requests {
+            if matches!(request, Request::Apply(_)) {
+                changes.push(request);
+                continue;
+            }
+            answers.extend(self.lock().handle_all(std::mem::take(&mut changes), access));
+            answers.push(self.handle(request, access));
+        }
+        answers.extend(self.lock().handle_all(changes, access));
+        answers
     }
 
     fn notices(&self) -> Arc<Notices> {

@@ -6,7 +6,7 @@ use nix::{
     sys::socket::{getsockopt, sockopt::PeerCredentials},
     unistd::{Gid, Uid, User, getgrouplist},
 };
-use weirctl::protocol::Access;
+use weirctl::protocol::{Access, OLDEST_VERSION};
 
 /// A peer, as the kernel vouches for it.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +17,8 @@ pub(super) struct Peer {
     pub uid: u32,
     /// What it may do.
     pub access: Access,
+    /// Version of the protocol that it speaks: the oldest until it has said so.
+    pub version: u16,
 }
 
 impl Peer {
@@ -27,7 +29,7 @@ impl Peer {
         let writes =
             uid.is_root() || uid == Uid::effective() || gid.as_raw() == group || is_member(uid, gid, group);
         let access = if writes { Access::ReadWrite } else { Access::ReadOnly };
-        Ok(Self { pid: credentials.pid(), uid: uid.as_raw(), access })
+        Ok(Self { pid: credentials.pid(), uid: uid.as_raw(), access, version: OLDEST_VERSION })
     }
 }
 

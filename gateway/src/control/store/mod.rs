@@ -11,6 +11,7 @@
 //! | `check` | what the kernel would refuse |
 //! | `ledger` | numbers of services and servers; deleted servers that sessions still refer to |
 //! | `figures` | counters since the last `-Z`, and IPVS's rate estimator |
+//! | `inquiry` | requests that only workers can answer |
 //! | `listing` | pages |
 //! | `marks` | rules that mark packets |
 //! | `snat` | SNAT rules and their numbers |
@@ -21,6 +22,7 @@
 mod apply;
 mod check;
 mod figures;
+mod inquiry;
 mod ledger;
 mod listing;
 mod marks;
@@ -44,12 +46,16 @@ use weirctl::{
     protocol::{Access, ErrorCode, Info, MAX_PAGE, Notice, Refusal, Request, Response, Stage, Timeouts},
 };
 
-pub use self::sysctl::SysctlError;
 use self::{
     apply::Journal,
     figures::{ESTIMATE_PERIOD, ServiceFigures},
+    inquiry::What,
     ledger::Ledger,
     record::Record,
+};
+pub use self::{
+    inquiry::{Inquiry, Step, Told},
+    sysctl::SysctlError,
 };
 use super::{notices::Notices, plane::Plane};
 use crate::{
@@ -150,14 +156,42 @@ impl<P: Plane> Store<P> {
         self.notices.publish(Notice { generation: self.generation, tick: self.estimates });
     }
 
-    /// Answers one request of a peer that may do what `access` says.
+    /// Answers one request of a peer that may do what `access` says. It waits for workers where it has to:
+    /// [`Store::begin`] is for those that share the store.
     pub fn handle(&mut self, request: Request, access: Access) -> Response {
+        match self.begin(request, access) {
+            Step::Answered(response) => response,
+            Step::Asks(inquiry) => {
+                let told = inquiry.ask();
+                self.finish(told)
+            }
+        }
+    }
+
+    /// Answers a request, or says what workers have to be asked for it.
+    pub fn begin(&mut self, request: Request, access: Access) -> Step {
         if request.changes() && access == Access::ReadOnly {
-            return Response::Refused(ErrorCode::ReadOnly.into());
+            return Step::Answered(Response::Refused(ErrorCode::ReadOnly.into()));
         }
         if let Err(detail) = request.check() {
-            return Response::Refused(Refusal::new(ErrorCode::BadRequest, detail));
+            return Step::Answered(Response::Refused(Refusal::new(ErrorCode::BadRequest, detail)));
         }
+        let begun = match request {
+            Request::Sessions { from, max } => {
+                let max = max.clamp(1, MAX_PAGE) as usize;
+                Ok(self.inquire(What::Sessions { from: from.unwrap_or_default(), max }))
+            }
+            Request::FindSessions { filter, from, max } => self.find_sessions(filter, from, max),
+            Request::KillSessions { filter, from } => self.kill_sessions(filter, from),
+            Request::Explain(question) => self.explain(&question),
+            Request::Trace(filter) => self.begin_trace(&filter),
+            other => Ok(Step::Answered(self.answer(other))),
+        };
+        begun.unwrap_or_else(|refusal| Step::Answered(Response::Refused(refusal)))
+    }
+
+    /// Answers what needs no worker.
+    fn answer(&mut self, request: Request) -> Response {
         match request {
             Request::Info => Response::Info(Info {
                 version: env!("CARGO_PKG_VERSION").into(),
@@ -168,32 +202,30 @@ impl<P: Plane> Store<P> {
                 Err(refusal) => Response::Refused(refusal),
             },
             Request::List(query) => self.list(&query),
-            Request::Sessions { from, max } => {
-                let max = max.clamp(1, MAX_PAGE) as usize;
-                let (sessions, next) = self.plane.sessions(from.unwrap_or_default(), max);
-                Response::Sessions { sessions, next }
-            }
             Request::Timeouts => {
                 let t = &self.settings.timeouts;
                 Response::Timeouts(Timeouts { tcp: t.established, tcp_fin: t.fin_wait, udp: t.udp })
             }
             Request::Snat => self.snat_rows(),
             Request::Marks => Response::Marks(self.marks.clone()),
-            Request::Explain(question) => self.explain(&question),
             Request::ClientAddresses => {
                 let told = self.services.values().filter(|r| r.client_address != ClientAddress::None);
                 Response::ClientAddresses(told.map(|r| (r.service.key, r.client_address)).collect())
             }
-            Request::Trace(filter) => self.begin_trace(&filter),
             Request::Traced { trace } => self.traced(trace, false),
             Request::EndTrace { trace } => self.traced(trace, true),
             Request::Counters => Response::Counters(self.plane.counters()),
             Request::Status => self.status(),
-            Request::FindSessions { filter, from, max } => self.find_sessions(filter, from, max),
-            Request::KillSessions { filter, from } => self.kill_sessions(filter, from),
             Request::Stage(_) | Request::Subscribe => {
                 let detail = "only a connection can do this";
                 Response::Refused(Refusal::new(ErrorCode::Unsupported, detail))
+            }
+            Request::Sessions { .. }
+            | Request::FindSessions { .. }
+            | Request::KillSessions { .. }
+            | Request::Explain(_)
+            | Request::Trace(_) => {
+                Response::Refused(Refusal::new(ErrorCode::Unsupported, "only workers can answer this"))
             }
         }
     }

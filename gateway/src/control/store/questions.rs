@@ -9,7 +9,10 @@ use weirctl::{
     },
 };
 
-use super::Store;
+use super::{
+    Store,
+    inquiry::{Step, What, refused},
+};
 use crate::{
     control::plane::{Plane, Selection},
     id::ServerId,
@@ -32,68 +35,60 @@ impl<P: Plane> Store<P> {
     }
 
     pub(super) fn find_sessions(
-        &mut self,
+        &self,
         filter: SessionFilter,
         from: Option<SessionCursor>,
         max: u32,
-    ) -> Response {
-        let Some(selection) = self.selection(filter, false) else {
-            return Response::Refused(ErrorCode::NoSuchService.into());
-        };
+    ) -> Result<Step, Refusal> {
+        let selection = self.selection(filter, false)?;
         let max = max.clamp(1, MAX_PAGE) as usize;
-        let found = self.plane.select(&selection, from.unwrap_or_default(), max);
-        Response::Found { sessions: found.sessions, next: found.next }
+        Ok(self.inquire(What::Find { selection, from: from.unwrap_or_default(), max }))
     }
 
-    pub(super) fn kill_sessions(&mut self, filter: SessionFilter, from: Option<SessionCursor>) -> Response {
-        let Some(selection) = self.selection(filter, true) else {
-            return Response::Refused(ErrorCode::NoSuchService.into());
-        };
-        let found = self.plane.select(&selection, from.unwrap_or_default(), 1);
-        Response::Killed { sessions: found.killed, next: found.next }
+    pub(super) fn kill_sessions(
+        &self,
+        filter: SessionFilter,
+        from: Option<SessionCursor>,
+    ) -> Result<Step, Refusal> {
+        let selection = self.selection(filter, true)?;
+        Ok(self.inquire(What::Kill { selection, from: from.unwrap_or_default() }))
     }
 
-    pub(super) fn explain(&mut self, question: &Question) -> Response {
-        let refuse = |code, detail: String| Response::Refused(Refusal::new(code, detail));
+    pub(super) fn explain(&self, question: &Question) -> Result<Step, Refusal> {
         if question.source.0.is_ipv4() != question.destination.0.is_ipv4() {
-            return refuse(ErrorCode::InvalidOperation, "the two addresses are of two families".into());
+            let detail = "the two addresses are of two families";
+            return Err(Refusal::new(ErrorCode::InvalidOperation, detail));
         }
-        if let Some(name) = question.port.as_ref().filter(|name| !self.plane.has_port(name)) {
-            return refuse(ErrorCode::NoSuchPort, name.clone());
-        }
-        match self.plane.explain(question) {
-            Some(explanation) => Response::Explained(Box::new(explanation)),
-            None => refuse(ErrorCode::Unsupported, "packets of this kind can't be explained".into()),
-        }
+        self.check_port(question.port.as_deref())?;
+        Ok(self.inquire(What::Explain(self.plane.packet(question)?)))
     }
 
-    pub(super) fn begin_trace(&mut self, filter: &TraceFilter) -> Response {
-        if let Some(name) = filter.port.as_ref().filter(|name| !self.plane.has_port(name)) {
-            return Response::Refused(Refusal::new(ErrorCode::NoSuchPort, name.clone()));
-        }
-        match self.plane.begin_trace(filter) {
-            Some(trace) => Response::Tracing { trace },
-            None => Response::Refused(Refusal::new(ErrorCode::TooMany, "another trace is under way")),
-        }
+    pub(super) fn begin_trace(&mut self, filter: &TraceFilter) -> Result<Step, Refusal> {
+        self.check_port(filter.port.as_deref())?;
+        let (trace, tracers) = self.plane.begin_trace(filter)?;
+        Ok(self.inquire(What::Follow { trace, tracers }))
     }
 
     pub(super) fn traced(&mut self, trace: u64, end: bool) -> Response {
         match self.plane.traced(trace, end) {
-            Some((packets, lost)) => Response::Traced { packets, lost },
-            None => Response::Refused(Refusal::new(
-                ErrorCode::InvalidOperation,
-                "there is no such trace any more",
-            )),
+            Ok((packets, lost)) => Response::Traced { packets, lost },
+            Err(error) => refused(error),
         }
     }
 
-    /// What the plane is to look for; nothing if there is no such service.
-    fn selection(&self, filter: SessionFilter, kill: bool) -> Option<Selection> {
-        let servers = match &filter.service {
-            None => None,
-            Some(key) => Some(self.servers_of(key)?),
-        };
-        Some(Selection { filter, servers, kill })
+    /// Whether there is a port of this name, where one is named.
+    fn check_port(&self, name: Option<&str>) -> Result<(), Refusal> {
+        match name.filter(|name| !self.plane.has_port(name)) {
+            Some(name) => Err(Refusal::new(ErrorCode::NoSuchPort, name)),
+            None => Ok(()),
+        }
+    }
+
+    /// What the plane is to look for.
+    fn selection(&self, filter: SessionFilter, kill: bool) -> Result<Selection, Refusal> {
+        let of = |key| self.servers_of(key).ok_or(ErrorCode::NoSuchService);
+        let servers = filter.service.as_ref().map(of).transpose()?;
+        Ok(Selection { filter, servers, kill })
     }
 
     /// Numbers of a service's servers in ascending order, with those deleted that sessions still refer to.

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, net::IpAddr};
 
 use weirctl::{
-    model::{Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Session},
+    model::{Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey},
     protocol::{
         Access, Batch, Change, ErrorCode, ListQuery, Request, Response, Row, ServerRow, ServiceRow,
         SessionCursor, Stats, Timeouts,
@@ -40,9 +40,6 @@ impl Plane for Fake {
     }
     fn has_port(&self, name: &str) -> bool {
         name == "wan"
-    }
-    fn sessions(&mut self, _: SessionCursor, _: usize) -> (Vec<Session>, Option<SessionCursor>) {
-        (Vec::new(), None)
     }
 }
 
