@@ -5,7 +5,7 @@ mod fake;
 mod rig;
 
 use std::{
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     os::unix::net::UnixStream,
     path::Path,
     sync::Arc,
@@ -16,7 +16,7 @@ use std::{
 use fake::FakePlane;
 use parking_lot::Mutex;
 use rig::{
-    Options, Rig, WAN,
+    LAN, Options, Rig, WAN,
     frames::{self, Endpoint, Tcp},
     key, server,
 };
@@ -441,4 +441,71 @@ fn what_one_worker_has_is_told_before_another_is_complained_of() {
         matches!(killed, Response::Killed { sessions, next: Some(_) } if sessions as usize == of_first),
         "{killed:?}"
     );
+}
+
+fn warnings(rig: &mut Rig) -> Vec<String> {
+    match rig.store.handle(Request::Status, Access::ReadOnly) {
+        Response::Status(status) => status.warnings,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn status_warns_of_half_open_sessions_and_nearly_full_tables() {
+    let mut rig = busy(&Options { max_sessions: 100, ..Options::default() }, 0);
+    assert_eq!(warnings(&mut rig), [""; 0]);
+    let send = |rig: &mut Rig, n: u8, flags| {
+        let tcp = Tcp { flags, seq: if flags == "S" { 1 } else { 2 }, ack: 9 };
+        rig.send(WAN, &frames::tcp(WAN, (Ipv4Addr::from([10, 1, 0, n]), 40_000), vip(80), tcp, &[]));
+    };
+    let answer = |rig: &mut Rig, n: u8| {
+        let client = SessionFilter {
+            client: Some(Network { address: [10, 1, 0, n].into(), bits: 32 }),
+            ..SessionFilter::default()
+        };
+        let local = find(rig, client)[0].session.local;
+        let IpAddr::V4(address) = local.0 else { panic!("IPv6") };
+        let tcp = Tcp { flags: "SA", seq: 8, ack: 2 };
+        let server = (Ipv4Addr::from([10, 0, 0, 1]), 8080);
+        rig.send(LAN, &frames::tcp(LAN, server, (address, local.1), tcp, &[]));
+        send(rig, n, "A");
+    };
+    (0..80).for_each(|n| send(&mut rig, n, "S"));
+    (0..40).for_each(|n| answer(&mut rig, n));
+    rig.advance(1.0);
+    assert_eq!(warnings(&mut rig), [""; 0], "half of them, and four fifths of the room");
+    send(&mut rig, 80, "S");
+    rig.advance(1.0);
+    let both = warnings(&mut rig);
+    assert_eq!(both.len(), 2, "{both:?}");
+    assert!(both[0].ends_with(": worker 0 has 81 of 100"), "{both:?}");
+    assert!(both[1].starts_with("half-open sessions above 50 %: 50 % of 81 "), "{both:?}");
+}
+
+#[test]
+fn status_warns_of_local_addresses_that_are_missing_or_nearly_used_up() {
+    let mut rig = Rig::with(&Options { ports: (2000, 2009), ..Options::default() });
+    rig.add_service(Protocol::Tcp, VIP, 80, "rr", true);
+    rig.add_service(Protocol::Tcp, VIP, 81, "rr", false);
+    let nat = server([10, 0, 0, 2], 8080, Forwarding::Nat, 1);
+    rig.add_server(key(Protocol::Tcp, VIP, 81), nat);
+    assert_eq!(warnings(&mut rig), [""; 0]);
+    for (n, port) in [(1, 80), (3, 81)] {
+        rig.add_server(key(Protocol::Tcp, VIP, port), server([10, 0, 0, n], 8080, Forwarding::FullNat, 1));
+    }
+    let missing = warnings(&mut rig);
+    assert_eq!(missing.len(), 1, "{missing:?}");
+    assert!(missing[0].ends_with(": tcp/192.0.2.10:81"), "{missing:?}");
+    rig.change(Change::DeleteService(key(Protocol::Tcp, VIP, 81)));
+    // One port a local address and client, so that each of them gets its share.
+    let mut open = 0;
+    while warnings(&mut rig).iter().all(|w| !w.starts_with("local ports")) {
+        assert!(open < 200, "no warning ever");
+        let client = (Ipv4Addr::from([10, 1, 0, open]), 40_000);
+        let syn = Tcp { flags: "S", seq: 1, ack: 0 };
+        rig.send(WAN, &frames::tcp(WAN, client, vip(80), syn, &[]));
+        open += 1;
+    }
+    let told = warnings(&mut rig);
+    assert!(told[0].contains(" has 9 of 10 in use"), "{told:?}");
 }

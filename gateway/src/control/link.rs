@@ -15,6 +15,7 @@ use super::load::WorkerTables;
 use crate::{
     path::{
         ControlEnd,
+        census::Census,
         route::Resolve,
         update::{Batch, Update},
         verdict::PathCounters,
@@ -34,6 +35,8 @@ pub struct WorkerLink {
     resolve: rtrb::Consumer<Resolve>,
     /// The worker's counters.
     pub counters: Arc<PathCounters>,
+    /// What kinds of sessions it has seen.
+    pub(super) census: Arc<Census>,
     /// Its tables, as far as control knows of them.
     pub tables: WorkerTables,
     /// Makes its pool of local ports of IPv6 addresses, when there is a first one.
@@ -68,6 +71,7 @@ pub fn connect(counters: Arc<PathCounters>) -> (WorkerLink, ControlEnd) {
         rings: Arc::new(Mutex::new(rings)),
         resolve,
         counters,
+        census: Arc::default(),
         tables: WorkerTables::default(),
         make_pool_v6: None,
     };

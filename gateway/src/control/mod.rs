@@ -14,4 +14,5 @@ mod snat;
 pub mod store;
 pub mod trace;
 mod turns;
+pub mod warnings;
 pub mod workers;

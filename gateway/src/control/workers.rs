@@ -33,6 +33,7 @@ pub use super::{
     link::{MakePool, WorkerLink, connect},
 };
 use crate::{
+    clock::Tick,
     id::{ServerId, ServiceId, WorkerId},
     io::PortId,
     net::ethernet::Mac,
@@ -90,6 +91,8 @@ pub struct Workers {
     pub(super) snat_log: Vec<rtrb::Consumer<BlockEvent>>,
     /// Whether the workers have been given room for Call-IDs.
     call_ids: bool,
+    /// When the workers looked last what kinds of sessions they have.
+    pub(super) looked: Option<Tick>,
     tracing: Option<Tracing>,
 }
 
@@ -117,6 +120,7 @@ impl Workers {
             routes: Arc::default(),
             snat_log: Vec::new(),
             call_ids: false,
+            looked: None,
             tracing: None,
         }
     }
@@ -183,6 +187,12 @@ impl Workers {
             };
         }
         self.send_all(|_| neighbours.iter().copied().map(Update::Neighbour).collect());
+    }
+
+    /// Whether the workers know a neighbour's hardware address.
+    #[must_use]
+    pub fn knows(&self, port: PortId, address: IpAddr) -> bool {
+        self.neighbours.contains_key(&(port, address))
     }
 
     /// Takes the workers' wishes for neighbours to be resolved. A worker that has forgotten one which is known is told
@@ -372,6 +382,7 @@ impl Plane for Workers {
         PlaneStatus {
             workers: self.links.iter().map(load::of_worker).collect(),
             local_addresses: load::of_addresses(&self.links),
+            warnings: self.warnings(),
             ..PlaneStatus::default()
         }
     }

@@ -21,6 +21,11 @@ pub(super) type Twins = HashMap<u32, PortId>;
 /// The address in `message` if it is a twin's; one that duplicate address detection has refused isn't.
 pub(super) fn address(message: &AddressMessage, twins: &Twins) -> Option<Address> {
     let port = *twins.get(&message.header.index)?;
+    Some(Address { port, prefix: Prefix::new(own_address(message)?, message.header.prefix_len)? })
+}
+
+/// The address in `message`, of whichever interface.
+pub(super) fn own_address(message: &AddressMessage) -> Option<IpAddr> {
     let mut found = None;
     for attribute in &message.attributes {
         match attribute {
@@ -32,7 +37,7 @@ pub(super) fn address(message: &AddressMessage, twins: &Twins) -> Option<Address
             _ => {}
         }
     }
-    Some(Address { port, prefix: Prefix::new(found?, message.header.prefix_len)? })
+    found
 }
 
 /// The route in `message` if it is in the main table and concerns the twins: routes for a type of service

@@ -35,6 +35,8 @@ pub(super) enum LinkEvent {
 pub(super) struct Mirror {
     twins: Twins,
     addresses: BTreeMap<(PortId, IpAddr), Address>,
+    /// Addresses of other interfaces, by their numbers.
+    elsewhere: BTreeSet<(u32, IpAddr)>,
     /// By destination and metric; several of the same key in the kernel's order.
     routes: BTreeMap<(Prefix, u32), Vec<Route>>,
     neighbours: BTreeMap<(PortId, IpAddr), Neighbour>,
@@ -85,6 +87,7 @@ impl Mirror {
     /// Forgets the addresses, before a dump of them.
     pub fn clear_addresses(&mut self) {
         self.addresses.clear();
+        self.elsewhere.clear();
         self.changed.addresses = true;
     }
 
@@ -127,6 +130,14 @@ impl Mirror {
     /// Applies a notification.
     pub fn notified(&mut self, (flags, message): &Message) -> Option<LinkEvent> {
         match message {
+            RouteNetlinkMessage::NewAddress(m) if !self.twins.contains_key(&m.header.index) => {
+                let address = decode::own_address(m)?;
+                self.changed.addresses |= self.elsewhere.insert((m.header.index, address));
+            }
+            RouteNetlinkMessage::DelAddress(m) if !self.twins.contains_key(&m.header.index) => {
+                let address = decode::own_address(m)?;
+                self.changed.addresses |= self.elsewhere.remove(&(m.header.index, address));
+            }
             RouteNetlinkMessage::NewAddress(m) => {
                 let address = decode::address(m, &self.twins)?;
                 let key = (address.port, address.prefix.address());
@@ -194,6 +205,9 @@ impl Mirror {
     }
 
     fn link_gone(&mut self, index: u32) -> Option<LinkEvent> {
+        let before = self.elsewhere.len();
+        self.elsewhere.retain(|(of, _)| *of != index);
+        self.changed.addresses |= self.elsewhere.len() != before;
         let port = self.twins.remove(&index)?;
         self.addresses.retain(|(p, _), _| *p != port);
         self.neighbours.retain(|(p, _), _| *p != port);
@@ -217,6 +231,8 @@ impl Mirror {
         let mut next = NetState::clone(&self.published);
         if changed.addresses {
             replace(&mut next.addresses, self.addresses.values().copied().collect());
+            let elsewhere: BTreeSet<IpAddr> = self.elsewhere.iter().map(|(_, address)| *address).collect();
+            replace(&mut next.elsewhere, elsewhere.into_iter().collect());
         }
         if changed.routes {
             replace(&mut next.routes, self.best_routes());
@@ -230,6 +246,7 @@ impl Mirror {
         next.kernel_ports = Arc::clone(&self.kernel_ports);
         let same = Arc::ptr_eq(&next.kernel_ports, &self.published.kernel_ports)
             && Arc::ptr_eq(&next.addresses, &self.published.addresses)
+            && Arc::ptr_eq(&next.elsewhere, &self.published.elsewhere)
             && Arc::ptr_eq(&next.routes, &self.published.routes)
             && Arc::ptr_eq(&next.neighbours, &self.published.neighbours)
             && Arc::ptr_eq(&next.twins, &self.published.twins);

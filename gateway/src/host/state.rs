@@ -13,6 +13,8 @@ use crate::{io::PortId, mac::Mac, prefix::Prefix};
 pub struct NetState {
     /// Addresses of the twins, ordered by port and address.
     pub addresses: Arc<[Address]>,
+    /// Addresses that the kernel has on other interfaces: `lo`, a VRRP daemon's.
+    pub elsewhere: Arc<[IpAddr]>,
     /// Routes of the main table through the twins, ordered by destination; one a destination, the one the
     /// kernel would use.
     pub routes: Arc<[Route]>,
@@ -56,6 +58,18 @@ impl NetState {
     pub fn neighbour(&self, port: PortId, address: IpAddr) -> Option<&Neighbour> {
         let at = self.neighbours.binary_search_by_key(&(port, address), |n| (n.port, n.address));
         at.ok().map(|n| &self.neighbours[n])
+    }
+
+    /// Whether the kernel has `address` on any interface.
+    #[must_use]
+    pub fn is_anywhere(&self, address: IpAddr) -> bool {
+        self.is_local(address) || self.elsewhere.binary_search(&address).is_ok()
+    }
+
+    /// Whether `address` is in a network that a twin is in.
+    #[must_use]
+    pub fn is_attached(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|a| !a.prefix.is_host() && a.prefix.network().contains(&address))
     }
 
     /// Whether one of the twins has `address`.

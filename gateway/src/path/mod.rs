@@ -46,6 +46,7 @@ pub mod answer;
 pub mod behind;
 mod belief;
 mod bucket;
+pub mod census;
 mod direct;
 mod echo;
 mod expire;

@@ -257,6 +257,13 @@ impl RouteTable {
         }
     }
 
+    /// The port and the next hop on the way to `destination`: a router, or the destination itself.
+    #[must_use]
+    pub fn way(&self, destination: IpAddr) -> Option<(PortId, IpAddr)> {
+        let via = self.lookup(destination)?.via(destination)?;
+        Some((via.port, via.gateway.unwrap_or(destination)))
+    }
+
     /// Whether a port leads to an address, by one of several ways at least, or isn't asked to by its `rp_filter`. What no
     /// route leads to may be anywhere.
     #[must_use]

@@ -12,6 +12,7 @@ use weirctl::model;
 
 use super::{
     Worker,
+    census::Census,
     explain::Explain,
     persist::listed_protocol,
     route::{Neighbour, RouteTable},
@@ -69,6 +70,8 @@ pub enum Update {
     List(Listing),
     /// Room for Call-IDs, if the worker has none yet.
     CallIds(Option<Box<CallIds>>),
+    /// What kinds of sessions are there?
+    Census(Arc<Census>),
     /// Certain sessions are wanted, or are to end.
     Select(Search),
     /// Follow packets from now on, or no more.
@@ -202,6 +205,7 @@ impl<I: Io> Worker<I> {
                 }
             }
             Update::Select(search) => self.select(search),
+            Update::Census(census) => self.count_sessions(census),
             Update::Trace(tracer) => std::mem::swap(&mut self.trace, tracer),
             Update::Explain(question) => self.explain(question),
             Update::PoolV6(room) => {

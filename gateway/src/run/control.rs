@@ -145,6 +145,7 @@ impl Control<'_> {
         let mut store = self.store.lock();
         store.plane_mut().workers.service_rings();
         store.plane_mut().workers.publish_loads(now);
+        store.plane_mut().workers.look_around(now);
         store.tick(now);
         let wishes = store.plane_mut().workers.take_resolves();
         let blocks = store.plane_mut().workers.take_snat_log();

@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use dpdk::{Eal, LogLevel, Mbuf};
+use dpdk::{Eal, LogLevel, Mbuf, Memory};
 use parking_lot::Mutex;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use thiserror::Error;
@@ -63,6 +63,7 @@ mod port_status;
 mod prefault;
 mod ready;
 pub mod routes;
+mod warnings;
 pub mod worker;
 
 use control::{Control, News};
@@ -209,7 +210,10 @@ fn assemble(
     let names: Vec<String> = config.ports.iter().map(|p| p.name.clone()).collect();
     let wait = Box::new(|| std::thread::sleep(Duration::from_micros(50)));
     let control = Workers::new(built.links, names.clone(), wait, oracle(config, host.as_ref()));
-    let plane = GatewayPlane::new(control, host.clone(), names);
+    let mut plane = GatewayPlane::new(control, host.clone(), names);
+    if let Memory::Ordinary { why, .. } = eal.memory() {
+        plane.set_memory(why.clone());
+    }
     let store: SharedStore = Arc::new(Mutex::new(Store::with_settings(plane, config.settings.clone())));
     let mut news = News::new(inbox);
     news.take_state(config, links, host.as_ref().map(|h| h.state()).as_deref(), &store);

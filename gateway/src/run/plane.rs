@@ -17,6 +17,7 @@ use weirctl::{
     protocol::{Explanation, PortStatus, Question, TraceFilter},
 };
 
+use super::warnings;
 use crate::{
     control::{
         plane::{
@@ -31,9 +32,6 @@ use crate::{
     io::PortId,
     path::{explain::Packet, route::RouteTable, trace::Tracer},
 };
-
-/// Addresses that `status` warns of one by one.
-const MAX_WARNINGS: usize = 16;
 
 /// Workers and kernel.
 pub struct GatewayPlane {
@@ -50,6 +48,8 @@ pub struct GatewayPlane {
     watching: bool,
     started: Instant,
     port_status: Vec<PortStatus>,
+    /// Why packet buffers aren't in huge pages, if they aren't.
+    ordinary_memory: Option<String>,
 }
 
 impl GatewayPlane {
@@ -66,6 +66,7 @@ impl GatewayPlane {
             watching: false,
             started: Instant::now(),
             port_status: Vec::new(),
+            ordinary_memory: None,
         }
     }
 
@@ -74,28 +75,26 @@ impl GatewayPlane {
         self.port_status = ports;
     }
 
-    /// Virtual addresses that no twin has: nobody answers ARP for them, unless a router sends them here.
-    fn unanswered(&self) -> BTreeSet<IpAddr> {
-        let Some(state) = self.host.as_ref().map(|host| host.state()) else { return BTreeSet::new() };
-        let virtual_ = self.workers.services().filter_map(|s| match s.service.key {
-            model::ServiceKey::Address { address, .. } => Some(address),
-            model::ServiceKey::Mark { .. } => None,
-        });
-        virtual_.filter(|address| !state.is_local(*address)).collect()
+    /// Packet buffers are in ordinary memory; why.
+    pub fn set_memory(&mut self, why: String) {
+        self.ordinary_memory = Some(why);
     }
 
+    /// What to look at beside the workers.
     fn warnings(&self) -> Vec<String> {
         let faults = self
             .port_status
             .iter()
             .flat_map(|p| p.faults.iter().map(move |fault| format!("port {}: {fault}", p.name)));
-        let unanswered = self.unanswered();
-        let more = unanswered.len().saturating_sub(MAX_WARNINGS);
-        let addresses = unanswered.iter().take(MAX_WARNINGS).map(|address| {
-            format!("{address}: on no port's twin, so nobody answers ARP for it; it is reached only if a router sends it here")
-        });
-        let rest = (more > 0).then(|| format!("{more} more virtual addresses are on no port's twin"));
-        faults.chain(addresses).chain(rest).chain(self.workers.snat_warnings()).collect()
+        let state = self.host.as_ref().map(|host| host.state());
+        let workers = &self.workers;
+        let known = |port, address| workers.knows(port, address);
+        let others = [
+            self.ordinary_memory.as_deref().map(warnings::no_huge_pages),
+            state.as_deref().and_then(|s| warnings::absent(workers.services(), s, workers.hears_vrrp())),
+            warnings::unresolved(workers.services(), &self.routes, state.as_deref(), &self.ports, known),
+        ];
+        faults.chain(others.into_iter().flatten()).collect()
     }
 
     /// Puts a route table in force. Local addresses that waited for a route may find their port now.
@@ -234,11 +233,12 @@ impl Plane for GatewayPlane {
     }
 
     fn status(&self) -> PlaneStatus {
+        let of_workers = self.workers.status();
         PlaneStatus {
             uptime: self.started.elapsed().as_millis() as u64,
             ports: self.port_status.clone(),
-            warnings: self.warnings(),
-            ..self.workers.status()
+            warnings: self.warnings().into_iter().chain(of_workers.warnings).collect(),
+            ..of_workers
         }
     }
 

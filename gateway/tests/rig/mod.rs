@@ -266,6 +266,7 @@ impl Rig {
             self.store.plane_mut().service_rings();
             let now = self.now();
             self.store.plane_mut().publish_loads(now);
+            self.store.plane_mut().look_around(now);
             self.store.tick(kernel_time(self.now()));
         }
     }

@@ -5,8 +5,8 @@ use std::{collections::HashMap, net::IpAddr};
 use weirctl::{
     model::{Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey},
     protocol::{
-        Access, Batch, Change, ErrorCode, ListQuery, Request, Response, Row, ServerRow, ServiceRow,
-        SessionCursor, Stats, Timeouts,
+        Access, Batch, Change, ErrorCode, ListQuery, Request, Response, Row, ServerRow, ServiceRow, Stats,
+        Timeouts,
     },
 };
 

@@ -1,0 +1,183 @@
+//! What an operator should look at, as far as the workers and their configuration know: one sentence a kind of trouble,
+//! with names and numbers.
+
+use std::{collections::BTreeSet, fmt::Display};
+
+use weirctl::{
+    model::Forwarding,
+    modern::names,
+    protocol::{LocalAddressUse, WorkerStatus},
+};
+
+use super::{link::WorkerLink, load, plane::ServiceState, workers::Workers};
+use crate::{
+    clock::{TICKS_PER_SECOND, Tick},
+    path::{punt_kind::PuntKind, update::Update},
+};
+
+/// Names that one warning lists.
+const MAX_NAMES: usize = 8;
+/// Per cent of a table, or of a local address's ports, above which it is nearly full.
+const NEARLY_FULL: u64 = 80;
+/// Per cent of the sessions above which there are too many whose handshake isn't over.
+const TOO_MANY_HALF_OPEN: u64 = 50;
+/// How often workers look what kinds of sessions they have.
+const CENSUS: u32 = TICKS_PER_SECOND;
+
+impl Workers {
+    /// Has the workers look what kinds of sessions they have, once in a while. To be called often.
+    pub fn look_around(&mut self, now: Tick) {
+        if self.looked.is_some_and(|last| now.since(last) < CENSUS) {
+            return;
+        }
+        self.looked = Some(now);
+        for link in &self.links {
+            link.send(vec![Update::Census(link.census.clone())]);
+        }
+    }
+
+    /// Whether somebody speaks VRRP here.
+    #[must_use]
+    pub fn hears_vrrp(&self) -> bool {
+        let heard = |link: &WorkerLink| link.counters.events.punted[PuntKind::Vrrp as usize].get() > 0;
+        self.links.iter().any(heard)
+    }
+
+    /// What an operator should look at.
+    pub fn warnings(&self) -> Vec<String> {
+        let workers: Vec<_> = self.links.iter().map(load::of_worker).collect();
+        let shares: Vec<_> = self.links.iter().map(half_open_share).zip(&workers).collect();
+        let each = [
+            without_local_addresses(self.services()),
+            full_tables(&workers),
+            half_open(&shares),
+            full_addresses(&load::of_addresses(&self.links)),
+        ];
+        each.into_iter().flatten().chain(self.snat_warnings()).collect()
+    }
+}
+
+/// Sessions seen in a worker's last census, and those among them that are half-open.
+fn half_open_share(link: &WorkerLink) -> (u32, u32) {
+    (link.census.seen.get(), link.census.half_open.get())
+}
+
+/// Names with commas between, the first few of them.
+pub fn some<D: Display>(all: impl IntoIterator<Item = D>) -> String {
+    let mut all = all.into_iter();
+    let first: Vec<String> = all.by_ref().take(MAX_NAMES).map(|name| name.to_string()).collect();
+    match all.count() {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
+fn is_above(part: u64, whole: u64, percent: u64) -> bool {
+    part * 100 > whole * percent
+}
+
+/// FULLNAT servers whose family has no local address can't have sessions.
+fn without_local_addresses<'a>(services: impl Iterator<Item = &'a ServiceState>) -> Option<String> {
+    let lacks = |service: &&ServiceState| {
+        service.servers.iter().filter(|(_, s)| s.forwarding == Forwarding::FullNat).any(|(_, server)| {
+            let same = |address: std::net::IpAddr| address.is_ipv4() == server.address.is_ipv4();
+            !service.local_addresses.iter().any(|local| same(local.address))
+        })
+    };
+    let lacking: BTreeSet<String> = services.filter(lacks).map(|s| names::service(&s.service.key)).collect();
+    (!lacking.is_empty()).then(|| {
+        format!(
+            "FULLNAT servers without a local address of their family (weirctl local-address add): {}",
+            some(lacking)
+        )
+    })
+}
+
+fn full_tables(workers: &[WorkerStatus]) -> Option<String> {
+    let full = |(_, w): &(usize, &WorkerStatus)| {
+        is_above(w.sessions.into(), w.max_sessions.into(), NEARLY_FULL) && w.max_sessions > 0
+    };
+    let full: Vec<String> = workers
+        .iter()
+        .enumerate()
+        .filter(full)
+        .map(|(n, w)| format!("worker {n} has {} of {}", w.sessions, w.max_sessions))
+        .collect();
+    (!full.is_empty())
+        .then(|| format!("session tables above {NEARLY_FULL} % (max_per_worker): {}", some(full)))
+}
+
+/// Each worker's share is a sample's; weighted with its sessions they are the gateway's.
+fn half_open(shares: &[((u32, u32), &WorkerStatus)]) -> Option<String> {
+    let sessions: u64 = shares.iter().map(|(_, worker)| u64::from(worker.sessions)).sum();
+    let looked = shares.iter().filter(|((seen, _), _)| *seen > 0);
+    // In thousandths of a session.
+    let half_open: u64 = looked
+        .map(|((seen, half_open), worker)| {
+            u64::from(*half_open) * u64::from(worker.sessions) * 1000 / u64::from(*seen)
+        })
+        .sum();
+    is_above(half_open, sessions * 1000, TOO_MANY_HALF_OPEN).then(|| {
+        let percent = half_open / (sessions * 10).max(1);
+        format!(
+            "half-open sessions above {TOO_MANY_HALF_OPEN} %: {percent} % of {sessions} wait for their handshake \
+             to end; servers don't answer, or clients don't mean it"
+        )
+    })
+}
+
+fn full_addresses(addresses: &[LocalAddressUse]) -> Option<String> {
+    let full = |a: &&LocalAddressUse| is_above(a.busiest.into(), a.ports.into(), NEARLY_FULL) && a.ports > 0;
+    let mut full = addresses.iter().filter(full).peekable();
+    full.peek()?;
+    let each = full.map(|a| format!("{} has {} of {} in use", a.address, a.busiest, a.ports));
+    Some(format!(
+        "local ports towards one server above {NEARLY_FULL} % (add local addresses): {}",
+        some(each)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(sessions: u32, max_sessions: u32) -> WorkerStatus {
+        WorkerStatus { sessions, max_sessions, ..WorkerStatus::default() }
+    }
+
+    #[test]
+    fn a_table_is_nearly_full_above_four_fifths() {
+        assert_eq!(full_tables(&[worker(799, 1000), worker(800, 1000), worker(7, 0)]), None);
+        let warning = full_tables(&[worker(801, 1000), worker(0, 1000), worker(1000, 1000)]).unwrap();
+        assert!(warning.ends_with(": worker 0 has 801 of 1000, worker 2 has 1000 of 1000"), "{warning}");
+    }
+
+    #[test]
+    fn local_ports_run_out_towards_one_server() {
+        let of =
+            |n, busiest| LocalAddressUse { address: [10, 0, 0, n].into(), used: 5000, busiest, ports: 1000 };
+        assert_eq!(full_addresses(&[of(1, 800), of(2, 799)]), None);
+        let warning = full_addresses(&[of(3, 801), of(1, 800)]).unwrap();
+        assert!(warning.ends_with(": 10.0.0.3 has 801 of 1000 in use"), "{warning}");
+    }
+
+    #[test]
+    fn half_of_the_sessions_may_be_half_open() {
+        let all = worker(1000, 0);
+        assert_eq!(half_open(&[((0, 0), &worker(0, 0))]), None);
+        assert_eq!(half_open(&[((1000, 499), &all)]), None);
+        assert_eq!(half_open(&[((1000, 500), &all)]), None);
+        let warning = half_open(&[((1000, 501), &all)]).unwrap();
+        assert!(warning.contains(": 50 % of 1000 wait"), "{warning}");
+        // A worker counts as much as it has sessions, not as much as were looked at.
+        assert_eq!(half_open(&[((100, 100), &all), ((100, 0), &all)]), None);
+        assert_eq!(half_open(&[((100, 100), &worker(999, 0)), ((10, 0), &all)]), None);
+        assert!(half_open(&[((100, 100), &worker(1001, 0)), ((10, 0), &all)]).is_some());
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        assert_eq!(some(0..3), "0, 1, 2");
+        assert_eq!(some(0..9), "0, 1, 2, 3, 4, 5, 6, 7 and 1 more");
+    }
+}
