@@ -12,6 +12,7 @@
 //! So `weirctl` takes them, `weirctl snat list` prints them, and a rules file holds them.
 
 use std::{
+    collections::HashSet,
     fmt::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
@@ -214,6 +215,10 @@ impl SnatRule {
         let size = sizes.fold(0, u128::saturating_add);
         if (size == 0 && !self.masquerade) || size > MAX_POOL as u128 {
             return Err(format!("a pool of {size} addresses: 1 to {MAX_POOL}"));
+        }
+        let mut seen = HashSet::new();
+        if let Some(address) = self.addresses().find(|a| !seen.insert(*a)) {
+            return Err(format!("{address} is in the pool twice"));
         }
         if self.except.len() > MAX_EXCEPT {
             return Err(format!("{} exceptions, at most {MAX_EXCEPT}", self.except.len()));

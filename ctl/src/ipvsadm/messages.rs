@@ -9,8 +9,9 @@ use crate::{
 
 const NO_SERVICE: &str = "No such service";
 
-/// What ipvsadm says when the gateway refuses `change`.
-pub(super) fn refusal(change: &Change, refusal: &Refusal) -> String {
+/// What ipvsadm says when the gateway refuses `change`; under its `own` name, or of a change that ipvsadm doesn't know,
+/// weirctl adds why.
+pub(super) fn refusal(change: &Change, refusal: &Refusal, own: bool) -> String {
     let server =
         matches!(change, Change::AddServer { .. } | Change::EditServer { .. } | Change::DeleteServer { .. });
     let message = match refusal.code {
@@ -20,6 +21,9 @@ pub(super) fn refusal(change: &Change, refusal: &Refusal) -> String {
         ErrorCode::ServerExists => "Destination already exists",
         ErrorCode::NoSuchServer => "No such destination",
         ErrorCode::UnknownScheduler => "Scheduler or persistence engine not found",
+        ErrorCode::InvalidOperation if !refusal.detail.is_empty() && (own || !is_ipvsadms(change)) => {
+            return format!("Invalid operation: {}", refusal.detail);
+        }
         ErrorCode::InvalidOperation => {
             "Invalid operation.  Possibly wrong module version, address not unicast, ..."
         }
@@ -36,6 +40,23 @@ pub(super) fn refusal(change: &Change, refusal: &Refusal) -> String {
         | ErrorCode::Gone => return refusal.to_string(),
     };
     message.into()
+}
+
+/// Whether ipvsadm has the command, too.
+fn is_ipvsadms(change: &Change) -> bool {
+    use Change as C;
+    matches!(
+        change,
+        C::AddService(_)
+            | C::EditService(_)
+            | C::DeleteService(_)
+            | C::Flush
+            | C::AddServer { .. }
+            | C::EditServer { .. }
+            | C::DeleteServer { .. }
+            | C::Zero(_)
+            | C::SetTimeouts(_)
+    )
 }
 
 /// What ipvsadm says when a listing is refused.

@@ -160,7 +160,7 @@ impl Run<'_> {
 
     fn change(&mut self, change: Change) -> Result<i32, End> {
         let response = self.transport.call(Request::Apply(change.clone().into()))?;
-        changed(&change, response)
+        changed(&change, response, self.own)
     }
 
     /// Line by line; the status of the last, unless something was left out. Changes that have been read already go
@@ -251,7 +251,7 @@ impl Run<'_> {
         let requests = changes.iter().map(|(_, change)| Request::Apply(change.clone().into())).collect();
         let mut status = 0;
         for (response, (number, change)) in self.transport.call_all(requests)?.into_iter().zip(&changes) {
-            status = match changed(change, response) {
+            status = match changed(change, response, self.own) {
                 Ok(status) => status,
                 Err(end @ End::Halt(_)) => self.complain_of(*number, end).0,
                 Err(end) => return Err(end),
@@ -387,10 +387,10 @@ impl Run<'_> {
 }
 
 /// The status of a change.
-fn changed(change: &Change, response: Response) -> Result<i32, End> {
+fn changed(change: &Change, response: Response, own: bool) -> Result<i32, End> {
     match response {
         Response::Done { .. } => Ok(0),
-        Response::Refused(refusal) => Err(Halt::refuse(messages::refusal(change, &refusal)).into()),
+        Response::Refused(refusal) => Err(Halt::refuse(messages::refusal(change, &refusal, own)).into()),
         _ => Err(nonsense()),
     }
 }

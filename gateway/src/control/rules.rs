@@ -200,10 +200,21 @@ impl Nowhere {
                 Change::AddSnat(rule) => (Some(rule.port.clone()), None),
                 _ => (None, None),
             };
+            if let Change::AddSnat(rule) | Change::EditSnat(rule) = change {
+                kinds.extend(rule.addresses().map(|address| (address, kind_for_snat(plane, address))));
+            }
             ports.extend(port.filter(|port| plane.has_port(port)));
             kinds.extend(address.map(|address| (address, plane.address_kind(address))));
         }
         Self { ports, kinds }
+    }
+}
+
+/// What an address is, apart from having been put on a twin for SNAT.
+fn kind_for_snat(plane: &impl Plane, address: IpAddr) -> AddressKind {
+    match plane.address_kind(address) {
+        AddressKind::Own | AddressKind::Port if !plane.is_ports_own(address) => AddressKind::Other,
+        kind => kind,
     }
 }
 

@@ -148,7 +148,22 @@ impl Workers {
                 "net.ipv4.ip_local_port_range leaves SNAT with --pool port no ports: make it smaller"
                     .to_owned()
             });
-        without.chain(none).collect()
+        without.chain(self.pools_at_ports()).chain(none).collect()
+    }
+
+    /// External addresses that have become a port's own since their rule came.
+    fn pools_at_ports(&self) -> impl Iterator<Item = String> {
+        let of = |rule: &SnatRule| {
+            let own = |(n, _)| self.routes.port(PortId(n))?.address_like(rule.inside.0);
+            let ports = (0u8..).zip(&self.ports);
+            let ours: Vec<IpAddr> = rule.addresses().collect();
+            let taken = ports.filter_map(|port| Some((port.1, own(port).filter(|a| ours.contains(a))?)));
+            let taken = taken.map(|(port, address)| {
+                format!("SNAT rule {}: {address} of its pool is an address of port {port}", rule.name)
+            });
+            taken.collect::<Vec<_>>()
+        };
+        self.snat.iter().flat_map(move |(_, rule)| of(rule))
     }
 
     /// The SNAT rules.

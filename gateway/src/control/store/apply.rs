@@ -15,7 +15,7 @@ use super::{
     Store, check,
     figures::{ServiceFigures, counters},
     marks,
-    overlap::{Use, key_address},
+    overlap::{self, Claim, Use, key_address},
     record::{Entry, Record},
     snat,
 };
@@ -28,7 +28,7 @@ use crate::{
 /// What a batch has done so far, or several that the plane is told of at once.
 #[derive(Default)]
 pub(super) struct Journal {
-    undo: Vec<Undo>,
+    pub(super) undo: Vec<Undo>,
     events: Vec<Event>,
     /// Sequence numbers of services to tell the plane of.
     touched: BTreeSet<u64>,
@@ -37,11 +37,14 @@ pub(super) struct Journal {
     added: BTreeSet<u64>,
     settings: Option<Settings>,
     /// Whether the mark rules are others now.
-    marks: bool,
+    pub(super) marks: bool,
     /// Numbers of the SNAT rules that the plane knows of, if they are others now.
-    snat: Option<Vec<ServerId>>,
+    pub(super) snat: Option<Vec<ServerId>>,
+    /// The change that is being made, and the uses that it and those before it gave addresses.
+    change: u32,
+    claims: Vec<Claim>,
     /// Whether the batch that is being applied has changed the configuration.
-    changed: bool,
+    pub(super) changed: bool,
     /// Whether a batch before it has.
     changed_before: bool,
 }
@@ -58,7 +61,7 @@ struct Mark {
 }
 
 /// The reverse of a step.
-enum Undo {
+pub(super) enum Undo {
     /// A service was added.
     Service(u64),
     /// A service was removed.
@@ -89,7 +92,7 @@ enum Event {
     Zero { service: ServiceId, servers: Vec<ServerId> },
 }
 
-type Step = Result<(), Refusal>;
+pub(super) type Step = Result<(), Refusal>;
 
 impl<P: Plane> Store<P> {
     /// Applies a batch; the new generation.
@@ -116,17 +119,30 @@ impl<P: Plane> Store<P> {
             return Err(Refusal::new(ErrorCode::StaleGeneration, detail));
         }
         let mark = journal.mark();
-        for (index, change) in batch.changes.iter().enumerate() {
-            if let Err(refusal) = self.change(journal, change) {
-                self.undo(std::mem::take(&mut journal.undo));
-                journal.back_to(mark);
-                return Err(Refusal { change: Some(index as u32), ..refusal });
-            }
+        if let Err(refusal) = self.changes(journal, &batch.changes) {
+            self.undo(std::mem::take(&mut journal.undo));
+            journal.back_to(mark);
+            return Err(refusal);
         }
         journal.undo.clear();
         self.generation += u64::from(journal.changed);
         journal.changed_before |= std::mem::take(&mut journal.changed);
         Ok(self.generation)
+    }
+
+    fn changes(&mut self, journal: &mut Journal, changes: &[protocol::Change]) -> Step {
+        journal.claims.clear();
+        for (index, change) in (0..).zip(changes) {
+            journal.change = index;
+            self.change(journal, change).map_err(|refusal| Refusal { change: Some(index), ..refusal })?;
+        }
+        self.check_claims(&journal.claims)
+    }
+
+    /// Notes that an address has a use from now on, which the batch has to justify in the end.
+    pub(super) fn claim(&mut self, journal: &mut Journal, address: IpAddr, what: Use) {
+        self.note_use(address, what);
+        journal.claims.push((journal.change, address, what));
     }
 
     fn change(&mut self, journal: &mut Journal, change: &protocol::Change) -> Step {
@@ -178,14 +194,13 @@ impl<P: Plane> Store<P> {
             return Err(ErrorCode::ServiceExists.into());
         }
         check::service(service)?;
-        self.check_new_service(&service.key)?;
         let sequence = self.next_sequence();
         let id = self.ledger.open_service();
         self.keys.insert(service.key, sequence);
         self.services.insert(sequence, Record::new(id, service.clone()));
         self.figures.insert(id, ServiceFigures::default());
         if let Some(address) = key_address(&service.key) {
-            self.note_use(address, Use::Virtual);
+            self.claim(journal, address, Use::Virtual);
         }
         journal.undo.push(Undo::Service(sequence));
         journal.added.insert(sequence);
@@ -216,7 +231,9 @@ impl<P: Plane> Store<P> {
 
     fn remove_service(&mut self, journal: &mut Journal, sequence: u64) {
         let Some(record) = self.services.remove(&sequence) else { return };
-        self.uses = None;
+        key_address(&record.service.key).into_iter().for_each(|a| self.note_end(a, Use::Virtual));
+        record.servers().for_each(|server| self.note_end(server.address, Use::Server));
+        record.local_addresses.iter().for_each(|local| self.note_end(local.address, Use::Local));
         self.keys.remove(&record.service.key);
         journal.events.extend(record.server_ids().map(Event::Detach));
         journal.events.push(Event::ServiceGone(record.id));
@@ -242,12 +259,11 @@ impl<P: Plane> Store<P> {
         if known.is_none() {
             check::unicast(server.address, &self.plane)?;
         }
-        self.check_not_local(server.address)?;
         let id = known.unwrap_or_else(|| self.ledger.open(identity, id_of_service));
         let sequence = self.next_sequence();
         let (_, record) = self.find(key)?;
         record.insert(sequence, Entry { id, server: server.clone(), drained: None });
-        self.note_use(server.address, Use::Server);
+        self.claim(journal, server.address, Use::Server);
         let opened = known.is_none().then_some(id);
         journal.undo.push(Undo::Server { service, sequence, opened });
         journal.events.push(Event::Attach { id, service: id_of_service, instance: service });
@@ -318,7 +334,7 @@ impl<P: Plane> Store<P> {
         let (service, record) = self.find(key)?;
         let sequence = record.find(place.0, place.1).ok_or(ErrorCode::NoSuchServer)?;
         let entry = record.remove(sequence).ok_or(ErrorCode::NoSuchServer)?;
-        self.uses = None;
+        self.note_end(place.0, Use::Server);
         journal.events.push(Event::Detach(entry.id));
         journal.undo.push(Undo::RemovedServer(service, sequence, entry));
         journal.touch(service);
@@ -353,7 +369,7 @@ impl<P: Plane> Store<P> {
     fn add_local(&mut self, journal: &mut Journal, key: &ServiceKey, local: &LocalAddress) -> Step {
         self.find(key)?;
         check::local_address(local, &self.plane)?;
-        self.check_new_local(local.address)?;
+        overlap::check_local(local.address, &self.plane)?;
         let (sequence, record) = self.find(key)?;
         let all = &mut record.local_addresses;
         if all.iter().any(|l| l.address == local.address) {
@@ -366,7 +382,7 @@ impl<P: Plane> Store<P> {
         journal.undo.push(Undo::LocalAddresses(sequence, all.clone()));
         all.push(local.clone());
         journal.touch(sequence);
-        self.note_use(local.address, Use::Local(None));
+        self.claim(journal, local.address, Use::Local);
         Ok(())
     }
 
@@ -376,7 +392,7 @@ impl<P: Plane> Store<P> {
         let index = all.iter().position(|l| l.address == address).ok_or(ErrorCode::NoSuchLocalAddress)?;
         journal.undo.push(Undo::LocalAddresses(sequence, all.clone()));
         all.remove(index);
-        self.uses = None;
+        self.note_end(address, Use::Local);
         journal.touch(sequence);
         Ok(())
     }
@@ -392,54 +408,10 @@ impl<P: Plane> Store<P> {
         Ok(())
     }
 
-    fn change_marks(
-        &mut self,
-        journal: &mut Journal,
-        change: impl FnOnce(&Self, &mut Vec<MarkRule>) -> Step,
-    ) -> Step {
-        let mut rules = self.marks.clone();
-        change(self, &mut rules)?;
-        let old = std::mem::replace(&mut self.marks, rules);
-        journal.undo.push(Undo::Marks(old));
-        journal.marks = true;
-        journal.changed = true;
-        Ok(())
-    }
-
-    fn change_snat(
-        &mut self,
-        journal: &mut Journal,
-        change: impl FnOnce(&mut Self, &mut snat::Rules) -> Step,
-    ) -> Step {
-        let mut rules = self.snat.clone();
-        change(self, &mut rules)?;
-        let old = std::mem::replace(&mut self.snat, rules);
-        self.uses = None;
-        journal.snat.get_or_insert_with(|| old.iter().map(|(id, _)| *id).collect());
-        journal.undo.push(Undo::Snat(old));
-        journal.changed = true;
-        Ok(())
-    }
-
-    /// Gives back the numbers of rules that came with a batch that was refused.
-    fn undo_snat(&mut self, old: snat::Rules) {
-        let refused = std::mem::replace(&mut self.snat, old);
-        for (id, _) in refused {
-            if self.snat.iter().all(|(kept, _)| *kept != id) {
-                self.ledger.close_number(id);
-            }
-        }
-    }
-
-    /// Tells the plane of the SNAT rules; `before` are the numbers of those that it knows.
-    fn commit_snat(&mut self, before: &[ServerId], changes: &mut Vec<Change>) {
-        let gone = before.iter().filter(|id| self.snat.iter().all(|(kept, _)| kept != *id));
-        self.closing.extend(gone);
-        changes.push(Change::Snat(self.snat.clone()));
-    }
-
     fn undo(&mut self, steps: Vec<Undo>) {
-        self.uses = None;
+        if !steps.is_empty() {
+            self.uses = None;
+        }
         for step in steps.into_iter().rev() {
             self.undo_step(step);
         }

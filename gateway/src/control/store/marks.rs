@@ -7,7 +7,10 @@ use weirctl::{
     protocol::{ErrorCode, MAX_MARKS, Refusal},
 };
 
-use super::Store;
+use super::{
+    Store,
+    apply::{Journal, Step, Undo},
+};
 use crate::control::plane::Plane;
 
 fn invalid(detail: impl Into<String>) -> Refusal {
@@ -15,6 +18,21 @@ fn invalid(detail: impl Into<String>) -> Refusal {
 }
 
 impl<P: Plane> Store<P> {
+    /// Makes a change of the rules.
+    pub(super) fn change_marks(
+        &mut self,
+        journal: &mut Journal,
+        change: impl FnOnce(&Self, &mut Vec<MarkRule>) -> Step,
+    ) -> Step {
+        let mut rules = self.marks.clone();
+        change(self, &mut rules)?;
+        let old = std::mem::replace(&mut self.marks, rules);
+        journal.undo.push(Undo::Marks(old));
+        journal.marks = true;
+        journal.changed = true;
+        Ok(())
+    }
+
     /// Adds a rule behind those of its priority.
     pub(super) fn add_mark(&self, rules: &mut Vec<MarkRule>, rule: &MarkRule) -> Result<(), Refusal> {
         check(rule)?;

@@ -15,7 +15,7 @@
 //! | `listing` | pages |
 //! | `marks` | rules that mark packets |
 //! | `snat` | SNAT rules and their numbers |
-//! | `overlap` | local addresses that are something else, too |
+//! | `overlap` | addresses of sessions that are something else, too |
 //! | `questions` | how the gateway is; certain sessions |
 //! | `sysctl` | IPVS's sysctls by name |
 

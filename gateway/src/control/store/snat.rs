@@ -10,7 +10,13 @@ use weirctl::{
     snat::{SnatRow, SnatRule},
 };
 
-use super::{Store, figures::counters};
+use super::{
+    Store,
+    apply::{Journal, Step, Undo},
+    check,
+    figures::counters,
+    overlap::Use,
+};
 use crate::{
     control::plane::{Change, Plane},
     id::ServerId,
@@ -57,7 +63,8 @@ impl<P: Plane> Store<P> {
         Ok(())
     }
 
-    /// Whether the rule has room beside the others, and nobody else has its addresses.
+    /// Whether the rule has room beside the others, and its addresses can be external ones. Whether something else that is
+    /// configured has one of them is looked at when the batch is complete.
     fn check_pool(&self, rules: &Rules, rule: &SnatRule) -> Result<(), Refusal> {
         let addresses: usize = rules.iter().map(|(_, rule)| rule.addresses().count()).sum();
         if rules.len() >= MAX_RULES || addresses + rule.addresses().count() > MAX_ADDRESSES {
@@ -69,16 +76,60 @@ impl<P: Plane> Store<P> {
                 format!("{address} is an address of the gateway's own: --pool port takes the outside port's");
             return Err(invalid(detail));
         }
-        let local = |address| {
-            self.services.values().any(|record| record.local_addresses.iter().any(|l| l.address == address))
-        };
-        if let Some(address) = rule.addresses().find(|a| local(*a)) {
-            return Err(invalid(format!("{address} is a local address of a service")));
+        for address in rule.addresses() {
+            check::unicast(address, &self.plane)?;
+            if address.is_loopback() {
+                return Err(invalid(format!("{address} is a loopback address: nobody outside could answer it")));
+            }
         }
         for warning in rule.warnings() {
             tracing::warn!(rule = rule.name, "{warning}");
         }
         Ok(())
+    }
+
+    /// Makes a change of the rules.
+    pub(super) fn change_snat(
+        &mut self,
+        journal: &mut Journal,
+        change: impl FnOnce(&mut Self, &mut Rules) -> Step,
+    ) -> Step {
+        let mut rules = self.snat.clone();
+        change(self, &mut rules)?;
+        let old = std::mem::replace(&mut self.snat, rules);
+        self.claim_pools(journal, &old);
+        journal.snat.get_or_insert_with(|| old.iter().map(|(id, _)| *id).collect());
+        journal.undo.push(Undo::Snat(old));
+        journal.changed = true;
+        Ok(())
+    }
+
+    /// Notes the addresses of rules that are others than they were in `old`.
+    fn claim_pools(&mut self, journal: &mut Journal, old: &Rules) {
+        let new = self.snat.clone();
+        for (_, gone) in old.iter().filter(|(_, rule)| new.iter().all(|(_, kept)| !Arc::ptr_eq(kept, rule))) {
+            gone.addresses().for_each(|address| self.note_end(address, Use::Pool));
+        }
+        for (_, come) in new.iter().filter(|(_, rule)| old.iter().all(|(_, there)| !Arc::ptr_eq(there, rule))) {
+            come.addresses().for_each(|address| self.claim(journal, address, Use::Pool));
+        }
+    }
+
+    /// Gives back the numbers of rules that came with a batch that was refused.
+    pub(super) fn undo_snat(&mut self, old: Rules) {
+        let refused = std::mem::replace(&mut self.snat, old);
+        for (id, _) in refused {
+            if self.snat.iter().all(|(kept, _)| *kept != id) {
+                self.ledger.close_number(id);
+            }
+        }
+    }
+
+    /// Tells the plane of the SNAT rules; `before` are the numbers of those that it knows.
+    pub(super) fn commit_snat(&mut self, before: &[ServerId], changes: &mut Vec<Change>) {
+        let gone = before.iter().filter(|id| self.snat.iter().all(|(kept, _)| kept != *id));
+        self.closing.extend(gone);
+        changes.push(Change::Snat(self.snat.clone()));
     }
 
     /// Takes back the numbers of deleted rules that no session refers to.
