@@ -415,45 +415,38 @@ pub fn pool_text(rule: &SnatRule) -> String {
     rule.pool.iter().map(range).collect::<Vec<_>>().join(",")
 }
 
+/// What a rule says beside its name: options and values, those that aren't the default.
+#[must_use]
+pub fn facts(rule: &SnatRule) -> Vec<(&'static str, String)> {
+    let network = |(address, bits): &(IpAddr, u8)| format!("{address}/{bits}");
+    let mut facts =
+        vec![("inside", network(&rule.inside)), ("port", rule.port.clone()), ("pool", pool_text(rule))];
+    facts.extend(rule.protocol.map(|kind| ("protocol", kind_name(kind).to_owned())));
+    facts.extend(rule.except.iter().map(|net| ("except", network(net))));
+    let usual = SnatTimeouts::default().all();
+    let timeouts = rule.timeouts.all().into_iter().zip(usual);
+    let unusual = [
+        ("mapping", rule.mapping != Dependence::default(), dependence_name(rule.mapping).to_owned()),
+        ("filtering", rule.filtering != Dependence::default(), dependence_name(rule.filtering).to_owned()),
+        ("pooling", rule.pooling != Pooling::default(), pooling_name(rule.pooling).to_owned()),
+        ("max-ports", rule.max_ports != DEFAULT_PORTS, rule.max_ports.to_string()),
+        ("max-sessions", rule.max_sessions != 0, rule.max_sessions.to_string()),
+    ]
+    .into_iter()
+    .chain(
+        timeouts.map(|((option, seconds, _), (_, usual, _))| (option, seconds != usual, seconds.to_string())),
+    );
+    facts.extend(unusual.filter(|(_, unusual, _)| *unusual).map(|(option, _, value)| (option, value)));
+    facts
+}
+
 /// A rule as `snat add` takes it.
 #[must_use]
 pub fn to_words(rule: &SnatRule) -> String {
-    let network = |(address, bits): &(IpAddr, u8)| format!("{address}/{bits}");
-    let mut line = format!(
-        "snat add {} --inside {} --port {} --pool {}",
-        rule.name,
-        network(&rule.inside),
-        rule.port,
-        pool_text(rule)
-    );
-    let mut say = |option: &str, value: &str| {
+    let mut line = format!("snat add {}", rule.name);
+    for (option, value) in facts(rule) {
         // Writing to a string can't fail.
         let _ = write!(line, " --{option} {value}");
-    };
-    if let Some(protocol) = rule.protocol {
-        say("protocol", kind_name(protocol));
-    }
-    rule.except.iter().for_each(|net| say("except", &network(net)));
-    if rule.mapping != Dependence::default() {
-        say("mapping", dependence_name(rule.mapping));
-    }
-    if rule.filtering != Dependence::default() {
-        say("filtering", dependence_name(rule.filtering));
-    }
-    if rule.pooling != Pooling::default() {
-        say("pooling", pooling_name(rule.pooling));
-    }
-    if rule.max_ports != DEFAULT_PORTS {
-        say("max-ports", &rule.max_ports.to_string());
-    }
-    if rule.max_sessions != 0 {
-        say("max-sessions", &rule.max_sessions.to_string());
-    }
-    let usual = SnatTimeouts::default().all();
-    for ((option, seconds, _), (_, usual, _)) in rule.timeouts.all().into_iter().zip(usual) {
-        if seconds != usual {
-            say(option, &seconds.to_string());
-        }
     }
     line
 }

@@ -11,6 +11,9 @@
 
 use crate::{client_address, mark, protocol::Change, snat};
 
+/// The words that such lines begin with, but for comments.
+pub const FIRST: [&str; 3] = ["mark", "client-address", "snat"];
+
 /// A line that begins with a word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {

@@ -143,7 +143,8 @@ fn pools_of_addresses_that_are_no_pool_s() {
         ("ff02::1", "isn't a unicast address"),
         ("2001:db8::1-2001:db8::4,2001:db8::4", "2001:db8::4 is in the pool twice"),
     ] {
-        let told = restore(&mut store, &format!("snat add one --inside fd00::/16 --port wan --pool {pool}\n"));
+        let told =
+            restore(&mut store, &format!("snat add one --inside fd00::/16 --port wan --pool {pool}\n"));
         assert!(told.contains(why), "{pool}: {told}");
     }
 }

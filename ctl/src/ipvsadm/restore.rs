@@ -1,5 +1,5 @@
 //! The lines of `-R`: words between white space, without quoting or comments; the word `ipvsadm` is
-//! dropped wherever it stands.
+//! dropped wherever it stands in a line of options.
 
 use std::io::{self, BufRead, BufReader};
 
@@ -61,8 +61,12 @@ fn lost_at_end(line: &[u8]) -> bool {
 
 fn words(line: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(line);
-    let words = text.split([' ', '\t', '\r', '\n']).filter(|w| !w.is_empty() && *w != "ipvsadm");
-    words.map(Into::into).collect()
+    let is_program = |word: &&str| *word == "ipvsadm";
+    let mut words = text.split([' ', '\t', '\r', '\n']).filter(|w| !w.is_empty()).skip_while(is_program);
+    let Some(first) = words.next() else { return Vec::new() };
+    // In a line of words it may be a name.
+    let keep = crate::words::FIRST.contains(&first);
+    [first].into_iter().chain(words.filter(|w| keep || !is_program(w))).map(Into::into).collect()
 }
 
 #[cfg(test)]
@@ -84,6 +88,8 @@ mod tests {
         assert_eq!(lines(text), [(3, vec!["-A".into(), "-t".into(), "x".into()]), (4, vec!["-C".into()])]);
         assert_eq!(lines(""), []);
         assert_eq!(lines("ipvsadm\n"), []);
+        let named = "snat delete ipvsadm".split(' ').map(Into::into).collect::<Vec<String>>();
+        assert_eq!(lines("ipvsadm snat delete ipvsadm\n-C ipvsadm"), [(1, named), (2, vec!["-C".into()])]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     client::{ClientError, Transport},
     model::{ClientAddress, ServiceKey},
-    protocol::{Change, ListQuery, MAX_PAGE, MAX_PIPELINE, Refusal, Request, Response, Row},
+    protocol::{Change, ListQuery, MAX_PAGE, MAX_PIPELINE, Refusal, Request, Response, Row, Timeouts},
     words,
 };
 
@@ -312,10 +312,24 @@ impl Run<'_> {
                 Err(error) => return Err(error.into()),
             };
             snat.iter().try_for_each(|row| save::snat_rule(row, self.out))?;
-            count += rules.len() + snat.len();
+            let timeouts = self.set_timeouts()?;
+            timeouts.iter().try_for_each(|t| save::timeouts(t, self.out))?;
+            count += rules.len() + snat.len() + timeouts.iter().len();
             writeln!(self.out, "{}", words::closing(count))?;
         }
         Ok(0)
+    }
+
+    /// The time-outs, if they aren't those that the gateway began with: they are in its configuration.
+    fn set_timeouts(&mut self) -> Result<Option<Timeouts>, End> {
+        let initial = match self.transport.call(Request::InitialTimeouts) {
+            Ok(Response::Timeouts(timeouts)) => timeouts,
+            Err(ClientError::TooOld { .. }) => return Ok(None),
+            Ok(_) => return Err(nonsense()),
+            Err(error) => return Err(error.into()),
+        };
+        let Response::Timeouts(now) = self.transport.call(Request::Timeouts)? else { return Err(nonsense()) };
+        Ok((now != initial).then_some(now))
     }
 
     fn client_addresses(&mut self) -> Result<HashMap<ServiceKey, ClientAddress>, End> {

@@ -15,6 +15,7 @@ use crate::{
     client_address, mark,
     model::{ClientAddress, Family, MarkRule, Server, Service, ServiceKey},
     modern::names::service as service_word,
+    protocol::Timeouts,
     snat::{self, SnatRow},
 };
 
@@ -66,6 +67,11 @@ pub(super) fn mark_rule(rule: &MarkRule, out: &mut dyn Write) -> io::Result<()> 
     writeln!(out, "{}", mark::to_words(rule))
 }
 
+/// Time-outs, in a line that ipvsadm takes, too.
+pub(super) fn timeouts(t: &Timeouts, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "--set {} {} {}", t.tcp, t.tcp_fin, t.udp)
+}
+
 fn thresholds(server: &Server) -> String {
     let option = |name, value| if value == 0 { String::new() } else { format!(" {name} {value}") };
     option("-x", server.upper) + &option("-y", server.lower)
@@ -75,9 +81,10 @@ fn options(service: &Service, own: bool) -> String {
     let mut text = String::new();
     if let Some(seconds) = service.persistent {
         text += &format!(" -p {seconds}");
-        if let Some(mask) = netmask(service) {
-            text += &format!(" -M {mask}");
-        }
+    }
+    // ipvsadm takes a mask without persistence, too, and forgets it.
+    if let Some(mask) = netmask(service).filter(|_| own || service.persistent.is_some()) {
+        text += &format!(" -M {mask}");
     }
     if let Some(engine) = &service.engine {
         text += &format!(" --pe {engine}");

@@ -13,7 +13,7 @@ use crate::{
         Batch, Change, Info, ListQuery, MAX_BATCH, MAX_PAGE, PathCounter, Refusal, Request, Response, Row,
         ServerRow, ServiceRow, Status, Timeouts,
     },
-    snat::SnatRow,
+    snat::{SnatRow, SnatRule},
 };
 
 /// A service with its servers, the newest first.
@@ -154,6 +154,8 @@ pub struct Snapshot {
     pub client_addresses: HashMap<ServiceKey, ClientAddress>,
     /// Mark rules in their order.
     pub marks: Vec<MarkRule>,
+    /// SNAT rules in their order.
+    pub snat: Vec<SnatRule>,
 }
 
 impl Snapshot {
@@ -174,8 +176,9 @@ pub fn snapshot(transport: &mut dyn Transport) -> Result<Snapshot, Failure> {
         let (services, timeouts) = (services(transport, None)?, timeouts(transport)?);
         let client_addresses = client_addresses(transport)?.into_iter().collect();
         let marks = marks(transport)?;
+        let snat = snat(transport)?.into_iter().map(|row| row.rule).collect();
         if info(transport)?.generation == before {
-            return Ok(Snapshot { generation: before, services, timeouts, client_addresses, marks });
+            return Ok(Snapshot { generation: before, services, timeouts, client_addresses, marks, snat });
         }
     }
     Err(Failure::Refused("the configuration keeps changing: try again".into()))

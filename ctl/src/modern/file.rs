@@ -1,4 +1,4 @@
-//! The file that `apply` takes and `export` writes: services, servers, local addresses and marks in TOML.
+//! The file that `apply` takes and `export` writes: the whole configuration in TOML.
 //!
 //! ```toml
 //! [timeouts]                         # left alone where absent
@@ -17,7 +17,7 @@
 //!   weight = 1
 //! ```
 //!
-//! Mark rules are in [`super::file_marks`].
+//! Mark rules are in [`super::file_marks`], SNAT rules in [`super::file_snat`]; [`super::file_write`] writes.
 
 use std::{
     fmt,
@@ -28,8 +28,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use toml::Spanned;
 
 use super::{
-    fetch::Snapshot,
     file_marks::{self, MarkEntry, WantedMark},
+    file_snat::{self, SnatEntry, WantedSnat},
     names,
 };
 use crate::{
@@ -59,6 +59,8 @@ pub struct Wanted {
     pub services: Vec<WantedService>,
     /// Mark rules in the order in which they are tried.
     pub marks: Vec<WantedMark>,
+    /// SNAT rules in their order; none: they are left alone.
+    pub snat: Option<Vec<WantedSnat>>,
 }
 
 /// A service with what belongs to it.
@@ -78,80 +80,82 @@ pub struct WantedService {
 
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Root<S, M> {
+pub(super) struct Root<S, M, N> {
+    /// First, since `snat = []` has to stand before every table.
+    pub snat: Option<Vec<N>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    timeouts: Option<TimeoutsEntry>,
+    pub timeouts: Option<TimeoutsEntry>,
     #[serde(default = "Vec::new")]
-    service: Vec<S>,
+    pub service: Vec<S>,
     #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
-    mark: Vec<M>,
+    pub mark: Vec<M>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct TimeoutsEntry {
+pub(super) struct TimeoutsEntry {
     #[serde(default, skip_serializing_if = "is_default")]
-    tcp: u32,
+    pub tcp: u32,
     #[serde(default, skip_serializing_if = "is_default")]
-    tcp_fin: u32,
+    pub tcp_fin: u32,
     #[serde(default, skip_serializing_if = "is_default")]
-    udp: u32,
+    pub udp: u32,
 }
 
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct ServiceEntry<S> {
+pub(super) struct ServiceEntry<S> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    protocol: Option<ProtocolEntry>,
+    pub protocol: Option<ProtocolEntry>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<Place>,
+    pub address: Option<Place>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    mark: Option<u32>,
+    pub mark: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    family: Option<FamilyEntry>,
+    pub family: Option<FamilyEntry>,
     #[serde(default = "wlc")]
-    scheduler: String,
+    pub scheduler: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    scheduler_flags: Vec<Flag>,
+    pub scheduler_flags: Vec<Flag>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    persistent: Option<u32>,
+    pub persistent: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    netmask: Option<Mask>,
+    pub netmask: Option<Mask>,
     #[serde(default, skip_serializing_if = "is_default")]
-    one_packet: bool,
+    pub one_packet: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    engine: Option<String>,
+    pub engine: Option<String>,
     #[serde(default, skip_serializing_if = "is_default")]
-    client_address: ClientAddressEntry,
+    pub client_address: ClientAddressEntry,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    local_addresses: Vec<LocalEntry>,
+    pub local_addresses: Vec<LocalEntry>,
     #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
-    server: Vec<S>,
+    pub server: Vec<S>,
 }
 
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct ServerEntry {
-    address: Place,
-    method: Method,
+pub(super) struct ServerEntry {
+    pub address: Place,
+    pub method: Method,
     #[serde(skip_serializing_if = "Option::is_none")]
-    tunnel: Option<TunnelEntry>,
+    pub tunnel: Option<TunnelEntry>,
     #[serde(default = "one")]
-    weight: u32,
+    pub weight: u32,
     #[serde(default, skip_serializing_if = "is_default")]
-    upper: u32,
+    pub upper: u32,
     #[serde(default, skip_serializing_if = "is_default")]
-    lower: u32,
+    pub lower: u32,
 }
 
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct TunnelEntry {
-    kind: TunnelName,
+pub(super) struct TunnelEntry {
+    pub kind: TunnelName,
     #[serde(default, skip_serializing_if = "is_default")]
-    port: u16,
+    pub port: u16,
     #[serde(default)]
-    checksum: ChecksumName,
+    pub checksum: ChecksumName,
 }
 
 #[derive(Clone, Copy, Deserialize, Serialize)]
@@ -184,7 +188,7 @@ impl From<Protocol> for ProtocolEntry {
 
 #[derive(Clone, Copy, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum ClientAddressEntry {
+pub(super) enum ClientAddressEntry {
     #[default]
     None,
     Toa,
@@ -196,13 +200,13 @@ enum ClientAddressEntry {
 
 #[derive(Clone, Copy, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum FamilyEntry {
+pub(super) enum FamilyEntry {
     Ipv4,
     Ipv6,
 }
 
 #[derive(Clone, Copy, Deserialize, Serialize)]
-enum Flag {
+pub(super) enum Flag {
     #[serde(rename = "flag-1", alias = "sh-fallback", alias = "mh-fallback")]
     One,
     #[serde(rename = "flag-2", alias = "sh-port", alias = "mh-port")]
@@ -213,7 +217,7 @@ enum Flag {
 
 #[derive(Clone, Copy, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Method {
+pub(super) enum Method {
     Route,
     Tunnel,
     Nat,
@@ -222,7 +226,7 @@ enum Method {
 
 #[derive(Clone, Copy, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum TunnelName {
+pub(super) enum TunnelName {
     Ipip,
     Gue,
     Gre,
@@ -230,7 +234,7 @@ enum TunnelName {
 
 #[derive(Clone, Copy, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum ChecksumName {
+pub(super) enum ChecksumName {
     #[default]
     None,
     Full,
@@ -240,28 +244,28 @@ enum ChecksumName {
 /// A netmask: dotted for IPv4, a prefix length for IPv6.
 #[derive(Deserialize, Serialize)]
 #[serde(untagged)]
-enum Mask {
+pub(super) enum Mask {
     V4(Ipv4Addr),
     V6(u32),
 }
 
 #[derive(Deserialize, Serialize)]
 #[serde(untagged, expecting = "an address, or a table with address and port (the name of a port)")]
-enum LocalEntry {
+pub(super) enum LocalEntry {
     Address(IpAddr),
     AtPort(LocalTable),
 }
 
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct LocalTable {
-    address: IpAddr,
-    port: String,
+pub(super) struct LocalTable {
+    pub address: IpAddr,
+    pub port: String,
 }
 
 /// An address with or without port.
 #[derive(Clone, Copy)]
-struct Place(IpAddr, Option<u16>);
+pub(super) struct Place(pub IpAddr, pub Option<u16>);
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -302,7 +306,7 @@ fn one() -> u32 {
 /// # Errors
 /// What is wrong with it, and in which line.
 pub fn read(text: &str) -> Result<Wanted, FileError> {
-    type File = Root<Spanned<ServiceEntry<Spanned<ServerEntry>>>, Spanned<MarkEntry>>;
+    type File = Root<Spanned<ServiceEntry<Spanned<ServerEntry>>>, Spanned<MarkEntry>, Spanned<SnatEntry>>;
     // Found once: a large file asks for as many lines as it has servers.
     let ends: Vec<usize> = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at).collect();
     let line_at = |offset: usize| ends.partition_point(|end| *end < offset) + 1;
@@ -312,7 +316,8 @@ pub fn read(text: &str) -> Result<Wanted, FileError> {
     })?;
     let timeouts = root.timeouts.map(|t| Timeouts { tcp: t.tcp, tcp_fin: t.tcp_fin, udp: t.udp });
     let marks = file_marks::read(root.mark, &line_at)?;
-    let mut wanted = Wanted { timeouts, services: Vec::new(), marks };
+    let snat = root.snat.map(|entries| file_snat::read(entries, &line_at)).transpose()?;
+    let mut wanted = Wanted { timeouts, services: Vec::new(), marks, snat };
     let mut seen = std::collections::HashMap::new();
     for entry in root.service {
         let line = line_at(entry.span().start);
@@ -454,103 +459,6 @@ fn server(entry: ServerEntry, service: &ServiceKey) -> Result<Server, FileError>
     Ok(Server { address, port: port.unwrap_or(its_port), forwarding, weight, upper, lower })
 }
 
-/// Writes a configuration as a file that [`read`] takes.
-///
-/// # Errors
-/// It can't be expressed; for people.
-pub fn write(snapshot: &Snapshot) -> Result<String, String> {
-    let entries = root(snapshot);
-    let text = toml::to_string(&entries).map_err(|e| e.to_string())?;
-    Ok(format!("# generation {}\n{text}", snapshot.generation))
-}
-
-/// The same as a JSON value.
-///
-/// # Errors
-/// It can't be expressed; for people.
-pub fn to_json(snapshot: &Snapshot) -> Result<serde_json::Value, String> {
-    serde_json::to_value(root(snapshot)).map_err(|e| e.to_string())
-}
-
-fn root(snapshot: &Snapshot) -> Root<ServiceEntry<ServerEntry>, MarkEntry> {
-    let t = snapshot.timeouts;
-    Root {
-        timeouts: Some(TimeoutsEntry { tcp: t.tcp, tcp_fin: t.tcp_fin, udp: t.udp }),
-        service: snapshot.services.iter().map(|s| service_entry(s, snapshot)).collect(),
-        mark: snapshot.marks.iter().map(file_marks::entry).collect(),
-    }
-}
-
-fn service_entry((row, servers): &super::fetch::Listed, snapshot: &Snapshot) -> ServiceEntry<ServerEntry> {
-    let s = &row.service;
-    let (protocol, address, mark, family) = match s.key {
-        ServiceKey::Address { protocol, address, port } => {
-            (Some(protocol.into()), Some(Place(address, Some(port))), None, None)
-        }
-        ServiceKey::Mark { mark, family: Family::V4 } => (None, None, Some(mark), None),
-        ServiceKey::Mark { mark, family: Family::V6 } => (None, None, Some(mark), Some(FamilyEntry::Ipv6)),
-    };
-    let netmask = match s.key.family() {
-        Family::V4 => (s.netmask != u32::MAX).then(|| Mask::V4(s.netmask.into())),
-        Family::V6 => (s.netmask != 128).then_some(Mask::V6(s.netmask)),
-    };
-    let flags = [Flag::One, Flag::Two, Flag::Three].into_iter();
-    ServiceEntry {
-        protocol,
-        address,
-        mark,
-        family,
-        scheduler: s.scheduler.clone(),
-        scheduler_flags: flags.filter(|flag| s.scheduler_flags & 1 << *flag as u8 != 0).collect(),
-        persistent: s.persistent,
-        netmask,
-        one_packet: s.one_packet,
-        engine: s.engine.clone(),
-        client_address: match snapshot.client_address(&s.key) {
-            ClientAddress::None => ClientAddressEntry::None,
-            ClientAddress::Toa => ClientAddressEntry::Toa,
-            ClientAddress::ProxyV1 => ClientAddressEntry::ProxyV1,
-            ClientAddress::ProxyV2 => ClientAddressEntry::ProxyV2,
-        },
-        local_addresses: row.local_addresses.iter().map(local_entry).collect(),
-        server: servers.iter().map(|row| server_entry(&row.server)).collect(),
-    }
-}
-
-fn local_entry(local: &LocalAddress) -> LocalEntry {
-    match &local.interface {
-        None => LocalEntry::Address(local.address),
-        Some(port) => LocalEntry::AtPort(LocalTable { address: local.address, port: port.clone() }),
-    }
-}
-
-fn server_entry(s: &Server) -> ServerEntry {
-    let (method, tunnel) = match s.forwarding {
-        Forwarding::Route => (Method::Route, None),
-        Forwarding::Nat => (Method::Nat, None),
-        Forwarding::FullNat => (Method::FullNat, None),
-        Forwarding::Tunnel(t) => (Method::Tunnel, Some(tunnel_entry(t))),
-    };
-    let address = Place(s.address, Some(s.port));
-    ServerEntry { address, method, tunnel, weight: s.weight, upper: s.upper, lower: s.lower }
-}
-
-fn tunnel_entry(t: Tunnel) -> TunnelEntry {
-    TunnelEntry {
-        kind: match t.kind {
-            TunnelKind::Ipip => TunnelName::Ipip,
-            TunnelKind::Gue => TunnelName::Gue,
-            TunnelKind::Gre => TunnelName::Gre,
-        },
-        port: t.port,
-        checksum: match t.checksum {
-            TunnelChecksum::None => ChecksumName::None,
-            TunnelChecksum::Full => ChecksumName::Full,
-            TunnelChecksum::Remote => ChecksumName::Remote,
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -604,7 +512,10 @@ netmask = 64
     fn mistakes_are_told_with_their_line() {
         let service = "[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10:80\"\n";
         for (text, expected) in [
-            ("servic = 1", "line 1: unknown field `servic`, expected one of `timeouts`, `service`, `mark`"),
+            (
+                "servic = 1",
+                "line 1: unknown field `servic`, expected one of `snat`, `timeouts`, `service`, `mark`",
+            ),
             (
                 &format!("{service}\n[[service.server]]\naddress = \"10.0.0.1\"\nmethod = \"fulnat\"\n"),
                 "line 7: unknown variant `fulnat`, expected one of `route`, `tunnel`, `nat`, `fullnat`",

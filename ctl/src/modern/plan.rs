@@ -114,6 +114,9 @@ pub fn plan(now: &Snapshot, wanted: &Wanted) -> Plan {
     added.iter().for_each(|service| plan.describe_new(service));
     added.iter().rev().for_each(|service| plan.add(service));
     plan.marks(&now.marks, &wanted.marks);
+    if let Some(rules) = &wanted.snat {
+        plan.snat(&now.snat, rules);
+    }
     plan
 }
 
@@ -240,9 +243,13 @@ impl Plan {
         }
     }
 
-    /// Those that come are added before others go: the service is never without.
+    /// Those that go make room for those that come; workers see all of it at once.
     fn local_addresses(&mut self, now: &[LocalAddress], wanted: &WantedService) {
         let key = wanted.service.key;
+        for local in now.iter().filter(|l| wanted.local_addresses.iter().all(|w| w.address != l.address)) {
+            self.push(Change::DeleteLocalAddress { service: key, address: local.address }, wanted.line);
+            self.say(Kind::Remove, &key, Some(name_of(local)), "local address".into());
+        }
         let mut moved = Vec::new();
         for local in &wanted.local_addresses {
             match now.iter().find(|l| l.address == local.address) {
@@ -259,10 +266,6 @@ impl Plan {
             self.push(Change::AddLocalAddress { service: key, local: new.clone() }, wanted.line);
             let text = format!("local address -> {}", name_of(new));
             self.say(Kind::Change, &key, Some(name_of(old)), text);
-        }
-        for local in now.iter().filter(|l| wanted.local_addresses.iter().all(|w| w.address != l.address)) {
-            self.push(Change::DeleteLocalAddress { service: key, address: local.address }, wanted.line);
-            self.say(Kind::Remove, &key, Some(name_of(local)), "local address".into());
         }
     }
 

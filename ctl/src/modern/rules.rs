@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{
     Failure, World,
     cli::{ApplyArgs, DiffArgs, ExportArgs},
-    fetch, file, json, names,
+    fetch, file, file_write, json, names,
     plan::{Plan, plan},
 };
 use crate::{
@@ -80,6 +80,7 @@ fn subject(change: &Change) -> String {
                 names::endpoint(server.address, server.port)
             );
         }
+        Change::AddSnat(rule) | Change::EditSnat(rule) => return format!("SNAT rule {}: ", rule.name),
         Change::AddMark(rule) => return format!("mark rule {}: ", rule.mark),
         Change::DeleteServer { service, .. } | Change::DeleteLocalAddress { service, .. } => service,
         _ => return String::new(),
@@ -151,11 +152,11 @@ pub(super) fn diff(args: &DiffArgs, world: &mut World<'_>) -> Result<(), Failure
 pub(super) fn export(args: &ExportArgs, world: &mut World<'_>) -> Result<(), Failure> {
     let snapshot = fetch::snapshot(world.transport)?;
     if args.json {
-        let mut body = file::to_json(&snapshot).map_err(Failure::Refused)?;
+        let mut body = file_write::to_json(&snapshot).map_err(Failure::Refused)?;
         body["generation"] = snapshot.generation.into();
         return Ok(json::write(world.out, "export", body)?);
     }
-    let text = file::write(&snapshot).map_err(Failure::Refused)?;
+    let text = file_write::write(&snapshot).map_err(Failure::Refused)?;
     Ok(world.out.write_all(text.as_bytes())?)
 }
 

@@ -335,6 +335,11 @@ fn snat_since_version_7() {
 }
 
 #[test]
+fn requests_since_version_8() {
+    pinned(vec![(Request::InitialTimeouts, "12")]);
+}
+
+#[test]
 fn responses() {
     let refused = |code, change| Response::Refused(Refusal { code, change, detail: "why".into() });
     let service_row = ServiceRow {

@@ -79,6 +79,9 @@ pub enum Request {
     /// The SNAT rules in the order in which they were added; answered by [`Response::Snat`]. Since version 7, as all
     /// that has such rules: before, they held IPv4 addresses.
     Snat,
+    /// The time-outs that the gateway began with, before anybody set others; answered by [`Response::Timeouts`]. Since
+    /// version 8.
+    InitialTimeouts,
 }
 
 /// Changes that happen all or not at all.
@@ -429,6 +432,7 @@ impl Request {
             | Self::Traced { .. }
             | Self::EndTrace { .. } => 3,
             Self::Snat => 7,
+            Self::InitialTimeouts => 8,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::scene::{Scene, Visitor, with_one_and_two_workers};
 with_one_and_two_workers!(
     status_shows_ports_workers_and_local_addresses,
     a_file_is_applied_without_disturbing_sessions,
+    everything_is_saved_and_comes_back,
     drain_ends_the_sessions_that_are_left,
     explain_foretells_what_happens,
     a_trace_follows_real_packets_and_tshark_reads_it,
@@ -70,6 +71,46 @@ fn a_file_is_applied_without_disturbing_sessions(workers: u16) {
     assert_eq!(applied["changed"], true);
     assert!(scene.gateway.ctl("-Ln").contains(&format!("{VIP}:80 wlc")));
     assert_eq!(visitor.ask().expect("the connection goes on"), name);
+    scene.gateway.stop();
+}
+
+/// `export | apply` and `-S | -R`, on a gateway that has lost all of it.
+fn everything_is_saved_and_comes_back(workers: u16) {
+    let scene = Scene::fullnat(&Options::workers(workers));
+    scene.serve("-t", 80, "wrr", &[(0, 3), (1, 1)]);
+    let gateway = &scene.gateway;
+    for line in [
+        &format!("client-address tcp/{VIP}:80 toa"),
+        "mark add 7 --protocol udp --destination 198.51.100.0/24 --port wan",
+        "-A -f 7 -s sh -b sh-port -p 60 -M 255.255.255.0",
+        "snat add office --inside 10.77.0.0/16 --port wan --pool 198.51.100.1-198.51.100.3 --timeout-udp 150",
+        "snat add home --inside 10.78.0.0/16 --port wan --pool port",
+        "--set 600 60 90",
+    ] {
+        gateway.ctl(line);
+    }
+    let lose = || {
+        for line in ["-C", "mark clear", "snat clear", "--set 900 120 300"] {
+            gateway.ctl(line);
+        }
+    };
+    let without_generation = |text: String| text.split_once('\n').expect("lines").1.to_owned();
+    let exported = without_generation(gateway.ctl("export"));
+    let saved = gateway.ctl("-S -n");
+    assert!(saved.contains("--set 600 60 90\n"), "{saved}");
+    let file = scene.network.lab.directory().join("backup.toml");
+    std::fs::write(&file, &exported).expect("a file");
+    lose();
+    gateway.ctl(&format!("apply {}", file.display()));
+    assert_eq!(without_generation(gateway.ctl("export")), exported);
+    assert_eq!(gateway.ctl("-S -n"), saved);
+    lose();
+    std::fs::write(&file, &saved).expect("a file");
+    let rules = std::fs::File::open(&file).expect("the file");
+    let restored = gateway.ctl_command("-R").stdin(rules).output().expect("weirctl runs");
+    assert_eq!(String::from_utf8_lossy(&restored.stderr), "");
+    assert_eq!(gateway.ctl("-S -n"), saved);
+    assert!(Visitor::connect(&scene).ask().is_ok());
     scene.gateway.stop();
 }
 

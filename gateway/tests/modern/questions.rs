@@ -5,7 +5,7 @@ use weirctl::{modern::Wake, protocol::Change};
 use crate::{
     rig::{
         LAN, Options, Rig, WAN,
-        frames::{self, Tcp},
+        frames::{self, Tcp, read},
     },
     world::{Script, Shared, VIP, on, run, server, shop, store, tcp},
 };
@@ -92,6 +92,73 @@ pub fn snat_rules_come_go_and_count() {
     assert_eq!(shared.run("snat delete office --json").json()["command"], "snat");
     assert_eq!(shared.run("snat delete office").status, 1);
     assert_eq!(shared.run("snat list").out, "");
+}
+
+/// Two rules of one inside network, of which the first counts.
+pub fn snat_rules_of_a_file_keep_their_sessions() {
+    let shared = Shared::new(Rig::new());
+    let entry = |name: &str, pool: u8, more: &str| {
+        format!(
+            "[[snat]]\nname = \"{name}\"\ninside = \"10.0.0.0/24\"\nport = \"wan\"\n\
+             pool = \"192.0.2.{pool}\"\n{more}\n"
+        )
+    };
+    let apply = |text: &str| run(&mut shared.clone(), &mut shared.pace(), "apply -", text);
+    let lines = |text: &str| {
+        let outcome = apply(text);
+        assert_eq!((outcome.status, outcome.err.as_str()), (0, ""), "{text}");
+        outcome.out.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (office, lab) = (entry("office", 100, ""), entry("lab", 101, "max_ports = 128"));
+    let told = lines(&format!("{office}{lab}"));
+    let expected = [
+        "+ snat rule office  inside 10.0.0.0/24 port wan pool 192.0.2.100",
+        "+ snat rule lab  inside 10.0.0.0/24 port wan pool 192.0.2.101 max-ports 128",
+    ];
+    assert_eq!(told[..2], expected);
+    let send = |port| {
+        let udp = frames::udp(LAN, ([10, 0, 0, 50], port), ([10, 1, 0, 9], 99), b"out");
+        let sent = shared.0.borrow_mut().send(LAN, &udp);
+        read(&sent[0].bytes).udp().0.0
+    };
+    assert_eq!(send(5000).octets(), [192, 0, 2, 100]);
+    let told = lines(&format!("{lab}{office}"));
+    assert_eq!(told[0], "~ snat rules  in another order");
+    assert_eq!((send(5000), send(5001)), ([192, 0, 2, 100].into(), [192, 0, 2, 101].into()));
+    let longer = entry("lab", 101, "timeouts = { udp = 600 }\nexcept = [\"172.16.0.0/12\"]");
+    let told = lines(&format!("{longer}{office}"));
+    let text = "max-ports 128 -> default, except default -> 172.16.0.0/12, timeout-udp default -> 600";
+    assert_eq!(told[0], format!("~ snat rule lab  {text}"));
+    assert_eq!(shared.0.borrow().session_count(), 2);
+    for (wrong, status, why) in [
+        (
+            office.replace("100", "100-192.0.2.101"),
+            1,
+            "-:8: SNAT rule office: invalid operation: 192.0.2.101 is in the pools of SNAT rules lab and office",
+        ),
+        (
+            office.replace("192.0.2.100", "10.0.0.7"),
+            2,
+            "-:8: 10.0.0.7 of the pool lies in the inside network",
+        ),
+        (office.replace("\"wan\"", "\"wna\""), 1, "-:8: SNAT rule office: no such port: wna"),
+        (office.replace("office", "lab"), 2, "-:8: SNAT rule lab is there already, in line 1"),
+        (office.clone() + "colour = \"blue\"", 2, "-:14: unknown field `colour`"),
+        (
+            office.clone() + "mapping = \"some\"",
+            2,
+            "-:8: `some': endpoint-independent or address-and-port-dependent",
+        ),
+    ] {
+        let outcome = apply(&format!("{longer}{wrong}"));
+        assert_eq!((outcome.status, outcome.err.starts_with(why)), (status, true), "{outcome:?}");
+    }
+    let exported = shared.run("export").out;
+    assert_eq!(lines(&exported).len(), 1, "{exported}");
+    assert!(lines("snat = []\n")[0].starts_with("- snat rule lab  inside 10.0.0.0/24"));
+    shared.0.borrow_mut().advance(1.0);
+    assert_eq!(shared.0.borrow().session_count(), 0);
+    assert!(shared.run("export").out.contains("\nsnat = []\n"));
 }
 
 pub fn explain_tells_every_stage() {

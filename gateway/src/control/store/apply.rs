@@ -40,6 +40,10 @@ pub(super) struct Journal {
     pub(super) marks: bool,
     /// Numbers of the SNAT rules that the plane knows of, if they are others now.
     pub(super) snat: Option<Vec<ServerId>>,
+    /// The SNAT rules as they were before this batch, if it has changed them.
+    pub(super) snat_before: Option<snat::Rules>,
+    /// Numbers that SNAT rules got.
+    pub(super) opened: Vec<ServerId>,
     /// The change that is being made, and the uses that it and those before it gave addresses.
     change: u32,
     claims: Vec<Claim>,
@@ -58,6 +62,7 @@ struct Mark {
     settings: Option<Settings>,
     marks: bool,
     snat: Option<Vec<ServerId>>,
+    opened: usize,
 }
 
 /// The reverse of a step.
@@ -121,6 +126,7 @@ impl<P: Plane> Store<P> {
         let mark = journal.mark();
         if let Err(refusal) = self.changes(journal, &batch.changes) {
             self.undo(std::mem::take(&mut journal.undo));
+            journal.opened.drain(mark.opened..).for_each(|id| self.ledger.close_number(id));
             journal.back_to(mark);
             return Err(refusal);
         }
@@ -132,6 +138,7 @@ impl<P: Plane> Store<P> {
 
     fn changes(&mut self, journal: &mut Journal, changes: &[protocol::Change]) -> Step {
         journal.claims.clear();
+        journal.snat_before = None;
         for (index, change) in (0..).zip(changes) {
             journal.change = index;
             self.change(journal, change).map_err(|refusal| Refusal { change: Some(index), ..refusal })?;
@@ -168,7 +175,7 @@ impl<P: Plane> Store<P> {
                 rules.clear();
                 Ok(())
             }),
-            C::AddSnat(rule) => self.change_snat(journal, |store, rules| store.add_snat(rules, rule)),
+            C::AddSnat(rule) => self.add_snat(journal, rule),
             C::EditSnat(rule) => self.change_snat(journal, |store, rules| store.edit_snat(rules, rule)),
             C::DeleteSnat(name) => self.change_snat(journal, |_, rules| snat::delete(rules, name)),
             C::ClearSnat => self.change_snat(journal, |_, rules| {
@@ -446,7 +453,7 @@ impl<P: Plane> Store<P> {
             }
             Undo::ClientAddress(service, old) => self.with(service, |r| r.client_address = old),
             Undo::Marks(old) => self.marks = old,
-            Undo::Snat(old) => self.undo_snat(old),
+            Undo::Snat(old) => self.snat = old,
             Undo::LocalAddresses(service, old) => self.with(service, |r| r.local_addresses = old),
         }
     }
@@ -470,7 +477,7 @@ impl<P: Plane> Store<P> {
             changes.push(Change::Marks(self.marks.as_slice().into()));
         }
         if let Some(before) = journal.snat {
-            self.commit_snat(&before, &mut changes);
+            self.commit_snat(&before, &journal.opened, &mut changes);
         }
         if !changes.is_empty() {
             self.plane.apply(changes);
@@ -512,6 +519,7 @@ impl Journal {
             settings: self.settings.clone(),
             marks: self.marks,
             snat: self.snat.clone(),
+            opened: self.opened.len(),
         }
     }
 

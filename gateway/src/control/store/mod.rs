@@ -72,6 +72,8 @@ const MAX_CATCH_UP: u32 = 64;
 pub struct Store<P> {
     plane: P,
     settings: Arc<Settings>,
+    /// Time-outs as they were in the beginning.
+    initial_timeouts: Timeouts,
     generation: u64,
     /// Sequence number of every configured service.
     keys: HashMap<ServiceKey, u64>,
@@ -109,6 +111,7 @@ impl<P: Plane> Store<P> {
         plane.apply(vec![super::plane::Change::Settings(settings.clone())]);
         Self {
             plane,
+            initial_timeouts: timeouts(&settings),
             settings,
             generation: 0,
             keys: HashMap::new(),
@@ -202,10 +205,8 @@ impl<P: Plane> Store<P> {
                 Err(refusal) => Response::Refused(refusal),
             },
             Request::List(query) => self.list(&query),
-            Request::Timeouts => {
-                let t = &self.settings.timeouts;
-                Response::Timeouts(Timeouts { tcp: t.established, tcp_fin: t.fin_wait, udp: t.udp })
-            }
+            Request::Timeouts => Response::Timeouts(timeouts(&self.settings)),
+            Request::InitialTimeouts => Response::Timeouts(self.initial_timeouts),
             Request::Snat => self.snat_rows(),
             Request::Marks => Response::Marks(self.marks.clone()),
             Request::ClientAddresses => {
@@ -285,6 +286,12 @@ impl<P: Plane> Store<P> {
         self.sequence += 1;
         self.sequence
     }
+}
+
+/// The time-outs that `--set` sets.
+fn timeouts(settings: &Settings) -> Timeouts {
+    let t = &settings.timeouts;
+    Timeouts { tcp: t.established, tcp_fin: t.fin_wait, udp: t.udp }
 }
 
 /// Straight into the store, for whoever runs `weirctl`'s front in the same process: tests in virtual time.

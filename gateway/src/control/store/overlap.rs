@@ -180,9 +180,8 @@ mod tests {
 
     #[test]
     fn what_goes_together() {
-        let conflicts = |virtuals, servers, locals, pools| {
-            Count { of: [virtuals, servers, locals, pools] }.conflicts()
-        };
+        let conflicts =
+            |virtuals, servers, locals, pools| Count { of: [virtuals, servers, locals, pools] }.conflicts();
         for fine in [(0, 0, 0, 0), (2, 3, 0, 0), (0, 0, 4, 0), (0, 0, 0, 1)] {
             assert!(!conflicts(fine.0, fine.1, fine.2, fine.3), "{fine:?}");
         }

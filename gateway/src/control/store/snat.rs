@@ -35,22 +35,32 @@ fn invalid(detail: impl Into<String>) -> Refusal {
 }
 
 impl<P: Plane> Store<P> {
-    /// Adds a rule.
-    pub(super) fn add_snat(&mut self, rules: &mut Rules, rule: &SnatRule) -> Result<(), Refusal> {
+    /// Adds a rule. One that has the name of a rule that was there before this batch is that rule: it keeps the number, and
+    /// its sessions go on.
+    pub(super) fn add_snat(&mut self, journal: &mut Journal, rule: &SnatRule) -> Step {
         rule.check().map_err(invalid)?;
         if !self.plane.has_port(&rule.port) {
             return Err(Refusal::new(ErrorCode::NoSuchPort, rule.port.clone()));
         }
-        if rules.iter().any(|(_, there)| there.name == rule.name) {
+        if self.snat.iter().any(|(_, there)| there.name == rule.name) {
             return Err(invalid(format!("there is a SNAT rule {} already", rule.name)));
         }
-        self.check_pool(rules, rule)?;
-        rules.push((self.ledger.open_number(), Arc::new(rule.clone())));
-        Ok(())
+        self.check_pool(&self.snat, rule)?;
+        let mut before = journal.snat_before.iter().flatten();
+        let known = before.find(|(_, there)| there.name == rule.name).map(|(id, _)| *id);
+        let id = known.unwrap_or_else(|| {
+            let id = self.ledger.open_number();
+            journal.opened.push(id);
+            id
+        });
+        self.change_snat(journal, |_, rules| {
+            rules.push((id, Arc::new(rule.clone())));
+            Ok(())
+        })
     }
 
     /// Replaces the rule of the same name. Its sessions go on, unless their external addresses aren't its any more.
-    pub(super) fn edit_snat(&mut self, rules: &mut Rules, rule: &SnatRule) -> Result<(), Refusal> {
+    pub(super) fn edit_snat(&self, rules: &mut Rules, rule: &SnatRule) -> Result<(), Refusal> {
         rule.check().map_err(invalid)?;
         if !self.plane.has_port(&rule.port) {
             return Err(Refusal::new(ErrorCode::NoSuchPort, rule.port.clone()));
@@ -79,7 +89,9 @@ impl<P: Plane> Store<P> {
         for address in rule.addresses() {
             check::unicast(address, &self.plane)?;
             if address.is_loopback() {
-                return Err(invalid(format!("{address} is a loopback address: nobody outside could answer it")));
+                return Err(invalid(format!(
+                    "{address} is a loopback address: nobody outside could answer it"
+                )));
             }
         }
         for warning in rule.warnings() {
@@ -92,11 +104,12 @@ impl<P: Plane> Store<P> {
     pub(super) fn change_snat(
         &mut self,
         journal: &mut Journal,
-        change: impl FnOnce(&mut Self, &mut Rules) -> Step,
+        change: impl FnOnce(&Self, &mut Rules) -> Step,
     ) -> Step {
         let mut rules = self.snat.clone();
         change(self, &mut rules)?;
         let old = std::mem::replace(&mut self.snat, rules);
+        journal.snat_before.get_or_insert_with(|| old.clone());
         self.claim_pools(journal, &old);
         journal.snat.get_or_insert_with(|| old.iter().map(|(id, _)| *id).collect());
         journal.undo.push(Undo::Snat(old));
@@ -110,25 +123,24 @@ impl<P: Plane> Store<P> {
         for (_, gone) in old.iter().filter(|(_, rule)| new.iter().all(|(_, kept)| !Arc::ptr_eq(kept, rule))) {
             gone.addresses().for_each(|address| self.note_end(address, Use::Pool));
         }
-        for (_, come) in new.iter().filter(|(_, rule)| old.iter().all(|(_, there)| !Arc::ptr_eq(there, rule))) {
+        for (_, come) in new.iter().filter(|(_, rule)| old.iter().all(|(_, there)| !Arc::ptr_eq(there, rule)))
+        {
             come.addresses().for_each(|address| self.claim(journal, address, Use::Pool));
         }
     }
 
-    /// Gives back the numbers of rules that came with a batch that was refused.
-    pub(super) fn undo_snat(&mut self, old: Rules) {
-        let refused = std::mem::replace(&mut self.snat, old);
-        for (id, _) in refused {
-            if self.snat.iter().all(|(kept, _)| *kept != id) {
-                self.ledger.close_number(id);
-            }
-        }
-    }
-
-    /// Tells the plane of the SNAT rules; `before` are the numbers of those that it knows.
-    pub(super) fn commit_snat(&mut self, before: &[ServerId], changes: &mut Vec<Change>) {
-        let gone = before.iter().filter(|id| self.snat.iter().all(|(kept, _)| kept != *id));
-        self.closing.extend(gone);
+    /// Tells the plane of the SNAT rules; `before` are the numbers of those that it knows, `opened` those that it hasn't
+    /// heard of.
+    pub(super) fn commit_snat(
+        &mut self,
+        before: &[ServerId],
+        opened: &[ServerId],
+        changes: &mut Vec<Change>,
+    ) {
+        let is_gone = |id: &&ServerId| self.snat.iter().all(|(kept, _)| kept != *id);
+        self.closing.extend(before.iter().filter(is_gone));
+        // A rule that came and went is unknown to the plane.
+        opened.iter().filter(is_gone).for_each(|id| self.ledger.close_number(*id));
         changes.push(Change::Snat(self.snat.clone()));
     }
 

@@ -1,0 +1,173 @@
+//! The SNAT rules of the file that `apply` takes and `export` writes.
+//!
+//! ```toml
+//! [[snat]]
+//! name = "office"
+//! inside = "10.0.0.0/8"
+//! port = "wan"
+//! pool = ["192.0.2.1-192.0.2.8", "192.0.2.20"]     # or "port"
+//! protocol = "tcp"                   # what is absent is as with `snat add`
+//! except = ["172.16.0.0/12"]
+//! mapping = "endpoint-independent"
+//! filtering = "address-and-port-dependent"
+//! pooling = "paired"
+//! max_ports = 4096
+//! max_sessions = 0
+//! timeouts = { udp = 300, dns = 15, tcp_established = 7440, tcp_transitory = 240, icmp = 60 }
+//! ```
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use super::file::FileError;
+use crate::snat::{
+    self, DEFAULT_PORTS, Dependence, OWN, Pooling, SnatRule, SnatTimeouts, dependence_name, kind_name,
+    pooling_name,
+};
+
+/// A rule with its line.
+pub type WantedSnat = (usize, SnatRule);
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SnatEntry {
+    name: String,
+    inside: String,
+    port: String,
+    pool: Pool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    except: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mapping: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filtering: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pooling: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_ports: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_sessions: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeouts: Option<TimeoutsEntry>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(untagged, expecting = "\"port\", an address, a range of addresses, or a list of these")]
+enum Pool {
+    One(String),
+    Several(Vec<String>),
+}
+
+#[derive(Clone, Copy, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct TimeoutsEntry {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    udp: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dns: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tcp_established: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tcp_transitory: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    icmp: Option<u32>,
+}
+
+/// The rules in the file's order.
+///
+/// # Errors
+/// What is wrong with one, or that its name is there twice, and in which line.
+pub(super) fn read(
+    entries: Vec<Spanned<SnatEntry>>,
+    line_at: &dyn Fn(usize) -> usize,
+) -> Result<Vec<WantedSnat>, FileError> {
+    let mut seen = HashMap::new();
+    let mut rules = Vec::new();
+    for entry in entries {
+        let line = line_at(entry.span().start);
+        let wrong = |message| FileError { line: Some(line), message };
+        let rule = rule(entry.into_inner()).map_err(wrong)?;
+        if let Some(first) = seen.insert(rule.name.clone(), line) {
+            return Err(wrong(format!("SNAT rule {} is there already, in line {first}", rule.name)));
+        }
+        rules.push((line, rule));
+    }
+    Ok(rules)
+}
+
+fn rule(entry: SnatEntry) -> Result<SnatRule, String> {
+    fn named<T: Default>(
+        text: Option<String>,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, String> {
+        text.map_or_else(|| Ok(T::default()), |text| parse(&text))
+    }
+    let ranges = match &entry.pool {
+        Pool::One(text) if text == OWN => &[],
+        Pool::One(text) => std::slice::from_ref(text),
+        Pool::Several(texts) => texts.as_slice(),
+    };
+    let pool: Result<Vec<_>, String> = ranges.iter().map(|text| snat::pool(text)).collect();
+    let t = entry.timeouts.unwrap_or_default();
+    let usual = SnatTimeouts::default();
+    let rule = SnatRule {
+        name: entry.name,
+        inside: snat::network(&entry.inside)?,
+        port: entry.port,
+        pool: pool?.concat(),
+        protocol: entry.protocol.map(|name| snat::kind(&name)).transpose()?,
+        except: entry.except.iter().map(|text| snat::network(text)).collect::<Result<_, _>>()?,
+        mapping: named(entry.mapping, snat::dependence)?,
+        filtering: named(entry.filtering, snat::dependence)?,
+        pooling: named(entry.pooling, snat::pooling)?,
+        max_ports: entry.max_ports.unwrap_or(DEFAULT_PORTS),
+        max_sessions: entry.max_sessions.unwrap_or(0),
+        timeouts: SnatTimeouts {
+            udp: t.udp.unwrap_or(usual.udp),
+            dns: t.dns.unwrap_or(usual.dns),
+            tcp_established: t.tcp_established.unwrap_or(usual.tcp_established),
+            tcp_transitory: t.tcp_transitory.unwrap_or(usual.tcp_transitory),
+            icmp: t.icmp.unwrap_or(usual.icmp),
+        },
+        masquerade: matches!(&entry.pool, Pool::One(text) if text == OWN),
+    };
+    rule.check().map(|()| rule)
+}
+
+/// A rule as a file has it.
+pub(super) fn entry(rule: &SnatRule) -> SnatEntry {
+    fn unusual<T: PartialEq + Copy>(value: T, usual: T) -> Option<T> {
+        (value != usual).then_some(value)
+    }
+    let network = |(address, bits): &(std::net::IpAddr, u8)| format!("{address}/{bits}");
+    let dependence = |d| unusual(d, Dependence::default()).map(|d| dependence_name(d).to_owned());
+    let pool = match snat::pool_text(rule) {
+        text if rule.masquerade => Pool::One(text),
+        text => Pool::Several(text.split(',').map(str::to_owned).collect()),
+    };
+    let (t, usual) = (rule.timeouts, SnatTimeouts::default());
+    SnatEntry {
+        name: rule.name.clone(),
+        inside: network(&rule.inside),
+        port: rule.port.clone(),
+        pool,
+        protocol: rule.protocol.map(|kind| kind_name(kind).to_owned()),
+        except: rule.except.iter().map(network).collect(),
+        mapping: dependence(rule.mapping),
+        filtering: dependence(rule.filtering),
+        pooling: unusual(rule.pooling, Pooling::default()).map(|p| pooling_name(p).to_owned()),
+        max_ports: unusual(rule.max_ports, DEFAULT_PORTS),
+        max_sessions: unusual(rule.max_sessions, 0),
+        timeouts: (t != usual).then(|| TimeoutsEntry {
+            udp: unusual(t.udp, usual.udp),
+            dns: unusual(t.dns, usual.dns),
+            tcp_established: unusual(t.tcp_established, usual.tcp_established),
+            tcp_transitory: unusual(t.tcp_transitory, usual.tcp_transitory),
+            icmp: unusual(t.icmp, usual.icmp),
+        }),
+    }
+}
