@@ -107,6 +107,8 @@ pub struct Scene<'a> {
     pub scheduler: &'a str,
     /// Workers, and receive queues of each port: one on the worker's CPU, or two on both CPUs.
     pub workers: u16,
+    /// The network namespace of weir's twins; none: weir has no kernel beside it.
+    pub twins: Option<PathBuf>,
 }
 
 /// Descriptors of each queue. (Software devices have none to fill, but both programs get the same.)
@@ -138,6 +140,7 @@ impl<'a> Scene<'a> {
             servers: 4,
             scheduler: "wlc",
             workers: 1,
+            twins: None,
         }
     }
     /// Sessions that are opened.

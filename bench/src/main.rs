@@ -27,6 +27,7 @@ mod process;
 mod profile;
 mod replay;
 mod report;
+mod routes;
 mod sample;
 mod scale;
 mod stages;
@@ -88,6 +89,8 @@ enum What {
     Prefetch(prefetch::Options),
     /// A page with plots of the figures that `--json` has written.
     Report(plots::Options),
+    /// What a full table of routes costs, and what forwarding loses while it is loaded, changed and withdrawn.
+    Routes(routes::Options),
     /// Two workers beside one, and how testpmd itself scales on the same two CPUs.
     Scale(scale::Options),
     /// Cycles of the path by stage of a burst (with the feature `stages`).
@@ -118,6 +121,7 @@ fn main() -> ExitCode {
         What::Pool(options) => pool::run(&options),
         What::Prefetch(options) => prefetch::run(&options),
         What::Report(options) => plots::run(&options),
+        What::Routes(options) => routes::run(&options),
         What::Scale(options) => scale::run(&options),
         What::Stages(options) => stages::run(&options),
         What::Table(options) => table::run(&options),

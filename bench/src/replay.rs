@@ -386,7 +386,7 @@ fn configure(workers: &mut Workers, setup: &Setup, flows: u32) {
             routes.push(Route {
                 network: of(network.into(), v6),
                 prefix: if v6 { 96 + prefix } else { prefix },
-                via: vec![Via { port, gateway: Some(of(gateway.into(), v6)), weight: 1 }],
+                via: [Via { port, gateway: Some(of(gateway.into(), v6)), weight: 1 }].into(),
                 metric: 0,
                 mtu: None,
             });

@@ -110,12 +110,16 @@ impl Setup<'_> {
         let scene = self.scene;
         let mut text = String::new();
         let head = format!(
-            "socket = {:?}\nrules = {:?}\ncores = {:?}\nhost = false\nidle = \"poll\"\neal = [\"--no-pci\", \"--telemetry\"]\n",
+            "socket = {:?}\nrules = {:?}\ncores = {:?}\nhost = {}\nidle = \"poll\"\neal = [\"--no-pci\", \"--telemetry\"]\n",
             scene.path("weir.sock"),
             scene.path("rules.save"),
             scene.worker_cpus(),
+            scene.twins.is_some(),
         );
         text.push_str(&head);
+        if let Some(twins) = &scene.twins {
+            let _ = writeln!(text, "host_namespace = {twins:?}");
+        }
         let ample = (scene.sessions() > ROOMY).then(|| u64::from(scene.sessions()) * 5 / 4);
         if let Some(room) = self.room.map(u64::from).or(ample) {
             let _ = writeln!(text, "[sessions]\nmax_per_worker = {room}");

@@ -21,3 +21,4 @@ pub mod run;
 pub mod sched;
 pub mod table;
 pub mod threads;
+pub mod versions;

@@ -22,12 +22,12 @@ type Group<K, V> = Arc<[Bucket<K, V>; FAN]>;
 
 /// A version of a map.
 pub struct Map<K, V> {
-    groups: Group2<K, V>,
+    groups: Groups<K, V>,
     hasher: RandomState,
     len: usize,
 }
 
-type Group2<K, V> = Arc<[Group<K, V>; FAN]>;
+type Groups<K, V> = Arc<[Group<K, V>; FAN]>;
 
 impl<K, V> Clone for Map<K, V> {
     fn clone(&self) -> Self {
@@ -121,9 +121,13 @@ impl<K: Copy + Eq + Hash, V: Clone + PartialEq> Map<K, V> {
 
     /// Tells `each` of every key whose value isn't what it was in `old`, an earlier version, with the value it has now.
     pub fn changes(&self, old: &Self, mut each: impl FnMut(&K, Option<&V>)) {
-        for (new, old) in self.groups.iter().zip(old.groups.iter()).filter(|(new, old)| !Arc::ptr_eq(new, old)) {
+        for (new, old) in
+            self.groups.iter().zip(old.groups.iter()).filter(|(new, old)| !Arc::ptr_eq(new, old))
+        {
             for (new, old) in new.iter().zip(old.iter()).filter(|(new, old)| !Arc::ptr_eq(new, old)) {
-                new.iter().filter(|(key, value)| old.get(key) != Some(value)).for_each(|(k, v)| each(k, Some(v)));
+                new.iter()
+                    .filter(|(key, value)| old.get(key) != Some(value))
+                    .for_each(|(k, v)| each(k, Some(v)));
                 old.keys().filter(|key| !new.contains_key(key)).for_each(|key| each(key, None));
             }
         }

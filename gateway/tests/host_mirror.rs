@@ -26,7 +26,7 @@ fn two_ports(ns: &Namespace) -> Bench {
 }
 
 fn route<'a>(state: &'a NetState, to: &str) -> Option<&'a Route> {
-    state.routes.iter().find(|r| r.to == to.parse().unwrap())
+    state.routes.get(&to.parse().unwrap())
 }
 
 fn hop(port: PortId, gateway: &str, weight: u16) -> NextHop {
@@ -39,17 +39,17 @@ fn routes_come_and_go_at_once() {
     let bench = two_ports(&ns);
     let on_link = bench.host.state();
     let lan = NextHop { port: LAN, gateway: None, weight: 1 };
-    assert_eq!(route(&on_link, "10.0.0.0/24").unwrap().action, Action::Forward(vec![lan]));
+    assert_eq!(route(&on_link, "10.0.0.0/24").unwrap().action, Action::Forward([lan].into()));
     assert!(route(&on_link, "0.0.0.0/0").is_none());
 
     ns.run("ip route add default via 192.168.80.1 mtu 1300");
     let (state, _) = bench.state(|s| route(s, "0.0.0.0/0").is_some());
     let default = route(&state, "0.0.0.0/0").unwrap();
-    assert_eq!(default.action, Action::Forward(vec![hop(WAN, "192.168.80.1", 1)]));
+    assert_eq!(default.action, Action::Forward([hop(WAN, "192.168.80.1", 1)].into()));
     assert_eq!(default.mtu, Some(1300));
 
     ns.run("ip route replace default via 10.0.0.9");
-    let via_lan = Action::Forward(vec![hop(LAN, "10.0.0.9", 1)]);
+    let via_lan = Action::Forward([hop(LAN, "10.0.0.9", 1)].into());
     bench.state(|s| route(s, "0.0.0.0/0").is_some_and(|r| r.action == via_lan));
     ns.run("ip route del default");
     bench.state(|s| route(s, "0.0.0.0/0").is_none());
@@ -57,7 +57,7 @@ fn routes_come_and_go_at_once() {
     ns.run("ip -6 route add 2001:db8:f::/48 via fe80::1 dev wan");
     let (state, _) = bench.state(|s| route(s, "2001:db8:f::/48").is_some());
     let action = &route(&state, "2001:db8:f::/48").unwrap().action;
-    assert_eq!(*action, Action::Forward(vec![hop(WAN, "fe80::1", 1)]));
+    assert_eq!(*action, Action::Forward([hop(WAN, "fe80::1", 1)].into()));
 
     // How soon: the better half of several, as other tests may keep the machine busy.
     let mut took = Vec::new();
@@ -78,7 +78,7 @@ fn equal_cost_routes_have_all_their_next_hops() {
     ns.run("ip route add 10.1.0.0/16 nexthop via 10.0.0.2 weight 3 nexthop via 192.168.80.1");
     let (state, _) = bench.state(|s| route(s, "10.1.0.0/16").is_some());
     let both = vec![hop(LAN, "10.0.0.2", 3), hop(WAN, "192.168.80.1", 1)];
-    assert_eq!(route(&state, "10.1.0.0/16").unwrap().action, Action::Forward(both));
+    assert_eq!(route(&state, "10.1.0.0/16").unwrap().action, Action::Forward(both.into()));
 
     // IPv6 grows a multipath route hop by hop, and loses one in the same way.
     ns.run("ip -6 route add 2001:db8:f::/48 via 2001:db8::1 dev wan");
@@ -90,7 +90,7 @@ fn equal_cost_routes_have_all_their_next_hops() {
     bench.state(|s| hops(s) == 2);
     ns.run("ip -6 route del 2001:db8:f::/48 via 2001:db8::1 dev wan");
     let (state, _) = bench.state(|s| hops(s) == 1);
-    let left = Action::Forward(vec![hop(LAN, "2001:db8:1::2", 1)]);
+    let left = Action::Forward([hop(LAN, "2001:db8:1::2", 1)].into());
     assert_eq!(route(&state, "2001:db8:f::/48").unwrap().action, left);
 
     ns.run("ip nexthop add id 1 via 10.0.0.2 dev lan");
@@ -99,7 +99,7 @@ fn equal_cost_routes_have_all_their_next_hops() {
     ns.run("ip route add 10.2.0.0/16 nhid 3");
     let (state, _) = bench.state(|s| route(s, "10.2.0.0/16").is_some());
     let both = vec![hop(LAN, "10.0.0.2", 1), hop(WAN, "192.168.80.1", 1)];
-    assert_eq!(route(&state, "10.2.0.0/16").unwrap().action, Action::Forward(both));
+    assert_eq!(route(&state, "10.2.0.0/16").unwrap().action, Action::Forward(both.into()));
 }
 
 #[test]

@@ -181,7 +181,7 @@ fn an_established_session_follows_the_routes() {
         let route = |network: &str, prefix, port: PortId, gateway: Option<[u8; 4]>| Route {
             network: network.parse().unwrap(),
             prefix,
-            via: vec![Via { port, gateway: gateway.map(IpAddr::from), weight: 1 }],
+            via: [Via { port, gateway: gateway.map(IpAddr::from), weight: 1 }].into(),
             metric: 0,
             mtu: None,
         };

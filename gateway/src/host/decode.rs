@@ -73,7 +73,7 @@ pub(super) fn route(message: &RouteMessage, twins: &Twins) -> Option<Route> {
         }
     }
     let action = match header.kind {
-        RouteType::Unicast => Action::Forward(next_hops(message, twins)?),
+        RouteType::Unicast => Action::Forward(next_hops(message, twins)?.into()),
         RouteType::BlackHole => Action::Blackhole,
         RouteType::Unreachable => Action::Unreachable,
         RouteType::Prohibit => Action::Prohibit,
@@ -81,6 +81,15 @@ pub(super) fn route(message: &RouteMessage, twins: &Twins) -> Option<Route> {
     };
     let mtu = mtu.filter(|m| *m > 0);
     Some(Route { to: Prefix::new(to, header.destination_prefix_length)?.network(), metric, mtu, action })
+}
+
+/// The address that a route has packets sent from, if it names one.
+pub(super) fn source(message: &RouteMessage) -> Option<IpAddr> {
+    let named = message.attributes.iter().find_map(|a| match a {
+        RouteAttribute::PrefSource(address) => Some(address),
+        _ => None,
+    });
+    named.and_then(ip)
 }
 
 /// All next hops through twins; `None` if there are none.
@@ -196,7 +205,7 @@ mod tests {
         assert_eq!(route.to.to_string(), "0.0.0.0/0");
         assert_eq!((route.metric, route.mtu), (7, Some(1400)));
         let hop = NextHop { port: WAN, gateway: Some([10, 0, 0, 1].into()), weight: 1 };
-        assert_eq!(route.action, Action::Forward(vec![hop]));
+        assert_eq!(route.action, Action::Forward([hop].into()));
     }
 
     #[test]

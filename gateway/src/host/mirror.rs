@@ -2,24 +2,28 @@
 //!
 //! Notifications are applied one by one where their meaning is plain. Where it isn't (a second route with
 //! the same key, IPv6 multipath routes losing a hop) or where the kernel is known not to notify (IPv4 routes
-//! that go with their link or source address), the routes are marked [`Mirror::stale`] and read anew.
+//! that go with their link or source address), the routes are marked [`Mirror::stale`] and read anew. That takes
+//! seconds with a full table, so it is done for a link that goes up or down and an address that routes name only.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map::Entry},
     net::IpAddr,
     sync::Arc,
 };
 
 use netlink_packet_core::NLM_F_REPLACE;
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::{RouteNetlinkMessage, link::LinkFlags};
 
 use super::{
     decode::{self, Twins},
     ports::KernelPorts,
     socket::Message,
-    state::{Address, Neighbour, NetState, Route, TwinState},
+    state::{Action, Address, Neighbour, NetState, NextHop, Route, TwinState},
 };
-use crate::{io::PortId, prefix::Prefix};
+use crate::{io::PortId, prefix::Prefix, versions::Map};
+
+/// Different sets of next hops that are remembered for routes to share.
+const MAX_SHARED: usize = 65_536;
 
 /// What a notification about a link means for the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +49,14 @@ pub(super) struct Mirror {
     states: Vec<TwinState>,
     changed: Changed,
     kernel_ports: Arc<KernelPorts>,
+    /// Destinations whose routes may have changed; none: all.
+    touched: Option<Vec<Prefix>>,
+    /// Next hops as routes share them.
+    hops: HashSet<Arc<[NextHop]>>,
+    /// Addresses that routes have named as their source: routes go with them, and nobody is told.
+    sources: HashSet<IpAddr>,
+    /// The twins' flags, as far as routes come and go with them.
+    flags: HashMap<u32, LinkFlags>,
     /// Routes must be read anew.
     pub stale: bool,
     published: Arc<NetState>,
@@ -94,6 +106,9 @@ impl Mirror {
     /// Forgets the routes, before a dump of them.
     pub fn clear_routes(&mut self) {
         self.routes.clear();
+        self.hops.clear();
+        self.sources.clear();
+        self.touched = None;
         self.changed.routes = true;
         self.stale = false;
     }
@@ -120,7 +135,13 @@ impl Mirror {
         match message {
             RouteNetlinkMessage::NewRoute(m) => {
                 if let Some(route) = decode::route(m, &self.twins) {
-                    self.routes.entry((route.to, route.metric)).or_default().push(route);
+                    self.sources.extend(decode::source(m));
+                    let route = self.shared(route);
+                    match self.routes.entry((route.to, route.metric)) {
+                        // Exactly one in nearly all cases: no room for more.
+                        Entry::Vacant(entry) => _ = entry.insert(vec![route]),
+                        Entry::Occupied(entry) => entry.into_mut().push(route),
+                    }
                 }
             }
             other => drop(self.notified(&(0, other.clone()))),
@@ -147,9 +168,13 @@ impl Mirror {
                 let address = decode::address(m, &self.twins)?;
                 let key = (address.port, address.prefix.address());
                 self.changed.addresses |= self.addresses.remove(&key).is_some();
-                self.stale = true;
+                self.stale |= self.sources.contains(&key.1);
             }
-            RouteNetlinkMessage::NewRoute(m) => self.new_route(decode::route(m, &self.twins)?, *flags),
+            RouteNetlinkMessage::NewRoute(m) => {
+                let route = decode::route(m, &self.twins)?;
+                self.sources.extend(decode::source(m));
+                self.new_route(route, *flags);
+            }
             RouteNetlinkMessage::DelRoute(m) => self.delete_route(&decode::route(m, &self.twins)?),
             RouteNetlinkMessage::NewNeighbour(m) => {
                 let (neighbour, fixed) = decode::neighbour(m, &self.twins)?;
@@ -169,7 +194,8 @@ impl Mirror {
             }
             RouteNetlinkMessage::NewLink(m) => {
                 let port = *self.twins.get(&m.header.index)?;
-                self.stale = true;
+                let flags = m.header.flags & (LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running);
+                self.stale |= self.flags.insert(m.header.index, flags) != Some(flags);
                 return Some(LinkEvent::Changed(port, Box::new(m.clone())));
             }
             RouteNetlinkMessage::DelLink(m) => return self.link_gone(m.header.index),
@@ -179,7 +205,14 @@ impl Mirror {
     }
 
     fn new_route(&mut self, route: Route, flags: u16) {
-        let entry = self.routes.entry((route.to, route.metric)).or_default();
+        let (to, route) = (route.to, self.shared(route));
+        let entry = match self.routes.entry((to, route.metric)) {
+            Entry::Vacant(entry) => {
+                entry.insert(vec![route]);
+                return self.touch(to);
+            }
+            Entry::Occupied(entry) => entry.into_mut(),
+        };
         match entry.first_mut() {
             None => entry.push(route),
             Some(first) if *first == route => return,
@@ -189,7 +222,31 @@ impl Mirror {
                 return;
             }
         }
+        self.touch(to);
+    }
+
+    /// Notes that the route to a destination may have changed.
+    fn touch(&mut self, to: Prefix) {
         self.changed.routes = true;
+        if let Some(touched) = &mut self.touched {
+            touched.push(to);
+        }
+    }
+
+    /// The route with next hops that it shares with others: full tables have few different ones.
+    fn shared(&mut self, mut route: Route) -> Route {
+        if let Action::Forward(hops) = &mut route.action {
+            match self.hops.get(hops) {
+                Some(known) => *hops = Arc::clone(known),
+                None => {
+                    if self.hops.len() >= MAX_SHARED {
+                        self.hops.clear();
+                    }
+                    self.hops.insert(Arc::clone(hops));
+                }
+            }
+        }
+        route
     }
 
     fn delete_route(&mut self, route: &Route) {
@@ -198,7 +255,7 @@ impl Mirror {
             None => {}
             Some([only]) if only == route => {
                 self.routes.remove(&key);
-                self.changed.routes = true;
+                self.touch(route.to);
             }
             Some(_) => self.stale = true,
         }
@@ -235,7 +292,7 @@ impl Mirror {
             replace(&mut next.elsewhere, elsewhere.into_iter().collect());
         }
         if changed.routes {
-            replace(&mut next.routes, self.best_routes());
+            self.take_routes(&mut next.routes);
         }
         if changed.neighbours {
             replace(&mut next.neighbours, self.neighbours.values().copied().collect());
@@ -247,7 +304,7 @@ impl Mirror {
         let same = Arc::ptr_eq(&next.kernel_ports, &self.published.kernel_ports)
             && Arc::ptr_eq(&next.addresses, &self.published.addresses)
             && Arc::ptr_eq(&next.elsewhere, &self.published.elsewhere)
-            && Arc::ptr_eq(&next.routes, &self.published.routes)
+            && next.routes.is_same(&self.published.routes)
             && Arc::ptr_eq(&next.neighbours, &self.published.neighbours)
             && Arc::ptr_eq(&next.twins, &self.published.twins);
         if same {
@@ -262,15 +319,29 @@ impl Mirror {
         self.published.clone()
     }
 
-    /// For each destination the route of lowest metric, and of several with the same the first.
-    fn best_routes(&self) -> Vec<Route> {
-        let mut best: Vec<Route> = Vec::with_capacity(self.routes.len());
-        for ((to, _), routes) in &self.routes {
-            if best.last().is_none_or(|b| b.to != *to) {
-                best.extend(routes.first().cloned());
+    /// Brings `routes`, as last published, to what they are now.
+    fn take_routes(&mut self, routes: &mut Map<Prefix, Route>) {
+        if let Some(touched) = self.touched.replace(Vec::new()) {
+            for to in touched {
+                routes.set(to, self.best(&to));
             }
+            return;
         }
-        best
+        let gone: Vec<Prefix> =
+            routes.iter().map(|(to, _)| *to).filter(|to| self.best(to).is_none()).collect();
+        gone.into_iter().for_each(|to| _ = routes.set(to, None));
+        let mut last = None;
+        for ((to, _), of_metric) in &self.routes {
+            if last != Some(to) {
+                routes.set(*to, of_metric.first().cloned());
+            }
+            last = Some(to);
+        }
+    }
+
+    /// The route to a destination of lowest metric, and of several with the same the first.
+    fn best(&self, to: &Prefix) -> Option<Route> {
+        self.routes.range((*to, 0)..=(*to, u32::MAX)).next().and_then(|(_, routes)| routes.first().cloned())
     }
 }
 
@@ -292,7 +363,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::host::state::{Action, Reachability};
+    use crate::host::state::Reachability;
 
     fn mirror() -> Mirror {
         Mirror::new(Twins::from([(10, PortId(0)), (11, PortId(1))]))
@@ -313,7 +384,7 @@ mod tests {
     }
 
     fn ports(state: &NetState) -> Vec<(u32, PortId)> {
-        let routes = state.routes.iter().filter_map(|r| match &r.action {
+        let routes = state.routes.values().filter_map(|r| match &r.action {
             Action::Forward(hops) => Some((r.metric, hops[0].port)),
             _ => None,
         });
@@ -373,7 +444,7 @@ mod tests {
         mirror.notified(&message(NeighbourState::Reachable, 2));
         let second = mirror.snapshot().unwrap();
         assert_ne!(first.neighbours, second.neighbours);
-        assert!(Arc::ptr_eq(&first.routes, &second.routes));
+        assert!(first.routes.is_same(&second.routes));
 
         mirror.notified(&message(NeighbourState::Failed, 2));
         let failed = mirror.snapshot().unwrap();

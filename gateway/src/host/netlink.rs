@@ -56,6 +56,8 @@ const PAUSE: u32 = 4;
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often the kernel's sockets are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// Changed routes are published no more often than this: workers check what sessions remember after each time.
+const ROUTES_PAUSE: Duration = Duration::from_millis(25);
 /// What failed is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -341,7 +343,7 @@ impl Netlink {
         tracing::debug!("netlink notifications were lost: reading everything anew");
         // What is still queued is older than the tables, and not to be applied on top of them.
         for _ in 0..MAX_QUEUED {
-            if matches!(self.notifications.read(drop), Ok(false)) {
+            if matches!(self.notifications.skip(), Ok(false)) {
                 break;
             }
         }
@@ -385,11 +387,16 @@ impl Netlink {
 
     fn publish(&mut self) {
         let begin = Instant::now();
+        let before = self.mirror.published();
+        let mut pause = Duration::ZERO;
         if let Some(state) = self.mirror.snapshot() {
             (self.publish)(&state);
+            if !state.routes.is_same(&before.routes) {
+                pause = ROUTES_PAUSE;
+            }
         }
         self.unpublished = false;
-        self.next_publish = Instant::now() + (begin.elapsed() * PAUSE).min(LONGEST_PAUSE);
+        self.next_publish = Instant::now() + pause.max((begin.elapsed() * PAUSE).min(LONGEST_PAUSE));
     }
 
     fn obey(&mut self, command: Command) {

@@ -153,15 +153,25 @@ impl Notifications {
         Ok(Self { socket, buffer: Vec::with_capacity(BUFFER) })
     }
 
+    /// Takes one datagram and forgets it. `Ok(false)`: nothing was waiting.
+    ///
+    /// # Errors
+    /// As of [`Self::read`].
+    pub fn skip(&mut self) -> io::Result<bool> {
+        match receive(&self.socket, &mut self.buffer) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Takes one datagram's messages. `Ok(false)`: nothing was waiting.
     ///
     /// # Errors
     /// `ENOBUFS`: notifications were lost, everything is to be read anew.
     pub fn read(&mut self, mut each: impl FnMut(Message)) -> io::Result<bool> {
-        match receive(&self.socket, &mut self.buffer) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(e) => return Err(e),
+        if !self.skip()? {
+            return Ok(false);
         }
         for bytes in messages(&self.buffer) {
             match decode(bytes).map(|m| (m.header.flags, m.payload)) {

@@ -1,12 +1,12 @@
 //! The kernel's view of the network around the ports: what the packet path's route table is built from.
 //!
 //! A [`NetState`] is immutable and cheap to hand around. Its parts are shared between successive states, so
-//! `Arc::ptr_eq` tells which of them changed.
+//! `Arc::ptr_eq` tells which of them changed, and [`Map::changes`] which routes.
 
 use std::{net::IpAddr, sync::Arc};
 
 use super::ports::KernelPorts;
-use crate::{io::PortId, mac::Mac, prefix::Prefix};
+use crate::{io::PortId, mac::Mac, prefix::Prefix, versions::Map};
 
 /// Addresses, routes and neighbours of all TAP twins at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,9 +15,8 @@ pub struct NetState {
     pub addresses: Arc<[Address]>,
     /// Addresses that the kernel has on other interfaces: `lo`, a VRRP daemon's.
     pub elsewhere: Arc<[IpAddr]>,
-    /// Routes of the main table through the twins, ordered by destination; one a destination, the one the
-    /// kernel would use.
-    pub routes: Arc<[Route]>,
+    /// Routes of the main table through the twins by destination: the one that the kernel would use.
+    pub routes: Map<Prefix, Route>,
     /// Neighbours on the twins, ordered by port and address.
     pub neighbours: Arc<[Neighbour]>,
     /// The twins themselves, by port.
@@ -105,7 +104,7 @@ pub struct Route {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Forwards to one of these, never empty.
-    Forward(Vec<NextHop>),
+    Forward(Arc<[NextHop]>),
     /// Drops silently.
     Blackhole,
     /// Answers that the destination is unreachable.
@@ -115,7 +114,7 @@ pub enum Action {
 }
 
 /// A next hop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NextHop {
     /// Port to leave through.
     pub port: PortId,

@@ -1,18 +1,19 @@
 //! Which ports an address is behind: the way back to it, by the routes.
 //!
 //! A port's [`RpFilter`] says what has to be true of that before a packet may open a session: anybody can write any source
-//! address into a packet, but not every port leads to it. Made once for each table of routes: ranges of addresses that
-//! are behind the same ports, so that a look-up costs the same with a route and with a million, which mostly lead by
-//! the same few ports.
+//! address into a packet, but not every port leads to it. The routes are looked up for it, as for a packet to the
+//! address; where a whole /8 is behind the same ports, which is so of most with few routes, that is known beforehand.
 
 use std::{
-    collections::BTreeMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::Range,
 };
 
+use foldhash::fast::RandomState;
 use serde::Deserialize;
 
-use super::route::Route;
+use super::route_table::{Route, RouteTable};
 use crate::io::PortId;
 
 /// What the routes must say of a packet's source (RFC 3704; Linux's `rp_filter` 1, 2 and 0).
@@ -78,223 +79,166 @@ fn bit(port: PortId) -> u64 {
     1 << (port.0 & 31)
 }
 
-/// An address as a number.
-trait Number: Copy + Ord {
-    const ZERO: Self;
-    const BITS: u8;
-    /// The last address of the network of this prefix length that begins here.
-    fn last(self, prefix: u8) -> Self;
-    fn masked(self, prefix: u8) -> Self;
-    fn next(self) -> Option<Self>;
-}
-
-macro_rules! number {
-    ($type:ty, $bits:literal) => {
-        impl Number for $type {
-            const ZERO: Self = 0;
-            const BITS: u8 = $bits;
-            fn last(self, prefix: u8) -> Self {
-                self | Self::MAX.checked_shr(prefix.into()).unwrap_or(0)
-            }
-            fn masked(self, prefix: u8) -> Self {
-                self & !Self::MAX.checked_shr(prefix.into()).unwrap_or(0)
-            }
-            fn next(self) -> Option<Self> {
-                self.checked_add(1)
-            }
-        }
-    };
-}
-number!(u32, 32);
-number!(u128, 128);
-
-/// Ranges of addresses, each with the ports that it is behind.
-#[derive(Debug, PartialEq, Eq)]
-struct Ranges<A> {
-    /// The first address of each range, ascending; that of the first one is 0.
-    starts: Vec<A>,
-    behind: Vec<Behind>,
-}
-
-impl<A: Number> Default for Ranges<A> {
-    fn default() -> Self {
-        Self { starts: vec![A::ZERO], behind: vec![Behind::default()] }
-    }
-}
-
-impl<A: Number> Ranges<A> {
-    /// From routes, and from networks that no packet comes from.
-    fn new(routes: &[(A, &Route)], martians: &[(A, u8)]) -> Self {
-        let inside = |network: A, prefix: u8| {
-            martians.iter().any(|&(martian, of)| prefix >= of && network.masked(of) == martian)
-        };
-        let mut networks: BTreeMap<(A, u8), (u32, Behind)> = BTreeMap::new();
-        for (network, route) in routes {
-            let prefix = route.prefix.min(A::BITS);
-            let network = network.masked(prefix);
-            if inside(network, prefix) {
-                continue;
-            }
-            let behind = Behind::of(route);
-            let (metric, known) = networks.entry((network, prefix)).or_insert((route.metric, behind));
-            if route.metric == *metric {
-                known.0 |= behind.0;
-            } else if route.metric < *metric {
-                (*metric, *known) = (route.metric, behind);
-            }
-        }
-        networks.extend(martians.iter().map(|&network| (network, (0, Behind::MARTIAN))));
-        let mut ranges = Self::default();
-        // Networks that hold the one at hand, the smallest last: where each ends, and what it is.
-        let mut around: Vec<(A, Behind)> = Vec::new();
-        for ((network, prefix), (_, behind)) in networks {
-            ranges.leave(&mut around, Some(network));
-            ranges.begin(network, behind);
-            around.push((network.last(prefix), behind));
-        }
-        ranges.leave(&mut around, None);
-        ranges
-    }
-
-    /// Ends the networks that end before this address, or all.
-    fn leave(&mut self, around: &mut Vec<(A, Behind)>, before: Option<A>) {
-        while let Some((last, _)) = around.pop_if(|(last, _)| before.is_none_or(|before| *last < before)) {
-            let outer = around.last().map_or(Behind::default(), |(_, behind)| *behind);
-            if let Some(next) = last.next() {
-                self.begin(next, outer);
-            }
-        }
-    }
-
-    /// From here on addresses are `behind`.
-    fn begin(&mut self, start: A, behind: Behind) {
-        if self.starts.last() == Some(&start) {
-            self.starts.pop();
-            self.behind.pop();
-        }
-        if self.behind.last() != Some(&behind) {
-            self.starts.push(start);
-            self.behind.push(behind);
-        }
-    }
-
-    /// The number of the range that holds this address.
-    #[inline]
-    fn place(&self, address: A) -> usize {
-        self.starts.partition_point(|start| *start <= address).saturating_sub(1)
-    }
-
-    #[inline]
-    fn get(&self, address: A) -> Behind {
-        self.behind.get(self.place(address)).copied().unwrap_or_default()
-    }
-
-    /// Makes one address what it is.
-    fn set(&mut self, address: A, behind: Behind) {
-        let at = self.place(address);
-        let around = self.behind[at];
-        let own = if self.starts[at] == address { at } else { at + 1 };
-        if own == at {
-            self.behind[at] = behind;
-        } else {
-            self.starts.insert(own, address);
-            self.behind.insert(own, behind);
-        }
-        if let Some(next) = address.next()
-            && self.starts.get(own + 1) != Some(&next)
-        {
-            self.starts.insert(own + 1, next);
-            self.behind.insert(own + 1, around);
-        }
-    }
-}
-
-/// The ports that addresses of both families are behind.
-#[derive(Debug, PartialEq, Eq)]
+/// What is known of addresses besides the routes to them.
+#[derive(Clone, Debug)]
 pub(super) struct WaysBack {
-    v4: Ranges<u32>,
-    v6: Ranges<u128>,
     /// By the first byte of an IPv4 address: of most, the rest of it doesn't matter.
     blocks: Box<[Behind; 256]>,
+    /// How many addresses and routes of more than 8 bits are in each block: with any it is [`Behind::SPLIT`].
+    inside: Box<[u32; 256]>,
+    /// Single addresses that no packet comes from.
+    martians: HashSet<IpAddr, RandomState>,
+    /// Where routes of the same metric to a network lead that has a route already.
+    equal: HashMap<(IpAddr, u8), Behind, RandomState>,
     /// By port; those that aren't there are strict.
     filters: Vec<RpFilter>,
 }
 
 impl Default for WaysBack {
     fn default() -> Self {
-        Self::new(&[])
+        Self {
+            blocks: Box::new([Behind::default(); 256]),
+            inside: Box::new([0; 256]),
+            martians: HashSet::default(),
+            equal: HashMap::default(),
+            filters: Vec::new(),
+        }
     }
 }
 
+/// The block of an IPv4 address.
+fn block(address: Ipv4Addr) -> usize {
+    address.octets()[0].into()
+}
+
+/// The blocks of an IPv4 network of up to 8 bits.
+fn blocks(network: Ipv4Addr, prefix: u8) -> Range<usize> {
+    let count = 1 << 8_u8.saturating_sub(prefix);
+    let first = block(network) & !(count - 1);
+    first..first + count
+}
+
 impl WaysBack {
-    /// By these routes.
-    pub fn new(routes: &[Route]) -> Self {
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for route in routes {
-            match route.network {
-                IpAddr::V4(a) => v4.push((a.to_bits(), route)),
-                IpAddr::V6(a) => v6.push((a.to_bits(), route)),
-            }
-        }
-        let of = |a: [u8; 4]| Ipv4Addr::from(a).to_bits();
+    /// The addresses that no packet comes from, with those of the gateway.
+    pub fn set_martians(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
         // Addresses of 0/8 and 240/4 are as good as any, as Linux has it.
-        let martians_v4 =
-            [(of([0; 4]), 32), (of([127, 0, 0, 0]), 8), (of([224, 0, 0, 0]), 4), (of([255; 4]), 32)];
-        let mapped = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().to_bits();
-        let martians_v6 = [
-            (Ipv6Addr::UNSPECIFIED.to_bits(), 128),
-            (Ipv6Addr::LOCALHOST.to_bits(), 128),
-            // Whoever is told such a client's address takes it for that of IPv4.
-            (mapped, 96),
-            (0xff << 120, 8),
+        let always: [IpAddr; 4] = [
+            Ipv4Addr::UNSPECIFIED.into(),
+            Ipv4Addr::BROADCAST.into(),
+            Ipv6Addr::UNSPECIFIED.into(),
+            Ipv6Addr::LOCALHOST.into(),
         ];
-        let (v4, v6) = (Ranges::new(&v4, &martians_v4), Ranges::new(&v6, &martians_v6));
-        let mut made = Self { v4, v6, blocks: Box::new([Behind::SPLIT; 256]), filters: Vec::new() };
-        made.divide();
-        made
+        let new = always.into_iter().chain(addresses).collect();
+        let v4 = |address: &IpAddr| match address {
+            IpAddr::V4(a) => Some(block(*a)),
+            IpAddr::V6(_) => None,
+        };
+        let old = std::mem::replace(&mut self.martians, new);
+        old.iter().filter_map(v4).for_each(|n| self.inside[n] -= 1);
+        self.martians.iter().filter_map(v4).for_each(|n| self.inside[n] += 1);
     }
 
-    /// Takes note that no packet comes from these addresses.
-    pub fn add_martians(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
-        for address in addresses {
-            match address {
-                IpAddr::V4(a) => self.v4.set(a.to_bits(), Behind::MARTIAN),
-                IpAddr::V6(a) => self.v6.set(a.to_bits(), Behind::MARTIAN),
+    /// Where an address is, if that doesn't depend on the routes to it alone.
+    #[inline]
+    fn known(&self, address: IpAddr) -> Option<Behind> {
+        match address {
+            IpAddr::V4(a) => {
+                let whole = self.blocks[block(a)];
+                if whole != Behind::SPLIT {
+                    return Some(whole);
+                }
             }
+            // Multicast; and who is told an IPv4-mapped client's address takes it for that of IPv4.
+            IpAddr::V6(a) if a.is_multicast() || a.to_ipv4_mapped().is_some() => {
+                return Some(Behind::MARTIAN);
+            }
+            IpAddr::V6(_) => {}
         }
-        self.divide();
+        self.martians.contains(&address).then_some(Behind::MARTIAN)
     }
+}
 
-    pub fn set_filters(&mut self, filters: Vec<RpFilter>) {
-        self.filters = filters;
-    }
-
-    /// Notes which blocks of IPv4 addresses are one.
-    fn divide(&mut self) {
-        for (first, block) in (0u32..).zip(self.blocks.iter_mut()) {
-            let first = first << 24;
-            let range = self.v4.place(first);
-            let whole = range == self.v4.place(first.last(8));
-            *block = if whole { self.v4.behind[range] } else { Behind::SPLIT };
-        }
+impl RouteTable {
+    /// The table, with these filters of the ports, in their order; those without one are strict.
+    #[must_use]
+    pub fn with_rp_filters(mut self, filters: Vec<RpFilter>) -> Self {
+        self.ways_back.filters = filters;
+        self
     }
 
     /// The ports that an address is behind.
     #[inline]
-    pub fn of(&self, address: IpAddr) -> Behind {
-        match address {
-            IpAddr::V4(a) => {
-                let block = self.blocks[usize::from(a.octets()[0])];
-                if block == Behind::SPLIT { self.v4.get(a.to_bits()) } else { block }
-            }
-            IpAddr::V6(a) => self.v6.get(a.to_bits()),
+    #[must_use]
+    pub fn behind(&self, address: IpAddr) -> Behind {
+        self.ways_back.known(address).unwrap_or_else(|| self.by_routes(address))
+    }
+
+    /// What has to be true of the source of a packet that arrives on this port.
+    #[must_use]
+    pub fn rp_filter(&self, port: PortId) -> RpFilter {
+        self.ways_back.filters.get(port.index()).copied().unwrap_or_default()
+    }
+
+    /// Whether a port leads to an address, by one of several ways at least, or isn't asked to by its `rp_filter`. What no
+    /// route leads to may be anywhere.
+    #[must_use]
+    pub fn is_behind(&self, port: PortId, address: IpAddr) -> bool {
+        self.rp_filter(port) != RpFilter::Strict
+            || self.lookup(address).is_none_or(|route| route.via.iter().any(|via| via.port == port))
+    }
+
+    fn by_routes(&self, address: IpAddr) -> Behind {
+        let Some(route) = self.lookup(address) else { return Behind::default() };
+        let behind = Behind::of(route);
+        match self.ways_back.equal.is_empty() {
+            true => behind,
+            false => self.ways_back.equal.get(&key(route)).map_or(behind, |also| Behind(behind.0 | also.0)),
         }
     }
 
-    /// A port's filter.
-    pub fn filter(&self, port: PortId) -> RpFilter {
-        self.filters.get(port.index()).copied().unwrap_or_default()
+    /// Another route to a network that has one of the same metric already.
+    pub(super) fn add_equal(&mut self, known: &Route, other: &Route) {
+        self.ways_back.equal.entry(key(known)).or_default().0 |= Behind::of(other).0;
+        self.divide_network(known.network, known.prefix);
     }
+
+    /// Notes that the route to a network isn't what it was, or that there is none any more.
+    pub(super) fn note_way_back(&mut self, network: IpAddr, prefix: u8, old: Option<&Route>, now: bool) {
+        if let Some(old) = old {
+            self.ways_back.equal.remove(&key(old));
+        }
+        if let (IpAddr::V4(network), true) = (network, prefix > 8) {
+            let inside = &mut self.ways_back.inside[block(network)];
+            match (old.is_some(), now) {
+                (false, true) => *inside += 1,
+                (true, false) => *inside -= 1,
+                _ => return,
+            }
+        }
+        self.divide_network(network, prefix);
+    }
+
+    fn divide_network(&mut self, network: IpAddr, prefix: u8) {
+        if let IpAddr::V4(network) = network {
+            self.divide(blocks(network, prefix));
+        }
+    }
+
+    /// Notes which blocks of IPv4 addresses are one.
+    pub(super) fn divide(&mut self, blocks: Range<usize>) {
+        for n in blocks {
+            let behind = match n {
+                127 | 224..=239 => Behind::MARTIAN,
+                _ if self.ways_back.inside[n] > 0 => Behind::SPLIT,
+                _ => self.by_routes(Ipv4Addr::new(n as u8, 0, 0, 0).into()),
+            };
+            self.ways_back.blocks[n] = behind;
+        }
+    }
+}
+
+fn key(route: &Route) -> (IpAddr, u8) {
+    (route.network, route.prefix)
 }
 
 #[cfg(test)]
@@ -308,14 +252,18 @@ mod tests {
         Route { network, prefix, via: ports.iter().map(via).collect(), metric, mtu: None }
     }
 
-    fn ports(ways: &WaysBack, address: &str) -> Vec<u8> {
-        let behind = ways.of(address.parse().unwrap());
+    fn table(routes: &[Route]) -> RouteTable {
+        RouteTable::new(routes, Vec::new())
+    }
+
+    fn ports(ways: &RouteTable, address: &str) -> Vec<u8> {
+        let behind = ways.behind(address.parse().unwrap());
         (0..32).filter(|port| behind.is_by(PortId(*port))).collect()
     }
 
     #[test]
     fn the_longest_prefix_says_which_ports() {
-        let ways = WaysBack::new(&[
+        let ways = table(&[
             route("10.1.2.0", 24, &[3], 0),
             route("0.0.0.0", 0, &[0], 0),
             route("10.0.0.0", 8, &[1], 0),
@@ -347,15 +295,15 @@ mod tests {
         ] {
             assert_eq!(ports(&ways, address), due, "{address}");
         }
-        let of = |a: &str| ways.of(a.parse().unwrap());
+        let of = |a: &str| ways.behind(a.parse().unwrap());
         assert!(of("9.1.1.1").is_by_default() && !of("10.2.0.0").is_by_default());
         assert!(of("10.9.1.1").is_nowhere() && !of("9.1.1.1").is_nowhere());
-        assert!(ports(&WaysBack::default(), "10.1.2.3").is_empty());
+        assert!(ports(&RouteTable::default(), "10.1.2.3").is_empty());
     }
 
     #[test]
     fn ipv6_likewise() {
-        let ways = WaysBack::new(&[
+        let ways = table(&[
             route("2001:db8::", 32, &[1], 0),
             route("2001:db8:1::", 48, &[2], 0),
             route("fe80::", 64, &[1], 256),
@@ -370,7 +318,7 @@ mod tests {
 
     #[test]
     fn of_equal_routes_all_count_and_of_others_the_best() {
-        let ways = WaysBack::new(&[
+        let ways = table(&[
             route("10.0.0.0", 8, &[1, 2], 5),
             route("10.0.0.0", 8, &[3], 5),
             route("10.0.0.0", 8, &[4], 6),
@@ -385,7 +333,7 @@ mod tests {
 
     #[test]
     fn who_can_t_be_a_sender() {
-        let mut ways = WaysBack::new(&[
+        let ways = table(&[
             route("0.0.0.0", 0, &[0], 0),
             route("::", 0, &[0], 0),
             // Whatever routes say.
@@ -394,8 +342,8 @@ mod tests {
             route("ff02::", 16, &[1], 0),
         ]);
         let own = ["192.0.2.1", "192.0.2.255", "255.255.255.254", "2001:db8::1"];
-        ways.add_martians(own.iter().map(|a| a.parse().unwrap()));
-        let martian = |a: &str| ways.of(a.parse().unwrap()).is_martian();
+        let ways = ways.with_own(own.iter().map(|a| a.parse().unwrap()));
+        let martian = |a: &str| ways.behind(a.parse().unwrap()).is_martian();
         for a in ["0.0.0.0", "127.0.0.0", "127.255.255.255", "224.0.0.0", "239.255.255.255"] {
             assert!(martian(a) && ports(&ways, a).is_empty(), "{a}");
         }
@@ -414,18 +362,57 @@ mod tests {
 
     #[test]
     fn neighbouring_addresses_may_all_be_the_gateways_own() {
-        let mut ways = WaysBack::new(&[route("10.0.0.0", 8, &[1], 0)]);
-        ways.add_martians(["10.0.0.2", "10.0.0.1", "10.0.0.3", "10.0.0.2"].map(|a| a.parse().unwrap()));
-        let martian = |a: &str| ways.of(a.parse().unwrap()).is_martian();
+        let ways = table(&[route("10.0.0.0", 8, &[1], 0)]);
+        let ways =
+            ways.with_own(["10.0.0.2", "10.0.0.1", "10.0.0.3", "10.0.0.2"].map(|a| a.parse().unwrap()));
+        let martian = |a: &str| ways.behind(a.parse().unwrap()).is_martian();
         assert!(martian("10.0.0.1") && martian("10.0.0.2") && martian("10.0.0.3"));
         assert_eq!((ports(&ways, "10.0.0.0"), ports(&ways, "10.0.0.4")), (vec![1], vec![1]));
     }
 
     #[test]
+    fn ways_back_follow_changes_of_routes() {
+        let network = |network: &str| network.parse::<IpAddr>().unwrap();
+        let mut ways = table(&[route("0.0.0.0", 0, &[0], 0), route("10.0.0.0", 8, &[1], 0)]);
+        let set = |ways: &mut RouteTable, to: &str, prefix, ports: Option<&[u8]>| {
+            ways.set(network(to), prefix, ports.map(|ports| route(to, prefix, ports, 0)));
+        };
+        set(&mut ways, "10.1.0.0", 16, Some(&[2]));
+        assert_eq!((ports(&ways, "10.1.0.1"), ports(&ways, "10.2.0.1")), (vec![2], vec![1]));
+        set(&mut ways, "10.1.0.0", 16, Some(&[3]));
+        let before = ways.clone();
+        set(&mut ways, "10.1.0.0", 16, None);
+        assert_eq!((ports(&ways, "10.1.0.1"), ports(&before, "10.1.0.1")), (vec![1], vec![3]));
+        set(&mut ways, "10.0.0.0", 8, None);
+        assert_eq!((ports(&ways, "10.1.0.1"), ports(&ways, "11.1.0.1")), (vec![0], vec![0]));
+        set(&mut ways, "10.0.0.0", 7, Some(&[4]));
+        assert_eq!((ports(&ways, "11.1.0.1"), ports(&ways, "12.1.0.1")), (vec![4], vec![0]));
+        set(&mut ways, "0.0.0.0", 0, None);
+        assert_eq!((ports(&ways, "11.1.0.1"), ports(&ways, "12.1.0.1")), (vec![4], vec![]));
+        // An address of the gateway's own goes, and another comes.
+        let martian = |ways: &RouteTable, a: &str| ways.behind(network(a)).is_martian();
+        ways.set_ports(Vec::new(), [network("11.0.0.1")], []);
+        assert!(martian(&ways, "11.0.0.1") && !martian(&ways, "11.0.0.2"));
+        ways.set_ports(Vec::new(), [], [network("12.255.255.255")]);
+        assert!(!martian(&ways, "11.0.0.1") && martian(&ways, "12.255.255.255"));
+        assert_eq!(ports(&ways, "11.0.0.1"), [4]);
+    }
+
+    #[test]
+    fn what_was_equal_goes_with_the_route() {
+        let mut ways = table(&[route("10.0.0.0", 8, &[1], 5), route("10.0.0.0", 8, &[2], 5)]);
+        assert_eq!(ports(&ways, "10.1.1.1"), [1, 2]);
+        let to = "10.0.0.0".parse().unwrap();
+        ways.set(to, 8, Some(route("10.0.0.0", 8, &[3], 5)));
+        assert_eq!(ports(&ways, "10.1.1.1"), [3]);
+        ways.set(to, 8, None);
+        assert!(ports(&ways, "10.1.1.1").is_empty());
+    }
+
+    #[test]
     fn filters_are_strict_where_nothing_else_is_said() {
-        let mut ways = WaysBack::default();
-        ways.set_filters(vec![RpFilter::Off, RpFilter::Loose]);
-        let of = |port| ways.filter(PortId(port));
+        let ways = RouteTable::default().with_rp_filters(vec![RpFilter::Off, RpFilter::Loose]);
+        let of = |port| ways.rp_filter(PortId(port));
         assert_eq!((of(0), of(1), of(2)), (RpFilter::Off, RpFilter::Loose, RpFilter::Strict));
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     net::{Header, ipv4::Ipv4Header, ipv6::Ipv6Header, protocol, tcp as tcp_flags},
     table::{
         counters::ServerCounters,
-        session::{Direction, STATE, Session, SessionId},
+        session::{Direction, NO_HOP, STATE, Session, SessionId},
     },
 };
 
@@ -161,7 +161,12 @@ impl<I: Io> Worker<I> {
         if let Some(hop) = route::remembered(hop, session.hops_generation, generation) {
             return Ok(hop);
         }
+        let of = session.hops_generation;
         let server = self.sessions.arriving(id, Direction::Reply).ok_or(Reason::NoSession)?.source.0;
+        if hop != NO_HOP && self.routing.holds(of, server) {
+            self.sessions.get_mut(id).ok_or(Reason::NoSession)?.hops_generation = generation;
+            return Ok(hop);
+        }
         let hop = self.routing.towards(server, Need::Server, self.now)?;
         if self.routing.may_be_remembered(hop) {
             let session = self.sessions.get_mut(id).ok_or(Reason::NoSession)?;

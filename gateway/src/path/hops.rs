@@ -1,9 +1,10 @@
 //! Next hops that a worker keeps, by number.
 //!
-//! A session remembers its hops' numbers together with the generation of routes that they are of, so a number may only
-//! become another neighbour's when no session of the generation in force can know it. A hop is *held* in the generation
-//! in which sessions were last given its number, which they are only while its neighbour is known; what isn't held in
-//! the generation in force may go. Where too few may, the generation is renewed: whoever still needs a hop asks once more.
+//! A session remembers its hops' numbers until the era ends in which it was given them, so a number may only become
+//! another neighbour's when no session of the era in force can know it. (An era ends when everything may have changed;
+//! some changed routes only begin another generation of it.) A hop is *held* in the era in which sessions were last given
+//! its number, which they are only while its neighbour is known; what isn't held in the era in force may go. Where too few
+//! may, a new era begins: whoever still needs a hop asks once more.
 //!
 //! Hops towards clients and strangers have no more than three quarters of the numbers, and those whose neighbour hasn't
 //! answered yet [`UNRESOLVED`] of these: neither can shut servers out.

@@ -42,6 +42,7 @@ use crate::{
     },
 };
 
+mod affected;
 pub mod answer;
 pub mod behind;
 mod belief;
@@ -71,6 +72,7 @@ pub mod punt_kind;
 mod reassembly;
 pub mod rewrite;
 pub mod route;
+mod route_table;
 mod rx;
 mod schedule;
 mod sctp_state;

@@ -1,25 +1,22 @@
 //! Stage 7: where the packet goes next.
 //!
-//! A [`RouteTable`] is an immutable picture of the kernel's routes (and the configured ones), made by control
-//! and swapped whole. Next hops are the worker's own: the table says "by way of 10.0.0.1 on port 2", and the
-//! worker keeps one [`Hop`] for every such pair it has used ([`super::hops`]), with the MAC addresses ready to be copied.
-//! A session remembers its two hops until the routes change. A hop whose address isn't known yet is asked
-//! for (the kernel resolves it), and up to a few packets wait for the answer.
+//! Control makes a [`RouteTable`] of the kernel's routes and the configured ones; a new one replaces it. Next hops are
+//! the worker's own: the table says "by way of 10.0.0.1 on port 2", and the worker keeps one [`Hop`] for every such pair
+//! it has used ([`super::hops`]), with the MAC addresses ready to be copied. A session remembers its two hops until routes
+//! change that may concern it. A hop whose address isn't known yet is asked for (the kernel resolves it), and up to a few
+//! packets wait for the answer.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, HashMap, HashSet},
-    hash::Hash,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
 use arrayvec::ArrayVec;
-use foldhash::fast::RandomState;
 
 pub use super::hops::{MAX_HOPS, Need};
+pub use super::route_table::{Changes, PortFacts, Route, RouteTable, Via};
 use super::{
-    behind::{Behind, RpFilter, WaysBack},
+    affected::Affected,
     bucket::Bucket,
     hops::{Hops, Room},
     verdict::Reason,
@@ -27,7 +24,7 @@ use super::{
 use crate::{
     clock::{Tick, seconds},
     io::PortId,
-    net::{address::Address, ethernet::Mac},
+    net::ethernet::Mac,
     table::session::NO_HOP,
 };
 
@@ -41,243 +38,6 @@ const WAITING_SILENT: u16 = 1;
 const GUESTS_ASKED: u32 = 500;
 /// How long a packet waits for a neighbour.
 const PATIENCE: u32 = seconds(3);
-
-/// One route.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Destination network.
-    pub network: IpAddr,
-    /// Its prefix length, 0..=32 or 0..=128.
-    pub prefix: u8,
-    /// Where to: of several, each destination has its own. None at all: the destination is refused.
-    pub via: Vec<Via>,
-    /// Lower wins among routes to the same network.
-    pub metric: u32,
-    /// MTU of the route where it's below the port's.
-    pub mtu: Option<u16>,
-}
-
-/// Where a route leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Via {
-    /// Port.
-    pub port: PortId,
-    /// Router, perhaps of the other family (RFC 8950); none where the network is attached.
-    pub gateway: Option<IpAddr>,
-    /// Share of the destinations, at least 1.
-    pub weight: u16,
-}
-
-impl Route {
-    /// The way to `destination`: always the same one for the same destination.
-    fn via(&self, destination: IpAddr) -> Option<&Via> {
-        if let [only] = self.via.as_slice() {
-            return Some(only);
-        }
-        let total: u32 = self.via.iter().map(|v| u32::from(v.weight)).sum();
-        let destination = match destination {
-            IpAddr::V4(a) => a.to_bits(),
-            IpAddr::V6(a) => (a.mix(0) >> 32) as u32,
-        };
-        let mut at = ((u64::from(destination.wrapping_mul(0x9e37_79b9)) * u64::from(total)) >> 32) as u32;
-        self.via.iter().find(|v| {
-            let mine = at < u32::from(v.weight);
-            at = at.saturating_sub(v.weight.into());
-            mine
-        })
-    }
-}
-
-/// An address as a number with masks.
-trait Number: Copy + Eq + Hash {
-    fn mask(prefix: u8) -> Self;
-    fn under(self, mask: Self) -> Self;
-}
-
-impl Number for u32 {
-    fn mask(prefix: u8) -> Self {
-        Self::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
-    }
-    fn under(self, mask: Self) -> Self {
-        self & mask
-    }
-}
-
-impl Number for u128 {
-    fn mask(prefix: u8) -> Self {
-        Self::MAX.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or(0)
-    }
-    fn under(self, mask: Self) -> Self {
-        self & mask
-    }
-}
-
-/// One family's routes, longest prefix first: mask, and the routes under it.
-#[derive(Debug, PartialEq)]
-struct Levels<A: Eq + Hash>(Vec<(A, HashMap<A, Route, RandomState>)>);
-
-impl<A: Eq + Hash> Default for Levels<A> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<A: Number> Levels<A> {
-    /// Of several routes to one network the lowest metric counts, then the first.
-    fn new(routes: &[(A, &Route)]) -> Self {
-        let mut levels: BTreeMap<Reverse<u8>, HashMap<A, Route, RandomState>> = BTreeMap::new();
-        for (network, route) in routes {
-            let level = levels.entry(Reverse(route.prefix)).or_default();
-            let entry =
-                level.entry(network.under(A::mask(route.prefix))).or_insert_with(|| Route::clone(route));
-            if route.metric < entry.metric {
-                *entry = Route::clone(route);
-            }
-        }
-        Self(levels.into_iter().map(|(prefix, level)| (A::mask(prefix.0), level)).collect())
-    }
-
-    fn lookup(&self, destination: A) -> Option<&Route> {
-        self.0.iter().find_map(|(mask, level)| level.get(&destination.under(*mask)))
-    }
-}
-
-/// Routes and what the path knows of each port.
-#[derive(Debug, Default, PartialEq)]
-pub struct RouteTable {
-    v4: Levels<u32>,
-    v6: Levels<u128>,
-    ports: Vec<PortFacts>,
-    /// The gateway's own addresses.
-    own: HashSet<IpAddr, RandomState>,
-    /// The broadcast addresses of the networks that they are in.
-    broadcast: HashSet<IpAddr, RandomState>,
-    ways_back: WaysBack,
-}
-
-/// What the path knows of a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortFacts {
-    /// Its MAC address.
-    pub mac: Mac,
-    /// Its MTU: bytes of an IP packet.
-    pub mtu: u16,
-    /// An address of its own to answer from (ICMP errors) and to send tunnels from.
-    pub address: Option<Ipv4Addr>,
-    /// The same for IPv6.
-    pub address_v6: Option<Ipv6Addr>,
-}
-
-impl PortFacts {
-    /// Its own address of the family of `like`.
-    #[must_use]
-    pub fn address_like(&self, like: IpAddr) -> Option<IpAddr> {
-        match like {
-            IpAddr::V4(_) => self.address.map(IpAddr::V4),
-            IpAddr::V6(_) => self.address_v6.map(IpAddr::V6),
-        }
-    }
-}
-
-impl RouteTable {
-    /// A table of these routes; of several to one network the lowest metric counts, then the first.
-    #[must_use]
-    pub fn new(routes: &[Route], ports: Vec<PortFacts>) -> Self {
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for route in routes {
-            match route.network {
-                IpAddr::V4(a) => v4.push((a.to_bits(), route)),
-                IpAddr::V6(a) => v6.push((a.to_bits(), route)),
-            }
-        }
-        let own = |port: &PortFacts| [port.address.map(IpAddr::V4), port.address_v6.map(IpAddr::V6)];
-        let own: HashSet<_, _> = ports.iter().flat_map(own).flatten().collect();
-        let mut ways_back = WaysBack::new(routes);
-        ways_back.add_martians(own.iter().copied());
-        let broadcast = HashSet::default();
-        Self { v4: Levels::new(&v4), v6: Levels::new(&v6), ports, own, broadcast, ways_back }
-    }
-
-    /// The table, with more addresses of the gateway's own than the ports answer from.
-    #[must_use]
-    pub fn with_own(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
-        let addresses: Vec<_> = addresses.into_iter().collect();
-        self.ways_back.add_martians(addresses.iter().copied());
-        self.own.extend(addresses);
-        self
-    }
-
-    /// The table, with these filters of the ports, in their order; those without one are strict.
-    #[must_use]
-    pub fn with_rp_filters(mut self, filters: Vec<RpFilter>) -> Self {
-        self.ways_back.set_filters(filters);
-        self
-    }
-
-    /// The ports that an address is behind.
-    #[inline]
-    #[must_use]
-    pub fn behind(&self, address: IpAddr) -> Behind {
-        self.ways_back.of(address)
-    }
-
-    /// What has to be true of the source of a packet that arrives on this port.
-    #[must_use]
-    pub fn rp_filter(&self, port: PortId) -> RpFilter {
-        self.ways_back.filter(port)
-    }
-
-    /// Whether an address is the gateway's own.
-    #[must_use]
-    pub fn is_own(&self, address: IpAddr) -> bool {
-        self.own.contains(&address)
-    }
-
-    /// The table, with the broadcast addresses of attached networks.
-    #[must_use]
-    pub fn with_broadcast(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
-        let addresses: Vec<_> = addresses.into_iter().collect();
-        self.ways_back.add_martians(addresses.iter().copied());
-        self.broadcast.extend(addresses);
-        self
-    }
-
-    /// Whether an address is the broadcast address of an attached network.
-    #[must_use]
-    pub fn is_broadcast(&self, address: IpAddr) -> bool {
-        self.broadcast.contains(&address)
-    }
-
-    /// The route to `destination`.
-    #[must_use]
-    pub fn lookup(&self, destination: IpAddr) -> Option<&Route> {
-        match destination {
-            IpAddr::V4(a) => self.v4.lookup(a.to_bits()),
-            IpAddr::V6(a) => self.v6.lookup(a.to_bits()),
-        }
-    }
-
-    /// The port and the next hop on the way to `destination`: a router, or the destination itself.
-    #[must_use]
-    pub fn way(&self, destination: IpAddr) -> Option<(PortId, IpAddr)> {
-        let via = self.lookup(destination)?.via(destination)?;
-        Some((via.port, via.gateway.unwrap_or(destination)))
-    }
-
-    /// Whether a port leads to an address, by one of several ways at least, or isn't asked to by its `rp_filter`. What no
-    /// route leads to may be anywhere.
-    #[must_use]
-    pub fn is_behind(&self, port: PortId, address: IpAddr) -> bool {
-        self.rp_filter(port) != RpFilter::Strict
-            || self.lookup(address).is_none_or(|route| route.via.iter().any(|via| via.port == port))
-    }
-
-    /// The facts of a port.
-    #[must_use]
-    pub fn port(&self, port: PortId) -> Option<&PortFacts> {
-        self.ports.get(port.index())
-    }
-}
 
 /// A next hop with its link-layer header ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -356,8 +116,12 @@ pub(super) enum Back {
 /// A worker's routing state.
 pub struct Routing<F> {
     table: Arc<RouteTable>,
-    /// Counts changes of the table, never 0; a session's hops are valid for one generation.
+    /// Counts changes of the table, never 0; a session's hops are valid for one generation, and through those after it
+    /// whose changes are elsewhere ([`Self::holds`]).
     pub(super) generation: u16,
+    /// Counts the changes after which no session's hops are valid, never 0.
+    era: u16,
+    affected: Affected,
     hops: Hops,
     /// Where IPv4 addresses were found to lead lately.
     lately: Box<[Lately; LATELY]>,
@@ -389,6 +153,8 @@ impl<F> Default for Routing<F> {
         Self {
             table: Arc::default(),
             generation: 1,
+            era: 1,
+            affected: Affected::new(),
             hops: Hops::default(),
             lately: Box::new([Lately::NOTHING; LATELY]),
             waiting: ArrayVec::new(),
@@ -405,13 +171,19 @@ impl<F> Routing<F> {
         &self.table
     }
 
-    /// Puts another table in force and returns the old one. Hops take over the new MTUs and MAC addresses
-    /// of their ports when they are looked up next.
+    /// Puts another table in force and returns the old one. If more than some routes changed, hops take over the MTUs and
+    /// MAC addresses of their ports; routes' MTUs when they are looked up next.
     pub fn replace(&mut self, table: Arc<RouteTable>) -> Arc<RouteTable> {
-        self.renew();
         let old = std::mem::replace(&mut self.table, table);
+        let table = Arc::clone(&self.table);
+        let changes = table.changes_since(&old);
+        if *changes != Changes::All {
+            self.take_changes(changes);
+            return old;
+        }
+        self.renew();
         for hop in self.hops.each() {
-            if let Some(facts) = self.table.port(hop.port) {
+            if let Some(facts) = table.port(hop.port) {
                 hop.macs[6..].copy_from_slice(&facts.mac.0);
                 hop.mtu = facts.mtu;
             }
@@ -419,9 +191,30 @@ impl<F> Routing<F> {
         old
     }
 
+    /// Routes to some networks changed: what leads elsewhere stays valid.
+    fn take_changes(&mut self, changes: &Changes) {
+        let before = self.generation;
+        self.generation = next(before);
+        self.affected.note(changes, self.generation);
+        for lately in self.lately.iter_mut().filter(|lately| lately.hop != NO_HOP) {
+            let address = IpAddr::V4(Ipv4Addr::from_bits(lately.address));
+            if !self.affected.holds(before, self.generation, address) {
+                *lately = Lately::NOTHING;
+            }
+        }
+    }
+
+    /// Whether the hop that was remembered towards `destination` in generation `of` is still the way there.
+    #[must_use]
+    pub fn holds(&self, of: u16, destination: IpAddr) -> bool {
+        of != 0 && self.affected.holds(of, self.generation, destination)
+    }
+
     /// Sessions' hops, and those found lately, are no longer valid.
     fn renew(&mut self) {
-        self.generation = self.generation.checked_add(1).unwrap_or(1);
+        self.generation = next(self.generation);
+        self.era = next(self.era);
+        self.affected.note(&Changes::All, self.generation);
         self.lately.fill(Lately::NOTHING);
     }
 
@@ -463,7 +256,7 @@ impl<F> Routing<F> {
             hop.mtu = mtu.map_or(port_mtu, |m| m.min(port_mtu));
             state.guest &= need == Need::Guest;
             if hop.usable {
-                self.hops.hold(id, self.generation);
+                self.hops.hold(id, self.era);
             }
         }
         Ok(id)
@@ -474,11 +267,11 @@ impl<F> Routing<F> {
             return Ok(id);
         }
         let facts = *self.table.port(port).ok_or(Reason::NoRoute)?;
-        let mut room = self.hops.room(need, self.generation, now);
+        let mut room = self.hops.room(need, self.era, now);
         if room == Room::Renew {
             self.renew();
             self.hops.renew(now);
-            room = self.hops.room(need, self.generation, now);
+            room = self.hops.room(need, self.era, now);
         }
         let Room::Number(id) = room else { return Err(Reason::NextHopsFull) };
         self.hops.take(id, port, &facts, address, need);
@@ -557,7 +350,7 @@ impl<F> Routing<F> {
         if let Some((hop, _)) = self.hops.get_mut(id) {
             hop.usable = false;
         }
-        self.hops.forget(id, self.generation);
+        self.hops.forget(id, self.era);
     }
 
     /// Lets a frame wait for its hop; gives it back if too many wait. Says what to ask of the kernel, if
@@ -609,6 +402,11 @@ impl<F> Routing<F> {
     }
 }
 
+/// The number after this one; 0 is none.
+fn next(number: u16) -> u16 {
+    number.checked_add(1).unwrap_or(1)
+}
+
 /// Whether a session's remembered hop may be used.
 #[inline]
 #[must_use]
@@ -624,7 +422,7 @@ mod tests {
         Route {
             network: net.into(),
             prefix,
-            via: vec![Via { port: PortId(port), gateway: gateway.map(IpAddr::from), weight: 1 }],
+            via: [Via { port: PortId(port), gateway: gateway.map(IpAddr::from), weight: 1 }].into(),
             metric,
             mtu: None,
         }
@@ -676,14 +474,14 @@ mod tests {
     #[test]
     fn destinations_are_shared_among_equal_ways_by_weight_and_stay_where_they_are() {
         let mut equal = route([0, 0, 0, 0], 0, Some([10, 0, 0, 1]), 0, 0);
-        equal.via.push(Via { port: PortId(1), gateway: None, weight: 3 });
+        equal.via = [equal.via[0], Via { port: PortId(1), gateway: None, weight: 3 }].into();
         let first = (0..4000)
             .filter(|d| equal.via(Ipv4Addr::from_bits(d * 7919).into()).unwrap().port == PortId(0))
             .count();
         assert!((800..1200).contains(&first), "{first} of 4000 with a quarter of the weight");
         let to = at([0, 0, 0, 5]);
         assert_eq!(equal.via(to), equal.via(to));
-        equal.via.clear();
+        equal.via = [].into();
         assert_eq!(equal.via(to), None);
     }
 
@@ -714,6 +512,28 @@ mod tests {
         let (waiting, hop) = r.ready(Tick(10 + PATIENCE)).unwrap();
         assert!(waiting.frame == 3 && hop.is_none());
         assert_eq!(r.towards(at([11, 0, 0, 8]), Need::Server, Tick(0)), Err(Reason::NoRoute));
+    }
+
+    #[test]
+    fn a_change_elsewhere_leaves_what_is_remembered() {
+        let mut table = RouteTable::new(&[route([0, 0, 0, 0], 0, Some([10, 0, 0, 1]), 0, 0)], ports());
+        let mut r: Routing<u8> = Routing::default();
+        r.replace(table.publish());
+        let (of, near, far) = (r.generation, at([10, 1, 0, 7]), at([192, 0, 2, 7]));
+        let towards = |r: &mut Routing<u8>, to| r.towards(to, Need::Server, Tick(0));
+        let first = towards(&mut r, near).unwrap();
+        assert!(r.holds(of, near) && r.holds(of, far));
+        table.set(at([10, 1, 0, 0]), 24, Some(route([10, 1, 0, 0], 24, Some([10, 0, 0, 9]), 1, 0)));
+        r.replace(table.publish());
+        assert!(!r.holds(of, near) && r.holds(of, far));
+        assert_ne!(towards(&mut r, near).unwrap(), first);
+        table.set(at([10, 1, 0, 0]), 24, None);
+        r.replace(table.publish());
+        assert_eq!(towards(&mut r, near), Ok(first));
+        assert!(!r.holds(of, near) && r.holds(of, far));
+        r.replace(Arc::new(RouteTable::new(&[], ports())));
+        assert!(!r.holds(of, far), "a table of other descent");
+        assert_eq!(towards(&mut r, near), Err(Reason::NoRoute));
     }
 
     #[test]

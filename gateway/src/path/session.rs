@@ -22,7 +22,7 @@ use crate::{
     table::{
         counters::ServerSlot,
         ends::WIDE,
-        session::{Direction, INACTIVE, LOOKED_AT, ONE_PACKET, STATE, Session, SessionId, TIMEOUTS},
+        session::{Direction, INACTIVE, LOOKED_AT, NO_HOP, ONE_PACKET, STATE, Session, SessionId, TIMEOUTS},
         sessions::{Candidate, Found},
     },
 };
@@ -420,6 +420,10 @@ impl<I: Io> Worker<I> {
         if let Some(hop) = route::remembered(hop, session.hops_generation, generation) {
             return Ok(hop & !LOOKED_AT);
         }
+        if hop != NO_HOP && self.still_hold(found.id) {
+            return Ok(hop & !LOOKED_AT);
+        }
+        let session = self.sessions.get(found.id).ok_or(Reason::NoSession)?;
         // SNAT's requests lead to whomever an inside host likes.
         let guest = found.direction == Direction::Reply || session.is_snat();
         let to = self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?.destination.0;
@@ -432,6 +436,21 @@ impl<I: Io> Worker<I> {
             session.remember_hop(found.direction, hop | mark, generation);
         }
         Ok(hop)
+    }
+
+    /// Whether both hops of a session are as they were though routes have changed since. Then it remembers them on.
+    #[cold]
+    fn still_hold(&mut self, id: SessionId) -> bool {
+        let Some(session) = self.sessions.get(id) else { return false };
+        let of = session.hops_generation;
+        let holds = |direction| {
+            self.sessions.leaving(id, direction).is_some_and(|to| self.routing.holds(of, to.destination.0))
+        };
+        let both = holds(Direction::Request) && holds(Direction::Reply);
+        if both && let Some(session) = self.sessions.get_mut(id) {
+            session.hops_generation = self.routing.generation;
+        }
+        both
     }
 
     /// Rewrites a packet of a session and sends it to its next hop.

@@ -2,7 +2,6 @@
 
 use std::{
     sync::{
-        Arc,
         atomic::Ordering::Relaxed,
         mpsc::{Receiver, RecvTimeoutError},
     },
@@ -13,19 +12,14 @@ use tracing::{debug, info, warn};
 use weirctl::protocol::PortStatus;
 
 use super::{
-    Running, SharedStore, Signals,
-    devices::Devices,
-    port_status,
-    ready::Ready,
-    routes::{self, PortLink},
+    Running, SharedStore, Signals, devices::Devices, port_status, ready::Ready, routes::Picture,
     worker::TscClock,
 };
 use crate::{
     clock::Tick,
     config::Config,
-    host::{Host, NetState},
+    host::Host,
     io::{PortId, ports::PortHandle},
-    path::route::{Neighbour, RouteTable},
     run::RunError,
     table::snat::{BlockEvent, blocks::BLOCK},
     threads::{self, Failure},
@@ -38,49 +32,38 @@ const LINK_ROUND: Duration = Duration::from_millis(500);
 /// How often links are looked at while the gateway isn't ready.
 const FIRST_LINK_ROUND: Duration = Duration::from_millis(10);
 
-/// News of the kernel's state.
-pub(super) struct News {
-    inbox: Receiver<Arc<NetState>>,
-    neighbours: Vec<Neighbour>,
-    table: Arc<RouteTable>,
-}
+/// News of the kernel's state, as the host side's thread has made them up for the path.
+pub(super) struct News(Receiver<Picture>);
 
 impl News {
     /// News that come by `inbox`.
-    pub fn new(inbox: Receiver<Arc<NetState>>) -> Self {
-        Self { inbox, neighbours: Vec::new(), table: Arc::default() }
+    pub fn new(inbox: Receiver<Picture>) -> Self {
+        Self(inbox)
     }
 
-    /// Tells the workers of the kernel's state, or without a kernel beside them of the configuration's.
-    pub fn take_state(
-        &mut self,
-        config: &Config,
-        links: &[PortLink],
-        state: Option<&NetState>,
-        store: &SharedStore,
-    ) {
-        let table = Arc::new(routes::table(config, links, state));
-        let neighbours = routes::neighbours(config, state);
-        let changed = routes::changed(&self.neighbours, &neighbours);
-        let mut store = store.lock();
-        if *self.table != *table {
-            store.plane_mut().set_routes(Arc::clone(&table));
-            self.table = table;
-        }
-        if let Some(state) = state {
-            store.plane_mut().set_state(state);
-        }
-        if !changed.is_empty() {
-            store.plane_mut().workers.set_neighbours(&changed);
-        }
-        self.neighbours = neighbours;
+    /// Tells the workers of what there is by now.
+    pub fn take_all(&self, store: &SharedStore) {
+        self.0.try_iter().for_each(|picture| take(picture, store));
+    }
+}
+
+/// Tells the workers.
+pub(super) fn take(picture: Picture, store: &SharedStore) {
+    let mut store = store.lock();
+    if let Some(table) = picture.table {
+        store.plane_mut().set_routes(table);
+    }
+    if let Some(state) = picture.state {
+        store.plane_mut().set_state(&state);
+    }
+    if !picture.neighbours.is_empty() {
+        store.plane_mut().workers.set_neighbours(&picture.neighbours);
     }
 }
 
 /// What the control loop looks after.
 pub(super) struct Control<'a> {
     pub config: &'a Config,
-    pub links: &'a [PortLink],
     pub handles: &'a [&'a PortHandle],
     pub store: &'a SharedStore,
     pub host: Option<&'a Host>,
@@ -90,7 +73,7 @@ pub(super) struct Control<'a> {
 
 impl Control<'_> {
     /// Runs until it is told to stop. The twins' carriers are what `devices` has seen last.
-    pub fn run(&self, news: &mut News, mut devices: Devices, running: &Running) -> Result<(), RunError> {
+    pub fn run(&self, news: &News, mut devices: Devices, running: &Running) -> Result<(), RunError> {
         let mut carriers: Vec<bool> = devices.states().iter().map(|device| device.up).collect();
         let mut ready = Ready::new();
         let mut looked = Instant::now();
@@ -119,11 +102,11 @@ impl Control<'_> {
     }
 
     /// Waits for news, no longer than a round.
-    fn take_news(&self, news: &mut News) {
-        match news.inbox.recv_timeout(ROUND) {
+    fn take_news(&self, news: &News) {
+        match news.0.recv_timeout(ROUND) {
             Ok(first) => {
-                let state = news.inbox.try_iter().last().unwrap_or(first);
-                news.take_state(self.config, self.links, Some(&state), self.store);
+                take(first, self.store);
+                news.take_all(self.store);
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => std::thread::sleep(ROUND),

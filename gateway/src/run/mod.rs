@@ -38,7 +38,7 @@ use crate::{
         store::Store,
         workers::{self, Workers},
     },
-    host::{Hardware, Host, HostError, HostOptions, NetState, Publish},
+    host::{Hardware, Host, HostError, HostOptions, Publish},
     id::WorkerId,
     io::{
         PortId,
@@ -69,7 +69,7 @@ pub mod worker;
 use control::{Control, News};
 use devices::Devices;
 use plane::GatewayPlane;
-use routes::PortLink;
+use routes::{Picture, PortLink, Tables};
 use worker::TscClock;
 
 /// How often a worker that is ready to begin looks whether it may.
@@ -215,8 +215,12 @@ fn assemble(
         plane.set_memory(why.clone());
     }
     let store: SharedStore = Arc::new(Mutex::new(Store::with_settings(plane, config.settings.clone())));
-    let mut news = News::new(inbox);
-    news.take_state(config, links, host.as_ref().map(|h| h.state()).as_deref(), &store);
+    let news = News::new(inbox);
+    match &host {
+        // The host side has published a first state by now.
+        Some(_) => news.take_all(&store),
+        None => control::take(Tables::new(config, links).without_kernel(), &store),
+    }
     load_rules(config, &store)?;
     let server = claim.serve(store.clone(), Limits::default())?;
 
@@ -225,9 +229,8 @@ fn assemble(
     let ended = threads::catch("control", || {
         // Not before somebody sees to the neighbours that packets need.
         begin.store(true, Release);
-        let control =
-            Control { config, links, handles, store: &store, host: host.as_deref(), clock, signals };
-        control.run(&mut news, devices, &running)
+        let control = Control { config, handles, store: &store, host: host.as_deref(), clock, signals };
+        control.run(&news, devices, &running)
     });
     stop.store(true, Relaxed);
     drop(server);
@@ -330,12 +333,13 @@ fn start_host(
     carriers: &[bool],
     links: &[PortLink],
     rings: frames::Rings<Mbuf>,
-    news: mpsc::Sender<Arc<NetState>>,
+    news: mpsc::Sender<Picture>,
 ) -> Result<Arc<Host>, RunError> {
     let hardware: Vec<Hardware> =
         links.iter().zip(carriers).map(|(l, up)| Hardware { mac: l.mac, mtu: l.mtu, carrier: *up }).collect();
     // The channel's other end lives as long as the control loop; after it nobody needs the news.
-    let publish: Publish = Box::new(move |state| drop(news.send(Arc::clone(state))));
+    let mut tables = Tables::new(config, links);
+    let publish: Publish = Box::new(move |state| drop(news.send(tables.update(state))));
     Ok(Arc::new(Host::start(HostOptions::new(config, &hardware), Box::new(rings), publish)?))
 }
 

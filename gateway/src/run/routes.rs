@@ -1,6 +1,10 @@
 //! What the path is told of routes and neighbours: the kernel's, with the configured ones.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use crate::{
     config::{self, Config},
@@ -11,6 +15,9 @@ use crate::{
     prefix::{self, Prefix},
 };
 
+/// Different ways that are remembered for routes to share.
+const MAX_WAYS: usize = 65_536;
+
 /// A port as the device reports it.
 #[derive(Clone, Copy, Debug)]
 pub struct PortLink {
@@ -20,31 +27,133 @@ pub struct PortLink {
     pub mtu: u16,
 }
 
-/// The route table from the configuration and, with a host side, the kernel's state.
-#[must_use]
-pub fn table(config: &Config, links: &[PortLink], state: Option<&NetState>) -> RouteTable {
-    let mut routes: Vec<Route> = config.routes.iter().map(configured).collect();
-    match state {
-        Some(state) => routes.extend(state.routes.iter().map(kernel)),
-        None => routes.extend(attached(config)),
+/// What is new for the path.
+#[derive(Debug, Default)]
+pub struct Picture {
+    /// The route table, if it has changed.
+    pub table: Option<Arc<RouteTable>>,
+    /// Neighbours that have changed, those that disappeared included.
+    pub neighbours: Vec<Neighbour>,
+    /// The kernel's state, if there is a kernel.
+    pub state: Option<Arc<NetState>>,
+}
+
+/// Makes the path's tables of the configuration and the kernel's state, as it changes.
+pub struct Tables {
+    config: Config,
+    links: Vec<PortLink>,
+    table: RouteTable,
+    state: Option<Arc<NetState>>,
+    neighbours: HashMap<(PortId, IpAddr), Option<Mac>>,
+    /// Ways as routes share them: full tables have few different ones.
+    ways: HashSet<Arc<[Via]>>,
+}
+
+impl Tables {
+    /// Of these ports, with nothing of the kernel's yet.
+    #[must_use]
+    pub fn new(config: &Config, links: &[PortLink]) -> Self {
+        let routes: Vec<Route> = config.routes.iter().map(configured).collect();
+        let table = with_filters(RouteTable::new(&routes, Vec::new()), config);
+        let (config, links) = (config.clone(), links.to_vec());
+        Self { config, links, table, state: None, neighbours: HashMap::new(), ways: HashSet::new() }
     }
-    let ports = links
-        .iter()
-        .enumerate()
-        .map(|(n, link)| PortFacts {
+
+    /// What the path is told where there is no kernel beside it.
+    #[must_use]
+    pub fn without_kernel(&mut self) -> Picture {
+        let routes: Vec<Route> =
+            self.config.routes.iter().map(configured).chain(attached(&self.config)).collect();
+        self.table = with_filters(RouteTable::new(&routes, Vec::new()), &self.config);
+        self.set_ports(None);
+        let neighbours = self.changed_neighbours(None);
+        Picture { table: Some(self.table.publish()), neighbours, state: None }
+    }
+
+    /// What is new in `state`, which comes after the one of the last call.
+    #[must_use]
+    pub fn update(&mut self, state: &Arc<NetState>) -> Picture {
+        let old = self.state.replace(Arc::clone(state));
+        let mut changed = false;
+        let mut routes = Vec::new();
+        let none = Arc::default();
+        let before = &old.as_ref().unwrap_or(&none).routes;
+        state.routes.changes(before, |to, route| routes.push((*to, route.cloned())));
+        for (to, route) in routes {
+            if !self.is_configured(&to.address(), to.length()) {
+                let route = route.map(|route| self.kernel(&route));
+                changed |= self.table.set(to.address(), to.length(), route);
+            }
+        }
+        if old.as_ref().is_none_or(|old| !Arc::ptr_eq(&old.addresses, &state.addresses)) {
+            self.set_ports(Some(state));
+            changed = true;
+        }
+        let neighbours = match old.is_some_and(|old| Arc::ptr_eq(&old.neighbours, &state.neighbours)) {
+            true => Vec::new(),
+            false => self.changed_neighbours(Some(state)),
+        };
+        let table = changed.then(|| self.table.publish());
+        Picture { table, neighbours, state: Some(Arc::clone(state)) }
+    }
+
+    /// A configured route counts, whatever others there are to the same network.
+    fn is_configured(&self, network: &IpAddr, prefix: u8) -> bool {
+        self.config.routes.iter().any(|r| r.to.length() == prefix && r.to.network().address() == *network)
+    }
+
+    fn set_ports(&mut self, state: Option<&NetState>) {
+        let Self { config, links, table, .. } = self;
+        let facts = links.iter().enumerate().map(|(n, link)| PortFacts {
             mac: link.mac,
             mtu: link.mtu,
             address: own_address(config, state, n, v4),
             address_v6: own_address(config, state, n, v6),
-        })
-        .collect();
-    let configured = config.ports.iter().flat_map(|port| &port.addresses);
-    let kernel = state.iter().flat_map(|state| state.addresses.iter()).map(|a| &a.prefix);
-    let own = configured.chain(kernel);
-    RouteTable::new(&routes, ports)
-        .with_own(own.clone().map(Prefix::address))
-        .with_broadcast(own.filter_map(Prefix::broadcast))
-        .with_rp_filters(config.ports.iter().map(|port| port.rp_filter).collect())
+        });
+        let configured = config.ports.iter().flat_map(|port| &port.addresses);
+        let kernel = state.iter().flat_map(|state| state.addresses.iter()).map(|a| &a.prefix);
+        let own = configured.chain(kernel);
+        let broadcast = own.clone().filter_map(Prefix::broadcast);
+        table.set_ports(facts.collect(), own.map(Prefix::address), broadcast);
+    }
+
+    /// Neighbours whose state isn't what it was, those that disappeared included.
+    fn changed_neighbours(&mut self, state: Option<&NetState>) -> Vec<Neighbour> {
+        let now = neighbours(&self.config, state);
+        let now: HashMap<_, _> = now.into_iter().map(|n| ((n.port, n.address), n.mac)).collect();
+        let neighbour =
+            |(port, address): &(PortId, IpAddr), mac| Neighbour { port: *port, address: *address, mac };
+        let new = now.iter().filter(|(key, mac)| self.neighbours.get(key) != Some(mac));
+        let gone = self.neighbours.keys().filter(|key| !now.contains_key(key));
+        let changed = new.map(|(key, mac)| neighbour(key, *mac)).chain(gone.map(|key| neighbour(key, None)));
+        let changed = changed.collect();
+        self.neighbours = now;
+        changed
+    }
+
+    fn kernel(&mut self, route: &crate::host::Route) -> Route {
+        let via: Vec<Via> = match &route.action {
+            Action::Forward(hops) => hops
+                .iter()
+                .map(|h| Via { port: h.port, gateway: h.gateway, weight: h.weight.max(1) })
+                .collect(),
+            Action::Blackhole | Action::Unreachable | Action::Prohibit => Vec::new(),
+        };
+        let via = self.ways.get(via.as_slice()).cloned().unwrap_or_else(|| {
+            if self.ways.len() >= MAX_WAYS {
+                self.ways.clear();
+            }
+            let via: Arc<[Via]> = via.into();
+            self.ways.insert(Arc::clone(&via));
+            via
+        });
+        let mtu = route.mtu.and_then(|m| u16::try_from(m).ok());
+        Route { metric: route.metric, mtu, ..to(&route.to, via) }
+    }
+}
+
+fn with_filters(table: RouteTable, config: &Config) -> RouteTable {
+    table.with_rp_filters(config.ports.iter().map(|port| port.rp_filter).collect())
 }
 
 fn v4(address: IpAddr) -> Option<Ipv4Addr> {
@@ -62,30 +171,19 @@ fn v6(address: IpAddr) -> Option<Ipv6Addr> {
     }
 }
 
-fn to(to: &Prefix, via: Vec<Via>) -> Route {
-    Route { network: to.address(), prefix: to.length(), via, metric: 0, mtu: None }
+fn to(to: &Prefix, via: Arc<[Via]>) -> Route {
+    Route { network: to.network().address(), prefix: to.length(), via, metric: 0, mtu: None }
 }
 
 fn configured(route: &config::Route) -> Route {
-    to(&route.to, vec![Via { port: route.port, gateway: route.via, weight: 1 }])
-}
-
-fn kernel(route: &crate::host::Route) -> Route {
-    let via = match &route.action {
-        Action::Forward(hops) => {
-            hops.iter().map(|h| Via { port: h.port, gateway: h.gateway, weight: h.weight.max(1) }).collect()
-        }
-        Action::Blackhole | Action::Unreachable | Action::Prohibit => Vec::new(),
-    };
-    let mtu = route.mtu.and_then(|m| u16::try_from(m).ok());
-    Route { metric: route.metric, mtu, ..to(&route.to, via) }
+    to(&route.to, [Via { port: route.port, gateway: route.via, weight: 1 }].into())
 }
 
 /// Without a kernel beside it, the path knows the networks of the ports' own addresses.
 fn attached(config: &Config) -> impl Iterator<Item = Route> {
     config.ports.iter().enumerate().flat_map(|(n, port)| {
         port.addresses.iter().map(move |address| {
-            to(&address.network(), vec![Via { port: PortId(n as u8), gateway: None, weight: 1 }])
+            to(&address.network(), [Via { port: PortId(n as u8), gateway: None, weight: 1 }].into())
         })
     })
 }
@@ -113,8 +211,7 @@ fn own_address<A>(
 }
 
 /// All neighbours that are known; a configured one replaces the kernel's.
-#[must_use]
-pub fn neighbours(config: &Config, state: Option<&NetState>) -> Vec<Neighbour> {
+fn neighbours(config: &Config, state: Option<&NetState>) -> Vec<Neighbour> {
     let configured: Vec<Neighbour> = config
         .neighbours
         .iter()
@@ -127,22 +224,15 @@ pub fn neighbours(config: &Config, state: Option<&NetState>) -> Vec<Neighbour> {
     kernel.chain(configured.iter().copied()).collect()
 }
 
-/// Neighbours whose state changed from `old` to `new`, those that disappeared included.
-#[must_use]
-pub fn changed(old: &[Neighbour], new: &[Neighbour]) -> Vec<Neighbour> {
-    let find = |all: &[Neighbour], n: &Neighbour| {
-        all.iter().find(|o| o.port == n.port && o.address == n.address).map(|o| o.mac)
-    };
-    let changed = new.iter().filter(|n| find(old, n) != Some(n.mac)).copied();
-    let gone = old.iter().filter(|o| find(new, o).is_none()).map(|o| Neighbour { mac: None, ..*o });
-    changed.chain(gone).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::{
+        host::{KernelPorts, NextHop, Reachability},
+        path::route::Changes,
+    };
 
     const TOML: &str = r#"
         [[port]]
@@ -169,12 +259,23 @@ mod tests {
     #[test]
     fn without_a_kernel_the_configuration_is_all_there_is() {
         let config = Config::parse(TOML, Path::new("t")).unwrap();
-        let table = table(&config, &links(), None);
+        let picture = Tables::new(&config, &links()).without_kernel();
+        let table = picture.table.unwrap();
         let via = |a: [u8; 4]| table.lookup(a.into()).map(|r| r.via[0]);
         assert_eq!(via([192, 168, 80, 7]).unwrap().gateway, None);
         assert_eq!(via([8, 8, 8, 8]).unwrap().gateway, Some([192, 168, 80, 1].into()));
         assert_eq!(table.port(PortId(0)).unwrap().address, Some([192, 168, 80, 4].into()));
-        assert_eq!(neighbours(&config, None).len(), 1);
+        assert_eq!(picture.neighbours.len(), 1);
+    }
+
+    fn route(to: &str, last: u8) -> crate::host::Route {
+        let hop = NextHop { port: PortId(1), gateway: Some([10, 0, 0, last].into()), weight: 1 };
+        crate::host::Route {
+            to: to.parse().unwrap(),
+            metric: 9,
+            mtu: None,
+            action: Action::Forward([hop].into()),
+        }
     }
 
     #[test]
@@ -184,7 +285,8 @@ mod tests {
             let of = |a: &&str| crate::host::Address { port: PortId(0), prefix: a.parse().unwrap() };
             let addresses = addresses.iter().map(of).collect::<Vec<_>>().into();
             let state = NetState { addresses, ..NetState::default() };
-            table(&config, &links(), Some(&state)).port(PortId(0)).unwrap().address
+            let table = Tables::new(&config, &links()).update(&Arc::new(state)).table;
+            table.unwrap().port(PortId(0)).unwrap().address
         };
         assert_eq!(at(&["192.168.80.3/24", "192.168.80.4/24"]), Some([192, 168, 80, 4].into()), "configured");
         assert_eq!(at(&["192.168.80.3/24"]), Some([192, 168, 80, 3].into()));
@@ -193,14 +295,53 @@ mod tests {
     }
 
     #[test]
-    fn only_changes_of_neighbours_are_passed_on() {
-        let n = |last, mac: Option<u8>| Neighbour {
-            port: PortId(0),
+    fn only_what_changes_is_passed_on() {
+        let config = Config::parse(TOML, Path::new("t")).unwrap();
+        let mut tables = Tables::new(&config, &links());
+        let mut state = NetState::default();
+        for r in [route("0.0.0.0/0", 1), route("10.1.0.0/16", 1), route("10.2.0.0/16", 1)] {
+            state.routes.set(r.to, Some(r));
+        }
+        let first = tables.update(&Arc::new(state.clone())).table.unwrap();
+        let gateway = |table: &RouteTable, a: [u8; 4]| table.lookup(a.into()).and_then(|r| r.via[0].gateway);
+        assert_eq!(gateway(&first, [8, 8, 8, 8]), Some([192, 168, 80, 1].into()), "the configured one");
+        assert_eq!(gateway(&first, [10, 1, 0, 1]), Some([10, 0, 0, 1].into()));
+
+        let neighbour = |last, mac: Option<u8>| crate::host::Neighbour {
+            port: PortId(1),
             address: [10, 0, 0, last].into(),
-            mac: mac.map(|m| Mac([2, 0, 0, 0, 0, m])),
+            reachability: mac.map_or(Reachability::Failed, |m| Reachability::Usable(Mac([2, 0, 0, 0, 0, m]))),
         };
-        let old = [n(1, Some(1)), n(2, Some(2)), n(3, None)];
-        let new = [n(1, Some(1)), n(2, Some(9)), n(4, Some(4))];
-        assert_eq!(changed(&old, &new), [n(2, Some(9)), n(4, Some(4)), n(3, None)]);
+        let told = |picture: &Picture| {
+            let mut all: Vec<_> =
+                picture.neighbours.iter().map(|n| (n.address, n.mac.map(|m| m.0[5]))).collect();
+            all.sort();
+            all
+        };
+        let address = |last| IpAddr::from([10, 0, 0, last]);
+        state.neighbours = [neighbour(1, Some(1)), neighbour(2, Some(2)), neighbour(3, None)].into();
+        let picture = tables.update(&Arc::new(state.clone()));
+        assert!(picture.table.is_none(), "a neighbour is no reason for another table");
+        assert_eq!(told(&picture), [(address(1), Some(1)), (address(2), Some(2)), (address(3), None)]);
+        state.neighbours = [neighbour(1, Some(1)), neighbour(2, Some(9)), neighbour(4, Some(4))].into();
+        let picture = tables.update(&Arc::new(state.clone()));
+        assert_eq!(told(&picture), [(address(2), Some(9)), (address(3), None), (address(4), Some(4))]);
+
+        state.routes.set("10.1.0.0/16".parse().unwrap(), Some(route("10.1.0.0/16", 7)));
+        state.routes.set("10.2.0.0/16".parse().unwrap(), None);
+        let picture = tables.update(&Arc::new(state.clone()));
+        let second = picture.table.unwrap();
+        let Changes::Networks(mut changed) = second.changes_since(&first).clone() else {
+            panic!("all of it")
+        };
+        changed.sort();
+        assert_eq!(changed, [([10, 1, 0, 0].into(), 16), ([10, 2, 0, 0].into(), 16)]);
+        assert_eq!(gateway(&second, [10, 1, 0, 1]), Some([10, 0, 0, 7].into()));
+        assert_eq!(gateway(&second, [10, 2, 0, 1]), Some([192, 168, 80, 1].into()));
+        assert!(picture.neighbours.is_empty());
+        state.kernel_ports = Arc::new(KernelPorts { tcp: vec![8080], ..KernelPorts::default() });
+        let picture = tables.update(&Arc::new(state.clone()));
+        assert!(picture.table.is_none() && picture.neighbours.is_empty());
+        assert_eq!(picture.state.unwrap().kernel_ports.tcp, [8080]);
     }
 }

@@ -152,7 +152,7 @@ mod tests {
         let route = |network: &str, gateway: Option<&str>| Route {
             network: ip(network),
             prefix: 24,
-            via: vec![Via { port: LAN, gateway: gateway.map(ip), weight: 1 }],
+            via: [Via { port: LAN, gateway: gateway.map(ip), weight: 1 }].into(),
             metric: 0,
             mtu: None,
         };

@@ -511,7 +511,7 @@ fn routes_with(lan_mtu: u16, default_route: bool, wan: Option<Ipv4Addr>) -> Arc<
     let route = |network: &str, prefix, port| Route {
         network: network.parse().unwrap(),
         prefix,
-        via: vec![Via { port, gateway: None, weight: 1 }],
+        via: [Via { port, gateway: None, weight: 1 }].into(),
         metric: 0,
         mtu: None,
     };
@@ -538,7 +538,8 @@ fn routes_with(lan_mtu: u16, default_route: bool, wan: Option<Ipv4Addr>) -> Arc<
     let mut routes = routes.to_vec();
     for (network, gateway) in [("0.0.0.0", "10.1.0.1"), ("::", "2001:db8:c::1")] {
         let mut default = route(network, 0, WAN);
-        default.via[0].gateway = Some(gateway.parse().unwrap());
+        let via = Via { gateway: Some(gateway.parse().unwrap()), ..default.via[0] };
+        default.via = [via].into();
         routes.extend(default_route.then_some(default));
     }
     let broadcast = [[10, 1, 255, 255], [10, 0, 0, 255]].map(IpAddr::from);

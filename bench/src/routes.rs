@@ -1,0 +1,224 @@
+//! `routes`: what a full table of routes costs, and what forwarding loses while it is loaded, changed and withdrawn.
+//!
+//! The routes are put into the kernel beside a gateway that forwards 1 000 flows, in a network namespace of their own, by
+//! one `ip -batch` each time, as fast as it goes: a routing daemon brings them no faster. Needs root.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::{
+    compare::{Scene, choose_cpus, write_traffic},
+    error::{Error, Result},
+    hugepages::Memory,
+    method::Method,
+    process::{check_interrupted, output_of},
+    report::{Spread, write_json},
+    sample::Subject,
+    weir,
+};
+
+/// What to measure.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// IPv4 routes.
+    #[arg(long, default_value_t = 1_000_000)]
+    routes: u32,
+    /// IPv6 routes.
+    #[arg(long, default_value_t = 200_000)]
+    routes_v6: u32,
+    /// Samples of undisturbed forwarding before each step.
+    #[arg(long, default_value_t = 9)]
+    samples: u32,
+    /// Length of a sample in milliseconds.
+    #[arg(long, default_value_t = 400)]
+    period: u64,
+    /// CPU of the worker; the last one allowed if absent.
+    #[arg(long)]
+    cpu: Option<usize>,
+    /// Also write the figures to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    programs: weir::Programs,
+}
+
+/// Flows that are forwarded meanwhile.
+const FLOWS: u32 = 1_000;
+/// Frame length without frame check sequence.
+const FRAME: usize = 60;
+/// The port whose twin the routes lead through.
+const PORT: &str = "servers";
+
+/// Runs the measurement and prints it.
+pub fn run(options: &Options) -> Result<()> {
+    let directory = tempfile::tempdir().map_err(Error::file(std::env::temp_dir()))?;
+    let found = options.programs.find()?;
+    let namespace = Namespace::new()?;
+    let mut scene = Scene::new(directory.path(), FLOWS, choose_cpus(options.cpu)?, Method::default());
+    scene.twins = Some(namespace.path());
+    let memory = Memory::reserve(scene.memory_needed(1));
+    scene.ordinary_memory = memory.is_ordinary();
+    write_traffic(&scene, FRAME)?;
+    let subject = weir::start(&scene, &found)?;
+    let mut bench =
+        Bench { options, directory: directory.path(), namespace: &namespace, subject, rows: Vec::new() };
+    bench.measure()?;
+    write_json(options.json.as_deref(), &bench.rows)
+}
+
+/// A network namespace, deleted when dropped.
+struct Namespace(String);
+
+impl Namespace {
+    fn new() -> Result<Self> {
+        let name = format!("weir-bench-{}", std::process::id());
+        output_of(Command::new("ip").args(["netns", "add", &name]))?;
+        Ok(Self(name))
+    }
+
+    fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.0)
+    }
+
+    fn ip(&self, line: &str) -> Result<String> {
+        output_of(Command::new("ip").args(["-n", &self.0]).args(line.split_whitespace()))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // Nobody is left to be told.
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).output();
+    }
+}
+
+struct Bench<'a> {
+    options: &'a Options,
+    directory: &'a Path,
+    namespace: &'a Namespace,
+    subject: Subject,
+    rows: Vec<Value>,
+}
+
+impl Bench<'_> {
+    fn measure(&mut self) -> Result<()> {
+        let Options { routes, routes_v6, .. } = *self.options;
+        for address in ["100.64.0.1/24", "2001:db8:ffff::1/64"] {
+            self.namespace.ip(&format!("address add {address} dev {PORT}"))?;
+        }
+        let before = self.memory("VmRSS")?;
+        println!("{:<52}  seconds  forwarding, of undisturbed", format!("{routes} + {routes_v6} routes"));
+        for (what, verb, last) in [("loaded", "add", 2), ("changed", "replace", 3), ("withdrawn", "del", 3)] {
+            let text = batch(verb, last, routes, routes_v6);
+            self.step(what, &text)?;
+            if what == "changed" {
+                self.neighbours()?;
+            }
+        }
+        let (peak, after) = (self.memory("VmHWM")?, self.memory("VmRSS")?);
+        println!("resident memory: {before} MB without routes, {peak} MB at most, {after} MB after them");
+        self.rows.push(json!({ "what": "memory", "before_mb": before, "most_mb": peak, "after_mb": after }));
+        Ok(())
+    }
+
+    /// Neighbours that come and go beside the full table.
+    fn neighbours(&mut self) -> Result<()> {
+        let mut text = String::new();
+        for round in 0..20_000_u32 {
+            let (last, mac) = (10 + round % 100, round % 250);
+            let _ = writeln!(
+                text,
+                "neighbour replace 100.64.0.{last} lladdr 02:00:00:00:01:{mac:02x} nud reachable dev {PORT}"
+            );
+        }
+        self.step("20 000 changes of neighbours beside them", &text)
+    }
+
+    /// Has `ip` do all this while forwarding is watched.
+    fn step(&mut self, what: &str, text: &str) -> Result<()> {
+        check_interrupted()?;
+        let file = self.directory.join("batch");
+        fs::write(&file, text).map_err(Error::file(&file))?;
+        let period = Duration::from_millis(self.options.period);
+        let quiet =
+            (0..self.options.samples).map(|_| self.subject.rate(period)).collect::<Result<Vec<_>>>()?;
+        let quiet = Spread::of(&quiet).map_or(1.0, |spread| spread.median);
+        let over = AtomicBool::new(false);
+        let (shares, took) = thread::scope(|scope| {
+            let work = scope.spawn(|| -> Result<f64> {
+                let start = Instant::now();
+                let done = self.namespace.ip(&format!("-batch {}", file.display()));
+                over.store(true, Relaxed);
+                done.map(|_| start.elapsed().as_secs_f64())
+            });
+            let mut shares = Vec::new();
+            let subject = &mut self.subject;
+            // One sample more: what the kernel has said by then is being taken.
+            let mut last = false;
+            while !last {
+                last = over.load(Relaxed);
+                shares.push(subject.rate(period)? / quiet);
+            }
+            Ok::<_, Error>((shares, work.join().expect("it doesn't panic")?))
+        })?;
+        let Some(spread) = Spread::of(&shares) else { return Ok(()) };
+        let share = format!("{:.3} ({:.3}-{:.3})", spread.median, spread.low, spread.high);
+        println!("{what:<52}  {took:>7.1}  {share}");
+        self.rows.push(json!({
+            "what": what, "seconds": took, "share": spread.median, "quartiles": [spread.low, spread.high],
+            "samples": shares.len(),
+        }));
+        Ok(())
+    }
+
+    /// A line of the process's status, in megabytes.
+    fn memory(&self, line: &str) -> Result<u64> {
+        let path = PathBuf::from(format!("/proc/{}/status", self.subject.process.pid()));
+        let text = fs::read_to_string(&path).map_err(Error::file(&path))?;
+        let found = text.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':'));
+        let kilobytes = found.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
+        kilobytes
+            .map(|kb| kb / 1024)
+            .ok_or_else(|| Error::Unexpected(format!("no {line} in {}", path.display())))
+    }
+}
+
+/// What `ip -batch` reads: routes of /24 and /48, each the next one, by way of a router that ends in `last`.
+fn batch(verb: &str, last: u8, routes: u32, routes_v6: u32) -> String {
+    let mut text = String::new();
+    for n in 0..routes {
+        // From 20.0.0.0 on: none of the networks that are forwarded to.
+        let network = Ipv4Addr::from_bits((20 << 24) + (n << 8));
+        let _ = writeln!(text, "route {verb} {network}/24 via 100.64.0.{last}");
+    }
+    for n in 0..routes_v6 {
+        let network = Ipv6Addr::from_bits((0x2a00 << 112) | (u128::from(n) << 80));
+        let _ = writeln!(text, "route {verb} {network}/48 via 2001:db8:ffff::{last}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_as_many_as_asked_for_and_all_different() {
+        let text = batch("add", 2, 1000, 500);
+        let lines: std::collections::HashSet<_> = text.lines().collect();
+        assert_eq!(lines.len(), 1500);
+        assert!(lines.contains("route add 20.0.1.0/24 via 100.64.0.2"));
+        assert!(lines.contains("route add 2a00:0:1::/48 via 2001:db8:ffff::2"));
+    }
+}
