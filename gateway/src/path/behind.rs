@@ -1,19 +1,10 @@
 //! Which ports an address is behind: the way back to it, by the routes.
 //!
 //! A port's [`RpFilter`] says what has to be true of that before a packet may open a session: anybody can write any source
-//! address into a packet, but not every port leads to it. The routes are looked up for it, as for a packet to the
-//! address; where a whole /8 is behind the same ports, which is so of most with few routes, that is known beforehand.
+//! address into a packet, but not every port leads to it. [`super::route::RouteTable`] has it beside the routes.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    ops::Range,
-};
-
-use foldhash::fast::RandomState;
 use serde::Deserialize;
 
-use super::route_table::{Route, RouteTable};
 use crate::io::PortId;
 
 /// What the routes must say of a packet's source (RFC 3704; Linux's `rp_filter` 1, 2 and 0).
@@ -30,20 +21,28 @@ pub enum RpFilter {
 }
 
 /// The ports that an address is behind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Behind(u64);
 
 impl Behind {
     /// No packet may come from there.
-    const MARTIAN: Self = Self(1 << 63);
+    pub(super) const MARTIAN: Self = Self(1 << 63);
     /// Its best route is the default route.
     const DEFAULT: u64 = 1 << 62;
-    /// Of a block of addresses: they aren't all behind the same ports.
-    const SPLIT: Self = Self(1 << 61);
 
-    fn of(route: &Route) -> Self {
-        let ports = route.via.iter().fold(0, |ports, via| ports | bit(via.port));
-        Self(if ports != 0 && route.prefix == 0 { ports | Self::DEFAULT } else { ports })
+    pub(super) fn by(ports: impl Iterator<Item = PortId>) -> Self {
+        Self(ports.fold(0, |ports, port| ports | bit(port)))
+    }
+
+    /// By the default route.
+    #[inline]
+    pub(super) fn by_default(self) -> Self {
+        if self.0 == 0 { self } else { Self(self.0 | Self::DEFAULT) }
+    }
+
+    /// By these ports and by those.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 
     /// Whether packets to the address leave by this port.
@@ -79,172 +78,12 @@ fn bit(port: PortId) -> u64 {
     1 << (port.0 & 31)
 }
 
-/// What is known of addresses besides the routes to them.
-#[derive(Clone, Debug)]
-pub(super) struct WaysBack {
-    /// By the first byte of an IPv4 address: of most, the rest of it doesn't matter.
-    blocks: Box<[Behind; 256]>,
-    /// How many addresses and routes of more than 8 bits are in each block: with any it is [`Behind::SPLIT`].
-    inside: Box<[u32; 256]>,
-    /// Single addresses that no packet comes from.
-    martians: HashSet<IpAddr, RandomState>,
-    /// Where routes of the same metric to a network lead that has a route already.
-    equal: HashMap<(IpAddr, u8), Behind, RandomState>,
-    /// By port; those that aren't there are strict.
-    filters: Vec<RpFilter>,
-}
-
-impl Default for WaysBack {
-    fn default() -> Self {
-        Self {
-            blocks: Box::new([Behind::default(); 256]),
-            inside: Box::new([0; 256]),
-            martians: HashSet::default(),
-            equal: HashMap::default(),
-            filters: Vec::new(),
-        }
-    }
-}
-
-/// The block of an IPv4 address.
-fn block(address: Ipv4Addr) -> usize {
-    address.octets()[0].into()
-}
-
-/// The blocks of an IPv4 network of up to 8 bits.
-fn blocks(network: Ipv4Addr, prefix: u8) -> Range<usize> {
-    let count = 1 << 8_u8.saturating_sub(prefix);
-    let first = block(network) & !(count - 1);
-    first..first + count
-}
-
-impl WaysBack {
-    /// The addresses that no packet comes from, with those of the gateway.
-    pub fn set_martians(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
-        // Addresses of 0/8 and 240/4 are as good as any, as Linux has it.
-        let always: [IpAddr; 4] = [
-            Ipv4Addr::UNSPECIFIED.into(),
-            Ipv4Addr::BROADCAST.into(),
-            Ipv6Addr::UNSPECIFIED.into(),
-            Ipv6Addr::LOCALHOST.into(),
-        ];
-        let new = always.into_iter().chain(addresses).collect();
-        let v4 = |address: &IpAddr| match address {
-            IpAddr::V4(a) => Some(block(*a)),
-            IpAddr::V6(_) => None,
-        };
-        let old = std::mem::replace(&mut self.martians, new);
-        old.iter().filter_map(v4).for_each(|n| self.inside[n] -= 1);
-        self.martians.iter().filter_map(v4).for_each(|n| self.inside[n] += 1);
-    }
-
-    /// Where an address is, if that doesn't depend on the routes to it alone.
-    #[inline]
-    fn known(&self, address: IpAddr) -> Option<Behind> {
-        match address {
-            IpAddr::V4(a) => {
-                let whole = self.blocks[block(a)];
-                if whole != Behind::SPLIT {
-                    return Some(whole);
-                }
-            }
-            // Multicast; and who is told an IPv4-mapped client's address takes it for that of IPv4.
-            IpAddr::V6(a) if a.is_multicast() || a.to_ipv4_mapped().is_some() => {
-                return Some(Behind::MARTIAN);
-            }
-            IpAddr::V6(_) => {}
-        }
-        self.martians.contains(&address).then_some(Behind::MARTIAN)
-    }
-}
-
-impl RouteTable {
-    /// The table, with these filters of the ports, in their order; those without one are strict.
-    #[must_use]
-    pub fn with_rp_filters(mut self, filters: Vec<RpFilter>) -> Self {
-        self.ways_back.filters = filters;
-        self
-    }
-
-    /// The ports that an address is behind.
-    #[inline]
-    #[must_use]
-    pub fn behind(&self, address: IpAddr) -> Behind {
-        self.ways_back.known(address).unwrap_or_else(|| self.by_routes(address))
-    }
-
-    /// What has to be true of the source of a packet that arrives on this port.
-    #[must_use]
-    pub fn rp_filter(&self, port: PortId) -> RpFilter {
-        self.ways_back.filters.get(port.index()).copied().unwrap_or_default()
-    }
-
-    /// Whether a port leads to an address, by one of several ways at least, or isn't asked to by its `rp_filter`. What no
-    /// route leads to may be anywhere.
-    #[must_use]
-    pub fn is_behind(&self, port: PortId, address: IpAddr) -> bool {
-        self.rp_filter(port) != RpFilter::Strict
-            || self.lookup(address).is_none_or(|route| route.via.iter().any(|via| via.port == port))
-    }
-
-    fn by_routes(&self, address: IpAddr) -> Behind {
-        let Some(route) = self.lookup(address) else { return Behind::default() };
-        let behind = Behind::of(route);
-        match self.ways_back.equal.is_empty() {
-            true => behind,
-            false => self.ways_back.equal.get(&key(route)).map_or(behind, |also| Behind(behind.0 | also.0)),
-        }
-    }
-
-    /// Another route to a network that has one of the same metric already.
-    pub(super) fn add_equal(&mut self, known: &Route, other: &Route) {
-        self.ways_back.equal.entry(key(known)).or_default().0 |= Behind::of(other).0;
-        self.divide_network(known.network, known.prefix);
-    }
-
-    /// Notes that the route to a network isn't what it was, or that there is none any more.
-    pub(super) fn note_way_back(&mut self, network: IpAddr, prefix: u8, old: Option<&Route>, now: bool) {
-        if let Some(old) = old {
-            self.ways_back.equal.remove(&key(old));
-        }
-        if let (IpAddr::V4(network), true) = (network, prefix > 8) {
-            let inside = &mut self.ways_back.inside[block(network)];
-            match (old.is_some(), now) {
-                (false, true) => *inside += 1,
-                (true, false) => *inside -= 1,
-                _ => return,
-            }
-        }
-        self.divide_network(network, prefix);
-    }
-
-    fn divide_network(&mut self, network: IpAddr, prefix: u8) {
-        if let IpAddr::V4(network) = network {
-            self.divide(blocks(network, prefix));
-        }
-    }
-
-    /// Notes which blocks of IPv4 addresses are one.
-    pub(super) fn divide(&mut self, blocks: Range<usize>) {
-        for n in blocks {
-            let behind = match n {
-                127 | 224..=239 => Behind::MARTIAN,
-                _ if self.ways_back.inside[n] > 0 => Behind::SPLIT,
-                _ => self.by_routes(Ipv4Addr::new(n as u8, 0, 0, 0).into()),
-            };
-            self.ways_back.blocks[n] = behind;
-        }
-    }
-}
-
-fn key(route: &Route) -> (IpAddr, u8) {
-    (route.network, route.prefix)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
-    use crate::path::route::Via;
+    use crate::path::route::{Route, RouteTable, Routes, Via};
 
     fn route(network: &str, prefix: u8, ports: &[u8], metric: u32) -> Route {
         let via = |port: &u8| Via { port: PortId(*port), gateway: None, weight: 1 };
@@ -373,40 +212,43 @@ mod tests {
     #[test]
     fn ways_back_follow_changes_of_routes() {
         let network = |network: &str| network.parse::<IpAddr>().unwrap();
-        let mut ways = table(&[route("0.0.0.0", 0, &[0], 0), route("10.0.0.0", 8, &[1], 0)]);
-        let set = |ways: &mut RouteTable, to: &str, prefix, ports: Option<&[u8]>| {
-            ways.set(network(to), prefix, ports.map(|ports| route(to, prefix, ports, 0)));
+        let mut routes = Routes::new(&[route("0.0.0.0", 0, &[0], 0), route("10.0.0.0", 8, &[1], 0)]);
+        let set = |routes: &mut Routes, to: &str, prefix, ports: Option<&[u8]>| {
+            routes.set(network(to), prefix, ports.map(|ports| route(to, prefix, ports, 0)).as_ref());
+            routes.publish()
         };
-        set(&mut ways, "10.1.0.0", 16, Some(&[2]));
+        let ways = set(&mut routes, "10.1.0.0", 16, Some(&[2]));
         assert_eq!((ports(&ways, "10.1.0.1"), ports(&ways, "10.2.0.1")), (vec![2], vec![1]));
-        set(&mut ways, "10.1.0.0", 16, Some(&[3]));
-        let before = ways.clone();
-        set(&mut ways, "10.1.0.0", 16, None);
+        let ways = set(&mut routes, "10.1.0.0", 16, Some(&[3]));
+        let before = std::sync::Arc::clone(&ways);
+        let ways = set(&mut routes, "10.1.0.0", 16, None);
         assert_eq!((ports(&ways, "10.1.0.1"), ports(&before, "10.1.0.1")), (vec![1], vec![3]));
-        set(&mut ways, "10.0.0.0", 8, None);
+        let ways = set(&mut routes, "10.0.0.0", 8, None);
         assert_eq!((ports(&ways, "10.1.0.1"), ports(&ways, "11.1.0.1")), (vec![0], vec![0]));
-        set(&mut ways, "10.0.0.0", 7, Some(&[4]));
+        let ways = set(&mut routes, "10.0.0.0", 7, Some(&[4]));
         assert_eq!((ports(&ways, "11.1.0.1"), ports(&ways, "12.1.0.1")), (vec![4], vec![0]));
-        set(&mut ways, "0.0.0.0", 0, None);
+        let ways = set(&mut routes, "0.0.0.0", 0, None);
         assert_eq!((ports(&ways, "11.1.0.1"), ports(&ways, "12.1.0.1")), (vec![4], vec![]));
         // An address of the gateway's own goes, and another comes.
         let martian = |ways: &RouteTable, a: &str| ways.behind(network(a)).is_martian();
-        ways.set_ports(Vec::new(), [network("11.0.0.1")], []);
+        routes.set_ports(Vec::new(), [network("11.0.0.1")], []);
+        let ways = routes.publish();
         assert!(martian(&ways, "11.0.0.1") && !martian(&ways, "11.0.0.2"));
-        ways.set_ports(Vec::new(), [], [network("12.255.255.255")]);
+        routes.set_ports(Vec::new(), [], [network("12.255.255.255")]);
+        let ways = routes.publish();
         assert!(!martian(&ways, "11.0.0.1") && martian(&ways, "12.255.255.255"));
         assert_eq!(ports(&ways, "11.0.0.1"), [4]);
     }
 
     #[test]
     fn what_was_equal_goes_with_the_route() {
-        let mut ways = table(&[route("10.0.0.0", 8, &[1], 5), route("10.0.0.0", 8, &[2], 5)]);
-        assert_eq!(ports(&ways, "10.1.1.1"), [1, 2]);
+        let mut routes = Routes::new(&[route("10.0.0.0", 8, &[1], 5), route("10.0.0.0", 8, &[2], 5)]);
+        assert_eq!(ports(&routes.publish(), "10.1.1.1"), [1, 2]);
         let to = "10.0.0.0".parse().unwrap();
-        ways.set(to, 8, Some(route("10.0.0.0", 8, &[3], 5)));
-        assert_eq!(ports(&ways, "10.1.1.1"), [3]);
-        ways.set(to, 8, None);
-        assert!(ports(&ways, "10.1.1.1").is_empty());
+        routes.set(to, 8, Some(&route("10.0.0.0", 8, &[3], 5)));
+        assert_eq!(ports(&routes.publish(), "10.1.1.1"), [3]);
+        routes.set(to, 8, None);
+        assert!(ports(&routes.publish(), "10.1.1.1").is_empty());
     }
 
     #[test]

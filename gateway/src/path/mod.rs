@@ -92,6 +92,7 @@ pub mod tcp_state;
 mod toa;
 mod told;
 pub mod trace;
+mod trie;
 pub mod tunnel;
 mod tunnel_error;
 pub mod tx;

@@ -14,7 +14,7 @@ use std::{
 use arrayvec::ArrayVec;
 
 pub use super::hops::{MAX_HOPS, Need};
-pub use super::route_table::{Changes, PortFacts, Route, RouteTable, Via};
+pub use super::route_table::{Changes, PortFacts, Route, RouteTable, Routes, Via, Way};
 use super::{
     affected::Affected,
     bucket::Bucket,
@@ -246,7 +246,7 @@ impl<F> Routing<F> {
     #[inline(never)]
     fn look_up(&mut self, destination: IpAddr, need: Need, now: Tick) -> Result<u16, Reason> {
         let route = self.table.lookup(destination).ok_or(Reason::NoRoute)?;
-        let via = *route.via(destination).ok_or(Reason::NoRoute)?;
+        let via = *route.via(destination)?;
         let mtu = route.mtu;
         // Routers are few, whoever is behind them.
         let need = if via.gateway.is_some() { Need::Server } else { need };
@@ -287,7 +287,7 @@ impl<F> Routing<F> {
         now: Tick,
     ) -> Result<Back, Reason> {
         let route = self.table.lookup(destination).ok_or(Reason::NoRoute)?;
-        let via = *route.via(destination).ok_or(Reason::NoRoute)?;
+        let via = *route.via(destination)?;
         let known = self.hops.known(via.port, via.gateway.unwrap_or(destination));
         let usable = known.is_some_and(|id| self.may_be_remembered(id));
         match (mac, self.table.port(port)) {
@@ -307,13 +307,13 @@ impl<F> Routing<F> {
     /// There is none.
     pub fn view(&self, destination: IpAddr) -> Result<View, Reason> {
         let route = self.table.lookup(destination).ok_or(Reason::NoRoute)?;
-        let via = *route.via(destination).ok_or(Reason::NoRoute)?;
+        let via = *route.via(destination)?;
         let next = via.gateway.unwrap_or(destination);
         let facts = self.table.port(via.port).ok_or(Reason::NoRoute)?;
         let known = self.hops.known(via.port, next).and_then(|id| self.hop(id)).filter(|h| h.usable);
         Ok(View {
             port: via.port,
-            network: (route.network, route.prefix),
+            network: self.table.network(destination),
             next_hop: next,
             mac: known.and_then(|h| h.macs.first_chunk().copied()).map(Mac),
             mtu: route.mtu.map_or(facts.mtu, |m| m.min(facts.mtu)),
@@ -473,16 +473,20 @@ mod tests {
 
     #[test]
     fn destinations_are_shared_among_equal_ways_by_weight_and_stay_where_they_are() {
+        let way = |route: &Route, to| {
+            let table = RouteTable::new(std::slice::from_ref(route), ports());
+            table.lookup(to).unwrap().via(to).copied()
+        };
         let mut equal = route([0, 0, 0, 0], 0, Some([10, 0, 0, 1]), 0, 0);
         equal.via = [equal.via[0], Via { port: PortId(1), gateway: None, weight: 3 }].into();
         let first = (0..4000)
-            .filter(|d| equal.via(Ipv4Addr::from_bits(d * 7919).into()).unwrap().port == PortId(0))
+            .filter(|d| way(&equal, Ipv4Addr::from_bits(d * 7919).into()).unwrap().port == PortId(0))
             .count();
         assert!((800..1200).contains(&first), "{first} of 4000 with a quarter of the weight");
         let to = at([0, 0, 0, 5]);
-        assert_eq!(equal.via(to), equal.via(to));
+        assert_eq!(way(&equal, to), way(&equal, to));
         equal.via = [].into();
-        assert_eq!(equal.via(to), None);
+        assert_eq!(way(&equal, to), Err(Reason::NoRoute));
     }
 
     #[test]
@@ -516,14 +520,15 @@ mod tests {
 
     #[test]
     fn a_change_elsewhere_leaves_what_is_remembered() {
-        let mut table = RouteTable::new(&[route([0, 0, 0, 0], 0, Some([10, 0, 0, 1]), 0, 0)], ports());
+        let mut table = Routes::new(&[route([0, 0, 0, 0], 0, Some([10, 0, 0, 1]), 0, 0)]);
+        table.set_ports(ports(), [], []);
         let mut r: Routing<u8> = Routing::default();
         r.replace(table.publish());
         let (of, near, far) = (r.generation, at([10, 1, 0, 7]), at([192, 0, 2, 7]));
         let towards = |r: &mut Routing<u8>, to| r.towards(to, Need::Server, Tick(0));
         let first = towards(&mut r, near).unwrap();
         assert!(r.holds(of, near) && r.holds(of, far));
-        table.set(at([10, 1, 0, 0]), 24, Some(route([10, 1, 0, 0], 24, Some([10, 0, 0, 9]), 1, 0)));
+        table.set(at([10, 1, 0, 0]), 24, Some(&route([10, 1, 0, 0], 24, Some([10, 0, 0, 9]), 1, 0)));
         r.replace(table.publish());
         assert!(!r.holds(of, near) && r.holds(of, far));
         assert_ne!(towards(&mut r, near).unwrap(), first);

@@ -1,27 +1,33 @@
 //! The route table: an immutable picture of the kernel's routes and the configured ones, made by control.
 //!
-//! A table's next version shares with it what didn't change, and says what did, so that a change costs what it changes:
-//! a full table of the internet's routes is neither made anew for one of them nor are the sessions' next hops forgotten.
+//! [`Routes`] has them all and makes versions of the [`RouteTable`], which share what didn't change and say what did, so
+//! that a change costs what it changes: a full table of the internet's routes is neither made anew for one of them nor
+//! are the sessions' next hops forgotten.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fmt,
-    hash::Hash,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
 use foldhash::fast::RandomState;
 
-use super::behind::WaysBack;
+use super::{
+    behind::{Behind, RpFilter},
+    trie::{Number, Trie},
+    verdict::Reason,
+};
 use crate::{
     io::PortId,
     net::{address::Address, ethernet::Mac},
-    versions::Map,
+    prefix::Prefix,
 };
 
 /// Changed networks that a table names; of more it says that everything may have changed.
 pub const MAX_CHANGES: usize = 512;
+/// Different ways that are remembered for routes to share: full tables have few.
+const MAX_WAYS: usize = 65_536;
 
 /// One route.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,11 +55,27 @@ pub struct Via {
     pub weight: u16,
 }
 
-impl Route {
-    /// The way to `destination`: always the same one for the same destination.
-    pub(super) fn via(&self, destination: IpAddr) -> Option<&Via> {
+/// What routes to many networks may have in common: where they lead.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Way {
+    /// As of a [`Route`].
+    pub via: Arc<[Via]>,
+    /// As of a [`Route`].
+    pub metric: u32,
+    /// As of a [`Route`].
+    pub mtu: Option<u16>,
+    /// The ports that the network is behind, by this route and by equal ones.
+    behind: Behind,
+}
+
+impl Way {
+    /// The next hop towards `destination`: always the same one for the same destination.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn via(&self, destination: IpAddr) -> Result<&Via, Reason> {
         if let [only] = &*self.via {
-            return Some(only);
+            return Ok(only);
         }
         let total: u32 = self.via.iter().map(|v| u32::from(v.weight)).sum();
         let destination = match destination {
@@ -61,88 +83,38 @@ impl Route {
             IpAddr::V6(a) => (a.mix(0) >> 32) as u32,
         };
         let mut at = ((u64::from(destination.wrapping_mul(0x9e37_79b9)) * u64::from(total)) >> 32) as u32;
-        self.via.iter().find(|v| {
+        let mine = |v: &&Via| {
             let mine = at < u32::from(v.weight);
             at = at.saturating_sub(v.weight.into());
             mine
-        })
-    }
-}
-
-/// An address as a number with masks.
-trait Number: Copy + Eq + Hash {
-    fn mask(prefix: u8) -> Self;
-    fn under(self, mask: Self) -> Self;
-}
-
-impl Number for u32 {
-    fn mask(prefix: u8) -> Self {
-        Self::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
-    }
-    fn under(self, mask: Self) -> Self {
-        self & mask
-    }
-}
-
-impl Number for u128 {
-    fn mask(prefix: u8) -> Self {
-        Self::MAX.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or(0)
-    }
-    fn under(self, mask: Self) -> Self {
-        self & mask
-    }
-}
-
-/// The routes of one prefix length.
-#[derive(Clone)]
-struct Level<A> {
-    prefix: u8,
-    mask: A,
-    routes: Map<A, Route>,
-}
-
-/// One family's routes, longest prefix first.
-#[derive(Clone)]
-struct Levels<A>(Vec<Level<A>>);
-
-impl<A> Default for Levels<A> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<A: Number> Levels<A> {
-    /// The place of a prefix length, or where it would be.
-    fn place(&self, prefix: u8) -> Result<usize, usize> {
-        self.0.binary_search_by_key(&std::cmp::Reverse(prefix), |level| std::cmp::Reverse(level.prefix))
-    }
-
-    fn get(&self, network: A, prefix: u8) -> Option<&Route> {
-        let level = self.0.get(self.place(prefix).ok()?)?;
-        level.routes.get(&network.under(level.mask))
-    }
-
-    /// Sets the route to a network, or removes it; whether that changes anything.
-    fn set(&mut self, network: A, prefix: u8, route: Option<Route>) -> bool {
-        let mask = A::mask(prefix);
-        let at = match self.place(prefix) {
-            Ok(at) => at,
-            Err(_) if route.is_none() => return false,
-            Err(at) => {
-                self.0.insert(at, Level { prefix, mask, routes: Map::default() });
-                at
-            }
         };
-        let Some(level) = self.0.get_mut(at) else { return false };
-        let changed = level.routes.set(network.under(mask), route);
-        if level.routes.is_empty() {
-            self.0.remove(at);
-        }
-        changed
+        self.via.iter().find(mine).ok_or(Reason::NoRoute)
     }
+}
 
-    fn lookup(&self, destination: A) -> Option<&Route> {
-        self.0.iter().find_map(|level| level.routes.get(&destination.under(level.mask)))
+/// What is known of the addresses around one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Leaf {
+    way: Option<Arc<Way>>,
+    /// Prefix length of the route's network.
+    prefix: u8,
+    /// A single address that no packet comes from.
+    martian: bool,
+}
+
+impl Leaf {
+    /// There is no route.
+    const NOTHING: Self = Self { way: None, prefix: 0, martian: false };
+
+    /// The ports that the address is behind.
+    #[inline]
+    fn behind(&self) -> Behind {
+        match &self.way {
+            _ if self.martian => Behind::MARTIAN,
+            Some(way) if self.prefix == 0 => way.behind.by_default(),
+            Some(way) => way.behind,
+            None => Behind::default(),
+        }
     }
 }
 
@@ -158,14 +130,15 @@ pub enum Changes {
 /// Routes and what the path knows of each port.
 #[derive(Clone)]
 pub struct RouteTable {
-    v4: Levels<u32>,
-    v6: Levels<u128>,
+    v4: Trie<u32, Leaf>,
+    v6: Trie<u128, Leaf>,
     ports: Arc<[PortFacts]>,
     /// The gateway's own addresses.
     own: Arc<HashSet<IpAddr, RandomState>>,
     /// The broadcast addresses of the networks that they are in.
     broadcast: Arc<HashSet<IpAddr, RandomState>>,
-    pub(super) ways_back: WaysBack,
+    /// By port; those that aren't there are strict.
+    filters: Arc<[RpFilter]>,
     /// Counts the versions of a table.
     version: u64,
     /// From the version before.
@@ -180,7 +153,18 @@ impl fmt::Debug for RouteTable {
 
 impl Default for RouteTable {
     fn default() -> Self {
-        Self::new(&[], Vec::new())
+        let mut table = Self {
+            v4: Trie::new(Leaf::NOTHING),
+            v6: Trie::new(Leaf::NOTHING),
+            ports: Arc::default(),
+            own: Arc::default(),
+            broadcast: Arc::default(),
+            filters: Arc::default(),
+            version: 0,
+            changes: Changes::All,
+        };
+        table.set_ports(Vec::new(), [], []);
+        table
     }
 }
 
@@ -212,23 +196,7 @@ impl RouteTable {
     /// A table of these routes; of several to one network the lowest metric counts, then the first.
     #[must_use]
     pub fn new(routes: &[Route], ports: Vec<PortFacts>) -> Self {
-        let mut table = Self {
-            v4: Levels::default(),
-            v6: Levels::default(),
-            ports: Arc::default(),
-            own: Arc::default(),
-            broadcast: Arc::default(),
-            ways_back: WaysBack::default(),
-            version: 0,
-            changes: Changes::All,
-        };
-        for route in routes {
-            match table.get(route.network, route.prefix).cloned() {
-                Some(known) if route.metric == known.metric => table.add_equal(&known, route),
-                Some(known) if route.metric > known.metric => {}
-                _ => _ = table.set(route.network, route.prefix, Some(route.clone())),
-            }
-        }
+        let mut table = Routes::new(routes).table;
         table.set_ports(ports, [], []);
         table
     }
@@ -250,56 +218,62 @@ impl RouteTable {
         self
     }
 
-    /// Sets what is known of the ports, the gateway's own addresses beside theirs, and the broadcast addresses of attached
-    /// networks.
-    pub fn set_ports(
+    /// The table, with these filters of the ports, in their order; those without one are strict.
+    #[must_use]
+    pub fn with_rp_filters(mut self, filters: Vec<RpFilter>) -> Self {
+        self.filters = filters.into();
+        self
+    }
+
+    fn set_ports(
         &mut self,
         ports: Vec<PortFacts>,
         own: impl IntoIterator<Item = IpAddr>,
         broadcast: impl IntoIterator<Item = IpAddr>,
     ) {
+        let before = self.martians();
         let of_port = |port: &PortFacts| [port.address.map(IpAddr::V4), port.address_v6.map(IpAddr::V6)];
         self.own = Arc::new(ports.iter().flat_map(of_port).flatten().chain(own).collect());
         self.broadcast = Arc::new(broadcast.into_iter().collect());
-        self.ways_back.set_martians(self.own.iter().chain(self.broadcast.iter()).copied());
-        self.divide(0..256);
         self.ports = ports.into();
         self.changes = Changes::All;
+        let now = self.martians();
+        before.difference(&now).for_each(|address| self.mark(*address, false));
+        now.iter().for_each(|address| self.mark(*address, true));
     }
 
-    fn get(&self, network: IpAddr, prefix: u8) -> Option<&Route> {
+    /// Single addresses that no packet comes from. Those of 0/8 and 240/4 are as good as any, as Linux has it.
+    fn martians(&self) -> HashSet<IpAddr> {
+        let always: [IpAddr; 4] = [
+            Ipv4Addr::UNSPECIFIED.into(),
+            Ipv4Addr::BROADCAST.into(),
+            Ipv6Addr::UNSPECIFIED.into(),
+            Ipv6Addr::LOCALHOST.into(),
+        ];
+        self.own.iter().chain(self.broadcast.iter()).copied().chain(always).collect()
+    }
+
+    /// Notes whether a single address is a martian.
+    fn mark(&mut self, address: IpAddr, martian: bool) {
+        self.change(address, u8::MAX, |leaf| {
+            (leaf.martian != martian).then(|| Leaf { martian, ..leaf.clone() })
+        });
+    }
+
+    /// Changes the leaves of a network; a prefix longer than the family's is that of an address.
+    fn change(&mut self, network: IpAddr, prefix: u8, change: impl Fn(&Leaf) -> Option<Leaf>) {
         match network {
-            IpAddr::V4(a) => self.v4.get(a.to_bits(), prefix),
-            IpAddr::V6(a) => self.v6.get(a.to_bits(), prefix),
+            IpAddr::V4(a) => self.v4.change(a.to_bits(), prefix, &change),
+            IpAddr::V6(a) => self.v6.change(a.to_bits(), prefix, &change),
         }
     }
 
-    /// Sets the route to a network, or removes it; whether that changes anything.
-    pub fn set(&mut self, network: IpAddr, prefix: u8, route: Option<Route>) -> bool {
-        let (old, now) = (self.get(network, prefix).cloned(), route.is_some());
-        let changed = match network {
-            IpAddr::V4(a) => self.v4.set(a.to_bits(), prefix, route),
-            IpAddr::V6(a) => self.v6.set(a.to_bits(), prefix, route),
-        };
-        if changed {
-            self.note_way_back(network, prefix, old.as_ref(), now);
+    #[inline]
+    fn leaf(&self, address: IpAddr) -> &Leaf {
+        match address {
+            IpAddr::V4(a) => self.v4.get(a.to_bits()),
+            IpAddr::V6(a) => self.v6.get(a.to_bits()),
         }
-        if changed && let Changes::Networks(networks) = &mut self.changes {
-            if networks.len() < MAX_CHANGES {
-                networks.push((network, prefix));
-            } else {
-                self.changes = Changes::All;
-            }
-        }
-        changed
-    }
-
-    /// The table as it is now, for the workers; what is changed from here on is the next version's.
-    pub fn publish(&mut self) -> Arc<Self> {
-        let published = Arc::new(self.clone());
-        self.version += 1;
-        self.changes = Changes::Networks(Vec::new());
-        published
     }
 
     /// What differs from `before`, as far as that is known.
@@ -320,19 +294,51 @@ impl RouteTable {
         self.broadcast.contains(&address)
     }
 
-    /// The route to `destination`.
+    /// The way to `destination`, by the route with the longest prefix.
     #[must_use]
-    pub fn lookup(&self, destination: IpAddr) -> Option<&Route> {
-        match destination {
-            IpAddr::V4(a) => self.v4.lookup(a.to_bits()),
-            IpAddr::V6(a) => self.v6.lookup(a.to_bits()),
+    pub fn lookup(&self, destination: IpAddr) -> Option<&Way> {
+        self.leaf(destination).way.as_deref()
+    }
+
+    /// The network that this route is to, with its prefix length; the whole family's if there is no route.
+    #[must_use]
+    pub fn network(&self, destination: IpAddr) -> (IpAddr, u8) {
+        let prefix = self.leaf(destination).prefix;
+        let network =
+            Prefix::new(destination, prefix).map_or(destination, |prefix| prefix.network().address());
+        (network, prefix)
+    }
+
+    /// The ports that an address is behind.
+    #[inline]
+    #[must_use]
+    pub fn behind(&self, address: IpAddr) -> Behind {
+        match address {
+            IpAddr::V4(a) if a.is_loopback() || a.is_multicast() => Behind::MARTIAN,
+            // Who is told an IPv4-mapped client's address takes it for that of IPv4.
+            IpAddr::V6(a) if a.is_multicast() || a.to_ipv4_mapped().is_some() => Behind::MARTIAN,
+            _ => self.leaf(address).behind(),
         }
+    }
+
+    /// What has to be true of the source of a packet that arrives on this port.
+    #[must_use]
+    pub fn rp_filter(&self, port: PortId) -> RpFilter {
+        self.filters.get(port.index()).copied().unwrap_or_default()
+    }
+
+    /// Whether a port leads to an address, by one of several ways at least, or isn't asked to by its `rp_filter`. What no
+    /// route leads to may be anywhere.
+    #[must_use]
+    pub fn is_behind(&self, port: PortId, address: IpAddr) -> bool {
+        self.rp_filter(port) != RpFilter::Strict
+            || self.lookup(address).is_none_or(|way| way.via.iter().any(|via| via.port == port))
     }
 
     /// The port and the next hop on the way to `destination`: a router, or the destination itself.
     #[must_use]
     pub fn way(&self, destination: IpAddr) -> Option<(PortId, IpAddr)> {
-        let via = self.lookup(destination)?.via(destination)?;
+        let via = self.lookup(destination)?.via(destination).ok()?;
         Some((via.port, via.gateway.unwrap_or(destination)))
     }
 
@@ -340,6 +346,148 @@ impl RouteTable {
     #[must_use]
     pub fn port(&self, port: PortId) -> Option<&PortFacts> {
         self.ports.get(port.index())
+    }
+}
+
+/// The routes of one family by their networks.
+type Known<A> = HashMap<(A, u8), Arc<Way>, RandomState>;
+
+/// All routes, and the table that is made of them.
+pub struct Routes {
+    table: RouteTable,
+    v4: Known<u32>,
+    v6: Known<u128>,
+    ways: HashSet<Arc<Way>, RandomState>,
+}
+
+impl Routes {
+    /// These routes; of several to one network the lowest metric counts, then the first. No port is known yet.
+    #[must_use]
+    pub fn new(routes: &[Route]) -> Self {
+        let table = RouteTable::default();
+        let mut made = Self { table, v4: Known::default(), v6: Known::default(), ways: HashSet::default() };
+        for route in routes {
+            let mut way = Way::of(route);
+            if let Some(known) = made.get(route.network, route.prefix) {
+                if route.metric > known.metric {
+                    continue;
+                }
+                if route.metric == known.metric {
+                    let behind = known.behind.or(way.behind);
+                    way = Way { behind, ..Way::clone(known) };
+                }
+            }
+            made.set_way(route.network, route.prefix, Some(way));
+        }
+        made
+    }
+
+    /// With these filters of the ports, in their order; those without one are strict.
+    #[must_use]
+    pub fn with_rp_filters(mut self, filters: Vec<RpFilter>) -> Self {
+        self.table = self.table.with_rp_filters(filters);
+        self
+    }
+
+    /// Sets what is known of the ports, the gateway's own addresses beside theirs, and the broadcast addresses of attached
+    /// networks.
+    pub fn set_ports(
+        &mut self,
+        ports: Vec<PortFacts>,
+        own: impl IntoIterator<Item = IpAddr>,
+        broadcast: impl IntoIterator<Item = IpAddr>,
+    ) {
+        self.table.set_ports(ports, own, broadcast);
+    }
+
+    /// The table as it is now, for the workers; what is changed from here on is the next version's.
+    pub fn publish(&mut self) -> Arc<RouteTable> {
+        let published = Arc::new(self.table.clone());
+        self.table.version += 1;
+        self.table.changes = Changes::Networks(Vec::new());
+        published
+    }
+
+    /// Sets the route to a network, or removes it; whether that changes anything.
+    pub fn set(&mut self, network: IpAddr, prefix: u8, route: Option<&Route>) -> bool {
+        let changed = self.set_way(network, prefix, route.map(Way::of));
+        if changed && let Changes::Networks(networks) = &mut self.table.changes {
+            if networks.len() < MAX_CHANGES {
+                networks.push((network, prefix));
+            } else {
+                self.table.changes = Changes::All;
+            }
+        }
+        changed
+    }
+
+    fn get(&self, network: IpAddr, prefix: u8) -> Option<&Arc<Way>> {
+        match network {
+            IpAddr::V4(a) => self.v4.get(&key(a.to_bits(), prefix)),
+            IpAddr::V6(a) => self.v6.get(&key(a.to_bits(), prefix)),
+        }
+    }
+
+    fn set_way(&mut self, network: IpAddr, prefix: u8, way: Option<Way>) -> bool {
+        let way = way.map(|way| self.shared(way));
+        let changed = match network {
+            IpAddr::V4(a) => remember(&mut self.v4, key(a.to_bits(), prefix), way.clone()),
+            IpAddr::V6(a) => remember(&mut self.v6, key(a.to_bits(), prefix), way.clone()),
+        };
+        if !changed {
+            return false;
+        }
+        match way {
+            Some(way) => self.table.change(network, prefix, |leaf| {
+                let martian = leaf.martian;
+                (leaf.prefix <= prefix).then(|| Leaf { way: Some(Arc::clone(&way)), prefix, martian })
+            }),
+            None => {
+                let (way, shorter) = self.around(network, prefix);
+                self.table.change(network, prefix, |leaf| {
+                    let martian = leaf.martian;
+                    (leaf.prefix == prefix).then(|| Leaf { way: way.clone(), prefix: shorter, martian })
+                });
+            }
+        }
+        true
+    }
+
+    /// The route to the smallest network around this one.
+    fn around(&self, network: IpAddr, prefix: u8) -> (Option<Arc<Way>>, u8) {
+        let found = (0..prefix).rev().find_map(|p| Some((Some(self.get(network, p)?.clone()), p)));
+        found.unwrap_or_default()
+    }
+
+    fn shared(&mut self, way: Way) -> Arc<Way> {
+        if let Some(known) = self.ways.get(&way) {
+            return Arc::clone(known);
+        }
+        if self.ways.len() >= MAX_WAYS {
+            self.ways.clear();
+        }
+        let way = Arc::new(way);
+        self.ways.insert(Arc::clone(&way));
+        way
+    }
+}
+
+impl Way {
+    fn of(route: &Route) -> Self {
+        let behind = Behind::by(route.via.iter().map(|via| via.port));
+        Self { via: Arc::clone(&route.via), metric: route.metric, mtu: route.mtu, behind }
+    }
+}
+
+fn key<A: Number>(network: A, prefix: u8) -> (A, u8) {
+    (network.above(A::WIDTH.saturating_sub(prefix)), prefix)
+}
+
+/// Sets what is known of a network; whether that is new.
+fn remember<A: Number>(known: &mut Known<A>, key: (A, u8), way: Option<Arc<Way>>) -> bool {
+    match way {
+        None => known.remove(&key).is_some(),
+        Some(way) => known.insert(key, Arc::clone(&way)).is_none_or(|before| before != way),
     }
 }
 
@@ -354,10 +502,10 @@ mod tests {
 
     #[test]
     fn versions_say_what_changed() {
-        let mut table = RouteTable::new(&[route([10, 0, 0, 0], 8, 0)], Vec::new());
+        let mut table = Routes::new(&[route([10, 0, 0, 0], 8, 0)]);
         let first = table.publish();
-        assert!(table.set([10, 1, 0, 0].into(), 16, Some(route([10, 1, 0, 0], 16, 1))));
-        assert!(!table.set([10, 1, 0, 0].into(), 16, Some(route([10, 1, 0, 0], 16, 1))), "nothing new");
+        assert!(table.set([10, 1, 0, 0].into(), 16, Some(&route([10, 1, 0, 0], 16, 1))));
+        assert!(!table.set([10, 1, 0, 0].into(), 16, Some(&route([10, 1, 0, 0], 16, 1))), "nothing new");
         assert!(!table.set([10, 2, 0, 0].into(), 16, None), "nothing there");
         let second = table.publish();
         let changed = Changes::Networks(vec![([10, 1, 0, 0].into(), 16)]);
@@ -371,7 +519,7 @@ mod tests {
         assert_eq!(*third.changes_since(&first), Changes::All, "a version between was missed");
         for n in 0..=MAX_CHANGES {
             let network = [11, 0, (n >> 8) as u8, n as u8];
-            table.set(network.into(), 32, Some(route(network, 32, 0)));
+            table.set(network.into(), 32, Some(&route(network, 32, 0)));
         }
         assert_eq!(*table.publish().changes_since(&third), Changes::All);
     }

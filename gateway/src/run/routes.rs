@@ -1,7 +1,7 @@
 //! What the path is told of routes and neighbours: the kernel's, with the configured ones.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
@@ -11,12 +11,9 @@ use crate::{
     host::{Action, NetState},
     io::PortId,
     net::ethernet::Mac,
-    path::route::{Neighbour, PortFacts, Route, RouteTable, Via},
+    path::route::{Neighbour, PortFacts, Route, RouteTable, Routes, Via},
     prefix::{self, Prefix},
 };
-
-/// Different ways that are remembered for routes to share.
-const MAX_WAYS: usize = 65_536;
 
 /// A port as the device reports it.
 #[derive(Clone, Copy, Debug)]
@@ -42,11 +39,9 @@ pub struct Picture {
 pub struct Tables {
     config: Config,
     links: Vec<PortLink>,
-    table: RouteTable,
+    routes: Routes,
     state: Option<Arc<NetState>>,
     neighbours: HashMap<(PortId, IpAddr), Option<Mac>>,
-    /// Ways as routes share them: full tables have few different ones.
-    ways: HashSet<Arc<[Via]>>,
 }
 
 impl Tables {
@@ -54,9 +49,9 @@ impl Tables {
     #[must_use]
     pub fn new(config: &Config, links: &[PortLink]) -> Self {
         let routes: Vec<Route> = config.routes.iter().map(configured).collect();
-        let table = with_filters(RouteTable::new(&routes, Vec::new()), config);
+        let routes = with_filters(Routes::new(&routes), config);
         let (config, links) = (config.clone(), links.to_vec());
-        Self { config, links, table, state: None, neighbours: HashMap::new(), ways: HashSet::new() }
+        Self { config, links, routes, state: None, neighbours: HashMap::new() }
     }
 
     /// What the path is told where there is no kernel beside it.
@@ -64,10 +59,10 @@ impl Tables {
     pub fn without_kernel(&mut self) -> Picture {
         let routes: Vec<Route> =
             self.config.routes.iter().map(configured).chain(attached(&self.config)).collect();
-        self.table = with_filters(RouteTable::new(&routes, Vec::new()), &self.config);
+        self.routes = with_filters(Routes::new(&routes), &self.config);
         self.set_ports(None);
         let neighbours = self.changed_neighbours(None);
-        Picture { table: Some(self.table.publish()), neighbours, state: None }
+        Picture { table: Some(self.routes.publish()), neighbours, state: None }
     }
 
     /// What is new in `state`, which comes after the one of the last call.
@@ -81,8 +76,8 @@ impl Tables {
         state.routes.changes(before, |to, route| routes.push((*to, route.cloned())));
         for (to, route) in routes {
             if !self.is_configured(&to.address(), to.length()) {
-                let route = route.map(|route| self.kernel(&route));
-                changed |= self.table.set(to.address(), to.length(), route);
+                let route = route.as_ref().map(kernel);
+                changed |= self.routes.set(to.address(), to.length(), route.as_ref());
             }
         }
         if old.as_ref().is_none_or(|old| !Arc::ptr_eq(&old.addresses, &state.addresses)) {
@@ -93,7 +88,7 @@ impl Tables {
             true => Vec::new(),
             false => self.changed_neighbours(Some(state)),
         };
-        let table = changed.then(|| self.table.publish());
+        let table = changed.then(|| self.routes.publish());
         Picture { table, neighbours, state: Some(Arc::clone(state)) }
     }
 
@@ -103,7 +98,7 @@ impl Tables {
     }
 
     fn set_ports(&mut self, state: Option<&NetState>) {
-        let Self { config, links, table, .. } = self;
+        let Self { config, links, routes, .. } = self;
         let facts = links.iter().enumerate().map(|(n, link)| PortFacts {
             mac: link.mac,
             mtu: link.mtu,
@@ -114,7 +109,7 @@ impl Tables {
         let kernel = state.iter().flat_map(|state| state.addresses.iter()).map(|a| &a.prefix);
         let own = configured.chain(kernel);
         let broadcast = own.clone().filter_map(Prefix::broadcast);
-        table.set_ports(facts.collect(), own.map(Prefix::address), broadcast);
+        routes.set_ports(facts.collect(), own.map(Prefix::address), broadcast);
     }
 
     /// Neighbours whose state isn't what it was, those that disappeared included.
@@ -130,30 +125,22 @@ impl Tables {
         self.neighbours = now;
         changed
     }
-
-    fn kernel(&mut self, route: &crate::host::Route) -> Route {
-        let via: Vec<Via> = match &route.action {
-            Action::Forward(hops) => hops
-                .iter()
-                .map(|h| Via { port: h.port, gateway: h.gateway, weight: h.weight.max(1) })
-                .collect(),
-            Action::Blackhole | Action::Unreachable | Action::Prohibit => Vec::new(),
-        };
-        let via = self.ways.get(via.as_slice()).cloned().unwrap_or_else(|| {
-            if self.ways.len() >= MAX_WAYS {
-                self.ways.clear();
-            }
-            let via: Arc<[Via]> = via.into();
-            self.ways.insert(Arc::clone(&via));
-            via
-        });
-        let mtu = route.mtu.and_then(|m| u16::try_from(m).ok());
-        Route { metric: route.metric, mtu, ..to(&route.to, via) }
-    }
 }
 
-fn with_filters(table: RouteTable, config: &Config) -> RouteTable {
-    table.with_rp_filters(config.ports.iter().map(|port| port.rp_filter).collect())
+/// A route of the kernel's as the path has it.
+fn kernel(route: &crate::host::Route) -> Route {
+    let via = match &route.action {
+        Action::Forward(hops) => {
+            hops.iter().map(|h| Via { port: h.port, gateway: h.gateway, weight: h.weight.max(1) }).collect()
+        }
+        Action::Blackhole | Action::Unreachable | Action::Prohibit => Arc::default(),
+    };
+    let mtu = route.mtu.and_then(|m| u16::try_from(m).ok());
+    Route { metric: route.metric, mtu, ..to(&route.to, via) }
+}
+
+fn with_filters(routes: Routes, config: &Config) -> Routes {
+    routes.with_rp_filters(config.ports.iter().map(|port| port.rp_filter).collect())
 }
 
 fn v4(address: IpAddr) -> Option<Ipv4Addr> {
