@@ -16,7 +16,7 @@ use weir::{
     io::PortId,
     net::ethernet::Mac,
     path::{
-        route::{Neighbour, PortFacts, Route, RouteTable, Via},
+        route::{Neighbour, PortFacts, Route, RouteTable, Routes, Via},
         verdict::Reason,
     },
 };
@@ -166,6 +166,52 @@ fn a_network_of_sources_that_do_not_exist_shuts_nobody_out() {
     assert_eq!(rig.drops(Reason::NextHopsFull), 0);
 }
 
+fn route(network: &str, prefix: u8, port: PortId, gateway: Option<[u8; 4]>) -> Route {
+    Route {
+        network: network.parse().unwrap(),
+        prefix,
+        via: [Via { port, gateway: gateway.map(IpAddr::from), weight: 1 }].into(),
+        metric: 0,
+        mtu: None,
+    }
+}
+
+fn ports() -> Vec<PortFacts> {
+    let facts = |mac| PortFacts { mac: Mac(mac), mtu: 1500, address: None, address_v6: None };
+    vec![facts(WAN_MAC), facts(LAN_MAC)]
+}
+
+/// Generations of the routes have numbers of 16 bits.
+#[test]
+fn a_session_that_slept_until_a_generation_s_number_came_again_follows_the_routes() {
+    let mut rig = rig(Forwarding::FullNat);
+    let to_lan = |last| route("10.0.0.0", 24, LAN, Some([10, 0, 0, last]));
+    let mut routes = Routes::new(&[route("10.1.0.0", 16, WAN, None), to_lan(97)]);
+    routes.set_ports(ports(), [], []);
+    let neighbour = |last| Neighbour {
+        port: LAN,
+        address: [10, 0, 0, last].into(),
+        mac: Some(Mac([2, 0, 0, 0, 9, last])),
+    };
+    rig.store.plane_mut().set_neighbours(&[neighbour(97), neighbour(98)]);
+    rig.store.plane_mut().set_routes(&routes.publish());
+    rig.run();
+    let client = (Ipv4Addr::new(10, 1, 0, 1), 40_000);
+    for f in ["S", "A", "A"] {
+        let sent = rig.send(WAN, &frames::tcp(WAN, client, vip(), flags(f), &[]));
+        assert_eq!(sent[0].bytes[5], 97);
+    }
+    routes.set([10, 0, 0, 0].into(), 24, Some(&to_lan(98)));
+    for n in 0..0xffff_u32 {
+        routes.set([172, 16, 0, 0].into(), 16, (n % 2 == 0).then_some(&route("172.16.0.0", 16, WAN, None)));
+        rig.store.plane_mut().set_routes(&routes.publish());
+        rig.run();
+        rig.store.plane_mut().service_rings();
+    }
+    let sent = rig.send(WAN, &frames::tcp(WAN, client, vip(), flags("A"), &[]));
+    assert_eq!(sent[0].bytes[5], 98, "the router of now");
+}
+
 #[test]
 fn an_established_session_follows_the_routes() {
     for method in [Forwarding::FullNat, Forwarding::Nat, Forwarding::Route] {
@@ -178,15 +224,6 @@ fn an_established_session_follows_the_routes() {
         for f in ["S", "A", "A"] {
             assert_eq!(request(&mut rig, f).0, LAN);
         }
-        let route = |network: &str, prefix, port: PortId, gateway: Option<[u8; 4]>| Route {
-            network: network.parse().unwrap(),
-            prefix,
-            via: [Via { port, gateway: gateway.map(IpAddr::from), weight: 1 }].into(),
-            metric: 0,
-            mtu: None,
-        };
-        let facts = |mac| PortFacts { mac: Mac(mac), mtu: 1500, address: None, address_v6: None };
-        let ports = || vec![facts(WAN_MAC), facts(LAN_MAC)];
         for (gateway, port) in [([10, 1, 0, 99], WAN), ([10, 0, 0, 98], LAN), ([10, 0, 0, 97], LAN)] {
             let table = [
                 route("10.1.0.0", 16, WAN, None),

@@ -39,6 +39,12 @@ const GUESTS_ASKED: u32 = 500;
 /// How long a packet waits for a neighbour.
 const PATIENCE: u32 = seconds(3);
 
+/// Generations after which sessions are swept of old ones, after which that has to be over, and after which no
+/// neighbour's sake begins another: the numbers come again after 65 535.
+const SWEEP_AGE: u16 = 1 << 14;
+const LATE_AGE: u16 = 3 << 14;
+const LAST_AGE: u16 = u16::MAX - 256;
+
 /// A next hop with its link-layer header ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hop {
@@ -121,6 +127,10 @@ pub struct Routing<F> {
     pub(super) generation: u16,
     /// Counts the changes after which no session's hops are valid, never 0.
     era: u16,
+    /// No session remembers hops of a generation before this one.
+    oldest: u16,
+    /// Sessions are being asked to forget those before the generation in force.
+    sweeping: bool,
     affected: Affected,
     hops: Hops,
     /// Where IPv4 addresses were found to lead lately.
@@ -154,6 +164,8 @@ impl<F> Default for Routing<F> {
             table: Arc::default(),
             generation: 1,
             era: 1,
+            oldest: 1,
+            sweeping: false,
             affected: Affected::new(),
             hops: Hops::default(),
             lately: Box::new([Lately::NOTHING; LATELY]),
@@ -208,6 +220,35 @@ impl<F> Routing<F> {
     #[must_use]
     pub fn holds(&self, of: u16, destination: IpAddr) -> bool {
         of != 0 && self.affected.holds(of, self.generation, destination)
+    }
+
+    /// How many generations ago the oldest was that sessions may remember.
+    fn age(&self) -> u16 {
+        self.generation.wrapping_sub(self.oldest)
+    }
+
+    /// Whether sessions should forget the hops of old generations, whose numbers will come again: before which one then.
+    pub fn sweep_due(&mut self) -> Option<u16> {
+        let due = self.age() >= SWEEP_AGE && !self.sweeping;
+        self.sweeping |= due;
+        due.then_some(self.generation)
+    }
+
+    /// Whether that has begun and can't be put off any longer.
+    #[must_use]
+    pub fn sweep_is_late(&self) -> bool {
+        self.sweeping && self.age() >= LATE_AGE
+    }
+
+    /// That couldn't begin.
+    pub fn not_swept(&mut self) {
+        self.sweeping = false;
+    }
+
+    /// No session remembers hops of a generation before this one.
+    pub fn swept(&mut self, oldest: u16) {
+        self.oldest = oldest;
+        self.sweeping = false;
     }
 
     /// Sessions' hops, and those found lately, are no longer valid.
@@ -268,7 +309,7 @@ impl<F> Routing<F> {
         }
         let facts = *self.table.port(port).ok_or(Reason::NoRoute)?;
         let mut room = self.hops.room(need, self.era, now);
-        if room == Room::Renew {
+        if room == Room::Renew && self.age() < LAST_AGE {
             self.renew();
             self.hops.renew(now);
             room = self.hops.room(need, self.era, now);

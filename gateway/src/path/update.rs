@@ -124,6 +124,8 @@ enum Whose {
     Server(ServerId),
     /// Those of SNAT with an external address that no rule has any more.
     Withdrawn,
+    /// Nobody's: sessions forget next hops of generations before this one.
+    Remembered(u16),
 }
 
 /// Time-outs in ticks by [`model::SessionState`], then SNAT's.
@@ -162,6 +164,7 @@ impl<I: Io> Worker<I> {
             for update in &mut batch {
                 self.take_update(update);
             }
+            self.forget_old_hops();
             // There was room a moment ago and nobody else fills the ring.
             let _ = self.control.retired.push(batch);
         }
@@ -285,11 +288,31 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// Ends sessions of deleted servers, a bounded number of records a poll.
+    /// Sees to it that no session remembers next hops of a generation when its number comes again.
+    fn forget_old_hops(&mut self) {
+        if let Some(begun) = self.routing.sweep_due() {
+            if self.sweeps.try_push(Sweep { whose: Whose::Remembered(begun), next: 0 }).is_err() {
+                // Full: there are more updates before the number comes again.
+                self.routing.not_swept();
+            }
+        } else if self.routing.sweep_is_late() {
+            let late = self.sweeps.iter().position(|sweep| matches!(sweep.whose, Whose::Remembered(_)));
+            if let Some(late) = late.map(|at| self.sweeps.remove(at)) {
+                self.sweep_on(late, u32::MAX);
+            }
+        }
+    }
+
+    /// Ends sessions of deleted servers and the like, a bounded number of records a poll.
     pub(super) fn sweep(&mut self) {
-        let Some(mut sweep) = self.sweeps.pop() else { return };
+        if let Some(sweep) = self.sweeps.pop() {
+            self.sweep_on(sweep, SWEEP_STRIDE);
+        }
+    }
+
+    fn sweep_on(&mut self, mut sweep: Sweep, stride: u32) {
         let end = self.sessions.high_water();
-        let stop = sweep.next.saturating_add(SWEEP_STRIDE).min(end);
+        let stop = sweep.next.saturating_add(stride).min(end);
         for at in sweep.next..stop {
             let id = SessionId(at);
             let ends = match sweep.whose {
@@ -297,6 +320,15 @@ impl<I: Io> Worker<I> {
                     self.sessions.get(id).is_some_and(|s| s.in_use() && s.server() == id_of)
                 }
                 Whose::Withdrawn => self.is_withdrawn(id),
+                Whose::Remembered(_) => {
+                    let generation = self.routing.generation;
+                    if let Some(session) =
+                        self.sessions.get_mut(id).filter(|s| s.hops_generation != generation)
+                    {
+                        session.hops_generation = 0;
+                    }
+                    false
+                }
             };
             if ends {
                 self.end_session(id);
@@ -305,6 +337,8 @@ impl<I: Io> Worker<I> {
         sweep.next = stop;
         if stop < end {
             self.sweeps.push(sweep);
+        } else if let Whose::Remembered(begun) = sweep.whose {
+            self.routing.swept(begun);
         }
     }
 
