@@ -137,6 +137,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// The numbers of the packet that opened a session, and the port it came by.
+    #[inline(always)]
     pub(super) fn learn_first(&mut self, port: PortId, frame: &I::Frame, p: &Parsed, found: Found) {
         let Some(session) = self.sessions.get_mut(found.id) else { return };
         session.set_arrival(found.direction, port);

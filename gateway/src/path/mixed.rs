@@ -99,7 +99,6 @@ impl<I: Io> Worker<I> {
             return Some(frame);
         }
         session.last_seen = self.now.0;
-        session.note_acknowledged(found.direction, p.acknowledged);
         server.count(found.direction, p.ip_len);
         let (_, delta) = session.deltas(found.direction);
         let ports = session.leaving(found.direction).ports;
@@ -107,7 +106,11 @@ impl<I: Io> Worker<I> {
         cut(&mut frame, p);
         let tos = Ipv4Header::at(frame.data(), EthernetHeader::LEN).map_or(0, |ip| ip.tos);
         let transport = frame.data_mut().get_mut(usize::from(p.l4)..);
-        let ready = rewrite_transport(transport, p, ports, delta).is_some() && frame.prepend(GROWTH.into());
+        let rewritten = rewrite_transport(transport, p, ports, delta);
+        if let Some(acknowledged) = rewritten {
+            session.note_acknowledged(found.direction, acknowledged);
+        }
+        let ready = rewritten.is_some() && frame.prepend(GROWTH.into());
         let Some(head) = frame.data_mut().first_chunk_mut::<54>().filter(|_| ready) else {
             self.drop_frame(frame, Reason::Truncated);
             return None;

@@ -32,6 +32,7 @@ use crate::{
 
 impl<I: Io> Worker<I> {
     /// Sends a datagram of a one-packet service to the server that was chosen for it.
+    #[inline(never)]
     pub(super) fn send_once(
         &mut self,
         port: PortId,
@@ -41,7 +42,7 @@ impl<I: Io> Worker<I> {
         service: ServiceId,
     ) {
         if chosen.method == Forwarding::FullNat {
-            return match self.new_session(p, flow, chosen, service) {
+            return match self.new_session(p, flow, &chosen, service) {
                 Ok(id) => {
                     self.note_fragment_session(id);
                     self.first_packet(port, frame, p, id);
@@ -163,8 +164,8 @@ impl<I: Io> Worker<I> {
         trim(&mut frame, p);
         let data = frame.data_mut();
         let rewritten = match Wide::of(&request, &reply) {
-            Some(wide) => rewrite::rewrite_v6(data, p, &session, &wide, Direction::Request),
-            None => rewrite::rewrite(data, p, &session, Direction::Request),
+            Some(wide) => rewrite::rewrite_v6::<false>(data, p, &mut session, &wide, Direction::Request),
+            None => rewrite::rewrite::<false>(data, p, &mut session, Direction::Request),
         };
         if !rewritten {
             return self.drop_frame(frame, Reason::Truncated);

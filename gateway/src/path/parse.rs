@@ -65,8 +65,6 @@ pub struct Parsed {
     pub protocol: u8,
     /// TCP flags; of SCTP what the packet is to the state ([`super::sctp_state`]); 0 for the others.
     pub flags: u8,
-    /// TCP's acknowledgement number as it lies in the header, a little-endian word; of the others nothing in particular.
-    pub acknowledged: u32,
     /// TTL on arrival.
     pub ttl: u8,
     /// Whether DF is set; nothing of IPv6 may be fragmented on its way.
@@ -85,7 +83,6 @@ impl Parsed {
             l4: 0,
             protocol: 0,
             flags: 0,
-            acknowledged: 0,
             ttl: 0,
             dont_fragment: false,
             ipv6: false,
@@ -124,6 +121,13 @@ impl From<Malformed> for Reason {
 #[must_use]
 pub fn pair(data: &[u8], l3: u8) -> Option<&Pair> {
     data.get(usize::from(l3) + 8..)?.first_chunk()
+}
+
+/// What the TCP segment in the frame `data` acknowledges, as it lies in its header; of other packets nothing in particular.
+#[inline]
+#[must_use]
+pub fn acknowledged(data: &[u8], p: &Parsed) -> Option<[u8; 4]> {
+    data.get(usize::from(p.l4) + 8..)?.first_chunk().copied()
 }
 
 /// Ethernet, IPv4 without options and TCP without options: what the usual frame has at fixed places. A UDP
@@ -194,7 +198,6 @@ fn parse_usual(head: &[u8; USUAL], frame_len: usize, mac: Mac, parsed: &mut Pars
     parsed.l4 = 34;
     parsed.protocol = protocol;
     parsed.flags = flags;
-    parsed.acknowledged = half(42);
     parsed.ttl = head[22];
     parsed.dont_fragment = head[20] & 0x40 != 0;
     parsed.ipv6 = false;
@@ -210,12 +213,10 @@ fn parse_usual_v6(data: &[u8], frame_len: usize, mac: Mac, parsed: &mut Parsed) 
     let Some(head) = data.first_chunk::<USUAL_V6>() else { return false };
     let protocol = head[20];
     let is_tcp = protocol == protocol::TCP;
-    let (flags, acknowledged, transport_len) = match (is_tcp, data.get(62..68)) {
-        (true, Some(&[a, b, c, d, offset, flags])) => {
-            (flags, u32::from_le_bytes([a, b, c, d]), u16::from(offset >> 4) * 4)
-        }
+    let (flags, transport_len) = match (is_tcp, data.get(66..68)) {
+        (true, Some(&[offset, flags])) => (flags, u16::from(offset >> 4) * 4),
         (true, _) => return false,
-        (false, _) => (0, 0, u16::from_be_bytes([head[58], head[59]])),
+        (false, _) => (0, u16::from_be_bytes([head[58], head[59]])),
     };
     let shortest = if is_tcp { tcp::TcpHeader::LEN } else { udp::UdpHeader::LEN };
     let payload_len = u16::from_be_bytes([head[18], head[19]]);
@@ -236,7 +237,6 @@ fn parse_usual_v6(data: &[u8], frame_len: usize, mac: Mac, parsed: &mut Parsed) 
         l4: 54,
         protocol,
         flags,
-        acknowledged,
         ttl: head[21],
         dont_fragment: true,
         ipv6: true,
@@ -295,7 +295,6 @@ fn parse_ipv4(packet: &[u8], available: usize) -> Result<Parsed, Reason> {
         l4: (EthernetHeader::LEN + extent.header_len) as u8,
         protocol: ip.protocol,
         flags: 0,
-        acknowledged: 0,
         ttl: ip.ttl,
         dont_fragment: ip.dont_fragment(),
         ipv6: false,
@@ -356,14 +355,13 @@ fn is_source_routed(options: &[u8]) -> bool {
     false
 }
 
-/// Ports; of TCP flags and acknowledgement, too.
+/// Ports; of TCP flags, too.
 #[inline]
 fn parse_transport(parsed: &mut Parsed, payload: &[u8], payload_len: usize) -> Result<(), Reason> {
     if parsed.protocol == protocol::TCP {
         let (tcp, _) = tcp::TcpHeader::split(payload).ok_or(Reason::Truncated)?;
         tcp.check(payload_len).map_err(|_| Reason::BadTransportHeader)?;
         parsed.flags = tcp.flags;
-        parsed.acknowledged = tcp.acknowledgement().swap_bytes();
     } else {
         let (udp, _) = udp::UdpHeader::split(payload).ok_or(Reason::Truncated)?;
         udp.check(payload_len).map_err(|_| Reason::BadTransportHeader)?;
@@ -403,7 +401,6 @@ fn parse_ipv6(packet: &[u8], available: usize) -> Result<Parsed, Reason> {
         l4: u8::try_from(EthernetHeader::LEN + upper.offset).map_err(|_| Reason::BadIpHeader)?,
         protocol: upper.protocol,
         flags: 0,
-        acknowledged: 0,
         ttl: ip.hop_limit,
         dont_fragment: true,
         ipv6: true,
@@ -551,9 +548,6 @@ mod tests {
             let mut quick = Parsed::NOTHING;
             let usual = |head| is_plain_v4(head) && parse_usual(head, bytes.len(), MAC, &mut quick);
             if bytes.first_chunk().is_some_and(usual) {
-                if quick.protocol != protocol::TCP {
-                    quick.acknowledged = 0;
-                }
                 let slow = parse_any(&MemoryFrame::new(&bytes), MAC);
                 prop_assert_eq!(format!("{quick:?}"), format!("{slow:?}"));
             }

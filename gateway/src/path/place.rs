@@ -17,19 +17,31 @@ const TRIES: usize = 64;
 
 impl<I: Io> Worker<I> {
     /// The service's server for a new session, with a place taken there; none if no server can take it.
+    #[inline]
     pub(super) fn choose(&mut self, service: ServiceId, flow: &Flow) -> Option<Chosen> {
+        let chosen = self.services.get_mut(service.0 as usize)?.as_mut()?.schedule(flow);
+        match chosen {
+            Some(first) if self.limit_of(first.server).is_some() => self.choose_a_place(service, flow, first),
+            _ => chosen,
+        }
+    }
+
+    /// As [`Self::choose`], where the server chosen `first` has a threshold.
+    #[cold]
+    #[inline(never)]
+    fn choose_a_place(&mut self, id: ServiceId, flow: &Flow, first: Chosen) -> Option<Chosen> {
+        let mut chosen = first;
         for _ in 0..TRIES {
-            let service = self.services.get_mut(service.0 as usize)?.as_mut()?;
-            let chosen = service.schedule(flow)?;
-            let heeds = service.scheduler.as_ref().is_none_or(|s| s.heeds_thresholds());
             let Some(limit) = self.limit_of(chosen.server) else { return Some(chosen) };
-            if !heeds {
+            let service = self.services.get(id.0 as usize)?.as_ref()?;
+            if service.scheduler.as_ref().is_some_and(|s| !s.heeds_thresholds()) {
                 limit.exceed();
                 return Some(chosen);
             }
             if limit.reserve() {
                 return Some(chosen);
             }
+            chosen = self.services.get_mut(id.0 as usize)?.as_mut()?.schedule(flow)?;
         }
         None
     }

@@ -54,14 +54,21 @@ pub fn deltas_of(old: &Ends, new: &Ends) -> (Delta, Delta) {
     (Delta::NONE, Delta::from_sums(sum(old), sum(new)))
 }
 
-/// Rewrites the frame `data`, a packet of `session` that arrived in `direction`, and decrements its TTL.
-/// False, with the frame spoilt, if it isn't as `parsed` says.
+/// TTL is the high byte of the word that it shares with the protocol.
+const ONE_HOP: Delta = Delta::word(0x0100, 0);
+
+/// Rewrites the frame `data`, a packet of `session` that arrived in `direction`, and decrements its TTL. Where `NOTE`, the
+/// session takes note of what it acknowledges: the header is at hand here. False, with the frame spoilt, if it isn't as
+/// `parsed` says.
 #[inline]
 #[must_use]
-pub fn rewrite(data: &mut [u8], parsed: &Parsed, session: &Session, direction: Direction) -> bool {
+pub fn rewrite<const NOTE: bool>(
+    data: &mut [u8],
+    parsed: &Parsed,
+    session: &mut Session,
+    direction: Direction,
+) -> bool {
     let new = session.leaving(direction);
-    // TTL is the high byte of the word that it shares with the protocol.
-    const ONE_HOP: Delta = Delta::word(0x0100, 0);
     let (ip_delta, l4_delta) = session.deltas(direction);
     let ip_delta = ip_delta.and(ONE_HOP);
     if parsed.l4 == 34
@@ -69,6 +76,9 @@ pub fn rewrite(data: &mut [u8], parsed: &Parsed, session: &Session, direction: D
     {
         if parsed.protocol == protocol::TCP {
             rewrite_usual(head, new, ip_delta);
+            if NOTE {
+                session.note_acknowledged(direction, [head[42], head[43], head[44], head[45]]);
+            }
             let check = l4_delta.apply_to([head[50], head[51]]);
             head[50..52].copy_from_slice(&check);
             return true;
@@ -80,32 +90,45 @@ pub fn rewrite(data: &mut [u8], parsed: &Parsed, session: &Session, direction: D
             return true;
         }
     }
-    rewrite_others(data, parsed, new, (ip_delta, l4_delta))
+    rewrite_others::<NOTE>(data, parsed, session, direction)
 }
 
-/// SCTP, and whatever has IP options or is shorter than Ethernet's frames are.
+/// SCTP, and whatever has IP options or is shorter than Ethernet's frames are. It ends [`rewrite`], which then has nothing
+/// to keep across a call.
 #[inline(never)]
-fn rewrite_others(
+fn rewrite_others<const NOTE: bool>(
     data: &mut [u8],
     parsed: &Parsed,
-    new: Tuple,
-    (ip_delta, l4_delta): (Delta, Delta),
+    session: &mut Session,
+    direction: Direction,
 ) -> bool {
+    let new = session.leaving(direction);
+    let (ip_delta, l4_delta) = session.deltas(direction);
     let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
     let Some(ip) = Ipv4Header::at_mut(data, l3) else { return false };
-    ip.set_checksum(ip_delta.apply(ip.checksum()));
+    ip.set_checksum(ip_delta.and(ONE_HOP).apply(ip.checksum()));
     ip.set_address_words(new.addresses);
     ip.ttl = ip.ttl.wrapping_sub(1);
-    rewrite_transport(data.get_mut(l4..), parsed, new.ports, l4_delta).is_some()
+    let rewritten = rewrite_transport(data.get_mut(l4..), parsed, new.ports, l4_delta);
+    note::<NOTE>(session, direction, rewritten)
+}
+
+/// Has the session take note of what a rewritten packet acknowledges, if it is one and `NOTE`; whether it is one.
+#[inline]
+fn note<const NOTE: bool>(session: &mut Session, direction: Direction, rewritten: Option<[u8; 4]>) -> bool {
+    if NOTE && let Some(acknowledged) = rewritten {
+        session.note_acknowledged(direction, acknowledged);
+    }
+    rewritten.is_some()
 }
 
 /// As [`rewrite`] for a packet that arrives and leaves by IPv6, whose session has the addresses `wide`.
 #[inline]
 #[must_use]
-pub fn rewrite_v6(
+pub fn rewrite_v6<const NOTE: bool>(
     data: &mut [u8],
     parsed: &Parsed,
-    session: &Session,
+    session: &mut Session,
     wide: &Wide,
     direction: Direction,
 ) -> bool {
@@ -117,18 +140,19 @@ pub fn rewrite_v6(
     header[8..24].copy_from_slice(source);
     header[24..40].copy_from_slice(destination);
     let transport = data.get_mut(usize::from(parsed.l4)..);
-    rewrite_transport(transport, parsed, session.leaving(direction).ports, l4_delta).is_some()
+    let rewritten = rewrite_transport(transport, parsed, session.leaving(direction).ports, l4_delta);
+    note::<NOTE>(session, direction, rewritten)
 }
 
 /// Ports and checksum of a packet that `parsed` describes, of which `transport` is the part behind the IP headers as far
-/// as the first buffer has it.
+/// as the first buffer has it. Returns what TCP acknowledges as it lies in the header; of the others nothing in particular.
 #[inline]
 pub(super) fn rewrite_transport(
     transport: Option<&mut [u8]>,
     parsed: &Parsed,
     ports: u32,
     delta: Delta,
-) -> Option<()> {
+) -> Option<[u8; 4]> {
     let (transport, protocol) = (transport?, parsed.protocol);
     let len = usize::from(parsed.ip_len).saturating_sub(usize::from(parsed.l4 - parsed.l3));
     match protocol {
@@ -136,6 +160,7 @@ pub(super) fn rewrite_transport(
             let (tcp, _) = TcpHeader::split_mut(transport)?;
             tcp.set_port_words(ports);
             tcp.set_checksum(delta.apply(tcp.checksum()));
+            return Some(tcp.acknowledgement().to_be_bytes());
         }
         protocol::SCTP => SctpHeader::split_mut(transport)?.0.set_port_words(ports, len),
         _ => {
@@ -144,7 +169,7 @@ pub(super) fn rewrite_transport(
             udp.set_checksum(delta.apply_udp(udp.checksum()));
         }
     }
-    Some(())
+    Some([0; 4])
 }
 
 /// All but the transport's checksum of a packet without IP options: everything at a fixed place.

@@ -56,6 +56,14 @@ pub(super) enum Refusal {
     Punt,
 }
 
+/// Why a packet for a service opens no session.
+#[derive(Clone, Copy, Debug)]
+enum Unopened {
+    Refused(Refusal),
+    /// No server can take it.
+    NoServer,
+}
+
 /// No port: none has brought the packet to its owner.
 pub(super) const NO_PORT: PortId = PortId(u8::MAX);
 
@@ -185,20 +193,24 @@ impl<I: Io> Worker<I> {
         (ends, id): (&Ends, ServiceId),
         old: Option<SessionId>,
     ) {
-        let chosen = self.pick(port, frame, p, (ends, id));
+        let flow = Flow::new(ends, self.now);
+        let picked = self.pick(port, &frame, p, (&flow, ends, id));
         if let Some(old) = old {
-            self.end_session(old);
+            self.end_former(old);
         }
-        let Some((frame, flow, chosen, template)) = chosen else { return };
+        let (chosen, template) = match &picked {
+            Ok(picked) => picked,
+            Err(unopened) => return self.turn_away(port, frame, p, *unopened),
+        };
         self.stamp(TraceStage::Schedule);
         let service = self.services.get(id.0 as usize);
         if service.is_some_and(|s| s.as_ref().is_some_and(|s| onepacket::applies(s.one_packet, p))) {
-            return self.send_once(port, frame, p, (&flow, chosen), id);
+            return self.send_once(port, frame, p, (&flow, *chosen), id);
         }
         match self.new_session(p, &flow, chosen, id) {
             Ok(id) => {
                 if let Some(template) = template {
-                    self.sessions.attach(id, template);
+                    self.sessions.attach(id, *template);
                 }
                 self.stamp(TraceStage::Open);
                 self.first_packet(port, frame, p, id);
@@ -210,53 +222,51 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// The server of a packet for a service, and the template that keeps its client there; the frame comes back with
-    /// them, unless it was refused.
-    #[inline]
+    /// The server of a packet for a service, and the template that keeps its client there.
+    #[inline(always)]
     fn pick(
         &mut self,
         port: PortId,
-        frame: I::Frame,
+        frame: &I::Frame,
         p: &Parsed,
-        (ends, id): (&Ends, ServiceId),
-    ) -> Option<(I::Frame, Flow, Chosen, Option<SessionId>)> {
-        match self.refusal(p, ends, port) {
-            None => {}
-            Some(refusal) => {
-                self.refuse(port, frame, p, refusal);
-                return None;
-            }
+        (flow, ends, id): (&Flow, &Ends, ServiceId),
+    ) -> Result<(Chosen, Option<SessionId>), Unopened> {
+        if let Some(refusal) = self.refusal(p, ends, port) {
+            return Err(Unopened::Refused(refusal));
         }
         self.stamp(TraceStage::Service);
-        let flow = Flow::new(ends, self.now);
-        let Some(Some(service)) = self.services.get_mut(id.0 as usize) else {
-            self.drop_frame(frame, Reason::NoServer);
-            return None;
-        };
+        let service = self.services.get(id.0 as usize).and_then(Option::as_ref);
+        let service = service.ok_or(Unopened::Refused(Refusal::Drop(Reason::NoServer)))?;
         if service.scheduler.is_none() {
-            self.drop_frame(frame, Reason::MethodNotBuilt);
-            return None;
+            return Err(Unopened::Refused(Refusal::Drop(Reason::MethodNotBuilt)));
         }
-        let scheduled = match service.persistence {
-            None => Ok(self.choose(id, &flow).map(|chosen| (chosen, None))),
-            Some(persistence) => self
-                .schedule_persistent(frame.data(), p, (&flow, persistence), id)
-                .map(|found| found.map(|(chosen, template)| (chosen, Some(template)))),
-        };
-        match scheduled {
-            Ok(Some((chosen, template))) => return Some((frame, flow, chosen, template)),
-            Ok(None) => self.answer_no_server(port, frame, p),
-            Err(reason) => self.drop_frame(frame, reason),
+        match service.persistence {
+            None => self.choose(id, flow).map(|chosen| (chosen, None)).ok_or(Unopened::NoServer),
+            Some(persistence) => match self.schedule_persistent(frame.data(), p, (flow, persistence), id) {
+                Ok(Some((chosen, template))) => Ok((chosen, Some(template))),
+                Ok(None) => Err(Unopened::NoServer),
+                Err(reason) => Err(Unopened::Refused(Refusal::Drop(reason))),
+            },
         }
-        None
     }
 
-    fn refuse(&mut self, port: PortId, frame: I::Frame, p: &Parsed, refusal: Refusal) {
-        match refusal {
-            Refusal::Drop(reason) => self.drop_frame(frame, reason),
-            Refusal::Punt => self.punt(port, frame),
-            Refusal::TtlExpired => self.answer_ttl_expired(port, frame, p),
-            Refusal::Reset => self.answer_reset(port, frame, p),
+    /// A session that another one takes the place of.
+    #[cold]
+    #[inline(never)]
+    fn end_former(&mut self, id: SessionId) {
+        self.end_session(id);
+    }
+
+    /// A packet that opens no session.
+    #[cold]
+    #[inline(never)]
+    fn turn_away(&mut self, port: PortId, frame: I::Frame, p: &Parsed, why: Unopened) {
+        match why {
+            Unopened::Refused(Refusal::Drop(reason)) => self.drop_frame(frame, reason),
+            Unopened::Refused(Refusal::Punt) => self.punt(port, frame),
+            Unopened::Refused(Refusal::TtlExpired) => self.answer_ttl_expired(port, frame, p),
+            Unopened::Refused(Refusal::Reset) => self.answer_reset(port, frame, p),
+            Unopened::NoServer => self.answer_no_server(port, frame, p),
         }
     }
 
@@ -287,7 +297,7 @@ impl<I: Io> Worker<I> {
         &mut self,
         p: &Parsed,
         flow: &Flow,
-        chosen: Chosen,
+        chosen: &Chosen,
         service: ServiceId,
     ) -> Result<SessionId, Reason> {
         let port = if chosen.port == 0 { flow.destination_port } else { chosen.port };
@@ -322,12 +332,12 @@ impl<I: Io> Worker<I> {
         };
         let timeout = self.timeout_of(p.protocol, state);
         let inserted = if p.ipv6 || mixed {
-            self.sessions.insert_ends((&request, &reply), &new, timeout, self.now)
+            self.sessions.insert_sought_ends((&request, &reply), &new, timeout, self.now)
         } else if flags & (FULLNAT | ONE_PACKET) == FULLNAT {
             // The server answers what leaves after this burst.
             self.sessions.insert_early(&new, timeout, self.now)
         } else {
-            self.sessions.insert(&new, timeout, self.now)
+            self.sessions.insert_sought(&new, timeout, self.now)
         };
         let Some(id) = inserted else {
             if flags & FULLNAT != 0 {
@@ -386,7 +396,7 @@ impl<I: Io> Worker<I> {
         self.learn_first(port, &frame, p, found);
         if p.protocol == protocol::SCTP {
             self.track(found, p, Belief::Counts);
-        } else if self.sessions.get(id).is_some_and(|s| s.state() == SessionState::Established) {
+        } else if self.sessions.get(id).is_some_and(|s| s.is_in(SessionState::Established)) {
             self.assure(id);
         }
         self.send(port, frame, p, found);

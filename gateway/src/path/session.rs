@@ -163,25 +163,27 @@ impl<I: Io> Worker<I> {
         };
         let server = self.figures.of_session(session.server());
         let state = usize::from(session.state_number()) & (TIMEOUTS - 1);
-        let usual = (p.flags & CONTROL == QUIET[state])
-            & (session.timeout == self.timeouts[state])
-            & session.arrives_by(found.direction, port)
-            & (session.hops_generation == self.routing.generation)
-            & (server.available.get() != 0)
-            & (p.ttl > 1)
-            & (p.ip_len <= next.mtu)
-            & next.usable;
+        let usual = p.flags & CONTROL == QUIET[state]
+            && session.timeout == self.timeouts[state]
+            && session.arrives_by(found.direction, port)
+            && session.hops_generation == self.routing.generation
+            && server.available.get() != 0
+            && p.ttl > 1
+            && p.ip_len <= next.mtu
+            && next.usable;
         let mixed = V6 && session.is_mixed();
         if !usual || (mixed && !mixed::is_bare(p)) {
             return self.known_rarely(port, frame, p, found, origin);
         }
         session.last_seen = self.now.0;
-        session.note_acknowledged(found.direction, p.acknowledged);
         server.count(found.direction, p.ip_len);
         if mixed {
             let (macs, out) = (next.macs, next.port);
             let (_, delta) = session.deltas(found.direction);
             let leaving = session.leaving(found.direction);
+            if let Some(acknowledged) = parse::acknowledged(frame.data(), p) {
+                session.note_acknowledged(found.direction, acknowledged);
+            }
             return self.leave_by_v4(frame, p, (leaving, delta), (macs, out));
         }
         trim(&mut frame, p);
@@ -191,8 +193,8 @@ impl<I: Io> Worker<I> {
         }
         let out = next.port;
         let rewritten = match wide {
-            Some(wide) if V6 => rewrite::rewrite_v6(data, p, session, wide, found.direction),
-            _ => rewrite::rewrite(data, p, session, found.direction),
+            Some(wide) if V6 => rewrite::rewrite_v6::<true>(data, p, session, wide, found.direction),
+            _ => rewrite::rewrite::<true>(data, p, session, found.direction),
         };
         if !rewritten {
             return self.drop_frame(frame, Reason::Truncated);
@@ -509,12 +511,15 @@ impl<I: Io> Worker<I> {
     }
 
     /// Gives a packet the other tuple of its session, of the same family.
-    pub(super) fn rewrite(&self, frame: &mut I::Frame, p: &Parsed, found: Found) -> bool {
-        let Some(session) = self.sessions.get(found.id) else { return false };
-        match self.sessions.wide(found.id) {
-            Some(wide) if p.ipv6 => rewrite::rewrite_v6(frame.data_mut(), p, session, wide, found.direction),
-            _ => rewrite::rewrite(frame.data_mut(), p, session, found.direction),
+    #[inline]
+    pub(super) fn rewrite(&mut self, frame: &mut I::Frame, p: &Parsed, found: Found) -> bool {
+        let data = frame.data_mut();
+        if p.ipv6 {
+            let Some((session, wide)) = self.sessions.get_mut_wide(found.id) else { return false };
+            return rewrite::rewrite_v6::<false>(data, p, session, wide, found.direction);
         }
+        let Some(session) = self.sessions.get_mut(found.id) else { return false };
+        rewrite::rewrite::<false>(data, p, session, found.direction)
     }
 
     /// Sends a finished frame to a next hop: its Ethernet header is written here.

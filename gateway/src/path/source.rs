@@ -13,7 +13,7 @@ use crate::{
 
 impl<I: Io> Worker<I> {
     /// Why a packet from `source` that arrived on `port` may open nothing, if it may not.
-    #[inline]
+    #[inline(always)]
     pub(super) fn source_refusal(&self, port: PortId, source: IpAddr) -> Option<Reason> {
         let behind = self.routing.table().behind(source);
         if behind.is_by(port) && !self.lookup.may_be_ours(source) && self.snat.is_none() {

@@ -22,7 +22,7 @@ use arrayvec::ArrayVec;
 
 use super::{
     Worker, mixed,
-    parse::Parsed,
+    parse::{self, Parsed},
     session::{CONTROL, QUIET, trim},
     stream::Segment,
     sums::transport_checksum_ok,
@@ -128,19 +128,21 @@ impl<I: Io> Worker<I> {
         let server = self.figures.of_session(session.server());
         let state = usize::from(session.state_number()) & (TIMEOUTS - 1);
         let mixed = session.is_mixed();
-        let usual = (p.flags & CONTROL == QUIET[state])
-            & (session.timeout == self.timeouts[state])
-            & session.arrives_by(found.direction, port)
-            & (session.hops_generation == self.routing.generation)
-            & (server.available.get() != 0)
-            & (p.ttl > 1)
-            & (p.ip_len <= next.mtu)
-            & next.usable;
+        let usual = p.flags & CONTROL == QUIET[state]
+            && session.timeout == self.timeouts[state]
+            && session.arrives_by(found.direction, port)
+            && session.hops_generation == self.routing.generation
+            && server.available.get() != 0
+            && p.ttl > 1
+            && p.ip_len <= next.mtu
+            && next.usable;
         if !usual || !is_clean(frame.data(), p) || (mixed && !mixed::is_bare(p)) {
             return Some(frame);
         }
         session.last_seen = self.now.0;
-        session.note_acknowledged(found.direction, p.acknowledged);
+        if let Some(acknowledged) = parse::acknowledged(frame.data(), p) {
+            session.note_acknowledged(found.direction, acknowledged);
+        }
         server.count(found.direction, p.ip_len);
         let (macs, out) = (next.macs, next.port);
         if mixed {

@@ -120,6 +120,7 @@ impl Told {
 
     /// The mark of a next hop that a session remembers for a direction; none if it may not remember one, because its
     /// packets have to be seen still.
+    #[inline]
     pub fn mark(&self, session: &Session, found: Found) -> Option<u16> {
         if !toa::tells(session) {
             return Some(0);

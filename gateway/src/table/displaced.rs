@@ -38,6 +38,7 @@ fn link(to: Option<SessionId>) -> u32 {
 impl Sessions {
     /// Adds a session whose request's tuple is known to be free. Its reply's belongs to `taken`, from which it takes the
     /// replies if both are NAT's; `None` if they aren't.
+    #[inline(always)]
     pub(super) fn insert_before(
         &mut self,
         taken: Option<Found>,
@@ -47,9 +48,23 @@ impl Sessions {
         timeout: u32,
         now: Tick,
     ) -> Option<SessionId> {
-        let Some(older) = taken else {
-            return self.insert_found_by(hashes, !new.is_one_way(), new, protocols, timeout, now);
-        };
+        match taken {
+            None => self.insert_found_by(hashes, !new.is_one_way(), new, protocols, timeout, now),
+            Some(older) => self.insert_displacing(older, hashes, new, protocols, timeout, now),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn insert_displacing(
+        &mut self,
+        older: Found,
+        hashes: [u64; 2],
+        new: &NewSession,
+        protocols: [u8; 2],
+        timeout: u32,
+        now: Tick,
+    ) -> Option<SessionId> {
         if !(is_nat(new.flags) && self.may_be_displaced(older)) {
             return None;
         }

@@ -171,7 +171,18 @@ pub struct Session {
 
 const _: () = assert!(size_of::<Session>() == 64);
 
-const STATES: [SessionState; 25] = [
+/// By their numbers; the numbers that none has stand for no state.
+const STATES: [SessionState; STATE as usize + 1] = {
+    let mut states = [SessionState::None; STATE as usize + 1];
+    let (known, mut number) = (KNOWN, 0);
+    while number < known.len() {
+        states[number] = known[number];
+        number += 1;
+    }
+    states
+};
+
+const KNOWN: [SessionState; 25] = [
     SessionState::None,
     SessionState::Established,
     SessionState::SynSent,
@@ -334,7 +345,14 @@ impl Session {
     #[inline]
     #[must_use]
     pub fn state(&self) -> SessionState {
-        STATES[usize::from(self.state & STATE) % STATES.len()]
+        STATES[usize::from(self.state & STATE)]
+    }
+
+    /// Whether it is in this state.
+    #[inline]
+    #[must_use]
+    pub fn is_in(&self, state: SessionState) -> bool {
+        self.state & STATE == state as u8
     }
 
     /// Notes the next hop of a direction. Hops of another generation are forgotten.
@@ -480,8 +498,8 @@ impl Session {
 
     /// As [`Self::expect`], with the acknowledgement as it lies in the header: all that an established packet costs.
     #[inline(always)]
-    pub(crate) fn note_acknowledged(&mut self, direction: Direction, word: u32) {
-        self.expected[direction.index()] = word;
+    pub(crate) fn note_acknowledged(&mut self, direction: Direction, acknowledged: [u8; 4]) {
+        self.expected[direction.index()] = u32::from_le_bytes(acknowledged);
     }
 
     /// Whether both sides' numbers are known from how they began.

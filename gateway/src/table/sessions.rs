@@ -247,6 +247,14 @@ impl Sessions {
         self.insert_under(hashes, new, timeout, now)
     }
 
+    /// As [`Self::insert`] for a request that was just looked for and is no session's.
+    pub fn insert_sought(&mut self, new: &NewSession, timeout: u32, now: Tick) -> Option<SessionId> {
+        debug_assert!(new.flags & ONE_PACKET != 0 || !self.holds(new.request, new.protocol));
+        let hashes = [self.hash(new.request, new.protocol), self.hash(new.reply, new.protocol)];
+        self.prefetch_insertion(hashes, now.after(timeout));
+        self.insert_under(hashes, new, timeout, now)
+    }
+
     /// Starts loading every line that an insertion under these hashes touches, so that the misses overlap: both
     /// buckets, the record, its link and that of its future neighbour on the wheel.
     #[inline]
@@ -302,12 +310,11 @@ impl Sessions {
         let record = &mut self.records[id as usize];
         *record = Session::new(new, now);
         record.set_key_protocols(protocols);
+        record.timeout = timeout;
+        self.wheel.arm(id, now.after(timeout));
         if new.flags & TEMPLATE != 0 {
             self.control[id as usize] = 0;
         }
-        let record = &mut self.records[id as usize];
-        record.timeout = timeout;
-        self.arm(id);
         Some(SessionId(id))
     }
 

@@ -39,14 +39,13 @@ impl Sessions {
         salt: u32,
         matches: impl Fn(u32) -> bool,
     ) -> Option<SessionId> {
-        let (tuple, protocol) = self.key_of(request, protocol);
-        let hash = self.hash(tuple, protocol) ^ spread(salt);
+        let key = self.key(request, protocol);
         let same = |found: Found, record: &Session| {
-            record.is_at(Direction::Request, tuple, protocol)
+            record.is_at(Direction::Request, key.tuple, key.protocol)
                 && self.ends_of(found.id, record, Direction::Request) == *request
                 && record.call().is_some_and(|(s, slot)| s == salt && matches(slot))
         };
-        self.find_where(hash, same).map(|found| found.id)
+        self.find_where(key.hash ^ spread(salt), same).map(|found| found.id)
     }
 
     /// Adds the template of a call, which must not be there yet.

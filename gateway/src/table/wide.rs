@@ -93,6 +93,14 @@ pub struct WideKey {
     pub pair: Pair,
 }
 
+/// Tuple, protocol number and hash under which a packet of either family looks for its session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Key {
+    pub tuple: Tuple,
+    pub protocol: u8,
+    pub hash: u64,
+}
+
 impl Sessions {
     /// The digests of a pair, in the place of addresses.
     #[inline]
@@ -113,22 +121,27 @@ impl Sessions {
         Some(WideKey { tuple, protocol: protocol | WIDE, pair })
     }
 
-    /// The tuple and protocol number under which a packet of either family looks for its session.
-    #[must_use]
-    pub(super) fn key_of(&self, ends: &Ends, protocol: u8) -> (Tuple, u8) {
-        match self.wide_key(ends, protocol) {
+    /// Under what a packet of either family looks for its session.
+    pub(super) fn key(&self, ends: &Ends, protocol: u8) -> Key {
+        let (tuple, protocol) = match self.wide_key(ends, protocol) {
             Some(key) => (key.tuple, key.protocol),
             None => (ends.tuple(), protocol),
+        };
+        Key { tuple, protocol, hash: self.hash(tuple, protocol) }
+    }
+
+    /// The session of a packet with these ends, which look for it under `key`.
+    fn find_key(&self, key: &Key, ends: &Ends) -> Option<Found> {
+        match ends.pair() {
+            Some(pair) => self.find_wide_at(key.hash, key.tuple, key.protocol, &pair),
+            None => self.find(key.hash, key.tuple, key.protocol),
         }
     }
 
     /// The session of a packet with these ends, of whichever family.
     #[must_use]
     pub fn find_ends(&self, ends: &Ends, protocol: u8) -> Option<Found> {
-        match self.wide_key(ends, protocol) {
-            Some(key) => self.find_wide(&key),
-            None => self.find(self.hash(ends.tuple(), protocol), ends.tuple(), protocol),
-        }
+        self.find_key(&self.key(ends, protocol), ends)
     }
 
     /// The session of an IPv6 packet.
@@ -248,10 +261,24 @@ impl Sessions {
             let new = NewSession { request: request.tuple(), reply: reply.tuple(), ..*new };
             return self.insert(&new, timeout, now);
         }
-        if new.flags & ONE_PACKET == 0 && self.find_ends(request, new.protocol).is_some() {
+        let keys = [request, reply].map(|ends| self.key(ends, new.protocol));
+        if new.flags & ONE_PACKET == 0 && self.find_key(&keys[0], request).is_some() {
             return None;
         }
-        self.insert_salted((request, reply), new, 0, timeout, now)
+        self.insert_keys((request, reply), keys, new, timeout, now)
+    }
+
+    /// As [`Self::insert_ends`] for a request that was just looked for and is no session's.
+    pub fn insert_sought_ends(
+        &mut self,
+        (request, reply): (&Ends, &Ends),
+        new: &NewSession,
+        timeout: u32,
+        now: Tick,
+    ) -> Option<SessionId> {
+        debug_assert!(new.flags & ONE_PACKET != 0 || self.find_ends(request, new.protocol).is_none());
+        let keys = [request, reply].map(|ends| self.key(ends, new.protocol));
+        self.insert_keys((request, reply), keys, new, timeout, now)
     }
 
     /// As [`Self::insert_ends`] with requests under a hash changed by `salt`, where the caller has looked for them.
@@ -263,12 +290,24 @@ impl Sessions {
         timeout: u32,
         now: Tick,
     ) -> Option<SessionId> {
-        let taken = if new.is_one_way() { None } else { self.find_ends(reply, new.protocol) };
-        let keys = [self.key_of(request, new.protocol), self.key_of(reply, new.protocol)];
-        let new = NewSession { request: keys[0].0, reply: keys[1].0, ..*new };
-        let hashes = keys.map(|(tuple, protocol)| self.hash(tuple, protocol));
-        let hashes = [hashes[0] ^ spread(salt), hashes[1]];
-        let protocols = keys.map(|(_, protocol)| protocol);
+        let mut keys = [request, reply].map(|ends| self.key(ends, new.protocol));
+        keys[0].hash ^= spread(salt);
+        self.insert_keys((request, reply), keys, new, timeout, now)
+    }
+
+    fn insert_keys(
+        &mut self,
+        (request, reply): (&Ends, &Ends),
+        keys: [Key; 2],
+        new: &NewSession,
+        timeout: u32,
+        now: Tick,
+    ) -> Option<SessionId> {
+        let hashes = [keys[0].hash, keys[1].hash];
+        self.prefetch_insertion(hashes, now.after(timeout));
+        let taken = if new.is_one_way() { None } else { self.find_key(&keys[1], reply) };
+        let new = NewSession { request: keys[0].tuple, reply: keys[1].tuple, ..*new };
+        let protocols = [keys[0].protocol, keys[1].protocol];
         let id = self.insert_before(taken, hashes, &new, protocols, timeout, now)?;
         if let (Some(new), Some(wide)) = (Wide::of(request, reply), self.wide.get_mut(id.0 as usize)) {
             *wide = new;
