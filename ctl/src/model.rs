@@ -3,7 +3,10 @@
 //! These types travel in the control protocol and are what the gateway's configuration store holds.
 //! Ports are in host order, weights and thresholds as IPVS has them (a C `int`, never negative here).
 
-use std::net::IpAddr;
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use bincode::{Decode, Encode};
 
@@ -242,6 +245,24 @@ pub enum SessionState {
     SctpShutdownAckSent,
     SctpRejected,
     SctpClosed,
+}
+
+/// As operators write it: `tcp/192.0.2.10:80`, `mark/7`, `mark6/7`.
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Address { protocol, address, port } => {
+                let protocol = match protocol {
+                    Protocol::Tcp => "tcp",
+                    Protocol::Udp => "udp",
+                    Protocol::Sctp => "sctp",
+                };
+                write!(f, "{protocol}/{}", SocketAddr::new(address, port))
+            }
+            Self::Mark { mark, family: Family::V4 } => write!(f, "mark/{mark}"),
+            Self::Mark { mark, family: Family::V6 } => write!(f, "mark6/{mark}"),
+        }
+    }
 }
 
 impl ServiceKey {

@@ -15,13 +15,7 @@ use crate::{
 /// A service as it is written.
 #[must_use]
 pub fn service(key: &ServiceKey) -> String {
-    match key {
-        ServiceKey::Address { protocol: p, address, port } => {
-            format!("{}/{}", protocol(*p), SocketAddr::new(*address, *port))
-        }
-        ServiceKey::Mark { mark, family: Family::V4 } => format!("mark/{mark}"),
-        ServiceKey::Mark { mark, family: Family::V6 } => format!("mark6/{mark}"),
-    }
+    key.to_string()
 }
 
 /// An address and a port.

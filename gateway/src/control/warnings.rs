@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, fmt::Display};
 
 use weirctl::{
     model::Forwarding,
-    modern::names,
     protocol::{LocalAddressUse, WorkerStatus},
 };
 
@@ -84,7 +83,7 @@ fn without_local_addresses<'a>(services: impl Iterator<Item = &'a ServiceState>)
             !service.local_addresses.iter().any(|local| same(local.address))
         })
     };
-    let lacking: BTreeSet<String> = services.filter(lacks).map(|s| names::service(&s.service.key)).collect();
+    let lacking: BTreeSet<String> = services.filter(lacks).map(|s| s.service.key.to_string()).collect();
     (!lacking.is_empty()).then(|| {
         format!(
             "FULLNAT servers without a local address of their family (weirctl local-address add): {}",

@@ -1,12 +1,12 @@
 //! What an operator should look at of the machine and the kernel beside the workers: one sentence a kind of trouble, with
 //! names. [`Workers::warnings`](crate::control::workers::Workers::warnings) has the rest.
 
-use std::{collections::BTreeSet, net::IpAddr};
-
-use weirctl::{
-    model::{Server, ServiceKey},
-    modern::names,
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
 };
+
+use weirctl::model::{Server, ServiceKey};
 
 use crate::{
     control::{plane::ServiceState, warnings::some},
@@ -70,7 +70,7 @@ pub(super) fn unresolved<'a>(
         }
     }
     let each = found.iter().map(|(address, number, port, hop)| {
-        let server = names::endpoint(*address, *number);
+        let server = SocketAddr::new(*address, *number);
         let port = ports.get(port.index()).map_or("?", String::as_str);
         if hop == address { format!("{server} on {port}") } else { format!("{server} by {hop} on {port}") }
     });
