@@ -10,6 +10,8 @@ pub mod model;
 #[cfg(feature = "cli")]
 pub mod modern;
 #[cfg(feature = "cli")]
+pub mod permission;
+#[cfg(feature = "cli")]
 pub mod program;
 pub mod protocol;
 pub mod snat;

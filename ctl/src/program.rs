@@ -19,6 +19,7 @@ use crate::{
         cli::{Cli, Command},
         completion, top,
     },
+    permission,
     protocol::{Request, Response},
 };
 
@@ -43,15 +44,15 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 /// Runs one of ipvsadm's three programs.
 fn as_ipvsadm(name: &OsStr, args: &[OsString], socket: Option<PathBuf>, patience: Duration) -> ExitCode {
     let path = socket_path(socket);
+    let own = IPVSADM_NAMES.iter().all(|n| name != *n);
     let mut err = io::stderr();
     let mut client = match Client::connect_for(&path, patience) {
         Ok(client) => client,
-        Err(error) => return cannot_reach(&error, &path),
+        Err(error) => return cannot_reach(&error, &path, own),
     };
     // Listings are written in large pieces, not line by line.
     let mut out = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let mut stdin = io::stdin().lock();
-    let own = IPVSADM_NAMES.iter().all(|n| name != *n);
     let environment = Environment { names: &SystemNames, own };
     let status = match name.to_str() {
         Some("ipvsadm-save") => ipvsadm_save(args, &mut client, &mut out, &mut err, &environment),
@@ -62,8 +63,8 @@ fn as_ipvsadm(name: &OsStr, args: &[OsString], socket: Option<PathBuf>, patience
     ExitCode::from(if written.is_err() { 1 } else { status as u8 })
 }
 
-fn cannot_reach(error: &ClientError, path: &Path) -> ExitCode {
-    eprintln!("{}", unreachable(error, path));
+fn cannot_reach(error: &ClientError, path: &Path, own: bool) -> ExitCode {
+    eprintln!("{}", unreachable(error, path, own));
     ExitCode::from(2)
 }
 
@@ -97,7 +98,7 @@ fn as_modern(command: &Command, socket: &Path, patience: Duration) -> ExitCode {
     let done = match command {
         // Needs no gateway.
         Command::Completion(_) => modern_world(command, &mut Nobody, socket),
-        _ => Client::connect_for(socket, patience).map_err(Failure::from).and_then(
+        _ => Client::connect_for(socket, patience).map_err(|error| cannot_connect(error, socket)).and_then(
             |mut client| match command {
                 Command::Top(args) if !args.json && io::stdout().is_terminal() => {
                     top::run(args, Style::of_stdout().colour, &mut client, &mut RealPace::new(socket))
@@ -114,6 +115,13 @@ fn as_modern(command: &Command, socket: &Path, patience: Duration) -> ExitCode {
             eprintln!("weirctl: {failure}");
             ExitCode::from(failure.status())
         }
+    }
+}
+
+fn cannot_connect(error: ClientError, socket: &Path) -> Failure {
+    match permission::hint(&error, socket) {
+        Some(hint) => Failure::Unreachable(format!("permission denied: {hint}")),
+        None => error.into(),
     }
 }
 

@@ -6,9 +6,10 @@ use super::{
     Format,
     names::Names,
     print::{
-        cut, forwarding, large, netmask, place, protocol_of, scheduler_flags, service_name, tunnel_info,
+        cut, forwarding, large, place, protocol_of, service_name, tunnel_info,
     },
     sort,
+    wording::{netmask, scheduler_flags},
 };
 use crate::protocol::{Rates, ServerRow, ServiceRow, Stats};
 

@@ -4,6 +4,7 @@ use std::{io, path::Path};
 
 use crate::{
     client::ClientError,
+    permission,
     protocol::{Change, ErrorCode, Refusal},
 };
 
@@ -28,6 +29,9 @@ pub(super) fn refusal(change: &Change, refusal: &Refusal, own: bool) -> String {
             "Invalid operation.  Possibly wrong module version, address not unicast, ..."
         }
         ErrorCode::OutOfRange => "Numerical result out of range",
+        ErrorCode::ReadOnly if own && !refusal.detail.is_empty() => {
+            return format!("Permission denied: {}", refusal.detail);
+        }
         ErrorCode::ReadOnly => "Permission denied (you must be root)",
         ErrorCode::NoSuchPort => "No such device",
         ErrorCode::LocalAddressExists => "Local address already exists",
@@ -67,9 +71,13 @@ pub(super) fn list_refusal(refusal: &Refusal) -> String {
     }
 }
 
-/// What stands on stderr when the gateway can't be reached, without the closing newline; the status is 2.
+/// What stands on stderr when the gateway can't be reached, without the closing newline; the status is 2. `own`: not under
+/// ipvsadm's names, whose words are ipvsadm's.
 #[must_use]
-pub fn unreachable(error: &ClientError, socket: &Path) -> String {
+pub fn unreachable(error: &ClientError, socket: &Path, own: bool) -> String {
+    if let Some(hint) = permission::hint(error, socket).filter(|_| own) {
+        return format!("Can't initialize ipvs: Permission denied\n{hint}");
+    }
     match error {
         ClientError::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             "Can't initialize ipvs: Permission denied (you must be root)\n\

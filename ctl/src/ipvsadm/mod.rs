@@ -17,6 +17,7 @@ mod options;
 mod parse;
 mod restore;
 mod scan;
+mod wording;
 
 #[cfg(feature = "cli")]
 mod connections;
@@ -43,6 +44,7 @@ use self::{names::Resolve, parse::Parsed};
 use crate::{model::ServiceKey, protocol::Change};
 
 pub use restore::Lines;
+pub use wording::line;
 #[cfg(feature = "cli")]
 pub use {
     help::EXTENSIONS,

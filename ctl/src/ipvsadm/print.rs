@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::names::Names;
-use crate::model::{Family, Forwarding, Protocol, Service, ServiceKey, Tunnel, TunnelChecksum, TunnelKind};
+use crate::model::{Family, Forwarding, Protocol, ServiceKey, Tunnel, TunnelChecksum, TunnelKind};
 
 /// ipvsadm's buffer for `HOST:PORT` holds this many bytes.
 const PLACE_LENGTH: usize = 59;
@@ -91,29 +91,6 @@ pub(super) fn protocol_of(key: &ServiceKey) -> Option<Protocol> {
     }
 }
 
-/// `-b`'s flags, in the scheduler's own words where it has any; empty if it doesn't know them.
-pub(super) fn scheduler_flags(service: &Service) -> String {
-    let names = match service.scheduler.as_str() {
-        "sh" => ["sh-fallback", "sh-port", ""],
-        "mh" => ["mh-fallback", "mh-port", ""],
-        _ => ["flag-1", "flag-2", "flag-3"],
-    };
-    let set = names.iter().enumerate().filter(|(bit, _)| service.scheduler_flags & (1 << bit) != 0);
-    let set: Vec<&str> = set.map(|(_, name)| *name).filter(|name| !name.is_empty()).collect();
-    set.join(",")
-}
-
-/// The mask of a persistent service, unless it is the full one.
-pub(super) fn netmask(service: &Service) -> Option<String> {
-    match service.key.family() {
-        Family::V4 if service.netmask != u32::MAX => {
-            Some(std::net::Ipv4Addr::from(service.netmask).to_string())
-        }
-        Family::V6 if service.netmask != 128 => Some(service.netmask.to_string()),
-        _ => None,
-    }
-}
-
 /// A forwarding method as listed.
 pub(super) fn forwarding(method: Forwarding) -> &'static str {
     match method {
@@ -121,16 +98,6 @@ pub(super) fn forwarding(method: Forwarding) -> &'static str {
         Forwarding::Tunnel(_) => "Tunnel",
         Forwarding::Nat => "Masq",
         Forwarding::FullNat => "FullNat",
-    }
-}
-
-/// A forwarding method as an option.
-pub(super) fn forwarding_option(method: Forwarding) -> &'static str {
-    match method {
-        Forwarding::Route => "-g",
-        Forwarding::Tunnel(_) => "-i",
-        Forwarding::Nat => "-m",
-        Forwarding::FullNat => "-b",
     }
 }
 
@@ -146,21 +113,6 @@ pub(super) fn tunnel_info(method: Forwarding) -> String {
         TunnelKind::Ipip => "ipip".into(),
         TunnelKind::Gue => format!("gue:{port}:{sum}"),
         TunnelKind::Gre => format!("gre:{sum}"),
-    }
-}
-
-/// A tunnel's options, with a space before.
-pub(super) fn tunnel_options(method: Forwarding) -> String {
-    let Forwarding::Tunnel(Tunnel { kind, port, checksum }) = method else { return String::new() };
-    let sum = match checksum {
-        TunnelChecksum::None => "--tun-nocsum",
-        TunnelChecksum::Full => "--tun-csum",
-        TunnelChecksum::Remote => "--tun-remcsum",
-    };
-    match kind {
-        TunnelKind::Ipip => " --tun-type ipip".into(),
-        TunnelKind::Gue => format!(" --tun-type gue --tun-port {port} {sum}"),
-        TunnelKind::Gre => format!(" --tun-type gre {sum}"),
     }
 }
 

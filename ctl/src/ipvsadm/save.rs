@@ -7,13 +7,12 @@ use std::io::{self, Write};
 use super::{
     list::Listed,
     names::Names,
-    print::{
-        forwarding_option, netmask, place, protocol_of, scheduler_flags, service_options, tunnel_options,
-    },
+    print::{place, protocol_of, service_options},
+    wording::{forwarding_option, mark_options, options, thresholds, tunnel_options},
 };
 use crate::{
     client_address, mark,
-    model::{ClientAddress, Family, MarkRule, Server, Service, ServiceKey},
+    model::{ClientAddress, MarkRule, ServiceKey},
     modern::names::service as service_word,
     protocol::Timeouts,
     snat::{self, SnatRow},
@@ -31,10 +30,7 @@ pub(super) fn service(
     let (row, servers) = listed;
     let key = &row.service.key;
     let name = match *key {
-        // As the number that it is: ipvsadm prints C's int, which it doesn't take back.
-        ServiceKey::Mark { mark, family } if own.is_some() => {
-            format!("-f {mark}{}", if family == Family::V6 { " -6" } else { "" })
-        }
+        ServiceKey::Mark { mark, family } if own.is_some() => mark_options(mark, family),
         _ => service_options(key, numeric, names),
     };
     writeln!(out, "-A {name} -s {}{}", row.service.scheduler, options(&row.service, own.is_some()))?;
@@ -70,39 +66,4 @@ pub(super) fn mark_rule(rule: &MarkRule, out: &mut dyn Write) -> io::Result<()> 
 /// Time-outs, in a line that ipvsadm takes, too.
 pub(super) fn timeouts(t: &Timeouts, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "--set {} {} {}", t.tcp, t.tcp_fin, t.udp)
-}
-
-fn thresholds(server: &Server) -> String {
-    let option = |name, value| if value == 0 { String::new() } else { format!(" {name} {value}") };
-    option("-x", server.upper) + &option("-y", server.lower)
-}
-
-fn options(service: &Service, own: bool) -> String {
-    let mut text = String::new();
-    if let Some(seconds) = service.persistent {
-        text += &format!(" -p {seconds}");
-    }
-    // ipvsadm takes a mask without persistence, too, and forgets it.
-    if let Some(mask) = netmask(service).filter(|_| own || service.persistent.is_some()) {
-        text += &format!(" -M {mask}");
-    }
-    if let Some(engine) = &service.engine {
-        text += &format!(" --pe {engine}");
-    }
-    if service.one_packet {
-        text += " -o";
-    }
-    if service.scheduler_flags & 7 != 0 {
-        text += &format!(" -b {}", if own { all_flags(service) } else { scheduler_flags(service) });
-    }
-    text
-}
-
-/// Scheduler flags with those for which ipvsadm has no name to print: the third of sh and mh.
-fn all_flags(service: &Service) -> String {
-    let mut named = scheduler_flags(service);
-    if service.scheduler_flags & 4 != 0 && !named.contains("flag-3") {
-        named += if named.is_empty() { "flag-3" } else { ",flag-3" };
-    }
-    named
 }

@@ -92,7 +92,8 @@ impl From<ClientError> for Failure {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let hint = match refusal.code {
-            ErrorCode::ReadOnly => ": only root and the socket's group may change things",
+            // A gateway that is older doesn't say who may.
+            ErrorCode::ReadOnly if refusal.detail.is_empty() => ": only root and the socket's group may change things",
             _ => "",
         };
         Self::Refused(format!("{refusal}{hint}"))

@@ -123,6 +123,9 @@ impl Findings<'_> {
         if self.config.socket.as_os_str().len() > 107 {
             self.error("socket", "the path is longer than the 107 bytes a socket's name can have");
         }
+        if let Err(reason) = self.config.socket_permissions() {
+            self.error("socket_group", format!("socket_group: {reason}"));
+        }
     }
 
     fn device(&mut self, n: usize, port: &Port) {
@@ -292,6 +295,16 @@ mod tests {
         }
         let text = format!("host_namespace = \"/proc/self/ns/net\"\n{}", port("net_null0"));
         assert_eq!(checked(&text), Ok(vec![]));
+    }
+
+    #[test]
+    fn the_socket_s_group_must_be_there() {
+        let text = format!("socket_group = \"nosuchgroup\"\n{}", port("net_null0"));
+        let complaint = "1: socket_group: there is no group `nosuchgroup`: `groupadd --system nosuchgroup` makes it";
+        assert_eq!(checked(&text), Err(vec![complaint.to_owned()]));
+        for group in ["root", "54321"] {
+            assert_eq!(checked(&format!("socket_group = \"{group}\"\n{}", port("net_null0"))), Ok(vec![]));
+        }
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub(super) fn validate(file: File, lines: Lines, path: &Path) -> Result<Config, 
         routes: routes.collect(),
         neighbours: neighbours.collect(),
         socket: file.socket,
+        socket_group: file.socket_group,
+        socket_mode: file.socket_mode,
         workers: file.cores.map_or(Workers::Count(file.workers.unwrap_or(1)), Workers::Cores),
         rules: file.rules.map(|r| directory.join(r)),
         host: file.host,
@@ -114,6 +116,7 @@ impl Problems<'_> {
         if file.socket.as_os_str().is_empty() {
             self.add("socket", "socket is empty");
         }
+        self.socket_mode(file.socket_mode);
         match (&file.workers, &file.cores) {
             (Some(_), Some(_)) => self.add("cores", "give either workers or cores, not both"),
             (Some(n), None) if *n == 0 || *n > MAX_WORKERS => {
@@ -136,6 +139,15 @@ impl Problems<'_> {
         }
         if !file.host && file.host_namespace.is_some() {
             self.add("host_namespace", "host_namespace has no meaning with host = false");
+        }
+    }
+
+    /// Connecting takes write permission: a mode that lets somebody only read is a mistake.
+    fn socket_mode(&mut self, mode: u32) {
+        let digits = [("its owner", mode >> 6 & 7), ("its group", mode >> 3 & 7), ("others", mode & 7)];
+        for (who, digit) in digits.into_iter().filter(|(_, digit)| *digit != 0 && *digit & 2 == 0) {
+            let reason = format!("socket_mode {mode:04o} gives {who} {digit}: connecting takes 6");
+            self.add("socket_mode", reason);
         }
     }
 
@@ -323,6 +335,10 @@ mod tests {
     #[test]
     fn top_level() {
         for (text, complaint) in [
+            (
+                "socket_mode = \"0640\"\n",
+                "1: socket_mode 0640 gives its group 4: connecting takes 6",
+            ),
             ("workers = 0\n", "1: 0 workers: 1 to 127 are possible"),
             ("workers = 1\ncores = [1]\n", "2: give either workers or cores, not both"),
             ("cores = []\n", "1: cores is empty: name one CPU at least"),

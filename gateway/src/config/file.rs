@@ -24,6 +24,11 @@ use crate::{
 pub(super) struct File {
     /// `socket`: where `weirctl` reaches the gateway. Default `/run/weir/weir.sock`.
     pub socket: PathBuf,
+    /// `socket_group`: the group that may use the socket, by name or number. Default: the gateway's own group.
+    pub socket_group: Option<String>,
+    /// `socket_mode`: the mode of the socket's file, as chmod takes it. Default `"0660"`.
+    #[serde(deserialize_with = "mode")]
+    pub socket_mode: u32,
     /// `workers`: how many lcores forward, placed on the CPUs the process may use. Default 1; not with `cores`.
     pub workers: Option<u16>,
     /// `cores`: the CPUs of the workers, one each. Default: none, `workers` counts.
@@ -59,6 +64,8 @@ impl Default for File {
     fn default() -> Self {
         Self {
             socket: "/run/weir/weir.sock".into(),
+            socket_group: None,
+            socket_mode: 0o660,
             workers: None,
             cores: None,
             rules: None,
@@ -267,6 +274,12 @@ fn text<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(deserializer: D) ->
     String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
 }
 
+fn mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777 && !text.starts_with('+'));
+    mode.ok_or_else(|| D::Error::custom(format!("`{text}` isn't a mode: octal digits, 0000 to 0777")))
+}
+
 fn device<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Device, D::Error> {
     text(deserializer)
 }
@@ -362,6 +375,8 @@ pub(super) fn port_id(ports: &[Port], name: &str) -> Option<PortId> {
 #[cfg(test)]
 pub(super) const KEYS: &[&str] = &[
     "socket",
+    "socket_group",
+    "socket_mode",
     "workers",
     "cores",
     "rules",

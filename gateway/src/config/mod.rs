@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::unistd::Group;
 use serde::Deserialize;
 
 pub mod check;
@@ -24,6 +25,7 @@ pub use device::{Bus, Device};
 
 pub use crate::mac::Mac;
 use crate::{
+    control::server::SocketPermissions,
     io::PortId,
     path::{behind::RpFilter, settings::Settings},
     prefix::Prefix,
@@ -171,6 +173,10 @@ pub struct Config {
     pub file: PathBuf,
     /// Path of the control socket.
     pub socket: PathBuf,
+    /// Group of the control socket, by name or number, if not the gateway's own.
+    pub socket_group: Option<String>,
+    /// Mode of the control socket, 0 to 0o777.
+    pub socket_mode: u32,
     /// The workers.
     pub workers: Workers,
     /// File of rules to load before the first packet; relative paths are resolved against the
@@ -238,6 +244,15 @@ impl Config {
         consistency::validate(file, lines, path)
     }
 
+    /// For whom the control socket is.
+    ///
+    /// # Errors
+    /// There is no such group.
+    pub fn socket_permissions(&self) -> Result<SocketPermissions, String> {
+        let group = self.socket_group.as_deref().map(gid).transpose()?;
+        Ok(SocketPermissions { mode: self.socket_mode, group })
+    }
+
     /// The port called `name`.
     #[must_use]
     pub fn port(&self, name: &str) -> Option<PortId> {
@@ -261,6 +276,18 @@ impl Config {
     }
 }
 
+/// The number of a group, which is given by name or as a number.
+fn gid(group: &str) -> Result<u32, String> {
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
+    match Group::from_name(group) {
+        Ok(Some(found)) => Ok(found.gid.as_raw()),
+        Ok(None) => Err(format!("there is no group `{group}`: `groupadd --system {group}` makes it")),
+        Err(error) => Err(format!("group `{group}` can't be looked up: {error}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,6 +305,7 @@ mod tests {
     fn an_almost_empty_file_has_defaults() {
         let c = parse(PORT).unwrap();
         assert_eq!(c.socket, Path::new("/run/weir/weir.sock"));
+        assert_eq!(c.socket_permissions(), Ok(SocketPermissions::default()));
         assert_eq!(c.workers, Workers::Count(1));
         assert!(c.host && c.host_namespace.is_none() && c.rules.is_none() && c.eal.is_empty());
         assert_eq!(c.settings, Settings::default());
@@ -296,6 +324,7 @@ mod tests {
         let plain = parse(PORT).unwrap();
         let sample = parse(SAMPLE).unwrap();
         assert_eq!(sample.socket, plain.socket);
+        assert_eq!(sample.socket_permissions(), plain.socket_permissions());
         assert_eq!(sample.workers, plain.workers);
         assert_eq!(sample.host, plain.host);
         assert_eq!(sample.idle, Some(Idle::Backoff));
@@ -323,6 +352,8 @@ mod tests {
         let c = parse(
             r#"
 socket = "/tmp/s"
+socket_group = "4711"
+socket_mode = "0666"
 cores = [2, 3]
 rules = "rules.save"
 host_namespace = "/run/netns/x"
@@ -359,6 +390,7 @@ port = "lan"
 "#,
         )
         .unwrap();
+        assert_eq!(c.socket_permissions(), Ok(SocketPermissions { mode: 0o666, group: Some(4711) }));
         assert_eq!(c.workers, Workers::Cores(vec![2, 3]));
         assert_eq!(c.rules.as_deref(), Some(Path::new("/etc/weir/rules.save")));
         assert!(c.settings.expire_nodest_conn);
@@ -380,6 +412,9 @@ port = "lan"
             ("\n\nsokcet = \"/tmp/s\"\n", 3, "unknown field `sokcet`"),
             ("[timeouts]\nestablished = -1\n", 2, "established: invalid value: integer `-1`"),
             ("[timeouts]\n\nestablishd = 1\n", 3, "unknown field `establishd`"),
+            ("socket_mode = 660\n", 1, "socket_mode: invalid type: integer `660`"),
+            ("socket_mode = \"rw\"\n", 1, "socket_mode: `rw` isn't a mode: octal digits, 0000 to 0777"),
+            ("socket_mode = \"1777\"\n", 1, "`1777` isn't a mode"),
             ("workers = 1\nworkers = 2\n", 2, "duplicate key"),
             ("workers = \n", 1, "string values must be quoted"),
             ("idle = \"lazy\"\n", 1, "idle: unknown variant `lazy`"),

@@ -93,6 +93,9 @@ pub enum RunError {
     /// The rules.
     #[error(transparent)]
     Rules(#[from] RulesError),
+    /// The control socket's group.
+    #[error("socket_group: {0}")]
+    Group(String),
     /// The control socket.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -143,7 +146,8 @@ struct Signals {
 
 fn run_watched(config: &Config, signals: Signals) -> Result<(), RunError> {
     // Before anything is touched: a second gateway must not reach for the first one's ports.
-    let claim = Claim::new(&config.socket)?;
+    let permissions = config.socket_permissions().map_err(RunError::Group)?;
+    let claim = Claim::new(&config.socket, permissions)?;
     let mut eal = Eal::init(&ports::eal_config(config, Some(log_dpdk)))?;
     // EAL has moved this thread off the workers' CPUs.
     log::follow_caller();

@@ -14,7 +14,11 @@ use weirctl::protocol::{
     handshake::{Answer, Hello, NotWeir},
 };
 
-use super::{Shared, peer::Peer};
+use super::{
+    Shared,
+    audit::{Asked, Audit},
+    peer::{self, Peer},
+};
 use crate::threads;
 
 /// Serves a peer until it closes the connection, breaks the protocol or is too slow.
@@ -150,7 +154,13 @@ fn notify(stream: &mut Stream, shared: &Shared) -> Result<(), End> {
 fn ask(request: Request, stage: &mut Stage, peer: Peer, shared: &Shared) -> Response {
     let changes = request.changes();
     let response = match stage.take(request, peer.access) {
-        Ok(request) => shared.handler.handle(request, peer.access),
+        Ok(request) => {
+            let mut audit = Audit::new(peer);
+            let asked = audit.note(&request);
+            let response = shared.handler.handle(request, peer.access);
+            audit.tell(asked, &response);
+            response
+        }
         Err(answer) => answer,
     };
     noted(response, changes, peer, shared)
@@ -163,6 +173,7 @@ fn noted(response: Response, changes: bool, peer: Peer, shared: &Shared) -> Resp
         let (pid, uid) = (peer.pid, peer.uid);
         shared.complain(|| warn!(pid, uid, %refusal, "a control request is refused"));
     }
+    let refusal = if refusal.code == ErrorCode::ReadOnly { peer::read_only(peer, shared.group) } else { refusal };
     Response::Refused(refusal.in_version(peer.version))
 }
 
@@ -170,14 +181,15 @@ fn noted(response: Response, changes: bool, peer: Peer, shared: &Shared) -> Resp
 fn ask_all(requests: Vec<Request>, stage: &mut Stage, peer: Peer, shared: &Shared) -> Vec<Response> {
     let mut answers = Vec::with_capacity(requests.len());
     let mut passed = Vec::with_capacity(requests.len());
-    let carry_out = |passed: &mut Vec<Request>| {
-        let changes: Vec<bool> = passed.iter().map(Request::changes).collect();
+    let mut audit = Audit::new(peer);
+    let mut carry_out = |passed: &mut Vec<Request>| {
+        let asked: Vec<_> = passed.iter().map(|r| (r.changes(), audit.note(r))).collect();
         let answers = shared.handler.handle_all(std::mem::take(passed), peer.access);
-        answers
-            .into_iter()
-            .zip(changes)
-            .map(|(a, changes)| noted(a, changes, peer, shared))
-            .collect::<Vec<_>>()
+        let tell = |(answer, (changes, asked)): (Response, (bool, Asked))| {
+            audit.tell(asked, &answer);
+            noted(answer, changes, peer, shared)
+        };
+        answers.into_iter().zip(asked).map(tell).collect::<Vec<_>>()
     };
     for request in requests {
         let changes = request.changes();

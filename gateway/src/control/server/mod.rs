@@ -4,6 +4,7 @@
 //! those who may write; every frame has a limit and a deadline ([`connection`]); the store is locked for one
 //! request at a time, never while a peer is read from or written to, nor while a worker is waited for.
 
+mod audit;
 mod connection;
 mod peer;
 mod socket;
@@ -26,6 +27,7 @@ use parking_lot::{Condvar, Mutex};
 use tracing::{debug, warn};
 use weirctl::protocol::{Access, Request, Response, frame, handshake::Answer};
 
+pub use self::socket::SocketPermissions;
 use self::{peer::Peer, socket::SocketFile};
 use super::{
     notices::Notices,
@@ -145,6 +147,8 @@ pub struct Server {
 struct Shared {
     handler: Arc<dyn Handler>,
     limits: Limits,
+    /// Group that the socket belongs to.
+    group: u32,
     peers: Mutex<HashMap<u64, (Peer, UnixStream)>>,
     /// Told when a peer's thread ends.
     gone: Condvar,
@@ -166,12 +170,12 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Opens the socket at `path`, mode 0660. A socket file that nobody listens on is replaced.
+    /// Opens the socket at `path` for whom `permissions` say. A socket file that nobody listens on is replaced.
     ///
     /// # Errors
     /// [`ServerError`].
-    pub fn new(path: &Path) -> Result<Self, ServerError> {
-        let (listener, file) = socket::open(path)?;
+    pub fn new(path: &Path, permissions: SocketPermissions) -> Result<Self, ServerError> {
+        let (listener, file) = socket::open(path, permissions)?;
         Ok(Self { listener, file })
     }
 
@@ -184,10 +188,10 @@ impl Claim {
         let failed = |source| ServerError::Io { path: file.path.clone(), source };
         let (wake, woken) = UnixStream::pair().map_err(failed)?;
         let complaints = Mutex::new((Instant::now(), 0));
-        let shared =
-            Arc::new(Shared { handler, limits, peers: Mutex::default(), gone: Condvar::new(), complaints });
-        let (accepting, group) = (shared.clone(), file.group);
-        let run = move || accept_loop(&listener, &woken, &accepting, group);
+        let (group, peers, gone) = (file.group, Mutex::default(), Condvar::new());
+        let shared = Arc::new(Shared { handler, limits, group, peers, gone, complaints });
+        let accepting = shared.clone();
+        let run = move || accept_loop(&listener, &woken, &accepting);
         let acceptor = threads::spawn("socket", run).map_err(failed)?;
         Ok(Server { wake: Some(wake), acceptor: Some(acceptor), shared, file })
     }
@@ -200,7 +204,7 @@ impl Server {
     /// # Errors
     /// [`ServerError`].
     pub fn start(path: &Path, handler: Arc<dyn Handler>, limits: Limits) -> Result<Self, ServerError> {
-        Claim::new(path)?.serve(handler, limits)
+        Claim::new(path, SocketPermissions::default())?.serve(handler, limits)
     }
 
     /// Path of the socket.
@@ -246,7 +250,6 @@ fn accept_loop(
     listener: &UnixListener,
     woken: &UnixStream,
     shared: &Arc<Shared>,
-    group: u32,
 ) -> Result<(), String> {
     for number in 0.. {
         let mut fds =
@@ -263,7 +266,7 @@ fn accept_loop(
             break;
         }
         match listener.accept() {
-            Ok((stream, _)) => admit(number, stream, shared, group),
+            Ok((stream, _)) => admit(number, stream, shared),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(e) => {
                 warn!(error = %e, "a control connection can't be accepted");
@@ -275,8 +278,8 @@ fn accept_loop(
     Err("ended".to_owned())
 }
 
-fn admit(number: u64, stream: UnixStream, shared: &Arc<Shared>, group: u32) {
-    let peer = match Peer::of(&stream, group) {
+fn admit(number: u64, stream: UnixStream, shared: &Arc<Shared>) {
+    let peer = match Peer::of(&stream, shared.group) {
         Ok(peer) => peer,
         Err(e) => return debug!(error = %e, "a control peer is gone before it was looked at"),
     };

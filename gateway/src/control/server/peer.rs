@@ -4,9 +4,9 @@ use std::{io, os::unix::net::UnixStream};
 
 use nix::{
     sys::socket::{getsockopt, sockopt::PeerCredentials},
-    unistd::{Gid, Uid, User, getgrouplist},
+    unistd::{Gid, Group, Uid, User, getgrouplist},
 };
-use weirctl::protocol::{Access, OLDEST_VERSION};
+use weirctl::protocol::{Access, ErrorCode, OLDEST_VERSION, Refusal};
 
 /// A peer, as the kernel vouches for it.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +31,23 @@ impl Peer {
         let access = if writes { Access::ReadWrite } else { Access::ReadOnly };
         Ok(Self { pid: credentials.pid(), uid: uid.as_raw(), access, version: OLDEST_VERSION })
     }
+}
+
+/// The refusal of a peer that may only look: who may do more, and how to become one of them.
+pub(super) fn read_only(peer: Peer, group: u32) -> Refusal {
+    let detail = match Group::from_gid(Gid::from_raw(group)) {
+        Ok(Some(of)) if group != 0 => {
+            let user = User::from_uid(Uid::from_raw(peer.uid)).ok().flatten();
+            let user = user.map_or(format!("#{}", peer.uid), |user| user.name);
+            format!(
+                "only root and the socket's group `{0}` may change things: `usermod -aG {0} {user}` as root, then log \
+                 in again",
+                of.name
+            )
+        }
+        _ => "only root may change things: `socket_group` in weir.toml names a group that may, too".to_owned(),
+    };
+    Refusal::new(ErrorCode::ReadOnly, detail)
 }
 
 /// Whether a user belongs to a group by the system's databases. The supplementary groups of the process

@@ -15,8 +15,21 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::ServerError;
 
-/// Read and write for owner and group.
-const MODE: u32 = 0o660;
+/// Who may connect: who may write to the file. Its group may change things, others only look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketPermissions {
+    /// The file's mode.
+    pub mode: u32,
+    /// Its group, if it isn't to be the gateway's own.
+    pub group: Option<u32>,
+}
+
+impl Default for SocketPermissions {
+    /// Owner and group.
+    fn default() -> Self {
+        Self { mode: 0o660, group: None }
+    }
+}
 
 /// A socket file that is ours; dropping it removes the file.
 #[derive(Debug)]
@@ -44,7 +57,10 @@ impl Drop for SocketFile {
 }
 
 /// Opens a listening socket at `path`, non-blocking.
-pub(super) fn open(path: &Path) -> Result<(UnixListener, SocketFile), ServerError> {
+pub(super) fn open(
+    path: &Path,
+    permissions: SocketPermissions,
+) -> Result<(UnixListener, SocketFile), ServerError> {
     let failed = |source| ServerError::Io { path: path.into(), source };
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -54,7 +70,7 @@ pub(super) fn open(path: &Path) -> Result<(UnixListener, SocketFile), ServerErro
     // Held while we look whether somebody listens and put our socket there.
     let _lock = lock(folder).map_err(failed)?;
     refuse_if_in_use(path)?;
-    let (listener, metadata) = bind(folder, path).map_err(failed)?;
+    let (listener, metadata) = bind(folder, path, permissions).map_err(failed)?;
     let identity = (metadata.dev(), metadata.ino());
     Ok((listener, SocketFile { path: path.into(), group: metadata.gid(), identity }))
 }
@@ -90,9 +106,13 @@ fn refuse_if_in_use(path: &Path) -> Result<(), ServerError> {
     }
 }
 
-/// Binds under a passing name and renames, so that the file has its mode from the first moment and takes
+/// Binds under a passing name and renames, so that the file has group and mode from the first moment and takes
 /// the place of a stale one at once.
-fn bind(folder: &Path, path: &Path) -> io::Result<(UnixListener, fs::Metadata)> {
+fn bind(
+    folder: &Path,
+    path: &Path,
+    permissions: SocketPermissions,
+) -> io::Result<(UnixListener, fs::Metadata)> {
     let passing = folder.join(format!(".{}", std::process::id()));
     match fs::remove_file(&passing) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -101,7 +121,9 @@ fn bind(folder: &Path, path: &Path) -> io::Result<(UnixListener, fs::Metadata)> 
     let listener = UnixListener::bind(&passing)?;
     let ready = || {
         listener.set_nonblocking(true)?;
-        fs::set_permissions(&passing, Permissions::from_mode(MODE))?;
+        // Before the mode: a change of the group takes bits away.
+        std::os::unix::fs::lchown(&passing, None, permissions.group)?;
+        fs::set_permissions(&passing, Permissions::from_mode(permissions.mode))?;
         fs::rename(&passing, path)?;
         fs::symlink_metadata(path)
     };
@@ -130,9 +152,9 @@ mod tests {
         let folder = folder("stale");
         let path = folder.join("weir.sock");
         drop(UnixListener::bind(&path).unwrap());
-        let (listener, file) = open(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
-        assert!(matches!(open(&path), Err(ServerError::InUse(_))));
+        let (listener, file) = open(&path, SocketPermissions::default()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        assert!(matches!(open(&path, SocketPermissions::default()), Err(ServerError::InUse(_))));
         drop(listener);
         file.remove();
         assert!(!path.exists());
@@ -141,11 +163,28 @@ mod tests {
     }
 
     #[test]
+    fn the_file_is_for_whom_it_is_meant() {
+        let folder = folder("group");
+        let path = folder.join("weir.sock");
+        let own = SocketPermissions::default();
+        let before = open(&path, own).unwrap().1.group;
+        // Root may give it to any group; others to their own.
+        let group = if nix::unistd::Uid::effective().is_root() { 12_345 } else { before };
+        for (mode, group) in [(0o600, None), (0o666, Some(group))] {
+            let (_listener, file) = open(&path, SocketPermissions { mode, group }).unwrap();
+            let metadata = fs::metadata(&path).unwrap();
+            assert_eq!(metadata.permissions().mode() & 0o777, mode);
+            assert_eq!((metadata.gid(), file.group), (group.unwrap_or(before), group.unwrap_or(before)));
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
     fn other_files_are_left_alone() {
         let folder = folder("other");
         let path = folder.join("file");
         fs::write(&path, "precious").unwrap();
-        assert!(matches!(open(&path), Err(ServerError::NotASocket(_))));
+        assert!(matches!(open(&path, SocketPermissions::default()), Err(ServerError::NotASocket(_))));
         assert_eq!(fs::read(&path).unwrap(), b"precious");
         fs::remove_dir_all(&folder).unwrap();
     }
@@ -154,7 +193,7 @@ mod tests {
     fn another_gateways_file_isnt_removed() {
         let folder = folder("another");
         let path = folder.join("weir.sock");
-        let (_listener, file) = open(&path).unwrap();
+        let (_listener, file) = open(&path, SocketPermissions::default()).unwrap();
         fs::remove_file(&path).unwrap();
         let _other = UnixListener::bind(&path).unwrap();
         // Numbers of files are used again at once on some file systems: make sure that this one isn't.
