@@ -24,7 +24,9 @@ fn say(socket: &Path, group: Option<u32>, user: &str) -> String {
     let name = |gid| Group::from_gid(Gid::from_raw(gid)).ok().flatten().map(|group| group.name);
     match group {
         Some(0) => {
-            format!("{socket} is for root only; `socket_group` in weir.toml names a group that may use it, too")
+            format!(
+                "{socket} is for root only; `socket_group` in weir.toml names a group that may use it, too"
+            )
         }
         Some(gid) => {
             let group = name(gid).unwrap_or_else(|| format!("#{gid}"));
@@ -44,7 +46,10 @@ mod tests {
     fn the_group_and_the_way_into_it_are_named() {
         let socket = Path::new("/run/weir/weir.sock");
         let said = say(socket, Some(0), "alice");
-        assert!(said.starts_with("/run/weir/weir.sock is for root only; `socket_group` in weir.toml"), "{said}");
+        assert!(
+            said.starts_with("/run/weir/weir.sock is for root only; `socket_group` in weir.toml"),
+            "{said}"
+        );
         let said = say(socket, Some(1), "alice");
         assert!(said.contains("the group `daemon`: `usermod -aG daemon alice` as root"), "{said}");
         assert!(say(socket, Some(54_321), "alice").contains("the group `#54321`"));

@@ -97,13 +97,16 @@ fn as_weirctl(mut args: Vec<OsString>) -> ExitCode {
 fn as_modern(command: &Command, socket: &Path, patience: Duration) -> ExitCode {
     let done = match command {
         // Needs no gateway.
-        Command::Completion(_) => modern_world(command, &mut Nobody, socket),
+        Command::Completion(_) => modern_world(command, &mut Nobody, socket, patience),
         _ => Client::connect_for(socket, patience).map_err(|error| cannot_connect(error, socket)).and_then(
             |mut client| match command {
-                Command::Top(args) if !args.json && io::stdout().is_terminal() => {
-                    top::run(args, Style::of_stdout().colour, &mut client, &mut RealPace::new(socket))
-                }
-                _ => modern_world(command, &mut client, socket),
+                Command::Top(args) if !args.json && io::stdout().is_terminal() => top::run(
+                    args,
+                    Style::of_stdout().colour,
+                    &mut client,
+                    &mut RealPace::new(socket, patience),
+                ),
+                _ => modern_world(command, &mut client, socket, patience),
             },
         ),
     };
@@ -125,14 +128,19 @@ fn cannot_connect(error: ClientError, socket: &Path) -> Failure {
     }
 }
 
-fn modern_world(command: &Command, transport: &mut dyn Transport, socket: &Path) -> Result<(), Failure> {
+fn modern_world(
+    command: &Command,
+    transport: &mut dyn Transport,
+    socket: &Path,
+    patience: Duration,
+) -> Result<(), Failure> {
     let mut world = World {
         transport,
         out: &mut io::BufWriter::with_capacity(1 << 16, io::stdout().lock()),
         err: &mut io::stderr(),
         style: Style::of_stdout(),
         progress: io::stderr().is_terminal(),
-        pace: &mut RealPace::new(socket),
+        pace: &mut RealPace::new(socket, patience),
         input: &mut io::stdin().lock(),
     };
     modern::run(command, &mut world)

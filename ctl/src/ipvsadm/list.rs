@@ -5,9 +5,7 @@ use std::io::{self, Write};
 use super::{
     Format,
     names::Names,
-    print::{
-        cut, forwarding, large, place, protocol_of, service_name, tunnel_info,
-    },
+    print::{cut, forwarding, large, place, protocol_of, service_name, tunnel_info},
     sort,
     wording::{netmask, scheduler_flags},
 };

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeSet,
     ffi::OsString,
     io::{self, Write},
+    time::Duration,
 };
 
 use clap::CommandFactory;
@@ -23,6 +24,9 @@ use crate::{
     client::{Client, socket_path},
     model::ServiceKey,
 };
+
+/// How long the gateway may keep a shell waiting.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Environment variable by which the scripts ask.
 pub const VARIABLE: &str = "WEIRCTL_COMPLETE";
@@ -68,7 +72,7 @@ fn bash() -> String {
 
 fn listed() -> Vec<fetch::Listed> {
     // Completion has no way to complain: without a gateway there is nothing to offer.
-    let client = Client::connect(&socket_path(None));
+    let client = Client::connect_for(&socket_path(None), PATIENCE);
     client.ok().and_then(|mut client| fetch::services(&mut client, None).ok()).unwrap_or_default()
 }
 

@@ -93,7 +93,9 @@ impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let hint = match refusal.code {
             // A gateway that is older doesn't say who may.
-            ErrorCode::ReadOnly if refusal.detail.is_empty() => ": only root and the socket's group may change things",
+            ErrorCode::ReadOnly if refusal.detail.is_empty() => {
+                ": only root and the socket's group may change things"
+            }
             _ => "",
         };
         Self::Refused(format!("{refusal}{hint}"))

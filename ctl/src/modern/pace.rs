@@ -50,16 +50,18 @@ pub trait Pace {
 pub struct RealPace {
     start: Instant,
     socket: PathBuf,
+    /// How long the gateway may take to answer.
+    patience: Duration,
     tell: mpsc::Sender<Wake>,
     told: mpsc::Receiver<Wake>,
 }
 
 impl RealPace {
-    /// For the gateway behind `socket`.
+    /// For the gateway behind `socket`, which may take `patience` to answer.
     #[must_use]
-    pub fn new(socket: &Path) -> Self {
+    pub fn new(socket: &Path, patience: Duration) -> Self {
         let (tell, told) = mpsc::channel();
-        Self { start: Instant::now(), socket: socket.into(), tell, told }
+        Self { start: Instant::now(), socket: socket.into(), patience, tell, told }
     }
 }
 
@@ -86,7 +88,8 @@ impl Pace for RealPace {
     }
 
     fn follow_news(&mut self) {
-        let Ok(mut news) = Client::connect(&self.socket).and_then(Client::subscribe) else { return };
+        let connected = Client::connect_for(&self.socket, self.patience).and_then(Client::subscribe);
+        let Ok(mut news) = connected else { return };
         let tell = self.tell.clone();
         let follow = move || {
             while news.wait().is_ok() {

@@ -300,7 +300,8 @@ mod tests {
     #[test]
     fn the_socket_s_group_must_be_there() {
         let text = format!("socket_group = \"nosuchgroup\"\n{}", port("net_null0"));
-        let complaint = "1: socket_group: there is no group `nosuchgroup`: `groupadd --system nosuchgroup` makes it";
+        let complaint =
+            "1: socket_group: there is no group `nosuchgroup`: `groupadd --system nosuchgroup` makes it";
         assert_eq!(checked(&text), Err(vec![complaint.to_owned()]));
         for group in ["root", "54321"] {
             assert_eq!(checked(&format!("socket_group = \"{group}\"\n{}", port("net_null0"))), Ok(vec![]));

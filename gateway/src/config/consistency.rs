@@ -335,10 +335,7 @@ mod tests {
     #[test]
     fn top_level() {
         for (text, complaint) in [
-            (
-                "socket_mode = \"0640\"\n",
-                "1: socket_mode 0640 gives its group 4: connecting takes 6",
-            ),
+            ("socket_mode = \"0640\"\n", "1: socket_mode 0640 gives its group 4: connecting takes 6"),
             ("workers = 0\n", "1: 0 workers: 1 to 127 are possible"),
             ("workers = 1\ncores = [1]\n", "2: give either workers or cores, not both"),
             ("cores = []\n", "1: cores is empty: name one CPU at least"),

@@ -59,6 +59,7 @@ fn main() -> ExitCode {
             exit_statuses, colours_are_for_terminals, completion_knows_the_addresses,
             shells_complete_addresses_past_their_colons,
             top_restores_the_terminal, an_interrupted_drain_says_so, watching_ends_with_the_gateway,
+            a_stopped_gateway_is_given_up_on,
         }
         man::{pages_are_not_stale}
     };

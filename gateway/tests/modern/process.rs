@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    os::unix::process::CommandExt,
+    os::unix::{net::UnixListener, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::{
@@ -28,6 +28,7 @@ use weir::control::{
     server::{Limits, Server},
     store::Store,
 };
+use weirctl::protocol::{Access, VERSION, frame, handshake::Answer};
 
 use crate::{fake::FakePlane, world};
 
@@ -166,6 +167,104 @@ impl Drop for Terminal {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Connects and listens, but says nothing after the greeting, or not even that: as a gateway that was stopped.
+struct Stopped {
+    folder: PathBuf,
+}
+
+impl Stopped {
+    fn new(greets: bool) -> Self {
+        let folder =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("stopped-{}-{greets}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let listener = UnixListener::bind(folder.join("s")).unwrap();
+        // It ends with the process.
+        thread::spawn(move || {
+            let mut kept = Vec::new();
+            loop {
+                if !greets {
+                    thread::sleep(SOON);
+                    continue;
+                }
+                let (mut stream, _) = listener.accept().unwrap();
+                frame::read(&mut stream).unwrap();
+                let answer =
+                    Answer::Accepted { version: VERSION, access: Access::ReadWrite, gateway: "0.1".into() };
+                frame::send_body(&mut stream, &answer.to_bytes()).unwrap();
+                kept.push(stream);
+            }
+        });
+        Self { folder }
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.folder).unwrap();
+    }
+}
+
+pub fn a_stopped_gateway_is_given_up_on() {
+    for greets in [false, true] {
+        let gateway = Stopped::new(greets);
+        let rules = gateway.folder.join("rules");
+        std::fs::write(&rules, "-A -t 192.0.2.10:80 -s rr\n# end of 1 rule\n").unwrap();
+        let file = gateway.folder.join("file");
+        std::fs::write(&file, "").unwrap();
+        let commands = [
+            "-L -n",
+            "-Lc -n",
+            "-L --timeout",
+            "-S -n",
+            "-R",
+            "-C",
+            "-A -t 192.0.2.10:80",
+            "status",
+            "stats",
+            "stats --watch",
+            "top --json",
+            "sessions",
+            "export",
+            "save FILE",
+            "diff FILE",
+            "apply FILE",
+            "drain tcp/192.0.2.10:80 10.0.0.1:80",
+            "undrain tcp/192.0.2.10:80 10.0.0.1:80",
+            "explain tcp 10.1.0.1:4000 192.0.2.10:80",
+            "trace -n 1",
+            "mark list",
+            "snat list",
+            "local-address list",
+            "client-address",
+        ];
+        // All at once: each of them waits.
+        let started = Instant::now();
+        let running: Vec<(&str, Child)> = commands
+            .into_iter()
+            .map(|line| {
+                let line_of = line.replace("FILE", &file.display().to_string());
+                let child = Command::new(std::env::current_exe().unwrap())
+                    .arg0("weirctl")
+                    .args(["--timeout", "0.5"])
+                    .args(line_of.split(' '))
+                    .env("WEIR_SOCKET", gateway.folder.join("s"))
+                    .stdin(File::open(&rules).unwrap())
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::piped())
+                    .spawn();
+                (line, child.unwrap())
+            })
+            .collect();
+        for (line, child) in running {
+            let output = child.wait_with_output().unwrap();
+            let complaint = text(&output.stderr);
+            assert!(complaint.contains("the gateway has not answered for 0.5 s"), "{line}: {complaint}");
+            assert_ne!(output.status.code(), Some(0), "{line}");
+        }
+        assert!(started.elapsed() < SOON, "one of them waited for longer");
+    }
 }
 
 pub fn exit_statuses() {

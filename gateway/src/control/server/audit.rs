@@ -82,7 +82,8 @@ mod tests {
     fn what_was_done_is_told_and_only_that() {
         let peer = Peer { pid: 1, uid: 2, access: Access::ReadWrite, version: 8 };
         let mut audit = Audit::new(peer);
-        let request = |n| Request::Apply(Batch { changes: vec![Change::Zero(None); n], expect_generation: None });
+        let request =
+            |n| Request::Apply(Batch { changes: vec![Change::Zero(None); n], expect_generation: None });
         let refused = Response::Refused(ErrorCode::NoSuchService.into());
         let done = Response::Done { generation: 1 };
         let asked = audit.note(&request(LINES));

@@ -173,7 +173,8 @@ fn noted(response: Response, changes: bool, peer: Peer, shared: &Shared) -> Resp
         let (pid, uid) = (peer.pid, peer.uid);
         shared.complain(|| warn!(pid, uid, %refusal, "a control request is refused"));
     }
-    let refusal = if refusal.code == ErrorCode::ReadOnly { peer::read_only(peer, shared.group) } else { refusal };
+    let refusal =
+        if refusal.code == ErrorCode::ReadOnly { peer::read_only(peer, shared.group) } else { refusal };
     Response::Refused(refusal.in_version(peer.version))
 }
 

@@ -246,11 +246,7 @@ impl Drop for Place {
 }
 
 /// Ends when it is told to; otherwise says why.
-fn accept_loop(
-    listener: &UnixListener,
-    woken: &UnixStream,
-    shared: &Arc<Shared>,
-) -> Result<(), String> {
+fn accept_loop(listener: &UnixListener, woken: &UnixStream, shared: &Arc<Shared>) -> Result<(), String> {
     for number in 0.. {
         let mut fds =
             [PollFd::new(listener.as_fd(), PollFlags::POLLIN), PollFd::new(woken.as_fd(), PollFlags::POLLIN)];

@@ -45,7 +45,9 @@ pub(super) fn read_only(peer: Peer, group: u32) -> Refusal {
                 of.name
             )
         }
-        _ => "only root may change things: `socket_group` in weir.toml names a group that may, too".to_owned(),
+        _ => {
+            "only root may change things: `socket_group` in weir.toml names a group that may, too".to_owned()
+        }
     };
     Refusal::new(ErrorCode::ReadOnly, detail)
 }
