@@ -176,3 +176,20 @@ fn a_trace_follows_real_packets_and_tshark_reads_it(workers: u16) {
     assert!(comments.lines().count() >= 8 && comments.contains("forwarded"), "{comments}");
     scene.gateway.stop();
 }
+
+/// Who changed what is in the log, as the line of ipvsadm's that asks for it; what was refused isn't.
+#[test]
+fn changes_are_logged_with_who_made_them() {
+    let mut scene = Scene::fullnat(&Options::default());
+    scene.serve("-t", 80, "rr", &[(0, 1)]);
+    scene.gateway.ctl("-C");
+    let changed = format!("changed: -A -t {VIP}:80 -s rr");
+    let log = wait_until("the log", std::time::Duration::from_secs(5), || {
+        let log = scene.gateway.process().log();
+        log.contains("changed: -C").then_some(log)
+    });
+    let line = log.lines().find(|line| line.contains(&changed)).unwrap_or_else(|| panic!("{changed}: {log}"));
+    assert!(line.contains("pid=") && line.contains("uid=0"), "{line}");
+    assert!(log.contains(&format!("changed: -a -t {VIP}:80 -r ")), "{log}");
+    scene.gateway.stop();
+}
