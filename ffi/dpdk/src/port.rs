@@ -328,7 +328,7 @@ impl Port {
             max_rx_queues: info.max_rx_queues,
             max_tx_queues: info.max_tx_queues,
             min_mtu: info.min_mtu,
-            max_mtu: info.max_mtu,
+            max_mtu: max_mtu(info.max_mtu, info.max_rx_pktlen),
             min_rx_buffer: info.min_rx_bufsize as usize,
             table_size: info.reta_size.into(),
             // Drivers that don't tell use keys of the usual length.
@@ -427,12 +427,33 @@ impl Port {
     }
 }
 
+/// The greatest MTU that both of a driver's limits allow: of MTU and of frame. A driver that has an MTU tells by the
+/// difference what it counts of a frame; else header and CRC count, as for ethdev.
+fn max_mtu(mtu: u16, frame: u32) -> u16 {
+    const FRAMING: u32 = 14 + 4;
+    let framing = if mtu != u16::MAX && frame > u32::from(mtu) { frame - u32::from(mtu) } else { FRAMING };
+    match frame {
+        // It doesn't tell.
+        0 => mtu,
+        _ => u16::try_from(frame.saturating_sub(framing)).unwrap_or(u16::MAX).min(mtu),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::{Stats, testing};
+
+    #[test]
+    fn both_limits_of_a_driver_count() {
+        assert_eq!(max_mtu(u16::MAX, 1518), 1500);
+        assert_eq!(max_mtu(u16::MAX, u32::MAX), u16::MAX);
+        assert_eq!(max_mtu(9702, 9728), 9702);
+        assert_eq!(max_mtu(1500, 1518), 1500);
+        assert_eq!(max_mtu(1500, 0), 1500);
+    }
 
     #[test]
     fn a_port_tells_what_it_is() {

@@ -14,7 +14,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Bus, Config, ConfigError, ConfigErrors, Device, Port, Workers};
+use super::{Bus, Config, ConfigError, ConfigErrors, Device, Port, Workers, capacity};
 
 /// Something that works but is hardly meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,9 @@ pub fn check(
     for (n, port) in config.ports.iter().enumerate() {
         findings.device(n, port);
         findings.twin(n, port);
+    }
+    for (key, reason) in capacity::problems(config) {
+        findings.error(&key, reason);
     }
     findings.rules(rules);
     if findings.errors.is_empty() { Ok(findings.warnings) } else { Err(ConfigErrors(findings.errors)) }

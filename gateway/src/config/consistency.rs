@@ -5,6 +5,7 @@ use std::{collections::HashSet, path::Path};
 use super::{
     Config, ConfigError, ConfigErrors, MAX_PORTS, MAX_WORKERS, Neighbour, Port, Route, Workers,
     file::{self, File, Lines},
+    reach,
 };
 use crate::prefix::bits;
 
@@ -23,7 +24,7 @@ pub(super) fn validate(file: File, lines: Lines, path: &Path) -> Result<Config, 
     let settings = file.settings();
     problems.settings(&settings);
     problems.ports(&file.port);
-    problems.routes(&file.route, &file.port);
+    problems.routes(&file);
     problems.neighbours(&file.neighbour, &file.port);
     problems.rest(&file);
     if !problems.found.is_empty() {
@@ -133,6 +134,17 @@ impl Problems<'_> {
             let key = ["local_addresses.last_port", "local_addresses.first_port"];
             let key = key.into_iter().find(|k| self.lines.of(k).is_some()).unwrap_or(key[0]);
             self.add(key, format!("ports {} to {}: none at all", ports.first_port, ports.last_port));
+        }
+        let workers = file.workers.map_or(file.cores.as_ref().map_or(1, Vec::len), usize::from);
+        let local = usize::from(ports.last_port.saturating_sub(ports.first_port)) + 1;
+        if local < workers && ports.first_port <= ports.last_port {
+            let key = ["local_addresses.last_port", "local_addresses.first_port"];
+            let key = key.into_iter().find(|k| self.lines.of(k).is_some()).unwrap_or(key[0]);
+            let reason = format!(
+                "ports {} to {}: {local} for {workers} workers, each of which needs some of its own",
+                ports.first_port, ports.last_port
+            );
+            self.add(key, reason);
         }
         if file.sessions.max_per_worker == 0 {
             self.add("sessions.max_per_worker", "max_per_worker is 0: no session could be opened");
@@ -268,9 +280,10 @@ impl Problems<'_> {
         }
     }
 
-    fn routes(&mut self, routes: &[file::Route], ports: &[file::Port]) {
+    fn routes(&mut self, file: &File) {
+        let (ports, neighbours) = (&file.port, &file.neighbour);
         let mut seen = HashSet::new();
-        for (n, r) in routes.iter().enumerate() {
+        for (n, r) in file.route.iter().enumerate() {
             if r.to.network() != r.to {
                 let reason = format!("`{}` has host bits: its network is {}", r.to, r.to.network());
                 self.add(&format!("route[{n}].to"), reason);
@@ -282,6 +295,8 @@ impl Problems<'_> {
                     self.add(&format!("route[{n}].via"), format!("{via} isn't of the family of {}", r.to));
                 } else if via.is_unspecified() || via.is_multicast() {
                     self.add(&format!("route[{n}].via"), format!("{via} can't be a gateway"));
+                } else if let Some(why) = reach::unreachable(via, &r.port, ports, neighbours, file.host) {
+                    self.add(&format!("route[{n}].via"), why);
                 }
             }
             self.port_reference(&format!("route[{n}].port"), &r.port, ports);
@@ -343,6 +358,10 @@ mod tests {
             ("host = false\nhost_namespace = \"/x\"\n", "2: host_namespace has no meaning with host = false"),
             ("[local_addresses]\nfirst_port = 9\nlast_port = 8\n", "3: ports 9 to 8: none at all"),
             ("[local_addresses]\nlast_port = 8\n", "2: ports 1024 to 8: none at all"),
+            (
+                "workers = 4\n[local_addresses]\nfirst_port = 9\nlast_port = 11\n",
+                "4: ports 9 to 11: 3 for 4 workers, each of which needs some of its own",
+            ),
             ("[local_addresses]\nfirst_port = 0\n", "2: port 0 can't be used: first_port is 1 at least"),
             ("[timeouts]\nudp = 0\n", "2: udp is 0 s: 1 to 8553600 are possible"),
             ("[timeouts]\nudp = 8553601\n", "2: udp is 8553601 s: 1 to 8553600 are possible"),

@@ -15,10 +15,12 @@ use std::{
 use nix::unistd::Group;
 use serde::Deserialize;
 
+mod capacity;
 pub mod check;
 mod consistency;
 pub mod device;
 mod file;
+mod reach;
 
 pub use check::{Warning, check};
 pub use device::{Bus, Device};

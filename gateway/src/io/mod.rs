@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 pub mod dpdk;
 pub mod memory;
 pub mod ports;
+mod rss;
 
 /// Frames in one receive or transmit burst.
 pub const BURST: usize = 32;

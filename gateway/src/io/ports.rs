@@ -6,21 +6,15 @@
 
 use std::time::Duration;
 
-use dpdk::{
-    Eal, EalConfig, Mempool, MempoolConfig, Offloads, Port, PortConfig, PortInfo, Queues, RssSettings, ring,
-};
+use dpdk::{Eal, EalConfig, Mempool, MempoolConfig, Offloads, Port, PortConfig, PortInfo, Queues, ring};
 use thiserror::Error;
 
 use super::{
     Place,
     dpdk::{DpdkIo, Relay, Share, Way},
+    rss::{HASH_TYPES, set_rss},
 };
-use crate::{
-    config,
-    mac::Mac,
-    net::toeplitz::KEY_LEN,
-    table::rss::{HashFields, Rss},
-};
+use crate::{config, mac::Mac, table::rss::Rss};
 
 /// Frames that may wait for another worker to send them, a port and sending worker.
 const RELAY: u32 = 1024;
@@ -28,9 +22,6 @@ const RELAY: u32 = 1024;
 const CACHE: u32 = 256;
 /// Bytes of a frame beyond its IP packet: Ethernet header, two VLAN tags, and a CRC that some devices leave.
 const FRAMING: usize = 14 + 8 + 4;
-
-/// Drivers that accept RSS settings and spread frames by something else.
-const RSS_IN_NAME_ONLY: [&str; 1] = ["net_null"];
 
 /// Why ports can't be opened.
 #[derive(Debug, Error)]
@@ -223,6 +214,12 @@ fn open_one(eal: &Eal, config: &config::Port, workers: u16) -> Result<(Queues, P
     let unfit = |reason: String| Err(OpenError::Unfit { port: config.name.clone(), reason });
     let mut port = eal.attach(&device_for(config, workers)).map_err(refuse)?;
     let info = port.info().map_err(refuse)?;
+    if let Some(mtu) = config.mtu.filter(|mtu| !(info.min_mtu..=info.max_mtu).contains(mtu)) {
+        return unfit(format!(
+            "mtu {mtu}: its device ({}) takes {} to {}",
+            info.driver, info.min_mtu, info.max_mtu
+        ));
+    }
     let (rx_queues, tx_queues) = (info.max_rx_queues.min(workers), info.max_tx_queues.min(workers));
     if rx_queues == 0 || tx_queues == 0 {
         return unfit(format!("its device ({}) has no queues both ways", info.driver));
@@ -230,6 +227,14 @@ fn open_one(eal: &Eal, config: &config::Port, workers: u16) -> Result<(Queues, P
     // The kernel deals frames to every socket the driver has opened, polled or not.
     if info.driver == "net_af_packet" && info.max_rx_queues > workers {
         return unfit(format!("qpairs={} is more than there are workers ({workers})", info.max_rx_queues));
+    }
+    // Devices, unlike most virtual ones, take a buffer for every receive descriptor when they start.
+    let descriptors = u32::from(rx_queues) * u32::from(config.rx_desc);
+    if config.device.bus() == config::Bus::Pci && config.mbufs < descriptors {
+        return unfit(format!(
+            "mbufs {}: {rx_queues} receive queues of rx_desc {} take {descriptors}",
+            config.mbufs, config.rx_desc
+        ));
     }
     let room = data_room(config, !info.offloads.scatter).max(info.min_rx_buffer);
     let pool = MempoolConfig { socket: info.socket, ..pool_of(config, room) };
@@ -283,77 +288,6 @@ fn deal(eal: &Eal, queues: Queues, handle: &PortHandle, workers: u16) -> Result<
     ways.extend((owners..workers).map(|w| Way::Ring(senders[usize::from(w % owners)].clone())));
     let rx = queues.rx.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
     Ok(ways.into_iter().zip(rx).map(|(way, rx)| Share { rx, way, pool: handle.pool.clone() }).collect())
-}
-
-/// Packets whose frames are to be spread: by ports where there are any. The types with mobility's headers are the
-/// same for all other packets, and some devices (QEMU's igb) hash the ports of IPv6 by those only.
-const HASH_TYPES: u64 = {
-    use dpdk::hash_types::*;
-    IPV4 | IPV4_TCP
-        | IPV4_UDP
-        | IPV4_SCTP
-        | IPV6
-        | IPV6_TCP
-        | IPV6_UDP
-        | IPV6_SCTP
-        | IPV6_MOBILE
-        | IPV6_MOBILE_TCP
-        | IPV6_MOBILE_UDP
-};
-
-/// Sets Weir's key and table on a started port and reads them back; says why not if they aren't in force.
-fn set_rss(port: &Port, info: &PortInfo, rx_queues: u16, workers: u16) -> Result<Rss, String> {
-    if workers == 1 {
-        return Err("one worker".to_owned());
-    }
-    if rx_queues < workers {
-        return Err(format!("{rx_queues} receive queues for {workers} workers"));
-    }
-    if info.table_size == 0 || info.hash_types & HASH_TYPES == 0 {
-        return Err(format!("{} has no RSS", info.driver));
-    }
-    if RSS_IN_NAME_ONLY.contains(&info.driver.as_str()) {
-        return Err(format!("{} accepts RSS settings but doesn't follow them", info.driver));
-    }
-    if info.hash_key_size < KEY_LEN {
-        return Err(format!("its RSS keys have {} bytes only", info.hash_key_size));
-    }
-    let wanted = Rss::weir(workers);
-    let table = wanted
-        .reta_of(info.table_size)
-        .ok_or_else(|| format!("its redirection table has {} entries", info.table_size))?;
-    let mut key = wanted.key.to_vec();
-    key.resize(info.hash_key_size, 0);
-    let settings = RssSettings { key, table, types: info.hash_types & HASH_TYPES };
-    port.set_rss(&settings).map_err(|e| e.to_string())?;
-    let is = port.rss().map_err(|e| e.to_string())?;
-    if is.table != settings.table || is.key[..KEY_LEN] != settings.key[..KEY_LEN] {
-        return Err("its RSS key or table isn't what was set".to_owned());
-    }
-    Ok(Rss { reta: is.table, ..fields(is.types, wanted) })
-}
-
-/// What hash types mean for each protocol. IPv4 and IPv6 are told as one: what both have.
-fn fields(types: u64, rss: Rss) -> Rss {
-    use dpdk::hash_types::{IPV4, IPV4_SCTP, IPV4_TCP, IPV4_UDP, IPV6, IPV6_SCTP, IPV6_TCP, IPV6_UDP};
-    let of = |with_ports: [u64; 2]| {
-        let each = [IPV4, IPV6].into_iter().zip(with_ports).map(|(addresses, ports)| {
-            if types & ports != 0 {
-                HashFields::Ports
-            } else if types & addresses != 0 {
-                HashFields::Addresses
-            } else {
-                HashFields::None
-            }
-        });
-        each.reduce(|a, b| if a == b { a } else { HashFields::None }).unwrap_or(HashFields::None)
-    };
-    Rss {
-        tcp: of([IPV4_TCP, IPV6_TCP]),
-        udp: of([IPV4_UDP, IPV6_UDP]),
-        sctp: of([IPV4_SCTP, IPV6_SCTP]),
-        ..rss
-    }
 }
 
 #[cfg(test)]
@@ -566,20 +500,6 @@ mod tests {
         assert_eq!((room(&config, 0, true), room(&config, 0, false)), (9088, 2048));
         config.ports[0].mtu = Some(u16::MAX);
         assert!(room(&config, 0, true) + dpdk::HEADROOM <= usize::from(u16::MAX));
-    }
-
-    #[test]
-    fn hash_types_are_told_by_protocol() {
-        use dpdk::hash_types::{IPV4, IPV4_TCP, IPV6, IPV6_TCP};
-        let weir = || Rss::weir(2);
-        let told = fields(HASH_TYPES, weir());
-        assert_eq!(
-            (told.tcp, told.udp, told.sctp),
-            (HashFields::Ports, HashFields::Ports, HashFields::Ports)
-        );
-        let told = fields(IPV4 | IPV6 | IPV4_TCP | IPV6_TCP, weir());
-        assert_eq!((told.tcp, told.udp), (HashFields::Ports, HashFields::Addresses));
-        assert_eq!(fields(IPV4_TCP, weir()).tcp, HashFields::None);
     }
 
     #[test]

@@ -105,13 +105,24 @@ impl Probe {
     }
 }
 
+/// A third of the ways stays free.
+const fn buckets_for(entries: usize) -> usize {
+    (entries * 3 / 2).div_ceil(WAYS)
+}
+
 impl Index {
     /// An index for up to `entries` entries.
     ///
     /// # Errors
     /// The system's, when there's no memory to map.
     pub fn new(entries: usize) -> std::io::Result<Self> {
-        Ok(Self { buckets: zeroed_table((entries * 3 / 2).div_ceil(WAYS))? })
+        Ok(Self { buckets: zeroed_table(buckets_for(entries))? })
+    }
+
+    /// Bytes that an index for so many entries takes.
+    #[must_use]
+    pub const fn bytes_for(entries: usize) -> usize {
+        buckets_for(entries) * size_of::<Bucket>()
     }
 
     /// Bytes of address space the buckets take.

@@ -110,6 +110,12 @@ impl Sessions {
         })
     }
 
+    /// Bytes that a table for `max` sessions takes, once it is full.
+    #[must_use]
+    pub fn bytes_for(max: usize) -> u64 {
+        (Index::bytes_for(max * 2) + max * size_of::<Session>() + Wheel::bytes(max)) as u64
+    }
+
     /// Bytes that [`Self::populate`] takes.
     #[must_use]
     pub fn populated_bytes(&self) -> u64 {
