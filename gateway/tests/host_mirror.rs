@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use host_support::{Bench, Namespace, port};
 use weir::{
-    host::{Action, NetState, NextHop, Reachability, Route},
+    host::{Action, NetState, NextHop, Reachability, Route, Table},
     io::PortId,
 };
 
@@ -116,11 +116,61 @@ fn metrics_other_tables_and_blackholes() {
     ns.run("ip route add unreachable 10.5.0.0/16");
     let (state, _) = bench.state(|s| route(s, "10.5.0.0/16").is_some());
     assert_eq!(route(&state, "10.1.0.0/16").unwrap().metric, 10);
-    assert!(route(&state, "10.2.0.0/16").is_none() && route(&state, "10.4.0.0/16").is_none());
+    assert!(route(&state, "10.2.0.0/16").is_none());
+    assert!(matches!(route(&state, "10.4.0.0/16").unwrap().action, Action::Elsewhere(_)));
     assert_eq!(route(&state, "10.3.0.0/16").unwrap().action, Action::Blackhole);
     assert_eq!(route(&state, "10.5.0.0/16").unwrap().action, Action::Unreachable);
     ns.run("ip route del 10.1.0.0/16 metric 10");
     bench.state(|s| route(s, "10.1.0.0/16").is_some_and(|r| r.metric == 20));
+}
+
+/// The twin's half of what the kernel knows isn't what it decides by.
+#[test]
+fn routes_over_other_interfaces_take_the_place_of_the_twins() {
+    let ns = Namespace::new();
+    let bench = two_ports(&ns);
+    ns.run("ip link add other type veth peer name other2");
+    ns.run("ip link set other2 up");
+    ns.run("ip link set other up");
+    ns.run("ip addr add 198.51.100.1/24 dev other");
+    let is_elsewhere =
+        |s: &NetState, to: &str| route(s, to).is_some_and(|r| matches!(r.action, Action::Elsewhere(_)));
+    let is_by = |s: &NetState, to: &str, port| {
+        route(s, to).is_some_and(|r| matches!(&r.action, Action::Forward(hops) if hops[0].port == port))
+    };
+    for (ip, to, near, far) in [
+        ("ip", "10.1.0.0/16", "10.0.0.2", "198.51.100.9"),
+        ("ip -6", "2001:db8:f::/48", "2001:db8:1::2", "fe80::9"),
+    ] {
+        ns.run(&format!("{ip} route add {to} via {near} metric 50"));
+        bench.state(|s| is_by(s, to, LAN));
+        // Another interface, a better metric there, and back.
+        ns.run(&format!("{ip} route replace {to} via {far} dev other metric 50"));
+        bench.state(|s| is_elsewhere(s, to));
+        ns.run(&format!("{ip} route del {to}"));
+        bench.state(|s| route(s, to).is_none());
+        ns.run(&format!("{ip} route add {to} via {near} metric 50"));
+        ns.run(&format!("{ip} route add {to} via {far} dev other metric 10"));
+        bench.state(|s| is_elsewhere(s, to));
+        ns.run(&format!("{ip} route del {to} metric 10"));
+        bench.state(|s| is_by(s, to, LAN));
+        ns.run(&format!("{ip} route add {to} via {far} dev other metric 10"));
+        bench.state(|s| is_elsewhere(s, to));
+        // The kernel doesn't say that IPv4 routes went with their link.
+        ns.run("ip link set other down");
+        bench.state(|s| is_by(s, to, LAN));
+        ns.run("ip link set other up");
+    }
+    ns.run("ip route add 10.7.0.0/16 via 10.0.0.2 table default");
+    ns.run("ip route add local 203.0.113.0/24 dev other");
+    let at = |table, to: &str| (table, to.parse().unwrap());
+    bench.state(|s| {
+        let local = s.other_routes.get(&at(Table::Local, "203.0.113.0/24"));
+        s.other_routes.get(&at(Table::Default, "10.7.0.0/16")).is_some()
+            && local.is_some_and(|r| matches!(r.action, Action::Elsewhere(_)))
+    });
+    ns.run("ip link del other");
+    bench.state(|s| s.other_routes.get(&at(Table::Local, "203.0.113.0/24")).is_none());
 }
 
 #[test]

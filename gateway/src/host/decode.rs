@@ -7,13 +7,18 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressFlags, AddressMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     route::{
-        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop,
-        RouteNextHopFlags, RouteType, RouteVia,
+        RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHopFlags, RouteType,
+        RouteVia,
     },
 };
 
-use super::state::{Action, Address, Neighbour, NextHop, Reachability, Route};
+use super::state::{Action, Address, Neighbour, NextHop, Reachability, Route, Table};
 use crate::{io::PortId, mac::Mac, prefix::Prefix};
+
+/// Numbers of the tables that the kernel asks, unless somebody makes rules of their own (`RT_TABLE_*`).
+const DEFAULT: u32 = 253;
+const MAIN: u32 = 254;
+const LOCAL: u32 = 255;
 
 /// The twins by interface index.
 pub(super) type Twins = HashMap<u32, PortId>;
@@ -40,47 +45,77 @@ pub(super) fn own_address(message: &AddressMessage) -> Option<IpAddr> {
     found
 }
 
-/// The route in `message` if it is in the main table and concerns the twins: routes for a type of service
-/// or a source prefix are policy routing, which isn't mirrored.
-pub(super) fn route(message: &RouteMessage, twins: &Twins) -> Option<Route> {
+/// Which route `message` is about, if it is one that the kernel decides by: table, destination and metric. Routes for a
+/// type of service or a source prefix, and other tables, are policy routing, which isn't mirrored; link-local addresses and
+/// groups are on every link.
+pub(super) fn key(message: &RouteMessage) -> Option<(Table, Prefix, u32)> {
     let header = &message.header;
-    let table = message.attributes.iter().find_map(|a| match a {
-        RouteAttribute::Table(t) => Some(*t),
-        _ => None,
-    });
-    if table.unwrap_or(u32::from(header.table)) != u32::from(RouteHeader::RT_TABLE_MAIN)
-        || header.tos != 0
-        || header.source_prefix_length != 0
-        || header.flags.contains(RouteFlags::Cloned)
-    {
+    let (mut number, mut metric, mut to) = (u32::from(header.table), 0, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Table(table) => number = *table,
+            RouteAttribute::Destination(address) => to = Some(ip(address)?),
+            RouteAttribute::Priority(priority) => metric = *priority,
+            _ => {}
+        }
+    }
+    if header.tos != 0 || header.source_prefix_length != 0 || header.flags.contains(RouteFlags::Cloned) {
         return None;
     }
-    let unspecified: IpAddr = match header.address_family {
+    let unspecified = match header.address_family {
         AddressFamily::Inet => IpAddr::V4(0.into()),
         AddressFamily::Inet6 => IpAddr::V6(0.into()),
         _ => return None,
     };
-    let mut to = unspecified;
-    let (mut metric, mut mtu) = (0, None);
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(a) => to = ip(a)?,
-            RouteAttribute::Priority(p) => metric = *p,
-            RouteAttribute::Metrics(metrics) => {
-                mtu = metrics.iter().find_map(|m| if let RouteMetric::Mtu(m) = m { Some(*m) } else { None });
-            }
-            _ => {}
-        }
-    }
-    let action = match header.kind {
-        RouteType::Unicast => Action::Forward(next_hops(message, twins)?.into()),
-        RouteType::BlackHole => Action::Blackhole,
-        RouteType::Unreachable => Action::Unreachable,
-        RouteType::Prohibit => Action::Prohibit,
+    let to = to.unwrap_or(unspecified);
+    let table = match number {
+        MAIN => Table::Main,
+        LOCAL if !to.is_multicast() => Table::Local,
+        DEFAULT if to.is_ipv4() => Table::Default,
         _ => return None,
     };
-    let mtu = mtu.filter(|m| *m > 0);
-    Some(Route { to: Prefix::new(to, header.destination_prefix_length)?.network(), metric, mtu, action })
+    Some((table, Prefix::new(to, header.destination_prefix_length)?.network(), metric))
+}
+
+/// The route in `message`, if the kernel would use it. What leads neither through twins nor to the twins' own addresses
+/// leads elsewhere.
+pub(super) fn route(message: &RouteMessage, twins: &Twins) -> Option<Route> {
+    let (table, to, metric) = key(message)?;
+    let mtu = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Metrics(metrics) => metrics.iter().find_map(|metric| match metric {
+            RouteMetric::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        }),
+        _ => None,
+    });
+    let action = match message.header.kind {
+        RouteType::Unicast => next_hops(message, twins)?,
+        RouteType::BlackHole => Action::Blackhole,
+        // What isn't in the tables that are asked after it, either.
+        RouteType::Unreachable | RouteType::Throw => Action::Unreachable,
+        RouteType::Prohibit => Action::Prohibit,
+        RouteType::Local | RouteType::Anycast | RouteType::Broadcast => {
+            let interface = interface(message)?;
+            (!twins.contains_key(&interface)).then_some(Action::Elsewhere(interface))?
+        }
+        _ => return None,
+    };
+    let everywhere = match to.address() {
+        IpAddr::V4(a) => a.is_link_local(),
+        IpAddr::V6(a) => a.is_unicast_link_local() || a.is_multicast(),
+    };
+    if everywhere && matches!(action, Action::Elsewhere(_)) {
+        return None;
+    }
+    Some(Route { table, to, metric, mtu: mtu.filter(|m| *m > 0), action })
+}
+
+/// The interface that a route names.
+fn interface(message: &RouteMessage) -> Option<u32> {
+    message.attributes.iter().find_map(|a| match a {
+        RouteAttribute::Oif(i) => Some(*i),
+        _ => None,
+    })
 }
 
 /// The address that a route has packets sent from, if it names one.
@@ -92,28 +127,29 @@ pub(super) fn source(message: &RouteMessage) -> Option<IpAddr> {
     named.and_then(ip)
 }
 
-/// All next hops through twins; `None` if there are none.
-fn next_hops(message: &RouteMessage, twins: &Twins) -> Option<Vec<NextHop>> {
+/// The next hops through twins, if there are any that are alive; `None` if none is.
+fn next_hops(message: &RouteMessage, twins: &Twins) -> Option<Action> {
     let multipath = message.attributes.iter().find_map(|a| match a {
         RouteAttribute::MultiPath(hops) => Some(hops),
         _ => None,
     });
     let Some(hops) = multipath else {
-        let interface = message.attributes.iter().find_map(|a| match a {
-            RouteAttribute::Oif(i) => Some(*i),
-            _ => None,
-        });
+        let interface = interface(message)?;
         if message.header.flags.contains(RouteFlags::Dead) {
             return None;
         }
-        return next_hop(interface?, 1, &message.attributes, twins).map(|hop| vec![hop]);
+        let hop = next_hop(interface, 1, &message.attributes, twins);
+        return Some(hop.map_or(Action::Elsewhere(interface), |hop| Action::Forward([hop].into())));
     };
     let usable = |avoid: RouteNextHopFlags| {
-        let hops = hops.iter().filter(|h| !h.flags.intersects(avoid));
-        let hops = hops.filter_map(|h: &RouteNextHop| {
-            next_hop(h.interface_index, u16::from(h.hops) + 1, &h.attributes, twins)
-        });
-        Some(hops.collect::<Vec<_>>()).filter(|h| !h.is_empty())
+        let alive: Vec<_> = hops.iter().filter(|h| !h.flags.intersects(avoid)).collect();
+        let mine = alive
+            .iter()
+            .filter_map(|h| next_hop(h.interface_index, u16::from(h.hops) + 1, &h.attributes, twins));
+        let mine: Vec<NextHop> = mine.collect();
+        let first = alive.first()?;
+        let elsewhere = Action::Elsewhere(first.interface_index);
+        Some(if mine.is_empty() { elsewhere } else { Action::Forward(mine.into()) })
     };
     // A hop whose link has no carrier is still better than none: its neighbour may be fixed.
     usable(RouteNextHopFlags::Dead | RouteNextHopFlags::Linkdown).or_else(|| usable(RouteNextHopFlags::Dead))
@@ -174,6 +210,8 @@ pub(super) fn neighbour(message: &NeighbourMessage, twins: &Twins) -> Option<(Ne
 mod tests {
     use std::net::Ipv4Addr;
 
+    use netlink_packet_route::route::{RouteHeader, RouteNextHop};
+
     use super::*;
 
     const WAN: PortId = PortId(0);
@@ -211,15 +249,22 @@ mod tests {
     #[test]
     fn routes_that_do_not_concern_the_twins() {
         let mut message = route_message(RouteType::Unicast, vec![RouteAttribute::Oif(12)]);
-        assert_eq!(route(&message, &twins()), None, "another interface");
+        assert_eq!(route(&message, &twins()).unwrap().action, Action::Elsewhere(12), "another interface");
         message.attributes = vec![RouteAttribute::Oif(10), RouteAttribute::Table(100)];
         assert_eq!(route(&message, &twins()), None, "another table");
+        let of = |table| {
+            let mut message = message.clone();
+            message.attributes = vec![RouteAttribute::Oif(12), RouteAttribute::Table(table)];
+            message
+        };
+        let table = |number| route(&of(number), &twins()).map(|route| route.table);
+        assert_eq!([253, 254, 255].map(table), [Table::Default, Table::Main, Table::Local].map(Some));
         message.attributes = vec![RouteAttribute::Oif(10)];
         message.header.tos = 16;
         assert_eq!(route(&message, &twins()), None, "a type of service");
         message.header.tos = 0;
         message.header.kind = RouteType::Local;
-        assert_eq!(route(&message, &twins()), None, "a local address");
+        assert_eq!(route(&message, &twins()), None, "a twin's address");
         message.header.kind = RouteType::BlackHole;
         assert_eq!(route(&message, &twins()).unwrap().action, Action::Blackhole);
     }
@@ -249,7 +294,7 @@ mod tests {
         assert_eq!(hops(vec![hop(10, 0, down, 1), hop(11, 0, none, 2)]), Some(vec![(LAN, 1)]));
         assert_eq!(hops(vec![hop(10, 0, down, 1)]), Some(vec![(WAN, 1)]));
         assert_eq!(hops(vec![hop(10, 0, RouteNextHopFlags::Dead, 1)]), None);
-        assert_eq!(hops(vec![hop(12, 0, none, 1)]), None);
+        assert_eq!(hops(vec![hop(12, 0, none, 1)]), None, "elsewhere");
     }
 
     #[test]

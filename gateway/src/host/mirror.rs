@@ -18,9 +18,9 @@ use super::{
     decode::{self, Twins},
     ports::KernelPorts,
     socket::Message,
-    state::{Action, Address, Neighbour, NetState, NextHop, Route, TwinState},
+    state::{Action, Address, Neighbour, NetState, NextHop, Route, Table, TwinState},
 };
-use crate::{io::PortId, prefix::Prefix, versions::Map};
+use crate::{io::PortId, prefix::Prefix};
 
 /// Different sets of next hops that are remembered for routes to share.
 const MAX_SHARED: usize = 65_536;
@@ -41,8 +41,8 @@ pub(super) struct Mirror {
     addresses: BTreeMap<(PortId, IpAddr), Address>,
     /// Addresses of other interfaces, by their numbers.
     elsewhere: BTreeSet<(u32, IpAddr)>,
-    /// By destination and metric; several of the same key in the kernel's order.
-    routes: BTreeMap<(Prefix, u32), Vec<Route>>,
+    /// By table, destination and metric; several of the same key in the kernel's order.
+    routes: BTreeMap<(Table, Prefix, u32), Vec<Route>>,
     neighbours: BTreeMap<(PortId, IpAddr), Neighbour>,
     /// Entries that the kernel doesn't resolve and that mustn't be touched.
     fixed: BTreeSet<(PortId, IpAddr)>,
@@ -50,12 +50,14 @@ pub(super) struct Mirror {
     changed: Changed,
     kernel_ports: Arc<KernelPorts>,
     /// Destinations whose routes may have changed; none: all.
-    touched: Option<Vec<Prefix>>,
+    touched: Option<Vec<(Table, Prefix)>>,
     /// Next hops as routes share them.
     hops: HashSet<Arc<[NextHop]>>,
     /// Addresses that routes have named as their source: routes go with them, and nobody is told.
     sources: HashSet<IpAddr>,
-    /// The twins' flags, as far as routes come and go with them.
+    /// Interfaces that routes lead over which aren't twins.
+    interfaces: HashSet<u32>,
+    /// Interfaces' flags, as far as routes come and go with them.
     flags: HashMap<u32, LinkFlags>,
     /// Routes must be read anew.
     pub stale: bool,
@@ -108,6 +110,7 @@ impl Mirror {
         self.routes.clear();
         self.hops.clear();
         self.sources.clear();
+        self.interfaces.clear();
         self.touched = None;
         self.changed.routes = true;
         self.stale = false;
@@ -137,7 +140,7 @@ impl Mirror {
                 if let Some(route) = decode::route(m, &self.twins) {
                     self.sources.extend(decode::source(m));
                     let route = self.shared(route);
-                    match self.routes.entry((route.to, route.metric)) {
+                    match self.routes.entry((route.table, route.to, route.metric)) {
                         // Exactly one in nearly all cases: no room for more.
                         Entry::Vacant(entry) => _ = entry.insert(vec![route]),
                         Entry::Occupied(entry) => entry.into_mut().push(route),
@@ -158,6 +161,7 @@ impl Mirror {
             RouteNetlinkMessage::DelAddress(m) if !self.twins.contains_key(&m.header.index) => {
                 let address = decode::own_address(m)?;
                 self.changed.addresses |= self.elsewhere.remove(&(m.header.index, address));
+                self.stale |= self.sources.contains(&address);
             }
             RouteNetlinkMessage::NewAddress(m) => {
                 let address = decode::address(m, &self.twins)?;
@@ -171,11 +175,16 @@ impl Mirror {
                 self.stale |= self.sources.contains(&key.1);
             }
             RouteNetlinkMessage::NewRoute(m) => {
-                let route = decode::route(m, &self.twins)?;
+                let Some(route) = decode::route(m, &self.twins) else {
+                    return self.doubt(decode::key(m)?);
+                };
                 self.sources.extend(decode::source(m));
                 self.new_route(route, *flags);
             }
-            RouteNetlinkMessage::DelRoute(m) => self.delete_route(&decode::route(m, &self.twins)?),
+            RouteNetlinkMessage::DelRoute(m) => match decode::route(m, &self.twins) {
+                Some(route) => self.delete_route(&route),
+                None => return self.doubt(decode::key(m)?),
+            },
             RouteNetlinkMessage::NewNeighbour(m) => {
                 let (neighbour, fixed) = decode::neighbour(m, &self.twins)?;
                 let key = (neighbour.port, neighbour.address);
@@ -193,9 +202,13 @@ impl Mirror {
                 self.changed.neighbours |= self.neighbours.remove(&key).is_some();
             }
             RouteNetlinkMessage::NewLink(m) => {
-                let port = *self.twins.get(&m.header.index)?;
                 let flags = m.header.flags & (LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running);
-                self.stale |= self.flags.insert(m.header.index, flags) != Some(flags);
+                let new = self.flags.insert(m.header.index, flags) != Some(flags);
+                let Some(port) = self.twins.get(&m.header.index).copied() else {
+                    self.stale |= new && self.interfaces.contains(&m.header.index);
+                    return None;
+                };
+                self.stale |= new;
                 return Some(LinkEvent::Changed(port, Box::new(m.clone())));
             }
             RouteNetlinkMessage::DelLink(m) => return self.link_gone(m.header.index),
@@ -205,8 +218,9 @@ impl Mirror {
     }
 
     fn new_route(&mut self, route: Route, flags: u16) {
-        let (to, route) = (route.to, self.shared(route));
-        let entry = match self.routes.entry((to, route.metric)) {
+        let route = self.shared(route);
+        let to = (route.table, route.to);
+        let entry = match self.routes.entry((route.table, route.to, route.metric)) {
             Entry::Vacant(entry) => {
                 entry.insert(vec![route]);
                 return self.touch(to);
@@ -226,15 +240,24 @@ impl Mirror {
     }
 
     /// Notes that the route to a destination may have changed.
-    fn touch(&mut self, to: Prefix) {
+    fn touch(&mut self, to: (Table, Prefix)) {
         self.changed.routes = true;
         if let Some(touched) = &mut self.touched {
             touched.push(to);
         }
     }
 
+    /// A route that the kernel doesn't use, or that isn't mirrored, came or went: it may have taken another's place.
+    fn doubt(&mut self, key: (Table, Prefix, u32)) -> Option<LinkEvent> {
+        self.stale |= self.routes.contains_key(&key);
+        None
+    }
+
     /// The route with next hops that it shares with others: full tables have few different ones.
     fn shared(&mut self, mut route: Route) -> Route {
+        if let Action::Elsewhere(interface) = route.action {
+            self.interfaces.insert(interface);
+        }
         if let Action::Forward(hops) = &mut route.action {
             match self.hops.get(hops) {
                 Some(known) => *hops = Arc::clone(known),
@@ -250,12 +273,12 @@ impl Mirror {
     }
 
     fn delete_route(&mut self, route: &Route) {
-        let key = (route.to, route.metric);
+        let key = (route.table, route.to, route.metric);
         match self.routes.get(&key).map(Vec::as_slice) {
             None => {}
             Some([only]) if only == route => {
                 self.routes.remove(&key);
-                self.touch(route.to);
+                self.touch((route.table, route.to));
             }
             Some(_) => self.stale = true,
         }
@@ -265,6 +288,8 @@ impl Mirror {
         let before = self.elsewhere.len();
         self.elsewhere.retain(|(of, _)| *of != index);
         self.changed.addresses |= self.elsewhere.len() != before;
+        self.flags.remove(&index);
+        self.stale |= self.interfaces.contains(&index);
         let port = self.twins.remove(&index)?;
         self.addresses.retain(|(p, _), _| *p != port);
         self.neighbours.retain(|(p, _), _| *p != port);
@@ -292,7 +317,7 @@ impl Mirror {
             replace(&mut next.elsewhere, elsewhere.into_iter().collect());
         }
         if changed.routes {
-            self.take_routes(&mut next.routes);
+            self.take_routes(&mut next);
         }
         if changed.neighbours {
             replace(&mut next.neighbours, self.neighbours.values().copied().collect());
@@ -305,6 +330,7 @@ impl Mirror {
             && Arc::ptr_eq(&next.addresses, &self.published.addresses)
             && Arc::ptr_eq(&next.elsewhere, &self.published.elsewhere)
             && next.routes.is_same(&self.published.routes)
+            && next.other_routes.is_same(&self.published.other_routes)
             && Arc::ptr_eq(&next.neighbours, &self.published.neighbours)
             && Arc::ptr_eq(&next.twins, &self.published.twins);
         if same {
@@ -319,29 +345,40 @@ impl Mirror {
         self.published.clone()
     }
 
-    /// Brings `routes`, as last published, to what they are now.
-    fn take_routes(&mut self, routes: &mut Map<Prefix, Route>) {
+    /// Brings the routes, as last published, to what they are now.
+    fn take_routes(&mut self, state: &mut NetState) {
         if let Some(touched) = self.touched.replace(Vec::new()) {
             for to in touched {
-                routes.set(to, self.best(&to));
+                put(state, to, self.best(to));
             }
             return;
         }
-        let gone: Vec<Prefix> =
-            routes.iter().map(|(to, _)| *to).filter(|to| self.best(to).is_none()).collect();
-        gone.into_iter().for_each(|to| _ = routes.set(to, None));
+        let main = state.routes.iter().map(|(to, _)| (Table::Main, *to));
+        let known = main.chain(state.other_routes.iter().map(|(to, _)| *to));
+        let gone: Vec<_> = known.filter(|to| self.best(*to).is_none()).collect();
+        gone.into_iter().for_each(|to| put(state, to, None));
         let mut last = None;
-        for ((to, _), of_metric) in &self.routes {
+        for ((table, to, _), of_metric) in &self.routes {
+            let to = (*table, *to);
             if last != Some(to) {
-                routes.set(*to, of_metric.first().cloned());
+                put(state, to, of_metric.first().cloned());
             }
             last = Some(to);
         }
     }
 
     /// The route to a destination of lowest metric, and of several with the same the first.
-    fn best(&self, to: &Prefix) -> Option<Route> {
-        self.routes.range((*to, 0)..=(*to, u32::MAX)).next().and_then(|(_, routes)| routes.first().cloned())
+    fn best(&self, (table, to): (Table, Prefix)) -> Option<Route> {
+        let mut routes = self.routes.range((table, to, 0)..=(table, to, u32::MAX));
+        routes.next().and_then(|(_, routes)| routes.first().cloned())
+    }
+}
+
+/// Sets a route of the published ones, or removes it.
+fn put(state: &mut NetState, (table, to): (Table, Prefix), route: Option<Route>) {
+    match table {
+        Table::Main => _ = state.routes.set(to, route),
+        Table::Local | Table::Default => _ = state.other_routes.set((table, to), route),
     }
 }
 
@@ -397,7 +434,10 @@ mod tests {
         let new = |m| (NLM_F_CREATE, RouteNetlinkMessage::NewRoute(m));
         mirror.notified(&new(route(10, 20)));
         mirror.notified(&new(route(11, 10)));
+        assert_eq!(ports(&mirror.snapshot().unwrap()), [(10, PortId(1))]);
         mirror.notified(&new(route(99, 0)));
+        assert_eq!(ports(&mirror.snapshot().unwrap()), [], "over another interface");
+        mirror.notified(&(0, RouteNetlinkMessage::DelRoute(route(99, 0))));
         assert_eq!(ports(&mirror.snapshot().unwrap()), [(10, PortId(1))]);
         mirror.notified(&(0, RouteNetlinkMessage::DelRoute(route(11, 10))));
         assert_eq!(ports(&mirror.snapshot().unwrap()), [(20, PortId(0))]);
@@ -462,8 +502,14 @@ mod tests {
         link.header.index = 99;
         assert_eq!(mirror.notified(&(0, RouteNetlinkMessage::DelLink(link.clone()))), None);
         link.header.index = 10;
-        let gone = mirror.notified(&(0, RouteNetlinkMessage::DelLink(link)));
+        assert!(!mirror.stale);
+        let gone = mirror.notified(&(0, RouteNetlinkMessage::DelLink(link.clone())));
         assert_eq!(gone, Some(LinkEvent::Gone(PortId(0))));
         assert!(mirror.stale);
+        mirror.clear_routes();
+        mirror.dumped(&RouteNetlinkMessage::NewRoute(route(99, 0)));
+        link.header.index = 99;
+        assert_eq!(mirror.notified(&(0, RouteNetlinkMessage::DelLink(link))), None);
+        assert!(mirror.stale, "routes led over it");
     }
 }

@@ -42,7 +42,7 @@ mod wanted;
 pub use error::HostError;
 pub use ports::KernelPorts;
 pub use punt::PortCounters;
-pub use state::{Action, Address, Neighbour, NetState, NextHop, Reachability, Route, TwinState};
+pub use state::{Action, Address, Neighbour, NetState, NextHop, Reachability, Route, Table, TwinState};
 
 use self::{
     ingress::{IngressDrop, QuietIpv6},

@@ -6,6 +6,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::ports::KernelPorts;
+pub use crate::path::route::Table;
 use crate::{io::PortId, mac::Mac, prefix::Prefix, versions::Map};
 
 /// Addresses, routes and neighbours of all TAP twins at one moment.
@@ -15,8 +16,10 @@ pub struct NetState {
     pub addresses: Arc<[Address]>,
     /// Addresses that the kernel has on other interfaces: `lo`, a VRRP daemon's.
     pub elsewhere: Arc<[IpAddr]>,
-    /// Routes of the main table through the twins by destination: the one that the kernel would use.
+    /// Routes of the main table by destination, whatever interface they lead over: the one that the kernel would use.
     pub routes: Map<Prefix, Route>,
+    /// The same of the tables `local` and `default`. The twins' own addresses aren't among them.
+    pub other_routes: Map<(Table, Prefix), Route>,
     /// Neighbours on the twins, ordered by port and address.
     pub neighbours: Arc<[Neighbour]>,
     /// The twins themselves, by port.
@@ -87,9 +90,11 @@ pub struct Address {
     pub prefix: Prefix,
 }
 
-/// A route of the kernel's main table.
+/// A route of the kernel's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
+    /// The table that it is in.
+    pub table: Table,
     /// Destination network.
     pub to: Prefix,
     /// The kernel's priority: lower wins.
@@ -111,6 +116,9 @@ pub enum Action {
     Unreachable,
     /// Answers that it is administratively prohibited.
     Prohibit,
+    /// Delivers to the host itself, or forwards in a way that the gateway has no part in: over this interface, which is
+    /// no twin, or in another wrapping (MPLS, SRv6).
+    Elsewhere(u32),
 }
 
 /// A next hop.

@@ -14,7 +14,7 @@ use std::{
 use arrayvec::ArrayVec;
 
 pub use super::hops::{MAX_HOPS, Need};
-pub use super::route_table::{Changes, PortFacts, Route, RouteTable, Routes, Via, Way};
+pub use super::route_table::{Changes, PortFacts, Route, RouteTable, Routes, Table, Via, Way};
 use super::{
     affected::Affected,
     bucket::Bucket,

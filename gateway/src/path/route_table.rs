@@ -15,6 +15,7 @@ use foldhash::fast::RandomState;
 
 use super::{
     behind::{Behind, RpFilter},
+    schedule::NO_PORT,
     trie::{Number, Trie},
     verdict::Reason,
 };
@@ -55,6 +56,19 @@ pub struct Via {
     pub weight: u16,
 }
 
+/// The kernel's tables that its rules name unless somebody makes others, those first that are asked last. What an earlier
+/// one has isn't asked for in a later one, whatever the prefix lengths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Table {
+    /// `default`, of IPv4 only.
+    Default,
+    /// `main`.
+    #[default]
+    Main,
+    /// `local`: what is the host's own.
+    Local,
+}
+
 /// What routes to many networks may have in common: where they lead.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Way {
@@ -68,14 +82,19 @@ pub struct Way {
     behind: Behind,
 }
 
+impl Via {
+    /// By an interface that is no port, or to the host itself.
+    pub const ELSEWHERE: Self = Self { port: NO_PORT, gateway: None, weight: 1 };
+}
+
 impl Way {
     /// The next hop towards `destination`: always the same one for the same destination.
     ///
     /// # Errors
-    /// There is none.
+    /// There is none, or it isn't behind a port.
     pub(super) fn via(&self, destination: IpAddr) -> Result<&Via, Reason> {
         if let [only] = &*self.via {
-            return Ok(only);
+            return if only.port == NO_PORT { Err(Reason::RouteElsewhere) } else { Ok(only) };
         }
         let total: u32 = self.via.iter().map(|v| u32::from(v.weight)).sum();
         let destination = match destination {
@@ -92,26 +111,29 @@ impl Way {
     }
 }
 
+/// Which of the routes around an address counts: the highest table's, and there the longest prefix's.
+type Rank = (Table, u8);
+
 /// What is known of the addresses around one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Leaf {
     way: Option<Arc<Way>>,
-    /// Prefix length of the route's network.
-    prefix: u8,
+    /// The route's table and the prefix length of its network.
+    rank: Rank,
     /// A single address that no packet comes from.
     martian: bool,
 }
 
 impl Leaf {
     /// There is no route.
-    const NOTHING: Self = Self { way: None, prefix: 0, martian: false };
+    const NOTHING: Self = Self { way: None, rank: (Table::Default, 0), martian: false };
 
     /// The ports that the address is behind.
     #[inline]
     fn behind(&self) -> Behind {
         match &self.way {
             _ if self.martian => Behind::MARTIAN,
-            Some(way) if self.prefix == 0 => way.behind.by_default(),
+            Some(way) if self.rank.1 == 0 => way.behind.by_default(),
             Some(way) => way.behind,
             None => Behind::default(),
         }
@@ -268,6 +290,13 @@ impl RouteTable {
         }
     }
 
+    /// Puts a route in force, where none of a higher rank is.
+    fn cover(&mut self, network: IpAddr, rank: Rank, way: &Arc<Way>) {
+        self.change(network, rank.1, |leaf| {
+            (leaf.rank <= rank).then(|| Leaf { way: Some(Arc::clone(way)), rank, ..*leaf })
+        });
+    }
+
     #[inline]
     fn leaf(&self, address: IpAddr) -> &Leaf {
         match address {
@@ -303,7 +332,7 @@ impl RouteTable {
     /// The network that this route is to, with its prefix length; the whole family's if there is no route.
     #[must_use]
     pub fn network(&self, destination: IpAddr) -> (IpAddr, u8) {
-        let prefix = self.leaf(destination).prefix;
+        let prefix = self.leaf(destination).rank.1;
         let network =
             Prefix::new(destination, prefix).map_or(destination, |prefix| prefix.network().address());
         (network, prefix)
@@ -350,7 +379,7 @@ impl RouteTable {
 }
 
 /// The routes of one family by their networks.
-type Known<A> = HashMap<(A, u8), Arc<Way>, RandomState>;
+type Known<A> = HashMap<(A, Rank), Arc<Way>, RandomState>;
 
 /// All routes, and the table that is made of them.
 pub struct Routes {
@@ -358,6 +387,8 @@ pub struct Routes {
     v4: Known<u32>,
     v6: Known<u128>,
     ways: HashSet<Arc<Way>, RandomState>,
+    /// Whether there are, or have been, routes of the table `default`.
+    defaults: bool,
 }
 
 impl Routes {
@@ -365,10 +396,16 @@ impl Routes {
     #[must_use]
     pub fn new(routes: &[Route]) -> Self {
         let table = RouteTable::default();
-        let mut made = Self { table, v4: Known::default(), v6: Known::default(), ways: HashSet::default() };
+        let mut made = Self {
+            table,
+            v4: Known::default(),
+            v6: Known::default(),
+            ways: HashSet::default(),
+            defaults: false,
+        };
         for route in routes {
             let mut way = Way::of(route);
-            if let Some(known) = made.get(route.network, route.prefix) {
+            if let Some(known) = made.get(route.network, (Table::Main, route.prefix)) {
                 if route.metric > known.metric {
                     continue;
                 }
@@ -377,7 +414,7 @@ impl Routes {
                     way = Way { behind, ..Way::clone(known) };
                 }
             }
-            made.set_way(route.network, route.prefix, Some(way));
+            made.set_way(route.network, (Table::Main, route.prefix), Some(way));
         }
         made
     }
@@ -408,9 +445,15 @@ impl Routes {
         published
     }
 
-    /// Sets the route to a network, or removes it; whether that changes anything.
+    /// Sets the route of the main table to a network, or removes it; whether that changes anything.
     pub fn set(&mut self, network: IpAddr, prefix: u8, route: Option<&Route>) -> bool {
-        let changed = self.set_way(network, prefix, route.map(Way::of));
+        self.set_in(Table::Main, network, prefix, route)
+    }
+
+    /// The same with a route of any table.
+    pub fn set_in(&mut self, table: Table, network: IpAddr, prefix: u8, route: Option<&Route>) -> bool {
+        self.defaults |= table == Table::Default;
+        let changed = self.set_way(network, (table, prefix), route.map(Way::of));
         if changed && let Changes::Networks(networks) = &mut self.table.changes {
             if networks.len() < MAX_CHANGES {
                 networks.push((network, prefix));
@@ -421,42 +464,66 @@ impl Routes {
         changed
     }
 
-    fn get(&self, network: IpAddr, prefix: u8) -> Option<&Arc<Way>> {
+    fn get(&self, network: IpAddr, rank: Rank) -> Option<&Arc<Way>> {
         match network {
-            IpAddr::V4(a) => self.v4.get(&key(a.to_bits(), prefix)),
-            IpAddr::V6(a) => self.v6.get(&key(a.to_bits(), prefix)),
+            IpAddr::V4(a) => self.v4.get(&key(a.to_bits(), rank)),
+            IpAddr::V6(a) => self.v6.get(&key(a.to_bits(), rank)),
         }
     }
 
-    fn set_way(&mut self, network: IpAddr, prefix: u8, way: Option<Way>) -> bool {
+    fn set_way(&mut self, network: IpAddr, rank: Rank, way: Option<Way>) -> bool {
         let way = way.map(|way| self.shared(way));
         let changed = match network {
-            IpAddr::V4(a) => remember(&mut self.v4, key(a.to_bits(), prefix), way.clone()),
-            IpAddr::V6(a) => remember(&mut self.v6, key(a.to_bits(), prefix), way.clone()),
+            IpAddr::V4(a) => remember(&mut self.v4, key(a.to_bits(), rank), way.clone()),
+            IpAddr::V6(a) => remember(&mut self.v6, key(a.to_bits(), rank), way.clone()),
         };
-        if !changed {
-            return false;
-        }
         match way {
-            Some(way) => self.table.change(network, prefix, |leaf| {
-                let martian = leaf.martian;
-                (leaf.prefix <= prefix).then(|| Leaf { way: Some(Arc::clone(&way)), prefix, martian })
-            }),
-            None => {
-                let (way, shorter) = self.around(network, prefix);
-                self.table.change(network, prefix, |leaf| {
-                    let martian = leaf.martian;
-                    (leaf.prefix == prefix).then(|| Leaf { way: way.clone(), prefix: shorter, martian })
-                });
-            }
+            _ if !changed => {}
+            Some(way) => self.table.cover(network, rank, &way),
+            None => self.uncover(network, rank),
         }
-        true
+        changed
     }
 
-    /// The route to the smallest network around this one.
-    fn around(&self, network: IpAddr, prefix: u8) -> (Option<Arc<Way>>, u8) {
-        let found = (0..prefix).rev().find_map(|p| Some((Some(self.get(network, p)?.clone()), p)));
-        found.unwrap_or_default()
+    /// Puts in force what a route to this network hid that is gone.
+    fn uncover(&mut self, network: IpAddr, rank: Rank) {
+        let (way, around) = self.around(network, rank);
+        self.table.change(network, rank.1, |leaf| {
+            (leaf.rank == rank).then(|| Leaf { way: way.clone(), rank: around, ..*leaf })
+        });
+        for (network, rank, way) in self.hidden(network, rank) {
+            self.table.cover(network, rank, &way);
+        }
+    }
+
+    /// The route that counts around a network beside the one of this rank.
+    fn around(&self, network: IpAddr, (table, prefix): Rank) -> (Option<Arc<Way>>, Rank) {
+        let shorter = (0..prefix).rev().map(|prefix| (table, prefix));
+        let later = [Table::Main, Table::Default].into_iter().filter(|later| *later < table);
+        let later = later.flat_map(|later| (0..=prefix).rev().map(move |prefix| (later, prefix)));
+        let found =
+            shorter.chain(later).find_map(|rank| Some((Some(self.get(network, rank)?.clone()), rank)));
+        found.unwrap_or((None, Leaf::NOTHING.rank))
+    }
+
+    /// Routes of later tables to parts of a network. There are any only beside routes of `local` and `default`.
+    fn hidden(&self, network: IpAddr, (table, prefix): Rank) -> Vec<(IpAddr, Rank, Arc<Way>)> {
+        let none = match table {
+            Table::Default => true,
+            Table::Main => !self.defaults,
+            Table::Local => Prefix::new(network, prefix).is_none_or(|prefix| prefix.is_host()),
+        };
+        if none {
+            return Vec::new();
+        }
+        match network {
+            IpAddr::V4(a) => {
+                inside(&self.v4, a.to_bits(), (table, prefix), |a| Ipv4Addr::from_bits(a).into())
+            }
+            IpAddr::V6(a) => {
+                inside(&self.v6, a.to_bits(), (table, prefix), |a| Ipv6Addr::from_bits(a).into())
+            }
+        }
     }
 
     fn shared(&mut self, way: Way) -> Arc<Way> {
@@ -479,16 +546,30 @@ impl Way {
     }
 }
 
-fn key<A: Number>(network: A, prefix: u8) -> (A, u8) {
-    (network.above(A::WIDTH.saturating_sub(prefix)), prefix)
+fn key<A: Number>(network: A, (table, prefix): Rank) -> (A, Rank) {
+    (network.above(A::WIDTH.saturating_sub(prefix)), (table, prefix))
 }
 
 /// Sets what is known of a network; whether that is new.
-fn remember<A: Number>(known: &mut Known<A>, key: (A, u8), way: Option<Arc<Way>>) -> bool {
+fn remember<A: Number>(known: &mut Known<A>, key: (A, Rank), way: Option<Arc<Way>>) -> bool {
     match way {
         None => known.remove(&key).is_some(),
         Some(way) => known.insert(key, Arc::clone(&way)).is_none_or(|before| before != way),
     }
+}
+
+/// Routes of later tables to parts of a network.
+fn inside<A: Number>(
+    known: &Known<A>,
+    network: A,
+    (table, prefix): Rank,
+    address: fn(A) -> IpAddr,
+) -> Vec<(IpAddr, Rank, Arc<Way>)> {
+    let (around, _) = key(network, (table, prefix));
+    let parts = known.iter().filter(|((part, rank), _)| {
+        rank.0 < table && rank.1 >= prefix && key(*part, (table, prefix)).0 == around
+    });
+    parts.map(|((part, rank), way)| (address(*part), *rank, Arc::clone(way))).collect()
 }
 
 #[cfg(test)]
@@ -522,5 +603,42 @@ mod tests {
             table.set(network.into(), 32, Some(&route(network, 32, 0)));
         }
         assert_eq!(*table.publish().changes_since(&third), Changes::All);
+    }
+
+    fn to(network: &str, prefix: u8, port: u8) -> Route {
+        let via = [Via { port: PortId(port), gateway: None, weight: 1 }];
+        Route { network: network.parse().unwrap(), prefix, via: via.into(), metric: 0, mtu: None }
+    }
+
+    #[test]
+    fn tables_are_asked_in_their_order_whatever_the_prefix_lengths() {
+        let mut routes = Routes::new(&[]);
+        let mut set = |table, route: Route, there: bool| {
+            routes.set_in(table, route.network, route.prefix, there.then_some(&route));
+            let table = routes.publish();
+            ["10.1.1.1", "10.2.1.1", "11.0.0.1"]
+                .map(|to| Some(table.lookup(to.parse().unwrap())?.via[0].port.0))
+        };
+        assert_eq!(set(Table::Default, to("10.1.1.0", 24, 1), true), [Some(1), None, None]);
+        assert_eq!(set(Table::Main, to("10.0.0.0", 8, 2), true), [Some(2), Some(2), None]);
+        assert_eq!(set(Table::Default, to("0.0.0.0", 0, 3), true), [Some(2), Some(2), Some(3)]);
+        assert_eq!(set(Table::Main, to("10.2.0.0", 16, 4), true), [Some(2), Some(4), Some(3)]);
+        assert_eq!(set(Table::Local, to("10.0.0.0", 9, 5), true), [Some(5), Some(5), Some(3)]);
+        assert_eq!(set(Table::Main, to("10.0.0.0", 8, 6), true), [Some(5), Some(5), Some(3)]);
+        assert_eq!(set(Table::Local, to("10.0.0.0", 9, 5), false), [Some(6), Some(4), Some(3)]);
+        assert_eq!(set(Table::Main, to("10.0.0.0", 8, 6), false), [Some(1), Some(4), Some(3)]);
+        assert_eq!(set(Table::Main, to("10.2.0.0", 16, 4), false), [Some(1), Some(3), Some(3)]);
+        assert_eq!(set(Table::Default, to("10.1.1.0", 24, 1), false), [Some(3), Some(3), Some(3)]);
+    }
+
+    #[test]
+    fn what_leads_elsewhere_is_behind_no_port() {
+        let mut routes = Routes::new(&[to("0.0.0.0", 0, 1)]);
+        let elsewhere = Route { via: [Via::ELSEWHERE].into(), ..to("10.0.0.0", 8, 0) };
+        routes.set(elsewhere.network, 8, Some(&elsewhere));
+        let (table, address) = (routes.publish(), "10.1.1.1".parse().unwrap());
+        assert_eq!(table.lookup(address).unwrap().via(address), Err(Reason::RouteElsewhere));
+        assert!(table.behind(address).is_nowhere() && !table.is_behind(PortId(31), address));
+        assert_eq!(table.way(address), None);
     }
 }

@@ -109,6 +109,8 @@ reasons! {
     TupleInUse = "tuple-in-use", "Another session already has this pair of addresses and ports.";
     /// No route to the destination.
     NoRoute = "no-route", "No route leads to the destination: look at ip route in the twins' namespace.";
+    /// The kernel's route to the destination doesn't lead through a port.
+    RouteElsewhere = "route-elsewhere", "The kernel's best route to the destination leads over an interface that is no port, or to the host itself: look at ip route get in the twins' namespace.";
     /// The next hop's MAC address could not be resolved in time.
     NeighbourUnresolved = "neighbour-unresolved", "The next hop doesn't answer ARP: is it up and on this link?";
     /// Too many packets wait for neighbours already.

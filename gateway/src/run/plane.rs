@@ -117,7 +117,7 @@ impl GatewayPlane {
         }
         // Those that it is for: a service may have servers of both families.
         let served = service.servers.iter().filter(|(_, s)| s.address.is_ipv4() == local.address.is_ipv4());
-        served.into_iter().find_map(|(_, server)| Some(self.routes.lookup(server.address)?.via.first()?.port))
+        served.into_iter().find_map(|(_, server)| Some(self.routes.way(server.address)?.0))
     }
 
     fn place_local_addresses(&mut self) {

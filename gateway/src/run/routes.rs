@@ -11,7 +11,7 @@ use crate::{
     host::{Action, NetState},
     io::PortId,
     net::ethernet::Mac,
-    path::route::{Neighbour, PortFacts, Route, RouteTable, Routes, Via},
+    path::route::{Neighbour, PortFacts, Route, RouteTable, Routes, Table, Via},
     prefix::{self, Prefix},
 };
 
@@ -69,17 +69,7 @@ impl Tables {
     #[must_use]
     pub fn update(&mut self, state: &Arc<NetState>) -> Picture {
         let old = self.state.replace(Arc::clone(state));
-        let mut changed = false;
-        let mut routes = Vec::new();
-        let none = Arc::default();
-        let before = &old.as_ref().unwrap_or(&none).routes;
-        state.routes.changes(before, |to, route| routes.push((*to, route.cloned())));
-        for (to, route) in routes {
-            if !self.is_configured(&to.address(), to.length()) {
-                let route = route.as_ref().map(kernel);
-                changed |= self.routes.set(to.address(), to.length(), route.as_ref());
-            }
-        }
+        let mut changed = self.take_routes(old.as_deref().unwrap_or(&NetState::default()), state);
         if old.as_ref().is_none_or(|old| !Arc::ptr_eq(&old.addresses, &state.addresses)) {
             self.set_ports(Some(state));
             changed = true;
@@ -90,6 +80,22 @@ impl Tables {
         };
         let table = changed.then(|| self.routes.publish());
         Picture { table, neighbours, state: Some(Arc::clone(state)) }
+    }
+
+    /// Takes over routes that aren't what they were; whether there are any.
+    fn take_routes(&mut self, old: &NetState, new: &NetState) -> bool {
+        let mut routes = Vec::new();
+        new.routes.changes(&old.routes, |to, route| routes.push((Table::Main, *to, route.cloned())));
+        new.other_routes
+            .changes(&old.other_routes, |(table, to), route| routes.push((*table, *to, route.cloned())));
+        let mut changed = false;
+        for (table, to, route) in routes {
+            if table != Table::Main || !self.is_configured(&to.address(), to.length()) {
+                let route = route.as_ref().map(kernel);
+                changed |= self.routes.set_in(table, to.address(), to.length(), route.as_ref());
+            }
+        }
+        changed
     }
 
     /// A configured route counts, whatever others there are to the same network.
@@ -134,6 +140,7 @@ fn kernel(route: &crate::host::Route) -> Route {
             hops.iter().map(|h| Via { port: h.port, gateway: h.gateway, weight: h.weight.max(1) }).collect()
         }
         Action::Blackhole | Action::Unreachable | Action::Prohibit => Arc::default(),
+        Action::Elsewhere(_) => [Via::ELSEWHERE].into(),
     };
     let mtu = route.mtu.and_then(|m| u16::try_from(m).ok());
     Route { metric: route.metric, mtu, ..to(&route.to, via) }
@@ -258,6 +265,7 @@ mod tests {
     fn route(to: &str, last: u8) -> crate::host::Route {
         let hop = NextHop { port: PortId(1), gateway: Some([10, 0, 0, last].into()), weight: 1 };
         crate::host::Route {
+            table: Table::Main,
             to: to.parse().unwrap(),
             metric: 9,
             mtu: None,
