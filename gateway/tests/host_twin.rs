@@ -13,7 +13,7 @@ use etherparse::{
 };
 use host_support::{Bench, Namespace, PATIENCE, PEER_MAC, PORT_MAC, port};
 use weir::{
-    host::{HostError, TwinState},
+    host::{HostError, HostPort, StaticRoute, TwinState},
     io::PortId,
 };
 
@@ -212,6 +212,54 @@ fn a_deleted_twin_is_made_anew() {
     // What the kernel sends out of the new twin is taken from it.
     let _ = ns.command("ping -c 1 -W 1 -q 192.168.80.7").output();
     bench.sent(|port, frame| (port == PortId(0) && as_arp(frame).is_some()).then_some(()));
+}
+
+/// The kernel has the configured routes as long as there is a twin, behind whatever others there are.
+#[test]
+fn configured_routes_are_the_kernel_s_too() {
+    let ns = Namespace::new();
+    let to = |to: &str, via: Option<&str>, mtu| StaticRoute {
+        to: to.parse().unwrap(),
+        via: via.map(|via| via.parse().unwrap()),
+        mtu,
+    };
+    let routes = vec![
+        to("0.0.0.0/0", Some("192.168.80.1"), Some(1300)),
+        to("10.9.0.0/16", None, None),
+        // No address of the twin's is in its network.
+        to("2001:db8:9::/48", Some("2001:db8:ffff::1"), Some(1290)),
+    ];
+    let wan = HostPort { routes, ..port("wan", &["192.168.80.4/24"]) };
+    let bench = Bench::start(&ns, vec![wan]);
+    let asked = |line: &str| ns.run(line).split_whitespace().collect::<Vec<_>>().join(" ");
+    let all = |family: &str| asked(&format!("ip {family} route show proto 87"));
+    let check = || {
+        let v4 = all("-4");
+        assert!(v4.contains("default via 192.168.80.1 dev wan metric 1048576 onlink mtu 1300"), "{v4}");
+        assert!(v4.contains("10.9.0.0/16 dev wan scope link metric 1048576"), "{v4}");
+        let v6 = all("-6");
+        assert!(
+            v6.contains("2001:db8:9::/48 via 2001:db8:ffff::1 dev wan metric 1048576 onlink mtu 1290"),
+            "{v6}"
+        );
+    };
+    check();
+    assert!(asked("ip route get 8.8.8.8").contains("via 192.168.80.1 dev wan"));
+    // Somebody else's counts, and stays.
+    ns.run("ip route add default via 192.168.80.9 metric 100");
+    assert!(asked("ip route get 8.8.8.8").contains("via 192.168.80.9 dev wan"));
+    ns.run("ip link set wan down");
+    wait_for_twin(&bench, &TwinState { up: false, ..TwinState::GOOD });
+    ns.run("ip link set wan up");
+    wait_for_twin(&bench, &TwinState::GOOD);
+    check();
+    ns.run("ip link add other type veth peer name other2");
+    ns.run("ip addr add 198.51.100.1/24 dev other");
+    ns.run("ip link set other up");
+    ns.run("ip route add 10.9.0.0/16 dev other");
+    drop(bench);
+    assert_eq!((all("-4"), all("-6")), (String::new(), String::new()));
+    assert!(asked("ip route show 10.9.0.0/16").contains("dev other"), "not ours to take away");
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub(super) fn validate(file: File, lines: Lines, path: &Path) -> Result<Config, 
 
     let id = |name: &str| file::port_id(&file.port, name);
     let routes = file.route.iter();
-    let routes = routes.filter_map(|r| Some(Route { to: r.to, via: r.via, port: id(&r.port)? }));
+    let routes = routes.filter_map(|r| Some(Route { to: r.to, via: r.via, port: id(&r.port)?, mtu: r.mtu }));
     let neighbours = file.neighbour.iter();
     let neighbours =
         neighbours.filter_map(|n| Some(Neighbour { address: n.address, mac: n.mac, port: id(&n.port)? }));
@@ -299,6 +299,11 @@ impl Problems<'_> {
                     self.add(&format!("route[{n}].via"), why);
                 }
             }
+            // RFC 791 and RFC 8200: what every link carries.
+            let least = if r.to.address().is_ipv4() { 68 } else { 1280 };
+            if r.mtu.is_some_and(|mtu| mtu < least) {
+                self.add(&format!("route[{n}].mtu"), format!("an MTU is at least {least} bytes"));
+            }
             self.port_reference(&format!("route[{n}].port"), &r.port, ports);
         }
     }
@@ -418,6 +423,11 @@ mod tests {
                 "8: `10.0.0.1/8` has host bits: its network is 10.0.0.0/8",
             ),
             ("[[route]]\nto = \"10.0.0.0/8\"\nport = \"x\"", "9: no port is called `x`"),
+            ("[[route]]\nto = \"10.0.0.0/8\"\nport = \"wan\"\nmtu = 67", "10: an MTU is at least 68 bytes"),
+            (
+                "[[route]]\nto = \"2001:db8::/32\"\nport = \"wan\"\nmtu = 1279",
+                "10: an MTU is at least 1280 bytes",
+            ),
             (
                 "[[route]]\nto = \"10.0.0.0/8\"\nvia = \"::1\"\nport = \"wan\"",
                 "9: ::1 isn't of the family of 10.0.0.0/8",

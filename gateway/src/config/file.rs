@@ -255,6 +255,8 @@ pub(super) struct Route {
     pub via: Option<IpAddr>,
     /// Name of the port. Required.
     pub port: String,
+    /// Bytes of an IP packet. Default: what the port has.
+    pub mtu: Option<u16>,
 }
 
 /// `[[neighbour]]`.

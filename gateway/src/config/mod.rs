@@ -155,6 +155,8 @@ pub struct Route {
     pub via: Option<IpAddr>,
     /// Port.
     pub port: PortId,
+    /// Bytes of an IP packet, where the path behind has room for fewer than the port.
+    pub mtu: Option<u16>,
 }
 
 /// `[[neighbour]]`.

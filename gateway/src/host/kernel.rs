@@ -8,11 +8,19 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
     link::{LinkAttribute, LinkFlags, LinkMessage},
     neighbour::{NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState},
-    route::RouteMessage,
+    route::{
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+        RouteScope, RouteType,
+    },
 };
 
-use super::{mirror::Mirror, socket::Requests};
+use super::{StaticRoute, mirror::Mirror, socket::Requests};
 use crate::{mac::Mac, prefix::Prefix};
+
+/// Who put a route there (`proto` of `ip route`): the gateway. No routing daemon has this number.
+const PROTOCOL: RouteProtocol = RouteProtocol::Other(87);
+/// Higher than that of any other's route to the same network: theirs counts.
+const METRIC: u32 = 1 << 20;
 
 const fn family(address: &IpAddr) -> AddressFamily {
     match address {
@@ -102,6 +110,38 @@ pub(super) fn add_address(requests: &mut Requests, index: u32, prefix: Prefix) -
 /// Takes an address off a link.
 pub(super) fn delete_address(requests: &mut Requests, index: u32, prefix: Prefix) -> io::Result<()> {
     requests.apply(RouteNetlinkMessage::DelAddress(address_message(index, prefix)), 0)
+}
+
+/// Puts a route over a link, which counts where there is no other to the same network. `AlreadyExists` if it is there.
+pub(super) fn add_route(requests: &mut Requests, index: u32, route: &StaticRoute) -> io::Result<()> {
+    let address = |address| match address {
+        IpAddr::V4(a) => RouteAddress::Inet(a),
+        IpAddr::V6(a) => RouteAddress::Inet6(a),
+    };
+    let mut message = RouteMessage::default();
+    let header = &mut message.header;
+    header.address_family = family(&route.to.address());
+    header.destination_prefix_length = route.to.length();
+    header.table = RouteHeader::RT_TABLE_MAIN;
+    header.protocol = PROTOCOL;
+    header.kind = RouteType::Unicast;
+    header.scope = RouteScope::Universe;
+    message.attributes = vec![
+        RouteAttribute::Destination(address(route.to.address())),
+        RouteAttribute::Oif(index),
+        RouteAttribute::Priority(METRIC),
+    ];
+    match route.via {
+        Some(via) => {
+            message.header.flags = RouteFlags::Onlink;
+            message.attributes.push(RouteAttribute::Gateway(address(via)));
+        }
+        None => message.header.scope = RouteScope::Link,
+    }
+    if let Some(mtu) = route.mtu {
+        message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu.into())]));
+    }
+    requests.apply(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
 }
 
 /// Has the kernel resolve a neighbour, and keep it resolved if `managed`.

@@ -78,8 +78,21 @@ pub struct HostPort {
     pub carrier: bool,
     /// Addresses to put on the twin.
     pub addresses: Vec<Prefix>,
+    /// Routes to put there, beside those that the kernel has.
+    pub routes: Vec<StaticRoute>,
     /// The kernel's interface, in the process's own namespace, that the device takes its frames from.
     pub interface: Option<String>,
+}
+
+/// A route of the configuration, over a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StaticRoute {
+    /// Destination network.
+    pub to: Prefix,
+    /// Gateway, on the link whatever the twin's addresses are; none where the destination itself is.
+    pub via: Option<IpAddr>,
+    /// Bytes of an IP packet, if fewer than the port's.
+    pub mtu: Option<u16>,
 }
 
 /// What a device is like, as the driver says.
@@ -106,16 +119,22 @@ impl HostOptions {
     /// What `config` asks for, with `hardware` of each port in its order.
     #[must_use]
     pub fn new(config: &Config, hardware: &[Hardware]) -> Self {
-        let ports = config.ports.iter().zip(hardware).map(|(port, hardware)| HostPort {
+        let ports = (0..).zip(config.ports.iter().zip(hardware)).map(|(n, (port, hardware))| HostPort {
             name: port.name.clone(),
             mac: hardware.mac,
             mtu: hardware.mtu,
             carrier: hardware.carrier,
             addresses: port.addresses.clone(),
+            routes: static_routes(config, PortId(n)),
             interface: port.device.interface().map(str::to_owned),
         });
         Self { namespace: config.host_namespace.clone(), ports: ports.collect() }
     }
+}
+
+fn static_routes(config: &Config, port: PortId) -> Vec<StaticRoute> {
+    let mine = config.routes.iter().filter(|route| route.port == port);
+    mine.map(|route| StaticRoute { to: route.to, via: route.via, mtu: route.mtu }).collect()
 }
 
 /// The running host side. Dropping it stops the threads and removes twins, addresses and the ingress drop;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, io, net::IpAddr};
 use nix::errno::Errno;
 
 use super::{
-    HostPort,
+    HostPort, StaticRoute,
     error::HostError,
     kernel,
     mirror::Mirror,
@@ -110,23 +110,48 @@ pub(super) fn set_up(requests: &mut Requests, port: &HostPort, link: &Link) -> R
     put_all(requests, port, link)
 }
 
-/// Puts the port's addresses on its twin, where they aren't there: a twin that is set down loses those of IPv6.
+/// Puts the port's addresses and routes on its twin, where they aren't there: a twin that is set down loses its routes and
+/// its addresses of IPv6.
 pub(super) fn put_all(requests: &mut Requests, port: &HostPort, link: &Link) -> Result<(), HostError> {
     if ipv6_disabled(&link.name) == Some(false) {
         put_as_it_is(requests, link, link_local(port.mac))?;
     }
-    port.addresses.iter().try_for_each(|address| put(requests, link, *address))
+    port.addresses.iter().try_for_each(|address| put(requests, link, *address))?;
+    for route in &port.routes {
+        put_route(requests, link, route);
+    }
+    Ok(())
 }
 
-/// Puts an address on the twin, switching IPv6 on there if the address needs it.
+/// Puts a route of the configuration on the twin. The path has it in any case: the gateway works without, and says so.
+fn put_route(requests: &mut Requests, link: &Link, route: &StaticRoute) {
+    let put = let_ipv6(requests, link, route.to);
+    let put = put.and_then(|()| match kernel::add_route(requests, link.index, route) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => {
+            other.map_err(|source| HostError::Twin { name: link.name.clone(), action: "a route", source })
+        }
+    });
+    if let Err(error) = put {
+        tracing::warn!(to = %route.to, %error, "the kernel doesn't take a [[route]]");
+    }
+}
+
+/// Puts an address on the twin.
 fn put(requests: &mut Requests, link: &Link, address: Prefix) -> Result<(), HostError> {
+    let_ipv6(requests, link, address)?;
+    put_as_it_is(requests, link, address)
+}
+
+/// Switches IPv6 on there, if that is off and this needs it.
+fn let_ipv6(requests: &mut Requests, link: &Link, address: Prefix) -> Result<(), HostError> {
     if address.address().is_ipv6() && ipv6_disabled(&link.name) == Some(true) {
         make_no_link_local(&link.name)
             .and_then(|()| set_ipv6_disabled(&link.name, false))
             .map_err(|source| HostError::Address { name: link.name.clone(), address, source })?;
         put_as_it_is(requests, link, link_local(link.mac))?;
     }
-    put_as_it_is(requests, link, address)
+    Ok(())
 }
 
 /// The address that neighbour discovery asks from, as the kernel would make it (RFC 4291, appendix A). The kernel's own

@@ -170,7 +170,8 @@ fn to(to: &Prefix, via: Arc<[Via]>) -> Route {
 }
 
 fn configured(route: &config::Route) -> Route {
-    to(&route.to, [Via { port: route.port, gateway: route.via, weight: 1 }].into())
+    let via = [Via { port: route.port, gateway: route.via, weight: 1 }].into();
+    Route { mtu: route.mtu, ..to(&route.to, via) }
 }
 
 /// Without a kernel beside it, the path knows the networks of the ports' own addresses.
@@ -240,6 +241,7 @@ mod tests {
         to = "0.0.0.0/0"
         via = "192.168.80.1"
         port = "wan"
+        mtu = 1400
         [[neighbour]]
         address = "192.168.80.1"
         mac = "02:00:00:00:00:09"
@@ -258,6 +260,7 @@ mod tests {
         let via = |a: [u8; 4]| table.lookup(a.into()).map(|r| r.via[0]);
         assert_eq!(via([192, 168, 80, 7]).unwrap().gateway, None);
         assert_eq!(via([8, 8, 8, 8]).unwrap().gateway, Some([192, 168, 80, 1].into()));
+        assert_eq!(table.lookup([8, 8, 8, 8].into()).unwrap().mtu, Some(1400));
         assert_eq!(table.port(PortId(0)).unwrap().address, Some([192, 168, 80, 4].into()));
         assert_eq!(picture.neighbours.len(), 1);
     }

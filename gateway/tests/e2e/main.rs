@@ -15,6 +15,7 @@ mod outages;
 mod path_mtu;
 mod pool;
 mod proxy;
+mod routes;
 mod scene;
 mod site;
 mod snat;

@@ -111,6 +111,7 @@ pub fn port(name: &str, addresses: &[&str]) -> HostPort {
         mtu: 1400,
         carrier: true,
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        routes: Vec::new(),
         interface: None,
     }
 }
