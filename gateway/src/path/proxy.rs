@@ -274,32 +274,43 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// Gives the number of the client's stream that an ICMP error quotes to the other side's count: what a client sent, or
-    /// what a server acknowledged.
+    /// Gives the numbers of the client's stream that an ICMP error quotes to the other side's count: where what a client
+    /// sent begins, or what a server acknowledged, SACK blocks included.
     pub(super) fn unproxy_quote(&self, data: &mut [u8], p: &Parsed, found: Found, transport_at: usize) {
         let streams = |s: &Session| s.is_proxied() && s.protocol() == protocol::TCP;
         if !self.sessions.get(found.id).is_some_and(streams) {
             return;
         }
-        let stream = self.streams.get(found.id.0);
         let l4 = usize::from(p.l4);
         let Some(quoted) = data.get_mut(l4 + IcmpHeader::LEN + transport_at..) else { return };
-        let at = if found.direction == Direction::Reply { 4 } else { 8 };
-        let Some(field) = quoted.get_mut(at..).and_then(|b| b.first_chunk_mut::<4>()) else { return };
-        let old = u32::from_be_bytes(*field);
-        let new = if found.direction == Direction::Reply { stream.back(old) } else { stream.forth(old) };
-        let new = new.to_be_bytes();
-        let mut delta = Delta::from_sums(Sum::of(field), Sum::of(&new));
-        *field = new;
-        if let Some(check) = quoted.get_mut(tcp::CHECKSUM_AT..).and_then(|b| b.first_chunk_mut::<2>()) {
-            // The quoted checksum, which counts in the error's as well.
-            let (old, new) = (u16::from_be_bytes(*check), delta.apply(u16::from_be_bytes(*check)));
-            *check = new.to_be_bytes();
-            delta = delta.and(Delta::word(old, new));
-        }
+        let before = Sum::of(quoted);
+        requote(quoted, &self.streams.get(found.id.0), found.direction);
+        let delta = Delta::from_sums(before, Sum::of(quoted));
         if let Some(icmp) = IcmpHeader::at_mut(data, l4) {
             icmp.set_checksum(delta.apply(icmp.checksum()));
         }
+    }
+}
+
+/// Gives a quoted segment, as far as it is there, the numbers of the side that the error goes to, and its checksum what
+/// that changes.
+fn requote(quoted: &mut [u8], stream: &Stream, direction: Direction) {
+    let from_server = direction == Direction::Reply;
+    let other = |number: u32| if from_server { stream.back(number) } else { stream.forth(number) };
+    let at = if from_server { 4 } else { 8 };
+    let Some(field) = quoted.get_mut(at..).and_then(|b| b.first_chunk_mut::<4>()) else { return };
+    let before = Sum::of(field);
+    *field = other(u32::from_be_bytes(*field)).to_be_bytes();
+    let mut delta = Delta::from_sums(before, Sum::of(field));
+    let header_len = quoted.get(12).map_or(0, |offset| usize::from(offset >> 4) * 4);
+    let end = header_len.min(quoted.len());
+    if !from_server && let Some(options) = quoted.get_mut(TcpHeader::LEN..end) {
+        let before = Sum::of(options);
+        renumber_edges(options, other);
+        delta = delta.and(Delta::from_sums(before, Sum::of(options)));
+    }
+    if let Some(check) = quoted.get_mut(tcp::CHECKSUM_AT..).and_then(|b| b.first_chunk_mut::<2>()) {
+        *check = delta.apply(u16::from_be_bytes(*check)).to_be_bytes();
     }
 }
 
@@ -365,17 +376,22 @@ fn renumber_sack(data: &mut [u8], p: &Parsed, stream: &Stream) {
     let (end, check) = (header.header_len(), header.checksum());
     let Some(options) = segment.get_mut(TcpHeader::LEN..end) else { return };
     let before = Sum::of(options);
-    toa::each_option(options, |kind, value| {
-        if kind == SACK {
-            for edge in value.as_chunks_mut::<4>().0 {
-                *edge = stream.back(u32::from_be_bytes(*edge)).to_be_bytes();
-            }
-        }
-    });
+    renumber_edges(options, |number| stream.back(number));
     let delta = Delta::from_sums(before, Sum::of(options));
     if let Some((header, _)) = TcpHeader::split_mut(segment) {
         header.set_checksum(delta.apply(check));
     }
+}
+
+/// Gives the edges of SACK blocks another count.
+fn renumber_edges(options: &mut [u8], other: impl Fn(u32) -> u32) {
+    toa::each_option(options, |kind, value| {
+        if kind == SACK {
+            for edge in value.as_chunks_mut::<4>().0 {
+                *edge = other(u32::from_be_bytes(*edge)).to_be_bytes();
+            }
+        }
+    });
 }
 
 /// Takes the payload, which sums to `payload`, out of the account of the headers in `data`: of what was `p` and is
