@@ -58,7 +58,10 @@ fn main() {
         .prepend_enum_name(false)
         .constified_enum_module("rte_eth_rx_mq_mode")
         .parse_callbacks(Box::new(OldNames))
-        .allowlist_type("rte_(mbuf|mempool|eth_conf|eth_dev_info|eth_stats|ether_addr|cpuset_t)");
+        .allowlist_type("rte_(mempool|eth_conf|eth_dev_info|eth_stats|ether_addr|cpuset_t)")
+        .allowlist_type("capsule_mbuf_layout")
+        // lib.rs has it.
+        .blocklist_type("rte_mbuf");
     for function in FUNCTIONS {
         builder = builder.allowlist_function(function);
     }

@@ -1,4 +1,6 @@
 /* What capsule 0.1.5 uses of DPDK, and its names for what are static inline functions or macros there. */
+#include <stddef.h>
+
 #include <numa.h>
 #include <rte_config.h>
 #include <rte_eal.h>
@@ -7,6 +9,17 @@
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
+
+/* Where the fields of an mbuf are that capsule reads and writes: lib.rs has a structure with them. */
+enum capsule_mbuf_layout {
+	MBUF_SIZE = sizeof(struct rte_mbuf),
+	MBUF_BUF_ADDR = offsetof(struct rte_mbuf, buf_addr),
+	MBUF_DATA_OFF = offsetof(struct rte_mbuf, data_off),
+	MBUF_PKT_LEN = offsetof(struct rte_mbuf, pkt_len),
+	MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len),
+	MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len),
+	MBUF_POOL = offsetof(struct rte_mbuf, pool),
+};
 
 /* rte_eal_init, with the names that options have had since 20.11. */
 int capsule_eal_init(int argc, char **argv);

@@ -23,6 +23,34 @@ pub const DEV_TX_OFFLOAD_MBUF_FAST_FREE: u64 = 1 << 16;
 /// 2 KB and the usual headroom.
 pub const RTE_MBUF_DEFAULT_BUF_SIZE: u32 = 2048 + 128;
 
+/// DPDK's buffer with the fields that capsule knows, wherever the installed DPDK has them. bindgen's structure won't do: from
+/// DPDK 24.11 on several of them are inside anonymous unions, and aren't fields of the buffer itself.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct rte_mbuf {
+    pub buf_addr: *mut std::os::raw::c_void,
+    _to_data_off: [u8; MBUF_DATA_OFF as usize - size_of::<usize>()],
+    pub data_off: u16,
+    _to_pkt_len: [u8; (MBUF_PKT_LEN - MBUF_DATA_OFF) as usize - size_of::<u16>()],
+    pub pkt_len: u32,
+    pub data_len: u16,
+    _to_buf_len: [u8; (MBUF_BUF_LEN - MBUF_DATA_LEN) as usize - size_of::<u16>()],
+    pub buf_len: u16,
+    pub pool: *mut rte_mempool,
+    _to_end: [u8; (MBUF_SIZE - MBUF_POOL) as usize - size_of::<usize>()],
+}
+
+const _: () = {
+    use std::mem::offset_of;
+    assert!(offset_of!(rte_mbuf, buf_addr) == MBUF_BUF_ADDR as usize);
+    assert!(offset_of!(rte_mbuf, data_off) == MBUF_DATA_OFF as usize);
+    assert!(offset_of!(rte_mbuf, pkt_len) == MBUF_PKT_LEN as usize);
+    assert!(offset_of!(rte_mbuf, data_len) == MBUF_DATA_LEN as usize);
+    assert!(offset_of!(rte_mbuf, buf_len) == MBUF_BUF_LEN as usize);
+    assert!(offset_of!(rte_mbuf, pool) == MBUF_POOL as usize);
+    assert!(size_of::<rte_mbuf>() == MBUF_SIZE as usize);
+};
+
 /// A KNI device; there are none.
 #[repr(C)]
 #[derive(Debug, Default)]
