@@ -34,7 +34,7 @@ pub const TAPS: [&str; 2] = ["wan0", "lan0"];
 const BOOT: Duration = Duration::from_secs(120);
 /// DPDK's drivers that the guest's gateway needs.
 const DRIVERS: [&str; 5] = ["bus_pci", "bus_vdev", "mempool_ring", "net_e1000", "net_virtio"];
-/// Kernel modules in the order of loading.
+/// Kernel modules in the order of loading. `vfio_virqfd` is a part of `vfio` since Linux 6.3.
 const MODULES: [&str; 7] =
     ["irqbypass", "vfio", "vfio_virqfd", "vfio_iommu_type1", "vfio-pci-core", "vfio-pci", "tun"];
 
@@ -291,12 +291,19 @@ fn drivers(root: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Copies the kernel's modules and the order of loading them.
+/// Copies the kernel's modules, unpacked, and the order of loading those that it has.
 fn modules(to: &Path, from: &Path) {
+    let mut order = Vec::new();
     for name in MODULES {
-        let found = must(Command::new("find").arg(from).args(["-name", &format!("{name}.ko")]));
-        let file = found.lines().next().unwrap_or_else(|| panic!("{}: no module {name}", from.display()));
-        must(Command::new("cp").arg(file).arg(to));
+        let pattern = format!("{name}.ko*");
+        let found = must(Command::new("find").arg(from).args(["-name", &pattern]));
+        let Some(file) = found.lines().next() else {
+            assert_eq!(name, "vfio_virqfd", "{}: no such module", from.display());
+            continue;
+        };
+        let unpack = if file.ends_with(".xz") { "busybox xzcat \"$0\" >\"$1\"" } else { "cp \"$0\" \"$1\"" };
+        must(Command::new("sh").args(["-c", unpack, file]).arg(to.join(format!("{name}.ko"))));
+        order.push(name);
     }
-    fs::write(to.join("order"), MODULES.join(" ")).expect("the scratch directory takes files");
+    fs::write(to.join("order"), order.join(" ")).expect("the scratch directory takes files");
 }
