@@ -88,9 +88,14 @@ pub(crate) fn meaning(code: i32) -> String {
 }
 
 /// The calling thread's `rte_errno`, for functions that return a null pointer.
-pub(crate) fn last_meaning() -> String {
+pub(crate) fn last_code() -> i32 {
     // SAFETY: reads a thread-local variable.
-    meaning(unsafe { dpdk_sys::shim_errno() })
+    unsafe { dpdk_sys::shim_errno() }
+}
+
+/// The meaning of [`last_code`].
+pub(crate) fn last_meaning() -> String {
+    meaning(last_code())
 }
 
 #[cfg(test)]

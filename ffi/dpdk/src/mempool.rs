@@ -15,11 +15,20 @@ use std::{
 use arrayvec::ArrayVec;
 use dpdk_sys::{rte_mbuf, rte_mempool};
 
-use crate::{DATA_ROOM, Eal, Error, HEADROOM, Mbuf, Memory, eal::Shared, error::last_meaning, hugepages};
+use crate::{
+    DATA_ROOM, Eal, Error, HEADROOM, Mbuf, Memory,
+    eal::Shared,
+    error::{last_code, meaning},
+    hugepages,
+};
 
 /// Why there is no memory for a pool.
 fn no_memory(eal: &Eal, config: &MempoolConfig) -> String {
-    let meaning = last_meaning();
+    // DPDK 24.11 calls it a lack of buffers, which sends its reader to look for the wrong thing.
+    let meaning = match last_code() {
+        libc::ENOBUFS => meaning(libc::ENOMEM),
+        code => meaning(code),
+    };
     match eal.memory() {
         Memory::Huge { .. } => format!("{meaning}: {}", hugepages::shortage(config.bytes())),
         _ => meaning,
