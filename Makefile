@@ -2,6 +2,7 @@
 #
 #   make demo [HOLD=1]      see it work; HOLD=1 leaves it up to be poked at
 #   make test [ARGS=...]    everything; ARGS goes to nextest, a filter for instance
+#   make quick              the demo, and the tests that tell whether this Debian will do
 #   make bench              packets a second beside its peers
 #   make rss [NIC=igb]      FULLNAT on emulated NICs with RSS, in QEMU 10; a part of make test
 #   make mutants ARGS=...   which small changes of the code no quick test notices: ARGS="--file gateway/src/path/toa.rs"
@@ -16,10 +17,12 @@ RUNNER := $(if $(AS_ROOT),CARGO_TARGET_$(shell echo $(HOST) | tr 'a-z-' 'A-Z_')_
 NEXTEST_PROFILE := $(if $(CI),ci,default)
 # How long each of the four targets of gateway/tests/fuzz.rs looks for trouble.
 export WEIR_FUZZ_SECONDS ?= $(if $(CI),20,1)
+# All of what `quick` builds but the slow of the end-to-end tests, and those whose programs it doesn't install.
+QUICK := not binary(e2e) | test(/^(forwarding|lifecycle|links|ipv6|outages)::/)
 # Demo and tests use the programs in /usr/sbin.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
-.PHONY: demo test lint bench guard mutants rss deps
+.PHONY: demo test quick lint bench guard mutants rss deps
 
 demo:
 	@scripts/deps demo
@@ -34,6 +37,14 @@ test: deps lint
 	bench/testpmd/check
 	scripts/rss
 	$(if $(CI),$(MAKE) guard,@echo "make guard counts instructions a packet, as CI does: some minutes")
+
+# What depends on the Debian: DPDK with its drivers, and the programs that a lab is made of. Built without optimisation.
+quick:
+	@scripts/deps quick
+	cargo build --package weir --package weirctl --package weir-lab --bins
+	@$(AS_ROOT) $(TARGET)/debug/demo
+	$(RUNNER) cargo nextest run --package dpdk --package weir --package weirctl --profile $(NEXTEST_PROFILE) --lib \
+	  --test path_tables --test golden_recordings --test 'host_*' --test e2e -E '$(QUICK)' $(ARGS)
 
 # Formatting, warnings, dependencies.
 lint: deps
