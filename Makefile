@@ -2,7 +2,7 @@
 #
 #   make demo [HOLD=1]      see it work; HOLD=1 leaves it up to be poked at
 #   make test [ARGS=...]    everything; ARGS goes to nextest, a filter for instance
-#   make quick              the demo, and the tests that tell whether this Debian will do
+#   make quick              the demo, and the tests that tell whether this Debian will do; .ci/run has Debian 13 do it
 #   make bench              packets a second beside its peers
 #   make rss [NIC=igb]      FULLNAT on emulated NICs with RSS, in QEMU 10; a part of make test
 #   make mutants ARGS=...   which small changes of the code no quick test notices: ARGS="--file gateway/src/path/toa.rs"
@@ -17,8 +17,8 @@ RUNNER := $(if $(AS_ROOT),CARGO_TARGET_$(shell echo $(HOST) | tr 'a-z-' 'A-Z_')_
 NEXTEST_PROFILE := $(if $(CI),ci,default)
 # How long each of the four targets of gateway/tests/fuzz.rs looks for trouble.
 export WEIR_FUZZ_SECONDS ?= $(if $(CI),20,1)
-# All of what `quick` builds but the slow of the end-to-end tests, and those whose programs it doesn't install.
-QUICK := not binary(e2e) | test(/^(forwarding|lifecycle|links|ipv6|outages)::/)
+# What `quick` runs of what it builds: of the end-to-end tests those that show ports, twins and each method, with one worker.
+QUICK := not binary(e2e) | test(/^(lifecycle|outages|steering)::/) | test(/^(forwarding|ipv6|links)::one_worker::/)
 # Demo and tests use the programs in /usr/sbin.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
