@@ -13,7 +13,7 @@ use etherparse::{
 };
 use host_support::{Bench, Namespace, PATIENCE, PEER_MAC, PORT_MAC, port};
 use weir::{
-    host::{HostError, HostPort, StaticRoute, TwinState},
+    host::{HostError, HostPort, Reachability, StaticRoute, TwinState},
     io::PortId,
 };
 
@@ -119,6 +119,39 @@ fn a_neighbour_is_resolved_by_the_kernel() {
     bench.host.forget(WAN, PEER.into());
     bench.host.set_mtu(WAN, 1400).unwrap();
     assert!(!ns.run("ip neigh show dev wan").contains("managed"));
+}
+
+/// A neighbour that asked first is in the kernel's table as STALE: nobody would ever ask it.
+#[test]
+fn a_neighbour_that_introduced_itself_is_verified_once_packets_go_there() {
+    let ns = Namespace::new();
+    let bench = Bench::start(&ns, vec![port("wan", &["192.168.80.4/24"])]);
+    ns.run("sysctl -qw net.ipv4.neigh.wan.delay_first_probe_time=1");
+    ns.run("sysctl -qw net.ipv4.neigh.wan.retrans_time_ms=100");
+    ns.run("sysctl -qw net.ipv4.neigh.wan.base_reachable_time_ms=1000");
+    bench.receive(WAN, arp(ArpOperation::REQUEST, [0xff; 6], [0; 6], TWIN));
+    bench.state(|s| s.neighbour(WAN, PEER.into()).is_some_and(|n| n.mac() == Some(PEER_MAC)));
+    let unknown = Ipv4Addr::new(192, 168, 80, 77);
+    let show = || ns.run("ip neigh show dev wan");
+    bench.host.set_mtu(WAN, 1400).unwrap();
+    assert!(!show().contains("managed"), "{}", show());
+
+    bench.host.in_use(vec![(WAN, PEER.into()), (WAN, unknown.into())]);
+    let asked = bench.sent(|_, f| as_arp(f).filter(|a| a.0 == ArpOperation::REQUEST));
+    assert_eq!(asked.3, IpAddr::from(PEER), "what the kernel knows nothing of isn't asked for");
+    assert!(show().contains("managed"), "{}", show());
+    bench.receive(WAN, arp(ArpOperation::REPLY, PORT_MAC.0, PORT_MAC.0, TWIN));
+    wait_for_neighbour(&ns, "REACHABLE");
+    // It falls silent.
+    bench.state(|s| s.neighbour(WAN, PEER.into()).is_some_and(|n| n.reachability == Reachability::Failed));
+}
+
+/// Waits until the neighbour on the twin is in this state of the kernel's.
+fn wait_for_neighbour(ns: &Namespace, state: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while !ns.run("ip neigh show dev wan").contains(state) {
+        assert!(Instant::now() < deadline, "{}", ns.run("ip neigh show dev wan"));
+    }
 }
 
 #[test]

@@ -242,3 +242,66 @@ fn an_established_session_follows_the_routes() {
         }
     }
 }
+
+/// The neighbours that the kernel is to verify, once the workers have been asked.
+fn in_use(rig: &mut Rig) -> Vec<IpAddr> {
+    rig.advance(5.0);
+    let mut hops = Vec::new();
+    for _ in 0..80 {
+        let now = rig.now();
+        hops.extend(rig.store.plane_mut().hops_in_use(now).into_iter().map(|hop| hop.address));
+        rig.run();
+        rig.store.plane_mut().service_rings();
+    }
+    hops.sort();
+    hops.dedup();
+    hops
+}
+
+#[test]
+fn next_hops_of_sessions_are_in_use_and_strangers_are_not() {
+    let (client, real) = ((Ipv4Addr::new(10, 1, 0, 1), 40_000), (Ipv4Addr::new(10, 0, 0, 1), 80));
+    for method in [Forwarding::FullNat, Forwarding::Nat, Forwarding::Route] {
+        let mut rig = rig(method);
+        let other = Neighbour { port: WAN, address: stranger(7).0.into(), mac: Some(Mac(CLIENT_MAC)) };
+        rig.store.plane_mut().set_neighbours(&[other]);
+        // A stranger's packet is answered.
+        rig.send(WAN, &frames::tcp(WAN, stranger(7), vip(), flags("A"), &[]));
+        assert_eq!(in_use(&mut rig), [] as [IpAddr; 0], "{method:?}");
+        rig.send(WAN, &frames::tcp(WAN, client, vip(), flags("S"), &[]));
+        let sent = rig.send(WAN, &frames::tcp(WAN, client, vip(), flags("S"), &[]));
+        if method == Forwarding::Route {
+            assert_eq!(in_use(&mut rig), [IpAddr::from(real.0)]);
+            continue;
+        }
+        let (mut local, bytes) = ([0; 4], &sent[0].bytes);
+        local.copy_from_slice(&bytes[26..30]);
+        let to = (Ipv4Addr::from(local), u16::from_be_bytes([bytes[34], bytes[35]]));
+        for _ in 0..2 {
+            rig.send(LAN, &frames::tcp(LAN, real, to, flags("SA"), &[]));
+        }
+        assert_eq!(in_use(&mut rig), [IpAddr::from(real.0), client.0.into()], "{method:?}");
+        rig.advance(61.0);
+        assert_eq!(in_use(&mut rig), [] as [IpAddr; 0], "{method:?}: no packet for a minute");
+    }
+}
+
+#[test]
+fn every_one_of_many_sessions_over_ipv6_is_looked_at() {
+    let mut rig = Rig::with(&Options { max_sessions: 65_536, ..Options::default() });
+    let key = v6_service(&mut rig);
+    let real = |n: u16| IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, n));
+    let (forwarding, weight) = (Forwarding::FullNat, 1);
+    for n in 1..=3 {
+        let server = Server { address: real(n), port: 80, forwarding, weight, upper: 0, lower: 0 };
+        rig.add_server(key, server);
+    }
+    for n in 0..6000u16 {
+        let client = (Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 0x1000 + n), 40_000);
+        rig.send(WAN, &frames::tcp(WAN, client, (VIP_V6, 80), flags("S"), &[]));
+    }
+    assert_eq!(in_use(&mut rig), [real(1), real(2), real(3)]);
+    // With other routes sessions ask anew; nothing is known of them until then.
+    rig.new_routes(1400);
+    assert_eq!(in_use(&mut rig), [] as [IpAddr; 0]);
+}

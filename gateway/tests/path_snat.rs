@@ -691,3 +691,21 @@ fn explain_foretells_it() {
         assert!(known.reply && known.end == End::Forwarded, "{known:?}");
     }
 }
+
+#[test]
+fn next_hops_of_snat_are_in_use() {
+    let mut rig = rig("");
+    for _ in 0..2 {
+        let external = external(&mut rig, A, OUT);
+        assert_eq!(udp_in(&mut rig, OUT, external).len(), 1);
+    }
+    let mut hops = Vec::new();
+    for _ in 0..3 {
+        let now = rig.now();
+        hops.extend(rig.store.plane_mut().hops_in_use(now).into_iter().map(|hop| hop.address));
+        rig.run();
+        rig.store.plane_mut().service_rings();
+    }
+    hops.sort();
+    assert_eq!(hops, [A.0, OUT.0]);
+}

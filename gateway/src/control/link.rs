@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::load::WorkerTables;
+use super::{in_use::Inquiry, load::WorkerTables};
 use crate::{
     path::{
         ControlEnd,
@@ -32,6 +32,7 @@ pub type MakePool = Box<dyn FnOnce() -> Result<LocalPool<Ipv6Addr>, PoolError> +
 /// Control's end of the rings to one worker.
 pub struct WorkerLink {
     rings: Arc<Mutex<Rings>>,
+    pub(super) in_use: Inquiry,
     resolve: rtrb::Consumer<Resolve>,
     /// The worker's counters.
     pub counters: Arc<PathCounters>,
@@ -52,6 +53,8 @@ pub(super) struct Rings {
     awaited: HashSet<u64>,
     /// Answers that have come and nobody has taken yet.
     answers: HashMap<u64, Update>,
+    /// What has come back for whoever sent it.
+    kept: Vec<Update>,
 }
 
 /// The rings between control and a worker with these counters: both ends.
@@ -66,9 +69,11 @@ pub fn connect(counters: Arc<PathCounters>) -> (WorkerLink, ControlEnd) {
         backlog: VecDeque::new(),
         awaited: HashSet::new(),
         answers: HashMap::new(),
+        kept: Vec::new(),
     };
     let link = WorkerLink {
         rings: Arc::new(Mutex::new(rings)),
+        in_use: Inquiry::default(),
         resolve,
         counters,
         census: Arc::default(),
@@ -97,6 +102,14 @@ impl WorkerLink {
         drop(back);
     }
 
+    /// What has come back for its sender, of the kind that `wanted` says.
+    pub(super) fn take_back(&self, wanted: impl Fn(&Update) -> bool) -> Vec<Update> {
+        let mut rings = self.rings.lock();
+        let (taken, kept) = std::mem::take(&mut rings.kept).into_iter().partition(wanted);
+        rings.kept = kept;
+        taken
+    }
+
     /// The neighbours that the worker wishes to be resolved.
     pub(super) fn wishes(&mut self) -> impl Iterator<Item = Resolve> {
         std::iter::from_fn(|| self.resolve.pop().ok())
@@ -121,7 +134,12 @@ impl Rings {
     #[must_use]
     pub fn turn(&mut self) -> Vec<Batch> {
         let mut back = Vec::new();
-        while let Ok(batch) = self.retired.pop() {
+        while let Ok(mut batch) = self.retired.pop() {
+            // Such are sent alone.
+            if batch.len() == 1 && batch.first().is_some_and(returns) {
+                self.kept.append(&mut batch);
+                continue;
+            }
             back.push(if self.awaited.is_empty() { batch } else { self.keep_answers(batch) });
         }
         self.push_backlog();
@@ -167,6 +185,11 @@ impl Rings {
             }
         }
     }
+}
+
+/// Whether whoever sent an update wants it back.
+fn returns(update: &Update) -> bool {
+    matches!(update, Update::HopsInUse(_))
 }
 
 fn ticket_of(update: &Update) -> Option<u64> {

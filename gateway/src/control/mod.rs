@@ -3,6 +3,7 @@
 mod asker;
 mod claims;
 pub mod explain;
+mod in_use;
 mod link;
 pub mod load;
 pub mod notices;

@@ -128,6 +128,11 @@ impl Mirror {
         self.fixed.contains(&(port, address))
     }
 
+    /// Whether the kernel has an entry for the neighbour.
+    pub fn has_neighbour(&self, port: PortId, address: IpAddr) -> bool {
+        self.neighbours.contains_key(&(port, address))
+    }
+
     /// Whether a twin has `address`, and which.
     pub fn holder(&self, address: IpAddr) -> Option<PortId> {
         self.addresses.keys().find(|(_, a)| *a == address).map(|(p, _)| *p)

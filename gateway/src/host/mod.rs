@@ -240,11 +240,17 @@ impl Host {
         &self.counters
     }
 
-    /// Has the kernel resolve the next hop `address` on `port`, and keep it resolved until
-    /// [`Host::forget`]. The outcome comes as a change of state. May be called for every packet that lacks
+    /// Has the kernel resolve the next hop `address` on `port`, and keep it resolved until [`Host::forget`], or as
+    /// long as it is asked for or in use ([`Host::in_use`]) every now and then. The outcome comes as a change of state. May be called for every packet that lacks
     /// the neighbour: the kernel is asked once a second at most.
     pub fn resolve(&self, port: PortId, address: IpAddr) {
         self.send(Command::Resolve(port, address));
+    }
+
+    /// Packets go by these next hops, of whatever the kernel has an entry for is verified from now on: one that
+    /// introduced itself would be believed for ever otherwise. To be told again every few seconds.
+    pub fn in_use(&self, hops: Vec<(PortId, IpAddr)>) {
+        self.send(Command::InUse(hops));
     }
 
     /// The next hop is no longer needed: its entry may age and go.

@@ -34,7 +34,7 @@ use super::{
     state::{Neighbour, TwinState},
     tap::Twin,
     twins::{self, Link, Locals},
-    wanted,
+    wanted::{self, Wanted},
 };
 use crate::{io::PortId, threads};
 
@@ -68,6 +68,8 @@ pub(super) type Reply<T> = SyncSender<Result<T, HostError>>;
 pub(super) enum Command {
     /// Have the neighbour resolved and kept so.
     Resolve(PortId, IpAddr),
+    /// Packets go by these neighbours.
+    InUse(Vec<(PortId, IpAddr)>),
     /// The neighbour needn't be kept resolved any more.
     Forget(PortId, IpAddr),
     /// Put the address on the twin as a host address; true if it wasn't there.
@@ -102,7 +104,7 @@ pub(super) struct Netlink {
     /// Twins that are gone.
     gone: BTreeSet<PortId>,
     next_renewal: Instant,
-    wanted: HashMap<(PortId, IpAddr), Instant>,
+    wanted: HashMap<(PortId, IpAddr), Wanted>,
     locals: Locals,
     inbox: Inbox,
     publish: Publish,
@@ -403,6 +405,7 @@ impl Netlink {
         // Whoever asked may be gone; the work is done all the same.
         match command {
             Command::Resolve(port, address) => self.want(port, address),
+            Command::InUse(hops) => hops.into_iter().for_each(|(port, address)| self.keep(port, address)),
             Command::Forget(port, address) => self.forget(port, address),
             Command::AddLocal(port, address, reply) => drop(reply.send(self.add_local(port, address))),
             Command::RemoveLocal(port, address, reply) => {
@@ -444,21 +447,37 @@ impl Netlink {
 
     fn want(&mut self, port: PortId, address: IpAddr) {
         let now = Instant::now();
-        let known = self.wanted.get(&(port, address)).copied();
-        if known.is_some_and(|last| now < last + RESOLVE_INTERVAL) {
+        let known = self.wanted.get(&(port, address));
+        if known.is_some_and(|wanted| now < wanted.asked + RESOLVE_INTERVAL) {
             return;
         }
-        if known.is_none() && self.wanted.len() >= MAX_WANTED {
+        if known.is_none() && !self.has_room(now) {
+            return;
+        }
+        self.wanted.insert((port, address), Wanted { asked: now, used: now });
+        self.resolve(port, address, true);
+    }
+
+    /// Has the kernel verify a neighbour that it has an entry for, as long as packets go there.
+    fn keep(&mut self, port: PortId, address: IpAddr) {
+        let now = Instant::now();
+        if let Some(wanted) = self.wanted.get_mut(&(port, address)) {
+            wanted.used = now;
+        } else if self.mirror.has_neighbour(port, address) && self.has_room(now) {
+            self.wanted.insert((port, address), Wanted { asked: now, used: now });
+            self.resolve(port, address, true);
+        }
+    }
+
+    /// Whether another neighbour may be wanted; those that don't answer make room.
+    fn has_room(&mut self, now: Instant) -> bool {
+        if self.wanted.len() >= MAX_WANTED {
             let state = self.mirror.published();
             let answers = |(port, address)| state.neighbour(port, address).and_then(Neighbour::mac).is_some();
             let silent = wanted::silent(&self.wanted, now, answers);
             silent.into_iter().for_each(|(port, address)| self.forget(port, address));
-            if self.wanted.len() >= MAX_WANTED {
-                return;
-            }
         }
-        self.wanted.insert((port, address), now);
-        self.resolve(port, address, true);
+        self.wanted.len() < MAX_WANTED
     }
 
     fn forget(&mut self, port: PortId, address: IpAddr) {
@@ -486,13 +505,14 @@ impl Netlink {
         }
     }
 
-    /// Asks again for all wanted neighbours. Those that don't answer, and that no packet has asked for
-    /// lately, are given up.
+    /// Asks again for all wanted neighbours. Those that nobody has needed lately are given up, the sooner if they don't
+    /// answer.
     fn refresh(&mut self) {
         let (now, state) = (Instant::now(), self.mirror.published());
-        let wanted: Vec<_> = self.wanted.iter().map(|(key, last)| (*key, *last)).collect();
-        for ((port, address), last) in wanted {
-            if last + REFRESH <= now && state.neighbour(port, address).and_then(Neighbour::mac).is_none() {
+        let wanted: Vec<_> = self.wanted.iter().map(|(key, wanted)| (*key, *wanted)).collect();
+        for ((port, address), wanted) in wanted {
+            let answers = state.neighbour(port, address).and_then(Neighbour::mac).is_some();
+            if wanted.is_over(now, answers) {
                 self.forget(port, address);
             } else {
                 self.resolve(port, address, true);

@@ -116,6 +116,11 @@ impl Hops {
         self.hops.get_mut(usize::from(id)).zip(self.states.get_mut(usize::from(id)))
     }
 
+    /// The address of a hop that is somebody's.
+    pub fn address(&self, id: u16) -> Option<IpAddr> {
+        self.states.get(usize::from(id)).filter(|state| state.in_use).map(|state| state.address)
+    }
+
     /// All hops, for news of their ports.
     pub fn each(&mut self) -> impl Iterator<Item = &mut Hop> {
         self.hops.iter_mut()

@@ -15,7 +15,7 @@
 //! `onepacket`; `persist` keeps clients at their servers, `place` knows which servers are full. `snat` takes what no service claims, `echo` its pings. Beside the way: `icmp` (`icmp_v6`, `icmp_mixed`) translates errors about
 //! sessions, `reassembly` sends fragments after their first, `toa` (with `told`) and `proxy` (with `stream`) tell servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
 //! own, `vlan` divides devices into ports, `handover` gives another worker what is its own (`nat` knows whose NAT's replies are), `update` takes control's changes between bursts,
-//! `search` and `explain` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks, `stages` counts cycles. `sums` says which checksums are right. Every frame ends in one [`verdict::Verdict`].
+//! `search`, `explain` and `in_use` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks, `stages` counts cycles. `sums` says which checksums are right. Every frame ends in one [`verdict::Verdict`].
 //! ICMP errors about tunnels' packets are `tunnel_error`'s.
 
 use std::{
@@ -58,6 +58,7 @@ mod hops;
 mod icmp;
 mod icmp_mixed;
 mod icmp_v6;
+pub mod in_use;
 pub mod laddr;
 pub mod mark;
 mod mixed;

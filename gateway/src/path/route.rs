@@ -368,6 +368,12 @@ impl<F> Routing<F> {
         self.hops.get(id)
     }
 
+    /// The neighbour of a hop, if it is known.
+    pub(super) fn known_neighbour(&self, id: u16) -> Option<Resolve> {
+        let hop = self.hop(id).filter(|hop| hop.usable)?;
+        Some(Resolve { port: hop.port, address: self.hops.address(id)? })
+    }
+
     /// Takes note of a neighbour. True if packets may wait for it: see [`Self::ready`].
     pub fn neighbour(&mut self, neighbour: Neighbour, now: Tick) -> bool {
         let Neighbour { port, address, mac } = neighbour;

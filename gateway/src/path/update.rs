@@ -14,6 +14,7 @@ use super::{
     Worker,
     census::Census,
     explain::Explain,
+    in_use::HopsInUse,
     persist::listed_protocol,
     route::{Neighbour, RouteTable},
     sctp_state,
@@ -74,6 +75,8 @@ pub enum Update {
     Census(Arc<Census>),
     /// Certain sessions are wanted, or are to end.
     Select(Search),
+    /// The next hops that sessions use are wanted.
+    HopsInUse(Box<HopsInUse>),
     /// Follow packets from now on, or no more.
     Trace(Option<Box<Tracer>>),
     /// What would happen to a packet?
@@ -209,6 +212,7 @@ impl<I: Io> Worker<I> {
             }
             Update::Select(search) => self.select(search),
             Update::Census(census) => self.count_sessions(census),
+            Update::HopsInUse(question) => self.look_for_hops(question),
             Update::Trace(tracer) => std::mem::swap(&mut self.trace, tracer),
             Update::Explain(question) => self.explain(question),
             Update::PoolV6(room) => {

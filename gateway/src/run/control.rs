@@ -132,16 +132,19 @@ impl Control<'_> {
         store.tick(now);
         let wishes = store.plane_mut().workers.take_resolves();
         let blocks = store.plane_mut().workers.take_snat_log();
+        let in_use = if self.host.is_some() { store.plane_mut().hops_in_use(now) } else { Vec::new() };
         drop(store);
         for block in blocks {
             let BlockEvent { inside, external, first, given } = block;
             let last = first + BLOCK - 1;
             info!(%inside, %external, ports = %format_args!("{first}-{last}"), given, "snat port block");
         }
+        let Some(host) = self.host else { return };
         for wish in wishes {
-            if let Some(host) = self.host {
-                host.resolve(wish.port, wish.address);
-            }
+            host.resolve(wish.port, wish.address);
+        }
+        if !in_use.is_empty() {
+            host.in_use(in_use);
         }
     }
 

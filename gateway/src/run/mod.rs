@@ -63,6 +63,7 @@ mod port_status;
 mod prefault;
 mod ready;
 pub mod routes;
+mod server_hops;
 mod warnings;
 pub mod worker;
 

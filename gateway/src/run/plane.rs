@@ -17,8 +17,9 @@ use weirctl::{
     protocol::{Explanation, PortStatus, Question, TraceFilter},
 };
 
-use super::warnings;
+use super::{server_hops::ServerHops, warnings};
 use crate::{
+    clock::Tick,
     control::{
         plane::{
             AddressKind, Ask, Change, Explained, PathCounter, Plane, PlaneError, PlaneStatus, ServerTotals,
@@ -46,6 +47,7 @@ pub struct GatewayPlane {
     ours: BTreeSet<IpAddr>,
     /// Whether the host looks at the kernel's ports.
     watching: bool,
+    server_hops: ServerHops,
     started: Instant,
     port_status: Vec<PortStatus>,
     /// Why packet buffers aren't in huge pages, if they aren't.
@@ -64,6 +66,7 @@ impl GatewayPlane {
             placed: BTreeMap::new(),
             ours: BTreeSet::new(),
             watching: false,
+            server_hops: ServerHops::default(),
             started: Instant::now(),
             port_status: Vec::new(),
             ordinary_memory: None,
@@ -101,7 +104,16 @@ impl GatewayPlane {
     pub fn set_routes(&mut self, table: Arc<RouteTable>) {
         self.workers.set_routes(&table);
         self.routes = table;
+        self.server_hops.changed();
         self.place_local_addresses();
+    }
+
+    /// Next hops that are in use, as far as that is known since the last call: those of sessions, and every few seconds
+    /// those of servers.
+    pub fn hops_in_use(&mut self, now: Tick) -> Vec<(PortId, IpAddr)> {
+        let sessions = self.workers.hops_in_use(now).into_iter().map(|hop| (hop.port, hop.address));
+        let servers = self.server_hops.due(now, &self.workers, &self.routes).into_iter().flatten();
+        sessions.chain(servers.copied()).collect()
     }
 
     /// Takes note of what else the kernel says.
@@ -183,6 +195,7 @@ impl GatewayPlane {
 impl Plane for GatewayPlane {
     fn apply(&mut self, changes: Vec<Change>) {
         self.workers.apply(changes);
+        self.server_hops.changed();
         self.place_local_addresses();
         let watch = self.workers.snat().any(|rule| rule.masquerade);
         if let Some(host) = self.host.as_ref().filter(|_| watch != self.watching) {

@@ -10,6 +10,7 @@ mod lifecycle;
 mod links;
 mod log;
 mod misuse;
+mod neighbours;
 mod operation;
 mod outages;
 mod path_mtu;
