@@ -25,6 +25,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_dev_callback_register",
     "rte_eth_macaddr_get",
     "rte_eth_promiscuous_(enable|disable|get)",
+    "rte_eth_dev_mac_addr_(add|remove)",
     "rte_eth_allmulticast_(enable|disable|get)",
     "rte_eth_(stats_get|stats_reset|xstats_get|xstats_get_names)",
     // queues

@@ -15,6 +15,7 @@ use host_support::{Bench, Namespace, PATIENCE, PEER_MAC, PORT_MAC, port};
 use weir::{
     host::{HostError, HostPort, Reachability, StaticRoute, TwinState},
     io::PortId,
+    mac::Mac,
 };
 
 const WAN: PortId = PortId(0);
@@ -318,4 +319,43 @@ fn a_renamed_twin_goes_on_and_is_told_of() {
     assert!(ns.run("ip -o addr show dev uplink").contains("192.168.80.9/32"));
     ns.run("ip link set uplink name wan");
     wait_for_twin(&bench, &TwinState::GOOD);
+}
+
+/// VRRP's virtual router on a macvlan: its MAC address and addresses are the port's as long as it is there and up.
+#[test]
+fn a_macvlan_over_a_twin_is_the_ports() {
+    const VIRTUAL: Mac = Mac([0, 0, 0x5e, 0, 1, 0x33]);
+    let ns = Namespace::new();
+    let bench = Bench::start(&ns, vec![port("wan", &["192.168.80.4/24"]), port("lan", &["10.0.0.1/24"])]);
+    ns.run("sysctl -qw net.ipv4.conf.wan.arp_ignore=1");
+    let virtual_ip = Ipv4Addr::new(192, 168, 80, 50);
+    let local = |s: &weir::host::NetState| s.is_local(virtual_ip.into());
+    ns.run("ip link add vrrp.51 link wan address 00:00:5e:00:01:33 type macvlan mode private");
+    ns.run("ip addr add 192.168.80.50/24 dev vrrp.51");
+    ns.run("ip link set vrrp.51 up");
+    bench.state(|s| *s.stations == [(WAN, VIRTUAL)] && local(s));
+    ns.run("ip route add 10.9.0.0/16 via 192.168.80.7 dev vrrp.51");
+    bench.state(|s| s.routes.get(&"10.9.0.0/16".parse().unwrap()).is_some());
+
+    // The kernel answers with the virtual address, to everybody and to whoever asks it alone.
+    for to in [[0xff; 6], VIRTUAL.0] {
+        bench.receive(WAN, arp(ArpOperation::REQUEST, to, [0; 6], virtual_ip));
+        let reply = bench.sent(|p, f| as_arp(f).filter(|a| p == WAN && a.0 == ArpOperation::REPLY));
+        assert_eq!((reply.1, reply.2), (VIRTUAL.0.to_vec(), virtual_ip.into()));
+    }
+    ns.run("ip link set vrrp.51 down");
+    bench.state(|s| s.stations.is_empty());
+    ns.run("ip link set vrrp.51 address 00:00:5e:00:01:34");
+    ns.run("ip link set vrrp.51 up");
+    bench.state(|s| *s.stations == [(WAN, Mac([0, 0, 0x5e, 0, 1, 0x34]))]);
+    ns.run("ip link del vrrp.51");
+    bench.state(|s| s.stations.is_empty() && !local(s));
+
+    // One that is there before a twin is made anew goes with the old one; one over the new twin counts again.
+    ns.run("ip link del wan");
+    bench.state(|s| !s.twins[0].present);
+    bench.state(|s| s.twins[0].present);
+    ns.run("ip link add vrrp.51 link wan address 00:00:5e:00:01:33 type macvlan");
+    ns.run("ip link set vrrp.51 up");
+    bench.state(|s| *s.stations == [(WAN, VIRTUAL)]);
 }

@@ -117,6 +117,28 @@ impl Port {
         self.check("set promiscuous mode", code)
     }
 
+    /// Receives frames for this MAC address, too.
+    ///
+    /// # Errors
+    /// The device has no filter for addresses, or no room in it.
+    pub fn add_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
+        let mut address = dpdk_sys::rte_ether_addr { addr_bytes: mac };
+        // SAFETY: a port, which this is, and an address that outlives the call.
+        let code = unsafe { dpdk_sys::rte_eth_dev_mac_addr_add(self.id(), &raw mut address, 0) };
+        self.check("add a MAC address", code)
+    }
+
+    /// No longer receives frames for an address that was added.
+    ///
+    /// # Errors
+    /// The device refuses; the port's own address stays.
+    pub fn remove_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
+        let mut address = dpdk_sys::rte_ether_addr { addr_bytes: mac };
+        // SAFETY: as above.
+        let code = unsafe { dpdk_sys::rte_eth_dev_mac_addr_remove(self.id(), &raw mut address) };
+        self.check("remove a MAC address", code)
+    }
+
     /// Whether frames for any group address are received.
     ///
     /// # Errors

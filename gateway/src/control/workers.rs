@@ -42,6 +42,7 @@ use crate::{
         route::{Neighbour, Resolve, RouteTable},
         service::{ServerAddresses, WorkerService},
         settings::Settings,
+        station::Stations,
         trace::Tracer,
         update::{Batch, Update},
     },
@@ -176,6 +177,12 @@ impl Workers {
         self.routes = Arc::clone(table);
         self.send_all(|_| vec![Update::Routes(Arc::clone(table))]);
         self.follow_addresses();
+    }
+
+    /// Tells the workers of MAC addresses beside the ports' own.
+    pub fn set_stations(&mut self, stations: Stations) {
+        let stations = Arc::new(stations);
+        self.send_all(|_| vec![Update::Stations(Arc::clone(&stations))]);
     }
 
     /// Tells the workers of neighbours.

@@ -163,6 +163,14 @@ pub(super) fn resolve(requests: &mut Requests, index: u32, address: IpAddr, mana
     requests.apply(RouteNetlinkMessage::NewNeighbour(message), flags)
 }
 
+/// Reads which links are over others into the mirror.
+pub(super) fn dump_links(requests: &mut Requests, mirror: &mut Mirror) -> io::Result<()> {
+    let all = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    requests.dump(&all, mirror, Mirror::clear_links, |m, message| m.dumped(&message))?;
+    mirror.follow_above();
+    Ok(())
+}
+
 /// Reads the addresses of both families into the mirror.
 pub(super) fn dump_addresses(requests: &mut Requests, mirror: &mut Mirror) -> io::Result<()> {
     let all = RouteNetlinkMessage::GetAddress(AddressMessage::default());

@@ -15,6 +15,7 @@ use netlink_packet_core::NLM_F_REPLACE;
 use netlink_packet_route::{RouteNetlinkMessage, link::LinkFlags};
 
 use super::{
+    above::Above,
     decode::{self, Twins},
     ports::KernelPorts,
     socket::Message,
@@ -32,12 +33,19 @@ pub(super) enum LinkEvent {
     Changed(PortId, Box<netlink_packet_route::link::LinkMessage>),
     /// A twin is gone.
     Gone(PortId),
+    /// What is over the twins has changed: the tables are to be read anew.
+    Above,
+    /// Addresses are to be read anew.
+    Addresses,
 }
 
 /// The tables, as far as they concern the twins.
 #[derive(Default)]
 pub(super) struct Mirror {
     twins: Twins,
+    above: Above,
+    /// The twins, and what is over them in the same network.
+    near: Twins,
     addresses: BTreeMap<(PortId, IpAddr), Address>,
     /// Addresses of other interfaces, by their numbers.
     elsewhere: BTreeSet<(u32, IpAddr)>,
@@ -70,6 +78,7 @@ struct Changed {
     routes: bool,
     neighbours: bool,
     twins: bool,
+    stations: bool,
 }
 
 impl Mirror {
@@ -79,7 +88,7 @@ impl Mirror {
         let changed = Changed { twins: true, ..Changed::default() };
         let published = Arc::new(NetState::default());
         let kernel_ports = Arc::clone(&published.kernel_ports);
-        Self { twins, states, changed, kernel_ports, published, ..Self::default() }
+        Self { near: twins.clone(), twins, states, changed, kernel_ports, published, ..Self::default() }
     }
 
     /// Notes what became of the twin of `port`; true if that is new.
@@ -95,7 +104,22 @@ impl Mirror {
     /// The twin of `port` is there again, as interface `index`.
     pub fn twin_is_back(&mut self, port: PortId, index: u32) {
         self.twins.insert(index, port);
+        self.follow_above();
         self.note_twin(port, TwinState::GOOD);
+    }
+
+    /// Forgets what is over the twins, before a dump of links.
+    pub fn clear_links(&mut self) {
+        self.above.clear();
+    }
+
+    /// Draws the conclusions of a change of links: whether the tables are to be read anew.
+    pub fn follow_above(&mut self) -> bool {
+        self.changed.stations = true;
+        let near = self.above.same_network(&self.twins);
+        let differs = near != self.near;
+        self.near = near;
+        differs
     }
 
     /// Forgets the addresses, before a dump of them.
@@ -142,7 +166,7 @@ impl Mirror {
     pub fn dumped(&mut self, message: &RouteNetlinkMessage) {
         match message {
             RouteNetlinkMessage::NewRoute(m) => {
-                if let Some(route) = decode::route(m, &self.twins) {
+                if let Some(route) = decode::route(m, &self.near) {
                     self.sources.extend(decode::source(m));
                     let route = self.shared(route);
                     match self.routes.entry((route.table, route.to, route.metric)) {
@@ -159,34 +183,36 @@ impl Mirror {
     /// Applies a notification.
     pub fn notified(&mut self, (flags, message): &Message) -> Option<LinkEvent> {
         match message {
-            RouteNetlinkMessage::NewAddress(m) if !self.twins.contains_key(&m.header.index) => {
+            RouteNetlinkMessage::NewAddress(m) if !self.near.contains_key(&m.header.index) => {
                 let address = decode::own_address(m)?;
                 self.changed.addresses |= self.elsewhere.insert((m.header.index, address));
             }
-            RouteNetlinkMessage::DelAddress(m) if !self.twins.contains_key(&m.header.index) => {
+            RouteNetlinkMessage::DelAddress(m) if !self.near.contains_key(&m.header.index) => {
                 let address = decode::own_address(m)?;
                 self.changed.addresses |= self.elsewhere.remove(&(m.header.index, address));
                 self.stale |= self.sources.contains(&address);
             }
             RouteNetlinkMessage::NewAddress(m) => {
-                let address = decode::address(m, &self.twins)?;
+                let address = decode::address(m, &self.near)?;
                 let key = (address.port, address.prefix.address());
                 self.changed.addresses |= self.addresses.insert(key, address) != Some(address);
             }
             RouteNetlinkMessage::DelAddress(m) => {
-                let address = decode::address(m, &self.twins)?;
+                let address = decode::address(m, &self.near)?;
                 let key = (address.port, address.prefix.address());
                 self.changed.addresses |= self.addresses.remove(&key).is_some();
                 self.stale |= self.sources.contains(&key.1);
+                // Another interface of the port may still have it.
+                return (self.near.len() > self.twins.len()).then_some(LinkEvent::Addresses);
             }
             RouteNetlinkMessage::NewRoute(m) => {
-                let Some(route) = decode::route(m, &self.twins) else {
+                let Some(route) = decode::route(m, &self.near) else {
                     return self.doubt(decode::key(m)?);
                 };
                 self.sources.extend(decode::source(m));
                 self.new_route(route, *flags);
             }
-            RouteNetlinkMessage::DelRoute(m) => match decode::route(m, &self.twins) {
+            RouteNetlinkMessage::DelRoute(m) => match decode::route(m, &self.near) {
                 Some(route) => self.delete_route(&route),
                 None => return self.doubt(decode::key(m)?),
             },
@@ -211,7 +237,7 @@ impl Mirror {
                 let new = self.flags.insert(m.header.index, flags) != Some(flags);
                 let Some(port) = self.twins.get(&m.header.index).copied() else {
                     self.stale |= new && self.interfaces.contains(&m.header.index);
-                    return None;
+                    return (self.above.note(m) && self.follow_above()).then_some(LinkEvent::Above);
                 };
                 self.stale |= new;
                 return Some(LinkEvent::Changed(port, Box::new(m.clone())));
@@ -295,7 +321,10 @@ impl Mirror {
         self.changed.addresses |= self.elsewhere.len() != before;
         self.flags.remove(&index);
         self.stale |= self.interfaces.contains(&index);
-        let port = self.twins.remove(&index)?;
+        let Some(port) = self.twins.remove(&index) else {
+            return (self.above.gone(index) && self.follow_above()).then_some(LinkEvent::Above);
+        };
+        self.follow_above();
         self.addresses.retain(|(p, _), _| *p != port);
         self.neighbours.retain(|(p, _), _| *p != port);
         self.fixed.retain(|(p, _)| *p != port);
@@ -327,6 +356,9 @@ impl Mirror {
         if changed.neighbours {
             replace(&mut next.neighbours, self.neighbours.values().copied().collect());
         }
+        if changed.stations {
+            replace(&mut next.stations, self.above.stations(&self.twins));
+        }
         if changed.twins {
             replace(&mut next.twins, self.states.clone());
         }
@@ -337,6 +369,7 @@ impl Mirror {
             && next.routes.is_same(&self.published.routes)
             && next.other_routes.is_same(&self.published.other_routes)
             && Arc::ptr_eq(&next.neighbours, &self.published.neighbours)
+            && Arc::ptr_eq(&next.stations, &self.published.stations)
             && Arc::ptr_eq(&next.twins, &self.published.twins);
         if same {
             return None;

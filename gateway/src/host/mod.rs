@@ -23,6 +23,7 @@ use std::{
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::Mutex;
 
+mod above;
 mod decode;
 mod error;
 mod ingress;

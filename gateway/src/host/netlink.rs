@@ -245,6 +245,10 @@ impl Netlink {
         for event in events {
             match event {
                 LinkEvent::Changed(port, message) => self.link_changed(port, &message),
+                LinkEvent::Above => self.lost = true,
+                LinkEvent::Addresses => {
+                    self.lost |= kernel::dump_addresses(&mut self.requests, &mut self.mirror).is_err();
+                }
                 LinkEvent::Gone(port) => {
                     let name = self.links.get(port.index()).map(|l| l.name.as_str());
                     tracing::error!(name, "TAP twin was deleted: it will be made anew");
@@ -361,6 +365,7 @@ impl Netlink {
     /// Reads all tables anew.
     fn resync(&mut self) -> io::Result<()> {
         self.unpublished = true;
+        kernel::dump_links(&mut self.requests, &mut self.mirror)?;
         kernel::dump_addresses(&mut self.requests, &mut self.mirror)?;
         kernel::dump_neighbours(&mut self.requests, &mut self.mirror)?;
         kernel::dump_routes(&mut self.requests, &mut self.mirror)

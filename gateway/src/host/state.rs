@@ -22,6 +22,8 @@ pub struct NetState {
     pub other_routes: Map<(Table, Prefix), Route>,
     /// Neighbours on the twins, ordered by port and address.
     pub neighbours: Arc<[Neighbour]>,
+    /// MAC addresses that the kernel has on interfaces over the twins, ordered by port and address.
+    pub stations: Arc<[(PortId, Mac)]>,
     /// The twins themselves, by port.
     pub twins: Arc<[TwinState]>,
     /// Ports that the kernel has for itself; looked at only while somebody asks for it.

@@ -179,7 +179,7 @@ impl<I: Io> Worker<I> {
     /// Who sent a frame that arrived by `port`, if one station did.
     fn sender(&self, port: PortId, frame: &I::Frame) -> Option<Mac> {
         let (to, from) = frame.data().first_chunk::<12>()?.split_at(6);
-        let ours = self.macs.get(port.index()).is_some_and(|mac| mac.0 == *to);
+        let ours = to.first_chunk().is_some_and(|to| self.has_mac(port, Mac(*to)));
         let from = Mac(*from.first_chunk()?);
         (ours && from.0[0] & 1 == 0 && from.0 != [0; 6]).then_some(from)
     }

@@ -15,7 +15,7 @@
 //! `onepacket`; `persist` keeps clients at their servers, `place` knows which servers are full. `snat` takes what no service claims, `echo` its pings. Beside the way: `icmp` (`icmp_v6`, `icmp_mixed`) translates errors about
 //! sessions, `reassembly` sends fragments after their first, `toa` (with `told`) and `proxy` (with `stream`) tell servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
 //! own, `vlan` divides devices into ports, `handover` gives another worker what is its own (`nat` knows whose NAT's replies are), `update` takes control's changes between bursts,
-//! `search`, `explain` and `in_use` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks, `stages` counts cycles. `sums` says which checksums are right. Every frame ends in one [`verdict::Verdict`].
+//! `search`, `explain` and `in_use` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks, `stages` counts cycles, `station` knows MAC addresses beside the ports' own. `sums` says which checksums are right. Every frame ends in one [`verdict::Verdict`].
 //! ICMP errors about tunnels' packets are `tunnel_error`'s.
 
 use std::{
@@ -86,6 +86,7 @@ mod sip;
 pub mod snat;
 mod source;
 pub mod stages;
+pub mod station;
 mod stream;
 mod sums;
 mod tcp_numbers;
@@ -105,6 +106,7 @@ use route::{Resolve, Routing};
 use service::{Lookup, ServerAddresses, WorkerService};
 use settings::Settings;
 use stages::{Stage, Stages};
+use station::Stations;
 use tx::TxBuffers;
 use update::{Batch, Sweep};
 use verdict::{PathCounters, Reason, Verdict};
@@ -198,6 +200,8 @@ pub struct Worker<I: Io> {
     fragment_id: Option<u16>,
     /// Where the first fragment at hand went, if its ports don't say it.
     fragment_way: Option<reassembly::Way>,
+    /// MAC addresses beside the ports' own.
+    stations: Arc<Stations>,
     /// Whoever follows packets.
     trace: Option<Box<trace::Tracer>>,
     /// What the stages know of a burst's packets.
@@ -284,6 +288,7 @@ impl<I: Io> Worker<I> {
             fragments: Fragments::new(cpu::tsc() | 1, parts.id.0 << 12),
             fragment_id: None,
             fragment_way: None,
+            stations: Arc::default(),
             trace: None,
             notes: Some(Box::default()),
             stages: Stages::new(),
@@ -434,6 +439,7 @@ impl<I: Io> Worker<I> {
     /// A frame that carries no whole TCP or UDP header.
     fn other(&mut self, port: PortId, frame: I::Frame, p: &parse::Parsed, kind: parse::Kind, origin: Origin) {
         match kind {
+            parse::Kind::Bad(Reason::NotOurMac) => self.for_another_mac(port, frame, origin),
             parse::Kind::Bad(reason) => self.drop_frame(frame, reason),
             parse::Kind::IcmpError if p.ipv6 => self.icmp_error_v6(port, frame, p, origin),
             parse::Kind::IcmpError => self.icmp_error(port, frame, p, origin),

@@ -99,7 +99,14 @@ impl<I: Io> Worker<I> {
 
     /// As [`Self::transport`] for a packet whose first candidate isn't its session.
     #[inline(never)]
-    fn transport_sought(&mut self, port: PortId, frame: I::Frame, p: &Parsed, hash: u64, origin: Origin) {
+    pub(super) fn transport_sought(
+        &mut self,
+        port: PortId,
+        frame: I::Frame,
+        p: &Parsed,
+        hash: u64,
+        origin: Origin,
+    ) {
         match self.sessions.find(hash, p.tuple, p.protocol) {
             Some(found) => self.known::<false>(port, frame, p, found, origin),
             None => self.unknown(port, frame, p, origin),

@@ -173,9 +173,7 @@ impl<I: Io> Worker<I> {
     }
 
     fn follow(&mut self, port: PortId, frame: I::Frame, origin: Origin) {
-        let Some(&mac) = self.macs.get(port.index()) else { return };
-        let mut p = parse::Parsed::NOTHING;
-        parse::parse(&frame, mac, &mut p);
+        let Some(mut p) = self.parse_for_any(port, &frame) else { return };
         self.stamp(TraceStage::Parse);
         if !matches!(p.kind, parse::Kind::Transport | parse::Kind::TransportV6) {
             return self.other(port, frame, &p, p.kind, origin);

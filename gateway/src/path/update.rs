@@ -22,6 +22,7 @@ use super::{
     service::{Lookup, ServerAddresses, WorkerService},
     settings::Timeouts,
     snat::{Nat, Rules},
+    station::Stations,
     trace::Tracer,
 };
 use crate::{
@@ -63,6 +64,8 @@ pub enum Update {
     ServerAddresses(Arc<ServerAddresses>),
     /// Routes and ports.
     Routes(Arc<RouteTable>),
+    /// MAC addresses beside the ports' own.
+    Stations(Arc<Stations>),
     /// A neighbour's address came or went.
     Neighbour(Neighbour),
     /// Settings and time-outs.
@@ -197,6 +200,7 @@ impl<I: Io> Worker<I> {
             Update::Lookup(lookup) => std::mem::swap(&mut self.lookup, lookup),
             Update::ServerAddresses(addresses) => std::mem::swap(&mut self.server_addresses, addresses),
             Update::Routes(table) => *table = self.routing.replace(Arc::clone(table)),
+            Update::Stations(stations) => std::mem::swap(&mut self.stations, stations),
             Update::Neighbour(neighbour) => {
                 self.routing.neighbour(*neighbour, self.now);
             }

@@ -12,7 +12,8 @@ use tracing::{debug, info, warn};
 use weirctl::protocol::PortStatus;
 
 use super::{
-    Running, SharedStore, Signals, devices::Devices, port_status, ready::Ready, routes::Picture,
+    Running, SharedStore, Signals, devices::Devices, mac_filter::MacFilter, port_status, ready::Ready,
+    routes::Picture,
     worker::TscClock,
 };
 use crate::{
@@ -77,12 +78,16 @@ impl Control<'_> {
         let mut carriers: Vec<bool> = devices.states().iter().map(|device| device.up).collect();
         let mut ready = Ready::new();
         let mut looked = Instant::now();
+        let mut filter = MacFilter::default();
         self.look_at_ports(&devices);
         while !self.signals.stop.load(Relaxed) {
             if threads::fault("control") {
                 return Err(Failure { thread: "control".to_owned(), why: "ended".to_owned() }.into());
             }
             self.take_news(news);
+            if let Some(host) = self.host {
+                filter.follow(&host.state().stations, self.handles);
+            }
             self.look_after(self.clock.now());
             if self.signals.reload.swap(false, Relaxed) {
                 warn!("SIGHUP is ignored: the configuration can't be read anew while the gateway runs");

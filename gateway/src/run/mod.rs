@@ -58,6 +58,7 @@ use crate::{
 mod control;
 mod devices;
 mod frames;
+mod mac_filter;
 pub mod plane;
 mod port_status;
 mod prefault;

@@ -31,7 +31,8 @@ use crate::{
     host::{Host, NetState},
     id::ServerId,
     io::PortId,
-    path::{explain::Packet, route::RouteTable, trace::Tracer},
+    mac::Mac,
+    path::{explain::Packet, route::RouteTable, station::Stations, trace::Tracer},
 };
 
 /// Workers and kernel.
@@ -48,6 +49,7 @@ pub struct GatewayPlane {
     /// Whether the host looks at the kernel's ports.
     watching: bool,
     server_hops: ServerHops,
+    stations: Arc<[(PortId, Mac)]>,
     started: Instant,
     port_status: Vec<PortStatus>,
     /// Why packet buffers aren't in huge pages, if they aren't.
@@ -67,6 +69,7 @@ impl GatewayPlane {
             ours: BTreeSet::new(),
             watching: false,
             server_hops: ServerHops::default(),
+            stations: Arc::default(),
             started: Instant::now(),
             port_status: Vec::new(),
             ordinary_memory: None,
@@ -120,6 +123,10 @@ impl GatewayPlane {
     pub fn set_state(&mut self, state: &NetState) {
         self.ours.retain(|address| self.placed.contains_key(address) || state.is_local(*address));
         self.workers.set_kernel_ports(&state.kernel_ports);
+        if self.stations != state.stations {
+            self.stations = Arc::clone(&state.stations);
+            self.workers.set_stations(Stations::new(state.stations.iter().copied()));
+        }
     }
 
     fn port_of(&self, service: &ServiceState, local: &model::LocalAddress) -> Option<PortId> {

@@ -24,3 +24,4 @@ mod steering;
 mod threads;
 mod throughput;
 mod tool;
+mod vrrp;

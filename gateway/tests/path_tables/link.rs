@@ -1,6 +1,6 @@
 //! What is around a packet on the wire.
 
-use weir::io::PortId;
+use weir::{io::PortId, mac::Mac};
 
 use crate::{
     read,
@@ -93,6 +93,12 @@ impl Link {
         frame.resize(frame.len() + self.trailer, 0);
         frame
     }
+}
+
+/// `PORT=MAC`.
+pub fn station(word: &str) -> Result<(PortId, Mac), String> {
+    let (name, address) = word.split_once('=').ok_or(format!("{word} isn't PORT=MAC"))?;
+    Ok((port(name)?, Mac(mac(address).ok_or(format!("{address} isn't a MAC address"))?)))
 }
 
 fn mac(text: &str) -> Option<[u8; 6]> {

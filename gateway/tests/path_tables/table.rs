@@ -1,6 +1,6 @@
 //! Runs a table.
 
-use weir::io::memory::MemoryFrame;
+use weir::{io::memory::MemoryFrame, path::station::Stations};
 use weirctl::ipvsadm::{Environment, ipvsadm, names::SystemNames};
 
 use crate::{
@@ -161,6 +161,12 @@ impl Run {
             }
             "wait" => {
                 self.rig.advance(seconds(rest)?);
+                Ok(())
+            }
+            "station" => {
+                let stations: Result<Vec<_>, _> = rest.split_whitespace().map(link::station).collect();
+                self.rig.store.plane_mut().set_stations(Stations::new(stations?));
+                self.rig.run();
                 Ok(())
             }
             "weirctl" => self.command(rest),
