@@ -70,6 +70,12 @@ pub fn places(ports: &[config::Port]) -> Vec<Place> {
     super::places(ports.iter().map(|p| (&p.device, p.vlan)))
 }
 
+/// By device, whether its frames come from an interface of the kernel.
+#[must_use]
+pub fn kernel_interfaces(ports: &[config::Port]) -> Vec<bool> {
+    devices(ports).iter().map(|port| port.device.interface().is_some()).collect()
+}
+
 /// One port for each device, the first; its MTU is enough for all.
 fn devices(ports: &[config::Port]) -> Vec<config::Port> {
     let mut devices: Vec<config::Port> = Vec::new();

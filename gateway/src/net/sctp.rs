@@ -49,6 +49,11 @@ impl SctpHeader {
         u32::from_le_bytes(self.checksum)
     }
 
+    /// Sets the checksum field.
+    pub fn set_checksum(&mut self, crc: u32) {
+        self.checksum = crc.to_le_bytes();
+    }
+
     /// The CRC32c of this header with a checksum field of 0: what a packet's CRC goes on from.
     #[must_use]
     pub fn own_crc(&self) -> u32 {

@@ -7,7 +7,10 @@
 use super::parse::Parsed;
 use crate::{
     io::Frame,
-    net::{Header, checksum::Sum, ipv4::Ipv4Header, ipv6, protocol, sctp::SctpHeader, udp::UdpHeader},
+    net::{
+        Header, checksum::Sum, ipv4::Ipv4Header, ipv6, protocol, sctp::SctpHeader, tcp::TcpHeader,
+        udp::UdpHeader,
+    },
 };
 
 /// The parts of a frame's segments that make up its `len` bytes from `skip` on; a frame that has fewer gives fewer.
@@ -66,6 +69,12 @@ fn stated(p: &Parsed) -> Option<usize> {
 /// The sum that a TCP segment's or a UDP datagram's checksum is of, its own field included; none if the frame is shorter
 /// than `p` says.
 pub(super) fn transport_sum(frame: &impl Frame, p: &Parsed) -> Option<Sum> {
+    let (pseudo, len) = pseudo_header(frame, p)?;
+    Some(sum_over(frame, p.l4.into(), len)?.and(pseudo))
+}
+
+/// The sum of a TCP segment's or a UDP datagram's pseudo-header, and its length.
+fn pseudo_header(frame: &impl Frame, p: &Parsed) -> Option<(Sum, usize)> {
     let (l3, l4) = (usize::from(p.l3), usize::from(p.l4));
     let len = match p.protocol {
         protocol::UDP => UdpHeader::at(frame.data(), l4)?.check(stated(p)?).ok()?,
@@ -74,7 +83,41 @@ pub(super) fn transport_sum(frame: &impl Frame, p: &Parsed) -> Option<Sum> {
     // Source and destination count as one string, and length and protocol alike in both families' pseudo-headers.
     let (at, size) = if p.ipv6 { (l3 + 8, 32) } else { (l3 + 12, 8) };
     let addresses = Sum::of(frame.data().get(at..at + size)?);
-    Some(sum_over(frame, l4, len)?.and(addresses).word(p.protocol.into()).word(u16::try_from(len).ok()?))
+    Some((addresses.word(p.protocol.into()).word(u16::try_from(len).ok()?), len))
+}
+
+/// The checksum that a sender's kernel left to its device and nobody filled in: the field has the pseudo-header's sum
+/// (Linux's `CHECKSUM_PARTIAL`), or of SCTP nothing. None if it isn't so, or the checksum is right as it is.
+pub(super) fn unfinished(frame: &impl Frame, p: &Parsed) -> Option<Unfinished> {
+    let at = usize::from(p.l4);
+    if p.protocol == protocol::SCTP {
+        let crc = crc_of(frame, at, stated(p)?)?;
+        let is_zero = SctpHeader::at(frame.data(), at)?.checksum() == 0;
+        return (is_zero && crc != 0).then_some(Unfinished::Sctp(crc));
+    }
+    let (pseudo, _) = pseudo_header(frame, p)?;
+    let field = match p.protocol {
+        protocol::TCP => TcpHeader::at(frame.data(), at)?.checksum(),
+        protocol::UDP => UdpHeader::at(frame.data(), at)?.checksum(),
+        _ => return None,
+    };
+    if field != pseudo.fold() {
+        return None;
+    }
+    let sum = transport_sum(frame, p)?;
+    let finished = sum.word(!field);
+    (sum.checksum() != 0).then(|| match p.protocol {
+        protocol::UDP => Unfinished::Udp(finished.udp_checksum()),
+        _ => Unfinished::Tcp(finished.checksum()),
+    })
+}
+
+/// What a checksum field is to have, host order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unfinished {
+    Tcp(u16),
+    Udp(u16),
+    Sctp(u32),
 }
 
 /// Whether a packet is but a part of what its transport checksum covers.
@@ -86,16 +129,19 @@ fn is_fragment(packet: &[u8], v6: bool) -> Option<bool> {
     Some(fragment.is_some_and(|f| f.offset() != 0 || f.more_fragments()))
 }
 
-/// SCTP's CRC32c, its own field counted as 0.
 fn crc_is_right(frame: &impl Frame, l4: usize, len: usize) -> Option<bool> {
-    let header = SctpHeader::at(frame.data(), l4)?;
+    Some(crc_of(frame, l4, len)? == SctpHeader::at(frame.data(), l4)?.checksum())
+}
+
+/// SCTP's CRC32c, its own field counted as 0; none if the frame is shorter than that.
+fn crc_of(frame: &impl Frame, l4: usize, len: usize) -> Option<u32> {
     let rest = len.checked_sub(SctpHeader::LEN)?;
-    let (mut crc, mut done) = (header.own_crc(), 0);
+    let (mut crc, mut done) = (SctpHeader::at(frame.data(), l4)?.own_crc(), 0);
     for part in parts(frame, l4 + SctpHeader::LEN, rest) {
         crc = crc32c::crc32c_append(crc, part);
         done += part.len();
     }
-    Some(done == rest && header.checksum() == crc)
+    (done == rest).then_some(crc)
 }
 
 #[cfg(test)]

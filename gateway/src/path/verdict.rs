@@ -79,6 +79,8 @@ reasons! {
     LinkBroadcast = "link-broadcast", "A packet for one host came in a broadcast or multicast frame: a neighbour or switch is misconfigured, or somebody attacks the link.";
     /// Of a VLAN of the device that no port has.
     UnknownVlan = "unknown-vlan", "A frame of a VLAN, or without a tag, that no [[port]] of its device is for: add the port, or mend the switch.";
+    /// TCP that the sender's kernel left to its device to split; it is cut at the size of a buffer.
+    Unsplit = "unsplit", "A kernel on this machine left splitting TCP to its end of a veth: switch that off there, ethtool -K INTERFACE tso off gso off.";
     /// A source route among the IP options, or an IPv6 routing header of type 0.
     SourceRouted = "source-routed", "The packet says by which routers it is to go: nobody means that well any more.";
     /// Time to live used up; answered with ICMP time exceeded.

@@ -15,7 +15,10 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
-use super::verdict::{PathCounters, Reason, Verdict};
+use super::{
+    unfinished,
+    verdict::{PathCounters, Reason, Verdict},
+};
 use crate::{
     io::{Burst, Frame, Io, Place, PortId},
     net::{
@@ -43,6 +46,8 @@ pub struct VlanIo<I: Io> {
     io: I,
     devices: Vec<PortId>,
     lanes: Vec<Option<Box<Lane<I::Frame>>>>,
+    /// By device, whether frames may come from it unfinished.
+    unfinished: Vec<bool>,
     counters: Arc<PathCounters>,
 }
 
@@ -58,7 +63,21 @@ impl<I: Io> VlanIo<I> {
             (!plain).then(|| Box::new(Lane { vlan: place.vlan, first, waiting, leaving }))
         };
         let lanes = places.iter().enumerate().map(lane).collect();
-        Self { io, devices: places.iter().map(|p| PortId(p.device)).collect(), lanes, counters }
+        let devices = places.iter().map(|p| PortId(p.device)).collect();
+        Self { io, devices, lanes, unfinished: Vec::new(), counters }
+    }
+
+    /// The same, with frames of these devices completed ([`super::unfinished`]); one entry a device.
+    #[must_use]
+    pub fn finishing(mut self, unfinished: Vec<bool>) -> Self {
+        for (lane, device) in self.lanes.iter_mut().zip(&self.devices) {
+            if unfinished.get(device.index()) == Some(&true) && lane.is_none() {
+                let (waiting, leaving) = (ArrayVec::new(), ArrayVec::new());
+                *lane = Some(Box::new(Lane { vlan: None, first: true, waiting, leaving }));
+            }
+        }
+        self.unfinished = unfinished;
+        self
     }
 
     /// The devices below.
@@ -82,7 +101,16 @@ impl<I: Io> VlanIo<I> {
         }
         if let Some(Some(lane)) = self.lanes.get_mut(port.index()) {
             let room = burst.remaining_capacity().min(lane.waiting.len());
-            burst.extend(lane.waiting.drain(..room));
+            let frames = lane.waiting.drain(..room);
+            if self.unfinished.get(device.index()) != Some(&true) {
+                return burst.extend(frames);
+            }
+            for mut frame in frames {
+                match unfinished::finish(&mut frame) {
+                    Ok(()) => burst.push(frame),
+                    Err(reason) => self.counters.count(Verdict::Drop(reason)),
+                }
+            }
         }
     }
 

@@ -309,7 +309,8 @@ fn build_workers(
         };
         let parts = Parts {
             id,
-            io: VlanIo::new(io, &places, Arc::clone(&counters)),
+            io: VlanIo::new(io, &places, Arc::clone(&counters))
+                .finishing(ports::kernel_interfaces(&config.ports)),
             macs: links.iter().map(|l| l.mac).collect(),
             steered: handles.iter().map(|h| h.rss.is_ok()).collect(),
             max_sessions,

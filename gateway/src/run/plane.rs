@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tracing::{info, warn};
@@ -26,14 +26,23 @@ use crate::{
             ServiceState,
         },
         trace::Haul,
-        workers::Workers,
+        workers::{WorkerLink, Workers},
     },
     host::{Host, NetState},
     id::ServerId,
     io::PortId,
     mac::Mac,
-    path::{explain::Packet, route::RouteTable, station::Stations, trace::Tracer},
+    path::{
+        explain::Packet,
+        route::RouteTable,
+        station::Stations,
+        trace::Tracer,
+        verdict::{Reason, Verdict},
+    },
 };
+
+/// What was seen so long ago is warned of still.
+const RECENT: Duration = Duration::from_secs(60);
 
 /// Workers and kernel.
 pub struct GatewayPlane {
@@ -54,6 +63,8 @@ pub struct GatewayPlane {
     port_status: Vec<PortStatus>,
     /// Why packet buffers aren't in huge pages, if they aren't.
     ordinary_memory: Option<String>,
+    /// How many frames of TCP came unsplit, and when that was last seen to grow.
+    unsplit: (u64, Option<Instant>),
 }
 
 impl GatewayPlane {
@@ -73,12 +84,30 @@ impl GatewayPlane {
             started: Instant::now(),
             port_status: Vec::new(),
             ordinary_memory: None,
+            unsplit: (0, None),
         }
     }
 
     /// What the ports say of themselves now.
     pub fn set_ports(&mut self, ports: Vec<PortStatus>) {
         self.port_status = ports;
+        let unsplit = |link: &WorkerLink| link.counters.get(Verdict::Drop(Reason::Unsplit));
+        let unsplit = self.workers.links().iter().map(unsplit).sum();
+        if unsplit != self.unsplit.0 {
+            self.unsplit = (unsplit, Some(Instant::now()));
+        }
+    }
+
+    /// What a kernel on this machine has left to a device which doesn't exist, if it still does.
+    fn unsplit_warning(&self) -> Option<String> {
+        let (count, last) = self.unsplit;
+        let recent = last.is_some_and(|last| last.elapsed() < RECENT);
+        recent.then(|| {
+            format!(
+                "{count} frames of TCP came through a veth without being split (`unsplit`): \
+                 ethtool -K INTERFACE tso off gso off at its other end"
+            )
+        })
     }
 
     /// Packet buffers are in ordinary memory; why.
@@ -99,6 +128,7 @@ impl GatewayPlane {
             self.ordinary_memory.as_deref().map(warnings::no_huge_pages),
             state.as_deref().and_then(|s| warnings::absent(workers.services(), s, workers.hears_vrrp())),
             warnings::unresolved(workers.services(), &self.routes, state.as_deref(), &self.ports, known),
+            self.unsplit_warning(),
         ];
         faults.chain(others.into_iter().flatten()).collect()
     }

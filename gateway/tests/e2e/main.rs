@@ -11,6 +11,7 @@ mod links;
 mod log;
 mod misuse;
 mod neighbours;
+mod offloads;
 mod operation;
 mod outages;
 mod path_mtu;
