@@ -14,7 +14,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eal_(init|cleanup|get_runtime_dir|remote_launch|wait_lcore|get_lcore_state|has_hugepages)",
     "rte_(openlog_stream|log_cur_msg_loglevel)",
     "fopencookie|fclose",
-    "rte_dev_(probe|name)",
+    "rte_dev_(probe|name|remove)",
     "rte_(get_next_lcore|get_main_lcore|lcore_count|lcore_to_socket_id)",
     // ports
     "rte_eth_find_next",
@@ -24,6 +24,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_[rt]x_queue_setup",
     "rte_eth_dev_callback_register",
     "rte_eth_macaddr_get",
+    "rte_eth_dev_default_mac_addr_set",
     "rte_eth_promiscuous_(enable|disable|get)",
     "rte_eth_dev_mac_addr_(add|remove)",
     "rte_eth_allmulticast_(enable|disable|get)",

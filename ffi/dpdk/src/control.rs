@@ -46,6 +46,18 @@ impl Port {
         Ok(address.addr_bytes)
     }
 
+    /// Gives the device another MAC address.
+    ///
+    /// # Errors
+    /// It refuses.
+    pub fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
+        let mut address = dpdk_sys::rte_ether_addr { addr_bytes: mac };
+        // SAFETY: a port, which this is, and an address that outlives the call.
+        self.check("set the MAC address", unsafe {
+            dpdk_sys::rte_eth_dev_default_mac_addr_set(self.id(), &raw mut address)
+        })
+    }
+
     /// MTU in bytes of IP packet.
     ///
     /// # Errors

@@ -169,7 +169,7 @@ impl Eal {
     }
 
     /// Attaches a device: a PCI address or a virtual device string such as `net_af_packet0,iface=veth1`.
-    /// A device can be attached once in the life of the process.
+    /// A device can be attached again once it was detached.
     ///
     /// # Errors
     /// Not a device, used already, no such device or driver, or the driver's reason against it.
@@ -191,6 +191,25 @@ impl Eal {
         attached.push((device.to_owned(), port));
         drop(attached);
         Port::new(port, device.to_owned(), Arc::clone(&self.shared))
+    }
+
+    /// Closes a port and has EAL forget its device, whatever became of that: it can be attached again.
+    ///
+    /// # Errors
+    /// Queues of the port are still held: then it is as before, but without this handle. Or EAL keeps the device.
+    pub fn detach(&self, port: Port) -> Result<(), Error> {
+        let (id, name) = (port.id(), port.device().to_owned());
+        let device = port.rte_device();
+        port.close_whatever_it_says()?;
+        let mut attached = self.shared.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        attached.retain(|(_, port)| *port != id);
+        let Some(device) = device else { return Ok(()) };
+        // SAFETY: the device of a port that was just closed, and EAL's until this call.
+        let (code, said) = log::listen(|| unsafe { dpdk_sys::rte_dev_remove(device) });
+        if code < 0 {
+            return Err(Error::Port { device: name, step: "detach", reason: log::reason(&said, code) });
+        }
+        Ok(())
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

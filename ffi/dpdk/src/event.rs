@@ -35,6 +35,12 @@ unsafe extern "C" fn note(
 impl Port {
     /// From now on takes note of the device's events.
     pub(crate) fn listen_to_events(&self) -> Result<(), Error> {
+        // Another device may have had the number before.
+        for flags in [&REMOVED, &RESET] {
+            if let Some(flag) = flags.get(usize::from(self.id())) {
+                flag.store(false, Relaxed);
+            }
+        }
         for event in [dpdk_sys::RTE_ETH_EVENT_INTR_RMV, dpdk_sys::RTE_ETH_EVENT_INTR_RESET] {
             // SAFETY: `note` is a function for any thread that needs no argument.
             let code = unsafe {

@@ -411,6 +411,24 @@ impl Port {
         Ok((rx, tx))
     }
 
+    /// EAL's device that the port is on.
+    pub(crate) fn rte_device(&self) -> Option<*mut dpdk_sys::rte_device> {
+        let device = device_info(self.id()).ok()?.device;
+        (!device.is_null()).then_some(device)
+    }
+
+    /// Closes the port of a device that may be gone: what the driver says of that is of no interest.
+    ///
+    /// # Errors
+    /// Queues are still held.
+    pub(crate) fn close_whatever_it_says(self) -> Result<(), Error> {
+        if Arc::strong_count(&self.inner) == 1 {
+            _ = self.close();
+            return Ok(());
+        }
+        self.close()
+    }
+
     /// Stops and closes the port. Without this the last of its handles does so, silently.
     ///
     /// # Errors
@@ -484,6 +502,26 @@ mod tests {
         assert!(all().contains(&id));
         drop(queues);
         assert!(!all().contains(&id));
+        drop(pool);
+        eal.shutdown().unwrap();
+    }
+
+    #[test]
+    fn a_detached_device_can_be_attached_again() {
+        let eal = testing::eal(1);
+        let pool = testing::pool(&eal);
+        for _ in 0..3 {
+            let mut port = eal.attach("net_null0").unwrap();
+            let queues = port.start(&PortConfig::default(), &pool).unwrap();
+            assert!(eal.attach("net_null0").is_err(), "it is in use");
+            drop(queues);
+            eal.detach(port).unwrap();
+            assert!(all().is_empty());
+        }
+        let mut port = eal.attach("net_null0").unwrap();
+        let queues = port.start(&PortConfig::default(), &pool).unwrap();
+        assert!(eal.detach(port).err().unwrap().to_string().contains("queues are still in use"));
+        drop(queues);
         drop(pool);
         eal.shutdown().unwrap();
     }
