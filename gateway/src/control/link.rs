@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::{in_use::Inquiry, load::WorkerTables};
 use crate::{
+    io::{Hand, PortId},
     path::{
         ControlEnd,
         census::Census,
@@ -33,6 +34,8 @@ pub type MakePool = Box<dyn FnOnce() -> Result<LocalPool<Ipv6Addr>, PoolError> +
 pub struct WorkerLink {
     rings: Arc<Mutex<Rings>>,
     pub(super) in_use: Inquiry,
+    /// Shares of devices that the worker gave back.
+    pub(super) hands: Vec<(PortId, Hand)>,
     resolve: rtrb::Consumer<Resolve>,
     /// The worker's counters.
     pub counters: Arc<PathCounters>,
@@ -74,6 +77,7 @@ pub fn connect(counters: Arc<PathCounters>) -> (WorkerLink, ControlEnd) {
     let link = WorkerLink {
         rings: Arc::new(Mutex::new(rings)),
         in_use: Inquiry::default(),
+        hands: Vec::new(),
         resolve,
         counters,
         census: Arc::default(),
@@ -189,7 +193,7 @@ impl Rings {
 
 /// Whether whoever sent an update wants it back.
 fn returns(update: &Update) -> bool {
-    matches!(update, Update::HopsInUse(_))
+    matches!(update, Update::HopsInUse(_) | Update::Device(..))
 }
 
 fn ticket_of(update: &Update) -> Option<u64> {

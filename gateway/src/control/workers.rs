@@ -35,7 +35,7 @@ pub use super::{
 use crate::{
     clock::Tick,
     id::{ServerId, ServiceId, WorkerId},
-    io::PortId,
+    io::{Hand, PortId},
     net::ethernet::Mac,
     path::{
         explain::Packet,
@@ -177,6 +177,33 @@ impl Workers {
         self.routes = Arc::clone(table);
         self.send_all(|_| vec![Update::Routes(Arc::clone(table))]);
         self.follow_addresses();
+    }
+
+    /// Gives each worker another share of a device. Those that they had come back: [`Self::returned`].
+    pub fn exchange(&mut self, device: PortId, hands: Vec<Hand>) {
+        for (link, hand) in self.links.iter_mut().zip(hands) {
+            link.send(vec![Update::Device(device, hand)]);
+        }
+    }
+
+    /// The shares of a device that the workers have given back, once all have.
+    pub fn returned(&mut self, device: PortId) -> Option<Vec<Hand>> {
+        for link in &mut self.links {
+            for back in link.take_back(|update| matches!(update, Update::Device(..))) {
+                if let Update::Device(of, hand) = back {
+                    link.hands.push((of, hand));
+                }
+            }
+        }
+        let has = |link: &WorkerLink| link.hands.iter().any(|(of, _)| *of == device);
+        if !self.links.iter().all(has) {
+            return None;
+        }
+        let take = |link: &mut WorkerLink| {
+            let at = link.hands.iter().position(|(of, _)| *of == device)?;
+            Some(link.hands.swap_remove(at).1)
+        };
+        Some(self.links.iter_mut().filter_map(take).collect())
     }
 
     /// Tells the workers of MAC addresses beside the ports' own.

@@ -9,7 +9,7 @@
 //! the kernel. None of this needs DPDK.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::PathBuf,
     sync::{
@@ -151,6 +151,8 @@ pub struct Host {
     // Dropped after the threads have ended and the twins are gone.
     _ingress: Option<IngressDrop>,
     _quiet: Vec<QuietIpv6>,
+    /// The same for interfaces that were made anew.
+    guards: Mutex<BTreeMap<String, (Option<IngressDrop>, Option<QuietIpv6>)>>,
 }
 
 impl Host {
@@ -186,6 +188,7 @@ impl Host {
             counters,
             _ingress: ingress,
             _quiet: quiet,
+            guards: Mutex::default(),
         };
         let (renewed, renewals) = mpsc::channel();
         let inbox = Inbox { commands: inbox, wake: host.wake.clone(), stop: host.stop.clone(), renewed };
@@ -297,6 +300,14 @@ impl Host {
     /// The kernel refuses, or there is no such port.
     pub fn set_mtu(&self, port: PortId, mtu: u16) -> Result<(), HostError> {
         self.ask(|reply| Command::Mtu(port, mtu, reply))
+    }
+
+    /// The interface under a port was made anew: the kernel is to leave its frames alone again.
+    pub fn guard(&self, interface: &str) {
+        let mut guards = self.guards.lock();
+        guards.remove(interface);
+        let ingress = drop_ingress(&[interface], false).ok().flatten();
+        guards.insert(interface.to_owned(), (ingress, QuietIpv6::new(interface)));
     }
 
     fn ask<T>(

@@ -17,7 +17,7 @@ use dpdk::{
     ring::{Receiver, SharedSender},
 };
 
-use super::{Burst, Frame, Io, PortId};
+use super::{Burst, Frame, Hand, Io, PortId};
 
 impl Frame for Mbuf {
     #[inline(always)]
@@ -133,5 +133,12 @@ impl Io for DpdkIo {
     #[inline]
     fn alloc(&mut self) -> Option<Mbuf> {
         self.ports.iter().find_map(|share| share.pool.alloc())
+    }
+
+    fn exchange(&mut self, device: PortId, hand: &mut Hand) {
+        let own = self.ports.get_mut(device.index());
+        if let (Some(own), Some(other)) = (own, hand.downcast_mut::<Share>()) {
+            std::mem::swap(own, other);
+        }
     }
 }

@@ -3,9 +3,12 @@
 //! `ports` sets real ports up and `dpdk` drives them; `memory` serves tests, fuzzing and replays. A frame is
 //! owned: whoever holds it forwards it, hands it on or drops it, and dropping gives the buffer back.
 
+use std::any::Any;
+
 use arrayvec::ArrayVec;
 
 pub mod dpdk;
+mod handle;
 pub mod memory;
 pub mod ports;
 mod rss;
@@ -75,6 +78,9 @@ pub trait Frame: Send + 'static {
     fn prefetch(&self);
 }
 
+/// One worker's share of a device, as control and the worker hand it to each other.
+pub type Hand = Box<dyn Any + Send>;
+
 /// A worker's queue pair on every port.
 pub trait Io {
     /// The buffer type.
@@ -88,4 +94,9 @@ pub trait Io {
     fn tx(&mut self, port: PortId, burst: &mut Burst<Self::Frame>);
     /// A fresh buffer with an empty first segment, for frames that the gateway makes itself.
     fn alloc(&mut self) -> Option<Self::Frame>;
+    /// Exchanges the worker's share of device `device` for the one in `hand`: control takes a device away, or brings it
+    /// back. Without devices there is nothing to exchange.
+    fn exchange(&mut self, device: PortId, hand: &mut Hand) {
+        let _ = (device, hand);
+    }
 }

@@ -4,11 +4,12 @@
 //! The order at the end is the reverse: workers return (and with them their [`DpdkIo`]), control drops its
 //! [`PortHandle`]s, the [`Eal`] goes last and gives everything back.
 
-use std::time::Duration;
+use std::cell::RefCell;
 
-use dpdk::{Eal, EalConfig, Mempool, MempoolConfig, Offloads, Port, PortConfig, PortInfo, Queues, ring};
+use dpdk::{Eal, EalConfig, Mempool, MempoolConfig, Port, PortConfig, PortInfo, Queues, ring};
 use thiserror::Error;
 
+pub use super::handle::PortHandle;
 use super::{
     Place,
     dpdk::{DpdkIo, Relay, Share, Way},
@@ -107,90 +108,7 @@ fn data_room(port: &config::Port, whole_frames: bool) -> usize {
     frame.max(slot).max(dpdk::DATA_ROOM).next_multiple_of(64).min(usize::from(u16::MAX) - dpdk::HEADROOM - 64)
 }
 
-/// What control holds of a device.
-pub struct PortHandle {
-    name: String,
-    port: Port,
-    pool: Mempool,
-    /// What the device is.
-    pub info: PortInfo,
-    /// Offloads in use.
-    pub offloads: Offloads,
-    /// Receive queues: workers from this number on receive nothing here.
-    pub rx_queues: u16,
-    /// Send queues: workers from this number on send by way of another.
-    pub tx_queues: u16,
-    /// Key, table and hashed fields that are in force, as read back; or why frames aren't spread by them.
-    pub rss: Result<Rss, String>,
-}
-
-impl PortHandle {
-    /// The name of the first port on it.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The device, as it was attached.
-    #[must_use]
-    pub fn device(&self) -> &str {
-        self.port.device()
-    }
-
-    /// DPDK's own view of the port: MTU, link, statistics.
-    #[must_use]
-    pub fn port(&self) -> &Port {
-        &self.port
-    }
-
-    /// Buffers of the port: for frames that control makes. Any thread may use it.
-    #[must_use]
-    pub fn pool(&self) -> &Mempool {
-        &self.pool
-    }
-
-    /// The port's hardware address.
-    ///
-    /// # Errors
-    /// The driver doesn't tell.
-    pub fn mac(&self) -> Result<Mac, OpenError> {
-        self.port.mac().map(Mac).map_err(|e| device_error(&self.name, e))
-    }
-
-    /// The MTU in bytes of an IP packet of a port that is on it.
-    ///
-    /// # Errors
-    /// The driver doesn't tell.
-    pub fn mtu_of(&self, port: &config::Port) -> Result<u16, OpenError> {
-        let device = self.port.mtu().map_err(|e| device_error(&self.name, e))?;
-        Ok(port.mtu.map_or(device, |mtu| mtu.min(device)))
-    }
-
-    /// Whether the link is up; a driver that doesn't tell has none.
-    #[must_use]
-    pub fn is_up(&self) -> bool {
-        self.port.link().is_ok_and(|l| l.up)
-    }
-
-    /// Waits until the link is up, for `limit` at most; whether it is.
-    ///
-    /// # Errors
-    /// The driver doesn't tell.
-    pub fn wait_link(&self, limit: Duration) -> Result<bool, OpenError> {
-        self.port.wait_link(limit).map(|l| l.up).map_err(|e| device_error(&self.name, e))
-    }
-
-    /// Stops and closes the port, whose queues the workers have given up.
-    ///
-    /// # Errors
-    /// Queues are still held, or the driver fails.
-    pub fn close(self) -> Result<(), OpenError> {
-        let Self { name, port, .. } = self;
-        port.close().map_err(|e| device_error(&name, e))
-    }
-}
-
-fn device_error(port: &str, source: dpdk::Error) -> OpenError {
+pub(super) fn device_error(port: &str, source: dpdk::Error) -> OpenError {
     OpenError::Device { port: port.to_owned(), source }
 }
 
@@ -245,27 +163,51 @@ fn open_one(eal: &Eal, config: &config::Port, workers: u16) -> Result<(Queues, P
     let room = data_room(config, !info.offloads.scatter).max(info.min_rx_buffer);
     let pool = MempoolConfig { socket: info.socket, ..pool_of(config, room) };
     let pool = Mempool::new(eal, &pool).map_err(refuse)?;
-    let wanted = PortConfig {
+    let (queues, rss) = start(&mut port, &info, config, workers, &pool).map_err(refuse)?;
+    let (mac, mtu) = (port.mac().map(Mac).map_err(refuse)?, port.mtu().map_err(refuse)?);
+    let handle = PortHandle {
+        name: config.name.clone(),
+        device: port.device().to_owned(),
+        port: RefCell::new(Some(port)),
+        pool,
+        mac,
+        mtu,
+        info,
+        offloads: queues.offloads,
         rx_queues,
         tx_queues,
+        rss,
+    };
+    Ok((queues, handle))
+}
+
+/// Sets up and starts an attached port with a queue pair a worker, as far as it has so many.
+pub(super) fn start(
+    port: &mut Port,
+    info: &PortInfo,
+    config: &config::Port,
+    workers: u16,
+    pool: &Mempool,
+) -> Result<(Queues, Result<Rss, String>), dpdk::Error> {
+    let wanted = PortConfig {
+        rx_queues: info.max_rx_queues.min(workers),
+        tx_queues: info.max_tx_queues.min(workers),
         rx_descriptors: config.rx_desc,
         tx_descriptors: config.tx_desc,
         mtu: config.mtu,
         hash_types: if workers > 1 { HASH_TYPES } else { 0 },
         ..PortConfig::default()
     };
-    let queues = port.start(&wanted, &pool).map_err(refuse)?;
+    let queues = port.start(&wanted, pool)?;
     // ARP, neighbour discovery and routing daemons live on group addresses. Most virtual devices deliver them
     // anyway and know no such mode.
     _ = port.set_all_multicast(true);
-    let rss = set_rss(&port, &info, rx_queues, workers);
-    let offloads = queues.offloads;
-    let name = config.name.clone();
-    Ok((queues, PortHandle { name, port, pool, info, offloads, rx_queues, tx_queues, rss }))
+    let rss = set_rss(port, info, wanted.rx_queues, workers);
+    Ok((queues, rss))
 }
 
 /// The device string: as configured, with a queue pair a worker where the driver wants to be told.
-fn device_for(port: &config::Port, workers: u16) -> String {
+pub(super) fn device_for(port: &config::Port, workers: u16) -> String {
     /// What the driver has at most.
     const AF_PACKET_QUEUES: u16 = 16;
     let device = port.device.to_string();
@@ -276,7 +218,12 @@ fn device_for(port: &config::Port, workers: u16) -> String {
 }
 
 /// Deals a port's queues to the workers, with rings for those without a send queue.
-fn deal(eal: &Eal, queues: Queues, handle: &PortHandle, workers: u16) -> Result<Vec<Share>, dpdk::Error> {
+pub(super) fn deal(
+    eal: &Eal,
+    queues: Queues,
+    handle: &PortHandle,
+    workers: u16,
+) -> Result<Vec<Share>, dpdk::Error> {
     let owners = handle.tx_queues;
     let mut ways = Vec::new();
     let mut senders = Vec::new();
@@ -298,10 +245,10 @@ fn deal(eal: &Eal, queues: Queues, handle: &PortHandle, workers: u16) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use std::{fmt::Write as _, fs, path::Path};
+    use std::{fmt::Write as _, fs, path::Path, time::Duration};
 
     use super::*;
-    use crate::io::{Burst, Frame, Io, PortId, memory::MemoryFrame};
+    use crate::io::{Burst, Frame, Hand, Io, PortId, memory::MemoryFrame};
 
     fn config(workers: u16, devices: &[&str]) -> config::Config {
         let mut text = format!("workers = {workers}\neal = [\"--no-huge\"]\n");
@@ -397,7 +344,6 @@ mod tests {
             for (n, handle) in handles.iter().enumerate() {
                 assert_eq!((handle.name(), handle.rx_queues, handle.tx_queues), (&*format!("p{n}"), 2, 2));
                 assert!(handle.rss.as_ref().unwrap_err().contains("doesn't follow them"));
-                assert!(handle.mac().is_ok());
             }
             for worker in &mut workers {
                 assert_eq!(worker.ports(), 2);
@@ -406,6 +352,37 @@ mod tests {
                 assert_eq!(burst.len(), 32);
                 worker.tx(PortId(0), &mut burst);
                 assert!(burst.is_empty());
+            }
+            drop(workers);
+            handles.into_iter().for_each(|h| h.close().unwrap());
+            eal.shutdown().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_device_can_be_taken_from_workers_and_brought_back() {
+        in_own_process("a_device_can_be_taken_from_workers_and_brought_back", || {
+            let config = config(3, &["net_null0,copy=1", "net_null1"]);
+            let eal = eal(&config);
+            let (mut workers, handles) = open(&eal, &config.ports, 3).unwrap();
+            let port = PortId(0);
+            let mut exchange = |hands: Vec<Hand>| {
+                let each = workers.iter_mut().zip(hands);
+                each.for_each(|(worker, mut hand)| worker.exchange(port, &mut hand));
+                let mut burst = Burst::new();
+                workers[1].rx(port, &mut burst);
+                let received = burst.len();
+                workers[1].tx(port, &mut burst);
+                received
+            };
+            let mac = handles[0].mac();
+            for _ in 0..3 {
+                assert_eq!(exchange(handles[0].nothing(&eal, 3).unwrap()), 0);
+                handles[0].detach(&eal).unwrap();
+                assert!(handles[0].port().is_none() && !handles[0].is_up());
+                let hands = handles[0].reattach(&eal, &config.ports[0], 3).unwrap();
+                assert_eq!(exchange(hands), 32);
+                assert_eq!(handles[0].port().unwrap().mac().unwrap(), mac.0);
             }
             drop(workers);
             handles.into_iter().for_each(|h| h.close().unwrap());

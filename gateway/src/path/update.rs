@@ -28,7 +28,7 @@ use super::{
 use crate::{
     clock::Tick,
     id::{ServerId, ServiceId},
-    io::Io,
+    io::{Hand, Io, PortId},
     path::settings::Settings,
     table::{
         call_ids::{CallId, CallIds},
@@ -66,6 +66,8 @@ pub enum Update {
     Routes(Arc<RouteTable>),
     /// MAC addresses beside the ports' own.
     Stations(Arc<Stations>),
+    /// Another share of a device.
+    Device(PortId, Hand),
     /// A neighbour's address came or went.
     Neighbour(Neighbour),
     /// Settings and time-outs.
@@ -201,6 +203,7 @@ impl<I: Io> Worker<I> {
             Update::ServerAddresses(addresses) => std::mem::swap(&mut self.server_addresses, addresses),
             Update::Routes(table) => *table = self.routing.replace(Arc::clone(table)),
             Update::Stations(stations) => std::mem::swap(&mut self.stations, stations),
+            Update::Device(device, hand) => self.io.exchange(*device, hand),
             Update::Neighbour(neighbour) => {
                 self.routing.neighbour(*neighbour, self.now);
             }

@@ -20,7 +20,7 @@ use super::{
     verdict::{PathCounters, Reason, Verdict},
 };
 use crate::{
-    io::{Burst, Frame, Io, Place, PortId},
+    io::{Burst, Frame, Hand, Io, Place, PortId},
     net::{
         Header,
         ethernet::{EthernetHeader, VlanTag, ether_type},
@@ -183,6 +183,10 @@ impl<I: Io> Io for VlanIo<I> {
     #[inline]
     fn alloc(&mut self) -> Option<I::Frame> {
         self.io.alloc()
+    }
+
+    fn exchange(&mut self, device: PortId, hand: &mut Hand) {
+        self.io.exchange(device, hand);
     }
 }
 

@@ -8,11 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use dpdk::Eal;
 use tracing::{debug, info, warn};
 use weirctl::protocol::PortStatus;
 
 use super::{
-    Running, SharedStore, Signals, devices::Devices, mac_filter::MacFilter, port_status, ready::Ready,
+    Running, SharedStore, Signals,
+    devices::Devices,
+    mac_filter::MacFilter,
+    port_status,
+    ready::Ready,
+    reattach::{Means, Reattach},
     routes::Picture,
     worker::TscClock,
 };
@@ -64,6 +70,7 @@ pub(super) fn take(picture: Picture, store: &SharedStore) {
 
 /// What the control loop looks after.
 pub(super) struct Control<'a> {
+    pub eal: &'a Eal,
     pub config: &'a Config,
     pub handles: &'a [&'a PortHandle],
     pub store: &'a SharedStore,
@@ -78,7 +85,7 @@ impl Control<'_> {
         let mut carriers: Vec<bool> = devices.states().iter().map(|device| device.up).collect();
         let mut ready = Ready::new();
         let mut looked = Instant::now();
-        let mut filter = MacFilter::default();
+        let (mut filter, mut reattach) = (MacFilter::new(self.config), Reattach::new(self.config));
         self.look_at_ports(&devices);
         while !self.signals.stop.load(Relaxed) {
             if threads::fault("control") {
@@ -95,6 +102,7 @@ impl Control<'_> {
             if looked.elapsed() >= if ready.is_said() { LINK_ROUND } else { FIRST_LINK_ROUND } {
                 looked = Instant::now();
                 devices.look_again(self.config, self.handles);
+                self.reattach(&mut reattach, &mut devices, &mut filter);
                 self.mirror_carriers(&devices, &mut carriers);
                 ready.tell(&self.look_at_ports(&devices))?;
             }
@@ -116,6 +124,13 @@ impl Control<'_> {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => std::thread::sleep(ROUND),
         }
+    }
+
+    /// Sees to devices that went and may come back.
+    fn reattach(&self, reattach: &mut Reattach, devices: &mut Devices, filter: &mut MacFilter) {
+        let Self { eal, config, handles, host, .. } = *self;
+        let means = Means { eal, config, handles, host };
+        reattach.step(&means, devices, &mut self.store.lock().plane_mut().workers, filter);
     }
 
     /// Notes the ports' state for `status`; returns it.

@@ -15,6 +15,8 @@ pub struct DeviceState {
     pub up: bool,
     /// What keeps it from passing frames, as a phrase.
     pub fault: Option<String>,
+    /// It passes no frames any more until it has been attached again.
+    pub lost: bool,
 }
 
 /// Looks after the devices of all ports.
@@ -23,6 +25,8 @@ pub(super) struct Devices {
     /// By port: the interface under the device when the gateway started.
     under: Vec<Option<(String, Option<Interface>)>>,
     states: Vec<DeviceState>,
+    /// By port: why its device can't be attached again.
+    refused: Vec<Option<String>>,
 }
 
 impl Devices {
@@ -37,7 +41,8 @@ impl Devices {
             Some((name.to_owned(), now))
         });
         let under = under.collect();
-        let mut devices = Self { interfaces, under, states: Vec::new() };
+        let refused = vec![None; config.ports.len()];
+        let mut devices = Self { interfaces, under, states: Vec::new(), refused };
         devices.states = devices.look(handles);
         devices
     }
@@ -45,6 +50,31 @@ impl Devices {
     /// Each port's, as last seen.
     pub fn states(&self) -> &[DeviceState] {
         &self.states
+    }
+
+    /// Whether a device could be there that was lost: one on an interface is if that exists, of others nobody knows.
+    pub fn may_be_back(&mut self, n: usize) -> bool {
+        let under = self.under.get(n).and_then(Option::as_ref);
+        match (&mut self.interfaces, under) {
+            (Some(interfaces), Some((name, _))) => interfaces.look(name).is_ok_and(|now| now.is_some()),
+            _ => true,
+        }
+    }
+
+    /// The interface under a port.
+    pub fn interface(&self, n: usize) -> Option<&str> {
+        self.under.get(n)?.as_ref().map(|(name, _)| name.as_str())
+    }
+
+    /// The device of a port was attached again, or why not.
+    pub fn attached(&mut self, n: usize, result: Result<(), String>) {
+        if let Some(refused) = self.refused.get_mut(n) {
+            *refused = result.err();
+        }
+        if let (Some(interfaces), Some(Some((name, before)))) = (&mut self.interfaces, self.under.get_mut(n))
+        {
+            *before = interfaces.look(name).ok().flatten();
+        }
     }
 
     /// Looks again, and logs what is new.
@@ -67,29 +97,36 @@ impl Devices {
     }
 
     fn look_at(&mut self, n: usize, handle: &PortHandle) -> DeviceState {
-        let fault = |fault: &str| DeviceState { up: false, fault: Some(fault.to_owned()) };
-        let port = handle.port();
-        if port.is_removed() {
-            return fault("the device was removed");
-        }
-        if port.wants_reset() {
-            return fault("the device wants to be reset: restart the gateway");
-        }
-        if !handle.is_up() {
-            return fault("the link is down");
-        }
+        let fault = |fault: &str| DeviceState { fault: Some(fault.to_owned()), ..DeviceState::default() };
+        let lost = |why: &str| DeviceState { lost: true, ..fault(why) };
         let under = self.under.get(n).and_then(Option::as_ref);
+        let mut running = true;
         if let (Some(interfaces), Some((name, before))) = (&mut self.interfaces, under) {
             match interfaces.look(name) {
-                Ok(None) => return fault(&format!("interface `{name}` is gone")),
+                Ok(None) => return lost(&format!("interface `{name}` is gone")),
                 Ok(now) if now.map(|i| i.index) != before.map(|i| i.index) => {
-                    return fault(&format!("interface `{name}` is another one now: restart the gateway"));
+                    let why =
+                        self.refused.get(n).and_then(Option::as_deref).unwrap_or("it is being attached");
+                    return lost(&format!("interface `{name}` was made anew: {why}"));
                 }
-                Ok(Some(now)) if !now.running => return fault("the link is down"),
+                Ok(Some(now)) => running = now.running,
                 // What isn't known isn't complained of.
-                Ok(Some(_)) | Err(_) => {}
+                Err(_) => {}
             }
         }
-        DeviceState { up: true, fault: None }
+        let Some(port) = handle.port() else {
+            let why = self.refused.get(n).and_then(Option::as_deref).unwrap_or("it is being attached");
+            return lost(&format!("the device is gone: {why}"));
+        };
+        if port.is_removed() {
+            return lost("the device was removed");
+        }
+        if port.wants_reset() {
+            return lost("the device wants to be reset");
+        }
+        if !running || !handle.is_up() {
+            return fault("the link is down");
+        }
+        DeviceState { up: true, ..DeviceState::default() }
     }
 }

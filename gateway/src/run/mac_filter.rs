@@ -6,20 +6,25 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use crate::{
-    io::{PortId, ports::PortHandle},
+    config::Config,
+    io::{
+        PortId,
+        ports::{self, PortHandle},
+    },
     mac::Mac,
 };
 
 /// What was asked of the devices.
-#[derive(Default)]
 pub(super) struct MacFilter {
-    told: Arc<[(PortId, Mac)]>,
+    /// By port, its device.
+    devices: Vec<PortId>,
+    told: Option<Arc<[(PortId, Mac)]>>,
     entries: Vec<Entry>,
 }
 
 struct Entry {
-    /// DPDK's number of the device, which several ports may be on.
-    device: u16,
+    /// The device, which several ports may be on.
+    device: PortId,
     mac: Mac,
     /// The first port that wanted it.
     port: PortId,
@@ -28,19 +33,34 @@ struct Entry {
 }
 
 impl MacFilter {
+    /// Nothing was asked of the devices of these ports.
+    pub fn new(config: &Config) -> Self {
+        let devices = ports::places(&config.ports).iter().map(|place| PortId(place.device)).collect();
+        Self { devices, told: None, entries: Vec::new() }
+    }
+
+    /// A device is gone, and with it what was asked of it: that is asked anew once it is back.
+    pub fn forget(&mut self, device: PortId) {
+        self.entries.retain(|entry| entry.device != device);
+    }
+
+    /// Asks again next time: a device is back.
+    pub fn renew(&mut self) {
+        self.told = None;
+    }
+
     /// Has the devices of `handles`, by port, receive frames for exactly these addresses beside their own.
     pub fn follow(&mut self, stations: &Arc<[(PortId, Mac)]>, handles: &[&PortHandle]) {
-        if Arc::ptr_eq(stations, &self.told) {
+        if self.told.as_ref().is_some_and(|told| Arc::ptr_eq(told, stations)) {
             return;
         }
-        self.told = Arc::clone(stations);
+        self.told = Some(Arc::clone(stations));
         let mut wanted = Vec::new();
         for (port, mac) in stations.iter().copied() {
             let Some(handle) = handles.get(port.index()) else { continue };
-            let device = handle.port().id();
+            let Some(device) = self.devices.get(port.index()).copied() else { continue };
             // A VLAN over the twin has the port's own.
-            let own = handle.mac().is_ok_and(|own| own == mac);
-            if !own && wanted.iter().all(|(d, m, _)| (*d, *m) != (device, mac)) {
+            if handle.mac() != mac && wanted.iter().all(|(d, m, _)| (*d, *m) != (device, mac)) {
                 wanted.push((device, mac, port));
             }
         }
@@ -57,13 +77,13 @@ impl MacFilter {
         }
     }
 
-    fn receives_all(&self, device: u16) -> bool {
+    fn receives_all(&self, device: PortId) -> bool {
         self.entries.iter().any(|e| e.device == device && !e.filtered)
     }
 
     fn add(&mut self, mut entry: Entry, handles: &[&PortHandle]) {
         let Some(handle) = handles.get(entry.port.index()) else { return };
-        let (port, name, mac) = (handle.port(), handle.name(), entry.mac);
+        let (Some(port), name, mac) = (handle.port(), handle.name(), entry.mac) else { return };
         entry.filtered = port.add_mac(mac.0).is_ok();
         if entry.filtered {
             info!(port = name, %mac, "the device receives frames for another MAC address");
@@ -81,7 +101,7 @@ impl MacFilter {
 
     fn remove(&self, entry: &Entry, handles: &[&PortHandle]) {
         let Some(handle) = handles.get(entry.port.index()) else { return };
-        let (port, name, mac) = (handle.port(), handle.name(), entry.mac);
+        let (Some(port), name, mac) = (handle.port(), handle.name(), entry.mac) else { return };
         let done = if entry.filtered {
             port.remove_mac(mac.0)
         } else if self.receives_all(entry.device) {

@@ -63,6 +63,7 @@ pub mod plane;
 mod port_status;
 mod prefault;
 mod ready;
+mod reattach;
 pub mod routes;
 mod server_hops;
 mod warnings;
@@ -175,7 +176,7 @@ fn serve(config: &Config, eal: &mut Eal, signals: &Signals, claim: Claim) -> Res
     let (shares, devices) = ports::open(eal, &config.ports, count)?;
     let handles: Vec<&PortHandle> =
         ports::places(&config.ports).iter().map(|place| &devices[usize::from(place.device)]).collect();
-    let links = links(config, &handles)?;
+    let links = links(config, &handles);
     let ended = assemble(config, eal, signals, claim, shares, &handles, &links);
     for handle in devices {
         let name = handle.name().to_owned();
@@ -186,9 +187,9 @@ fn serve(config: &Config, eal: &mut Eal, signals: &Signals, claim: Claim) -> Res
     ended
 }
 
-fn links(config: &Config, handles: &[&PortHandle]) -> Result<Vec<PortLink>, OpenError> {
+fn links(config: &Config, handles: &[&PortHandle]) -> Vec<PortLink> {
     let ports = handles.iter().zip(&config.ports);
-    ports.map(|(h, port)| Ok(PortLink { mac: h.mac()?, mtu: h.mtu_of(port)? })).collect()
+    ports.map(|(h, port)| PortLink { mac: h.mac(), mtu: h.mtu_of(port) }).collect()
 }
 
 fn assemble(
@@ -235,7 +236,8 @@ fn assemble(
     let ended = threads::catch("control", || {
         // Not before somebody sees to the neighbours that packets need.
         begin.store(true, Release);
-        let control = Control { config, handles, store: &store, host: host.as_deref(), clock, signals };
+        let host = host.as_deref();
+        let control = Control { eal, config, handles, store: &store, host, clock, signals };
         control.run(&news, devices, &running)
     });
     stop.store(true, Relaxed);

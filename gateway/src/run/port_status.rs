@@ -13,14 +13,14 @@ pub fn of(
     twin: Option<&TwinState>,
 ) -> PortStatus {
     let port = handle.port();
-    let link = port.link().ok();
-    let stats = port.stats().unwrap_or_default();
+    let link = port.as_ref().and_then(|port| port.link().ok());
+    let stats = port.as_ref().and_then(|port| port.stats().ok()).unwrap_or_default();
     PortStatus {
         name: config.name.clone(),
         device: config.vlan.map_or(handle.device().into(), |id| format!("{} vlan {id}", handle.device())),
         driver: handle.info.driver.clone(),
-        mac: port.mac().unwrap_or_default(),
-        mtu: handle.mtu_of(config).unwrap_or_default(),
+        mac: handle.mac().0,
+        mtu: handle.mtu_of(config),
         up: device.up,
         speed: link.filter(|_| device.up).and_then(|l| l.speed),
         no_rss: handle.rss.as_ref().err().cloned(),

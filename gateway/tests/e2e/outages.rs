@@ -14,7 +14,7 @@ use lab::{
 };
 use nix::sys::signal::Signal;
 
-use crate::scene::{Scene, Visitor, programs};
+use crate::scene::{Scene, Visitor, programs, with_one_and_two_workers};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -96,6 +96,28 @@ fn a_deleted_interface_is_told_of() {
     wait_for_faults(&scene.gateway, 1, &["interface `lan0` is gone"]);
     wait_for_carrier(&scene.network.twins, "lan", false);
     scene.network.client.run(&format!("ping -c 1 -W 5 -q {VIP}"));
+    scene.gateway.stop();
+}
+
+with_one_and_two_workers!(an_interface_that_is_made_anew_joins_again);
+
+/// Deleted and made again, with another MAC address, twice.
+fn an_interface_that_is_made_anew_joins_again(workers: u16) {
+    let scene = Scene::fullnat(&Options::workers(workers));
+    scene.serve("-t", 80, "rr", &[(0, 1), (1, 1)]);
+    let (gateway, router) = (&scene.network.gateway, &scene.network.beyond);
+    for _ in 0..2 {
+        assert_eq!(scene.answers(2).len(), 2);
+        gateway.ip("link del lan0");
+        wait_for_faults(&scene.gateway, 1, &["interface `lan0` is gone"]);
+        wait_for_carrier(&scene.network.twins, "lan", false);
+        scene.network.client.run(&format!("ping -c 1 -W 5 -q {VIP}"));
+        gateway.cable("lan0", router, "up0");
+        router.address("up0", "10.10.0.1/24");
+        wait_for_faults(&scene.gateway, 1, &[]);
+        wait_for_carrier(&scene.network.twins, "lan", true);
+    }
+    assert_eq!(scene.answers(2).len(), 2);
     scene.gateway.stop();
 }
 
