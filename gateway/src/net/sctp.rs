@@ -63,13 +63,22 @@ impl SctpHeader {
     /// Gives the packet, of which this is the header and which has `len` bytes, other ports, as they lie in a tuple. The
     /// checksum changes by what they do: one that was wrong stays wrong.
     pub fn set_port_words(&mut self, ports: u32, len: usize) {
-        let new = ports.to_le_bytes();
-        // CRCs are affine: what differs between two strings' is the CRC of their difference, moved on by what follows.
-        let difference = crc32c::crc32c(&self.ports) ^ crc32c::crc32c(&new);
-        let moved = crc32c::crc32c_combine(difference, 0, len.saturating_sub(new.len()));
-        let checksum = u32::from_le_bytes(self.checksum) ^ moved;
-        self.checksum = checksum.to_le_bytes();
-        self.ports = new;
+        self.checksum = (self.checksum() ^ self.difference(ports, len)).to_le_bytes();
+        self.ports = ports.to_le_bytes();
+    }
+
+    /// Prepares the checksum for [`Self::set_port_words`] with the length `part`, where the header is that of the first
+    /// fragment of a packet of `whole` bytes: it is the whole packet's.
+    pub fn prepare_checksum(&mut self, ports: u32, part: usize, whole: usize) {
+        let difference = self.difference(ports, part) ^ self.difference(ports, whole);
+        self.checksum = (self.checksum() ^ difference).to_le_bytes();
+    }
+
+    /// What other ports change about the checksum of a packet of `len` bytes. CRCs are affine: what differs between two
+    /// strings' is the CRC of their difference, moved on by what follows.
+    fn difference(&self, ports: u32, len: usize) -> u32 {
+        let difference = crc32c::crc32c(&self.ports) ^ crc32c::crc32c(&ports.to_le_bytes());
+        crc32c::crc32c_combine(difference, 0, len.saturating_sub(self.ports.len()))
     }
 }
 

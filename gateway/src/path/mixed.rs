@@ -205,6 +205,7 @@ impl<I: Io> Worker<I> {
                 own.saturating_sub((Ipv6Header::LEN + tcp::TcpHeader::LEN) as u16),
             );
         }
+        self.reach_over(&mut frame, p, found);
         let id = self.fragment_id;
         let part = part.map(|part| leaving_part(part, found, id));
         self.leave_mixed(frame, p, (found, hop), (ip_len, part));

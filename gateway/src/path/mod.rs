@@ -199,6 +199,8 @@ pub struct Worker<I: Io> {
     fragments: Fragments<reassembly::Early<I::Frame>, reassembly::Way>,
     /// The identification of the first fragment at hand, where it needs a new one.
     fragment_id: Option<u16>,
+    /// The length of the packet whose first fragment is at hand, without IP headers, where its checksum depends on it.
+    fragmented_len: Option<u16>,
     /// Where the first fragment at hand went, if its ports don't say it.
     fragment_way: Option<reassembly::Way>,
     /// MAC addresses beside the ports' own.
@@ -288,6 +290,7 @@ impl<I: Io> Worker<I> {
             turned_back: ArrayVec::new(),
             fragments: Fragments::new(cpu::tsc() | 1, parts.id.0 << 12),
             fragment_id: None,
+            fragmented_len: None,
             fragment_way: None,
             stations: Arc::default(),
             trace: None,

@@ -125,6 +125,11 @@ fn echo(p: &Parsed, icmp: &IcmpHeader) -> Option<Parsed> {
     Some(Parsed { kind: Kind::Echo, tuple, ..*p })
 }
 
+/// Whether a fragment that waits is its packet's first.
+fn is_first<F: Frame>((_, frame, p, _): &Early<F>) -> bool {
+    facts(frame.data(), p, &p.ends(frame.data())).is_some_and(|(_, piece)| piece.from == 0)
+}
+
 impl<I: Io> Worker<I> {
     /// A fragment of an IP packet.
     #[inline(never)]
@@ -153,6 +158,11 @@ impl<I: Io> Worker<I> {
                 }
             }
             Fate::Known(ports, id) => {
+                if let Some((port, frame, p, origin)) = self.fragments.released_if(&key, is_first)
+                    && let Some(whole) = first(frame.data(), &p)
+                {
+                    self.first_fragment(port, frame, &whole, (&key, id), origin);
+                }
                 match &whole {
                     Some(whole) => self.first_fragment(port, frame, whole, (&key, id), origin),
                     None => self.later_fragment(port, frame, p, (&key, ports, id), origin),
@@ -189,12 +199,15 @@ impl<I: Io> Worker<I> {
     ) {
         // Whether it leaves under it, its session says, which may have to be made first.
         self.fragment_id = Some(id);
+        self.fragmented_len =
+            if p.protocol == protocol::SCTP { self.fragments.len(key, self.now) } else { None };
         match self.sessions.find_ends(&p.ends(frame.data()), p.protocol) {
             _ if p.kind == Kind::Echo => self.echo(port, frame, p, origin),
             Some(found) => self.known_rarely(port, frame, p, found, origin),
             None => self.unknown(port, frame, p, origin),
         }
         self.fragment_id = None;
+        self.fragmented_len = None;
         if let Some(way) = self.fragment_way.take() {
             self.fragments.set_way(key, way, self.now);
         }
@@ -276,6 +289,16 @@ impl<I: Io> Worker<I> {
             return self.drop_frame(frame, Reason::Truncated);
         }
         self.leave(frame, hop, p.ip_len);
+    }
+
+    /// Prepares the checksum of SCTP's first fragment, which is the whole packet's, for the ports of its session.
+    pub(super) fn reach_over(&self, frame: &mut I::Frame, p: &Parsed, found: Found) {
+        let Some((whole, session)) = self.fragmented_len.zip(self.sessions.get(found.id)) else { return };
+        let part = p.ip_len - u16::from(p.l4 - p.l3);
+        let transport = frame.data_mut().get_mut(usize::from(p.l4)..);
+        if let Some((header, _)) = transport.and_then(SctpHeader::split_mut) {
+            header.prepare_checksum(session.leaving(found.direction).ports, part.into(), whole.into());
+        }
     }
 
     /// Gives an IPv4 fragment an identification of this worker's where its sender's will be one among many.

@@ -497,6 +497,7 @@ impl<I: Io> Worker<I> {
         }
         if let Some(id) = self.fragment_id {
             self.identify(&mut frame, p, found, id);
+            self.reach_over(&mut frame, p, found);
         }
         let tells = !plain && self.sessions.get(found.id).is_some_and(toa::tells);
         let ip_len = if tells { self.tell(&mut frame, p, found, next.mtu) } else { p.ip_len };

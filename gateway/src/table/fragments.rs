@@ -5,6 +5,9 @@
 //! itself. Bytes that came already don't come again, so that nobody can say two things about one place (RFC 1858, RFC
 //! 5722): the later fragment is dropped.
 //!
+//! SCTP's checksum is a CRC, and what other ports change about it depends on how many bytes follow: its fragments wait for
+//! their last, too, which says how long the packet is.
+//!
 //! The table has a fixed size, four places for each hash. A flood of fragments pushes out other fragments, the oldest
 //! first, and nothing else. Where too many wait, one goes whose sender has the most of them: a single sender can't keep
 //! others from waiting.
@@ -15,7 +18,10 @@ use arrayvec::ArrayVec;
 
 use crate::{
     clock::{Tick, seconds},
-    net::address::{Address, fold},
+    net::{
+        address::{Address, fold},
+        protocol,
+    },
 };
 
 /// Packets under way that a worker knows.
@@ -105,7 +111,7 @@ struct Waiting<T> {
 pub enum Fate {
     /// It belongs to a packet with these ports, and leaves under this identification where it needs a new one.
     Known(u32, u16),
-    /// The first one hasn't come.
+    /// The first one hasn't come; of SCTP that one or the last.
     TooEarly,
     /// Some of its bytes came before, or lie behind the packet's end.
     Overlaps,
@@ -189,7 +195,14 @@ impl<T, W: Copy> Fragments<T, W> {
             return fate;
         }
         flow.ports = flow.ports.or(ports);
-        flow.ports.map_or(Fate::TooEarly, |ports| Fate::Known(ports, flow.id))
+        let ready = key.protocol != protocol::SCTP || flow.end.is_some();
+        flow.ports.filter(|_| ready).map_or(Fate::TooEarly, |ports| Fate::Known(ports, flow.id))
+    }
+
+    /// How many bytes a packet has behind its IP headers, once its last fragment has come.
+    #[must_use]
+    pub fn len(&self, key: &FragmentKey, now: Tick) -> Option<u16> {
+        self.own(key, now).and_then(|at| self.flows[at].as_ref()?.end)
     }
 
     /// Notes where a packet's first fragment went.
@@ -259,9 +272,14 @@ impl<T, W: Copy> Fragments<T, W> {
         self.waiting.iter().enumerate().rev().max_by_key(|(_, w)| held(w)).map(|(at, _)| at)
     }
 
-    /// The next fragment that waits for this packet's first, in the order of arrival.
+    /// The next fragment of this packet that waits, in the order of arrival.
     pub fn released(&mut self, key: &FragmentKey) -> Option<T> {
-        let at = self.waiting.iter().position(|w| w.key == *key)?;
+        self.released_if(key, |_| true)
+    }
+
+    /// The next one for which `is_it` holds.
+    pub fn released_if(&mut self, key: &FragmentKey, is_it: impl Fn(&T) -> bool) -> Option<T> {
+        let at = self.waiting.iter().position(|w| w.key == *key && is_it(&w.what))?;
         Some(self.waiting.remove(at).what)
     }
 
