@@ -230,14 +230,14 @@ impl Ask for Asker {
         Err(PlaneError::Unsupported("the workers don't agree whose packet it is"))
     }
 
-    fn follow(&self, tracers: Vec<Box<Tracer>>) -> Result<(), PlaneError> {
+    fn follow(&self, tracers: Vec<Tracer>) -> Result<(), PlaneError> {
         let asked = Instant::now();
         let mut tickets = Vec::new();
         for (worker, tracer) in tracers.into_iter().enumerate() {
             let ticket = self.ticket();
             // Batches are taken whole: when this has come back, the tracer is there.
             let nothing = Listing { ticket, from: 0, sessions: Vec::new(), calls: Vec::new(), next: None };
-            let batch = vec![Update::Trace(Some(tracer)), Update::List(nothing)];
+            let batch = vec![Update::Trace(Some(Box::new(tracer))), Update::List(nothing)];
             self.rings(worker)?.lock().ask(ticket, batch);
             tickets.push(ticket);
         }

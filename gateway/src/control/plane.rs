@@ -180,7 +180,7 @@ pub trait Ask: Send + Sync {
     ///
     /// # Errors
     /// A worker doesn't answer; others may have their tracers.
-    fn follow(&self, tracers: Vec<Box<Tracer>>) -> Result<(), PlaneError> {
+    fn follow(&self, tracers: Vec<Tracer>) -> Result<(), PlaneError> {
         let _ = tracers;
         Err(NO_PACKETS)
     }
@@ -259,7 +259,7 @@ pub trait Plane: Send {
     ///
     /// # Errors
     /// Others are being followed. A plane without packets can't follow any.
-    fn begin_trace(&mut self, filter: &TraceFilter) -> Result<(u64, Vec<Box<Tracer>>), PlaneError> {
+    fn begin_trace(&mut self, filter: &TraceFilter) -> Result<(u64, Vec<Tracer>), PlaneError> {
         let _ = filter;
         Err(NO_PACKETS)
     }

@@ -45,10 +45,7 @@ pub type Haul = (Vec<TracedPacket>, u64);
 
 impl Workers {
     /// Tracers that follow the packets that `filter` wants, one a worker, and the number of the trace.
-    pub(super) fn prepare_trace(
-        &mut self,
-        filter: &TraceFilter,
-    ) -> Result<(u64, Vec<Box<Tracer>>), PlaneError> {
+    pub(super) fn prepare_trace(&mut self, filter: &TraceFilter) -> Result<(u64, Vec<Tracer>), PlaneError> {
         if self.tracing().is_some() {
             return Err(PlaneError::Busy("another trace is under way"));
         }
@@ -64,7 +61,7 @@ impl Workers {
         let (mut tracers, mut rings) = (Vec::new(), Vec::new());
         for _ in 0..self.links().len() {
             let (to_control, from_worker) = rtrb::RingBuffer::new(RING);
-            tracers.push(Box::new(Tracer::new(filter, to_control, lost.clone())));
+            tracers.push(Tracer::new(filter, to_control, lost.clone()));
             rings.push(from_worker);
         }
         let id = self.ticket();

@@ -400,7 +400,7 @@ impl Plane for Workers {
         Ok(self.named(*answer.answer, answer.workers))
     }
 
-    fn begin_trace(&mut self, filter: &TraceFilter) -> Result<(u64, Vec<Box<Tracer>>), PlaneError> {
+    fn begin_trace(&mut self, filter: &TraceFilter) -> Result<(u64, Vec<Tracer>), PlaneError> {
         self.prepare_trace(filter)
     }
 

@@ -270,7 +270,7 @@ impl Plane for GatewayPlane {
         self.workers.explained(answer)
     }
 
-    fn begin_trace(&mut self, filter: &TraceFilter) -> Result<(u64, Vec<Box<Tracer>>), PlaneError> {
+    fn begin_trace(&mut self, filter: &TraceFilter) -> Result<(u64, Vec<Tracer>), PlaneError> {
         self.workers.begin_trace(filter)
     }
 

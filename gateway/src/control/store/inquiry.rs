@@ -39,7 +39,7 @@ pub(super) enum What {
     /// What would happen to a packet?
     Explain(Packet),
     /// Follow packets.
-    Follow { trace: u64, tracers: Vec<Box<Tracer>> },
+    Follow { trace: u64, tracers: Vec<Tracer> },
 }
 
 /// What workers said; [`Store::finish`] makes a response of it.
