@@ -102,7 +102,8 @@ pub struct StatsArgs {
     /// Only this service: tcp/ADDRESS:PORT, udp/ADDRESS:PORT, mark/N
     #[arg(value_name = "SERVICE", value_parser = names::parse_service, add = ArgValueCandidates::new(completion::services))]
     pub service: Option<ServiceName>,
-    /// Again whenever something changes, until interrupted
+    /// Again whenever something changes, in place on a terminal, with the time of day and rates since the last time,
+    /// until interrupted
     #[arg(long, short)]
     pub watch: bool,
     /// Reasons to drop packets that haven't come up too

@@ -137,7 +137,7 @@ impl Watch {
             let most = until.map_or(STEP, |u| STEP.min(u.saturating_sub(passed)));
             match world.pace.wait(most) {
                 Wake::Interrupt => return self.end(world, "interrupted", left, passed),
-                Wake::Time | Wake::News | Wake::Gone => {}
+                Wake::Time | Wake::News | Wake::Gone | Wake::Resized => {}
             }
         }
     }

@@ -32,6 +32,7 @@ mod save;
 mod sessions;
 mod snat;
 mod stats;
+mod stats_watch;
 mod status;
 mod style;
 pub mod top;
@@ -44,7 +45,7 @@ use crate::{
     protocol::{ErrorCode, Refusal},
 };
 
-pub use pace::{Pace, RealPace, Wake};
+pub use pace::{Moment, Pace, RealPace, Wake};
 pub use style::Style;
 
 /// Why a command wasn't carried out, or not to its end. Each kind has its exit status.

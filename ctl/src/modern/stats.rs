@@ -1,14 +1,16 @@
 //! `weirctl stats`: what was counted, how fast, and why packets were dropped.
 
-use std::{io, io::Write, time::Duration};
+use std::{collections::HashMap, io, io::Write, time::Duration};
 
 use serde_json::{Value, json};
 
 use super::{
-    Failure, Wake, World,
+    Failure, World,
     cli::StatsArgs,
     fetch::{self, Listed},
     json, names,
+    pace::Moment,
+    stats_watch,
     style::{Style, Table, Tone, clean},
 };
 use crate::{
@@ -16,64 +18,103 @@ use crate::{
     protocol::{PathCounter, Rates, Stats},
 };
 
-/// How long to wait for news before looking anyway.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// What the gateway has counted, at some moment.
+pub(super) struct Look {
+    /// When, by [`super::Pace::now`] and by the clock on the wall.
+    pub at: Duration,
+    pub moment: Moment,
+    pub services: Vec<Listed>,
+    pub counters: Vec<PathCounter>,
+    /// Since the look before, and how fast counters have grown since; absent at first.
+    pub interval: Option<Duration>,
+    pub counter_rates: HashMap<String, u64>,
+}
 
-/// News that follow each other faster are taken together.
-const BREATH: Duration = Duration::from_millis(100);
+impl Look {
+    pub(super) fn new(at: Duration, services: Vec<Listed>, counters: Vec<PathCounter>) -> Self {
+        let moment = Moment { since_1970: at, offset: Some(0) };
+        Self { at, moment, services, counters, interval: None, counter_rates: HashMap::new() }
+    }
+
+    /// A document, with the moment and rates.
+    pub(super) fn document(&self) -> Result<String, Failure> {
+        let mut body = document(&self.services, &self.counters);
+        body["time_ms"] = (self.moment.since_1970.as_millis() as u64).into();
+        body["interval_ms"] = self.interval.map(|i| i.as_millis() as u64).into();
+        for kind in ["counters", "drops"] {
+            for counter in body[kind].as_array_mut().into_iter().flatten() {
+                let rate = counter["name"].as_str().and_then(|name| self.counter_rates.get(name).copied());
+                counter["rate"] = rate.into();
+            }
+        }
+        let mut text = Vec::new();
+        json::write(&mut text, "stats", body)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// For people: the time, then as without `--watch`, with rates.
+    pub(super) fn block(
+        &self,
+        args: &StatsArgs,
+        only: Option<ServiceKey>,
+        style: Style,
+    ) -> Result<String, Failure> {
+        let mut text = Vec::new();
+        let over =
+            self.interval.map(|i| format!("  rates over {:.1} s", i.as_secs_f64())).unwrap_or_default();
+        writeln!(text, "{}{over}", style.paint(Tone::Strong, &self.moment.time_of_day()))?;
+        if only.is_none() {
+            path(&self.counters, args.all, self.interval.map(|_| &self.counter_rates), style, &mut text)?;
+        }
+        tables(&self.services, style, &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
 
 pub(super) fn run(args: &StatsArgs, world: &mut World<'_>) -> Result<(), Failure> {
     let only = args.service.map(|name| fetch::resolve(world.transport, &name)).transpose()?;
     if args.watch {
-        world.pace.follow_news();
+        return stats_watch::run(args, only, world);
     }
-    loop {
-        show(args, only, world)?;
-        if !args.watch {
-            return Ok(());
-        }
-        match world.pace.wait(PATIENCE) {
-            Wake::Interrupt => return Ok(()),
-            Wake::Gone => return Err(Failure::Unreachable("the gateway has closed the connection".into())),
-            Wake::News => while world.pace.wait(BREATH) == Wake::News {},
-            Wake::Time => {}
-        }
+    let Look { services, counters, .. } = look(only, world)?;
+    if args.json {
+        return Ok(json::write(world.out, "stats", document(&services, &counters))?);
     }
+    if only.is_none() {
+        path(&counters, args.all, None, world.style, world.out)?;
+    }
+    Ok(tables(&services, world.style, world.out)?)
 }
 
-fn show(args: &StatsArgs, only: Option<ServiceKey>, world: &mut World<'_>) -> Result<(), Failure> {
+/// Asks the gateway.
+pub(super) fn look(only: Option<ServiceKey>, world: &mut World<'_>) -> Result<Look, Failure> {
     let services = match only {
         Some(key) => vec![fetch::service(world.transport, key)?],
         None => fetch::services(world.transport, None)?,
     };
     let counters = fetch::counters(world.transport)?;
-    if args.json {
-        json::write(world.out, "stats", document(&services, &counters))?;
-        return Ok(());
-    }
-    let mut text = Vec::new();
-    if only.is_none() {
-        path(&counters, args.all, world.style, &mut text)?;
-    }
-    tables(&services, world.style, &mut text)?;
-    if args.watch && world.style.redraw {
-        world.out.write_all(b"\x1b[H\x1b[2J")?;
-    } else if args.watch {
-        world.out.write_all(b"\n")?;
-    }
-    world.out.write_all(&text)?;
-    Ok(world.out.flush()?)
+    let look = Look::new(world.pace.now(), services, counters);
+    Ok(Look { moment: world.pace.moment(), ..look })
 }
 
-/// A line a counter: name, sum, each worker's share if there are several. Reasons to drop packets are shown
-/// where there have been any, with advice.
-fn path(counters: &[PathCounter], all: bool, style: Style, out: &mut dyn Write) -> io::Result<()> {
+/// A line a counter: name, sum, its rate if rates are known, each worker's share if there are several. Reasons to drop
+/// packets are shown where there have been any, with advice.
+fn path(
+    counters: &[PathCounter],
+    all: bool,
+    rates: Option<&HashMap<String, u64>>,
+    style: Style,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     for counter in counters {
         let sum = sum(counter);
         if counter.advice.is_some() && sum == 0 && !all {
             continue;
         }
         let mut line = format!("{:<24} {sum:>16}", clean(&counter.name));
+        if let Some(rates) = rates {
+            line += &format!(" {:>12}/s", rates.get(&counter.name).copied().unwrap_or_default());
+        }
         if counter.workers.len() > 1 {
             let shares: Vec<_> = counter.workers.iter().map(u64::to_string).collect();
             line += &format!("  ({})", shares.join(" + "));
@@ -86,7 +127,8 @@ fn path(counters: &[PathCounter], all: bool, style: Style, out: &mut dyn Write) 
     Ok(())
 }
 
-fn sum(counter: &PathCounter) -> u64 {
+/// Over all workers.
+pub(super) fn sum(counter: &PathCounter) -> u64 {
     counter.workers.iter().fold(0, |sum, n| sum.wrapping_add(*n))
 }
 
@@ -175,7 +217,7 @@ mod tests {
         ];
         let shown = |all| {
             let mut out = Vec::new();
-            path(&counters, all, Style::default(), &mut out).unwrap();
+            path(&counters, all, None, Style::default(), &mut out).unwrap();
             String::from_utf8(out).unwrap()
         };
         let lines = [

@@ -60,6 +60,7 @@ fn main() -> ExitCode {
             shells_complete_addresses_past_their_colons,
             top_restores_the_terminal, an_interrupted_drain_says_so, watching_ends_with_the_gateway,
             a_stopped_gateway_is_given_up_on,
+            stats_are_watched_in_place, stats_are_watched_in_a_pipe,
         }
         man::{pages_are_not_stale}
     };

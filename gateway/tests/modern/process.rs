@@ -63,6 +63,16 @@ impl Gateway {
         self.command(line).stdin(Stdio::null()).output().unwrap()
     }
 
+    /// In front of a terminal that sends it signals.
+    fn on_a_terminal_of_its_own(&self, line: &str) -> Terminal {
+        let link = self.folder.join("weirctl");
+        let _ = std::os::unix::fs::symlink(std::env::current_exe().unwrap(), &link);
+        let mut command = Command::new("setsid");
+        command.arg("--ctty").arg(link).args(line.split_whitespace());
+        command.env("WEIR_SOCKET", self.folder.join("s")).env("TERM", "xterm").env_remove("NO_COLOR");
+        Terminal::start(command)
+    }
+
     fn on_terminal(&self, line: &str) -> Terminal {
         Terminal::start(self.command(line))
     }
@@ -128,6 +138,15 @@ impl Terminal {
 
     fn press(&mut self, keys: &[u8]) {
         self.master.write_all(keys).unwrap();
+    }
+
+    /// Gives the terminal another size, as a window does.
+    fn resize(&mut self, rows: u16, columns: u16) {
+        self.screen.screen_mut().set_size(rows, columns);
+        let mut stty = Command::new("stty");
+        stty.args(["rows", &rows.to_string(), "cols", &columns.to_string()]);
+        let done = stty.stdin(self.slave.try_clone().unwrap()).status().unwrap();
+        assert!(done.success());
     }
 
     fn signal(&self, signal: Signal) {
@@ -420,6 +439,61 @@ pub fn watching_ends_with_the_gateway() {
         assert!(terminal.is_cooked() && !screen.alternate_screen());
         assert!(screen.contents().contains("weirctl: "), "{}", screen.contents());
     }
+}
+
+pub fn stats_are_watched_in_place() {
+    let gateway = Gateway::start();
+    for end in ["\x03", "TERM"] {
+        let mut terminal = gateway.on_a_terminal_of_its_own("stats --watch");
+        let screen = terminal.wait_for(|s| s.contains("10.0.0.2:8080"));
+        let clock =
+            |s: &str| s.lines().next().unwrap_or_default().split_whitespace().next().map(str::to_owned);
+        let time = clock(&screen).unwrap();
+        let parts: Vec<&str> = time.split(':').collect();
+        assert!(parts.len() == 3 && parts.iter().all(|p| p.len() == 2), "{screen}");
+        let shown = terminal.screen.screen();
+        assert!(shown.alternate_screen() && shown.hide_cursor());
+        assert!(!screen.contains("rates over"), "there is nothing to compare with yet: {screen}");
+        // What is new is drawn over what was there, with rates.
+        let service = world::service(world::tcp(2000 + u16::from(end == "TERM")));
+        gateway.store.lock().apply(&weirctl::protocol::Change::AddService(service).into()).unwrap();
+        let screen = terminal.wait_for(|s| s.contains(":200") && s.contains("  rates over "));
+        assert_eq!(screen.matches("SERVICE").count(), 1, "{screen}");
+        // Another size: what doesn't fit is cut, in both directions.
+        terminal.resize(6, 40);
+        let screen = terminal.wait_for(|s| s.contains("more lines"));
+        assert!(screen.lines().count() <= 6 && screen.lines().all(|l| l.chars().count() <= 40), "{screen}");
+        terminal.resize(24, 80);
+        terminal.wait_for(|s| s.contains("10.0.0.2:8080"));
+        match end {
+            "TERM" => terminal.signal(Signal::SIGTERM),
+            keys => terminal.press(keys.as_bytes()),
+        }
+        assert_eq!(terminal.end(), Some(0), "{end}: {}", text(&terminal.raw));
+        let screen = terminal.screen.screen();
+        assert!(terminal.is_cooked() && !screen.alternate_screen() && !screen.hide_cursor(), "{end}");
+        assert!(terminal.raw.ends_with(b"\x1b[?25h\x1b[?1049l"));
+    }
+}
+
+/// Where there is no terminal one block follows another.
+pub fn stats_are_watched_in_a_pipe() {
+    let gateway = Gateway::start();
+    let mut child = gateway.command("stats --watch").stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let (mut seen, mut buffer) = (String::new(), [0; 4096]);
+    while seen.matches("SERVICE").count() < 2 {
+        let n = out.read(&mut buffer).unwrap();
+        assert!(n > 0, "{seen}");
+        seen += &text(&buffer[..n]);
+        if seen.matches("SERVICE").count() == 1 {
+            let service = world::service(world::tcp(3000));
+            let _ = gateway.store.lock().apply(&weirctl::protocol::Change::AddService(service).into());
+        }
+    }
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(!seen.contains('\x1b') && seen.contains("\n\n") && seen.contains("rates over"), "{seen}");
 }
 
 pub fn an_interrupted_drain_says_so() {

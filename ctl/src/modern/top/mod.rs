@@ -83,7 +83,7 @@ fn show(
         loop {
             match pace.wait(Duration::ZERO) {
                 Wake::Time => break,
-                Wake::News => new = true,
+                Wake::News | Wake::Resized => new = true,
                 Wake::Interrupt => return Ok(()),
                 Wake::Gone => {
                     return Err(Failure::Unreachable("the gateway has closed the connection".into()));
