@@ -35,12 +35,19 @@ impl Workers {
             Some(_) => OwnedBy::Network(service.netmask),
             None => OwnedBy::Client,
         };
+        // A persistent service of several ports leaves clients theirs.
+        let several = match service.key {
+            ServiceKey::Address { port, .. } => port == 0 || port == persist::FTP,
+            ServiceKey::Mark { .. } => true,
+        };
+        let every_port = several && service.persistent.is_some();
         let mut any = false;
         for (id, server) in &state.servers {
             if server.forwarding == Forwarding::Nat {
                 any = true;
                 let (protocols, address) = (protocols.clone(), server.address);
-                let server = NatServer { protocols, address, port: server.port, way };
+                let port = if every_port { 0 } else { server.port };
+                let server = NatServer { protocols, address, port, way };
                 self.nat_servers.insert(*id, server);
             }
         }
@@ -126,6 +133,7 @@ impl Workers {
                 lookup.add_nat_server(*protocol, server.address, server.port, server.way);
             }
         }
+        lookup.join_nat_servers();
         lookup.set_marks(self.marks.iter().filter_map(|rule| mark::Rule::new(rule, &self.ports)));
         lookup
     }

@@ -90,6 +90,21 @@ impl<A: Copy + Eq + Hash> Claims<A> {
         }
     }
 
+    /// What is true of every port of a server is true of those that have ways of their own.
+    fn join_nat_servers(&mut self) {
+        let of_all = |((protocol, address, port), ways): (&(u8, A, u16), &Ways)| {
+            (*port == 0).then(|| ((*protocol, *address), ways.clone()))
+        };
+        let of_all: HashMap<(u8, A), Ways> = self.nat_servers.iter().filter_map(of_all).collect();
+        for ((protocol, address, _), ways) in &mut self.nat_servers {
+            for way in of_all.get(&(*protocol, *address)).into_iter().flatten() {
+                if !ways.contains(way) {
+                    let _ = ways.try_push(*way);
+                }
+            }
+        }
+    }
+
     fn nat_server(&self, protocol: u8, address: A, port: u16) -> Option<&Ways> {
         if self.nat_servers.is_empty() {
             return None;
@@ -238,6 +253,12 @@ impl Lookup {
         by_family!(mut self, address, |claims, number| {
             claims.add_nat_server((protocol, number, port), way);
         });
+    }
+
+    /// To be called once all NAT servers are noted.
+    pub fn join_nat_servers(&mut self) {
+        self.v4.join_nat_servers();
+        self.v6.join_nat_servers();
     }
 
     /// Notes what a worker has of a tunnel's server.
