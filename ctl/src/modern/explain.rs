@@ -14,8 +14,8 @@ use crate::{
     mark,
     model::Protocol,
     protocol::{
-        Answer, Candidate, End, Explanation, FoundSession, Question, Request, Response, Scheduling, Skip,
-        Standing,
+        Answer, Back, Candidate, End, Explanation, FoundSession, Question, Request, Response, Return,
+        Scheduling, Skip, Standing, Tuple, Way,
     },
 };
 
@@ -92,13 +92,51 @@ fn tell(q: &Question, e: &Explanation, out: &mut dyn io::Write, style: Style) ->
         line("local address", text)?;
     }
     if let Some(way) = &e.way {
-        let next =
-            way.mac.map_or("whose MAC address is asked for first".into(), |mac| format!("at {}", hex(mac)));
-        let route = format!("{}/{} on {}", way.network.0, way.network.1, way.port);
-        line("route", format!("{route}, MTU {}, next hop {} {next}", way.mtu, way.next_hop))?;
+        line("route", route(way))?;
+    }
+    if let Some(leaves) = &e.leaves {
+        line("leaves", tuple(leaves))?;
     }
     let (tone, text) = verdict(&e.end);
-    line("verdict", style.paint(tone, &text))
+    line("verdict", style.paint(tone, &text))?;
+    match &e.back {
+        None => Ok(()),
+        Some(Back::Itself) => {
+            line("answer", "the server's, straight to the client: it doesn't come by here".into())
+        }
+        Some(Back::Here(back)) => {
+            let port = back
+                .port
+                .as_ref()
+                .map_or(", which no route leads to".into(), |p| format!(", arrives on {p}"));
+            line("answer", format!("{}{port}", tuple(&back.comes)))?;
+            line("answer leaves", tuple(&back.leaves))?;
+            match (&back.way, &back.refused) {
+                (Some(way), _) => line("answer's route", route(way)),
+                (None, Some((reason, advice))) => {
+                    let text = style.paint(Tone::Bad, &format!("dropped as {reason}. {advice}"));
+                    line("answer's route", text)
+                }
+                (None, None) => Ok(()),
+            }
+        }
+    }
+}
+
+fn route(way: &Way) -> String {
+    let next =
+        way.mac.map_or("whose MAC address is asked for first".into(), |mac| format!("at {}", hex(mac)));
+    let route = format!("{}/{} on {}", way.network.0, way.network.1, way.port);
+    format!("{route}, MTU {}, next hop {} {next}", way.mtu, way.next_hop)
+}
+
+/// A port 0 is chosen when the packet comes.
+fn tuple(ends: &Tuple) -> String {
+    let end = |(address, port): (IpAddr, u16)| match port {
+        0 => format!("{address} (a port of its)"),
+        _ => place((address, port)),
+    };
+    format!("{} -> {}", end(ends.0), end(ends.1))
 }
 
 fn workers(workers: &[u16]) -> String {
@@ -213,6 +251,7 @@ fn answer_words(answer: Answer) -> &'static str {
         Answer::PortUnreachable => "ICMP port unreachable",
         Answer::TimeExceeded => "ICMP time exceeded",
         Answer::TooBig => "ICMP fragmentation needed",
+        Answer::Prohibited => "ICMP administratively prohibited",
     }
 }
 
@@ -246,10 +285,9 @@ fn document(q: &Question, e: &Explanation) -> Value {
         "local_addresses": e.local_addresses.iter().map(|l| json!({
             "address": l.address, "used": l.used, "ports": l.ports,
         })).collect::<Vec<_>>(),
-        "way": e.way.as_ref().map(|w| json!({
-            "port": w.port, "route": format!("{}/{}", w.network.0, w.network.1), "next_hop": w.next_hop,
-            "mac": w.mac.map(hex), "mtu": w.mtu,
-        })),
+        "way": e.way.as_ref().map(way),
+        "leaves": e.leaves.as_ref().map(ends),
+        "back": e.back.as_ref().map(back),
         "verdict": end,
         "reason": reason,
         "advice": advice,
@@ -258,7 +296,33 @@ fn document(q: &Question, e: &Explanation) -> Value {
             Answer::PortUnreachable => "icmp-port-unreachable",
             Answer::TimeExceeded => "icmp-time-exceeded",
             Answer::TooBig => "icmp-too-big",
+            Answer::Prohibited => "icmp-prohibited",
         }),
+    })
+}
+
+fn way(w: &Way) -> Value {
+    json!({
+        "port": w.port, "route": format!("{}/{}", w.network.0, w.network.1), "next_hop": w.next_hop,
+        "mac": w.mac.map(hex), "mtu": w.mtu,
+    })
+}
+
+fn ends(ends: &Tuple) -> Value {
+    // A port that isn't chosen yet.
+    let place =
+        |(address, port): (IpAddr, u16)| json!({ "address": address, "port": (port != 0).then_some(port) });
+    json!({ "source": place(ends.0), "destination": place(ends.1) })
+}
+
+fn back(back: &Back) -> Value {
+    let Back::Here(Return { comes, port, leaves, way: out, refused }) = back else {
+        return json!({ "here": false });
+    };
+    json!({
+        "here": true, "comes": ends(comes), "port": port, "leaves": ends(leaves), "way": out.as_ref().map(way),
+        "reason": refused.as_ref().map(|(reason, _)| reason),
+        "advice": refused.as_ref().map(|(_, advice)| advice),
     })
 }
 
@@ -349,7 +413,19 @@ mod tests {
                 mtu: 1500,
             }),
             end: End::Forwarded,
+            leaves: Some(between(([10, 0, 0, 240], 0), ([10, 0, 0, 1], 8080))),
+            back: Some(Back::Here(Return {
+                comes: between(([10, 0, 0, 1], 8080), ([10, 0, 0, 240], 0)),
+                port: Some("lan".into()),
+                leaves: between(([192, 0, 2, 10], 80), ([10, 1, 0, 1], 40_000)),
+                way: None,
+                refused: Some(("no-route".into(), "Add one.".into())),
+            })),
         }
+    }
+
+    fn between(source: ([u8; 4], u16), destination: ([u8; 4], u16)) -> Tuple {
+        ((source.0.into(), source.1), (destination.0.into(), destination.1))
     }
 
     fn told(e: &Explanation) -> String {
@@ -371,6 +447,10 @@ mod tests {
             "10.0.0.240: 7 of 32256 ports",
             "10.0.0.0/24 on lan, MTU 1500, next hop 10.0.0.1 at 02:00:00:00:01:02",
             "forwarded",
+            "leaves          10.0.0.240 (a port of its) -> 10.0.0.1:8080",
+            "answer          10.0.0.1:8080 -> 10.0.0.240 (a port of its), arrives on lan",
+            "answer leaves   192.0.2.10:80 -> 10.1.0.1:40000",
+            "answer's route  dropped as no-route. Add one.",
         ] {
             assert!(text.contains(wanted), "{wanted}\n{text}");
         }
@@ -393,5 +473,11 @@ mod tests {
             (&json!("no-server"), &json!("icmp-port-unreachable"))
         );
         assert_eq!(document["scheduling"]["servers"][0]["skipped"], json!("weight-0"));
+        assert_eq!(
+            document["back"]["comes"]["destination"],
+            json!({ "address": "10.0.0.240", "port": null })
+        );
+        let direct = Explanation { back: Some(Back::Itself), ..explained() };
+        assert!(told(&direct).contains("straight to the client"));
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use bincode::{Decode, Encode};
 
-use super::FoundSession;
+use super::{FoundSession, Tuple};
 use crate::model::{Forwarding, MarkRule, Protocol, ServiceKey};
 
 /// Most servers and local addresses that one explanation lists.
@@ -52,6 +52,35 @@ pub struct Explanation {
     pub way: Option<Way>,
     /// How it ends.
     pub end: End,
+    /// What it leaves between, if it leaves; of a tunnel's packet that is what it carries. A port 0 is one of that address's
+    /// that is chosen when the packet comes. Since version 8, as what follows.
+    pub leaves: Option<Tuple>,
+    /// The way of the answer to a packet that leaves, if an answer is to be expected here.
+    pub back: Option<Back>,
+}
+
+/// The way of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Back {
+    /// The server answers the client itself (direct routing, tunnels): the answer doesn't come by here.
+    Itself,
+    /// It comes by here.
+    Here(Return),
+}
+
+/// An answer that comes by the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Return {
+    /// What it comes between. A port 0 as in [`Explanation::leaves`].
+    pub comes: Tuple,
+    /// Name of the port that leads to whoever sends it; absent if none does.
+    pub port: Option<String>,
+    /// What it leaves between.
+    pub leaves: Tuple,
+    /// Its way out; absent if there is none.
+    pub way: Option<Way>,
+    /// Why it has none: the reason as counters name it, and what to do about it.
+    pub refused: Option<(String, String)>,
 }
 
 /// A scheduler's choice.
@@ -194,4 +223,6 @@ pub enum Answer {
     TimeExceeded,
     /// ICMP: fragmentation needed, or packet too big.
     TooBig,
+    /// ICMP: administratively prohibited. Since version 8.
+    Prohibited,
 }

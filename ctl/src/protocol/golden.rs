@@ -1,14 +1,15 @@
 //! The encoding, byte for byte. A test that fails here means a new protocol version.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, net::IpAddr};
 
 use bincode::{Decode, Encode};
 
 use super::{
-    Answer, Batch, Candidate, Change, End, ErrorCode, Explanation, FoundSession, Info, ListCursor, ListQuery,
-    LocalAddressUse, LocalRoom, Network, Notice, PathCounter, PortCounters, PortStatus, Question, Rates,
-    Refusal, Request, Response, Row, Scheduling, ServerRow, ServiceRow, SessionCursor, SessionFilter, Skip,
-    Standing, Stats, Status, Timeouts, TraceFilter, TraceStage, TracedPacket, Way, WorkerStatus, frame,
+    Answer, Back, Batch, Candidate, Change, End, ErrorCode, Explanation, FoundSession, Info, ListCursor,
+    ListQuery, LocalAddressUse, LocalRoom, Network, Notice, PathCounter, PortCounters, PortStatus, Question,
+    Rates, Refusal, Request, Response, Return, Row, Scheduling, ServerRow, ServiceRow, SessionCursor,
+    SessionFilter, Skip, Standing, Stats, Status, Timeouts, TraceFilter, TraceStage, TracedPacket, Way,
+    WorkerStatus, frame,
 };
 use crate::model::{
     ClientAddress, EngineData, Family, Forwarding, LocalAddress, MarkRule, Protocol, Server, Service,
@@ -138,6 +139,8 @@ fn explanation() -> Explanation {
             mtu: 1500,
         }),
         end: End::Forwarded,
+        leaves: None,
+        back: None,
     }
 }
 
@@ -457,7 +460,7 @@ fn responses_of_version_2() {
         ),
         (
             Response::Explained(Box::new(explanation())),
-            "0d0377616e0200010103fb2c010101000100c633640018000135fbe914010377616e01000000c000020a5000000001026d6801fb2c01fbfd0f01010104000a000001fb901f0502016401fb010200000a000001fb901f0502016401fb01020100000a000001fb901f0502016401fb01020101000a000001fb901f0502016401fb01020102010001000a000001fb901f0301000a00000407fb00fc01036c616e000a00000018000a00000101020000000001fbdc0500",
+            "0d0377616e0200010103fb2c010101000100c633640018000135fbe914010377616e01000000c000020a5000000001026d6801fb2c01fbfd0f01010104000a000001fb901f0502016401fb010200000a000001fb901f0502016401fb01020100000a000001fb901f0502016401fb01020101000a000001fb901f0502016401fb01020102010001000a000001fb901f0301000a00000407fb00fc01036c616e000a00000018000a00000101020000000001fbdc05000000",
         ),
         (
             Response::Explained(Box::new(Explanation {
@@ -468,9 +471,32 @@ fn responses_of_version_2() {
                 end: End::Dropped { reason: "r".into(), advice: "a".into(), answer: Some(Answer::TooBig) },
                 ..explanation()
             })),
-            "0d0377616e0200010103fb2c010101000100c633640018000135fbe914010377616e01000000c000020a500106000a010002fb274e00c000020a50000a000004fb01040120010db8000000000000000000000001fb901f01fc905f0100010101037369700663616c6c2d31fbf401fbfb0001000001000a000001fb901f0301000a00000407fb00fc0002017201610103",
+            "0d0377616e0200010103fb2c010101000100c633640018000135fbe914010377616e01000000c000020a500106000a010002fb274e00c000020a50000a000004fb01040120010db8000000000000000000000001fb901f01fc905f0100010101037369700663616c6c2d31fbf401fbfb0001000001000a000001fb901f0301000a00000407fb00fc00020172016101030000",
         ),
     ]);
+}
+
+#[test]
+fn explanations_since_version_8() {
+    let between = |source: IpAddr, destination: IpAddr| ((source, 7), (destination, 0));
+    let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+    let way = Way { port: "w".into(), network: (a, 8), next_hop: b, mac: None, mtu: 9 };
+    let back = Return {
+        comes: between(a, b),
+        port: Some("l".into()),
+        leaves: between(b, a),
+        way: Some(way),
+        refused: Some(("r".into(), "a".into())),
+    };
+    let end = End::Dropped { reason: "r".into(), advice: "a".into(), answer: Some(Answer::Prohibited) };
+    pinned(vec![
+        (Back::Itself, "00"),
+        (
+            Back::Here(back),
+            "01000a00000107000a0000020001016c000a00000207000a00000100010177000a00000108000a00000200090101720161",
+        ),
+    ]);
+    pinned(vec![(end, "02017201610104")]);
 }
 
 #[test]

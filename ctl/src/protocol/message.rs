@@ -58,8 +58,7 @@ pub enum Request {
     Subscribe,
     /// The mark rules in their order; answered by [`Response::Marks`].
     Marks,
-    /// What would happen to a packet; answered by [`Response::Explained`]. Since version 3, as everything that
-    /// follows.
+    /// What would happen to a packet; answered by [`Response::Explained`]. Since version 8: before, answers had no way back.
     Explain(super::Question),
     /// The services whose servers learn the client's address; answered by [`Response::ClientAddresses`].
     ClientAddresses,
@@ -426,13 +425,9 @@ impl Request {
             | Self::Stage(_)
             | Self::Subscribe
             | Self::Marks => 2,
-            Self::Explain(_)
-            | Self::ClientAddresses
-            | Self::Trace(_)
-            | Self::Traced { .. }
-            | Self::EndTrace { .. } => 3,
+            Self::ClientAddresses | Self::Trace(_) | Self::Traced { .. } | Self::EndTrace { .. } => 3,
             Self::Snat => 7,
-            Self::InitialTimeouts => 8,
+            Self::Explain(_) | Self::InitialTimeouts => 8,
         }
     }
 

@@ -30,7 +30,8 @@ mod golden;
 
 pub use error::{ErrorCode, Refusal};
 pub use explain::{
-    Answer, Candidate, End, Explanation, LocalRoom, MAX_EXPLAINED, Question, Scheduling, Skip, Standing, Way,
+    Answer, Back, Candidate, End, Explanation, LocalRoom, MAX_EXPLAINED, Question, Return, Scheduling, Skip,
+    Standing, Way,
 };
 pub use message::{
     Batch, Change, Info, ListCursor, ListQuery, PathCounter, Rates, Request, Response, Row, ServerRow,

@@ -152,15 +152,19 @@ impl Asker {
         }
     }
 
-    fn explain_at(&self, worker: WorkerId, packet: Packet, at: At) -> Result<Box<Explain>, PlaneError> {
+    fn explain_at(&self, worker: WorkerId, question: Explain) -> Result<Box<Explain>, PlaneError> {
         let ticket = self.ticket();
-        let question = Update::Explain(Box::new(Explain::new(ticket, packet, at, MAX_EXPLAINED)));
+        let question = Update::Explain(Box::new(question.again(ticket)));
         match self.ask(worker.0.into(), ticket, vec![question])? {
             Update::Explain(answer) => Ok(answer),
             _ => Err(PlaneError::Unsupported(ODD)),
         }
     }
 }
+
+/// A packet is on its way to a queue, in the queue, handed over, perhaps to several owners of NAT's replies, and may turn
+/// back once.
+const MOST_STOPS: usize = 16;
 
 /// Tickets are given once, so this doesn't happen.
 const ODD: &str = "an answer is to another question";
@@ -215,15 +219,16 @@ impl Ask for Asker {
     }
 
     fn explain(&self, packet: Packet) -> Result<Explained, PlaneError> {
-        let (mut at, mut worker, mut workers) = (At::Port, WorkerId(0), Vec::new());
-        // On its way to a queue, in the queue, handed over.
-        for _ in 0..3 {
-            let answer = self.explain_at(worker, packet, at)?;
-            if answer.elsewhere.is_none() || answer.at == At::Handed {
+        let (mut worker, mut workers) = (WorkerId(0), Vec::new());
+        let mut question = Explain::new(0, packet, At::Port, MAX_EXPLAINED);
+        for _ in 0..MOST_STOPS {
+            let answer = self.explain_at(worker, question)?;
+            let has_it = answer.elsewhere.is_none() || answer.at == At::Handed;
+            if has_it && workers.last() != Some(&worker.0) {
                 workers.push(worker.0);
             }
             match answer.elsewhere {
-                Some(other) => (at, worker) = (answer.at, other),
+                Some(other) => (question, worker) = (*answer, other),
                 None => return Ok(Explained { answer, workers }),
             }
         }

@@ -3,7 +3,7 @@
 
 use weirctl::{
     model::{Forwarding, MarkRule},
-    protocol::{End, Explanation, Question, Scheduling, Way},
+    protocol::{self, End, Explanation, Question, Return, Scheduling, Tuple, Way},
 };
 
 use super::{
@@ -15,7 +15,9 @@ use crate::{
     io::PortId,
     path::{
         explain::{Explain, Packet},
+        explain_leave::Back,
         mark::Rule,
+        route::View,
         verdict::Verdict,
     },
     table::ends::Ends,
@@ -38,14 +40,24 @@ impl Workers {
         let server = answer.server.map(|c| (c.address, c.port, c.method)).or_else(|| {
             let (found, id, _) = session?;
             let (address, port) = found.session.server;
-            Some((address, port, method_of(of_session?, *id)?))
+            Some((address, port, method_of(of_session?, *id, answer.method?)?))
         });
-        let way = answer.way.map(|way| Way {
+        let way = |way: View| Way {
             port: name(way.port),
             network: way.network,
             next_hop: way.next_hop,
             mac: way.mac.map(|mac| mac.0),
             mtu: way.mtu,
+        };
+        let back = answer.back.map(|back| match back {
+            Back::Itself => protocol::Back::Itself,
+            Back::Here { comes, port, leaves, way: out } => protocol::Back::Here(Return {
+                comes: tuple(comes),
+                port: port.map(name),
+                leaves: tuple(leaves),
+                way: out.ok().map(way),
+                refused: out.err().map(|reason| (reason.name().into(), reason.advice().into())),
+            }),
         });
         Explanation {
             port: name(port),
@@ -63,7 +75,9 @@ impl Workers {
             }),
             server,
             local_addresses: answer.local_addresses,
-            way,
+            way: answer.way.map(way),
+            leaves: answer.leaves.map(tuple),
+            back,
             end: match answer.end {
                 (Verdict::Punted, _) => End::Punted,
                 (Verdict::Drop(reason), told) => End::Dropped {
@@ -89,8 +103,17 @@ impl Workers {
     }
 }
 
-fn method_of(service: &ServiceState, server: ServerId) -> Option<Forwarding> {
-    service.servers.iter().find(|(id, _)| *id == server).map(|(_, s)| s.forwarding)
+fn tuple(ends: Ends) -> Tuple {
+    (ends.source, ends.destination)
+}
+
+/// The method of a session with a server, which may have got another one since.
+fn method_of(service: &ServiceState, server: ServerId, of_session: Forwarding) -> Option<Forwarding> {
+    let (_, configured) = service.servers.iter().find(|(id, _)| *id == server)?;
+    Some(match (of_session, configured.forwarding) {
+        (Forwarding::Tunnel(_), tunnel @ Forwarding::Tunnel(_)) => tunnel,
+        (method, _) => method,
+    })
 }
 
 /// The packet as the path knows it; none if it is of a kind that isn't forwarded.

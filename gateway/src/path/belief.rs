@@ -158,6 +158,19 @@ impl<I: Io> Worker<I> {
 
     /// Whether a packet arrives by a port behind which its sender is; that port is remembered.
     pub(super) fn arrives_right(&mut self, port: PortId, found: Found) -> bool {
+        let right = self.may_arrive(port, found);
+        if right
+            && let Some(session) = self.sessions.get_mut(found.id)
+            && !session.arrives_by(found.direction, port)
+            && !session.is_one_way()
+        {
+            session.set_arrival(found.direction, port);
+        }
+        right
+    }
+
+    /// Whether a packet that arrives by this port may be of the session.
+    pub(super) fn may_arrive(&self, port: PortId, found: Found) -> bool {
         let Some(session) = self.sessions.get(found.id) else { return true };
         if session.arrives_by(found.direction, port) || session.is_one_way() {
             return true;
@@ -166,11 +179,7 @@ impl<I: Io> Worker<I> {
             return true;
         };
         // What has turned back comes from an external address.
-        let right = self.is_external(sender) || self.routing.table().is_behind(port, sender);
-        if right && let Some(session) = self.sessions.get_mut(found.id) {
-            session.set_arrival(found.direction, port);
-        }
-        right
+        self.is_external(sender) || self.routing.table().is_behind(port, sender)
     }
 
     /// A reset that may be real: the session ends soon, unless a packet follows.

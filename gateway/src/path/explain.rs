@@ -10,13 +10,14 @@
 use std::net::IpAddr;
 
 use weirctl::{
-    model::Forwarding,
+    model::{Forwarding, Tunnel, TunnelChecksum, TunnelKind},
     protocol::{Answer, Candidate, FoundSession, LocalRoom, Standing},
 };
 
 use super::{
     Origin, Worker,
     belief::Belief,
+    explain_leave::{Back, Leg},
     onepacket,
     parse::{Kind, Parsed},
     persist::Kept,
@@ -33,7 +34,11 @@ use crate::{
     io::{Io, PortId},
     net::{protocol, tcp as tcp_flags},
     sched::{Flow, Scheduler, Server},
-    table::{ends::Ends, session::Direction, sessions::Found},
+    table::{
+        ends::Ends,
+        session::{Direction, Session, SessionId},
+        sessions::Found,
+    },
 };
 
 /// Where the packet is.
@@ -67,6 +72,8 @@ pub struct Explain {
     pub ticket: u64,
     /// The packet.
     pub packet: Packet,
+    /// What it goes between now: not what it did in the beginning, once it has turned back.
+    pub ends: Ends,
     /// Where it is.
     pub at: At,
     /// Another worker has it: ask that one.
@@ -75,6 +82,8 @@ pub struct Explain {
     pub service: Option<ServiceId>,
     /// The session that it belongs to, its server's number and whether it comes from that server.
     pub session: Option<(FoundSession, ServerId, bool)>,
+    /// The session's method, which may not be its server's any more; of a tunnel the kind is the server's.
+    pub method: Option<Forwarding>,
     /// The persistence template that names the server.
     pub template: Option<FoundSession>,
     /// Scheduler, where it stands and whom it chooses.
@@ -87,6 +96,10 @@ pub struct Explain {
     pub local_addresses: Vec<LocalRoom>,
     /// The way out.
     pub way: Option<View>,
+    /// What it leaves between, if it does; a port 0 isn't chosen yet.
+    pub leaves: Option<Ends>,
+    /// The way of the answer.
+    pub back: Option<Back>,
     /// How it ends, and what the sender is told.
     pub end: (Verdict, Option<Answer>),
 }
@@ -97,22 +110,37 @@ impl Explain {
     pub fn new(ticket: u64, packet: Packet, at: At, room: usize) -> Self {
         Self {
             ticket,
+            ends: packet.ends,
             packet,
             at,
             elsewhere: None,
             service: None,
             session: None,
+            method: None,
             template: None,
             scheduling: None,
             candidates: Vec::with_capacity(room),
             server: None,
             local_addresses: Vec::with_capacity(room),
             way: None,
+            leaves: None,
+            back: None,
             end: (Verdict::Punted, None),
         }
     }
 
-    fn drops(&mut self, reason: Reason) {
+    /// The same question to the worker that the answer names.
+    #[must_use]
+    pub fn again(self, ticket: u64) -> Self {
+        Self { ticket, elsewhere: None, ..self }
+    }
+
+    /// It comes in again between other ends, at another worker or this one.
+    pub(super) fn turns_back(&mut self, ends: Ends, owner: WorkerId) {
+        (self.ends, self.at, self.elsewhere) = (ends, At::Handed, Some(owner));
+    }
+
+    pub(super) fn drops(&mut self, reason: Reason) {
         self.end = (Verdict::Drop(reason), answer_to(reason));
     }
 }
@@ -123,16 +151,19 @@ fn answer_to(reason: Reason) -> Option<Answer> {
         Reason::NoServer => Some(Answer::PortUnreachable),
         Reason::TtlExpired => Some(Answer::TimeExceeded),
         Reason::TooBig => Some(Answer::TooBig),
+        Reason::SnatPortsExhausted | Reason::SnatPortLimit | Reason::SnatSessionLimit => {
+            Some(Answer::Prohibited)
+        }
         _ => None,
     }
 }
 
 impl Packet {
-    /// As parsing would have it: without payload, and with hops to spare.
-    fn parsed(self) -> Parsed {
+    /// As parsing would have it between these ends: without payload, and with hops to spare.
+    fn parsed(self, ends: &Ends) -> Parsed {
         let tcp = self.protocol == protocol::TCP;
         Parsed {
-            tuple: self.ends.tuple(),
+            tuple: ends.tuple(),
             kind: match (self.protocol, self.ends.is_ipv6()) {
                 (protocol::SCTP, _) => Kind::Sctp,
                 (_, true) => Kind::TransportV6,
@@ -158,55 +189,67 @@ impl Packet {
 impl<I: Io> Worker<I> {
     /// Answers a question as far as this worker can.
     pub(super) fn explain(&mut self, e: &mut Explain) {
-        let p = e.packet.parsed();
+        let p = e.packet.parsed(&e.ends);
         let port = e.packet.port.or_else(|| Some(self.routing.view(e.packet.ends.source.0).ok()?.port));
         let port = port.unwrap_or(PortId(0));
         e.packet.port = Some(port);
         if e.at == At::Port {
-            let queue = self.owner(&e.packet.ends, p.protocol);
+            let queue = self.owner(&e.ends, p.protocol);
             e.at = At::Queue;
             if queue != self.id {
                 e.elsewhere = Some(queue);
                 return;
             }
         }
-        match self.sessions.find_ends(&e.packet.ends, p.protocol) {
+        match self.sessions.find_ends(&e.ends, p.protocol) {
             Some(found) => self.explain_known(e, port, &p, found),
-            None => self.explain_unknown(e, port, &p),
+            None => self.explain_unknown(e, port, &p, None),
         }
     }
 
     fn explain_known(&mut self, e: &mut Explain, port: PortId, p: &Parsed, found: Found) {
         let Some(session) = self.sessions.get(found.id) else { return };
         let reply = found.direction == Direction::Reply;
-        let way = if session.is_one_way() {
-            self.sessions.arriving(found.id, Direction::Reply).map(Ends::reversed)
-        } else {
-            self.sessions.leaving(found.id, found.direction)
-        };
-        let Some(to) = way.map(|ends| ends.destination.0) else { return };
-        e.session = Some((self.found(found.id, session), session.server(), reply));
+        // Of a packet that has turned back the one that it came with counts.
+        if e.session.is_none() {
+            e.session = Some((self.found(found.id, session), session.server(), reply));
+            e.method = (!session.is_snat()).then(|| method(session));
+        }
+        if !self.may_arrive(port, found) {
+            return e.drops(Reason::Martian);
+        }
         match self.fate(found, p, Belief::Counts) {
             Fate::Punted => self.explain_punt(e),
             Fate::TtlExpired => e.drops(Reason::TtlExpired),
             Fate::ServerDeleted => e.drops(Reason::ServerDeleted),
-            Fate::Anew => self.explain_unknown(e, port, p),
-            Fate::Goes => self.explain_way(e, p, to),
+            Fate::Anew => self.explain_unknown(e, port, p, Some(found.id)),
+            Fate::Goes => match self.would_hold_back(p, found) {
+                Some(reason) => e.drops(reason),
+                None => self.explain_session_s_way(e, p, found),
+            },
         }
     }
 
-    fn explain_unknown(&mut self, e: &mut Explain, port: PortId, p: &Parsed) {
+    /// `old` is the packet's session, if it begins anew.
+    fn explain_unknown(&mut self, e: &mut Explain, port: PortId, p: &Parsed, old: Option<SessionId>) {
         let origin = if e.at == At::Handed { Origin::Worker } else { Origin::Port };
-        let ends = e.packet.ends;
+        let ends = e.ends;
         let claimed = self.claimed(port, &ends, p.protocol);
-        e.service = claimed.service();
+        e.service = e.service.or(claimed.service());
+        let forged = origin == Origin::Port && self.is_external(ends.source.0);
+        if forged
+            && matches!(claimed, Claimed::Snat(_))
+            && self.nat_elsewhere(&ends, p.protocol, origin).is_none()
+        {
+            return e.drops(Reason::Martian);
+        }
         let elsewhere = self.owner_elsewhere(port, &ends, p.protocol, &claimed, origin);
         if elsewhere.is_some() {
             (e.elsewhere, e.at) = (elsewhere, At::Handed);
             return;
         }
         match claimed {
-            Claimed::Service(id) => self.explain_open(e, port, p, id),
+            Claimed::Service(id) => self.explain_open(e, port, p, (id, old)),
             Claimed::Snat(claim) => self.explain_snat(e, port, p, (claim, origin)),
             Claimed::Local => e.drops(Reason::NoLocalSession),
             Claimed::Nobody => self.explain_punt(e),
@@ -214,13 +257,28 @@ impl<I: Io> Worker<I> {
     }
 
     fn explain_snat(&mut self, e: &mut Explain, port: PortId, p: &Parsed, (claim, origin): (Claim, Origin)) {
-        if let Some(reason) = self.snat_source_refusal(port, &e.packet.ends, claim, origin) {
+        let ends = e.ends;
+        if let Some(reason) = self.snat_source_refusal(port, &ends, claim, origin) {
             return e.drops(reason);
         }
-        match self.snat_preview(p, &e.packet.ends, claim) {
-            Ok(to) => self.explain_way(e, p, to),
-            Err(reason) if self.is_left_to_kernel(&e.packet.ends, claim, reason) => self.explain_punt(e),
+        match self.snat_preview(p, &ends, claim) {
+            Ok(leaves) if self.is_external(leaves.destination.0) => {
+                let owner = self.snat_owner(&leaves, Claim::In);
+                e.turns_back(leaves, owner);
+            }
+            Ok(leaves) => {
+                let comes = leaves.reversed();
+                let back = (claim != Claim::In).then(|| Back::here(comes, ends.reversed()));
+                self.explain_leave(e, p, Leg { to: leaves.destination.0, leaves, tunnel: None, back });
+            }
+            Err(reason) if self.is_left_to_kernel(&ends, claim, reason) => self.explain_punt(e),
             Err(Reason::NoSession) => e.end = (Verdict::Drop(Reason::NoSession), Some(Answer::Reset)),
+            Err(Reason::SessionsFull) if claim != Claim::In => {
+                e.end = (Verdict::Drop(Reason::SessionsFull), Some(Answer::Prohibited));
+            }
+            Err(Reason::SnatSessionLimit) if claim == Claim::In => {
+                e.end = (Verdict::Drop(Reason::SnatSessionLimit), None);
+            }
             Err(reason) => e.drops(reason),
         }
     }
@@ -232,8 +290,15 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn explain_open(&mut self, e: &mut Explain, port: PortId, p: &Parsed, id: ServiceId) {
-        match self.refusal(p, &e.packet.ends, port) {
+    fn explain_open(
+        &mut self,
+        e: &mut Explain,
+        port: PortId,
+        p: &Parsed,
+        (id, old): (ServiceId, Option<SessionId>),
+    ) {
+        let ends = e.ends;
+        match self.refusal(p, &ends, port) {
             Some(Refusal::Drop(reason)) => return e.drops(reason),
             Some(Refusal::TtlExpired) => return e.drops(Reason::TtlExpired),
             Some(Refusal::Punt) => return self.explain_punt(e),
@@ -247,17 +312,16 @@ impl<I: Io> Worker<I> {
         if !self.services.get(id.0 as usize).is_some_and(made) {
             return e.drops(Reason::MethodNotBuilt);
         }
-        let flow = Flow::new(&e.packet.ends, self.now);
+        let flow = Flow::new(&ends, self.now);
         let chosen = match self.explain_choice(e, p, &flow, id) {
             Ok(Some(chosen)) => chosen,
             Ok(None) => return e.drops(Reason::NoServer),
             Err(reason) => return e.drops(reason),
         };
-        e.server = Some(chosen);
-        if let Err(reason) = self.explain_session(e, p, chosen, id) {
-            return e.drops(reason);
+        match self.explain_session(e, p, chosen, (id, old)) {
+            Ok(leg) => self.explain_leave(e, p, leg),
+            Err(reason) => e.drops(reason),
         }
-        self.explain_way(e, p, chosen.address);
     }
 
     /// The server that a new session would get.
@@ -290,67 +354,86 @@ impl<I: Io> Worker<I> {
         Ok(chosen.map(|chosen| self.persistent_port(p, &flow.ends(), chosen, id)))
     }
 
-    /// Whether the session could be opened.
+    /// The way of a new session, if it could be opened.
     fn explain_session(
         &self,
         e: &mut Explain,
         p: &Parsed,
         chosen: Chosen,
-        id: ServiceId,
-    ) -> Result<(), Reason> {
+        (id, old): (ServiceId, Option<SessionId>),
+    ) -> Result<Leg, Reason> {
         let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
-        let port = if chosen.port == 0 { p.tuple.destination().1 } else { chosen.port };
-        e.server = Some(Chosen { port, ..chosen });
+        let port = if chosen.port == 0 { e.ends.destination.1 } else { chosen.port };
+        let chosen = Chosen { port, ..chosen };
+        e.server = Some(chosen);
+        // A template comes before the old session ends, a session after.
+        let mut room = self.sessions.capacity() - self.sessions.len();
+        if service.persistence.is_some() && e.template.is_none() {
+            room = room.checked_sub(1).ok_or(Reason::SessionsFull)?;
+        }
+        room += usize::from(old.is_some());
+        let once = onepacket::applies(service.one_packet, p) && chosen.method != Forwarding::FullNat;
         let mixed = chosen.address.is_ipv6() != p.ipv6;
         if mixed && matches!(chosen.method, Forwarding::Nat | Forwarding::Route) {
             return Err(Reason::OtherFamily);
         }
-        let once = onepacket::applies(service.one_packet, p);
-        if once && chosen.method != Forwarding::FullNat {
-            return Ok(());
-        }
-        if chosen.method == Forwarding::FullNat {
-            let room = e.local_addresses.capacity();
-            let row = |address: IpAddr| {
-                let (used, ports) = self.local_room(address, chosen.address, port, p.protocol);
-                LocalRoom { address, used, ports }
-            };
-            let all: &mut dyn Iterator<Item = IpAddr> = if chosen.address.is_ipv6() {
-                &mut service.local_addresses_v6.iter().copied().map(IpAddr::V6)
-            } else {
-                &mut service.local_addresses.iter().copied().map(IpAddr::V4)
-            };
-            let (mut left, mut any) = (false, false);
-            for local in all.map(row) {
-                any = true;
-                left |= local.used < local.ports;
-                if e.local_addresses.len() < room {
-                    e.local_addresses.push(local);
-                }
-            }
-            match (any, left) {
-                (false, _) => return Err(Reason::NoLocalAddress),
-                (_, false) => return Err(Reason::LocalPortsExhausted),
-                _ => {}
-            }
-        }
-        if self.sessions.len() == self.sessions.capacity() {
+        let local = match chosen.method {
+            Forwarding::FullNat => Some(self.explain_local(e, p, chosen, (id, old))?),
+            _ => None,
+        };
+        if room == 0 && !once {
             return Err(Reason::SessionsFull);
         }
-        Ok(())
+        Ok(self.new_leg(&e.ends, chosen, local, once))
     }
 
-    fn explain_way(&self, e: &mut Explain, p: &Parsed, to: IpAddr) {
-        match self.routing.view(to) {
-            Ok(way) => {
-                e.way = Some(way);
-                e.end = (Verdict::Forwarded, None);
-                if p.ip_len > way.mtu {
-                    e.drops(Reason::TooBig);
-                }
+    /// The local address of a new session, and what there is of them.
+    fn explain_local(
+        &self,
+        e: &mut Explain,
+        p: &Parsed,
+        chosen: Chosen,
+        (id, old): (ServiceId, Option<SessionId>),
+    ) -> Result<IpAddr, Reason> {
+        let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
+        let server = (chosen.address, chosen.port);
+        let given_back = old.filter(|old| self.sessions.get(*old).is_some_and(Session::is_fullnat));
+        let given_back = given_back.and_then(|old| self.sessions.arriving(old, Direction::Reply));
+        let given_back = given_back.filter(|reply| reply.source == server).map(|reply| reply.destination.0);
+        let row = |address: IpAddr| {
+            let (used, ports) = self.local_room(address, chosen.address, chosen.port, p.protocol);
+            LocalRoom { address, used: used - u32::from(used > 0 && given_back == Some(address)), ports }
+        };
+        let all: &mut dyn Iterator<Item = IpAddr> = if chosen.address.is_ipv6() {
+            &mut service.local_addresses_v6.iter().copied().map(IpAddr::V6)
+        } else {
+            &mut service.local_addresses.iter().copied().map(IpAddr::V4)
+        };
+        let room = e.local_addresses.capacity();
+        let (mut first, mut any) = (None, false);
+        for local in all.map(row) {
+            any = true;
+            first = first.or((local.used < local.ports).then_some(local.address));
+            if e.local_addresses.len() < room {
+                e.local_addresses.push(local);
             }
-            Err(reason) => e.drops(reason),
         }
+        match first {
+            Some(first) => Ok(self.local_preview(id, server, p.protocol).unwrap_or(first)),
+            None if any => Err(Reason::LocalPortsExhausted),
+            None => Err(Reason::NoLocalAddress),
+        }
+    }
+}
+
+fn method(session: &Session) -> Forwarding {
+    match () {
+        () if session.is_fullnat() => Forwarding::FullNat,
+        () if session.is_tunnelled() => {
+            Forwarding::Tunnel(Tunnel { kind: TunnelKind::Ipip, port: 0, checksum: TunnelChecksum::None })
+        }
+        () if session.is_one_way() => Forwarding::Route,
+        () => Forwarding::Nat,
     }
 }
 

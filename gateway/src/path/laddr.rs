@@ -53,6 +53,27 @@ impl<I: Io> Worker<I> {
         })
     }
 
+    /// The local address that [`Self::allocate_local`] would take next, if there is one.
+    pub(super) fn local_preview(
+        &self,
+        service: ServiceId,
+        (server, port): (IpAddr, u16),
+        protocol: u8,
+    ) -> Option<IpAddr> {
+        let service = self.services.get(service.0 as usize)?.as_ref()?;
+        let (protocol, now) = (transport(protocol), self.now);
+        match server {
+            IpAddr::V4(server) => {
+                let lips = &service.local_addresses;
+                self.pool.preview(lips, server, port, protocol, now).map(IpAddr::V4)
+            }
+            IpAddr::V6(server) => {
+                let lips = &service.local_addresses_v6;
+                self.pool_v6.as_ref()?.preview(lips, server, port, protocol, now).map(IpAddr::V6)
+            }
+        }
+    }
+
     /// Gives the local port of a session back, whose replies arrive between these ends: it rests before it's used
     /// again.
     pub(super) fn release_local(&mut self, reply: &Ends, protocol: u8) {

@@ -52,6 +52,7 @@ mod direct;
 mod echo;
 mod expire;
 pub mod explain;
+pub mod explain_leave;
 mod fragment;
 pub mod handover;
 mod hops;

@@ -146,6 +146,21 @@ impl<I: Io> Worker<I> {
         }
     }
 
+    /// As [`Self::held_back`] for a packet in words, whose numbers are those that its sender would send next, or again.
+    pub(super) fn would_hold_back(&self, p: &Parsed, found: Found) -> Option<Reason> {
+        let proxied = self.sessions.get(found.id).is_some_and(Session::is_proxied);
+        if !proxied || p.protocol != protocol::TCP {
+            return None;
+        }
+        let mut stream = self.streams.get(found.id.0);
+        let segment = stream.next(p.flags);
+        match (found.direction == Direction::Request).then(|| stream.request(&segment, 0, self.now)) {
+            Some(Step::Drop(reason)) => Some(reason),
+            None if !stream.expects(&segment) => Some(Reason::SecondSyn),
+            _ => None,
+        }
+    }
+
     fn header_of(&self, found: Found, p: &Parsed) -> Result<Text, Refusal> {
         let ends = self.sessions.arriving(found.id, Direction::Request);
         let text = ends.and_then(|ends| header(self.streams.get(found.id.0).version(), &ends, p.protocol));

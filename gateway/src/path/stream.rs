@@ -146,6 +146,12 @@ impl Stream {
         if self.is(V1) { ClientAddress::ProxyV1 } else { ClientAddress::ProxyV2 }
     }
 
+    /// A segment without payload that the client would send next, a SYN again.
+    pub fn next(&self, flags: u8) -> Segment {
+        let sequence = self.start.wrapping_sub(u32::from(flags & tcp::SYN != 0));
+        Segment { sequence, acknowledgement: 0, flags, payload: 0 }
+    }
+
     /// Whether a segment of the client's has to have a right checksum: it may begin something, or goes behind the header.
     pub fn is_weighed(&self, s: &Segment) -> bool {
         s.has(tcp::SYN) || self.flags & (ACKNOWLEDGED | MIDDLE) == 0

@@ -495,6 +495,28 @@ impl<I: Io> Worker<I> {
     }
 }
 
+impl<I: Io> Worker<I> {
+    /// Why a packet can't go through the tunnel to a server, by a way of this MTU and port, if it can't: what
+    /// [`Self::send_tunnelled`] would say of it.
+    pub(super) fn tunnel_refusal(
+        &self,
+        p: &Parsed,
+        (address, server): (IpAddr, ServerId),
+        (mtu, port): (u16, PortId),
+    ) -> Option<Reason> {
+        let facts = self.servers.get(server.0 as usize).and_then(Option::as_ref);
+        let shape = Shape::unpack(facts.map_or(0, |s| s.others.tunnel.get()));
+        let added = (header_len(address) + shape.between()) as u16;
+        let least = if address.is_ipv6() { ipv6::MIN_MTU as u16 } else { MIN_MTU };
+        let way = facts.map_or(mtu, |facts| mtu.min(path_mtu(&facts.others, self.now)));
+        match () {
+            () if mtu < least.saturating_add(added) => Some(Reason::TunnelMtu),
+            () if p.ip_len > inner_mtu(way, added, p.ipv6) => Some(Reason::TooBig),
+            () => self.own_address(port, address).is_none().then_some(Reason::NoPortAddress),
+        }
+    }
+}
+
 /// What routers have told of the way to a server; any size if nothing.
 fn path_mtu(others: &OtherWorkers, now: Tick) -> u16 {
     others.path.get(now).unwrap_or_else(|| {

@@ -19,6 +19,7 @@ mod generation;
 mod index;
 mod line;
 mod pair;
+mod preview;
 mod rotation;
 mod search;
 mod slab;
@@ -314,13 +315,9 @@ impl<A: Address> LocalPool<A> {
 
     #[inline]
     fn next_random(&mut self) -> u64 {
-        // xorshift64*: good enough to be a nuisance to guess, and cheap.
-        let mut x = self.random;
-        x ^= x >> 12;
-        x ^= x << 25;
-        x ^= x >> 27;
-        self.random = x;
-        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        let (next, random) = xorshift(self.random);
+        self.random = next;
+        random
     }
 
     #[inline]
@@ -332,6 +329,15 @@ impl<A: Address> LocalPool<A> {
     fn find_pair(&self, key: &PairKey<A>, hash: u32) -> Option<u32> {
         self.pair_index.find(hash, |id| self.usage.is_pair(id, key))
     }
+}
+
+/// The next state and number of a generator, xorshift64*: good enough to be a nuisance to guess, and cheap.
+#[inline]
+fn xorshift(mut x: u64) -> (u64, u64) {
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    (x, x.wrapping_mul(0x2545_f491_4f6c_dd1d))
 }
 
 #[inline]

@@ -313,27 +313,44 @@ impl<I: Io> Worker<I> {
         self.snat_session(mapping, rule, &request, p.protocol).map(|id| (id, Direction::Reply))
     }
 
-    /// Where a packet without session would go, its destination as it would leave; whether there is a free port isn't
-    /// looked at.
-    pub(super) fn snat_preview(&self, p: &Parsed, ends: &Ends, claim: Claim) -> Result<IpAddr, Reason> {
+    /// What a packet without session would leave between, if a session could be opened; the port is 0 where it would be
+    /// chosen only then.
+    pub(super) fn snat_preview(&self, p: &Parsed, ends: &Ends, claim: Claim) -> Result<Ends, Reason> {
         let nat = self.snat.as_ref().ok_or(Reason::NoSession)?;
-        match claim {
+        let (leaves, reply, mapping) = match claim {
             Claim::Out(_) if matches!(Segment::of(p), Segment::Midway | Segment::Reset) => {
-                Err(Reason::NoSession)
+                return Err(Reason::NoSession);
             }
-            Claim::Out(_) if Segment::of(p) == Segment::Invalid => Err(Reason::SnatInvalid),
+            Claim::Out(_) if Segment::of(p) == Segment::Invalid => return Err(Reason::SnatInvalid),
             Claim::Out(id) => {
                 let rule = nat.rules.by_id(id).ok_or(Reason::NoSession)?;
                 let (inside, outside) = (ends.source, ends.destination);
-                match nat.tables.by_inside(id, &rule.limits, p.protocol, inside, outside) {
-                    Some((mapping, _)) if !nat.tables.may_open(mapping, &rule.limits) => {
-                        Err(Reason::SnatSessionLimit)
+                let known = nat.tables.by_inside(id, &rule.limits, p.protocol, inside, outside);
+                let external = match known {
+                    Some((_, mapping)) => mapping.external,
+                    None => {
+                        let of = (id, &rule.limits, rule.pool.as_slice());
+                        let address = nat.tables.preview(of, (p.protocol, inside.0), self.now);
+                        (address.map_err(refused)?, 0)
                     }
-                    _ => Ok(outside.0),
-                }
+                };
+                let leaves = Ends { source: external, destination: outside };
+                (leaves, leaves.reversed(), known.map(|(mapping, _)| (mapping, rule.limits)))
             }
-            Claim::In => self.lets_in(p, ends).map(|(_, mapping, _)| mapping.inside.0),
+            Claim::In => {
+                let (id, mapping, rules) = self.lets_in(p, ends)?;
+                let rule = rules.by_id(mapping.rule).ok_or(Reason::SnatNoMapping)?;
+                (Ends { source: ends.source, destination: mapping.inside }, *ends, Some((id, rule.limits)))
+            }
+        };
+        if mapping.is_some_and(|(id, limits)| !nat.tables.may_open(id, &limits)) {
+            return Err(Reason::SnatSessionLimit);
         }
+        if self.sessions.find_ends(&reply, p.protocol).is_some() {
+            return Err(Reason::TupleInUse);
+        }
+        let full = self.sessions.len() == self.sessions.capacity();
+        if full { Err(Reason::SessionsFull) } else { Ok(leaves) }
     }
 
     /// The mapping that lets a packet from outside in, and its rule.

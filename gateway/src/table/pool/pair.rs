@@ -105,6 +105,17 @@ impl Pair {
         self.queues[source as usize].head() != 0
     }
 
+    /// The best that can be taken once the pair is brought to `epoch`.
+    #[must_use]
+    pub fn best_at(&self, epoch: u32) -> Option<Source> {
+        let passed = epoch.wrapping_sub(self.epoch) as usize;
+        let has = |n: usize| self.queues.get(n).is_some_and(|queue| queue.head() != 0);
+        let age = |n: usize| n.saturating_sub(passed);
+        [Source::Free, Source::Old, Source::Young]
+            .into_iter()
+            .find(|source| (0..self.queues.len()).any(|n| has(n) && age(n) == *source as usize))
+    }
+
     /// Takes a port from a line that offers `source`; it must be offered.
     #[inline]
     pub fn take(&mut self, lines: &mut Slab<Line>, source: Source, random: u32) -> Option<Taken> {

@@ -88,6 +88,28 @@ impl Rotation {
         Some(turn)
     }
 
+    /// What [`Self::begin`] would say, without having begun.
+    pub fn look(
+        &self,
+        server: u64,
+        epoch: u32,
+        addresses: usize,
+        random: u32,
+        list: impl FnOnce() -> u64,
+    ) -> Option<Turn> {
+        let e = self.entries.get(server as usize & (self.entries.len() - 1))?;
+        if e.server != server || usize::from(e.addresses) != addresses {
+            let start = ((u64::from(random) * addresses as u64) >> 32) as usize;
+            return Some(Turn { start, source: Source::Free });
+        }
+        if e.exhausted && e.list == list() {
+            return None;
+        }
+        let source =
+            if e.exhausted || e.epoch != epoch { Source::Free } else { SOURCES[usize::from(e.source)] };
+        Some(Turn { start: usize::from(e.turn), source })
+    }
+
     /// A port that has rested was found where the server's turn was.
     #[inline]
     pub fn next(&mut self, server: u64, addresses: usize) {

@@ -121,6 +121,28 @@ impl Blocks {
         Some(n)
     }
 
+    /// Whether there is a block that nobody has and that is `usable`.
+    #[must_use]
+    pub fn has_free(&self, usable: impl Fn(u16) -> bool) -> bool {
+        self.free.iter().any(|&n| usable(n))
+    }
+
+    /// The ports of a block that are neither in use nor resting, a bit a port.
+    #[must_use]
+    pub fn free(&self, n: u16, Row(row): Row, now: Tick) -> u64 {
+        let Some(block) = self.blocks.get(usize::from(n)) else { return 0 };
+        let row = usize::from(row) % PROTOCOLS;
+        let passed = step(now).wrapping_sub(block.step).min(STEPS as u32) as usize;
+        let resting = block.resting.iter().take(STEPS - passed).fold(0, |sum, step| sum | step[row]);
+        !(block.used[row] | resting)
+    }
+
+    /// Those that aren't in use, though they may be resting.
+    #[must_use]
+    pub fn unused(&self, n: u16, Row(row): Row) -> u64 {
+        self.blocks.get(usize::from(n)).map_or(0, |block| !block.used[usize::from(row) % PROTOCOLS])
+    }
+
     /// Whether nobody has a block.
     #[must_use]
     pub fn is_unused(&self) -> bool {

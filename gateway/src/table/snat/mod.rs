@@ -9,6 +9,7 @@
 //! this is no part of the straight way; all room is taken when the first rule comes.
 
 pub mod blocks;
+mod preview;
 pub mod reserved;
 mod ring;
 #[cfg(test)]
@@ -489,11 +490,16 @@ impl Tables {
 
     /// xorshift32: unpredictable enough for ports together with the seed (RFC 6056, 3.3.1).
     fn random(&mut self) -> u32 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 17;
-        self.random ^= self.random << 5;
+        self.random = next_random(self.random);
         self.random
     }
+}
+
+/// The number after this one: xorshift.
+fn next_random(mut x: u32) -> u32 {
+    x ^= x << 13;
+    x ^= x >> 17;
+    x ^ (x << 5)
 }
 
 fn key(rule: ServerId, limits: &Limits, protocol: u8, inside: Place, outside: Place) -> InsideKey {

@@ -131,6 +131,14 @@ impl Addresses {
         Some((self.address(block)?, port))
     }
 
+    /// Whether [`Self::take`] would find a block.
+    pub fn has_block(&self, address: IpAddr, row: Row) -> bool {
+        let external = self.by_address.get(&address).and_then(|n| self.all.get(usize::from(*n)));
+        external.is_some_and(|external| {
+            external.blocks.has_free(|n| Self::kept(&self.reserved, external.standing, row, n) != u64::MAX)
+        })
+    }
+
     /// A block of the address that nobody has and that has ports for this protocol.
     pub fn take(&mut self, address: IpAddr, row: Row) -> Option<BlockId> {
         let n = *self.by_address.get(&address)?;
@@ -182,6 +190,25 @@ impl Ring {
             self.first = None;
         }
         Some(out)
+    }
+
+    /// The first block that is `right`, once round. `right` is told as the function of [`Self::find`] is.
+    pub fn look(
+        &self,
+        addresses: &Addresses,
+        row: Row,
+        right: impl Fn(&Blocks, u16, u64) -> bool,
+    ) -> Option<BlockId> {
+        let mut block = self.first?;
+        for _ in 0..self.len {
+            let external = addresses.all.get(usize::from(block.address))?;
+            let kept = Addresses::kept(&addresses.reserved, external.standing, row, block.n);
+            if right(&external.blocks, block.n, kept) {
+                return Some(block);
+            }
+            block = external.blocks.next(block.n)?;
+        }
+        None
     }
 
     /// What `give` makes of the first block that it makes anything of, once round; that block becomes the first. It is
