@@ -172,7 +172,10 @@ fn add(store: &mut Store<FakePlane>, (service, servers, locals, told): AnyServic
     apply(Change::SetClientAddress { service: key, how: WAYS[told].1 });
 }
 
-fn mark_rule((mark, priority, n, ports): (u32, u32, u8, Option<(u16, u16)>)) -> MarkRule {
+/// A mark, its priority, what its protocol and network follow from, and its ports.
+type AnyMark = (u32, u32, u8, Option<(u16, u16)>);
+
+fn mark_rule((mark, priority, n, ports): AnyMark) -> MarkRule {
     MarkRule {
         mark,
         priority,
@@ -239,7 +242,7 @@ fn snat_rule(
 #[derive(Clone, Debug)]
 struct Everything {
     services: Vec<AnyService>,
-    marks: Vec<(u32, u32, u8, Option<(u16, u16)>)>,
+    marks: Vec<AnyMark>,
     snat: Vec<AnySnat>,
     timeouts: Option<[u32; 3]>,
 }

@@ -138,6 +138,9 @@ fn static_routes(config: &Config, port: PortId) -> Vec<StaticRoute> {
     mine.map(|route| StaticRoute { to: route.to, via: route.via, mtu: route.mtu }).collect()
 }
 
+/// What keeps the kernel from taking an interface's frames for its own.
+type Guards = (Option<IngressDrop>, Option<QuietIpv6>);
+
 /// The running host side. Dropping it stops the threads and removes twins, addresses and the ingress drop;
 /// so does the end of the process.
 pub struct Host {
@@ -151,8 +154,8 @@ pub struct Host {
     // Dropped after the threads have ended and the twins are gone.
     _ingress: Option<IngressDrop>,
     _quiet: Vec<QuietIpv6>,
-    /// The same for interfaces that were made anew.
-    guards: Mutex<BTreeMap<String, (Option<IngressDrop>, Option<QuietIpv6>)>>,
+    /// The same for interfaces that were made anew, by name.
+    guards: Mutex<BTreeMap<String, Guards>>,
 }
 
 impl Host {
