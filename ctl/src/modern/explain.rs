@@ -316,9 +316,10 @@ fn ends(ends: &Tuple) -> Value {
 }
 
 fn back(back: &Back) -> Value {
-    let Back::Here(Return { comes, port, leaves, way: out, refused }) = back else {
+    let Back::Here(back) = back else {
         return json!({ "here": false });
     };
+    let Return { comes, port, leaves, way: out, refused } = &**back;
     json!({
         "here": true, "comes": ends(comes), "port": port, "leaves": ends(leaves), "way": out.as_ref().map(way),
         "reason": refused.as_ref().map(|(reason, _)| reason),
@@ -414,13 +415,13 @@ mod tests {
             }),
             end: End::Forwarded,
             leaves: Some(between(([10, 0, 0, 240], 0), ([10, 0, 0, 1], 8080))),
-            back: Some(Back::Here(Return {
+            back: Some(Back::Here(Box::new(Return {
                 comes: between(([10, 0, 0, 1], 8080), ([10, 0, 0, 240], 0)),
                 port: Some("lan".into()),
                 leaves: between(([192, 0, 2, 10], 80), ([10, 1, 0, 1], 40_000)),
                 way: None,
                 refused: Some(("no-route".into(), "Add one.".into())),
-            })),
+            }))),
         }
     }
 

@@ -65,7 +65,7 @@ pub enum Back {
     /// The server answers the client itself (direct routing, tunnels): the answer doesn't come by here.
     Itself,
     /// It comes by here.
-    Here(Return),
+    Here(Box<Return>),
 }
 
 /// An answer that comes by the gateway.

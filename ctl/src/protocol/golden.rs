@@ -492,7 +492,7 @@ fn explanations_since_version_8() {
     pinned(vec![
         (Back::Itself, "00"),
         (
-            Back::Here(back),
+            Back::Here(Box::new(back)),
             "01000a00000107000a0000020001016c000a00000207000a00000100010177000a00000108000a00000200090101720161",
         ),
     ]);

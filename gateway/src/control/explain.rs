@@ -51,13 +51,13 @@ impl Workers {
         };
         let back = answer.back.map(|back| match back {
             Back::Itself => protocol::Back::Itself,
-            Back::Here { comes, port, leaves, way: out } => protocol::Back::Here(Return {
+            Back::Here { comes, port, leaves, way: out } => protocol::Back::Here(Box::new(Return {
                 comes: tuple(comes),
                 port: port.map(name),
                 leaves: tuple(leaves),
                 way: out.ok().map(way),
                 refused: out.err().map(|reason| (reason.name().into(), reason.advice().into())),
-            }),
+            })),
         });
         Explanation {
             port: name(port),
