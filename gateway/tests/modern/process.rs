@@ -129,6 +129,20 @@ impl Terminal {
         panic!("the screen never showed it:\n{}", self.screen.screen().contents());
     }
 
+    /// Waits until the rows of the screen are right, each by itself however lines have wrapped.
+    fn wait_for_rows(&mut self, what: impl Fn(&[String]) -> bool) {
+        let start = Instant::now();
+        loop {
+            let columns = self.screen.screen().size().1;
+            let rows: Vec<String> = self.screen.screen().rows(0, columns).collect();
+            if what(&rows) {
+                return;
+            }
+            assert!(start.elapsed() < SOON, "the screen never showed it:\n{rows:#?}");
+            self.take(Duration::from_millis(200));
+        }
+    }
+
     fn take(&mut self, patience: Duration) {
         if let Ok(bytes) = self.output.recv_timeout(patience) {
             self.screen.process(&bytes);
@@ -461,9 +475,10 @@ pub fn stats_are_watched_in_place() {
         assert_eq!(screen.matches("SERVICE").count(), 1, "{screen}");
         // Another size: what doesn't fit is cut, in both directions.
         terminal.resize(6, 40);
-        // stty sets rows and columns one after the other.
-        let fits = |s: &str| s.lines().count() <= 6 && s.lines().all(|line| line.chars().count() <= 40);
-        terminal.wait_for(|s| s.contains("more lines") && fits(s));
+        // Row by row: stty sets rows and columns one after the other, and the frame between them wraps here.
+        let first = |rows: &[String]| rows.get(2).is_some_and(|row| row.starts_with("SERVICE "));
+        let last = |rows: &[String]| rows.last().is_some_and(|row| row.contains(" more lines: name a"));
+        terminal.wait_for_rows(|rows| rows.len() == 6 && first(rows) && last(rows));
         terminal.resize(24, 80);
         terminal.wait_for(|s| s.contains("10.0.0.2:8080"));
         match end {
