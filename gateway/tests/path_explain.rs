@@ -274,3 +274,36 @@ fn associations_are_explained_too() {
     assert_eq!((opening.server.map(|s| s.0), opening.end), (Some([10, 0, 0, 1].into()), End::Forwarded));
     assert_eq!(explain(&mut rig, of(false)).end, End::Punted, "in the middle of nothing");
 }
+
+#[test]
+fn a_server_of_the_gateway_itself_is_delivered_to_and_named_as_configured() {
+    let own = Ipv4Addr::new(10, 0, 0, 254);
+    for (forwarding, address) in [
+        (Forwarding::FullNat, own),
+        (Forwarding::Nat, own),
+        (Forwarding::Nat, Ipv4Addr::LOCALHOST),
+        (Forwarding::FullNat, Ipv4Addr::LOCALHOST),
+        (Forwarding::Route, own),
+        (Forwarding::Route, Ipv4Addr::LOCALHOST),
+    ] {
+        let mut rig = Rig::with(&Options { workers: 2, ..Options::default() });
+        rig.add_service(Protocol::Tcp, VIP, 80, "rr", false);
+        rig.add_server(key(Protocol::Tcp, VIP, 80), server(address.octets(), 80, forwarding, 1));
+        let e = explain(&mut rig, question(client(1), vip(), true));
+        assert_eq!((&e.end, e.server), (&End::Delivered, Some((address.into(), 80, forwarding))));
+        assert_eq!(e.scheduling.unwrap().servers[0].address, IpAddr::from(address));
+        open(&mut rig, 0, client(1));
+        assert_eq!(rig.take_punted().len(), 1, "{forwarding:?} {address}");
+        let e = explain(&mut rig, question(client(1), vip(), false));
+        assert_eq!((&e.end, e.session.is_some()), (&End::Delivered, true));
+        let listed = rig.sessions();
+        assert_eq!(listed[0].server, (address.into(), 80), "{forwarding:?} {address}");
+    }
+    // Without a kernel beside it there is nobody to deliver it.
+    let mut rig = Rig::with(&Options { host: false, ..Options::default() });
+    rig.add_service(Protocol::Tcp, VIP, 80, "rr", false);
+    rig.add_server(key(Protocol::Tcp, VIP, 80), server(own.octets(), 80, Forwarding::Nat, 1));
+    assert_eq!(dropped(&explain(&mut rig, question(client(1), vip(), true))).0, "no-host");
+    open(&mut rig, 0, client(1));
+    assert_eq!(rig.drops(Reason::NoHost), 1);
+}

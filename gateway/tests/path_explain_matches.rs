@@ -426,7 +426,7 @@ fn compare(
         after.iter().filter(|(name, n)| before[*name] != **n).map(|(name, _)| *name).collect();
     let expected = match &told.end {
         End::Forwarded => "forwarded",
-        End::Punted => "punted",
+        End::Punted | End::Delivered => "punted",
         End::Dropped { reason, .. } => reason,
     };
     prop_assert_eq!(&happened, &vec![expected], "{:?}\n{:?}\n{:?}", &question, &told, &sent);

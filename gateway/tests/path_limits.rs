@@ -24,7 +24,7 @@ const AT_ONCE: usize = 50;
 const A_TICK: usize = 10;
 const RESETS: usize = 1000;
 
-/// TCP 80 and UDP 53 with a server behind an MTU of 1300, TCP 81 without one.
+/// TCP 80 and UDP 53 with a server behind an MTU of 1300, TCP 81 without one, UDP 54 with the gateway itself.
 fn rig() -> Rig {
     let mut rig = Rig::with(&Options { lan_mtu: 1300, ..Options::default() });
     for (protocol, port) in [(Protocol::Tcp, 80), (Protocol::Udp, 53)] {
@@ -32,6 +32,8 @@ fn rig() -> Rig {
         rig.add_server(key(protocol, VIP, port), server([10, 0, 0, 1], port, Forwarding::FullNat, 1));
     }
     rig.add_service(Protocol::Tcp, VIP, 81, "rr", false);
+    rig.add_service(Protocol::Udp, VIP, 54, "rr", false);
+    rig.add_server(key(Protocol::Udp, VIP, 54), server([10, 0, 0, 254], 54, Forwarding::Nat, 1));
     rig
 }
 
@@ -145,6 +147,7 @@ fn of_kind(kind: PuntKind) -> Vec<u8> {
             frames::icmp(WAN, CLIENT, Ipv4Addr::new(10, 1, 255, 254), kind, &[0; 8])
         }
         PuntKind::Other => frames::udp(WAN, (from, 40_000), (to, 9), b"junk"),
+        PuntKind::Local => frames::udp(WAN, (from, 40_000), (IpAddr::from(VIP), 54), b"asked"),
     }
 }
 

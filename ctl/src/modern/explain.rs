@@ -238,6 +238,9 @@ fn verdict(end: &End) -> (Tone, String) {
     match end {
         End::Forwarded => (Tone::Good, "forwarded".into()),
         End::Punted => (Tone::Care, "punted: given to the kernel by way of the port's twin".into()),
+        End::Delivered => {
+            (Tone::Good, "delivered: the server is the gateway itself, whose kernel gets the packet".into())
+        }
         End::Dropped { reason, advice, answer } => {
             let told = answer.map_or(String::new(), |a| format!(", answered with {}", answer_words(a)));
             (Tone::Bad, format!("dropped as {reason}{told}. {advice}"))
@@ -264,6 +267,7 @@ fn document(q: &Question, e: &Explanation) -> Value {
     let (end, reason, advice, answer) = match &e.end {
         End::Forwarded => ("forwarded", None, None, None),
         End::Punted => ("punted", None, None, None),
+        End::Delivered => ("delivered", None, None, None),
         End::Dropped { reason, advice, answer } => ("dropped", Some(reason), Some(advice), *answer),
     };
     json!({

@@ -210,6 +210,8 @@ pub enum End {
         /// What the sender is told.
         answer: Option<Answer>,
     },
+    /// It is given to the kernel for a server of the gateway itself.
+    Delivered,
 }
 
 /// What the gateway answers in its own name.

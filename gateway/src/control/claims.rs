@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use weirctl::model::{self, Forwarding, ServiceKey};
 
 use super::{
+    local::Reach,
     plane::{Change, ServiceState},
     workers::{Configured, Workers},
 };
@@ -19,13 +20,17 @@ pub(super) struct NatServer {
     /// One protocol, or those that marks are given to.
     protocols: Vec<u8>,
     address: IpAddr,
+    /// The address that it was configured with.
+    listed: IpAddr,
     port: u16,
     way: OwnedBy,
+    /// It is one of the gateway itself.
+    here: bool,
 }
 
 impl Workers {
     /// Remembers whose replies may be NAT's. Returns whether there are any.
-    pub(super) fn note_nat_servers(&mut self, state: &ServiceState) -> bool {
+    pub(super) fn note_nat_servers(&mut self, state: &ServiceState, reach: &[Reach]) -> bool {
         let service = &state.service;
         let protocols = match service.key {
             ServiceKey::Address { protocol, .. } => vec![protocol as u8],
@@ -42,12 +47,12 @@ impl Workers {
         };
         let every_port = several && service.persistent.is_some();
         let mut any = false;
-        for (id, server) in &state.servers {
-            if server.forwarding == Forwarding::Nat {
+        for ((id, server), reach) in state.servers.iter().zip(reach) {
+            if reach.is_nat() {
                 any = true;
-                let (protocols, address) = (protocols.clone(), server.address);
-                let port = if every_port { 0 } else { server.port };
-                let server = NatServer { protocols, address, port, way };
+                let (protocols, Reach { address, here, .. }) = (protocols.clone(), *reach);
+                let (listed, port) = (server.address, if every_port { 0 } else { server.port });
+                let server = NatServer { protocols, address, listed, port, way, here };
                 self.nat_servers.insert(*id, server);
             }
         }
@@ -82,9 +87,9 @@ impl Workers {
 
     /// Whether the path claims something else after this change: what [`Workers::lookup`] reads.
     pub(super) fn changes_claims(&self, change: &Change) -> bool {
-        fn nat(state: &ServiceState) -> impl Iterator<Item = (IpAddr, u16)> {
-            let nat = state.servers.iter().filter(|(_, s)| s.forwarding == Forwarding::Nat);
-            nat.map(|(_, s)| (s.address, s.port))
+        fn nat(state: &ServiceState, reach: &[Reach]) -> impl Iterator<Item = (Reach, IpAddr, u16)> {
+            let servers = reach.iter().zip(&state.servers).filter(|(reach, _)| reach.is_nat());
+            servers.map(|(reach, (_, server))| (*reach, server.address, server.port))
         }
         fn tunnels(state: &ServiceState) -> impl Iterator<Item = IpAddr> {
             let tunnels = state.servers.iter().filter(|(_, s)| matches!(s.forwarding, Forwarding::Tunnel(_)));
@@ -95,12 +100,12 @@ impl Workers {
             Change::ForgetServer(id) => self.nat_servers.contains_key(id),
             Change::Settings(_) | Change::Snat(_) => false,
             Change::SetService(new) => {
-                self.services.get(&new.id).is_none_or(|Configured { state: old, .. }| {
+                self.services.get(&new.id).is_none_or(|Configured { state: old, reach, .. }| {
                     old.service.key != new.service.key
                         || old.service.persistent.is_some() != new.service.persistent.is_some()
                         || old.service.netmask != new.service.netmask
                         || old.local_addresses != new.local_addresses
-                        || nat(old).ne(nat(new))
+                        || nat(old, reach).ne(nat(new, &self.reaches(new)))
                         || tunnels(old).ne(tunnels(new))
                 })
             }
@@ -128,9 +133,12 @@ impl Workers {
                 }
             }
         }
-        for server in self.nat_servers.values() {
+        for (id, server) in &self.nat_servers {
             for protocol in &server.protocols {
                 lookup.add_nat_server(*protocol, server.address, server.port, server.way);
+            }
+            if server.here {
+                lookup.add_here(server.address, (*id, server.listed));
             }
         }
         lookup.join_nat_servers();

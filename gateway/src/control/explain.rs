@@ -1,9 +1,11 @@
 //! What would happen to a packet: the question goes from worker to worker as the packet would ([`super::asker`]), and
 //! the answer, which speaks of numbers, gets here the names that the configuration has for them.
 
+use std::net::IpAddr;
+
 use weirctl::{
     model::{Forwarding, MarkRule},
-    protocol::{self, End, Explanation, Question, Return, Scheduling, Tuple, Way},
+    protocol::{self, Candidate, End, Explanation, Question, Return, Scheduling, Tuple, Way},
 };
 
 use super::{
@@ -18,6 +20,7 @@ use crate::{
         explain_leave::Back,
         mark::Rule,
         route::View,
+        service::Chosen,
         verdict::Verdict,
     },
     table::ends::Ends,
@@ -37,10 +40,12 @@ impl Workers {
         let of_session = session.and_then(|(_, server, _)| self.service_with(*server));
         let of_packet = answer.service.and_then(|id| self.services().find(|s| s.id == id));
         let name = |port: PortId| self.port_names().get(port.index()).cloned().unwrap_or_default();
-        let server = answer.server.map(|c| (c.address, c.port, c.method)).or_else(|| {
+        let server = answer.server.map(|c| self.configured(c)).or_else(|| {
             let (found, id, _) = session?;
             let (address, port) = found.session.server;
-            Some((address, port, method_of(of_session?, *id, answer.method?)?))
+            // Servers of the gateway itself are reached by other methods than theirs.
+            let method = if answer.delivered { None } else { Some(answer.method?) };
+            Some((address, port, method_of(of_session?, *id, method)?))
         });
         let way = |way: View| Way {
             port: name(way.port),
@@ -70,7 +75,7 @@ impl Workers {
             scheduling: answer.scheduling.map(|(scheduler, standing, chosen)| Scheduling {
                 scheduler: scheduler.into(),
                 standing,
-                servers: answer.candidates,
+                servers: as_configured(answer.candidates, of_packet),
                 chosen,
             }),
             server,
@@ -79,6 +84,7 @@ impl Workers {
             leaves: answer.leaves.map(tuple),
             back,
             end: match answer.end {
+                (Verdict::Punted, _) if answer.delivered => End::Delivered,
                 (Verdict::Punted, _) => End::Punted,
                 (Verdict::Drop(reason), told) => End::Dropped {
                     reason: reason.name().into(),
@@ -88,6 +94,16 @@ impl Workers {
                 (Verdict::Forwarded | Verdict::HandedOver, _) => End::Forwarded,
             },
         }
+    }
+
+    /// A chosen server's address, port and method as they are configured: workers reach those of the gateway itself by
+    /// others.
+    fn configured(&self, chosen: Chosen) -> (IpAddr, u16, Forwarding) {
+        let service = self.service_with(chosen.server);
+        let server = service.and_then(|s| s.servers.iter().find(|(id, _)| *id == chosen.server));
+        server.map_or((chosen.address, chosen.port, chosen.method), |(_, server)| {
+            (server.address, chosen.port, server.forwarding)
+        })
     }
 
     fn service_with(&self, server: ServerId) -> Option<&ServiceState> {
@@ -108,12 +124,21 @@ fn tuple(ends: Ends) -> Tuple {
 }
 
 /// The method of a session with a server, which may have got another one since.
-fn method_of(service: &ServiceState, server: ServerId, of_session: Forwarding) -> Option<Forwarding> {
+fn method_of(service: &ServiceState, server: ServerId, of_session: Option<Forwarding>) -> Option<Forwarding> {
     let (_, configured) = service.servers.iter().find(|(id, _)| *id == server)?;
     Some(match (of_session, configured.forwarding) {
-        (Forwarding::Tunnel(_), tunnel @ Forwarding::Tunnel(_)) => tunnel,
-        (method, _) => method,
+        (Some(Forwarding::Tunnel(_)), tunnel @ Forwarding::Tunnel(_)) => tunnel,
+        (method, configured) => method.unwrap_or(configured),
     })
+}
+
+/// Candidates with the addresses that they are configured with, in the order of their service.
+fn as_configured(mut candidates: Vec<Candidate>, service: Option<&ServiceState>) -> Vec<Candidate> {
+    let servers = service.iter().flat_map(|service| &service.servers);
+    for (candidate, (_, server)) in candidates.iter_mut().zip(servers) {
+        candidate.address = server.address;
+    }
+    candidates
 }
 
 /// The packet as the path knows it; none if it is of a kind that isn't forwarded.

@@ -6,6 +6,7 @@ pub mod explain;
 mod in_use;
 mod link;
 pub mod load;
+mod local;
 pub mod notices;
 pub mod plane;
 pub mod rules;

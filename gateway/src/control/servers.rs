@@ -7,7 +7,7 @@ use std::{
 
 use weirctl::model::{self, Forwarding, ServiceKey};
 
-use super::{plane::ServiceState, workers::Workers};
+use super::{local::Reach, plane::ServiceState, workers::Workers};
 use crate::{
     clock::seconds,
     id::{ServerId, WorkerId},
@@ -73,17 +73,19 @@ impl Workers {
     pub(super) fn worker_service(
         &self,
         state: &ServiceState,
+        reach: &[Reach],
         worker: WorkerId,
         server_changes: u64,
     ) -> WorkerService {
         let servers: Vec<sched::Server> = state
             .servers
             .iter()
-            .filter_map(|(id, s)| {
+            .zip(reach)
+            .filter_map(|((id, s), reach)| {
                 let slot = self.servers.get(id)?.slots.get(usize::from(worker.0))?.clone();
                 Some(sched::Server {
                     id: *id,
-                    address: s.address,
+                    address: reach.address,
                     port: s.port,
                     weight: s.weight,
                     upper: s.upper,
@@ -105,7 +107,7 @@ impl Workers {
                 server_changes,
             ),
             servers,
-            methods: state.servers.iter().map(|(_, s)| s.forwarding).collect(),
+            methods: reach.iter().map(|reach| reach.forwarding).collect(),
             local_addresses: state.local_addresses.iter().filter_map(|l| v4(l.address)).collect(),
             local_addresses_v6: state.local_addresses.iter().filter_map(|l| v6(l.address)).collect(),
             port: match service.key {

@@ -1,14 +1,14 @@
 //! What an operator should look at, as far as the workers and their configuration know: one sentence a kind of trouble,
 //! with names and numbers.
 
-use std::{collections::BTreeSet, fmt::Display};
+use std::{collections::BTreeSet, fmt::Display, net::IpAddr};
 
 use weirctl::{
-    model::Forwarding,
+    model::{Forwarding, Server},
     protocol::{LocalAddressUse, WorkerStatus},
 };
 
-use super::{link::WorkerLink, load, plane::ServiceState, workers::Workers};
+use super::{link::WorkerLink, load, local, plane::ServiceState, workers::Workers};
 use crate::{
     clock::{TICKS_PER_SECOND, Tick},
     path::{punt_kind::PuntKind, update::Update},
@@ -42,12 +42,17 @@ impl Workers {
         self.links.iter().any(heard)
     }
 
+    /// What servers of the gateway itself lack.
+    pub fn warnings_of_local(&self, has_kernel: bool) -> Vec<String> {
+        local::lacking(self.services.values().map(|c| (&c.state, c.reach.as_slice())), has_kernel)
+    }
+
     /// What an operator should look at.
     pub fn warnings(&self) -> Vec<String> {
         let workers: Vec<_> = self.links.iter().map(load::of_worker).collect();
         let shares: Vec<_> = self.links.iter().map(half_open_share).zip(&workers).collect();
         let each = [
-            without_local_addresses(self.services()),
+            without_local_addresses(self.services(), |address| self.routes.is_here(address)),
             full_tables(&workers),
             half_open(&shares),
             full_addresses(&load::of_addresses(&self.links)),
@@ -75,11 +80,15 @@ fn is_above(part: u64, whole: u64, percent: u64) -> bool {
     part * 100 > whole * percent
 }
 
-/// FULLNAT servers whose family has no local address can't have sessions.
-fn without_local_addresses<'a>(services: impl Iterator<Item = &'a ServiceState>) -> Option<String> {
+/// FULLNAT servers whose family has no local address can't have sessions, but for those of the gateway itself.
+fn without_local_addresses<'a>(
+    services: impl Iterator<Item = &'a ServiceState>,
+    is_here: impl Fn(IpAddr) -> bool,
+) -> Option<String> {
+    let needs = |server: &Server| server.forwarding == Forwarding::FullNat && !is_here(server.address);
     let lacks = |service: &&ServiceState| {
-        service.servers.iter().filter(|(_, s)| s.forwarding == Forwarding::FullNat).any(|(_, server)| {
-            let same = |address: std::net::IpAddr| address.is_ipv4() == server.address.is_ipv4();
+        service.servers.iter().filter(|(_, server)| needs(server)).any(|(_, server)| {
+            let same = |address: IpAddr| address.is_ipv4() == server.address.is_ipv4();
             !service.local_addresses.iter().any(|local| same(local.address))
         })
     };

@@ -20,6 +20,7 @@ use super::{
     asker::Asker,
     claims::NatServer,
     load,
+    local::Reach,
     plane::{
         AddressKind, Ask, Change, Explained, PathCounter, Plane, PlaneError, PlaneStatus, ServerTotals,
         ServiceState,
@@ -58,6 +59,8 @@ pub type AddressOracle = Box<dyn Fn(IpAddr) -> AddressKind + Send>;
 
 pub(super) struct Configured {
     pub(super) state: ServiceState,
+    /// How workers reach the servers, in their order.
+    pub(super) reach: Vec<Reach>,
     server_changes: u64,
     /// It has, or has had, NAT servers: their sessions may be there still.
     nat: bool,
@@ -88,6 +91,8 @@ pub struct Workers {
     pub(super) snat_reserved: Arc<Reserved>,
     /// The route table in force.
     pub(super) routes: Arc<RouteTable>,
+    /// Addresses of the gateway itself that servers have: workers' tables have no way there.
+    pub(super) here: BTreeSet<IpAddr>,
     /// Where workers tell of port blocks, once they have room for SNAT.
     pub(super) snat_log: Vec<rtrb::Consumer<BlockEvent>>,
     /// Whether the workers have been given room for Call-IDs.
@@ -119,6 +124,7 @@ impl Workers {
             masquerade: BTreeMap::new(),
             snat_reserved: Arc::default(),
             routes: Arc::default(),
+            here: BTreeSet::new(),
             snat_log: Vec::new(),
             call_ids: false,
             looked: None,
@@ -174,8 +180,12 @@ impl Workers {
 
     /// Puts a route table in force.
     pub fn set_routes(&mut self, table: &Arc<RouteTable>) {
+        let moved = !self.routes.has_own_of(table);
         self.routes = Arc::clone(table);
-        self.send_all(|_| vec![Update::Routes(Arc::clone(table))]);
+        self.send_routes();
+        if moved {
+            self.follow_own();
+        }
         self.follow_addresses();
     }
 
@@ -256,7 +266,7 @@ impl Workers {
         self.end_silent_trace();
     }
 
-    fn send_all(&mut self, make: impl Fn(usize) -> Batch) {
+    pub(super) fn send_all(&mut self, make: impl Fn(usize) -> Batch) {
         self.links.iter().enumerate().for_each(|(n, link)| link.send(make(n)));
     }
 
@@ -285,10 +295,11 @@ impl Workers {
         }
     }
 
-    fn set_service(&mut self, state: ServiceState, batches: &mut [Batch]) {
+    pub(super) fn set_service(&mut self, state: ServiceState, batches: &mut [Batch]) {
+        let reach = self.reaches(&state);
         let before = self.services.get(&state.id);
         let server_changes = match before {
-            Some(b) => b.server_changes + u64::from(b.state.servers != state.servers),
+            Some(b) => b.server_changes + u64::from(b.state.servers != state.servers || b.reach != reach),
             None => 0,
         };
         let before_nat = before.is_some_and(|b| b.nat);
@@ -311,19 +322,19 @@ impl Workers {
                 }
             }
         }
-        let nat = self.note_nat_servers(&state) || before_nat;
+        let nat = self.note_nat_servers(&state, &reach) || before_nat;
         if state.local_addresses.iter().any(|local| local.address.is_ipv6()) {
             self.make_pools_v6(batches);
         }
         for (n, batch) in batches.iter_mut().enumerate() {
-            let service = self.worker_service(&state, WorkerId(n as u16), server_changes);
+            let service = self.worker_service(&state, &reach, WorkerId(n as u16), server_changes);
             let service = WorkerService { nat, ..service };
             batch.push(Update::Service(state.id, Some(Box::new(service))));
         }
         for id in gone {
             self.retire_server(id, batches);
         }
-        self.services.insert(state.id, Configured { state, server_changes, nat });
+        self.services.insert(state.id, Configured { state, reach, server_changes, nat });
     }
 
     /// Gives each worker room for local addresses of IPv6, the first time there is one.
@@ -360,6 +371,9 @@ impl Plane for Workers {
                 batch.push(Update::ServerAddresses(Arc::clone(&self.server_addresses)));
             }
             link.send(batch);
+        }
+        if !Arc::ptr_eq(&addresses, &self.server_addresses) {
+            self.renew_here();
         }
         self.follow_addresses();
     }

@@ -30,6 +30,27 @@ impl PortId {
     pub fn index(self) -> usize {
         self.0 as usize
     }
+
+    /// The place where the kernel's frames come in that leave this port's twin for the path. There are 32 ports at most,
+    /// so the numbers above are free.
+    #[must_use]
+    pub const fn twin(self) -> Self {
+        Self(self.0 | Self::TWIN)
+    }
+
+    /// Whether it is such a place.
+    #[must_use]
+    pub const fn is_twin(self) -> bool {
+        self.0 & Self::TWIN != 0
+    }
+
+    /// The port whose twin it is.
+    #[must_use]
+    pub const fn of_twin(self) -> Self {
+        Self(self.0 & !Self::TWIN)
+    }
+
+    const TWIN: u8 = 0x80;
 }
 
 /// Where a port is.

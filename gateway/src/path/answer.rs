@@ -168,6 +168,7 @@ impl<I: Io> Worker<I> {
                 *field = macs;
                 self.tx.push_uncounted(&mut self.io, &self.counters, port, frame);
             }
+            Err(Reason::ToGateway) => self.answer_here(port, frame),
             Err(_) => {
                 self.counters.events.answers_suppressed.add(1);
                 return false;

@@ -140,7 +140,7 @@ impl<I: Io> Worker<I> {
     pub(super) fn send_one_way(&mut self, port: PortId, frame: I::Frame, p: &Parsed, id: SessionId) {
         let hop = match self.one_way_hop(id) {
             Ok(hop) => hop,
-            Err(reason) => return self.drop_frame(frame, reason),
+            Err(reason) => return self.direct_here(port, frame, p, reason),
         };
         match self.sessions.get(id) {
             Some(session) if session.is_tunnelled() => {

@@ -100,6 +100,8 @@ pub struct Explain {
     pub leaves: Option<Ends>,
     /// The way of the answer.
     pub back: Option<Back>,
+    /// It is given to the kernel for a server of the gateway itself.
+    pub delivered: bool,
     /// How it ends, and what the sender is told.
     pub end: (Verdict, Option<Answer>),
 }
@@ -125,6 +127,7 @@ impl Explain {
             way: None,
             leaves: None,
             back: None,
+            delivered: false,
             end: (Verdict::Punted, None),
         }
     }
@@ -283,7 +286,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn explain_punt(&self, e: &mut Explain) {
+    pub(super) fn explain_punt(&self, e: &mut Explain) {
         match self.host {
             Some(_) => e.end = (Verdict::Punted, None),
             None => e.drops(Reason::NoHost),

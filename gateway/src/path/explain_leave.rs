@@ -110,6 +110,12 @@ impl<I: Io> Worker<I> {
 
     /// A packet leaves, if it can.
     pub(super) fn explain_leave(&self, e: &mut Explain, p: &Parsed, leg: Leg) {
+        if self.routing.leads_here(leg.to) {
+            e.delivered = true;
+            e.leaves = Some(leg.leaves);
+            e.back = leg.back.and_then(|back| self.way_back(back));
+            return self.explain_punt(e);
+        }
         let way = match self.routing.view(leg.to) {
             Ok(way) => way,
             Err(reason) => return e.drops(reason),

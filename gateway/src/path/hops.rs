@@ -214,6 +214,22 @@ impl Hops {
         }
     }
 
+    /// Forgets the hops to certain neighbours, which nothing leads to any more. What waits for one of them gives up in its
+    /// time, and the number is lost.
+    pub fn drop_where(&mut self, is_gone: impl Fn(IpAddr) -> bool) {
+        for id in 0..self.states.len() as u16 {
+            let Some(state) = self.states.get(usize::from(id)) else { return };
+            if !state.in_use || !is_gone(state.address) {
+                continue;
+            }
+            let waited_for = state.waiting != 0;
+            self.remove(id);
+            if !waited_for {
+                self.free.push(id);
+            }
+        }
+    }
+
     fn remove(&mut self, id: u16) {
         let Some((hop, state)) = self.get_mut(id) else { return };
         let (port, address) = (hop.port, state.address);

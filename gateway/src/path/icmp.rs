@@ -146,7 +146,7 @@ impl<I: Io> Worker<I> {
                 self.counters.events.icmp_translated.add(1);
                 self.leave(frame, hop, p.ip_len);
             }
-            Err(reason) => self.drop_frame(frame, reason),
+            Err(reason) => self.error_here(port, frame, p, found, reason),
         }
     }
 }

@@ -14,7 +14,7 @@
 //! DR and TUN leave by `direct` and `tunnel` instead of `rewrite`, sessions between the families by `mixed`, datagrams of one-packet services by
 //! `onepacket`; `persist` keeps clients at their servers, `place` knows which servers are full. `snat` takes what no service claims, `echo` its pings. Beside the way: `icmp` (`icmp_v6`, `icmp_mixed`) translates errors about
 //! sessions, `reassembly` sends fragments after their first, `toa` (with `told`) and `proxy` (with `stream`) tell servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
-//! own, `vlan` divides devices into ports, `unfinished` completes checksums for it, `handover` gives another worker what is its own (`nat` knows whose NAT's replies are), `update` takes control's changes between bursts,
+//! own, `local` what is for a server of the gateway itself, `vlan` divides devices into ports, `unfinished` completes checksums for it, `handover` gives another worker what is its own (`nat` knows whose NAT's replies are), `update` takes control's changes between bursts,
 //! `search`, `explain` and `in_use` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks, `stages` counts cycles, `station` knows MAC addresses beside the ports' own. `sums` says which checksums are right. Every frame ends in one [`verdict::Verdict`].
 //! ICMP errors about tunnels' packets are `tunnel_error`'s.
 
@@ -61,6 +61,7 @@ mod icmp_mixed;
 mod icmp_v6;
 pub mod in_use;
 pub mod laddr;
+mod local;
 pub mod mark;
 mod mixed;
 pub mod nat;
@@ -156,6 +157,7 @@ pub struct Parts<I: Io> {
 pub struct Worker<I: Io> {
     id: WorkerId,
     io: I,
+    /// The ports' MAC addresses, at their places as twins, too.
     macs: Vec<Mac>,
     steered: Vec<bool>,
     now: Tick,
@@ -260,7 +262,7 @@ impl<I: Io> Worker<I> {
         Ok(Self {
             id: parts.id,
             io: parts.io,
-            macs: parts.macs,
+            macs: local::with_twins(parts.macs),
             steered: parts.steered,
             now,
             sessions: Sessions::new(parts.max_sessions, parts.key, now)?,

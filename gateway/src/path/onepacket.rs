@@ -61,7 +61,7 @@ impl<I: Io> Worker<I> {
         }
         let hop = match self.routing.towards(chosen.address, Need::Server, self.now) {
             Ok(hop) => hop,
-            Err(reason) => return self.drop_frame(frame, reason),
+            Err(reason) => return self.once_here(port, frame, p, (flow, chosen), reason),
         };
         match chosen.method {
             Forwarding::Tunnel(_) => {
@@ -101,7 +101,7 @@ impl<I: Io> Worker<I> {
         }
         let hop = match self.routing.towards(chosen.address, Need::Server, self.now) {
             Ok(hop) => hop,
-            Err(reason) => return self.drop_frame(frame, reason),
+            Err(reason) => return self.fragment_here(port, frame, p, chosen, reason),
         };
         match chosen.method {
             Forwarding::Tunnel(_) => {
@@ -116,8 +116,7 @@ impl<I: Io> Worker<I> {
             return self.answer_too_big(port, frame, p, mtu);
         }
         trim(&mut frame, p);
-        let leaving = Ends { destination: (chosen.address, 0), ..p.ends(frame.data()) };
-        if !readdress(frame.data_mut(), p, &leaving) {
+        if !Self::readdress_once(&mut frame, p, chosen) {
             return self.drop_frame(frame, Reason::Truncated);
         }
         self.leave(frame, hop, p.ip_len);
@@ -146,6 +145,21 @@ impl<I: Io> Worker<I> {
             let mtu = next.mtu;
             return self.answer_too_big(port, frame, p, mtu);
         }
+        trim(&mut frame, p);
+        if !self.rewrite_once(&mut frame, p, flow, chosen) {
+            return self.drop_frame(frame, Reason::Truncated);
+        }
+        self.leave(frame, hop, p.ip_len);
+    }
+
+    /// Gives a fragment after the first the server's address.
+    pub(super) fn readdress_once(frame: &mut I::Frame, p: &Parsed, chosen: Chosen) -> bool {
+        let leaving = Ends { destination: (chosen.address, 0), ..p.ends(frame.data()) };
+        readdress(frame.data_mut(), p, &leaving)
+    }
+
+    /// Gives a datagram the server's address and port.
+    pub(super) fn rewrite_once(&self, frame: &mut I::Frame, p: &Parsed, flow: &Flow, chosen: Chosen) -> bool {
         let server_port = if chosen.port == 0 { flow.destination_port } else { chosen.port };
         let request = flow.ends();
         let reply = Ends { source: (chosen.address, server_port), destination: request.source };
@@ -161,16 +175,11 @@ impl<I: Io> Worker<I> {
         );
         let (ip, l4) = rewrite::deltas_of(&request, &reply.reversed());
         session.set_deltas(ip, l4);
-        trim(&mut frame, p);
         let data = frame.data_mut();
-        let rewritten = match Wide::of(&request, &reply) {
+        match Wide::of(&request, &reply) {
             Some(wide) => rewrite::rewrite_v6::<false>(data, p, &mut session, &wide, Direction::Request),
             None => rewrite::rewrite::<false>(data, p, &mut session, Direction::Request),
-        };
-        if !rewritten {
-            return self.drop_frame(frame, Reason::Truncated);
         }
-        self.leave(frame, hop, p.ip_len);
     }
 }
 

@@ -43,7 +43,7 @@ impl<F: Frame> HostEnd<F> {
     }
 
     /// Puts a frame into the ring to the kernel if its kind may have one more there; else it is lost.
-    fn push(&mut self, port: PortId, frame: F, kind: PuntKind, now: Tick) -> bool {
+    pub(super) fn push(&mut self, port: PortId, frame: F, kind: PuntKind, now: Tick) -> bool {
         let reserved = self.punted.buffer().capacity() * kind.reserved_eighths() / 8;
         let limit = self.limits.get_mut(kind as usize);
         self.punted.slots() > reserved
@@ -53,10 +53,18 @@ impl<F: Frame> HostEnd<F> {
 }
 
 impl<I: Io> Worker<I> {
-    /// Gives a frame to the kernel.
+    /// Gives a frame to the kernel, or back to it: it leaves then.
     pub(super) fn punt(&mut self, port: PortId, frame: I::Frame) {
-        let Some(host) = &mut self.host else { return self.drop_frame(frame, Reason::NoHost) };
+        if port.is_twin() {
+            return self.leave_as_sent(port, frame);
+        }
         let kind = PuntKind::of(frame.data());
+        self.punt_as(kind, port, frame);
+    }
+
+    /// Gives a frame to the kernel as one of this kind.
+    pub(super) fn punt_as(&mut self, kind: PuntKind, port: PortId, frame: I::Frame) {
+        let Some(host) = &mut self.host else { return self.drop_frame(frame, Reason::NoHost) };
         let events = &self.counters.events;
         let (verdict, of_kind) = if host.push(port, frame, kind, self.now) {
             (Verdict::Punted, &events.punted)
@@ -83,10 +91,11 @@ impl<I: Io> Worker<I> {
 
     /// Sends what the kernel put out of the twins.
     pub(super) fn take_from_host(&mut self) -> usize {
-        let Some(host) = &mut self.host else { return 0 };
         for n in 0..HOST_BURST {
+            let Some(host) = &mut self.host else { return n };
             let Ok((port, frame)) = host.injected.pop() else { return n };
             self.counters.events.from_host.add(1);
+            let Some(frame) = self.take_reply(port, frame) else { continue };
             self.tx.push_uncounted(&mut self.io, &self.counters, port, frame);
         }
         HOST_BURST

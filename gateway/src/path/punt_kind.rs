@@ -32,6 +32,8 @@ pub enum PuntKind {
     Echo,
     /// The rest.
     Other,
+    /// For a server of the gateway itself, whatever it is.
+    Local,
 }
 
 /// IP protocol number of OSPF.
@@ -53,15 +55,25 @@ const MOST_TAGS: usize = 2;
 pub const KINDS: usize = PuntKind::ALL.len();
 
 impl PuntKind {
-    /// All kinds, in the order of their numbers: the first has the most room in the ring.
-    pub const ALL: [Self; 8] =
-        [Self::Arp, Self::Nd, Self::Bfd, Self::Vrrp, Self::Ospf, Self::Bgp, Self::Echo, Self::Other];
+    /// All kinds, in the order of their numbers.
+    pub const ALL: [Self; 9] = [
+        Self::Arp,
+        Self::Nd,
+        Self::Bfd,
+        Self::Vrrp,
+        Self::Ospf,
+        Self::Bgp,
+        Self::Echo,
+        Self::Other,
+        Self::Local,
+    ];
 
     /// Frames of the kind that a worker gives the kernel in a second, and at once.
     #[must_use]
     pub const fn limit(self) -> (u32, u32) {
         match self {
             Self::Bgp | Self::Other => (50_000, 4096),
+            Self::Local => (200_000, 8192),
             _ => (10_000, 1000),
         }
     }
@@ -74,7 +86,7 @@ impl PuntKind {
             Self::Arp | Self::Nd => 0,
             Self::Bfd | Self::Vrrp | Self::Ospf => 1,
             Self::Bgp => 2,
-            Self::Echo => 3,
+            Self::Echo | Self::Local => 3,
             Self::Other => 4,
         }
     }
@@ -91,6 +103,7 @@ impl PuntKind {
             Self::Bgp => "punted-bgp",
             Self::Echo => "punted-echo",
             Self::Other => "punted-other",
+            Self::Local => "punted-local",
         }
     }
 
@@ -106,6 +119,7 @@ impl PuntKind {
             Self::Bgp => "punt-limited-bgp",
             Self::Echo => "punt-limited-echo",
             Self::Other => "punt-limited-other",
+            Self::Local => "punt-limited-local",
         }
     }
 

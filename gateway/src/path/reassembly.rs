@@ -277,7 +277,7 @@ impl<I: Io> Worker<I> {
         }
         let hop = match self.hop_for(found) {
             Ok(hop) => hop,
-            Err(reason) => return self.drop_frame(frame, reason),
+            Err(reason) => return self.rest_here(port, frame, p, found, reason),
         };
         let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
         if p.ip_len > next.mtu && p.dont_fragment {

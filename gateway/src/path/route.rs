@@ -200,6 +200,7 @@ impl<F> Routing<F> {
                 hop.mtu = facts.mtu;
             }
         }
+        self.hops.drop_where(|address| table.is_own(address));
         old
     }
 
@@ -286,8 +287,9 @@ impl<F> Routing<F> {
 
     #[inline(never)]
     fn look_up(&mut self, destination: IpAddr, need: Need, now: Tick) -> Result<u16, Reason> {
-        let route = self.table.lookup(destination).ok_or(Reason::NoRoute)?;
-        let via = *route.via(destination)?;
+        let route =
+            self.table.lookup(destination).ok_or_else(|| self.table.no_way(destination, Reason::NoRoute))?;
+        let via = *route.via(destination).map_err(|why| self.table.no_way(destination, why))?;
         let mtu = route.mtu;
         // Routers are few, whoever is behind them.
         let need = if via.gateway.is_some() { Need::Server } else { need };
@@ -306,6 +308,9 @@ impl<F> Routing<F> {
     fn hop_of(&mut self, port: PortId, address: IpAddr, need: Need, now: Tick) -> Result<u16, Reason> {
         if let Some(id) = self.hops.known(port, address) {
             return Ok(id);
+        }
+        if self.table.is_own(address) {
+            return Err(Reason::ToGateway);
         }
         let facts = *self.table.port(port).ok_or(Reason::NoRoute)?;
         let mut room = self.hops.room(need, self.era, now);
@@ -327,8 +332,9 @@ impl<F> Routing<F> {
         (port, mac): (PortId, Option<Mac>),
         now: Tick,
     ) -> Result<Back, Reason> {
-        let route = self.table.lookup(destination).ok_or(Reason::NoRoute)?;
-        let via = *route.via(destination)?;
+        let route =
+            self.table.lookup(destination).ok_or_else(|| self.table.no_way(destination, Reason::NoRoute))?;
+        let via = *route.via(destination).map_err(|why| self.table.no_way(destination, why))?;
         let known = self.hops.known(via.port, via.gateway.unwrap_or(destination));
         let usable = known.is_some_and(|id| self.may_be_remembered(id));
         match (mac, self.table.port(port)) {
@@ -339,6 +345,15 @@ impl<F> Routing<F> {
                 Ok(Back::Neighbour(macs))
             }
             _ => self.towards(destination, Need::Guest, now).map(Back::Hop),
+        }
+    }
+
+    /// Whether nothing leaves for `destination` because it is the gateway itself.
+    #[must_use]
+    pub fn leads_here(&self, destination: IpAddr) -> bool {
+        match self.table.lookup(destination).map(|way| way.via(destination)) {
+            Some(Ok(via)) => via.gateway.is_none() && self.table.is_own(destination),
+            _ => self.table.is_here(destination),
         }
     }
 

@@ -319,6 +319,39 @@ impl RouteTable {
         self.own.contains(&address)
     }
 
+    /// Whether an address is the gateway's own, or one that every host has for itself.
+    #[must_use]
+    pub fn is_here(&self, address: IpAddr) -> bool {
+        address.is_loopback() || self.is_own(address)
+    }
+
+    /// Whether the gateway has the same addresses by another table.
+    #[must_use]
+    pub fn has_own_of(&self, other: &Self) -> bool {
+        self.own == other.own
+    }
+
+    /// The table, without a way to these addresses.
+    #[must_use]
+    pub fn without<'a>(mut self, addresses: impl IntoIterator<Item = &'a IpAddr>) -> Self {
+        let nowhere = Way { via: Arc::default(), metric: 0, mtu: None, behind: Behind::default() };
+        let nowhere = Arc::new(nowhere);
+        for address in addresses {
+            let prefix = if address.is_ipv6() { 128 } else { 32 };
+            self.change(*address, prefix, |leaf| {
+                let rank = (leaf.rank.0, prefix);
+                Some(Leaf { way: Some(Arc::clone(&nowhere)), rank, ..*leaf })
+            });
+        }
+        self
+    }
+
+    /// Why nothing leaves for a destination, as the routes say it.
+    #[cold]
+    pub(super) fn no_way(&self, destination: IpAddr, routes: Reason) -> Reason {
+        if self.is_here(destination) { Reason::ToGateway } else { routes }
+    }
+
     /// Whether an address is the broadcast address of an attached network.
     #[must_use]
     pub fn is_broadcast(&self, address: IpAddr) -> bool {

@@ -124,6 +124,10 @@ pub struct Lookup {
     v6: Claims<u128>,
     /// Virtual and local addresses, hashed: most others are told from them at a glance.
     ours: Glance,
+    /// Addresses at which the gateway itself has servers whose replies are translated.
+    here: HashSet<IpAddr, RandomState>,
+    /// The addresses that such servers are configured with, where they are others.
+    listed: HashMap<ServerId, IpAddr, RandomState>,
     marks: Marks,
     /// Services there are, of any kind.
     count: usize,
@@ -259,6 +263,32 @@ impl Lookup {
     pub fn join_nat_servers(&mut self) {
         self.v4.join_nat_servers();
         self.v6.join_nat_servers();
+    }
+
+    /// Notes that an address of a NAT server is the gateway's own, and the one that the server is configured with.
+    pub fn add_here(&mut self, address: IpAddr, (id, listed): (ServerId, IpAddr)) {
+        self.here.insert(address);
+        if listed != address {
+            self.listed.insert(id, listed);
+        }
+    }
+
+    /// The address that a server is configured with, whose sessions have this one.
+    #[must_use]
+    pub fn listed(&self, id: ServerId, address: IpAddr) -> IpAddr {
+        self.listed.get(&id).copied().unwrap_or(address)
+    }
+
+    /// Whether there are NAT servers at addresses of the gateway itself.
+    #[must_use]
+    pub fn serves_here(&self) -> bool {
+        !self.here.is_empty()
+    }
+
+    /// Whether there are NAT servers at this address of the gateway itself.
+    #[must_use]
+    pub fn is_served_here(&self, address: IpAddr) -> bool {
+        self.here.contains(&address)
     }
 
     /// Notes what a worker has of a tunnel's server.

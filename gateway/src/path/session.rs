@@ -227,7 +227,7 @@ impl<I: Io> Worker<I> {
             return self.send_one_way(port, frame, p, found.id);
         }
         if !self.arrives_right(port, found) {
-            return self.drop_frame(frame, Reason::Martian);
+            return self.arrived_wrong(port, frame, p, found, origin);
         }
         let believed = self.believed(&frame, p, found);
         match self.fate(found, p, believed) {
@@ -479,7 +479,7 @@ impl<I: Io> Worker<I> {
         }
         let hop = match self.hop_for(found) {
             Ok(hop) => hop,
-            Err(reason) => return self.drop_frame(frame, reason),
+            Err(reason) => return self.send_here(port, frame, p, found, reason),
         };
         self.stamp(TraceStage::Route);
         let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };

@@ -160,7 +160,7 @@ impl<I: Io> Worker<I> {
         }
         // The client's packet came by another port than this error.
         let claim = |n| self.lookup.claim(PortId(n), &ends, inner.protocol);
-        let Some(service) = (0..self.macs.len() as u8).find_map(claim) else { return Owner::Nobody };
+        let Some(service) = (0..self.io.ports() as u8).find_map(claim) else { return Owner::Nobody };
         if let Some(worker) = self.elsewhere_of(NO_PORT, &ends, inner.protocol, service, origin) {
             return Owner::Other(worker);
         }

@@ -290,7 +290,7 @@ impl<I: Io> Worker<I> {
             client: request.source,
             virtual_: request.destination,
             local: reply.destination,
-            server: reply.source,
+            server: (self.lookup.listed(session.server(), reply.source.0), reply.source.1),
             state: session.state(),
             expires: self.snat_deadline(id).unwrap_or(session.deadline()).since(self.now),
             fullnat: session.is_fullnat(),

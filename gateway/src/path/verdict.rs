@@ -113,6 +113,8 @@ reasons! {
     NoRoute = "no-route", "No route leads to the destination: look at ip route in the twins' namespace.";
     /// The kernel's route to the destination doesn't lead through a port.
     RouteElsewhere = "route-elsewhere", "The kernel's best route to the destination leads over an interface that is no port, or to the host itself: look at ip route get in the twins' namespace.";
+    /// For an address of the gateway itself, where it can't be delivered to the kernel.
+    ToGateway = "to-gateway", "The packet's way leads to an address of the gateway itself, and it can't be delivered there: a server of the gateway can't be its own client, nor be reached by a session that began elsewhere.";
     /// The next hop's MAC address could not be resolved in time.
     NeighbourUnresolved = "neighbour-unresolved", "The next hop doesn't answer ARP: is it up and on this link?";
     /// Too many packets wait for neighbours already.

@@ -130,7 +130,8 @@ impl GatewayPlane {
             warnings::unresolved(workers.services(), &self.routes, state.as_deref(), &self.ports, known),
             self.unsplit_warning(),
         ];
-        faults.chain(others.into_iter().flatten()).collect()
+        let local = workers.warnings_of_local(self.host.is_some());
+        faults.chain(others.into_iter().flatten()).chain(local).collect()
     }
 
     /// Puts a route table in force. Local addresses that waited for a route may find their port now.

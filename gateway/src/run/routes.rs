@@ -70,7 +70,10 @@ impl Tables {
     pub fn update(&mut self, state: &Arc<NetState>) -> Picture {
         let old = self.state.replace(Arc::clone(state));
         let mut changed = self.take_routes(old.as_deref().unwrap_or(&NetState::default()), state);
-        if old.as_ref().is_none_or(|old| !Arc::ptr_eq(&old.addresses, &state.addresses)) {
+        let same = |old: &Arc<NetState>| {
+            Arc::ptr_eq(&old.addresses, &state.addresses) && Arc::ptr_eq(&old.elsewhere, &state.elsewhere)
+        };
+        if !old.as_ref().is_some_and(same) {
             self.set_ports(Some(state));
             changed = true;
         }
@@ -115,7 +118,8 @@ impl Tables {
         let kernel = state.iter().flat_map(|state| state.addresses.iter()).map(|a| &a.prefix);
         let own = configured.chain(kernel);
         let broadcast = own.clone().filter_map(Prefix::broadcast);
-        routes.set_ports(facts.collect(), own.map(Prefix::address), broadcast);
+        let elsewhere = state.iter().flat_map(|state| state.elsewhere.iter().copied());
+        routes.set_ports(facts.collect(), own.map(Prefix::address).chain(elsewhere), broadcast);
     }
 
     /// Neighbours whose state isn't what it was, those that disappeared included.

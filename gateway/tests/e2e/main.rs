@@ -8,6 +8,7 @@ mod forwarding;
 mod ipv6;
 mod lifecycle;
 mod links;
+mod local_server;
 mod log;
 mod misuse;
 mod neighbours;

@@ -17,6 +17,8 @@ pub fn port(name: &str) -> Result<PortId, String> {
     match name {
         "wan" => Ok(WAN),
         "lan" => Ok(LAN),
+        "wan-twin" => Ok(WAN.twin()),
+        "lan-twin" => Ok(LAN.twin()),
         _ => Err(format!("{name} is no port: wan or lan")),
     }
 }
@@ -74,7 +76,9 @@ impl Link {
 
     /// The frame around a packet.
     pub fn frame(&self, port: PortId, packet: &[u8]) -> Vec<u8> {
-        let (source, own) = frames::arriving(port);
+        // What the kernel sends is for whoever is at the other end.
+        let (source, own) =
+            if port.is_twin() { frames::leaving(port.of_twin()) } else { frames::arriving(port) };
         let v6 = packet.first().is_some_and(|b| b >> 4 == 6);
         let destination = match self.destination {
             None => own,
@@ -130,7 +134,12 @@ pub fn read(sent: &Sent) -> Result<Vec<Vec<String>>, String> {
         return Err(format!("EtherType {} before {}", hex(&frame[at..at + 2]), hex(packet)));
     }
     let mut layers = read::read(packet).map_err(|e| format!("unreadable ({e}): {}", hex(packet)))?;
-    let (from, to) = frames::leaving(sent.port);
+    let (from, to) = if sent.port.is_twin() {
+        // Whoever sent it, it is the port's now.
+        (<[u8; 6]>::try_from(&frame[6..12]).unwrap_or_default(), frames::arriving(sent.port.of_twin()).1)
+    } else {
+        frames::leaving(sent.port)
+    };
     if let Some(first) = layers.first_mut() {
         first.extend(vlan(frame).map(|id| format!("vlan={id}")));
         if frame[..6] == BROADCAST {

@@ -20,7 +20,9 @@ struct Run {
     sent: Vec<Sent>,
     /// All counters before the last packet came.
     before: Vec<(String, u64)>,
-    /// How many went to the kernel since then.
+    /// What went to the kernel since then, and wasn't named yet.
+    to_kernel: Vec<Sent>,
+    /// How many that were.
     punted: usize,
     arrivals: usize,
     /// Fragments that left and were named.
@@ -134,6 +136,7 @@ impl Run {
             names: Names::new(),
             sent: Vec::new(),
             before: Vec::new(),
+            to_kernel: Vec::new(),
             punted: 0,
             arrivals: 0,
             pieces: Vec::new(),
@@ -170,6 +173,12 @@ impl Run {
                 Ok(())
             }
             "weirctl" => self.command(rest),
+            "own" => {
+                let parse = |word: &str| word.parse().map_err(|_| format!("{word} is no address"));
+                let addresses: Result<Vec<_>, _> = rest.split_whitespace().map(parse).collect();
+                self.rig.set_own(&addresses?);
+                Ok(())
+            }
             "sysctl" => {
                 let (name, value) = rest.split_once('=').ok_or("not NAME=VALUE")?;
                 self.rig.store.set_sysctl(name, value).map_err(|e| format!("{e:?}"))?;
@@ -213,6 +222,7 @@ impl Run {
         let link = Link::take(&mut words)?;
         self.before = self.counters();
         self.rig.take_punted();
+        self.to_kernel.clear();
         self.punted = 0;
         for n in 0..often.times {
             if n > 0 && often.every > 0.0 {
@@ -220,10 +230,16 @@ impl Run {
             }
             let running: Result<Vec<_>, _> = words.iter().map(|word| words::running(word, n)).collect();
             let frame = link.frame(port, &build::build(&running?, &self.names)?);
-            let worker = queue.unwrap_or(self.arrivals) % self.rig.counters.len();
-            self.sent.extend(self.rig.send_to(worker, port, MemoryFrame::new(&frame)));
-            self.punted += self.rig.take_punted().len();
-            self.arrivals += 1;
+            if port.is_twin() {
+                self.sent.extend(self.rig.send_from_kernel(port.of_twin(), &frame));
+            } else {
+                let worker = queue.unwrap_or(self.arrivals) % self.rig.counters.len();
+                self.sent.extend(self.rig.send_to(worker, port, MemoryFrame::new(&frame)));
+                self.arrivals += 1;
+            }
+            let punted = self.rig.take_punted();
+            self.punted += punted.len();
+            self.to_kernel.extend(punted.into_iter().map(|sent| Sent { port: sent.port.twin(), ..sent }));
         }
         Ok(())
     }
@@ -247,10 +263,11 @@ impl Run {
         let (name, packet) = line.split_first().ok_or("a packet leaves by a port")?;
         let port = link::port(name)?;
         let what = line.join(" ");
-        if self.sent.is_empty() {
+        let left = if port.is_twin() { &mut self.to_kernel } else { &mut self.sent };
+        if left.is_empty() {
             return expected(&what, false, || format!("nothing; counted were {:?}", self.changes()));
         }
-        let sent = self.sent.remove(0);
+        let sent = left.remove(0);
         self.pieces.extend(Piece::read(link::packet(&sent.bytes)).ok().flatten());
         let is = link::read(&sent).is_ok_and(|actual| expect::matches(packet, &actual, &mut self.names));
         expected(&what, is && port == sent.port, || describe(&sent))
@@ -318,7 +335,12 @@ impl Run {
 }
 
 fn describe(sent: &Sent) -> String {
-    let port = if sent.port == WAN { "wan" } else { "lan" };
+    let port = match sent.port {
+        port if port == WAN => "wan",
+        port if port == WAN.twin() => "wan-twin",
+        port if port.is_twin() => "lan-twin",
+        _ => "lan",
+    };
     match link::read(sent) {
         Ok(packet) => format!("{port} {}", shown(&packet)),
         Err(e) => format!("{port} {e}"),

@@ -208,6 +208,22 @@ impl Rig {
         self.run();
     }
 
+    /// Gives the gateway these addresses beside its ports' own.
+    pub fn set_own(&mut self, addresses: &[IpAddr]) {
+        let table = RouteTable::clone(&routes(1500, false)).with_own(addresses.iter().copied());
+        self.store.plane_mut().set_routes(&Arc::new(table));
+        self.run();
+    }
+
+    /// Lets the kernel send a frame out of a port's twin, and returns what left.
+    pub fn send_from_kernel(&mut self, port: PortId, frame: &[u8]) -> Vec<Sent> {
+        let worker = port.index() % self.inject.len();
+        self.inject[worker].push((port, MemoryFrame::new(frame))).unwrap();
+        self.run();
+        self.run();
+        self.take_sent()
+    }
+
     /// Puts the same routes in force again, with another MTU towards the servers.
     pub fn new_routes(&mut self, lan_mtu: u16) {
         self.store.plane_mut().set_routes(&routes(lan_mtu, false));

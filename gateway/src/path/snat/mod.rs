@@ -190,13 +190,13 @@ impl<I: Io> Worker<I> {
     ) {
         if origin == Origin::Port && self.is_external(ends.source.0) {
             // Told here, or its owner would take it for one that turned back.
-            return self.drop_frame(frame, Reason::Martian);
+            return self.refuse_source(port, frame, Reason::Martian);
         }
         if let Some(owner) = self.snat_elsewhere(ends, claim, origin) {
             return self.hand_over(port, frame, owner);
         }
         if let Some(reason) = self.snat_source_refusal(port, ends, claim, origin) {
-            return self.drop_frame(frame, reason);
+            return self.refuse_source(port, frame, reason);
         }
         let opened = match claim {
             Claim::Out(rule) => {
