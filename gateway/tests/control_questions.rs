@@ -509,3 +509,30 @@ fn status_warns_of_local_addresses_that_are_missing_or_nearly_used_up() {
     let told = warnings(&mut rig);
     assert!(told[0].contains(" has 9 of 10 in use"), "{told:?}");
 }
+
+#[test]
+fn marks_that_no_rule_gives_are_told_once_and_in_the_status() {
+    let mut rig = Rig::new();
+    let restore = |rig: &mut Rig, rules: &str| {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let args: [std::ffi::OsString; 2] = ["weirctl", "-R"].map(Into::into);
+        let environment =
+            weirctl::ipvsadm::Environment { names: &weirctl::ipvsadm::names::SystemNames, own: true };
+        let status =
+            weirctl::ipvsadm::ipvsadm(&args, &mut rules.as_bytes(), rig, &mut out, &mut err, &environment);
+        assert_eq!(status, 0, "the rules are taken");
+        String::from_utf8(err).unwrap()
+    };
+    let told = restore(
+        &mut rig,
+        "-A -f 7 -s rr\n-a -f 7 -r 10.0.0.1 -g\n-A -f 8 -s rr\n-A -f 8 -6 -s rr\n-A -f 9 -s rr\n\
+         mark add 9 --protocol tcp\n",
+    );
+    assert_eq!(told.lines().filter(|line| line.contains("no rule gives")).count(), 1, "{told}");
+    assert!(told.contains("no rule gives packets the mark 7, 8 (weirctl mark add)"), "{told}");
+    let missing = warnings(&mut rig);
+    assert!(missing[0].starts_with("services of marks that no rule gives") && missing[0].ends_with(": 7, 8"));
+    let told = restore(&mut rig, "mark add 7 --protocol udp\nmark add 8 --protocol udp\n");
+    assert!(!told.contains("no rule gives"), "{told}");
+    assert_eq!(warnings(&mut rig), [""; 0]);
+}

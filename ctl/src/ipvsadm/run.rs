@@ -1,7 +1,7 @@
 //! The program: carries out lines, on a gateway behind any [`Transport`].
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     ffi::OsString,
     io::{self, BufReader, Read, Write},
 };
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     client::{ClientError, Transport},
-    model::{ClientAddress, ServiceKey},
+    model::{ClientAddress, Service, ServiceKey},
     protocol::{Change, ListQuery, MAX_PAGE, MAX_PIPELINE, Refusal, Request, Response, Row, Timeouts},
     words,
 };
@@ -171,6 +171,7 @@ impl Run<'_> {
         let (mut status, mut all_taken) = (0, true);
         let mut changes = Vec::new();
         let mut complete = words::Completeness::default();
+        let mut marks = BTreeSet::new();
         let unreadable = |e: io::Error| End::Gateway(format!("cannot read the rules: {e}"));
         while let Some((number, words)) = lines.next_line().map_err(unreadable)? {
             complete.line(&words);
@@ -178,6 +179,7 @@ impl Run<'_> {
             all_taken &= read.left_out.is_empty();
             if let Some(Ok(Action::Change(change))) = read.action {
                 self.warn(number, &change);
+                marks.extend(mark_of(&change));
                 changes.push((number, change));
                 if changes.len() >= MAX_PIPELINE || !lines.has_line() {
                     status = self.changes(std::mem::take(&mut changes))?;
@@ -200,10 +202,32 @@ impl Run<'_> {
         if !changes.is_empty() {
             status = self.changes(changes)?;
         }
+        if self.own {
+            let unmarked = self.unmarked(&marks)?;
+            self.left_out(unmarked.as_slice());
+        }
         if let Some(complaint) = complete.complaint().filter(|_| self.own) {
             self.left_out(&[format!("warning: {complaint}")]);
         }
         Ok((if all_taken { status } else { REFUSED }, false))
+    }
+
+    /// What is to be said of services of these marks, if there is no rule that gives them: the marks of iptables and nft,
+    /// which IPVS goes by, don't get to the gateway.
+    fn unmarked(&mut self, marks: &BTreeSet<u32>) -> Result<Option<String>, End> {
+        if marks.is_empty() {
+            return Ok(None);
+        }
+        let Response::Marks(rules) = self.transport.call(Request::Marks)? else { return Err(nonsense()) };
+        let without = marks.iter().filter(|mark| rules.iter().all(|rule| rule.mark != **mark));
+        let without: Vec<String> = without.map(u32::to_string).collect();
+        Ok((!without.is_empty()).then(|| {
+            format!(
+                "warning: no rule gives packets the mark {} (weirctl mark add): those of iptables and nft don't get to the \
+                 gateway",
+                without.join(", ")
+            )
+        }))
     }
 
     /// Says what a line asks for that shouldn't be.
@@ -412,6 +436,14 @@ fn changed(change: &Change, response: Response, own: bool) -> Result<i32, End> {
 /// A listing that is refused ends ipvsadm with status 1.
 fn not_listed(refusal: &Refusal) -> End {
     Halt { message: messages::list_refusal(refusal), status: 1, ends: true }.into()
+}
+
+/// The mark whose packets a new service is for.
+fn mark_of(change: &Change) -> Option<u32> {
+    match change {
+        Change::AddService(Service { key: ServiceKey::Mark { mark, .. }, .. }) => Some(*mark),
+        _ => None,
+    }
 }
 
 fn nonsense() -> End {

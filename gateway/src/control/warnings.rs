@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fmt::Display, net::IpAddr};
 
 use weirctl::{
-    model::{Forwarding, Server},
+    model::{Forwarding, MarkRule, Server, ServiceKey},
     protocol::{LocalAddressUse, WorkerStatus},
 };
 
@@ -53,6 +53,7 @@ impl Workers {
         let shares: Vec<_> = self.links.iter().map(half_open_share).zip(&workers).collect();
         let each = [
             without_local_addresses(self.services(), |address| self.routes.is_here(address)),
+            without_mark_rules(self.services(), self.marks()),
             full_tables(&workers),
             half_open(&shares),
             full_addresses(&load::of_addresses(&self.links)),
@@ -96,6 +97,25 @@ fn without_local_addresses<'a>(
     (!lacking.is_empty()).then(|| {
         format!(
             "FULLNAT servers without a local address of their family (weirctl local-address add): {}",
+            some(lacking)
+        )
+    })
+}
+
+/// Services of marks that no rule gives have no packets: the marks of the kernel's packet filter stay in the kernel.
+fn without_mark_rules<'a>(
+    services: impl Iterator<Item = &'a ServiceState>,
+    rules: &[MarkRule],
+) -> Option<String> {
+    let mark = |service: &ServiceState| match service.service.key {
+        ServiceKey::Mark { mark, .. } => Some(mark),
+        ServiceKey::Address { .. } => None,
+    };
+    let given = |mark: &u32| rules.iter().any(|rule| rule.mark == *mark);
+    let lacking: BTreeSet<u32> = services.filter_map(mark).filter(|mark| !given(mark)).collect();
+    (!lacking.is_empty()).then(|| {
+        format!(
+            "services of marks that no rule gives (weirctl mark add; those of iptables and nft don't get here): {}",
             some(lacking)
         )
     })
@@ -147,7 +167,10 @@ fn full_addresses(addresses: &[LocalAddressUse]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use weirctl::model::{ClientAddress, Family, Service};
+
     use super::*;
+    use crate::id::ServiceId;
 
     fn worker(sessions: u32, max_sessions: u32) -> WorkerStatus {
         WorkerStatus { sessions, max_sessions, ..WorkerStatus::default() }
@@ -181,6 +204,39 @@ mod tests {
         assert_eq!(half_open(&[((100, 100), &all), ((100, 0), &all)]), None);
         assert_eq!(half_open(&[((100, 100), &worker(999, 0)), ((10, 0), &all)]), None);
         assert!(half_open(&[((100, 100), &worker(1001, 0)), ((10, 0), &all)]).is_some());
+    }
+
+    #[test]
+    fn services_of_marks_need_rules() {
+        let service = |mark| ServiceState {
+            id: ServiceId(mark),
+            service: Service {
+                key: ServiceKey::Mark { mark, family: Family::V4 },
+                scheduler: "rr".into(),
+                scheduler_flags: 0,
+                persistent: None,
+                netmask: u32::MAX,
+                one_packet: false,
+                engine: None,
+            },
+            servers: Vec::new(),
+            local_addresses: Vec::new(),
+            client_address: ClientAddress::None,
+        };
+        let services = [service(1), service(2), service(3)];
+        let rule = |mark| MarkRule {
+            mark,
+            priority: 0,
+            protocol: None,
+            source: None,
+            destination: None,
+            source_ports: None,
+            destination_ports: None,
+            port: None,
+        };
+        let told = |rules: &[MarkRule]| without_mark_rules(services.iter(), rules);
+        assert_eq!(told(&[1, 2, 3].map(rule)), None);
+        assert!(told(&[rule(2)]).unwrap().ends_with(": 1, 3"));
     }
 
     #[test]
