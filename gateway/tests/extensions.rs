@@ -184,10 +184,14 @@ fn only_weirctl_knows_lines_of_words() {
     let cut = "-A -f 7\n-a -f 8 -r 10.0.0.1 -m\n\n-A -f 9 -s nosuch\n-A -f 9";
     let (status, _, err) = call_as("weirctl", &mut own, "-R", cut);
     let lines: Vec<&str> = err.lines().collect();
-    assert_eq!((status, lines.len()), (0, 4), "{err}");
-    for (line, begin) in
-        lines.iter().zip(["line 1: ", "line 2: ", "line 4: ", "warning: the rules don't end"])
-    {
+    assert_eq!((status, lines.len()), (0, 5), "{err}");
+    for (line, begin) in lines.iter().zip([
+        "line 1: ",
+        "line 2: ",
+        "line 4: ",
+        "warning: no rule",
+        "warning: the rules don't end",
+    ]) {
         assert!(line.starts_with(begin), "{line}");
     }
     let (status, _, err) = call(&mut store(&[]), "-R", rules);
