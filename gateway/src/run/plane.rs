@@ -41,7 +41,7 @@ use crate::{
     },
 };
 
-/// What was seen so long ago is warned of still.
+/// How long a fault is still warned of after it was last seen.
 const RECENT: Duration = Duration::from_secs(60);
 
 /// Workers and kernel.
