@@ -11,6 +11,7 @@ use crate::protocol::{
     Access, Notice, Request, Response,
     frame::{self, FrameError},
     handshake::{Answer, Hello, NotWeir},
+    older,
 };
 
 /// Where the gateway listens unless told otherwise.
@@ -170,6 +171,10 @@ impl Client {
         Ok(())
     }
 
+    fn receive(&mut self) -> Result<Response, FrameError> {
+        older::decode(&frame::read(&mut self.stream)?, self.version)
+    }
+
     /// Turns the connection into one that tells what is new.
     ///
     /// # Errors
@@ -215,7 +220,7 @@ impl Transport for Client {
         self.check_version(&request)?;
         let patience = self.patience;
         frame::send(self.stream.get_mut(), &request)
-            .and_then(|()| frame::receive(&mut self.stream))
+            .and_then(|()| self.receive())
             .map_err(|e| ClientError::of_frame(e, patience))
     }
 
@@ -230,7 +235,7 @@ impl Transport for Client {
         let patience = self.patience;
         let failed = |e| ClientError::of_frame(e, patience);
         self.stream.get_mut().write_all(&frames).map_err(|e| failed(FrameError::Io(e)))?;
-        requests.iter().map(|_| frame::receive(&mut self.stream).map_err(failed)).collect()
+        requests.iter().map(|_| self.receive().map_err(failed)).collect()
     }
 }
 

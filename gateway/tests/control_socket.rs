@@ -30,8 +30,10 @@ use weirctl::{
     },
     model::{Forwarding, Protocol, Server as RealServer, Service, ServiceKey},
     protocol::{
-        Batch, Change, ErrorCode, ListQuery, MAX_PAGE, Request, Response, Row, frame,
+        Batch, Change, ErrorCode, ListQuery, MAX_PAGE, PortStatus, Question, Request, Response, Row, VERSION,
+        frame,
         handshake::{Answer, Hello},
+        older,
     },
 };
 
@@ -62,8 +64,13 @@ impl Gateway {
 
     /// A stream that has shaken hands.
     fn raw(&self) -> UnixStream {
+        self.raw_of(Hello::OURS.newest)
+    }
+
+    /// The same, of a client that speaks no version after this one.
+    fn raw_of(&self, newest: u16) -> UnixStream {
         let mut stream = UnixStream::connect(self.path()).unwrap();
-        frame::send_body(&mut stream, &Hello::OURS.to_bytes()).unwrap();
+        frame::send_body(&mut stream, &Hello { newest, ..Hello::OURS }.to_bytes()).unwrap();
         frame::read(&mut stream).unwrap();
         stream
     }
@@ -151,6 +158,52 @@ fn strangers_and_other_versions_get_a_clear_answer() {
     frame::send_body(&mut newer, &Hello { oldest: 900, newest: 901 }.to_bytes()).unwrap();
     let answer = Answer::from_bytes(&frame::read(&mut newer).unwrap()).unwrap();
     assert_eq!(answer, Answer::NoCommonVersion { oldest: Hello::OURS.oldest, newest: Hello::OURS.newest });
+}
+
+#[test]
+fn older_clients_read_the_status_and_are_told_what_they_are_too_old_for() {
+    let gateway = Gateway::start(quick());
+    gateway.store.lock().plane_mut().ports = vec![PortStatus {
+        name: "wan".into(),
+        faults: vec!["the link is down".into()],
+        ..PortStatus::default()
+    }];
+    for version in 2..=VERSION {
+        let mut stream = gateway.raw_of(version);
+        frame::send(&mut stream, &Request::Status).unwrap();
+        let body = frame::read(&mut stream).unwrap();
+        let Response::Status(status) = older::decode(&body, version).unwrap() else { panic!("no status") };
+        assert_eq!(status.ports[0].faults.len(), usize::from(version >= 7), "version {version}");
+    }
+    let question = Question {
+        protocol: Protocol::Tcp,
+        source: ([10, 0, 0, 1].into(), 1),
+        destination: ([192, 0, 2, 10].into(), 80),
+        port: None,
+        opens: true,
+    };
+    // Each by itself, and two that come together.
+    let too_new = [
+        (7, vec![Request::Explain(question)], "needs version 8"),
+        (6, vec![Request::Snat], "needs version 7"),
+        (5, vec![Request::Stage(vec![Change::ClearSnat])], "needs version 6"),
+        (
+            1,
+            vec![Request::Apply(Change::ClearMarks.into()), Request::Apply(Change::ClearMarks.into())],
+            "needs version 2",
+        ),
+    ];
+    for (version, requests, expected) in too_new {
+        let mut stream = gateway.raw_of(version);
+        let frames: Vec<u8> = requests.iter().flat_map(|r| frame::encode(r).unwrap()).collect();
+        stream.write_all(&frames).unwrap();
+        for request in &requests {
+            let Ok(Response::Refused(refusal)) = frame::receive(&mut stream) else { panic!("{request:?}") };
+            assert_eq!(refusal.code, ErrorCode::Unsupported);
+            assert!(refusal.detail.contains(expected), "{refusal}");
+            assert!(refusal.detail.contains(&format!("this client speaks version {version},")), "{refusal}");
+        }
+    }
 }
 
 #[test]

@@ -422,9 +422,9 @@ impl Request {
             Self::Status
             | Self::FindSessions { .. }
             | Self::KillSessions { .. }
-            | Self::Stage(_)
             | Self::Subscribe
             | Self::Marks => 2,
+            Self::Stage(changes) => changes.iter().map(Change::since).max().unwrap_or(2).max(2),
             Self::ClientAddresses | Self::Trace(_) | Self::Traced { .. } | Self::EndTrace { .. } => 3,
             Self::Snat => 7,
             Self::Explain(_) | Self::InitialTimeouts => 8,
@@ -525,6 +525,14 @@ mod tests {
         assert_eq!(ok.check(), Ok(()));
         let long = Request::Apply(Change::EditService(service("a-very-long-name!")).into());
         assert_eq!(long.check(), Err("scheduler name of 17 bytes, at most 16".into()));
+    }
+
+    #[test]
+    fn staged_changes_are_as_new_as_the_newest() {
+        let since = |changes| Request::Stage(changes).since();
+        assert_eq!(since(vec![]), 2);
+        assert_eq!(since(vec![Change::Flush]), 2);
+        assert_eq!(since(vec![Change::ClearSnat, Change::Flush]), 6);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod explain;
 pub mod frame;
 pub mod handshake;
 mod message;
+pub mod older;
 mod select;
 mod stage;
 mod status;

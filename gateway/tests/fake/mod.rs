@@ -3,12 +3,12 @@
 use std::{net::IpAddr, sync::Arc};
 
 use weir::{
-    control::plane::{AddressKind, Ask, Change, Plane, PlaneError, ServerTotals, SessionPage},
+    control::plane::{AddressKind, Ask, Change, Plane, PlaneError, PlaneStatus, ServerTotals, SessionPage},
     id::ServerId,
 };
 use weirctl::{
     model::{Session, SessionState},
-    protocol::SessionCursor,
+    protocol::{PortStatus, SessionCursor},
 };
 
 /// What an address is to the gateway.
@@ -24,11 +24,19 @@ pub struct FakePlane {
     pub sessions: u32,
     /// Active sessions that every server pretends to have.
     pub active: u32,
+    /// Its ports.
+    pub ports: Vec<PortStatus>,
 }
 
 impl Default for FakePlane {
     fn default() -> Self {
-        Self { applied: 0, kinds: Box::new(|_| AddressKind::Other), sessions: 0, active: 0 }
+        Self {
+            applied: 0,
+            kinds: Box::new(|_| AddressKind::Other),
+            sessions: 0,
+            active: 0,
+            ports: Vec::new(),
+        }
     }
 }
 
@@ -47,6 +55,10 @@ impl Plane for FakePlane {
 
     fn has_port(&self, name: &str) -> bool {
         name == "wan"
+    }
+
+    fn status(&self) -> PlaneStatus {
+        PlaneStatus { ports: self.ports.clone(), ..PlaneStatus::default() }
     }
 
     fn asker(&self) -> Arc<dyn Ask> {

@@ -12,6 +12,7 @@ use weirctl::protocol::{
     Access, ErrorCode, MAX_PIPELINE, Refusal, Request, Response, Stage,
     frame::{self, FrameError},
     handshake::{Answer, Hello, NotWeir},
+    older,
 };
 
 use super::{
@@ -84,14 +85,14 @@ fn requests(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<(), End>
         let request = match frame::receive(stream) {
             Ok(request) => request,
             Err(FrameError::Malformed(why)) => {
-                let refused = Response::Refused(Refusal::new(ErrorCode::BadRequest, why.clone()));
-                answer(stream, &refused, shared)?;
+                let refused = Response::Refused(Refusal::new(ErrorCode::BadRequest, peer.explain(&why)));
+                answer(stream, &refused, peer, shared)?;
                 return Err(FrameError::Malformed(why).into());
             }
             Err(e) => return Err(e.into()),
         };
         if request == Request::Subscribe {
-            return notify(stream, shared);
+            return notify(stream, peer, shared);
         }
         let mut together = vec![request];
         while together.len() < MAX_PIPELINE
@@ -127,33 +128,41 @@ fn answer_all(
     if let [_] = requests[..]
         && let Some(request) = requests.pop()
     {
-        return answer(stream, &ask(request, stage, peer, shared), shared);
+        return answer(stream, &ask(request, stage, peer, shared), peer, shared);
     }
     let mut frames = Vec::new();
     for response in ask_all(requests, stage, peer, shared) {
-        frames.extend(encoded(&response)?);
+        frames.extend(encoded(&response, peer)?);
     }
     stream.get_mut().allow(shared.limits.frame);
     Ok(stream.get_mut().write_all(&frames)?)
 }
 
 /// Tells a subscriber what is new until it leaves.
-fn notify(stream: &mut Stream, shared: &Shared) -> Result<(), End> {
+fn notify(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<(), End> {
     let notices = shared.handler.notices();
     let mut known = None;
     while stream.buffer().is_empty() && stream.get_ref().is_quiet()? {
         let latest = notices.wait(known, LOOK);
         if known != Some(latest) {
-            answer(stream, &Response::Notice(latest), shared)?;
+            answer(stream, &Response::Notice(latest), peer, shared)?;
             known = Some(latest);
         }
     }
     Ok(())
 }
 
+/// Passes a request that is to be carried out; of others the answer.
+// The answer is what is sent next; it is as large as any other.
+#[allow(clippy::result_large_err)]
+fn taken(request: Request, stage: &mut Stage, peer: Peer) -> Result<Request, Response> {
+    peer.knows(&request).map_err(Response::Refused)?;
+    stage.take(request, peer.access)
+}
+
 fn ask(request: Request, stage: &mut Stage, peer: Peer, shared: &Shared) -> Response {
     let changes = request.changes();
-    let response = match stage.take(request, peer.access) {
+    let response = match taken(request, stage, peer) {
         Ok(request) => {
             let mut audit = Audit::new(peer);
             let asked = audit.note(&request);
@@ -194,7 +203,7 @@ fn ask_all(requests: Vec<Request>, stage: &mut Stage, peer: Peer, shared: &Share
     };
     for request in requests {
         let changes = request.changes();
-        match stage.take(request, peer.access) {
+        match taken(request, stage, peer) {
             Ok(request) => passed.push(request),
             Err(answer) => {
                 answers.extend(carry_out(&mut passed));
@@ -206,8 +215,8 @@ fn ask_all(requests: Vec<Request>, stage: &mut Stage, peer: Peer, shared: &Share
     answers
 }
 
-fn encoded(response: &Response) -> Result<Vec<u8>, FrameError> {
-    match frame::encode(response) {
+fn encoded(response: &Response, peer: Peer) -> Result<Vec<u8>, FrameError> {
+    match older::encode(response, peer.version) {
         Err(FrameError::TooLong(n)) => {
             let detail = format!("the answer would take {n} bytes: ask for a smaller page");
             frame::encode(&Response::Refused(Refusal::new(ErrorCode::TooMany, detail)))
@@ -216,8 +225,8 @@ fn encoded(response: &Response) -> Result<Vec<u8>, FrameError> {
     }
 }
 
-fn answer(stream: &mut Stream, response: &Response, shared: &Shared) -> Result<(), FrameError> {
-    let frame = encoded(response)?;
+fn answer(stream: &mut Stream, response: &Response, peer: Peer, shared: &Shared) -> Result<(), FrameError> {
+    let frame = encoded(response, peer)?;
     stream.get_mut().allow(shared.limits.frame);
     stream.get_mut().write_all(&frame)?;
     Ok(())

@@ -6,7 +6,7 @@ use nix::{
     sys::socket::{getsockopt, sockopt::PeerCredentials},
     unistd::{Gid, Group, Uid, User, getgrouplist},
 };
-use weirctl::protocol::{Access, ErrorCode, OLDEST_VERSION, Refusal};
+use weirctl::protocol::{Access, ErrorCode, OLDEST_VERSION, Refusal, Request, VERSION};
 
 /// A peer, as the kernel vouches for it.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +30,31 @@ impl Peer {
             uid.is_root() || uid == Uid::effective() || gid.as_raw() == group || is_member(uid, gid, group);
         let access = if writes { Access::ReadWrite } else { Access::ReadOnly };
         Ok(Self { pid: credentials.pid(), uid: uid.as_raw(), access, version: OLDEST_VERSION })
+    }
+
+    /// Whether the peer's version has a request. Others, or their answers, are other bytes there, which the peer couldn't read.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn knows(self, request: &Request) -> Result<(), Refusal> {
+        match request.since() {
+            since if since > self.version => {
+                let detail = self.explain(&format!("this needs version {since} of the control protocol"));
+                Err(Refusal::new(ErrorCode::Unsupported, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is wrong with a request, and whether the peer's age may be why.
+    pub fn explain(self, wrong: &str) -> String {
+        if self.version >= VERSION {
+            return wrong.into();
+        }
+        let (spoken, gateway) = (self.version, env!("CARGO_PKG_VERSION"));
+        format!(
+            "{wrong}: this client speaks version {spoken}, the gateway (weir {gateway}) {VERSION}; use its weirctl"
+        )
     }
 }
 
