@@ -59,8 +59,16 @@ fn as_ipvsadm(name: &OsStr, args: &[OsString], socket: Option<PathBuf>, patience
         Some("ipvsadm-restore") => ipvsadm_restore(&mut stdin, &mut client, &mut out, &mut err, &environment),
         _ => ipvsadm(args, &mut stdin, &mut client, &mut out, &mut err, &environment),
     };
-    let written = out.flush();
-    ExitCode::from(if written.is_err() { 1 } else { status as u8 })
+    match out.flush() {
+        Ok(()) => ExitCode::from(status as u8),
+        Err(error) => {
+            // A backup that isn't whole says so. ipvsadm says nothing of it, nor does anybody to a reader that has had enough.
+            if own && error.kind() != io::ErrorKind::BrokenPipe {
+                eprintln!("weirctl: {}", Failure::Output(error));
+            }
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn cannot_reach(error: &ClientError, path: &Path, own: bool) -> ExitCode {

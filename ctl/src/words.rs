@@ -72,14 +72,16 @@ impl Completeness {
         }
     }
 
-    /// What is wrong with the end, for people; nothing if there were no rules at all.
+    /// What is wrong with the end, for people.
     #[must_use]
     pub fn complaint(&self) -> Option<String> {
         let expected = closing(self.rules);
         match &self.closed {
             Some(closed) if *closed == expected => None,
             Some(closed) => Some(format!("the rules end with `{closed}', but there are {}", self.rules)),
-            None if self.rules == 0 => None,
+            None if self.rules == 0 => Some(format!(
+                "there are no rules, nor `{expected}': if weirctl saved them, they were cut off"
+            )),
             None => Some(format!(
                 "the rules don't end with `{expected}': if weirctl saved them, they were cut off"
             )),
@@ -101,8 +103,10 @@ mod tests {
         };
         assert_eq!(complaint("-A -f 1\n-A -f 2\n# end of 2 rules\n"), None);
         assert_eq!(complaint("# mine\n-A -f 1\n# end of 1 rule"), None);
-        assert_eq!(complaint(""), None);
-        for cut in ["-A -f 1\n-A -f 2\n", "-A -f 1\n# end of 1 rule\n-A -f 2\n", "-A -f 1\n# end o"] {
+        assert_eq!(complaint("# end of 0 rules\n"), None);
+        for cut in
+            ["", "# mine\n", "-A -f 1\n-A -f 2\n", "-A -f 1\n# end of 1 rule\n-A -f 2\n", "-A -f 1\n# end o"]
+        {
             assert!(complaint(cut).unwrap().contains("cut off"), "{cut}");
         }
         assert!(complaint("-A -f 1\n# end of 2 rules").unwrap().contains("there are 1"));

@@ -184,7 +184,8 @@ fn only_weirctl_knows_lines_of_words() {
     let cut = "-A -f 7\n-a -f 8 -r 10.0.0.1 -m\n\n-A -f 9 -s nosuch\n-A -f 9";
     let (status, _, err) = call_as("weirctl", &mut own, "-R", cut);
     let lines: Vec<&str> = err.lines().collect();
-    assert_eq!((status, lines.len()), (0, 5), "{err}");
+    // The status is the first error's.
+    assert_eq!((status, lines.len()), (255, 5), "{err}");
     for (line, begin) in lines.iter().zip([
         "line 1: ",
         "line 2: ",
@@ -194,6 +195,17 @@ fn only_weirctl_knows_lines_of_words() {
     ]) {
         assert!(line.starts_with(begin), "{line}");
     }
+    // Whatever is wrong with a line, those after it are taken, but under ipvsadm's names as ipvsadm does.
+    let wrong = "-A -t 192.0.2.10:99999\nfoo\n-X\n-A -t 192.0.2.10:80\nsnat add\n-A -t 192.0.2.10:81\n# end of 6 rules\n";
+    let mut own = store(&[]);
+    let (status, _, err) = call_as("weirctl", &mut own, "-R", wrong);
+    let told: Vec<&str> = err.lines().filter_map(|line| line.split(": ").next()).collect();
+    assert_eq!((status, told), (2, vec!["line 1", "line 2", "line 3", "line 5"]), "{err}");
+    let saved = call_as("weirctl", &mut own, "-S", "").1;
+    assert!(saved.ends_with("192.0.2.10:81 -s wlc\n# end of 2 rules\n"), "{saved}");
+    let mut as_ipvsadm = store(&[]);
+    assert_eq!(call(&mut as_ipvsadm, "-R", wrong).0, 2);
+    assert_eq!(call(&mut as_ipvsadm, "-S", "").1, "");
     let (status, _, err) = call(&mut store(&[]), "-R", rules);
     assert_eq!((status, err.as_str()), (255, "Try `ipvsadm -h' or 'ipvsadm --help' for more information.\n"));
 }

@@ -122,11 +122,12 @@ impl Run<'_> {
         (status, ends)
     }
 
-    /// As [`Self::complain`], of a line of rules: under its own name the program says which.
+    /// As [`Self::complain`], of a line of rules: under its own name the program says which, and goes on.
     fn complain_of(&mut self, line: usize, end: End) -> (i32, bool) {
         match end {
             End::Halt(halt) if self.own => {
-                self.complain(&End::Halt(Halt { message: format!("line {line}: {}", halt.message), ..halt }))
+                let message = format!("line {line}: {}", halt.message.trim_end());
+                self.complain(&End::Halt(Halt { message, ends: false, ..halt }))
             }
             end => self.complain(&end),
         }
@@ -163,9 +164,9 @@ impl Run<'_> {
         changed(&change, response, self.own)
     }
 
-    /// Line by line; the status of the last, unless something was left out. Changes that have been read already go
-    /// to the gateway together, each with a status and a message of its own; a line that isn't there yet keeps
-    /// none waiting.
+    /// Line by line; the status of the last, unless something was left out. Under its own name the program goes on after
+    /// every error, and the status is the first one's. Changes that have been read already go to the gateway together, each
+    /// with a status and a message of its own; a line that isn't there yet keeps none waiting.
     fn restore(&mut self, input: BufReader<impl Read>) -> Result<(i32, bool), End> {
         let mut lines = Lines::new(input);
         let (mut status, mut all_taken) = (0, true);
@@ -182,25 +183,25 @@ impl Run<'_> {
                 marks.extend(mark_of(&change));
                 changes.push((number, change));
                 if changes.len() >= MAX_PIPELINE || !lines.has_line() {
-                    status = self.changes(std::mem::take(&mut changes))?;
+                    status = self.changes(status, std::mem::take(&mut changes))?;
                 }
                 self.left_out(&read.left_out);
                 continue;
             }
             if !changes.is_empty() {
-                status = self.changes(std::mem::take(&mut changes))?;
+                status = self.changes(status, std::mem::take(&mut changes))?;
             }
             self.left_out(&read.left_out);
             let Some(action) = read.action else { continue };
             let done = action.and_then(|action| self.action(action, None));
             let (line_status, ends) = done.unwrap_or_else(|end| self.complain_of(number, end));
-            status = line_status;
+            status = self.together(status, line_status);
             if ends {
                 return Ok((status, true));
             }
         }
         if !changes.is_empty() {
-            status = self.changes(changes)?;
+            status = self.changes(status, changes)?;
         }
         if self.own {
             let unmarked = self.unmarked(&marks)?;
@@ -270,16 +271,22 @@ impl Run<'_> {
         }
     }
 
-    /// Changes of lines that follow each other; the status of the last.
-    fn changes(&mut self, changes: Vec<(usize, Change)>) -> Result<i32, End> {
+    /// The status of lines, after those that had `before`.
+    fn together(&self, before: i32, status: i32) -> i32 {
+        if self.own && before != 0 { before } else { status }
+    }
+
+    /// Changes of lines that follow each other, after lines that had the status `before`.
+    fn changes(&mut self, before: i32, changes: Vec<(usize, Change)>) -> Result<i32, End> {
         let requests = changes.iter().map(|(_, change)| Request::Apply(change.clone().into())).collect();
-        let mut status = 0;
+        let mut status = before;
         for (response, (number, change)) in self.transport.call_all(requests)?.into_iter().zip(&changes) {
-            status = match changed(change, response, self.own) {
+            let line_status = match changed(change, response, self.own) {
                 Ok(status) => status,
                 Err(end @ End::Halt(_)) => self.complain_of(*number, end).0,
                 Err(end) => return Err(end),
             };
+            status = self.together(status, line_status);
         }
         Ok(status)
     }
