@@ -13,7 +13,7 @@ use std::{
 
 use tracing::{info, warn};
 use weirctl::{
-    model,
+    model::{self, Forwarding},
     protocol::{Explanation, PortStatus, Question, TraceFilter},
 };
 
@@ -165,9 +165,13 @@ impl GatewayPlane {
             let n = self.ports.iter().position(|p| p == name)?;
             return u8::try_from(n).ok().map(PortId);
         }
-        // Those that it is for: a service may have servers of both families.
-        let served = service.servers.iter().filter(|(_, s)| s.address.is_ipv4() == local.address.is_ipv4());
-        served.into_iter().find_map(|(_, server)| Some(self.routes.way(server.address)?.0))
+        // Those that it is for: a service may have servers of both families, and other methods and the gateway's own servers
+        // need no local address.
+        let routed = service.servers.iter().filter(|(_, s)| !self.routes.is_here(s.address));
+        let served: Vec<_> =
+            routed.filter(|(_, s)| s.address.is_ipv4() == local.address.is_ipv4()).map(|(_, s)| s).collect();
+        let fullnat = served.iter().filter(|s| s.forwarding == Forwarding::FullNat);
+        fullnat.chain(&served).find_map(|server| Some(self.routes.way(server.address)?.0))
     }
 
     fn place_local_addresses(&mut self) {

@@ -10,7 +10,12 @@ use lab::{
     topology::{Host, LIP, OWN, Options, VIP, six},
 };
 
-with_one_and_two_workers!(every_method_reaches_a_web_server, a_dns_server_answers, an_address_comes_and_goes);
+with_one_and_two_workers!(
+    every_method_reaches_a_web_server,
+    a_dns_server_answers,
+    an_address_comes_and_goes,
+    local_addresses_stay_with_the_other_servers,
+);
 
 /// A daemon's place on the gateway.
 fn gateway(scene: &Scene) -> Host {
@@ -126,5 +131,24 @@ fn an_address_comes_and_goes(workers: u16) {
     });
     assert_eq!(scene.answers(2), ["OWN", "OWN"]);
     assert_eq!(daemon.clients(), ["192.168.80.100", "192.168.80.100"]);
+    scene.gateway.stop();
+}
+
+/// A sorry server beside FULLNAT servers needs no local address, and doesn't take those of the others along: they would ask
+/// for them by a port where a kernel with `arp_ignore` doesn't answer.
+fn local_addresses_stay_with_the_other_servers(workers: u16) {
+    let scene = Scene::fullnat(&Options::workers(workers));
+    let twin = || scene.network.twins.ip("-o address show to 10.10.0.200");
+    scene.gateway.ctl(&format!("-A -t {VIP}:81 -s rr"));
+    scene.gateway.ctl(&format!("-P -t {VIP}:81 -z 10.10.0.200"));
+    scene.gateway.ctl(&format!("-a -t {VIP}:81 -r 10.20.0.11:80 --fullnat"));
+    assert!(twin().contains(" lan "), "{}", twin());
+    for sorry in [VIP, "192.168.80.3", "127.0.0.1"] {
+        scene.gateway.ctl(&format!("-a -t {VIP}:81 -r {sorry}:82 --fullnat -w 0"));
+        assert!(twin().contains(" lan "), "after {sorry}: {}", twin());
+    }
+    // Nor does a server of another method.
+    scene.gateway.ctl(&format!("-a -t {VIP}:81 -r 192.168.80.100:80 -m -w 0"));
+    assert!(twin().contains(" lan "), "{}", twin());
     scene.gateway.stop();
 }
