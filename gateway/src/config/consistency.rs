@@ -1,6 +1,10 @@
 //! Whether the values of a configuration fit each other, whatever machine it is for.
 
-use std::{collections::HashSet, path::Path};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+};
 
 use super::{
     Config, ConfigError, ConfigErrors, MAX_PORTS, MAX_WORKERS, Neighbour, Port, Route, Workers,
@@ -193,7 +197,7 @@ impl Problems<'_> {
                 self.add(&format!("port[{n}].addresses[{k}]"), reason);
             }
             for (k, a) in p.addresses.iter().enumerate() {
-                if a.address().is_unspecified() || a.address().is_multicast() {
+                if !is_host(a.address()) || a.broadcast() == Some(a.address()) {
                     let reason = format!("{} can't be an interface's address", a.address());
                     self.add(&format!("port[{n}].addresses[{k}]"), reason);
                 }
@@ -293,7 +297,7 @@ impl Problems<'_> {
             if let Some(via) = r.via {
                 if bits(&via) != bits(&r.to.address()) {
                     self.add(&format!("route[{n}].via"), format!("{via} isn't of the family of {}", r.to));
-                } else if via.is_unspecified() || via.is_multicast() {
+                } else if !is_host(via) {
                     self.add(&format!("route[{n}].via"), format!("{via} can't be a gateway"));
                 } else if let Some(why) = reach::unreachable(via, &r.port, ports, neighbours, file.host) {
                     self.add(&format!("route[{n}].via"), why);
@@ -311,8 +315,15 @@ impl Problems<'_> {
     fn neighbours(&mut self, neighbours: &[file::Neighbour], ports: &[file::Port]) {
         let mut seen = HashSet::new();
         for (n, e) in neighbours.iter().enumerate() {
-            if e.address.is_unspecified() || e.address.is_multicast() {
+            let is = |p: &&file::Port, to_all: bool| {
+                let mut its = p.addresses.iter();
+                its.any(|a| if to_all { a.broadcast() == Some(e.address) } else { a.address() == e.address })
+            };
+            if !is_host(e.address) || ports.iter().any(|p| is(&p, true)) {
                 let reason = format!("{} can't be a neighbour", e.address);
+                self.add(&format!("neighbour[{n}].address"), reason);
+            } else if let Some(owner) = ports.iter().find(|p| is(p, false)) {
+                let reason = format!("{} is an address of port `{}` itself", e.address, owner.name);
                 self.add(&format!("neighbour[{n}].address"), reason);
             } else if !seen.insert((e.address, &e.port)) {
                 let reason = format!("neighbour {} of port `{}` is given twice", e.address, e.port);
@@ -330,6 +341,13 @@ impl Problems<'_> {
             self.add(key, format!("no port is called `{name}`"));
         }
     }
+}
+
+/// Whether one host on a link can have the address.
+fn is_host(address: IpAddr) -> bool {
+    let mapped = matches!(address, IpAddr::V6(a) if a.to_ipv4_mapped().is_some());
+    let to_all = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    !(address.is_unspecified() || address.is_multicast() || address.is_loopback() || mapped || to_all)
 }
 
 #[cfg(test)]
@@ -396,12 +414,16 @@ mod tests {
             ("name = \"x\"\ndevice = \"net_null0\"\nvlan = 4095", "10: vlan 4095: 1 to 4094 are possible"),
             ("name = \"x\"\ndevice = \"net_null0\"\nmtu = 67", "10: mtu 67: 68 to 65521 are possible"),
             (
-                "name = \"x\"\ndevice = \"net_null0\"\nmtu = 1000\naddresses = [\"::1/64\"]",
+                "name = \"x\"\ndevice = \"net_null0\"\nmtu = 1000\naddresses = [\"2001:db8::1/64\"]",
                 "10: mtu 1000 is too small for IPv6 addresses, which need 1280",
             ),
             (
                 "name = \"x\"\ndevice = \"net_null0\"\naddresses = [\"10.0.0.1/8\", \"10.0.0.1/9\"]",
                 "10: address 10.0.0.1 is given twice",
+            ),
+            (
+                "name = \"x\"\ndevice = \"net_null0\"\naddresses = [\"10.0.0.255/24\"]",
+                "10: 10.0.0.255 can't be an interface's address",
             ),
             (
                 "name = \"x\"\ndevice = \"net_null0\"\nmbufs = 100",
@@ -443,6 +465,41 @@ mod tests {
         ] {
             assert_eq!(complaints(&format!("{PORTS}{text}\n")), [complaint]);
         }
+    }
+
+    #[test]
+    fn no_host_on_a_link_has_such_an_address() {
+        let port = |address: &str| {
+            format!("[[port]]\nname = \"x\"\ndevice = \"net_null0\"\naddresses = [\"{address}\"]\n")
+        };
+        for address in [
+            "127.0.0.1/8",
+            "::1/128",
+            "255.255.255.255/32",
+            "192.0.2.255/24",
+            "::ffff:192.0.2.1/128",
+            "224.0.0.1/32",
+            "ff02::1/128",
+            "0.0.0.0/32",
+        ] {
+            let bare = address.split('/').next().unwrap();
+            assert_eq!(complaints(&port(address)), [format!("4: {bare} can't be an interface's address")]);
+            let neighbour =
+                format!("[[neighbour]]\naddress = \"{bare}\"\nmac = \"02:00:00:00:00:01\"\nport = \"x\"\n");
+            let text = format!("{}{neighbour}", port("192.0.2.1/24"));
+            assert_eq!(complaints(&text), [format!("6: {bare} can't be a neighbour")]);
+            let to = if bare.contains(':') { "::/0" } else { "0.0.0.0/0" };
+            let route = format!("[[route]]\nto = \"{to}\"\nvia = \"{bare}\"\nport = \"x\"\n");
+            let reason = &complaints(&format!("{}{route}", port("192.0.2.1/24")))[0];
+            assert!(reason.starts_with("7: ") && reason.contains(bare), "{reason}");
+        }
+        // The last address of a /31 and of a /32 is a host's (RFC 3021), and so is the first of any network.
+        for address in ["192.0.2.255/31", "192.0.2.255/32", "192.0.2.0/24", "2001:db8::/64", "fe80::1/64"] {
+            assert_eq!(complaints(&port(address)), [""; 0], "{address}");
+        }
+        let itself = "[[neighbour]]\naddress = \"192.0.2.1\"\nmac = \"02:00:00:00:00:01\"\nport = \"x\"\n";
+        let text = format!("{}{itself}", port("192.0.2.1/24"));
+        assert_eq!(complaints(&text), ["6: 192.0.2.1 is an address of port `x` itself"]);
     }
 
     #[test]

@@ -18,6 +18,10 @@ pub(super) fn unreachable(
     if let Some(owner) = ports.iter().find(|p| p.addresses.iter().any(|a| a.address() == via)) {
         return Some(format!("via {via}: it is an address of port `{}` itself", owner.name));
     }
+    let to_all = |p: &file::Port| p.addresses.iter().any(|a| a.broadcast() == Some(via));
+    if let Some(owner) = ports.iter().find(|p| to_all(p)) {
+        return Some(format!("via {via}: it is the broadcast address of port `{}`", owner.name));
+    }
     let link_local = matches!(via, IpAddr::V6(a) if a.is_unicast_link_local());
     if link_local || neighbours.iter().any(|n| n.address == via && n.port == port) {
         return None;
@@ -69,6 +73,7 @@ mod tests {
             ),
             ("10.0.0.9", "via 10.0.0.9: it is in the network of port `lan`, not of `wan`"),
             ("192.0.2.1", "via 192.0.2.1: it is an address of port `wan` itself"),
+            ("192.0.2.255", "via 192.0.2.255: it is the broadcast address of port `wan`"),
         ] {
             assert_eq!(complaint(via, PORTS), format!("f:12: {reason}"));
         }
