@@ -142,7 +142,8 @@ impl Workers {
             }
         }
         lookup.join_nat_servers();
-        lookup.set_marks(self.marks.iter().filter_map(|rule| mark::Rule::new(rule, &self.ports)));
+        let marks = self.marks.iter().filter_map(|rule| mark::Rule::new(rule, &self.ports));
+        lookup.set_marks(marks, self.routes.broadcast());
         lookup
     }
 }

@@ -181,8 +181,13 @@ impl Workers {
     /// Puts a route table in force.
     pub fn set_routes(&mut self, table: &Arc<RouteTable>) {
         let moved = !self.routes.has_own_of(table);
+        let unmarks_others = !self.marks.is_empty() && !self.routes.has_broadcast_of(table);
         self.routes = Arc::clone(table);
         self.send_routes();
+        if unmarks_others {
+            let lookup = Arc::new(self.lookup());
+            self.send_all(|_| vec![Update::Lookup(Arc::clone(&lookup))]);
+        }
         if moved {
             self.follow_own();
         }

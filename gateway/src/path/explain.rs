@@ -17,6 +17,7 @@ use weirctl::{
 use super::{
     Origin, Worker,
     belief::Belief,
+    destination::is_martian,
     explain_leave::{Back, Leg},
     onepacket,
     parse::{Kind, Parsed},
@@ -288,6 +289,7 @@ impl<I: Io> Worker<I> {
 
     pub(super) fn explain_punt(&self, e: &mut Explain) {
         match self.host {
+            _ if is_martian(e.ends.destination.0) => e.drops(Reason::MartianDestination),
             Some(_) => e.end = (Verdict::Punted, None),
             None => e.drops(Reason::NoHost),
         }

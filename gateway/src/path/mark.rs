@@ -29,6 +29,9 @@ pub struct Rule {
     port: Option<PortId>,
 }
 
+/// First and last.
+const EVERY_PORT: (u16, u16) = (0, u16::MAX);
+
 /// Addresses of one family, or all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Range {
@@ -89,16 +92,28 @@ impl Rule {
             Some(name) => Some(PortId(ports.iter().position(|p| p == name)? as u8)),
             None => None,
         };
-        const ALL: (u16, u16) = (0, u16::MAX);
         Some(Self {
             mark: rule.mark,
             source: Range::of(rule.source),
             destination: Range::of(rule.destination),
-            source_ports: rule.source_ports.unwrap_or(ALL),
-            destination_ports: rule.destination_ports.unwrap_or(ALL),
+            source_ports: rule.source_ports.unwrap_or(EVERY_PORT),
+            destination_ports: rule.destination_ports.unwrap_or(EVERY_PORT),
             protocol: rule.protocol.map(|p| p as u8),
             port,
         })
+    }
+
+    /// A rule that packets to this network get no mark: there are no services of mark 0.
+    pub(super) fn unmarked(destination: (IpAddr, u8)) -> Self {
+        Self {
+            mark: 0,
+            source: Range::Any,
+            destination: Range::of(Some(destination)),
+            source_ports: EVERY_PORT,
+            destination_ports: EVERY_PORT,
+            protocol: None,
+            port: None,
+        }
     }
 
     /// Whether it applies to a packet that arrived on `port`.
@@ -194,7 +209,7 @@ impl FromIterator<Rule> for Marks {
 }
 
 impl Marks {
-    /// The mark of a packet that arrived on `port`.
+    /// The mark of a packet that arrived on `port`; 0 is none.
     #[must_use]
     pub fn of(&self, port: PortId, ends: &Ends, protocol: u8) -> Option<u32> {
         let ((source, sport), (destination, dport)) = (ends.source, ends.destination);

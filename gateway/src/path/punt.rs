@@ -4,11 +4,10 @@
 //! ring for those that matter more: a scan of the gateway's own addresses costs the path no more than a counter, and
 //! keeps neither ARP nor a routing protocol out.
 
-use std::net::IpAddr;
-
 use super::{
     Worker,
     bucket::Bucket,
+    destination,
     parse::Parsed,
     punt_kind::{KINDS, PuntKind},
     verdict::{Reason, Verdict},
@@ -58,6 +57,9 @@ impl<I: Io> Worker<I> {
         if port.is_twin() {
             return self.leave_as_sent(port, frame);
         }
+        if destination::of_frame(frame.data()).is_some_and(destination::is_martian) {
+            return self.drop_frame(frame, Reason::MartianDestination);
+        }
         let kind = PuntKind::of(frame.data());
         self.punt_as(kind, port, frame);
     }
@@ -82,10 +84,7 @@ impl<I: Io> Worker<I> {
     #[cold]
     pub(super) fn group_frame(&mut self, port: PortId, frame: I::Frame, p: &Parsed) {
         let to = p.ends(frame.data()).destination.0;
-        let for_a_group = match to {
-            IpAddr::V4(a) => a.is_multicast() || a.is_broadcast() || self.routing.table().is_broadcast(to),
-            IpAddr::V6(a) => a.is_multicast(),
-        };
+        let for_a_group = destination::is_group(to) || self.routing.table().is_broadcast(to);
         if for_a_group { self.punt(port, frame) } else { self.drop_frame(frame, Reason::LinkBroadcast) }
     }
 

@@ -358,6 +358,17 @@ impl RouteTable {
         self.broadcast.contains(&address)
     }
 
+    /// The broadcast addresses of attached networks.
+    pub fn broadcast(&self) -> impl Iterator<Item = IpAddr> {
+        self.broadcast.iter().copied()
+    }
+
+    /// Whether the broadcast addresses are the same by another table.
+    #[must_use]
+    pub fn has_broadcast_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.broadcast, &other.broadcast) || self.broadcast == other.broadcast
+    }
+
     /// The way to `destination`, by the route with the longest prefix.
     #[must_use]
     pub fn lookup(&self, destination: IpAddr) -> Option<&Way> {

@@ -14,6 +14,7 @@ use foldhash::fast::RandomState;
 use weirctl::model::{ClientAddress, Family, Forwarding};
 
 use super::{
+    destination,
     mark::{Marks, Rule},
     nat::{OwnedBy, Ways},
     persist::Persistence,
@@ -198,9 +199,12 @@ macro_rules! by_family {
 }
 
 impl Lookup {
-    /// Claims a service of an address.
+    /// Claims a service of an address, if packets may come for it.
     pub fn add_service(&mut self, protocol: u8, address: IpAddr, port: u16, id: ServiceId) {
         self.count += 1;
+        if destination::is_martian(address) || destination::is_group(address) {
+            return;
+        }
         self.ours.add(address);
         by_family!(mut self, address, |claims, number| {
             claims.services.insert((protocol, number, port), id);
@@ -224,9 +228,14 @@ impl Lookup {
         self.count += 1;
     }
 
-    /// The rules that mark packets.
-    pub fn set_marks(&mut self, rules: impl Iterator<Item = Rule>) {
-        self.marks = rules.collect();
+    /// The rules that mark packets. To nobody's addresses, those of groups and these broadcast addresses they don't apply.
+    pub fn set_marks(&mut self, rules: impl Iterator<Item = Rule>, broadcast: impl Iterator<Item = IpAddr>) {
+        let mut rules = rules.peekable();
+        if rules.peek().is_some() {
+            let broadcast = broadcast.map(|address| (address, if address.is_ipv6() { 128 } else { 32 }));
+            let unmarked = destination::unserved().chain(broadcast).map(Rule::unmarked);
+            self.marks = unmarked.chain(rules).collect();
+        }
     }
 
     /// The service of a packet that arrived on `port`: that of its mark before that of its address.

@@ -61,6 +61,8 @@ reasons! {
     BadIpChecksum = "bad-ip-checksum", "The IP header was damaged on the way: look at the port's error counters and the cabling.";
     /// A source address that no packet has, or none that arrives there (RFC 1812, 5.3.7).
     Martian = "martian", "The source address is loopback, multicast, broadcast or zero, or the gateway's own, a virtual or local one, or that of a server that isn't behind the port: spoofed or misconfigured.";
+    /// A destination that no packet on a wire has (RFC 1122 3.2.1.3, RFC 4291 2.5).
+    MartianDestination = "martian-destination", "The destination is a loopback address, 0.0.0.0, :: or an IPv4-mapped one, which nobody has on a wire: a misconfigured sender, or somebody tries what gets through.";
     /// The routes to its source don't lead by the port that it arrived on.
     NoWayBack = "no-way-back", "A new client's address isn't behind the port that it came by, as ip route says: spoofed, or routing is asymmetric: then set rp_filter of the port to loose or off.";
     /// The transport header is not one: data offset or length.

@@ -79,6 +79,7 @@ fn set(options: &mut Options, words: &str) -> Result<(), String> {
             "wan-vlan" => options.vlans[0] = Some(value),
             "lan-vlan" => options.vlans[1] = Some(value),
             "one-device" => options.one_device = value != 0,
+            "default" => options.default_route = value != 0,
             _ => return Err(format!("there is no {word}")),
         }
     }

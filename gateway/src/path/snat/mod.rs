@@ -21,7 +21,15 @@ use weirctl::{
     snat::Dependence,
 };
 
-use super::{Origin, Worker, belief::Belief, echo::is_echo, parse::Parsed, rewrite, verdict::Reason};
+use super::{
+    Origin, Worker,
+    belief::Belief,
+    destination::{is_group, is_link_local, is_martian, may_be_special},
+    echo::is_echo,
+    parse::Parsed,
+    rewrite,
+    verdict::Reason,
+};
 use crate::{
     id::{ServerId, WorkerId},
     io::{Io, PortId},
@@ -142,16 +150,22 @@ impl<I: Io> Worker<I> {
 
     /// The port that packets to `destination` leave by; none if they are the gateway's own, or nobody's to translate.
     fn port_outside(&self, destination: IpAddr) -> Option<PortId> {
-        // Multicast, broadcast and link-local addresses are nobody's to translate.
-        let everywhere = match destination {
-            IpAddr::V4(a) => !a.is_multicast() && !a.is_broadcast(),
-            IpAddr::V6(a) => !a.is_multicast() && !a.is_unicast_link_local(),
-        };
         let table = self.routing.table();
-        if !everywhere || table.is_own(destination) || table.is_broadcast(destination) {
+        if table.is_own(destination) || table.is_broadcast(destination) {
+            return None;
+        }
+        if may_be_special(destination) && !self.goes_outside(destination) {
             return None;
         }
         self.routing.view(destination).ok().map(|way| way.port)
+    }
+
+    /// Whether a route may lead SNAT's packets to this destination: to addresses of a single link a default route doesn't.
+    #[cold]
+    fn goes_outside(&self, destination: IpAddr) -> bool {
+        let by_default = || self.routing.table().network(destination).1 == 0;
+        let on_a_link = is_link_local(destination) && (destination.is_ipv6() || by_default());
+        !is_martian(destination) && !is_group(destination) && !on_a_link
     }
 
     /// The worker that a packet of SNAT belongs to.
