@@ -18,6 +18,7 @@ use std::{
 pub mod clients;
 pub mod gateway;
 pub mod guest;
+pub mod keepalived;
 pub mod namespace;
 pub mod process;
 pub mod servers;

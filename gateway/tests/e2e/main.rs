@@ -6,6 +6,7 @@
 
 mod forwarding;
 mod ipv6;
+mod keepalived;
 mod lifecycle;
 mod links;
 mod local_server;
