@@ -243,6 +243,111 @@ fn an_established_session_follows_the_routes() {
     }
 }
 
+/// Ports with other MAC addresses and MTUs.
+#[test]
+fn a_port_that_changed_is_known_to_hops_of_before() {
+    let mut rig = rig(Forwarding::FullNat);
+    let client = (Ipv4Addr::new(10, 1, 0, 1), 40_000);
+    let data =
+        |rig: &mut Rig, f, len| rig.send(WAN, &frames::tcp(WAN, client, vip(), flags(f), &vec![7; len]));
+    for f in ["S", "A", "A"] {
+        assert_eq!(data(&mut rig, f, 0)[0].bytes[6..12], LAN_MAC);
+    }
+    let networks =
+        ["10.1.0.0", "10.0.0.0", "192.0.2.0"].map(|n| (n, if n == "10.0.0.0" { LAN } else { WAN }));
+    let table = networks.map(|(n, port)| route(n, if port == LAN { 24 } else { 16 }, port, None));
+    let mut facts = ports();
+    facts[LAN.index()] = PortFacts { mac: Mac([2, 0, 0, 0, 7, 7]), mtu: 1000, ..facts[LAN.index()] };
+    rig.store.plane_mut().set_routes(&Arc::new(RouteTable::new(&table, facts)));
+    rig.run();
+    for len in [0, 960, 0] {
+        let sent = data(&mut rig, "A", len);
+        assert_eq!(
+            (sent.len(), sent[0].port, &sent[0].bytes[6..12]),
+            (1, LAN, &[2, 0, 0, 0, 7, 7][..]),
+            "{len}"
+        );
+    }
+    assert_eq!(
+        (data(&mut rig, "A", 961)[0].port, rig.drops(Reason::TooBig)),
+        (WAN, 1),
+        "may not be fragmented"
+    );
+}
+
+/// As an operator changes one route: the others stay as they are, and sessions that begin then go the new way.
+#[test]
+fn a_new_session_follows_a_route_that_changed_alone() {
+    for moved in [[10, 0, 0, 0], [10, 1, 0, 0]] {
+        let mut rig = rig(Forwarding::FullNat);
+        let by = |network: &str, prefix, port, last| {
+            let gateway = if port == LAN { [10, 0, 0, last] } else { [10, 1, 0, last] };
+            route(network, prefix, port, Some(gateway))
+        };
+        let mut routes = Routes::new(&[by("10.1.0.0", 16, WAN, 97), by("10.0.0.0", 24, LAN, 97)]);
+        routes.set_ports(ports(), [], []);
+        let neighbours = [(LAN, 97), (LAN, 98), (WAN, 97), (WAN, 98)].map(|(port, last)| Neighbour {
+            port,
+            address: if port == LAN { [10, 0, 0, last] } else { [10, 1, 0, last] }.into(),
+            mac: Some(Mac([2, 0, 0, 0, 9, last])),
+        });
+        rig.store.plane_mut().set_neighbours(&neighbours);
+        rig.store.plane_mut().set_routes(&routes.publish());
+        rig.run();
+        let both_ways = |rig: &mut Rig, port, last: [u8; 2]| {
+            let client = (Ipv4Addr::new(10, 1, 0, 1), port);
+            for f in ["S", "A", "A"] {
+                let sent = rig.send(WAN, &frames::tcp(WAN, client, vip(), flags(f), &[]));
+                assert_eq!((sent[0].port, sent[0].bytes[5]), (LAN, last[0]), "{f} from {port}");
+                let out = frames::read(&sent[0].bytes);
+                let (local, server, _) = out.tcp();
+                let answer = if f == "S" { "SA" } else { "A" };
+                let answer = Tcp { flags: answer, seq: 1, ack: 2 };
+                let sent = rig.send(LAN, &frames::tcp(LAN, server, local, answer, &[]));
+                assert_eq!((sent[0].port, sent[0].bytes[5]), (WAN, last[1]), "answer to {f} from {port}");
+            }
+        };
+        both_ways(&mut rig, 40_000, [97, 97]);
+        let of_lan = moved == [10, 0, 0, 0];
+        let (network, prefix, port) = if of_lan { ("10.0.0.0", 24, LAN) } else { ("10.1.0.0", 16, WAN) };
+        routes.set(moved.into(), prefix, Some(&by(network, prefix, port, 98)));
+        rig.store.plane_mut().set_routes(&routes.publish());
+        rig.run();
+        let now = if of_lan { [98, 97] } else { [97, 98] };
+        both_ways(&mut rig, 40_001, now);
+        let client = (Ipv4Addr::new(10, 1, 0, 1), 40_000);
+        let sent = rig.send(WAN, &frames::tcp(WAN, client, vip(), flags("A"), &[]));
+        let out = frames::read(&sent[0].bytes);
+        let (local, server, _) = out.tcp();
+        assert_eq!(sent[0].bytes[5], now[0], "one of before, too");
+        let sent = rig.send(LAN, &frames::tcp(LAN, server, local, Tcp { flags: "A", seq: 2, ack: 2 }, &[]));
+        assert_eq!(sent[0].bytes[5], now[1]);
+    }
+}
+
+/// Packets for a server whose MAC address isn't known yet: so many wait, and no more.
+#[test]
+fn packets_that_find_no_room_to_wait_are_counted() {
+    let mut rig = rig(Forwarding::Nat);
+    rig.answers = |_| false;
+    let wait = |rig: &mut Rig, n: u16| {
+        let client = (Ipv4Addr::new(10, 1, 0, 1), 40_000 + n);
+        assert!(rig.send(WAN, &frames::tcp(WAN, client, vip(), flags("S"), &[])).is_empty());
+    };
+    let mut waiting = 0;
+    while rig.drops(Reason::NeighbourQueueFull) == 0 {
+        wait(&mut rig, waiting);
+        waiting += 1;
+    }
+    for n in 1..=5 {
+        assert_eq!(rig.drops(Reason::NeighbourQueueFull), n);
+        wait(&mut rig, waiting + n as u16);
+    }
+    rig.advance(5.0);
+    assert_eq!(rig.drops(Reason::NeighbourUnresolved), u64::from(waiting - 1), "each that waited");
+    assert_eq!(rig.total(), u64::from(waiting) + 5, "and nothing is counted twice");
+}
+
 /// The neighbours that the kernel is to verify, once the workers have been asked.
 fn in_use(rig: &mut Rig) -> Vec<IpAddr> {
     rig.advance(5.0);

@@ -210,6 +210,13 @@ fn errors_arent_sent_where_they_must_not() {
         .write(&mut bytes, &datagram_v4(1))
         .unwrap();
     assert_eq!(ask(v4, port, &bytes), Err(NoReply::Forbidden));
+    // An address mask reply is the last type that is known to be no error.
+    for (kind, answered) in [(17, true), (18, true), (19, false), (255, false)] {
+        let mut bytes = Vec::new();
+        let message = Icmpv4Type::Unknown { type_u8: kind, code_u8: 0, bytes5to8: [0; 4] };
+        PacketBuilder::ipv4(CLIENT, VIP, 60).icmpv4(message).write(&mut bytes, &[]).unwrap();
+        assert_eq!(ask(v4, port, &bytes).is_ok(), answered, "{kind}");
+    }
     let mut later = datagram_v4(8);
     later[7] = 1;
     assert_eq!(ask(v4, port, &later), Err(NoReply::Forbidden));
@@ -223,6 +230,21 @@ fn errors_arent_sent_where_they_must_not() {
         .write(&mut bytes, &datagram_v6(1))
         .unwrap();
     assert_eq!(ask(v6, port, &bytes), Err(NoReply::Forbidden));
+    for (kind, answered) in [(127, false), (128, true), (136, true), (137, false), (138, true)] {
+        let mut bytes = Vec::new();
+        let message = Icmpv6Type::Unknown { type_u8: kind, code_u8: 0, bytes5to8: [0; 4] };
+        PacketBuilder::ipv6([0x20; 16], [0x30; 16], 60).icmpv6(message).write(&mut bytes, &[]).unwrap();
+        assert_eq!(ask(v6, port, &bytes).is_ok(), answered, "{kind}");
+    }
+    // A later fragment's first byte is no type; the first one's is.
+    for (offset, answered) in [(0, true), (1, false)] {
+        let fragment = [&[58, 0, 0, offset * 8 + 1, 0, 0, 0, 7][..], &[128, 0, 0, 0, 0, 0, 0, 0]].concat();
+        let mut bytes = Vec::new();
+        PacketBuilder::ipv6([0x20; 16], [0x30; 16], 60)
+            .write(&mut bytes, etherparse::IpNumber(44), &fragment)
+            .unwrap();
+        assert_eq!(ask(v6, port, &bytes).is_ok(), answered, "offset {offset}");
+    }
     let mut group = datagram_v6(8);
     group[24] = 0xff;
     assert_eq!(ask(v6, port, &group), Err(NoReply::Forbidden));

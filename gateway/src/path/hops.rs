@@ -402,4 +402,21 @@ mod tests {
         }
         assert_eq!(h.known(PORT, guest(0)), None);
     }
+
+    #[test]
+    fn numbers_of_neighbours_that_were_dropped_come_back_and_others_stay() {
+        let (mut h, mut g) = (Hops::default(), 1);
+        let [a, b, c] = [1, 2, 3].map(|n| add(&mut h, guest(n), Need::Guest, true, &mut g, Tick(0)).unwrap());
+        h.get_mut(b).unwrap().1.waiting = 1;
+        h.drop_where(|address| address != guest(3));
+        assert_eq!([1, 2, 3].map(|n| h.known(PORT, guest(n))), [None, None, Some(c)]);
+        assert!(!h.get(a).unwrap().usable && !h.get(b).unwrap().usable && h.get(c).unwrap().usable);
+        // What nobody waits for is the next one's, what somebody waits for nobody's.
+        assert_eq!(add(&mut h, guest(4), Need::Guest, true, &mut g, Tick(0)), Some(a));
+        assert_eq!(add(&mut h, guest(5), Need::Guest, true, &mut g, Tick(0)), Some(c + 1));
+        // What is gone can't go again.
+        h.forget(b, g + 1);
+        h.drop_where(|address| address == guest(2));
+        assert_eq!((add(&mut h, guest(6), Need::Guest, true, &mut g, Tick(0)), h.used), (Some(c + 2), 4));
+    }
 }

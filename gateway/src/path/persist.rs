@@ -354,6 +354,8 @@ mod tests {
         let at = |text: &str| text.parse::<IpAddr>().unwrap();
         assert_eq!(masked(0xffff_ff00, at("10.1.2.3")), at("10.1.2.0"));
         assert_eq!(masked(64, at("2001:db8:1:2:3::4")), at("2001:db8:1:2::"));
+        assert_eq!(masked(127, at("2001:db8::f")), at("2001:db8::e"));
+        assert_eq!((masked(0, at("ffff::1")), masked(1, at("ffff::1"))), (at("::"), at("8000::")));
         assert_eq!((masked(128, at("::4")), masked(0, at("::4"))), (at("::4"), at("::")));
         assert_eq!((masked(127, at("::5")), masked(1, at("ffff::1"))), (at("::4"), at("8000::")));
         assert_eq!(

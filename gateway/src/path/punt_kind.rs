@@ -304,6 +304,11 @@ mod tests {
         assert_eq!(PuntKind::of(&out), PuntKind::Other);
         out[23] = OSPF;
         assert_eq!(PuntKind::of(&out), PuntKind::Ospf, "large link-state updates come in fragments");
+        // Over IPv6: a fragment header of a whole packet, the first fragment, and the second.
+        for (offset, due) in [([0, 0], PuntKind::Bgp), ([0, 1], PuntKind::Bgp), ([0, 8], PuntKind::Other)] {
+            let header = [&[6, 0][..], &offset, &[0, 0, 0, 7]].concat();
+            assert_eq!(v6_packet(44, 9, &[&header[..], &ports(179, 4000)].concat()), due, "{offset:?}");
+        }
     }
 
     #[test]

@@ -413,6 +413,54 @@ mod tests {
         assert!(!unsent.is(ACKNOWLEDGED));
     }
 
+    #[test]
+    fn a_syn_with_another_number_may_come_again_and_its_answer_begins_a_stream() {
+        let (other, third) = (syn(6999), syn(7999));
+        let mut stream = told(1001, 100);
+        stream.reply(&ack(1029));
+        assert_eq!(stream.request(&other, H, Tick(0)), Step::Bare);
+        assert_eq!(stream.request(&third, H, Tick(PATIENCE - 1)), Step::Drop(Reason::SecondSyn));
+        assert_eq!(stream.request(&other, H, Tick(PATIENCE - 1)), Step::Bare);
+        assert_eq!(stream.request(&third, H, Tick(2 * PATIENCE - 2)), Step::Drop(Reason::SecondSyn));
+        let answer = |number| segment(tcp::SYN | tcp::ACK, 1, number, 0);
+        // The first SYN's answer, once more, leaves the stream as it is.
+        let before = stream;
+        stream.reply(&answer(1001));
+        assert_eq!(
+            Stream { flags: stream.flags & !ANSWERED, ..stream },
+            Stream { flags: before.flags & !ANSWERED, ..before }
+        );
+        assert!(
+            stream.expects(&answer(1001)) && stream.expects(&answer(7000)) && !stream.expects(&answer(8000))
+        );
+        stream.reply(&answer(7000));
+        assert_eq!(
+            (stream.start, stream.len, stream.is(ANSWERED), stream.is(SENT | ACKNOWLEDGED)),
+            (7000, H, true, false)
+        );
+        // From then on there is one stream: another SYN would change it before the header is there.
+        assert_eq!(stream.request(&third, H, Tick(9 * PATIENCE)), Step::Drop(Reason::SecondSyn));
+        let mut stream = told(1001, 100);
+        stream.reply(&ack(1029));
+        assert_eq!(stream.request(&other, H, Tick(0)), Step::Bare);
+        assert_eq!(stream.request(&third, H, Tick(PATIENCE)), Step::Bare, "patience has an end");
+    }
+
+    #[test]
+    fn a_connection_on_one_that_was_under_way_has_its_own_number_and_length() {
+        // Its first byte has the number 0, as a stream's that hasn't begun.
+        let mut stream = Stream::new(ClientAddress::ProxyV2, false);
+        assert_eq!(stream.request(&syn(u32::MAX), H, Tick(0)), Step::Bare);
+        let answer = segment(tcp::SYN | tcp::ACK, 1, 0, 0);
+        assert!(stream.expects(&answer));
+        stream.reply(&answer);
+        let data = segment(tcp::ACK, 0, 1, 10);
+        assert_eq!(stream.request(&data, 0, Tick(0)), Step::Behind { start: 0, cut: 0 });
+        stream.sent();
+        stream.reply(&ack(H.into()));
+        assert_eq!(stream.request(&data, 0, Tick(0)), Step::Shifted(H.into()));
+    }
+
     #[derive(Clone, Copy, Debug)]
     enum Event {
         /// A client's SYN, which may be lost behind the gateway.

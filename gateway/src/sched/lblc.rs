@@ -169,4 +169,18 @@ mod tests {
         assert_eq!(at(&mut lblc, &list, 1, 1750), 2);
         assert_eq!(at(&mut lblc, &list, 1, 3700), 1);
     }
+
+    #[test]
+    fn what_would_be_chosen_next_and_what_is_known_are_told() {
+        let mut list = weights(&[5, 5]);
+        let mut lblc = Locality::new(&list, 60);
+        assert!(matches!(lblc.standing(&list, &flow(1, 1, 0)), Standing::Unknown));
+        assert_eq!(at(&mut lblc, &list, 1, 0), 2);
+        let told = lblc.standing(&list, &flow(1, 1, 0));
+        assert!(matches!(told, Standing::Remembered { servers: 1, first: Some(0) }), "{told:?}");
+        assert_eq!(lblc.preview(&list, &flow(1, 1, 0)), Some(0), "though the other has less to do");
+        list[0].weight = 0;
+        assert_eq!(lblc.preview(&list, &flow(1, 1, 0)), Some(1));
+        assert_eq!(at(&mut lblc, &list, 1, 0), 1);
+    }
 }

@@ -292,4 +292,18 @@ mod tests {
         list[0] = overload(list[0].clone(), true);
         assert_eq!(at(&mut lblcr, &list, 1, 0), 1);
     }
+
+    #[test]
+    fn a_quiesced_member_is_no_one_s_to_take_out() {
+        let mut list = weights(&[1, 1]);
+        let mut lblcr = ReplicatedLocality::new(&list, 100);
+        assert_eq!((0..3).map(|_| at(&mut lblcr, &list, 1, 0)).collect::<Vec<_>>(), [2, 2, 1]);
+        let told = lblcr.standing(&list, &flow(1, 1, 0));
+        assert!(matches!(told, Standing::Remembered { servers: 2, first: Some(1) }), "{told:?}");
+        list[0].weight = 0;
+        assert_eq!(at(&mut lblcr, &list, 1, 101), 1);
+        let told = lblcr.standing(&list, &flow(1, 1, 101));
+        assert!(matches!(told, Standing::Remembered { servers: 1, first: Some(0) }), "{told:?}");
+        assert_eq!(used(&lblcr), 1);
+    }
 }

@@ -257,6 +257,15 @@ mod tests {
         assert_eq!(choose(&mut wrr(&list), &list, 4), [0; 4]);
     }
 
+    #[test]
+    fn where_nobody_could_be_chosen_the_first_is_asked_first_again() {
+        let list = weights(&[1, 1]);
+        let over: Vec<_> = list.iter().map(|s| overload(s.clone(), true)).collect();
+        let mut wrr = wrr(&list);
+        assert_eq!(choose(&mut wrr, &over, 2), [0, 0]);
+        assert_eq!(choose(&mut wrr, &list, 3), [2, 1, 2]);
+    }
+
     /// The rotation without passing over levels.
     fn slow_pick(state: &mut WeightedRoundRobin, servers: &[Server]) -> Option<usize> {
         let (mut asked_low, mut at) = (0, state.next);

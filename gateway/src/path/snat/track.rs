@@ -254,4 +254,47 @@ mod tests {
         assert_eq!((all[Udp as usize], all[Established as usize]), (seconds(5), seconds(7440)));
         assert_eq!(shortest([].into_iter())[Udp as usize], seconds(15));
     }
+
+    #[test]
+    fn every_tcp_state_by_every_flag() {
+        use Direction::{Reply, Request};
+        let states = [SessionState::None, SynSent, SynRecv, Established, FinWait, CloseWait, TimeWait, Close];
+        let none = SessionState::None;
+        // Of `states`, in their order.
+        for (direction, flags, due) in [
+            (Request, RST, [Close; 8]),
+            (Reply, RST, states),
+            (Request, SYN, [SynSent, SynSent, SynRecv, Established, FinWait, CloseWait, SynSent, SynSent]),
+            (Reply, SYN, [SynRecv, SynRecv, SynRecv, Established, FinWait, CloseWait, SynRecv, SynRecv]),
+            (Request, FIN, [FinWait, FinWait, FinWait, FinWait, FinWait, TimeWait, TimeWait, FinWait]),
+            (
+                Reply,
+                FIN,
+                [CloseWait, CloseWait, CloseWait, CloseWait, TimeWait, CloseWait, TimeWait, CloseWait],
+            ),
+            (
+                Request,
+                ACK,
+                [Established, SynSent, Established, Established, FinWait, CloseWait, TimeWait, Established],
+            ),
+            (
+                Reply,
+                ACK,
+                [Established, SynSent, Established, Established, FinWait, CloseWait, TimeWait, Close],
+            ),
+            (
+                Request,
+                0,
+                [Established, SynSent, SynRecv, Established, FinWait, CloseWait, TimeWait, Established],
+            ),
+            (Reply, 0, [Established, SynSent, SynRecv, Established, FinWait, CloseWait, TimeWait, Close]),
+        ] {
+            for (before, after) in states.into_iter().zip(due) {
+                assert_eq!(next_state(before, direction, flags), after, "{before:?} {direction:?} {flags}");
+            }
+        }
+        // A RST counts for more than what it comes with, then a SYN.
+        assert_eq!(next_state(Established, Request, RST | SYN | FIN | ACK), Close);
+        assert_eq!(next_state(none, Request, SYN | FIN | ACK), SynSent);
+    }
 }
