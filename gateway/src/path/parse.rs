@@ -553,4 +553,19 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_source_route_is_found_among_options_up_to_their_end() {
+        for route in [131, 137] {
+            for before in [&[][..], &[1], &[1, 1, 1], &[148, 2], &[148, 4, 0, 0], &[7, 3, 4, 1, 148, 2]] {
+                assert!(is_source_routed(&[before, &[route, 7, 4]].concat()), "{before:?}");
+            }
+            // The end of the list, lengths that can't be, and the value of another.
+            for before in [&[0][..], &[1, 0], &[148, 1], &[148, 0], &[148, 200], &[148, 3]] {
+                assert!(!is_source_routed(&[before, &[route, 7, 4]].concat()), "{before:?}");
+            }
+            assert!(is_source_routed(&[route]) && !is_source_routed(&[148, route]));
+        }
+        assert!(!is_source_routed(&[]) && !is_source_routed(&[1, 1, 1, 1]) && !is_source_routed(&[148]));
+    }
 }

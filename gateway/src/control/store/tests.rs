@@ -507,3 +507,61 @@ fn a_question_among_changes_sees_those_before_it() {
     };
     assert_eq!((rows(&answers[1]), rows(&answers[3])), (4, 0));
 }
+
+/// Beside batches that are accepted, one that is refused at its end is as if it had never been.
+#[test]
+fn a_refused_batch_among_others_leaves_no_trace() {
+    let udp = ServiceKey::Address { protocol: Protocol::Udp, address: [192, 0, 2, 10].into(), port: 53 };
+    let snat = |name: &str, inside: &str| {
+        let rule = format!("add {name} --inside {inside} --port wan --pool 198.51.100.{}", name.len());
+        weirctl::snat::parse(&rule.split(' ').collect::<Vec<_>>()).unwrap()
+    };
+    let of_udp = |address: &str| Change::AddServer { service: udp, server: server(address, 1) };
+    let before = vec![add("10.0.0.3"), snat("one", "10.8.0.0/16"), Change::AddMark(rule(7, 1))];
+    let refused = vec![
+        Change::AddService(Service { key: udp, ..service("rr") }),
+        of_udp("10.0.0.9"),
+        add("10.0.0.4"),
+        delete("10.0.0.2"),
+        local("10.0.0.77"),
+        Change::AddMark(rule(8, 2)),
+        snat("second", "10.9.0.0/16"),
+        Change::Zero(Some(VIP)),
+        delete("10.0.0.99"),
+    ];
+    // It uses again what the refused one drew, and begins what that one began.
+    let after = vec![
+        add("10.0.0.5"),
+        Change::AddService(Service { key: udp, ..service("wlc") }),
+        of_udp("10.0.0.9"),
+        of_udp("10.0.0.77"),
+        snat("second", "10.7.0.0/16"),
+    ];
+    let run = |batches: &[&Vec<Change>]| {
+        let mut store = two_servers();
+        let batch = |&changes: &&Vec<Change>| {
+            Request::Apply(Batch { changes: changes.clone(), expect_generation: None })
+        };
+        let answers = store.handle_all(batches.iter().map(batch).collect(), Access::ReadWrite);
+        let refused: Vec<_> = answers.into_iter().filter(|a| matches!(a, Response::Refused(_))).collect();
+        let told = format!("{:#?}", store.plane.told);
+        (
+            refused,
+            store.generation(),
+            told,
+            rows(&mut store, 100),
+            store.handle(Request::Marks, Access::ReadOnly),
+        )
+    };
+    for batches in
+        [&[&before, &refused, &after][..], &[&refused, &before, &after], &[&before, &after, &refused]]
+    {
+        let without: Vec<_> = batches.iter().copied().filter(|b| !std::ptr::eq(*b, &refused)).collect();
+        let (with, without) = (run(batches), run(&without));
+        assert_eq!((with.0.len(), without.0.len()), (1, 0), "{:?} {:?}", with.0, without.0);
+        assert_eq!((with.1, &with.2, &with.3), (without.1, &without.2, &without.3));
+        assert_eq!(format!("{:?}", with.4), format!("{:?}", without.4));
+    }
+    let (_, generation, told, ..) = run(&[&refused]);
+    assert_eq!((generation, &told[..]), (two_servers().generation(), "[]"));
+}
