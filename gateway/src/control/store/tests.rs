@@ -324,6 +324,36 @@ fn numbers_are_used_again_once_forgotten() {
 }
 
 #[test]
+fn a_deleted_snat_rule_s_number_is_used_again_when_its_last_session_has_ended() {
+    let mut store = two_servers();
+    let parse = |text: &str| weirctl::snat::parse(&text.split(' ').collect::<Vec<_>>()).unwrap();
+    let add = |name| parse(&format!("add {name} --inside 10.9.0.0/16 --port wan --pool 198.51.100.1"));
+    let number = |store: &Store<Fake>| match store.plane.told.last() {
+        Some(plane::Change::Snat(rules)) => rules[0].0,
+        other => panic!("{other:?}"),
+    };
+    for (active, inactive) in [(1, 0), (0, 1)] {
+        apply(&mut store, [add("office")]).unwrap();
+        assert_eq!(number(&store), ServerId(2));
+        store.plane.totals.insert(ServerId(2), ServerTotals { active, inactive, ..Default::default() });
+        apply(&mut store, [parse("delete office")]).unwrap();
+        store.plane.told.clear();
+        store.tick(Tick(0));
+        assert!(store.plane.told.is_empty(), "it has sessions");
+        apply(&mut store, [add("other")]).unwrap();
+        assert_eq!(number(&store), ServerId(3));
+        apply(&mut store, [parse("delete other")]).unwrap();
+        store.plane.totals.clear();
+        store.plane.told.clear();
+        store.tick(Tick(0));
+        let [plane::Change::ForgetServer(a), plane::Change::ForgetServer(b)] = store.plane.told[..] else {
+            panic!("{:?}", store.plane.told)
+        };
+        assert_eq!((a, b), (ServerId(2), ServerId(3)));
+    }
+}
+
+#[test]
 fn zeroing_a_service_zeroes_its_servers() {
     let mut store = two_servers();
     store.plane.totals.insert(ServerId(0), ServerTotals { connections: 5, ..Default::default() });

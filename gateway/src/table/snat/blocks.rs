@@ -288,6 +288,12 @@ mod tests {
             assert_eq!(blocks.allocate_resting(n, TCP, now, (0, 0)), Some(all[port]));
         }
         assert_eq!(blocks.allocate_resting(n, TCP, now, (0, 0)), None);
+        // They are in use again, however long it lasts, and rest once more when they are freed.
+        let later = Tick(seconds(1000));
+        assert_eq!(blocks.allocate(n, TCP, later, (0, 0)), None);
+        blocks.release(all[3], TCP, later);
+        assert_eq!(blocks.allocate(n, TCP, later.after(seconds(119)), (0, 0)), None);
+        assert_eq!(blocks.allocate(n, TCP, later.after(seconds(180)), (0, 0)), Some(all[3]));
         // What isn't this worker's, or isn't used, can't be freed.
         blocks.release(1023, TCP, now);
         blocks.release(all[5], Row(1), now);
