@@ -325,6 +325,29 @@ fn a_new_session_follows_a_route_that_changed_alone() {
     }
 }
 
+/// A server that goes and comes back with another MAC address.
+#[test]
+fn nothing_leaves_for_a_neighbour_that_is_gone() {
+    for method in [Forwarding::FullNat, Forwarding::Nat, Forwarding::Route] {
+        let mut rig = rig(method);
+        let client = (Ipv4Addr::new(10, 1, 0, 1), 40_000);
+        let request = |rig: &mut Rig, f| rig.send(WAN, &frames::tcp(WAN, client, vip(), flags(f), &[]));
+        for f in ["S", "A", "A"] {
+            assert_eq!(request(&mut rig, f)[0].bytes[..6], SERVER_MAC);
+        }
+        let server = |mac| Neighbour { port: LAN, address: [10, 0, 0, 1].into(), mac };
+        rig.answers = |_| false;
+        rig.store.plane_mut().set_neighbours(&[server(None)]);
+        rig.run();
+        assert_eq!(request(&mut rig, "A"), [], "{method:?}");
+        rig.advance(5.0);
+        assert_eq!(rig.drops(Reason::NeighbourUnresolved), 1);
+        rig.store.plane_mut().set_neighbours(&[server(Some(Mac([2, 0, 0, 0, 9, 9])))]);
+        rig.run();
+        assert_eq!(request(&mut rig, "A")[0].bytes[..6], [2, 0, 0, 0, 9, 9]);
+    }
+}
+
 /// Packets for a server whose MAC address isn't known yet: so many wait, and no more.
 #[test]
 fn packets_that_find_no_room_to_wait_are_counted() {
