@@ -6,6 +6,7 @@ use weirctl::model::{self, Forwarding, ServiceKey};
 
 use super::{
     local::Reach,
+    owners,
     plane::{Change, ServiceState},
     workers::{Configured, Workers},
 };
@@ -18,12 +19,15 @@ use crate::{
 /// A NAT server that is configured or that sessions refer to.
 pub(super) struct NatServer {
     /// One protocol, or those that marks are given to.
-    protocols: Vec<u8>,
-    address: IpAddr,
+    pub(super) protocols: Vec<u8>,
+    pub(super) address: IpAddr,
     /// The address that it was configured with.
     listed: IpAddr,
-    port: u16,
-    way: OwnedBy,
+    /// 0: every port.
+    pub(super) port: u16,
+    /// The service that has or had it, and the way of that: once the service is gone, of the sessions that are left.
+    pub(super) service: ServiceKey,
+    pub(super) way: OwnedBy,
     /// It is one of the gateway itself.
     here: bool,
 }
@@ -36,10 +40,7 @@ impl Workers {
             ServiceKey::Address { protocol, .. } => vec![protocol as u8],
             ServiceKey::Mark { .. } => vec![protocol::TCP, protocol::UDP, protocol::SCTP],
         };
-        let way = match service.persistent {
-            Some(_) => OwnedBy::Network(service.netmask),
-            None => OwnedBy::Client,
-        };
+        let way = owners::way_of(service, true);
         // A persistent service of several ports leaves clients theirs.
         let several = match service.key {
             ServiceKey::Address { port, .. } => port == 0 || port == persist::FTP,
@@ -52,7 +53,8 @@ impl Workers {
                 any = true;
                 let (protocols, Reach { address, here, .. }) = (protocols.clone(), *reach);
                 let (listed, port) = (server.address, if every_port { 0 } else { server.port });
-                let server = NatServer { protocols, address, listed, port, way, here };
+                let service = service.key;
+                let server = NatServer { protocols, address, listed, port, service, way, here };
                 self.nat_servers.insert(*id, server);
             }
         }
@@ -113,8 +115,9 @@ impl Workers {
     }
 
     /// What the path claims, from all services.
-    pub(super) fn lookup(&self) -> Lookup {
+    pub(super) fn lookup(&mut self) -> Lookup {
         let mut lookup = Lookup::default();
+        self.renew_owners();
         for state in self.services.values().map(|c| &c.state) {
             match state.service.key {
                 ServiceKey::Address { protocol, address, port } => {
@@ -133,9 +136,14 @@ impl Workers {
                 }
             }
         }
+        for (id, ways) in self.owners.services() {
+            lookup.set_ways(id, ways);
+        }
         for (id, server) in &self.nat_servers {
             for protocol in &server.protocols {
-                lookup.add_nat_server(*protocol, server.address, server.port, server.way);
+                for way in self.owners.of_replies(server) {
+                    lookup.add_nat_server(*protocol, server.address, server.port, way);
+                }
             }
             if server.here {
                 lookup.add_here(server.address, (*id, server.listed));

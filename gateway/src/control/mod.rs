@@ -8,6 +8,7 @@ mod link;
 pub mod load;
 mod local;
 pub mod notices;
+mod owners;
 pub mod plane;
 pub mod rules;
 pub mod server;

@@ -118,7 +118,6 @@ impl Workers {
                 ServiceKey::Mark { mark, .. } => Some(mark),
                 ServiceKey::Address { .. } => None,
             },
-            nat: false,
             persistence: service
                 .persistent
                 .map(|timeout| Persistence { timeout: seconds(timeout), mask: service.netmask }),

@@ -21,6 +21,7 @@ use super::{
     claims::NatServer,
     load,
     local::Reach,
+    owners::Owners,
     plane::{
         AddressKind, Ask, Change, Explained, PathCounter, Plane, PlaneError, PlaneStatus, ServerTotals,
         ServiceState,
@@ -41,7 +42,7 @@ use crate::{
     path::{
         explain::Packet,
         route::{Neighbour, Resolve, RouteTable},
-        service::{ServerAddresses, WorkerService},
+        service::ServerAddresses,
         settings::Settings,
         station::Stations,
         trace::Tracer,
@@ -63,7 +64,7 @@ pub(super) struct Configured {
     pub(super) reach: Vec<Reach>,
     server_changes: u64,
     /// It has, or has had, NAT servers: their sessions may be there still.
-    nat: bool,
+    pub(super) nat: bool,
 }
 
 /// All workers.
@@ -78,6 +79,7 @@ pub struct Workers {
     /// Neighbours that are known.
     neighbours: HashMap<(PortId, IpAddr), Mac>,
     pub(super) nat_servers: BTreeMap<ServerId, NatServer>,
+    pub(super) owners: Owners,
     /// Shared with the workers: what changes is a copy.
     pub(super) server_addresses: Arc<ServerAddresses>,
     pub(super) settings: Arc<Settings>,
@@ -116,6 +118,7 @@ impl Workers {
             turn: Turn::default(),
             neighbours: HashMap::new(),
             nat_servers: BTreeMap::new(),
+            owners: Owners::default(),
             server_addresses: Arc::default(),
             settings: Arc::default(),
             marks: Arc::default(),
@@ -328,12 +331,12 @@ impl Workers {
             }
         }
         let nat = self.note_nat_servers(&state, &reach) || before_nat;
+        self.owners.note(&state);
         if state.local_addresses.iter().any(|local| local.address.is_ipv6()) {
             self.make_pools_v6(batches);
         }
         for (n, batch) in batches.iter_mut().enumerate() {
             let service = self.worker_service(&state, &reach, WorkerId(n as u16), server_changes);
-            let service = WorkerService { nat, ..service };
             batch.push(Update::Service(state.id, Some(Box::new(service))));
         }
         for id in gone {

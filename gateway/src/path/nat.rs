@@ -1,11 +1,14 @@
-//! Who owns NAT's packets, with several workers.
+//! Who owns the packets of services, with several workers.
 //!
 //! RSS can't bring a reply of NAT home: it is addressed to the client itself. So requests of a service with NAT
 //! servers belong to a worker by the client's address and port, and replies to the same by their destination; where
-//! clients are kept at their servers, by the masked address, as everywhere else, whatever the service:
-//! of two sessions that share a reply one worker has both. Which of these it is,
-//! a NAT server's address and port say, of deleted servers too as long as sessions refer to them. Where they say
-//! both, the workers are tried one after the other.
+//! clients are kept at their servers, by the masked address. Services that share a NAT server have one way in common, the
+//! coarsest of theirs: of two sessions that share a reply one worker has both, and the newest gets the replies.
+//!
+//! A service may be given another way while it has sessions. These stay where they are, so the owners by its former ways
+//! are tried, one after the other, before the owner by the present one opens a session. Replies go the other way round:
+//! to the present owner first. What a NAT server's replies belong to, its address and port say, of deleted servers too as
+//! long as sessions refer to them.
 
 use std::net::IpAddr;
 
@@ -13,26 +16,41 @@ use arrayvec::ArrayVec;
 
 use super::{Origin, Worker, persist};
 use crate::{
-    id::WorkerId,
-    io::Io,
+    id::{ServiceId, WorkerId},
+    io::{Io, PortId},
     net::address::{Address, fold},
     table::ends::Ends,
 };
 
-/// By what a NAT server's replies belong to a worker.
+/// By what packets of a service belong to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OwnedBy {
+    /// All of a packet, as the NIC spreads it: services without NAT that keep no clients.
+    Queue,
     /// The client's address and port.
     Client,
     /// The client's address under this mask, see [`persist::masked`].
     Network(u32),
 }
 
-/// Ways in which one address and port may be used by services at once.
-const MOST: usize = 4;
+/// Ways of one service or NAT server: what is more isn't known any longer.
+pub const MOST: usize = 4;
 
-/// All ways for one NAT server.
+/// The ways of a service, the present one last, or those of a NAT server's replies, the present one first.
 pub type Ways = ArrayVec<OwnedBy, MOST>;
+
+/// Workers to try, in this order.
+type Owners = ArrayVec<WorkerId, MOST>;
+
+/// The one to try after worker `here`, which has no session for the packet. What comes from a port may have arrived at any
+/// worker; what was handed over has been at all before this one.
+fn next(mut owners: Owners, here: WorkerId, origin: Origin) -> Option<WorkerId> {
+    if origin == Origin::Worker {
+        let at = owners.iter().position(|owner| *owner == here)?;
+        owners.drain(..=at);
+    }
+    owners.into_iter().find(|owner| *owner != here)
+}
 
 /// The worker, of `workers`, that owns NAT's packets of a client.
 #[must_use]
@@ -62,23 +80,86 @@ impl<I: Io> Worker<I> {
         }
         let (server, client) = (reply.source, reply.destination);
         let ways = self.lookup.nat_server(protocol, server.0, server.1)?;
-        let owners = ways.iter().map(|way| match *way {
-            OwnedBy::Client => owner(protocol, client, workers),
-            OwnedBy::Network(mask) => persist::owner(persist::masked(mask, client.0), workers),
-        });
-        let mut owners: ArrayVec<WorkerId, MOST> = owners.collect();
-        if origin == Origin::Worker {
-            // Those before this one have looked already.
-            let here = owners.iter().rposition(|owner| *owner == self.id)?;
-            owners.drain(..=here);
+        let mut owners = Owners::new();
+        for way in ways {
+            let owner = match *way {
+                // No reply of NAT's.
+                OwnedBy::Queue => continue,
+                OwnedBy::Client => owner(protocol, client, workers),
+                OwnedBy::Network(mask) => persist::owner(persist::masked(mask, client.0), workers),
+            };
+            if !owners.contains(&owner) {
+                owners.push(owner);
+            }
         }
-        owners.into_iter().find(|owner| *owner != self.id)
+        next(owners, self.id, origin)
+    }
+
+    /// The other worker that owns a packet of `service`, or may own it after this one.
+    pub(super) fn elsewhere_of(
+        &self,
+        port: PortId,
+        ends: &Ends,
+        protocol: u8,
+        service: ServiceId,
+        origin: Origin,
+    ) -> Option<WorkerId> {
+        match self.lookup.ways(service) {
+            [] => self.elsewhere(port, ends, protocol, origin),
+            ways => self.elsewhere_by(ways, port, (ends, protocol), service, origin),
+        }
+    }
+
+    #[inline(never)]
+    fn elsewhere_by(
+        &self,
+        ways: &[OwnedBy],
+        port: PortId,
+        (ends, protocol): (&Ends, u8),
+        service: ServiceId,
+        origin: Origin,
+    ) -> Option<WorkerId> {
+        let workers = self.peers.outgoing.len();
+        if workers < 2 {
+            return None;
+        }
+        let client = ends.source;
+        let mut owners = Owners::new();
+        for way in ways {
+            let owner = match *way {
+                OwnedBy::Queue => self.elsewhere(port, ends, protocol, Origin::Port).unwrap_or(self.id),
+                OwnedBy::Client => owner(protocol, client, workers),
+                OwnedBy::Network(mask) => persist::owner(persist::masked(mask, client.0), workers),
+            };
+            // The last of them opens: of two places in the list it is the later one.
+            owners.retain(|other| *other != owner);
+            owners.push(owner);
+        }
+        let former = owners.last() != Some(&self.id) && owners.contains(&self.id);
+        if former && self.keeps_client(ends, protocol, service) {
+            return None;
+        }
+        next(owners, self.id, origin)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_owner_is_tried_wherever_a_packet_arrives() {
+        let owners: Owners = [2, 0, 1].into_iter().map(WorkerId).collect();
+        for (arrives, due) in [(0, &[2, 0, 1][..]), (1, &[2, 0, 1]), (2, &[0, 1]), (3, &[2, 0, 1])] {
+            let (mut here, mut origin, mut tried) = (WorkerId(arrives), Origin::Port, Vec::new());
+            while let Some(owner) = next(owners.clone(), here, origin) {
+                tried.push(owner.0);
+                (here, origin) = (owner, Origin::Worker);
+            }
+            assert_eq!(tried, due, "{arrives}");
+        }
+        assert_eq!(next(owners, WorkerId(3), Origin::Worker), None);
+    }
 
     #[test]
     fn clients_are_spread_over_all_workers() {

@@ -11,15 +11,15 @@
 //! without one is dropped.
 //!
 //! With several workers the packets of persistent services belong to the worker that [`owner`] gives for
-//! the client network, whatever queue they arrive on: templates need no lock and no messages, and a
-//! client has one server on all workers.
+//! the client network, or for a larger one ([`nat`]), whatever queue they arrive on: templates need no lock and no messages,
+//! and a client has one server on all workers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use weirctl::model::SessionState;
 
 use super::{
-    Origin, Worker, nat,
+    Worker, nat,
     parse::Parsed,
     service::{Chosen, WorkerService},
     sip,
@@ -28,7 +28,7 @@ use super::{
 use crate::{
     clock::seconds,
     id::{ServiceId, WorkerId},
-    io::{Io, PortId},
+    io::Io,
     net::{Header, protocol, udp::UdpHeader},
     sched::Flow,
     table::{
@@ -106,13 +106,13 @@ struct Key {
 }
 
 impl Key {
-    fn new(service: &WorkerService, client: IpAddr, p: &Parsed, ends: &Ends) -> Self {
+    fn new(service: &WorkerService, client: IpAddr, protocol: u8, ends: &Ends) -> Self {
         let (address, port) = ends.destination;
         let own_port = service.mark.is_none() && port == service.port;
         let (protocol, virtual_) = match service.mark {
             Some(mark) => (0, (of_mark(mark, client), 0)),
-            None if own_port && port != FTP => (p.protocol, (address, port)),
-            None => (p.protocol, (address, 0)),
+            None if own_port && port != FTP => (protocol, (address, port)),
+            None => (protocol, (address, 0)),
         };
         let request = Ends { source: (client, 0), destination: virtual_ };
         Self { request, protocol: template_of(protocol), own_port }
@@ -125,26 +125,13 @@ impl Key {
 }
 
 impl<I: Io> Worker<I> {
-    /// The other worker that owns a packet of `service`, if it is another's.
-    pub(super) fn elsewhere_of(
-        &self,
-        port: PortId,
-        ends: &Ends,
-        protocol: u8,
-        service: ServiceId,
-        origin: Origin,
-    ) -> Option<WorkerId> {
-        let workers = self.peers.outgoing.len();
-        let (persistence, nat) = match self.services.get(service.0 as usize) {
-            Some(Some(service)) if workers > 1 => (service.persistence, service.nat),
-            _ => (None, false),
-        };
-        let owner = match persistence {
-            Some(persistence) => owner(masked(persistence.mask, ends.source.0), workers),
-            None if nat => nat::owner(protocol, ends.source, workers),
-            None => return self.elsewhere(port, ends, protocol, origin),
-        };
-        (origin != Origin::Worker && owner != self.id).then_some(owner)
+    /// Whether a client of `service` is kept at its server here. Of calls nobody knows without looking into the datagram.
+    pub(super) fn keeps_client(&self, ends: &Ends, protocol: u8, service: ServiceId) -> bool {
+        let Some(Some(service)) = self.services.get(service.0 as usize) else { return false };
+        service.persistence.is_some_and(|persistence| {
+            let client = masked(persistence.mask, ends.source.0);
+            !service.by_call && self.find_template(&Key::new(service, client, protocol, ends), None).is_some()
+        })
     }
 
     /// The server for a client of a persistent service, and the template that keeps it there. `None`: no
@@ -158,7 +145,7 @@ impl<I: Io> Worker<I> {
     ) -> Result<Option<(Chosen, SessionId)>, Reason> {
         let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
         let client = masked(persistence.mask, flow.source);
-        let key = Key::new(service, client, p, &flow.ends());
+        let key = Key::new(service, client, p.protocol, &flow.ends());
         let call = if service.by_call { Some(call_of(data, p).ok_or(Reason::NoCallId)?) } else { None };
         match self.kept_by(&key, call.as_ref(), id) {
             Kept::At(found, chosen) => {
@@ -202,7 +189,7 @@ impl<I: Io> Worker<I> {
         id: ServiceId,
     ) -> Result<Kept, Reason> {
         let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
-        let key = Key::new(service, masked(persistence.mask, ends.source.0), p, ends);
+        let key = Key::new(service, masked(persistence.mask, ends.source.0), p.protocol, ends);
         Ok(self.kept_by(&key, None, id))
     }
 
@@ -218,7 +205,7 @@ impl<I: Io> Worker<I> {
     pub(super) fn persistent_port(&self, p: &Parsed, ends: &Ends, chosen: Chosen, id: ServiceId) -> Chosen {
         match self.services.get(id.0 as usize) {
             Some(Some(service)) if service.persistence.is_some() => {
-                let key = Key::new(service, ends.source.0, p, ends);
+                let key = Key::new(service, ends.source.0, p.protocol, ends);
                 Chosen { port: key.server_port(chosen.port), ..chosen }
             }
             _ => chosen,

@@ -130,6 +130,8 @@ pub struct Lookup {
     /// The addresses that such servers are configured with, where they are others.
     listed: HashMap<ServerId, IpAddr, RandomState>,
     marks: Marks,
+    /// By what the packets of services belong to workers, former ways first; of the usual service, and beyond the last, nothing.
+    ways: Vec<Ways>,
     /// Services there are, of any kind.
     count: usize,
 }
@@ -261,6 +263,24 @@ impl Lookup {
         });
     }
 
+    /// By what the packets of a service belong to workers, if not by the NIC's queues; as long as it may have sessions by
+    /// others, those come first.
+    pub fn set_ways(&mut self, id: ServiceId, ways: Ways) {
+        let at = id.0 as usize;
+        if self.ways.len() <= at {
+            self.ways.resize_with(at + 1, Ways::new);
+        }
+        if let Some(of) = self.ways.get_mut(at) {
+            *of = ways;
+        }
+    }
+
+    /// What [`Self::set_ways`] was told.
+    #[inline]
+    pub(super) fn ways(&self, id: ServiceId) -> &[OwnedBy] {
+        self.ways.get(id.0 as usize).map_or(&[], |ways| ways.as_slice())
+    }
+
     /// Notes a NAT server and by what its replies belong to a worker.
     pub fn add_nat_server(&mut self, protocol: u8, address: IpAddr, port: u16, way: OwnedBy) {
         by_family!(mut self, address, |claims, number| {
@@ -377,8 +397,6 @@ pub struct WorkerService {
     pub port: u16,
     /// Its mark, if it isn't of an address.
     pub mark: Option<u32>,
-    /// It has, or has had, NAT servers.
-    pub nat: bool,
     /// Whether clients stay at their servers.
     pub persistence: Option<Persistence>,
     /// Every datagram gets a server of its own.
