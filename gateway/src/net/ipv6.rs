@@ -198,6 +198,11 @@ impl FragmentHeader {
         usize::from(self.offset_more.get() & 0xfff8)
     }
 
+    /// Puts it elsewhere, at a multiple of eight.
+    pub fn set_offset(&mut self, offset: u16) {
+        self.offset_more.set(offset & 0xfff8 | self.offset_more.get() & 7);
+    }
+
     /// Further fragments follow.
     #[inline]
     #[must_use]

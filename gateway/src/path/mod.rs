@@ -13,7 +13,7 @@
 //!
 //! DR and TUN leave by `direct` and `tunnel` instead of `rewrite`, sessions between the families by `mixed`, datagrams of one-packet services by
 //! `onepacket`; `persist` keeps clients at their servers, `place` knows which servers are full. `snat` takes what no service claims, `echo` its pings. Beside the way: `icmp` (`icmp_v6`, `icmp_mixed`) translates errors about
-//! sessions, `reassembly` sends fragments after their first, `toa` (with `told`) and `proxy` (with `stream`) tell servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
+//! sessions, `reassembly` sends fragments after their first, `toa` (with `told`) and `proxy` (with `proxy_header` and `stream`) tell servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
 //! own, `local` what is for a server of the gateway itself, `vlan` divides devices into ports, `unfinished` completes checksums for it, `handover` gives another worker what is its own (`nat` knows whose NAT's replies are), `update` takes control's changes between bursts,
 //! `search`, `explain` and `in_use` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks, `stages` counts cycles, `station` knows MAC addresses beside the ports' own. `sums` says which checksums are right, `destination` which destinations nobody serves. Every frame ends in one [`verdict::Verdict`].
 //! ICMP errors about tunnels' packets are `tunnel_error`'s.
@@ -71,6 +71,7 @@ pub mod parse;
 pub mod persist;
 mod place;
 mod proxy;
+mod proxy_header;
 pub mod punt;
 pub mod punt_kind;
 mod reassembly;

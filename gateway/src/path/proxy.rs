@@ -8,16 +8,15 @@
 //! the edges of its SACK blocks, and what ICMP errors quote of both. Where header and data don't fit into one packet, or the
 //! data is urgent, the header goes ahead in its own.
 //!
+//! Datagrams have one each; where they come in fragments it is in the first, and what follows moves on. Segments in fragments
+//! pass once the server has acknowledged the header: nobody can verify their checksum.
+//!
 //! A session that does this never remembers its next hops, so that none of its packets takes the straight way.
-
-use std::{io::Write as _, net::IpAddr};
-
-use arrayvec::ArrayVec;
-use weirctl::model::ClientAddress;
 
 use super::{
     Worker,
     parse::Parsed,
+    proxy_header::{Text, fill_up, header},
     stream::{Segment, Step, Stream},
     sums::{sum_over, transport_checksum_ok, transport_sum},
     toa,
@@ -30,59 +29,19 @@ use crate::{
         checksum::{Delta, Sum},
         icmp::IcmpHeader,
         ipv4::Ipv4Header,
-        ipv6::Ipv6Header,
+        ipv6::{Ipv6Header, MIN_MTU},
         protocol, tcp,
         tcp::TcpHeader,
         udp::UdpHeader,
     },
     table::{
-        ends::Ends,
         session::{Direction, Session},
         sessions::Found,
     },
 };
 
-/// The longest header of version 1: `PROXY TCP6`, two addresses, two ports.
-const LONGEST: usize = 107;
-/// What version 2 begins with.
-const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
-/// Version 2, command PROXY.
-const PROXY: u8 = 0x21;
 /// Kind of the option with SACK blocks (RFC 2018).
 const SACK: u8 = 5;
-
-/// A header.
-type Text = ArrayVec<u8, LONGEST>;
-
-/// The header that tells of a packet between these ends; none where the version has no such.
-fn header(version: ClientAddress, ends: &Ends, protocol: u8) -> Option<Text> {
-    let mut text = Text::new();
-    let Ends { source: (from, sport), destination: (to, dport) } = *ends;
-    match version {
-        ClientAddress::ProxyV1 if protocol == protocol::TCP => {
-            let family = if ends.is_ipv6() { 6 } else { 4 };
-            write!(text, "PROXY TCP{family} {from} {to} {sport} {dport}\r\n").ok()?;
-        }
-        ClientAddress::ProxyV2 => {
-            let (family, len) = if ends.is_ipv6() { (0x20, 36u16) } else { (0x10, 12) };
-            let kind = family | if protocol == protocol::TCP { 1 } else { 2 };
-            text.try_extend_from_slice(&SIGNATURE).ok()?;
-            text.try_extend_from_slice(&[PROXY, kind]).ok()?;
-            text.try_extend_from_slice(&len.to_be_bytes()).ok()?;
-            for address in [from, to] {
-                match address {
-                    IpAddr::V4(a) => text.try_extend_from_slice(&a.octets()).ok()?,
-                    IpAddr::V6(a) => text.try_extend_from_slice(&a.octets()).ok()?,
-                }
-            }
-            for port in [sport, dport] {
-                text.try_extend_from_slice(&port.to_be_bytes()).ok()?;
-            }
-        }
-        _ => return None,
-    }
-    Some(text)
-}
 
 /// Why a packet of a session with PROXY isn't sent.
 enum Refusal {
@@ -105,8 +64,10 @@ impl<I: Io> Worker<I> {
         (mtu, fragments): (u16, bool),
     ) -> Option<(I::Frame, u16)> {
         let done = match (p.protocol, found.direction) {
-            // A header in a fragment would move all others.
-            _ if self.fragment_id.is_some() => Err(Refusal::Drop(Reason::Fragment)),
+            (protocol::TCP, _) if self.fragment_id.is_some() => self
+                .proxied_fragment(&mut frame, p, found)
+                .map(|()| p.ip_len)
+                .ok_or(Refusal::Drop(Reason::Fragment)),
             (protocol::TCP, Direction::Request) => self.proxied_request(&mut frame, p, found, mtu),
             (protocol::TCP, Direction::Reply) => {
                 self.proxied_reply(&mut frame, p, found);
@@ -129,10 +90,11 @@ impl<I: Io> Worker<I> {
         if !proxied || p.protocol != protocol::TCP {
             return None;
         }
-        if self.fragment_id.is_some() {
-            return Some(Reason::Fragment);
-        }
         let segment = Segment::of(frame.data(), p)?;
+        if self.fragment_id.is_some() {
+            let passes = self.streams.get(found.id.0).piece(&segment, found.direction, self.now);
+            return passes.is_none().then_some(Reason::Fragment);
+        }
         let mut stream = self.streams.get(found.id.0);
         let request = found.direction == Direction::Request;
         let weighed = if request { stream.is_weighed(&segment) } else { segment.flags & tcp::SYN != 0 };
@@ -161,6 +123,28 @@ impl<I: Io> Worker<I> {
         }
     }
 
+    /// The first fragment of a segment, whose checksum nobody can verify: it changes nothing, and passes where that is of no
+    /// account.
+    fn proxied_fragment(&self, frame: &mut I::Frame, p: &Parsed, found: Found) -> Option<()> {
+        let segment = Segment::of(frame.data(), p)?;
+        let stream = self.streams.get(found.id.0);
+        let by = stream.piece(&segment, found.direction, self.now)?;
+        if found.direction == Direction::Reply {
+            renumber_reply(frame.data_mut(), p, &segment, &stream);
+        } else {
+            renumber(frame.data_mut(), p, Some(segment.sequence.wrapping_add(by)), None);
+        }
+        Some(())
+    }
+
+    /// By how much the header moves what follows the first fragment of a datagram.
+    pub(super) fn moved_by_header(&self, p: &Parsed, found: Found) -> Option<u16> {
+        let tells = p.protocol == protocol::UDP && found.direction == Direction::Request;
+        let mut text = tells.then(|| self.header_of(found, p).ok()).flatten()?;
+        fill_up(&mut text);
+        Some(text.len() as u16)
+    }
+
     fn header_of(&self, found: Found, p: &Parsed) -> Result<Text, Refusal> {
         let ends = self.sessions.arriving(found.id, Direction::Request);
         let text = ends.and_then(|ends| header(self.streams.get(found.id.0).version(), &ends, p.protocol));
@@ -174,11 +158,22 @@ impl<I: Io> Worker<I> {
         found: Found,
         (mtu, fragments): (u16, bool),
     ) -> Result<u16, Refusal> {
-        let text = self.header_of(found, p)?;
+        let mut text = self.header_of(found, p)?;
+        if self.fragment_id.is_some() {
+            fill_up(&mut text);
+        }
         let len = text.len() as u16;
         let longer = p.ip_len.checked_add(len).ok_or(Refusal::Drop(Reason::TooBig))?;
-        if longer > mtu && !fragments {
-            return Err(Refusal::TooBig(mtu.saturating_sub(len)));
+        // Of a datagram in fragments more follows.
+        let whole = UdpHeader::at(frame.data(), p.l4.into()).map_or(usize::MAX, UdpHeader::len);
+        if whole.saturating_add(text.len()) > usize::from(u16::MAX) {
+            return Err(Refusal::Drop(Reason::TooBig));
+        }
+        // Nobody can be asked to send less than every link of IPv6 takes.
+        let small = p.ipv6 && usize::from(p.ip_len) <= MIN_MTU && usize::from(p.l4 - p.l3) == Ipv6Header::LEN;
+        if longer > mtu && !fragments && !small {
+            let least = if p.ipv6 { MIN_MTU as u16 } else { 0 };
+            return Err(Refusal::TooBig(mtu.saturating_sub(len).max(least)));
         }
         if !insert(frame, p, &text) {
             return Err(Refusal::Drop(Reason::NoHeadroom));
@@ -281,12 +276,7 @@ impl<I: Io> Worker<I> {
             stream.reply(&segment);
             self.streams.set(found.id.0, stream);
         }
-        // A SYN-ACK comes before any header.
-        if segment.flags & (tcp::SYN | tcp::ACK) == tcp::ACK {
-            let number = stream.back(segment.acknowledgement);
-            renumber(frame.data_mut(), p, None, Some(number));
-            renumber_sack(frame.data_mut(), p, &stream);
-        }
+        renumber_reply(frame.data_mut(), p, &segment, &stream);
     }
 
     /// Gives the numbers of the client's stream that an ICMP error quotes to the other side's count: where what a client
@@ -304,6 +294,14 @@ impl<I: Io> Worker<I> {
         if let Some(icmp) = IcmpHeader::at_mut(data, l4) {
             icmp.set_checksum(delta.apply(icmp.checksum()));
         }
+    }
+}
+
+/// Gives what a server acknowledges the client's count. A SYN-ACK comes before any header.
+fn renumber_reply(data: &mut [u8], p: &Parsed, segment: &Segment, stream: &Stream) {
+    if segment.flags & (tcp::SYN | tcp::ACK) == tcp::ACK {
+        renumber(data, p, None, Some(stream.back(segment.acknowledgement)));
+        renumber_sack(data, p, stream);
     }
 }
 
@@ -507,30 +505,6 @@ fn resum_tcp(frame: &mut impl Frame, p: &Parsed, added: usize) -> bool {
 mod tests {
     use super::*;
     use crate::{io::memory::MemoryFrame, net::ethernet::Mac, path::parse};
-
-    fn ends(v6: bool) -> Ends {
-        let address = |text: &str| text.parse::<IpAddr>().unwrap();
-        let (from, to) = if v6 { ("2001:db8::1", "2001:db8::2") } else { ("192.0.2.1", "198.51.100.2") };
-        Ends { source: (address(from), 56324), destination: (address(to), 443) }
-    }
-
-    #[test]
-    fn headers_are_the_specification_s() {
-        let v1 = |v6| header(ClientAddress::ProxyV1, &ends(v6), protocol::TCP).unwrap();
-        assert_eq!(&v1(false)[..], b"PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n");
-        assert_eq!(&v1(true)[..], b"PROXY TCP6 2001:db8::1 2001:db8::2 56324 443\r\n");
-        let v2 = header(ClientAddress::ProxyV2, &ends(false), protocol::TCP).unwrap();
-        let expected: &[u8] =
-            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc6\x33\x64\x02\xdc\x04\x01\xbb";
-        assert_eq!(&v2[..], expected);
-        let datagram = header(ClientAddress::ProxyV2, &ends(true), protocol::UDP).unwrap();
-        assert_eq!((datagram.len(), datagram[13], &datagram[14..16]), (52, 0x22, &[0, 36][..]));
-        assert_eq!(header(ClientAddress::ProxyV1, &ends(false), protocol::UDP), None);
-        let far = |text: &str| (text.parse().unwrap(), 65535);
-        let long = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
-        let longest = Ends { source: far(long), destination: far(long) };
-        assert_eq!(header(ClientAddress::ProxyV1, &longest, protocol::TCP).unwrap().len(), 104);
-    }
 
     #[test]
     fn a_datagram_s_own_length_grows_whatever_follows_it() {

@@ -32,8 +32,8 @@ use crate::{
         Header,
         checksum::Delta,
         icmp::{self, IcmpHeader},
-        ipv4::Ipv4Header,
-        ipv6::{self, Ipv6Header},
+        ipv4::{Ipv4Header, OFFSET_MASK},
+        ipv6::{self, FragmentHeader, Ipv6Header},
         protocol,
         sctp::SctpHeader,
         tcp::TcpHeader,
@@ -128,6 +128,27 @@ fn echo(p: &Parsed, icmp: &IcmpHeader) -> Option<Parsed> {
 /// Whether a fragment that waits is its packet's first.
 fn is_first<F: Frame>((_, frame, p, _): &Early<F>) -> bool {
     facts(frame.data(), p, &p.ends(frame.data())).is_some_and(|(_, piece)| piece.from == 0)
+}
+
+/// Moves a fragment so many bytes, whole eights, towards its packet's end; none if a packet can't be as long.
+fn move_on(data: &mut [u8], p: &Parsed, by: u16) -> Option<()> {
+    let l3 = usize::from(p.l3);
+    let headers = u16::from(p.l4 - p.l3);
+    if p.ipv6 {
+        // Behind it lies what isn't a header any more.
+        let fragment = FragmentHeader::at_mut(data, usize::from(p.l4).checked_sub(FragmentHeader::LEN)?)?;
+        let at = u16::try_from(fragment.offset()).ok()?.checked_add(by)?;
+        at.checked_add(p.ip_len - headers)?;
+        fragment.set_offset(at);
+        return Some(());
+    }
+    let ip = Ipv4Header::at_mut(data, l3)?;
+    let at = u16::try_from(ip.fragment_offset()).ok()?.checked_add(by)?;
+    at.checked_add(p.ip_len)?;
+    let (old, flags) = (ip.flags_fragment(), ip.flags_fragment() & !OFFSET_MASK);
+    ip.set_flags_fragment(flags | (at / 8));
+    ip.set_checksum(Delta::word(old, flags | (at / 8)).apply(ip.checksum()));
+    Some(())
 }
 
 impl<I: Io> Worker<I> {
@@ -266,8 +287,11 @@ impl<I: Io> Worker<I> {
         if one_way {
             return self.send_one_way(port, frame, p, found.id);
         }
-        if proxied {
-            return self.drop_frame(frame, Reason::Fragment);
+        if proxied
+            && let Some(by) = self.moved_by_header(p, found)
+            && move_on(frame.data_mut(), p, by).is_none()
+        {
+            return self.drop_frame(frame, Reason::TooBig);
         }
         if mixed {
             return self.send_mixed_fragment(port, frame, p, (found, id));

@@ -487,6 +487,10 @@ impl<I: Io> Worker<I> {
             return self.answer_too_big(port, frame, p, next.mtu);
         }
         trim(&mut frame, p);
+        if let Some(id) = self.fragment_id {
+            self.identify(&mut frame, p, found, id);
+            self.reach_over(&mut frame, p, found);
+        }
         if !plain && self.sessions.get(found.id).is_some_and(Session::is_proxied) {
             let limits = (next.mtu, !p.dont_fragment && !p.ipv6);
             let Some((mut frame, ip_len)) = self.proxied(port, frame, p, found, limits) else { return };
@@ -494,10 +498,6 @@ impl<I: Io> Worker<I> {
                 return self.drop_frame(frame, Reason::Truncated);
             }
             return self.leave(frame, hop, ip_len);
-        }
-        if let Some(id) = self.fragment_id {
-            self.identify(&mut frame, p, found, id);
-            self.reach_over(&mut frame, p, found);
         }
         let tells = !plain && self.sessions.get(found.id).is_some_and(toa::tells);
         let ip_len = if tells { self.tell(&mut frame, p, found, next.mtu) } else { p.ip_len };

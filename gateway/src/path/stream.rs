@@ -22,6 +22,7 @@ use crate::{
         Header,
         tcp::{self, TcpHeader},
     },
+    table::session::Direction,
 };
 
 /// For so long a server has the time to answer a SYN with another number.
@@ -240,6 +241,24 @@ impl Stream {
             return Step::Drop(Reason::SecondSyn);
         }
         step
+    }
+
+    /// By how much the number of a segment moves that comes in fragments, of which this is the first: it passes where it can
+    /// change nothing, and where no byte of it, wherever it ends, can be a stream's first.
+    pub fn piece(&self, s: &Segment, direction: Direction, now: Tick) -> Option<u32> {
+        if s.has(tcp::SYN) {
+            return None;
+        }
+        if direction == Direction::Reply {
+            return Some(0);
+        }
+        let whole = Segment { payload: u16::MAX, ..*s };
+        let mut after = *self;
+        match after.request(&whole, 0, now) {
+            Step::Shifted(by) if self.is(ACKNOWLEDGED) => Some(by),
+            Step::Untold => Some(0),
+            _ => None,
+        }
     }
 
     /// The header was sent.

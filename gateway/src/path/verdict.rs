@@ -67,8 +67,8 @@ reasons! {
     NoWayBack = "no-way-back", "A new client's address isn't behind the port that it came by, as ip route says: spoofed, or routing is asymmetric: then set rp_filter of the port to loose or off.";
     /// The transport header is not one: data offset or length.
     BadTransportHeader = "bad-transport-header", "The TCP data offset or the UDP length makes no sense.";
-    /// A later fragment of a packet that has no session, or of one that changes its address family or turns back.
-    Fragment = "fragment", "A fragment of a packet that was dropped itself, or that changes its address family: look at the other reasons, or lower the sender's packet size.";
+    /// A later fragment of a packet that has no session, or one that begins a stream with PROXY.
+    Fragment = "fragment", "A fragment of a packet that was dropped itself: look at the other reasons; or of a stream with PROXY before the server has acknowledged the header: lower the client's MTU.";
     /// A fragment that can't be one: no multiple of eight, beyond 64 KiB, without the transport header it begins with, or too many gaps.
     BadFragment = "bad-fragment", "Fragments that make no sense, or hide the ports: an attack, or a broken sender.";
     /// Some of its bytes came before.

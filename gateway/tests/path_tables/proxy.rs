@@ -22,7 +22,9 @@ fn version_2(payload: &[u8]) -> Option<String> {
         payload.strip_prefix(&[0x0d, 0x0a, 0x0d, 0x0a, 0, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a])?;
     let (&[0x21, kind, high, low], rest) = rest.split_first_chunk::<4>()? else { return None };
     let body = rest.get(..usize::from(u16::from_be_bytes([high, low])))?;
-    let half = body.len().checked_sub(4)? / 2;
+    // Behind the addresses and ports there may be more.
+    let half = if kind >> 4 == 2 { 16 } else { 4 };
+    let body = body.get(..2 * half + 4)?;
     let address = |part: &[u8]| match <[u8; 4]>::try_from(part) {
         Ok(v4) => Some(IpAddr::from(v4)),
         Err(_) => <[u8; 16]>::try_from(part).ok().map(IpAddr::from),
