@@ -9,7 +9,7 @@
 //! side, and the quote becomes the packet that the receiver of the error once sent. As IPVS does, the error
 //! seems to come from the virtual service (to clients), or from the local address (to a FULLNAT server).
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::{
     Origin, Worker,
@@ -47,9 +47,7 @@ impl<I: Io> Worker<I> {
         let Ok(inner) = inner_v4(quote_of(frame.data(), p)) else {
             return if local { self.drop_frame(frame, Reason::BadIcmp) } else { self.punt(port, frame) };
         };
-        let (std::net::IpAddr::V4(source), std::net::IpAddr::V4(destination)) =
-            (inner.source, inner.destination)
-        else {
+        let (IpAddr::V4(source), IpAddr::V4(destination)) = (inner.source, inner.destination) else {
             return self.drop_frame(frame, Reason::BadIcmp);
         };
         if self.is_about_tunnel(Ipv4Addr::from_bits(to).into(), &inner) {
@@ -73,24 +71,28 @@ impl<I: Io> Worker<I> {
         let back = sent.reversed();
         let hash = self.sessions.hash(back, inner.protocol);
         let Some(found) = self.sessions.find(hash, back, inner.protocol) else {
-            return self.error_of_nobody(port, frame, (&Ends::of(back), inner.protocol), local, origin);
+            let from = p.ends(frame.data()).source.0;
+            return self.error_of_nobody(port, frame, (&Ends::of(back), inner.protocol, from), local, origin);
         };
-        self.translate(port, frame, p, (found, &inner));
+        self.translate(port, frame, p, (found, &inner), origin);
     }
 
-    /// An error about no session of this worker; `back` is the packet that would come back. It came to a local address
-    /// if `local`.
+    /// An error from an address about no session of this worker; `back` is the packet that would come back. It came to a
+    /// local address if `local`.
     pub(super) fn error_of_nobody(
         &mut self,
         port: PortId,
         frame: I::Frame,
-        (back, protocol): (&Ends, u8),
+        (back, protocol, from): (&Ends, u8, IpAddr),
         local: bool,
         origin: Origin,
     ) {
         let claimed = self.claimed(port, back, protocol);
         match self.owner_elsewhere(NO_PORT, back, protocol, &claimed, origin) {
-            Some(owner) => self.hand_over(port, frame, owner),
+            Some(owner) => match self.beside_refusal(port, from, origin) {
+                Some(reason) => self.drop_frame(frame, reason),
+                None => self.hand_over(port, frame, owner),
+            },
             None if local || matches!(claimed, Claimed::Snat(_)) && !self.is_shared(back.destination.0) => {
                 self.drop_frame(frame, Reason::IcmpNoSession);
             }
@@ -98,9 +100,19 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn translate(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, (found, inner): (Found, &Inner)) {
+    fn translate(
+        &mut self,
+        port: PortId,
+        mut frame: I::Frame,
+        p: &Parsed,
+        (found, inner): (Found, &Inner),
+        origin: Origin,
+    ) {
         if !self.tells_sender(&frame, p, found) {
             return self.drop_frame(frame, Reason::IcmpType);
+        }
+        if let Some(reason) = self.beside_refusal(port, p.ends(frame.data()).source.0, origin) {
+            return self.drop_frame(frame, reason);
         }
         if p.ttl <= 1 {
             return self.drop_frame(frame, Reason::TtlExpired);

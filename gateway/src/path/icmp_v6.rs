@@ -61,8 +61,11 @@ impl<I: Io> Worker<I> {
             destination: (inner.source, inner.source_port),
         };
         match self.sessions.find_ends(&back, inner.protocol) {
-            Some(found) => self.translate_v6(port, frame, p, (found, &inner)),
-            None => self.error_of_nobody(port, frame, (&back, inner.protocol), local, origin),
+            Some(found) => self.translate_v6(port, frame, p, (found, &inner), origin),
+            None => {
+                let from = p.ends(frame.data()).source.0;
+                self.error_of_nobody(port, frame, (&back, inner.protocol, from), local, origin);
+            }
         }
     }
 
@@ -72,10 +75,14 @@ impl<I: Io> Worker<I> {
         mut frame: I::Frame,
         p: &Parsed,
         (found, inner): (Found, &Inner),
+        origin: Origin,
     ) {
         let ends = p.ends(frame.data());
         if !self.tells_sender(&frame, p, found) {
             return self.drop_frame(frame, Reason::IcmpType);
+        }
+        if let Some(reason) = self.beside_refusal(port, ends.source.0, origin) {
+            return self.drop_frame(frame, reason);
         }
         if p.ttl <= 1 {
             return self.drop_frame(frame, Reason::TtlExpired);

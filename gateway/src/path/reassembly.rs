@@ -159,6 +159,10 @@ impl<I: Io> Worker<I> {
         if !self.may_be_claimed(&ends, p) {
             return self.punt(port, frame);
         }
+        // Before it takes the place of another's.
+        if let Some(reason) = self.beside_refusal(port, ends.source.0, origin) {
+            return self.drop_frame(frame, reason);
+        }
         let Some((key, piece)) = facts(frame.data(), p, &ends) else {
             return self.drop_frame(frame, Reason::BadFragment);
         };

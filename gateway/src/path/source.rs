@@ -1,7 +1,7 @@
 //! Stage 4: whether a packet may come from where it says.
 //!
 //! Asked of every packet that would open something: a session of any kind, a template, a mapping of SNAT. What belongs to a
-//! session isn't asked again.
+//! session isn't asked again, but for what anybody may send without knowing its ports: ICMP errors about it, and fragments.
 
 use std::net::IpAddr;
 
@@ -61,5 +61,27 @@ impl<I: Io> Worker<I> {
             && table.rp_filter(port) == RpFilter::Strict
             && table.behind(source).is_by_default();
         self.source_refusal(port, source).or(everywhere.then_some(Reason::NoWayBack))
+    }
+
+    /// Why an ICMP error or a fragment from `source` that arrived on `port` isn't passed on, if it isn't. Routers often have addresses to
+    /// which no route leads: they are heard. The kernel's own come by twins, from the gateway's own addresses; what another
+    /// worker handed over, or what has turned back, was asked before.
+    pub(super) fn beside_refusal(&self, port: PortId, source: IpAddr, origin: Origin) -> Option<Reason> {
+        if port.is_twin() || origin == Origin::Worker {
+            return None;
+        }
+        let behind = self.routing.table().behind(source);
+        match self.refusal_of_others(port, source, behind) {
+            Some(Reason::NoWayBack) if behind.is_nowhere() => None,
+            reason => reason,
+        }
+    }
+
+    /// Why a router's word about the way to `server` isn't heard, if it isn't: it has to come by the port that leads there.
+    pub(super) fn router_refusal(&self, port: PortId, router: IpAddr, server: IpAddr) -> Option<Reason> {
+        let table = self.routing.table();
+        let strict = table.rp_filter(port) == RpFilter::Strict;
+        let beside = strict && !table.behind(server).is_by(port);
+        self.beside_refusal(port, router, Origin::Port).or(beside.then_some(Reason::NoWayBack))
     }
 }

@@ -10,8 +10,9 @@
 //! client that the server can't be reached (RFC 2473, 8). An MTU is remembered for the server besides
 //! ([`crate::table::path_mtu`]), by all workers, so that the next packet is refused or fragmented here.
 //!
-//! Anybody can send such an error. It has to quote a packet from an address of ours to a tunnel's server; if it quotes
-//! enough of the client's packet, one of a session that leads there.
+//! Anybody can send such an error. It has to come by the port that leads to the server (`rp_filter`) and to quote a packet
+//! from an address of ours to a tunnel's server; if it quotes enough of the client's packet, one of a session that leads
+//! there.
 
 use std::net::IpAddr;
 
@@ -88,6 +89,10 @@ impl<I: Io> Worker<I> {
         outer: &Inner,
         origin: Origin,
     ) {
+        let router = p.ends(frame.data()).source.0;
+        if let Some(reason) = self.router_refusal(port, router, outer.destination) {
+            return self.drop_frame(frame, reason);
+        }
         let quoted = quote_of(frame.data(), p);
         let at = inside_at(quoted, outer.transport_at, outer.protocol).filter(|_| !outer.later_fragment);
         let packet = at.and_then(|at| quoted.get(at..)).unwrap_or_default();

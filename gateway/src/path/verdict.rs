@@ -63,8 +63,9 @@ reasons! {
     Martian = "martian", "The source address is loopback, multicast, broadcast or zero, or the gateway's own, a virtual or local one, or that of a server that isn't behind the port: spoofed or misconfigured.";
     /// A destination that no packet on a wire has (RFC 1122 3.2.1.3, RFC 4291 2.5).
     MartianDestination = "martian-destination", "The destination is a loopback address, 0.0.0.0, :: or an IPv4-mapped one, which nobody has on a wire: a misconfigured sender, or somebody tries what gets through.";
-    /// The routes to its source don't lead by the port that it arrived on.
-    NoWayBack = "no-way-back", "A new client's address isn't behind the port that it came by, as ip route says: spoofed, or routing is asymmetric: then set rp_filter of the port to loose or off.";
+    /// The routes to its source don't lead by the port that it arrived on: of a packet that would open a session, or of an
+    /// ICMP error.
+    NoWayBack = "no-way-back", "A new client's address, or that of a router that tells of an error, isn't behind the port that it came by, as ip route says: spoofed, or routing is asymmetric: then set rp_filter of the port to loose or off.";
     /// The transport header is not one: data offset or length.
     BadTransportHeader = "bad-transport-header", "The TCP data offset or the UDP length makes no sense.";
     /// A later fragment of a packet that has no session, or one that begins a stream with PROXY.
