@@ -447,6 +447,8 @@ fn insert(frame: &mut impl Frame, p: &Parsed, text: &[u8]) -> bool {
     if frame.data().len() < end || !frame.prepend(added) {
         return false;
     }
+    // What filled up a short frame needn't any more.
+    frame.truncate(usize::from(p.l3) + usize::from(p.ip_len) + added);
     let data = frame.data_mut();
     data.copy_within(added..added + end, 0);
     data[end..end + added].copy_from_slice(text);

@@ -179,6 +179,8 @@ fn insert(frame: &mut impl Frame, p: &Parsed, option: &[u8]) -> bool {
     if header_len + added > MAX_HEADER || !frame.prepend(added) {
         return false;
     }
+    // What filled up a short frame needn't any more.
+    frame.truncate(l3 + usize::from(p.ip_len) + added);
     let data = frame.data_mut();
     data.copy_within(added..added + fixed, 0);
     data[fixed..fixed + added].copy_from_slice(option);
