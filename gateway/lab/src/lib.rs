@@ -20,6 +20,7 @@ pub mod gateway;
 pub mod guest;
 pub mod keepalived;
 pub mod namespace;
+mod narrow;
 pub mod process;
 pub mod servers;
 pub mod stranger;

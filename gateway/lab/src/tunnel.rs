@@ -6,11 +6,12 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicU16, AtomicU64, Ordering::Relaxed},
 };
 
 use crate::{
     Namespace,
+    narrow::too_big,
     trunk::{Relay, tap},
 };
 
@@ -22,6 +23,7 @@ const ETHERNET: usize = 14;
 #[derive(Debug)]
 pub struct TunnelEnd {
     unwrapped: Arc<AtomicU64>,
+    mtu: Arc<AtomicU16>,
     _relay: Relay,
 }
 
@@ -34,10 +36,15 @@ impl TunnelEnd {
     pub fn start(outer: (&Namespace, &str), inner: (&Namespace, &str)) -> Self {
         let links = vec![tap(outer.0, outer.1), tap(inner.0, inner.1)];
         let unwrapped = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&unwrapped);
+        let mtu = Arc::new(AtomicU16::new(u16::MAX));
+        let (counted, limit) = (Arc::clone(&unwrapped), Arc::clone(&mtu));
         let relay = Relay::start(links, move |links| {
             let mut buffer = [0; 2048];
             while let Ok(len) = links[0].recv(&mut buffer) {
+                if let Some(error) = too_big(&buffer[..len], limit.load(Relaxed)) {
+                    let _ = links[0].send(&error);
+                    continue;
+                }
                 let frame = match unwrap(&buffer[..len]) {
                     Some(packet) => {
                         counted.fetch_add(1, Relaxed);
@@ -52,7 +59,12 @@ impl TunnelEnd {
                 let _ = links[0].send(&buffer[..len]);
             }
         });
-        Self { unwrapped, _relay: relay }
+        Self { unwrapped, mtu, _relay: relay }
+    }
+
+    /// The way to the server takes packets of so many bytes from now on: a router says so of larger ones.
+    pub fn narrow(&self, mtu: u16) {
+        self.mtu.store(mtu, Relaxed);
     }
 
     /// Packets that came through the tunnel.

@@ -15,6 +15,7 @@ with_one_and_two_workers!(
     a_server_is_its_own_client,
     tunnels_between_the_families,
     large_uploads_fit_into_tunnels,
+    large_uploads_fit_through_a_hop_behind_tunnels,
 );
 
 /// A router is replaced, or fails over to its twin: the address stays, the hardware is another.
@@ -92,6 +93,42 @@ fn tunnels_between_the_families(workers: u16) {
             scene.gateway.ctl(&format!("-d -t {service} -r {address}"));
         }
     }
+    scene.gateway.stop();
+}
+
+/// A router on the way to a tunnel's server tells of its MTU: the client learns it less the tunnel's headers, and its upload
+/// arrives.
+fn large_uploads_fit_through_a_hop_behind_tunnels(workers: u16) {
+    for ipv6 in [false, true] {
+        for (kind, headers) in [("", 0), ("--tun-type gre", 4), ("--tun-type gue --tun-port 6080", 12)] {
+            upload_through_a_narrow_hop(workers, ipv6, (kind, headers));
+        }
+    }
+}
+
+fn upload_through_a_narrow_hop(workers: u16, ipv6: bool, (kind, headers): (&str, u32)) {
+    let options = Options { tunnels: true, ..Options::workers(workers).and_ipv6() };
+    let scene = Scene::of(topology::direct_routing(&options));
+    scene.network.tunnels.iter().for_each(|end| end.narrow(1400));
+    let server = &scene.network.servers[0];
+    let (vip, url, address, outer) = if ipv6 {
+        let vip = six(DIRECT_VIP);
+        (format!("[{vip}]:80"), format!("[{vip}]"), format!("[{}]:80", server.address_v6()), 40)
+    } else {
+        (format!("{DIRECT_VIP}:80"), DIRECT_VIP.to_owned(), server.address.to_string(), 20)
+    };
+    scene.gateway.ctl(&format!("-A -t {vip} -s rr"));
+    scene.gateway.ctl(&format!("-a -t {vip} -r {address} -i {kind}"));
+    let original = scene.network.lab.directory().join("original");
+    clients::random_file(&original, 2);
+    clients::upload(&scene.network.client, &original, &format!("http://{url}/upload/big"));
+    assert_eq!(clients::sha256(&scene.web[0].upload("big")), clients::sha256(&original), "{vip} {kind}");
+    assert!(scene.gateway.counter("path-mtus-learned") > 0, "{vip} {kind}");
+    let learnt = format!("mtu {}", 1400 - outer - headers);
+    wait_until("the client to have learnt the MTU", Duration::from_secs(5), || {
+        let to = url.trim_matches(['[', ']']);
+        scene.network.client.ip(&format!("route get {to}")).contains(&learnt).then_some(())
+    });
     scene.gateway.stop();
 }
 
