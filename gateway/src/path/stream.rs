@@ -486,6 +486,8 @@ mod tests {
         Syn(u32, bool),
         /// A client's data, end or reset.
         Data(Segment),
+        /// The same as the first fragment of a segment that may be as long as any.
+        Piece(Segment),
         /// The server's SYN-ACK, or its acknowledgement of so much behind the header.
         Answer(u32),
         /// The server's connection ends, and nobody is told.
@@ -507,9 +509,12 @@ mod tests {
     fn event() -> impl Strategy<Value = Event> {
         let number = || prop_oneof![995u32..1040, 1095u32..1135, Just(1 << 31), Just(u32::MAX)];
         let flags = prop_oneof![Just(tcp::ACK), Just(tcp::ACK | tcp::FIN), Just(tcp::RST), Just(0)];
+        let segments =
+            || (flags.clone(), number(), 0u16..60).prop_map(|(flags, n, len)| segment(flags, n, 1, len));
         prop_oneof![
             (number(), any::<bool>()).prop_map(|(n, kept)| Event::Syn(n, kept)),
-            (flags, number(), 0u16..60).prop_map(|(flags, n, len)| Event::Data(segment(flags, n, 1, len))),
+            segments().prop_map(Event::Data),
+            segments().prop_map(Event::Piece),
             (0u32..70).prop_map(Event::Answer),
             Just(Event::Ends),
             (0u32..400).prop_map(Event::Time),
@@ -553,6 +558,13 @@ mod tests {
                             let place = at.wrapping_add(n).wrapping_sub(server.begins);
                             prop_assert!(place >= H.into(), "{s:?} at {place} of {stream:?}");
                         }
+                    }
+                    Event::Piece(s) => {
+                        let Some(by) = stream.piece(&s, Direction::Request, now) else { continue };
+                        let looks = |server: &Server| server.answered && !server.acknowledged;
+                        let Some(server) = server.filter(looks).filter(|_| s.flags & tcp::RST == 0) else { continue };
+                        let to_header = server.begins.wrapping_sub(s.sequence.wrapping_add(by));
+                        prop_assert!(to_header >= u16::MAX.into(), "a fragment of {s:?} of {stream:?}");
                     }
                     Event::Answer(more) => {
                         let Some(server) = &mut server else { continue };
