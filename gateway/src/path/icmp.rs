@@ -124,6 +124,7 @@ impl<I: Io> Worker<I> {
             // The server of a DR or TUN session sent the quoted packet itself: the error goes there as it is.
             return self.send_one_way(port, frame, p, found.id);
         }
+        self.lower_mtu(frame.data_mut(), p, found);
         if self.sessions.get(found.id).is_some_and(Session::is_mixed) {
             self.unproxy_quote(frame.data_mut(), p, found, inner.transport_at);
             return self.translate_mixed(frame, p, (found, inner));

@@ -90,6 +90,7 @@ impl<I: Io> Worker<I> {
         if !checksum_ok(&frame, p, &ends) {
             return self.drop_frame(frame, Reason::BadIcmp);
         }
+        self.lower_mtu(frame.data_mut(), p, found);
         let Some(session) = self.sessions.get(found.id) else { return };
         if session.is_one_way() {
             return self.send_one_way(port, frame, p, found.id);

@@ -16,7 +16,7 @@
 //! sessions, `reassembly` sends fragments after their first, `toa` (with `told`) and `proxy` (with `proxy_header` and `stream`) tell servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
 //! own, `local` what is for a server of the gateway itself, `vlan` divides devices into ports, `unfinished` completes checksums for it, `handover` gives another worker what is its own (`nat` knows whose NAT's replies are), `update` takes control's changes between bursts,
 //! `search`, `explain` and `in_use` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks, `stages` counts cycles, `station` knows MAC addresses beside the ports' own. `sums` says which checksums are right, `destination` which destinations nobody serves. Every frame ends in one [`verdict::Verdict`].
-//! ICMP errors about tunnels' packets are `tunnel_error`'s.
+//! ICMP errors about tunnels' packets are `tunnel_error`'s, and `grown` lowers the MTUs that others tell.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -55,6 +55,7 @@ mod expire;
 pub mod explain;
 pub mod explain_leave;
 mod fragment;
+mod grown;
 pub mod handover;
 mod hops;
 mod icmp;

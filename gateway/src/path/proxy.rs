@@ -145,6 +145,16 @@ impl<I: Io> Worker<I> {
         Some(text.len() as u16)
     }
 
+    /// Bytes of the header that the client's next packet may get.
+    pub(super) fn header_to_come(&self, found: Found, protocol: u8) -> u16 {
+        let stream = self.streams.get(found.id.0);
+        if protocol == protocol::TCP && stream.is_settled() {
+            return 0;
+        }
+        let ends = self.sessions.arriving(found.id, Direction::Request);
+        ends.and_then(|ends| header(stream.version(), &ends, protocol)).map_or(0, |text| text.len() as u16)
+    }
+
     fn header_of(&self, found: Found, p: &Parsed) -> Result<Text, Refusal> {
         let ends = self.sessions.arriving(found.id, Direction::Request);
         let text = ends.and_then(|ends| header(self.streams.get(found.id.0).version(), &ends, p.protocol));

@@ -304,6 +304,11 @@ impl Stream {
         }
     }
 
+    /// The server has acknowledged the header, or there is none: what the client sends stays as long as it is.
+    pub fn is_settled(&self) -> bool {
+        self.flags & (ACKNOWLEDGED | MIDDLE) != 0
+    }
+
     /// A number of the server's count as the client counts.
     pub fn back(&self, number: u32) -> u32 {
         let len = u32::from(self.len);

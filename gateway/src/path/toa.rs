@@ -170,6 +170,11 @@ pub(super) fn tells(session: &Session) -> bool {
     session.flags & TELLS != 0 && session.protocol() == protocol::TCP
 }
 
+/// The option's length for a client's address.
+pub(super) fn len_of(client: IpAddr) -> u16 {
+    (if client.is_ipv6() { LEN_V6 } else { LEN }) as u16
+}
+
 /// Puts the option behind the fixed header. False, and nothing changed, without room.
 fn insert(frame: &mut impl Frame, p: &Parsed, option: &[u8]) -> bool {
     let (l3, l4) = (usize::from(p.l3), usize::from(p.l4));

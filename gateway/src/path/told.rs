@@ -52,6 +52,11 @@ impl Server {
             | u64::from(self.told) << 63
     }
 
+    /// It knows the client's address: no segment has the option any more.
+    pub fn is_told(self) -> bool {
+        self.told
+    }
+
     /// Takes a segment; what it changes counts if its checksum is right.
     pub fn take(&mut self, s: &Segment, direction: Direction) -> Step {
         if direction == Direction::Reply { self.reply(s) } else { self.request(s) }

@@ -11,6 +11,7 @@ use lab::{
 
 with_one_and_two_workers!(
     uploads_fit_through_a_hop_behind_the_gateway,
+    uploads_with_toa_fit_through_a_hop_behind_the_gateway,
     downloads_fit_through_a_hop_before_the_gateway
 );
 
@@ -24,8 +25,20 @@ fn uploads_fit_through_a_hop_behind_the_gateway(workers: u16) {
     let original = file(&scene);
     clients::upload(&scene.network.client, &original, &format!("http://{VIP}/upload/big"));
     assert_eq!(clients::sha256(&scene.web[0].upload("big")), clients::sha256(&original));
-    assert_learnt(&scene.network.client, VIP);
+    assert_learnt(&scene.network.client, VIP, MTU);
     assert!(scene.gateway.counter("icmp-translated") > 0);
+    scene.gateway.stop();
+}
+
+/// Of an upload every segment has the option, until the server says something: the client has to leave room for it.
+fn uploads_with_toa_fit_through_a_hop_behind_the_gateway(workers: u16) {
+    let scene = Scene::fullnat(&Options { far_mtu: Some(MTU), ..Options::workers(workers) });
+    scene.serve("-t", 80, "rr", &[(0, 1)]);
+    scene.gateway.ctl(&format!("client-address tcp/{VIP}:80 toa"));
+    let original = file(&scene);
+    clients::upload(&scene.network.client, &original, &format!("http://{VIP}/upload/big"));
+    assert_eq!(clients::sha256(&scene.web[0].upload("big")), clients::sha256(&original));
+    assert_learnt(&scene.network.client, VIP, MTU - 8);
     scene.gateway.stop();
 }
 
@@ -37,7 +50,7 @@ fn downloads_fit_through_a_hop_before_the_gateway(workers: u16) {
     std::fs::copy(&original, scene.web[0].page("big")).expect("the scratch directory has room");
     clients::download(&scene.network.client, &format!("http://{VIP}/big"), &copy);
     assert_eq!(clients::sha256(&copy), clients::sha256(&original));
-    assert_learnt(&scene.network.servers[0].namespace, LIP);
+    assert_learnt(&scene.network.servers[0].namespace, LIP, MTU);
     assert!(scene.gateway.counter("icmp-translated") > 0);
     scene.gateway.stop();
 }
@@ -53,7 +66,7 @@ fn a_narrow_port_of_the_gateway_tells_the_client() {
     let original = file(&scene);
     clients::upload(&scene.network.client, &original, &format!("http://{VIP}/upload/big"));
     assert_eq!(clients::sha256(&scene.web[0].upload("big")), clients::sha256(&original));
-    assert_learnt(&scene.network.client, VIP);
+    assert_learnt(&scene.network.client, VIP, MTU);
     assert!(scene.gateway.counter("too-big") > 0);
     assert!(scene.network.twins.ip("link show lan").contains(&format!("mtu {MTU}")));
     scene.gateway.stop();
@@ -65,11 +78,11 @@ fn file(scene: &Scene) -> PathBuf {
     original
 }
 
-/// The kernel of `host` knows the narrow link's MTU for the path to `address`.
-fn assert_learnt(host: &Namespace, address: &str) {
+/// The kernel of `host` knows this MTU for the path to `address`.
+fn assert_learnt(host: &Namespace, address: &str, mtu: u32) {
     let route = host.ip(&format!("route get {address}"));
     assert!(
-        route.contains(&format!("mtu {MTU}")),
+        route.contains(&format!("mtu {mtu}")),
         "no fragmentation-needed reached {}: {route}",
         host.name()
     );

@@ -1,0 +1,59 @@
+//! Beside the way: what a router behind the gateway says of the size of packets that the gateway made longer.
+//!
+//! A client whose packets get a TOA option or a PROXY header has to send that much less than the router's link takes: what it
+//! is told is less by it, or it would send packets that never arrive.
+
+use super::{Worker, parse::Parsed, toa};
+use crate::{
+    io::Io,
+    net::{
+        Header,
+        checksum::Delta,
+        icmp::{IcmpHeader, v4, v6},
+        ipv6::MIN_MTU,
+    },
+    table::{
+        session::{Direction, Session},
+        sessions::Found,
+    },
+};
+
+/// What every link of IPv4 takes (RFC 791).
+const LEAST_V4: u32 = 68;
+
+impl<I: Io> Worker<I> {
+    /// Lowers the MTU that an error to a client tells by what its packets grow by.
+    pub(super) fn lower_mtu(&self, data: &mut [u8], p: &Parsed, found: Found) {
+        if found.direction != Direction::Reply {
+            return;
+        }
+        let by = self.growth(found);
+        let Some(icmp) = IcmpHeader::at_mut(data, usize::from(p.l4)).filter(|_| by != 0) else { return };
+        let (told, least) = match (p.ipv6, icmp.kind, icmp.code) {
+            (false, v4::UNREACHABLE, v4::FRAGMENTATION_NEEDED) => (icmp.mtu_v4().into(), LEAST_V4),
+            (true, v6::TOO_BIG, _) => (icmp.rest(), MIN_MTU as u32),
+            _ => return,
+        };
+        // Of an old router that says none, the client guesses by what is quoted.
+        let lower = told.saturating_sub(by.into()).max(least.min(told));
+        let before = icmp.rest();
+        if p.ipv6 {
+            icmp.set_rest(lower)
+        } else {
+            icmp.set_mtu_v4(lower as u16)
+        }
+        let [high, low] = [16, 0].map(|by| Delta::word((before >> by) as u16, (icmp.rest() >> by) as u16));
+        icmp.set_checksum(high.and(low).apply(icmp.checksum()));
+    }
+
+    /// Bytes that the next packet of a session's client may grow by.
+    fn growth(&self, found: Found) -> u16 {
+        let Some(session) = self.sessions.get(found.id) else { return 0 };
+        if session.is_proxied() {
+            return self.header_to_come(found, Session::protocol(session));
+        }
+        let untold = toa::tells(session) && !self.told.get(found.id.0).is_told();
+        let client = self.sessions.arriving(found.id, Direction::Request);
+        client.filter(|_| untold).map_or(0, |client| toa::len_of(client.source.0))
+    }
+}
