@@ -46,6 +46,15 @@ impl<I: Io> Worker<I> {
         icmp.set_checksum(high.and(low).apply(icmp.checksum()));
     }
 
+    /// Whether a client's packet may become so long: by IPv6 not from what every link takes to more, since nobody could be
+    /// told that a link takes no more than that.
+    pub(super) fn may_grow(&self, p: &Parsed, found: Found, longer: usize) -> bool {
+        !p.ipv6
+            || usize::from(p.ip_len) > MIN_MTU
+            || longer <= MIN_MTU
+            || self.sessions.get(found.id).is_some_and(Session::is_mixed)
+    }
+
     /// Bytes that the next packet of a session's client may grow by.
     fn growth(&self, found: Found) -> u16 {
         let Some(session) = self.sessions.get(found.id) else { return 0 };

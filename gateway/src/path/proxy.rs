@@ -242,7 +242,8 @@ impl<I: Io> Worker<I> {
         let text = self.header_of(found, p)?;
         let len = text.len() as u16;
         // An urgent pointer counts from the segment's beginning, and must not point into the header.
-        let fits = p.flags & tcp::URG == 0 && p.ip_len.checked_add(len).is_some_and(|longer| longer <= mtu);
+        let room = |longer: u16| longer <= mtu && self.may_grow(p, found, longer.into());
+        let fits = p.flags & tcp::URG == 0 && p.ip_len.checked_add(len).is_some_and(room);
         if fits && !insert(frame, p, &text) {
             return Err(Refusal::Drop(Reason::NoHeadroom));
         }

@@ -84,7 +84,9 @@ impl<I: Io> Worker<I> {
         let Some(client) = self.sessions.arriving(found.id, Direction::Request) else { return p.ip_len };
         let option = option(client.source);
         // A fragment that grew would shift those that follow it.
-        let room = self.fragment_id.is_none() && usize::from(p.ip_len) + option.len() <= usize::from(mtu);
+        let longer = usize::from(p.ip_len) + option.len();
+        let room =
+            self.fragment_id.is_none() && longer <= usize::from(mtu) && self.may_grow(p, found, longer);
         if room && insert(frame, p, &option) {
             self.counters.events.toa_added.add(1);
             return p.ip_len + option.len() as u16;
