@@ -104,6 +104,9 @@ impl<I: Io> Worker<I> {
         service: ServiceId,
         origin: Origin,
     ) -> Option<WorkerId> {
+        if self.peers.outgoing.len() < 2 {
+            return None;
+        }
         match self.lookup.ways(service) {
             [] => self.elsewhere(port, ends, protocol, origin),
             ways => self.elsewhere_by(ways, port, (ends, protocol), service, origin),
@@ -120,9 +123,6 @@ impl<I: Io> Worker<I> {
         origin: Origin,
     ) -> Option<WorkerId> {
         let workers = self.peers.outgoing.len();
-        if workers < 2 {
-            return None;
-        }
         let client = ends.source;
         let mut owners = Owners::new();
         for way in ways {
