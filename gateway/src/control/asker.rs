@@ -24,7 +24,7 @@ use super::{
 use crate::{
     id::WorkerId,
     path::{
-        explain::{At, Explain, Packet},
+        explain::question::{At, Explain, Packet},
         search::Search,
         trace::Tracer,
         update::{Batch, Listing, Update},

@@ -16,8 +16,8 @@ use crate::{
     id::ServerId,
     io::PortId,
     path::{
-        explain::{Explain, Packet},
-        explain_leave::Back,
+        explain::question::Back,
+        explain::question::{Explain, Packet},
         mark::Rule,
         route::View,
         service::Chosen,

@@ -17,7 +17,7 @@ pub use crate::path::search::Selection;
 use crate::{
     id::{ServerId, ServiceId},
     path::{
-        explain::{Explain, Packet},
+        explain::question::{Explain, Packet},
         settings::Settings,
         trace::Tracer,
     },

@@ -12,7 +12,7 @@ use crate::{
     clock::seconds,
     id::{ServerId, WorkerId},
     path::{
-        persist::Persistence,
+        service::Persistence,
         service::WorkerService,
         tunnel,
         update::{Batch, Update},

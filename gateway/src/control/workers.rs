@@ -40,7 +40,7 @@ use crate::{
     io::{Hand, PortId},
     net::ethernet::Mac,
     path::{
-        explain::Packet,
+        explain::question::Packet,
         route::{Neighbour, Resolve, RouteTable},
         service::ServerAddresses,
         settings::Settings,

@@ -24,6 +24,9 @@ pub type Burst<F> = ArrayVec<F, BURST>;
 pub struct PortId(pub u8);
 
 impl PortId {
+    /// No port.
+    pub const NONE: Self = Self(u8::MAX);
+
     /// As an array index.
     #[inline]
     #[must_use]

@@ -5,7 +5,6 @@
 
 use serde::Deserialize;
 
-use super::schedule::NO_PORT;
 use crate::io::PortId;
 
 /// What the routes must say of a packet's source (RFC 3704; Linux's `rp_filter` 1, 2 and 0).
@@ -32,7 +31,7 @@ impl Behind {
     const DEFAULT: u64 = 1 << 62;
 
     pub(super) fn by(ports: impl Iterator<Item = PortId>) -> Self {
-        Self(ports.filter(|port| *port != NO_PORT).fold(0, |ports, port| ports | bit(port)))
+        Self(ports.filter(|port| *port != PortId::NONE).fold(0, |ports, port| ports | bit(port)))
     }
 
     /// By the default route.

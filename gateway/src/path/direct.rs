@@ -10,9 +10,10 @@ use weirctl::model::SessionState;
 
 use super::{
     Worker,
+    packet::trim,
     parse::Parsed,
     route::{self, Need},
-    session::trim,
+    tcp_state::CONTROL,
     verdict::Reason,
 };
 use crate::{
@@ -24,9 +25,6 @@ use crate::{
         session::{Direction, NO_HOP, STATE, Session, SessionId},
     },
 };
-
-/// Flags of a segment that may change a session.
-pub(super) const CONTROL: u8 = tcp_flags::FIN | tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK;
 
 /// Takes one off the TTL or hop limit; false if there's no IP header at `l3`.
 pub(super) fn age(data: &mut [u8], l3: usize) -> bool {

@@ -3,17 +3,14 @@
 //! The identifier is the port of whoever asks (RFC 5508). ICMPv6's checksum has a pseudo-header, ICMP's has none: the
 //! session's difference knows.
 
-use super::{Origin, Worker, belief::Belief, parse::Parsed, session::trim, snat::Claim, verdict::Reason};
+use super::{
+    Worker, belief::Belief, packet::Origin, packet::trim, parse::Parsed, snat::Claim, verdict::Reason,
+};
 use crate::{
     io::{Frame as _, Io, PortId},
-    net::{Header, icmp::IcmpHeader, protocol},
+    net::{Header, icmp::IcmpHeader},
     table::{session::Direction, sessions::Found},
 };
-
-/// Whether sessions of the protocol are ICMP echoes.
-pub(super) fn is_echo(protocol: u8) -> bool {
-    matches!(protocol, protocol::ICMP | protocol::ICMPV6)
-}
 
 impl<I: Io> Worker<I> {
     /// An ICMP echo request or reply: of a session, from inside, or the kernel's.

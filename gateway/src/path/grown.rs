@@ -61,7 +61,7 @@ impl<I: Io> Worker<I> {
         if session.is_proxied() {
             return self.header_to_come(found, Session::protocol(session));
         }
-        let untold = toa::tells(session) && !self.told.get(found.id.0).is_told();
+        let untold = session.tells_client() && !self.told.get(found.id.0).is_told();
         let client = self.sessions.arriving(found.id, Direction::Request);
         client.filter(|_| untold).map_or(0, |client| toa::len_of(client.source.0))
     }

@@ -16,7 +16,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::route::{Hop, PortFacts};
+use super::route_table::PortFacts;
 use crate::{
     clock::{Tick, seconds},
     io::PortId,
@@ -43,6 +43,24 @@ pub enum Need {
     Server,
     /// A client, a host inside or outside, or a stranger.
     Guest,
+}
+
+/// A next hop with its link-layer header ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Destination and source MAC address as they lie in the frame.
+    pub macs: [u8; 12],
+    /// Largest IP packet.
+    pub mtu: u16,
+    /// Port.
+    pub port: PortId,
+    /// Whether the MAC address is known.
+    pub usable: bool,
+}
+
+impl Hop {
+    /// Nobody's.
+    pub(super) const NOTHING: Self = Self { macs: [0; 12], mtu: 0, port: PortId(0), usable: false };
 }
 
 /// What a hop is beside what packets need of it.

@@ -12,12 +12,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{
-    Origin, Worker,
-    parse::Parsed,
-    rewrite,
-    schedule::{Claimed, NO_PORT},
-    sums::sum_over,
-    verdict::Reason,
+    Worker, packet::Origin, parse::Parsed, rewrite, schedule::Claimed, sums::sum_over, verdict::Reason,
 };
 use crate::{
     io::{Frame, Io, PortId},
@@ -88,7 +83,7 @@ impl<I: Io> Worker<I> {
         origin: Origin,
     ) {
         let claimed = self.claimed(port, back, protocol);
-        match self.owner_elsewhere(NO_PORT, back, protocol, &claimed, origin) {
+        match self.owner_elsewhere(PortId::NONE, back, protocol, &claimed, origin) {
             Some(owner) => match self.beside_refusal(port, from, origin) {
                 Some(reason) => self.drop_frame(frame, reason),
                 None => self.hand_over(port, frame, owner),

@@ -7,8 +7,9 @@
 //! The checksum covers the outer addresses too.
 
 use super::{
-    Origin, Worker,
+    Worker,
     icmp::{keeps_source, quote_of},
+    packet::Origin,
     parse::Parsed,
     rewrite,
     sums::sum_over,

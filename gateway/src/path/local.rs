@@ -12,11 +12,12 @@
 //! come to their session's owner as any reply does; where they have none, they leave as the kernel sent them.
 
 use super::{
-    Origin, Worker,
+    Worker,
+    packet::Origin,
+    packet::trim,
     parse::{self, Kind, Parsed},
     punt_kind::PuntKind,
     service::Chosen,
-    session::trim,
     verdict::Reason,
 };
 use crate::{

@@ -24,8 +24,8 @@ use weirctl::model::SessionState;
 use zerocopy::IntoBytes;
 
 use super::{
-    Worker, direct::CONTROL, fragment::Part, parse::Parsed, reassembly::Way, rewrite::rewrite_transport,
-    route::Need, sums::sum_over, toa, verdict::Reason,
+    Worker, fragment::Part, parse::Parsed, reassembly::Way, rewrite::rewrite_transport, route::Need,
+    sums::sum_over, tcp_state::CONTROL, toa, verdict::Reason,
 };
 use crate::{
     io::{Frame, Io, PortId},
@@ -79,7 +79,7 @@ impl<I: Io> Worker<I> {
         let transport_len = p.ip_len.wrapping_sub(Ipv4Header::LEN as u16);
         let usual = quiet
             & self.fragment_id.is_none()
-            & is_bare(p)
+            & p.is_bare()
             & !p.ipv6
             & (session.timeout == self.timeouts[usize::from(state) & (TIMEOUTS - 1)])
             & session.arrives_by(found.direction, port)
@@ -163,7 +163,7 @@ impl<I: Io> Worker<I> {
         let Some(session) = self.sessions.get(found.id) else {
             return self.drop_frame(frame, Reason::NoSession);
         };
-        let (tells, proxied) = (toa::tells(session), session.is_proxied());
+        let (tells, proxied) = (session.tells_client(), session.is_proxied());
         let hop = match self.hop_of_mixed(found) {
             Ok(hop) => hop,
             Err(reason) => return self.drop_frame(frame, reason),
@@ -428,12 +428,6 @@ fn sum_up(frame: &mut impl Frame, p: &Parsed, transport_len: u16, leaving: &Ends
     let (udp, _) = UdpHeader::split_mut(frame.data_mut().get_mut(l4..)?)?;
     udp.set_checksum(sum.and(pseudo).udp_checksum());
     Some(())
-}
-
-/// Whether nothing stands between a packet's IP header and its transport header.
-#[inline(always)]
-pub(super) fn is_bare(p: &Parsed) -> bool {
-    u16::from(p.l4 - p.l3) == header_len(p.ipv6)
 }
 
 /// Cuts off what follows the packet in its frame.

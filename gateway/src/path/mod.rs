@@ -14,8 +14,8 @@
 //! DR and TUN leave by `direct` and `tunnel` instead of `rewrite`, sessions between the families by `mixed`, datagrams of one-packet services by
 //! `onepacket`; `persist` keeps clients at their servers, `place` knows which servers are full. `snat` takes what no service claims, `echo` its pings. Beside the way: `icmp` (`icmp_v6`, `icmp_mixed`) translates errors about
 //! sessions, `reassembly` sends fragments after their first, `toa` (with `told`) and `proxy` (with `proxy_header` and `stream`) tell servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
-//! own, `local` what is for a server of the gateway itself, `vlan` divides devices into ports, `unfinished` completes checksums for it, `handover` gives another worker what is its own (`nat` knows whose NAT's replies are), `update` takes control's changes between bursts,
-//! `search`, `explain` and `in_use` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks, `stages` counts cycles, `station` knows MAC addresses beside the ports' own. `sums` says which checksums are right, `destination` which destinations nobody serves. Every frame ends in one [`verdict::Verdict`].
+//! own, `local` what is for a server of the gateway itself, `vlan` divides devices into ports, `unfinished` completes checksums for it, `handover` gives another worker what is its own (`owner` knows whose a packet is), `update` takes control's changes between bursts,
+//! `search`, `explain` and `in_use` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks, `stages` counts cycles, `station` knows MAC addresses beside the ports' own. `sums` says which checksums are right, `destination` which destinations nobody serves, `weigh` what a packet may change about its session (`belief`), `packet` what all stages say of one. Every frame ends in one [`verdict::Verdict`].
 //! ICMP errors about tunnels' packets are `tunnel_error`'s, and `grown` lowers the MTUs that others tell.
 
 use std::{
@@ -27,7 +27,7 @@ use arrayvec::ArrayVec;
 
 use crate::{
     clock::Tick,
-    id::WorkerId,
+    id::{MAX_SERVERS, MAX_SERVICES, WorkerId},
     io::{BURST, Burst, Frame, Io, PortId},
     net::ethernet::Mac,
     table::{
@@ -53,7 +53,6 @@ mod direct;
 mod echo;
 mod expire;
 pub mod explain;
-pub mod explain_leave;
 mod fragment;
 mod grown;
 pub mod handover;
@@ -66,8 +65,9 @@ pub mod laddr;
 mod local;
 pub mod mark;
 mod mixed;
-pub mod nat;
 mod onepacket;
+pub mod owner;
+mod packet;
 pub mod parse;
 pub mod persist;
 mod place;
@@ -107,7 +107,9 @@ mod unfinished;
 pub mod update;
 pub mod verdict;
 pub mod vlan;
+mod weigh;
 
+use packet::Origin;
 use route::{Resolve, Routing};
 use service::{Lookup, ServerAddresses, WorkerService};
 use settings::Settings;
@@ -245,15 +247,6 @@ const AHEAD: usize = 12;
 /// How many packets ahead the server's counters are asked for: the record that says which server has come by then.
 const NEAR: usize = 6;
 
-/// Where a frame came from: decides whether it may be handed over (again).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
-    /// A port's receive queue.
-    Port,
-    /// Another worker: it's ours, whatever the hash says.
-    Worker,
-}
-
 impl<I: Io> Worker<I> {
     /// A worker without services or routes.
     ///
@@ -269,8 +262,8 @@ impl<I: Io> Worker<I> {
             steered: parts.steered,
             now,
             sessions: Sessions::new(parts.max_sessions, parts.key, now)?,
-            services: Vec::with_capacity(update::MAX_SERVICES),
-            servers: Vec::with_capacity(update::MAX_SERVERS),
+            services: Vec::with_capacity(MAX_SERVICES),
+            servers: Vec::with_capacity(MAX_SERVERS),
             figures: Arc::clone(&parts.counters.servers),
             lookup: Arc::default(),
             server_addresses: Arc::default(),

@@ -10,12 +10,12 @@ use weirctl::model::{Forwarding, SessionState};
 
 use super::{
     Worker,
+    packet::trim,
     parse::Parsed,
     reassembly::{Way, readdress},
     rewrite,
     route::Need,
     service::Chosen,
-    session::trim,
     verdict::Reason,
 };
 use crate::{

@@ -105,6 +105,19 @@ impl Parsed {
             _ => Ends::of(self.tuple),
         }
     }
+
+    /// Whether nothing stands between the IP header and the transport header.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        let fixed = if self.ipv6 { Ipv6Header::LEN } else { Ipv4Header::LEN };
+        usize::from(self.l4 - self.l3) == fixed
+    }
+}
+
+/// Whether sessions of the protocol are ICMP echoes.
+pub(super) fn is_echo(protocol: u8) -> bool {
+    matches!(protocol, protocol::ICMP | protocol::ICMPV6)
 }
 
 impl From<Malformed> for Reason {

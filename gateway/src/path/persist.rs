@@ -10,8 +10,8 @@
 //! gets 60 s more. With the engine `sip` each Call-ID of a client has a template of its own, and a datagram
 //! without one is dropped.
 //!
-//! With several workers the packets of persistent services belong to the worker that [`owner`] gives for
-//! the client network, or for a larger one ([`nat`]), whatever queue they arrive on: templates need no lock and no messages,
+//! With several workers the packets of persistent services belong to the worker that [`super::owner::owner_of_network`] gives for
+//! the client network, or for a larger one ([`super::owner`]), whatever queue they arrive on: templates need no lock and no messages,
 //! and a client has one server on all workers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,15 +19,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weirctl::model::SessionState;
 
 use super::{
-    Worker, nat,
+    Worker,
+    owner::masked,
     parse::Parsed,
-    service::{Chosen, WorkerService},
+    service::{Chosen, Persistence, WorkerService},
     sip,
     verdict::Reason,
 };
 use crate::{
     clock::seconds,
-    id::{ServiceId, WorkerId},
+    id::ServiceId,
     io::Io,
     net::{Header, protocol, udp::UdpHeader},
     sched::Flow,
@@ -46,36 +47,6 @@ pub const FTP: u16 = 21;
 /// [`crate::table::ends::WIDE`].
 const PROTOCOLS: [(u8, u8); 4] =
     [(0, 187), (protocol::TCP, 188), (protocol::UDP, 189), (protocol::SCTP, 190)];
-
-/// How a service is persistent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Persistence {
-    /// Time-out of a template, in ticks.
-    pub timeout: u32,
-    /// Clients that are the same under this mask are one, see [`masked`].
-    pub mask: u32,
-}
-
-/// A client's network: `mask` are the bits of an IPv4 address (host order) that count, or how many leading ones of
-/// an IPv6 address do.
-#[inline]
-#[must_use]
-pub fn masked(mask: u32, client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V4(a) => Ipv4Addr::from_bits(a.to_bits() & mask).into(),
-        IpAddr::V6(a) => {
-            let bits = u128::MAX.checked_shl(128u32.saturating_sub(mask)).unwrap_or(0);
-            Ipv6Addr::from_bits(a.to_bits() & bits).into()
-        }
-    }
-}
-
-/// The worker, of `workers`, that owns the packets of a masked client address to persistent services: one for all of
-/// them, since replies of a NAT server don't say whose they are.
-#[must_use]
-pub fn owner(client: IpAddr, workers: usize) -> WorkerId {
-    nat::spread(client, 1 << 32, workers)
-}
 
 /// The protocol of the packets that a template is for; 0 for those of a mark.
 #[must_use]
@@ -314,40 +285,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_spread_over_workers_and_each_has_one() {
-        for workers in 1..6 {
-            let mut share = vec![0; workers];
-            for client in 0..6000u32 {
-                let client = IpAddr::from(Ipv4Addr::from_bits(client << 8));
-                let of = owner(client, workers);
-                assert_eq!(of, owner(client, workers));
-                share[usize::from(of.0)] += 1;
-            }
-            assert!(share.iter().all(|&n| n > 6000 / workers * 8 / 10), "{share:?}");
-        }
-    }
-
-    #[test]
     fn templates_have_protocol_numbers_of_their_own() {
         for (packets, template) in PROTOCOLS {
             assert_eq!((template_of(packets), packets_of(template)), (template, packets));
             assert!(!matches!(template, protocol::TCP | protocol::UDP | protocol::SCTP));
             assert_eq!(template & crate::table::ends::WIDE, 0);
         }
-    }
-
-    #[test]
-    fn masks_are_bits_of_ipv4_and_lengths_of_ipv6() {
-        let at = |text: &str| text.parse::<IpAddr>().unwrap();
-        assert_eq!(masked(0xffff_ff00, at("10.1.2.3")), at("10.1.2.0"));
-        assert_eq!(masked(64, at("2001:db8:1:2:3::4")), at("2001:db8:1:2::"));
-        assert_eq!(masked(127, at("2001:db8::f")), at("2001:db8::e"));
-        assert_eq!((masked(0, at("ffff::1")), masked(1, at("ffff::1"))), (at("::"), at("8000::")));
-        assert_eq!((masked(128, at("::4")), masked(0, at("::4"))), (at("::4"), at("::")));
-        assert_eq!((masked(127, at("::5")), masked(1, at("ffff::1"))), (at("::4"), at("8000::")));
-        assert_eq!(
-            (masked(u32::MAX, at("10.1.2.3")), masked(0, at("10.1.2.3"))),
-            (at("10.1.2.3"), at("0.0.0.0"))
-        );
     }
 }

@@ -15,15 +15,12 @@
 use std::net::IpAddr;
 
 use super::{
-    Origin, Worker,
+    Worker,
     belief::Belief,
-    echo::is_echo,
-    parse::{Kind, Parsed, echo_ports},
-    rewrite,
-    schedule::NO_PORT,
-    sctp_state,
+    packet::{Next, Origin, trim},
+    parse::{Kind, Parsed, echo_ports, is_echo},
+    rewrite, sctp_state,
     service::Chosen,
-    session,
     verdict::Reason,
 };
 use crate::{
@@ -268,7 +265,7 @@ impl<I: Io> Worker<I> {
             return self.send_fragment(port, frame, &p, found, id);
         }
         let claimed = self.claimed(port, &ends, p.protocol);
-        match self.owner_elsewhere(NO_PORT, &ends, p.protocol, &claimed, origin) {
+        match self.owner_elsewhere(PortId::NONE, &ends, p.protocol, &claimed, origin) {
             Some(owner) => self.hand_over(port, frame, owner),
             // An echo without session is the kernel's, see `echo`.
             None if claimed.is_nobody_s() || is_echo(p.protocol) => self.punt(port, frame),
@@ -279,10 +276,10 @@ impl<I: Io> Worker<I> {
     /// Sends a fragment that isn't the first on its session's way.
     fn send_fragment(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found, id: u16) {
         match self.fate(found, p, Belief::Nothing) {
-            session::Fate::Punted => return self.punt(port, frame),
-            session::Fate::TtlExpired => return self.answer_ttl_expired(port, frame, p),
-            session::Fate::ServerDeleted => return self.drop_frame(frame, Reason::ServerDeleted),
-            session::Fate::Goes | session::Fate::Anew => {}
+            Next::Punted => return self.punt(port, frame),
+            Next::TtlExpired => return self.answer_ttl_expired(port, frame, p),
+            Next::ServerDeleted => return self.drop_frame(frame, Reason::ServerDeleted),
+            Next::Goes | Next::Anew => {}
         }
         let Some(session) = self.sessions.get_mut(found.id) else { return };
         session.last_seen = self.now.0;
@@ -311,7 +308,7 @@ impl<I: Io> Worker<I> {
         if p.ip_len > next.mtu && p.dont_fragment {
             return self.answer_too_big(port, frame, p, next.mtu);
         }
-        session::trim(&mut frame, p);
+        trim(&mut frame, p);
         self.identify(&mut frame, p, found, id);
         if !self.readdress(&mut frame, p, found) {
             return self.drop_frame(frame, Reason::Truncated);

@@ -13,7 +13,7 @@ use std::{
 
 use arrayvec::ArrayVec;
 
-pub use super::hops::{MAX_HOPS, Need};
+pub use super::hops::{Hop, MAX_HOPS, Need};
 pub use super::route_table::{Changes, PortFacts, Route, RouteTable, Routes, Table, Via, Way};
 use super::{
     affected::Affected,
@@ -44,24 +44,6 @@ const PATIENCE: u32 = seconds(3);
 const SWEEP_AGE: u16 = 1 << 14;
 const LATE_AGE: u16 = 3 << 14;
 const LAST_AGE: u16 = u16::MAX - 256;
-
-/// A next hop with its link-layer header ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hop {
-    /// Destination and source MAC address as they lie in the frame.
-    pub macs: [u8; 12],
-    /// Largest IP packet.
-    pub mtu: u16,
-    /// Port.
-    pub port: PortId,
-    /// Whether the MAC address is known.
-    pub usable: bool,
-}
-
-impl Hop {
-    /// Nobody's.
-    pub(super) const NOTHING: Self = Self { macs: [0; 12], mtu: 0, port: PortId(0), usable: false };
-}
 
 /// A way as it is at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

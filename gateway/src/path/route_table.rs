@@ -15,7 +15,6 @@ use foldhash::fast::RandomState;
 
 use super::{
     behind::{Behind, RpFilter},
-    schedule::NO_PORT,
     trie::Trie,
     verdict::Reason,
 };
@@ -86,7 +85,7 @@ pub struct Way {
 
 impl Via {
     /// By an interface that is no port, or to the host itself.
-    pub const ELSEWHERE: Self = Self { port: NO_PORT, gateway: None, weight: 1 };
+    pub const ELSEWHERE: Self = Self { port: PortId::NONE, gateway: None, weight: 1 };
 }
 
 impl Way {
@@ -96,7 +95,7 @@ impl Way {
     /// There is none, or it isn't behind a port.
     pub(super) fn via(&self, destination: IpAddr) -> Result<&Via, Reason> {
         if let [only] = &*self.via {
-            return if only.port == NO_PORT { Err(Reason::RouteElsewhere) } else { Ok(only) };
+            return if only.port == PortId::NONE { Err(Reason::RouteElsewhere) } else { Ok(only) };
         }
         let total: u32 = self.via.iter().map(|v| u32::from(v.weight)).sum();
         let destination = match destination {

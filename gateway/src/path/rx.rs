@@ -2,7 +2,7 @@
 
 use arrayvec::ArrayVec;
 
-use super::{Origin, Worker, stages::Stage};
+use super::{Worker, packet::Origin, stages::Stage};
 use crate::io::{Burst, Io, PortId};
 
 impl<I: Io> Worker<I> {

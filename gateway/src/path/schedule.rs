@@ -8,7 +8,7 @@ use weirctl::{
 };
 
 use super::{
-    Origin, Worker, belief::Belief, laddr::transport, onepacket, parse::Parsed, rewrite, sctp_state,
+    Worker, belief::Belief, laddr::transport, onepacket, packet::Origin, parse::Parsed, rewrite, sctp_state,
     service::Chosen, snat::Claim, stream::Stream, tcp_state, verdict::Reason,
 };
 use crate::{
@@ -63,9 +63,6 @@ enum Unopened {
     /// No server can take it.
     NoServer,
 }
-
-/// No port: none has brought the packet to its owner.
-pub(super) const NO_PORT: PortId = PortId(u8::MAX);
 
 /// Whose a packet without session is.
 #[derive(Clone, Copy, Debug)]

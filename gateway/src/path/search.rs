@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use weirctl::protocol::{FoundSession, SessionFilter};
 
-use super::{Worker, update::LISTING_STRIDE};
+use super::Worker;
 use crate::{
     clock::Tick,
     id::ServerId,
@@ -12,6 +12,8 @@ use crate::{
     table::session::{Session, SessionId},
 };
 
+/// Session records that one request looks at.
+pub const LISTING_STRIDE: u32 = 4096;
 /// Sessions that one request to end sessions ends at most.
 pub const KILL_STRIDE: u32 = 256;
 /// Which sessions to find, and whether to end them.

@@ -16,8 +16,7 @@ use weirctl::model::{ClientAddress, Family, Forwarding};
 use super::{
     destination,
     mark::{Marks, Rule},
-    nat::{OwnedBy, Ways},
-    persist::Persistence,
+    owner::{OwnedBy, Ways},
 };
 use crate::{
     id::{ServerId, ServiceId},
@@ -377,6 +376,15 @@ impl Lookup {
     pub fn nat_server(&self, protocol: u8, address: IpAddr, port: u16) -> Option<&Ways> {
         by_family!(self, address, |claims, number| claims.nat_server(protocol, number, port))
     }
+}
+
+/// How a service is persistent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persistence {
+    /// Time-out of a template, in ticks.
+    pub timeout: u32,
+    /// Clients that are the same under this mask are one, see [`super::owner::masked`].
+    pub mask: u32,
 }
 
 /// A service as one worker has it.

@@ -7,13 +7,15 @@
 use weirctl::{model::SessionState, protocol::TraceStage};
 
 use super::{
-    Origin, Worker,
+    Worker,
     belief::Belief,
-    mixed, onepacket,
+    onepacket,
+    packet::{Next, Origin, trim},
     parse::{self, Parsed},
     rewrite,
     route::{self, Need},
-    sctp_state, tcp_state, toa,
+    sctp_state,
+    tcp_state::{self, CONTROL, QUIET},
     verdict::{Reason, Verdict},
 };
 use crate::{
@@ -22,38 +24,9 @@ use crate::{
     table::{
         counters::ServerSlot,
         ends::WIDE,
-        session::{Direction, INACTIVE, LOOKED_AT, NO_HOP, ONE_PACKET, STATE, Session, SessionId, TIMEOUTS},
+        session::{Direction, INACTIVE, LOOKED_AT, NO_HOP, ONE_PACKET, Session, SessionId, TIMEOUTS},
         sessions::{Candidate, Found},
     },
-};
-
-/// Frames up to this length keep their link-layer padding.
-const MIN_FRAME: usize = 64;
-
-/// Cuts off what follows the packet in its frame.
-#[inline]
-pub(super) fn trim(frame: &mut impl Frame, p: &Parsed) {
-    let len = frame.total_len();
-    let packet_end = usize::from(p.l3) + usize::from(p.ip_len);
-    if len > MIN_FRAME && packet_end < len {
-        frame.truncate(packet_end);
-    }
-}
-
-/// TCP's flags that may change a session's state.
-pub(super) const CONTROL: u8 = tcp_flags::FIN | tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK;
-
-/// By the state's number (and with [`crate::table::session::SNAT`]) which of [`CONTROL`] a packet has that changes
-/// nothing: TCP's own acknowledgement, and any datagram of UDP. Of the other states no packet does.
-pub(super) static QUIET: [u8; TIMEOUTS] = {
-    let mut quiet = [u8::MAX; TIMEOUTS];
-    let mut group = 0;
-    while group < TIMEOUTS {
-        quiet[group + SessionState::Established as usize] = tcp_flags::ACK;
-        quiet[group + SessionState::Udp as usize] = 0;
-        group += STATE as usize + 1;
-    }
-    quiet
 };
 
 /// Whether a packet begins a connection or association.
@@ -63,21 +36,6 @@ fn begins(p: &Parsed) -> bool {
         protocol::SCTP => p.flags == sctp_state::INIT,
         _ => false,
     }
-}
-
-/// What becomes of a packet of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// It is the kernel's.
-    Punted,
-    /// Its time to live is used up.
-    TtlExpired,
-    /// The session ends, and the packet is taken as one without.
-    Anew,
-    /// Its server was deleted.
-    ServerDeleted,
-    /// It goes the session's way.
-    Goes,
 }
 
 impl<I: Io> Worker<I> {
@@ -179,7 +137,7 @@ impl<I: Io> Worker<I> {
             && p.ip_len <= next.mtu
             && next.usable;
         let mixed = V6 && session.is_mixed();
-        if !usual || (mixed && !mixed::is_bare(p)) {
+        if !usual || (mixed && !p.is_bare()) {
             return self.known_rarely(port, frame, p, found, origin);
         }
         session.last_seen = self.now.0;
@@ -231,11 +189,11 @@ impl<I: Io> Worker<I> {
         }
         let believed = self.believed(&frame, p, found);
         match self.fate(found, p, believed) {
-            Fate::Punted => return self.punt(port, frame),
-            Fate::TtlExpired => return self.answer_ttl_expired(port, frame, p),
-            Fate::Anew => return self.anew(port, frame, p, found.id, origin),
-            Fate::ServerDeleted => return self.drop_frame(frame, Reason::ServerDeleted),
-            Fate::Goes => {}
+            Next::Punted => return self.punt(port, frame),
+            Next::TtlExpired => return self.answer_ttl_expired(port, frame, p),
+            Next::Anew => return self.anew(port, frame, p, found.id, origin),
+            Next::ServerDeleted => return self.drop_frame(frame, Reason::ServerDeleted),
+            Next::Goes => {}
         }
         if let Some(reason) = self.held_back(&frame, p, found) {
             return self.drop_frame(frame, reason);
@@ -255,24 +213,24 @@ impl<I: Io> Worker<I> {
     }
 
     /// What is to become of a packet of a session, before anything is done about it.
-    pub(super) fn fate(&self, found: Found, p: &Parsed, believed: Belief) -> Fate {
-        let Some(session) = self.sessions.get(found.id) else { return Fate::Goes };
+    pub(super) fn fate(&self, found: Found, p: &Parsed, believed: Belief) -> Next {
+        let Some(session) = self.sessions.get(found.id) else { return Next::Goes };
         let available = self.is_available(found);
         if !available && self.lookup.is_empty() && !session.is_fullnat() && !session.is_snat() {
             // Without any service IPVS looks at nothing: the packet is the kernel's.
-            return Fate::Punted;
+            return Next::Punted;
         }
         if p.ttl <= 1 {
-            return Fate::TtlExpired;
+            return Next::TtlExpired;
         }
         if found.direction == Direction::Reply {
-            return Fate::Goes;
+            return Next::Goes;
         }
         match available {
-            _ if believed.counts() && self.begins_anew(found.id, session, p) => Fate::Anew,
-            true => Fate::Goes,
-            false if self.settings.expire_nodest_conn => Fate::Anew,
-            false => Fate::ServerDeleted,
+            _ if believed.counts() && self.begins_anew(found.id, session, p) => Next::Anew,
+            true => Next::Goes,
+            false if self.settings.expire_nodest_conn => Next::Anew,
+            false => Next::ServerDeleted,
         }
     }
 
@@ -499,7 +457,7 @@ impl<I: Io> Worker<I> {
             }
             return self.leave(frame, hop, ip_len);
         }
-        let tells = !plain && self.sessions.get(found.id).is_some_and(toa::tells);
+        let tells = !plain && self.sessions.get(found.id).is_some_and(Session::tells_client);
         let ip_len = if tells { self.tell(&mut frame, p, found, next.mtu) } else { p.ip_len };
         if !self.rewrite(&mut frame, p, found) {
             return self.drop_frame(frame, Reason::Truncated);

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use super::{Origin, Worker, behind::Behind, behind::RpFilter, snat::Claim, verdict::Reason};
+use super::{Worker, behind::Behind, behind::RpFilter, packet::Origin, snat::Claim, verdict::Reason};
 use crate::{
     io::{Io, PortId},
     table::ends::Ends,

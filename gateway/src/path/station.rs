@@ -5,7 +5,8 @@
 //! destination.
 
 use super::{
-    Origin, Worker,
+    Worker,
+    packet::Origin,
     parse::{self, Kind, Parsed},
 };
 use crate::{

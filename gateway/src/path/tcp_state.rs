@@ -7,7 +7,26 @@
 
 use weirctl::model::SessionState::{self, *};
 
-use crate::{net::tcp as tcp_flags, table::session::Direction};
+use crate::{
+    net::tcp as tcp_flags,
+    table::session::{Direction, STATE, TIMEOUTS},
+};
+
+/// TCP's flags that may change a session's state.
+pub(super) const CONTROL: u8 = tcp_flags::FIN | tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK;
+
+/// By the state's number (and with [`crate::table::session::SNAT`]) which of [`CONTROL`] a packet has that changes
+/// nothing: TCP's own acknowledgement, and any datagram of UDP. Of the other states no packet does.
+pub(super) static QUIET: [u8; TIMEOUTS] = {
+    let mut quiet = [u8::MAX; TIMEOUTS];
+    let mut group = 0;
+    while group < TIMEOUTS {
+        quiet[group + SessionState::Established as usize] = tcp_flags::ACK;
+        quiet[group + SessionState::Udp as usize] = 0;
+        group += STATE as usize + 1;
+    }
+    quiet
+};
 
 /// Rows: SYN, FIN, ACK, RST. Columns: NONE, ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT, TIME_WAIT, CLOSE,
 /// CLOSE_WAIT, LAST_ACK, LISTEN, SYNACK.

@@ -21,11 +21,12 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 
 use super::{
-    Worker, mixed,
+    Worker,
+    packet::trim,
     parse::{self, Parsed},
-    session::{CONTROL, QUIET, trim},
     stream::Segment,
     sums::transport_checksum_ok,
+    tcp_state::{CONTROL, QUIET},
     told::Step,
     verdict::Reason,
 };
@@ -36,11 +37,10 @@ use crate::{
         checksum::{Delta, Sum},
         ipv4::Ipv4Header,
         ipv6::Ipv6Header,
-        protocol,
         tcp::TcpHeader,
     },
     table::{
-        session::{Direction, LOOKED_AT, Session, TELLS, TIMEOUTS},
+        session::{Direction, LOOKED_AT, TIMEOUTS},
         sessions::Found,
     },
 };
@@ -138,7 +138,7 @@ impl<I: Io> Worker<I> {
             && p.ttl > 1
             && p.ip_len <= next.mtu
             && next.usable;
-        if !usual || !is_clean(frame.data(), p) || (mixed && !mixed::is_bare(p)) {
+        if !usual || !is_clean(frame.data(), p) || (mixed && !p.is_bare()) {
             return Some(frame);
         }
         session.last_seen = self.now.0;
@@ -164,12 +164,6 @@ impl<I: Io> Worker<I> {
         }
         None
     }
-}
-
-/// Whether packets of this session have to pass by [`Worker::tell`].
-#[inline]
-pub(super) fn tells(session: &Session) -> bool {
-    session.flags & TELLS != 0 && session.protocol() == protocol::TCP
 }
 
 /// The option's length for a client's address.

@@ -4,7 +4,7 @@
 //! an acknowledgement of the SYN, and all of these had the option. Segments count with a right checksum only, so that
 //! nobody ends the telling by what the server never sees. A SYN-ACK with another number begins it again.
 
-use super::{stream::Segment, toa};
+use super::stream::Segment;
 use crate::{
     net::tcp,
     table::{
@@ -127,7 +127,7 @@ impl Told {
     /// packets have to be seen still.
     #[inline]
     pub fn mark(&self, session: &Session, found: Found) -> Option<u16> {
-        if !toa::tells(session) {
+        if !session.tells_client() {
             return Some(0);
         }
         let told = self.get(found.id.0).told;

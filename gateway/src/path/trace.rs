@@ -13,7 +13,7 @@ use std::sync::{
 use arrayvec::ArrayVec;
 use weirctl::protocol::{Network, TRACE_SNAP, TraceStage};
 
-use super::{Origin, Worker, parse, verdict::Verdict};
+use super::{Worker, packet::Origin, parse, verdict::Verdict};
 use crate::{
     io::{Burst, Frame, Io, PortId},
     net::{Header, ipv4::Ipv4Header, ipv6, protocol},

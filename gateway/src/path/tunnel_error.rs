@@ -19,11 +19,11 @@ use std::net::IpAddr;
 use weirctl::model::Forwarding;
 
 use super::{
-    Origin, Worker,
+    Worker,
     icmp::quote_of,
+    packet::Origin,
     parse::Parsed,
     route::Need,
-    schedule::NO_PORT,
     tunnel::{LEARNED, inner_mtu, inside_at, may_be_of},
     verdict::Reason,
 };
@@ -166,7 +166,7 @@ impl<I: Io> Worker<I> {
         // The client's packet came by another port than this error.
         let claim = |n| self.lookup.claim(PortId(n), &ends, inner.protocol);
         let Some(service) = (0..self.io.ports() as u8).find_map(claim) else { return Owner::Nobody };
-        if let Some(worker) = self.elsewhere_of(NO_PORT, &ends, inner.protocol, service, origin) {
+        if let Some(worker) = self.elsewhere_of(PortId::NONE, &ends, inner.protocol, service, origin) {
             return Owner::Other(worker);
         }
         let Some(Some(service)) = self.services.get(service.0 as usize) else { return Owner::Nobody };

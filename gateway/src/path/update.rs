@@ -13,12 +13,12 @@ use weirctl::model;
 use super::{
     Worker,
     census::Census,
-    explain::Explain,
+    explain::question::Explain,
     in_use::HopsInUse,
     persist::listed_protocol,
     route::{Neighbour, RouteTable},
     sctp_state,
-    search::Search,
+    search::{LISTING_STRIDE, Search},
     service::{Lookup, ServerAddresses, WorkerService},
     settings::Timeouts,
     snat::{Nat, Rules},
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     clock::Tick,
-    id::{ServerId, ServiceId},
+    id::{MAX_SERVERS, MAX_SERVICES, ServerId, ServiceId},
     io::{Hand, Io, PortId},
     path::settings::Settings,
     table::{
@@ -39,12 +39,6 @@ use crate::{
     },
 };
 
-/// Services a worker has room for.
-pub const MAX_SERVICES: usize = 65_536;
-/// Servers a worker has room for.
-pub const MAX_SERVERS: usize = 1_048_576;
-/// Session records that one listing request looks at.
-pub const LISTING_STRIDE: u32 = 4096;
 /// Session records that one poll looks at while a deleted server's sessions are ended.
 const SWEEP_STRIDE: u32 = 4096;
 

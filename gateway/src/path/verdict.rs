@@ -5,11 +5,11 @@
 
 use std::{io, sync::Arc};
 
-use super::{
-    punt_kind::{KINDS, PuntKind},
-    update::MAX_SERVERS,
+use super::punt_kind::{KINDS, PuntKind};
+use crate::{
+    id::MAX_SERVERS,
+    table::counters::{Counter, ServerTable},
 };
-use crate::table::counters::{Counter, ServerTable};
 
 /// How a packet ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

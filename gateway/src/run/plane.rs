@@ -33,7 +33,7 @@ use crate::{
     io::PortId,
     mac::Mac,
     path::{
-        explain::Packet,
+        explain::question::Packet,
         route::RouteTable,
         station::Stations,
         trace::Tracer,

@@ -14,7 +14,12 @@ use weirctl::model::SessionState;
 use zerocopy::FromBytes;
 
 use super::ends::WIDE;
-use crate::{clock::Tick, id::ServerId, io::PortId, net::checksum::Delta};
+use crate::{
+    clock::Tick,
+    id::ServerId,
+    io::PortId,
+    net::{checksum::Delta, protocol},
+};
 
 /// Addresses and ports of a packet as they lie in its headers: network byte order read as little-endian
 /// words, source first.
@@ -438,6 +443,13 @@ impl Session {
     #[must_use]
     pub fn is_one_way(&self) -> bool {
         self.flags & ONE_WAY != 0
+    }
+
+    /// Whether the server is told the client's address by a TCP option ([`TELLS`]).
+    #[inline]
+    #[must_use]
+    pub(crate) fn tells_client(&self) -> bool {
+        self.flags & TELLS != 0 && self.protocol() == protocol::TCP
     }
 
     /// Whether packets only get other addresses, of the same family, and go: no tunnel, nothing told to the server,

@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, net::SocketAddr};
 
-use weir::{id::WorkerId, path::nat};
+use weir::{id::WorkerId, path::owner};
 
 use super::{
     flows::{Endpoint, endpoint},
@@ -40,7 +40,7 @@ impl Aliases {
         let digits = |port: u16| port.to_string().len();
         let here = |port: &u16| {
             digits(*port) == digits(client.1)
-                && nat::owner(protocol, (client.0, *port), workers) == WorkerId(0)
+                && owner::owner(protocol, (client.0, *port), workers) == WorkerId(0)
                 && !self.by_alias.contains_key(&(client.0, *port))
         };
         let port = (client.1..=u16::MAX).chain(1..client.1).find(here).unwrap_or(client.1);

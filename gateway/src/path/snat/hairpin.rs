@@ -2,7 +2,7 @@
 //! in again.
 
 use super::{
-    super::{Origin, Worker, parse::Parsed, session::trim, verdict::Reason},
+    super::{Worker, packet::Origin, packet::trim, parse::Parsed, verdict::Reason},
     Claim,
 };
 use crate::{

@@ -22,11 +22,12 @@ use weirctl::{
 };
 
 use super::{
-    Origin, Worker,
+    Worker,
     belief::Belief,
     destination::{is_group, is_link_local, is_martian, may_be_special},
-    echo::is_echo,
+    packet::Origin,
     parse::Parsed,
+    parse::is_echo,
     rewrite,
     verdict::Reason,
 };

@@ -7,31 +7,34 @@
 //! Control doesn't know which worker a packet belongs to. It asks any of them, and goes on with the one that the
 //! answer names: first the worker whose queue the packet arrives in, then perhaps the one it is handed to.
 
+mod leave;
+pub mod question;
+
 use std::net::IpAddr;
 
 use weirctl::{
     model::{Forwarding, Tunnel, TunnelChecksum, TunnelKind},
-    protocol::{Answer, Candidate, FoundSession, LocalRoom, Standing},
+    protocol::{Answer, Candidate, LocalRoom},
 };
 
-use super::{
-    Origin, Worker,
+use crate::path::{
+    Worker,
     belief::Belief,
     destination::is_martian,
-    explain_leave::{Back, Leg},
+    explain::question::{At, Back, Explain, Leg, Packet},
     onepacket,
+    packet::Next,
+    packet::Origin,
     parse::{Kind, Parsed},
     persist::Kept,
-    route::View,
     schedule::{Claimed, Refusal},
     sctp_state,
     service::{Chosen, WorkerService},
-    session::Fate,
     snat::Claim,
     verdict::{Reason, Verdict},
 };
 use crate::{
-    id::{ServerId, ServiceId, WorkerId},
+    id::ServiceId,
     io::{Io, PortId},
     net::{protocol, tcp as tcp_flags},
     sched::{Flow, Scheduler, Server},
@@ -41,126 +44,6 @@ use crate::{
         sessions::Found,
     },
 };
-
-/// Where the packet is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum At {
-    /// On its way to a queue.
-    Port,
-    /// In this worker's queue.
-    Queue,
-    /// Handed over to this worker.
-    Handed,
-}
-
-/// The packet that is asked about.
-#[derive(Clone, Copy, Debug)]
-pub struct Packet {
-    /// Addresses and ports.
-    pub ends: Ends,
-    /// IP protocol number.
-    pub protocol: u8,
-    /// Port it arrives on; none: the one that leads to its source, else the first.
-    pub port: Option<PortId>,
-    /// Of TCP: SYN, or ACK.
-    pub opens: bool,
-}
-
-/// A question with room for its answer.
-#[derive(Debug)]
-pub struct Explain {
-    /// Which request this answers.
-    pub ticket: u64,
-    /// The packet.
-    pub packet: Packet,
-    /// What it goes between now: not what it did in the beginning, once it has turned back.
-    pub ends: Ends,
-    /// Where it is.
-    pub at: At,
-    /// Another worker has it: ask that one.
-    pub elsewhere: Option<WorkerId>,
-    /// The service that takes it.
-    pub service: Option<ServiceId>,
-    /// The session that it belongs to, its server's number and whether it comes from that server.
-    pub session: Option<(FoundSession, ServerId, bool)>,
-    /// The session's method, which may not be its server's any more; of a tunnel the kind is the server's.
-    pub method: Option<Forwarding>,
-    /// The persistence template that names the server.
-    pub template: Option<FoundSession>,
-    /// Scheduler, where it stands and whom it chooses.
-    pub scheduling: Option<(&'static str, Standing, Option<u32>)>,
-    /// The servers it chooses from, as many as there was capacity for.
-    pub candidates: Vec<Candidate>,
-    /// The server that gets it: number, address and port, method.
-    pub server: Option<Chosen>,
-    /// What local addresses have left, as many as there was capacity for.
-    pub local_addresses: Vec<LocalRoom>,
-    /// The way out.
-    pub way: Option<View>,
-    /// What it leaves between, if it does; a port 0 isn't chosen yet.
-    pub leaves: Option<Ends>,
-    /// The way of the answer.
-    pub back: Option<Back>,
-    /// It is given to the kernel for a server of the gateway itself.
-    pub delivered: bool,
-    /// How it ends, and what the sender is told.
-    pub end: (Verdict, Option<Answer>),
-}
-
-impl Explain {
-    /// A question about `packet` with room for `room` servers and local addresses.
-    #[must_use]
-    pub fn new(ticket: u64, packet: Packet, at: At, room: usize) -> Self {
-        Self {
-            ticket,
-            ends: packet.ends,
-            packet,
-            at,
-            elsewhere: None,
-            service: None,
-            session: None,
-            method: None,
-            template: None,
-            scheduling: None,
-            candidates: Vec::with_capacity(room),
-            server: None,
-            local_addresses: Vec::with_capacity(room),
-            way: None,
-            leaves: None,
-            back: None,
-            delivered: false,
-            end: (Verdict::Punted, None),
-        }
-    }
-
-    /// The same question to the worker that the answer names.
-    #[must_use]
-    pub fn again(self, ticket: u64) -> Self {
-        Self { ticket, elsewhere: None, ..self }
-    }
-
-    /// It comes in again between other ends, at another worker or this one.
-    pub(super) fn turns_back(&mut self, ends: Ends, owner: WorkerId) {
-        (self.ends, self.at, self.elsewhere) = (ends, At::Handed, Some(owner));
-    }
-
-    pub(super) fn drops(&mut self, reason: Reason) {
-        self.end = (Verdict::Drop(reason), answer_to(reason));
-    }
-}
-
-/// What the sender of a dropped packet is told.
-fn answer_to(reason: Reason) -> Option<Answer> {
-    match reason {
-        Reason::NoServer => Some(Answer::PortUnreachable),
-        Reason::TtlExpired => Some(Answer::TimeExceeded),
-        Reason::TooBig => Some(Answer::TooBig),
-        Reason::SnatPortsExhausted | Reason::SnatPortLimit | Reason::SnatSessionLimit => {
-            Some(Answer::Prohibited)
-        }
-        _ => None,
-    }
-}
 
 impl Packet {
     /// As parsing would have it between these ends: without payload, and with hops to spare.
@@ -223,11 +106,11 @@ impl<I: Io> Worker<I> {
             return e.drops(Reason::Martian);
         }
         match self.fate(found, p, Belief::Counts) {
-            Fate::Punted => self.explain_punt(e),
-            Fate::TtlExpired => e.drops(Reason::TtlExpired),
-            Fate::ServerDeleted => e.drops(Reason::ServerDeleted),
-            Fate::Anew => self.explain_unknown(e, port, p, Some(found.id)),
-            Fate::Goes => match self.would_hold_back(p, found) {
+            Next::Punted => self.explain_punt(e),
+            Next::TtlExpired => e.drops(Reason::TtlExpired),
+            Next::ServerDeleted => e.drops(Reason::ServerDeleted),
+            Next::Anew => self.explain_unknown(e, port, p, Some(found.id)),
+            Next::Goes => match self.would_hold_back(p, found) {
                 Some(reason) => e.drops(reason),
                 None => self.explain_session_s_way(e, p, found),
             },

@@ -10,11 +10,11 @@
 //! to the present owner first. What a NAT server's replies belong to, its address and port say, of deleted servers too as
 //! long as sessions refer to them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use arrayvec::ArrayVec;
 
-use super::{Origin, Worker, persist};
+use super::{Worker, packet::Origin};
 use crate::{
     id::{ServiceId, WorkerId},
     io::{Io, PortId},
@@ -29,7 +29,7 @@ pub enum OwnedBy {
     Queue,
     /// The client's address and port.
     Client,
-    /// The client's address under this mask, see [`persist::masked`].
+    /// The client's address under this mask, see [`masked`].
     Network(u32),
 }
 
@@ -56,6 +56,27 @@ fn next(mut owners: Owners, here: WorkerId, origin: Origin) -> Option<WorkerId> 
 #[must_use]
 pub fn owner(protocol: u8, (address, port): (IpAddr, u16), workers: usize) -> WorkerId {
     spread(address, u64::from(port) << 8 | u64::from(protocol), workers)
+}
+
+/// A client's network: `mask` are the bits of an IPv4 address (host order) that count, or how many leading ones of
+/// an IPv6 address do.
+#[inline]
+#[must_use]
+pub fn masked(mask: u32, client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(a) => Ipv4Addr::from_bits(a.to_bits() & mask).into(),
+        IpAddr::V6(a) => {
+            let bits = u128::MAX.checked_shl(128u32.saturating_sub(mask)).unwrap_or(0);
+            Ipv6Addr::from_bits(a.to_bits() & bits).into()
+        }
+    }
+}
+
+/// The worker, of `workers`, that owns the packets of a masked client address to persistent services: one for all of
+/// them, since replies of a NAT server don't say whose they are.
+#[must_use]
+pub fn owner_of_network(client: IpAddr, workers: usize) -> WorkerId {
+    spread(client, 1 << 32, workers)
 }
 
 /// Spreads addresses over workers, in a way of its own for each `salt`.
@@ -86,7 +107,7 @@ impl<I: Io> Worker<I> {
                 // No reply of NAT's.
                 OwnedBy::Queue => continue,
                 OwnedBy::Client => owner(protocol, client, workers),
-                OwnedBy::Network(mask) => persist::owner(persist::masked(mask, client.0), workers),
+                OwnedBy::Network(mask) => owner_of_network(masked(mask, client.0), workers),
             };
             if !owners.contains(&owner) {
                 owners.push(owner);
@@ -129,7 +150,7 @@ impl<I: Io> Worker<I> {
             let owner = match *way {
                 OwnedBy::Queue => self.elsewhere(port, ends, protocol, Origin::Port).unwrap_or(self.id),
                 OwnedBy::Client => owner(protocol, client, workers),
-                OwnedBy::Network(mask) => persist::owner(persist::masked(mask, client.0), workers),
+                OwnedBy::Network(mask) => owner_of_network(masked(mask, client.0), workers),
             };
             // The last of them opens: of two places in the list it is the later one.
             owners.retain(|other| *other != owner);
@@ -171,5 +192,34 @@ mod tests {
             counts[usize::from(same(0).0)] += 1;
         }
         assert!(counts.iter().all(|n| (800..1200).contains(n)), "{counts:?}");
+    }
+
+    #[test]
+    fn clients_spread_over_workers_and_each_has_one() {
+        for workers in 1..6 {
+            let mut share = vec![0; workers];
+            for client in 0..6000u32 {
+                let client = IpAddr::from(Ipv4Addr::from_bits(client << 8));
+                let of = owner_of_network(client, workers);
+                assert_eq!(of, owner_of_network(client, workers));
+                share[usize::from(of.0)] += 1;
+            }
+            assert!(share.iter().all(|&n| n > 6000 / workers * 8 / 10), "{share:?}");
+        }
+    }
+
+    #[test]
+    fn masks_are_bits_of_ipv4_and_lengths_of_ipv6() {
+        let at = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(masked(0xffff_ff00, at("10.1.2.3")), at("10.1.2.0"));
+        assert_eq!(masked(64, at("2001:db8:1:2:3::4")), at("2001:db8:1:2::"));
+        assert_eq!(masked(127, at("2001:db8::f")), at("2001:db8::e"));
+        assert_eq!((masked(0, at("ffff::1")), masked(1, at("ffff::1"))), (at("::"), at("8000::")));
+        assert_eq!((masked(128, at("::4")), masked(0, at("::4"))), (at("::4"), at("::")));
+        assert_eq!((masked(127, at("::5")), masked(1, at("ffff::1"))), (at("::4"), at("8000::")));
+        assert_eq!(
+            (masked(u32::MAX, at("10.1.2.3")), masked(0, at("10.1.2.3"))),
+            (at("10.1.2.3"), at("0.0.0.0"))
+        );
     }
 }

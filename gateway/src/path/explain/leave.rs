@@ -4,61 +4,21 @@ use std::net::IpAddr;
 
 use weirctl::model::Forwarding;
 
-use super::{
+use crate::path::{
     Worker,
-    explain::Explain,
+    explain::question::{Back, Explain, Leg},
     parse::Parsed,
-    route::View,
     service::Chosen,
     verdict::{Reason, Verdict},
 };
 use crate::{
-    id::ServerId,
-    io::{Io, PortId},
+    io::Io,
     table::{
         ends::Ends,
         session::{Direction, ONE_PACKET},
         sessions::Found,
     },
 };
-
-/// Where a packet goes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Leg {
-    /// Who is looked for among the routes.
-    pub to: IpAddr,
-    /// What it leaves between.
-    pub leaves: Ends,
-    /// Through the tunnel to this server.
-    pub tunnel: Option<ServerId>,
-    /// The way of the answer.
-    pub back: Option<Back>,
-}
-
-/// The way of an answer.
-#[derive(Clone, Copy, Debug)]
-pub enum Back {
-    /// The server answers the client itself.
-    Itself,
-    /// It comes by here.
-    Here {
-        /// What it comes between.
-        comes: Ends,
-        /// The port that leads to its sender.
-        port: Option<PortId>,
-        /// What it leaves between.
-        leaves: Ends,
-        /// Its way out.
-        way: Result<View, Reason>,
-    },
-}
-
-impl Back {
-    /// An answer whose way isn't known yet.
-    pub(super) fn here(comes: Ends, leaves: Ends) -> Self {
-        Self::Here { comes, port: None, leaves, way: Err(Reason::NoRoute) }
-    }
-}
 
 impl<I: Io> Worker<I> {
     /// A packet of a session goes the session's way.
@@ -77,7 +37,7 @@ impl<I: Io> Worker<I> {
         }
         let Some(leaves) = leaving(direction) else { return };
         if self.is_hairpin(found) {
-            let owner = self.snat_owner(&leaves, super::snat::Claim::In);
+            let owner = self.snat_owner(&leaves, crate::path::snat::Claim::In);
             return e.turns_back(leaves, owner);
         }
         let other = direction.opposite();

@@ -1,0 +1,150 @@
+//! Who imports whom, read from the sources: what the compiler doesn't ask for and a reader relies on.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+/// Files of the crate by module, `path::explain::leave` for instance, and the modules that each imports.
+struct Imports(BTreeMap<String, BTreeSet<String>>);
+
+impl Imports {
+    /// Of the files in a folder of the crate.
+    fn of(folder: &str) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut sources = BTreeMap::new();
+        read(&root.join(folder), &[folder.to_owned()], &mut sources);
+        let known: BTreeSet<&String> = sources.keys().collect();
+        let module_of = |names: &[String]| {
+            let mut prefixes = (1..=names.len()).rev().map(|n| names[..n].join("::"));
+            prefixes.find(|module| known.contains(module))
+        };
+        let imports = sources.iter().map(|(module, source)| {
+            let names = paths(source).into_iter().filter_map(|path| absolute(module, &path));
+            let of = names.filter_map(|names| module_of(&names)).filter(|other| other != module);
+            (module.clone(), of.collect())
+        });
+        Self(imports.collect())
+    }
+
+    /// Modules that import each other in a circle by way of this one; `face`, which all may import, doesn't count.
+    fn circle(&self, from: &str, face: &str) -> Vec<String> {
+        let reached = |from: &str| {
+            let (mut seen, mut next) = (BTreeSet::new(), vec![from.to_owned()]);
+            while let Some(module) = next.pop() {
+                for other in self.0.get(&module).into_iter().flatten().filter(|other| *other != face) {
+                    if seen.insert(other.clone()) {
+                        next.push(other.clone());
+                    }
+                }
+            }
+            seen
+        };
+        let forth = reached(from);
+        forth.iter().filter(|other| reached(other).contains(from)).cloned().collect()
+    }
+}
+
+/// Reads the sources below a folder, tests and comments left out.
+fn read(folder: &Path, names: &[String], sources: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let inner = [names, std::slice::from_ref(&name)].concat();
+        if path.is_dir() {
+            read(&path, &inner, sources);
+        } else {
+            let text = fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+            let code = code.lines().map(|line| line.split("//").next().unwrap());
+            let module = if name == "mod" { names.join("::") } else { inner.join("::") };
+            sources.insert(module, code.collect::<Vec<_>>().join("\n"));
+        }
+    }
+}
+
+/// The paths that begin with `crate`, `super` or `self`, braces opened.
+fn paths(code: &str) -> Vec<String> {
+    let mut found = vec![];
+    for start in ["crate::", "super::", "self::"] {
+        for (at, _) in code.match_indices(start) {
+            let inside = code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
+            if !inside {
+                open(&code[at..], String::new(), &mut found);
+            }
+        }
+    }
+    found
+}
+
+/// Notes the path that `code` begins with behind `prefix`, or those of its braces; what follows it.
+fn open<'a>(code: &'a str, prefix: String, found: &mut Vec<String>) -> &'a str {
+    let end = code.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(code.len());
+    let (path, mut rest) = code.split_at(end);
+    let prefix = prefix + path;
+    if !prefix.ends_with("::") || !rest.starts_with('{') {
+        found.push(prefix);
+        return rest;
+    }
+    while !rest.starts_with('}') {
+        rest = open(rest[1..].trim_start(), prefix.clone(), found);
+        let next = rest.find([',', '}']).unwrap();
+        rest = &rest[next..];
+        if rest[1..].trim_start().starts_with('}') && rest.starts_with(',') {
+            rest = rest[1..].trim_start();
+        }
+    }
+    &rest[1..]
+}
+
+/// A path from the crate's root, in its names.
+fn absolute(module: &str, path: &str) -> Option<Vec<String>> {
+    let mut base: Vec<&str> = module.split("::").collect();
+    let mut names = path.split("::").peekable();
+    match *names.peek()? {
+        "crate" => {
+            base.clear();
+            names.next();
+        }
+        "self" => _ = names.next(),
+        _ => {}
+    }
+    while names.next_if_eq(&"super").is_some() {
+        base.pop();
+    }
+    Some(base.into_iter().chain(names).map(str::to_owned).collect())
+}
+
+#[test]
+fn no_stage_of_the_path_is_imported_in_a_circle() {
+    let imports = Imports::of("path");
+    assert!(imports.0.len() > 60 && imports.0["path::session"].contains("path::packet"));
+    for module in imports.0.keys().filter(|module| *module != "path") {
+        let circle = imports.circle(module, "path");
+        assert!(circle.is_empty(), "{module} is in a circle with {circle:?}");
+    }
+}
+
+#[test]
+fn paths_are_found_however_they_are_written() {
+    let code = "use super::{Worker, a::{self, B, c::D}, e::F,};\npub use crate::g::H;\nfn f(x: super::super::i::J) {}";
+    let mut found = paths(code);
+    found.sort();
+    let due = [
+        "crate::g::H",
+        "super::Worker",
+        "super::a::B",
+        "super::a::c::D",
+        "super::a::self",
+        "super::e::F",
+        "super::super::i::J",
+    ];
+    assert_eq!(found, due);
+    assert_eq!(
+        absolute("path::explain::leave", "super::question::Leg").unwrap().join("::"),
+        "path::explain::question::Leg"
+    );
+    assert_eq!(absolute("path::snat", "super::super::clock").unwrap().join("::"), "clock");
+    assert_eq!(absolute("path::snat", "self::rules").unwrap().join("::"), "path::snat::rules");
+}
