@@ -2,6 +2,7 @@
 #
 #   make demo [HOLD=1]      see it work; HOLD=1 leaves it up to be poked at
 #   make test [ARGS=...]    everything; ARGS goes to nextest, a filter for instance
+#   make check              what a change needs before it is committed, in two minutes: formatting, warnings, tests without devices
 #   make quick              the demo, and the tests that tell whether this Debian will do; .ci/run has Debian 13 do it
 #   make bench              packets a second beside its peers
 #   make rss [NIC=igb]      FULLNAT on emulated NICs with RSS, in QEMU 10; a part of make test
@@ -22,7 +23,7 @@ QUICK := not binary(e2e) | test(/^(lifecycle|outages|steering)::/) | test(/^(for
 # Demo and tests use the programs in /usr/sbin.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
-.PHONY: demo test quick lint bench guard mutants rss deps
+.PHONY: demo test check quick lint bench guard mutants rss deps
 
 demo:
 	@scripts/deps demo
@@ -37,6 +38,13 @@ test: deps lint
 	bench/testpmd/check
 	scripts/rss
 	$(if $(CI),$(MAKE) guard,@echo "make guard counts instructions a packet, as CI does: some minutes")
+
+# Unoptimised, as one works; of the tests those that start no gateway.
+check: deps
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo nextest run --package cpu --package weir --package weirctl --lib --test architecture --test 'path_*' --test 'golden_*' \
+	  --test control_questions --test address_uses --profile $(NEXTEST_PROFILE) $(ARGS)
 
 # What depends on the Debian: DPDK with its drivers, and the programs that a lab is made of. Built without optimisation.
 quick:
