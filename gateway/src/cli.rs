@@ -21,7 +21,9 @@ pub const EXIT_CONFIGURATION: u8 = 2;
 /// An L4 gateway in the LVS tradition, on DPDK.
 ///
 /// Prints the line `ready` on stdout once it forwards: with all links up, or after five seconds with those that are;
-/// `weirctl status` then says that it is degraded. SIGTERM and SIGINT stop it; SIGHUP is ignored, with a line in the log.
+/// `weirctl status` then says that it is degraded. SIGTERM and SIGINT stop it. SIGHUP, SIGUSR1,
+/// SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO and SIGXCPU are ignored, each with a line in the log, SIGPIPE and SIGXFSZ without;
+/// SIGQUIT ends it with a core dump.
 /// If one of its threads fails, the whole gateway ends with the reason.
 ///
 /// Logs go to stderr, or to journald where stderr is its stream. WEIR_LOG chooses what is logged (error, warn, info,

@@ -9,17 +9,18 @@ use std::{
 };
 
 use dpdk::Eal;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 use weirctl::protocol::PortStatus;
 
 use super::{
-    Running, SharedStore, Signals,
+    Running, SharedStore,
     devices::Devices,
     mac_filter::MacFilter,
     port_status,
     ready::Ready,
     reattach::{Means, Reattach},
     routes::Picture,
+    signals::Signals,
     worker::TscClock,
 };
 use crate::{
@@ -96,9 +97,7 @@ impl Control<'_> {
                 filter.follow(&host.state().stations, self.handles);
             }
             self.look_after(self.clock.now());
-            if self.signals.reload.swap(false, Relaxed) {
-                warn!("SIGHUP is ignored: the configuration can't be read anew while the gateway runs");
-            }
+            self.signals.log_ignored();
             if looked.elapsed() >= if ready.is_said() { LINK_ROUND } else { FIRST_LINK_ROUND } {
                 looked = Instant::now();
                 devices.look_again(self.config, self.handles);

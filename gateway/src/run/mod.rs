@@ -7,7 +7,8 @@
 //!
 //! and back in reverse on SIGTERM: the socket goes first, so that nobody configures a gateway that is
 //! leaving; the twins go when the workers no longer punt; EAL goes last. The end of a thread that is needed goes the same
-//! way ([`crate::threads`]). SIGHUP is ignored, as there is nothing yet that it could have read anew.
+//! way ([`crate::threads`]). SIGHUP is ignored, as there is nothing yet that it could have read anew, and so are the other
+//! signals that daemons get.
 
 use std::{
     net::IpAddr,
@@ -24,7 +25,6 @@ use std::{
 
 use dpdk::{Eal, LogLevel, Mbuf, Memory};
 use parking_lot::Mutex;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use thiserror::Error;
 use tracing::{debug, error, info, warn};
 
@@ -66,6 +66,7 @@ mod ready;
 mod reattach;
 pub mod routes;
 mod server_hops;
+mod signals;
 mod warnings;
 pub mod worker;
 
@@ -73,6 +74,7 @@ use control::{Control, News};
 use devices::Devices;
 use plane::GatewayPlane;
 use routes::{Picture, PortLink, Tables};
+use signals::Signals;
 use worker::TscClock;
 
 /// How often a worker that is ready to begin looks whether it may.
@@ -128,23 +130,10 @@ type SharedStore = Arc<Mutex<Store<GatewayPlane>>>;
 /// # Errors
 /// Whatever keeps the gateway from starting, or ends it.
 pub fn run(config: &Config) -> Result<(), RunError> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(system("signals"))?;
-    }
-    let reload = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(SIGHUP, Arc::clone(&reload)).map_err(system("signals"))?;
-    threads::watch(&stop);
-    let ended = run_watched(config, Signals { stop, reload });
+    let signals = Signals::handle().map_err(system("signals"))?;
+    threads::watch(&signals.stop);
+    let ended = run_watched(config, signals);
     threads::failure().map_or(ended, |failure| Err(failure.into()))
-}
-
-/// What signals ask for.
-struct Signals {
-    /// SIGTERM, SIGINT: stop. So does a failure.
-    stop: Arc<AtomicBool>,
-    /// SIGHUP.
-    reload: Arc<AtomicBool>,
 }
 
 fn run_watched(config: &Config, signals: Signals) -> Result<(), RunError> {

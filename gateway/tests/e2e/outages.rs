@@ -145,13 +145,17 @@ fn twins_that_are_set_down_renamed_or_deleted() {
 }
 
 #[test]
-fn sighup_is_ignored() {
+fn signals_that_daemons_get_are_ignored() {
     let mut scene = Scene::fullnat(&Options::default());
     scene.serve("-t", 80, "rr", &[(0, 1)]);
-    scene.gateway.process().signal(Signal::SIGHUP);
-    wait_until("a line on SIGHUP", PATIENCE, || {
-        scene.gateway.process().log().contains("SIGHUP is ignored").then_some(())
-    });
+    for signal in [Signal::SIGPIPE, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGALRM] {
+        scene.gateway.process().signal(signal);
+        let line = format!("{signal} is ignored");
+        wait_until(&line, PATIENCE, || {
+            let told = scene.gateway.process().log().contains(&line);
+            (told || signal == Signal::SIGPIPE).then_some(())
+        });
+    }
     assert_eq!(scene.answers(1), ["RS1"]);
     scene.gateway.stop();
 }
