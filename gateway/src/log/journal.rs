@@ -6,7 +6,7 @@
 use std::{
     io,
     os::{linux::fs::MetadataExt, unix::net::UnixDatagram},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use tracing::Level;
@@ -19,20 +19,33 @@ pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
 /// The program's name in the journal.
 const IDENTIFIER: &str = "weir";
 
-/// A socket to journald.
-pub(super) struct Journal(UnixDatagram);
+/// A way to journald.
+pub(super) struct Journal {
+    path: PathBuf,
+    socket: Option<UnixDatagram>,
+}
 
 impl Journal {
-    /// Connects to the journald that listens at `path`.
-    pub fn connect(path: &Path) -> io::Result<Self> {
-        let socket = UnixDatagram::unbound()?;
-        socket.connect(path)?;
-        Ok(Self(socket))
+    /// The way to the journald that listens at `path`, now or later.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned(), socket: None }
     }
 
-    /// Sends a line; waits while journald has no room.
-    pub fn send(&self, line: &Line) -> io::Result<()> {
-        self.0.send(&datagram(line)).map(drop)
+    /// Sends a line; waits while journald has no room. A socket that nobody listens to any more, as journald's was made
+    /// anew, is replaced.
+    pub fn send(&mut self, line: &Line) -> io::Result<()> {
+        let bytes = datagram(line);
+        if let Some(socket) = &self.socket
+            && socket.send(&bytes).is_ok()
+        {
+            return Ok(());
+        }
+        self.socket = None;
+        let socket = UnixDatagram::unbound()?;
+        socket.connect(&self.path)?;
+        socket.send(&bytes)?;
+        self.socket = Some(socket);
+        Ok(())
     }
 }
 
@@ -87,8 +100,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("weir-journal-{}", std::process::id()));
         let _ = std::fs::remove_file(&path);
         let journald = UnixDatagram::bind(&path).unwrap();
-        let journal = Journal::connect(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
+        let mut journal = Journal::at(&path);
         let mut buffer = [0; 512];
         let mut sent = |target: Option<&str>, text: &str| {
             let target = target.map(str::to_owned);
@@ -104,6 +116,7 @@ mod tests {
             sent(None, "a\nbc"),
             "PRIORITY=4\nSYSLOG_IDENTIFIER=weir\nMESSAGE\n\u{4}\0\0\0\0\0\0\0a\nbc\n"
         );
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

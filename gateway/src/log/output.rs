@@ -30,7 +30,7 @@ impl Output {
             .as_ref()
             .and_then(|file| file.metadata().ok())
             .is_some_and(|metadata| journal::is_stream(&stream, &metadata));
-        let journal = is_journal.then(|| Journal::connect(Path::new(journal::SOCKET)).ok()).flatten();
+        let journal = is_journal.then(|| Journal::at(Path::new(journal::SOCKET)));
         Self { stderr: stderr.map(|file| Stream { file, torn: false, is_journal }), journal }
     }
 
@@ -41,7 +41,7 @@ impl Output {
 
     /// Writes a line, however long that takes.
     fn write(&mut self, line: &Line) -> io::Result<()> {
-        if let Some(journal) = &self.journal
+        if let Some(journal) = &mut self.journal
             && journal.send(line).is_ok()
         {
             return Ok(());
@@ -122,7 +122,10 @@ fn write_next(
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, pipe};
+    use std::{
+        io::{Read, pipe},
+        os::unix::net::UnixDatagram,
+    };
 
     use tracing::Level;
 
@@ -153,6 +156,43 @@ mod tests {
         assert_eq!(write_next(next(0, "d"), 0, lost, &mut write), 0);
         assert_eq!(write_next(Next { lost: 2, line: None }, 0, lost, &mut write), 0);
         assert_eq!(written, ["5 lost", "c", "d", "2 lost"]);
+    }
+
+    /// journald's socket is made anew: lines that came while there was none are counted, and the next one arrives.
+    #[test]
+    fn journald_is_found_again() {
+        let path = std::env::temp_dir().join(format!("weir-journal-anew-{}", std::process::id()));
+        let mut output = Output { stderr: None, journal: Some(Journal::at(&path)) };
+        let mut missing = 0;
+        let mut write = |text: &str| {
+            let next = Next { lost: 0, line: Some(line(text)) };
+            missing = write_next(next, missing, lost, |line| output.write(line));
+            missing
+        };
+        let received = |journald: &UnixDatagram| {
+            let mut buffer = [0; 512];
+            let length = journald.recv(&mut buffer).unwrap();
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            text.lines().find_map(|line| line.strip_prefix("MESSAGE=").map(str::to_owned))
+        };
+        assert_eq!(write("before journald"), 1);
+        for round in ["first", "second", "third"] {
+            let journald = UnixDatagram::bind(&path).unwrap();
+            assert_eq!(write(round), 0);
+            assert!(received(&journald).unwrap().ends_with(" lost"));
+            assert_eq!(received(&journald).as_deref(), Some(round));
+            assert_eq!(write("more"), 0);
+            assert_eq!(received(&journald).as_deref(), Some("more"));
+            std::fs::remove_file(&path).unwrap();
+            // Restarted at once, without a line in between that shows it.
+            let anew = UnixDatagram::bind(&path).unwrap();
+            drop(journald);
+            assert_eq!(write("anew"), 0);
+            assert_eq!(received(&anew).as_deref(), Some("anew"));
+            std::fs::remove_file(&path).unwrap();
+            drop(anew);
+            assert_eq!((write("lost"), write("lost")), (1, 2));
+        }
     }
 
     #[test]
