@@ -49,13 +49,15 @@ fn a_neighbour_that_asked_first_and_dies_is_noticed() {
     {
         twins.sysctl(&format!("net.ipv4.neigh.wan.{setting}"), value);
     }
-    client.run("ping -c 1 -W 5 -q 192.168.80.3");
+    // A ping would do for another reason: the kernel answers it, and verifies whom it has sent something itself.
+    client.run("busybox arping -c 1 -w 5 -I eth0 192.168.80.3");
+    let state = || twins.ip("neigh show 192.168.80.100 dev wan");
+    wait_until("the client to be stale", PROBING, || state().contains("STALE").then_some(()));
     assert_eq!(scene.answers(1), ["RS1"]);
     client.ip("link set eth0 arp off");
     client.ip("link set eth0 address 02:00:00:00:07:78");
     wait_until("the client to be given up", PROBING, || {
-        let seen = twins.ip("neigh show dev wan");
-        (seen.contains("FAILED") || seen.contains("INCOMPLETE")).then_some(())
+        (state().contains("FAILED") || state().contains("INCOMPLETE")).then_some(())
     });
     scene.gateway.stop();
 }
