@@ -87,6 +87,13 @@ impl Prefix {
         }
     }
 
+    /// The subnet-router anycast address of an IPv6 network, its first, which each router there has (RFC 4291 2.6.1; no
+    /// router has it on a /127, RFC 6164).
+    #[must_use]
+    pub fn router_anycast(&self) -> Option<IpAddr> {
+        (self.address.is_ipv6() && self.length < 127).then(|| self.network().address())
+    }
+
     /// Whether `address` lies in this network.
     #[must_use]
     pub fn contains(&self, address: &IpAddr) -> bool {

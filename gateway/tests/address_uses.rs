@@ -119,6 +119,7 @@ fn pools_of_addresses_that_are_no_pool_s() {
         "192.0.2.254" | "2001:db8::fe" => AddressKind::Port,
         "192.0.2.253" => AddressKind::Own,
         "192.0.2.255" => AddressKind::Broadcast,
+        "2001:db8::" => AddressKind::RouterAnycast,
         _ => AddressKind::Other,
     };
     let mut store = Store::new(FakePlane { kinds: Box::new(kind), ..FakePlane::default() });
@@ -141,6 +142,7 @@ fn pools_of_addresses_that_are_no_pool_s() {
         ("fe80::5", "isn't a unicast address"),
         ("::1", "is a loopback address"),
         ("ff02::1", "isn't a unicast address"),
+        ("2001:db8::1,2001:db8::", "2001:db8:: is the subnet-router anycast address of a port's network"),
         ("2001:db8::1-2001:db8::4,2001:db8::4", "2001:db8::4 is in the pool twice"),
     ] {
         let told =

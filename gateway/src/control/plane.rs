@@ -21,6 +21,7 @@ use crate::{
         settings::Settings,
         trace::Tracer,
     },
+    prefix::Prefix,
 };
 
 /// One change of the data plane's configuration.
@@ -87,8 +88,26 @@ pub enum AddressKind {
     Port,
     /// The broadcast address of a network that the gateway is in.
     Broadcast,
+    /// The subnet-router anycast address of an IPv6 network that the gateway is in.
+    RouterAnycast,
     /// Anything else.
     Other,
+}
+
+impl AddressKind {
+    /// What an address is to a gateway that has `own` addresses.
+    #[must_use]
+    pub fn among(own: &[Prefix], address: IpAddr) -> Self {
+        let mut same = own.iter().filter(|p| p.address() == address).peekable();
+        if same.peek().is_some() {
+            return if same.all(Prefix::is_host) { Self::Own } else { Self::Port };
+        }
+        if own.iter().any(|p| p.broadcast() == Some(address)) {
+            return Self::Broadcast;
+        }
+        let anycast = own.iter().any(|p| p.router_anycast() == Some(address));
+        if anycast { Self::RouterAnycast } else { Self::Other }
+    }
 }
 
 /// What was found of a [`Selection`] so far.
@@ -286,5 +305,34 @@ pub trait Plane: Send {
     /// How packets have ended, worker by worker. A plane without packets has nothing to say.
     fn counters(&self) -> Vec<PathCounter> {
         Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_addresses() {
+        let own =
+            ["192.0.2.1/24", "192.0.2.9/32", "2001:db8::1/64", "2001:db8:1::1/127", "2001:db8:2::7/128"];
+        let own: Vec<Prefix> = own.iter().map(|p| p.parse().unwrap()).collect();
+        for (address, kind) in [
+            ("192.0.2.1", AddressKind::Port),
+            ("192.0.2.9", AddressKind::Own),
+            ("192.0.2.255", AddressKind::Broadcast),
+            ("192.0.2.0", AddressKind::Other),
+            ("2001:db8::1", AddressKind::Port),
+            ("2001:db8::", AddressKind::RouterAnycast),
+            ("2001:db8::2", AddressKind::Other),
+            // A link between two routers has none (RFC 6164), and a single address is no network.
+            ("2001:db8:1::", AddressKind::Other),
+            ("2001:db8:2::7", AddressKind::Own),
+        ] {
+            assert_eq!(AddressKind::among(&own, address.parse().unwrap()), kind, "{address}");
+        }
+        // Who gives a port its network's first address has said so.
+        let first: Vec<Prefix> = vec!["2001:db8::/64".parse().unwrap()];
+        assert_eq!(AddressKind::among(&first, "2001:db8::".parse().unwrap()), AddressKind::Port);
     }
 }

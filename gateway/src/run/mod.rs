@@ -47,6 +47,7 @@ use crate::{
     },
     log,
     path::{Parts, Worker, handover, punt::HostEnd, verdict::PathCounters, vlan::VlanIo},
+    prefix::Prefix,
     table::{
         index::HashKey,
         pool::{LocalPool, PoolConfig, PoolError, PortRange},
@@ -350,14 +351,7 @@ fn oracle(config: &Config, host: Option<&Arc<Host>>) -> workers::AddressOracle {
         known.extend(
             host.iter().flat_map(|h| h.state().addresses.iter().map(|a| a.prefix).collect::<Vec<_>>()),
         );
-        let mut same = known.iter().filter(|p| p.address() == address).peekable();
-        if same.peek().is_some() {
-            if same.all(|p| p.is_host()) { AddressKind::Own } else { AddressKind::Port }
-        } else if known.iter().any(|p| p.broadcast() == Some(address)) {
-            AddressKind::Broadcast
-        } else {
-            AddressKind::Other
-        }
+        AddressKind::among(&known, address)
     })
 }
 
@@ -425,9 +419,10 @@ fn launch(
 pub fn check_rules(config: &Config, text: &str) -> Result<(), Vec<RuleError>> {
     let ports: Vec<String> = config.ports.iter().map(|p| p.name.clone()).collect();
     let file = config.rules.clone().unwrap_or_default();
-    let own = config.ports.iter().flat_map(|p| &p.addresses).filter(|prefix| !prefix.is_host());
-    let own = own.map(|prefix| (prefix.address(), AddressKind::Port));
-    Rules::parse(&file, text.as_bytes()).and_then(|rules| rules.check(&ports, own)).map_err(|error| {
+    let own: Vec<Prefix> = config.ports.iter().flat_map(|p| p.addresses.clone()).collect();
+    let named = |p: &Prefix| [Some(p.address()), p.broadcast(), p.router_anycast()];
+    let kinds = own.iter().flat_map(named).flatten().map(|a| (a, AddressKind::among(&own, a)));
+    Rules::parse(&file, text.as_bytes()).and_then(|rules| rules.check(&ports, kinds)).map_err(|error| {
         match error {
             RulesError::Lines { lines, .. } => {
                 lines.into_iter().map(|(line, reason)| RuleError { line, reason }).collect()

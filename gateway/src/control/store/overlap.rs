@@ -89,6 +89,16 @@ pub(super) fn check_local(address: IpAddr, plane: &impl Plane) -> Result<(), Ref
             "{address} is a port's own address: the gateway's own connections need it"
         )));
     }
+    check_anycast(address, plane)
+}
+
+/// Refuses an address that answers to a server could reach any other router by.
+pub(super) fn check_anycast(address: IpAddr, plane: &impl Plane) -> Result<(), Refusal> {
+    if plane.address_kind(address) == AddressKind::RouterAnycast {
+        return Err(refuse(format!(
+            "{address} is the subnet-router anycast address of a port's network: every router there has it"
+        )));
+    }
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use super::{
     apply::{Journal, Step, Undo},
     check,
     figures::counters,
-    overlap::Use,
+    overlap::{self, Use},
 };
 use crate::{
     control::plane::{Change, Plane},
@@ -88,6 +88,7 @@ impl<P: Plane> Store<P> {
         }
         for address in rule.addresses() {
             check::unicast(address, &self.plane)?;
+            overlap::check_anycast(address, &self.plane)?;
             if address.is_loopback() {
                 return Err(invalid(format!(
                     "{address} is a loopback address: nobody outside could answer it"

@@ -35,6 +35,7 @@ impl Plane for Fake {
             "192.0.2.255" => AddressKind::Broadcast,
             "fe80::1" | "10.0.0.8" => AddressKind::Own,
             "10.0.0.254" => AddressKind::Port,
+            "2001:db8::" => AddressKind::RouterAnycast,
             _ => AddressKind::Other,
         }
     }
@@ -197,6 +198,7 @@ fn a_local_address_has_no_other_use() {
         ("10.0.0.1", "real server's"),
         ("10.0.0.254", "port's own"),
         ("127.0.0.1", "loopback"),
+        ("2001:db8::", "subnet-router anycast"),
         ("198.51.100.5", "SNAT rule lan"),
     ] {
         let batch = Batch { changes: vec![local(taken)], expect_generation: None };
