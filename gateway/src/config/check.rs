@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     fmt, fs,
-    fs::File,
     path::{Path, PathBuf},
 };
 
@@ -14,7 +13,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Bus, Config, ConfigError, ConfigErrors, Device, Port, Workers, capacity};
+use super::{Bus, Config, ConfigError, ConfigErrors, Device, Port, Workers, capacity, text};
 
 /// Something that works but is hardly meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,7 +185,7 @@ impl Findings<'_> {
 
     fn rules(&mut self, rules: impl FnOnce(&Config, &str) -> Result<(), Vec<RuleError>>) {
         let Some(path) = &self.config.rules else { return };
-        match fs::read_to_string(path) {
+        match text::read(path) {
             Err(e) => self.error("rules", format!("rules file `{}` can't be read: {e}", path.display())),
             Ok(text) => {
                 let found = rules(self.config, &text).err().unwrap_or_default();
@@ -234,7 +233,7 @@ fn files<'a>(driver: &str, device: &'a Device) -> impl Iterator<Item = String> +
 
 /// Why `path` can't be a network namespace.
 fn is_namespace(path: &Path) -> Result<(), String> {
-    let file = File::open(path).map_err(|e| format!("can't be opened: {e}"))?;
+    let file = text::open(path).map_err(|e| format!("can't be opened: {e}"))?;
     let kind = fstatfs(&file).map_err(|e| format!("can't be examined: {e}"))?;
     if kind.filesystem_type() == NSFS_MAGIC { Ok(()) } else { Err("isn't a network namespace".to_owned()) }
 }
@@ -291,7 +290,8 @@ mod tests {
 
         for (path, complaint) in [
             ("/nonexistent", "1: `/nonexistent` can't be opened: No such file or directory (os error 2)"),
-            ("/dev/null", "1: `/dev/null` isn't a network namespace"),
+            ("/dev/null", "1: `/dev/null` can't be opened: it is a device, not a regular file"),
+            ("/proc/self/status", "1: `/proc/self/status` isn't a network namespace"),
         ] {
             let text = format!("host_namespace = \"{path}\"\n{}", port("net_null0"));
             assert_eq!(checked(&text), Err(vec![complaint.to_owned()]));
@@ -323,6 +323,10 @@ mod tests {
         let text = format!("rules = \"/nonexistent\"\n{}", port("net_null0"));
         let errors = checked(&text).unwrap_err();
         assert!(errors[0].starts_with("1: rules file `/nonexistent` can't be read: "), "{errors:?}");
+
+        let text = format!("rules = \"/dev/zero\"\n{}", port("net_null0"));
+        let reason = "1: rules file `/dev/zero` can't be read: it is a device, not a regular file";
+        assert_eq!(checked(&text), Err(vec![reason.to_owned()]));
 
         let file = std::env::temp_dir().join(format!("weir-rules-{}", std::process::id()));
         fs::write(&file, "-A -t 10.0.0.1:80\n-X\n").unwrap();

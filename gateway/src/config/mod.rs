@@ -7,7 +7,7 @@
 //! `docs/weir.toml` shows every key with its default.
 
 use std::{
-    fmt, fs, io,
+    fmt,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -21,6 +21,7 @@ mod consistency;
 pub mod device;
 mod file;
 mod reach;
+pub mod text;
 
 pub use check::{Warning, check};
 pub use device::{Bus, Device};
@@ -221,11 +222,8 @@ impl Config {
     /// The file can't be read, isn't TOML, has unknown keys or bad values, or values that don't fit each
     /// other.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        let text = fs::read_to_string(path).map_err(|e| {
-            let reason = match e.kind() {
-                io::ErrorKind::InvalidData => "isn't UTF-8 text".to_owned(),
-                _ => format!("can't be read: {e}"),
-            };
+        let text = text::read(path).map_err(|e| {
+            let reason = format!("can't be read: {e}");
             ConfigErrors(vec![ConfigError { file: path.to_owned(), line: None, reason }])
         })?;
         Self::parse(&text, path)

@@ -5,8 +5,7 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead},
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -21,7 +20,7 @@ use super::{
     plane::{self, AddressKind, Plane, ServerTotals},
     store::Store,
 };
-use crate::id::ServerId;
+use crate::{config::text, id::ServerId};
 
 /// What is wrong with a rules file.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +74,7 @@ impl Rules {
     /// [`RulesError`]: unreadable, or a line that isn't a rule.
     pub fn read(file: &Path) -> Result<Self, RulesError> {
         let failed = |source| RulesError::Io { file: file.into(), source };
-        Self::parse(file, BufReader::new(File::open(file).map_err(failed)?))
+        Self::parse(file, text::read(file).map_err(failed)?.as_bytes())
     }
 
     /// Reads the contents of `file` from somewhere else.
