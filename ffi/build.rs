@@ -63,6 +63,7 @@ const VARS: &[&str] = &[
     "RTE_MEMPOOL_CACHE_MAX_SIZE",
     "RTE_MAX_(ETHPORTS|LCORE)",
     "RTE_MAX_QUEUES_PER_PORT",
+    "RTE_VER_(YEAR|MONTH)",
     "RING_F_.*",
     "SHIM_.*",
 ];

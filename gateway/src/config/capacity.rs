@@ -2,12 +2,14 @@
 
 use std::{fs, path::Path};
 
-use super::{Bus, Config, Device, Port};
+use super::{Bus, Config, Device, Port, Route};
 use crate::table::sessions::Sessions;
 
 /// Greatest MTU of drivers that have one of their own, whatever is behind them: DPDK 22.11 to 24.11 receive frames of 1518
 /// bytes by these.
 const DRIVER_MTU: [(&str, u16); 2] = [("net_af_packet", 1500), ("net_memif", 1500)];
+/// MTU of a device that isn't told another (`RTE_ETHER_MTU`).
+const ETHERNET_MTU: u16 = 1500;
 /// Queue pairs that `net_af_packet` has at most (`RTE_PMD_AF_PACKET_MAX_RINGS`).
 const AF_PACKET_QUEUES: u16 = 16;
 const GIGABYTE: f64 = 1e9;
@@ -22,6 +24,24 @@ pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
         found.extend(queues(n, &port.device, config.workers.count()));
     }
     found
+}
+
+/// What works otherwise than it is written, as key and reason.
+pub(super) fn oddities(config: &Config) -> Vec<(String, String)> {
+    (0..).zip(&config.routes).filter_map(|(n, route)| route_mtu(n, route, config)).collect()
+}
+
+/// As with `ip route`, a route may have more than its link: nothing longer than the latter leaves.
+fn route_mtu(n: usize, route: &Route, config: &Config) -> Option<(String, String)> {
+    let port = config.ports.get(route.port.index())?;
+    let most = port.mtu.unwrap_or(ETHERNET_MTU);
+    let mtu = route.mtu.filter(|mtu| *mtu > most)?;
+    let whose = if port.mtu.is_some() { "" } else { ", as devices have it without the key mtu" };
+    let reason = format!(
+        "mtu {mtu}: port `{}` takes {most} bytes at most{whose}; the smaller of the two counts",
+        port.name
+    );
+    Some((format!("route[{n}].mtu"), reason))
 }
 
 /// Session tables are used up to their last byte once they are full.
@@ -130,6 +150,25 @@ mod tests {
         }
         let found = of("net_null0", "mbufs = 4294967295");
         assert!(found[0].1.starts_with("mbufs 4294967295: the buffers take "), "{found:?}");
+    }
+
+    #[test]
+    fn a_route_s_mtu_beyond_its_port_s_is_told() {
+        let of = |port_mtu: &str, to: &str, mtu: u16| {
+            let route = format!("[[route]]\nto = \"{to}\"\nport = \"wan\"\nmtu = {mtu}\n");
+            oddities(&config(&(port("net_null0", port_mtu) + &route)))
+        };
+        for to in ["10.0.0.0/8", "2001:db8::/32"] {
+            for (port_mtu, mtu) in [("mtu = 1400", 1400), ("", 1500), ("mtu = 9000", 9000)] {
+                assert_eq!(of(port_mtu, to, mtu), [], "{port_mtu} {mtu}");
+            }
+            let told = |port_mtu, mtu| of(port_mtu, to, mtu).pop().unwrap();
+            let reason = "mtu 1401: port `wan` takes 1400 bytes at most; the smaller of the two counts";
+            assert_eq!(told("mtu = 1400", 1401), ("route[0].mtu".to_owned(), reason.to_owned()));
+            let reason = "mtu 1501: port `wan` takes 1500 bytes at most, as devices have it without the key mtu; \
+                          the smaller of the two counts";
+            assert_eq!(told("", 1501).1, reason);
+        }
     }
 
     #[test]

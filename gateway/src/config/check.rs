@@ -14,6 +14,7 @@ use nix::{
 };
 
 use super::{Bus, Config, ConfigError, ConfigErrors, Device, Port, Workers, capacity, text};
+use crate::io::ports;
 
 /// Something that works but is hardly meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +55,10 @@ pub fn check(
     for (key, reason) in capacity::problems(config) {
         findings.error(&key, reason);
     }
+    for (key, reason) in capacity::oddities(config) {
+        findings.warn(&key, reason);
+    }
+    findings.eal();
     findings.rules(rules);
     if findings.errors.is_empty() { Ok(findings.warnings) } else { Err(ConfigErrors(findings.errors)) }
 }
@@ -110,6 +115,13 @@ impl Findings<'_> {
                     self.error(&format!("cores[{n}]"), reason);
                 }
             }
+        }
+    }
+
+    fn eal(&mut self) {
+        let asked = ports::eal_config(self.config, None);
+        for (n, reason) in dpdk::wrong_arguments(&asked) {
+            self.error(&n.map_or("eal".to_owned(), |n| format!("eal[{n}]")), reason);
         }
     }
 
@@ -298,6 +310,29 @@ mod tests {
         }
         let text = format!("host_namespace = \"/proc/self/ns/net\"\n{}", port("net_null0"));
         assert_eq!(checked(&text), Ok(vec![]));
+    }
+
+    #[test]
+    fn eal_s_arguments() {
+        for (eal, complaint) in [
+            ("\"--no-huge\", \"-m\", \"256\"", None),
+            ("\"-m\",\n\"256\",\n\"--hugepages\"", Some("3: `--hugepages` is no option of EAL's")),
+            ("\"--proc-type=auto\"", Some("1: `--proc-type`: `auto` isn't primary")),
+            ("\"-l\", \"0\"", Some("1: `-l`: 1 lcores, and 2 are needed: the main one and the workers'")),
+        ] {
+            let judged = checked(&format!("eal = [{eal}]\n{}", port("net_null0")));
+            assert_eq!(judged.err(), complaint.map(|c| vec![c.to_owned()]), "{eal}");
+        }
+    }
+
+    #[test]
+    fn a_route_s_mtu_beyond_its_port_s_is_a_warning() {
+        let text = format!(
+            "{}mtu = 1400\n[[route]]\nto = \"0.0.0.0/0\"\nport = \"wan\"\nmtu = 1500\n",
+            port("net_null0")
+        );
+        let warning = "8: mtu 1500: port `wan` takes 1400 bytes at most; the smaller of the two counts";
+        assert_eq!(checked(&text), Ok(vec![warning.to_owned()]));
     }
 
     #[test]

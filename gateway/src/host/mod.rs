@@ -126,16 +126,18 @@ impl HostOptions {
             mtu: hardware.mtu,
             carrier: hardware.carrier,
             addresses: port.addresses.clone(),
-            routes: static_routes(config, PortId(n)),
+            routes: static_routes(config, PortId(n), hardware.mtu),
             interface: port.device.interface().map(str::to_owned),
         });
         Self { namespace: config.host_namespace.clone(), ports: ports.collect() }
     }
 }
 
-fn static_routes(config: &Config, port: PortId) -> Vec<StaticRoute> {
+/// The kernel believes a route that has more than its interface, whose device then drops what is too long.
+fn static_routes(config: &Config, port: PortId, link_mtu: u16) -> Vec<StaticRoute> {
     let mine = config.routes.iter().filter(|route| route.port == port);
-    mine.map(|route| StaticRoute { to: route.to, via: route.via, mtu: route.mtu }).collect()
+    let fewer = |mtu: &u16| *mtu < link_mtu;
+    mine.map(|route| StaticRoute { to: route.to, via: route.via, mtu: route.mtu.filter(fewer) }).collect()
 }
 
 /// What keeps the kernel from taking an interface's frames for its own.
