@@ -26,6 +26,12 @@ pub const EXIT_CONFIGURATION: u8 = 2;
 /// SIGQUIT ends it with a core dump.
 /// If one of its threads fails, the whole gateway ends with the reason.
 ///
+/// A TAP twin that is deleted is made anew within seconds, with its addresses and routes of the configuration, and attached to its
+/// port again; what else was put on it, a routing daemon's routes for one, is for whoever put it there. One that is renamed or set
+/// down stays as it is: `weirctl status` says so until that is undone. A device that goes (an interface that is deleted, a NIC that
+/// is removed or wants a reset) is tried every five seconds, and its port joins again when the device is there with the same
+/// number of queues.
+///
 /// Logs go to stderr, or to journald where stderr is its stream. WEIR_LOG chooses what is logged (error, warn, info,
 /// debug; `weir::host=debug` for a part). Logging never holds the gateway up: lines that can't be written are lost, and
 /// counted in the log.

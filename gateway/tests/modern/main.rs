@@ -14,6 +14,7 @@ mod process;
 mod questions;
 mod rules;
 mod screen;
+mod service;
 mod world;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
             stats_are_watched_in_place, stats_are_watched_in_a_pipe,
         }
         man::{pages_are_not_stale}
+        service::{the_unit_is_as_the_docs_say, the_steps_fit_the_sample}
     };
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
