@@ -8,6 +8,7 @@ use tracing::Level;
 
 use crate::{
     config::{self, Config, ConfigErrors, Warning, check::RuleError},
+    io::ports,
     log,
 };
 
@@ -79,6 +80,10 @@ pub fn main<E: std::fmt::Display>(
         log::complain(Level::WARN, &format!("warning: {warning}"));
     }
     if cli.check {
+        // A start says it in the log, and `weirctl status` from then on.
+        if let Some(lack) = dpdk::lacks_huge_pages(&ports::eal_config(&config, None)) {
+            log::complain(Level::WARN, &format!("warning: {}: {lack}", cli.config.display()));
+        }
         return EXIT_OK.into();
     }
     match run(config) {

@@ -51,6 +51,23 @@ pub(crate) fn build(config: &EalConfig) -> Result<Arguments, Error> {
     compose(config, &machine)
 }
 
+/// That there aren't enough huge pages for EAL, and what follows from it; none if there are, or if none are asked for.
+#[must_use]
+pub fn lacks_huge_pages(config: &EalConfig) -> Option<String> {
+    let arguments = build(config).ok()?;
+    match arguments.memory {
+        Memory::Huge { .. } => None,
+        Memory::Ordinary { .. } if given(&config.args, &["--no-huge"]) => None,
+        Memory::Ordinary { why, .. } => {
+            Some(format!("{why}; ordinary memory takes their place, and packets cost more"))
+        }
+        Memory::AsArguments => {
+            let why = hugepages::usable(arguments.need).err()?;
+            Some(format!("{why}; by its arguments EAL can have no other memory, and doesn't start"))
+        }
+    }
+}
+
 fn compose(config: &EalConfig, machine: &Machine) -> Result<Arguments, Error> {
     let args = &config.args;
     if let Some(kind) = value(args, "--proc-type").filter(|k| *k != "primary") {
@@ -302,6 +319,21 @@ mod tests {
         assert!(compose(&config(&["--proc-type=secondary"]), &machine(&[0])).is_err());
         assert!(compose(&config(&["--proc-type", "auto"]), &machine(&[0])).is_err());
         assert!(compose(&config(&["--proc-type=primary"]), &machine(&[0])).is_ok());
+    }
+
+    #[test]
+    fn a_lack_of_huge_pages_is_told() {
+        let of = |args: &[&str]| lacks_huge_pages(&EalConfig { memory: 1 << 50, ..config(args) });
+        assert!(of(&[]).unwrap().ends_with("; ordinary memory takes their place, and packets cost more"));
+        assert_eq!(of(&["--no-huge", "-m", "64"]), None);
+        for insisting in ["--in-memory", "--socket-mem=64", "--legacy-mem", "--huge-dir=/x", "--huge-unlink"]
+        {
+            let told = of(&[insisting]).unwrap();
+            assert!(
+                told.contains(" MB of huge pages are needed, ") && told.ends_with("doesn't start"),
+                "{told}"
+            );
+        }
     }
 
     #[test]

@@ -280,7 +280,8 @@ fn probe(device: &str, name: &str, taken: &BTreeSet<u16>) -> Result<u16, Error> 
 /// Why EAL doesn't start. Of memory it says only that it can't be had.
 fn why_not(said: &str, code: i32, memory: &Memory, need: u64) -> String {
     let reason = log::reason(said, code);
-    if !said.contains("Cannot init memory") {
+    // The latter is what EAL says where its arguments insist on huge pages and there are none.
+    if !["Cannot init memory", "Cannot get hugepage information"].iter().any(|words| said.contains(words)) {
         return reason;
     }
     match memory {
@@ -383,6 +384,10 @@ mod tests {
             "300 MB of memory can't be had (none are free): EAL: Not enough memory"
         );
         assert_eq!(why_not("EAL: x\n", -1, &ordinary, 0), "EAL: x");
+        // All kinds of arguments that leave it no choice.
+        let said = "EAL: Cannot get hugepage information.\n";
+        let settled = why_not(said, -1, &Memory::AsArguments, u64::MAX / 2);
+        assert!(settled.contains(" MB of huge pages are needed, "), "{settled}");
     }
 
     #[test]

@@ -93,11 +93,6 @@ pub(crate) fn last_code() -> i32 {
     unsafe { dpdk_sys::shim_errno() }
 }
 
-/// The meaning of [`last_code`].
-pub(crate) fn last_meaning() -> String {
-    meaning(last_code())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,8 @@ use std::{fs, path::Path, ptr};
 pub(crate) struct HugePages {
     /// Size of a page, bytes.
     pub size: u64,
+    /// Pages there are.
+    pub total: u64,
     /// Pages nobody uses.
     pub free: u64,
 }
@@ -28,7 +30,7 @@ fn read(directory: &Path) -> Vec<HugePages> {
             let number =
                 |file: &str| fs::read_to_string(e.path().join(file)).ok()?.trim().parse::<u64>().ok();
             let free = number("free_hugepages")?.saturating_sub(number("resv_hugepages").unwrap_or(0));
-            Some(HugePages { size: kilobytes * 1024, free })
+            Some(HugePages { size: kilobytes * 1024, total: number("nr_hugepages")?, free })
         })
         .collect();
     pages.sort_by_key(|p| p.size);
@@ -62,13 +64,14 @@ fn missing(need: u64, pages: &[HugePages]) -> String {
     }
     let missing = (need - free).div_ceil(1 << 20);
     let Some(smallest) = pages.first().filter(|p| p.size > 0) else {
-        return format!("{megabytes} MB of huge pages are needed, and the kernel has none");
+        return format!("{megabytes} MB of huge pages are needed, and this kernel doesn't know any");
     };
+    let (more, size) = ((need - free).div_ceil(smallest.size), smallest.size >> 10);
     format!(
-        "{megabytes} MB of huge pages are needed, {} MB are free: {missing} MB are missing ({} pages of {} kB)",
+        "{megabytes} MB of huge pages are needed, {} MB are free: {missing} MB are missing ({more} pages of {size} kB; \
+         `echo {} > {SYSFS}/hugepages-{size}kB/nr_hugepages` reserves them)",
         free >> 20,
-        (need - free).div_ceil(smallest.size),
-        smallest.size >> 10
+        smallest.total + more,
     )
 }
 
@@ -101,18 +104,20 @@ mod tests {
     #[test]
     fn reads_the_kernel_s_directory() {
         let dir = std::env::temp_dir().join(format!("hugepages-test-{}", std::process::id()));
-        for (name, free, reserved) in
-            [("hugepages-2048kB", "10\n", "4\n"), ("hugepages-1048576kB", "1\n", "0\n")]
+        for (name, total, free, reserved) in
+            [("hugepages-2048kB", "12\n", "10\n", "4\n"), ("hugepages-1048576kB", "1\n", "1\n", "0\n")]
         {
             let sub = dir.join(name);
             fs::create_dir_all(&sub).unwrap();
+            fs::write(sub.join("nr_hugepages"), total).unwrap();
             fs::write(sub.join("free_hugepages"), free).unwrap();
             fs::write(sub.join("resv_hugepages"), reserved).unwrap();
         }
         fs::create_dir_all(dir.join("something-else")).unwrap();
         let pages = read(&dir);
         fs::remove_dir_all(&dir).unwrap();
-        assert_eq!(pages, [HugePages { size: 2 << 20, free: 6 }, HugePages { size: 1 << 30, free: 1 }]);
+        let large = HugePages { size: 1 << 30, total: 1, free: 1 };
+        assert_eq!(pages, [HugePages { size: 2 << 20, total: 12, free: 6 }, large]);
     }
 
     #[test]
@@ -122,12 +127,14 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said_in_bytes_and_pages() {
-        let pages = [HugePages { size: 2 << 20, free: 50 }, HugePages { size: 1 << 30, free: 0 }];
+        let large = HugePages { size: 1 << 30, total: 0, free: 0 };
+        let pages = [HugePages { size: 2 << 20, total: 80, free: 50 }, large];
         assert_eq!(
             missing(161 << 20, &pages),
-            "161 MB of huge pages are needed, 100 MB are free: 61 MB are missing (31 pages of 2048 kB)"
+            "161 MB of huge pages are needed, 100 MB are free: 61 MB are missing (31 pages of 2048 kB; \
+             `echo 111 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages` reserves them)"
         );
-        assert_eq!(missing(1, &[]), "1 MB of huge pages are needed, and the kernel has none");
+        assert_eq!(missing(1, &[]), "1 MB of huge pages are needed, and this kernel doesn't know any");
         assert_eq!(missing(90 << 20, &pages), "90 MB of huge pages are needed, and 100 MB are free by now");
     }
 

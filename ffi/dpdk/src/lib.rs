@@ -34,6 +34,7 @@ pub mod ring;
 mod rss;
 mod runtime;
 
+pub use args::lacks_huge_pages;
 pub use control::{Link, Stats};
 pub use device::{is_pci_address, normal_name};
 pub use eal::{Cpus, Eal, EalConfig, Memory};

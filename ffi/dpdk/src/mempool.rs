@@ -22,16 +22,16 @@ use crate::{
     hugepages,
 };
 
-/// Why there is no memory for a pool.
-fn no_memory(eal: &Eal, config: &MempoolConfig) -> String {
+/// Why there is no memory for what takes so many bytes: another process may have taken huge pages since EAL started.
+pub(crate) fn no_memory(eal: &Eal, bytes: u64) -> String {
     // DPDK 24.11 calls it a lack of buffers, which sends its reader to look for the wrong thing.
     let meaning = match last_code() {
         libc::ENOBUFS => meaning(libc::ENOMEM),
         code => meaning(code),
     };
     match eal.memory() {
-        Memory::Huge { .. } => format!("{meaning}: {}", hugepages::shortage(config.bytes())),
-        _ => meaning,
+        Memory::Huge { .. } | Memory::AsArguments => format!("{meaning}: {}", hugepages::shortage(bytes)),
+        Memory::Ordinary { .. } => meaning,
     }
 }
 
@@ -129,7 +129,7 @@ impl Mempool {
                 OPERATIONS.as_ptr(),
             )
         };
-        let pool = PoolPointer(NonNull::new(pool).ok_or_else(|| fail(no_memory(eal, config)))?);
+        let pool = PoolPointer(NonNull::new(pool).ok_or_else(|| fail(no_memory(eal, config.bytes())))?);
         let shared = Arc::clone(eal.shared());
         shared.pools.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
         Ok(Self { pool, data_room: config.data_room, _shared: shared })

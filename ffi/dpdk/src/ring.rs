@@ -17,7 +17,7 @@ use std::{
 use arrayvec::ArrayVec;
 use dpdk_sys::rte_ring;
 
-use crate::{Eal, Error, Mbuf, eal::Shared, error::last_meaning};
+use crate::{Eal, Error, Mbuf, eal::Shared, mempool::no_memory};
 
 /// Frames of the greatest ring: far more than anybody's backlog, far below what overflows in DPDK.
 const GREATEST: u32 = 1 << 20;
@@ -46,7 +46,8 @@ impl Ring {
         let raw = unsafe {
             dpdk_sys::rte_ring_create(name.as_ptr(), capacity, -1, flags | dpdk_sys::RING_F_EXACT_SZ)
         };
-        let raw = NonNull::new(raw).ok_or_else(|| fail(last_meaning()))?;
+        let bytes = u64::from(capacity.saturating_add(1)).next_power_of_two() * 8;
+        let raw = NonNull::new(raw).ok_or_else(|| fail(no_memory(eal, bytes)))?;
         Ok(Arc::new(Self { raw, _shared: Arc::clone(eal.shared()) }))
     }
 
