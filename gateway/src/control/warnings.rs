@@ -140,11 +140,11 @@ fn half_open(shares: &[((u32, u32), &WorkerStatus)]) -> Option<String> {
     let sessions: u64 = shares.iter().map(|(_, worker)| u64::from(worker.sessions)).sum();
     let looked = shares.iter().filter(|((seen, _), _)| *seen > 0);
     // In thousandths of a session.
-    let half_open: u64 = looked
-        .map(|((seen, half_open), worker)| {
-            u64::from(*half_open) * u64::from(worker.sessions) * 1000 / u64::from(*seen)
-        })
-        .sum();
+    let thousandths = |((seen, half_open), worker): &((u32, u32), &WorkerStatus)| {
+        let half_open = u128::from(*half_open) * u128::from(worker.sessions) * 1000;
+        u64::try_from(half_open / u128::from(*seen)).unwrap_or(u64::MAX)
+    };
+    let half_open: u64 = looked.map(thousandths).sum();
     is_above(half_open, sessions * 1000, TOO_MANY_HALF_OPEN).then(|| {
         let percent = half_open / (sessions * 10).max(1);
         format!(
@@ -204,6 +204,36 @@ mod tests {
         assert_eq!(half_open(&[((100, 100), &all), ((100, 0), &all)]), None);
         assert_eq!(half_open(&[((100, 100), &worker(999, 0)), ((10, 0), &all)]), None);
         assert!(half_open(&[((100, 100), &worker(1001, 0)), ((10, 0), &all)]).is_some());
+    }
+
+    /// Below the limit, at it, one beyond it and at the next per cent, of sizes small and large.
+    #[test]
+    fn limits_are_exact() {
+        let at = |whole: u32, percent: u64| u32::try_from(u64::from(whole) * percent / 100).unwrap();
+        for whole in [100, 1000, 64_512, 1 << 20, 4_000_000_000, u32::MAX] {
+            let full = |sessions| full_tables(&[worker(sessions, whole)]).is_some();
+            let used = |busiest| {
+                let address =
+                    LocalAddressUse { address: [10, 0, 0, 1].into(), used: 0, busiest, ports: whole };
+                full_addresses(&[address]).is_some()
+            };
+            for above in [&full as &dyn Fn(u32) -> bool, &used] {
+                let told = [at(whole, 79), at(whole, 80), at(whole, 80) + 1, at(whole, 81), whole].map(above);
+                assert_eq!(told, [false, false, true, true, true], "of {whole}");
+            }
+            let sessions = worker(whole, whole);
+            let open = |half_open| half_open_told((whole, half_open), &sessions);
+            let told = [at(whole, 49), at(whole, 50), at(whole, 50) + 1, at(whole, 51), whole].map(open);
+            assert_eq!(told, [false, false, true, true, true], "of {whole}");
+        }
+        // The smallest tables: four fifths of 5, half of 2 and 3.
+        assert_eq!([4, 5].map(|sessions| full_tables(&[worker(sessions, 5)]).is_some()), [false, true]);
+        assert_eq!([1, 2].map(|half_open| half_open_told((2, half_open), &worker(2, 5))), [false, true]);
+        assert_eq!([1, 2].map(|half_open| half_open_told((3, half_open), &worker(3, 5))), [false, true]);
+    }
+
+    fn half_open_told(census: (u32, u32), worker: &WorkerStatus) -> bool {
+        half_open(&[(census, worker)]).is_some()
     }
 
     #[test]
