@@ -120,11 +120,10 @@ impl<I: Io> Worker<I> {
             return self.send_one_way(port, frame, p, found.id);
         }
         self.lower_mtu(frame.data_mut(), p, found);
+        let p = &self.unproxy_quote(&mut frame, p, found, inner.transport_at);
         if self.sessions.get(found.id).is_some_and(Session::is_mixed) {
-            self.unproxy_quote(frame.data_mut(), p, found, inner.transport_at);
             return self.translate_mixed(frame, p, (found, inner));
         }
-        self.unproxy_quote(frame.data_mut(), p, found, inner.transport_at);
         let Some(session) = self.sessions.get(found.id) else { return };
         if rewrite_error(frame.data_mut(), p, session, found.direction).is_none() {
             return self.drop_frame(frame, Reason::BadIcmp);

@@ -96,8 +96,8 @@ impl<I: Io> Worker<I> {
         if session.is_one_way() {
             return self.send_one_way(port, frame, p, found.id);
         }
+        let p = &self.unproxy_quote(&mut frame, p, found, inner.transport_at);
         if session.is_mixed() {
-            self.unproxy_quote(frame.data_mut(), p, found, inner.transport_at);
             return self.translate_mixed(frame, p, (found, inner));
         }
         let keeps_source = keeps_source(session, found.direction);
@@ -109,7 +109,6 @@ impl<I: Io> Worker<I> {
         ) else {
             return self.drop_frame(frame, Reason::NoSession);
         };
-        self.unproxy_quote(frame.data_mut(), p, found, inner.transport_at);
         if keeps_source {
             outer.source.0 = ends.source.0;
         }

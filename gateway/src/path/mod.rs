@@ -104,6 +104,7 @@ pub mod tunnel;
 mod tunnel_error;
 pub mod tx;
 mod unfinished;
+mod unproxy;
 pub mod update;
 pub mod verdict;
 pub mod vlan;

@@ -27,7 +27,6 @@ use crate::{
     net::{
         Header,
         checksum::{Delta, Sum},
-        icmp::IcmpHeader,
         ipv4::Ipv4Header,
         ipv6::{Ipv6Header, MIN_MTU},
         protocol, tcp,
@@ -151,14 +150,17 @@ impl<I: Io> Worker<I> {
         if protocol == protocol::TCP && stream.is_settled() {
             return 0;
         }
-        let ends = self.sessions.arriving(found.id, Direction::Request);
-        ends.and_then(|ends| header(stream.version(), &ends, protocol)).map_or(0, |text| text.len() as u16)
+        self.header_for(found, protocol).map_or(0, |text| text.len() as u16)
     }
 
     fn header_of(&self, found: Found, p: &Parsed) -> Result<Text, Refusal> {
-        let ends = self.sessions.arriving(found.id, Direction::Request);
-        let text = ends.and_then(|ends| header(self.streams.get(found.id.0).version(), &ends, p.protocol));
-        text.ok_or(Refusal::Drop(Reason::NoSession))
+        self.header_for(found, p.protocol).ok_or(Refusal::Drop(Reason::NoSession))
+    }
+
+    /// The header that the server gets with a session's packets, if it gets one.
+    pub(super) fn header_for(&self, found: Found, protocol: u8) -> Option<Text> {
+        let ends = self.sessions.arriving(found.id, Direction::Request)?;
+        header(self.streams.get(found.id.0).version(), &ends, protocol)
     }
 
     fn proxied_datagram(
@@ -289,23 +291,6 @@ impl<I: Io> Worker<I> {
         }
         renumber_reply(frame.data_mut(), p, &segment, &stream);
     }
-
-    /// Gives the numbers of the client's stream that an ICMP error quotes to the other side's count: where what a client
-    /// sent begins, or what a server acknowledged, SACK blocks included.
-    pub(super) fn unproxy_quote(&self, data: &mut [u8], p: &Parsed, found: Found, transport_at: usize) {
-        let streams = |s: &Session| s.is_proxied() && s.protocol() == protocol::TCP;
-        if !self.sessions.get(found.id).is_some_and(streams) {
-            return;
-        }
-        let l4 = usize::from(p.l4);
-        let Some(quoted) = data.get_mut(l4 + IcmpHeader::LEN + transport_at..) else { return };
-        let before = Sum::of(quoted);
-        requote(quoted, &self.streams.get(found.id.0), found.direction);
-        let delta = Delta::from_sums(before, Sum::of(quoted));
-        if let Some(icmp) = IcmpHeader::at_mut(data, l4) {
-            icmp.set_checksum(delta.apply(icmp.checksum()));
-        }
-    }
 }
 
 /// Gives what a server acknowledges the client's count. A SYN-ACK comes before any header.
@@ -313,28 +298,6 @@ fn renumber_reply(data: &mut [u8], p: &Parsed, segment: &Segment, stream: &Strea
     if segment.flags & (tcp::SYN | tcp::ACK) == tcp::ACK {
         renumber(data, p, None, Some(stream.back(segment.acknowledgement)));
         renumber_sack(data, p, stream);
-    }
-}
-
-/// Gives a quoted segment, as far as it is there, the numbers of the side that the error goes to, and its checksum what
-/// that changes.
-fn requote(quoted: &mut [u8], stream: &Stream, direction: Direction) {
-    let from_server = direction == Direction::Reply;
-    let other = |number: u32| if from_server { stream.back(number) } else { stream.forth(number) };
-    let at = if from_server { 4 } else { 8 };
-    let Some(field) = quoted.get_mut(at..).and_then(|b| b.first_chunk_mut::<4>()) else { return };
-    let before = Sum::of(field);
-    *field = other(u32::from_be_bytes(*field)).to_be_bytes();
-    let mut delta = Delta::from_sums(before, Sum::of(field));
-    let header_len = quoted.get(12).map_or(0, |offset| usize::from(offset >> 4) * 4);
-    let end = header_len.min(quoted.len());
-    if !from_server && let Some(options) = quoted.get_mut(TcpHeader::LEN..end) {
-        let before = Sum::of(options);
-        renumber_edges(options, other);
-        delta = delta.and(Delta::from_sums(before, Sum::of(options)));
-    }
-    if let Some(check) = quoted.get_mut(tcp::CHECKSUM_AT..).and_then(|b| b.first_chunk_mut::<2>()) {
-        *check = delta.apply(u16::from_be_bytes(*check)).to_be_bytes();
     }
 }
 
@@ -408,7 +371,7 @@ fn renumber_sack(data: &mut [u8], p: &Parsed, stream: &Stream) {
 }
 
 /// Gives the edges of SACK blocks another count.
-fn renumber_edges(options: &mut [u8], other: impl Fn(u32) -> u32) {
+pub(super) fn renumber_edges(options: &mut [u8], other: impl Fn(u32) -> u32) {
     toa::each_option(options, |kind, value| {
         if kind == SACK {
             for edge in value.as_chunks_mut::<4>().0 {
@@ -431,7 +394,7 @@ fn shorten(data: &mut [u8], p: &Parsed, bare: &Parsed, payload: Sum) {
     header.set_checksum(delta.apply(header.checksum()));
 }
 
-fn set_ip_len(data: &mut [u8], p: &Parsed, len: u16) {
+pub(super) fn set_ip_len(data: &mut [u8], p: &Parsed, len: u16) {
     let l3 = usize::from(p.l3);
     if p.ipv6 {
         if let Some(ip) = Ipv6Header::at_mut(data, l3) {

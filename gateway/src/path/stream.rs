@@ -147,6 +147,11 @@ impl Stream {
         if self.is(V1) { ClientAddress::ProxyV1 } else { ClientAddress::ProxyV2 }
     }
 
+    /// Where the header is in the server's count.
+    pub fn start(&self) -> u32 {
+        self.start
+    }
+
     /// A segment without payload that the client would send next, a SYN again.
     pub fn next(&self, flags: u8) -> Segment {
         let sequence = self.start.wrapping_sub(u32::from(flags & tcp::SYN != 0));
