@@ -183,7 +183,8 @@ impl<I: Io> Worker<I> {
             self.fragment_way = self.fragment_id.map(|_| Way::Dropped(Reason::OtherFamily));
             return self.drop_frame(frame, Reason::OtherFamily);
         }
-        let mtu = sender_s_mtu(p, next.mtu, part.is_some());
+        let way = if proxied { self.way_mtu(p, found, next.mtu) } else { next.mtu };
+        let mtu = sender_s_mtu(p, way, part.is_some());
         if is_refused(p, mtu) {
             return self.answer_too_big(port, frame, p, mtu);
         }
@@ -208,7 +209,26 @@ impl<I: Io> Worker<I> {
         self.reach_over(&mut frame, p, found);
         let id = self.fragment_id;
         let part = part.map(|part| leaving_part(part, found, id));
+        if way < next.mtu && part.is_none() {
+            return self.leave_narrow(frame, p, (found, hop), (ip_len, way));
+        }
         self.leave_mixed(frame, p, (found, hop), (ip_len, part));
+    }
+
+    /// As [`Self::leave_mixed`] for a whole packet to an IPv6 server, whose way takes `way` bytes and no more.
+    #[cold]
+    #[inline(never)]
+    fn leave_narrow(
+        &mut self,
+        mut frame: I::Frame,
+        p: &Parsed,
+        (found, hop): (Found, u16),
+        (ip_len, way): (u16, u16),
+    ) {
+        let Some(len) = self.translate_packet(&mut frame, p, found, (ip_len, None)) else {
+            return self.drop_frame(frame, Reason::Truncated);
+        };
+        if len <= way { self.leave(frame, hop, len) } else { self.fragment(frame, hop, way) }
     }
 
     /// Sends a fragment of such a session that isn't the first; `id` is its packet's identification where its sender's is
@@ -401,7 +421,7 @@ fn translate(
                     let flags = if more { MORE_FRAGMENTS } else { 0 };
                     ip.set_flags_fragment((at / 8) | flags);
                 }
-                None if len > UNTOLD => ip.set_flags_fragment(DONT_FRAGMENT),
+                None if len > UNTOLD && !was_untold(p) => ip.set_flags_fragment(DONT_FRAGMENT),
                 None => ip.set_id(id),
             }
             ip.seal();
@@ -418,6 +438,13 @@ fn translate(
         _ => return None,
     }
     Some(len)
+}
+
+/// Whether a packet by IPv6 is one that its sender can't be asked to make smaller: it may be fragmented on its way,
+/// whatever it grew by here.
+#[cold]
+fn was_untold(p: &Parsed) -> bool {
+    p.ip_len.saturating_sub(u16::from(p.l4 - p.l3)).saturating_add(header_len(false)) <= UNTOLD
 }
 
 /// Gives a datagram a checksum.

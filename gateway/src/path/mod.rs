@@ -93,6 +93,7 @@ mod source;
 pub mod stages;
 pub mod station;
 mod stream;
+mod streams;
 mod sums;
 mod tcp_numbers;
 pub mod tcp_state;
@@ -199,7 +200,7 @@ pub struct Worker<I: Io> {
     /// What sessions with TOA know of their servers.
     told: told::Told,
     /// What sessions with PROXY know of their streams.
-    streams: stream::Streams,
+    streams: streams::Streams,
     /// SNAT, once there has been a rule.
     snat: Option<Box<snat::Nat>>,
     /// Packets from inside to external addresses, on their way back in.
@@ -285,7 +286,7 @@ impl<I: Io> Worker<I> {
             fragment_ids: (u32::from(parts.id.0) + 1) << 24,
             call_ids: None,
             told: told::Told::new(parts.max_sessions),
-            streams: stream::Streams::new(parts.max_sessions),
+            streams: streams::Streams::new(parts.max_sessions),
             snat: None,
             turned_back: ArrayVec::new(),
             fragments: Fragments::new(cpu::tsc() | 1, parts.id.0 << 12),

@@ -450,10 +450,14 @@ impl<I: Io> Worker<I> {
             self.reach_over(&mut frame, p, found);
         }
         if !plain && self.sessions.get(found.id).is_some_and(Session::is_proxied) {
-            let limits = (next.mtu, !p.dont_fragment && !p.ipv6);
+            let mtu = self.way_mtu(p, found, next.mtu);
+            let limits = (mtu, !p.dont_fragment && !p.ipv6);
             let Some((mut frame, ip_len)) = self.proxied(port, frame, p, found, limits) else { return };
             if !self.rewrite(&mut frame, p, found) {
                 return self.drop_frame(frame, Reason::Truncated);
+            }
+            if ip_len > mtu {
+                return self.fragment(frame, hop, mtu);
             }
             return self.leave(frame, hop, ip_len);
         }

@@ -121,7 +121,8 @@ impl Stream {
         Self { flags: version | if begins { 0 } else { MIDDLE }, ..Self::default() }
     }
 
-    fn unpack([low, high]: [u64; 2]) -> Self {
+    /// From two words.
+    pub fn unpack([low, high]: [u64; 2]) -> Self {
         Self {
             start: low as u32,
             asked: ((low >> 32) as u32, Tick(high as u32)),
@@ -131,7 +132,8 @@ impl Stream {
         }
     }
 
-    fn pack(self) -> [u64; 2] {
+    /// As two words.
+    pub fn pack(self) -> [u64; 2] {
         let (asked, when) = self.asked;
         let low = u64::from(self.start) | u64::from(asked) << 32;
         let high = u64::from(when.0) | u64::from(self.reach) << 32;
@@ -333,28 +335,6 @@ impl Stream {
     }
 }
 
-/// The streams of all sessions. The memory isn't touched before a session of a service with PROXY is opened.
-pub(super) struct Streams(Vec<[u64; 2]>);
-
-impl Streams {
-    /// Room for the sessions of a worker.
-    pub fn new(sessions: usize) -> Self {
-        Self(vec![[0; 2]; sessions])
-    }
-
-    /// A session's; one without header if there is no such session.
-    pub fn get(&self, session: u32) -> Stream {
-        self.0.get(session as usize).map_or_else(Stream::default, |&words| Stream::unpack(words))
-    }
-
-    /// Takes the place of what was known, and of what an earlier session in the same place left.
-    pub fn set(&mut self, session: u32, stream: Stream) {
-        if let Some(words) = self.0.get_mut(session as usize) {
-            *words = stream.pack();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -391,13 +371,6 @@ mod tests {
         stream.asked = (0x1234_5678, Tick(0x9abc_def0));
         stream.flags |= V1 | ASKED;
         assert_eq!(Stream::unpack(stream.pack()), stream);
-        let mut streams = Streams::new(2);
-        streams.set(1, stream);
-        streams.set(2, stream);
-        assert_eq!(
-            [streams.get(0), streams.get(1), streams.get(2)],
-            [Stream::default(), stream, Stream::default()]
-        );
     }
 
     #[test]

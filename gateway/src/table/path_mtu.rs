@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How long an MTU is remembered.
-const LIFETIME: u32 = seconds(600);
+pub const LIFETIME: u32 = seconds(600);
 /// What every link of IPv4 takes (RFC 791, 3.2): less isn't true.
 const SMALLEST: u32 = 68;
 
