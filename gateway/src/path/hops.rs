@@ -6,6 +6,8 @@
 //! its number, which they are only while its neighbour is known; what isn't held in the era in force may go. Where too few
 //! may, a new era begins: whoever still needs a hop asks once more.
 //!
+//! Routes by one neighbour may have different MTUs: each has a hop of its own there, chained to the first.
+//!
 //! Hops towards clients and strangers have no more than three quarters of the numbers, and those whose neighbour hasn't
 //! answered yet [`UNRESOLVED`] of these: neither can shut servers out.
 
@@ -20,6 +22,7 @@ use super::route_table::PortFacts;
 use crate::{
     clock::{Tick, seconds},
     io::PortId,
+    table::session::NO_HOP,
 };
 
 /// Next hops a worker keeps.
@@ -69,6 +72,10 @@ pub(super) struct State {
     pub address: IpAddr,
     /// When the kernel was asked for it.
     pub asked: Option<Tick>,
+    /// The MTU of the routes that lead by it, if they have one.
+    mtu: Option<u16>,
+    /// The next hop by the same neighbour, with another MTU; [`NO_HOP`]: none.
+    sibling: u16,
     /// Packets that wait for it.
     pub waiting: u16,
     /// Only guests have needed it so far.
@@ -139,18 +146,40 @@ impl Hops {
         self.states.get(usize::from(id)).filter(|state| state.in_use).map(|state| state.address)
     }
 
-    /// All hops, for news of their ports.
-    pub fn each(&mut self) -> impl Iterator<Item = &mut Hop> {
-        self.hops.iter_mut()
+    /// Gives the hops of a port its MAC address and its MTU, where their routes' isn't smaller.
+    pub fn renew_ports(&mut self, facts: impl Fn(PortId) -> Option<PortFacts>) {
+        for (hop, state) in self.hops.iter_mut().zip(&self.states) {
+            if let Some(facts) = facts(hop.port) {
+                hop.macs[6..].copy_from_slice(&facts.mac.0);
+                hop.mtu = mtu_of(&facts, state.mtu);
+            }
+        }
     }
 
-    /// The hop of a neighbour, if there has been need of it.
+    /// The first hop by a neighbour, if there has been need of one.
     pub fn known(&self, port: PortId, address: IpAddr) -> Option<u16> {
         match address {
             IpAddr::V4(a) => self.by_address.get(&(port, a.to_bits())),
             IpAddr::V6(a) => self.by_address_v6.get(&(port, a.to_bits())),
         }
         .copied()
+    }
+
+    /// The hop by a neighbour for routes with this MTU.
+    pub fn known_for(&self, port: PortId, address: IpAddr, mtu: Option<u16>) -> Option<u16> {
+        let mut id = self.known(port, address)?;
+        loop {
+            let state = self.states.get(usize::from(id))?;
+            if state.mtu == mtu {
+                return Some(id);
+            }
+            id = state.sibling;
+        }
+    }
+
+    /// The next hop by the same neighbour.
+    pub fn sibling(&self, id: u16) -> Option<u16> {
+        self.states.get(usize::from(id)).map(|state| state.sibling).filter(|id| *id != NO_HOP)
     }
 
     /// Notes that sessions of this generation may know the number from now on.
@@ -200,21 +229,54 @@ impl Hops {
         id.map_or(Room::Full, Room::Number)
     }
 
-    /// Gives a number, which [`Self::room`] found, to a neighbour.
-    pub fn take(&mut self, id: u16, port: PortId, facts: &PortFacts, address: IpAddr, need: Need) {
+    /// Gives a number, which [`Self::room`] found, to a neighbour, for routes with this MTU. What is known of the neighbour
+    /// is known of this hop, too.
+    pub fn take(
+        &mut self,
+        id: u16,
+        port: PortId,
+        facts: &PortFacts,
+        address: IpAddr,
+        need: Need,
+        mtu: Option<u16>,
+    ) {
+        let first = self.known(port, address);
+        let known = first.and_then(|first| self.get(first)).copied();
+        let silent = first.and_then(|first| self.states.get(usize::from(first))).is_some_and(|s| s.silent);
         let Some((hop, state)) = self.get_mut(id) else { return };
         let queued = state.queued;
-        let mut macs = [0; 12];
+        let mut macs = known.map_or([0; 12], |known| known.macs);
         macs[6..].copy_from_slice(&facts.mac.0);
-        *hop = Hop { macs, mtu: facts.mtu, port, usable: false };
-        *state = State { address, in_use: true, queued: true, guest: need == Need::Guest, ..State::NOTHING };
+        *hop = Hop { macs, mtu: mtu_of(facts, mtu), port, usable: known.is_some_and(|known| known.usable) };
+        let guest = need == Need::Guest;
+        *state = State { address, in_use: true, queued: true, guest, silent, mtu, ..State::NOTHING };
         self.used += 1;
         if !queued {
             self.unresolved.push_back(id);
         }
-        match address {
-            IpAddr::V4(a) => self.by_address.insert((port, a.to_bits()), id),
-            IpAddr::V6(a) => self.by_address_v6.insert((port, a.to_bits()), id),
+        match first {
+            Some(first) => self.chain(first, id),
+            None => self.begin_with(port, address, Some(id)),
+        }
+    }
+
+    /// Puts a hop behind the first by its neighbour.
+    fn chain(&mut self, first: u16, id: u16) {
+        let next = self.sibling(first).unwrap_or(NO_HOP);
+        for (of, to) in [(first, id), (id, next)] {
+            if let Some(state) = self.states.get_mut(usize::from(of)) {
+                state.sibling = to;
+            }
+        }
+    }
+
+    /// Makes a hop the first by its neighbour, or leaves none.
+    fn begin_with(&mut self, port: PortId, address: IpAddr, id: Option<u16>) {
+        match (address, id) {
+            (IpAddr::V4(a), Some(id)) => self.by_address.insert((port, a.to_bits()), id),
+            (IpAddr::V6(a), Some(id)) => self.by_address_v6.insert((port, a.to_bits()), id),
+            (IpAddr::V4(a), None) => self.by_address.remove(&(port, a.to_bits())),
+            (IpAddr::V6(a), None) => self.by_address_v6.remove(&(port, a.to_bits())),
         };
     }
 
@@ -251,12 +313,18 @@ impl Hops {
     fn remove(&mut self, id: u16) {
         let Some((hop, state)) = self.get_mut(id) else { return };
         let (port, address) = (hop.port, state.address);
+        let sibling = std::mem::replace(&mut state.sibling, NO_HOP);
         (hop.usable, state.in_use) = (false, false);
         self.used -= 1;
-        match address {
-            IpAddr::V4(a) => self.by_address.remove(&(port, a.to_bits())),
-            IpAddr::V6(a) => self.by_address_v6.remove(&(port, a.to_bits())),
-        };
+        let Some(first) = self.known(port, address) else { return };
+        if first == id {
+            return self.begin_with(port, address, Some(sibling).filter(|id| *id != NO_HOP));
+        }
+        let mut hops = std::iter::successors(Some(first), |at| self.sibling(*at));
+        let before = hops.find(|at| self.sibling(*at) == Some(id));
+        if let Some(state) = before.and_then(|at| self.states.get_mut(usize::from(at))) {
+            state.sibling = sibling;
+        }
     }
 
     /// Takes the number of the neighbour that hasn't answered for longest.
@@ -292,10 +360,17 @@ impl Hops {
     }
 }
 
+/// The MTU by a port with these facts, of routes with this MTU.
+fn mtu_of(facts: &PortFacts, route: Option<u16>) -> u16 {
+    route.map_or(facts.mtu, |mtu| mtu.min(facts.mtu))
+}
+
 impl State {
     const NOTHING: Self = Self {
         address: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
         asked: None,
+        mtu: None,
+        sibling: NO_HOP,
         waiting: 0,
         guest: false,
         silent: false,
@@ -338,7 +413,7 @@ mod tests {
             Room::Full => return None,
         };
         assert_eq!(h.known(PORT, address), None);
-        h.take(id, PORT, &FACTS, address, need);
+        h.take(id, PORT, &FACTS, address, need, None);
         assert_eq!(h.known(PORT, address), Some(id));
         if answers {
             h.get_mut(id).unwrap().0.usable = true;
@@ -436,5 +511,41 @@ mod tests {
         h.forget(b, g + 1);
         h.drop_where(|address| address == guest(2));
         assert_eq!((add(&mut h, guest(6), Need::Guest, true, &mut g, Tick(0)), h.used), (Some(c + 2), 4));
+    }
+
+    #[test]
+    fn a_neighbour_has_a_hop_for_each_mtu_and_each_goes_alone() {
+        for address in [server(1), guest(1)] {
+            // In whatever order they go.
+            for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+                let (mut h, mut g) = (Hops::default(), 1);
+                let first = add(&mut h, address, Need::Server, true, &mut g, Tick(0)).unwrap();
+                h.get_mut(first).unwrap().0.macs[..6].copy_from_slice(&[9; 6]);
+                let mtus = [None, Some(1400), Some(9000)];
+                let ids = mtus.map(|mtu| {
+                    h.known_for(PORT, address, mtu).unwrap_or_else(|| {
+                        let Room::Number(id) = h.room(Need::Server, g, Tick(0)) else { panic!("no room") };
+                        h.take(id, PORT, &FACTS, address, Need::Server, mtu);
+                        id
+                    })
+                });
+                let hops = ids.map(|id| *h.get(id).unwrap());
+                assert_eq!(hops.map(|hop| (hop.mtu, hop.usable)), [(1500, true), (1400, true), (1500, true)]);
+                assert!(hops.iter().all(|hop| hop.macs == hops[0].macs) && h.used == 3);
+                h.renew_ports(|_| Some(PortFacts { mtu: 1450, mac: Mac([7; 6]), ..FACTS }));
+                let hops = ids.map(|id| *h.get(id).unwrap());
+                assert_eq!(hops.map(|hop| (hop.mtu, hop.macs[6])), [(1450, 7), (1400, 7), (1450, 7)]);
+                let mut left = vec![0, 1, 2];
+                for gone in order {
+                    h.forget(ids[gone], g + 1);
+                    left.retain(|n| *n != gone);
+                    for n in 0..3 {
+                        let known = h.known_for(PORT, address, mtus[n]);
+                        assert_eq!(known, left.contains(&n).then_some(ids[n]), "{order:?}, {n}");
+                    }
+                    assert_eq!((h.known(PORT, address).is_some(), h.used), (!left.is_empty(), left.len()));
+                }
+            }
+        }
     }
 }

@@ -166,7 +166,7 @@ impl<F> Routing<F> {
     }
 
     /// Puts another table in force and returns the old one. If more than some routes changed, hops take over the MTUs and
-    /// MAC addresses of their ports; routes' MTUs when they are looked up next.
+    /// MAC addresses of their ports.
     pub fn replace(&mut self, table: Arc<RouteTable>) -> Arc<RouteTable> {
         let old = std::mem::replace(&mut self.table, table);
         let table = Arc::clone(&self.table);
@@ -176,12 +176,7 @@ impl<F> Routing<F> {
             return old;
         }
         self.renew();
-        for hop in self.hops.each() {
-            if let Some(facts) = table.port(hop.port) {
-                hop.macs[6..].copy_from_slice(&facts.mac.0);
-                hop.mtu = facts.mtu;
-            }
-        }
+        self.hops.renew_ports(|port| table.port(port).copied());
         self.hops.drop_where(|address| table.is_own(address));
         old
     }
@@ -275,10 +270,8 @@ impl<F> Routing<F> {
         let mtu = route.mtu;
         // Routers are few, whoever is behind them.
         let need = if via.gateway.is_some() { Need::Server } else { need };
-        let id = self.hop_of(via.port, via.gateway.unwrap_or(destination), need, now)?;
+        let id = self.hop_of(via.port, (via.gateway.unwrap_or(destination), mtu), need, now)?;
         if let Some((hop, state)) = self.hops.get_mut(id) {
-            let port_mtu = self.table.port(via.port).map_or(1500, |p| p.mtu);
-            hop.mtu = mtu.map_or(port_mtu, |m| m.min(port_mtu));
             state.guest &= need == Need::Guest;
             if hop.usable {
                 self.hops.hold(id, self.era);
@@ -287,8 +280,15 @@ impl<F> Routing<F> {
         Ok(id)
     }
 
-    fn hop_of(&mut self, port: PortId, address: IpAddr, need: Need, now: Tick) -> Result<u16, Reason> {
-        if let Some(id) = self.hops.known(port, address) {
+    /// The hop by a neighbour, for routes with this MTU.
+    fn hop_of(
+        &mut self,
+        port: PortId,
+        (address, mtu): (IpAddr, Option<u16>),
+        need: Need,
+        now: Tick,
+    ) -> Result<u16, Reason> {
+        if let Some(id) = self.hops.known_for(port, address, mtu) {
             return Ok(id);
         }
         if self.table.is_own(address) {
@@ -302,7 +302,7 @@ impl<F> Routing<F> {
             room = self.hops.room(need, self.era, now);
         }
         let Room::Number(id) = room else { return Err(Reason::NextHopsFull) };
-        self.hops.take(id, port, &facts, address, need);
+        self.hops.take(id, port, &facts, address, need, mtu);
         Ok(id)
     }
 
@@ -374,19 +374,29 @@ impl<F> Routing<F> {
     /// Takes note of a neighbour. True if packets may wait for it: see [`Self::ready`].
     pub fn neighbour(&mut self, neighbour: Neighbour, now: Tick) -> bool {
         let Neighbour { port, address, mac } = neighbour;
-        let Some(mac) = mac else {
-            if let Some(id) = self.hops.known(port, address) {
-                self.lose(id);
-            }
-            return false;
+        let mut hop = match (self.hops.known(port, address), mac) {
+            (None, Some(_)) => self.hop_of(port, (address, None), Need::Guest, now).ok(),
+            (known, _) => known,
         };
-        let Ok(id) = self.hop_of(port, address, Need::Guest, now) else { return false };
+        let news = hop.is_some() && mac.is_some();
+        while let Some(id) = hop {
+            // It may go.
+            hop = self.hops.sibling(id);
+            match mac {
+                Some(mac) => self.found(id, mac),
+                None => self.lose(id),
+            }
+        }
+        news && !self.waiting.is_empty()
+    }
+
+    /// A neighbour's MAC address is known.
+    fn found(&mut self, id: u16, mac: Mac) {
         if let Some((hop, state)) = self.hops.get_mut(id) {
             hop.usable = true;
             state.silent = false;
             hop.macs[..6].copy_from_slice(&mac.0);
         }
-        !self.waiting.is_empty()
     }
 
     /// A neighbour is gone: its hop leads nowhere, and goes unless somebody may need it.
@@ -459,239 +469,5 @@ pub fn remembered(hop: u16, of: u16, generation: u16) -> Option<u16> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn route(net: [u8; 4], prefix: u8, gateway: Option<[u8; 4]>, port: u8, metric: u32) -> Route {
-        Route {
-            network: net.into(),
-            prefix,
-            via: [Via { port: PortId(port), gateway: gateway.map(IpAddr::from), weight: 1 }].into(),
-            metric,
-            mtu: None,
-        }
-    }
-
-    fn ports() -> Vec<PortFacts> {
-        (1..3)
-            .map(|n| PortFacts { mac: Mac([2, 0, 0, 0, 0, n]), mtu: 1500, address: None, address_v6: None })
-            .collect()
-    }
-
-    fn at(a: [u8; 4]) -> IpAddr {
-        a.into()
-    }
-
-    #[test]
-    fn the_longest_prefix_wins_then_the_metric() {
-        let table = RouteTable::new(
-            &[
-                route([0, 0, 0, 0], 0, Some([10, 0, 0, 1]), 0, 0),
-                route([10, 0, 0, 0], 8, None, 0, 0),
-                route([10, 1, 0, 0], 16, Some([10, 0, 0, 9]), 1, 50),
-                route([10, 1, 0, 0], 16, Some([10, 0, 0, 8]), 1, 10),
-            ],
-            ports(),
-        );
-        assert_eq!(table.lookup(at([10, 1, 2, 3])).unwrap().via[0].gateway, Some([10, 0, 0, 8].into()));
-        assert_eq!(table.lookup(at([10, 2, 2, 3])).unwrap().via[0].gateway, None);
-        assert_eq!(table.lookup(at([8, 8, 8, 8])).unwrap().via[0].gateway, Some([10, 0, 0, 1].into()));
-        assert!(RouteTable::new(&[], ports()).lookup(at([8, 8, 8, 8])).is_none());
-    }
-
-    #[test]
-    fn ipv6_has_routes_of_its_own() {
-        let net = |text: &str, prefix, port| Route {
-            network: text.parse().unwrap(),
-            prefix,
-            ..route([0; 4], 0, None, port, 0)
-        };
-        let table = RouteTable::new(
-            &[net("::", 0, 0), net("2001:db8::", 32, 1), net("2001:db8:1::", 48, 0), net("0.0.0.0", 0, 1)],
-            ports(),
-        );
-        let port = |text: &str| table.lookup(text.parse().unwrap()).unwrap().via[0].port.0;
-        assert_eq!((port("2001:db8:1::5"), port("2001:db8:2::5"), port("fd00::1")), (0, 1, 0));
-        assert_eq!(port("192.0.2.1"), 1);
-    }
-
-    #[test]
-    fn destinations_are_shared_among_equal_ways_by_weight_and_stay_where_they_are() {
-        let way = |route: &Route, to| {
-            let table = RouteTable::new(std::slice::from_ref(route), ports());
-            table.lookup(to).unwrap().via(to).copied()
-        };
-        let mut equal = route([0, 0, 0, 0], 0, Some([10, 0, 0, 1]), 0, 0);
-        equal.via = [equal.via[0], Via { port: PortId(1), gateway: None, weight: 3 }].into();
-        let first = (0..4000)
-            .filter(|d| way(&equal, Ipv4Addr::from_bits(d * 7919).into()).unwrap().port == PortId(0))
-            .count();
-        assert!((800..1200).contains(&first), "{first} of 4000 with a quarter of the weight");
-        let to = at([0, 0, 0, 5]);
-        assert_eq!(way(&equal, to), way(&equal, to));
-        equal.via = [].into();
-        assert_eq!(way(&equal, to), Err(Reason::NoRoute));
-    }
-
-    #[test]
-    fn packets_wait_for_their_neighbour_and_not_for_ever() {
-        let mut r: Routing<u8> = Routing::default();
-        r.replace(Arc::new(RouteTable::new(&[route([10, 0, 0, 0], 8, None, 1, 0)], ports())));
-        let hop = r.towards(at([10, 0, 0, 7]), Need::Server, Tick(0)).unwrap();
-        assert_eq!(r.towards(at([10, 0, 0, 7]), Need::Server, Tick(0)), Ok(hop));
-        assert!(!r.hop(hop).unwrap().usable);
-        let ask = Resolve { port: PortId(1), address: [10, 0, 0, 7].into() };
-        assert_eq!(r.wait(hop, 1, true, Tick(0)), (Some(ask), None));
-        assert_eq!(r.wait(hop, 2, true, Tick(1)), (None, None), "asked a moment ago");
-        assert!(r.ready(Tick(2)).is_none());
-        let mac = Mac([2, 9, 9, 9, 9, 9]);
-        assert!(r.neighbour(
-            Neighbour { port: PortId(1), address: [10, 0, 0, 7].into(), mac: Some(mac) },
-            Tick(0)
-        ));
-        let macs = [2, 9, 9, 9, 9, 9, 2, 0, 0, 0, 0, 2];
-        for n in [1, 2] {
-            let (waiting, hop) = r.ready(Tick(2)).unwrap();
-            assert_eq!((waiting.frame, hop.unwrap().macs), (n, macs));
-        }
-
-        let silent = r.towards(at([10, 0, 0, 8]), Need::Server, Tick(0)).unwrap();
-        r.wait(silent, 3, true, Tick(10));
-        let (waiting, hop) = r.ready(Tick(10 + PATIENCE)).unwrap();
-        assert!(waiting.frame == 3 && hop.is_none());
-        assert_eq!(r.towards(at([11, 0, 0, 8]), Need::Server, Tick(0)), Err(Reason::NoRoute));
-    }
-
-    #[test]
-    fn a_change_elsewhere_leaves_what_is_remembered() {
-        let mut table = Routes::new(&[route([0, 0, 0, 0], 0, Some([10, 0, 0, 1]), 0, 0)]);
-        table.set_ports(ports(), [], []);
-        let mut r: Routing<u8> = Routing::default();
-        r.replace(table.publish());
-        let (of, near, far) = (r.generation, at([10, 1, 0, 7]), at([192, 0, 2, 7]));
-        let towards = |r: &mut Routing<u8>, to| r.towards(to, Need::Server, Tick(0));
-        let first = towards(&mut r, near).unwrap();
-        assert!(r.holds(of, near) && r.holds(of, far));
-        table.set(at([10, 1, 0, 0]), 24, Some(&route([10, 1, 0, 0], 24, Some([10, 0, 0, 9]), 1, 0)));
-        r.replace(table.publish());
-        assert!(!r.holds(of, near) && r.holds(of, far));
-        assert_ne!(towards(&mut r, near).unwrap(), first);
-        table.set(at([10, 1, 0, 0]), 24, None);
-        r.replace(table.publish());
-        assert_eq!(towards(&mut r, near), Ok(first));
-        assert!(!r.holds(of, near) && r.holds(of, far));
-        r.replace(Arc::new(RouteTable::new(&[], ports())));
-        assert!(!r.holds(of, far), "a table of other descent");
-        assert_eq!(towards(&mut r, near), Err(Reason::NoRoute));
-    }
-
-    #[test]
-    fn the_queue_for_neighbours_is_bounded() {
-        let mut r: Routing<usize> = Routing::default();
-        r.replace(Arc::new(RouteTable::new(&[route([10, 0, 0, 0], 8, None, 1, 0)], ports())));
-        let hop = r.towards(at([10, 0, 0, 7]), Need::Server, Tick(0)).unwrap();
-        for n in 0..usize::from(WAITING_EACH) {
-            assert_eq!(r.wait(hop, n, true, Tick(0)).1, None);
-        }
-        assert_eq!(r.wait(hop, 99, true, Tick(0)).1, Some(99));
-    }
-
-    fn to_lan() -> Routing<usize> {
-        let mut r = Routing::default();
-        r.replace(Arc::new(RouteTable::new(&[route([10, 0, 0, 0], 8, None, 1, 0)], ports())));
-        r
-    }
-
-    fn known(r: &mut Routing<usize>, address: IpAddr, last: u8) {
-        let mac = Some(Mac([2, 9, 9, 9, 9, last]));
-        r.neighbour(Neighbour { port: PortId(1), address, mac }, Tick(0));
-    }
-
-    #[test]
-    fn guests_have_half_of_the_queue_and_silent_neighbours_one_place() {
-        let mut r = to_lan();
-        let guest = |n: u8| at([10, 1, 0, n]);
-        let waits = |r: &mut Routing<usize>, to, need, now| {
-            let hop = r.towards(to, need, Tick(now)).unwrap();
-            r.wait(hop, 0, true, Tick(now)).1.is_none()
-        };
-        let waiting = (0..=255).filter(|n| waits(&mut r, guest(*n), Need::Guest, 0)).count();
-        assert_eq!(waiting, usize::from(WAITING_GUESTS));
-        let servers = (0..=255).filter(|n| waits(&mut r, at([10, 0, 0, *n]), Need::Server, 0)).count();
-        assert_eq!(servers, WAITING - usize::from(WAITING_GUESTS));
-        while r.ready(Tick(PATIENCE)).is_some() {}
-        assert!(waits(&mut r, at([10, 0, 0, 1]), Need::Server, PATIENCE));
-        assert!(!waits(&mut r, at([10, 0, 0, 1]), Need::Server, PATIENCE), "it was silent");
-        assert!((0..5).all(|_| waits(&mut r, at([10, 2, 0, 1]), Need::Server, PATIENCE)));
-        // Once it has answered it is as any other.
-        known(&mut r, at([10, 0, 0, 1]), 1);
-        r.neighbour(Neighbour { port: PortId(1), address: at([10, 0, 0, 1]), mac: None }, Tick(PATIENCE));
-        assert!((0..5).all(|_| waits(&mut r, at([10, 0, 0, 1]), Need::Server, PATIENCE)));
-    }
-
-    #[test]
-    fn whoever_a_server_is_too_is_no_guest() {
-        let mut r = to_lan();
-        let hop = r.towards(at([10, 0, 0, 1]), Need::Guest, Tick(0)).unwrap();
-        assert_eq!(r.towards(at([10, 0, 0, 1]), Need::Server, Tick(0)), Ok(hop));
-        for n in 0..255 {
-            let guest = r.towards(at([10, 1, 0, n]), Need::Guest, Tick(0)).unwrap();
-            r.wait(guest, 0, true, Tick(0));
-        }
-        assert_eq!(r.wait(hop, 0, true, Tick(0)).1, None);
-    }
-
-    #[test]
-    fn only_a_known_neighbour_s_hop_may_be_remembered_and_until_the_routes_change() {
-        let mut r = to_lan();
-        let to = at([10, 0, 0, 7]);
-        let hop = r.towards(to, Need::Server, Tick(0)).unwrap();
-        assert!(!r.may_be_remembered(hop));
-        known(&mut r, to, 7);
-        assert_eq!(r.towards(to, Need::Server, Tick(0)), Ok(hop));
-        assert!(r.may_be_remembered(hop));
-        let before = r.generation;
-        r.replace(Arc::new(RouteTable::new(&[route([10, 0, 0, 0], 8, Some([10, 9, 9, 9]), 0, 0)], ports())));
-        assert_eq!(remembered(hop, before, r.generation), None);
-        let now = r.towards(to, Need::Server, Tick(0)).unwrap();
-        assert_ne!(now, hop, "by the new way");
-        // The generation never is one that a fresh record has.
-        r.generation = u16::MAX;
-        r.replace(Arc::default());
-        assert_eq!(r.generation, 1);
-    }
-
-    #[test]
-    fn answers_go_back_to_the_station_that_asked() {
-        let mut r = to_lan();
-        let (to, mac) = (at([10, 0, 0, 7]), Mac([2, 5, 5, 5, 5, 5]));
-        let back = Back::Neighbour([2, 5, 5, 5, 5, 5, 2, 0, 0, 0, 0, 2]);
-        assert_eq!(r.back_to(to, (PortId(1), Some(mac)), Tick(0)), Ok(back));
-        assert!(r.hops.known(PortId(1), to).is_none(), "no hop for that");
-        // By another port, or from no station's address, it has to be found.
-        let hop = r.back_to(to, (PortId(0), Some(mac)), Tick(0)).unwrap();
-        assert_eq!(r.back_to(to, (PortId(1), None), Tick(0)), Ok(hop));
-        assert_eq!(r.back_to(to, (PortId(1), Some(mac)), Tick(0)), Ok(back), "not known yet");
-        known(&mut r, to, 7);
-        assert_eq!(r.back_to(to, (PortId(1), Some(mac)), Tick(0)), Ok(hop));
-        assert_eq!(r.back_to(at([11, 0, 0, 1]), (PortId(1), Some(mac)), Tick(0)), Err(Reason::NoRoute));
-    }
-
-    #[test]
-    fn neighbours_that_come_and_go_take_nothing() {
-        let mut r = to_lan();
-        for n in 0..20_000u32 {
-            let address = Ipv4Addr::from_bits(0x0a01_0000 + n).into();
-            known(&mut r, address, 1);
-            r.neighbour(Neighbour { port: PortId(1), address, mac: None }, Tick(0));
-        }
-        // Those that stay have no more than guests may.
-        for n in 0..20_000u32 {
-            known(&mut r, Ipv4Addr::from_bits(0x0a02_0000 + n).into(), 1);
-        }
-        for n in 0..2000 {
-            let server = Ipv4Addr::from_bits(0x0a00_0000 + n).into();
-            assert!(r.towards(server, Need::Server, Tick(0)).is_ok());
-        }
-    }
-}
+#[path = "route_tests.rs"]
+mod tests;
