@@ -39,10 +39,12 @@ pub(super) fn weigh_chunk(session: &Session, direction: Direction, event: u8, ta
     let lax = session.is_one_way() || (!session.is_answered() && !session.is_fullnat());
     match event {
         sctp_state::DATA | sctp_state::NOTHING => Belief::Quiet,
+        // Nobody has sent an INIT that it could answer.
+        sctp_state::INIT_ACK if !lax && known == 0 && other != 0 => Belief::Nothing,
         _ if lax || known == 0 || event == sctp_state::INIT || tags.tag == known => Belief::Counts,
         // The T bit: its sender has no association, and gives back the tag that it was sent.
         sctp_state::ABORT | sctp_state::SHUTDOWN_COMPLETE
-            if tags.reflected && (other == 0 || tags.tag == other) =>
+            if tags.reflected && other != 0 && tags.tag == other =>
         {
             Belief::Counts
         }
@@ -61,6 +63,8 @@ pub(super) fn learn_chunk(session: &mut Session, direction: Direction, event: u8
             session.expect(direction, 0);
             session.set_answered(false);
         }
+        sctp_state::INIT_ACK
+            if session.expected_by(direction) == 0 && session.expected_by(direction.opposite()) != 0 => {}
         sctp_state::INIT_ACK if !session.is_answered() => {
             // Without its sender's tag it answers another INIT: nobody knows whose are right.
             let right = tags.tag == session.expected_by(direction);
@@ -139,6 +143,39 @@ mod tests {
         let mut s = session(0);
         learn_chunk(&mut s, Request, INIT, tags(0, 11, false));
         assert!(weigh_chunk(&s, Reply, ABORT, tags(3, 0, false)).counts());
+    }
+
+    #[test]
+    fn an_init_ack_comes_from_whom_an_init_went_to() {
+        for flags in [0, FULLNAT] {
+            for tag in [0, 11, 3] {
+                let mut s = session(flags);
+                learn_chunk(&mut s, Request, INIT, tags(0, 11, false));
+                let forged = tags(tag, 99, false);
+                assert_eq!(
+                    weigh_chunk(&s, Request, INIT_ACK, forged).counts(),
+                    flags == 0,
+                    "as IPVS for NAT"
+                );
+                learn_chunk(&mut s, Request, INIT_ACK, forged);
+                assert_eq!((s.is_answered(), s.expected_by(Request), s.expected_by(Reply)), (false, 0, 11));
+                learn_chunk(&mut s, Reply, INIT_ACK, tags(11, 22, false));
+                assert_eq!((s.is_answered(), s.expected_by(Request), s.expected_by(Reply)), (true, 22, 11));
+            }
+        }
+    }
+
+    #[test]
+    fn who_has_sent_no_tag_has_none_given_back() {
+        let mut s = session(FULLNAT);
+        learn_chunk(&mut s, Request, INIT, tags(0, 11, false));
+        for tag in [0, 3] {
+            assert_eq!(weigh_chunk(&s, Reply, ABORT, tags(tag, 0, true)), Belief::Nothing);
+        }
+        assert!(
+            weigh_chunk(&s, Reply, ABORT, tags(11, 0, false)).counts(),
+            "what refuses an INIT has its tag"
+        );
     }
 
     #[test]
