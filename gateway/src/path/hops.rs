@@ -548,4 +548,39 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn hops_are_left_alone_after_a_renewal_and_the_next_one_waits() {
+        let (mut h, mut g) = (Hops::default(), 1);
+        let begin = Tick(1000);
+        let most = (GUESTS - GUESTS / 8) as u32;
+        for n in 0..most {
+            add(&mut h, guest(n), Need::Guest, true, &mut g, begin).unwrap();
+        }
+        assert_eq!((g, h.used), (1, most as usize), "there was room");
+        add(&mut h, guest(most), Need::Guest, true, &mut g, begin).unwrap();
+        assert_eq!((g, h.used), (2, most as usize + 1));
+        let at = |ticks: u32| Tick(begin.0 + ticks);
+        let gone = |h: &mut Hops, now| {
+            let before = h.used;
+            assert!(matches!(h.room(Need::Guest, 2, now), Room::Number(_)));
+            before - h.used
+        };
+        assert_eq!((gone(&mut h, at(RESPITE - 1)), gone(&mut h, at(RESPITE))), (0, 1));
+        // Where all are held, the next renewal is due sooner if there's no room at all.
+        let hold = |h: &mut Hops| (0..MAX_HOPS as u16).for_each(|id| h.hold(id, 2));
+        hold(&mut h);
+        add(&mut h, guest(most + 1), Need::Guest, true, &mut g, at(RESPITE)).unwrap();
+        assert_eq!(gone(&mut h, at(PERIOD - 1)), 0);
+        assert_eq!(h.room(Need::Guest, 2, at(PERIOD)), Room::Renew);
+        let mut n = most + 2;
+        while h.used < GUESTS {
+            add(&mut h, guest(n), Need::Guest, true, &mut g, begin).unwrap();
+            n += 1;
+        }
+        hold(&mut h);
+        assert_eq!(h.room(Need::Guest, 2, at(PERIOD_FULL - 1)), Room::Full);
+        assert_eq!(h.room(Need::Guest, 2, at(PERIOD_FULL)), Room::Renew);
+        assert!(matches!(h.room(Need::Server, 2, at(0)), Room::Number(_)), "servers have the rest");
+    }
 }

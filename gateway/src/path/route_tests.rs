@@ -282,3 +282,43 @@ fn neighbours_that_come_and_go_take_nothing() {
         assert!(r.towards(server, Need::Server, Tick(0)).is_ok());
     }
 }
+
+#[test]
+fn old_generations_are_swept_once_and_in_time() {
+    let mut r = to_lan();
+    let grow_old = |r: &mut Routing<usize>, age: u16| r.oldest = r.generation.wrapping_sub(age);
+    grow_old(&mut r, SWEEP_AGE - 1);
+    assert_eq!((r.sweep_due(), r.sweep_is_late()), (None, false));
+    grow_old(&mut r, LATE_AGE);
+    assert!(!r.sweep_is_late(), "it hasn't begun");
+    grow_old(&mut r, SWEEP_AGE);
+    assert_eq!((r.sweep_due(), r.sweep_due()), (Some(r.generation), None));
+    grow_old(&mut r, LATE_AGE - 1);
+    assert!(!r.sweep_is_late());
+    grow_old(&mut r, LATE_AGE);
+    assert!(r.sweep_is_late());
+    r.not_swept();
+    assert_eq!((r.sweep_is_late(), r.sweep_due()), (false, Some(r.generation)), "it is tried again");
+    r.swept(r.generation);
+    assert_eq!((r.age(), r.sweep_is_late(), r.sweep_due()), (0, false, None));
+    grow_old(&mut r, SWEEP_AGE);
+    assert!(r.sweep_due().is_some(), "and again when the time has come");
+}
+
+#[test]
+fn no_neighbour_is_worth_a_generation_that_sessions_may_still_know() {
+    let mut r = to_lan();
+    let guests = (MAX_HOPS / 4 * 3) as u32;
+    for n in 0..guests - guests / 8 {
+        let address = Ipv4Addr::from_bits(0x0a01_0000 + n).into();
+        known(&mut r, address, 1);
+        assert!(r.towards(address, Need::Guest, Tick(0)).is_ok());
+    }
+    let (before, new) = (r.generation, at([10, 9, 0, 1]));
+    r.oldest = before.wrapping_sub(LAST_AGE);
+    assert_eq!(r.towards(new, Need::Guest, Tick(0)), Err(Reason::NextHopsFull));
+    assert_eq!(r.generation, before);
+    r.oldest = before.wrapping_sub(LAST_AGE - 1);
+    assert!(r.towards(new, Need::Guest, Tick(0)).is_ok());
+    assert_eq!(r.generation, before + 1);
+}

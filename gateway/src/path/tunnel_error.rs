@@ -223,3 +223,67 @@ fn problem(said: Said, packet: &[u8], (outer, at): (&Inner, usize), ipv6: bool) 
         Said::Other => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::IntoBytes;
+
+    use super::*;
+
+    fn outer(destination: &str) -> Inner {
+        let destination: IpAddr = destination.parse().unwrap();
+        Inner {
+            source: destination,
+            destination,
+            protocol: 4,
+            source_port: 0,
+            destination_port: 0,
+            transport_at: 20,
+            later_fragment: false,
+        }
+    }
+
+    fn v6(total: u16) -> Vec<u8> {
+        let nobody = std::net::Ipv6Addr::LOCALHOST;
+        Ipv6Header::new(nobody, nobody, 17, total - 40).as_bytes().to_vec()
+    }
+
+    fn v4(dont_fragment: bool) -> Vec<u8> {
+        let nobody = std::net::Ipv4Addr::LOCALHOST;
+        let mut ip = Ipv4Header::new(nobody, nobody, 17, 1400);
+        ip.set_flags_fragment(if dont_fragment { 0x4000 } else { 0 });
+        ip.as_bytes().to_vec()
+    }
+
+    #[test]
+    fn a_client_is_told_of_an_mtu_that_it_can_keep_to() {
+        let told = |mtu, packet: &[u8], server, at| match problem(
+            Said::TooBig(mtu),
+            packet,
+            (&outer(server), at),
+            false,
+        ) {
+            Some(Problem::TooBig { mtu }) => Some(mtu),
+            other => other.map(|_| 0),
+        };
+        assert_eq!(told(1400, &v4(true), "10.0.0.1", 20), Some(1380));
+        assert_eq!(told(1400, &v4(false), "10.0.0.1", 20), None, "it lets them be fragmented");
+        assert_eq!(told(1400, &v6(1281), "10.0.0.1", 20), Some(1380));
+        assert_eq!(told(1400, &v6(1280), "10.0.0.1", 20), None, "every link of IPv6 takes that");
+        assert_eq!((told(67, &v4(true), "10.0.0.1", 20), told(1279, &v4(true), "fd00::1", 40)), (None, None));
+        assert_eq!(told(1280, &v4(true), "fd00::1", 40), Some(1240));
+        assert_eq!(told(1400, &[], "10.0.0.1", 20), None);
+    }
+
+    #[test]
+    fn what_was_lost_is_told_in_the_client_s_family() {
+        let of = |said, packet: &[u8], ipv6| problem(said, packet, (&outer("10.0.0.1"), 20), ipv6);
+        for (packet, ipv6) in [(v4(true), false), (v6(100), true)] {
+            let same = of(Said::Lost(3, 1), &packet, ipv6);
+            assert!(matches!(same, Some(Problem::Message { kind: 3, code: 1, rest: 0 })));
+            let other = of(Said::Lost(3, 1), &packet, !ipv6);
+            assert!(matches!(other, Some(Problem::HostUnreachable)));
+            assert!(of(Said::Other, &packet, ipv6).is_none());
+        }
+    }
+}
