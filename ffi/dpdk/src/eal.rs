@@ -288,6 +288,12 @@ fn why_not(said: &str, code: i32, memory: &Memory, need: u64) -> String {
         Memory::Ordinary { bytes, why } => {
             format!("{} MB of memory can't be had ({why}): {reason}", bytes >> 20)
         }
+        // Pages are there, but EAL looks for them in a file system.
+        Memory::AsArguments if said.contains("no mounted hugetlbfs") && hugepages::usable(need).is_ok() => {
+            format!(
+                "hugetlbfs isn't mounted, which EAL needs by these arguments (`mount -t hugetlbfs nodev /dev/hugepages`): {reason}"
+            )
+        }
         Memory::Huge { .. } | Memory::AsArguments => format!("{}: {reason}", hugepages::shortage(need)),
     }
 }
@@ -388,6 +394,10 @@ mod tests {
         let said = "EAL: Cannot get hugepage information.\n";
         let settled = why_not(said, -1, &Memory::AsArguments, u64::MAX / 2);
         assert!(settled.contains(" MB of huge pages are needed, "), "{settled}");
+        let said = "EAL: 4 hugepages of size 2097152 reserved, but no mounted hugetlbfs found for that size\n\
+                    EAL: Cannot get hugepage information.\n";
+        let unmounted = why_not(said, -1, &Memory::AsArguments, 0);
+        assert!(unmounted.contains("mount -t hugetlbfs nodev /dev/hugepages"), "{unmounted}");
     }
 
     #[test]
