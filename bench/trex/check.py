@@ -1,10 +1,30 @@
 """Loads the profiles as TRex does, without TRex's server, and looks at what they make."""
 
+import importlib
+import importlib.util
 import ipaddress
 import json
 import pathlib
 import re
+import sys
 import tomllib
+
+
+class Six:
+    """Gives TRex's scapy the six of PyPI: its own can't be loaded by Python 3.12 and later."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "scapy.modules.six" or name.startswith("scapy.modules.six."):
+            return importlib.util.spec_from_loader(name, self)
+
+    def create_module(self, spec):
+        return importlib.import_module(spec.name.removeprefix("scapy.modules."))
+
+    def exec_module(self, module):
+        pass
+
+
+sys.meta_path.insert(0, Six())
 
 # TRex first: it brings scapy.
 from trex.astf.api import ASTFProfile
