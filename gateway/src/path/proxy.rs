@@ -182,7 +182,7 @@ impl<I: Io> Worker<I> {
             return Err(Refusal::Drop(Reason::TooBig));
         }
         // Nobody can be asked to send less than every link of IPv6 takes.
-        let small = p.ipv6 && usize::from(p.ip_len) <= MIN_MTU && usize::from(p.l4 - p.l3) == Ipv6Header::LEN;
+        let small = p.ipv6 && usize::from(p.ip_len) <= MIN_MTU && p.is_bare();
         if longer > mtu && !fragments && !small {
             let least = if p.ipv6 { MIN_MTU as u16 } else { 0 };
             return Err(Refusal::TooBig(mtu.saturating_sub(len).max(least)));
