@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use super::{
-    Worker,
+    Flows, Worker,
     bucket::Bucket,
     parse::Parsed,
     route::Back,
@@ -70,11 +70,18 @@ impl Limits {
     }
 }
 
+impl Flows {
+    /// The gateway's own address on a port, else the one that was asked.
+    fn answers_from(&self, port: PortId, asked: IpAddr) -> IpAddr {
+        self.own_address(port, asked).unwrap_or(asked)
+    }
+}
+
 impl<I: Io> Worker<I> {
     /// TCP without session: a reset.
     pub(super) fn answer_reset(&mut self, port: PortId, frame: I::Frame, p: &Parsed) {
         self.counters.count(Verdict::Drop(Reason::NoSession));
-        if !self.answers.resets.take(self.now) {
+        if !self.answers.resets.take(self.flows.now) {
             self.counters.events.answers_suppressed.add(1);
             return;
         }
@@ -91,25 +98,20 @@ impl<I: Io> Worker<I> {
 
     /// Not for want of a way: forbidden, or no resources (RFC 5508 REQ-8, RFC 6888 REQ-11).
     pub(super) fn answer_prohibited(&mut self, port: PortId, frame: I::Frame, p: &Parsed, reason: Reason) {
-        let from = self.answers_from(port, p.ends(frame.data()).destination.0);
+        let from = self.flows.answers_from(port, p.ends(frame.data()).destination.0);
         self.answer_icmp(port, frame, p, reason, from, Problem::Prohibited);
     }
 
     /// TTL used up.
     pub(super) fn answer_ttl_expired(&mut self, port: PortId, frame: I::Frame, p: &Parsed) {
-        let from = self.answers_from(port, p.ends(frame.data()).destination.0);
+        let from = self.flows.answers_from(port, p.ends(frame.data()).destination.0);
         self.answer_icmp(port, frame, p, Reason::TtlExpired, from, Problem::TtlExceeded);
     }
 
     /// Larger than the next hop takes.
     pub(super) fn answer_too_big(&mut self, port: PortId, frame: I::Frame, p: &Parsed, mtu: u16) {
-        let from = self.answers_from(port, p.ends(frame.data()).destination.0);
+        let from = self.flows.answers_from(port, p.ends(frame.data()).destination.0);
         self.answer_icmp(port, frame, p, Reason::TooBig, from, Problem::TooBig { mtu: mtu.into() });
-    }
-
-    /// The gateway's own address on a port, else the one that was asked.
-    fn answers_from(&self, port: PortId, asked: IpAddr) -> IpAddr {
-        self.own_address(port, asked).unwrap_or(asked)
     }
 
     fn answer_icmp(
@@ -122,7 +124,7 @@ impl<I: Io> Worker<I> {
         problem: Problem,
     ) {
         self.counters.count(Verdict::Drop(reason));
-        if !self.answers.of(problem).take(self.now) {
+        if !self.answers.of(problem).take(self.flows.now) {
             self.counters.events.answers_suppressed.add(1);
             return;
         }
@@ -156,12 +158,12 @@ impl<I: Io> Worker<I> {
             return false;
         };
         frame.data_mut().copy_from_slice(&out[..len]);
-        if self.is_external(to) {
+        if self.flows.is_external(to) {
             // About a hairpin on its way back in: whoever sent it is behind SNAT.
             self.turn_to_owner(port, frame, &asked.reversed());
             return true;
         }
-        match self.routing.back_to(to, (port, from), self.now) {
+        match self.flows.routing.back_to(to, (port, from), self.flows.now) {
             Ok(Back::Hop(hop)) => self.leave_uncounted(frame, hop),
             Ok(Back::Neighbour(macs)) => {
                 let Some(field) = frame.data_mut().first_chunk_mut() else { return false };

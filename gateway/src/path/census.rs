@@ -3,8 +3,8 @@
 
 use weirctl::model::SessionState;
 
-use super::Worker;
-use crate::{io::Io, table::counters::Gauge, table::session::SessionId};
+use super::Flows;
+use crate::{table::counters::Gauge, table::session::SessionId};
 
 /// Session records that a worker looks at, spread evenly over those in use.
 const SAMPLE: u32 = 1024;
@@ -18,7 +18,7 @@ pub struct Census {
     pub half_open: Gauge,
 }
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// Looks at a bounded number of records: at all of them where there are few.
     pub(super) fn count_sessions(&self, census: &Census) {
         let end = self.sessions.high_water();

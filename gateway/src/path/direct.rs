@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use weirctl::model::SessionState;
 
 use super::{
-    Worker,
+    Flows, Worker,
     packet::trim,
     parse::Parsed,
     route::{self, Need},
@@ -34,76 +34,7 @@ pub(super) fn age(data: &mut [u8], l3: usize) -> bool {
     Ipv4Header::at_mut(data, l3).map(Ipv4Header::decrement_ttl).is_some()
 }
 
-impl<I: Io> Worker<I> {
-    /// Sends a packet of a DR or TUN session that changes nothing and whose way is known. Gives the frame back if it
-    /// isn't one.
-    #[inline]
-    pub(super) fn one_way_straight(
-        &mut self,
-        port: PortId,
-        mut frame: I::Frame,
-        p: &Parsed,
-        id: SessionId,
-    ) -> Option<I::Frame> {
-        let Some(session) = self.sessions.get(id).filter(|s| s.is_one_way()) else { return Some(frame) };
-        let Some(server) = self.figures.get(session.server()) else { return Some(frame) };
-        let reply = Direction::Reply.index();
-        let Some(next) = self.routing.hop(session.hops[reply]) else { return Some(frame) };
-        let usual = self.leaves_unchanged(session, server, p)
-            & (session.hops_generation == self.routing.generation)
-            & (p.ip_len <= next.mtu)
-            & next.usable;
-        if !usual {
-            return Some(frame);
-        }
-        server.count(Direction::Request, p.ip_len);
-        let next = *next;
-        let wide = session.is_wide(Direction::Reply);
-        let way = session
-            .is_tunnelled()
-            .then(|| (session.server(), session.hops[reply], session.arriving(Direction::Reply).source().0));
-        if let Some(session) = self.sessions.get_mut(id) {
-            session.last_seen = self.now.0;
-        }
-        if let Some((of, hop, address)) = way {
-            let facts = self.servers.get(of.0 as usize).and_then(Option::as_ref);
-            let tunnel = facts.map_or(0, |facts| facts.others.tunnel.get());
-            let server = if wide { self.sessions.wide(id) } else { None };
-            let special = match server.and_then(|wide| wide.arriving(Direction::Reply).first_chunk::<16>()) {
-                Some(&server) => self.tunnel_straight(frame, p, (tunnel, Ipv6Addr::from(server)), &next),
-                None => self.tunnel_straight(frame, p, (tunnel, Ipv4Addr::from_bits(address)), &next),
-            };
-            if let Some(frame) = special {
-                self.through_tunnel(port, frame, p, (id, of), hop);
-            }
-            return None;
-        }
-        trim(&mut frame, p);
-        match (age(frame.data_mut(), usize::from(p.l3)), frame.data_mut().first_chunk_mut()) {
-            (true, Some(field)) => {
-                *field = next.macs;
-                self.tx.push(&mut self.io, &self.counters, next.port, frame);
-            }
-            _ => self.drop_frame(frame, Reason::Truncated),
-        }
-        None
-    }
-
-    /// Sends a packet, which changes nothing about its session, through a tunnel that has something special.
-    fn through_tunnel(
-        &mut self,
-        port: PortId,
-        frame: I::Frame,
-        p: &Parsed,
-        (id, of): (SessionId, ServerId),
-        hop: u16,
-    ) {
-        match self.sessions.arriving(id, Direction::Reply) {
-            Some(reply) => self.send_tunnelled(port, frame, p, (reply.source.0, of), hop),
-            None => self.drop_frame(frame, Reason::NoSession),
-        }
-    }
-
+impl Flows {
     /// Whether a packet is of a DR or TUN session and changes nothing about it but the time it was last seen;
     /// it's counted then.
     #[inline]
@@ -134,23 +65,6 @@ impl<I: Io> Worker<I> {
             & (p.ttl > 1)
     }
 
-    /// Sends a packet of a DR or TUN session, or an ICMP error about one, to the server.
-    pub(super) fn send_one_way(&mut self, port: PortId, frame: I::Frame, p: &Parsed, id: SessionId) {
-        let hop = match self.one_way_hop(id) {
-            Ok(hop) => hop,
-            Err(reason) => return self.direct_here(port, frame, p, reason),
-        };
-        match self.sessions.get(id) {
-            Some(session) if session.is_tunnelled() => {
-                let server = session.server();
-                let Some(reply) = self.sessions.arriving(id, Direction::Reply) else { return };
-                let to = (reply.source.0, server);
-                self.send_tunnelled(port, frame, p, to, hop);
-            }
-            _ => self.send_direct(port, frame, p, hop),
-        }
-    }
-
     /// The next hop towards the server: the one the session remembers, or looked up.
     fn one_way_hop(&mut self, id: SessionId) -> Result<u16, Reason> {
         let generation = self.routing.generation;
@@ -172,10 +86,100 @@ impl<I: Io> Worker<I> {
         }
         Ok(hop)
     }
+}
+
+impl<I: Io> Worker<I> {
+    /// Sends a packet of a DR or TUN session that changes nothing and whose way is known. Gives the frame back if it
+    /// isn't one.
+    #[inline]
+    pub(super) fn one_way_straight(
+        &mut self,
+        port: PortId,
+        mut frame: I::Frame,
+        p: &Parsed,
+        id: SessionId,
+    ) -> Option<I::Frame> {
+        let Some(session) = self.flows.sessions.get(id).filter(|s| s.is_one_way()) else {
+            return Some(frame);
+        };
+        let Some(server) = self.flows.figures.get(session.server()) else { return Some(frame) };
+        let reply = Direction::Reply.index();
+        let Some(next) = self.flows.routing.hop(session.hops[reply]) else { return Some(frame) };
+        let usual = self.flows.leaves_unchanged(session, server, p)
+            & (session.hops_generation == self.flows.routing.generation)
+            & (p.ip_len <= next.mtu)
+            & next.usable;
+        if !usual {
+            return Some(frame);
+        }
+        server.count(Direction::Request, p.ip_len);
+        let next = *next;
+        let wide = session.is_wide(Direction::Reply);
+        let way = session
+            .is_tunnelled()
+            .then(|| (session.server(), session.hops[reply], session.arriving(Direction::Reply).source().0));
+        if let Some(session) = self.flows.sessions.get_mut(id) {
+            session.last_seen = self.flows.now.0;
+        }
+        if let Some((of, hop, address)) = way {
+            let facts = self.flows.servers.get(of.0 as usize).and_then(Option::as_ref);
+            let tunnel = facts.map_or(0, |facts| facts.others.tunnel.get());
+            let server = if wide { self.flows.sessions.wide(id) } else { None };
+            let special = match server.and_then(|wide| wide.arriving(Direction::Reply).first_chunk::<16>()) {
+                Some(&server) => self.tunnel_straight(frame, p, (tunnel, Ipv6Addr::from(server)), &next),
+                None => self.tunnel_straight(frame, p, (tunnel, Ipv4Addr::from_bits(address)), &next),
+            };
+            if let Some(frame) = special {
+                self.through_tunnel(port, frame, p, (id, of), hop);
+            }
+            return None;
+        }
+        trim(&mut frame, p);
+        match (age(frame.data_mut(), usize::from(p.l3)), frame.data_mut().first_chunk_mut()) {
+            (true, Some(field)) => {
+                *field = next.macs;
+                self.tx.push(&mut self.io, &self.counters, next.port, frame);
+            }
+            _ => self.drop_frame(frame, Reason::Truncated),
+        }
+        None
+    }
+
+    /// Sends a packet, which changes nothing about its session, through a tunnel that has something special.
+    fn through_tunnel(
+        &mut self,
+        port: PortId,
+        frame: I::Frame,
+        p: &Parsed,
+        (id, of): (SessionId, ServerId),
+        hop: u16,
+    ) {
+        match self.flows.sessions.arriving(id, Direction::Reply) {
+            Some(reply) => self.send_tunnelled(port, frame, p, (reply.source.0, of), hop),
+            None => self.drop_frame(frame, Reason::NoSession),
+        }
+    }
+
+    /// Sends a packet of a DR or TUN session, or an ICMP error about one, to the server.
+    pub(super) fn send_one_way(&mut self, port: PortId, frame: I::Frame, p: &Parsed, id: SessionId) {
+        let hop = match self.flows.one_way_hop(id) {
+            Ok(hop) => hop,
+            Err(reason) => return self.direct_here(port, frame, p, reason),
+        };
+        match self.flows.sessions.get(id) {
+            Some(session) if session.is_tunnelled() => {
+                let server = session.server();
+                let Some(reply) = self.flows.sessions.arriving(id, Direction::Reply) else { return };
+                let to = (reply.source.0, server);
+                self.send_tunnelled(port, frame, p, to, hop);
+            }
+            _ => self.send_direct(port, frame, p, hop),
+        }
+    }
 
     /// Sends a packet unchanged, one hop older, to `hop`.
     pub(super) fn send_direct(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, hop: u16) {
-        let Some(next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
+        let Some(next) = self.flows.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
         if p.ip_len > next.mtu && p.dont_fragment {
             let mtu = next.mtu;
             return self.answer_too_big(port, frame, p, mtu);

@@ -1,6 +1,6 @@
 //! Sessions end.
 
-use super::{Worker, persist};
+use super::{Flows, Worker, persist};
 use crate::{
     io::Io,
     table::session::{Direction, INACTIVE, SessionId},
@@ -9,28 +9,7 @@ use crate::{
 /// Sessions that one poll looks at.
 const BUDGET: usize = 64;
 
-impl<I: Io> Worker<I> {
-    /// Ends sessions whose time is over, a bounded number a poll.
-    #[inline]
-    pub(super) fn expire(&mut self) {
-        let mut budget = BUDGET;
-        while let Some(id) = self.sessions.next_expired(self.now, &mut budget) {
-            if self.sessions.controls(id) {
-                self.sessions.postpone(id, persist::RESPITE, self.now);
-            } else if let Some(later) = self.snat_deadline(id).filter(|&deadline| !self.now.reached(deadline))
-            {
-                self.sessions.revisit(id, later);
-            } else {
-                self.end_session(id);
-            }
-        }
-        self.snat_tidy();
-        self.give_up_fragments();
-        if !self.sweeps.is_empty() {
-            self.sweep();
-        }
-    }
-
+impl Flows {
     /// Ends a session: its record, its place in the server's counts, its local port. A template that controls
     /// sessions is only found no more, and goes after the last of them.
     pub(super) fn end_session(&mut self, id: SessionId) {
@@ -64,5 +43,29 @@ impl<I: Io> Worker<I> {
             self.release_local(&reply(), session.protocol());
         }
         self.counters.events.sessions_ended.add(1);
+    }
+}
+
+impl<I: Io> Worker<I> {
+    /// Ends sessions whose time is over, a bounded number a poll.
+    #[inline]
+    pub(super) fn expire(&mut self) {
+        let mut budget = BUDGET;
+        while let Some(id) = self.flows.sessions.next_expired(self.flows.now, &mut budget) {
+            if self.flows.sessions.controls(id) {
+                self.flows.sessions.postpone(id, persist::RESPITE, self.flows.now);
+            } else if let Some(later) =
+                self.flows.snat_deadline(id).filter(|&deadline| !self.flows.now.reached(deadline))
+            {
+                self.flows.sessions.revisit(id, later);
+            } else {
+                self.flows.end_session(id);
+            }
+        }
+        self.flows.snat_tidy();
+        self.give_up_fragments();
+        if !self.flows.sweeps.is_empty() {
+            self.flows.sweep();
+        }
     }
 }

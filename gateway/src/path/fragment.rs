@@ -8,7 +8,7 @@
 use zerocopy::IntoBytes;
 
 use super::{
-    Worker,
+    Flows, Worker,
     verdict::{Reason, Verdict},
 };
 use crate::{
@@ -36,6 +36,15 @@ pub(super) struct Part {
     pub more: bool,
 }
 
+impl Flows {
+    fn count_fragmented(&self, sent: Option<()>) {
+        self.counters.count(match sent {
+            Some(()) => Verdict::Forwarded,
+            None => Verdict::Drop(Reason::CannotFragment),
+        });
+    }
+}
+
 impl<I: Io> Worker<I> {
     /// Sends a finished frame to `hop` in fragments of at most `mtu` bytes; counted as one packet.
     #[cold]
@@ -46,7 +55,7 @@ impl<I: Io> Worker<I> {
             return self.fragment_v6(frame, hop, part, mtu);
         }
         let sent = self.fragments(&frame, hop, mtu);
-        self.count_fragmented(sent);
+        self.flows.count_fragmented(sent);
     }
 
     /// Sends a finished IPv6 frame without extension headers, a part of its packet, to `hop` in fragments of at most
@@ -55,14 +64,7 @@ impl<I: Io> Worker<I> {
     #[inline(never)]
     pub(super) fn fragment_v6(&mut self, frame: I::Frame, hop: u16, part: Part, mtu: u16) {
         let sent = self.fragments_v6(&frame, hop, part, mtu);
-        self.count_fragmented(sent);
-    }
-
-    fn count_fragmented(&self, sent: Option<()>) {
-        self.counters.count(match sent {
-            Some(()) => Verdict::Forwarded,
-            None => Verdict::Drop(Reason::CannotFragment),
-        });
+        self.flows.count_fragmented(sent);
     }
 
     /// An identification for IPv6 that no other worker gives.

@@ -3,9 +3,8 @@
 //! A client whose packets get a TOA option or a PROXY header has to send that much less than the router's link takes: what it
 //! is told is less by it, or it would send packets that never arrive.
 
-use super::{Worker, mixed::GROWTH, parse::Parsed, toa};
+use super::{Flows, mixed::GROWTH, parse::Parsed, toa};
 use crate::{
-    io::Io,
     net::{
         Header,
         checksum::Delta,
@@ -22,7 +21,7 @@ use crate::{
 /// What every link of IPv4 takes (RFC 791).
 const LEAST_V4: u32 = 68;
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// Lowers the MTU that an error to a client tells by what its packets grow by.
     pub(super) fn lower_mtu(&mut self, data: &mut [u8], p: &Parsed, found: Found) {
         if found.direction != Direction::Reply {

@@ -12,7 +12,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{
-    Worker, packet::Origin, parse::Parsed, rewrite, schedule::Claimed, sums::sum_over, verdict::Reason,
+    Flows, Worker, packet::Origin, parse::Parsed, rewrite, schedule::Claimed, sums::sum_over, verdict::Reason,
 };
 use crate::{
     io::{Frame, Io, PortId},
@@ -33,25 +33,38 @@ use crate::{
 /// Bytes of the quoted transport header that may have to change: up to TCP's checksum.
 const QUOTED: usize = tcp::CHECKSUM_AT + 2;
 
+impl Flows {
+    /// Whether an error about the session may go on to whoever sent the packet that it quotes.
+    pub(super) fn tells_sender(&self, frame: &impl Frame, p: &Parsed, found: Found) -> bool {
+        let Some(icmp) = IcmpHeader::at(frame.data(), usize::from(p.l4)) else { return false };
+        if p.ipv6 {
+            return icmp.tells_sender_v6();
+        }
+        // To the other family a parameter problem goes as a new message of RFC 7915 4.2, if at all.
+        let anew = || self.sessions.get(found.id).is_some_and(Session::is_mixed);
+        icmp.tells_sender_v4() || (icmp.kind == icmp::v4::PARAMETER_PROBLEM && anew())
+    }
+}
+
 impl<I: Io> Worker<I> {
     /// An ICMP error.
     #[inline(never)]
     pub(super) fn icmp_error(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
         let to = p.tuple.destination().0;
-        let local = self.lookup.is_local(Ipv4Addr::from_bits(to).into());
+        let local = self.flows.lookup.is_local(Ipv4Addr::from_bits(to).into());
         let Ok(inner) = inner_v4(quote_of(frame.data(), p)) else {
             return if local { self.drop_frame(frame, Reason::BadIcmp) } else { self.punt(port, frame) };
         };
         let (IpAddr::V4(source), IpAddr::V4(destination)) = (inner.source, inner.destination) else {
             return self.drop_frame(frame, Reason::BadIcmp);
         };
-        if self.is_about_tunnel(Ipv4Addr::from_bits(to).into(), &inner) {
+        if self.flows.is_about_tunnel(Ipv4Addr::from_bits(to).into(), &inner) {
             if !checksum_ok(&frame, p) {
                 return self.drop_frame(frame, Reason::BadIcmp);
             }
             return self.tunnel_error(port, frame, p, &inner, origin);
         }
-        let echo = inner.protocol == protocol::ICMP && self.snat.is_some();
+        let echo = inner.protocol == protocol::ICMP && self.flows.snat.is_some();
         if !(echo || matches!(inner.protocol, protocol::TCP | protocol::UDP | protocol::SCTP))
             || inner.later_fragment
         {
@@ -64,8 +77,8 @@ impl<I: Io> Worker<I> {
         let sent =
             Tuple::new((source.into(), inner.source_port), (destination.into(), inner.destination_port));
         let back = sent.reversed();
-        let hash = self.sessions.hash(back, inner.protocol);
-        let Some(found) = self.sessions.find(hash, back, inner.protocol) else {
+        let hash = self.flows.sessions.hash(back, inner.protocol);
+        let Some(found) = self.flows.sessions.find(hash, back, inner.protocol) else {
             let from = p.ends(frame.data()).source.0;
             return self.error_of_nobody(port, frame, (&Ends::of(back), inner.protocol, from), local, origin);
         };
@@ -82,13 +95,15 @@ impl<I: Io> Worker<I> {
         local: bool,
         origin: Origin,
     ) {
-        let claimed = self.claimed(port, back, protocol);
-        match self.owner_elsewhere(PortId::NONE, back, protocol, &claimed, origin) {
-            Some(owner) => match self.beside_refusal(port, from, origin) {
+        let claimed = self.flows.claimed(port, back, protocol);
+        match self.flows.owner_elsewhere(PortId::NONE, back, protocol, &claimed, origin) {
+            Some(owner) => match self.flows.beside_refusal(port, from, origin) {
                 Some(reason) => self.drop_frame(frame, reason),
                 None => self.hand_over(port, frame, owner),
             },
-            None if local || matches!(claimed, Claimed::Snat(_)) && !self.is_shared(back.destination.0) => {
+            None if local
+                || matches!(claimed, Claimed::Snat(_)) && !self.flows.is_shared(back.destination.0) =>
+            {
                 self.drop_frame(frame, Reason::IcmpNoSession);
             }
             None => self.punt(port, frame),
@@ -103,10 +118,10 @@ impl<I: Io> Worker<I> {
         (found, inner): (Found, &Inner),
         origin: Origin,
     ) {
-        if !self.tells_sender(&frame, p, found) {
+        if !self.flows.tells_sender(&frame, p, found) {
             return self.drop_frame(frame, Reason::IcmpType);
         }
-        if let Some(reason) = self.beside_refusal(port, p.ends(frame.data()).source.0, origin) {
+        if let Some(reason) = self.flows.beside_refusal(port, p.ends(frame.data()).source.0, origin) {
             return self.drop_frame(frame, reason);
         }
         if p.ttl <= 1 {
@@ -115,40 +130,29 @@ impl<I: Io> Worker<I> {
         if !checksum_ok(&frame, p) {
             return self.drop_frame(frame, Reason::BadIcmp);
         }
-        if self.sessions.get(found.id).is_some_and(Session::is_one_way) {
+        if self.flows.sessions.get(found.id).is_some_and(Session::is_one_way) {
             // The server of a DR or TUN session sent the quoted packet itself: the error goes there as it is.
             return self.send_one_way(port, frame, p, found.id);
         }
-        self.lower_mtu(frame.data_mut(), p, found);
-        let p = &self.unproxy_quote(&mut frame, p, found, inner.transport_at);
-        if self.sessions.get(found.id).is_some_and(Session::is_mixed) {
+        self.flows.lower_mtu(frame.data_mut(), p, found);
+        let p = &self.flows.unproxy_quote(&mut frame, p, found, inner.transport_at);
+        if self.flows.sessions.get(found.id).is_some_and(Session::is_mixed) {
             return self.translate_mixed(frame, p, (found, inner));
         }
-        let Some(session) = self.sessions.get(found.id) else { return };
+        let Some(session) = self.flows.sessions.get(found.id) else { return };
         if rewrite_error(frame.data_mut(), p, session, found.direction).is_none() {
             return self.drop_frame(frame, Reason::BadIcmp);
         }
         self.send_error(port, frame, p, found);
     }
 
-    /// Whether an error about the session may go on to whoever sent the packet that it quotes.
-    pub(super) fn tells_sender(&self, frame: &I::Frame, p: &Parsed, found: Found) -> bool {
-        let Some(icmp) = IcmpHeader::at(frame.data(), usize::from(p.l4)) else { return false };
-        if p.ipv6 {
-            return icmp.tells_sender_v6();
-        }
-        // To the other family a parameter problem goes as a new message of RFC 7915 4.2, if at all.
-        let anew = || self.sessions.get(found.id).is_some_and(Session::is_mixed);
-        icmp.tells_sender_v4() || (icmp.kind == icmp::v4::PARAMETER_PROBLEM && anew())
-    }
-
     /// A rewritten error leaves, or comes in again (RFC 5508 REQ-7).
     pub(super) fn send_error(&mut self, port: PortId, frame: I::Frame, p: &Parsed, found: Found) {
-        if self.is_hairpin(found) {
+        if self.flows.is_hairpin(found) {
             self.counters.events.icmp_translated.add(1);
             return self.come_in_again(port, frame, p, found);
         }
-        match self.hop_for(found) {
+        match self.flows.hop_for(found) {
             Ok(hop) => {
                 self.counters.events.icmp_translated.add(1);
                 self.leave(frame, hop, p.ip_len);

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use zerocopy::IntoBytes;
 
-use super::{Worker, mixed::GROWTH, parse::Parsed, rewrite, route::Need, verdict::Reason};
+use super::{Flows, Worker, mixed::GROWTH, parse::Parsed, rewrite, route::Need, verdict::Reason};
 use crate::{
     io::{Frame, Io},
     net::{
@@ -30,6 +30,13 @@ const QUOTED: usize = 512;
 /// Room for the packet that the receiver sent, as far as it is known, and for the error.
 const ROOM: usize = 14 + 40 + 8 + 40 + QUOTED;
 
+impl Flows {
+    /// The MTU of the next hop towards an address; of any, if there's no way there.
+    fn mtu_towards(&self, address: IpAddr) -> u32 {
+        self.routing.view(address).map_or(u16::MAX, |way| way.mtu).into()
+    }
+}
+
 impl<I: Io> Worker<I> {
     /// Tells the other side of a session between the families what became of its packet.
     pub(super) fn translate_mixed(
@@ -40,14 +47,14 @@ impl<I: Io> Worker<I> {
     ) {
         let opposite = found.direction.opposite();
         let (Some(outer), Some(sent), Some(received)) = (
-            self.sessions.leaving(found.id, found.direction),
-            self.sessions.leaving(found.id, opposite),
-            self.sessions.arriving(found.id, opposite),
+            self.flows.sessions.leaving(found.id, found.direction),
+            self.flows.sessions.leaving(found.id, opposite),
+            self.flows.sessions.arriving(found.id, opposite),
         ) else {
             return self.drop_frame(frame, Reason::NoSession);
         };
         // To whom it goes, and where its packet had gone.
-        let mtus = [&outer, &sent].map(|ends| self.mtu_towards(ends.destination.0));
+        let mtus = [&outer, &sent].map(|ends| self.flows.mtu_towards(ends.destination.0));
         let quoted = frame.data().get(usize::from(p.l4) + IcmpHeader::LEN..).unwrap_or_default();
         let Some(problem) = problem(frame.data(), p, quoted, mtus) else {
             return self.drop_frame(frame, Reason::OtherFamily);
@@ -62,18 +69,13 @@ impl<I: Io> Worker<I> {
             return self.drop_frame(frame, Reason::BadIcmp);
         };
         frame.data_mut().copy_from_slice(&out[..len]);
-        match self.routing.towards(outer.destination.0, Need::Guest, self.now) {
+        match self.flows.routing.towards(outer.destination.0, Need::Guest, self.flows.now) {
             Ok(hop) => {
                 self.counters.events.icmp_translated.add(1);
                 self.leave(frame, hop, (len - 14) as u16);
             }
             Err(reason) => self.drop_frame(frame, reason),
         }
-    }
-
-    /// The MTU of the next hop towards an address; of any, if there's no way there.
-    fn mtu_towards(&self, address: IpAddr) -> u32 {
-        self.routing.view(address).map_or(u16::MAX, |way| way.mtu).into()
     }
 }
 

@@ -35,10 +35,10 @@ impl<I: Io> Worker<I> {
     #[inline(never)]
     pub(super) fn icmp_error_v6(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
         let to = p.ends(frame.data()).destination.0;
-        let local = self.lookup.is_local(to);
+        let local = self.flows.lookup.is_local(to);
         let quoted = quote_of(frame.data(), p);
         if let Ok(outer) = inner_v6(quoted)
-            && self.is_about_tunnel(to, &outer)
+            && self.flows.is_about_tunnel(to, &outer)
         {
             if !checksum_ok(&frame, p, &p.ends(frame.data())) {
                 return self.drop_frame(frame, Reason::BadIcmp);
@@ -47,7 +47,7 @@ impl<I: Io> Worker<I> {
         }
         let has_sessions = |protocol| match protocol {
             protocol::TCP | protocol::UDP | protocol::SCTP => true,
-            protocol::ICMPV6 => self.snat.is_some(),
+            protocol::ICMPV6 => self.flows.snat.is_some(),
             _ => false,
         };
         let inner = match inner_v6(quoted) {
@@ -61,7 +61,7 @@ impl<I: Io> Worker<I> {
             source: (inner.destination, inner.destination_port),
             destination: (inner.source, inner.source_port),
         };
-        match self.sessions.find_ends(&back, inner.protocol) {
+        match self.flows.sessions.find_ends(&back, inner.protocol) {
             Some(found) => self.translate_v6(port, frame, p, (found, &inner), origin),
             None => {
                 let from = p.ends(frame.data()).source.0;
@@ -79,10 +79,10 @@ impl<I: Io> Worker<I> {
         origin: Origin,
     ) {
         let ends = p.ends(frame.data());
-        if !self.tells_sender(&frame, p, found) {
+        if !self.flows.tells_sender(&frame, p, found) {
             return self.drop_frame(frame, Reason::IcmpType);
         }
-        if let Some(reason) = self.beside_refusal(port, ends.source.0, origin) {
+        if let Some(reason) = self.flows.beside_refusal(port, ends.source.0, origin) {
             return self.drop_frame(frame, reason);
         }
         if p.ttl <= 1 {
@@ -91,21 +91,21 @@ impl<I: Io> Worker<I> {
         if !checksum_ok(&frame, p, &ends) {
             return self.drop_frame(frame, Reason::BadIcmp);
         }
-        self.lower_mtu(frame.data_mut(), p, found);
-        let Some(session) = self.sessions.get(found.id) else { return };
+        self.flows.lower_mtu(frame.data_mut(), p, found);
+        let Some(session) = self.flows.sessions.get(found.id) else { return };
         if session.is_one_way() {
             return self.send_one_way(port, frame, p, found.id);
         }
-        let p = &self.unproxy_quote(&mut frame, p, found, inner.transport_at);
+        let p = &self.flows.unproxy_quote(&mut frame, p, found, inner.transport_at);
         if session.is_mixed() {
             return self.translate_mixed(frame, p, (found, inner));
         }
         let keeps_source = keeps_source(session, found.direction);
         let opposite = found.direction.opposite();
         let (Some(mut outer), Some(sent), Some(received)) = (
-            self.sessions.leaving(found.id, found.direction),
-            self.sessions.leaving(found.id, opposite),
-            self.sessions.arriving(found.id, opposite),
+            self.flows.sessions.leaving(found.id, found.direction),
+            self.flows.sessions.leaving(found.id, opposite),
+            self.flows.sessions.arriving(found.id, opposite),
         ) else {
             return self.drop_frame(frame, Reason::NoSession);
         };

@@ -1,12 +1,11 @@
 //! Beside the way: control asks which next hops packets of sessions go by, a bounded number of records a request.
 
 use super::{
-    Worker,
+    Flows,
     route::{MAX_HOPS, Resolve},
 };
 use crate::{
     clock::{Tick, seconds},
-    io::Io,
     table::session::{LOOKED_AT, SessionId},
 };
 
@@ -53,7 +52,7 @@ impl HopsInUse {
     }
 }
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// Looks through a bounded number of records; at the last one says which neighbours their packets go by.
     pub(super) fn look_for_hops(&mut self, question: &mut HopsInUse) {
         // The numbers may have become others'.

@@ -2,12 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::{Worker, verdict::Reason};
+use super::{Flows, verdict::Reason};
 use weirctl::model::Protocol;
 
 use crate::{
     id::ServiceId,
-    io::Io,
     net::protocol,
     table::{ends::Ends, pool::Exhausted},
 };
@@ -21,7 +20,7 @@ pub(super) fn transport(number: u8) -> Protocol {
     }
 }
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// A free local address and port (host order) of the service towards a server, such that the replies
     /// come back to this worker.
     pub(super) fn allocate_local(

@@ -12,7 +12,7 @@
 //! come to their session's owner as any reply does; where they have none, they leave as the kernel sent them.
 
 use super::{
-    Worker,
+    Flows, Worker,
     packet::Origin,
     packet::trim,
     parse::{self, Kind, Parsed},
@@ -39,6 +39,35 @@ pub(super) fn with_twins(ports: Vec<Mac>) -> Vec<Mac> {
     all
 }
 
+impl Flows {
+    /// Whether a packet that has no next hop for this reason gets its session's other addresses and goes to the kernel. A
+    /// session that began when its server was elsewhere has another source than the client's: the kernel takes none of its
+    /// own addresses for one.
+    fn is_translated_here(&self, found: Found, reason: Reason) -> bool {
+        let of_nat = |session: &Session| !session.is_fullnat() && !session.is_snat();
+        reason == Reason::ToGateway
+            && (found.direction == Direction::Reply || self.sessions.get(found.id).is_some_and(of_nat))
+    }
+
+    fn may_be_reply(&self, frame: &impl Frame) -> bool {
+        let Some(&to) = frame.data().first_chunk::<6>() else { return false };
+        if !self.lookup.serves_here() {
+            return false;
+        }
+        let mut p = Parsed::NOTHING;
+        parse::parse(frame, Mac(to), &mut p);
+        let (address, port) = p.ends(frame.data()).source;
+        match p.kind {
+            Kind::Transport | Kind::TransportV6 | Kind::Sctp => {
+                self.lookup.is_served_here(address)
+                    && self.lookup.nat_server(p.protocol, address, port).is_some()
+            }
+            Kind::Fragment | Kind::IcmpError => self.lookup.is_served_here(address),
+            _ => false,
+        }
+    }
+}
+
 impl<I: Io> Worker<I> {
     /// A packet of a session that has no next hop, for this reason: where its server is here, the kernel gets it.
     #[cold]
@@ -50,11 +79,11 @@ impl<I: Io> Worker<I> {
         found: Found,
         reason: Reason,
     ) {
-        if !self.is_translated_here(found, reason) {
+        if !self.flows.is_translated_here(found, reason) {
             return self.drop_frame(frame, reason);
         }
         trim(&mut frame, p);
-        if !self.rewrite(&mut frame, p, found) {
+        if !self.flows.rewrite(&mut frame, p, found) {
             return self.drop_frame(frame, Reason::Truncated);
         }
         self.deliver(port, frame, p);
@@ -70,11 +99,11 @@ impl<I: Io> Worker<I> {
         found: Found,
         reason: Reason,
     ) {
-        if !self.is_translated_here(found, reason) {
+        if !self.flows.is_translated_here(found, reason) {
             return self.drop_frame(frame, reason);
         }
         trim(&mut frame, p);
-        if !self.readdress(&mut frame, p, found) {
+        if !self.flows.readdress(&mut frame, p, found) {
             return self.drop_frame(frame, Reason::Truncated);
         }
         self.deliver(port, frame, p);
@@ -90,7 +119,7 @@ impl<I: Io> Worker<I> {
         found: Found,
         reason: Reason,
     ) {
-        if !self.is_translated_here(found, reason) {
+        if !self.flows.is_translated_here(found, reason) {
             return self.drop_frame(frame, reason);
         }
         self.counters.events.icmp_translated.add(1);
@@ -118,7 +147,7 @@ impl<I: Io> Worker<I> {
     ) {
         if reason == Reason::ToGateway && chosen.method == Forwarding::Nat {
             trim(&mut frame, p);
-            if !self.rewrite_once(&mut frame, p, flow, chosen) {
+            if !self.flows.rewrite_once(&mut frame, p, flow, chosen) {
                 return self.drop_frame(frame, Reason::Truncated);
             }
         }
@@ -137,20 +166,11 @@ impl<I: Io> Worker<I> {
     ) {
         if reason == Reason::ToGateway && chosen.method == Forwarding::Nat {
             trim(&mut frame, p);
-            if !Self::readdress_once(&mut frame, p, chosen) {
+            if !Flows::readdress_once(&mut frame, p, chosen) {
                 return self.drop_frame(frame, Reason::Truncated);
             }
         }
         self.direct_here(port, frame, p, reason);
-    }
-
-    /// Whether a packet that has no next hop for this reason gets its session's other addresses and goes to the kernel. A
-    /// session that began when its server was elsewhere has another source than the client's: the kernel takes none of its
-    /// own addresses for one.
-    fn is_translated_here(&self, found: Found, reason: Reason) -> bool {
-        let of_nat = |session: &Session| !session.is_fullnat() && !session.is_snat();
-        reason == Reason::ToGateway
-            && (found.direction == Direction::Reply || self.sessions.get(found.id).is_some_and(of_nat))
     }
 
     /// Gives the kernel a finished frame whose destination it has, by the twin that it would answer the sender by.
@@ -159,7 +179,7 @@ impl<I: Io> Worker<I> {
             return self.drop_frame(frame, Reason::ToGateway);
         }
         let sender = p.ends(frame.data()).source.0;
-        let route = self.routing.table().lookup(sender);
+        let route = self.flows.routing.table().lookup(sender);
         let ways = || route.iter().flat_map(|route| route.via.iter()).map(|via| via.port);
         let twin = if ways().any(|way| way == port) { port } else { ways().next().unwrap_or(port) };
         match (frame.data_mut().first_chunk_mut::<6>(), self.macs.get(twin.index())) {
@@ -173,7 +193,7 @@ impl<I: Io> Worker<I> {
     pub(super) fn answer_here(&mut self, port: PortId, frame: I::Frame) {
         let pushed = self.host.as_mut().is_some_and(|host| {
             let port = if port.is_twin() { port.of_twin() } else { port };
-            host.push(port, frame, PuntKind::Local, self.now)
+            host.push(port, frame, PuntKind::Local, self.flows.now)
         });
         if !pushed {
             self.counters.events.answers_suppressed.add(1);
@@ -183,7 +203,7 @@ impl<I: Io> Worker<I> {
     /// A frame that the kernel sent out of the twin of `port`: given back unless it may be the reply of a server here, whose
     /// addresses are translated.
     pub(super) fn take_reply(&mut self, port: PortId, mut frame: I::Frame) -> Option<I::Frame> {
-        if !self.may_be_reply(&frame) {
+        if !self.flows.may_be_reply(&frame) {
             return Some(frame);
         }
         let (Some(us), Some(&to)) = (self.macs.get(port.index()), frame.data().first_chunk::<6>()) else {
@@ -198,24 +218,6 @@ impl<I: Io> Worker<I> {
         burst.push(frame);
         self.forward(port.twin(), &mut burst, Origin::Port);
         None
-    }
-
-    fn may_be_reply(&self, frame: &I::Frame) -> bool {
-        let Some(&to) = frame.data().first_chunk::<6>() else { return false };
-        if !self.lookup.serves_here() {
-            return false;
-        }
-        let mut p = Parsed::NOTHING;
-        parse::parse(frame, Mac(to), &mut p);
-        let (address, port) = p.ends(frame.data()).source;
-        match p.kind {
-            Kind::Transport | Kind::TransportV6 | Kind::Sctp => {
-                self.lookup.is_served_here(address)
-                    && self.lookup.nat_server(p.protocol, address, port).is_some()
-            }
-            Kind::Fragment | Kind::IcmpError => self.lookup.is_served_here(address),
-            _ => false,
-        }
     }
 
     /// A frame of the kernel's that is no reply after all leaves as it was sent.
@@ -243,7 +245,7 @@ impl<I: Io> Worker<I> {
         found: Found,
         origin: Origin,
     ) {
-        let session = self.sessions.get_mut(found.id).filter(|_| port.is_twin());
+        let session = self.flows.sessions.get_mut(found.id).filter(|_| port.is_twin());
         let Some(session) = session else { return self.drop_frame(frame, Reason::Martian) };
         session.set_arrival(found.direction, port);
         self.known_rarely(port, frame, p, found, origin);

@@ -24,7 +24,7 @@ use weirctl::model::SessionState;
 use zerocopy::IntoBytes;
 
 use super::{
-    Worker, fragment::Part, parse::Parsed, reassembly::Way, rewrite::rewrite_transport, route::Need,
+    Flows, Worker, fragment::Part, parse::Parsed, reassembly::Way, rewrite::rewrite_transport, route::Need,
     sums::sum_over, tcp_state::CONTROL, toa, verdict::Reason,
 };
 use crate::{
@@ -53,6 +53,29 @@ const UNTOLD: u16 = MIN_MTU as u16 - GROWTH;
 /// By how much a fragment's header is longer in IPv6.
 const FRAGMENT_GROWTH: u16 = GROWTH + FragmentHeader::LEN as u16;
 
+impl Flows {
+    /// The next hop of such a session in a direction: the one it remembers, or looked up.
+    fn hop_of_mixed(&mut self, found: Found) -> Result<u16, Reason> {
+        let generation = self.routing.generation;
+        if let Some(hop) = self.sessions.mixed_hop(found.id, found.direction, generation) {
+            return Ok(hop);
+        }
+        let leaving = self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?;
+        self.mixed_hop(found, leaving.destination.0)
+    }
+
+    /// Looks up the next hop of such a session, which remembers it.
+    fn mixed_hop(&mut self, found: Found, to: IpAddr) -> Result<u16, Reason> {
+        let need = if found.direction == Direction::Reply { Need::Guest } else { Need::Server };
+        let hop = self.routing.towards(to, need, self.now)?;
+        if self.routing.may_be_remembered(hop) {
+            let generation = self.routing.generation;
+            self.sessions.remember_mixed_hop(found.id, found.direction, hop, generation);
+        }
+        Ok(hop)
+    }
+}
+
 impl<I: Io> Worker<I> {
     /// Sends an IPv4 packet of a session between the families that changes nothing, and whose way is known. Gives the
     /// frame back if it isn't one.
@@ -65,11 +88,14 @@ impl<I: Io> Worker<I> {
         found: Found,
     ) -> Option<I::Frame> {
         let between = |session: &Session| session.is_mixed() && !session.is_one_way();
-        let Some((session, wide)) = self.sessions.get_mut_wide(found.id).filter(|(s, _)| between(s)) else {
+        let Some((session, wide)) = self.flows.sessions.get_mut_wide(found.id).filter(|(s, _)| between(s))
+        else {
             return Some(frame);
         };
         let (hop, generation) = wide.hop(found.direction, found.direction);
-        let (Some(server), Some(next)) = (self.figures.get(session.server()), self.routing.hop(hop)) else {
+        let (Some(server), Some(next)) =
+            (self.flows.figures.get(session.server()), self.flows.routing.hop(hop))
+        else {
             return Some(frame);
         };
         let state = session.state_number();
@@ -78,12 +104,12 @@ impl<I: Io> Worker<I> {
             && p.flags & CONTROL == tcp::ACK;
         let transport_len = p.ip_len.wrapping_sub(Ipv4Header::LEN as u16);
         let usual = quiet
-            & self.fragment_id.is_none()
+            & self.flows.fragment_id.is_none()
             & p.is_bare()
             & !p.ipv6
-            & (session.timeout == self.timeouts[usize::from(state) & (TIMEOUTS - 1)])
+            & (session.timeout == self.flows.timeouts[usize::from(state) & (TIMEOUTS - 1)])
             & session.arrives_by(found.direction, port)
-            & (generation == self.routing.generation)
+            & (generation == self.flows.routing.generation)
             & (server.available.get() != 0)
             & (p.ttl > 1)
             & (transport_len.saturating_add(Ipv6Header::LEN as u16) <= next.mtu)
@@ -91,14 +117,14 @@ impl<I: Io> Worker<I> {
         if !usual || session.is_proxied() {
             return Some(frame);
         }
-        if let Some(mark) = self.told.mark(session, found)
+        if let Some(mark) = self.flows.told.mark(session, found)
             && (mark == 0 || toa::is_clean(frame.data(), p))
         {
             // Nothing that has to be looked at more closely.
         } else {
             return Some(frame);
         }
-        session.last_seen = self.now.0;
+        session.last_seen = self.flows.now.0;
         server.count(found.direction, p.ip_len);
         let (_, delta) = session.deltas(found.direction);
         let ports = session.leaving(found.direction).ports;
@@ -160,36 +186,36 @@ impl<I: Io> Worker<I> {
     /// Sends a packet of a session whose other side is of the other family.
     #[inline(never)]
     pub(super) fn send_mixed(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
-        let Some(session) = self.sessions.get(found.id) else {
+        let Some(session) = self.flows.sessions.get(found.id) else {
             return self.drop_frame(frame, Reason::NoSession);
         };
         let (tells, proxied) = (session.tells_client(), session.is_proxied());
-        let hop = match self.hop_of_mixed(found) {
+        let hop = match self.flows.hop_of_mixed(found) {
             Ok(hop) => hop,
             Err(reason) => return self.drop_frame(frame, reason),
         };
-        let generation = self.routing.generation;
-        let known = self.routing.may_be_remembered(hop);
+        let generation = self.flows.routing.generation;
+        let known = self.flows.routing.may_be_remembered(hop);
         // From now on the straight way leads to `leave_by_v4`.
-        if let Some(session) = self.sessions.get_mut(found.id).filter(|_| known && p.ipv6 && !proxied)
-            && let Some(mark) = self.told.mark(session, found)
+        if let Some(session) = self.flows.sessions.get_mut(found.id).filter(|_| known && p.ipv6 && !proxied)
+            && let Some(mark) = self.flows.told.mark(session, found)
         {
             session.remember_hop(found.direction, hop | mark, generation);
         }
-        let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
+        let Some(&next) = self.flows.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
         let part = part_of(frame.data(), p);
         if part.is_some() && is_unchecked(frame.data(), p) {
             // Nobody has all of it to sum up (RFC 7915, 4.5).
-            self.fragment_way = self.fragment_id.map(|_| Way::Dropped(Reason::OtherFamily));
+            self.flows.fragment_way = self.flows.fragment_id.map(|_| Way::Dropped(Reason::OtherFamily));
             return self.drop_frame(frame, Reason::OtherFamily);
         }
-        let way = if proxied { self.way_mtu(p, found, next.mtu) } else { next.mtu };
+        let way = if proxied { self.flows.way_mtu(p, found, next.mtu) } else { next.mtu };
         let mtu = sender_s_mtu(p, way, part.is_some());
         if is_refused(p, mtu) {
             return self.answer_too_big(port, frame, p, mtu);
         }
         frame.truncate(usize::from(p.l3) + usize::from(p.ip_len));
-        let mut ip_len = if tells { self.tell(&mut frame, p, found, mtu) } else { p.ip_len };
+        let mut ip_len = if tells { self.flows.tell(&mut frame, p, found, mtu) } else { p.ip_len };
         if proxied {
             let extensions = u16::from(p.l4 - p.l3) - header_len(p.ipv6);
             let limits = (mtu.saturating_add(extensions), p.ipv6 || !p.dont_fragment);
@@ -199,15 +225,15 @@ impl<I: Io> Worker<I> {
             }
         }
         if p.ipv6 && p.flags & tcp::SYN != 0 {
-            let own = self.routing.table().port(port).map_or(next.mtu, |facts| facts.mtu);
+            let own = self.flows.routing.table().port(port).map_or(next.mtu, |facts| facts.mtu);
             toa::limit_mss(
                 frame.data_mut(),
                 p,
                 own.saturating_sub((Ipv6Header::LEN + tcp::TcpHeader::LEN) as u16),
             );
         }
-        self.reach_over(&mut frame, p, found);
-        let id = self.fragment_id;
+        self.flows.reach_over(&mut frame, p, found);
+        let id = self.flows.fragment_id;
         let part = part.map(|part| leaving_part(part, found, id));
         if way < next.mtu && part.is_none() {
             return self.leave_narrow(frame, p, (found, hop), (ip_len, way));
@@ -240,11 +266,11 @@ impl<I: Io> Worker<I> {
         p: &Parsed,
         (found, id): (Found, u16),
     ) {
-        let hop = match self.hop_of_mixed(found) {
+        let hop = match self.flows.hop_of_mixed(found) {
             Ok(hop) => hop,
             Err(reason) => return self.drop_frame(frame, reason),
         };
-        let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
+        let Some(&next) = self.flows.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
         let Some(part) = part_of(frame.data(), p) else {
             return self.drop_frame(frame, Reason::BadFragment);
         };
@@ -256,16 +282,6 @@ impl<I: Io> Worker<I> {
         self.leave_mixed(frame, p, (found, hop), (p.ip_len, Some(leaving_part(part, found, Some(id)))));
     }
 
-    /// The next hop of such a session in a direction: the one it remembers, or looked up.
-    fn hop_of_mixed(&mut self, found: Found) -> Result<u16, Reason> {
-        let generation = self.routing.generation;
-        if let Some(hop) = self.sessions.mixed_hop(found.id, found.direction, generation) {
-            return Ok(hop);
-        }
-        let leaving = self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?;
-        self.mixed_hop(found, leaving.destination.0)
-    }
-
     /// Translates a packet, of `ip_len` bytes by now, or a part of one, and sends it to `hop`.
     fn leave_mixed(
         &mut self,
@@ -274,7 +290,7 @@ impl<I: Io> Worker<I> {
         (found, hop): (Found, u16),
         (ip_len, part): (u16, Option<Part>),
     ) {
-        let next_mtu = self.routing.hop(hop).map_or(0, |next| next.mtu);
+        let next_mtu = self.flows.routing.hop(hop).map_or(0, |next| next.mtu);
         let own_id = Ipv4Header::at(frame.data(), usize::from(p.l3)).map_or(0, Ipv4Header::id);
         let Some(len) = self.translate_packet(&mut frame, p, found, (ip_len, part)) else {
             return self.drop_frame(frame, Reason::Truncated);
@@ -295,21 +311,10 @@ impl<I: Io> Worker<I> {
         self.fragment_v6(frame, hop, part, most);
     }
 
-    /// Looks up the next hop of such a session, which remembers it.
-    fn mixed_hop(&mut self, found: Found, to: IpAddr) -> Result<u16, Reason> {
-        let need = if found.direction == Direction::Reply { Need::Guest } else { Need::Server };
-        let hop = self.routing.towards(to, need, self.now)?;
-        if self.routing.may_be_remembered(hop) {
-            let generation = self.routing.generation;
-            self.sessions.remember_mixed_hop(found.id, found.direction, hop, generation);
-        }
-        Ok(hop)
-    }
-
     /// Sends a packet of the gateway's own making in such a session.
     pub(super) fn send_ahead_mixed(&mut self, mut frame: I::Frame, p: &Parsed, found: Found, ip_len: u16) {
-        let Some(leaving) = self.sessions.leaving(found.id, found.direction) else { return };
-        let Ok(hop) = self.mixed_hop(found, leaving.destination.0) else { return };
+        let Some(leaving) = self.flows.sessions.leaving(found.id, found.direction) else { return };
+        let Ok(hop) = self.flows.mixed_hop(found, leaving.destination.0) else { return };
         if self.translate_packet(&mut frame, p, found, (ip_len, None)).is_some() {
             self.leave_uncounted(frame, hop);
         }
@@ -323,8 +328,8 @@ impl<I: Io> Worker<I> {
         found: Found,
         (ip_len, part): (u16, Option<Part>),
     ) -> Option<u16> {
-        let leaving = self.sessions.leaving(found.id, found.direction)?;
-        let (_, l4_delta) = self.sessions.get(found.id)?.deltas(found.direction);
+        let leaving = self.flows.sessions.leaving(found.id, found.direction)?;
+        let (_, l4_delta) = self.flows.sessions.get(found.id)?.deltas(found.direction);
         self.tunnel_id = self.tunnel_id.wrapping_add(1);
         let transport_len = ip_len - u16::from(p.l4 - p.l3);
         translate(frame, p, (transport_len, part), (&leaving, l4_delta), self.tunnel_id)

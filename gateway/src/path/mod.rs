@@ -18,25 +18,19 @@
 //! `search`, `explain` and `in_use` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks, `stages` counts cycles, `station` knows MAC addresses beside the ports' own. `sums` says which checksums are right, `destination` which destinations nobody serves, `weigh` what a packet may change about its session (`belief`), `packet` what all stages say of one. Every frame ends in one [`verdict::Verdict`].
 //! ICMP errors about tunnels' packets are `tunnel_error`'s, and `grown` lowers the MTUs that others tell.
 
-use std::{
-    net::{IpAddr, Ipv6Addr},
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use arrayvec::ArrayVec;
 
 use crate::{
     clock::Tick,
-    id::{MAX_SERVERS, MAX_SERVICES, WorkerId},
+    id::WorkerId,
     io::{BURST, Burst, Frame, Io, PortId},
     net::ethernet::Mac,
     table::{
-        call_ids::CallIds,
-        counters::{ServerSlot, ServerTable},
         fragments::Fragments,
         index::HashKey,
         pool::LocalPool,
-        session::TIMEOUTS,
         sessions::{Candidate, Sessions},
         steering::Steering,
     },
@@ -53,6 +47,7 @@ mod direct;
 mod echo;
 mod expire;
 pub mod explain;
+mod flows;
 mod fragment;
 mod grown;
 pub mod handover;
@@ -109,17 +104,18 @@ mod unproxy;
 pub mod update;
 pub mod verdict;
 pub mod vlan;
+mod waiting;
 mod weigh;
 
+use flows::{Flows, Knows};
 use packet::Origin;
-use route::{Resolve, Routing};
-use service::{Lookup, ServerAddresses, WorkerService};
-use settings::Settings;
+use route::Resolve;
 use stages::{Stage, Stages};
 use station::Stations;
 use tx::TxBuffers;
-use update::{Batch, Sweep};
+use update::Batch;
 use verdict::{PathCounters, Reason, Verdict};
+use waiting::Waiting;
 
 /// A worker's ends of the rings between it and control.
 pub struct ControlEnd {
@@ -162,61 +158,29 @@ pub struct Parts<I: Io> {
 /// One worker: everything it touches is its own, in lines of its own wherever it lies.
 #[repr(align(64))]
 pub struct Worker<I: Io> {
-    id: WorkerId,
+    /// What it knows.
+    flows: Flows,
     io: I,
     /// The ports' MAC addresses, at their places as twins, too.
     macs: Vec<Mac>,
-    steered: Vec<bool>,
-    now: Tick,
-    sessions: Sessions,
-    services: Vec<Option<Box<WorkerService>>>,
-    servers: Vec<Option<ServerSlot>>,
-    /// Their counters: what the straight way knows of servers.
-    figures: Arc<ServerTable>,
-    lookup: Arc<Lookup>,
-    /// Of all services.
-    server_addresses: Arc<ServerAddresses>,
-    settings: Arc<Settings>,
-    /// By state, then those of SNAT.
-    timeouts: [u32; TIMEOUTS],
-    pool: LocalPool,
-    /// Local addresses of IPv6, once a service has had one.
-    pool_v6: Option<Box<LocalPool<Ipv6Addr>>>,
-    steering: Arc<Steering>,
-    routing: Routing<I::Frame>,
+    /// MAC addresses beside the ports' own.
+    stations: Arc<Stations>,
     tx: TxBuffers<I::Frame>,
     counters: Arc<PathCounters>,
     control: ControlEnd,
     host: Option<punt::HostEnd<I::Frame>>,
     peers: handover::Peers<I::Frame>,
     answers: answer::Limits,
-    sweeps: ArrayVec<Sweep, 64>,
     /// Identification of the last outer packet.
     tunnel_id: u16,
     /// Identification of the last IPv6 packet that left in fragments of the gateway's making.
     fragment_ids: u32,
-    /// Call-IDs of templates, once a service has needed them.
-    call_ids: Option<Box<CallIds>>,
-    /// What sessions with TOA know of their servers.
-    told: told::Told,
-    /// What sessions with PROXY know of their streams.
-    streams: streams::Streams,
-    /// SNAT, once there has been a rule.
-    snat: Option<Box<snat::Nat>>,
     /// Packets from inside to external addresses, on their way back in.
     turned_back: ArrayVec<(PortId, I::Frame), { snat::TURNED_BACK }>,
     /// Packets that come in fragments.
     fragments: Fragments<reassembly::Early<I::Frame>, reassembly::Way>,
-    /// The identification of the first fragment at hand, where it needs a new one.
-    fragment_id: Option<u16>,
-    /// The length of the packet whose first fragment is at hand, without IP headers, where its checksum depends on it.
-    fragmented_len: Option<u16>,
-    /// Where the first fragment at hand went, if its ports don't say it.
-    fragment_way: Option<reassembly::Way>,
-    /// MAC addresses beside the ports' own.
-    stations: Arc<Stations>,
-    /// Whoever follows packets.
-    trace: Option<Box<trace::Tracer>>,
+    /// Frames that wait for their next hop.
+    waiting: Waiting<I::Frame>,
     /// What the stages know of a burst's packets.
     notes: Option<Box<Notes>>,
     stages: Stages,
@@ -249,6 +213,28 @@ const AHEAD: usize = 12;
 /// How many packets ahead the server's counters are asked for: the record that says which server has come by then.
 const NEAR: usize = 6;
 
+impl Flows {
+    /// Whose session a packet probably belongs to; its record is being loaded from now on.
+    #[inline]
+    fn candidate(&self, p: &parse::Parsed, hash: u64) -> Candidate {
+        if p.kind == parse::Kind::Transport {
+            self.sessions.candidate(hash)
+        } else {
+            self.other_candidate(p, hash)
+        }
+    }
+
+    #[inline(never)]
+    fn other_candidate(&self, p: &parse::Parsed, hash: u64) -> Candidate {
+        if p.kind == parse::Kind::TransportV6 { self.sessions.candidate_wide(hash) } else { Candidate::NONE }
+    }
+
+    /// An address of the gateway's own on `port`, of the family of `like`, to answer from.
+    fn own_address(&self, port: PortId, like: IpAddr) -> Option<IpAddr> {
+        self.routing.table().port(port)?.address_like(like)
+    }
+}
+
 impl<I: Io> Worker<I> {
     /// A worker without services or routes.
     ///
@@ -256,45 +242,37 @@ impl<I: Io> Worker<I> {
     /// The system's, when there's no memory for the session table.
     pub fn new(parts: Parts<I>, now: Tick) -> std::io::Result<Self> {
         let ports = parts.io.ports();
-        let settings = Settings::default();
+        let flows = Flows::new(
+            Knows {
+                id: parts.id,
+                workers: parts.peers.outgoing.len(),
+                ports,
+                kernel: parts.host.is_some(),
+                steered: parts.steered,
+                max_sessions: parts.max_sessions,
+                key: parts.key,
+                pool: parts.pool,
+                steering: parts.steering,
+                counters: Arc::clone(&parts.counters),
+            },
+            now,
+        )?;
         Ok(Self {
-            id: parts.id,
+            flows,
             io: parts.io,
             macs: local::with_twins(parts.macs),
-            steered: parts.steered,
-            now,
-            sessions: Sessions::new(parts.max_sessions, parts.key, now)?,
-            services: Vec::with_capacity(MAX_SERVICES),
-            servers: Vec::with_capacity(MAX_SERVERS),
-            figures: Arc::clone(&parts.counters.servers),
-            lookup: Arc::default(),
-            server_addresses: Arc::default(),
-            timeouts: update::timeout_ticks(&settings.timeouts),
-            settings: Arc::new(settings),
-            pool: parts.pool,
-            pool_v6: None,
-            steering: parts.steering,
-            routing: Routing::default(),
+            stations: Arc::default(),
             tx: TxBuffers::new(ports),
             counters: parts.counters,
             control: parts.control,
             host: parts.host,
             peers: parts.peers,
             answers: answer::Limits::default(),
-            sweeps: ArrayVec::new(),
             tunnel_id: parts.id.0 << 12,
             fragment_ids: (u32::from(parts.id.0) + 1) << 24,
-            call_ids: None,
-            told: told::Told::new(parts.max_sessions),
-            streams: streams::Streams::new(parts.max_sessions),
-            snat: None,
             turned_back: ArrayVec::new(),
             fragments: Fragments::new(cpu::tsc() | 1, parts.id.0 << 12),
-            fragment_id: None,
-            fragmented_len: None,
-            fragment_way: None,
-            stations: Arc::default(),
-            trace: None,
+            waiting: Waiting::default(),
             notes: Some(Box::default()),
             stages: Stages::new(),
         })
@@ -305,12 +283,12 @@ impl<I: Io> Worker<I> {
     /// # Errors
     /// As there.
     pub fn populate(&mut self) -> std::io::Result<()> {
-        self.sessions.populate()
+        self.flows.sessions.populate()
     }
 
     /// Runs once over everything that may have something to do. Returns the number of frames taken in.
     pub fn poll(&mut self, now: Tick) -> usize {
-        self.now = now;
+        self.flows.now = now;
         if !self.control.updates.is_empty() {
             self.take_updates();
         }
@@ -324,7 +302,7 @@ impl<I: Io> Worker<I> {
         if !self.turned_back.is_empty() {
             self.take_turned_back();
         }
-        if self.routing.is_waiting() {
+        if !self.waiting.is_empty() {
             self.send_waiting();
         }
         self.tx.flush(&mut self.io);
@@ -346,7 +324,7 @@ impl<I: Io> Worker<I> {
     /// The sessions, for tests and replays.
     #[must_use]
     pub fn sessions(&self) -> &Sessions {
-        &self.sessions
+        &self.flows.sessions
     }
 
     /// Cycles by stage, in builds that count them.
@@ -370,7 +348,7 @@ impl<I: Io> Worker<I> {
 
     /// Runs a burst through the stages.
     fn forward(&mut self, port: PortId, burst: &mut Burst<I::Frame>, origin: Origin) {
-        if self.trace.is_some() {
+        if self.flows.trace.is_some() {
             return self.forward_traced(port, burst, origin);
         }
         let Some(mut notes) = self.notes.take() else { return };
@@ -393,17 +371,17 @@ impl<I: Io> Worker<I> {
                 later.prefetch();
             }
             if parse::parse(frame, mac, p) {
-                *hash = self.sessions.hash(p.tuple, p.protocol);
-                self.sessions.prefetch_bucket(*hash);
+                *hash = self.flows.sessions.hash(p.tuple, p.protocol);
+                self.flows.sessions.prefetch_bucket(*hash);
             } else if p.kind == parse::Kind::TransportV6 {
-                *hash = self.hash_v6(frame, p);
+                *hash = self.flows.hash_v6(frame, p);
             }
         }
         self.stages.end(Stage::Parse);
         let frames = burst.len();
         let first = frames.min(AHEAD);
         for (candidate, (p, hash)) in candidates.iter_mut().zip(parsed.iter().zip(&*hashes).take(first)) {
-            *candidate = self.candidate(p, *hash);
+            *candidate = self.flows.candidate(p, *hash);
         }
         self.stages.end(Stage::Candidates);
         for (n, frame) in burst.drain(..).enumerate() {
@@ -411,34 +389,20 @@ impl<I: Io> Worker<I> {
             let candidate = candidates[n % BURST];
             let ahead = n + AHEAD;
             if ahead < frames {
-                candidates[ahead % BURST] = self.candidate(&parsed[ahead % BURST], hashes[ahead % BURST]);
+                candidates[ahead % BURST] =
+                    self.flows.candidate(&parsed[ahead % BURST], hashes[ahead % BURST]);
             }
-            let near = self.sessions.record(candidates[(n + NEAR) % BURST]);
-            self.figures.prefetch(near.server());
+            let near = self.flows.sessions.record(candidates[(n + NEAR) % BURST]);
+            self.flows.figures.prefetch(near.server());
             match p.kind {
                 parse::Kind::Transport => self.transport(port, frame, p, (hash, candidate), origin),
                 _ => self.transport_v6(port, frame, p, (hash, candidate), origin),
             }
         }
-        if self.sessions.is_unsettled() {
-            self.settle();
+        if self.flows.sessions.is_unsettled() {
+            self.flows.settle();
         }
         self.stages.end(Stage::Sessions);
-    }
-
-    /// Whose session a packet probably belongs to; its record is being loaded from now on.
-    #[inline]
-    fn candidate(&self, p: &parse::Parsed, hash: u64) -> Candidate {
-        if p.kind == parse::Kind::Transport {
-            self.sessions.candidate(hash)
-        } else {
-            self.other_candidate(p, hash)
-        }
-    }
-
-    #[inline(never)]
-    fn other_candidate(&self, p: &parse::Parsed, hash: u64) -> Candidate {
-        if p.kind == parse::Kind::TransportV6 { self.sessions.candidate_wide(hash) } else { Candidate::NONE }
     }
 
     /// A frame that carries no whole TCP or UDP header.
@@ -454,10 +418,5 @@ impl<I: Io> Worker<I> {
             parse::Kind::Group => self.group_frame(port, frame, p),
             _ => self.punt(port, frame),
         }
-    }
-
-    /// An address of the gateway's own on `port`, of the family of `like`, to answer from.
-    fn own_address(&self, port: PortId, like: IpAddr) -> Option<IpAddr> {
-        self.routing.table().port(port)?.address_like(like)
     }
 }

@@ -14,10 +14,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use arrayvec::ArrayVec;
 
-use super::{Worker, packet::Origin};
+use super::{Flows, packet::Origin};
 use crate::{
     id::{ServiceId, WorkerId},
-    io::{Io, PortId},
+    io::PortId,
     net::address::{Address, fold},
     table::ends::Ends,
 };
@@ -92,10 +92,10 @@ pub fn spread(address: IpAddr, salt: u64, workers: usize) -> WorkerId {
     WorkerId((((mixed >> 32) * workers as u64) >> 32) as u16)
 }
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// The other worker to which a packet that may be a reply of NAT belongs, or may belong after this one.
     pub(super) fn nat_elsewhere(&self, reply: &Ends, protocol: u8, origin: Origin) -> Option<WorkerId> {
-        let workers = self.peers.outgoing.len();
+        let workers = self.workers;
         if workers < 2 {
             return None;
         }
@@ -125,7 +125,7 @@ impl<I: Io> Worker<I> {
         service: ServiceId,
         origin: Origin,
     ) -> Option<WorkerId> {
-        if self.peers.outgoing.len() < 2 {
+        if self.workers < 2 {
             return None;
         }
         match self.lookup.ways(service) {
@@ -143,7 +143,7 @@ impl<I: Io> Worker<I> {
         service: ServiceId,
         origin: Origin,
     ) -> Option<WorkerId> {
-        let workers = self.peers.outgoing.len();
+        let workers = self.workers;
         let client = ends.source;
         let mut owners = Owners::new();
         for way in ways {

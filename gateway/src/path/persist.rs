@@ -19,7 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weirctl::model::SessionState;
 
 use super::{
-    Worker,
+    Flows,
     owner::masked,
     parse::Parsed,
     service::{Chosen, Persistence, WorkerService},
@@ -29,7 +29,6 @@ use super::{
 use crate::{
     clock::seconds,
     id::ServiceId,
-    io::Io,
     net::{Header, protocol, udp::UdpHeader},
     sched::Flow,
     table::{
@@ -95,7 +94,7 @@ impl Key {
     }
 }
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// Whether a client of `service` is kept at its server here. Of calls nobody knows without looking into the datagram.
     pub(super) fn keeps_client(&self, ends: &Ends, protocol: u8, service: ServiceId) -> bool {
         let Some(Some(service)) = self.services.get(service.0 as usize) else { return false };

@@ -3,10 +3,9 @@
 //! A place is taken when a server is chosen, before the session is there, and whoever then doesn't open the session gives
 //! it back. So no two workers take the last one. Servers without a threshold have no [`Limit`].
 
-use super::{Worker, service::Chosen};
+use super::{Flows, service::Chosen};
 use crate::{
     id::{ServerId, ServiceId},
-    io::Io,
     sched::Flow,
     table::limit::Limit,
 };
@@ -15,7 +14,7 @@ use crate::{
 /// last place at one since it was chosen.
 const TRIES: usize = 64;
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// The service's server for a new session, with a place taken there; none if no server can take it.
     #[inline]
     pub(super) fn choose(&mut self, service: ServiceId, flow: &Flow) -> Option<Chosen> {

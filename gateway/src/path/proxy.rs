@@ -14,7 +14,7 @@
 //! A session that does this never remembers its next hops, so that none of its packets takes the straight way.
 
 use super::{
-    Worker,
+    Flows, Worker,
     parse::Parsed,
     proxy_header::{Text, fill_up, header},
     stream::{Segment, Step, Stream},
@@ -49,42 +49,9 @@ enum Refusal {
     TooBig(u16),
 }
 
-impl<I: Io> Worker<I> {
-    /// Takes a packet of a session with PROXY, before it is rewritten. `mtu` is the next hop's, as the sender counts, and
-    /// `fragments` whether what exceeds it may be fragmented. The frame and its IP length from now on, if it is to be
-    /// sent.
-    #[cold]
-    pub(super) fn proxied(
-        &mut self,
-        port: PortId,
-        mut frame: I::Frame,
-        p: &Parsed,
-        found: Found,
-        (mtu, fragments): (u16, bool),
-    ) -> Option<(I::Frame, u16)> {
-        let done = match (p.protocol, found.direction) {
-            (protocol::TCP, _) if self.fragment_id.is_some() => self
-                .proxied_fragment(&mut frame, p, found)
-                .map(|()| p.ip_len)
-                .ok_or(Refusal::Drop(Reason::Fragment)),
-            (protocol::TCP, Direction::Request) => self.proxied_request(&mut frame, p, found, mtu),
-            (protocol::TCP, Direction::Reply) => {
-                self.proxied_reply(&mut frame, p, found);
-                Ok(p.ip_len)
-            }
-            (_, Direction::Request) => self.proxied_datagram(&mut frame, p, found, (mtu, fragments)),
-            (_, Direction::Reply) => Ok(p.ip_len),
-        };
-        match done {
-            Ok(ip_len) => return Some((frame, ip_len)),
-            Err(Refusal::Drop(reason)) => self.drop_frame(frame, reason),
-            Err(Refusal::TooBig(mtu)) => self.answer_too_big(port, frame, p, mtu),
-        }
-        None
-    }
-
+impl Flows {
     /// Why a segment of a session with PROXY doesn't go on, if it doesn't: it changes nothing then.
-    pub(super) fn held_back(&self, frame: &I::Frame, p: &Parsed, found: Found) -> Option<Reason> {
+    pub(super) fn held_back(&self, frame: &impl Frame, p: &Parsed, found: Found) -> Option<Reason> {
         let proxied = self.sessions.get(found.id).is_some_and(Session::is_proxied);
         if !proxied || p.protocol != protocol::TCP {
             return None;
@@ -124,7 +91,7 @@ impl<I: Io> Worker<I> {
 
     /// The first fragment of a segment, whose checksum nobody can verify: it changes nothing, and passes where that is of no
     /// account.
-    fn proxied_fragment(&self, frame: &mut I::Frame, p: &Parsed, found: Found) -> Option<()> {
+    fn proxied_fragment(&self, frame: &mut impl Frame, p: &Parsed, found: Found) -> Option<()> {
         let segment = Segment::of(frame.data(), p)?;
         let stream = self.streams.get(found.id.0);
         let by = stream.piece(&segment, found.direction, self.now)?;
@@ -165,7 +132,7 @@ impl<I: Io> Worker<I> {
 
     fn proxied_datagram(
         &mut self,
-        frame: &mut I::Frame,
+        frame: &mut impl Frame,
         p: &Parsed,
         found: Found,
         (mtu, fragments): (u16, bool),
@@ -194,6 +161,53 @@ impl<I: Io> Worker<I> {
         Ok(longer)
     }
 
+    /// What the server acknowledges, as the client counts.
+    fn proxied_reply(&mut self, frame: &mut impl Frame, p: &Parsed, found: Found) {
+        let Some(segment) = Segment::of(frame.data(), p) else { return };
+        let mut stream = self.streams.get(found.id.0);
+        if stream.would_change(&segment) && transport_checksum_ok(frame, p) {
+            stream.reply(&segment);
+            self.streams.set(found.id.0, stream);
+        }
+        renumber_reply(frame.data_mut(), p, &segment, &stream);
+    }
+}
+
+impl<I: Io> Worker<I> {
+    /// Takes a packet of a session with PROXY, before it is rewritten. `mtu` is the next hop's, as the sender counts, and
+    /// `fragments` whether what exceeds it may be fragmented. The frame and its IP length from now on, if it is to be
+    /// sent.
+    #[cold]
+    pub(super) fn proxied(
+        &mut self,
+        port: PortId,
+        mut frame: I::Frame,
+        p: &Parsed,
+        found: Found,
+        (mtu, fragments): (u16, bool),
+    ) -> Option<(I::Frame, u16)> {
+        let done = match (p.protocol, found.direction) {
+            (protocol::TCP, _) if self.flows.fragment_id.is_some() => self
+                .flows
+                .proxied_fragment(&mut frame, p, found)
+                .map(|()| p.ip_len)
+                .ok_or(Refusal::Drop(Reason::Fragment)),
+            (protocol::TCP, Direction::Request) => self.proxied_request(&mut frame, p, found, mtu),
+            (protocol::TCP, Direction::Reply) => {
+                self.flows.proxied_reply(&mut frame, p, found);
+                Ok(p.ip_len)
+            }
+            (_, Direction::Request) => self.flows.proxied_datagram(&mut frame, p, found, (mtu, fragments)),
+            (_, Direction::Reply) => Ok(p.ip_len),
+        };
+        match done {
+            Ok(ip_len) => return Some((frame, ip_len)),
+            Err(Refusal::Drop(reason)) => self.drop_frame(frame, reason),
+            Err(Refusal::TooBig(mtu)) => self.answer_too_big(port, frame, p, mtu),
+        }
+        None
+    }
+
     fn proxied_request(
         &mut self,
         frame: &mut I::Frame,
@@ -202,13 +216,13 @@ impl<I: Io> Worker<I> {
         mtu: u16,
     ) -> Result<u16, Refusal> {
         let segment = Segment::of(frame.data(), p).ok_or(Refusal::Drop(Reason::Truncated))?;
-        let mut stream = self.streams.get(found.id.0);
+        let mut stream = self.flows.streams.get(found.id.0);
         if stream.is_weighed(&segment) && !transport_checksum_ok(frame, p) {
             return Err(Refusal::Drop(Reason::BadChecksum));
         }
         let syn = segment.flags & tcp::SYN != 0;
-        let len = if syn { self.header_of(found, p)?.len() as u8 } else { 0 };
-        let step = stream.request(&segment, len, self.now);
+        let len = if syn { self.flows.header_of(found, p)?.len() as u8 } else { 0 };
+        let step = stream.request(&segment, len, self.flows.now);
         let ip_len = match step {
             Step::Drop(reason) => return Err(Refusal::Drop(reason)),
             Step::Untold => {
@@ -229,7 +243,7 @@ impl<I: Io> Worker<I> {
                 ip_len
             }
         };
-        self.streams.set(found.id.0, stream);
+        self.flows.streams.set(found.id.0, stream);
         Ok(ip_len)
     }
 
@@ -241,10 +255,10 @@ impl<I: Io> Worker<I> {
         found: Found,
         (start, mtu): (u32, u16),
     ) -> Result<u16, Refusal> {
-        let text = self.header_of(found, p)?;
+        let text = self.flows.header_of(found, p)?;
         let len = text.len() as u16;
         // An urgent pointer counts from the segment's beginning, and must not point into the header.
-        let room = |longer: u16| longer <= mtu && self.may_grow(p, found, longer.into());
+        let room = |longer: u16| longer <= mtu && self.flows.may_grow(p, found, longer.into());
         let fits = p.flags & tcp::URG == 0 && p.ip_len.checked_add(len).is_some_and(room);
         if fits && !insert(frame, p, &text) {
             return Err(Refusal::Drop(Reason::NoHeadroom));
@@ -279,17 +293,6 @@ impl<I: Io> Worker<I> {
         if insert(&mut ahead, &bare, text) {
             self.send_ahead(ahead, &bare, found, bare.ip_len + text.len() as u16);
         }
-    }
-
-    /// What the server acknowledges, as the client counts.
-    fn proxied_reply(&mut self, frame: &mut I::Frame, p: &Parsed, found: Found) {
-        let Some(segment) = Segment::of(frame.data(), p) else { return };
-        let mut stream = self.streams.get(found.id.0);
-        if stream.would_change(&segment) && transport_checksum_ok(frame, p) {
-            stream.reply(&segment);
-            self.streams.set(found.id.0, stream);
-        }
-        renumber_reply(frame.data_mut(), p, &segment, &stream);
     }
 }
 

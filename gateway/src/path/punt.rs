@@ -68,7 +68,7 @@ impl<I: Io> Worker<I> {
     pub(super) fn punt_as(&mut self, kind: PuntKind, port: PortId, frame: I::Frame) {
         let Some(host) = &mut self.host else { return self.drop_frame(frame, Reason::NoHost) };
         let events = &self.counters.events;
-        let (verdict, of_kind) = if host.push(port, frame, kind, self.now) {
+        let (verdict, of_kind) = if host.push(port, frame, kind, self.flows.now) {
             (Verdict::Punted, &events.punted)
         } else {
             (Verdict::Drop(Reason::PuntLimited), &events.punt_limited)
@@ -84,7 +84,7 @@ impl<I: Io> Worker<I> {
     #[cold]
     pub(super) fn group_frame(&mut self, port: PortId, frame: I::Frame, p: &Parsed) {
         let to = p.ends(frame.data()).destination.0;
-        let for_a_group = destination::is_group(to) || self.routing.table().is_broadcast(to);
+        let for_a_group = destination::is_group(to) || self.flows.routing.table().is_broadcast(to);
         if for_a_group { self.punt(port, frame) } else { self.drop_frame(frame, Reason::LinkBroadcast) }
     }
 

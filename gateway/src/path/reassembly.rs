@@ -15,7 +15,7 @@
 use std::net::IpAddr;
 
 use super::{
-    Worker,
+    Flows, Worker,
     belief::Belief,
     packet::{Next, Origin, trim},
     parse::{Kind, Parsed, echo_ports, is_echo},
@@ -148,16 +148,60 @@ fn move_on(data: &mut [u8], p: &Parsed, by: u16) -> Option<()> {
     Some(())
 }
 
+impl Flows {
+    /// Whether a packet between these addresses may be one that the path claims, whatever its ports.
+    fn may_be_claimed(&self, ends: &Ends, p: &Parsed) -> bool {
+        match p.protocol {
+            protocol::TCP | protocol::UDP | protocol::SCTP => {
+                self.lookup.may_claim(ends) || self.snat_may_claim(ends, p.protocol)
+            }
+            protocol::ICMP | protocol::ICMPV6 => {
+                !self.lookup.is_virtual(ends.destination.0) && self.snat_may_claim(ends, p.protocol)
+            }
+            _ => false,
+        }
+    }
+
+    /// Prepares the checksum of SCTP's first fragment, which is the whole packet's, for the ports of its session.
+    pub(super) fn reach_over(&self, frame: &mut impl Frame, p: &Parsed, found: Found) {
+        let Some((whole, session)) = self.fragmented_len.zip(self.sessions.get(found.id)) else { return };
+        let part = p.ip_len - u16::from(p.l4 - p.l3);
+        let transport = frame.data_mut().get_mut(usize::from(p.l4)..);
+        if let Some((header, _)) = transport.and_then(SctpHeader::split_mut) {
+            header.prepare_checksum(session.leaving(found.direction).ports, part.into(), whole.into());
+        }
+    }
+
+    /// Gives an IPv4 fragment an identification of this worker's where its sender's will be one among many.
+    pub(super) fn identify(&self, frame: &mut impl Frame, p: &Parsed, found: Found, id: u16) {
+        let shared = self.sessions.get(found.id).is_some_and(|s| s.is_fullnat() || s.is_snat());
+        if p.ipv6 || !shared || found.direction == Direction::Reply {
+            return;
+        }
+        if let Some(ip) = Ipv4Header::at_mut(frame.data_mut(), usize::from(p.l3)) {
+            let delta = Delta::word(ip.id(), id);
+            ip.set_id(id);
+            ip.set_checksum(delta.apply(ip.checksum()));
+        }
+    }
+
+    /// Gives a packet the other addresses of its session, and nothing behind the IP header.
+    pub(super) fn readdress(&self, frame: &mut impl Frame, p: &Parsed, found: Found) -> bool {
+        let leaving = self.sessions.leaving(found.id, found.direction);
+        leaving.is_some_and(|leaving| readdress(frame.data_mut(), p, &leaving))
+    }
+}
+
 impl<I: Io> Worker<I> {
     /// A fragment of an IP packet.
     #[inline(never)]
     pub(super) fn reassemble(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
         let ends = p.ends(frame.data());
-        if !self.may_be_claimed(&ends, p) {
+        if !self.flows.may_be_claimed(&ends, p) {
             return self.punt(port, frame);
         }
         // Before it takes the place of another's.
-        if let Some(reason) = self.beside_refusal(port, ends.source.0, origin) {
+        if let Some(reason) = self.flows.beside_refusal(port, ends.source.0, origin) {
             return self.drop_frame(frame, reason);
         }
         let Some((key, piece)) = facts(frame.data(), p, &ends) else {
@@ -171,11 +215,13 @@ impl<I: Io> Worker<I> {
             }
             return self.drop_frame(frame, Reason::BadFragment);
         }
-        match self.fragments.note(&key, piece, whole.map(|w| w.tuple.ports), self.now) {
+        match self.fragments.note(&key, piece, whole.map(|w| w.tuple.ports), self.flows.now) {
             Fate::Overlaps => self.drop_frame(frame, Reason::FragmentOverlap),
             Fate::Scattered => self.drop_frame(frame, Reason::BadFragment),
             Fate::TooEarly => {
-                if let Some((_, frame, ..)) = self.fragments.wait(&key, (port, frame, *p, origin), self.now) {
+                if let Some((_, frame, ..)) =
+                    self.fragments.wait(&key, (port, frame, *p, origin), self.flows.now)
+                {
                     self.drop_frame(frame, Reason::FragmentsWaiting);
                 }
             }
@@ -192,21 +238,8 @@ impl<I: Io> Worker<I> {
                 while let Some((port, frame, p, origin)) = self.fragments.released(&key) {
                     self.later_fragment(port, frame, &p, (&key, ports, id), origin);
                 }
-                self.fragments.finish(&key, self.now);
+                self.fragments.finish(&key, self.flows.now);
             }
-        }
-    }
-
-    /// Whether a packet between these addresses may be one that the path claims, whatever its ports.
-    fn may_be_claimed(&self, ends: &Ends, p: &Parsed) -> bool {
-        match p.protocol {
-            protocol::TCP | protocol::UDP | protocol::SCTP => {
-                self.lookup.may_claim(ends) || self.snat_may_claim(ends, p.protocol)
-            }
-            protocol::ICMP | protocol::ICMPV6 => {
-                !self.lookup.is_virtual(ends.destination.0) && self.snat_may_claim(ends, p.protocol)
-            }
-            _ => false,
         }
     }
 
@@ -220,18 +253,18 @@ impl<I: Io> Worker<I> {
         origin: Origin,
     ) {
         // Whether it leaves under it, its session says, which may have to be made first.
-        self.fragment_id = Some(id);
-        self.fragmented_len =
-            if p.protocol == protocol::SCTP { self.fragments.len(key, self.now) } else { None };
-        match self.sessions.find_ends(&p.ends(frame.data()), p.protocol) {
+        self.flows.fragment_id = Some(id);
+        self.flows.fragmented_len =
+            if p.protocol == protocol::SCTP { self.fragments.len(key, self.flows.now) } else { None };
+        match self.flows.sessions.find_ends(&p.ends(frame.data()), p.protocol) {
             _ if p.kind == Kind::Echo => self.echo(port, frame, p, origin),
             Some(found) => self.known_rarely(port, frame, p, found, origin),
             None => self.unknown(port, frame, p, origin),
         }
-        self.fragment_id = None;
-        self.fragmented_len = None;
-        if let Some(way) = self.fragment_way.take() {
-            self.fragments.set_way(key, way, self.now);
+        self.flows.fragment_id = None;
+        self.flows.fragmented_len = None;
+        if let Some(way) = self.flows.fragment_way.take() {
+            self.fragments.set_way(key, way, self.flows.now);
         }
     }
 
@@ -247,10 +280,10 @@ impl<I: Io> Worker<I> {
         let mut p = *p;
         p.tuple.ports = ports;
         let ends = p.ends(frame.data());
-        match self.fragments.way(key, self.now) {
+        match self.fragments.way(key, self.flows.now) {
             Some(Way::Once(chosen)) => return self.fragment_once(port, frame, &p, chosen),
             Some(Way::Session(reply)) => {
-                return match self.sessions.find_ends(&reply, p.protocol) {
+                return match self.flows.sessions.find_ends(&reply, p.protocol) {
                     Some(Found { id: of, .. }) => {
                         let found = Found { id: of, direction: Direction::Request };
                         self.send_fragment(port, frame, &p, found, id);
@@ -261,11 +294,11 @@ impl<I: Io> Worker<I> {
             Some(Way::Dropped(reason)) => return self.drop_frame(frame, reason),
             None => {}
         }
-        if let Some(found) = self.sessions.find_ends(&ends, p.protocol) {
+        if let Some(found) = self.flows.sessions.find_ends(&ends, p.protocol) {
             return self.send_fragment(port, frame, &p, found, id);
         }
-        let claimed = self.claimed(port, &ends, p.protocol);
-        match self.owner_elsewhere(PortId::NONE, &ends, p.protocol, &claimed, origin) {
+        let claimed = self.flows.claimed(port, &ends, p.protocol);
+        match self.flows.owner_elsewhere(PortId::NONE, &ends, p.protocol, &claimed, origin) {
             Some(owner) => self.hand_over(port, frame, owner),
             // An echo without session is the kernel's, see `echo`.
             None if claimed.is_nobody_s() || is_echo(p.protocol) => self.punt(port, frame),
@@ -275,21 +308,21 @@ impl<I: Io> Worker<I> {
 
     /// Sends a fragment that isn't the first on its session's way.
     fn send_fragment(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found, id: u16) {
-        match self.fate(found, p, Belief::Nothing) {
+        match self.flows.fate(found, p, Belief::Nothing) {
             Next::Punted => return self.punt(port, frame),
             Next::TtlExpired => return self.answer_ttl_expired(port, frame, p),
             Next::ServerDeleted => return self.drop_frame(frame, Reason::ServerDeleted),
             Next::Goes | Next::Anew => {}
         }
-        let Some(session) = self.sessions.get_mut(found.id) else { return };
-        session.last_seen = self.now.0;
+        let Some(session) = self.flows.sessions.get_mut(found.id) else { return };
+        session.last_seen = self.flows.now.0;
         let (one_way, proxied, mixed) = (session.is_one_way(), session.is_proxied(), session.is_mixed());
-        self.count_packet(found, p);
+        self.flows.count_packet(found, p);
         if one_way {
             return self.send_one_way(port, frame, p, found.id);
         }
         if proxied
-            && let Some(by) = self.moved_by_header(p, found)
+            && let Some(by) = self.flows.moved_by_header(p, found)
             && move_on(frame.data_mut(), p, by).is_none()
         {
             return self.drop_frame(frame, Reason::TooBig);
@@ -297,57 +330,28 @@ impl<I: Io> Worker<I> {
         if mixed {
             return self.send_mixed_fragment(port, frame, p, (found, id));
         }
-        if self.is_hairpin(found) {
+        if self.flows.is_hairpin(found) {
             return self.turn_back_fragment(port, frame, p, (found, id));
         }
-        let hop = match self.hop_for(found) {
+        let hop = match self.flows.hop_for(found) {
             Ok(hop) => hop,
             Err(reason) => return self.rest_here(port, frame, p, found, reason),
         };
-        let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
+        let Some(&next) = self.flows.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
         if p.ip_len > next.mtu && p.dont_fragment {
             return self.answer_too_big(port, frame, p, next.mtu);
         }
         trim(&mut frame, p);
-        self.identify(&mut frame, p, found, id);
-        if !self.readdress(&mut frame, p, found) {
+        self.flows.identify(&mut frame, p, found, id);
+        if !self.flows.readdress(&mut frame, p, found) {
             return self.drop_frame(frame, Reason::Truncated);
         }
         self.leave(frame, hop, p.ip_len);
     }
 
-    /// Prepares the checksum of SCTP's first fragment, which is the whole packet's, for the ports of its session.
-    pub(super) fn reach_over(&self, frame: &mut I::Frame, p: &Parsed, found: Found) {
-        let Some((whole, session)) = self.fragmented_len.zip(self.sessions.get(found.id)) else { return };
-        let part = p.ip_len - u16::from(p.l4 - p.l3);
-        let transport = frame.data_mut().get_mut(usize::from(p.l4)..);
-        if let Some((header, _)) = transport.and_then(SctpHeader::split_mut) {
-            header.prepare_checksum(session.leaving(found.direction).ports, part.into(), whole.into());
-        }
-    }
-
-    /// Gives an IPv4 fragment an identification of this worker's where its sender's will be one among many.
-    pub(super) fn identify(&self, frame: &mut I::Frame, p: &Parsed, found: Found, id: u16) {
-        let shared = self.sessions.get(found.id).is_some_and(|s| s.is_fullnat() || s.is_snat());
-        if p.ipv6 || !shared || found.direction == Direction::Reply {
-            return;
-        }
-        if let Some(ip) = Ipv4Header::at_mut(frame.data_mut(), usize::from(p.l3)) {
-            let delta = Delta::word(ip.id(), id);
-            ip.set_id(id);
-            ip.set_checksum(delta.apply(ip.checksum()));
-        }
-    }
-
-    /// Gives a packet the other addresses of its session, and nothing behind the IP header.
-    pub(super) fn readdress(&self, frame: &mut I::Frame, p: &Parsed, found: Found) -> bool {
-        let leaving = self.sessions.leaving(found.id, found.direction);
-        leaving.is_some_and(|leaving| readdress(frame.data_mut(), p, &leaving))
-    }
-
     /// Drops fragments whose first hasn't come in time.
     pub(super) fn give_up_fragments(&mut self) {
-        while let Some((_, frame, ..)) = self.fragments.given_up(self.now) {
+        while let Some((_, frame, ..)) = self.fragments.given_up(self.flows.now) {
             self.drop_frame(frame, Reason::FragmentsIncomplete);
         }
     }

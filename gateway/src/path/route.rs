@@ -11,8 +11,6 @@ use std::{
     sync::Arc,
 };
 
-use arrayvec::ArrayVec;
-
 pub use super::hops::{Hop, MAX_HOPS, Need};
 pub use super::route_table::{Changes, PortFacts, Route, RouteTable, Routes, Table, Via, Way};
 use super::{
@@ -28,16 +26,13 @@ use crate::{
     table::session::NO_HOP,
 };
 
-/// Packets that wait for neighbours, in all; for clients and strangers half of them; for one neighbour; and for one
+/// Packets that wait for clients and strangers, of [`super::waiting::WAITING`] in all; for one neighbour; and for one
 /// that didn't answer in time before.
-const WAITING: usize = 256;
 const WAITING_GUESTS: u16 = 128;
 const WAITING_EACH: u16 = 32;
 const WAITING_SILENT: u16 = 1;
 /// Clients and strangers that the kernel is asked for in a second.
 const GUESTS_ASKED: u32 = 500;
-/// How long a packet waits for a neighbour.
-const PATIENCE: u32 = seconds(3);
 
 /// Generations after which sessions are swept of old ones, after which that has to be over, and after which no
 /// neighbour's sake begins another: the numbers come again after 65 535.
@@ -80,18 +75,6 @@ pub struct Neighbour {
     pub mac: Option<Mac>,
 }
 
-/// A frame that waits for its next hop.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Waiting<F> {
-    hop: u16,
-    since: Tick,
-    /// The frame, finished but for its MAC addresses.
-    pub frame: F,
-    /// Whether it is a received frame, whose end is counted.
-    pub received: bool,
-    guest: bool,
-}
-
 /// Where an answer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Back {
@@ -102,7 +85,7 @@ pub(super) enum Back {
 }
 
 /// A worker's routing state.
-pub struct Routing<F> {
+pub struct Routing {
     table: Arc<RouteTable>,
     /// Counts changes of the table, never 0; a session's hops are valid for one generation, and through those after it
     /// whose changes are elsewhere ([`Self::holds`]).
@@ -117,8 +100,7 @@ pub struct Routing<F> {
     hops: Hops,
     /// Where IPv4 addresses were found to lead lately.
     lately: Box<[Lately; LATELY]>,
-    waiting: ArrayVec<Waiting<F>, WAITING>,
-    /// How many of these wait for clients and strangers.
+    /// How many packets wait for clients and strangers.
     waiting_guests: u16,
     /// How often the kernel is asked for these: it, too, has room for so many neighbours only.
     asks: Bucket,
@@ -140,7 +122,7 @@ impl Lately {
     const NOTHING: Self = Self { address: 0, hop: NO_HOP };
 }
 
-impl<F> Default for Routing<F> {
+impl Default for Routing {
     fn default() -> Self {
         Self {
             table: Arc::default(),
@@ -151,14 +133,13 @@ impl<F> Default for Routing<F> {
             affected: Affected::new(),
             hops: Hops::default(),
             lately: Box::new([Lately::NOTHING; LATELY]),
-            waiting: ArrayVec::new(),
             waiting_guests: 0,
             asks: Bucket::new(GUESTS_ASKED, 2 * MAX_HOPS as u32),
         }
     }
 }
 
-impl<F> Routing<F> {
+impl Routing {
     /// The table in force.
     #[must_use]
     pub fn table(&self) -> &RouteTable {
@@ -371,14 +352,13 @@ impl<F> Routing<F> {
         Some(Resolve { port: hop.port, address: self.hops.address(id)? })
     }
 
-    /// Takes note of a neighbour. True if packets may wait for it: see [`Self::ready`].
-    pub fn neighbour(&mut self, neighbour: Neighbour, now: Tick) -> bool {
+    /// Takes note of a neighbour.
+    pub fn neighbour(&mut self, neighbour: Neighbour, now: Tick) {
         let Neighbour { port, address, mac } = neighbour;
         let mut hop = match (self.hops.known(port, address), mac) {
             (None, Some(_)) => self.hop_of(port, (address, None), Need::Guest, now).ok(),
             (known, _) => known,
         };
-        let news = hop.is_some() && mac.is_some();
         while let Some(id) = hop {
             // It may go.
             hop = self.hops.sibling(id);
@@ -387,7 +367,6 @@ impl<F> Routing<F> {
                 None => self.lose(id),
             }
         }
-        news && !self.waiting.is_empty()
     }
 
     /// A neighbour's MAC address is known.
@@ -407,10 +386,10 @@ impl<F> Routing<F> {
         self.hops.forget(id, self.era);
     }
 
-    /// Lets a frame wait for its hop; gives it back if too many wait. Says what to ask of the kernel, if
-    /// it's time to ask (again).
-    pub fn wait(&mut self, hop: u16, frame: F, received: bool, now: Tick) -> (Option<Resolve>, Option<F>) {
-        let Some((h, state)) = self.hops.get_mut(hop) else { return (None, Some(frame)) };
+    /// A packet has to wait for its hop. Says what to ask of the kernel, if it's time to ask (again), and whether the packet
+    /// may wait, as one that a guest needs if so: then it counts until [`Self::waited`].
+    pub(super) fn wait(&mut self, hop: u16, now: Tick) -> (Option<Resolve>, Option<Waits>) {
+        let Some((h, state)) = self.hops.get_mut(hop) else { return (None, None) };
         let mut ask = None;
         let due = state.asked.is_none_or(|t| now.since(t) >= seconds(1));
         if due && (!state.guest || self.asks.take(now)) {
@@ -420,40 +399,41 @@ impl<F> Routing<F> {
         let most = if state.silent { WAITING_SILENT } else { WAITING_EACH };
         let guest = state.guest;
         if state.waiting >= most || (guest && self.waiting_guests >= WAITING_GUESTS) {
-            return (ask, Some(frame));
+            return (ask, None);
         }
-        let refused = self.waiting.try_push(Waiting { hop, since: now, frame, received, guest }).err();
-        if refused.is_none() {
-            state.waiting += 1;
-            self.waiting_guests += u16::from(guest);
-        }
-        (ask, refused.map(|full| full.element().frame))
+        state.waiting += 1;
+        self.waiting_guests += u16::from(guest);
+        (ask, Some(Waits { hop, guest }))
     }
 
-    /// Takes out a waiting frame whose hop has become usable (returned with it), or whose patience is over.
-    pub fn ready(&mut self, now: Tick) -> Option<(Waiting<F>, Option<Hop>)> {
-        let usable = |hops: &Hops, hop: u16| hops.get(hop).filter(|h| h.usable).copied();
-        let hops = &self.hops;
-        let at = self
-            .waiting
-            .iter()
-            .position(|w| now.since(w.since) >= PATIENCE || usable(hops, w.hop).is_some())?;
-        let waiting = self.waiting.remove(at);
-        let hop = usable(&self.hops, waiting.hop);
-        self.waiting_guests -= u16::from(waiting.guest);
-        if let Some((_, state)) = self.hops.get_mut(waiting.hop) {
+    /// The hop for which a packet waits, if it is usable by now.
+    pub(super) fn awaited(&self, waits: Waits) -> Option<Hop> {
+        self.hop(waits.hop).filter(|hop| hop.usable).copied()
+    }
+
+    /// A packet waits no longer: its hop is usable, or hasn't answered in time.
+    pub(super) fn waited(&mut self, waits: Waits) {
+        let usable = self.awaited(waits).is_some();
+        self.turned_away(waits);
+        if let Some((_, state)) = self.hops.get_mut(waits.hop) {
+            state.silent |= !usable;
+        }
+    }
+
+    /// A packet doesn't wait after all.
+    pub(super) fn turned_away(&mut self, waits: Waits) {
+        self.waiting_guests -= u16::from(waits.guest);
+        if let Some((_, state)) = self.hops.get_mut(waits.hop) {
             state.waiting -= 1;
-            state.silent |= hop.is_none();
         }
-        Some((waiting, hop))
     }
+}
 
-    /// Whether anything waits.
-    #[inline]
-    #[must_use]
-    pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
-    }
+/// That a packet waits for a hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Waits {
+    hop: u16,
+    guest: bool,
 }
 
 /// The number after this one; 0 is none.

@@ -1,6 +1,45 @@
 //! Tests of next hops: ways, what waits, what is remembered.
 
+use std::ops::{Deref, DerefMut};
+
 use super::*;
+use crate::path::waiting::{PATIENCE, WAITING, Waiter, Waiting};
+
+/// Routing, and frames that wait for its hops.
+struct Waits<F> {
+    routing: Routing,
+    waiting: Waiting<F>,
+}
+
+impl<F> Default for Waits<F> {
+    fn default() -> Self {
+        Self { routing: Routing::default(), waiting: Waiting::default() }
+    }
+}
+
+impl<F> Deref for Waits<F> {
+    type Target = Routing;
+
+    fn deref(&self) -> &Routing {
+        &self.routing
+    }
+}
+
+impl<F> DerefMut for Waits<F> {
+    fn deref_mut(&mut self) -> &mut Routing {
+        &mut self.routing
+    }
+}
+
+impl<F> Waits<F> {
+    fn wait(&mut self, hop: u16, frame: F, now: Tick) -> (Option<Resolve>, Option<F>) {
+        self.waiting.wait(&mut self.routing, hop, (frame, true), now)
+    }
+
+    fn ready(&mut self, now: Tick) -> Option<(Waiter<F>, Option<Hop>)> {
+        self.waiting.ready(&mut self.routing, now)
+    }
+}
 
 fn route(net: [u8; 4], prefix: u8, gateway: Option<[u8; 4]>, port: u8, metric: u32) -> Route {
     Route {
@@ -75,19 +114,17 @@ fn destinations_are_shared_among_equal_ways_by_weight_and_stay_where_they_are() 
 
 #[test]
 fn packets_wait_for_their_neighbour_and_not_for_ever() {
-    let mut r: Routing<u8> = Routing::default();
+    let mut r: Waits<u8> = Waits::default();
     r.replace(Arc::new(RouteTable::new(&[route([10, 0, 0, 0], 8, None, 1, 0)], ports())));
     let hop = r.towards(at([10, 0, 0, 7]), Need::Server, Tick(0)).unwrap();
     assert_eq!(r.towards(at([10, 0, 0, 7]), Need::Server, Tick(0)), Ok(hop));
     assert!(!r.hop(hop).unwrap().usable);
     let ask = Resolve { port: PortId(1), address: [10, 0, 0, 7].into() };
-    assert_eq!(r.wait(hop, 1, true, Tick(0)), (Some(ask), None));
-    assert_eq!(r.wait(hop, 2, true, Tick(1)), (None, None), "asked a moment ago");
+    assert_eq!(r.wait(hop, 1, Tick(0)), (Some(ask), None));
+    assert_eq!(r.wait(hop, 2, Tick(1)), (None, None), "asked a moment ago");
     assert!(r.ready(Tick(2)).is_none());
     let mac = Mac([2, 9, 9, 9, 9, 9]);
-    assert!(
-        r.neighbour(Neighbour { port: PortId(1), address: [10, 0, 0, 7].into(), mac: Some(mac) }, Tick(0))
-    );
+    r.neighbour(Neighbour { port: PortId(1), address: [10, 0, 0, 7].into(), mac: Some(mac) }, Tick(0));
     let macs = [2, 9, 9, 9, 9, 9, 2, 0, 0, 0, 0, 2];
     for n in [1, 2] {
         let (waiting, hop) = r.ready(Tick(2)).unwrap();
@@ -95,7 +132,7 @@ fn packets_wait_for_their_neighbour_and_not_for_ever() {
     }
 
     let silent = r.towards(at([10, 0, 0, 8]), Need::Server, Tick(0)).unwrap();
-    r.wait(silent, 3, true, Tick(10));
+    r.wait(silent, 3, Tick(10));
     let (waiting, hop) = r.ready(Tick(10 + PATIENCE)).unwrap();
     assert!(waiting.frame == 3 && hop.is_none());
     assert_eq!(r.towards(at([11, 0, 0, 8]), Need::Server, Tick(0)), Err(Reason::NoRoute));
@@ -105,10 +142,10 @@ fn packets_wait_for_their_neighbour_and_not_for_ever() {
 fn a_change_elsewhere_leaves_what_is_remembered() {
     let mut table = Routes::new(&[route([0, 0, 0, 0], 0, Some([10, 0, 0, 1]), 0, 0)]);
     table.set_ports(ports(), [], []);
-    let mut r: Routing<u8> = Routing::default();
+    let mut r: Waits<u8> = Waits::default();
     r.replace(table.publish());
     let (of, near, far) = (r.generation, at([10, 1, 0, 7]), at([192, 0, 2, 7]));
-    let towards = |r: &mut Routing<u8>, to| r.towards(to, Need::Server, Tick(0));
+    let towards = |r: &mut Waits<u8>, to| r.towards(to, Need::Server, Tick(0));
     let first = towards(&mut r, near).unwrap();
     assert!(r.holds(of, near) && r.holds(of, far));
     table.set(at([10, 1, 0, 0]), 24, Some(&route([10, 1, 0, 0], 24, Some([10, 0, 0, 9]), 1, 0)));
@@ -126,22 +163,22 @@ fn a_change_elsewhere_leaves_what_is_remembered() {
 
 #[test]
 fn the_queue_for_neighbours_is_bounded() {
-    let mut r: Routing<usize> = Routing::default();
+    let mut r: Waits<usize> = Waits::default();
     r.replace(Arc::new(RouteTable::new(&[route([10, 0, 0, 0], 8, None, 1, 0)], ports())));
     let hop = r.towards(at([10, 0, 0, 7]), Need::Server, Tick(0)).unwrap();
     for n in 0..usize::from(WAITING_EACH) {
-        assert_eq!(r.wait(hop, n, true, Tick(0)).1, None);
+        assert_eq!(r.wait(hop, n, Tick(0)).1, None);
     }
-    assert_eq!(r.wait(hop, 99, true, Tick(0)).1, Some(99));
+    assert_eq!(r.wait(hop, 99, Tick(0)).1, Some(99));
 }
 
-fn to_lan() -> Routing<usize> {
-    let mut r = Routing::default();
+fn to_lan() -> Waits<usize> {
+    let mut r = Waits::default();
     r.replace(Arc::new(RouteTable::new(&[route([10, 0, 0, 0], 8, None, 1, 0)], ports())));
     r
 }
 
-fn known(r: &mut Routing<usize>, address: IpAddr, last: u8) {
+fn known(r: &mut Waits<usize>, address: IpAddr, last: u8) {
     let mac = Some(Mac([2, 9, 9, 9, 9, last]));
     r.neighbour(Neighbour { port: PortId(1), address, mac }, Tick(0));
 }
@@ -150,9 +187,9 @@ fn known(r: &mut Routing<usize>, address: IpAddr, last: u8) {
 fn guests_have_half_of_the_queue_and_silent_neighbours_one_place() {
     let mut r = to_lan();
     let guest = |n: u8| at([10, 1, 0, n]);
-    let waits = |r: &mut Routing<usize>, to, need, now| {
+    let waits = |r: &mut Waits<usize>, to, need, now| {
         let hop = r.towards(to, need, Tick(now)).unwrap();
-        r.wait(hop, 0, true, Tick(now)).1.is_none()
+        r.wait(hop, 0, Tick(now)).1.is_none()
     };
     let waiting = (0..=255).filter(|n| waits(&mut r, guest(*n), Need::Guest, 0)).count();
     assert_eq!(waiting, usize::from(WAITING_GUESTS));
@@ -175,9 +212,9 @@ fn whoever_a_server_is_too_is_no_guest() {
     assert_eq!(r.towards(at([10, 0, 0, 1]), Need::Server, Tick(0)), Ok(hop));
     for n in 0..255 {
         let guest = r.towards(at([10, 1, 0, n]), Need::Guest, Tick(0)).unwrap();
-        r.wait(guest, 0, true, Tick(0));
+        r.wait(guest, 0, Tick(0));
     }
-    assert_eq!(r.wait(hop, 0, true, Tick(0)).1, None);
+    assert_eq!(r.wait(hop, 0, Tick(0)).1, None);
 }
 
 #[test]
@@ -217,7 +254,7 @@ fn a_packet_is_judged_by_the_mtu_of_its_own_route() {
         v6("2001:db8:1::", None),
         v6("2001:db8:2::", Some(1400)),
     ];
-    let mut r: Routing<u8> = Routing::default();
+    let mut r: Waits<u8> = Waits::default();
     r.replace(Arc::new(RouteTable::new(&routes, ports())));
     let v6 = |text: &str| text.parse::<IpAddr>().unwrap();
     let ways = [
@@ -230,11 +267,11 @@ fn a_packet_is_judged_by_the_mtu_of_its_own_route() {
     // The last look-up doesn't decide; what waits for a hop leaves once its neighbour is known, whichever is looked up.
     let ids = ways.map(|(to, _)| r.towards(to, Need::Server, Tick(0)).unwrap());
     for (n, id) in ids.into_iter().enumerate() {
-        r.wait(id, n as u8, true, Tick(0));
+        r.wait(id, n as u8, Tick(0));
     }
     let mac = Some(Mac([2, 9, 9, 9, 9, 9]));
     for address in [at([10, 0, 0, 9]), v6("fe80::9")] {
-        assert!(r.neighbour(Neighbour { port: PortId(1), address, mac }, Tick(0)));
+        r.neighbour(Neighbour { port: PortId(1), address, mac }, Tick(0));
     }
     for _ in ids {
         assert!(r.ready(Tick(1)).unwrap().1.is_some());
@@ -286,7 +323,7 @@ fn neighbours_that_come_and_go_take_nothing() {
 #[test]
 fn old_generations_are_swept_once_and_in_time() {
     let mut r = to_lan();
-    let grow_old = |r: &mut Routing<usize>, age: u16| r.oldest = r.generation.wrapping_sub(age);
+    let grow_old = |r: &mut Waits<usize>, age: u16| r.oldest = r.generation.wrapping_sub(age);
     grow_old(&mut r, SWEEP_AGE - 1);
     assert_eq!((r.sweep_due(), r.sweep_is_late()), (None, false));
     grow_old(&mut r, LATE_AGE);
@@ -299,7 +336,8 @@ fn old_generations_are_swept_once_and_in_time() {
     assert!(r.sweep_is_late());
     r.not_swept();
     assert_eq!((r.sweep_is_late(), r.sweep_due()), (false, Some(r.generation)), "it is tried again");
-    r.swept(r.generation);
+    let generation = r.generation;
+    r.swept(generation);
     assert_eq!((r.age(), r.sweep_is_late(), r.sweep_due()), (0, false, None));
     grow_old(&mut r, SWEEP_AGE);
     assert!(r.sweep_due().is_some(), "and again when the time has come");

@@ -8,8 +8,8 @@ use weirctl::{
 };
 
 use super::{
-    Worker, belief::Belief, laddr::transport, onepacket, packet::Origin, parse::Parsed, rewrite, sctp_state,
-    service::Chosen, snat::Claim, stream::Stream, tcp_state, verdict::Reason,
+    Flows, Worker, belief::Belief, laddr::transport, onepacket, packet::Origin, parse::Parsed, rewrite,
+    sctp_state, service::Chosen, snat::Claim, stream::Stream, tcp_state, verdict::Reason,
 };
 use crate::{
     id::{ServiceId, WorkerId},
@@ -90,7 +90,7 @@ impl Claimed {
     }
 }
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// Whose a packet between these ends is, if it has no session.
     pub(super) fn claimed(&self, port: PortId, ends: &Ends, protocol: u8) -> Claimed {
         if let Some(service) = self.lookup.claim(port, ends, protocol) {
@@ -121,31 +121,6 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// A TCP or UDP packet that belongs to no session of this worker.
-    #[inline(never)]
-    pub(super) fn unknown(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
-        let ends = p.ends(frame.data());
-        if let Some(service) = self.lookup.claim(port, &ends, p.protocol) {
-            return match self.elsewhere_of(port, &ends, p.protocol, service, origin) {
-                Some(owner) => self.hand_over(port, frame, owner),
-                None => self.open(port, frame, p, (&ends, service), None),
-            };
-        }
-        if self.lookup.is_local(ends.destination.0) {
-            return match self.elsewhere(port, &ends, p.protocol, origin) {
-                Some(owner) => self.hand_over(port, frame, owner),
-                None => self.drop_frame(frame, Reason::NoLocalSession),
-            };
-        }
-        if let Some(owner) = self.nat_elsewhere(&ends, p.protocol, origin) {
-            return self.hand_over(port, frame, owner);
-        }
-        if let Some(claim) = self.snat_claim(&ends, p.protocol) {
-            return self.snat_unknown(port, frame, p, (&ends, claim), origin);
-        }
-        self.punt(port, frame);
-    }
-
     /// The other worker that owns a packet, if it is another's and the port didn't bring it there: a NIC doesn't know of
     /// a fragment's ports.
     #[inline]
@@ -157,7 +132,7 @@ impl<I: Io> Worker<I> {
         origin: Origin,
     ) -> Option<WorkerId> {
         if origin == Origin::Worker
-            || self.peers.outgoing.len() < 2
+            || self.workers < 2
             || (self.fragment_id.is_none() && self.steered.get(port.index()).copied().unwrap_or(false))
         {
             return None;
@@ -180,51 +155,12 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// A packet for a service, from a client without session, or with one that it begins anew: that ends once a server
-    /// is chosen, as in IPVS, whose schedulers and thresholds count it until then.
-    pub(super) fn open(
-        &mut self,
-        port: PortId,
-        frame: I::Frame,
-        p: &Parsed,
-        (ends, id): (&Ends, ServiceId),
-        old: Option<SessionId>,
-    ) {
-        let flow = Flow::new(ends, self.now);
-        let picked = self.pick(port, &frame, p, (&flow, ends, id));
-        if let Some(old) = old {
-            self.end_former(old);
-        }
-        let (chosen, template) = match &picked {
-            Ok(picked) => picked,
-            Err(unopened) => return self.turn_away(port, frame, p, *unopened),
-        };
-        self.stamp(TraceStage::Schedule);
-        let service = self.services.get(id.0 as usize);
-        if service.is_some_and(|s| s.as_ref().is_some_and(|s| onepacket::applies(s.one_packet, p))) {
-            return self.send_once(port, frame, p, (&flow, *chosen), id);
-        }
-        match self.new_session(p, &flow, chosen, id) {
-            Ok(id) => {
-                if let Some(template) = template {
-                    self.sessions.attach(id, *template);
-                }
-                self.stamp(TraceStage::Open);
-                self.first_packet(port, frame, p, id);
-            }
-            Err(reason) => {
-                self.give_place_back(chosen.server);
-                self.drop_frame(frame, reason);
-            }
-        }
-    }
-
     /// The server of a packet for a service, and the template that keeps its client there.
     #[inline(always)]
     fn pick(
         &mut self,
         port: PortId,
-        frame: &I::Frame,
+        frame: &impl Frame,
         p: &Parsed,
         (flow, ends, id): (&Flow, &Ends, ServiceId),
     ) -> Result<(Chosen, Option<SessionId>), Unopened> {
@@ -252,19 +188,6 @@ impl<I: Io> Worker<I> {
     #[inline(never)]
     fn end_former(&mut self, id: SessionId) {
         self.end_session(id);
-    }
-
-    /// A packet that opens no session.
-    #[cold]
-    #[inline(never)]
-    fn turn_away(&mut self, port: PortId, frame: I::Frame, p: &Parsed, why: Unopened) {
-        match why {
-            Unopened::Refused(Refusal::Drop(reason)) => self.drop_frame(frame, reason),
-            Unopened::Refused(Refusal::Punt) => self.punt(port, frame),
-            Unopened::Refused(Refusal::TtlExpired) => self.answer_ttl_expired(port, frame, p),
-            Unopened::Refused(Refusal::Reset) => self.answer_reset(port, frame, p),
-            Unopened::NoServer => self.answer_no_server(port, frame, p),
-        }
     }
 
     /// Why the packet may not open a session, if it may not.
@@ -385,16 +308,95 @@ impl<I: Io> Worker<I> {
             self.end_session(id);
         }
     }
+}
+
+impl<I: Io> Worker<I> {
+    /// A TCP or UDP packet that belongs to no session of this worker.
+    #[inline(never)]
+    pub(super) fn unknown(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
+        let ends = p.ends(frame.data());
+        if let Some(service) = self.flows.lookup.claim(port, &ends, p.protocol) {
+            return match self.flows.elsewhere_of(port, &ends, p.protocol, service, origin) {
+                Some(owner) => self.hand_over(port, frame, owner),
+                None => self.open(port, frame, p, (&ends, service), None),
+            };
+        }
+        if self.flows.lookup.is_local(ends.destination.0) {
+            return match self.flows.elsewhere(port, &ends, p.protocol, origin) {
+                Some(owner) => self.hand_over(port, frame, owner),
+                None => self.drop_frame(frame, Reason::NoLocalSession),
+            };
+        }
+        if let Some(owner) = self.flows.nat_elsewhere(&ends, p.protocol, origin) {
+            return self.hand_over(port, frame, owner);
+        }
+        if let Some(claim) = self.flows.snat_claim(&ends, p.protocol) {
+            return self.snat_unknown(port, frame, p, (&ends, claim), origin);
+        }
+        self.punt(port, frame);
+    }
+
+    /// A packet for a service, from a client without session, or with one that it begins anew: that ends once a server
+    /// is chosen, as in IPVS, whose schedulers and thresholds count it until then.
+    pub(super) fn open(
+        &mut self,
+        port: PortId,
+        frame: I::Frame,
+        p: &Parsed,
+        (ends, id): (&Ends, ServiceId),
+        old: Option<SessionId>,
+    ) {
+        let flow = Flow::new(ends, self.flows.now);
+        let picked = self.flows.pick(port, &frame, p, (&flow, ends, id));
+        if let Some(old) = old {
+            self.flows.end_former(old);
+        }
+        let (chosen, template) = match &picked {
+            Ok(picked) => picked,
+            Err(unopened) => return self.turn_away(port, frame, p, *unopened),
+        };
+        self.flows.stamp(TraceStage::Schedule);
+        let service = self.flows.services.get(id.0 as usize);
+        if service.is_some_and(|s| s.as_ref().is_some_and(|s| onepacket::applies(s.one_packet, p))) {
+            return self.send_once(port, frame, p, (&flow, *chosen), id);
+        }
+        match self.flows.new_session(p, &flow, chosen, id) {
+            Ok(id) => {
+                if let Some(template) = template {
+                    self.flows.sessions.attach(id, *template);
+                }
+                self.flows.stamp(TraceStage::Open);
+                self.first_packet(port, frame, p, id);
+            }
+            Err(reason) => {
+                self.flows.give_place_back(chosen.server);
+                self.drop_frame(frame, reason);
+            }
+        }
+    }
+
+    /// A packet that opens no session.
+    #[cold]
+    #[inline(never)]
+    fn turn_away(&mut self, port: PortId, frame: I::Frame, p: &Parsed, why: Unopened) {
+        match why {
+            Unopened::Refused(Refusal::Drop(reason)) => self.drop_frame(frame, reason),
+            Unopened::Refused(Refusal::Punt) => self.punt(port, frame),
+            Unopened::Refused(Refusal::TtlExpired) => self.answer_ttl_expired(port, frame, p),
+            Unopened::Refused(Refusal::Reset) => self.answer_reset(port, frame, p),
+            Unopened::NoServer => self.answer_no_server(port, frame, p),
+        }
+    }
 
     /// The packet that opened a session goes the session's way.
     pub(super) fn first_packet(&mut self, port: PortId, frame: I::Frame, p: &Parsed, id: SessionId) {
         let found = Found { id, direction: Direction::Request };
-        self.count_packet(found, p);
-        self.learn_first(port, &frame, p, found);
+        self.flows.count_packet(found, p);
+        self.flows.learn_first(port, &frame, p, found);
         if p.protocol == protocol::SCTP {
-            self.track(found, p, Belief::Counts);
-        } else if self.sessions.get(id).is_some_and(|s| s.is_in(SessionState::Established)) {
-            self.assure(id);
+            self.flows.track(found, p, Belief::Counts);
+        } else if self.flows.sessions.get(id).is_some_and(|s| s.is_in(SessionState::Established)) {
+            self.flows.assure(id);
         }
         self.send(port, frame, p, found);
     }

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use weirctl::protocol::{FoundSession, SessionFilter};
 
-use super::Worker;
+use super::Flows;
 use crate::{
     clock::Tick,
     id::ServerId,
-    io::Io,
     table::session::{Session, SessionId},
 };
 
@@ -44,7 +43,7 @@ pub struct Search {
     pub next: Option<u32>,
 }
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// Looks through a bounded number of records, and ends a smaller one of sessions.
     pub(super) fn select(&mut self, search: &mut Search) {
         let end = self.sessions.high_water();

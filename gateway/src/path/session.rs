@@ -7,7 +7,7 @@
 use weirctl::{model::SessionState, protocol::TraceStage};
 
 use super::{
-    Worker,
+    Flows, Worker,
     belief::Belief,
     onepacket,
     packet::{Next, Origin, trim},
@@ -38,42 +38,10 @@ fn begins(p: &Parsed) -> bool {
     }
 }
 
-impl<I: Io> Worker<I> {
-    /// A TCP or UDP packet; `key` is its hash and what that led to.
-    #[inline]
-    pub(super) fn transport(
-        &mut self,
-        port: PortId,
-        frame: I::Frame,
-        p: &Parsed,
-        (hash, candidate): (u64, Candidate),
-        origin: Origin,
-    ) {
-        match self.sessions.confirm(candidate, p.tuple, p.protocol) {
-            Some(found) => self.known::<false>(port, frame, p, found, origin),
-            None => self.transport_sought(port, frame, p, hash, origin),
-        }
-    }
-
-    /// As [`Self::transport`] for a packet whose first candidate isn't its session.
-    #[inline(never)]
-    pub(super) fn transport_sought(
-        &mut self,
-        port: PortId,
-        frame: I::Frame,
-        p: &Parsed,
-        hash: u64,
-        origin: Origin,
-    ) {
-        match self.sessions.find(hash, p.tuple, p.protocol) {
-            Some(found) => self.known::<false>(port, frame, p, found, origin),
-            None => self.unknown(port, frame, p, origin),
-        }
-    }
-
+impl Flows {
     /// The hash of an IPv6 packet, whose tuple gets the digests of its addresses; its bucket is being loaded from now on.
     #[inline(never)]
-    pub(super) fn hash_v6(&self, frame: &I::Frame, p: &mut Parsed) -> u64 {
+    pub(super) fn hash_v6(&self, frame: &impl Frame, p: &mut Parsed) -> u64 {
         if p.ipv6
             && let Some(pair) = parse::pair(frame.data(), p.l3)
         {
@@ -82,128 +50,6 @@ impl<I: Io> Worker<I> {
         let hash = self.sessions.hash(p.tuple, p.protocol | WIDE);
         self.sessions.prefetch_bucket(hash);
         hash
-    }
-
-    /// As [`Self::transport`] for IPv6, and for what is neither.
-    #[inline(never)]
-    pub(super) fn transport_v6(
-        &mut self,
-        port: PortId,
-        frame: I::Frame,
-        p: &Parsed,
-        (hash, candidate): (u64, Candidate),
-        origin: Origin,
-    ) {
-        if p.kind != parse::Kind::TransportV6 {
-            return self.other(port, frame, p, p.kind, origin);
-        }
-        let Some(pair) = parse::pair(frame.data(), p.l3) else {
-            return self.drop_frame(frame, Reason::Truncated);
-        };
-        match self.sessions.confirm_wide(candidate, hash, p.tuple, p.protocol | WIDE, pair) {
-            Some(found) => self.known::<true>(port, frame, p, found, origin),
-            None => self.unknown(port, frame, p, origin),
-        }
-    }
-
-    /// A packet of a session. One that changes nothing and whose way is known goes straight through here: one that
-    /// arrived by IPv6 where `V6`. One of IPv4 whose session's other side is IPv6's doesn't, it has no next hop here.
-    #[inline(always)]
-    fn known<const V6: bool>(
-        &mut self,
-        port: PortId,
-        mut frame: I::Frame,
-        p: &Parsed,
-        found: Found,
-        origin: Origin,
-    ) {
-        let (session, wide) = if V6 {
-            let Some((session, wide)) = self.sessions.get_mut_wide(found.id) else { return };
-            (session, Some(wide))
-        } else {
-            (self.sessions.found_mut(found), None)
-        };
-        let Some(next) = self.routing.hop(session.hops[found.direction.index()]) else {
-            return self.known_rarely(port, frame, p, found, origin);
-        };
-        let server = self.figures.of_session(session.server());
-        let state = usize::from(session.state_number()) & (TIMEOUTS - 1);
-        let usual = p.flags & CONTROL == QUIET[state]
-            && session.timeout == self.timeouts[state]
-            && session.arrives_by(found.direction, port)
-            && session.hops_generation == self.routing.generation
-            && server.available.get() != 0
-            && p.ttl > 1
-            && p.ip_len <= next.mtu
-            && next.usable;
-        let mixed = V6 && session.is_mixed();
-        if !usual || (mixed && !p.is_bare()) {
-            return self.known_rarely(port, frame, p, found, origin);
-        }
-        session.last_seen = self.now.0;
-        server.count(found.direction, p.ip_len);
-        if mixed {
-            let (macs, out) = (next.macs, next.port);
-            let (_, delta) = session.deltas(found.direction);
-            let leaving = session.leaving(found.direction);
-            if let Some(acknowledged) = parse::acknowledged(frame.data(), p) {
-                session.note_acknowledged(found.direction, acknowledged);
-            }
-            return self.leave_by_v4(frame, p, (leaving, delta), (macs, out));
-        }
-        trim(&mut frame, p);
-        let data = frame.data_mut();
-        if let Some(field) = data.first_chunk_mut() {
-            *field = next.macs;
-        }
-        let out = next.port;
-        let rewritten = match wide {
-            Some(wide) if V6 => rewrite::rewrite_v6::<true>(data, p, session, wide, found.direction),
-            _ => rewrite::rewrite::<true>(data, p, session, found.direction),
-        };
-        if !rewritten {
-            return self.drop_frame(frame, Reason::Truncated);
-        }
-        self.tx.push(&mut self.io, &self.counters, out, frame);
-    }
-
-    /// A packet of a session that may change it.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn known_rarely(
-        &mut self,
-        port: PortId,
-        frame: I::Frame,
-        p: &Parsed,
-        found: Found,
-        origin: Origin,
-    ) {
-        let Some(frame) = self.one_way_straight(port, frame, p, found.id) else { return };
-        let Some(frame) = self.told_straight(port, frame, p, found) else { return };
-        let Some(frame) = self.mixed_straight(port, frame, p, found) else { return };
-        if self.one_way_unchanged(found.id, p) {
-            return self.send_one_way(port, frame, p, found.id);
-        }
-        if !self.arrives_right(port, found) {
-            return self.arrived_wrong(port, frame, p, found, origin);
-        }
-        let believed = self.believed(&frame, p, found);
-        match self.fate(found, p, believed) {
-            Next::Punted => return self.punt(port, frame),
-            Next::TtlExpired => return self.answer_ttl_expired(port, frame, p),
-            Next::Anew => return self.anew(port, frame, p, found.id, origin),
-            Next::ServerDeleted => return self.drop_frame(frame, Reason::ServerDeleted),
-            Next::Goes => {}
-        }
-        if let Some(reason) = self.held_back(&frame, p, found) {
-            return self.drop_frame(frame, reason);
-        }
-        if self.is_available(found) {
-            self.count_packet(found, p);
-        }
-        self.track(found, p, believed);
-        self.stamp(TraceStage::Track);
-        self.send(port, frame, p, found);
     }
 
     /// Whether the session's server is configured.
@@ -261,21 +107,6 @@ impl<I: Io> Worker<I> {
         let quiesced =
             |slot: &ServerSlot| slot.counters.available.get() != 0 && slot.others.quiesced.get() != 0;
         server.is_some_and(|slot| slot.as_ref().is_some_and(quiesced))
-    }
-
-    /// A packet of a session that begins another connection. The session's server counts it until another is chosen, as
-    /// in IPVS.
-    fn anew(&mut self, port: PortId, frame: I::Frame, p: &Parsed, old: SessionId, origin: Origin) {
-        let ends = p.ends(frame.data());
-        match self.lookup.claim(port, &ends, p.protocol) {
-            Some(service) if self.elsewhere_of(port, &ends, p.protocol, service, origin).is_none() => {
-                self.open(port, frame, p, (&ends, service), Some(old));
-            }
-            _ => {
-                self.end_session(old);
-                self.unknown(port, frame, p, origin);
-            }
-        }
     }
 
     /// Counts a packet at its server.
@@ -350,15 +181,6 @@ impl<I: Io> Worker<I> {
         self.timeouts[state as usize & (TIMEOUTS - 1)]
     }
 
-    /// An SCTP packet: each may change its session's state, so there is no straight way.
-    #[inline(never)]
-    pub(super) fn sctp(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
-        match self.sessions.find_ends(&p.ends(frame.data()), p.protocol) {
-            Some(found) => self.known_rarely(port, frame, p, found, origin),
-            None => self.unknown(port, frame, p, origin),
-        }
-    }
-
     /// Moves a session between its server's active and inactive ones.
     pub(super) fn recount(&mut self, id: SessionId, active: bool) {
         let Some(session) = self.sessions.get_mut(id) else { return };
@@ -420,69 +242,9 @@ impl<I: Io> Worker<I> {
         both
     }
 
-    /// Rewrites a packet of a session and sends it to its next hop.
-    pub(super) fn send(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
-        // Most are none of what else there is to ask for.
-        let plain = self.fragment_id.is_none() && self.sessions.get(found.id).is_some_and(Session::is_plain);
-        if !plain {
-            if self.sessions.get(found.id).is_some_and(Session::is_one_way) {
-                return self.send_one_way(port, frame, p, found.id);
-            }
-            if self.sessions.get(found.id).is_some_and(Session::is_mixed) {
-                return self.send_mixed(port, frame, p, found);
-            }
-            if self.is_hairpin(found) {
-                return self.turn_back(port, frame, p, found);
-            }
-        }
-        let hop = match self.hop_for(found) {
-            Ok(hop) => hop,
-            Err(reason) => return self.send_here(port, frame, p, found, reason),
-        };
-        self.stamp(TraceStage::Route);
-        let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
-        if p.ip_len > next.mtu && p.dont_fragment {
-            return self.answer_too_big(port, frame, p, next.mtu);
-        }
-        trim(&mut frame, p);
-        if let Some(id) = self.fragment_id {
-            self.identify(&mut frame, p, found, id);
-            self.reach_over(&mut frame, p, found);
-        }
-        if !plain && self.sessions.get(found.id).is_some_and(Session::is_proxied) {
-            let mtu = self.way_mtu(p, found, next.mtu);
-            let limits = (mtu, !p.dont_fragment && !p.ipv6);
-            let Some((mut frame, ip_len)) = self.proxied(port, frame, p, found, limits) else { return };
-            if !self.rewrite(&mut frame, p, found) {
-                return self.drop_frame(frame, Reason::Truncated);
-            }
-            if ip_len > mtu {
-                return self.fragment(frame, hop, mtu);
-            }
-            return self.leave(frame, hop, ip_len);
-        }
-        let tells = !plain && self.sessions.get(found.id).is_some_and(Session::tells_client);
-        let ip_len = if tells { self.tell(&mut frame, p, found, next.mtu) } else { p.ip_len };
-        if !self.rewrite(&mut frame, p, found) {
-            return self.drop_frame(frame, Reason::Truncated);
-        }
-        self.leave(frame, hop, ip_len);
-    }
-
-    /// Sends a packet of the gateway's own making in a session, before another.
-    pub(super) fn send_ahead(&mut self, mut frame: I::Frame, p: &Parsed, found: Found, ip_len: u16) {
-        if self.sessions.get(found.id).is_some_and(Session::is_mixed) {
-            return self.send_ahead_mixed(frame, p, found, ip_len);
-        }
-        let Ok(hop) = self.hop_for(found) else { return };
-        if self.rewrite(&mut frame, p, found) {
-            self.leave_uncounted(frame, hop);
-        }
-    }
-
     /// Gives a packet the other tuple of its session, of the same family.
     #[inline]
-    pub(super) fn rewrite(&mut self, frame: &mut I::Frame, p: &Parsed, found: Found) -> bool {
+    pub(super) fn rewrite(&mut self, frame: &mut impl Frame, p: &Parsed, found: Found) -> bool {
         let data = frame.data_mut();
         if p.ipv6 {
             let Some((session, wide)) = self.sessions.get_mut_wide(found.id) else { return false };
@@ -491,10 +253,251 @@ impl<I: Io> Worker<I> {
         let Some(session) = self.sessions.get_mut(found.id) else { return false };
         rewrite::rewrite::<false>(data, p, session, found.direction)
     }
+}
+
+impl<I: Io> Worker<I> {
+    /// A TCP or UDP packet; `key` is its hash and what that led to.
+    #[inline]
+    pub(super) fn transport(
+        &mut self,
+        port: PortId,
+        frame: I::Frame,
+        p: &Parsed,
+        (hash, candidate): (u64, Candidate),
+        origin: Origin,
+    ) {
+        match self.flows.sessions.confirm(candidate, p.tuple, p.protocol) {
+            Some(found) => self.known::<false>(port, frame, p, found, origin),
+            None => self.transport_sought(port, frame, p, hash, origin),
+        }
+    }
+
+    /// As [`Self::transport`] for a packet whose first candidate isn't its session.
+    #[inline(never)]
+    pub(super) fn transport_sought(
+        &mut self,
+        port: PortId,
+        frame: I::Frame,
+        p: &Parsed,
+        hash: u64,
+        origin: Origin,
+    ) {
+        match self.flows.sessions.find(hash, p.tuple, p.protocol) {
+            Some(found) => self.known::<false>(port, frame, p, found, origin),
+            None => self.unknown(port, frame, p, origin),
+        }
+    }
+
+    /// As [`Self::transport`] for IPv6, and for what is neither.
+    #[inline(never)]
+    pub(super) fn transport_v6(
+        &mut self,
+        port: PortId,
+        frame: I::Frame,
+        p: &Parsed,
+        (hash, candidate): (u64, Candidate),
+        origin: Origin,
+    ) {
+        if p.kind != parse::Kind::TransportV6 {
+            return self.other(port, frame, p, p.kind, origin);
+        }
+        let Some(pair) = parse::pair(frame.data(), p.l3) else {
+            return self.drop_frame(frame, Reason::Truncated);
+        };
+        match self.flows.sessions.confirm_wide(candidate, hash, p.tuple, p.protocol | WIDE, pair) {
+            Some(found) => self.known::<true>(port, frame, p, found, origin),
+            None => self.unknown(port, frame, p, origin),
+        }
+    }
+
+    /// A packet of a session. One that changes nothing and whose way is known goes straight through here: one that
+    /// arrived by IPv6 where `V6`. One of IPv4 whose session's other side is IPv6's doesn't, it has no next hop here.
+    #[inline(always)]
+    fn known<const V6: bool>(
+        &mut self,
+        port: PortId,
+        mut frame: I::Frame,
+        p: &Parsed,
+        found: Found,
+        origin: Origin,
+    ) {
+        let (session, wide) = if V6 {
+            let Some((session, wide)) = self.flows.sessions.get_mut_wide(found.id) else { return };
+            (session, Some(wide))
+        } else {
+            (self.flows.sessions.found_mut(found), None)
+        };
+        let Some(next) = self.flows.routing.hop(session.hops[found.direction.index()]) else {
+            return self.known_rarely(port, frame, p, found, origin);
+        };
+        let server = self.flows.figures.of_session(session.server());
+        let state = usize::from(session.state_number()) & (TIMEOUTS - 1);
+        let usual = p.flags & CONTROL == QUIET[state]
+            && session.timeout == self.flows.timeouts[state]
+            && session.arrives_by(found.direction, port)
+            && session.hops_generation == self.flows.routing.generation
+            && server.available.get() != 0
+            && p.ttl > 1
+            && p.ip_len <= next.mtu
+            && next.usable;
+        let mixed = V6 && session.is_mixed();
+        if !usual || (mixed && !p.is_bare()) {
+            return self.known_rarely(port, frame, p, found, origin);
+        }
+        session.last_seen = self.flows.now.0;
+        server.count(found.direction, p.ip_len);
+        if mixed {
+            let (macs, out) = (next.macs, next.port);
+            let (_, delta) = session.deltas(found.direction);
+            let leaving = session.leaving(found.direction);
+            if let Some(acknowledged) = parse::acknowledged(frame.data(), p) {
+                session.note_acknowledged(found.direction, acknowledged);
+            }
+            return self.leave_by_v4(frame, p, (leaving, delta), (macs, out));
+        }
+        trim(&mut frame, p);
+        let data = frame.data_mut();
+        if let Some(field) = data.first_chunk_mut() {
+            *field = next.macs;
+        }
+        let out = next.port;
+        let rewritten = match wide {
+            Some(wide) if V6 => rewrite::rewrite_v6::<true>(data, p, session, wide, found.direction),
+            _ => rewrite::rewrite::<true>(data, p, session, found.direction),
+        };
+        if !rewritten {
+            return self.drop_frame(frame, Reason::Truncated);
+        }
+        self.tx.push(&mut self.io, &self.counters, out, frame);
+    }
+
+    /// A packet of a session that may change it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn known_rarely(
+        &mut self,
+        port: PortId,
+        frame: I::Frame,
+        p: &Parsed,
+        found: Found,
+        origin: Origin,
+    ) {
+        let Some(frame) = self.one_way_straight(port, frame, p, found.id) else { return };
+        let Some(frame) = self.told_straight(port, frame, p, found) else { return };
+        let Some(frame) = self.mixed_straight(port, frame, p, found) else { return };
+        if self.flows.one_way_unchanged(found.id, p) {
+            return self.send_one_way(port, frame, p, found.id);
+        }
+        if !self.flows.arrives_right(port, found) {
+            return self.arrived_wrong(port, frame, p, found, origin);
+        }
+        let believed = self.flows.believed(&frame, p, found);
+        match self.flows.fate(found, p, believed) {
+            Next::Punted => return self.punt(port, frame),
+            Next::TtlExpired => return self.answer_ttl_expired(port, frame, p),
+            Next::Anew => return self.anew(port, frame, p, found.id, origin),
+            Next::ServerDeleted => return self.drop_frame(frame, Reason::ServerDeleted),
+            Next::Goes => {}
+        }
+        if let Some(reason) = self.flows.held_back(&frame, p, found) {
+            return self.drop_frame(frame, reason);
+        }
+        if self.flows.is_available(found) {
+            self.flows.count_packet(found, p);
+        }
+        self.flows.track(found, p, believed);
+        self.flows.stamp(TraceStage::Track);
+        self.send(port, frame, p, found);
+    }
+
+    /// A packet of a session that begins another connection. The session's server counts it until another is chosen, as
+    /// in IPVS.
+    fn anew(&mut self, port: PortId, frame: I::Frame, p: &Parsed, old: SessionId, origin: Origin) {
+        let ends = p.ends(frame.data());
+        match self.flows.lookup.claim(port, &ends, p.protocol) {
+            Some(service) if self.flows.elsewhere_of(port, &ends, p.protocol, service, origin).is_none() => {
+                self.open(port, frame, p, (&ends, service), Some(old));
+            }
+            _ => {
+                self.flows.end_session(old);
+                self.unknown(port, frame, p, origin);
+            }
+        }
+    }
+
+    /// An SCTP packet: each may change its session's state, so there is no straight way.
+    #[inline(never)]
+    pub(super) fn sctp(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
+        match self.flows.sessions.find_ends(&p.ends(frame.data()), p.protocol) {
+            Some(found) => self.known_rarely(port, frame, p, found, origin),
+            None => self.unknown(port, frame, p, origin),
+        }
+    }
+
+    /// Rewrites a packet of a session and sends it to its next hop.
+    pub(super) fn send(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
+        // Most are none of what else there is to ask for.
+        let plain = self.flows.fragment_id.is_none()
+            && self.flows.sessions.get(found.id).is_some_and(Session::is_plain);
+        if !plain {
+            if self.flows.sessions.get(found.id).is_some_and(Session::is_one_way) {
+                return self.send_one_way(port, frame, p, found.id);
+            }
+            if self.flows.sessions.get(found.id).is_some_and(Session::is_mixed) {
+                return self.send_mixed(port, frame, p, found);
+            }
+            if self.flows.is_hairpin(found) {
+                return self.turn_back(port, frame, p, found);
+            }
+        }
+        let hop = match self.flows.hop_for(found) {
+            Ok(hop) => hop,
+            Err(reason) => return self.send_here(port, frame, p, found, reason),
+        };
+        self.flows.stamp(TraceStage::Route);
+        let Some(&next) = self.flows.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
+        if p.ip_len > next.mtu && p.dont_fragment {
+            return self.answer_too_big(port, frame, p, next.mtu);
+        }
+        trim(&mut frame, p);
+        if let Some(id) = self.flows.fragment_id {
+            self.flows.identify(&mut frame, p, found, id);
+            self.flows.reach_over(&mut frame, p, found);
+        }
+        if !plain && self.flows.sessions.get(found.id).is_some_and(Session::is_proxied) {
+            let mtu = self.flows.way_mtu(p, found, next.mtu);
+            let limits = (mtu, !p.dont_fragment && !p.ipv6);
+            let Some((mut frame, ip_len)) = self.proxied(port, frame, p, found, limits) else { return };
+            if !self.flows.rewrite(&mut frame, p, found) {
+                return self.drop_frame(frame, Reason::Truncated);
+            }
+            if ip_len > mtu {
+                return self.fragment(frame, hop, mtu);
+            }
+            return self.leave(frame, hop, ip_len);
+        }
+        let tells = !plain && self.flows.sessions.get(found.id).is_some_and(Session::tells_client);
+        let ip_len = if tells { self.flows.tell(&mut frame, p, found, next.mtu) } else { p.ip_len };
+        if !self.flows.rewrite(&mut frame, p, found) {
+            return self.drop_frame(frame, Reason::Truncated);
+        }
+        self.leave(frame, hop, ip_len);
+    }
+
+    /// Sends a packet of the gateway's own making in a session, before another.
+    pub(super) fn send_ahead(&mut self, mut frame: I::Frame, p: &Parsed, found: Found, ip_len: u16) {
+        if self.flows.sessions.get(found.id).is_some_and(Session::is_mixed) {
+            return self.send_ahead_mixed(frame, p, found, ip_len);
+        }
+        let Ok(hop) = self.flows.hop_for(found) else { return };
+        if self.flows.rewrite(&mut frame, p, found) {
+            self.leave_uncounted(frame, hop);
+        }
+    }
 
     /// Sends a finished frame to a next hop: its Ethernet header is written here.
     pub(super) fn leave(&mut self, mut frame: I::Frame, hop: u16, ip_len: u16) {
-        let Some(next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
+        let Some(next) = self.flows.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
         if ip_len > next.mtu {
             let mtu = next.mtu;
             return self.fragment(frame, hop, mtu);
@@ -512,7 +515,7 @@ impl<I: Io> Worker<I> {
 
     /// As [`Self::leave`] for a frame that isn't a received one: an answer or a fragment.
     pub(super) fn leave_uncounted(&mut self, mut frame: I::Frame, hop: u16) {
-        let Some(next) = self.routing.hop(hop) else { return };
+        let Some(next) = self.flows.routing.hop(hop) else { return };
         if !next.usable {
             return self.wait_for(frame, hop, false);
         }
@@ -524,7 +527,8 @@ impl<I: Io> Worker<I> {
 
     #[cold]
     fn wait_for(&mut self, frame: I::Frame, hop: u16, received: bool) {
-        let (ask, refused) = self.routing.wait(hop, frame, received, self.now);
+        let (ask, refused) =
+            self.waiting.wait(&mut self.flows.routing, hop, (frame, received), self.flows.now);
         if let Some(ask) = ask {
             // A full ring is no loss: it's asked again a second later.
             let _ = self.control.resolve.push(ask);
@@ -537,7 +541,7 @@ impl<I: Io> Worker<I> {
     /// Sends the packets whose next hop is known by now, and gives up on those that waited too long.
     #[cold]
     pub(super) fn send_waiting(&mut self) {
-        while let Some((mut waiting, hop)) = self.routing.ready(self.now) {
+        while let Some((mut waiting, hop)) = self.waiting.ready(&mut self.flows.routing, self.flows.now) {
             match (hop, waiting.frame.data_mut().first_chunk_mut::<12>()) {
                 (Some(next), Some(macs)) => {
                     *macs = next.macs;

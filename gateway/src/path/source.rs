@@ -5,13 +5,10 @@
 
 use std::net::IpAddr;
 
-use super::{Worker, behind::Behind, behind::RpFilter, packet::Origin, snat::Claim, verdict::Reason};
-use crate::{
-    io::{Io, PortId},
-    table::ends::Ends,
-};
+use super::{Flows, behind::Behind, behind::RpFilter, packet::Origin, snat::Claim, verdict::Reason};
+use crate::{io::PortId, table::ends::Ends};
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// Why a packet from `source` that arrived on `port` may open nothing, if it may not.
     #[inline(always)]
     pub(super) fn source_refusal(&self, port: PortId, source: IpAddr) -> Option<Reason> {

@@ -63,12 +63,12 @@ impl<I: Io> Worker<I> {
         match p.kind {
             Kind::Bad(reason) => self.drop_frame(frame, reason),
             Kind::Transport => {
-                let hash = self.sessions.hash(p.tuple, p.protocol);
+                let hash = self.flows.sessions.hash(p.tuple, p.protocol);
                 self.transport_sought(port, frame, &p, hash, origin);
             }
             Kind::TransportV6 => {
-                let hash = self.hash_v6(&frame, &mut p);
-                let candidate = self.sessions.candidate_wide(hash);
+                let hash = self.flows.hash_v6(&frame, &mut p);
+                let candidate = self.flows.sessions.candidate_wide(hash);
                 self.transport_v6(port, frame, &p, (hash, candidate), origin);
             }
             kind => self.other(port, frame, &p, kind, origin),

@@ -21,7 +21,7 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 
 use super::{
-    Worker,
+    Flows, Worker,
     packet::trim,
     parse::{self, Parsed},
     stream::Segment,
@@ -60,11 +60,11 @@ const NOP: u8 = 1;
 const TIME: [u8; 4] = [NOP, NOP, 8, 10];
 /// Smallest MSS that is lowered: every host takes segments of 536 bytes, and less is the sender's own choice.
 const MIN_MSS: u16 = 536;
-impl<I: Io> Worker<I> {
+impl Flows {
     /// Takes a packet of a session with TOA, before it's rewritten. `mtu` is the next hop's. The packet's IP length from now
     /// on.
     #[cold]
-    pub(super) fn tell(&mut self, frame: &mut I::Frame, p: &Parsed, found: Found, mtu: u16) -> u16 {
+    pub(super) fn tell(&mut self, frame: &mut impl Frame, p: &Parsed, found: Found, mtu: u16) -> u16 {
         if found.direction == Direction::Request && blank(frame.data_mut(), p) {
             self.counters.events.toa_blanked.add(1);
         }
@@ -80,7 +80,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn put_option(&mut self, frame: &mut I::Frame, p: &Parsed, found: Found, mtu: u16) -> u16 {
+    fn put_option(&mut self, frame: &mut impl Frame, p: &Parsed, found: Found, mtu: u16) -> u16 {
         let Some(client) = self.sessions.arriving(found.id, Direction::Request) else { return p.ip_len };
         let option = option(client.source);
         // A fragment that grew would shift those that follow it.
@@ -96,7 +96,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// What a segment asks for, and what it says of whether the server has been told.
-    fn step(&mut self, frame: &I::Frame, p: &Parsed, found: Found) -> Step {
+    fn step(&mut self, frame: &impl Frame, p: &Parsed, found: Found) -> Step {
         let Some(segment) = Segment::of(frame.data(), p) else { return Step::Pass };
         let mut told = self.told.get(found.id.0);
         let before = told;
@@ -110,7 +110,9 @@ impl<I: Io> Worker<I> {
         }
         step
     }
+}
 
+impl<I: Io> Worker<I> {
     /// Sends a request whose server has been told on its way, as the fast path does, if it changes nothing and has no
     /// options that have to be blanked. Gives the frame back if it isn't one.
     #[inline]
@@ -121,19 +123,19 @@ impl<I: Io> Worker<I> {
         p: &Parsed,
         found: Found,
     ) -> Option<I::Frame> {
-        let Some(session) = self.sessions.get_mut(found.id) else { return Some(frame) };
+        let Some(session) = self.flows.sessions.get_mut(found.id) else { return Some(frame) };
         let hop = session.hops[found.direction.index()];
         if hop & LOOKED_AT == 0 {
             return Some(frame);
         }
-        let Some(next) = self.routing.hop(hop & !LOOKED_AT) else { return Some(frame) };
-        let server = self.figures.of_session(session.server());
+        let Some(next) = self.flows.routing.hop(hop & !LOOKED_AT) else { return Some(frame) };
+        let server = self.flows.figures.of_session(session.server());
         let state = usize::from(session.state_number()) & (TIMEOUTS - 1);
         let mixed = session.is_mixed();
         let usual = p.flags & CONTROL == QUIET[state]
-            && session.timeout == self.timeouts[state]
+            && session.timeout == self.flows.timeouts[state]
             && session.arrives_by(found.direction, port)
-            && session.hops_generation == self.routing.generation
+            && session.hops_generation == self.flows.routing.generation
             && server.available.get() != 0
             && p.ttl > 1
             && p.ip_len <= next.mtu
@@ -141,7 +143,7 @@ impl<I: Io> Worker<I> {
         if !usual || !is_clean(frame.data(), p) || (mixed && !p.is_bare()) {
             return Some(frame);
         }
-        session.last_seen = self.now.0;
+        session.last_seen = self.flows.now.0;
         if let Some(acknowledged) = parse::acknowledged(frame.data(), p) {
             session.note_acknowledged(found.direction, acknowledged);
         }
@@ -157,7 +159,7 @@ impl<I: Io> Worker<I> {
         if let Some(field) = frame.data_mut().first_chunk_mut() {
             *field = macs;
         }
-        if self.rewrite(&mut frame, p, found) {
+        if self.flows.rewrite(&mut frame, p, found) {
             self.tx.push(&mut self.io, &self.counters, out, frame);
         } else {
             self.drop_frame(frame, Reason::Truncated);

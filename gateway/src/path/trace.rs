@@ -13,7 +13,7 @@ use std::sync::{
 use arrayvec::ArrayVec;
 use weirctl::protocol::{Network, TRACE_SNAP, TraceStage};
 
-use super::{Worker, packet::Origin, parse, verdict::Verdict};
+use super::{Flows, Worker, packet::Origin, parse, verdict::Verdict};
 use crate::{
     io::{Burst, Frame, Io, PortId},
     net::{Header, ipv4::Ipv4Header, ipv6, protocol},
@@ -132,7 +132,7 @@ fn head_of(frame: &impl Frame) -> Head {
     frame.data().iter().take(TRACE_SNAP).copied().collect()
 }
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// Notes that the packet at hand came to a stage, if it is followed.
     #[inline]
     pub(super) fn stamp(&mut self, stage: TraceStage) {
@@ -140,7 +140,9 @@ impl<I: Io> Worker<I> {
             tracer.stamp(stage);
         }
     }
+}
 
+impl<I: Io> Worker<I> {
     /// Runs a burst through the stages, frame by frame.
     #[cold]
     #[inline(never)]
@@ -151,18 +153,18 @@ impl<I: Io> Worker<I> {
             let counted = self.counters.ends();
             let (received, length) = (head_of(&frame), frame.total_len() as u32);
             let tsc = cpu::tsc();
-            if let Some(tracer) = &mut self.trace {
+            if let Some(tracer) = &mut self.flows.trace {
                 tracer.stages.clear();
                 tracer.last = tsc;
             }
             self.follow(port, frame, origin);
-            if self.sessions.is_unsettled() {
-                self.settle();
+            if self.flows.sessions.is_unsettled() {
+                self.flows.settle();
             }
-            self.stamp(TraceStage::End);
+            self.flows.stamp(TraceStage::End);
             let sent = self.tx.newest().filter(|_| clear).map(|(out, frame)| (out, head_of(frame)));
             let verdict = self.counters.changed_since(&counted);
-            let Some(tracer) = &mut self.trace else { continue };
+            let Some(tracer) = &mut self.flows.trace else { continue };
             let stages = tracer.stages.clone();
             let handed = origin == Origin::Worker;
             let record = Traced { tsc, handed, port, length, received, sent, verdict, stages };
@@ -174,13 +176,13 @@ impl<I: Io> Worker<I> {
 
     fn follow(&mut self, port: PortId, frame: I::Frame, origin: Origin) {
         let Some(mut p) = self.parse_for_any(port, &frame) else { return };
-        self.stamp(TraceStage::Parse);
+        self.flows.stamp(TraceStage::Parse);
         if !matches!(p.kind, parse::Kind::Transport | parse::Kind::TransportV6) {
             return self.other(port, frame, &p, p.kind, origin);
         }
-        self.hash_v6(&frame, &mut p);
-        let found = self.sessions.find_ends(&p.ends(frame.data()), p.protocol);
-        self.stamp(TraceStage::Session);
+        self.flows.hash_v6(&frame, &mut p);
+        let found = self.flows.sessions.find_ends(&p.ends(frame.data()), p.protocol);
+        self.flows.stamp(TraceStage::Session);
         match found {
             Some(found) => self.known_rarely(port, frame, &p, found, origin),
             None => self.unknown(port, frame, &p, origin),

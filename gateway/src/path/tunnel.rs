@@ -19,7 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weirctl::model::{Tunnel, TunnelChecksum, TunnelKind};
 
 use super::{
-    Worker,
+    Flows, Worker,
     direct::age,
     parse::Parsed,
     route::{Hop, PortFacts},
@@ -418,7 +418,7 @@ impl<I: Io> Worker<I> {
             return None;
         }
         let flow = p.tuple.spread();
-        let source = A::source(self.routing.table().port(next.port)?)?;
+        let source = A::source(self.flows.routing.table().port(next.port)?)?;
         let id = self.tunnel_id.wrapping_add(1);
         Some(Plain { kind, source, server, ipv6: p.ipv6, id, len, port, flow })
     }
@@ -455,15 +455,15 @@ impl<I: Io> Worker<I> {
         (address, server): (IpAddr, ServerId),
         hop: u16,
     ) {
-        let facts = self.servers.get(server.0 as usize).and_then(Option::as_ref);
+        let facts = self.flows.servers.get(server.0 as usize).and_then(Option::as_ref);
         let shape = Shape::unpack(facts.map_or(0, |s| s.others.tunnel.get()));
-        let Some(&next) = self.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
+        let Some(&next) = self.flows.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
         let added = (header_len(address) + shape.between()) as u16;
         let least = if address.is_ipv6() { ipv6::MIN_MTU as u16 } else { MIN_MTU };
         if next.mtu < least.saturating_add(added) {
             return self.drop_frame(frame, Reason::TunnelMtu);
         }
-        let way = facts.map_or(next.mtu, |facts| next.mtu.min(path_mtu(&facts.others, self.now)));
+        let way = facts.map_or(next.mtu, |facts| next.mtu.min(path_mtu(&facts.others, self.flows.now)));
         let mtu = inner_mtu(way, added, p.ipv6);
         if p.ip_len > mtu && p.dont_fragment {
             return self.answer_too_big(port, frame, p, mtu);
@@ -471,7 +471,7 @@ impl<I: Io> Worker<I> {
         let Some(len) = p.ip_len.checked_add(added) else {
             return self.drop_frame(frame, Reason::TunnelMtu);
         };
-        let Some(source) = self.own_address(next.port, address) else {
+        let Some(source) = self.flows.own_address(next.port, address) else {
             return self.drop_frame(frame, Reason::NoPortAddress);
         };
         self.tunnel_id = self.tunnel_id.wrapping_add(1);
@@ -495,7 +495,7 @@ impl<I: Io> Worker<I> {
     }
 }
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// Why a packet can't go through the tunnel to a server, by a way of this MTU and port, if it can't: what
     /// [`Self::send_tunnelled`] would say of it.
     pub(super) fn tunnel_refusal(

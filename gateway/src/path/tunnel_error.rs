@@ -19,7 +19,7 @@ use std::net::IpAddr;
 use weirctl::model::Forwarding;
 
 use super::{
-    Worker,
+    Flows, Worker,
     icmp::quote_of,
     packet::Origin,
     parse::Parsed,
@@ -71,67 +71,13 @@ enum Said {
     Other,
 }
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// Whether an error to the address `to` that quotes this packet is about one of a tunnel of ours.
     pub(super) fn is_about_tunnel(&self, to: IpAddr, outer: &Inner) -> bool {
         let is_of = |word| may_be_of(word, outer.protocol, outer.destination_port);
         outer.source == to
             && self.routing.table().is_own(to)
             && self.lookup.tunnels(outer.destination).iter().any(|others| is_of(others.tunnel.get()))
-    }
-
-    /// An error about a packet of a tunnel of ours.
-    pub(super) fn tunnel_error(
-        &mut self,
-        port: PortId,
-        frame: I::Frame,
-        p: &Parsed,
-        outer: &Inner,
-        origin: Origin,
-    ) {
-        let router = p.ends(frame.data()).source.0;
-        if let Some(reason) = self.router_refusal(port, router, outer.destination) {
-            return self.drop_frame(frame, reason);
-        }
-        let quoted = quote_of(frame.data(), p);
-        let at = inside_at(quoted, outer.transport_at, outer.protocol).filter(|_| !outer.later_fragment);
-        let packet = at.and_then(|at| quoted.get(at..)).unwrap_or_default();
-        let inner = read(packet);
-        let said = said(frame.data(), p, quoted);
-        match inner.as_ref().map_or(Owner::Us, |inner| self.owner_of_inner(outer, inner, origin)) {
-            Owner::Us => {}
-            Owner::Other(worker) => return self.hand_over(port, frame, worker),
-            Owner::Nobody => return self.drop_frame(frame, Reason::IcmpNoSession),
-        }
-        if let Said::TooBig(told) = said {
-            self.learn_path_mtu(told, outer);
-        }
-        let told = inner.zip(at).and_then(|(inner, at)| {
-            let problem = problem(said, packet, (outer, at), p.ipv6)?;
-            Some((inner, problem, packet))
-        });
-        let Some((inner, problem, packet)) = told else {
-            return self.drop_frame(frame, Reason::IcmpTunnel);
-        };
-        let mut out = [0; LONGEST];
-        let nobody = Mac([0; 6]);
-        let link = Link { destination: nobody, source: nobody, vlan: None };
-        let made = reply::icmp_error(&mut out, &link, inner.destination, problem, packet).ok();
-        self.send_tunnel_error(frame, made.and_then(|len| out.get(..len)), inner.source);
-    }
-
-    fn send_tunnel_error(&mut self, mut frame: I::Frame, error: Option<&[u8]>, client: IpAddr) {
-        let Some(error) = error.filter(|error| frame.reset(error.len())) else {
-            return self.drop_frame(frame, Reason::IcmpTunnel);
-        };
-        frame.data_mut().copy_from_slice(error);
-        match self.routing.towards(client, Need::Guest, self.now) {
-            Ok(hop) => {
-                self.counters.events.icmp_translated.add(1);
-                self.leave(frame, hop, (error.len() - 14) as u16);
-            }
-            Err(reason) => self.drop_frame(frame, reason),
-        }
     }
 
     /// Remembers an MTU of the way to a server, for all workers and all services that have it.
@@ -165,7 +111,7 @@ impl<I: Io> Worker<I> {
         }
         // The client's packet came by another port than this error.
         let claim = |n| self.lookup.claim(PortId(n), &ends, inner.protocol);
-        let Some(service) = (0..self.io.ports() as u8).find_map(claim) else { return Owner::Nobody };
+        let Some(service) = (0..self.ports as u8).find_map(claim) else { return Owner::Nobody };
         if let Some(worker) = self.elsewhere_of(PortId::NONE, &ends, inner.protocol, service, origin) {
             return Owner::Other(worker);
         }
@@ -176,6 +122,62 @@ impl<I: Io> Worker<I> {
                 server.address == outer.destination && matches!(method, Forwarding::Tunnel(_))
             });
         if leads { Owner::Us } else { Owner::Nobody }
+    }
+}
+
+impl<I: Io> Worker<I> {
+    /// An error about a packet of a tunnel of ours.
+    pub(super) fn tunnel_error(
+        &mut self,
+        port: PortId,
+        frame: I::Frame,
+        p: &Parsed,
+        outer: &Inner,
+        origin: Origin,
+    ) {
+        let router = p.ends(frame.data()).source.0;
+        if let Some(reason) = self.flows.router_refusal(port, router, outer.destination) {
+            return self.drop_frame(frame, reason);
+        }
+        let quoted = quote_of(frame.data(), p);
+        let at = inside_at(quoted, outer.transport_at, outer.protocol).filter(|_| !outer.later_fragment);
+        let packet = at.and_then(|at| quoted.get(at..)).unwrap_or_default();
+        let inner = read(packet);
+        let said = said(frame.data(), p, quoted);
+        match inner.as_ref().map_or(Owner::Us, |inner| self.flows.owner_of_inner(outer, inner, origin)) {
+            Owner::Us => {}
+            Owner::Other(worker) => return self.hand_over(port, frame, worker),
+            Owner::Nobody => return self.drop_frame(frame, Reason::IcmpNoSession),
+        }
+        if let Said::TooBig(told) = said {
+            self.flows.learn_path_mtu(told, outer);
+        }
+        let told = inner.zip(at).and_then(|(inner, at)| {
+            let problem = problem(said, packet, (outer, at), p.ipv6)?;
+            Some((inner, problem, packet))
+        });
+        let Some((inner, problem, packet)) = told else {
+            return self.drop_frame(frame, Reason::IcmpTunnel);
+        };
+        let mut out = [0; LONGEST];
+        let nobody = Mac([0; 6]);
+        let link = Link { destination: nobody, source: nobody, vlan: None };
+        let made = reply::icmp_error(&mut out, &link, inner.destination, problem, packet).ok();
+        self.send_tunnel_error(frame, made.and_then(|len| out.get(..len)), inner.source);
+    }
+
+    fn send_tunnel_error(&mut self, mut frame: I::Frame, error: Option<&[u8]>, client: IpAddr) {
+        let Some(error) = error.filter(|error| frame.reset(error.len())) else {
+            return self.drop_frame(frame, Reason::IcmpTunnel);
+        };
+        frame.data_mut().copy_from_slice(error);
+        match self.flows.routing.towards(client, Need::Guest, self.flows.now) {
+            Ok(hop) => {
+                self.counters.events.icmp_translated.add(1);
+                self.leave(frame, hop, (error.len() - 14) as u16);
+            }
+            Err(reason) => self.drop_frame(frame, reason),
+        }
     }
 }
 

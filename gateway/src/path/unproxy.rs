@@ -9,14 +9,14 @@
 //! client counts; of what the server sent, acknowledgement and SACK blocks are as the server counts.
 
 use super::{
-    Worker,
+    Flows,
     parse::Parsed,
     proxy::{renumber_edges, set_ip_len},
     proxy_header::{Text, fill_up},
     stream::Stream,
 };
 use crate::{
-    io::{Frame, Io},
+    io::Frame,
     net::{
         Header,
         checksum::{Delta, Sum},
@@ -41,12 +41,12 @@ struct Quoted {
     protocol: u8,
 }
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// Turns the quote of an error about a session with PROXY into that of the packet that the error's receiver sent,
     /// addresses and ports apart. The error from now on.
     pub(super) fn unproxy_quote(
         &self,
-        frame: &mut I::Frame,
+        frame: &mut impl Frame,
         p: &Parsed,
         found: Found,
         transport_at: usize,

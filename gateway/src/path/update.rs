@@ -11,7 +11,7 @@ use std::{
 use weirctl::model;
 
 use super::{
-    Worker,
+    Flows, Worker,
     census::Census,
     explain::question::Explain,
     in_use::HopsInUse,
@@ -158,98 +158,7 @@ pub fn timeout_ticks(t: &Timeouts) -> [u32; TIMEOUTS] {
     table
 }
 
-impl<I: Io> Worker<I> {
-    /// Takes the batches that wait in the ring; a batch for whose return there's no room waits.
-    pub(super) fn take_updates(&mut self) {
-        while !self.control.retired.is_full() {
-            let Ok(mut batch) = self.control.updates.pop() else { return };
-            for update in &mut batch {
-                self.take_update(update);
-            }
-            self.forget_old_hops();
-            // There was room a moment ago and nobody else fills the ring.
-            let _ = self.control.retired.push(batch);
-        }
-    }
-
-    fn take_update(&mut self, update: &mut Update) {
-        match update {
-            Update::Service(id, new) => self.take_service(*id, new),
-            Update::Server(id, counters) => {
-                if let Some(slot) = slot(&mut self.servers, id.0, MAX_SERVERS) {
-                    if let Some(new) = counters {
-                        new.join(slot.as_ref());
-                    }
-                    std::mem::swap(slot, counters);
-                }
-            }
-            Update::Available(id, available) => {
-                if let Some(Some(server)) = self.servers.get(id.0 as usize) {
-                    server.counters.available.set(u32::from(*available));
-                }
-            }
-            Update::ExpireServer(server) => {
-                if self.sweeps.try_push(Sweep { whose: Whose::Server(*server), next: 0 }).is_err() {
-                    // Full: their sessions end one by one, when a packet comes.
-                }
-            }
-            Update::Lookup(lookup) => std::mem::swap(&mut self.lookup, lookup),
-            Update::ServerAddresses(addresses) => std::mem::swap(&mut self.server_addresses, addresses),
-            Update::Routes(table) => *table = self.routing.replace(Arc::clone(table)),
-            Update::Stations(stations) => std::mem::swap(&mut self.stations, stations),
-            Update::Device(device, hand) => self.io.exchange(*device, hand),
-            Update::Neighbour(neighbour) => {
-                self.routing.neighbour(*neighbour, self.now);
-            }
-            Update::Settings(settings) => {
-                std::mem::swap(&mut self.settings, settings);
-                self.renew_timeouts();
-            }
-            Update::List(listing) => self.list(listing),
-            Update::CallIds(room) => {
-                if self.call_ids.is_none() {
-                    self.call_ids = room.take();
-                }
-            }
-            Update::Select(search) => self.select(search),
-            Update::Census(census) => self.count_sessions(census),
-            Update::HopsInUse(question) => self.look_for_hops(question),
-            Update::Trace(tracer) => std::mem::swap(&mut self.trace, tracer),
-            Update::Explain(question) => self.explain(question),
-            Update::PoolV6(room) => {
-                if self.pool_v6.is_none() {
-                    self.pool_v6 = room.take();
-                }
-            }
-            Update::SnatRoom(room) => {
-                if self.snat.is_none() {
-                    self.snat = room.take();
-                }
-            }
-            Update::SnatAddress(address, blocks) => {
-                if let Some(nat) = &mut self.snat {
-                    nat.add_address(*address, blocks);
-                }
-            }
-            Update::Snat(rules) => {
-                if let Some(nat) = &mut self.snat {
-                    nat.set_rules(rules);
-                }
-                self.renew_timeouts();
-            }
-            Update::SnatWithdrawn => {
-                if self.sweeps.try_push(Sweep { whose: Whose::Withdrawn, next: 0 }).is_err() {
-                    // Full: they end when their time is over.
-                }
-            }
-            Update::SnatReserved(reserved) => {
-                if let Some(nat) = &mut self.snat {
-                    nat.set_reserved(reserved);
-                }
-            }
-        }
-    }
-
+impl Flows {
     fn take_service(&mut self, id: ServiceId, new: &mut Option<Box<WorkerService>>) {
         let Some(slot) = slot(&mut self.services, id.0, MAX_SERVICES) else { return };
         if let (Some(new), Some(old)) = (new.as_mut(), slot.as_mut()) {
@@ -352,11 +261,104 @@ impl<I: Io> Worker<I> {
     pub(super) fn server(&self, id: ServerId) -> Option<&ServerCounters> {
         Some(&*self.servers.get(id.0 as usize)?.as_ref()?.counters)
     }
+}
+
+impl<I: Io> Worker<I> {
+    /// Takes the batches that wait in the ring; a batch for whose return there's no room waits.
+    pub(super) fn take_updates(&mut self) {
+        while !self.control.retired.is_full() {
+            let Ok(mut batch) = self.control.updates.pop() else { return };
+            for update in &mut batch {
+                self.take_update(update);
+            }
+            self.flows.forget_old_hops();
+            // There was room a moment ago and nobody else fills the ring.
+            let _ = self.control.retired.push(batch);
+        }
+    }
+
+    fn take_update(&mut self, update: &mut Update) {
+        match update {
+            Update::Service(id, new) => self.flows.take_service(*id, new),
+            Update::Server(id, counters) => {
+                if let Some(slot) = slot(&mut self.flows.servers, id.0, MAX_SERVERS) {
+                    if let Some(new) = counters {
+                        new.join(slot.as_ref());
+                    }
+                    std::mem::swap(slot, counters);
+                }
+            }
+            Update::Available(id, available) => {
+                if let Some(Some(server)) = self.flows.servers.get(id.0 as usize) {
+                    server.counters.available.set(u32::from(*available));
+                }
+            }
+            Update::ExpireServer(server) => {
+                if self.flows.sweeps.try_push(Sweep { whose: Whose::Server(*server), next: 0 }).is_err() {
+                    // Full: their sessions end one by one, when a packet comes.
+                }
+            }
+            Update::Lookup(lookup) => std::mem::swap(&mut self.flows.lookup, lookup),
+            Update::ServerAddresses(addresses) => std::mem::swap(&mut self.flows.server_addresses, addresses),
+            Update::Routes(table) => *table = self.flows.routing.replace(Arc::clone(table)),
+            Update::Stations(stations) => std::mem::swap(&mut self.stations, stations),
+            Update::Device(device, hand) => self.io.exchange(*device, hand),
+            Update::Neighbour(neighbour) => {
+                self.flows.routing.neighbour(*neighbour, self.flows.now);
+            }
+            Update::Settings(settings) => {
+                std::mem::swap(&mut self.flows.settings, settings);
+                self.flows.renew_timeouts();
+            }
+            Update::List(listing) => self.flows.list(listing),
+            Update::CallIds(room) => {
+                if self.flows.call_ids.is_none() {
+                    self.flows.call_ids = room.take();
+                }
+            }
+            Update::Select(search) => self.flows.select(search),
+            Update::Census(census) => self.flows.count_sessions(census),
+            Update::HopsInUse(question) => self.flows.look_for_hops(question),
+            Update::Trace(tracer) => std::mem::swap(&mut self.flows.trace, tracer),
+            Update::Explain(question) => self.flows.explain(question),
+            Update::PoolV6(room) => {
+                if self.flows.pool_v6.is_none() {
+                    self.flows.pool_v6 = room.take();
+                }
+            }
+            Update::SnatRoom(room) => {
+                if self.flows.snat.is_none() {
+                    self.flows.snat = room.take();
+                }
+            }
+            Update::SnatAddress(address, blocks) => {
+                if let Some(nat) = &mut self.flows.snat {
+                    nat.add_address(*address, blocks);
+                }
+            }
+            Update::Snat(rules) => {
+                if let Some(nat) = &mut self.flows.snat {
+                    nat.set_rules(rules);
+                }
+                self.flows.renew_timeouts();
+            }
+            Update::SnatWithdrawn => {
+                if self.flows.sweeps.try_push(Sweep { whose: Whose::Withdrawn, next: 0 }).is_err() {
+                    // Full: they end when their time is over.
+                }
+            }
+            Update::SnatReserved(reserved) => {
+                if let Some(nat) = &mut self.flows.snat {
+                    nat.set_reserved(reserved);
+                }
+            }
+        }
+    }
 
     /// The time now.
     #[must_use]
     pub fn now(&self) -> Tick {
-        self.now
+        self.flows.now
     }
 }
 

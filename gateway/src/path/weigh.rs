@@ -3,7 +3,7 @@
 use weirctl::model::SessionState::{Close, Established, SynRecv, SynSent};
 
 use super::{
-    Worker,
+    Flows,
     belief::Belief,
     parse::Parsed,
     sctp_tags::{Tags, learn_chunk, weigh_chunk},
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     clock::seconds,
-    io::{Frame, Io, PortId},
+    io::{Frame, PortId},
     net::{
         protocol,
         tcp::{FIN, RST, SYN},
@@ -29,9 +29,9 @@ use crate::{
 /// How long after a reset that may be real the session waits for a sign of life, in ticks.
 const DOUBT: u32 = seconds(60);
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// What a packet may change about its session; what it tells of numbers is noted.
-    pub(super) fn believed(&mut self, frame: &I::Frame, p: &Parsed, found: Found) -> Belief {
+    pub(super) fn believed(&mut self, frame: &impl Frame, p: &Parsed, found: Found) -> Belief {
         if found.direction == Request && self.leaves_server(found.id, p) {
             return if transport_checksum_ok(frame, p) { Belief::Counts } else { Belief::Nothing };
         }
@@ -42,7 +42,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn believed_segment(&mut self, frame: &I::Frame, p: &Parsed, found: Found) -> Belief {
+    fn believed_segment(&mut self, frame: &impl Frame, p: &Parsed, found: Found) -> Belief {
         let Some(segment) = self.segment(frame.data(), p, found) else { return Belief::Nothing };
         let nat_strict = self.settings.nat_strict_tcp;
         let Some(session) = self.sessions.get_mut(found.id) else { return Belief::Nothing };
@@ -81,7 +81,7 @@ impl<I: Io> Worker<I> {
         Some(segment)
     }
 
-    fn believed_chunk(&mut self, frame: &I::Frame, p: &Parsed, found: Found) -> Belief {
+    fn believed_chunk(&mut self, frame: &impl Frame, p: &Parsed, found: Found) -> Belief {
         let tags = Tags::read(frame.data(), p);
         let Some(session) = self.sessions.get_mut(found.id) else { return Belief::Nothing };
         let belief = weigh_chunk(session, found.direction, p.flags, tags);
@@ -97,7 +97,7 @@ impl<I: Io> Worker<I> {
 
     /// The numbers of the packet that opened a session, and the port it came by.
     #[inline(always)]
-    pub(super) fn learn_first(&mut self, port: PortId, frame: &I::Frame, p: &Parsed, found: Found) {
+    pub(super) fn learn_first(&mut self, port: PortId, frame: &impl Frame, p: &Parsed, found: Found) {
         let Some(session) = self.sessions.get_mut(found.id) else { return };
         session.set_arrival(found.direction, port);
         match p.protocol {

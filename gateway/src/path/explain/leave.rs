@@ -5,22 +5,19 @@ use std::net::IpAddr;
 use weirctl::model::Forwarding;
 
 use crate::path::{
-    Worker,
+    Flows,
     explain::question::{Back, Explain, Leg},
     parse::Parsed,
     service::Chosen,
     verdict::{Reason, Verdict},
 };
-use crate::{
-    io::Io,
-    table::{
-        ends::Ends,
-        session::{Direction, ONE_PACKET},
-        sessions::Found,
-    },
+use crate::table::{
+    ends::Ends,
+    session::{Direction, ONE_PACKET},
+    sessions::Found,
 };
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// A packet of a session goes the session's way.
     pub(super) fn explain_session_s_way(&self, e: &mut Explain, p: &Parsed, found: Found) {
         let Found { id, direction } = found;

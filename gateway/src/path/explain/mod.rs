@@ -18,7 +18,7 @@ use weirctl::{
 };
 
 use crate::path::{
-    Worker,
+    Flows,
     belief::Belief,
     destination::is_martian,
     explain::question::{At, Back, Explain, Leg, Packet},
@@ -35,7 +35,7 @@ use crate::path::{
 };
 use crate::{
     id::ServiceId,
-    io::{Io, PortId},
+    io::PortId,
     net::{protocol, tcp as tcp_flags},
     sched::{Flow, Scheduler, Server},
     table::{
@@ -73,7 +73,7 @@ impl Packet {
     }
 }
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// Answers a question as far as this worker can.
     pub(super) fn explain(&mut self, e: &mut Explain) {
         let p = e.packet.parsed(&e.ends);
@@ -171,10 +171,10 @@ impl<I: Io> Worker<I> {
     }
 
     pub(super) fn explain_punt(&self, e: &mut Explain) {
-        match self.host {
+        match self.kernel {
             _ if is_martian(e.ends.destination.0) => e.drops(Reason::MartianDestination),
-            Some(_) => e.end = (Verdict::Punted, None),
-            None => e.drops(Reason::NoHost),
+            true => e.end = (Verdict::Punted, None),
+            false => e.drops(Reason::NoHost),
         }
     }
 

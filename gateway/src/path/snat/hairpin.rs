@@ -2,7 +2,7 @@
 //! in again.
 
 use super::{
-    super::{Worker, packet::Origin, packet::trim, parse::Parsed, verdict::Reason},
+    super::{Flows, Worker, packet::Origin, packet::trim, parse::Parsed, verdict::Reason},
     Claim,
 };
 use crate::{
@@ -28,7 +28,7 @@ fn give_hop_back(data: &mut [u8], p: &Parsed) {
     }
 }
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// Whether packets of the session go to an external address: they come in again.
     pub(in crate::path) fn is_hairpin(&self, found: Found) -> bool {
         self.snat.is_some()
@@ -38,14 +38,16 @@ impl<I: Io> Worker<I> {
                 .leaving(found.id, found.direction)
                 .is_some_and(|leaving| self.is_external(leaving.destination.0))
     }
+}
 
+impl<I: Io> Worker<I> {
     /// A packet from inside to an external address, translated on its way out, comes in again.
     pub(in crate::path) fn turn_back(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
         trim(&mut frame, p);
-        if let Some(id) = self.fragment_id {
-            self.identify(&mut frame, p, found, id);
+        if let Some(id) = self.flows.fragment_id {
+            self.flows.identify(&mut frame, p, found, id);
         }
-        if !self.rewrite(&mut frame, p, found) {
+        if !self.flows.rewrite(&mut frame, p, found) {
             return self.drop_frame(frame, Reason::Truncated);
         }
         self.come_in_again(port, frame, p, found);
@@ -60,8 +62,8 @@ impl<I: Io> Worker<I> {
         (found, id): (Found, u16),
     ) {
         trim(&mut frame, p);
-        self.identify(&mut frame, p, found, id);
-        if !self.readdress(&mut frame, p, found) {
+        self.flows.identify(&mut frame, p, found, id);
+        if !self.flows.readdress(&mut frame, p, found) {
             return self.drop_frame(frame, Reason::Truncated);
         }
         self.come_in_again(port, frame, p, found);
@@ -77,7 +79,7 @@ impl<I: Io> Worker<I> {
     ) {
         // One hop in all: the next time through takes it.
         give_hop_back(frame.data_mut(), p);
-        let Some(leaving) = self.sessions.leaving(found.id, found.direction) else {
+        let Some(leaving) = self.flows.sessions.leaving(found.id, found.direction) else {
             return self.drop_frame(frame, Reason::NoSession);
         };
         self.turn_to_owner(port, frame, &leaving);
@@ -85,8 +87,8 @@ impl<I: Io> Worker<I> {
 
     /// A frame between these ends comes in again, at the worker that its destination's block of ports belongs to.
     pub(in crate::path) fn turn_to_owner(&mut self, port: PortId, frame: I::Frame, ends: &Ends) {
-        let owner = self.snat_owner(ends, Claim::In);
-        if owner != self.id {
+        let owner = self.flows.snat_owner(ends, Claim::In);
+        if owner != self.flows.id {
             return self.hand_over(port, frame, owner);
         }
         if let Err(full) = self.turned_back.try_push((port, frame)) {

@@ -22,7 +22,7 @@ use weirctl::{
 };
 
 use super::{
-    Worker,
+    Flows, Worker,
     belief::Belief,
     destination::{is_group, is_link_local, is_martian, may_be_special},
     packet::Origin,
@@ -125,7 +125,7 @@ fn refused(full: Full) -> Reason {
     }
 }
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// What a packet without session and service is to SNAT.
     pub(super) fn snat_claim(&self, ends: &Ends, protocol: u8) -> Option<Claim> {
         let nat = self.snat.as_ref()?;
@@ -171,7 +171,7 @@ impl<I: Io> Worker<I> {
 
     /// The worker that a packet of SNAT belongs to.
     pub(super) fn snat_owner(&self, ends: &Ends, claim: Claim) -> WorkerId {
-        let workers = self.peers.outgoing.len().max(1) as u16;
+        let workers = self.workers.max(1) as u16;
         match claim {
             Claim::Out(_) => {
                 let address = match ends.source.0 {
@@ -187,68 +187,11 @@ impl<I: Io> Worker<I> {
 
     /// The other worker that the packet belongs to, if it is another's and hasn't been handed over yet.
     pub(super) fn snat_elsewhere(&self, ends: &Ends, claim: Claim, origin: Origin) -> Option<WorkerId> {
-        if origin == Origin::Worker || self.peers.outgoing.len() < 2 {
+        if origin == Origin::Worker || self.workers < 2 {
             return None;
         }
         let owner = self.snat_owner(ends, claim);
         (owner != self.id).then_some(owner)
-    }
-
-    /// A packet without session, of SNAT.
-    pub(super) fn snat_unknown(
-        &mut self,
-        port: PortId,
-        frame: I::Frame,
-        p: &Parsed,
-        (ends, claim): (&Ends, Claim),
-        origin: Origin,
-    ) {
-        if origin == Origin::Port && self.is_external(ends.source.0) {
-            // Told here, or its owner would take it for one that turned back.
-            return self.refuse_source(port, frame, Reason::Martian);
-        }
-        if let Some(owner) = self.snat_elsewhere(ends, claim, origin) {
-            return self.hand_over(port, frame, owner);
-        }
-        if let Some(reason) = self.snat_source_refusal(port, ends, claim, origin) {
-            return self.refuse_source(port, frame, reason);
-        }
-        let opened = match claim {
-            Claim::Out(rule) => {
-                if p.ttl <= 1 {
-                    return self.answer_ttl_expired(port, frame, p);
-                }
-                match Segment::of(p) {
-                    Segment::Opens => self.snat_out(p, ends, rule),
-                    Segment::Midway => return self.answer_reset(port, frame, p),
-                    Segment::Reset => Err(Reason::NoSession),
-                    Segment::Invalid => Err(Reason::SnatInvalid),
-                }
-            }
-            Claim::In => self.snat_in(p, ends),
-        };
-        match opened {
-            Ok((id, direction)) => {
-                self.stamp(TraceStage::Open);
-                let found = Found { id, direction };
-                self.count_packet(found, p);
-                self.learn_first(port, &frame, p, found);
-                self.track(found, p, Belief::Counts);
-                if is_echo(p.protocol) {
-                    self.send_echo(port, frame, p, found);
-                } else {
-                    self.send(port, frame, p, found);
-                }
-            }
-            Err(
-                reason @ (Reason::SnatPortsExhausted
-                | Reason::SnatPortLimit
-                | Reason::SnatSessionLimit
-                | Reason::SessionsFull),
-            ) if claim != Claim::In => self.answer_prohibited(port, frame, p, reason),
-            Err(reason) if self.is_left_to_kernel(ends, claim, reason) => self.punt(port, frame),
-            Err(reason) => self.drop_frame(frame, reason),
-        }
     }
 
     /// Whether a packet from outside that no mapping lets in is the kernel's: of an own address it may be, but not one
@@ -256,7 +199,7 @@ impl<I: Io> Worker<I> {
     pub(super) fn is_left_to_kernel(&self, ends: &Ends, claim: Claim, reason: Reason) -> bool {
         claim == Claim::In
             && matches!(reason, Reason::SnatNoMapping | Reason::SnatFiltered)
-            && self.host.is_some()
+            && self.kernel
             && self.is_shared(ends.destination.0)
             && !self.is_external(ends.source.0)
     }
@@ -448,6 +391,65 @@ impl<I: Io> Worker<I> {
 
     pub(super) fn is_external(&self, address: IpAddr) -> bool {
         self.snat.as_ref().is_some_and(|nat| nat.rules.is_external(address))
+    }
+}
+
+impl<I: Io> Worker<I> {
+    /// A packet without session, of SNAT.
+    pub(super) fn snat_unknown(
+        &mut self,
+        port: PortId,
+        frame: I::Frame,
+        p: &Parsed,
+        (ends, claim): (&Ends, Claim),
+        origin: Origin,
+    ) {
+        if origin == Origin::Port && self.flows.is_external(ends.source.0) {
+            // Told here, or its owner would take it for one that turned back.
+            return self.refuse_source(port, frame, Reason::Martian);
+        }
+        if let Some(owner) = self.flows.snat_elsewhere(ends, claim, origin) {
+            return self.hand_over(port, frame, owner);
+        }
+        if let Some(reason) = self.flows.snat_source_refusal(port, ends, claim, origin) {
+            return self.refuse_source(port, frame, reason);
+        }
+        let opened = match claim {
+            Claim::Out(rule) => {
+                if p.ttl <= 1 {
+                    return self.answer_ttl_expired(port, frame, p);
+                }
+                match Segment::of(p) {
+                    Segment::Opens => self.flows.snat_out(p, ends, rule),
+                    Segment::Midway => return self.answer_reset(port, frame, p),
+                    Segment::Reset => Err(Reason::NoSession),
+                    Segment::Invalid => Err(Reason::SnatInvalid),
+                }
+            }
+            Claim::In => self.flows.snat_in(p, ends),
+        };
+        match opened {
+            Ok((id, direction)) => {
+                self.flows.stamp(TraceStage::Open);
+                let found = Found { id, direction };
+                self.flows.count_packet(found, p);
+                self.flows.learn_first(port, &frame, p, found);
+                self.flows.track(found, p, Belief::Counts);
+                if is_echo(p.protocol) {
+                    self.send_echo(port, frame, p, found);
+                } else {
+                    self.send(port, frame, p, found);
+                }
+            }
+            Err(
+                reason @ (Reason::SnatPortsExhausted
+                | Reason::SnatPortLimit
+                | Reason::SnatSessionLimit
+                | Reason::SessionsFull),
+            ) if claim != Claim::In => self.answer_prohibited(port, frame, p, reason),
+            Err(reason) if self.flows.is_left_to_kernel(ends, claim, reason) => self.punt(port, frame),
+            Err(reason) => self.drop_frame(frame, reason),
+        }
     }
 }
 

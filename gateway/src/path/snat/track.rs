@@ -6,10 +6,9 @@ use weirctl::model::SessionState::{
 
 use weirctl::snat::SnatTimeouts;
 
-use super::super::{Worker, belief::Belief, parse::Parsed, update::timeout_ticks};
+use super::super::{Flows, belief::Belief, parse::Parsed, update::timeout_ticks};
 use crate::{
     clock::{Tick, seconds},
-    io::Io,
     net::{
         protocol,
         tcp::{ACK, FIN, RST, SYN},
@@ -132,7 +131,7 @@ fn next_state(old: SessionState, direction: Direction, flags: u8) -> SessionStat
     }
 }
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// Takes a packet of a SNAT session into its state and time-out, as far as it is believed.
     pub(in crate::path) fn snat_track(
         &mut self,
@@ -161,7 +160,7 @@ impl<I: Io> Worker<I> {
     }
 }
 
-impl<I: Io> Worker<I> {
+impl Flows {
     /// When a session of SNAT ends unless a packet comes: by its rule's time-outs, which may be longer than the ones that
     /// it is looked at by. None of other sessions, and once the rule is gone.
     pub(in crate::path) fn snat_deadline(&self, id: SessionId) -> Option<Tick> {
