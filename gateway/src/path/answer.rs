@@ -1,4 +1,4 @@
-//! Beside the way: the answers that IPVS's host would give.
+//! The answers that IPVS's host would give.
 //!
 //! A TCP packet of no session gets a reset, a connection that no server can take gets ICMP port
 //! unreachable, a packet that is too big or too old gets its ICMP error. The frame that asked is reused for
@@ -7,8 +7,9 @@
 use std::net::IpAddr;
 
 use super::{
-    Flows, Worker,
+    Egress, Flows, Refused,
     bucket::Bucket,
+    packet::Answer,
     parse::Parsed,
     route::Back,
     verdict::{Reason, Verdict},
@@ -17,8 +18,9 @@ use crate::{
     io::{Frame, Io, PortId},
     net::{
         ethernet::Mac,
-        reply::{self, Link, NoReply, Problem},
+        reply::{self, Link, Problem},
     },
+    table::ends::Ends,
 };
 
 /// Bytes of a packet that an answer may need to see, and the longest answer: IPv6's 1280 bytes of packet behind an
@@ -70,82 +72,47 @@ impl Limits {
     }
 }
 
-impl Flows {
-    /// The gateway's own address on a port, else the one that was asked.
-    fn answers_from(&self, port: PortId, asked: IpAddr) -> IpAddr {
-        self.own_address(port, asked).unwrap_or(asked)
+/// An answer that is ready in its frame.
+pub(super) struct Ready<F> {
+    frame: F,
+    answer: Answer,
+    /// Between whom the packet was that it answers.
+    asked: Ends,
+    /// The station that sent that, if one did.
+    sender: Option<Mac>,
+}
+
+impl<F> Ready<F> {
+    /// Whom it goes to.
+    pub fn to(&self) -> IpAddr {
+        self.asked.source.0
+    }
+
+    /// The port that the packet arrived by that it answers is `port`: where it came from.
+    pub fn station(&self, port: PortId) -> (PortId, Option<Mac>) {
+        (port, self.sender)
     }
 }
 
-impl<I: Io> Worker<I> {
-    /// TCP without session: a reset.
-    pub(super) fn answer_reset(&mut self, port: PortId, frame: I::Frame, p: &Parsed) {
-        self.counters.count(Verdict::Drop(Reason::NoSession));
-        if !self.answers.resets.take(self.flows.now) {
-            self.counters.events.answers_suppressed.add(1);
-            return;
-        }
-        if self.answer(port, frame, p, reply::tcp_reset) {
-            self.counters.events.resets_sent.add(1);
-        }
-    }
-
-    /// No server: port unreachable, from the virtual address.
-    pub(super) fn answer_no_server(&mut self, port: PortId, frame: I::Frame, p: &Parsed) {
-        let from = p.ends(frame.data()).destination.0;
-        self.answer_icmp(port, frame, p, Reason::NoServer, from, Problem::PortUnreachable);
-    }
-
-    /// Not for want of a way: forbidden, or no resources (RFC 5508 REQ-8, RFC 6888 REQ-11).
-    pub(super) fn answer_prohibited(&mut self, port: PortId, frame: I::Frame, p: &Parsed, reason: Reason) {
-        let from = self.flows.answers_from(port, p.ends(frame.data()).destination.0);
-        self.answer_icmp(port, frame, p, reason, from, Problem::Prohibited);
-    }
-
-    /// TTL used up.
-    pub(super) fn answer_ttl_expired(&mut self, port: PortId, frame: I::Frame, p: &Parsed) {
-        let from = self.flows.answers_from(port, p.ends(frame.data()).destination.0);
-        self.answer_icmp(port, frame, p, Reason::TtlExpired, from, Problem::TtlExceeded);
-    }
-
-    /// Larger than the next hop takes.
-    pub(super) fn answer_too_big(&mut self, port: PortId, frame: I::Frame, p: &Parsed, mtu: u16) {
-        let from = self.flows.answers_from(port, p.ends(frame.data()).destination.0);
-        self.answer_icmp(port, frame, p, Reason::TooBig, from, Problem::TooBig { mtu: mtu.into() });
-    }
-
-    fn answer_icmp(
+impl<I: Io> Egress<I> {
+    /// Builds the answer to a packet that isn't forwarded, in its frame. None where the limit says so.
+    pub(super) fn answer(
         &mut self,
-        port: PortId,
-        frame: I::Frame,
-        p: &Parsed,
-        reason: Reason,
-        from: IpAddr,
-        problem: Problem,
-    ) {
-        self.counters.count(Verdict::Drop(reason));
-        if !self.answers.of(problem).take(self.flows.now) {
+        flows: &Flows,
+        (port, p): (PortId, &Parsed),
+        Refused { mut frame, reply }: Refused<I::Frame>,
+    ) -> Option<Ready<I::Frame>> {
+        self.counters.count(Verdict::Drop(reply.reason));
+        let limit = match reply.answer {
+            Answer::Reset => &mut self.answers.resets,
+            Answer::Icmp(_, problem) => self.answers.of(problem),
+        };
+        if !limit.take(flows.now) {
             self.counters.events.answers_suppressed.add(1);
-            return;
+            return None;
         }
-        let sent = self
-            .answer(port, frame, p, |out, link, packet| reply::icmp_error(out, link, from, problem, packet));
-        if sent {
-            self.counters.events.icmp_sent.add(1);
-        }
-    }
-
-    /// Builds an answer to the packet in `frame` and sends it, in the same frame, to the packet's source.
-    fn answer(
-        &mut self,
-        port: PortId,
-        mut frame: I::Frame,
-        p: &Parsed,
-        build: impl FnOnce(&mut [u8], &Link, &[u8]) -> Result<usize, NoReply>,
-    ) -> bool {
         let asked = p.ends(frame.data());
-        let to = asked.source.0;
-        let from = self.sender(port, &frame);
+        let sender = self.sender(port, &frame);
         let mut seen = [0u8; SEEN];
         let packet = frame.data().get(usize::from(p.l3)..).unwrap_or_default();
         let n = packet.len().min(SEEN).min(usize::from(p.ip_len));
@@ -153,30 +120,60 @@ impl<I: Io> Worker<I> {
         let mut out = [0u8; SEEN];
         let us = self.macs.get(port.index()).copied().unwrap_or(Mac([0; 6]));
         let link = Link { destination: us, source: us, vlan: None };
-        let Some(len) = build(&mut out, &link, &seen[..n]).ok().filter(|&len| frame.reset(len)) else {
+        let built = match reply.answer {
+            Answer::Reset => reply::tcp_reset(&mut out, &link, &seen[..n]),
+            Answer::Icmp(from, problem) => reply::icmp_error(&mut out, &link, from, problem, &seen[..n]),
+        };
+        let Some(len) = built.ok().filter(|&len| frame.reset(len)) else {
             self.counters.events.answers_suppressed.add(1);
-            return false;
+            return None;
         };
         frame.data_mut().copy_from_slice(&out[..len]);
-        if self.flows.is_external(to) {
+        Some(Ready { frame, answer: reply.answer, asked, sender })
+    }
+
+    /// Sends an answer the way back to the packet's source.
+    pub(super) fn send_answer(
+        &mut self,
+        flows: &Flows,
+        port: PortId,
+        ready: Ready<I::Frame>,
+        back: Result<Back, Reason>,
+    ) {
+        let Ready { mut frame, answer, asked, .. } = ready;
+        let sent = match back {
             // About a hairpin on its way back in: whoever sent it is behind SNAT.
-            self.turn_to_owner(port, frame, &asked.reversed());
-            return true;
-        }
-        match self.flows.routing.back_to(to, (port, from), self.flows.now) {
-            Ok(Back::Hop(hop)) => self.leave_uncounted(frame, hop),
-            Ok(Back::Neighbour(macs)) => {
-                let Some(field) = frame.data_mut().first_chunk_mut() else { return false };
-                *field = macs;
-                self.tx.push_uncounted(&mut self.io, &self.counters, port, frame);
+            _ if flows.is_external(asked.source.0) => {
+                self.turn_to_owner(flows, port, frame, &asked.reversed());
+                true
             }
-            Err(Reason::ToGateway) => self.answer_here(port, frame),
+            Ok(Back::Hop(hop)) => {
+                self.leave_uncounted(flows, frame, hop);
+                true
+            }
+            Ok(Back::Neighbour(macs)) => match frame.data_mut().first_chunk_mut() {
+                Some(field) => {
+                    *field = macs;
+                    self.tx.push_uncounted(&mut self.io, &self.counters, port, frame);
+                    true
+                }
+                None => false,
+            },
+            Err(Reason::ToGateway) => {
+                self.answer_here(flows, port, frame);
+                true
+            }
             Err(_) => {
                 self.counters.events.answers_suppressed.add(1);
-                return false;
+                false
             }
+        };
+        let events = &self.counters.events;
+        match answer {
+            Answer::Reset => &events.resets_sent,
+            Answer::Icmp(..) => &events.icmp_sent,
         }
-        true
+        .add(u64::from(sent));
     }
 
     /// Who sent a frame that arrived by `port`, if one station did.

@@ -6,7 +6,7 @@ use std::{net::Ipv6Addr, sync::Arc};
 use arrayvec::ArrayVec;
 
 use super::{
-    reassembly::Way,
+    fragments::RestGoes,
     route::Routing,
     service::{Lookup, ServerAddresses, WorkerService},
     settings::Settings,
@@ -89,12 +89,8 @@ pub(crate) struct Flows {
     pub(super) streams: Streams,
     /// SNAT, once there has been a rule.
     pub(super) snat: Option<Box<Nat>>,
-    /// The identification of the first fragment at hand, where it needs a new one.
-    pub(super) fragment_id: Option<u16>,
-    /// The length of the packet whose first fragment is at hand, without IP headers, where its checksum depends on it.
-    pub(super) fragmented_len: Option<u16>,
-    /// Where the first fragment at hand went, if its ports don't say it.
-    pub(super) fragment_way: Option<Way>,
+    /// Where the fragments behind the first at hand go, if their ports don't say it.
+    pub(super) rest_goes: Option<RestGoes>,
     /// Whoever follows packets.
     pub(super) trace: Option<Box<Tracer>>,
 }
@@ -131,9 +127,7 @@ impl Flows {
             told: Told::new(knows.max_sessions),
             streams: Streams::new(knows.max_sessions),
             snat: None,
-            fragment_id: None,
-            fragmented_len: None,
-            fragment_way: None,
+            rest_goes: None,
             trace: None,
         })
     }

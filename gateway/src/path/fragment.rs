@@ -1,4 +1,4 @@
-//! Beside the way: a packet larger than its way takes leaves in fragments.
+//! A packet larger than its way takes leaves in fragments.
 //!
 //! Of IPv4, without DF (RFC 791, 3.2): the first fragment keeps all options; the later ones have those options that
 //! aren't to be copied blanked with no-operation bytes, so that all headers have one length. Of IPv6 only what the
@@ -8,7 +8,7 @@
 use zerocopy::IntoBytes;
 
 use super::{
-    Flows, Worker,
+    Egress, Flows,
     verdict::{Reason, Verdict},
 };
 use crate::{
@@ -36,35 +36,26 @@ pub(super) struct Part {
     pub more: bool,
 }
 
-impl Flows {
-    fn count_fragmented(&self, sent: Option<()>) {
-        self.counters.count(match sent {
-            Some(()) => Verdict::Forwarded,
-            None => Verdict::Drop(Reason::CannotFragment),
-        });
-    }
-}
-
-impl<I: Io> Worker<I> {
+impl<I: Io> Egress<I> {
     /// Sends a finished frame to `hop` in fragments of at most `mtu` bytes; counted as one packet.
     #[cold]
     #[inline(never)]
-    pub(super) fn fragment(&mut self, frame: I::Frame, hop: u16, mtu: u16) {
+    pub(super) fn fragment(&mut self, flows: &Flows, frame: I::Frame, hop: u16, mtu: u16) {
         if frame.data().get(12..14) == Some(&ether_type::IPV6.to_be_bytes()) {
             let part = Part { id: self.next_fragment_id(), at: 0, more: false };
-            return self.fragment_v6(frame, hop, part, mtu);
+            return self.fragment_v6(flows, frame, hop, part, mtu);
         }
-        let sent = self.fragments(&frame, hop, mtu);
-        self.flows.count_fragmented(sent);
+        let sent = self.fragments(flows, &frame, hop, mtu);
+        self.count_fragmented(sent);
     }
 
     /// Sends a finished IPv6 frame without extension headers, a part of its packet, to `hop` in fragments of at most
     /// `mtu` bytes: one, if it fits.
     #[cold]
     #[inline(never)]
-    pub(super) fn fragment_v6(&mut self, frame: I::Frame, hop: u16, part: Part, mtu: u16) {
-        let sent = self.fragments_v6(&frame, hop, part, mtu);
-        self.flows.count_fragmented(sent);
+    pub(super) fn fragment_v6(&mut self, flows: &Flows, frame: I::Frame, hop: u16, part: Part, mtu: u16) {
+        let sent = self.fragments_v6(flows, &frame, hop, part, mtu);
+        self.count_fragmented(sent);
     }
 
     /// An identification for IPv6 that no other worker gives.
@@ -73,7 +64,7 @@ impl<I: Io> Worker<I> {
         self.fragment_ids
     }
 
-    fn fragments(&mut self, frame: &I::Frame, hop: u16, mtu: u16) -> Option<()> {
+    fn fragments(&mut self, flows: &Flows, frame: &I::Frame, hop: u16, mtu: u16) -> Option<()> {
         let ip = Ipv4Header::at(frame.data(), EthernetHeader::LEN)?;
         let (header_len, total) = (ip.header_len(), ip.total_len());
         let headers = EthernetHeader::LEN + header_len;
@@ -100,13 +91,20 @@ impl<I: Io> Worker<I> {
             piece.data_mut()[..headers].copy_from_slice(&head[..headers]);
             finish_header(piece.data_mut(), header_len, len, first_at + at, more || !last)?;
             self.counters.events.fragments_made.add(1);
-            self.leave_uncounted(piece, hop);
+            self.leave_uncounted(flows, piece, hop);
             at += len;
         }
         Some(())
     }
 
-    fn fragments_v6(&mut self, frame: &I::Frame, hop: u16, part: Part, mtu: u16) -> Option<()> {
+    fn fragments_v6(
+        &mut self,
+        flows: &Flows,
+        frame: &I::Frame,
+        hop: u16,
+        part: Part,
+        mtu: u16,
+    ) -> Option<()> {
         const IP: usize = EthernetHeader::LEN + Ipv6Header::LEN;
         const HEADERS: usize = IP + FragmentHeader::LEN;
         let ip = Ipv6Header::at(frame.data(), EthernetHeader::LEN)?;
@@ -131,10 +129,17 @@ impl<I: Io> Worker<I> {
             ip.set_payload_len((FragmentHeader::LEN + len) as u16);
             ip.next_header = protocol::FRAGMENT;
             self.counters.events.fragments_made.add(1);
-            self.leave_uncounted(piece, hop);
+            self.leave_uncounted(flows, piece, hop);
             at += len;
         }
         Some(())
+    }
+
+    fn count_fragmented(&self, sent: Option<()>) {
+        self.counters.count(match sent {
+            Some(()) => Verdict::Forwarded,
+            None => Verdict::Drop(Reason::CannotFragment),
+        });
     }
 }
 

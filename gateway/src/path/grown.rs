@@ -1,10 +1,11 @@
-//! Beside the way: what a router behind the gateway says of the size of packets that the gateway made longer.
+//! What a router behind the gateway says of the size of packets that the gateway made longer.
 //!
 //! A client whose packets get a TOA option or a PROXY header has to send that much less than the router's link takes: what it
 //! is told is less by it, or it would send packets that never arrive.
 
-use super::{Flows, mixed::GROWTH, parse::Parsed, toa};
+use super::{Flows, nat64::GROWTH, packet::Packet, parse::Parsed, toa};
 use crate::{
+    io::Frame,
     net::{
         Header,
         checksum::Delta,
@@ -21,40 +22,47 @@ use crate::{
 /// What every link of IPv4 takes (RFC 791).
 const LEAST_V4: u32 = 68;
 
+/// The MTU that an error to a client tells, and the least that it may be told instead; none if it tells of none.
+fn told(icmp: &IcmpHeader, ipv6: bool, mixed: bool) -> Option<(u32, u32)> {
+    match (ipv6, icmp.kind, icmp.code) {
+        (false, v4::UNREACHABLE, v4::FRAGMENTATION_NEEDED) => Some((icmp.mtu_v4().into(), LEAST_V4)),
+        // A client by IPv4 can send less than every link of IPv6 takes.
+        (true, v6::TOO_BIG, _) if mixed => Some((icmp.rest(), LEAST_V4 + u32::from(GROWTH))),
+        (true, v6::TOO_BIG, _) => Some((icmp.rest(), MIN_MTU as u32)),
+        _ => None,
+    }
+}
+
+/// Lowers the MTU that an error to a client tells by what its packets grow by.
+pub(super) fn lower_mtu(flows: &Flows, data: &mut [u8], p: &Parsed, found: Found) {
+    let by = flows.growth(found);
+    let mixed = flows.sessions.get(found.id).is_some_and(Session::is_mixed);
+    let Some(icmp) = IcmpHeader::at_mut(data, usize::from(p.l4)).filter(|_| by != 0) else { return };
+    let Some((told, least)) = told(icmp, p.ipv6, mixed) else { return };
+    // Of an old router that says none, the client guesses by what is quoted.
+    let lower = told.saturating_sub(by.into()).max(least.min(told));
+    let before = icmp.rest();
+    if p.ipv6 {
+        icmp.set_rest(lower)
+    } else {
+        icmp.set_mtu_v4(lower as u16)
+    }
+    let [high, low] = [16, 0].map(|by| Delta::word((before >> by) as u16, (icmp.rest() >> by) as u16));
+    icmp.set_checksum(high.and(low).apply(icmp.checksum()));
+}
+
 impl Flows {
-    /// Lowers the MTU that an error to a client tells by what its packets grow by.
-    pub(super) fn lower_mtu(&mut self, data: &mut [u8], p: &Parsed, found: Found) {
-        if found.direction != Direction::Reply {
+    /// Remembers what an error tells of the way to an IPv6 server, since clients can't be asked to send less than 1280 bytes,
+    /// and those by IPv4 not at all where their datagrams may be fragmented.
+    pub(super) fn learn_way<F: Frame>(&mut self, packet: &Packet<'_, F>, found: Found) {
+        let p = packet.parsed;
+        let Some(session) = self.sessions.get(found.id).filter(|_| p.ipv6) else { return };
+        let datagrams = session.is_proxied() && session.protocol() == protocol::UDP;
+        if !datagrams || self.growth(found) == 0 {
             return;
         }
-        let by = self.growth(found);
-        let mixed = self.sessions.get(found.id).is_some_and(Session::is_mixed);
-        let Some(icmp) = IcmpHeader::at_mut(data, usize::from(p.l4)).filter(|_| by != 0) else { return };
-        let (told, least) = match (p.ipv6, icmp.kind, icmp.code) {
-            (false, v4::UNREACHABLE, v4::FRAGMENTATION_NEEDED) => (icmp.mtu_v4().into(), LEAST_V4),
-            // A client by IPv4 can send less than every link of IPv6 takes.
-            (true, v6::TOO_BIG, _) if mixed => (icmp.rest(), LEAST_V4 + u32::from(GROWTH)),
-            (true, v6::TOO_BIG, _) => (icmp.rest(), MIN_MTU as u32),
-            _ => return,
-        };
-        self.learn_way(p, found, told);
-        // Of an old router that says none, the client guesses by what is quoted.
-        let lower = told.saturating_sub(by.into()).max(least.min(told));
-        let before = icmp.rest();
-        if p.ipv6 {
-            icmp.set_rest(lower)
-        } else {
-            icmp.set_mtu_v4(lower as u16)
-        }
-        let [high, low] = [16, 0].map(|by| Delta::word((before >> by) as u16, (icmp.rest() >> by) as u16));
-        icmp.set_checksum(high.and(low).apply(icmp.checksum()));
-    }
-
-    /// Remembers what the way to an IPv6 server takes, since clients can't be asked to send less than 1280 bytes, and those by
-    /// IPv4 not at all where their datagrams may be fragmented.
-    fn learn_way(&mut self, p: &Parsed, found: Found, told: u32) {
-        let datagrams = |s: &Session| s.is_proxied() && s.protocol() == protocol::UDP;
-        if p.ipv6 && self.sessions.get(found.id).is_some_and(datagrams) {
+        let icmp = IcmpHeader::at(packet.frame.data(), usize::from(p.l4));
+        if let Some((told, _)) = icmp.and_then(|icmp| told(icmp, p.ipv6, session.is_mixed())) {
             let mtu = told.clamp(MIN_MTU as u32, u16::MAX.into()) as u16;
             self.streams.learn_path_mtu(found.id.0, mtu, self.now);
         }
@@ -77,8 +85,11 @@ impl Flows {
             || self.sessions.get(found.id).is_some_and(Session::is_mixed)
     }
 
-    /// Bytes that the next packet of a session's client may grow by.
+    /// Bytes that the next packet of a session's client may grow by, of which a packet to it in `found` tells.
     fn growth(&self, found: Found) -> u16 {
+        if found.direction != Direction::Reply {
+            return 0;
+        }
         let Some(session) = self.sessions.get(found.id) else { return 0 };
         if session.is_proxied() {
             return self.header_to_come(found, Session::protocol(session));

@@ -1,11 +1,11 @@
-//! Beside the way: a packet of another worker's goes there.
+//! A packet of another worker's goes there.
 //!
 //! Needed where a port's own RSS doesn't bring packets home: software devices, refused keys, fewer queues
 //! than workers. The owner is computed with the function that the NIC would apply, on a lookup miss only; a
 //! frame is handed over once, and a full ring is a counted drop: nobody waits for anybody.
 
 use super::{
-    Worker,
+    Egress,
     verdict::{Reason, Verdict},
 };
 use crate::{
@@ -16,12 +16,15 @@ use crate::{
 /// Frames a ring between two workers holds.
 const RING: usize = 1024;
 
+/// Rings to each worker; none to itself.
+pub type Outgoing<F> = Vec<Option<rtrb::Producer<(PortId, F)>>>;
+
 /// Rings between one worker and all others.
 pub struct Peers<F> {
     /// From each other worker.
     pub incoming: Vec<rtrb::Consumer<(PortId, F)>>,
     /// To each worker; none to itself.
-    pub outgoing: Vec<Option<rtrb::Producer<(PortId, F)>>>,
+    pub outgoing: Outgoing<F>,
 }
 
 impl<F> Default for Peers<F> {
@@ -48,10 +51,10 @@ pub fn connect<F>(workers: usize) -> Vec<Peers<F>> {
     peers
 }
 
-impl<I: Io> Worker<I> {
+impl<I: Io> Egress<I> {
     /// Gives a frame to its owner.
     pub(super) fn hand_over(&mut self, port: PortId, frame: I::Frame, owner: WorkerId) {
-        let pushed = match self.peers.outgoing.get_mut(usize::from(owner.0)) {
+        let pushed = match self.peers.get_mut(usize::from(owner.0)) {
             Some(Some(ring)) => ring.push((port, frame)).is_ok(),
             _ => false,
         };

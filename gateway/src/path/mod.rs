@@ -18,22 +18,14 @@
 //! `search`, `explain` and `in_use` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks, `stages` counts cycles, `station` knows MAC addresses beside the ports' own. `sums` says which checksums are right, `destination` which destinations nobody serves, `weigh` what a packet may change about its session (`belief`), `packet` what all stages say of one. Every frame ends in one [`verdict::Verdict`].
 //! ICMP errors about tunnels' packets are `tunnel_error`'s, and `grown` lowers the MTUs that others tell.
 
-use std::{net::IpAddr, sync::Arc};
-
-use arrayvec::ArrayVec;
+use std::sync::Arc;
 
 use crate::{
     clock::Tick,
     id::WorkerId,
-    io::{BURST, Burst, Frame, Io, PortId},
+    io::{Io, PortId},
     net::ethernet::Mac,
-    table::{
-        fragments::Fragments,
-        index::HashKey,
-        pool::LocalPool,
-        sessions::{Candidate, Sessions},
-        steering::Steering,
-    },
+    table::{index::HashKey, pool::LocalPool, sessions::Sessions, steering::Steering},
 };
 
 mod affected;
@@ -41,25 +33,33 @@ pub mod answer;
 pub mod behind;
 mod belief;
 mod bucket;
+mod burst;
 pub mod census;
 mod destination;
 mod direct;
 mod echo;
+mod egress;
+mod exit;
 mod expire;
 pub mod explain;
+mod fast;
 mod flows;
 mod fragment;
+mod fragments;
 mod grown;
+mod hairpin;
 pub mod handover;
+mod held_back;
 mod hops;
 mod icmp;
-mod icmp_mixed;
-mod icmp_v6;
 pub mod in_use;
 pub mod laddr;
+mod leave;
 mod local;
 pub mod mark;
-mod mixed;
+mod nat64;
+mod nat64_error;
+mod once;
 mod onepacket;
 pub mod owner;
 mod packet;
@@ -70,11 +70,13 @@ mod proxy;
 mod proxy_header;
 pub mod punt;
 pub mod punt_kind;
+mod quote;
+mod readdress;
 mod reassembly;
+mod reply;
 pub mod rewrite;
 pub mod route;
 mod route_table;
-mod rx;
 mod schedule;
 mod sctp_state;
 mod sctp_tags;
@@ -83,6 +85,7 @@ pub mod service;
 mod session;
 pub mod settings;
 mod sip;
+mod slow;
 pub mod snat;
 mod source;
 pub mod stages;
@@ -92,6 +95,7 @@ mod streams;
 mod sums;
 mod tcp_numbers;
 pub mod tcp_state;
+mod tell_client;
 mod toa;
 mod told;
 pub mod trace;
@@ -107,14 +111,14 @@ pub mod vlan;
 mod waiting;
 mod weigh;
 
+use burst::Notes;
+use egress::{Egress, Refused};
 use flows::{Flows, Knows};
-use packet::Origin;
+use reassembly::Held;
 use route::Resolve;
 use stages::{Stage, Stages};
-use station::Stations;
-use tx::TxBuffers;
 use update::Batch;
-use verdict::{PathCounters, Reason, Verdict};
+use verdict::PathCounters;
 use waiting::Waiting;
 
 /// A worker's ends of the rings between it and control.
@@ -160,79 +164,18 @@ pub struct Parts<I: Io> {
 pub struct Worker<I: Io> {
     /// What it knows.
     flows: Flows,
-    io: I,
-    /// The ports' MAC addresses, at their places as twins, too.
-    macs: Vec<Mac>,
-    /// MAC addresses beside the ports' own.
-    stations: Arc<Stations>,
-    tx: TxBuffers<I::Frame>,
-    counters: Arc<PathCounters>,
-    control: ControlEnd,
-    host: Option<punt::HostEnd<I::Frame>>,
-    peers: handover::Peers<I::Frame>,
-    answers: answer::Limits,
-    /// Identification of the last outer packet.
-    tunnel_id: u16,
-    /// Identification of the last IPv6 packet that left in fragments of the gateway's making.
-    fragment_ids: u32,
-    /// Packets from inside to external addresses, on their way back in.
-    turned_back: ArrayVec<(PortId, I::Frame), { snat::TURNED_BACK }>,
+    /// How packets leave.
+    egress: Egress<I>,
     /// Packets that come in fragments.
-    fragments: Fragments<reassembly::Early<I::Frame>, reassembly::Way>,
+    held: Held<I::Frame>,
     /// Frames that wait for their next hop.
     waiting: Waiting<I::Frame>,
+    control: ControlEnd,
+    /// What other workers hand over.
+    handed: Vec<rtrb::Consumer<(PortId, I::Frame)>>,
     /// What the stages know of a burst's packets.
     notes: Option<Box<Notes>>,
     stages: Stages,
-}
-
-/// What the stages tell each other of a burst's packets: in one place for all bursts, since clearing it costs more than
-/// a small burst. In lines of their own.
-#[repr(align(64))]
-struct Notes {
-    parsed: [parse::Parsed; BURST],
-    hashes: [u64; BURST],
-    candidates: [Candidate; BURST],
-}
-
-impl Default for Notes {
-    fn default() -> Self {
-        Self {
-            parsed: [parse::Parsed::NOTHING; BURST],
-            hashes: [0; BURST],
-            candidates: [Candidate::NONE; BURST],
-        }
-    }
-}
-
-/// How many packets ahead of the one at hand cache lines are asked for. Processors have room for some 20 lines
-/// on their way (measured on AMD's Zen 4: of 32 prefetches at once a third is dropped without a word), and one
-/// takes as long as a handful of packets.
-const AHEAD: usize = 12;
-
-/// How many packets ahead the server's counters are asked for: the record that says which server has come by then.
-const NEAR: usize = 6;
-
-impl Flows {
-    /// Whose session a packet probably belongs to; its record is being loaded from now on.
-    #[inline]
-    fn candidate(&self, p: &parse::Parsed, hash: u64) -> Candidate {
-        if p.kind == parse::Kind::Transport {
-            self.sessions.candidate(hash)
-        } else {
-            self.other_candidate(p, hash)
-        }
-    }
-
-    #[inline(never)]
-    fn other_candidate(&self, p: &parse::Parsed, hash: u64) -> Candidate {
-        if p.kind == parse::Kind::TransportV6 { self.sessions.candidate_wide(hash) } else { Candidate::NONE }
-    }
-
-    /// An address of the gateway's own on `port`, of the family of `like`, to answer from.
-    fn own_address(&self, port: PortId, like: IpAddr) -> Option<IpAddr> {
-        self.routing.table().port(port)?.address_like(like)
-    }
 }
 
 impl<I: Io> Worker<I> {
@@ -257,22 +200,14 @@ impl<I: Io> Worker<I> {
             },
             now,
         )?;
+        let handover::Peers { incoming, outgoing } = parts.peers;
         Ok(Self {
             flows,
-            io: parts.io,
-            macs: local::with_twins(parts.macs),
-            stations: Arc::default(),
-            tx: TxBuffers::new(ports),
-            counters: parts.counters,
-            control: parts.control,
-            host: parts.host,
-            peers: parts.peers,
-            answers: answer::Limits::default(),
-            tunnel_id: parts.id.0 << 12,
-            fragment_ids: (u32::from(parts.id.0) + 1) << 24,
-            turned_back: ArrayVec::new(),
-            fragments: Fragments::new(cpu::tsc() | 1, parts.id.0 << 12),
+            egress: Egress::new(parts.id, parts.io, parts.macs, parts.counters, (parts.host, outgoing)),
+            held: Held::new(cpu::tsc() | 1, parts.id.0 << 12),
             waiting: Waiting::default(),
+            control: parts.control,
+            handed: incoming,
             notes: Some(Box::default()),
             stages: Stages::new(),
         })
@@ -294,31 +229,31 @@ impl<I: Io> Worker<I> {
         }
         self.stages.end(Stage::Control);
         let mut frames = 0;
-        for port in 0..self.io.ports() {
+        for port in 0..self.egress.io.ports() {
             frames += self.take_from_port(PortId(port as u8));
         }
         frames += self.take_from_workers();
         frames += self.take_from_host();
-        if !self.turned_back.is_empty() {
+        if !self.egress.turned_back.is_empty() {
             self.take_turned_back();
         }
         if !self.waiting.is_empty() {
             self.send_waiting();
         }
-        self.tx.flush(&mut self.io);
+        self.egress.flush();
         self.stages.end(Stage::Tx);
         self.expire();
         self.stages.end(Stage::Expire);
-        self.counters.events.polls.add(1);
+        self.egress.counters.events.polls.add(1);
         if frames != 0 {
-            self.counters.events.busy_polls.add(1);
+            self.egress.counters.events.busy_polls.add(1);
         }
         frames
     }
 
     /// The queues, for tests and replays.
     pub fn io_mut(&mut self) -> &mut I {
-        &mut self.io
+        &mut self.egress.io
     }
 
     /// The sessions, for tests and replays.
@@ -336,87 +271,6 @@ impl<I: Io> Worker<I> {
     /// The counters.
     #[must_use]
     pub fn counters(&self) -> &PathCounters {
-        &self.counters
-    }
-
-    /// Counts and drops.
-    #[inline]
-    fn drop_frame(&self, frame: I::Frame, reason: Reason) {
-        self.counters.count(Verdict::Drop(reason));
-        drop(frame);
-    }
-
-    /// Runs a burst through the stages.
-    fn forward(&mut self, port: PortId, burst: &mut Burst<I::Frame>, origin: Origin) {
-        if self.flows.trace.is_some() {
-            return self.forward_traced(port, burst, origin);
-        }
-        let Some(mut notes) = self.notes.take() else { return };
-        self.forward_noted(port, burst, origin, &mut notes);
-        self.notes = Some(notes);
-    }
-
-    #[inline(always)]
-    fn forward_noted(
-        &mut self,
-        port: PortId,
-        burst: &mut Burst<I::Frame>,
-        origin: Origin,
-        Notes { parsed, hashes, candidates }: &mut Notes,
-    ) {
-        let Some(&mac) = self.macs.get(port.index()) else { return };
-        burst.iter().take(AHEAD).for_each(Frame::prefetch);
-        for (n, ((frame, p), hash)) in burst.iter().zip(&mut *parsed).zip(&mut *hashes).enumerate() {
-            if let Some(later) = burst.get(n + AHEAD) {
-                later.prefetch();
-            }
-            if parse::parse(frame, mac, p) {
-                *hash = self.flows.sessions.hash(p.tuple, p.protocol);
-                self.flows.sessions.prefetch_bucket(*hash);
-            } else if p.kind == parse::Kind::TransportV6 {
-                *hash = self.flows.hash_v6(frame, p);
-            }
-        }
-        self.stages.end(Stage::Parse);
-        let frames = burst.len();
-        let first = frames.min(AHEAD);
-        for (candidate, (p, hash)) in candidates.iter_mut().zip(parsed.iter().zip(&*hashes).take(first)) {
-            *candidate = self.flows.candidate(p, *hash);
-        }
-        self.stages.end(Stage::Candidates);
-        for (n, frame) in burst.drain(..).enumerate() {
-            let (p, hash) = (&parsed[n % BURST], hashes[n % BURST]);
-            let candidate = candidates[n % BURST];
-            let ahead = n + AHEAD;
-            if ahead < frames {
-                candidates[ahead % BURST] =
-                    self.flows.candidate(&parsed[ahead % BURST], hashes[ahead % BURST]);
-            }
-            let near = self.flows.sessions.record(candidates[(n + NEAR) % BURST]);
-            self.flows.figures.prefetch(near.server());
-            match p.kind {
-                parse::Kind::Transport => self.transport(port, frame, p, (hash, candidate), origin),
-                _ => self.transport_v6(port, frame, p, (hash, candidate), origin),
-            }
-        }
-        if self.flows.sessions.is_unsettled() {
-            self.flows.settle();
-        }
-        self.stages.end(Stage::Sessions);
-    }
-
-    /// A frame that carries no whole TCP or UDP header.
-    fn other(&mut self, port: PortId, frame: I::Frame, p: &parse::Parsed, kind: parse::Kind, origin: Origin) {
-        match kind {
-            parse::Kind::Bad(Reason::NotOurMac) => self.for_another_mac(port, frame, origin),
-            parse::Kind::Bad(reason) => self.drop_frame(frame, reason),
-            parse::Kind::IcmpError if p.ipv6 => self.icmp_error_v6(port, frame, p, origin),
-            parse::Kind::IcmpError => self.icmp_error(port, frame, p, origin),
-            parse::Kind::Echo => self.echo(port, frame, p, origin),
-            parse::Kind::Fragment => self.reassemble(port, frame, p, origin),
-            parse::Kind::Sctp => self.sctp(port, frame, p, origin),
-            parse::Kind::Group => self.group_frame(port, frame, p),
-            _ => self.punt(port, frame),
-        }
+        &self.egress.counters
     }
 }

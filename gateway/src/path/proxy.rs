@@ -14,16 +14,19 @@
 //! A session that does this never remembers its next hops, so that none of its packets takes the straight way.
 
 use super::{
-    Flows, Worker,
+    Egress, Flows,
+    egress::{Carried, too_big},
+    leave::rewrite,
+    packet::{Edit, Packet},
     parse::Parsed,
-    proxy_header::{Text, fill_up, header},
+    proxy_header::{Text, fill_up},
     stream::{Segment, Step, Stream},
     sums::{sum_over, transport_checksum_ok, transport_sum},
     toa,
     verdict::Reason,
 };
 use crate::{
-    io::{Frame, Io, PortId},
+    io::{Frame, Io},
     net::{
         Header,
         checksum::{Delta, Sum},
@@ -43,108 +46,71 @@ use crate::{
 const SACK: u8 = 5;
 
 /// Why a packet of a session with PROXY isn't sent.
-enum Refusal {
+pub(super) enum Refusal {
     Drop(Reason),
     /// With the header it would exceed this MTU, as the sender counts.
     TooBig(u16),
 }
 
-impl Flows {
-    /// Why a segment of a session with PROXY doesn't go on, if it doesn't: it changes nothing then.
-    pub(super) fn held_back(&self, frame: &impl Frame, p: &Parsed, found: Found) -> Option<Reason> {
-        let proxied = self.sessions.get(found.id).is_some_and(Session::is_proxied);
-        if !proxied || p.protocol != protocol::TCP {
-            return None;
-        }
-        let segment = Segment::of(frame.data(), p)?;
-        if self.fragment_id.is_some() {
-            let passes = self.streams.get(found.id.0).piece(&segment, found.direction, self.now);
-            return passes.is_none().then_some(Reason::Fragment);
-        }
-        let mut stream = self.streams.get(found.id.0);
-        let request = found.direction == Direction::Request;
-        let weighed = if request { stream.is_weighed(&segment) } else { segment.flags & tcp::SYN != 0 };
-        if weighed && !transport_checksum_ok(frame, p) {
-            return Some(Reason::BadChecksum);
-        }
-        match request.then(|| stream.request(&segment, 0, self.now)) {
-            Some(Step::Drop(reason)) => Some(reason),
-            None if !stream.expects(&segment) => Some(Reason::SecondSyn),
-            _ => None,
-        }
-    }
-
-    /// As [`Self::held_back`] for a packet in words, whose numbers are those that its sender would send next, or again.
-    pub(super) fn would_hold_back(&self, p: &Parsed, found: Found) -> Option<Reason> {
-        let proxied = self.sessions.get(found.id).is_some_and(Session::is_proxied);
-        if !proxied || p.protocol != protocol::TCP {
-            return None;
-        }
-        let mut stream = self.streams.get(found.id.0);
-        let segment = stream.next(p.flags);
-        match (found.direction == Direction::Request).then(|| stream.request(&segment, 0, self.now)) {
-            Some(Step::Drop(reason)) => Some(reason),
-            None if !stream.expects(&segment) => Some(Reason::SecondSyn),
-            _ => None,
+impl<I: Io> Egress<I> {
+    /// Takes a packet of a session with PROXY, before it is rewritten and leaves by `hop`. `mtu` is the next hop's, as the
+    /// sender counts, and `fragments` whether what exceeds it may be fragmented. Its IP length from now on.
+    #[cold]
+    pub(super) fn proxied(
+        &mut self,
+        flows: &Flows,
+        packet: &mut Packet<'_, I::Frame>,
+        (found, hop): (Found, u16),
+        (mtu, fragments): (u16, bool),
+    ) -> Result<(u16, Edit), Refusal> {
+        let unchanged = Ok((packet.parsed.ip_len, Edit::Nothing));
+        match (packet.parsed.protocol, found.direction) {
+            (protocol::TCP, _) if packet.first.is_some() => {
+                proxied_fragment(flows, packet, found).ok_or(Refusal::Drop(Reason::Fragment))?;
+                unchanged
+            }
+            (protocol::TCP, Direction::Request) => self.proxied_request(flows, packet, (found, hop), mtu),
+            (protocol::TCP, Direction::Reply) => {
+                Ok((packet.parsed.ip_len, proxied_reply(flows, packet, found)))
+            }
+            (_, Direction::Request) => {
+                let ip_len = self.proxied_datagram(flows, packet, found, (mtu, fragments))?;
+                Ok((ip_len, Edit::Nothing))
+            }
+            (_, Direction::Reply) => unchanged,
         }
     }
 
-    /// The first fragment of a segment, whose checksum nobody can verify: it changes nothing, and passes where that is of no
-    /// account.
-    fn proxied_fragment(&self, frame: &mut impl Frame, p: &Parsed, found: Found) -> Option<()> {
-        let segment = Segment::of(frame.data(), p)?;
-        let stream = self.streams.get(found.id.0);
-        let by = stream.piece(&segment, found.direction, self.now)?;
-        if found.direction == Direction::Reply {
-            renumber_reply(frame.data_mut(), p, &segment, &stream);
-        } else {
-            renumber(frame.data_mut(), p, Some(segment.sequence.wrapping_add(by)), None);
+    /// A packet that isn't sent.
+    #[cold]
+    pub(super) fn not_proxied(
+        &self,
+        flows: &Flows,
+        packet: Packet<'_, I::Frame>,
+        refusal: Refusal,
+    ) -> Carried<I::Frame> {
+        match refusal {
+            Refusal::Drop(reason) => self.dropped(packet.frame, reason),
+            Refusal::TooBig(mtu) => too_big(flows, packet, mtu),
         }
-        Some(())
-    }
-
-    /// By how much the header moves what follows the first fragment of a datagram.
-    pub(super) fn moved_by_header(&self, p: &Parsed, found: Found) -> Option<u16> {
-        let tells = p.protocol == protocol::UDP && found.direction == Direction::Request;
-        let mut text = tells.then(|| self.header_of(found, p).ok()).flatten()?;
-        fill_up(&mut text);
-        Some(text.len() as u16)
-    }
-
-    /// Bytes of the header that the client's next packet may get.
-    pub(super) fn header_to_come(&self, found: Found, protocol: u8) -> u16 {
-        let stream = self.streams.get(found.id.0);
-        if protocol == protocol::TCP && stream.is_settled() {
-            return 0;
-        }
-        self.header_for(found, protocol).map_or(0, |text| text.len() as u16)
-    }
-
-    fn header_of(&self, found: Found, p: &Parsed) -> Result<Text, Refusal> {
-        self.header_for(found, p.protocol).ok_or(Refusal::Drop(Reason::NoSession))
-    }
-
-    /// The header that the server gets with a session's packets, if it gets one.
-    pub(super) fn header_for(&self, found: Found, protocol: u8) -> Option<Text> {
-        let ends = self.sessions.arriving(found.id, Direction::Request)?;
-        header(self.streams.get(found.id.0).version(), &ends, protocol)
     }
 
     fn proxied_datagram(
-        &mut self,
-        frame: &mut impl Frame,
-        p: &Parsed,
+        &self,
+        flows: &Flows,
+        packet: &mut Packet<'_, I::Frame>,
         found: Found,
         (mtu, fragments): (u16, bool),
     ) -> Result<u16, Refusal> {
-        let mut text = self.header_of(found, p)?;
-        if self.fragment_id.is_some() {
+        let p = packet.parsed;
+        let mut text = header_of(flows, found, p)?;
+        if packet.first.is_some() {
             fill_up(&mut text);
         }
         let len = text.len() as u16;
         let longer = p.ip_len.checked_add(len).ok_or(Refusal::Drop(Reason::TooBig))?;
         // Of a datagram in fragments more follows.
-        let whole = UdpHeader::at(frame.data(), p.l4.into()).map_or(usize::MAX, UdpHeader::len);
+        let whole = UdpHeader::at(packet.frame.data(), p.l4.into()).map_or(usize::MAX, UdpHeader::len);
         if whole.saturating_add(text.len()) > usize::from(u16::MAX) {
             return Err(Refusal::Drop(Reason::TooBig));
         }
@@ -154,75 +120,29 @@ impl Flows {
             let least = if p.ipv6 { MIN_MTU as u16 } else { 0 };
             return Err(Refusal::TooBig(mtu.saturating_sub(len).max(least)));
         }
-        if !insert(frame, p, &text) {
+        if !insert(&mut packet.frame, p, &text) {
             return Err(Refusal::Drop(Reason::NoHeadroom));
         }
         self.counters.events.proxy_added.add(1);
         Ok(longer)
     }
 
-    /// What the server acknowledges, as the client counts.
-    fn proxied_reply(&mut self, frame: &mut impl Frame, p: &Parsed, found: Found) {
-        let Some(segment) = Segment::of(frame.data(), p) else { return };
-        let mut stream = self.streams.get(found.id.0);
-        if stream.would_change(&segment) && transport_checksum_ok(frame, p) {
-            stream.reply(&segment);
-            self.streams.set(found.id.0, stream);
-        }
-        renumber_reply(frame.data_mut(), p, &segment, &stream);
-    }
-}
-
-impl<I: Io> Worker<I> {
-    /// Takes a packet of a session with PROXY, before it is rewritten. `mtu` is the next hop's, as the sender counts, and
-    /// `fragments` whether what exceeds it may be fragmented. The frame and its IP length from now on, if it is to be
-    /// sent.
-    #[cold]
-    pub(super) fn proxied(
-        &mut self,
-        port: PortId,
-        mut frame: I::Frame,
-        p: &Parsed,
-        found: Found,
-        (mtu, fragments): (u16, bool),
-    ) -> Option<(I::Frame, u16)> {
-        let done = match (p.protocol, found.direction) {
-            (protocol::TCP, _) if self.flows.fragment_id.is_some() => self
-                .flows
-                .proxied_fragment(&mut frame, p, found)
-                .map(|()| p.ip_len)
-                .ok_or(Refusal::Drop(Reason::Fragment)),
-            (protocol::TCP, Direction::Request) => self.proxied_request(&mut frame, p, found, mtu),
-            (protocol::TCP, Direction::Reply) => {
-                self.flows.proxied_reply(&mut frame, p, found);
-                Ok(p.ip_len)
-            }
-            (_, Direction::Request) => self.flows.proxied_datagram(&mut frame, p, found, (mtu, fragments)),
-            (_, Direction::Reply) => Ok(p.ip_len),
-        };
-        match done {
-            Ok(ip_len) => return Some((frame, ip_len)),
-            Err(Refusal::Drop(reason)) => self.drop_frame(frame, reason),
-            Err(Refusal::TooBig(mtu)) => self.answer_too_big(port, frame, p, mtu),
-        }
-        None
-    }
-
     fn proxied_request(
         &mut self,
-        frame: &mut I::Frame,
-        p: &Parsed,
-        found: Found,
+        flows: &Flows,
+        packet: &mut Packet<'_, I::Frame>,
+        (found, hop): (Found, u16),
         mtu: u16,
-    ) -> Result<u16, Refusal> {
+    ) -> Result<(u16, Edit), Refusal> {
+        let (p, frame) = (packet.parsed, &mut packet.frame);
         let segment = Segment::of(frame.data(), p).ok_or(Refusal::Drop(Reason::Truncated))?;
-        let mut stream = self.flows.streams.get(found.id.0);
+        let mut stream = flows.streams.get(found.id.0);
         if stream.is_weighed(&segment) && !transport_checksum_ok(frame, p) {
             return Err(Refusal::Drop(Reason::BadChecksum));
         }
         let syn = segment.flags & tcp::SYN != 0;
-        let len = if syn { self.flows.header_of(found, p)?.len() as u8 } else { 0 };
-        let step = stream.request(&segment, len, self.flows.now);
+        let len = if syn { header_of(flows, found, p)?.len() as u8 } else { 0 };
+        let step = stream.request(&segment, len, flows.now);
         let ip_len = match step {
             Step::Drop(reason) => return Err(Refusal::Drop(reason)),
             Step::Untold => {
@@ -231,34 +151,33 @@ impl<I: Io> Worker<I> {
             }
             Step::Shifted(by) => {
                 renumber(frame.data_mut(), p, Some(segment.sequence.wrapping_add(by)), None);
-                return Ok(p.ip_len);
+                return Ok((p.ip_len, Edit::Nothing));
             }
             Step::Bare => {
                 without_payload(frame, p, segment.payload).ok_or(Refusal::Drop(Reason::Truncated))?
             }
             Step::Behind { start, cut } => {
                 let p = begin_at(frame, p, start, cut).ok_or(Refusal::Drop(Reason::ProxyWaits))?;
-                let ip_len = self.put_header(frame, &p, found, (start, mtu))?;
+                let ip_len = self.put_header(flows, (frame, &p), (found, hop), (start, mtu))?;
                 stream.sent();
                 ip_len
             }
         };
-        self.flows.streams.set(found.id.0, stream);
-        Ok(ip_len)
+        Ok((ip_len, Edit::Stream(found.id, stream)))
     }
 
     /// Puts the header before a segment's payload, or sends it ahead. The packet's IP length from now on.
     fn put_header(
         &mut self,
-        frame: &mut I::Frame,
-        p: &Parsed,
-        found: Found,
+        flows: &Flows,
+        (frame, p): (&mut I::Frame, &Parsed),
+        (found, hop): (Found, u16),
         (start, mtu): (u32, u16),
     ) -> Result<u16, Refusal> {
-        let text = self.flows.header_of(found, p)?;
+        let text = header_of(flows, found, p)?;
         let len = text.len() as u16;
         // An urgent pointer counts from the segment's beginning, and must not point into the header.
-        let room = |longer: u16| longer <= mtu && self.flows.may_grow(p, found, longer.into());
+        let room = |longer: u16| longer <= mtu && flows.may_grow(p, found, longer.into());
         let fits = p.flags & tcp::URG == 0 && p.ip_len.checked_add(len).is_some_and(room);
         if fits && !insert(frame, p, &text) {
             return Err(Refusal::Drop(Reason::NoHeadroom));
@@ -267,13 +186,19 @@ impl<I: Io> Worker<I> {
         if fits {
             return Ok(p.ip_len + len);
         }
-        self.send_header_ahead(frame, p, found, &text);
+        self.send_header_ahead(flows, (frame, p), (found, hop), &text);
         renumber(frame.data_mut(), p, Some(start.wrapping_add(len.into())), None);
         Ok(p.ip_len)
     }
 
     /// Sends the header in a packet of its own, with the headers of `frame`.
-    fn send_header_ahead(&mut self, frame: &I::Frame, p: &Parsed, found: Found, text: &Text) {
+    fn send_header_ahead(
+        &mut self,
+        flows: &Flows,
+        (frame, p): (&I::Frame, &Parsed),
+        (found, hop): (Found, u16),
+        text: &Text,
+    ) {
         let Some(mut ahead) = self.io.alloc() else { return };
         let Some((header, _)) = frame.data().get(usize::from(p.l4)..).and_then(TcpHeader::split) else {
             return;
@@ -291,9 +216,61 @@ impl<I: Io> Worker<I> {
         bare.flags = header.flags & !(tcp::FIN | tcp::URG);
         shorten(ahead.data_mut(), p, &bare, payload.unwrap_or(Sum::ZERO));
         if insert(&mut ahead, &bare, text) {
-            self.send_ahead(ahead, &bare, found, bare.ip_len + text.len() as u16);
+            self.send_ahead(flows, ahead, &bare, (found, hop), bare.ip_len + text.len() as u16);
         }
     }
+
+    /// Sends a packet of the gateway's own making in a session, before another.
+    fn send_ahead(
+        &mut self,
+        flows: &Flows,
+        mut frame: I::Frame,
+        p: &Parsed,
+        (found, hop): (Found, u16),
+        ip_len: u16,
+    ) {
+        let ready = match flows.sessions.get(found.id).is_some_and(Session::is_mixed) {
+            true => self.translate_packet(flows, &mut frame, p, found, (ip_len, None)).is_some(),
+            false => rewrite(flows, &mut frame, p, found),
+        };
+        if ready {
+            self.leave_uncounted(flows, frame, hop);
+        }
+    }
+}
+
+/// The first fragment of a segment, whose checksum nobody can verify: it changes nothing, and passes where that is of no
+/// account.
+fn proxied_fragment<F: Frame>(flows: &Flows, packet: &mut Packet<'_, F>, found: Found) -> Option<()> {
+    let (p, frame) = (packet.parsed, &mut packet.frame);
+    let segment = Segment::of(frame.data(), p)?;
+    let stream = flows.streams.get(found.id.0);
+    let by = stream.piece(&segment, found.direction, flows.now)?;
+    if found.direction == Direction::Reply {
+        renumber_reply(frame.data_mut(), p, &segment, &stream);
+    } else {
+        renumber(frame.data_mut(), p, Some(segment.sequence.wrapping_add(by)), None);
+    }
+    Some(())
+}
+
+/// The header that the server gets with a packet.
+fn header_of(flows: &Flows, found: Found, p: &Parsed) -> Result<Text, Refusal> {
+    flows.header_for(found, p.protocol).ok_or(Refusal::Drop(Reason::NoSession))
+}
+
+/// What the server acknowledges, as the client counts.
+fn proxied_reply<F: Frame>(flows: &Flows, packet: &mut Packet<'_, F>, found: Found) -> Edit {
+    let (p, frame) = (packet.parsed, &mut packet.frame);
+    let Some(segment) = Segment::of(frame.data(), p) else { return Edit::Nothing };
+    let mut stream = flows.streams.get(found.id.0);
+    let mut edit = Edit::Nothing;
+    if stream.would_change(&segment) && transport_checksum_ok(frame, p) {
+        stream.reply(&segment);
+        edit = Edit::Stream(found.id, stream);
+    }
+    renumber_reply(frame.data_mut(), p, &segment, &stream);
+    edit
 }
 
 /// Gives what a server acknowledges the client's count. A SYN-ACK comes before any header.

@@ -1,14 +1,13 @@
-//! Beside the way: what is the kernel's goes to the port's twin, and what the kernel sends goes out.
+//! What is the kernel's goes to the port's twin, and what the kernel sends goes out.
 //!
 //! A bounded ring each way. To the kernel, each kind of frames ([`PuntKind`]) has a limit of its own and leaves room in the
 //! ring for those that matter more: a scan of the gateway's own addresses costs the path no more than a counter, and
 //! keeps neither ARP nor a routing protocol out.
 
 use super::{
-    Worker,
+    Egress, Flows,
     bucket::Bucket,
     destination,
-    parse::Parsed,
     punt_kind::{KINDS, PuntKind},
     verdict::{Reason, Verdict},
 };
@@ -18,7 +17,7 @@ use crate::{
 };
 
 /// Frames from the kernel that one poll takes.
-const HOST_BURST: usize = 32;
+pub(super) const HOST_BURST: usize = 32;
 
 /// A worker's ends of the rings to and from the twins.
 pub struct HostEnd<F> {
@@ -51,24 +50,24 @@ impl<F: Frame> HostEnd<F> {
     }
 }
 
-impl<I: Io> Worker<I> {
+impl<I: Io> Egress<I> {
     /// Gives a frame to the kernel, or back to it: it leaves then.
-    pub(super) fn punt(&mut self, port: PortId, frame: I::Frame) {
+    pub(super) fn punt(&mut self, flows: &Flows, port: PortId, frame: I::Frame) {
         if port.is_twin() {
             return self.leave_as_sent(port, frame);
         }
         if destination::of_frame(frame.data()).is_some_and(destination::is_martian) {
-            return self.drop_frame(frame, Reason::MartianDestination);
+            return self.drop(frame, Reason::MartianDestination);
         }
         let kind = PuntKind::of(frame.data());
-        self.punt_as(kind, port, frame);
+        self.punt_as(flows, kind, port, frame);
     }
 
     /// Gives a frame to the kernel as one of this kind.
-    pub(super) fn punt_as(&mut self, kind: PuntKind, port: PortId, frame: I::Frame) {
-        let Some(host) = &mut self.host else { return self.drop_frame(frame, Reason::NoHost) };
+    pub(super) fn punt_as(&mut self, flows: &Flows, kind: PuntKind, port: PortId, frame: I::Frame) {
+        let Some(host) = &mut self.host else { return self.drop(frame, Reason::NoHost) };
         let events = &self.counters.events;
-        let (verdict, of_kind) = if host.push(port, frame, kind, self.flows.now) {
+        let (verdict, of_kind) = if host.push(port, frame, kind, flows.now) {
             (Verdict::Punted, &events.punted)
         } else {
             (Verdict::Drop(Reason::PuntLimited), &events.punt_limited)
@@ -77,27 +76,6 @@ impl<I: Io> Worker<I> {
             counter.add(1);
         }
         self.counters.count(verdict);
-    }
-
-    /// IP in a frame to a group of stations. What is for a group, the kernel may want; what is for one host is neither
-    /// forwarded nor delivered nor answered (RFC 1812 5.3.4, RFC 1122 3.2.2 and 3.3.6).
-    #[cold]
-    pub(super) fn group_frame(&mut self, port: PortId, frame: I::Frame, p: &Parsed) {
-        let to = p.ends(frame.data()).destination.0;
-        let for_a_group = destination::is_group(to) || self.flows.routing.table().is_broadcast(to);
-        if for_a_group { self.punt(port, frame) } else { self.drop_frame(frame, Reason::LinkBroadcast) }
-    }
-
-    /// Sends what the kernel put out of the twins.
-    pub(super) fn take_from_host(&mut self) -> usize {
-        for n in 0..HOST_BURST {
-            let Some(host) = &mut self.host else { return n };
-            let Ok((port, frame)) = host.injected.pop() else { return n };
-            self.counters.events.from_host.add(1);
-            let Some(frame) = self.take_reply(port, frame) else { continue };
-            self.tx.push_uncounted(&mut self.io, &self.counters, port, frame);
-        }
-        HOST_BURST
     }
 }
 

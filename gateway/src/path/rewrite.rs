@@ -3,7 +3,7 @@
 //! Addresses, ports, TTL and both checksums; nothing else of the packet is touched. The checksums change by
 //! differences that were computed when the session was opened (RFC 1624): the payload is never read.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::Deref};
 
 use super::parse::Parsed;
 use crate::{
@@ -57,17 +57,30 @@ pub fn deltas_of(old: &Ends, new: &Ends) -> (Delta, Delta) {
 /// TTL is the high byte of the word that it shares with the protocol.
 const ONE_HOP: Delta = Delta::word(0x0100, 0);
 
-/// Rewrites the frame `data`, a packet of `session` that arrived in `direction`, and decrements its TTL. Where `NOTE`, the
-/// session takes note of what it acknowledges: the header is at hand here. False, with the frame spoilt, if it isn't as
-/// `parsed` says.
+/// A session by which packets are rewritten. One that may be changed takes note of what they acknowledge: the header is at
+/// hand here.
+pub trait Of: Deref<Target = Session> {
+    /// A packet in this direction acknowledges this.
+    fn note(&mut self, direction: Direction, acknowledged: [u8; 4]);
+}
+
+impl Of for &Session {
+    #[inline(always)]
+    fn note(&mut self, _: Direction, _: [u8; 4]) {}
+}
+
+impl Of for &mut Session {
+    #[inline(always)]
+    fn note(&mut self, direction: Direction, acknowledged: [u8; 4]) {
+        self.note_acknowledged(direction, acknowledged);
+    }
+}
+
+/// Rewrites the frame `data`, a packet of `session` that arrived in `direction`, and decrements its TTL. False, with the
+/// frame spoilt, if it isn't as `parsed` says.
 #[inline]
 #[must_use]
-pub fn rewrite<const NOTE: bool>(
-    data: &mut [u8],
-    parsed: &Parsed,
-    session: &mut Session,
-    direction: Direction,
-) -> bool {
+pub fn rewrite(data: &mut [u8], parsed: &Parsed, mut session: impl Of, direction: Direction) -> bool {
     let new = session.leaving(direction);
     let (ip_delta, l4_delta) = session.deltas(direction);
     let ip_delta = ip_delta.and(ONE_HOP);
@@ -76,9 +89,7 @@ pub fn rewrite<const NOTE: bool>(
     {
         if parsed.protocol == protocol::TCP {
             rewrite_usual(head, new, ip_delta);
-            if NOTE {
-                session.note_acknowledged(direction, [head[42], head[43], head[44], head[45]]);
-            }
+            session.note(direction, [head[42], head[43], head[44], head[45]]);
             let check = l4_delta.apply_to([head[50], head[51]]);
             head[50..52].copy_from_slice(&check);
             return true;
@@ -90,18 +101,13 @@ pub fn rewrite<const NOTE: bool>(
             return true;
         }
     }
-    rewrite_others::<NOTE>(data, parsed, session, direction)
+    rewrite_others(data, parsed, session, direction)
 }
 
 /// SCTP, and whatever has IP options or is shorter than Ethernet's frames are. It ends [`rewrite`], which then has nothing
 /// to keep across a call.
 #[inline(never)]
-fn rewrite_others<const NOTE: bool>(
-    data: &mut [u8],
-    parsed: &Parsed,
-    session: &mut Session,
-    direction: Direction,
-) -> bool {
+fn rewrite_others(data: &mut [u8], parsed: &Parsed, session: impl Of, direction: Direction) -> bool {
     let new = session.leaving(direction);
     let (ip_delta, l4_delta) = session.deltas(direction);
     let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
@@ -110,14 +116,14 @@ fn rewrite_others<const NOTE: bool>(
     ip.set_address_words(new.addresses);
     ip.ttl = ip.ttl.wrapping_sub(1);
     let rewritten = rewrite_transport(data.get_mut(l4..), parsed, new.ports, l4_delta);
-    note::<NOTE>(session, direction, rewritten)
+    note(session, direction, rewritten)
 }
 
-/// Has the session take note of what a rewritten packet acknowledges, if it is one and `NOTE`; whether it is one.
+/// Has the session take note of what a rewritten packet acknowledges, if it is one; whether it is one.
 #[inline]
-fn note<const NOTE: bool>(session: &mut Session, direction: Direction, rewritten: Option<[u8; 4]>) -> bool {
-    if NOTE && let Some(acknowledged) = rewritten {
-        session.note_acknowledged(direction, acknowledged);
+fn note(mut session: impl Of, direction: Direction, rewritten: Option<[u8; 4]>) -> bool {
+    if let Some(acknowledged) = rewritten {
+        session.note(direction, acknowledged);
     }
     rewritten.is_some()
 }
@@ -125,10 +131,10 @@ fn note<const NOTE: bool>(session: &mut Session, direction: Direction, rewritten
 /// As [`rewrite`] for a packet that arrives and leaves by IPv6, whose session has the addresses `wide`.
 #[inline]
 #[must_use]
-pub fn rewrite_v6<const NOTE: bool>(
+pub fn rewrite_v6(
     data: &mut [u8],
     parsed: &Parsed,
-    session: &mut Session,
+    session: impl Of,
     wide: &Wide,
     direction: Direction,
 ) -> bool {
@@ -141,7 +147,7 @@ pub fn rewrite_v6<const NOTE: bool>(
     header[24..40].copy_from_slice(destination);
     let transport = data.get_mut(usize::from(parsed.l4)..);
     let rewritten = rewrite_transport(transport, parsed, session.leaving(direction).ports, l4_delta);
-    note::<NOTE>(session, direction, rewritten)
+    note(session, direction, rewritten)
 }
 
 /// Ports and checksum of a packet that `parsed` describes, of which `transport` is the part behind the IP headers as far

@@ -8,12 +8,22 @@ use weirctl::{
 };
 
 use super::{
-    Flows, Worker, belief::Belief, laddr::transport, onepacket, packet::Origin, parse::Parsed, rewrite,
-    sctp_state, service::Chosen, snat::Claim, stream::Stream, tcp_state, verdict::Reason,
+    Flows,
+    belief::Belief,
+    laddr::transport,
+    onepacket,
+    packet::{As, Next, Origin, Packet, Reply},
+    parse::Parsed,
+    rewrite, sctp_state,
+    service::Chosen,
+    snat::Claim,
+    stream::Stream,
+    tcp_state,
+    verdict::Reason,
 };
 use crate::{
     id::{ServiceId, WorkerId},
-    io::{Frame, Io, PortId},
+    io::{Frame, PortId},
     net::{protocol, tcp as tcp_flags},
     sched::Flow,
     table::{
@@ -133,7 +143,7 @@ impl Flows {
     ) -> Option<WorkerId> {
         if origin == Origin::Worker
             || self.workers < 2
-            || (self.fragment_id.is_none() && self.steered.get(port.index()).copied().unwrap_or(false))
+            || self.steered.get(port.index()).copied().unwrap_or(false)
         {
             return None;
         }
@@ -157,14 +167,13 @@ impl Flows {
 
     /// The server of a packet for a service, and the template that keeps its client there.
     #[inline(always)]
-    fn pick(
+    fn pick<F: Frame>(
         &mut self,
-        port: PortId,
-        frame: &impl Frame,
-        p: &Parsed,
+        packet: &Packet<'_, F>,
         (flow, ends, id): (&Flow, &Ends, ServiceId),
     ) -> Result<(Chosen, Option<SessionId>), Unopened> {
-        if let Some(refusal) = self.refusal(p, ends, port) {
+        let p = packet.parsed;
+        if let Some(refusal) = self.refusal(p, ends, packet.port) {
             return Err(Unopened::Refused(refusal));
         }
         self.stamp(TraceStage::Service);
@@ -175,11 +184,13 @@ impl Flows {
         }
         match service.persistence {
             None => self.choose(id, flow).map(|chosen| (chosen, None)).ok_or(Unopened::NoServer),
-            Some(persistence) => match self.schedule_persistent(frame.data(), p, (flow, persistence), id) {
-                Ok(Some((chosen, template))) => Ok((chosen, Some(template))),
-                Ok(None) => Err(Unopened::NoServer),
-                Err(reason) => Err(Unopened::Refused(Refusal::Drop(reason))),
-            },
+            Some(persistence) => {
+                match self.schedule_persistent(packet.frame.data(), p, (flow, persistence), id) {
+                    Ok(Some((chosen, template))) => Ok((chosen, Some(template))),
+                    Ok(None) => Err(Unopened::NoServer),
+                    Err(reason) => Err(Unopened::Refused(Refusal::Drop(reason))),
+                }
+            }
         }
     }
 
@@ -310,67 +321,66 @@ impl Flows {
     }
 }
 
-impl<I: Io> Worker<I> {
-    /// A TCP or UDP packet that belongs to no session of this worker.
+impl Flows {
+    /// A TCP, UDP or SCTP packet that belongs to no session of this worker.
     #[inline(never)]
-    pub(super) fn unknown(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
-        let ends = p.ends(frame.data());
-        if let Some(service) = self.flows.lookup.claim(port, &ends, p.protocol) {
-            return match self.flows.elsewhere_of(port, &ends, p.protocol, service, origin) {
-                Some(owner) => self.hand_over(port, frame, owner),
-                None => self.open(port, frame, p, (&ends, service), None),
+    pub(super) fn unknown<F: Frame>(&mut self, packet: &Packet<'_, F>) -> Next {
+        let (port, protocol, origin) = (packet.port, packet.parsed.protocol, packet.origin);
+        let ends = packet.ends();
+        if let Some(service) = self.lookup.claim(port, &ends, protocol) {
+            return match self.elsewhere_of(packet.queue(), &ends, protocol, service, origin) {
+                Some(owner) => Next::HandOver(owner),
+                None => self.open(packet, (&ends, service), None),
             };
         }
-        if self.flows.lookup.is_local(ends.destination.0) {
-            return match self.flows.elsewhere(port, &ends, p.protocol, origin) {
-                Some(owner) => self.hand_over(port, frame, owner),
-                None => self.drop_frame(frame, Reason::NoLocalSession),
+        if self.lookup.is_local(ends.destination.0) {
+            return match self.elsewhere(packet.queue(), &ends, protocol, origin) {
+                Some(owner) => Next::HandOver(owner),
+                None => Next::Drop(Reason::NoLocalSession),
             };
         }
-        if let Some(owner) = self.flows.nat_elsewhere(&ends, p.protocol, origin) {
-            return self.hand_over(port, frame, owner);
+        if let Some(owner) = self.nat_elsewhere(&ends, protocol, origin) {
+            return Next::HandOver(owner);
         }
-        if let Some(claim) = self.flows.snat_claim(&ends, p.protocol) {
-            return self.snat_unknown(port, frame, p, (&ends, claim), origin);
+        if let Some(claim) = self.snat_claim(&ends, protocol) {
+            return self.snat_unknown(packet, &ends, claim);
         }
-        self.punt(port, frame);
+        Next::Punt
     }
 
     /// A packet for a service, from a client without session, or with one that it begins anew: that ends once a server
     /// is chosen, as in IPVS, whose schedulers and thresholds count it until then.
-    pub(super) fn open(
+    pub(super) fn open<F: Frame>(
         &mut self,
-        port: PortId,
-        frame: I::Frame,
-        p: &Parsed,
+        packet: &Packet<'_, F>,
         (ends, id): (&Ends, ServiceId),
         old: Option<SessionId>,
-    ) {
-        let flow = Flow::new(ends, self.flows.now);
-        let picked = self.flows.pick(port, &frame, p, (&flow, ends, id));
+    ) -> Next {
+        let (p, flow) = (packet.parsed, Flow::new(ends, self.now));
+        let picked = self.pick(packet, (&flow, ends, id));
         if let Some(old) = old {
-            self.flows.end_former(old);
+            self.end_former(old);
         }
         let (chosen, template) = match &picked {
             Ok(picked) => picked,
-            Err(unopened) => return self.turn_away(port, frame, p, *unopened),
+            Err(unopened) => return self.turn_away(packet, *unopened),
         };
-        self.flows.stamp(TraceStage::Schedule);
-        let service = self.flows.services.get(id.0 as usize);
+        self.stamp(TraceStage::Schedule);
+        let service = self.services.get(id.0 as usize);
         if service.is_some_and(|s| s.as_ref().is_some_and(|s| onepacket::applies(s.one_packet, p))) {
-            return self.send_once(port, frame, p, (&flow, *chosen), id);
+            return self.once(packet, (&flow, *chosen), id);
         }
-        match self.flows.new_session(p, &flow, chosen, id) {
+        match self.new_session(p, &flow, chosen, id) {
             Ok(id) => {
                 if let Some(template) = template {
-                    self.flows.sessions.attach(id, *template);
+                    self.sessions.attach(id, *template);
                 }
-                self.flows.stamp(TraceStage::Open);
-                self.first_packet(port, frame, p, id);
+                self.stamp(TraceStage::Open);
+                self.first_packet(packet, id)
             }
             Err(reason) => {
-                self.flows.give_place_back(chosen.server);
-                self.drop_frame(frame, reason);
+                self.give_place_back(chosen.server);
+                Next::Drop(reason)
             }
         }
     }
@@ -378,26 +388,26 @@ impl<I: Io> Worker<I> {
     /// A packet that opens no session.
     #[cold]
     #[inline(never)]
-    fn turn_away(&mut self, port: PortId, frame: I::Frame, p: &Parsed, why: Unopened) {
+    fn turn_away<F: Frame>(&self, packet: &Packet<'_, F>, why: Unopened) -> Next {
         match why {
-            Unopened::Refused(Refusal::Drop(reason)) => self.drop_frame(frame, reason),
-            Unopened::Refused(Refusal::Punt) => self.punt(port, frame),
-            Unopened::Refused(Refusal::TtlExpired) => self.answer_ttl_expired(port, frame, p),
-            Unopened::Refused(Refusal::Reset) => self.answer_reset(port, frame, p),
-            Unopened::NoServer => self.answer_no_server(port, frame, p),
+            Unopened::Refused(Refusal::Drop(reason)) => Next::Drop(reason),
+            Unopened::Refused(Refusal::Punt) => Next::Punt,
+            Unopened::Refused(Refusal::TtlExpired) => Next::Reply(self.ttl_expired(packet)),
+            Unopened::Refused(Refusal::Reset) => Next::Reply(Reply::RESET),
+            Unopened::NoServer => Next::Reply(Reply::no_server(packet)),
         }
     }
 
     /// The packet that opened a session goes the session's way.
-    pub(super) fn first_packet(&mut self, port: PortId, frame: I::Frame, p: &Parsed, id: SessionId) {
-        let found = Found { id, direction: Direction::Request };
-        self.flows.count_packet(found, p);
-        self.flows.learn_first(port, &frame, p, found);
+    pub(super) fn first_packet<F: Frame>(&mut self, packet: &Packet<'_, F>, id: SessionId) -> Next {
+        let (p, found) = (packet.parsed, Found { id, direction: Direction::Request });
+        self.count_packet(found, p);
+        self.learn_first(packet.port, &packet.frame, p, found);
         if p.protocol == protocol::SCTP {
-            self.flows.track(found, p, Belief::Counts);
-        } else if self.flows.sessions.get(id).is_some_and(|s| s.is_in(SessionState::Established)) {
-            self.flows.assure(id);
+            self.track(found, p, Belief::Counts);
+        } else if self.sessions.get(id).is_some_and(|s| s.is_in(SessionState::Established)) {
+            self.assure(id);
         }
-        self.send(port, frame, p, found);
+        self.forward(packet, found, As::Packet)
     }
 }

@@ -2,30 +2,29 @@
 //!
 //! A packet of an established session only writes `last_seen` and its server's counters. Whatever else may
 //! happen to a session (a state, another time-out, a deleted server, a SYN on a finished connection) goes
-//! through [`Worker::known_rarely`], as Linux's `ip_vs_in` orders it.
+//! through [`Flows::known`], as Linux's `ip_vs_in` orders it.
 
 use weirctl::{model::SessionState, protocol::TraceStage};
 
 use super::{
-    Flows, Worker,
+    Flows,
     belief::Belief,
+    destination::is_group,
     onepacket,
-    packet::{Next, Origin, trim},
+    packet::{As, Edit, Next, Packet},
     parse::{self, Parsed},
-    rewrite,
-    route::{self, Need},
     sctp_state,
     tcp_state::{self, CONTROL, QUIET},
-    verdict::{Reason, Verdict},
+    verdict::Reason,
 };
 use crate::{
-    io::{Frame, Io, PortId},
+    io::{Frame, PortId},
     net::{protocol, tcp as tcp_flags},
     table::{
-        counters::ServerSlot,
+        counters::{ServerCounters, ServerSlot},
         ends::WIDE,
-        session::{Direction, INACTIVE, LOOKED_AT, NO_HOP, ONE_PACKET, Session, SessionId, TIMEOUTS},
-        sessions::{Candidate, Found},
+        session::{Direction, INACTIVE, ONE_PACKET, Session, SessionId, TIMEOUTS},
+        sessions::Found,
     },
 };
 
@@ -36,6 +35,36 @@ fn begins(p: &Parsed) -> bool {
         protocol::SCTP => p.flags == sctp_state::INIT,
         _ => false,
     }
+}
+
+/// Whether a packet changes nothing about its session but when that was last seen.
+#[inline(always)]
+pub(super) fn changes_nothing(
+    p: &Parsed,
+    session: &Session,
+    server: &ServerCounters,
+    timeouts: &[u32; TIMEOUTS],
+) -> bool {
+    let state = usize::from(session.state_number()) & (TIMEOUTS - 1);
+    p.flags & CONTROL == QUIET[state]
+        && session.timeout == timeouts[state]
+        && server.available.get() != 0
+        && p.ttl > 1
+}
+
+/// What a packet of a session is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Course {
+    /// It is the kernel's.
+    Kernel,
+    /// Its time to live is used up.
+    TtlExpired,
+    /// It begins a connection of its own.
+    Anew,
+    /// Its server was deleted.
+    ServerDeleted,
+    /// It goes on.
+    On,
 }
 
 impl Flows {
@@ -52,31 +81,95 @@ impl Flows {
         hash
     }
 
+    /// A packet of a session that may change it.
+    pub(super) fn known<F: Frame>(&mut self, packet: &Packet<'_, F>, found: Found) -> Next {
+        let p = packet.parsed;
+        if self.one_way_unchanged(found.id, p) {
+            return self.forward(packet, found, As::Packet);
+        }
+        if !self.arrives_right(packet.port, found) && !self.arrives_anew(packet.port, found) {
+            return Next::Drop(Reason::Martian);
+        }
+        let believed = self.believed(&packet.frame, p, found);
+        match self.course(found, p, believed) {
+            Course::Kernel => return Next::Punt,
+            Course::TtlExpired => return Next::Reply(self.ttl_expired(packet)),
+            Course::Anew => return self.anew(packet, found.id),
+            Course::ServerDeleted => return Next::Drop(Reason::ServerDeleted),
+            Course::On => {}
+        }
+        if let Some(reason) = self.held_back(packet, found) {
+            return Next::Drop(reason);
+        }
+        if self.is_available(found) {
+            self.count_packet(found, p);
+        }
+        self.track(found, p, believed);
+        self.stamp(TraceStage::Track);
+        self.forward(packet, found, As::Packet)
+    }
+
+    /// An SCTP packet: each may change its session's state, so there is no fast path.
+    #[inline(never)]
+    pub(super) fn sctp<F: Frame>(&mut self, packet: &Packet<'_, F>) -> Next {
+        match self.sessions.find_ends(&packet.ends(), packet.parsed.protocol) {
+            Some(found) => self.known(packet, found),
+            None => self.unknown(packet),
+        }
+    }
+
+    /// Whether a packet is of a DR or TUN session and changes nothing about it but the time it was last seen;
+    /// it's counted then.
+    #[inline]
+    pub(super) fn one_way_unchanged(&mut self, id: SessionId, p: &Parsed) -> bool {
+        let Some(session) = self.sessions.get(id).filter(|s| s.is_one_way()) else { return false };
+        let Some(server) = self.figures.get(session.server()) else { return false };
+        let unchanged = changes_nothing(p, session, server, &self.timeouts);
+        if unchanged {
+            server.count(Direction::Request, p.ip_len);
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.last_seen = self.now.0;
+            }
+        }
+        unchanged
+    }
+
+    /// A packet that came by a port behind which its sender isn't. The kernel is asked no questions: the twin that it sends
+    /// by is the one from now on.
+    #[cold]
+    fn arrives_anew(&mut self, port: PortId, found: Found) -> bool {
+        let session = self.sessions.get_mut(found.id).filter(|_| port.is_twin());
+        session.is_some_and(|session| {
+            session.set_arrival(found.direction, port);
+            true
+        })
+    }
+
     /// Whether the session's server is configured.
     fn is_available(&self, found: Found) -> bool {
         let server = self.sessions.get(found.id).and_then(|s| self.server(s.server()));
         server.is_some_and(|s| s.available.get() != 0)
     }
 
-    /// What is to become of a packet of a session, before anything is done about it.
-    pub(super) fn fate(&self, found: Found, p: &Parsed, believed: Belief) -> Next {
-        let Some(session) = self.sessions.get(found.id) else { return Next::Goes };
+    /// What a packet of a session is to do, before anything is done about it.
+    pub(super) fn course(&self, found: Found, p: &Parsed, believed: Belief) -> Course {
+        let Some(session) = self.sessions.get(found.id) else { return Course::On };
         let available = self.is_available(found);
         if !available && self.lookup.is_empty() && !session.is_fullnat() && !session.is_snat() {
             // Without any service IPVS looks at nothing: the packet is the kernel's.
-            return Next::Punted;
+            return Course::Kernel;
         }
         if p.ttl <= 1 {
-            return Next::TtlExpired;
+            return Course::TtlExpired;
         }
         if found.direction == Direction::Reply {
-            return Next::Goes;
+            return Course::On;
         }
         match available {
-            _ if believed.counts() && self.begins_anew(found.id, session, p) => Next::Anew,
-            true => Next::Goes,
-            false if self.settings.expire_nodest_conn => Next::Anew,
-            false => Next::ServerDeleted,
+            _ if believed.counts() && self.begins_anew(found.id, session, p) => Course::Anew,
+            true => Course::On,
+            false if self.settings.expire_nodest_conn => Course::Anew,
+            false => Course::ServerDeleted,
         }
     }
 
@@ -107,6 +200,47 @@ impl Flows {
         let quiesced =
             |slot: &ServerSlot| slot.counters.available.get() != 0 && slot.others.quiesced.get() != 0;
         server.is_some_and(|slot| slot.as_ref().is_some_and(quiesced))
+    }
+
+    /// A packet of a session that begins another connection. The session's server counts it until another is chosen, as
+    /// in IPVS.
+    fn anew<F: Frame>(&mut self, packet: &Packet<'_, F>, old: SessionId) -> Next {
+        let (ends, protocol) = (packet.ends(), packet.parsed.protocol);
+        match self.lookup.claim(packet.port, &ends, protocol) {
+            Some(service)
+                if self.elsewhere_of(packet.queue(), &ends, protocol, service, packet.origin).is_none() =>
+            {
+                self.open(packet, (&ends, service), Some(old))
+            }
+            _ => {
+                self.end_session(old);
+                self.unknown(packet)
+            }
+        }
+    }
+
+    /// Takes in what a session has learned when its packet left.
+    pub(super) fn learn(&mut self, edit: Edit) {
+        match edit {
+            Edit::Nothing => {}
+            Edit::Stream(id, stream) => self.streams.set(id.0, stream),
+            Edit::Told(id, server) => {
+                self.told.set(id.0, server);
+                if let Some(session) = self.sessions.get_mut(id) {
+                    // It has to come by again, or not any more.
+                    session.forget_hops();
+                }
+            }
+        }
+    }
+
+    /// IP in a frame to a group of stations. What is for a group, the kernel may want; what is for one host is neither
+    /// forwarded nor delivered nor answered (RFC 1812 5.3.4, RFC 1122 3.2.2 and 3.3.6).
+    #[cold]
+    pub(super) fn group_frame<F: Frame>(&self, packet: &Packet<'_, F>) -> Next {
+        let to = packet.ends().destination.0;
+        let for_a_group = is_group(to) || self.routing.table().is_broadcast(to);
+        if for_a_group { Next::Punt } else { Next::Drop(Reason::LinkBroadcast) }
     }
 
     /// Counts a packet at its server.
@@ -197,363 +331,6 @@ impl Flows {
         } else {
             counters.active.dec();
             counters.inactive.inc();
-        }
-    }
-
-    /// The next hop of a session in a direction: the one it remembers, or looked up.
-    #[inline]
-    pub(super) fn hop_for(&mut self, found: Found) -> Result<u16, Reason> {
-        let generation = self.routing.generation;
-        let session = self.sessions.get_mut(found.id).ok_or(Reason::NoSession)?;
-        let hop = session.hops[found.direction.index()];
-        if let Some(hop) = route::remembered(hop, session.hops_generation, generation) {
-            return Ok(hop & !LOOKED_AT);
-        }
-        if hop != NO_HOP && self.still_hold(found.id) {
-            return Ok(hop & !LOOKED_AT);
-        }
-        let session = self.sessions.get(found.id).ok_or(Reason::NoSession)?;
-        // SNAT's requests lead to whomever an inside host likes.
-        let guest = found.direction == Direction::Reply || session.is_snat();
-        let to = self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?.destination.0;
-        let need = if guest { Need::Guest } else { Need::Server };
-        let hop = self.routing.towards(to, need, self.now)?;
-        let known = self.routing.may_be_remembered(hop);
-        let session = self.sessions.get_mut(found.id).ok_or(Reason::NoSession)?;
-        let passes_by = session.is_mixed() || session.is_proxied() || !known;
-        if !passes_by && let Some(mark) = self.told.mark(session, found) {
-            session.remember_hop(found.direction, hop | mark, generation);
-        }
-        Ok(hop)
-    }
-
-    /// Whether both hops of a session are as they were though routes have changed since. Then it remembers them on.
-    #[cold]
-    fn still_hold(&mut self, id: SessionId) -> bool {
-        let Some(session) = self.sessions.get(id) else { return false };
-        let of = session.hops_generation;
-        let holds = |direction| {
-            self.sessions.leaving(id, direction).is_some_and(|to| self.routing.holds(of, to.destination.0))
-        };
-        let both = holds(Direction::Request) && holds(Direction::Reply);
-        if both && let Some(session) = self.sessions.get_mut(id) {
-            session.hops_generation = self.routing.generation;
-        }
-        both
-    }
-
-    /// Gives a packet the other tuple of its session, of the same family.
-    #[inline]
-    pub(super) fn rewrite(&mut self, frame: &mut impl Frame, p: &Parsed, found: Found) -> bool {
-        let data = frame.data_mut();
-        if p.ipv6 {
-            let Some((session, wide)) = self.sessions.get_mut_wide(found.id) else { return false };
-            return rewrite::rewrite_v6::<false>(data, p, session, wide, found.direction);
-        }
-        let Some(session) = self.sessions.get_mut(found.id) else { return false };
-        rewrite::rewrite::<false>(data, p, session, found.direction)
-    }
-}
-
-impl<I: Io> Worker<I> {
-    /// A TCP or UDP packet; `key` is its hash and what that led to.
-    #[inline]
-    pub(super) fn transport(
-        &mut self,
-        port: PortId,
-        frame: I::Frame,
-        p: &Parsed,
-        (hash, candidate): (u64, Candidate),
-        origin: Origin,
-    ) {
-        match self.flows.sessions.confirm(candidate, p.tuple, p.protocol) {
-            Some(found) => self.known::<false>(port, frame, p, found, origin),
-            None => self.transport_sought(port, frame, p, hash, origin),
-        }
-    }
-
-    /// As [`Self::transport`] for a packet whose first candidate isn't its session.
-    #[inline(never)]
-    pub(super) fn transport_sought(
-        &mut self,
-        port: PortId,
-        frame: I::Frame,
-        p: &Parsed,
-        hash: u64,
-        origin: Origin,
-    ) {
-        match self.flows.sessions.find(hash, p.tuple, p.protocol) {
-            Some(found) => self.known::<false>(port, frame, p, found, origin),
-            None => self.unknown(port, frame, p, origin),
-        }
-    }
-
-    /// As [`Self::transport`] for IPv6, and for what is neither.
-    #[inline(never)]
-    pub(super) fn transport_v6(
-        &mut self,
-        port: PortId,
-        frame: I::Frame,
-        p: &Parsed,
-        (hash, candidate): (u64, Candidate),
-        origin: Origin,
-    ) {
-        if p.kind != parse::Kind::TransportV6 {
-            return self.other(port, frame, p, p.kind, origin);
-        }
-        let Some(pair) = parse::pair(frame.data(), p.l3) else {
-            return self.drop_frame(frame, Reason::Truncated);
-        };
-        match self.flows.sessions.confirm_wide(candidate, hash, p.tuple, p.protocol | WIDE, pair) {
-            Some(found) => self.known::<true>(port, frame, p, found, origin),
-            None => self.unknown(port, frame, p, origin),
-        }
-    }
-
-    /// A packet of a session. One that changes nothing and whose way is known goes straight through here: one that
-    /// arrived by IPv6 where `V6`. One of IPv4 whose session's other side is IPv6's doesn't, it has no next hop here.
-    #[inline(always)]
-    fn known<const V6: bool>(
-        &mut self,
-        port: PortId,
-        mut frame: I::Frame,
-        p: &Parsed,
-        found: Found,
-        origin: Origin,
-    ) {
-        let (session, wide) = if V6 {
-            let Some((session, wide)) = self.flows.sessions.get_mut_wide(found.id) else { return };
-            (session, Some(wide))
-        } else {
-            (self.flows.sessions.found_mut(found), None)
-        };
-        let Some(next) = self.flows.routing.hop(session.hops[found.direction.index()]) else {
-            return self.known_rarely(port, frame, p, found, origin);
-        };
-        let server = self.flows.figures.of_session(session.server());
-        let state = usize::from(session.state_number()) & (TIMEOUTS - 1);
-        let usual = p.flags & CONTROL == QUIET[state]
-            && session.timeout == self.flows.timeouts[state]
-            && session.arrives_by(found.direction, port)
-            && session.hops_generation == self.flows.routing.generation
-            && server.available.get() != 0
-            && p.ttl > 1
-            && p.ip_len <= next.mtu
-            && next.usable;
-        let mixed = V6 && session.is_mixed();
-        if !usual || (mixed && !p.is_bare()) {
-            return self.known_rarely(port, frame, p, found, origin);
-        }
-        session.last_seen = self.flows.now.0;
-        server.count(found.direction, p.ip_len);
-        if mixed {
-            let (macs, out) = (next.macs, next.port);
-            let (_, delta) = session.deltas(found.direction);
-            let leaving = session.leaving(found.direction);
-            if let Some(acknowledged) = parse::acknowledged(frame.data(), p) {
-                session.note_acknowledged(found.direction, acknowledged);
-            }
-            return self.leave_by_v4(frame, p, (leaving, delta), (macs, out));
-        }
-        trim(&mut frame, p);
-        let data = frame.data_mut();
-        if let Some(field) = data.first_chunk_mut() {
-            *field = next.macs;
-        }
-        let out = next.port;
-        let rewritten = match wide {
-            Some(wide) if V6 => rewrite::rewrite_v6::<true>(data, p, session, wide, found.direction),
-            _ => rewrite::rewrite::<true>(data, p, session, found.direction),
-        };
-        if !rewritten {
-            return self.drop_frame(frame, Reason::Truncated);
-        }
-        self.tx.push(&mut self.io, &self.counters, out, frame);
-    }
-
-    /// A packet of a session that may change it.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn known_rarely(
-        &mut self,
-        port: PortId,
-        frame: I::Frame,
-        p: &Parsed,
-        found: Found,
-        origin: Origin,
-    ) {
-        let Some(frame) = self.one_way_straight(port, frame, p, found.id) else { return };
-        let Some(frame) = self.told_straight(port, frame, p, found) else { return };
-        let Some(frame) = self.mixed_straight(port, frame, p, found) else { return };
-        if self.flows.one_way_unchanged(found.id, p) {
-            return self.send_one_way(port, frame, p, found.id);
-        }
-        if !self.flows.arrives_right(port, found) {
-            return self.arrived_wrong(port, frame, p, found, origin);
-        }
-        let believed = self.flows.believed(&frame, p, found);
-        match self.flows.fate(found, p, believed) {
-            Next::Punted => return self.punt(port, frame),
-            Next::TtlExpired => return self.answer_ttl_expired(port, frame, p),
-            Next::Anew => return self.anew(port, frame, p, found.id, origin),
-            Next::ServerDeleted => return self.drop_frame(frame, Reason::ServerDeleted),
-            Next::Goes => {}
-        }
-        if let Some(reason) = self.flows.held_back(&frame, p, found) {
-            return self.drop_frame(frame, reason);
-        }
-        if self.flows.is_available(found) {
-            self.flows.count_packet(found, p);
-        }
-        self.flows.track(found, p, believed);
-        self.flows.stamp(TraceStage::Track);
-        self.send(port, frame, p, found);
-    }
-
-    /// A packet of a session that begins another connection. The session's server counts it until another is chosen, as
-    /// in IPVS.
-    fn anew(&mut self, port: PortId, frame: I::Frame, p: &Parsed, old: SessionId, origin: Origin) {
-        let ends = p.ends(frame.data());
-        match self.flows.lookup.claim(port, &ends, p.protocol) {
-            Some(service) if self.flows.elsewhere_of(port, &ends, p.protocol, service, origin).is_none() => {
-                self.open(port, frame, p, (&ends, service), Some(old));
-            }
-            _ => {
-                self.flows.end_session(old);
-                self.unknown(port, frame, p, origin);
-            }
-        }
-    }
-
-    /// An SCTP packet: each may change its session's state, so there is no straight way.
-    #[inline(never)]
-    pub(super) fn sctp(&mut self, port: PortId, frame: I::Frame, p: &Parsed, origin: Origin) {
-        match self.flows.sessions.find_ends(&p.ends(frame.data()), p.protocol) {
-            Some(found) => self.known_rarely(port, frame, p, found, origin),
-            None => self.unknown(port, frame, p, origin),
-        }
-    }
-
-    /// Rewrites a packet of a session and sends it to its next hop.
-    pub(super) fn send(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
-        // Most are none of what else there is to ask for.
-        let plain = self.flows.fragment_id.is_none()
-            && self.flows.sessions.get(found.id).is_some_and(Session::is_plain);
-        if !plain {
-            if self.flows.sessions.get(found.id).is_some_and(Session::is_one_way) {
-                return self.send_one_way(port, frame, p, found.id);
-            }
-            if self.flows.sessions.get(found.id).is_some_and(Session::is_mixed) {
-                return self.send_mixed(port, frame, p, found);
-            }
-            if self.flows.is_hairpin(found) {
-                return self.turn_back(port, frame, p, found);
-            }
-        }
-        let hop = match self.flows.hop_for(found) {
-            Ok(hop) => hop,
-            Err(reason) => return self.send_here(port, frame, p, found, reason),
-        };
-        self.flows.stamp(TraceStage::Route);
-        let Some(&next) = self.flows.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
-        if p.ip_len > next.mtu && p.dont_fragment {
-            return self.answer_too_big(port, frame, p, next.mtu);
-        }
-        trim(&mut frame, p);
-        if let Some(id) = self.flows.fragment_id {
-            self.flows.identify(&mut frame, p, found, id);
-            self.flows.reach_over(&mut frame, p, found);
-        }
-        if !plain && self.flows.sessions.get(found.id).is_some_and(Session::is_proxied) {
-            let mtu = self.flows.way_mtu(p, found, next.mtu);
-            let limits = (mtu, !p.dont_fragment && !p.ipv6);
-            let Some((mut frame, ip_len)) = self.proxied(port, frame, p, found, limits) else { return };
-            if !self.flows.rewrite(&mut frame, p, found) {
-                return self.drop_frame(frame, Reason::Truncated);
-            }
-            if ip_len > mtu {
-                return self.fragment(frame, hop, mtu);
-            }
-            return self.leave(frame, hop, ip_len);
-        }
-        let tells = !plain && self.flows.sessions.get(found.id).is_some_and(Session::tells_client);
-        let ip_len = if tells { self.flows.tell(&mut frame, p, found, next.mtu) } else { p.ip_len };
-        if !self.flows.rewrite(&mut frame, p, found) {
-            return self.drop_frame(frame, Reason::Truncated);
-        }
-        self.leave(frame, hop, ip_len);
-    }
-
-    /// Sends a packet of the gateway's own making in a session, before another.
-    pub(super) fn send_ahead(&mut self, mut frame: I::Frame, p: &Parsed, found: Found, ip_len: u16) {
-        if self.flows.sessions.get(found.id).is_some_and(Session::is_mixed) {
-            return self.send_ahead_mixed(frame, p, found, ip_len);
-        }
-        let Ok(hop) = self.flows.hop_for(found) else { return };
-        if self.flows.rewrite(&mut frame, p, found) {
-            self.leave_uncounted(frame, hop);
-        }
-    }
-
-    /// Sends a finished frame to a next hop: its Ethernet header is written here.
-    pub(super) fn leave(&mut self, mut frame: I::Frame, hop: u16, ip_len: u16) {
-        let Some(next) = self.flows.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
-        if ip_len > next.mtu {
-            let mtu = next.mtu;
-            return self.fragment(frame, hop, mtu);
-        }
-        if !next.usable {
-            return self.wait_for(frame, hop, true);
-        }
-        let Some(macs) = frame.data_mut().first_chunk_mut::<12>() else {
-            return self.drop_frame(frame, Reason::Truncated);
-        };
-        *macs = next.macs;
-        let port = next.port;
-        self.tx.push(&mut self.io, &self.counters, port, frame);
-    }
-
-    /// As [`Self::leave`] for a frame that isn't a received one: an answer or a fragment.
-    pub(super) fn leave_uncounted(&mut self, mut frame: I::Frame, hop: u16) {
-        let Some(next) = self.flows.routing.hop(hop) else { return };
-        if !next.usable {
-            return self.wait_for(frame, hop, false);
-        }
-        let Some(macs) = frame.data_mut().first_chunk_mut::<12>() else { return };
-        *macs = next.macs;
-        let port = next.port;
-        self.tx.push_uncounted(&mut self.io, &self.counters, port, frame);
-    }
-
-    #[cold]
-    fn wait_for(&mut self, frame: I::Frame, hop: u16, received: bool) {
-        let (ask, refused) =
-            self.waiting.wait(&mut self.flows.routing, hop, (frame, received), self.flows.now);
-        if let Some(ask) = ask {
-            // A full ring is no loss: it's asked again a second later.
-            let _ = self.control.resolve.push(ask);
-        }
-        if let (Some(frame), true) = (refused, received) {
-            self.drop_frame(frame, Reason::NeighbourQueueFull);
-        }
-    }
-
-    /// Sends the packets whose next hop is known by now, and gives up on those that waited too long.
-    #[cold]
-    pub(super) fn send_waiting(&mut self) {
-        while let Some((mut waiting, hop)) = self.waiting.ready(&mut self.flows.routing, self.flows.now) {
-            match (hop, waiting.frame.data_mut().first_chunk_mut::<12>()) {
-                (Some(next), Some(macs)) => {
-                    *macs = next.macs;
-                    if waiting.received {
-                        self.tx.push(&mut self.io, &self.counters, next.port, waiting.frame);
-                    } else {
-                        self.tx.push_uncounted(&mut self.io, &self.counters, next.port, waiting.frame);
-                    }
-                }
-                _ if waiting.received => self.counters.count(Verdict::Drop(Reason::NeighbourUnresolved)),
-                _ => self.counters.events.answers_suppressed.add(1),
-            }
         }
     }
 }

@@ -21,17 +21,15 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 
 use super::{
-    Flows, Worker,
-    packet::trim,
-    parse::{self, Parsed},
+    Egress, Flows,
+    packet::{Edit, Packet},
+    parse::Parsed,
     stream::Segment,
     sums::transport_checksum_ok,
-    tcp_state::{CONTROL, QUIET},
     told::Step,
-    verdict::Reason,
 };
 use crate::{
-    io::{Frame, Io, PortId},
+    io::{Frame, Io},
     net::{
         Header,
         checksum::{Delta, Sum},
@@ -39,10 +37,7 @@ use crate::{
         ipv6::Ipv6Header,
         tcp::TcpHeader,
     },
-    table::{
-        session::{Direction, LOOKED_AT, TIMEOUTS},
-        sessions::Found,
-    },
+    table::{session::Direction, sessions::Found},
 };
 
 /// Kind of the option, from the range for experiments (RFC 4727).
@@ -60,112 +55,60 @@ const NOP: u8 = 1;
 const TIME: [u8; 4] = [NOP, NOP, 8, 10];
 /// Smallest MSS that is lowered: every host takes segments of 536 bytes, and less is the sender's own choice.
 const MIN_MSS: u16 = 536;
-impl Flows {
+
+impl<I: Io> Egress<I> {
     /// Takes a packet of a session with TOA, before it's rewritten. `mtu` is the next hop's. The packet's IP length from now
     /// on.
     #[cold]
-    pub(super) fn tell(&mut self, frame: &mut impl Frame, p: &Parsed, found: Found, mtu: u16) -> u16 {
-        if found.direction == Direction::Request && blank(frame.data_mut(), p) {
+    pub(super) fn tell(
+        &self,
+        flows: &Flows,
+        packet: &mut Packet<'_, I::Frame>,
+        found: Found,
+        mtu: u16,
+    ) -> (u16, Edit) {
+        let p = packet.parsed;
+        if found.direction == Direction::Request && blank(packet.frame.data_mut(), p) {
             self.counters.events.toa_blanked.add(1);
         }
-        match self.step(frame, p, found) {
+        let (step, edit) = step(flows, &packet.frame, p, found);
+        let ip_len = match step {
             Step::Pass => p.ip_len,
             Step::Lower => {
-                let client = self.sessions.arriving(found.id, Direction::Request);
+                let client = flows.sessions.arriving(found.id, Direction::Request);
                 let by = if client.is_some_and(|c| c.is_ipv6()) { LEN_V6 } else { LEN };
-                lower_mss(frame.data_mut(), p, by as u16);
+                lower_mss(packet.frame.data_mut(), p, by as u16);
                 p.ip_len
             }
-            Step::Tell => self.put_option(frame, p, found, mtu),
-        }
+            Step::Tell => self.put_option(flows, packet, found, mtu),
+        };
+        (ip_len, edit)
     }
 
-    fn put_option(&mut self, frame: &mut impl Frame, p: &Parsed, found: Found, mtu: u16) -> u16 {
-        let Some(client) = self.sessions.arriving(found.id, Direction::Request) else { return p.ip_len };
+    fn put_option(&self, flows: &Flows, packet: &mut Packet<'_, I::Frame>, found: Found, mtu: u16) -> u16 {
+        let p = packet.parsed;
+        let Some(client) = flows.sessions.arriving(found.id, Direction::Request) else { return p.ip_len };
         let option = option(client.source);
         // A fragment that grew would shift those that follow it.
         let longer = usize::from(p.ip_len) + option.len();
-        let room =
-            self.fragment_id.is_none() && longer <= usize::from(mtu) && self.may_grow(p, found, longer);
-        if room && insert(frame, p, &option) {
+        let room = packet.first.is_none() && longer <= usize::from(mtu) && flows.may_grow(p, found, longer);
+        if room && insert(&mut packet.frame, p, &option) {
             self.counters.events.toa_added.add(1);
             return p.ip_len + option.len() as u16;
         }
         self.counters.events.toa_skipped.add(1);
         p.ip_len
     }
-
-    /// What a segment asks for, and what it says of whether the server has been told.
-    fn step(&mut self, frame: &impl Frame, p: &Parsed, found: Found) -> Step {
-        let Some(segment) = Segment::of(frame.data(), p) else { return Step::Pass };
-        let mut told = self.told.get(found.id.0);
-        let before = told;
-        let step = told.take(&segment, found.direction);
-        if told != before && transport_checksum_ok(frame, p) {
-            self.told.set(found.id.0, told);
-            if let Some(session) = self.sessions.get_mut(found.id) {
-                // It has to come by again, or not any more.
-                session.forget_hops();
-            }
-        }
-        step
-    }
 }
 
-impl<I: Io> Worker<I> {
-    /// Sends a request whose server has been told on its way, as the fast path does, if it changes nothing and has no
-    /// options that have to be blanked. Gives the frame back if it isn't one.
-    #[inline]
-    pub(super) fn told_straight(
-        &mut self,
-        port: PortId,
-        mut frame: I::Frame,
-        p: &Parsed,
-        found: Found,
-    ) -> Option<I::Frame> {
-        let Some(session) = self.flows.sessions.get_mut(found.id) else { return Some(frame) };
-        let hop = session.hops[found.direction.index()];
-        if hop & LOOKED_AT == 0 {
-            return Some(frame);
-        }
-        let Some(next) = self.flows.routing.hop(hop & !LOOKED_AT) else { return Some(frame) };
-        let server = self.flows.figures.of_session(session.server());
-        let state = usize::from(session.state_number()) & (TIMEOUTS - 1);
-        let mixed = session.is_mixed();
-        let usual = p.flags & CONTROL == QUIET[state]
-            && session.timeout == self.flows.timeouts[state]
-            && session.arrives_by(found.direction, port)
-            && session.hops_generation == self.flows.routing.generation
-            && server.available.get() != 0
-            && p.ttl > 1
-            && p.ip_len <= next.mtu
-            && next.usable;
-        if !usual || !is_clean(frame.data(), p) || (mixed && !p.is_bare()) {
-            return Some(frame);
-        }
-        session.last_seen = self.flows.now.0;
-        if let Some(acknowledged) = parse::acknowledged(frame.data(), p) {
-            session.note_acknowledged(found.direction, acknowledged);
-        }
-        server.count(found.direction, p.ip_len);
-        let (macs, out) = (next.macs, next.port);
-        if mixed {
-            let (_, delta) = session.deltas(found.direction);
-            let leaving = session.leaving(found.direction);
-            self.leave_by_v4(frame, p, (leaving, delta), (macs, out));
-            return None;
-        }
-        trim(&mut frame, p);
-        if let Some(field) = frame.data_mut().first_chunk_mut() {
-            *field = macs;
-        }
-        if self.flows.rewrite(&mut frame, p, found) {
-            self.tx.push(&mut self.io, &self.counters, out, frame);
-        } else {
-            self.drop_frame(frame, Reason::Truncated);
-        }
-        None
-    }
+/// What a segment asks for, and what it says of whether the server has been told.
+fn step(flows: &Flows, frame: &impl Frame, p: &Parsed, found: Found) -> (Step, Edit) {
+    let Some(segment) = Segment::of(frame.data(), p) else { return (Step::Pass, Edit::Nothing) };
+    let before = flows.told.get(found.id.0);
+    let mut told = before;
+    let step = told.take(&segment, found.direction);
+    let learns = told != before && transport_checksum_ok(frame, p);
+    (step, if learns { Edit::Told(found.id, told) } else { Edit::Nothing })
 }
 
 /// The option's length for a client's address.

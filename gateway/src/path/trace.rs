@@ -1,7 +1,7 @@
-//! Beside the way: real packets, followed through the stages for whoever asks (`weirctl trace`).
+//! Real packets, followed through the stages for whoever asks (`weirctl trace`).
 //!
-//! While nobody asks, a burst pays one branch. While somebody does, its frames go one by one, each by the long way
-//! (`known_rarely` instead of the straight one, to the same effect), leaving a stamp at every stage. What became
+//! While nobody asks, a burst pays one branch. While somebody does, its frames go one by one, each by the slow path
+//! (to the same effect), leaving a stamp at every stage. What became
 //! of a frame is read from what always says it: the counter of its verdict, and the transmit buffer. The record
 //! goes to control by a ring; one that finds no room is counted and lost, and nobody waits.
 
@@ -13,7 +13,12 @@ use std::sync::{
 use arrayvec::ArrayVec;
 use weirctl::protocol::{Network, TRACE_SNAP, TraceStage};
 
-use super::{Flows, Worker, packet::Origin, parse, verdict::Verdict};
+use super::{
+    Flows, Worker,
+    packet::{Origin, Packet},
+    parse,
+    verdict::Verdict,
+};
 use crate::{
     io::{Burst, Frame, Io, PortId},
     net::{Header, ipv4::Ipv4Header, ipv6, protocol},
@@ -148,9 +153,9 @@ impl<I: Io> Worker<I> {
     #[inline(never)]
     pub(super) fn forward_traced(&mut self, port: PortId, burst: &mut Burst<I::Frame>, origin: Origin) {
         for frame in burst.drain(..) {
-            self.tx.flush(&mut self.io);
-            let clear = self.tx.newest().is_none();
-            let counted = self.counters.ends();
+            self.egress.flush();
+            let clear = self.egress.tx.newest().is_none();
+            let counted = self.egress.counters.ends();
             let (received, length) = (head_of(&frame), frame.total_len() as u32);
             let tsc = cpu::tsc();
             if let Some(tracer) = &mut self.flows.trace {
@@ -162,8 +167,8 @@ impl<I: Io> Worker<I> {
                 self.flows.settle();
             }
             self.flows.stamp(TraceStage::End);
-            let sent = self.tx.newest().filter(|_| clear).map(|(out, frame)| (out, head_of(frame)));
-            let verdict = self.counters.changed_since(&counted);
+            let sent = self.egress.tx.newest().filter(|_| clear).map(|(out, frame)| (out, head_of(frame)));
+            let verdict = self.egress.counters.changed_since(&counted);
             let Some(tracer) = &mut self.flows.trace else { continue };
             let stages = tracer.stages.clone();
             let handed = origin == Origin::Worker;
@@ -175,17 +180,21 @@ impl<I: Io> Worker<I> {
     }
 
     fn follow(&mut self, port: PortId, frame: I::Frame, origin: Origin) {
-        let Some(mut p) = self.parse_for_any(port, &frame) else { return };
+        let Some(mut p) = self.egress.parse_for_any(port, &frame) else { return };
         self.flows.stamp(TraceStage::Parse);
-        if !matches!(p.kind, parse::Kind::Transport | parse::Kind::TransportV6) {
-            return self.other(port, frame, &p, p.kind, origin);
+        let whole = matches!(p.kind, parse::Kind::Transport | parse::Kind::TransportV6);
+        if whole {
+            self.flows.hash_v6(&frame, &mut p);
         }
-        self.flows.hash_v6(&frame, &mut p);
-        let found = self.flows.sessions.find_ends(&p.ends(frame.data()), p.protocol);
+        let packet = Packet { frame, port, origin, parsed: &p, first: None };
+        if !whole {
+            return self.other(packet, p.kind);
+        }
+        let found = self.flows.sessions.find_ends(&packet.ends(), p.protocol);
         self.flows.stamp(TraceStage::Session);
         match found {
-            Some(found) => self.known_rarely(port, frame, &p, found, origin),
-            None => self.unknown(port, frame, &p, origin),
+            Some(found) => self.slow(packet, found),
+            None => self.unknown(packet),
         }
     }
 }

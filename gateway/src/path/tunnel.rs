@@ -19,8 +19,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weirctl::model::{Tunnel, TunnelChecksum, TunnelKind};
 
 use super::{
-    Flows, Worker,
+    Egress, Flows,
     direct::age,
+    egress::{Carried, too_big},
+    packet::{Edit, Packet},
     parse::Parsed,
     route::{Hop, PortFacts},
     sums::sum_over,
@@ -404,11 +406,18 @@ fn type_of(ipv6: bool) -> u16 {
     if ipv6 { ether_type::IPV6 } else { ether_type::IPV4 }
 }
 
-impl<I: Io> Worker<I> {
+impl<I: Io> Egress<I> {
     /// The tunnel that a server's facts describe in `word`, to the server at `server`, if there is nothing special about
     /// it and the packet.
     #[inline(always)]
-    fn plain_tunnel<A: End>(&self, p: &Parsed, word: u32, server: A, next: &Hop) -> Option<Plain<A>> {
+    fn plain_tunnel<A: End>(
+        &self,
+        flows: &Flows,
+        p: &Parsed,
+        word: u32,
+        server: A,
+        next: &Hop,
+    ) -> Option<Plain<A>> {
         let shape = Shape::unpack(word);
         let Shape { kind, port, .. } = shape;
         let added = (A::LEN + shape.between()) as u16;
@@ -418,7 +427,7 @@ impl<I: Io> Worker<I> {
             return None;
         }
         let flow = p.tuple.spread();
-        let source = A::source(self.flows.routing.table().port(next.port)?)?;
+        let source = A::source(flows.routing.table().port(next.port)?)?;
         let id = self.tunnel_id.wrapping_add(1);
         Some(Plain { kind, source, server, ipv6: p.ipv6, id, len, port, flow })
     }
@@ -426,22 +435,23 @@ impl<I: Io> Worker<I> {
     /// Sends a packet, which changes nothing about its session, through the tunnel that a server's facts describe in `word`
     /// to `next`, which is usable. Gives the frame back if there is something special about the tunnel.
     #[inline(always)]
-    pub(super) fn tunnel_straight<A: End>(
+    pub(super) fn tunnel_fast<A: End>(
         &mut self,
+        flows: &Flows,
         mut frame: I::Frame,
         p: &Parsed,
         (word, server): (u32, A),
         next: &Hop,
     ) -> Option<I::Frame> {
-        let Some(tunnel) = self.plain_tunnel(p, word, server, next) else { return Some(frame) };
+        let Some(tunnel) = self.plain_tunnel(flows, p, word, server, next) else { return Some(frame) };
         self.tunnel_id = tunnel.id;
         match (tunnel.wrap(&mut frame), frame.data_mut().first_chunk_mut()) {
             (Ok(()), Some(field)) => {
                 *field = next.macs;
                 self.tx.push(&mut self.io, &self.counters, next.port, frame);
             }
-            (Err(reason), _) => self.drop_frame(frame, reason),
-            (Ok(()), None) => self.drop_frame(frame, Reason::Truncated),
+            (Err(reason), _) => self.drop(frame, reason),
+            (Ok(()), None) => self.drop(frame, Reason::Truncated),
         }
         None
     }
@@ -449,71 +459,86 @@ impl<I: Io> Worker<I> {
     /// Sends a packet through the tunnel to a server, at `address`, by way of `hop`.
     pub(super) fn send_tunnelled(
         &mut self,
-        port: PortId,
-        mut frame: I::Frame,
-        p: &Parsed,
+        flows: &Flows,
+        packet: Packet<'_, I::Frame>,
         (address, server): (IpAddr, ServerId),
         hop: u16,
-    ) {
-        let facts = self.flows.servers.get(server.0 as usize).and_then(Option::as_ref);
-        let shape = Shape::unpack(facts.map_or(0, |s| s.others.tunnel.get()));
-        let Some(&next) = self.flows.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
-        let added = (header_len(address) + shape.between()) as u16;
-        let least = if address.is_ipv6() { ipv6::MIN_MTU as u16 } else { MIN_MTU };
-        if next.mtu < least.saturating_add(added) {
-            return self.drop_frame(frame, Reason::TunnelMtu);
-        }
-        let way = facts.map_or(next.mtu, |facts| next.mtu.min(path_mtu(&facts.others, self.flows.now)));
-        let mtu = inner_mtu(way, added, p.ipv6);
-        if p.ip_len > mtu && p.dont_fragment {
-            return self.answer_too_big(port, frame, p, mtu);
-        }
-        let Some(len) = p.ip_len.checked_add(added) else {
-            return self.drop_frame(frame, Reason::TunnelMtu);
+    ) -> Carried<I::Frame> {
+        let p = packet.parsed;
+        let Some(&next) = flows.routing.hop(hop) else { return self.dropped(packet.frame, Reason::NoRoute) };
+        let room = match Room::of(flows, (address, server), next.mtu) {
+            Ok(room) => room,
+            Err(reason) => return self.dropped(packet.frame, reason),
         };
-        let Some(source) = self.flows.own_address(next.port, address) else {
-            return self.drop_frame(frame, Reason::NoPortAddress);
+        let mtu = inner_mtu(room.way, room.added, p.ipv6);
+        if p.ip_len > mtu && p.dont_fragment {
+            return too_big(flows, packet, mtu);
+        }
+        let Some(len) = p.ip_len.checked_add(room.added) else {
+            return self.dropped(packet.frame, Reason::TunnelMtu);
+        };
+        let Some(source) = flows.own_address(next.port, address) else {
+            return self.dropped(packet.frame, Reason::NoPortAddress);
         };
         self.tunnel_id = self.tunnel_id.wrapping_add(1);
         let outer = Outer {
-            shape,
+            shape: room.shape,
             source,
             server: address,
             ipv6: p.ipv6,
             flow: p.tuple.spread(),
             id: self.tunnel_id,
         };
+        let mut frame = packet.frame;
         frame.truncate(usize::from(p.l3) + usize::from(p.ip_len));
         if !age(frame.data_mut(), usize::from(p.l3)) {
-            return self.drop_frame(frame, Reason::Truncated);
+            return self.dropped(frame, Reason::Truncated);
         }
         match outer.wrap(&mut frame, len) {
-            Ok(()) if len > way => self.fragment(frame, hop, way),
-            Ok(()) => self.leave(frame, hop, len),
-            Err(reason) => self.drop_frame(frame, reason),
+            Ok(()) if len > room.way => self.fragment(flows, frame, hop, room.way),
+            Ok(()) => self.leave(flows, frame, hop, len),
+            Err(reason) => self.drop(frame, reason),
         }
+        Ok(Edit::Nothing)
     }
 }
 
-impl Flows {
-    /// Why a packet can't go through the tunnel to a server, by a way of this MTU and port, if it can't: what
-    /// [`Self::send_tunnelled`] would say of it.
-    pub(super) fn tunnel_refusal(
-        &self,
-        p: &Parsed,
-        (address, server): (IpAddr, ServerId),
-        (mtu, port): (u16, PortId),
-    ) -> Option<Reason> {
-        let facts = self.servers.get(server.0 as usize).and_then(Option::as_ref);
+/// What a tunnel to a server is like, and what it leaves room for.
+struct Room {
+    shape: Shape,
+    /// Bytes that it adds to a packet.
+    added: u16,
+    /// The largest outer packet.
+    way: u16,
+}
+
+impl Room {
+    /// Of the tunnel to a server, by a next hop that takes `mtu` bytes.
+    fn of(flows: &Flows, (address, server): (IpAddr, ServerId), mtu: u16) -> Result<Self, Reason> {
+        let facts = flows.servers.get(server.0 as usize).and_then(Option::as_ref);
         let shape = Shape::unpack(facts.map_or(0, |s| s.others.tunnel.get()));
         let added = (header_len(address) + shape.between()) as u16;
         let least = if address.is_ipv6() { ipv6::MIN_MTU as u16 } else { MIN_MTU };
-        let way = facts.map_or(mtu, |facts| mtu.min(path_mtu(&facts.others, self.now)));
-        match () {
-            () if mtu < least.saturating_add(added) => Some(Reason::TunnelMtu),
-            () if p.ip_len > inner_mtu(way, added, p.ipv6) => Some(Reason::TooBig),
-            () => self.own_address(port, address).is_none().then_some(Reason::NoPortAddress),
+        if mtu < least.saturating_add(added) {
+            return Err(Reason::TunnelMtu);
         }
+        let way = facts.map_or(mtu, |facts| mtu.min(path_mtu(&facts.others, flows.now)));
+        Ok(Self { shape, added, way })
+    }
+}
+
+/// Why a packet can't go through the tunnel to a server, by a way of this MTU and port, if it can't: what
+/// [`Egress::send_tunnelled`] would say of it.
+pub(super) fn refusal(
+    flows: &Flows,
+    p: &Parsed,
+    (address, server): (IpAddr, ServerId),
+    (mtu, port): (u16, PortId),
+) -> Option<Reason> {
+    match Room::of(flows, (address, server), mtu) {
+        Err(reason) => Some(reason),
+        Ok(room) if p.ip_len > inner_mtu(room.way, room.added, p.ipv6) => Some(Reason::TooBig),
+        Ok(_) => flows.own_address(port, address).is_none().then_some(Reason::NoPortAddress),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Beside the way: ICMP errors about the packets that tunnels are made of.
+//! Stage 3 of ICMP errors about the packets that tunnels are made of.
 //!
 //! ```text
 //! ip | icmp | outer ip of ours | [GRE, or UDP and GUE] | the client's packet, as far as the router quotes it
@@ -19,9 +19,9 @@ use std::net::IpAddr;
 use weirctl::model::Forwarding;
 
 use super::{
-    Flows, Worker,
+    Flows,
     icmp::quote_of,
-    packet::Origin,
+    packet::{Next, Origin, Packet, TunnelError},
     parse::Parsed,
     route::Need,
     tunnel::{LEARNED, inner_mtu, inside_at, may_be_of},
@@ -29,16 +29,15 @@ use super::{
 };
 use crate::{
     id::WorkerId,
-    io::{Frame, Io, PortId},
+    io::{Frame, PortId},
     net::{
         Header,
-        ethernet::Mac,
         icmp::{IcmpHeader, Inner, inner_v4, inner_v6, v4, v6},
         icmp_translation::plateau,
         ipv4::Ipv4Header,
         ipv6::{Ipv6Header, MIN_MTU},
         protocol,
-        reply::{self, Link, Problem},
+        reply::Problem,
     },
     table::{
         ends::Ends,
@@ -46,9 +45,6 @@ use crate::{
         session::{Direction, Session},
     },
 };
-
-/// Longest answer: IPv6's 1280 bytes behind an Ethernet header.
-const LONGEST: usize = 14 + MIN_MTU;
 
 /// Whose the packet in a tunnel is.
 enum Owner {
@@ -78,6 +74,37 @@ impl Flows {
         outer.source == to
             && self.routing.table().is_own(to)
             && self.lookup.tunnels(outer.destination).iter().any(|others| is_of(others.tunnel.get()))
+    }
+
+    /// An error about a packet of a tunnel of ours.
+    pub(super) fn tunnel_error<F: Frame>(&mut self, packet: &Packet<'_, F>, outer: &Inner) -> Next {
+        let (p, router) = (packet.parsed, packet.ends().source.0);
+        if let Some(reason) = self.router_refusal(packet.port, router, outer.destination) {
+            return Next::Drop(reason);
+        }
+        let data = packet.frame.data();
+        let quoted = quote_of(data, p);
+        let at = inside_at(quoted, outer.transport_at, outer.protocol).filter(|_| !outer.later_fragment);
+        let quotes = at.and_then(|at| quoted.get(at..)).unwrap_or_default();
+        let inner = read(quotes);
+        let said = said(data, p, quoted);
+        match inner.as_ref().map_or(Owner::Us, |inner| self.owner_of_inner(outer, inner, packet.origin)) {
+            Owner::Us => {}
+            Owner::Other(worker) => return Next::HandOver(worker),
+            Owner::Nobody => return Next::Drop(Reason::IcmpNoSession),
+        }
+        if let Said::TooBig(told) = said {
+            self.learn_path_mtu(told, outer);
+        }
+        let told = inner.zip(at).and_then(|(inner, at)| {
+            let problem = problem(said, quotes, (outer, at), p.ipv6)?;
+            Some((inner, at, problem))
+        });
+        let Some((inner, at, problem)) = told else { return Next::Drop(Reason::IcmpTunnel) };
+        match self.routing.towards(inner.source, Need::Guest, self.now) {
+            Ok(hop) => Next::TellClient(TunnelError { inner, at, problem, hop }),
+            Err(reason) => Next::Drop(reason),
+        }
     }
 
     /// Remembers an MTU of the way to a server, for all workers and all services that have it.
@@ -122,62 +149,6 @@ impl Flows {
                 server.address == outer.destination && matches!(method, Forwarding::Tunnel(_))
             });
         if leads { Owner::Us } else { Owner::Nobody }
-    }
-}
-
-impl<I: Io> Worker<I> {
-    /// An error about a packet of a tunnel of ours.
-    pub(super) fn tunnel_error(
-        &mut self,
-        port: PortId,
-        frame: I::Frame,
-        p: &Parsed,
-        outer: &Inner,
-        origin: Origin,
-    ) {
-        let router = p.ends(frame.data()).source.0;
-        if let Some(reason) = self.flows.router_refusal(port, router, outer.destination) {
-            return self.drop_frame(frame, reason);
-        }
-        let quoted = quote_of(frame.data(), p);
-        let at = inside_at(quoted, outer.transport_at, outer.protocol).filter(|_| !outer.later_fragment);
-        let packet = at.and_then(|at| quoted.get(at..)).unwrap_or_default();
-        let inner = read(packet);
-        let said = said(frame.data(), p, quoted);
-        match inner.as_ref().map_or(Owner::Us, |inner| self.flows.owner_of_inner(outer, inner, origin)) {
-            Owner::Us => {}
-            Owner::Other(worker) => return self.hand_over(port, frame, worker),
-            Owner::Nobody => return self.drop_frame(frame, Reason::IcmpNoSession),
-        }
-        if let Said::TooBig(told) = said {
-            self.flows.learn_path_mtu(told, outer);
-        }
-        let told = inner.zip(at).and_then(|(inner, at)| {
-            let problem = problem(said, packet, (outer, at), p.ipv6)?;
-            Some((inner, problem, packet))
-        });
-        let Some((inner, problem, packet)) = told else {
-            return self.drop_frame(frame, Reason::IcmpTunnel);
-        };
-        let mut out = [0; LONGEST];
-        let nobody = Mac([0; 6]);
-        let link = Link { destination: nobody, source: nobody, vlan: None };
-        let made = reply::icmp_error(&mut out, &link, inner.destination, problem, packet).ok();
-        self.send_tunnel_error(frame, made.and_then(|len| out.get(..len)), inner.source);
-    }
-
-    fn send_tunnel_error(&mut self, mut frame: I::Frame, error: Option<&[u8]>, client: IpAddr) {
-        let Some(error) = error.filter(|error| frame.reset(error.len())) else {
-            return self.drop_frame(frame, Reason::IcmpTunnel);
-        };
-        frame.data_mut().copy_from_slice(error);
-        match self.flows.routing.towards(client, Need::Guest, self.flows.now) {
-            Ok(hop) => {
-                self.counters.events.icmp_translated.add(1);
-                self.leave(frame, hop, (error.len() - 14) as u16);
-            }
-            Err(reason) => self.drop_frame(frame, reason),
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Beside the way: ICMP errors that quote a packet of a session with PROXY. Its sender gets a quote of what it sent.
+//! ICMP errors that quote a packet of a session with PROXY. Its sender gets a quote of what it sent.
 //!
 //! ```text
 //! sent     ip | udp, tcp |          | data
@@ -41,66 +41,64 @@ struct Quoted {
     protocol: u8,
 }
 
-impl Flows {
-    /// Turns the quote of an error about a session with PROXY into that of the packet that the error's receiver sent,
-    /// addresses and ports apart. The error from now on.
-    pub(super) fn unproxy_quote(
-        &self,
-        frame: &mut impl Frame,
-        p: &Parsed,
-        found: Found,
-        transport_at: usize,
-    ) -> Parsed {
-        let session = self.sessions.get(found.id).filter(|s| s.is_proxied());
-        let Some(protocol) = session.map(Session::protocol) else { return *p };
-        let quote = frame.data().get(usize::from(p.l4) + IcmpHeader::LEN..).unwrap_or_default();
-        if let Some(quoted) = self.quoted_header(quote, found, (transport_at, protocol)) {
-            return without_header(frame, p, &quoted).unwrap_or(*p);
-        }
-        if protocol == protocol::TCP {
-            self.renumber_quote(frame.data_mut(), p, found, transport_at);
-        }
-        *p
+/// Turns the quote of an error about a session with PROXY into that of the packet that the error's receiver sent,
+/// addresses and ports apart. The error from now on.
+pub(super) fn unproxy_quote(
+    flows: &Flows,
+    frame: &mut impl Frame,
+    p: &Parsed,
+    found: Found,
+    transport_at: usize,
+) -> Parsed {
+    let session = flows.sessions.get(found.id).filter(|s| s.is_proxied());
+    let Some(protocol) = session.map(Session::protocol) else { return *p };
+    let quote = frame.data().get(usize::from(p.l4) + IcmpHeader::LEN..).unwrap_or_default();
+    if let Some(quoted) = quoted_header(flows, quote, found, (transport_at, protocol)) {
+        return without_header(frame, p, &quoted).unwrap_or(*p);
     }
-
-    /// The header in a quote of what a client sent, if it begins with one as far as it is there.
-    fn quoted_header(
-        &self,
-        quote: &[u8],
-        found: Found,
-        (transport_at, protocol): (usize, u8),
-    ) -> Option<Quoted> {
-        let transport = quote.get(transport_at..).filter(|_| found.direction == Direction::Reply)?;
-        let mut text = self.header_for(found, protocol)?;
-        let headers = match protocol {
-            protocol::TCP => {
-                let sequence = transport.get(4..)?.first_chunk().map(|b| u32::from_be_bytes(*b))?;
-                let begins = sequence == self.streams.get(found.id.0).start();
-                let len = transport.get(12).map_or(TcpHeader::LEN, |offset| usize::from(offset >> 4) * 4);
-                begins.then_some(len)?
-            }
-            _ => UdpHeader::LEN,
-        };
-        let there = transport.get(headers..).unwrap_or_default();
-        let begins = |text: &Text| there.iter().zip(text).all(|(a, b)| a == b);
-        if !begins(&text) && protocol == protocol::UDP {
-            fill_up(&mut text);
-        }
-        let holds = total_len(quote)? >= transport_at + headers + text.len();
-        (holds && begins(&text)).then_some(Quoted { text, transport: (transport_at, headers), protocol })
+    if protocol == protocol::TCP {
+        renumber_quote(flows, frame.data_mut(), p, found, transport_at);
     }
+    *p
+}
 
-    /// Gives the numbers of the client's stream that an error quotes to the other side's count: where what a client sent
-    /// begins, or what a server acknowledged, SACK blocks included.
-    fn renumber_quote(&self, data: &mut [u8], p: &Parsed, found: Found, transport_at: usize) {
-        let l4 = usize::from(p.l4);
-        let Some(quoted) = data.get_mut(l4 + IcmpHeader::LEN + transport_at..) else { return };
-        let before = Sum::of(quoted);
-        requote(quoted, &self.streams.get(found.id.0), found.direction);
-        let delta = Delta::from_sums(before, Sum::of(quoted));
-        if let Some(icmp) = IcmpHeader::at_mut(data, l4) {
-            icmp.set_checksum(delta.apply(icmp.checksum()));
+/// The header in a quote of what a client sent, if it begins with one as far as it is there.
+fn quoted_header(
+    flows: &Flows,
+    quote: &[u8],
+    found: Found,
+    (transport_at, protocol): (usize, u8),
+) -> Option<Quoted> {
+    let transport = quote.get(transport_at..).filter(|_| found.direction == Direction::Reply)?;
+    let mut text = flows.header_for(found, protocol)?;
+    let headers = match protocol {
+        protocol::TCP => {
+            let sequence = transport.get(4..)?.first_chunk().map(|b| u32::from_be_bytes(*b))?;
+            let begins = sequence == flows.streams.get(found.id.0).start();
+            let len = transport.get(12).map_or(TcpHeader::LEN, |offset| usize::from(offset >> 4) * 4);
+            begins.then_some(len)?
         }
+        _ => UdpHeader::LEN,
+    };
+    let there = transport.get(headers..).unwrap_or_default();
+    let begins = |text: &Text| there.iter().zip(text).all(|(a, b)| a == b);
+    if !begins(&text) && protocol == protocol::UDP {
+        fill_up(&mut text);
+    }
+    let holds = total_len(quote)? >= transport_at + headers + text.len();
+    (holds && begins(&text)).then_some(Quoted { text, transport: (transport_at, headers), protocol })
+}
+
+/// Gives the numbers of the client's stream that an error quotes to the other side's count: where what a client sent
+/// begins, or what a server acknowledged, SACK blocks included.
+fn renumber_quote(flows: &Flows, data: &mut [u8], p: &Parsed, found: Found, transport_at: usize) {
+    let l4 = usize::from(p.l4);
+    let Some(quoted) = data.get_mut(l4 + IcmpHeader::LEN + transport_at..) else { return };
+    let before = Sum::of(quoted);
+    requote(quoted, &flows.streams.get(found.id.0), found.direction);
+    let delta = Delta::from_sums(before, Sum::of(quoted));
+    if let Some(icmp) = IcmpHeader::at_mut(data, l4) {
+        icmp.set_checksum(delta.apply(icmp.checksum()));
     }
 }
 

@@ -301,8 +301,8 @@ impl<I: Io> Worker<I> {
             Update::Lookup(lookup) => std::mem::swap(&mut self.flows.lookup, lookup),
             Update::ServerAddresses(addresses) => std::mem::swap(&mut self.flows.server_addresses, addresses),
             Update::Routes(table) => *table = self.flows.routing.replace(Arc::clone(table)),
-            Update::Stations(stations) => std::mem::swap(&mut self.stations, stations),
-            Update::Device(device, hand) => self.io.exchange(*device, hand),
+            Update::Stations(stations) => std::mem::swap(&mut self.egress.stations, stations),
+            Update::Device(device, hand) => self.egress.io.exchange(*device, hand),
             Update::Neighbour(neighbour) => {
                 self.flows.routing.neighbour(*neighbour, self.flows.now);
             }

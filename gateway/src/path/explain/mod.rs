@@ -23,13 +23,13 @@ use crate::path::{
     destination::is_martian,
     explain::question::{At, Back, Explain, Leg, Packet},
     onepacket,
-    packet::Next,
     packet::Origin,
     parse::{Kind, Parsed},
     persist::Kept,
     schedule::{Claimed, Refusal},
     sctp_state,
     service::{Chosen, WorkerService},
+    session::Course,
     snat::Claim,
     verdict::{Reason, Verdict},
 };
@@ -105,12 +105,12 @@ impl Flows {
         if !self.may_arrive(port, found) {
             return e.drops(Reason::Martian);
         }
-        match self.fate(found, p, Belief::Counts) {
-            Next::Punted => self.explain_punt(e),
-            Next::TtlExpired => e.drops(Reason::TtlExpired),
-            Next::ServerDeleted => e.drops(Reason::ServerDeleted),
-            Next::Anew => self.explain_unknown(e, port, p, Some(found.id)),
-            Next::Goes => match self.would_hold_back(p, found) {
+        match self.course(found, p, Belief::Counts) {
+            Course::Kernel => self.explain_punt(e),
+            Course::TtlExpired => e.drops(Reason::TtlExpired),
+            Course::ServerDeleted => e.drops(Reason::ServerDeleted),
+            Course::Anew => self.explain_unknown(e, port, p, Some(found.id)),
+            Course::On => match self.would_hold_back(p, found) {
                 Some(reason) => e.drops(reason),
                 None => self.explain_session_s_way(e, p, found),
             },

@@ -22,10 +22,10 @@ use weirctl::{
 };
 
 use super::{
-    Flows, Worker,
+    Flows,
     belief::Belief,
     destination::{is_group, is_link_local, is_martian, may_be_special},
-    packet::Origin,
+    packet::{As, Next, Origin, Packet, Reply},
     parse::Parsed,
     parse::is_echo,
     rewrite,
@@ -33,11 +33,11 @@ use super::{
 };
 use crate::{
     id::{ServerId, WorkerId},
-    io::{Io, PortId},
+    io::{Frame, PortId},
     net::{checksum::Delta, protocol},
     table::{
         ends::Ends,
-        session::{Direction, INACTIVE, NewSession, SNAT, SessionId, TIMEOUTS, Tuple},
+        session::{Direction, INACTIVE, NewSession, SNAT, Session, SessionId, TIMEOUTS, Tuple},
         sessions::Found,
         snat::{
             BlockEvent, Full, Mapping, Place, Standing, Tables,
@@ -47,11 +47,9 @@ use crate::{
     },
 };
 
-mod hairpin;
 mod rules;
 mod track;
 
-pub(super) use hairpin::TURNED_BACK;
 pub use rules::{Rule, Rules};
 use track::Segment;
 pub use track::{TimeoutTicks, Timeouts};
@@ -113,6 +111,12 @@ pub(super) enum Claim {
     Out(ServerId),
     /// To an external address.
     In,
+}
+
+/// A packet whose source may not open anything. What the kernel sends from its own addresses leaves.
+#[cold]
+fn refuse_source(port: PortId, reason: Reason) -> Next {
+    if port.is_twin() { Next::AsSent } else { Next::Drop(reason) }
 }
 
 fn refused(full: Full) -> Reason {
@@ -192,6 +196,59 @@ impl Flows {
         }
         let owner = self.snat_owner(ends, claim);
         (owner != self.id).then_some(owner)
+    }
+
+    /// A packet without session, of SNAT.
+    pub(super) fn snat_unknown<F: Frame>(
+        &mut self,
+        packet: &Packet<'_, F>,
+        ends: &Ends,
+        claim: Claim,
+    ) -> Next {
+        let (port, p, origin) = (packet.port, packet.parsed, packet.origin);
+        if origin == Origin::Port && self.is_external(ends.source.0) {
+            // Told here, or its owner would take it for one that turned back.
+            return refuse_source(port, Reason::Martian);
+        }
+        if let Some(owner) = self.snat_elsewhere(ends, claim, origin) {
+            return Next::HandOver(owner);
+        }
+        if let Some(reason) = self.snat_source_refusal(port, ends, claim, origin) {
+            return refuse_source(port, reason);
+        }
+        let opened = match claim {
+            Claim::Out(rule) => {
+                if p.ttl <= 1 {
+                    return Next::Reply(self.ttl_expired(packet));
+                }
+                match Segment::of(p) {
+                    Segment::Opens => self.snat_out(p, ends, rule),
+                    Segment::Midway => return Next::Reply(Reply::RESET),
+                    Segment::Reset => Err(Reason::NoSession),
+                    Segment::Invalid => Err(Reason::SnatInvalid),
+                }
+            }
+            Claim::In => self.snat_in(p, ends),
+        };
+        match opened {
+            Ok((id, direction)) => {
+                self.stamp(TraceStage::Open);
+                let found = Found { id, direction };
+                self.count_packet(found, p);
+                self.learn_first(port, &packet.frame, p, found);
+                self.track(found, p, Belief::Counts);
+                let what = if is_echo(p.protocol) { As::Echo } else { As::Packet };
+                self.forward(packet, found, what)
+            }
+            Err(
+                reason @ (Reason::SnatPortsExhausted
+                | Reason::SnatPortLimit
+                | Reason::SnatSessionLimit
+                | Reason::SessionsFull),
+            ) if claim != Claim::In => Next::Reply(self.prohibited(packet, reason)),
+            Err(reason) if self.is_left_to_kernel(ends, claim, reason) => Next::Punt,
+            Err(reason) => Next::Drop(reason),
+        }
     }
 
     /// Whether a packet from outside that no mapping lets in is the kernel's: of an own address it may be, but not one
@@ -389,67 +446,18 @@ impl Flows {
         }
     }
 
+    /// Whether packets of the session go to an external address: they come in again.
+    pub(super) fn is_hairpin(&self, found: Found) -> bool {
+        self.snat.is_some()
+            && self.sessions.get(found.id).is_some_and(Session::is_snat)
+            && self
+                .sessions
+                .leaving(found.id, found.direction)
+                .is_some_and(|leaving| self.is_external(leaving.destination.0))
+    }
+
     pub(super) fn is_external(&self, address: IpAddr) -> bool {
         self.snat.as_ref().is_some_and(|nat| nat.rules.is_external(address))
-    }
-}
-
-impl<I: Io> Worker<I> {
-    /// A packet without session, of SNAT.
-    pub(super) fn snat_unknown(
-        &mut self,
-        port: PortId,
-        frame: I::Frame,
-        p: &Parsed,
-        (ends, claim): (&Ends, Claim),
-        origin: Origin,
-    ) {
-        if origin == Origin::Port && self.flows.is_external(ends.source.0) {
-            // Told here, or its owner would take it for one that turned back.
-            return self.refuse_source(port, frame, Reason::Martian);
-        }
-        if let Some(owner) = self.flows.snat_elsewhere(ends, claim, origin) {
-            return self.hand_over(port, frame, owner);
-        }
-        if let Some(reason) = self.flows.snat_source_refusal(port, ends, claim, origin) {
-            return self.refuse_source(port, frame, reason);
-        }
-        let opened = match claim {
-            Claim::Out(rule) => {
-                if p.ttl <= 1 {
-                    return self.answer_ttl_expired(port, frame, p);
-                }
-                match Segment::of(p) {
-                    Segment::Opens => self.flows.snat_out(p, ends, rule),
-                    Segment::Midway => return self.answer_reset(port, frame, p),
-                    Segment::Reset => Err(Reason::NoSession),
-                    Segment::Invalid => Err(Reason::SnatInvalid),
-                }
-            }
-            Claim::In => self.flows.snat_in(p, ends),
-        };
-        match opened {
-            Ok((id, direction)) => {
-                self.flows.stamp(TraceStage::Open);
-                let found = Found { id, direction };
-                self.flows.count_packet(found, p);
-                self.flows.learn_first(port, &frame, p, found);
-                self.flows.track(found, p, Belief::Counts);
-                if is_echo(p.protocol) {
-                    self.send_echo(port, frame, p, found);
-                } else {
-                    self.send(port, frame, p, found);
-                }
-            }
-            Err(
-                reason @ (Reason::SnatPortsExhausted
-                | Reason::SnatPortLimit
-                | Reason::SnatSessionLimit
-                | Reason::SessionsFull),
-            ) if claim != Claim::In => self.answer_prohibited(port, frame, p, reason),
-            Err(reason) if self.flows.is_left_to_kernel(ends, claim, reason) => self.punt(port, frame),
-            Err(reason) => self.drop_frame(frame, reason),
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Beside the way: ICMP errors about sessions between the families.
+//! ICMP errors about sessions between the families.
 //!
 //! An error from the one side becomes an error to the other, made anew: about the packet that its receiver sent, of
 //! which the quote has the beginning, and from the session's address on that side. RFC 7915 says what it is there
@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use zerocopy::IntoBytes;
 
-use super::{Flows, Worker, mixed::GROWTH, parse::Parsed, rewrite, route::Need, verdict::Reason};
+use super::{Egress, Flows, nat64::GROWTH, parse::Parsed, quote::requote, rewrite, verdict::Reason};
 use crate::{
     io::{Frame, Io},
     net::{
@@ -18,9 +18,7 @@ use crate::{
         icmp_translation::{Meaning, plateau, v4_to_v6, v6_to_v4},
         ipv4::Ipv4Header,
         ipv6::{Ipv6Header, MIN_MTU},
-        protocol,
         reply::{self, Link, Problem},
-        sctp, tcp, udp,
     },
     table::{ends::Ends, sessions::Found},
 };
@@ -30,34 +28,29 @@ const QUOTED: usize = 512;
 /// Room for the packet that the receiver sent, as far as it is known, and for the error.
 const ROOM: usize = 14 + 40 + 8 + 40 + QUOTED;
 
-impl Flows {
-    /// The MTU of the next hop towards an address; of any, if there's no way there.
-    fn mtu_towards(&self, address: IpAddr) -> u32 {
-        self.routing.view(address).map_or(u16::MAX, |way| way.mtu).into()
-    }
-}
-
-impl<I: Io> Worker<I> {
+impl<I: Io> Egress<I> {
     /// Tells the other side of a session between the families what became of its packet.
-    pub(super) fn translate_mixed(
+    pub(super) fn translate_error(
         &mut self,
+        flows: &Flows,
         mut frame: I::Frame,
         p: &Parsed,
         (found, inner): (Found, &Inner),
+        hop: u16,
     ) {
         let opposite = found.direction.opposite();
         let (Some(outer), Some(sent), Some(received)) = (
-            self.flows.sessions.leaving(found.id, found.direction),
-            self.flows.sessions.leaving(found.id, opposite),
-            self.flows.sessions.arriving(found.id, opposite),
+            flows.sessions.leaving(found.id, found.direction),
+            flows.sessions.leaving(found.id, opposite),
+            flows.sessions.arriving(found.id, opposite),
         ) else {
-            return self.drop_frame(frame, Reason::NoSession);
+            return self.drop(frame, Reason::NoSession);
         };
         // To whom it goes, and where its packet had gone.
-        let mtus = [&outer, &sent].map(|ends| self.flows.mtu_towards(ends.destination.0));
+        let mtus = [&outer, &sent].map(|ends| mtu_towards(flows, ends.destination.0));
         let quoted = frame.data().get(usize::from(p.l4) + IcmpHeader::LEN..).unwrap_or_default();
         let Some(problem) = problem(frame.data(), p, quoted, mtus) else {
-            return self.drop_frame(frame, Reason::OtherFamily);
+            return self.drop(frame, Reason::OtherFamily);
         };
         let mut packet = [0; ROOM];
         let mut out = [0; ROOM];
@@ -66,17 +59,17 @@ impl<I: Io> Worker<I> {
         let made = as_received(&mut packet, quoted, inner, (&sent, &received))
             .and_then(|len| reply::icmp_error(&mut out, &link, outer.source.0, problem, &packet[..len]).ok());
         let Some(len) = made.filter(|&len| frame.reset(len)) else {
-            return self.drop_frame(frame, Reason::BadIcmp);
+            return self.drop(frame, Reason::BadIcmp);
         };
         frame.data_mut().copy_from_slice(&out[..len]);
-        match self.flows.routing.towards(outer.destination.0, Need::Guest, self.flows.now) {
-            Ok(hop) => {
-                self.counters.events.icmp_translated.add(1);
-                self.leave(frame, hop, (len - 14) as u16);
-            }
-            Err(reason) => self.drop_frame(frame, reason),
-        }
+        self.counters.events.icmp_translated.add(1);
+        self.leave(flows, frame, hop, (len - 14) as u16);
     }
+}
+
+/// The MTU of the next hop towards an address; of any, if there's no way there.
+fn mtu_towards(flows: &Flows, address: IpAddr) -> u32 {
+    flows.routing.view(address).map_or(u16::MAX, |way| way.mtu).into()
 }
 
 /// What an error says, for the other family. `mtus` are those of the next hops to whom it goes and where the packet had
@@ -149,18 +142,8 @@ fn as_received(
     let end = header_len + transport.len();
     let part = out.get_mut(header_len..end)?;
     part.copy_from_slice(transport);
-    let ports = received.tuple().ports;
-    if inner.protocol == protocol::SCTP {
-        return sctp::requote(part, ports, transport_len).map(|()| end);
-    }
-    part.first_chunk_mut::<4>()?.copy_from_slice(&ports.to_le_bytes());
     let (_, delta) = rewrite::deltas_of(sent, received);
-    let (at, udp) =
-        if inner.protocol == protocol::UDP { (udp::CHECKSUM_AT, true) } else { (tcp::CHECKSUM_AT, false) };
-    if let Some(field) = part.get_mut(at..at + 2).and_then(|f| f.first_chunk_mut::<2>()) {
-        let check = u16::from_be_bytes(*field);
-        *field = if udp { delta.apply_udp(check) } else { delta.apply(check) }.to_be_bytes();
-    }
+    requote(part, inner.protocol, received, (delta, transport_len))?;
     Some(end)
 }
 

@@ -20,12 +20,18 @@
 
 use std::net::IpAddr;
 
-use weirctl::model::SessionState;
 use zerocopy::IntoBytes;
 
 use super::{
-    Flows, Worker, fragment::Part, parse::Parsed, reassembly::Way, rewrite::rewrite_transport, route::Need,
-    sums::sum_over, tcp_state::CONTROL, toa, verdict::Reason,
+    Egress, Flows,
+    egress::{Carried, too_big},
+    fragment::Part,
+    packet::{Edit, Exit, Packet},
+    parse::Parsed,
+    rewrite::rewrite_transport,
+    sums::sum_over,
+    toa,
+    verdict::Reason,
 };
 use crate::{
     io::{Frame, Io, PortId},
@@ -40,7 +46,7 @@ use crate::{
     },
     table::{
         ends::Ends,
-        session::{Direction, STATE, Session, TIMEOUTS, Tuple},
+        session::{Direction, Tuple},
         sessions::Found,
     },
 };
@@ -53,107 +59,45 @@ const UNTOLD: u16 = MIN_MTU as u16 - GROWTH;
 /// By how much a fragment's header is longer in IPv6.
 const FRAGMENT_GROWTH: u16 = GROWTH + FragmentHeader::LEN as u16;
 
-impl Flows {
-    /// The next hop of such a session in a direction: the one it remembers, or looked up.
-    fn hop_of_mixed(&mut self, found: Found) -> Result<u16, Reason> {
-        let generation = self.routing.generation;
-        if let Some(hop) = self.sessions.mixed_hop(found.id, found.direction, generation) {
-            return Ok(hop);
-        }
-        let leaving = self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?;
-        self.mixed_hop(found, leaving.destination.0)
-    }
-
-    /// Looks up the next hop of such a session, which remembers it.
-    fn mixed_hop(&mut self, found: Found, to: IpAddr) -> Result<u16, Reason> {
-        let need = if found.direction == Direction::Reply { Need::Guest } else { Need::Server };
-        let hop = self.routing.towards(to, need, self.now)?;
-        if self.routing.may_be_remembered(hop) {
-            let generation = self.routing.generation;
-            self.sessions.remember_mixed_hop(found.id, found.direction, hop, generation);
-        }
-        Ok(hop)
-    }
+/// What a packet gets that leaves by IPv6.
+pub(super) struct Across<'a> {
+    /// MAC addresses as they lie in the frame.
+    pub macs: [u8; 12],
+    /// Ports as they lie in the header.
+    pub ports: u32,
+    /// By what the transport checksum changes.
+    pub delta: Delta,
+    /// Source address.
+    pub source: &'a [u8],
+    /// Destination address.
+    pub destination: &'a [u8],
 }
 
-impl<I: Io> Worker<I> {
-    /// Sends an IPv4 packet of a session between the families that changes nothing, and whose way is known. Gives the
-    /// frame back if it isn't one.
-    #[inline]
-    pub(super) fn mixed_straight(
-        &mut self,
-        port: PortId,
-        mut frame: I::Frame,
-        p: &Parsed,
-        found: Found,
-    ) -> Option<I::Frame> {
-        let between = |session: &Session| session.is_mixed() && !session.is_one_way();
-        let Some((session, wide)) = self.flows.sessions.get_mut_wide(found.id).filter(|(s, _)| between(s))
-        else {
-            return Some(frame);
-        };
-        let (hop, generation) = wide.hop(found.direction, found.direction);
-        let (Some(server), Some(next)) =
-            (self.flows.figures.get(session.server()), self.flows.routing.hop(hop))
-        else {
-            return Some(frame);
-        };
-        let state = session.state_number();
-        let quiet = state & STATE == SessionState::Established as u8
-            && p.protocol == protocol::TCP
-            && p.flags & CONTROL == tcp::ACK;
-        let transport_len = p.ip_len.wrapping_sub(Ipv4Header::LEN as u16);
-        let usual = quiet
-            & self.flows.fragment_id.is_none()
-            & p.is_bare()
-            & !p.ipv6
-            & (session.timeout == self.flows.timeouts[usize::from(state) & (TIMEOUTS - 1)])
-            & session.arrives_by(found.direction, port)
-            & (generation == self.flows.routing.generation)
-            & (server.available.get() != 0)
-            & (p.ttl > 1)
-            & (transport_len.saturating_add(Ipv6Header::LEN as u16) <= next.mtu)
-            & next.usable;
-        if !usual || session.is_proxied() {
-            return Some(frame);
-        }
-        if let Some(mark) = self.flows.told.mark(session, found)
-            && (mark == 0 || toa::is_clean(frame.data(), p))
-        {
-            // Nothing that has to be looked at more closely.
-        } else {
-            return Some(frame);
-        }
-        session.last_seen = self.flows.now.0;
-        server.count(found.direction, p.ip_len);
-        let (_, delta) = session.deltas(found.direction);
-        let ports = session.leaving(found.direction).ports;
-        let (macs, out) = (next.macs, next.port);
-        cut(&mut frame, p);
-        let tos = Ipv4Header::at(frame.data(), EthernetHeader::LEN).map_or(0, |ip| ip.tos);
-        let transport = frame.data_mut().get_mut(usize::from(p.l4)..);
-        let rewritten = rewrite_transport(transport, p, ports, delta);
-        if let Some(acknowledged) = rewritten {
-            session.note_acknowledged(found.direction, acknowledged);
-        }
-        let ready = rewritten.is_some() && frame.prepend(GROWTH.into());
-        let Some(head) = frame.data_mut().first_chunk_mut::<54>().filter(|_| ready) else {
-            self.drop_frame(frame, Reason::Truncated);
-            return None;
-        };
-        let (source, destination) = wide.leaving(found.direction);
-        let (ethernet, ip) = head.split_at_mut(EthernetHeader::LEN);
-        ethernet[..12].copy_from_slice(&macs);
-        ethernet[12..].copy_from_slice(&ether_type::IPV6.to_be_bytes());
-        if let (Some(ip), Some(source), Some(destination)) =
-            (ip.first_chunk_mut(), source.first_chunk(), destination.first_chunk())
-        {
-            Ipv6Header::put(ip, later(p, tos), transport_len, source, destination);
-        }
-        self.tx.push(&mut self.io, &self.counters, out, frame);
-        None
+/// Gives a TCP packet of IPv4 without options IPv6's headers. What it acknowledges; none, and the frame spoilt, if it isn't as
+/// `p` says or there's no room in front.
+#[inline(always)]
+pub(super) fn to_ipv6<F: Frame>(mut frame: F, p: &Parsed, across: &Across<'_>) -> (F, Option<[u8; 4]>) {
+    cut(&mut frame, p);
+    let transport_len = p.ip_len.wrapping_sub(Ipv4Header::LEN as u16);
+    let tos = Ipv4Header::at(frame.data(), EthernetHeader::LEN).map_or(0, |ip| ip.tos);
+    let transport = frame.data_mut().get_mut(usize::from(p.l4)..);
+    let rewritten = rewrite_transport(transport, p, across.ports, across.delta);
+    let ready = rewritten.is_some() && frame.prepend(GROWTH.into());
+    let Some(head) = frame.data_mut().first_chunk_mut::<54>().filter(|_| ready) else {
+        return (frame, None);
+    };
+    let (ethernet, ip) = head.split_at_mut(EthernetHeader::LEN);
+    ethernet[..12].copy_from_slice(&across.macs);
+    ethernet[12..].copy_from_slice(&ether_type::IPV6.to_be_bytes());
+    if let (Some(ip), Some(source), Some(destination)) =
+        (ip.first_chunk_mut(), across.source.first_chunk(), across.destination.first_chunk())
+    {
+        Ipv6Header::put(ip, later(p, tos), transport_len, source, destination);
     }
+    (frame, rewritten)
+}
 
+impl<I: Io> Egress<I> {
     /// Sends an IPv6 packet without extension headers on by IPv4: the straight way's end for such a session.
     #[inline(always)]
     pub(super) fn leave_by_v4(
@@ -170,7 +114,7 @@ impl<I: Io> Worker<I> {
         let ready = rewrite_transport(transport, p, leaving.ports, delta).is_some()
             && frame.trim_front(GROWTH.into());
         let Some(head) = frame.data_mut().first_chunk_mut::<34>().filter(|_| ready) else {
-            return self.drop_frame(frame, Reason::Truncated);
+            return self.drop(frame, Reason::Truncated);
         };
         let (ethernet, ip) = head.split_at_mut(EthernetHeader::LEN);
         ethernet[..12].copy_from_slice(&macs);
@@ -185,60 +129,52 @@ impl<I: Io> Worker<I> {
 
     /// Sends a packet of a session whose other side is of the other family.
     #[inline(never)]
-    pub(super) fn send_mixed(&mut self, port: PortId, mut frame: I::Frame, p: &Parsed, found: Found) {
-        let Some(session) = self.flows.sessions.get(found.id) else {
-            return self.drop_frame(frame, Reason::NoSession);
+    pub(super) fn send_mixed(
+        &mut self,
+        flows: &Flows,
+        mut packet: Packet<'_, I::Frame>,
+        found: Found,
+        exit: Exit,
+    ) -> Carried<I::Frame> {
+        let p = packet.parsed;
+        let (Exit::Hop(hop), Some(session)) = (exit, flows.sessions.get(found.id)) else {
+            return self.dropped(packet.frame, Reason::NoSession);
         };
+        let Some(&next) = flows.routing.hop(hop) else { return self.dropped(packet.frame, Reason::NoRoute) };
         let (tells, proxied) = (session.tells_client(), session.is_proxied());
-        let hop = match self.flows.hop_of_mixed(found) {
-            Ok(hop) => hop,
-            Err(reason) => return self.drop_frame(frame, reason),
-        };
-        let generation = self.flows.routing.generation;
-        let known = self.flows.routing.may_be_remembered(hop);
-        // From now on the straight way leads to `leave_by_v4`.
-        if let Some(session) = self.flows.sessions.get_mut(found.id).filter(|_| known && p.ipv6 && !proxied)
-            && let Some(mark) = self.flows.told.mark(session, found)
-        {
-            session.remember_hop(found.direction, hop | mark, generation);
-        }
-        let Some(&next) = self.flows.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
-        let part = part_of(frame.data(), p);
-        if part.is_some() && is_unchecked(frame.data(), p) {
-            // Nobody has all of it to sum up (RFC 7915, 4.5).
-            self.flows.fragment_way = self.flows.fragment_id.map(|_| Way::Dropped(Reason::OtherFamily));
-            return self.drop_frame(frame, Reason::OtherFamily);
-        }
-        let way = if proxied { self.flows.way_mtu(p, found, next.mtu) } else { next.mtu };
+        let part = part_of(packet.frame.data(), p);
+        let way = if proxied { flows.way_mtu(p, found, next.mtu) } else { next.mtu };
         let mtu = sender_s_mtu(p, way, part.is_some());
         if is_refused(p, mtu) {
-            return self.answer_too_big(port, frame, p, mtu);
+            return too_big(flows, packet, mtu);
         }
-        frame.truncate(usize::from(p.l3) + usize::from(p.ip_len));
-        let mut ip_len = if tells { self.flows.tell(&mut frame, p, found, mtu) } else { p.ip_len };
+        packet.frame.truncate(usize::from(p.l3) + usize::from(p.ip_len));
+        let (mut ip_len, mut edit) = (p.ip_len, Edit::Nothing);
+        if tells {
+            (ip_len, edit) = self.tell(flows, &mut packet, found, mtu);
+        }
         if proxied {
             let extensions = u16::from(p.l4 - p.l3) - header_len(p.ipv6);
             let limits = (mtu.saturating_add(extensions), p.ipv6 || !p.dont_fragment);
-            match self.proxied(port, frame, p, found, limits) {
-                Some(changed) => (frame, ip_len) = changed,
-                None => return,
+            match self.proxied(flows, &mut packet, (found, hop), limits) {
+                Ok(changed) => (ip_len, edit) = changed,
+                Err(refusal) => return self.not_proxied(flows, packet, refusal),
             }
         }
         if p.ipv6 && p.flags & tcp::SYN != 0 {
-            let own = self.flows.routing.table().port(port).map_or(next.mtu, |facts| facts.mtu);
-            toa::limit_mss(
-                frame.data_mut(),
-                p,
-                own.saturating_sub((Ipv6Header::LEN + tcp::TcpHeader::LEN) as u16),
-            );
+            let own = flows.routing.table().port(packet.port).map_or(next.mtu, |facts| facts.mtu);
+            let headers = (Ipv6Header::LEN + tcp::TcpHeader::LEN) as u16;
+            toa::limit_mss(packet.frame.data_mut(), p, own.saturating_sub(headers));
         }
-        self.flows.reach_over(&mut frame, p, found);
-        let id = self.flows.fragment_id;
+        packet.reach_over(flows, found);
+        let id = packet.first.map(|first| first.id);
         let part = part.map(|part| leaving_part(part, found, id));
         if way < next.mtu && part.is_none() {
-            return self.leave_narrow(frame, p, (found, hop), (ip_len, way));
+            self.leave_narrow(flows, packet.frame, p, (found, hop), (ip_len, way));
+        } else {
+            self.leave_mixed(flows, packet.frame, p, (found, hop), (ip_len, part));
         }
-        self.leave_mixed(frame, p, (found, hop), (ip_len, part));
+        Ok(edit)
     }
 
     /// As [`Self::leave_mixed`] for a whole packet to an IPv6 server, whose way takes `way` bytes and no more.
@@ -246,57 +182,58 @@ impl<I: Io> Worker<I> {
     #[inline(never)]
     fn leave_narrow(
         &mut self,
+        flows: &Flows,
         mut frame: I::Frame,
         p: &Parsed,
         (found, hop): (Found, u16),
         (ip_len, way): (u16, u16),
     ) {
-        let Some(len) = self.translate_packet(&mut frame, p, found, (ip_len, None)) else {
-            return self.drop_frame(frame, Reason::Truncated);
+        let Some(len) = self.translate_packet(flows, &mut frame, p, found, (ip_len, None)) else {
+            return self.drop(frame, Reason::Truncated);
         };
-        if len <= way { self.leave(frame, hop, len) } else { self.fragment(frame, hop, way) }
+        if len <= way { self.leave(flows, frame, hop, len) } else { self.fragment(flows, frame, hop, way) }
     }
 
     /// Sends a fragment of such a session that isn't the first; `id` is its packet's identification where its sender's is
     /// one among many.
     pub(super) fn send_mixed_fragment(
         &mut self,
-        port: PortId,
-        mut frame: I::Frame,
-        p: &Parsed,
+        flows: &Flows,
+        mut packet: Packet<'_, I::Frame>,
         (found, id): (Found, u16),
-    ) {
-        let hop = match self.flows.hop_of_mixed(found) {
-            Ok(hop) => hop,
-            Err(reason) => return self.drop_frame(frame, reason),
-        };
-        let Some(&next) = self.flows.routing.hop(hop) else { return self.drop_frame(frame, Reason::NoRoute) };
-        let Some(part) = part_of(frame.data(), p) else {
-            return self.drop_frame(frame, Reason::BadFragment);
+        hop: u16,
+    ) -> Carried<I::Frame> {
+        let p = packet.parsed;
+        let Some(&next) = flows.routing.hop(hop) else { return self.dropped(packet.frame, Reason::NoRoute) };
+        let Some(part) = part_of(packet.frame.data(), p) else {
+            return self.dropped(packet.frame, Reason::BadFragment);
         };
         let mtu = sender_s_mtu(p, next.mtu, true);
         if is_refused(p, mtu) {
-            return self.answer_too_big(port, frame, p, mtu);
+            return too_big(flows, packet, mtu);
         }
-        frame.truncate(usize::from(p.l3) + usize::from(p.ip_len));
-        self.leave_mixed(frame, p, (found, hop), (p.ip_len, Some(leaving_part(part, found, Some(id)))));
+        packet.frame.truncate(usize::from(p.l3) + usize::from(p.ip_len));
+        let part = leaving_part(part, found, Some(id));
+        self.leave_mixed(flows, packet.frame, p, (found, hop), (p.ip_len, Some(part)));
+        Ok(Edit::Nothing)
     }
 
     /// Translates a packet, of `ip_len` bytes by now, or a part of one, and sends it to `hop`.
     fn leave_mixed(
         &mut self,
+        flows: &Flows,
         mut frame: I::Frame,
         p: &Parsed,
         (found, hop): (Found, u16),
         (ip_len, part): (u16, Option<Part>),
     ) {
-        let next_mtu = self.flows.routing.hop(hop).map_or(0, |next| next.mtu);
+        let next_mtu = flows.routing.hop(hop).map_or(0, |next| next.mtu);
         let own_id = Ipv4Header::at(frame.data(), usize::from(p.l3)).map_or(0, Ipv4Header::id);
-        let Some(len) = self.translate_packet(&mut frame, p, found, (ip_len, part)) else {
-            return self.drop_frame(frame, Reason::Truncated);
+        let Some(len) = self.translate_packet(flows, &mut frame, p, found, (ip_len, part)) else {
+            return self.drop(frame, Reason::Truncated);
         };
         if p.ipv6 || (part.is_none() && len <= next_mtu) {
-            return self.leave(frame, hop, len);
+            return self.leave(flows, frame, hop, len);
         }
         let part = part.unwrap_or_else(|| {
             // The local address is many clients': their identifications aren't unique there.
@@ -308,28 +245,20 @@ impl<I: Io> Worker<I> {
         });
         let fits = len.saturating_add(FragmentHeader::LEN as u16) <= next_mtu;
         let most = if fits { next_mtu } else { next_mtu.min(MIN_MTU as u16) };
-        self.fragment_v6(frame, hop, part, most);
-    }
-
-    /// Sends a packet of the gateway's own making in such a session.
-    pub(super) fn send_ahead_mixed(&mut self, mut frame: I::Frame, p: &Parsed, found: Found, ip_len: u16) {
-        let Some(leaving) = self.flows.sessions.leaving(found.id, found.direction) else { return };
-        let Ok(hop) = self.flows.mixed_hop(found, leaving.destination.0) else { return };
-        if self.translate_packet(&mut frame, p, found, (ip_len, None)).is_some() {
-            self.leave_uncounted(frame, hop);
-        }
+        self.fragment_v6(flows, frame, hop, part, most);
     }
 
     /// Gives a packet, of `ip_len` bytes by now, or a part of one, the other family's headers. Its length from now on.
-    fn translate_packet(
+    pub(super) fn translate_packet(
         &mut self,
+        flows: &Flows,
         frame: &mut I::Frame,
         p: &Parsed,
         found: Found,
         (ip_len, part): (u16, Option<Part>),
     ) -> Option<u16> {
-        let leaving = self.flows.sessions.leaving(found.id, found.direction)?;
-        let (_, l4_delta) = self.flows.sessions.get(found.id)?.deltas(found.direction);
+        let leaving = flows.sessions.leaving(found.id, found.direction)?;
+        let (_, l4_delta) = flows.sessions.get(found.id)?.deltas(found.direction);
         self.tunnel_id = self.tunnel_id.wrapping_add(1);
         let transport_len = ip_len - u16::from(p.l4 - p.l3);
         translate(frame, p, (transport_len, part), (&leaving, l4_delta), self.tunnel_id)
@@ -364,7 +293,7 @@ fn leaving_part(part: Part, found: Found, id: Option<u16>) -> Part {
 }
 
 /// Whether an IPv4 datagram has no checksum.
-fn is_unchecked(data: &[u8], p: &Parsed) -> bool {
+pub(super) fn is_unchecked(data: &[u8], p: &Parsed) -> bool {
     !p.ipv6
         && p.protocol == protocol::UDP
         && UdpHeader::at(data, usize::from(p.l4)).is_some_and(|udp| udp.checksum() == 0)
