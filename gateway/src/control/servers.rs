@@ -14,7 +14,7 @@ use crate::{
     path::{
         service::Persistence,
         service::WorkerService,
-        tunnel,
+        tunnel_shape,
         update::{Batch, Update},
     },
     sched,
@@ -60,7 +60,7 @@ impl Workers {
         for (slot, batch) in slots.iter().zip(batches) {
             slot.others.quiesced.set(u32::from(server.weight == 0));
             if let Forwarding::Tunnel(tunnel) = server.forwarding {
-                set_tunnel(&slot.others, tunnel::pack(tunnel));
+                set_tunnel(&slot.others, tunnel_shape::pack(tunnel));
             }
             if changed {
                 batch.push(Update::Server(id, Some(slot.clone())));
@@ -130,8 +130,8 @@ impl Workers {
 
 /// Tells a worker of the tunnel to a server. The next packet sees whether anything is known of its way.
 fn set_tunnel(others: &OtherWorkers, word: u32) {
-    if others.tunnel.get() & !tunnel::LEARNED != word {
-        others.tunnel.set(word | tunnel::LEARNED);
+    if others.tunnel.get() & !tunnel_shape::LEARNED != word {
+        others.tunnel.set(word | tunnel_shape::LEARNED);
     }
 }
 

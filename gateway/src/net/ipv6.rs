@@ -19,6 +19,8 @@ use zerocopy::{
 
 use super::{Fields, Header, Malformed, headers, protocol};
 
+/// By how much the header is longer than IPv4's.
+pub const GROWTH: u16 = (Ipv6Header::LEN - super::ipv4::Ipv4Header::LEN) as u16;
 /// Every link carries packets of this size (RFC 8200 5).
 pub const MIN_MTU: usize = 1280;
 /// Extension headers that [`upper`] looks at; more is [`Malformed::HeaderLength`].

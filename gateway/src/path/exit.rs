@@ -5,15 +5,15 @@ use std::net::IpAddr;
 use super::{
     Flows,
     fragments::RestGoes,
-    nat64::is_unchecked,
     packet::{As, Exit, Next, Packet},
     route::{self, Need},
+    sums::is_unchecked,
     verdict::Reason,
 };
 use crate::{
     io::Frame,
     table::{
-        session::{Direction, LOOKED_AT, NO_HOP, Session, SessionId},
+        session::{Direction, LOOKED_AT, NO_HOP, SessionId},
         sessions::Found,
     },
 };
@@ -53,15 +53,6 @@ impl Flows {
     /// How a packet leaves for a server that was chosen for it alone.
     pub(super) fn exit_to(&mut self, server: IpAddr) -> Result<Exit, Reason> {
         or_here(self.routing.towards(server, Need::Server, self.now))
-    }
-
-    /// Whether a packet that has no next hop for this reason gets its session's other addresses and goes to the kernel. A
-    /// session that began when its server was elsewhere has another source than the client's: the kernel takes none of its
-    /// own addresses for one.
-    fn is_translated_here(&self, found: Found, reason: Reason) -> bool {
-        let of_nat = |session: &Session| !session.is_fullnat() && !session.is_snat();
-        reason == Reason::ToGateway
-            && (found.direction == Direction::Reply || self.sessions.get(found.id).is_some_and(of_nat))
     }
 
     /// The next hop of a session in a direction: the one it remembers, or looked up.

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     io::{Frame, Io},
-    net::protocol,
+    net::{ipv6::GROWTH, protocol},
     table::{
         counters::ServerCounters,
         ends::WIDE,
@@ -260,7 +260,7 @@ impl<I: Io> Worker<I> {
         let (Some(server), Some(next)) = (flows.figures.get(session.server()), flows.routing.hop(hop)) else {
             return Some(packet);
         };
-        let len = p.ip_len.saturating_add(nat64::GROWTH);
+        let len = p.ip_len.saturating_add(GROWTH);
         let known =
             session.arrives_by(found.direction, packet.port) && generation == flows.routing.generation;
         let usual = p.protocol == protocol::TCP

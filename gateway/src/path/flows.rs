@@ -12,17 +12,18 @@ use super::{
     settings::Settings,
     snat::Nat,
     streams::Streams,
+    sweep::Sweep,
+    timeouts::timeout_ticks,
     told::Told,
     trace::Tracer,
-    update::{self, Sweep},
     verdict::PathCounters,
 };
 use crate::{
     clock::Tick,
-    id::{MAX_SERVERS, MAX_SERVICES, WorkerId},
+    id::{MAX_SERVERS, MAX_SERVICES, ServerId, WorkerId},
     table::{
         call_ids::CallIds,
-        counters::{ServerSlot, ServerTable},
+        counters::{ServerCounters, ServerSlot, ServerTable},
         index::HashKey,
         pool::LocalPool,
         session::TIMEOUTS,
@@ -115,7 +116,7 @@ impl Flows {
             figures: Arc::clone(&knows.counters.servers),
             lookup: Arc::default(),
             server_addresses: Arc::default(),
-            timeouts: update::timeout_ticks(&settings.timeouts),
+            timeouts: timeout_ticks(&settings.timeouts),
             settings: Arc::new(settings),
             pool: knows.pool,
             pool_v6: None,
@@ -130,5 +131,11 @@ impl Flows {
             rest_goes: None,
             trace: None,
         })
+    }
+
+    /// The counters of a server.
+    #[inline]
+    pub(super) fn server(&self, id: ServerId) -> Option<&ServerCounters> {
+        Some(&*self.servers.get(id.0 as usize)?.as_ref()?.counters)
     }
 }

@@ -3,14 +3,13 @@
 //! A client whose packets get a TOA option or a PROXY header has to send that much less than the router's link takes: what it
 //! is told is less by it, or it would send packets that never arrive.
 
-use super::{Flows, nat64::GROWTH, packet::Packet, parse::Parsed, toa};
+use super::{Flows, packet::Packet, parse::Parsed, told};
 use crate::{
     io::Frame,
     net::{
         Header,
-        checksum::Delta,
         icmp::{IcmpHeader, v4, v6},
-        ipv6::MIN_MTU,
+        ipv6::{GROWTH, MIN_MTU},
         protocol,
     },
     table::{
@@ -23,7 +22,7 @@ use crate::{
 const LEAST_V4: u32 = 68;
 
 /// The MTU that an error to a client tells, and the least that it may be told instead; none if it tells of none.
-fn told(icmp: &IcmpHeader, ipv6: bool, mixed: bool) -> Option<(u32, u32)> {
+pub(super) fn told_mtu(icmp: &IcmpHeader, ipv6: bool, mixed: bool) -> Option<(u32, u32)> {
     match (ipv6, icmp.kind, icmp.code) {
         (false, v4::UNREACHABLE, v4::FRAGMENTATION_NEEDED) => Some((icmp.mtu_v4().into(), LEAST_V4)),
         // A client by IPv4 can send less than every link of IPv6 takes.
@@ -31,24 +30,6 @@ fn told(icmp: &IcmpHeader, ipv6: bool, mixed: bool) -> Option<(u32, u32)> {
         (true, v6::TOO_BIG, _) => Some((icmp.rest(), MIN_MTU as u32)),
         _ => None,
     }
-}
-
-/// Lowers the MTU that an error to a client tells by what its packets grow by.
-pub(super) fn lower_mtu(flows: &Flows, data: &mut [u8], p: &Parsed, found: Found) {
-    let by = flows.growth(found);
-    let mixed = flows.sessions.get(found.id).is_some_and(Session::is_mixed);
-    let Some(icmp) = IcmpHeader::at_mut(data, usize::from(p.l4)).filter(|_| by != 0) else { return };
-    let Some((told, least)) = told(icmp, p.ipv6, mixed) else { return };
-    // Of an old router that says none, the client guesses by what is quoted.
-    let lower = told.saturating_sub(by.into()).max(least.min(told));
-    let before = icmp.rest();
-    if p.ipv6 {
-        icmp.set_rest(lower)
-    } else {
-        icmp.set_mtu_v4(lower as u16)
-    }
-    let [high, low] = [16, 0].map(|by| Delta::word((before >> by) as u16, (icmp.rest() >> by) as u16));
-    icmp.set_checksum(high.and(low).apply(icmp.checksum()));
 }
 
 impl Flows {
@@ -62,7 +43,7 @@ impl Flows {
             return;
         }
         let icmp = IcmpHeader::at(packet.frame.data(), usize::from(p.l4));
-        if let Some((told, _)) = icmp.and_then(|icmp| told(icmp, p.ipv6, session.is_mixed())) {
+        if let Some((told, _)) = icmp.and_then(|icmp| told_mtu(icmp, p.ipv6, session.is_mixed())) {
             let mtu = told.clamp(MIN_MTU as u32, u16::MAX.into()) as u16;
             self.streams.learn_path_mtu(found.id.0, mtu, self.now);
         }
@@ -86,7 +67,7 @@ impl Flows {
     }
 
     /// Bytes that the next packet of a session's client may grow by, of which a packet to it in `found` tells.
-    fn growth(&self, found: Found) -> u16 {
+    pub(super) fn growth(&self, found: Found) -> u16 {
         if found.direction != Direction::Reply {
             return 0;
         }
@@ -96,6 +77,6 @@ impl Flows {
         }
         let untold = session.tells_client() && !self.told.get(found.id.0).is_told();
         let client = self.sessions.arriving(found.id, Direction::Request);
-        client.filter(|_| untold).map_or(0, |client| toa::len_of(client.source.0))
+        client.filter(|_| untold).map_or(0, |client| told::option_len(client.source.0))
     }
 }

@@ -16,7 +16,7 @@ use super::{
     egress::Carried,
     leave::rewrite,
     packet::{Edit, Packet, trim},
-    parse::{self, Kind, Parsed},
+    parse::Parsed,
     punt_kind::PuntKind,
     verdict::Reason,
 };
@@ -32,27 +32,6 @@ pub(super) fn with_twins(ports: Vec<Mac>) -> Vec<Mac> {
     all.resize(PortId(0).twin().index(), Mac([0; 6]));
     all.extend(ports);
     all
-}
-
-impl Flows {
-    /// Whether a frame that the kernel sent may be the reply of a server here, whose addresses are translated.
-    pub(super) fn may_be_reply(&self, frame: &impl Frame) -> bool {
-        let Some(&to) = frame.data().first_chunk::<6>() else { return false };
-        if !self.lookup.serves_here() {
-            return false;
-        }
-        let mut p = Parsed::NOTHING;
-        parse::parse(frame, Mac(to), &mut p);
-        let (address, port) = p.ends(frame.data()).source;
-        match p.kind {
-            Kind::Transport | Kind::TransportV6 | Kind::Sctp => {
-                self.lookup.is_served_here(address)
-                    && self.lookup.nat_server(p.protocol, address, port).is_some()
-            }
-            Kind::Fragment | Kind::IcmpError => self.lookup.is_served_here(address),
-            _ => false,
-        }
-    }
 }
 
 impl<I: Io> Egress<I> {

@@ -29,7 +29,7 @@ use super::{
     packet::{Edit, Exit, Packet},
     parse::Parsed,
     rewrite::rewrite_transport,
-    sums::sum_over,
+    sums::{is_unchecked, sum_over},
     toa,
     verdict::Reason,
 };
@@ -40,8 +40,8 @@ use crate::{
         checksum::{Delta, Sum},
         ethernet::{EthernetHeader, ether_type},
         ipv4::{DONT_FRAGMENT, Ipv4Header, MORE_FRAGMENTS},
-        ipv6::{self, FragmentHeader, Ipv6Header, MIN_MTU},
-        protocol, tcp,
+        ipv6::{self, FragmentHeader, GROWTH, Ipv6Header, MIN_MTU},
+        tcp,
         udp::UdpHeader,
     },
     table::{
@@ -51,8 +51,6 @@ use crate::{
     },
 };
 
-/// By how much an IPv6 header is longer.
-pub(super) const GROWTH: u16 = (Ipv6Header::LEN - Ipv4Header::LEN) as u16;
 /// Longest IPv4 packet in place of an IPv6 one that every IPv6 link takes: nobody could tell its sender to send less, so
 /// it has no DF (RFC 7915, 5.1).
 const UNTOLD: u16 = MIN_MTU as u16 - GROWTH;
@@ -292,13 +290,6 @@ fn leaving_part(part: Part, found: Found, id: Option<u16>) -> Part {
     Part { id: own.unwrap_or(part.id as u16).into(), ..part }
 }
 
-/// Whether an IPv4 datagram has no checksum.
-pub(super) fn is_unchecked(data: &[u8], p: &Parsed) -> bool {
-    !p.ipv6
-        && p.protocol == protocol::UDP
-        && UdpHeader::at(data, usize::from(p.l4)).is_some_and(|udp| udp.checksum() == 0)
-}
-
 /// The largest packet that the sender may send where the next hop takes `mtu` bytes, as it counts: its own header is
 /// shorter, or longer. What every IPv6 link takes may be sent in any case: it leaves without DF.
 fn sender_s_mtu(p: &Parsed, mtu: u16, is_part: bool) -> u16 {
@@ -417,6 +408,7 @@ fn tos_ttl(data: &[u8], p: &Parsed) -> Option<(u8, u8)> {
 mod tests {
     use super::*;
     use crate::io::memory::MemoryFrame;
+    use crate::net::protocol;
 
     #[test]
     fn what_is_cut_is_refused() {

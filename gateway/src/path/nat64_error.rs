@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use zerocopy::IntoBytes;
 
-use super::{Egress, Flows, nat64::GROWTH, parse::Parsed, quote::requote, rewrite, verdict::Reason};
+use super::{Egress, Flows, deltas::deltas_of, parse::Parsed, quote::requote, verdict::Reason};
 use crate::{
     io::{Frame, Io},
     net::{
@@ -17,7 +17,7 @@ use crate::{
         icmp::{IcmpHeader, Inner, v6},
         icmp_translation::{Meaning, plateau, v4_to_v6, v6_to_v4},
         ipv4::Ipv4Header,
-        ipv6::{Ipv6Header, MIN_MTU},
+        ipv6::{GROWTH, Ipv6Header, MIN_MTU},
         reply::{self, Link, Problem},
     },
     table::{ends::Ends, sessions::Found},
@@ -142,7 +142,7 @@ fn as_received(
     let end = header_len + transport.len();
     let part = out.get_mut(header_len..end)?;
     part.copy_from_slice(transport);
-    let (_, delta) = rewrite::deltas_of(sent, received);
+    let (_, delta) = deltas_of(sent, received);
     requote(part, inner.protocol, received, (delta, transport_len))?;
     Some(end)
 }

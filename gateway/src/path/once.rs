@@ -4,6 +4,7 @@ use weirctl::model::Forwarding;
 
 use super::{
     Egress, Flows,
+    deltas::deltas_of,
     egress::{Carried, too_big},
     packet::{Edit, Exit, Packet, trim},
     parse::Parsed,
@@ -85,7 +86,7 @@ fn rewrite_once(flows: &Flows, frame: &mut impl Frame, p: &Parsed, chosen: Chose
         },
         flows.now,
     );
-    let (ip, l4) = rewrite::deltas_of(&request, &reply.reversed());
+    let (ip, l4) = deltas_of(&request, &reply.reversed());
     session.set_deltas(ip, l4);
     let data = frame.data_mut();
     match Wide::of(&request, &reply) {

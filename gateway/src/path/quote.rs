@@ -8,11 +8,11 @@
 
 use super::{
     Egress, Flows,
+    deltas::deltas_of,
     egress::Carried,
-    grown,
+    grown::told_mtu,
     packet::{Edit, Exit, Packet},
     parse::Parsed,
-    rewrite,
     unproxy::unproxy_quote,
     verdict::Reason,
 };
@@ -53,7 +53,7 @@ impl<I: Io> Egress<I> {
             return self.send_one_way(flows, packet, found.id, exit);
         }
         let Packet { mut frame, port, parsed: p, .. } = packet;
-        grown::lower_mtu(flows, frame.data_mut(), p, found);
+        lower_mtu(flows, frame.data_mut(), p, found);
         let p = &unproxy_quote(flows, &mut frame, p, found, inner.transport_at);
         if let (true, Exit::Hop(hop)) = (session.is_mixed(), exit) {
             self.translate_error(flows, frame, p, (found, inner), hop);
@@ -71,6 +71,24 @@ impl<I: Io> Egress<I> {
         }
         Ok(Edit::Nothing)
     }
+}
+
+/// Lowers the MTU that an error to a client tells by what its packets grow by.
+fn lower_mtu(flows: &Flows, data: &mut [u8], p: &Parsed, found: Found) {
+    let by = flows.growth(found);
+    let mixed = flows.sessions.get(found.id).is_some_and(Session::is_mixed);
+    let Some(icmp) = IcmpHeader::at_mut(data, usize::from(p.l4)).filter(|_| by != 0) else { return };
+    let Some((told, least)) = told_mtu(icmp, p.ipv6, mixed) else { return };
+    // Of an old router that says none, the client guesses by what is quoted.
+    let lower = told.saturating_sub(by.into()).max(least.min(told));
+    let before = icmp.rest();
+    if p.ipv6 {
+        icmp.set_rest(lower)
+    } else {
+        icmp.set_mtu_v4(lower as u16)
+    }
+    let [high, low] = [16, 0].map(|by| Delta::word((before >> by) as u16, (icmp.rest() >> by) as u16));
+    icmp.set_checksum(high.and(low).apply(icmp.checksum()));
 }
 
 /// Whether an error of the session keeps its sender's address.
@@ -119,7 +137,7 @@ fn readdress(data: &mut [u8], p: &Parsed, outer: &Ends) -> Option<Delta> {
 /// Turns the quote of a packet that was sent between the ends `sent` into that of the packet received between the ends
 /// `received`.
 fn rewrite_quote(quoted: &mut [u8], inner: &Inner, sent: &Ends, received: &Ends) -> Option<()> {
-    let (ip_delta, mut delta) = rewrite::deltas_of(sent, received);
+    let (ip_delta, mut delta) = deltas_of(sent, received);
     let total_len = if sent.is_ipv6() {
         quoted.get_mut(8..40)?.copy_from_slice(&received.pair()?);
         Ipv6Header::at(quoted, 0)?.total_len()

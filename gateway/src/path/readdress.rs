@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use super::{
     Egress, Flows,
+    deltas::deltas,
     egress::{Carried, too_big},
     leave,
     packet::{Edit, Exit, Packet, trim},
     parse::Parsed,
-    rewrite,
     verdict::Reason,
 };
 use crate::{
@@ -156,7 +156,7 @@ pub(super) fn readdress(data: &mut [u8], p: &Parsed, leaving: &Ends) -> bool {
             let Some(ip) = Ipv4Header::at_mut(data, l3) else { return false };
             let without_ports = |addresses| Tuple { addresses, ports: 0 };
             let (before, after) = (ip.address_words(), leaving.tuple().addresses);
-            let (delta, _) = rewrite::deltas(without_ports(before), without_ports(after));
+            let (delta, _) = deltas(without_ports(before), without_ports(after));
             ip.set_checksum(delta.apply(ip.checksum()));
             ip.set_address_words(after);
             ip.decrement_ttl();

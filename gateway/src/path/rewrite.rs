@@ -3,56 +3,18 @@
 //! Addresses, ports, TTL and both checksums; nothing else of the packet is touched. The checksums change by
 //! differences that were computed when the session was opened (RFC 1624): the payload is never read.
 
-use std::{net::IpAddr, ops::Deref};
+use std::ops::Deref;
 
 use super::parse::Parsed;
 use crate::{
     net::{
-        Header,
-        checksum::{Delta, Sum},
-        ipv4::Ipv4Header,
-        protocol,
-        sctp::SctpHeader,
-        tcp::TcpHeader,
-        udp::UdpHeader,
+        Header, checksum::Delta, ipv4::Ipv4Header, protocol, sctp::SctpHeader, tcp::TcpHeader, udp::UdpHeader,
     },
     table::{
-        ends::Ends,
         session::{Direction, Session, Tuple},
         wide::Wide,
     },
 };
-
-/// What rewriting from `old` to `new` adds to the IP checksum, and to a transport checksum with its
-/// pseudo-header.
-#[must_use]
-pub fn deltas(old: Tuple, new: Tuple) -> (Delta, Delta) {
-    let addresses = |t: Tuple| {
-        let (s, d) = (t.source().0, t.destination().0);
-        [(s >> 16) as u16, s as u16, (d >> 16) as u16, d as u16]
-    };
-    let ip = Delta::between(&addresses(old), &addresses(new));
-    let ports = |t: Tuple| [t.source().1, t.destination().1];
-    (ip, ip.and(Delta::between(&ports(old), &ports(new))))
-}
-
-/// The same between packets of any two families: nothing for IP where one of them is IPv6, which has no checksum.
-#[must_use]
-pub fn deltas_of(old: &Ends, new: &Ends) -> (Delta, Delta) {
-    if !old.is_ipv6() && !new.is_ipv6() {
-        return deltas(old.tuple(), new.tuple());
-    }
-    let sum = |ends: &Ends| {
-        [ends.source, ends.destination].iter().fold(Sum::ZERO, |sum, (address, port)| {
-            let address = match address {
-                IpAddr::V4(a) => Sum::of(&a.octets()),
-                IpAddr::V6(a) => Sum::of(&a.octets()),
-            };
-            sum.and(address).word(*port)
-        })
-    };
-    (Delta::NONE, Delta::from_sums(sum(old), sum(new)))
-}
 
 /// TTL is the high byte of the word that it shares with the protocol.
 const ONE_HOP: Delta = Delta::word(0x0100, 0);

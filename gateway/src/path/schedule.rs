@@ -10,11 +10,12 @@ use weirctl::{
 use super::{
     Flows,
     belief::Belief,
+    deltas::deltas_of,
     laddr::transport,
     onepacket,
     packet::{As, Next, Origin, Packet, Reply},
     parse::Parsed,
-    rewrite, sctp_state,
+    sctp_state,
     service::Chosen,
     snat::Claim,
     stream::Stream,
@@ -295,7 +296,7 @@ impl Flows {
                 session.set_proxied();
             }
             session.set_state(state);
-            let (ip, l4) = rewrite::deltas_of(&request, &reply.reversed());
+            let (ip, l4) = deltas_of(&request, &reply.reversed());
             session.set_deltas(ip, l4);
         }
         if let Some(Some(server)) = self.servers.get(chosen.server.0 as usize) {
@@ -319,9 +320,7 @@ impl Flows {
             self.end_session(id);
         }
     }
-}
 
-impl Flows {
     /// A TCP, UDP or SCTP packet that belongs to no session of this worker.
     #[inline(never)]
     pub(super) fn unknown<F: Frame>(&mut self, packet: &Packet<'_, F>) -> Next {

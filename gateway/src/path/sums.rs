@@ -144,6 +144,13 @@ fn crc_of(frame: &impl Frame, l4: usize, len: usize) -> Option<u32> {
     (done == rest).then_some(crc)
 }
 
+/// Whether an IPv4 datagram has no checksum.
+pub(super) fn is_unchecked(data: &[u8], p: &Parsed) -> bool {
+    !p.ipv6
+        && p.protocol == protocol::UDP
+        && UdpHeader::at(data, usize::from(p.l4)).is_some_and(|udp| udp.checksum() == 0)
+}
+
 #[cfg(test)]
 mod tests {
     use etherparse::PacketBuilder;

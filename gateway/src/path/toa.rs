@@ -26,7 +26,7 @@ use super::{
     parse::Parsed,
     stream::Segment,
     sums::transport_checksum_ok,
-    told::Step,
+    told::{LEN, LEN_V6, Step},
 };
 use crate::{
     io::{Frame, Io},
@@ -42,9 +42,6 @@ use crate::{
 
 /// Kind of the option, from the range for experiments (RFC 4727).
 const KIND: u8 = 254;
-/// Bytes of the option with an IPv4 address, and with an IPv6 one.
-const LEN: usize = 8;
-const LEN_V6: usize = 20;
 /// Longest TCP header.
 const MAX_HEADER: usize = 60;
 /// Kind of the maximum segment size option (RFC 9293, 3.7.1).
@@ -109,11 +106,6 @@ fn step(flows: &Flows, frame: &impl Frame, p: &Parsed, found: Found) -> (Step, E
     let step = told.take(&segment, found.direction);
     let learns = told != before && transport_checksum_ok(frame, p);
     (step, if learns { Edit::Told(found.id, told) } else { Edit::Nothing })
-}
-
-/// The option's length for a client's address.
-pub(super) fn len_of(client: IpAddr) -> u16 {
-    (if client.is_ipv6() { LEN_V6 } else { LEN }) as u16
 }
 
 /// Puts the option behind the fixed header. False, and nothing changed, without room.

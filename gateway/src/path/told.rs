@@ -4,6 +4,8 @@
 //! an acknowledgement of the SYN, and all of these had the option. Segments count with a right checksum only, so that
 //! nobody ends the telling by what the server never sees. A SYN-ACK with another number begins it again.
 
+use std::net::IpAddr;
+
 use super::stream::Segment;
 use crate::{
     net::tcp,
@@ -13,6 +15,9 @@ use crate::{
     },
 };
 
+/// Bytes of TOA's option with an IPv4 address, and with an IPv6 one.
+pub(super) const LEN: usize = 8;
+pub(super) const LEN_V6: usize = 20;
 /// Bits for how far a server has sent.
 const FAR: u32 = 30;
 
@@ -95,6 +100,11 @@ impl Server {
             }
         }
     }
+}
+
+/// The length of TOA's option for a client's address.
+pub(super) fn option_len(client: IpAddr) -> u16 {
+    (if client.is_ipv6() { LEN_V6 } else { LEN }) as u16
 }
 
 /// The servers of all sessions. The memory isn't touched before a session of a service with TOA is opened.

@@ -24,7 +24,7 @@ use super::{
     packet::{Next, Origin, Packet, TunnelError},
     parse::Parsed,
     route::Need,
-    tunnel::{LEARNED, inner_mtu, inside_at, may_be_of},
+    tunnel_shape::{LEARNED, inner_mtu, inside_at, may_be_of},
     verdict::Reason,
 };
 use crate::{

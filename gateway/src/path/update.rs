@@ -17,10 +17,8 @@ use super::{
     in_use::HopsInUse,
     persist::listed_protocol,
     route::{Neighbour, RouteTable},
-    sctp_state,
     search::{LISTING_STRIDE, Search},
     service::{Lookup, ServerAddresses, WorkerService},
-    settings::Timeouts,
     snat::{Nat, Rules},
     station::Stations,
     trace::Tracer,
@@ -32,15 +30,12 @@ use crate::{
     path::settings::Settings,
     table::{
         call_ids::{CallId, CallIds},
-        counters::{ServerCounters, ServerSlot},
+        counters::ServerSlot,
         pool::LocalPool,
-        session::{Direction, SNAT, Session, SessionId, TIMEOUTS},
+        session::{Direction, Session, SessionId},
         snat::{blocks::Blocks, reserved::Reserved},
     },
 };
-
-/// Session records that one poll looks at while a deleted server's sessions are ended.
-const SWEEP_STRIDE: u32 = 4096;
 
 /// One change. After it was taken, it holds what it replaced.
 pub enum Update {
@@ -112,52 +107,6 @@ pub struct Listing {
 /// Changes that take effect between the same two bursts.
 pub type Batch = Vec<Update>;
 
-/// A deleted server whose sessions are being ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sweep {
-    whose: Whose,
-    next: u32,
-}
-
-/// Whose sessions end.
-#[derive(Clone, Copy, Debug)]
-enum Whose {
-    /// A deleted server's.
-    Server(ServerId),
-    /// Those of SNAT with an external address that no rule has any more.
-    Withdrawn,
-    /// Nobody's: sessions forget next hops of generations before this one.
-    Remembered(u16),
-}
-
-/// Time-outs in ticks by [`model::SessionState`], then SNAT's.
-#[must_use]
-pub fn timeout_ticks(t: &Timeouts) -> [u32; TIMEOUTS] {
-    let mut table = [crate::clock::seconds(t.none); TIMEOUTS];
-    table[usize::from(SNAT)..][..16].copy_from_slice(Rules::default().timeouts());
-    for state in sctp_state::own_states() {
-        table[state as usize] = sctp_state::timeout(state);
-    }
-    let seconds = [
-        t.none,
-        t.established,
-        t.syn_sent,
-        t.syn_recv,
-        t.fin_wait,
-        t.time_wait,
-        t.close,
-        t.close_wait,
-        t.last_ack,
-        t.listen,
-        t.synack,
-        t.udp,
-    ];
-    for (ticks, s) in table.iter_mut().zip(seconds) {
-        *ticks = crate::clock::seconds(s);
-    }
-    table
-}
-
 impl Flows {
     fn take_service(&mut self, id: ServiceId, new: &mut Option<Box<WorkerService>>) {
         let Some(slot) = slot(&mut self.services, id.0, MAX_SERVICES) else { return };
@@ -201,66 +150,6 @@ impl Flows {
             engine: None,
         }
     }
-
-    /// Sees to it that no session remembers next hops of a generation when its number comes again.
-    fn forget_old_hops(&mut self) {
-        if let Some(begun) = self.routing.sweep_due() {
-            if self.sweeps.try_push(Sweep { whose: Whose::Remembered(begun), next: 0 }).is_err() {
-                // Full: there are more updates before the number comes again.
-                self.routing.not_swept();
-            }
-        } else if self.routing.sweep_is_late() {
-            let late = self.sweeps.iter().position(|sweep| matches!(sweep.whose, Whose::Remembered(_)));
-            if let Some(late) = late.map(|at| self.sweeps.remove(at)) {
-                self.sweep_on(late, u32::MAX);
-            }
-        }
-    }
-
-    /// Ends sessions of deleted servers and the like, a bounded number of records a poll.
-    pub(super) fn sweep(&mut self) {
-        if let Some(sweep) = self.sweeps.pop() {
-            self.sweep_on(sweep, SWEEP_STRIDE);
-        }
-    }
-
-    fn sweep_on(&mut self, mut sweep: Sweep, stride: u32) {
-        let end = self.sessions.high_water();
-        let stop = sweep.next.saturating_add(stride).min(end);
-        for at in sweep.next..stop {
-            let id = SessionId(at);
-            let ends = match sweep.whose {
-                Whose::Server(id_of) => {
-                    self.sessions.get(id).is_some_and(|s| s.in_use() && s.server() == id_of)
-                }
-                Whose::Withdrawn => self.is_withdrawn(id),
-                Whose::Remembered(_) => {
-                    let generation = self.routing.generation;
-                    if let Some(session) =
-                        self.sessions.get_mut(id).filter(|s| s.hops_generation != generation)
-                    {
-                        session.hops_generation = 0;
-                    }
-                    false
-                }
-            };
-            if ends {
-                self.end_session(id);
-            }
-        }
-        sweep.next = stop;
-        if stop < end {
-            self.sweeps.push(sweep);
-        } else if let Whose::Remembered(begun) = sweep.whose {
-            self.routing.swept(begun);
-        }
-    }
-
-    /// The counters of a server.
-    #[inline]
-    pub(super) fn server(&self, id: ServerId) -> Option<&ServerCounters> {
-        Some(&*self.servers.get(id.0 as usize)?.as_ref()?.counters)
-    }
 }
 
 impl<I: Io> Worker<I> {
@@ -294,9 +183,7 @@ impl<I: Io> Worker<I> {
                 }
             }
             Update::ExpireServer(server) => {
-                if self.flows.sweeps.try_push(Sweep { whose: Whose::Server(*server), next: 0 }).is_err() {
-                    // Full: their sessions end one by one, when a packet comes.
-                }
+                self.flows.end_sessions_of(*server);
             }
             Update::Lookup(lookup) => std::mem::swap(&mut self.flows.lookup, lookup),
             Update::ServerAddresses(addresses) => std::mem::swap(&mut self.flows.server_addresses, addresses),
@@ -343,9 +230,7 @@ impl<I: Io> Worker<I> {
                 self.flows.renew_timeouts();
             }
             Update::SnatWithdrawn => {
-                if self.flows.sweeps.try_push(Sweep { whose: Whose::Withdrawn, next: 0 }).is_err() {
-                    // Full: they end when their time is over.
-                }
+                self.flows.end_withdrawn();
             }
             Update::SnatReserved(reserved) => {
                 if let Some(nat) = &mut self.flows.snat {

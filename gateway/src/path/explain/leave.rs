@@ -9,7 +9,7 @@ use crate::path::{
     explain::question::{Back, Explain, Leg},
     parse::Parsed,
     service::Chosen,
-    tunnel,
+    tunnel_shape,
     verdict::{Reason, Verdict},
 };
 use crate::table::{
@@ -80,7 +80,7 @@ impl Flows {
         };
         e.way = Some(way);
         let refused = match leg.tunnel {
-            Some(server) => tunnel::refusal(self, p, (leg.to, server), (way.mtu, way.port)),
+            Some(server) => tunnel_shape::refusal(self, p, (leg.to, server), (way.mtu, way.port)),
             None => (p.ip_len > way.mtu).then_some(Reason::TooBig),
         };
         if let Some(reason) = refused {

@@ -24,11 +24,11 @@ use weirctl::{
 use super::{
     Flows,
     belief::Belief,
+    deltas::deltas_of,
     destination::{is_group, is_link_local, is_martian, may_be_special},
     packet::{As, Next, Origin, Packet, Reply},
     parse::Parsed,
     parse::is_echo,
-    rewrite,
     verdict::Reason,
 };
 use crate::{
@@ -414,7 +414,7 @@ impl Flows {
         if let Some(session) = self.sessions.get_mut(id) {
             session.set_snat();
             session.set_state(state);
-            let (ip, l4) = rewrite::deltas_of(request, &reply.reversed());
+            let (ip, l4) = deltas_of(request, &reply.reversed());
             // There is no pseudo-header in ICMP's checksum, but in ICMPv6's.
             let l4 = if protocol == protocol::ICMP { Delta::word(request.source.1, external.1) } else { l4 };
             session.set_deltas(ip, l4);

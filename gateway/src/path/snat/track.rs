@@ -6,7 +6,7 @@ use weirctl::model::SessionState::{
 
 use weirctl::snat::SnatTimeouts;
 
-use super::super::{Flows, belief::Belief, parse::Parsed, update::timeout_ticks};
+use super::super::{Flows, belief::Belief, parse::Parsed, timeouts::timeout_ticks};
 use crate::{
     clock::{Tick, seconds},
     net::{
@@ -158,9 +158,7 @@ impl Flows {
         self.sessions.set_timeout(id, timeout);
         self.recount(id, active);
     }
-}
 
-impl Flows {
     /// When a session of SNAT ends unless a packet comes: by its rule's time-outs, which may be longer than the ones that
     /// it is looked at by. None of other sessions, and once the rule is gone.
     pub(in crate::path) fn snat_deadline(&self, id: SessionId) -> Option<Tick> {
