@@ -10,7 +10,7 @@ use dpdk::Eal;
 use rte_tables::acl::{self, RteAcl};
 use weir::{
     io::PortId,
-    path::mark::{Marks, Rule},
+    path::flow::mark::{Marks, Rule},
     table::ends::Ends,
 };
 use weirctl::model::{MarkRule, Protocol};

@@ -18,8 +18,9 @@ use weir::{
     io::{BURST, Burst, Frame, Io, PortId},
     net::ethernet::Mac,
     path::{
-        Parts, Worker, handover,
-        route::{Neighbour, PortFacts, Route, RouteTable, Via},
+        Parts, Worker,
+        egress::handover,
+        flow::route::{Neighbour, PortFacts, Route, RouteTable, Via},
         settings::Settings,
         stages::Stage,
         verdict::PathCounters,

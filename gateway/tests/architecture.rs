@@ -28,12 +28,14 @@ impl Imports {
         Self(imports.collect())
     }
 
-    /// Modules that import each other in a circle by way of this one; `face`, which all may import, doesn't count.
-    fn circle(&self, from: &str, face: &str) -> Vec<String> {
+    /// Modules that import each other in a circle by way of this one; `faces`, which all may import, don't count.
+    fn circle(&self, from: &str, faces: &[&str]) -> Vec<String> {
         let reached = |from: &str| {
             let (mut seen, mut next) = (BTreeSet::new(), vec![from.to_owned()]);
             while let Some(module) = next.pop() {
-                for other in self.0.get(&module).into_iter().flatten().filter(|other| *other != face) {
+                for other in
+                    self.0.get(&module).into_iter().flatten().filter(|other| !faces.contains(&other.as_str()))
+                {
                     if seen.insert(other.clone()) {
                         next.push(other.clone());
                     }
@@ -116,13 +118,57 @@ fn absolute(module: &str, path: &str) -> Option<Vec<String>> {
     Some(base.into_iter().chain(names).map(str::to_owned).collect())
 }
 
+/// The sources below a folder of the path's, by module.
+fn sources(room: &str) -> BTreeMap<String, String> {
+    let mut sources = BTreeMap::new();
+    read(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src/path").join(room),
+        &[room.to_owned()],
+        &mut sources,
+    );
+    assert!(!sources.is_empty(), "{room}");
+    sources
+}
+
+/// Whether code has a word.
+fn has_word(code: &str, word: &str) -> bool {
+    code.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|other| other == word)
+}
+
 #[test]
 fn no_stage_of_the_path_is_imported_in_a_circle() {
+    const FACES: [&str; 5] = ["path", "path::ingress", "path::flow", "path::egress", "path::admin"];
     let imports = Imports::of("path");
-    assert!(imports.0.len() > 60 && imports.0["path::session"].contains("path::packet"));
-    for module in imports.0.keys().filter(|module| *module != "path") {
-        let circle = imports.circle(module, "path");
+    assert!(imports.0.len() > 60 && imports.0["path::flow::session"].contains("path::packet"));
+    for module in imports.0.keys().filter(|module| !FACES.contains(&module.as_str())) {
+        let circle = imports.circle(module, &FACES);
         assert!(circle.is_empty(), "{module} is in a circle with {circle:?}");
+    }
+}
+
+#[test]
+fn what_decides_on_packets_cannot_send_them() {
+    for (module, code) in sources("flow") {
+        let code = code.replace("Origin::Worker", "");
+        for word in ["Io", "Egress", "egress", "tx", "Worker"] {
+            assert!(!has_word(&code, word), "path::{module} names {word}");
+        }
+    }
+}
+
+#[test]
+fn what_sends_packets_changes_nothing_that_the_worker_knows() {
+    for (module, code) in sources("egress") {
+        assert!(!code.contains("&mut Flows") && !has_word(&code, "Worker"), "path::{module}");
+    }
+}
+
+#[test]
+fn what_reads_packets_neither_decides_nor_sends() {
+    for (module, code) in sources("ingress") {
+        for word in ["flow", "egress", "admin", "Worker"] {
+            assert!(!has_word(&code, word), "path::{module} names {word}");
+        }
     }
 }
 

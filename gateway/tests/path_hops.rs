@@ -16,7 +16,7 @@ use weir::{
     io::PortId,
     net::ethernet::Mac,
     path::{
-        route::{Neighbour, PortFacts, Route, RouteTable, Routes, Via},
+        flow::route::{Neighbour, PortFacts, Route, RouteTable, Routes, Via},
         verdict::Reason,
     },
 };

@@ -12,7 +12,7 @@ use rig::{
     key, server,
 };
 use weir::path::{
-    punt_kind::PuntKind,
+    egress::punt_kind::PuntKind,
     verdict::{Reason, Verdict},
 };
 use weirctl::model::{Forwarding, Protocol};

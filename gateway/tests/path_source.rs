@@ -14,8 +14,10 @@ use weir::{
     io::{PortId, memory::MemoryFrame},
     net::ethernet::Mac,
     path::{
-        behind::RpFilter::{self, Loose, Off, Strict},
-        route::{PortFacts, Route, RouteTable, Via},
+        flow::{
+            behind::RpFilter::{self, Loose, Off, Strict},
+            route::{PortFacts, Route, RouteTable, Via},
+        },
         verdict::Reason,
     },
 };

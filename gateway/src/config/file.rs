@@ -12,7 +12,7 @@ use super::{Idle, LocalAddresses, Mac, Sessions, device::Device};
 use crate::{
     io::PortId,
     path::{
-        behind::RpFilter,
+        flow::behind::RpFilter,
         settings::{Settings, Timeouts},
     },
     prefix::Prefix,

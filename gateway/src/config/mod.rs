@@ -30,7 +30,7 @@ pub use crate::mac::Mac;
 use crate::{
     control::server::SocketPermissions,
     io::PortId,
-    path::{behind::RpFilter, settings::Settings},
+    path::{flow::behind::RpFilter, settings::Settings},
     prefix::Prefix,
 };
 

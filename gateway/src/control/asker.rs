@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     id::WorkerId,
-    path::{
+    path::admin::{
         explain::question::{At, Explain, Packet},
         search::Search,
         trace::Tracer,

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     id::ServerId,
     net::protocol,
-    path::{mark, owner::OwnedBy, persist, service::Lookup},
+    path::flow::{mark, owner::OwnedBy, persist, service::Lookup},
 };
 
 /// A NAT server that is configured or that sessions refer to.

@@ -16,11 +16,8 @@ use crate::{
     id::ServerId,
     io::PortId,
     path::{
-        explain::question::Back,
-        explain::question::{Explain, Packet},
-        mark::Rule,
-        route::View,
-        service::Chosen,
+        admin::explain::question::{Back, Explain, Packet},
+        flow::{mark::Rule, route::View, service::Chosen},
         verdict::Verdict,
     },
     table::ends::Ends,

@@ -7,9 +7,11 @@ use super::workers::Workers;
 use crate::{
     clock::{Tick, seconds},
     path::{
-        in_use::HopsInUse,
-        route::Resolve,
-        update::{Batch, Update},
+        admin::{
+            hops_in_use::HopsInUse,
+            update::{Batch, Update},
+        },
+        flow::route::Resolve,
     },
 };
 

@@ -16,9 +16,11 @@ use crate::{
     io::{Hand, PortId},
     path::{
         ControlEnd,
-        census::Census,
-        route::Resolve,
-        update::{Batch, Update},
+        admin::{
+            census::Census,
+            update::{Batch, Update},
+        },
+        flow::route::Resolve,
         verdict::PathCounters,
     },
     table::pool::{LocalPool, PoolError},
@@ -208,7 +210,7 @@ fn ticket_of(update: &Update) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::update::Listing;
+    use crate::path::admin::update::Listing;
 
     fn question(ticket: u64) -> Update {
         Update::List(Listing { ticket, from: 0, sessions: Vec::new(), calls: Vec::new(), next: None })

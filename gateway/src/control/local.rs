@@ -14,8 +14,8 @@ use weirctl::model::{self, ClientAddress, Forwarding, ServiceKey};
 
 use super::{plane::ServiceState, warnings::some, workers::Workers};
 use crate::path::{
-    route::RouteTable,
-    update::{Batch, Update},
+    admin::update::{Batch, Update},
+    flow::route::RouteTable,
 };
 
 /// How workers reach a server.

@@ -1,4 +1,4 @@
-//! By what each service's packets belong to workers: [`crate::path::owner`] says why.
+//! By what each service's packets belong to workers: [`crate::path::flow::owner`] says why.
 //!
 //! Services that share a NAT server get one way in common. Whenever a service's way changes, the former one is remembered
 //! for the sessions that are there; without sessions there is nothing to remember. A service that is deleted is remembered as
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     id::{ServerId, ServiceId},
-    path::owner::{MOST, OwnedBy, Ways},
+    path::flow::owner::{MOST, OwnedBy, Ways},
 };
 
 /// The way of a service by itself; `nat` if it has, or has had, NAT servers.

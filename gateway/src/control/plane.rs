@@ -13,13 +13,15 @@ use weirctl::protocol::{
 pub use weirctl::protocol::{FoundSession, PathCounter, SessionCursor};
 
 use super::trace::Haul;
-pub use crate::path::search::Selection;
+pub use crate::path::admin::search::Selection;
 use crate::{
     id::{ServerId, ServiceId},
     path::{
-        explain::question::{Explain, Packet},
+        admin::{
+            explain::question::{Explain, Packet},
+            trace::Tracer,
+        },
         settings::Settings,
-        trace::Tracer,
     },
     prefix::Prefix,
 };

@@ -12,10 +12,11 @@ use crate::{
     clock::seconds,
     id::{ServerId, WorkerId},
     path::{
-        service::Persistence,
-        service::WorkerService,
-        tunnel_shape,
-        update::{Batch, Update},
+        admin::update::{Batch, Update},
+        flow::{
+            service::{Persistence, WorkerService},
+            tunnel_shape,
+        },
     },
     sched,
     table::{

@@ -17,8 +17,8 @@ use crate::{
     id::ServerId,
     io::PortId,
     path::{
-        snat::{self, Nat},
-        update::{Batch, Update},
+        admin::update::{Batch, Update},
+        flow::snat::{self, Nat},
     },
     table::snat::{
         BlockEvent,

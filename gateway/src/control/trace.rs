@@ -18,8 +18,10 @@ use crate::{
     io::PortId,
     net::ipv6,
     path::{
-        trace::{Filter, Traced, Tracer, ends_of},
-        update::Update,
+        admin::{
+            trace::{Filter, Traced, Tracer, ends_of},
+            update::Update,
+        },
         verdict::Verdict,
     },
 };

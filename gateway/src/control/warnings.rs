@@ -11,7 +11,7 @@ use weirctl::{
 use super::{link::WorkerLink, load, local, plane::ServiceState, workers::Workers};
 use crate::{
     clock::{TICKS_PER_SECOND, Tick},
-    path::{punt_kind::PuntKind, update::Update},
+    path::{admin::update::Update, egress::punt_kind::PuntKind},
 };
 
 /// Names that one warning lists.

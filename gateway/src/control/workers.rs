@@ -40,16 +40,22 @@ use crate::{
     io::{Hand, PortId},
     net::ethernet::Mac,
     path::{
-        explain::question::Packet,
-        route::{Neighbour, Resolve, RouteTable},
-        service::ServerAddresses,
+        admin::{
+            explain::question::Packet,
+            trace::Tracer,
+            update::{Batch, Update},
+        },
+        flow::{
+            route::{Neighbour, Resolve, RouteTable},
+            service::ServerAddresses,
+        },
+        ingress::station::Stations,
         settings::Settings,
-        station::Stations,
-        trace::Tracer,
-        update::{Batch, Update},
     },
-    table::call_ids::CallIds,
-    table::snat::{BlockEvent, reserved::Reserved},
+    table::{
+        call_ids::CallIds,
+        snat::{BlockEvent, reserved::Reserved},
+    },
 };
 
 /// Call-IDs that a worker remembers at once.

@@ -6,7 +6,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::ports::KernelPorts;
-pub use crate::path::route::Table;
+pub use crate::path::flow::route::Table;
 use crate::{io::PortId, mac::Mac, prefix::Prefix, versions::Map};
 
 /// Addresses, routes and neighbours of all TAP twins at one moment.

@@ -12,6 +12,8 @@ mod handle;
 pub mod memory;
 pub mod ports;
 mod rss;
+mod unfinished;
+pub mod vlan;
 
 /// Frames in one receive or transmit burst.
 pub const BURST: usize = 32;

@@ -3,10 +3,12 @@
 use arrayvec::ArrayVec;
 
 use super::{
-    Flows, Worker,
-    packet::{Next, Origin, Packet},
-    parse::{self, Kind},
-    punt::HOST_BURST,
+    Worker,
+    egress::punt::HOST_BURST,
+    flow::Flows,
+    ingress::parse::{self, Kind},
+    next::Next,
+    packet::{Origin, Packet},
     stages::Stage,
     verdict::Reason,
 };
@@ -151,7 +153,7 @@ impl<I: Io> Worker<I> {
         origin: Origin,
         Notes { parsed, hashes, candidates }: &mut Notes,
     ) {
-        let Some(&mac) = self.egress.macs.get(port.index()) else { return };
+        let Some(mac) = self.egress.macs.of(port) else { return };
         burst.iter().take(AHEAD).for_each(Frame::prefetch);
         for (n, ((frame, p), hash)) in burst.iter().zip(&mut *parsed).zip(&mut *hashes).enumerate() {
             if let Some(later) = burst.get(n + AHEAD) {
@@ -212,7 +214,7 @@ impl<I: Io> Worker<I> {
     #[cold]
     #[inline(never)]
     fn for_another_mac(&mut self, packet: Packet<'_, I::Frame>) {
-        let Some(mut p) = self.egress.parse_for_any(packet.port, &packet.frame) else { return };
+        let Some(mut p) = self.egress.macs.parse(packet.port, &packet.frame) else { return };
         match p.kind {
             Kind::Bad(reason) => self.egress.drop(packet.frame, reason),
             Kind::Transport => {

@@ -9,15 +9,16 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{
     Worker,
-    direct::age,
-    leave::rewrite as rewrite_by,
-    nat64::{self, Across},
-    packet::{As, Exit, Next, Packet, trim},
-    parse::{self, Parsed},
-    rewrite,
-    route::Hop,
-    session::changes_nothing,
-    toa,
+    egress::{
+        direct::age,
+        leave::rewrite as rewrite_by,
+        nat64::{self, Across},
+        rewrite, toa,
+    },
+    flow::{route::Hop, session::changes_nothing},
+    ingress::parse::{self, Parsed},
+    next::{As, Exit, Next},
+    packet::{Packet, trim},
     verdict::Reason,
 };
 use crate::{

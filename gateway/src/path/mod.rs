@@ -1,24 +1,34 @@
-//! The packet's way, one file a stage. A worker runs a burst through them to completion:
+//! The path of a packet. A worker runs bursts through it to completion.
 //!
 //! ```text
-//! rx        a burst from a port, from another worker, or from the kernel
-//! parse     what is it                          every frame of the burst, then
-//! session   hash, prefetch, look up             every frame of the burst, then frame by frame:
-//!   known   -> state, counters
-//!   unknown -> service -> schedule -> laddr     a server, a local address and port, a new session
-//! rewrite   the other tuple, checksums, TTL
-//! route     next hop
-//! tx        the port's burst
+//! burst      a burst from a port, another worker or the kernel: parse, hash, prefetch, look up, then frame by frame
+//! fast         the packet of a session that it changes nothing about: rewritten and sent at once
+//! slow         any other: flow decides what becomes of it, egress does it
 //! ```
 //!
-//! DR and TUN leave by `direct` and `tunnel` instead of `rewrite`, sessions between the families by `mixed`, datagrams of one-packet services by
-//! `onepacket`; `persist` keeps clients at their servers, `place` knows which servers are full. `snat` takes what no service claims, `echo` its pings. Beside the way: `icmp` (`icmp_v6`, `icmp_mixed`) translates errors about
-//! sessions, `reassembly` sends fragments after their first, `toa` (with `told`) and `proxy` (with `proxy_header` and `stream`) tell servers the client's address, `answer` makes the RST or ICMP error that IPVS would send, `punt` gives the kernel what is its
-//! own, `local` what is for a server of the gateway itself, `vlan` divides devices into ports, `unfinished` completes checksums for it, `handover` gives another worker what is its own (`owner` knows whose a packet is), `update` takes control's changes between bursts,
-//! `search`, `explain` and `in_use` answer its questions, `expire` ends sessions, `trace` follows packets for whoever asks, `stages` counts cycles, `station` knows MAC addresses beside the ports' own. `sums` says which checksums are right, `destination` which destinations nobody serves, `weigh` what a packet may change about its session (`belief`), `packet` what all stages say of one. Every frame ends in one [`verdict::Verdict`].
-//! ICMP errors about tunnels' packets are `tunnel_error`'s, and `grown` lowers the MTUs that others tell.
+//! Four rooms:
+//!
+//! - [`ingress`] reads frames.
+//! - [`flow`] is what a worker knows, [`flow::Flows`]: it decides, and touches no device, ring or frame that is kept. A packet
+//!   of a session comes to `session`, one without to `open` (or `snat`, which takes what no service claims), ICMP errors to
+//!   `icmp`, fragments to `fragments`, pings to `echo`. `exit` says by which next hop a packet leaves.
+//! - [`egress`] is how packets leave, [`egress::Egress`]: it reads what the worker knows and changes nothing of it. `leave`
+//!   sends by a session, `answer` to the sender, `punt` to the kernel, `handover` to another worker.
+//! - [`admin`] answers control between two bursts.
+//!
+//! What both sides need is said in `packet` and `next`. Frames wait in `reassembly` for their packet's first fragment, and in `waiting`
+//! for their neighbour's MAC address. Every frame ends in one [`verdict::Verdict`].
 
 use std::sync::Arc;
+
+use admin::update::Batch;
+use burst::Notes;
+use egress::Egress;
+use flow::{Flows, Knows, route::Resolve};
+use reassembly::Held;
+use stages::{Stage, Stages};
+use verdict::PathCounters;
+use waiting::Waiting;
 
 use crate::{
     clock::Tick,
@@ -28,103 +38,21 @@ use crate::{
     table::{index::HashKey, pool::LocalPool, sessions::Sessions, steering::Steering},
 };
 
-mod affected;
-pub mod answer;
-pub mod behind;
-mod belief;
+pub mod admin;
 mod bucket;
 mod burst;
-pub mod census;
-mod deltas;
-mod destination;
-mod direct;
-mod echo;
-mod egress;
-mod exit;
-mod expire;
-pub mod explain;
+pub mod egress;
 mod fast;
-mod flows;
-mod fragment;
-mod fragments;
-mod grown;
-mod hairpin;
-pub mod handover;
-mod held_back;
-mod hops;
-mod icmp;
-pub mod in_use;
-pub mod laddr;
-mod leave;
-mod local;
-pub mod mark;
-mod nat64;
-mod nat64_error;
-mod once;
-mod onepacket;
-pub mod owner;
+pub mod flow;
+pub mod ingress;
+mod next;
 mod packet;
-pub mod parse;
-pub mod persist;
-mod place;
-mod proxy;
-mod proxy_header;
-pub mod punt;
-pub mod punt_kind;
-mod quote;
-mod readdress;
 mod reassembly;
-mod reply;
-pub mod rewrite;
-pub mod route;
-mod route_table;
-mod schedule;
-mod sctp_state;
-mod sctp_tags;
-pub mod search;
-mod served_here;
-pub mod service;
-mod session;
 pub mod settings;
-mod sip;
 mod slow;
-pub mod snat;
-mod source;
 pub mod stages;
-pub mod station;
-mod stream;
-mod streams;
-mod sums;
-mod sweep;
-mod tcp_numbers;
-pub mod tcp_state;
-mod tell_client;
-mod timeouts;
-mod toa;
-mod told;
-pub mod trace;
-mod trie;
-pub mod tunnel;
-mod tunnel_error;
-pub mod tunnel_shape;
-pub mod tx;
-mod unfinished;
-mod unproxy;
-pub mod update;
 pub mod verdict;
-pub mod vlan;
 mod waiting;
-mod weigh;
-
-use burst::Notes;
-use egress::{Egress, Refused};
-use flows::{Flows, Knows};
-use reassembly::Held;
-use route::Resolve;
-use stages::{Stage, Stages};
-use update::Batch;
-use verdict::PathCounters;
-use waiting::Waiting;
 
 /// A worker's ends of the rings between it and control.
 pub struct ControlEnd {
@@ -159,9 +87,9 @@ pub struct Parts<I: Io> {
     /// Rings to and from control.
     pub control: ControlEnd,
     /// Rings to and from the kernel's twins, if there are any.
-    pub host: Option<punt::HostEnd<I::Frame>>,
+    pub host: Option<egress::punt::HostEnd<I::Frame>>,
     /// Rings to and from the other workers.
-    pub peers: handover::Peers<I::Frame>,
+    pub peers: egress::handover::Peers<I::Frame>,
 }
 
 /// One worker: everything it touches is its own, in lines of its own wherever it lies.
@@ -205,7 +133,7 @@ impl<I: Io> Worker<I> {
             },
             now,
         )?;
-        let handover::Peers { incoming, outgoing } = parts.peers;
+        let egress::handover::Peers { incoming, outgoing } = parts.peers;
         Ok(Self {
             flows,
             egress: Egress::new(parts.id, parts.io, parts.macs, parts.counters, (parts.host, outgoing)),
@@ -247,7 +175,8 @@ impl<I: Io> Worker<I> {
         }
         self.egress.flush();
         self.stages.end(Stage::Tx);
-        self.expire();
+        self.flows.expire();
+        self.give_up_fragments();
         self.stages.end(Stage::Expire);
         self.egress.counters.events.polls.add(1);
         if frames != 0 {

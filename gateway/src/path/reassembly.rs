@@ -5,7 +5,7 @@
 //! later ones       go by the ports that the first has left: addresses, and nothing behind them
 //! ```
 //!
-//! Ports lead to no session where each datagram has a server of its own (`onepacket`): the first leaves its [`Way`].
+//! Ports lead to no session where each datagram has a server of its own (`one_packet`): the first says where the rest goes.
 //!
 //! RSS spreads fragments by addresses alone, so they may arrive at a worker whose session it isn't. All of a packet
 //! arrive at the same one, which hands the first to the session's owner and the others after it. Where many senders get
@@ -14,10 +14,12 @@
 
 use super::{
     Worker,
-    fragments::RestGoes,
-    packet::{FirstFragment, Next, Origin, Packet},
-    parse::{Kind, Parsed, echo_ports, is_echo},
-    sctp_state,
+    ingress::{
+        parse::{Kind, Parsed, echo_ports, is_echo},
+        sctp_event,
+    },
+    next::{Next, RestGoes},
+    packet::{FirstFragment, Origin, Packet},
     verdict::Reason,
 };
 use crate::{
@@ -82,7 +84,7 @@ fn first(data: &[u8], p: &Parsed) -> Option<Parsed> {
                 .then_some(header.flags)?
         }
         protocol::UDP => UdpHeader::split(transport).map(|_| 0)?,
-        protocol::SCTP => sctp_state::event(SctpHeader::split(transport)?.1),
+        protocol::SCTP => sctp_event::event(SctpHeader::split(transport)?.1),
         protocol::ICMP | protocol::ICMPV6 => return echo(p, IcmpHeader::split(transport)?.0),
         _ => return None,
     };
@@ -249,7 +251,7 @@ mod tests {
         assert_eq!(of(protocol::UDP, false, &[3; 8]), Some((Kind::Transport, 0x0303_0303, 0)));
         assert_eq!(of(protocol::UDP, false, &[3; 7]), None);
         let sctp = [&[3; 12][..], &[1, 0, 0, 4]].concat();
-        assert_eq!(of(protocol::SCTP, true, &sctp), Some((Kind::Sctp, 0x0303_0303, sctp_state::INIT)));
+        assert_eq!(of(protocol::SCTP, true, &sctp), Some((Kind::Sctp, 0x0303_0303, sctp_event::INIT)));
         assert_eq!(of(protocol::GRE, false, &[3; 40]), None);
         let echo = |kind| [kind, 0, 0, 0, 1, 2, 0, 0];
         let kind = |protocol, kind| of(protocol, false, &echo(kind)).map(|(kind, ..)| kind);

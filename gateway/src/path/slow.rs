@@ -4,8 +4,9 @@
 use super::{
     Worker,
     egress::{Refused, Unresolved},
-    packet::{Edit, Next, Packet},
-    parse::Parsed,
+    ingress::parse::Parsed,
+    next::{Edit, Next},
+    packet::Packet,
     verdict::{Reason, Verdict},
 };
 use crate::{

@@ -5,7 +5,7 @@
 
 use std::{io, sync::Arc};
 
-use super::punt_kind::{KINDS, PuntKind};
+use super::egress::punt_kind::{KINDS, PuntKind};
 use crate::{
     id::MAX_SERVERS,
     table::counters::{Counter, ServerTable},

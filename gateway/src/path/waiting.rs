@@ -1,8 +1,8 @@
-//! Packets that wait until their next hop's MAC address is known. How many may wait, and for whom, [`super::route`] knows.
+//! Packets that wait until their next hop's MAC address is known. How many may wait, and for whom, [`super::flow::route`] knows.
 
 use arrayvec::ArrayVec;
 
-use super::route::{Hop, Resolve, Routing, Waits};
+use super::flow::route::{Hop, Resolve, Routing, Waits};
 use crate::clock::{Tick, seconds};
 
 /// Packets that wait for neighbours, in all.

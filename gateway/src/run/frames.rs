@@ -3,7 +3,7 @@
 use crate::{
     host::HostFrames,
     io::{Frame, PortId},
-    path::punt::HostEnd,
+    path::egress::punt::HostEnd,
 };
 
 /// Frames a ring holds each way.

@@ -44,9 +44,14 @@ use crate::{
         PortId,
         dpdk::DpdkIo,
         ports::{self, OpenError, PortHandle},
+        vlan::VlanIo,
     },
     log,
-    path::{Parts, Worker, handover, punt::HostEnd, verdict::PathCounters, vlan::VlanIo},
+    path::{
+        Parts, Worker,
+        egress::{handover, punt::HostEnd},
+        verdict::PathCounters,
+    },
     prefix::Prefix,
     table::{
         index::HashKey,

@@ -33,10 +33,9 @@ use crate::{
     io::PortId,
     mac::Mac,
     path::{
-        explain::question::Packet,
-        route::RouteTable,
-        station::Stations,
-        trace::Tracer,
+        admin::{explain::question::Packet, trace::Tracer},
+        flow::route::RouteTable,
+        ingress::station::Stations,
         verdict::{Reason, Verdict},
     },
 };

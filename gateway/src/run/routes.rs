@@ -11,7 +11,7 @@ use crate::{
     host::{Action, NetState},
     io::PortId,
     net::ethernet::Mac,
-    path::route::{Neighbour, PortFacts, Route, RouteTable, Routes, Table, Via},
+    path::flow::route::{Neighbour, PortFacts, Route, RouteTable, Routes, Table, Via},
     prefix::{self, Prefix},
 };
 
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
     use crate::{
         host::{KernelPorts, NextHop, Reachability},
-        path::route::Changes,
+        path::flow::route::Changes,
     };
 
     const TOML: &str = r#"

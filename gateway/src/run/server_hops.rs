@@ -6,7 +6,7 @@ use crate::{
     clock::{Tick, seconds},
     control::workers::Workers,
     io::PortId,
-    path::route::RouteTable,
+    path::flow::route::RouteTable,
 };
 
 /// How often the kernel is told.
@@ -54,7 +54,7 @@ fn next_hops(routes: &RouteTable, address: IpAddr) -> impl Iterator<Item = (Port
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::route::{Route, Via};
+    use crate::path::flow::route::{Route, Via};
 
     #[test]
     fn an_attached_server_is_its_own_next_hop_and_routers_are_those_of_others() {

@@ -12,7 +12,7 @@ use crate::{
     control::{plane::ServiceState, warnings::some},
     host::NetState,
     io::PortId,
-    path::route::RouteTable,
+    path::flow::route::RouteTable,
 };
 
 /// Why there are no huge pages, as a warning.
@@ -87,7 +87,7 @@ mod tests {
         host::{Address, Neighbour, Reachability},
         id::{ServerId, ServiceId},
         mac::Mac,
-        path::route::{Route, Via},
+        path::flow::route::{Route, Via},
     };
 
     const LAN: PortId = PortId(1);

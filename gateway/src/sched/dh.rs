@@ -42,7 +42,8 @@ impl Scheduler for DestinationHash {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::*, *};
+    use super::*;
+    use crate::sched::testing::*;
 
     #[test]
     fn destination_decides() {

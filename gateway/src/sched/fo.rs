@@ -31,7 +31,8 @@ pub fn heaviest(servers: &[Server], qualifies: impl Fn(&Server) -> bool) -> Opti
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::*, *};
+    use super::*;
+    use crate::sched::testing::*;
 
     #[test]
     fn largest_weight_until_it_fails() {

@@ -101,7 +101,8 @@ impl Scheduler for Locality {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::*, *};
+    use super::*;
+    use crate::sched::testing::*;
 
     #[test]
     fn crowded_is_above_the_weight_while_another_is_below_half_of_its_own() {

@@ -209,7 +209,8 @@ impl Scheduler for ReplicatedLocality {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::*, *};
+    use super::*;
+    use crate::sched::testing::*;
 
     fn at(scheduler: &mut ReplicatedLocality, servers: &[Server], destination: u8, seconds: u32) -> u32 {
         let index = scheduler.schedule(servers, &flow(1, destination, seconds)).unwrap();

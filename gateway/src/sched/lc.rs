@@ -34,7 +34,8 @@ impl Scheduler for LeastConnection {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::*, *};
+    use super::*;
+    use crate::sched::testing::*;
 
     #[test]
     fn fewest_first_and_ties_in_list_order() {

@@ -27,7 +27,8 @@ pub fn heavier(a: u64, a_weight: u32, b: u64, b_weight: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::servers, *};
+    use super::*;
+    use crate::sched::testing::servers;
 
     #[test]
     fn large_figures_dont_overflow() {

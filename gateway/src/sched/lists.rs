@@ -37,7 +37,8 @@ pub fn same(old: &[Server], new: &[Server]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::server, *};
+    use super::*;
+    use crate::sched::testing::server;
 
     fn list(numbers: &[u32]) -> Vec<Server> {
         numbers.iter().map(|&n| server(n, 1, 0, 0)).collect()

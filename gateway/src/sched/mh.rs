@@ -158,7 +158,8 @@ impl Scheduler for Maglev {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::*, *};
+    use super::*;
+    use crate::sched::testing::*;
 
     fn slots(mh: &Maglev, servers: &[Server], id: u32) -> usize {
         mh.table.iter().filter(|&&i| servers[i as usize].id.0 == id).count()

@@ -19,7 +19,8 @@ impl Scheduler for NoScheduler {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::*, *};
+    use super::*;
+    use crate::sched::testing::*;
 
     #[test]
     fn refuses() {

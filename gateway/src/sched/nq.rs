@@ -25,7 +25,8 @@ impl Scheduler for NeverQueue {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::*, *};
+    use super::*;
+    use crate::sched::testing::*;
 
     #[test]
     fn idle_ones_first_then_the_shortest_delay() {

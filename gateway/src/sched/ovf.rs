@@ -30,7 +30,8 @@ impl Scheduler for Overflow {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::*, *};
+    use super::*;
+    use crate::sched::testing::*;
 
     #[test]
     fn fills_one_after_the_other() {

@@ -30,7 +30,8 @@ impl Scheduler for ShortestExpectedDelay {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::*, *};
+    use super::*;
+    use crate::sched::testing::*;
 
     #[test]
     fn the_fast_server_gets_the_first_ones() {

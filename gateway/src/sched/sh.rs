@@ -63,7 +63,8 @@ impl Scheduler for SourceHash {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::*, *};
+    use super::*;
+    use crate::sched::testing::*;
 
     #[test]
     fn client_decides_and_weights_share() {

@@ -24,7 +24,8 @@ impl Scheduler for WeightedLeastConnection {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::*, *};
+    use super::*;
+    use crate::sched::testing::*;
 
     #[test]
     fn shares_by_weight() {

@@ -189,7 +189,8 @@ impl Scheduler for WeightedRoundRobin {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{super::testing::*, *};
+    use super::*;
+    use crate::sched::testing::*;
 
     fn wrr(servers: &[Server]) -> WeightedRoundRobin {
         WeightedRoundRobin::new(servers, WorkerId(0), 0)

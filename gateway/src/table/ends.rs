@@ -11,7 +11,7 @@ use super::session::Tuple;
 pub type Pair = [u8; 32];
 
 /// Set in the protocol number under which IPv6 packets look for their session. No protocol that has sessions has
-/// this bit itself, nor have templates (see [`crate::path::persist`]).
+/// this bit itself, nor have templates (see [`crate::path::flow::persist`]).
 pub const WIDE: u8 = 0x40;
 
 /// Addresses and ports (host order) of a packet.

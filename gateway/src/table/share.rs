@@ -206,10 +206,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{
-        super::rss::{HashFields, Rss},
-        *,
-    };
+    use super::*;
+    use crate::table::rss::{HashFields, Rss};
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]

@@ -1,6 +1,6 @@
 //! Runs a table.
 
-use weir::{io::memory::MemoryFrame, path::station::Stations};
+use weir::{io::memory::MemoryFrame, path::ingress::station::Stations};
 use weirctl::ipvsadm::{Environment, ipvsadm, names::SystemNames};
 
 use crate::{

@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, net::SocketAddr};
 
-use weir::{id::WorkerId, path::owner};
+use weir::{id::WorkerId, path::flow::owner};
 
 use super::{
     flows::{Endpoint, endpoint},

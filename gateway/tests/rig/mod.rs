@@ -32,14 +32,15 @@ use weir::{
         PortId,
         memory::{MemoryFrame, MemoryIo},
         places,
+        vlan::VlanIo,
     },
     net::ethernet::Mac,
     path::{
-        Parts, Worker, handover, punt,
-        route::{Neighbour, PortFacts, Route, RouteTable, Via},
+        Parts, Worker,
+        egress::{handover, punt},
+        flow::route::{Neighbour, PortFacts, Route, RouteTable, Via},
         settings::Settings,
         verdict::{PathCounters, Reason, Verdict},
-        vlan::VlanIo,
     },
     table::{
         index::HashKey,

@@ -11,7 +11,7 @@ use weirctl::protocol::{Refusal, Response, SessionCursor};
 use super::Store;
 use crate::{
     control::plane::{Ask, Explained, Plane, PlaneError, Selection},
-    path::{explain::question::Packet, trace::Tracer},
+    path::admin::{explain::question::Packet, trace::Tracer},
 };
 
 /// How a request goes on.

@@ -1,0 +1,59 @@
+//! What kinds of sessions there are, found out by looking at some of them: counting as they change would cost every
+//! packet that opens one.
+
+use weirctl::model::SessionState;
+
+use crate::{
+    path::flow::Flows,
+    table::{counters::Gauge, session::SessionId},
+};
+
+/// Session records that a worker looks at, spread evenly over those in use.
+const SAMPLE: u32 = 1024;
+
+/// What a worker saw when it looked last.
+#[derive(Debug, Default)]
+pub struct Census {
+    /// Sessions seen, persistence templates apart.
+    pub seen: Gauge,
+    /// Of these, sessions whose handshake isn't over.
+    pub half_open: Gauge,
+}
+
+impl Flows {
+    /// Looks at a bounded number of records: at all of them where there are few.
+    pub(crate) fn count_sessions(&self, census: &Census) {
+        let end = self.sessions.high_water();
+        let looked_at = end.min(SAMPLE);
+        let (mut seen, mut half_open) = (0, 0);
+        for n in 0..looked_at {
+            // Below 2^32: `n` is less than the divisor.
+            let at = SessionId((u64::from(n) * u64::from(end) / u64::from(looked_at)) as u32);
+            let Some(session) = self.sessions.get(at).filter(|s| s.in_use() && !s.is_template()) else {
+                continue;
+            };
+            seen += 1;
+            half_open += u32::from(is_half_open(session.state()));
+        }
+        census.seen.set(seen);
+        census.half_open.set(half_open);
+    }
+}
+
+/// Whether a handshake has begun and isn't over.
+fn is_half_open(state: SessionState) -> bool {
+    use SessionState as S;
+    matches!(
+        state,
+        S::SynSent
+            | S::SynRecv
+            | S::Synack
+            | S::SctpInit1
+            | S::SctpInit
+            | S::SctpCookieSent
+            | S::SctpCookieReplied
+            | S::SctpCookieWait
+            | S::SctpCookie
+            | S::SctpCookieEchoed
+    )
+}

@@ -1,0 +1,107 @@
+//! Beside the way: where a packet that is explained leaves, and the way of the answer.
+
+use std::net::IpAddr;
+
+use weirctl::model::Forwarding;
+
+use super::question::{Back, Explain, Leg};
+use crate::{
+    path::{
+        flow::{Flows, service::Chosen, tunnel_shape},
+        ingress::parse::Parsed,
+        verdict::{Reason, Verdict},
+    },
+    table::{
+        ends::Ends,
+        session::{Direction, ONE_PACKET},
+        sessions::Found,
+    },
+};
+
+impl Flows {
+    /// A packet of a session goes the session's way.
+    pub(super) fn explain_session_s_way(&self, e: &mut Explain, p: &Parsed, found: Found) {
+        let Found { id, direction } = found;
+        let Some(session) = self.sessions.get(id) else { return };
+        let (arriving, leaving) = (
+            |direction| self.sessions.arriving(id, direction),
+            |direction| self.sessions.leaving(id, direction),
+        );
+        if session.is_one_way() {
+            let Some(reply) = arriving(Direction::Reply) else { return };
+            let tunnel = session.is_tunnelled().then(|| session.server());
+            let leg = Leg { to: reply.source.0, leaves: e.ends, tunnel, back: Some(Back::Itself) };
+            return self.explain_leave(e, p, leg);
+        }
+        let Some(leaves) = leaving(direction) else { return };
+        if self.is_hairpin(found) {
+            let owner = self.snat_owner(&leaves, crate::path::flow::snat::Claim::In);
+            return e.turns_back(leaves, owner);
+        }
+        let other = direction.opposite();
+        // The next datagram of a one-packet service gets a session of its own.
+        let once = session.flags & ONE_PACKET != 0 && direction == Direction::Reply;
+        let answer = arriving(other).zip(leaving(other)).filter(|_| !once);
+        let back = answer.map(|(comes, leaves)| Back::here(comes, leaves));
+        self.explain_leave(e, p, Leg { to: leaves.destination.0, leaves, tunnel: None, back });
+    }
+
+    /// The way of a session that doesn't exist yet; `local` is its local address, `once`: it never will.
+    pub(super) fn new_leg(&self, ends: &Ends, chosen: Chosen, local: Option<IpAddr>, once: bool) -> Leg {
+        let server = (chosen.address, chosen.port);
+        let answer = |comes| Some(Back::here(comes, ends.reversed()));
+        let (leaves, back) = match (chosen.method, local) {
+            (Forwarding::Route | Forwarding::Tunnel(_), _) => (*ends, Some(Back::Itself)),
+            (_, Some(local)) => {
+                let leaves = Ends { source: (local, 0), destination: server };
+                (leaves, answer(leaves.reversed()))
+            }
+            (_, None) => {
+                let leaves = Ends { destination: server, ..*ends };
+                // Nobody translates what answers a datagram that had no session.
+                (leaves, if once { None } else { answer(leaves.reversed()) })
+            }
+        };
+        let tunnel = matches!(chosen.method, Forwarding::Tunnel(_)).then_some(chosen.server);
+        Leg { to: chosen.address, leaves, tunnel, back }
+    }
+
+    /// A packet leaves, if it can.
+    pub(super) fn explain_leave(&self, e: &mut Explain, p: &Parsed, leg: Leg) {
+        if self.routing.leads_here(leg.to) {
+            e.delivered = true;
+            e.leaves = Some(leg.leaves);
+            e.back = leg.back.and_then(|back| self.way_back(back));
+            return self.explain_punt(e);
+        }
+        let way = match self.routing.view(leg.to) {
+            Ok(way) => way,
+            Err(reason) => return e.drops(reason),
+        };
+        e.way = Some(way);
+        let refused = match leg.tunnel {
+            Some(server) => tunnel_shape::refusal(self, p, (leg.to, server), (way.mtu, way.port)),
+            None => (p.ip_len > way.mtu).then_some(Reason::TooBig),
+        };
+        if let Some(reason) = refused {
+            return e.drops(reason);
+        }
+        e.end = (Verdict::Forwarded, None);
+        e.leaves = Some(leg.leaves);
+        // What has turned back is answered from inside.
+        let turned_back = e.ends != e.packet.ends;
+        e.back = leg.back.filter(|_| !turned_back).and_then(|back| self.way_back(back));
+    }
+
+    /// The way of an answer; none of one that would turn back.
+    fn way_back(&self, back: Back) -> Option<Back> {
+        match back {
+            Back::Itself => Some(Back::Itself),
+            Back::Here { leaves, .. } if self.is_external(leaves.destination.0) => None,
+            Back::Here { comes, leaves, .. } => {
+                let port = self.routing.view(comes.source.0).ok().map(|way| way.port);
+                Some(Back::Here { comes, port, leaves, way: self.routing.view(leaves.destination.0) })
+            }
+        }
+    }
+}

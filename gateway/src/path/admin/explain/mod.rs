@@ -1,0 +1,343 @@
+//! Beside the way: what would happen to a packet, and why.
+//!
+//! The stages' own decisions, asked in their order, with a packet that exists in words only. Nothing changes:
+//! no scheduler moves on ([`crate::sched::Scheduler::preview`]), no port is taken, no session opened, no
+//! counter touched. What a stage decides it decides here by the same function, so that the two can't diverge.
+//!
+//! Control doesn't know which worker a packet belongs to. It asks any of them, and goes on with the one that the
+//! answer names: first the worker whose queue the packet arrives in, then perhaps the one it is handed to.
+
+mod leave;
+pub mod question;
+
+use std::net::IpAddr;
+
+use weirctl::{
+    model::{Forwarding, Tunnel, TunnelChecksum, TunnelKind},
+    protocol::{Answer, Candidate, LocalRoom},
+};
+
+use self::question::{At, Back, Explain, Leg, Packet};
+use crate::{
+    id::ServiceId,
+    io::PortId,
+    net::{protocol, tcp as tcp_flags},
+    path::{
+        flow::{
+            Flows,
+            belief::Belief,
+            destination::is_martian,
+            one_packet,
+            open::{Claimed, Refusal},
+            persist::Kept,
+            service::{Chosen, WorkerService},
+            session::Course,
+            snat::Claim,
+        },
+        ingress::{
+            parse::{Kind, Parsed},
+            sctp_event,
+        },
+        packet::Origin,
+        verdict::{Reason, Verdict},
+    },
+    sched::{Flow, Scheduler, Server},
+    table::{
+        ends::Ends,
+        session::{Direction, Session, SessionId},
+        sessions::Found,
+    },
+};
+
+impl Packet {
+    /// As parsing would have it between these ends: without payload, and with hops to spare.
+    fn parsed(self, ends: &Ends) -> Parsed {
+        let tcp = self.protocol == protocol::TCP;
+        Parsed {
+            tuple: ends.tuple(),
+            kind: match (self.protocol, self.ends.is_ipv6()) {
+                (protocol::SCTP, _) => Kind::Sctp,
+                (_, true) => Kind::TransportV6,
+                (_, false) => Kind::Transport,
+            },
+            ip_len: if tcp { 40 } else { 28 } + if self.ends.is_ipv6() { 20 } else { 0 },
+            ipv6: self.ends.is_ipv6(),
+            protocol: self.protocol,
+            flags: match (self.protocol, self.opens) {
+                (protocol::TCP, true) => tcp_flags::SYN,
+                (protocol::TCP, false) => tcp_flags::ACK,
+                (protocol::SCTP, true) => sctp_event::INIT,
+                (protocol::SCTP, false) => sctp_event::DATA,
+                _ => 0,
+            },
+            ttl: 64,
+            dont_fragment: true,
+            ..Parsed::NOTHING
+        }
+    }
+}
+
+impl Flows {
+    /// Answers a question as far as this worker can.
+    pub(crate) fn explain(&mut self, e: &mut Explain) {
+        let p = e.packet.parsed(&e.ends);
+        let port = e.packet.port.or_else(|| Some(self.routing.view(e.packet.ends.source.0).ok()?.port));
+        let port = port.unwrap_or(PortId(0));
+        e.packet.port = Some(port);
+        if e.at == At::Port {
+            let queue = self.owner(&e.ends, p.protocol);
+            e.at = At::Queue;
+            if queue != self.id {
+                e.elsewhere = Some(queue);
+                return;
+            }
+        }
+        match self.sessions.find_ends(&e.ends, p.protocol) {
+            Some(found) => self.explain_known(e, port, &p, found),
+            None => self.explain_unknown(e, port, &p, None),
+        }
+    }
+
+    fn explain_known(&mut self, e: &mut Explain, port: PortId, p: &Parsed, found: Found) {
+        let Some(session) = self.sessions.get(found.id) else { return };
+        let reply = found.direction == Direction::Reply;
+        // Of a packet that has turned back the one that it came with counts.
+        if e.session.is_none() {
+            e.session = Some((self.found(found.id, session), session.server(), reply));
+            e.method = (!session.is_snat()).then(|| method(session));
+        }
+        if !self.may_arrive(port, found) {
+            return e.drops(Reason::Martian);
+        }
+        match self.course(found, p, Belief::Counts) {
+            Course::Kernel => self.explain_punt(e),
+            Course::TtlExpired => e.drops(Reason::TtlExpired),
+            Course::ServerDeleted => e.drops(Reason::ServerDeleted),
+            Course::Anew => self.explain_unknown(e, port, p, Some(found.id)),
+            Course::On => match self.would_hold_back(p, found) {
+                Some(reason) => e.drops(reason),
+                None => self.explain_session_s_way(e, p, found),
+            },
+        }
+    }
+
+    /// `old` is the packet's session, if it begins anew.
+    fn explain_unknown(&mut self, e: &mut Explain, port: PortId, p: &Parsed, old: Option<SessionId>) {
+        let origin = if e.at == At::Handed { Origin::Worker } else { Origin::Port };
+        let ends = e.ends;
+        let claimed = self.claimed(port, &ends, p.protocol);
+        e.service = e.service.or(claimed.service());
+        let forged = origin == Origin::Port && self.is_external(ends.source.0);
+        if forged
+            && matches!(claimed, Claimed::Snat(_))
+            && self.nat_elsewhere(&ends, p.protocol, origin).is_none()
+        {
+            return e.drops(Reason::Martian);
+        }
+        let elsewhere = self.owner_elsewhere(port, &ends, p.protocol, &claimed, origin);
+        if elsewhere.is_some() {
+            (e.elsewhere, e.at) = (elsewhere, At::Handed);
+            return;
+        }
+        match claimed {
+            Claimed::Service(id) => self.explain_open(e, port, p, (id, old)),
+            Claimed::Snat(claim) => self.explain_snat(e, port, p, (claim, origin)),
+            Claimed::Local => e.drops(Reason::NoLocalSession),
+            Claimed::Nobody => self.explain_punt(e),
+        }
+    }
+
+    fn explain_snat(&mut self, e: &mut Explain, port: PortId, p: &Parsed, (claim, origin): (Claim, Origin)) {
+        let ends = e.ends;
+        if let Some(reason) = self.snat_source_refusal(port, &ends, claim, origin) {
+            return e.drops(reason);
+        }
+        match self.snat_preview(p, &ends, claim) {
+            Ok(leaves) if self.is_external(leaves.destination.0) => {
+                let owner = self.snat_owner(&leaves, Claim::In);
+                e.turns_back(leaves, owner);
+            }
+            Ok(leaves) => {
+                let comes = leaves.reversed();
+                let back = (claim != Claim::In).then(|| Back::here(comes, ends.reversed()));
+                self.explain_leave(e, p, Leg { to: leaves.destination.0, leaves, tunnel: None, back });
+            }
+            Err(reason) if self.is_left_to_kernel(&ends, claim, reason) => self.explain_punt(e),
+            Err(Reason::NoSession) => e.end = (Verdict::Drop(Reason::NoSession), Some(Answer::Reset)),
+            Err(Reason::SessionsFull) if claim != Claim::In => {
+                e.end = (Verdict::Drop(Reason::SessionsFull), Some(Answer::Prohibited));
+            }
+            Err(Reason::SnatSessionLimit) if claim == Claim::In => {
+                e.end = (Verdict::Drop(Reason::SnatSessionLimit), None);
+            }
+            Err(reason) => e.drops(reason),
+        }
+    }
+
+    pub(crate) fn explain_punt(&self, e: &mut Explain) {
+        match self.kernel {
+            _ if is_martian(e.ends.destination.0) => e.drops(Reason::MartianDestination),
+            true => e.end = (Verdict::Punted, None),
+            false => e.drops(Reason::NoHost),
+        }
+    }
+
+    fn explain_open(
+        &mut self,
+        e: &mut Explain,
+        port: PortId,
+        p: &Parsed,
+        (id, old): (ServiceId, Option<SessionId>),
+    ) {
+        let ends = e.ends;
+        match self.refusal(p, &ends, port) {
+            Some(Refusal::Drop(reason)) => return e.drops(reason),
+            Some(Refusal::TtlExpired) => return e.drops(Reason::TtlExpired),
+            Some(Refusal::Punt) => return self.explain_punt(e),
+            Some(Refusal::Reset) => {
+                e.end = (Verdict::Drop(Reason::NoSession), Some(Answer::Reset));
+                return;
+            }
+            None => {}
+        }
+        let made = |s: &Option<Box<WorkerService>>| s.as_ref().is_some_and(|s| s.scheduler.is_some());
+        if !self.services.get(id.0 as usize).is_some_and(made) {
+            return e.drops(Reason::MethodNotBuilt);
+        }
+        let flow = Flow::new(&ends, self.now);
+        let chosen = match self.explain_choice(e, p, &flow, id) {
+            Ok(Some(chosen)) => chosen,
+            Ok(None) => return e.drops(Reason::NoServer),
+            Err(reason) => return e.drops(reason),
+        };
+        match self.explain_session(e, p, chosen, (id, old)) {
+            Ok(leg) => self.explain_leave(e, p, leg),
+            Err(reason) => e.drops(reason),
+        }
+    }
+
+    /// The server that a new session would get.
+    fn explain_choice(
+        &mut self,
+        e: &mut Explain,
+        p: &Parsed,
+        flow: &Flow,
+        id: ServiceId,
+    ) -> Result<Option<Chosen>, Reason> {
+        let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
+        let kept = match service.persistence {
+            Some(_) if service.by_call => return Err(Reason::NoCallId),
+            Some(persistence) => self.kept(p, &flow.ends(), persistence, id)?,
+            None => Kept::Nowhere,
+        };
+        if let Kept::At(template, chosen) = kept {
+            let record = self.sessions.get(template).ok_or(Reason::NoServer)?;
+            e.template = Some(self.found(template, record));
+            return Ok(Some(chosen));
+        }
+        let Some(Some(service)) = self.services.get_mut(id.0 as usize) else { return Err(Reason::NoServer) };
+        let scheduler = service.scheduler.as_mut().ok_or(Reason::MethodNotBuilt)?;
+        let n = scheduler.preview(&service.servers, flow);
+        let standing = scheduler.standing(&service.servers, flow);
+        e.scheduling = Some((scheduler.name(), standing, n.map(|n| n as u32)));
+        let room = e.candidates.capacity();
+        e.candidates.extend(service.servers.iter().take(room).map(|s| candidate(scheduler.as_ref(), s)));
+        let chosen = n.and_then(|n| service.choice(n));
+        Ok(chosen.map(|chosen| self.persistent_port(p, &flow.ends(), chosen, id)))
+    }
+
+    /// The way of a new session, if it could be opened.
+    fn explain_session(
+        &self,
+        e: &mut Explain,
+        p: &Parsed,
+        chosen: Chosen,
+        (id, old): (ServiceId, Option<SessionId>),
+    ) -> Result<Leg, Reason> {
+        let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
+        let port = if chosen.port == 0 { e.ends.destination.1 } else { chosen.port };
+        let chosen = Chosen { port, ..chosen };
+        e.server = Some(chosen);
+        // A template comes before the old session ends, a session after.
+        let mut room = self.sessions.capacity() - self.sessions.len();
+        if service.persistence.is_some() && e.template.is_none() {
+            room = room.checked_sub(1).ok_or(Reason::SessionsFull)?;
+        }
+        room += usize::from(old.is_some());
+        let once = one_packet::applies(service.one_packet, p) && chosen.method != Forwarding::FullNat;
+        let mixed = chosen.address.is_ipv6() != p.ipv6;
+        if mixed && matches!(chosen.method, Forwarding::Nat | Forwarding::Route) {
+            return Err(Reason::OtherFamily);
+        }
+        let local = match chosen.method {
+            Forwarding::FullNat => Some(self.explain_local(e, p, chosen, (id, old))?),
+            _ => None,
+        };
+        if room == 0 && !once {
+            return Err(Reason::SessionsFull);
+        }
+        Ok(self.new_leg(&e.ends, chosen, local, once))
+    }
+
+    /// The local address of a new session, and what there is of them.
+    fn explain_local(
+        &self,
+        e: &mut Explain,
+        p: &Parsed,
+        chosen: Chosen,
+        (id, old): (ServiceId, Option<SessionId>),
+    ) -> Result<IpAddr, Reason> {
+        let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
+        let server = (chosen.address, chosen.port);
+        let given_back = old.filter(|old| self.sessions.get(*old).is_some_and(Session::is_fullnat));
+        let given_back = given_back.and_then(|old| self.sessions.arriving(old, Direction::Reply));
+        let given_back = given_back.filter(|reply| reply.source == server).map(|reply| reply.destination.0);
+        let row = |address: IpAddr| {
+            let (used, ports) = self.local_room(address, chosen.address, chosen.port, p.protocol);
+            LocalRoom { address, used: used - u32::from(used > 0 && given_back == Some(address)), ports }
+        };
+        let all: &mut dyn Iterator<Item = IpAddr> = if chosen.address.is_ipv6() {
+            &mut service.local_addresses_v6.iter().copied().map(IpAddr::V6)
+        } else {
+            &mut service.local_addresses.iter().copied().map(IpAddr::V4)
+        };
+        let room = e.local_addresses.capacity();
+        let (mut first, mut any) = (None, false);
+        for local in all.map(row) {
+            any = true;
+            first = first.or((local.used < local.ports).then_some(local.address));
+            if e.local_addresses.len() < room {
+                e.local_addresses.push(local);
+            }
+        }
+        match first {
+            Some(first) => Ok(self.local_preview(id, server, p.protocol).unwrap_or(first)),
+            None if any => Err(Reason::LocalPortsExhausted),
+            None => Err(Reason::NoLocalAddress),
+        }
+    }
+}
+
+fn method(session: &Session) -> Forwarding {
+    match () {
+        () if session.is_fullnat() => Forwarding::FullNat,
+        () if session.is_tunnelled() => {
+            Forwarding::Tunnel(Tunnel { kind: TunnelKind::Ipip, port: 0, checksum: TunnelChecksum::None })
+        }
+        () if session.is_one_way() => Forwarding::Route,
+        () => Forwarding::Nat,
+    }
+}
+
+fn candidate(scheduler: &dyn Scheduler, s: &Server) -> Candidate {
+    Candidate {
+        address: s.address,
+        port: s.port,
+        weight: s.weight,
+        active: s.active(),
+        inactive: s.inactive(),
+        upper: s.upper,
+        load: scheduler.load(s),
+        skip: scheduler.passes_over(s),
+    }
+}

@@ -1,0 +1,89 @@
+//! Beside the way: control asks which next hops packets of sessions go by, a bounded number of records a request.
+
+use crate::{
+    clock::{Tick, seconds},
+    path::flow::{
+        Flows,
+        route::{MAX_HOPS, Resolve},
+    },
+    table::session::{LOOKED_AT, SessionId},
+};
+
+/// Session records that one request looks at.
+pub const HOPS_STRIDE: u32 = 1024;
+/// Sessions without a packet for so long use no next hop.
+const IDLE: u32 = seconds(60);
+
+/// Next hops wanted: goes from control to a worker and back until all records have been looked at.
+#[derive(Debug)]
+pub struct HopsInUse {
+    /// First record to look at.
+    from: u32,
+    /// The generation of hops that the numbers are of.
+    generation: u16,
+    /// A bit for each number.
+    seen: [u64; MAX_HOPS / 64],
+    /// Neighbours that are known and in use; filled at the end.
+    pub hops: Vec<Resolve>,
+    /// All records have been looked at.
+    pub done: bool,
+}
+
+impl HopsInUse {
+    /// A question with room for every answer.
+    #[must_use]
+    pub fn new() -> Box<Self> {
+        let seen = [0; MAX_HOPS / 64];
+        Box::new(Self { from: 0, generation: 0, seen, hops: Vec::with_capacity(MAX_HOPS), done: false })
+    }
+
+    /// Asks anew.
+    pub fn begin(&mut self) {
+        (self.from, self.done) = (0, false);
+        self.seen.fill(0);
+        self.hops.clear();
+    }
+
+    fn note(&mut self, hop: u16) {
+        let hop = usize::from(hop & !LOOKED_AT);
+        if let Some(word) = self.seen.get_mut(hop / 64) {
+            *word |= 1 << (hop % 64);
+        }
+    }
+}
+
+impl Flows {
+    /// Looks through a bounded number of records; at the last one says which neighbours their packets go by.
+    pub(crate) fn look_for_hops(&mut self, question: &mut HopsInUse) {
+        // The numbers may have become others'.
+        if question.generation != self.routing.generation {
+            question.begin();
+            question.generation = self.routing.generation;
+        }
+        let end = self.sessions.high_water();
+        let stop = question.from.saturating_add(HOPS_STRIDE).min(end);
+        for at in question.from..stop {
+            let Some(session) = self.sessions.get(SessionId(at)) else { continue };
+            let recent = session.in_use() && self.now.since(Tick(session.last_seen)) < IDLE;
+            if recent && !session.is_template() && session.hops_generation == question.generation {
+                session.hops.into_iter().for_each(|hop| question.note(hop));
+            }
+        }
+        question.from = stop;
+        question.done = stop == end;
+        if question.done {
+            self.name_hops(question);
+        }
+    }
+
+    fn name_hops(&self, HopsInUse { seen, hops, .. }: &mut HopsInUse) {
+        for (n, word) in seen.iter().enumerate() {
+            let mut left = *word;
+            while left != 0 && hops.len() < hops.capacity() {
+                let number = n * 64 + left.trailing_zeros() as usize;
+                left &= left - 1;
+                hops.extend(self.routing.known_neighbour(number as u16));
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! What control tells a worker between two bursts, and how the worker takes it.
+//!
+//! Control prepares everything: a worker swaps pointers, allocates nothing and frees nothing. What an update
+//! replaces stays in the batch, which goes back to control by another ring and is dropped there.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
+
+use weirctl::model;
+
+use super::{
+    census::Census,
+    explain::question::Explain,
+    hops_in_use::HopsInUse,
+    search::{LISTING_STRIDE, Search},
+    trace::Tracer,
+};
+use crate::{
+    clock::Tick,
+    id::{MAX_SERVERS, MAX_SERVICES, ServerId, ServiceId},
+    io::{Hand, Io, PortId},
+    path::{
+        Worker,
+        flow::{
+            Flows,
+            persist::listed_protocol,
+            route::{Neighbour, RouteTable},
+            service::{Lookup, ServerAddresses, WorkerService},
+            snat::{Nat, Rules},
+        },
+        ingress::station::Stations,
+        settings::Settings,
+    },
+    table::{
+        call_ids::{CallId, CallIds},
+        counters::ServerSlot,
+        pool::LocalPool,
+        session::{Direction, Session, SessionId},
+        snat::{blocks::Blocks, reserved::Reserved},
+    },
+};
+
+/// One change. After it was taken, it holds what it replaced.
+pub enum Update {
+    /// A service is now like this, or gone.
+    Service(ServiceId, Option<Box<WorkerService>>),
+    /// A server's counters, or none if its number is free again.
+    Server(ServerId, Option<ServerSlot>),
+    /// The server is configured (`true`) or deleted.
+    Available(ServerId, bool),
+    /// End the server's sessions (`expire_nodest_conn`).
+    ExpireServer(ServerId),
+    /// What the path claims.
+    Lookup(Arc<Lookup>),
+    /// The servers' addresses.
+    ServerAddresses(Arc<ServerAddresses>),
+    /// Routes and ports.
+    Routes(Arc<RouteTable>),
+    /// MAC addresses beside the ports' own.
+    Stations(Arc<Stations>),
+    /// Another share of a device.
+    Device(PortId, Hand),
+    /// A neighbour's address came or went.
+    Neighbour(Neighbour),
+    /// Settings and time-outs.
+    Settings(Arc<Settings>),
+    /// A page of the session list is wanted.
+    List(Listing),
+    /// Room for Call-IDs, if the worker has none yet.
+    CallIds(Option<Box<CallIds>>),
+    /// What kinds of sessions are there?
+    Census(Arc<Census>),
+    /// Certain sessions are wanted, or are to end.
+    Select(Search),
+    /// The next hops that sessions use are wanted.
+    HopsInUse(Box<HopsInUse>),
+    /// Follow packets from now on, or no more.
+    Trace(Option<Box<Tracer>>),
+    /// What would happen to a packet?
+    Explain(Box<Explain>),
+    /// Room for SNAT, if the worker has none yet.
+    SnatRoom(Option<Box<Nat>>),
+    /// This worker's blocks of an external address, if it has none yet.
+    SnatAddress(IpAddr, Option<Box<Blocks>>),
+    /// The SNAT rules.
+    Snat(Arc<Rules>),
+    /// External addresses were withdrawn: end the sessions that have them.
+    SnatWithdrawn,
+    /// Ports of own addresses that are the kernel's.
+    SnatReserved(Arc<Reserved>),
+    /// Room for local addresses of IPv6, if the worker has none yet.
+    PoolV6(Option<Box<LocalPool<Ipv6Addr>>>),
+}
+
+/// A page of the session list: asked for with room, returned filled.
+#[derive(Debug)]
+pub struct Listing {
+    /// Which request this answers.
+    pub ticket: u64,
+    /// First record to look at.
+    pub from: u32,
+    /// Sessions, at most as many as `capacity` was reserved for.
+    pub sessions: Vec<model::Session>,
+    /// Call-IDs of templates among them, by their place in `sessions`; those that there's capacity for.
+    pub calls: Vec<(u32, CallId)>,
+    /// Where to go on; `None` if that was the last record.
+    pub next: Option<u32>,
+}
+
+/// Changes that take effect between the same two bursts.
+pub type Batch = Vec<Update>;
+
+impl Flows {
+    fn take_service(&mut self, id: ServiceId, new: &mut Option<Box<WorkerService>>) {
+        let Some(slot) = slot(&mut self.services, id.0, MAX_SERVICES) else { return };
+        if let (Some(new), Some(old)) = (new.as_mut(), slot.as_mut()) {
+            new.inherit(old);
+        }
+        std::mem::swap(slot, new);
+    }
+
+    fn list(&self, listing: &mut Listing) {
+        let end = self.sessions.high_water();
+        let mut at = listing.from;
+        let stop = at.saturating_add(LISTING_STRIDE).min(end);
+        while at < stop && listing.sessions.len() < listing.sessions.capacity() {
+            if let Some(session) = self.sessions.get(SessionId(at)).filter(|s| s.in_use()) {
+                if let Some(call) = self.call_id(session)
+                    && listing.calls.len() < listing.calls.capacity()
+                {
+                    listing.calls.push((listing.sessions.len() as u32, *call));
+                }
+                listing.sessions.push(self.describe(SessionId(at), session));
+            }
+            at += 1;
+        }
+        listing.next = (at < end).then_some(at);
+    }
+
+    pub(crate) fn describe(&self, id: SessionId, session: &Session) -> model::Session {
+        let request = self.sessions.ends_of(id, session, Direction::Request);
+        let reply = self.sessions.ends_of(id, session, Direction::Reply);
+        model::Session {
+            protocol: listed_protocol(session),
+            client: request.source,
+            virtual_: request.destination,
+            local: reply.destination,
+            server: (self.lookup.listed(session.server(), reply.source.0), reply.source.1),
+            state: session.state(),
+            expires: self.snat_deadline(id).unwrap_or(session.deadline()).since(self.now),
+            fullnat: session.is_fullnat(),
+            worker: self.id.0,
+            engine: None,
+        }
+    }
+}
+
+impl<I: Io> Worker<I> {
+    /// Takes the batches that wait in the ring; a batch for whose return there's no room waits.
+    pub(crate) fn take_updates(&mut self) {
+        while !self.control.retired.is_full() {
+            let Ok(mut batch) = self.control.updates.pop() else { return };
+            for update in &mut batch {
+                self.take_update(update);
+            }
+            self.flows.forget_old_hops();
+            // There was room a moment ago and nobody else fills the ring.
+            let _ = self.control.retired.push(batch);
+        }
+    }
+
+    fn take_update(&mut self, update: &mut Update) {
+        match update {
+            Update::Service(id, new) => self.flows.take_service(*id, new),
+            Update::Server(id, counters) => {
+                if let Some(slot) = slot(&mut self.flows.servers, id.0, MAX_SERVERS) {
+                    if let Some(new) = counters {
+                        new.join(slot.as_ref());
+                    }
+                    std::mem::swap(slot, counters);
+                }
+            }
+            Update::Available(id, available) => {
+                if let Some(Some(server)) = self.flows.servers.get(id.0 as usize) {
+                    server.counters.available.set(u32::from(*available));
+                }
+            }
+            Update::ExpireServer(server) => {
+                self.flows.end_sessions_of(*server);
+            }
+            Update::Lookup(lookup) => std::mem::swap(&mut self.flows.lookup, lookup),
+            Update::ServerAddresses(addresses) => std::mem::swap(&mut self.flows.server_addresses, addresses),
+            Update::Routes(table) => *table = self.flows.routing.replace(Arc::clone(table)),
+            Update::Stations(stations) => std::mem::swap(&mut self.egress.macs.beside, stations),
+            Update::Device(device, hand) => self.egress.io.exchange(*device, hand),
+            Update::Neighbour(neighbour) => {
+                self.flows.routing.neighbour(*neighbour, self.flows.now);
+            }
+            Update::Settings(settings) => {
+                std::mem::swap(&mut self.flows.settings, settings);
+                self.flows.renew_timeouts();
+            }
+            Update::List(listing) => self.flows.list(listing),
+            Update::CallIds(room) => {
+                if self.flows.call_ids.is_none() {
+                    self.flows.call_ids = room.take();
+                }
+            }
+            Update::Select(search) => self.flows.select(search),
+            Update::Census(census) => self.flows.count_sessions(census),
+            Update::HopsInUse(question) => self.flows.look_for_hops(question),
+            Update::Trace(tracer) => std::mem::swap(&mut self.flows.trace, tracer),
+            Update::Explain(question) => self.flows.explain(question),
+            Update::PoolV6(room) => {
+                if self.flows.pool_v6.is_none() {
+                    self.flows.pool_v6 = room.take();
+                }
+            }
+            Update::SnatRoom(room) => {
+                if self.flows.snat.is_none() {
+                    self.flows.snat = room.take();
+                }
+            }
+            Update::SnatAddress(address, blocks) => {
+                if let Some(nat) = &mut self.flows.snat {
+                    nat.add_address(*address, blocks);
+                }
+            }
+            Update::Snat(rules) => {
+                if let Some(nat) = &mut self.flows.snat {
+                    nat.set_rules(rules);
+                }
+                self.flows.renew_timeouts();
+            }
+            Update::SnatWithdrawn => {
+                self.flows.end_withdrawn();
+            }
+            Update::SnatReserved(reserved) => {
+                if let Some(nat) = &mut self.flows.snat {
+                    nat.set_reserved(reserved);
+                }
+            }
+        }
+    }
+
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> Tick {
+        self.flows.now
+    }
+}
+
+/// The slot `n` of a table that was given its full capacity at the start.
+fn slot<T>(table: &mut Vec<Option<T>>, n: u32, max: usize) -> Option<&mut Option<T>> {
+    let n = n as usize;
+    if n >= max {
+        return None;
+    }
+    if n >= table.len() {
+        table.resize_with(n + 1, || None);
+    }
+    table.get_mut(n)
+}

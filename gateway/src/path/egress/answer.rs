@@ -1,0 +1,227 @@
+//! The answers that IPVS's host would give.
+//!
+//! A TCP packet of no session gets a reset, a connection that no server can take gets ICMP port
+//! unreachable, a packet that is too big or too old gets its ICMP error. The frame that asked is reused for
+//! the answer; the verdict is still the drop's. Each kind of answers has a rate limit of its own.
+
+use std::net::IpAddr;
+
+use super::{Egress, Refused};
+use crate::{
+    io::{Frame, Io, PortId},
+    net::{
+        ethernet::Mac,
+        reply::{self, Link, Problem},
+    },
+    path::{
+        bucket::Bucket,
+        flow::{Flows, route::Back},
+        ingress::parse::Parsed,
+        next::Answer,
+        verdict::{Reason, Verdict},
+    },
+    table::ends::Ends,
+};
+
+/// Bytes of a packet that an answer may need to see, and the longest answer: IPv6's 1280 bytes of packet behind an
+/// Ethernet header (IPv4's have 576).
+const SEEN: usize = 1280 + 16;
+
+/// Resets a worker sends in a second, and at once.
+const RESETS: (u32, u32) = (10_000, 1000);
+/// ICMP errors of one kind: as Linux sends of all together (`icmp_msgs_per_sec`, `icmp_msgs_burst`).
+const ERRORS: (u32, u32) = (1000, 50);
+
+/// How many answers a worker gives, by kind: who asks for one of them must not cost others theirs.
+pub(crate) struct Limits {
+    resets: Bucket,
+    unreachable: Bucket,
+    prohibited: Bucket,
+    too_big: Bucket,
+    time_exceeded: Bucket,
+    /// Parameter problems and whatever else there may be.
+    others: Bucket,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let errors = Bucket::new(ERRORS.0, ERRORS.1);
+        Self {
+            resets: Bucket::new(RESETS.0, RESETS.1),
+            unreachable: errors,
+            prohibited: errors,
+            too_big: errors,
+            time_exceeded: errors,
+            others: errors,
+        }
+    }
+}
+
+impl Limits {
+    /// The limit of ICMP errors that say this.
+    fn of(&mut self, problem: Problem) -> &mut Bucket {
+        match problem {
+            Problem::PortUnreachable | Problem::HostUnreachable | Problem::NetworkUnreachable => {
+                &mut self.unreachable
+            }
+            Problem::Prohibited => &mut self.prohibited,
+            Problem::TooBig { .. } => &mut self.too_big,
+            Problem::TtlExceeded => &mut self.time_exceeded,
+            Problem::Message { .. } => &mut self.others,
+        }
+    }
+}
+
+/// An answer that is ready in its frame.
+pub(crate) struct Ready<F> {
+    frame: F,
+    answer: Answer,
+    /// Between whom the packet was that it answers.
+    asked: Ends,
+    /// The station that sent that, if one did.
+    sender: Option<Mac>,
+}
+
+impl<F> Ready<F> {
+    /// Whom it goes to.
+    pub fn to(&self) -> IpAddr {
+        self.asked.source.0
+    }
+
+    /// The port that the packet arrived by that it answers is `port`: where it came from.
+    pub fn station(&self, port: PortId) -> (PortId, Option<Mac>) {
+        (port, self.sender)
+    }
+}
+
+impl<I: Io> Egress<I> {
+    /// Builds the answer to a packet that isn't forwarded, in its frame. None where the limit says so.
+    pub(crate) fn answer(
+        &mut self,
+        flows: &Flows,
+        (port, p): (PortId, &Parsed),
+        Refused { mut frame, reply }: Refused<I::Frame>,
+    ) -> Option<Ready<I::Frame>> {
+        self.counters.count(Verdict::Drop(reply.reason));
+        let limit = match reply.answer {
+            Answer::Reset => &mut self.answers.resets,
+            Answer::Icmp(_, problem) => self.answers.of(problem),
+        };
+        if !limit.take(flows.now) {
+            self.counters.events.answers_suppressed.add(1);
+            return None;
+        }
+        let asked = p.ends(frame.data());
+        let sender = self.sender(port, &frame);
+        let mut seen = [0u8; SEEN];
+        let packet = frame.data().get(usize::from(p.l3)..).unwrap_or_default();
+        let n = packet.len().min(SEEN).min(usize::from(p.ip_len));
+        seen[..n].copy_from_slice(&packet[..n]);
+        let mut out = [0u8; SEEN];
+        let us = self.macs.of(port).unwrap_or(Mac([0; 6]));
+        let link = Link { destination: us, source: us, vlan: None };
+        let built = match reply.answer {
+            Answer::Reset => reply::tcp_reset(&mut out, &link, &seen[..n]),
+            Answer::Icmp(from, problem) => reply::icmp_error(&mut out, &link, from, problem, &seen[..n]),
+        };
+        let Some(len) = built.ok().filter(|&len| frame.reset(len)) else {
+            self.counters.events.answers_suppressed.add(1);
+            return None;
+        };
+        frame.data_mut().copy_from_slice(&out[..len]);
+        Some(Ready { frame, answer: reply.answer, asked, sender })
+    }
+
+    /// Sends an answer the way back to the packet's source.
+    pub(crate) fn send_answer(
+        &mut self,
+        flows: &Flows,
+        port: PortId,
+        ready: Ready<I::Frame>,
+        back: Result<Back, Reason>,
+    ) {
+        let Ready { mut frame, answer, asked, .. } = ready;
+        let sent = match back {
+            // About a hairpin on its way back in: whoever sent it is behind SNAT.
+            _ if flows.is_external(asked.source.0) => {
+                self.turn_to_owner(flows, port, frame, &asked.reversed());
+                true
+            }
+            Ok(Back::Hop(hop)) => {
+                self.leave_uncounted(flows, frame, hop);
+                true
+            }
+            Ok(Back::Neighbour(macs)) => match frame.data_mut().first_chunk_mut() {
+                Some(field) => {
+                    *field = macs;
+                    self.tx.push_uncounted(&mut self.io, &self.counters, port, frame);
+                    true
+                }
+                None => false,
+            },
+            Err(Reason::ToGateway) => {
+                self.answer_here(flows, port, frame);
+                true
+            }
+            Err(_) => {
+                self.counters.events.answers_suppressed.add(1);
+                false
+            }
+        };
+        let events = &self.counters.events;
+        match answer {
+            Answer::Reset => &events.resets_sent,
+            Answer::Icmp(..) => &events.icmp_sent,
+        }
+        .add(u64::from(sent));
+    }
+
+    /// Who sent a frame that arrived by `port`, if one station did.
+    fn sender(&self, port: PortId, frame: &I::Frame) -> Option<Mac> {
+        let (to, from) = frame.data().first_chunk::<12>()?.split_at(6);
+        let ours = to.first_chunk().is_some_and(|to| self.macs.has(port, Mac(*to)));
+        let from = Mac(*from.first_chunk()?);
+        (ours && from.0[0] & 1 == 0 && from.0 != [0; 6]).then_some(from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Tick;
+
+    const PROBLEMS: [Problem; 6] = [
+        Problem::PortUnreachable,
+        Problem::HostUnreachable,
+        Problem::NetworkUnreachable,
+        Problem::Prohibited,
+        Problem::TooBig { mtu: 1400 },
+        Problem::TtlExceeded,
+    ];
+
+    fn taken(limits: &mut Limits, problem: Problem, now: Tick) -> usize {
+        (0..100).filter(|_| limits.of(problem).take(now)).count()
+    }
+
+    #[test]
+    fn each_kind_of_errors_has_linux_s_rate_and_burst() {
+        for problem in PROBLEMS {
+            let mut limits = Limits::default();
+            assert_eq!(taken(&mut limits, problem, Tick(0)), 50, "{problem:?}");
+            assert_eq!(taken(&mut limits, problem, Tick(1)), 10, "{problem:?}");
+            assert_eq!(taken(&mut limits, problem, Tick(100)), 50, "{problem:?}");
+        }
+    }
+
+    #[test]
+    fn no_kind_takes_another_s() {
+        let mut limits = Limits::default();
+        for problem in [Problem::TtlExceeded, Problem::Prohibited, Problem::PortUnreachable] {
+            assert_eq!(taken(&mut limits, problem, Tick(0)), 50);
+        }
+        assert_eq!(taken(&mut limits, Problem::TooBig { mtu: 1 }, Tick(0)), 50);
+        assert_eq!(taken(&mut limits, Problem::HostUnreachable, Tick(0)), 0, "it is unreachable, too");
+        assert_eq!((0..2000).filter(|_| limits.resets.take(Tick(0))).count(), 1000);
+        assert_eq!((0..2000).filter(|_| limits.resets.take(Tick(1))).count(), 100);
+    }
+}

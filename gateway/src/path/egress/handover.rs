@@ -1,0 +1,76 @@
+//! A packet of another worker's goes there.
+//!
+//! Needed where a port's own RSS doesn't bring packets home: software devices, refused keys, fewer queues
+//! than workers. The owner is computed with the function that the NIC would apply, on a lookup miss only; a
+//! frame is handed over once, and a full ring is a counted drop: nobody waits for anybody.
+
+use super::Egress;
+use crate::{
+    id::WorkerId,
+    io::{Io, PortId},
+    path::verdict::{Reason, Verdict},
+};
+
+/// Frames a ring between two workers holds.
+const RING: usize = 1024;
+
+/// Rings to each worker; none to itself.
+pub type Outgoing<F> = Vec<Option<rtrb::Producer<(PortId, F)>>>;
+
+/// Rings between one worker and all others.
+pub struct Peers<F> {
+    /// From each other worker.
+    pub incoming: Vec<rtrb::Consumer<(PortId, F)>>,
+    /// To each worker; none to itself.
+    pub outgoing: Outgoing<F>,
+}
+
+impl<F> Default for Peers<F> {
+    fn default() -> Self {
+        Self { incoming: Vec::new(), outgoing: Vec::new() }
+    }
+}
+
+/// The rings among `workers` workers, one set a worker.
+#[must_use]
+pub fn connect<F>(workers: usize) -> Vec<Peers<F>> {
+    let mut peers: Vec<Peers<F>> = (0..workers).map(|_| Peers::default()).collect();
+    for from in 0..workers {
+        for to in 0..workers {
+            if from == to {
+                peers[from].outgoing.push(None);
+            } else {
+                let (producer, consumer) = rtrb::RingBuffer::new(RING);
+                peers[from].outgoing.push(Some(producer));
+                peers[to].incoming.push(consumer);
+            }
+        }
+    }
+    peers
+}
+
+impl<I: Io> Egress<I> {
+    /// Gives a frame to its owner.
+    pub(crate) fn hand_over(&mut self, port: PortId, frame: I::Frame, owner: WorkerId) {
+        let pushed = match self.peers.get_mut(usize::from(owner.0)) {
+            Some(Some(ring)) => ring.push((port, frame)).is_ok(),
+            _ => false,
+        };
+        self.counters.count(if pushed { Verdict::HandedOver } else { Verdict::Drop(Reason::HandOverFull) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pair_of_workers_has_a_ring_each_way() {
+        let mut peers = connect::<u32>(3);
+        assert!(peers[0].outgoing[0].is_none());
+        peers[0].outgoing[2].as_mut().unwrap().push((PortId(1), 7)).unwrap();
+        let got: Vec<_> = peers[2].incoming.iter_mut().filter_map(|r| r.pop().ok()).collect();
+        assert_eq!(got, [(PortId(1), 7)]);
+        assert!(connect::<u32>(1)[0].incoming.is_empty());
+    }
+}

@@ -1,0 +1,91 @@
+//! Servers of the gateway itself, as IPVS's "local node".
+//!
+//! ```text
+//! to the server     wire -> its session -> punt -> the port's twin -> kernel
+//! from the server   kernel -> a twin -> its session, as a packet that arrives at the twin's place -> wire
+//! ```
+//!
+//! That a server is here shows when its next hop is looked up: there is none ([`Reason::ToGateway`]), so packets of other
+//! sessions pay nothing for it. DR's and TUN's packets reach the kernel as they came, and what the server answers leaves as
+//! the kernel sent it. NAT's get the server's address and port; the client's stay, as the kernel takes nothing from its own
+//! addresses: control gives workers FULLNAT servers of this kind as those of NAT. Their replies leave by the twin that the kernel's routes name, and
+//! come to their session's owner as any reply does; where they have none, they leave as the kernel sent them.
+
+use super::{Carried, Egress, leave::rewrite, punt_kind::PuntKind};
+use crate::{
+    io::{Frame, Io, PortId},
+    path::{
+        flow::Flows,
+        ingress::parse::Parsed,
+        next::Edit,
+        packet::{Packet, trim},
+        verdict::Reason,
+    },
+    table::sessions::Found,
+};
+
+impl<I: Io> Egress<I> {
+    /// A packet of a session whose server is here gets the session's other addresses, and the kernel gets it.
+    #[cold]
+    pub(crate) fn send_here(
+        &mut self,
+        flows: &Flows,
+        packet: Packet<'_, I::Frame>,
+        found: Found,
+    ) -> Carried<I::Frame> {
+        let Packet { mut frame, port, parsed: p, .. } = packet;
+        trim(&mut frame, p);
+        if !rewrite(flows, &mut frame, p, found) {
+            return self.dropped(frame, Reason::Truncated);
+        }
+        self.deliver(flows, port, frame, p);
+        Ok(Edit::Nothing)
+    }
+
+    /// Gives the kernel a finished frame whose destination it has, by the twin that it would answer the sender by.
+    pub(crate) fn deliver(&mut self, flows: &Flows, port: PortId, mut frame: I::Frame, p: &Parsed) {
+        if port.is_twin() {
+            return self.drop(frame, Reason::ToGateway);
+        }
+        let sender = p.ends(frame.data()).source.0;
+        let route = flows.routing.table().lookup(sender);
+        let ways = || route.iter().flat_map(|route| route.via.iter()).map(|via| via.port);
+        let twin = if ways().any(|way| way == port) { port } else { ways().next().unwrap_or(port) };
+        match (frame.data_mut().first_chunk_mut::<6>(), self.macs.of(twin)) {
+            (Some(field), Some(mac)) => *field = mac.0,
+            _ => return self.drop(frame, Reason::Truncated),
+        }
+        self.punt_as(flows, PuntKind::Local, twin, frame);
+    }
+
+    /// An answer to a packet of the kernel's goes there.
+    pub(crate) fn answer_here(&mut self, flows: &Flows, port: PortId, frame: I::Frame) {
+        let pushed = self.host.as_mut().is_some_and(|host| {
+            let port = if port.is_twin() { port.of_twin() } else { port };
+            host.push(port, frame, PuntKind::Local, flows.now)
+        });
+        if !pushed {
+            self.counters.events.answers_suppressed.add(1);
+        }
+    }
+
+    /// Addresses a frame that the kernel sent out of the twin of `port` as one that arrives there. Whether it could be.
+    pub(crate) fn turn_round(&self, port: PortId, frame: &mut I::Frame) -> bool {
+        let (Some(us), Some(&to)) = (self.macs.of(port), frame.data().first_chunk::<6>()) else {
+            return false;
+        };
+        if let Some(field) = frame.data_mut().first_chunk_mut::<12>() {
+            field[..6].copy_from_slice(&us.0);
+            field[6..].copy_from_slice(&to);
+        }
+        true
+    }
+
+    /// A frame of the kernel's that is no reply after all leaves as it was sent.
+    pub(crate) fn leave_as_sent(&mut self, port: PortId, mut frame: I::Frame) {
+        if let Some(field) = frame.data_mut().first_chunk_mut::<12>() {
+            field.rotate_left(6);
+        }
+        self.tx.push_uncounted(&mut self.io, &self.counters, port.of_twin(), frame);
+    }
+}

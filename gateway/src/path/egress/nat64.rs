@@ -1,0 +1,420 @@
+//! Stage 6 of FULLNAT between the families: an IPv6 service with IPv4 servers, or the reverse.
+//!
+//! ```text
+//! | Ethernet | IPv4 [options]    | transport ..        20 bytes less or more, by moving the frame's beginning
+//! | Ethernet | IPv6 [extensions] | transport ..
+//! ```
+//!
+//! Headers are translated as RFC 7915 says: type of service and traffic class are the same octet, the TTL counts on,
+//! options and extension headers go. The transport checksum changes by what addresses and ports do: the rest of both
+//! pseudo-headers sums to the same. A UDP datagram without checksum gets one, which IPv6 asks for.
+//!
+//! A packet towards IPv6 grows by 20 bytes: the MSS that the IPv6 side announces is lowered to what its port takes with
+//! both headers. What is still too big is refused with the MTU that the sender has to keep to if it has DF, else it
+//! leaves in fragments that every IPv6 link takes. Towards IPv4 DF is set where the IPv6 packet was larger than any link
+//! has to take (1280 bytes): its sender can be told of less. A fragment stays one, by a fragment header there and the
+//! IPv4 header here; of a datagram without checksum it can't get to IPv6.
+//!
+//! IPv6's straight way in `session` knows such sessions; IPv4's doesn't, and pays nothing for them: next hops of IPv4
+//! packets are remembered apart, where it doesn't find them.
+
+use std::net::IpAddr;
+
+use zerocopy::IntoBytes;
+
+use super::{Carried, Egress, fragment::Part, rewrite::rewrite_transport, toa, too_big};
+use crate::{
+    io::{Frame, Io, PortId},
+    net::{
+        Fields, Header,
+        checksum::{Delta, Sum},
+        ethernet::{EthernetHeader, ether_type},
+        ipv4::{DONT_FRAGMENT, Ipv4Header, MORE_FRAGMENTS},
+        ipv6::{self, FragmentHeader, GROWTH, Ipv6Header, MIN_MTU},
+        tcp,
+        udp::UdpHeader,
+    },
+    path::{
+        flow::Flows,
+        ingress::{
+            parse::Parsed,
+            sums::{is_unchecked, sum_over},
+        },
+        next::{Edit, Exit},
+        packet::Packet,
+        verdict::Reason,
+    },
+    table::{
+        ends::Ends,
+        session::{Direction, Tuple},
+        sessions::Found,
+    },
+};
+
+/// Longest IPv4 packet in place of an IPv6 one that every IPv6 link takes: nobody could tell its sender to send less, so
+/// it has no DF (RFC 7915, 5.1).
+const UNTOLD: u16 = MIN_MTU as u16 - GROWTH;
+/// By how much a fragment's header is longer in IPv6.
+const FRAGMENT_GROWTH: u16 = GROWTH + FragmentHeader::LEN as u16;
+
+/// What a packet gets that leaves by IPv6.
+pub(crate) struct Across<'a> {
+    /// MAC addresses as they lie in the frame.
+    pub macs: [u8; 12],
+    /// Ports as they lie in the header.
+    pub ports: u32,
+    /// By what the transport checksum changes.
+    pub delta: Delta,
+    /// Source address.
+    pub source: &'a [u8],
+    /// Destination address.
+    pub destination: &'a [u8],
+}
+
+/// Gives a TCP packet of IPv4 without options IPv6's headers. What it acknowledges; none, and the frame spoilt, if it isn't as
+/// `p` says or there's no room in front.
+#[inline(always)]
+pub(crate) fn to_ipv6<F: Frame>(mut frame: F, p: &Parsed, across: &Across<'_>) -> (F, Option<[u8; 4]>) {
+    cut(&mut frame, p);
+    let transport_len = p.ip_len.wrapping_sub(Ipv4Header::LEN as u16);
+    let tos = Ipv4Header::at(frame.data(), EthernetHeader::LEN).map_or(0, |ip| ip.tos);
+    let transport = frame.data_mut().get_mut(usize::from(p.l4)..);
+    let rewritten = rewrite_transport(transport, p, across.ports, across.delta);
+    let ready = rewritten.is_some() && frame.prepend(GROWTH.into());
+    let Some(head) = frame.data_mut().first_chunk_mut::<54>().filter(|_| ready) else {
+        return (frame, None);
+    };
+    let (ethernet, ip) = head.split_at_mut(EthernetHeader::LEN);
+    ethernet[..12].copy_from_slice(&across.macs);
+    ethernet[12..].copy_from_slice(&ether_type::IPV6.to_be_bytes());
+    if let (Some(ip), Some(source), Some(destination)) =
+        (ip.first_chunk_mut(), across.source.first_chunk(), across.destination.first_chunk())
+    {
+        Ipv6Header::put(ip, later(p, tos), transport_len, source, destination);
+    }
+    (frame, rewritten)
+}
+
+impl<I: Io> Egress<I> {
+    /// Sends an IPv6 packet without extension headers on by IPv4: the straight way's end for such a session.
+    #[inline(always)]
+    pub(crate) fn leave_by_v4(
+        &mut self,
+        mut frame: I::Frame,
+        p: &Parsed,
+        (leaving, delta): (Tuple, Delta),
+        (macs, out): ([u8; 12], PortId),
+    ) {
+        cut(&mut frame, p);
+        self.tunnel_id = self.tunnel_id.wrapping_add(1);
+        let tos = Ipv6Header::at(frame.data(), EthernetHeader::LEN).map_or(0, Ipv6Header::traffic_class);
+        let transport = frame.data_mut().get_mut(usize::from(p.l4)..);
+        let ready = rewrite_transport(transport, p, leaving.ports, delta).is_some()
+            && frame.trim_front(GROWTH.into());
+        let Some(head) = frame.data_mut().first_chunk_mut::<34>().filter(|_| ready) else {
+            return self.drop(frame, Reason::Truncated);
+        };
+        let (ethernet, ip) = head.split_at_mut(EthernetHeader::LEN);
+        ethernet[..12].copy_from_slice(&macs);
+        ethernet[12..].copy_from_slice(&ether_type::IPV4.to_be_bytes());
+        if let Some(ip) = ip.first_chunk_mut() {
+            let len = p.ip_len.wrapping_sub(GROWTH);
+            let id = (len <= UNTOLD).then_some(self.tunnel_id);
+            Ipv4Header::put(ip, later(p, tos), len, id, leaving.addresses);
+        }
+        self.tx.push(&mut self.io, &self.counters, out, frame);
+    }
+
+    /// Sends a packet of a session whose other side is of the other family.
+    #[inline(never)]
+    pub(crate) fn send_mixed(
+        &mut self,
+        flows: &Flows,
+        mut packet: Packet<'_, I::Frame>,
+        found: Found,
+        exit: Exit,
+    ) -> Carried<I::Frame> {
+        let p = packet.parsed;
+        let (Exit::Hop(hop), Some(session)) = (exit, flows.sessions.get(found.id)) else {
+            return self.dropped(packet.frame, Reason::NoSession);
+        };
+        let Some(&next) = flows.routing.hop(hop) else { return self.dropped(packet.frame, Reason::NoRoute) };
+        let (tells, proxied) = (session.tells_client(), session.is_proxied());
+        let part = part_of(packet.frame.data(), p);
+        let way = if proxied { flows.way_mtu(p, found, next.mtu) } else { next.mtu };
+        let mtu = sender_s_mtu(p, way, part.is_some());
+        if is_refused(p, mtu) {
+            return too_big(flows, packet, mtu);
+        }
+        packet.frame.truncate(usize::from(p.l3) + usize::from(p.ip_len));
+        let (mut ip_len, mut edit) = (p.ip_len, Edit::Nothing);
+        if tells {
+            (ip_len, edit) = self.tell(flows, &mut packet, found, mtu);
+        }
+        if proxied {
+            let extensions = u16::from(p.l4 - p.l3) - header_len(p.ipv6);
+            let limits = (mtu.saturating_add(extensions), p.ipv6 || !p.dont_fragment);
+            match self.proxied(flows, &mut packet, (found, hop), limits) {
+                Ok(changed) => (ip_len, edit) = changed,
+                Err(refusal) => return self.not_proxied(flows, packet, refusal),
+            }
+        }
+        if p.ipv6 && p.flags & tcp::SYN != 0 {
+            let own = flows.routing.table().port(packet.port).map_or(next.mtu, |facts| facts.mtu);
+            let headers = (Ipv6Header::LEN + tcp::TcpHeader::LEN) as u16;
+            toa::limit_mss(packet.frame.data_mut(), p, own.saturating_sub(headers));
+        }
+        packet.reach_over(flows, found);
+        let id = packet.first.map(|first| first.id);
+        let part = part.map(|part| leaving_part(part, found, id));
+        if way < next.mtu && part.is_none() {
+            self.leave_narrow(flows, packet.frame, p, (found, hop), (ip_len, way));
+        } else {
+            self.leave_mixed(flows, packet.frame, p, (found, hop), (ip_len, part));
+        }
+        Ok(edit)
+    }
+
+    /// As [`Self::leave_mixed`] for a whole packet to an IPv6 server, whose way takes `way` bytes and no more.
+    #[cold]
+    #[inline(never)]
+    fn leave_narrow(
+        &mut self,
+        flows: &Flows,
+        mut frame: I::Frame,
+        p: &Parsed,
+        (found, hop): (Found, u16),
+        (ip_len, way): (u16, u16),
+    ) {
+        let Some(len) = self.translate_packet(flows, &mut frame, p, found, (ip_len, None)) else {
+            return self.drop(frame, Reason::Truncated);
+        };
+        if len <= way { self.leave(flows, frame, hop, len) } else { self.fragment(flows, frame, hop, way) }
+    }
+
+    /// Sends a fragment of such a session that isn't the first; `id` is its packet's identification where its sender's is
+    /// one among many.
+    pub(crate) fn send_mixed_fragment(
+        &mut self,
+        flows: &Flows,
+        mut packet: Packet<'_, I::Frame>,
+        (found, id): (Found, u16),
+        hop: u16,
+    ) -> Carried<I::Frame> {
+        let p = packet.parsed;
+        let Some(&next) = flows.routing.hop(hop) else { return self.dropped(packet.frame, Reason::NoRoute) };
+        let Some(part) = part_of(packet.frame.data(), p) else {
+            return self.dropped(packet.frame, Reason::BadFragment);
+        };
+        let mtu = sender_s_mtu(p, next.mtu, true);
+        if is_refused(p, mtu) {
+            return too_big(flows, packet, mtu);
+        }
+        packet.frame.truncate(usize::from(p.l3) + usize::from(p.ip_len));
+        let part = leaving_part(part, found, Some(id));
+        self.leave_mixed(flows, packet.frame, p, (found, hop), (p.ip_len, Some(part)));
+        Ok(Edit::Nothing)
+    }
+
+    /// Translates a packet, of `ip_len` bytes by now, or a part of one, and sends it to `hop`.
+    fn leave_mixed(
+        &mut self,
+        flows: &Flows,
+        mut frame: I::Frame,
+        p: &Parsed,
+        (found, hop): (Found, u16),
+        (ip_len, part): (u16, Option<Part>),
+    ) {
+        let next_mtu = flows.routing.hop(hop).map_or(0, |next| next.mtu);
+        let own_id = Ipv4Header::at(frame.data(), usize::from(p.l3)).map_or(0, Ipv4Header::id);
+        let Some(len) = self.translate_packet(flows, &mut frame, p, found, (ip_len, part)) else {
+            return self.drop(frame, Reason::Truncated);
+        };
+        if p.ipv6 || (part.is_none() && len <= next_mtu) {
+            return self.leave(flows, frame, hop, len);
+        }
+        let part = part.unwrap_or_else(|| {
+            // The local address is many clients': their identifications aren't unique there.
+            let id = match found.direction {
+                Direction::Request => self.next_fragment_id(),
+                Direction::Reply => own_id.into(),
+            };
+            Part { id, at: 0, more: false }
+        });
+        let fits = len.saturating_add(FragmentHeader::LEN as u16) <= next_mtu;
+        let most = if fits { next_mtu } else { next_mtu.min(MIN_MTU as u16) };
+        self.fragment_v6(flows, frame, hop, part, most);
+    }
+
+    /// Gives a packet, of `ip_len` bytes by now, or a part of one, the other family's headers. Its length from now on.
+    pub(crate) fn translate_packet(
+        &mut self,
+        flows: &Flows,
+        frame: &mut I::Frame,
+        p: &Parsed,
+        found: Found,
+        (ip_len, part): (u16, Option<Part>),
+    ) -> Option<u16> {
+        let leaving = flows.sessions.leaving(found.id, found.direction)?;
+        let (_, l4_delta) = flows.sessions.get(found.id)?.deltas(found.direction);
+        self.tunnel_id = self.tunnel_id.wrapping_add(1);
+        let transport_len = ip_len - u16::from(p.l4 - p.l3);
+        translate(frame, p, (transport_len, part), (&leaving, l4_delta), self.tunnel_id)
+    }
+}
+
+fn header_len(ipv6: bool) -> u16 {
+    if ipv6 { Ipv6Header::LEN as u16 } else { Ipv4Header::LEN as u16 }
+}
+
+/// The part of its packet that a packet says it is; none if it is a whole one. An IPv6 packet with a fragment header is a
+/// part even if it is the only one (RFC 6946).
+fn part_of(data: &[u8], p: &Parsed) -> Option<Part> {
+    let l3 = usize::from(p.l3);
+    if p.ipv6 {
+        let fragment = ipv6::upper(data.get(l3..)?).ok()?.fragment?;
+        return Some(Part {
+            id: fragment.id(),
+            at: fragment.offset() as u16,
+            more: fragment.more_fragments(),
+        });
+    }
+    let ip = Ipv4Header::at(data, l3).filter(|ip| ip.is_fragment())?;
+    Some(Part { id: ip.id().into(), at: ip.fragment_offset() as u16, more: ip.more_fragments() })
+}
+
+/// A part as it leaves: under the low half of its identification, both families have that (RFC 7915), or the gateway's
+/// own `id` where its sender's will be one among many.
+fn leaving_part(part: Part, found: Found, id: Option<u16>) -> Part {
+    let own = id.filter(|_| found.direction == Direction::Request);
+    Part { id: own.unwrap_or(part.id as u16).into(), ..part }
+}
+
+/// The largest packet that the sender may send where the next hop takes `mtu` bytes, as it counts: its own header is
+/// shorter, or longer. What every IPv6 link takes may be sent in any case: it leaves without DF.
+fn sender_s_mtu(p: &Parsed, mtu: u16, is_part: bool) -> u16 {
+    match (p.ipv6, is_part) {
+        (true, _) => mtu.saturating_add(GROWTH).max(MIN_MTU as u16),
+        (false, false) => mtu.saturating_sub(GROWTH),
+        (false, true) => mtu.saturating_sub(FRAGMENT_GROWTH),
+    }
+}
+
+/// Whether the sender has to be told that a packet is larger than `mtu`. Options and extension headers don't count, they
+/// stay here.
+fn is_refused(p: &Parsed, mtu: u16) -> bool {
+    let plain = p.ip_len - u16::from(p.l4 - p.l3) + header_len(p.ipv6);
+    p.dont_fragment && plain > mtu
+}
+
+/// Gives a packet, or a part of one, with `transport_len` bytes behind its headers those of the family of `leaving`. Its
+/// length from now on, in which a fragment header isn't counted; none, with the frame spoilt, if it isn't as `p` says or
+/// there's no room in front.
+fn translate(
+    frame: &mut impl Frame,
+    p: &Parsed,
+    (transport_len, part): (u16, Option<Part>),
+    (leaving, l4_delta): (&Ends, Delta),
+    id: u16,
+) -> Option<u16> {
+    let l4 = usize::from(p.l4);
+    if part.is_none_or(|part| part.at == 0) {
+        let unchecked = is_unchecked(frame.data(), p);
+        rewrite_transport(frame.data_mut().get_mut(l4..), p, leaving.tuple().ports, l4_delta)?;
+        if unchecked {
+            sum_up(frame, p, transport_len, leaving)?;
+        }
+    }
+    let (tos, ttl) = tos_ttl(frame.data(), p)?;
+    let len = header_len(!p.ipv6).checked_add(transport_len)?;
+    let headers = EthernetHeader::LEN + usize::from(header_len(!p.ipv6));
+    let room = match headers.checked_sub(l4) {
+        Some(more) => frame.prepend(more),
+        None => frame.trim_front(l4 - headers),
+    };
+    let data = frame.data_mut();
+    if !room || data.len() < headers {
+        return None;
+    }
+    match (leaving.source.0, leaving.destination.0) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let mut ip = Ipv4Header::new(source, destination, p.protocol, len);
+            (ip.tos, ip.ttl) = (tos, ttl);
+            match part {
+                Some(Part { id, at, more }) => {
+                    ip.set_id(id as u16);
+                    let flags = if more { MORE_FRAGMENTS } else { 0 };
+                    ip.set_flags_fragment((at / 8) | flags);
+                }
+                None if len > UNTOLD && !was_untold(p) => ip.set_flags_fragment(DONT_FRAGMENT),
+                None => ip.set_id(id),
+            }
+            ip.seal();
+            data[12..14].copy_from_slice(&ether_type::IPV4.to_be_bytes());
+            data[EthernetHeader::LEN..headers].copy_from_slice(ip.as_bytes());
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let mut ip = Ipv6Header::new(source, destination, p.protocol, transport_len);
+            ip.set_traffic_class(tos);
+            ip.hop_limit = ttl;
+            data[12..14].copy_from_slice(&ether_type::IPV6.to_be_bytes());
+            data[EthernetHeader::LEN..headers].copy_from_slice(ip.as_bytes());
+        }
+        _ => return None,
+    }
+    Some(len)
+}
+
+/// Whether a packet by IPv6 is one that its sender can't be asked to make smaller: it may be fragmented on its way,
+/// whatever it grew by here.
+#[cold]
+fn was_untold(p: &Parsed) -> bool {
+    p.ip_len.saturating_sub(u16::from(p.l4 - p.l3)).saturating_add(header_len(false)) <= UNTOLD
+}
+
+/// Gives a datagram a checksum.
+fn sum_up(frame: &mut impl Frame, p: &Parsed, transport_len: u16, leaving: &Ends) -> Option<()> {
+    let l4 = usize::from(p.l4);
+    let sum = sum_over(frame, l4, usize::from(transport_len))?;
+    let pseudo = Sum::of(&leaving.pair()?).word(u16::from(p.protocol)).word(transport_len);
+    let (udp, _) = UdpHeader::split_mut(frame.data_mut().get_mut(l4..)?)?;
+    udp.set_checksum(sum.and(pseudo).udp_checksum());
+    Some(())
+}
+
+/// Cuts off what follows the packet in its frame.
+#[inline(always)]
+fn cut(frame: &mut impl Frame, p: &Parsed) {
+    let end = usize::from(p.l3) + usize::from(p.ip_len);
+    if frame.total_len() != end {
+        frame.truncate(end);
+    }
+}
+
+/// What the header says that takes the place of the packet's.
+#[inline(always)]
+fn later(p: &Parsed, tos: u8) -> Fields {
+    Fields { tos, ttl: p.ttl.wrapping_sub(1), protocol: p.protocol }
+}
+
+/// The octet of service, and the TTL one hop later.
+fn tos_ttl(data: &[u8], p: &Parsed) -> Option<(u8, u8)> {
+    let l3 = usize::from(p.l3);
+    let tos = if p.ipv6 { Ipv6Header::at(data, l3)?.traffic_class() } else { Ipv4Header::at(data, l3)?.tos };
+    Some((tos, p.ttl.saturating_sub(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::memory::MemoryFrame;
+    use crate::net::protocol;
+
+    #[test]
+    fn what_is_cut_is_refused() {
+        let ends = Ends { source: ([10, 0, 0, 1].into(), 1), destination: ([10, 0, 0, 2].into(), 2) };
+        let p = Parsed { l3: 14, l4: 54, protocol: protocol::TCP, ipv6: true, ..Parsed::NOTHING };
+        let mut frame = MemoryFrame::new(&[0x60; 60]);
+        assert_eq!(translate(&mut frame, &p, (6, None), (&ends, Delta::NONE), 1), None);
+    }
+}

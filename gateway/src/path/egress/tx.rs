@@ -1,0 +1,100 @@
+//! Stage 8: frames leave, gathered by port into bursts.
+
+use crate::{
+    io::{Burst, Io, PortId},
+    path::verdict::{PathCounters, Reason, Verdict},
+};
+
+/// Frames that wait for the end of a burst, by port.
+pub struct TxBuffers<F> {
+    ports: Vec<Burst<F>>,
+}
+
+impl<F> TxBuffers<F> {
+    /// Empty buffers.
+    #[must_use]
+    pub fn new(ports: usize) -> Self {
+        Self { ports: (0..ports).map(|_| Burst::new()).collect() }
+    }
+
+    /// As [`Self::push`] for a frame that isn't a received one: counted only if it's lost.
+    pub fn push_uncounted<I: Io<Frame = F>>(
+        &mut self,
+        io: &mut I,
+        counters: &PathCounters,
+        port: PortId,
+        frame: F,
+    ) {
+        if let Err(reason) = self.queue(io, port, frame) {
+            counters.count(Verdict::Drop(reason));
+        }
+    }
+
+    /// Puts a frame on its way out of `port`. A full buffer is transmitted first; a frame that finds no room
+    /// even then is dropped and counted, as is one for a port that doesn't exist.
+    #[inline(always)]
+    pub fn push<I: Io<Frame = F>>(&mut self, io: &mut I, counters: &PathCounters, port: PortId, frame: F) {
+        // Not through `count`, which has to find out what to count.
+        match self.queue(io, port, frame) {
+            Ok(()) => counters.count_forwarded(),
+            Err(reason) => counters.count(Verdict::Drop(reason)),
+        }
+    }
+
+    #[inline(always)]
+    fn queue<I: Io<Frame = F>>(&mut self, io: &mut I, port: PortId, frame: F) -> Result<(), Reason> {
+        let Some(buffer) = self.ports.get_mut(port.index()) else { return Err(Reason::NoRoute) };
+        if buffer.is_full() {
+            transmit(io, port, buffer);
+        }
+        buffer.try_push(frame).map_err(|_| Reason::TransmitFull)
+    }
+
+    /// The frame that was put there last, of the first port that has any.
+    pub(crate) fn newest(&self) -> Option<(PortId, &F)> {
+        self.ports.iter().enumerate().find_map(|(n, buffer)| Some((PortId(n as u8), buffer.last()?)))
+    }
+
+    /// Transmits what waits. What a device doesn't take stays for the next time.
+    #[inline]
+    pub fn flush<I: Io<Frame = F>>(&mut self, io: &mut I) {
+        for (n, buffer) in self.ports.iter_mut().enumerate() {
+            if !buffer.is_empty() {
+                io.tx(PortId(n as u8), buffer);
+            }
+        }
+    }
+}
+
+/// Out of line: what goes to one port only fills its buffer with the burst's last packet.
+#[cold]
+#[inline(never)]
+fn transmit<I: Io>(io: &mut I, port: PortId, buffer: &mut Burst<I::Frame>) {
+    io.tx(port, buffer);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::memory::{MemoryFrame, MemoryIo};
+
+    #[test]
+    fn what_a_device_does_not_take_waits_and_overflow_is_counted() {
+        let mut io = MemoryIo::new(1);
+        let mut tx = TxBuffers::new(1);
+        let counters = PathCounters::new().unwrap();
+        io.tx_room = 0;
+        for n in 0..40 {
+            tx.push(&mut io, &counters, PortId(0), MemoryFrame::new(&[n]));
+        }
+        tx.flush(&mut io);
+        assert!(io.take(PortId(0)).is_empty());
+        assert_eq!(counters.get(Verdict::Drop(Reason::TransmitFull)), 8);
+        io.tx_room = usize::MAX;
+        tx.flush(&mut io);
+        let out = io.take(PortId(0));
+        assert_eq!((out.len(), out[31].bytes()), (32, vec![31]));
+        tx.push(&mut io, &counters, PortId(5), MemoryFrame::new(&[1]));
+        assert_eq!(counters.get(Verdict::Drop(Reason::NoRoute)), 1);
+    }
+}

@@ -1,0 +1,47 @@
+//! Stage 4 for ICMP echoes: they have sessions where SNAT's rules want them, and are the kernel's else.
+//!
+//! The identifier is the port of whoever asks (RFC 5508). ICMPv6's checksum has a pseudo-header, ICMP's has none: the
+//! session's difference knows.
+
+use super::{Flows, belief::Belief, snat::Claim};
+use crate::{
+    io::Frame,
+    path::{
+        next::{As, Next},
+        packet::Packet,
+    },
+};
+
+impl Flows {
+    /// An ICMP echo request or reply: of a session, from inside, or the kernel's.
+    #[inline(never)]
+    pub(crate) fn echo<F: Frame>(&mut self, packet: &Packet<'_, F>) -> Next {
+        let (p, ends) = (packet.parsed, packet.ends());
+        if self.snat.is_none() || self.lookup.is_virtual(ends.destination.0) {
+            return Next::Punt;
+        }
+        if let Some(found) = self.sessions.find_ends(&ends, p.protocol) {
+            if p.ttl <= 1 {
+                return Next::Reply(self.ttl_expired(packet));
+            }
+            self.count_packet(found, p);
+            self.snat_track(found.id, found.direction, p, Belief::Counts);
+            return self.forward(packet, found, As::Echo);
+        }
+        let asks = ends.source.1 != 0 || ends.destination.1 == 0;
+        match self.snat_claim(&ends, p.protocol) {
+            // An external address answers requests itself: an identifier is no port that leads to an inside host.
+            Some(claim @ Claim::Out(_)) if asks && !self.is_external(ends.destination.0) => {
+                self.snat_unknown(packet, &ends, claim)
+            }
+            Some(Claim::In) if ends.destination.1 != 0 => {
+                match self.snat_elsewhere(&ends, Claim::In, packet.origin) {
+                    Some(owner) => Next::HandOver(owner),
+                    // A reply that nobody waits for may be to a ping of the kernel's own.
+                    None => Next::Punt,
+                }
+            }
+            _ => Next::Punt,
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Stage 7: how a packet of a session leaves. Its session remembers the next hop of each direction, or it is looked up.
+
+use std::net::IpAddr;
+
+use weirctl::protocol::TraceStage;
+
+use super::{
+    Flows,
+    route::{self, Need},
+};
+use crate::{
+    io::Frame,
+    path::{
+        ingress::sums::is_unchecked,
+        next::{As, Exit, Next, RestGoes},
+        packet::Packet,
+        verdict::Reason,
+    },
+    table::{
+        session::{Direction, LOOKED_AT, NO_HOP, SessionId},
+        sessions::Found,
+    },
+};
+
+impl Flows {
+    /// A packet goes on in its session.
+    pub(crate) fn forward<F: Frame>(&mut self, packet: &Packet<'_, F>, found: Found, what: As) -> Next {
+        let exit = self.exit(packet, found, &what);
+        self.stamp(TraceStage::Route);
+        match exit {
+            Ok(exit) => Next::Forward(found, exit, what),
+            Err(reason) => Next::Drop(reason),
+        }
+    }
+
+    #[inline]
+    fn exit<F: Frame>(&mut self, packet: &Packet<'_, F>, found: Found, what: &As) -> Result<Exit, Reason> {
+        let session = self.sessions.get(found.id).ok_or(Reason::NoSession)?;
+        if !session.is_plain() {
+            if session.is_one_way() {
+                return or_here(self.one_way_hop(found.id));
+            }
+            if session.is_mixed() {
+                return self.mixed_exit(packet, found, what).map(Exit::Hop);
+            }
+            if self.is_hairpin(found) {
+                return Ok(Exit::Hairpin);
+            }
+        }
+        match self.hop_for(found) {
+            Err(reason) if self.is_translated_here(found, reason) => Ok(Exit::Local),
+            hop => hop.map(Exit::Hop),
+        }
+    }
+
+    /// How a packet leaves for a server that was chosen for it alone.
+    pub(crate) fn exit_to(&mut self, server: IpAddr) -> Result<Exit, Reason> {
+        or_here(self.routing.towards(server, Need::Server, self.now))
+    }
+
+    /// The next hop of a session in a direction: the one it remembers, or looked up.
+    #[inline]
+    fn hop_for(&mut self, found: Found) -> Result<u16, Reason> {
+        let generation = self.routing.generation;
+        let session = self.sessions.get_mut(found.id).ok_or(Reason::NoSession)?;
+        let hop = session.hops[found.direction.index()];
+        if let Some(hop) = route::remembered(hop, session.hops_generation, generation) {
+            return Ok(hop & !LOOKED_AT);
+        }
+        if hop != NO_HOP && self.still_hold(found.id) {
+            return Ok(hop & !LOOKED_AT);
+        }
+        let session = self.sessions.get(found.id).ok_or(Reason::NoSession)?;
+        // SNAT's requests lead to whomever an inside host likes.
+        let guest = found.direction == Direction::Reply || session.is_snat();
+        let to = self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?.destination.0;
+        let need = if guest { Need::Guest } else { Need::Server };
+        let hop = self.routing.towards(to, need, self.now)?;
+        let known = self.routing.may_be_remembered(hop);
+        let session = self.sessions.get_mut(found.id).ok_or(Reason::NoSession)?;
+        let passes_by = session.is_mixed() || session.is_proxied() || !known;
+        if !passes_by && let Some(mark) = self.told.mark(session, found) {
+            session.remember_hop(found.direction, hop | mark, generation);
+        }
+        Ok(hop)
+    }
+
+    /// Whether both hops of a session are as they were though routes have changed since. Then it remembers them on.
+    #[cold]
+    fn still_hold(&mut self, id: SessionId) -> bool {
+        let Some(session) = self.sessions.get(id) else { return false };
+        let of = session.hops_generation;
+        let holds = |direction| {
+            self.sessions.leaving(id, direction).is_some_and(|to| self.routing.holds(of, to.destination.0))
+        };
+        let both = holds(Direction::Request) && holds(Direction::Reply);
+        if both && let Some(session) = self.sessions.get_mut(id) {
+            session.hops_generation = self.routing.generation;
+        }
+        both
+    }
+
+    /// The next hop towards the server: the one the session remembers, or looked up.
+    fn one_way_hop(&mut self, id: SessionId) -> Result<u16, Reason> {
+        let generation = self.routing.generation;
+        let session = self.sessions.get(id).ok_or(Reason::NoSession)?;
+        let hop = session.hops[Direction::Reply.index()];
+        if let Some(hop) = route::remembered(hop, session.hops_generation, generation) {
+            return Ok(hop);
+        }
+        let of = session.hops_generation;
+        let server = self.sessions.arriving(id, Direction::Reply).ok_or(Reason::NoSession)?.source.0;
+        if hop != NO_HOP && self.routing.holds(of, server) {
+            self.sessions.get_mut(id).ok_or(Reason::NoSession)?.hops_generation = generation;
+            return Ok(hop);
+        }
+        let hop = self.routing.towards(server, Need::Server, self.now)?;
+        if self.routing.may_be_remembered(hop) {
+            let session = self.sessions.get_mut(id).ok_or(Reason::NoSession)?;
+            session.remember_hop(Direction::Reply, hop, self.routing.generation);
+        }
+        Ok(hop)
+    }
+
+    /// The next hop of a packet whose session's other side is of the other family.
+    fn mixed_exit<F: Frame>(
+        &mut self,
+        packet: &Packet<'_, F>,
+        found: Found,
+        what: &As,
+    ) -> Result<u16, Reason> {
+        if let As::Error(_) = what {
+            // Made anew, it goes to whom the session's packets go, whoever that is.
+            let to = self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?;
+            return self.routing.towards(to.destination.0, Need::Guest, self.now);
+        }
+        let hop = self.hop_of_mixed(found)?;
+        if let As::Packet = what {
+            self.remember_across(packet.parsed.ipv6, found, hop);
+            if packet.first.is_some() && is_unchecked(packet.frame.data(), packet.parsed) {
+                // Nobody has all of it to sum up (RFC 7915, 4.5).
+                self.rest_goes = Some(RestGoes::Nowhere(Reason::OtherFamily));
+                return Err(Reason::OtherFamily);
+            }
+        }
+        Ok(hop)
+    }
+
+    /// From now on the fast path of IPv6 knows the next hop of a session between the families.
+    fn remember_across(&mut self, ipv6: bool, found: Found, hop: u16) {
+        let generation = self.routing.generation;
+        let known = self.routing.may_be_remembered(hop);
+        let session =
+            self.sessions.get_mut(found.id).filter(|session| known && ipv6 && !session.is_proxied());
+        if let Some(session) = session
+            && let Some(mark) = self.told.mark(session, found)
+        {
+            session.remember_hop(found.direction, hop | mark, generation);
+        }
+    }
+
+    /// The next hop of such a session in a direction: the one it remembers, or looked up.
+    fn hop_of_mixed(&mut self, found: Found) -> Result<u16, Reason> {
+        let generation = self.routing.generation;
+        if let Some(hop) = self.sessions.mixed_hop(found.id, found.direction, generation) {
+            return Ok(hop);
+        }
+        let leaving = self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?;
+        self.mixed_hop(found, leaving.destination.0)
+    }
+
+    /// Looks up the next hop of such a session, which remembers it.
+    fn mixed_hop(&mut self, found: Found, to: IpAddr) -> Result<u16, Reason> {
+        let need = if found.direction == Direction::Reply { Need::Guest } else { Need::Server };
+        let hop = self.routing.towards(to, need, self.now)?;
+        if self.routing.may_be_remembered(hop) {
+            let generation = self.routing.generation;
+            self.sessions.remember_mixed_hop(found.id, found.direction, hop, generation);
+        }
+        Ok(hop)
+    }
+}
+
+/// A hop, or the gateway itself where there is none because the destination is its own.
+fn or_here(hop: Result<u16, Reason>) -> Result<Exit, Reason> {
+    match hop {
+        Err(Reason::ToGateway) => Ok(Exit::Local),
+        hop => hop.map(Exit::Hop),
+    }
+}

@@ -1,0 +1,96 @@
+//! Stage 3 of packets that come in fragments: whose they are. The first has the ports and goes as a whole packet would, the
+//! others go by the ports that it has left, or where it went.
+
+use super::{Flows, belief::Belief, session::Course};
+use crate::{
+    io::{Frame, PortId},
+    net::protocol,
+    path::{
+        ingress::parse::{Kind, Parsed, is_echo},
+        next::{As, Next, RestGoes},
+        packet::Packet,
+        verdict::Reason,
+    },
+    table::{ends::Ends, session::Direction, sessions::Found},
+};
+
+impl Flows {
+    /// What becomes of a fragment before anything is known of its packet, if that is settled.
+    pub(crate) fn before_reassembly<F: Frame>(&self, packet: &Packet<'_, F>, ends: &Ends) -> Option<Next> {
+        if !self.may_be_claimed(ends, packet.parsed) {
+            return Some(Next::Punt);
+        }
+        // Before it takes the place of another's.
+        self.beside_refusal(packet.port, ends.source.0, packet.origin).map(Next::Drop)
+    }
+
+    /// Whether a packet between these addresses may be one that the path claims, whatever its ports.
+    fn may_be_claimed(&self, ends: &Ends, p: &Parsed) -> bool {
+        match p.protocol {
+            protocol::TCP | protocol::UDP | protocol::SCTP => {
+                self.lookup.may_claim(ends) || self.snat_may_claim(ends, p.protocol)
+            }
+            protocol::ICMP | protocol::ICMPV6 => {
+                !self.lookup.is_virtual(ends.destination.0) && self.snat_may_claim(ends, p.protocol)
+            }
+            _ => false,
+        }
+    }
+
+    /// The first fragment goes as a packet would.
+    pub(crate) fn first_fragment<F: Frame>(&mut self, packet: &Packet<'_, F>) -> Next {
+        let p = packet.parsed;
+        match self.sessions.find_ends(&packet.ends(), p.protocol) {
+            _ if p.kind == Kind::Echo => self.echo(packet),
+            Some(found) => self.known(packet, found),
+            None => self.unknown(packet),
+        }
+    }
+
+    /// A later one goes by the ports that the first had, or where that went; `id` is the identification it leaves under where
+    /// it needs a new one.
+    pub(crate) fn later_fragment<F: Frame>(
+        &mut self,
+        packet: &Packet<'_, F>,
+        (rest, id): (Option<RestGoes>, u16),
+    ) -> Next {
+        let (p, ends) = (packet.parsed, packet.ends());
+        match rest {
+            Some(RestGoes::Once(chosen)) => return self.fragment_once(packet, chosen),
+            Some(RestGoes::BySession(reply)) => {
+                let Some(found) = self.sessions.find_ends(&reply, p.protocol) else {
+                    return Next::Drop(Reason::Fragment);
+                };
+                let found = Found { direction: Direction::Request, ..found };
+                return self.fragment_of(packet, found, id);
+            }
+            Some(RestGoes::Nowhere(reason)) => return Next::Drop(reason),
+            None => {}
+        }
+        if let Some(found) = self.sessions.find_ends(&ends, p.protocol) {
+            return self.fragment_of(packet, found, id);
+        }
+        let claimed = self.claimed(packet.port, &ends, p.protocol);
+        match self.owner_elsewhere(PortId::NONE, &ends, p.protocol, &claimed, packet.origin) {
+            Some(owner) => Next::HandOver(owner),
+            // An echo without session is the kernel's, see `echo`.
+            None if claimed.is_nobody_s() || is_echo(p.protocol) => Next::Punt,
+            None => Next::Drop(Reason::Fragment),
+        }
+    }
+
+    /// A fragment that isn't the first goes on in its packet's session.
+    fn fragment_of<F: Frame>(&mut self, packet: &Packet<'_, F>, found: Found, id: u16) -> Next {
+        match self.course(found, packet.parsed, Belief::Nothing) {
+            Course::Kernel => return Next::Punt,
+            Course::TtlExpired => return Next::Reply(self.ttl_expired(packet)),
+            Course::ServerDeleted => return Next::Drop(Reason::ServerDeleted),
+            Course::On | Course::Anew => {}
+        }
+        if let Some(session) = self.sessions.get_mut(found.id) {
+            session.last_seen = self.now.0;
+        }
+        self.count_packet(found, packet.parsed);
+        self.forward(packet, found, As::Fragment(id))
+    }
+}

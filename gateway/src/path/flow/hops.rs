@@ -1,0 +1,586 @@
+//! Next hops that a worker keeps, by number.
+//!
+//! A session remembers its hops' numbers until the era ends in which it was given them, so a number may only become
+//! another neighbour's when no session of the era in force can know it. (An era ends when everything may have changed;
+//! some changed routes only begin another generation of it.) A hop is *held* in the era in which sessions were last given
+//! its number, which they are only while its neighbour is known; what isn't held in the era in force may go. Where too few
+//! may, a new era begins: whoever still needs a hop asks once more.
+//!
+//! Routes by one neighbour may have different MTUs: each has a hop of its own there, chained to the first.
+//!
+//! Hops towards clients and strangers have no more than three quarters of the numbers, and those whose neighbour hasn't
+//! answered yet [`UNRESOLVED`] of these: neither can shut servers out.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
+};
+
+use foldhash::fast::RandomState;
+
+use super::route_table::PortFacts;
+use crate::{
+    clock::{Tick, seconds},
+    io::PortId,
+    table::session::NO_HOP,
+};
+
+/// Next hops a worker keeps.
+pub const MAX_HOPS: usize = 16_384;
+/// Of these towards clients and strangers at most.
+const GUESTS: usize = MAX_HOPS / 4 * 3;
+/// Of these whose neighbours never answered at most.
+const UNRESOLVED: usize = 1024;
+/// Hops that are looked at when one is sought that may go.
+const STRIDE: usize = 64;
+/// How long after a renewal hops are left to those who still need them, while there are others.
+const RESPITE: u32 = seconds(2);
+/// Between renewals at least: while there is room left, and while there is none.
+const PERIOD: u32 = seconds(10);
+const PERIOD_FULL: u32 = seconds(1);
+
+/// For whom a hop is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A server, or a router.
+    Server,
+    /// A client, a host inside or outside, or a stranger.
+    Guest,
+}
+
+/// A next hop with its link-layer header ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Destination and source MAC address as they lie in the frame.
+    pub macs: [u8; 12],
+    /// Largest IP packet.
+    pub mtu: u16,
+    /// Port.
+    pub port: PortId,
+    /// Whether the MAC address is known.
+    pub usable: bool,
+}
+
+impl Hop {
+    /// Nobody's.
+    pub(crate) const NOTHING: Self = Self { macs: [0; 12], mtu: 0, port: PortId(0), usable: false };
+}
+
+/// What a hop is beside what packets need of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct State {
+    pub address: IpAddr,
+    /// When the kernel was asked for it.
+    pub asked: Option<Tick>,
+    /// The MTU of the routes that lead by it, if they have one.
+    mtu: Option<u16>,
+    /// The next hop by the same neighbour, with another MTU; [`NO_HOP`]: none.
+    sibling: u16,
+    /// Packets that wait for it.
+    pub waiting: u16,
+    /// Only guests have needed it so far.
+    pub guest: bool,
+    /// It didn't answer in time.
+    pub silent: bool,
+    /// The generation in which sessions may know its number; 0: none.
+    held: u16,
+    in_use: bool,
+    /// It is among those that haven't answered yet.
+    queued: bool,
+}
+
+/// Where the next number comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Number(u16),
+    /// From a renewed generation.
+    Renew,
+    Full,
+}
+
+/// The hops of a worker.
+pub(crate) struct Hops {
+    hops: Vec<Hop>,
+    states: Vec<State>,
+    by_address: HashMap<(PortId, u32), u16, RandomState>,
+    by_address_v6: HashMap<(PortId, u128), u16, RandomState>,
+    free: Vec<u16>,
+    /// Those that haven't answered, the oldest first; others among them are passed over.
+    unresolved: VecDeque<u16>,
+    used: usize,
+    /// Where the search for one that may go goes on.
+    hand: usize,
+    renewed: Option<Tick>,
+}
+
+impl Default for Hops {
+    fn default() -> Self {
+        // Twice the room, so that maps tidy up in place and never grow.
+        let map = 2 * MAX_HOPS;
+        Self {
+            hops: Vec::with_capacity(MAX_HOPS),
+            states: Vec::with_capacity(MAX_HOPS),
+            by_address: HashMap::with_capacity_and_hasher(map, RandomState::default()),
+            by_address_v6: HashMap::with_capacity_and_hasher(map, RandomState::default()),
+            free: Vec::with_capacity(MAX_HOPS),
+            unresolved: VecDeque::with_capacity(MAX_HOPS),
+            used: 0,
+            hand: 0,
+            renewed: None,
+        }
+    }
+}
+
+impl Hops {
+    #[inline]
+    pub fn get(&self, id: u16) -> Option<&Hop> {
+        self.hops.get(usize::from(id))
+    }
+
+    pub fn get_mut(&mut self, id: u16) -> Option<(&mut Hop, &mut State)> {
+        self.hops.get_mut(usize::from(id)).zip(self.states.get_mut(usize::from(id)))
+    }
+
+    /// The address of a hop that is somebody's.
+    pub fn address(&self, id: u16) -> Option<IpAddr> {
+        self.states.get(usize::from(id)).filter(|state| state.in_use).map(|state| state.address)
+    }
+
+    /// Gives the hops of a port its MAC address and its MTU, where their routes' isn't smaller.
+    pub fn renew_ports(&mut self, facts: impl Fn(PortId) -> Option<PortFacts>) {
+        for (hop, state) in self.hops.iter_mut().zip(&self.states) {
+            if let Some(facts) = facts(hop.port) {
+                hop.macs[6..].copy_from_slice(&facts.mac.0);
+                hop.mtu = mtu_of(&facts, state.mtu);
+            }
+        }
+    }
+
+    /// The first hop by a neighbour, if there has been need of one.
+    pub fn known(&self, port: PortId, address: IpAddr) -> Option<u16> {
+        match address {
+            IpAddr::V4(a) => self.by_address.get(&(port, a.to_bits())),
+            IpAddr::V6(a) => self.by_address_v6.get(&(port, a.to_bits())),
+        }
+        .copied()
+    }
+
+    /// The hop by a neighbour for routes with this MTU.
+    pub fn known_for(&self, port: PortId, address: IpAddr, mtu: Option<u16>) -> Option<u16> {
+        let mut id = self.known(port, address)?;
+        loop {
+            let state = self.states.get(usize::from(id))?;
+            if state.mtu == mtu {
+                return Some(id);
+            }
+            id = state.sibling;
+        }
+    }
+
+    /// The next hop by the same neighbour.
+    pub fn sibling(&self, id: u16) -> Option<u16> {
+        self.states.get(usize::from(id)).map(|state| state.sibling).filter(|id| *id != NO_HOP)
+    }
+
+    /// Notes that sessions of this generation may know the number from now on.
+    pub fn hold(&mut self, id: u16, generation: u16) {
+        if let Some(state) = self.states.get_mut(usize::from(id)) {
+            state.held = generation;
+        }
+    }
+
+    /// A number for another neighbour.
+    pub fn room(&mut self, need: Need, generation: u16, now: Tick) -> Room {
+        if self.unresolved.len() >= UNRESOLVED
+            && let Some(id) = self.give_up_unresolved(generation)
+        {
+            return Room::Number(id);
+        }
+        let limit = if need == Need::Server { MAX_HOPS } else { GUESTS };
+        if self.used < limit - limit / 8 {
+            return self.unused();
+        }
+        let full = self.used >= limit;
+        let since = self.renewed.map_or(u32::MAX, |renewed| now.since(renewed));
+        if (full || since >= RESPITE)
+            && let Some(id) = self.one_to_go(generation)
+        {
+            return Room::Number(id);
+        }
+        match full {
+            _ if since >= if full { PERIOD_FULL } else { PERIOD } => Room::Renew,
+            true => Room::Full,
+            false => self.unused(),
+        }
+    }
+
+    /// A generation begins: no session knows a number.
+    pub fn renew(&mut self, now: Tick) {
+        self.renewed = Some(now);
+    }
+
+    fn unused(&mut self) -> Room {
+        let id = self.free.pop().or_else(|| {
+            let id = u16::try_from(self.hops.len()).ok().filter(|_| self.hops.len() < MAX_HOPS)?;
+            self.hops.push(Hop::NOTHING);
+            self.states.push(State::NOTHING);
+            Some(id)
+        });
+        id.map_or(Room::Full, Room::Number)
+    }
+
+    /// Gives a number, which [`Self::room`] found, to a neighbour, for routes with this MTU. What is known of the neighbour
+    /// is known of this hop, too.
+    pub fn take(
+        &mut self,
+        id: u16,
+        port: PortId,
+        facts: &PortFacts,
+        address: IpAddr,
+        need: Need,
+        mtu: Option<u16>,
+    ) {
+        let first = self.known(port, address);
+        let known = first.and_then(|first| self.get(first)).copied();
+        let silent = first.and_then(|first| self.states.get(usize::from(first))).is_some_and(|s| s.silent);
+        let Some((hop, state)) = self.get_mut(id) else { return };
+        let queued = state.queued;
+        let mut macs = known.map_or([0; 12], |known| known.macs);
+        macs[6..].copy_from_slice(&facts.mac.0);
+        *hop = Hop { macs, mtu: mtu_of(facts, mtu), port, usable: known.is_some_and(|known| known.usable) };
+        let guest = need == Need::Guest;
+        *state = State { address, in_use: true, queued: true, guest, silent, mtu, ..State::NOTHING };
+        self.used += 1;
+        if !queued {
+            self.unresolved.push_back(id);
+        }
+        match first {
+            Some(first) => self.chain(first, id),
+            None => self.begin_with(port, address, Some(id)),
+        }
+    }
+
+    /// Puts a hop behind the first by its neighbour.
+    fn chain(&mut self, first: u16, id: u16) {
+        let next = self.sibling(first).unwrap_or(NO_HOP);
+        for (of, to) in [(first, id), (id, next)] {
+            if let Some(state) = self.states.get_mut(usize::from(of)) {
+                state.sibling = to;
+            }
+        }
+    }
+
+    /// Makes a hop the first by its neighbour, or leaves none.
+    fn begin_with(&mut self, port: PortId, address: IpAddr, id: Option<u16>) {
+        match (address, id) {
+            (IpAddr::V4(a), Some(id)) => self.by_address.insert((port, a.to_bits()), id),
+            (IpAddr::V6(a), Some(id)) => self.by_address_v6.insert((port, a.to_bits()), id),
+            (IpAddr::V4(a), None) => self.by_address.remove(&(port, a.to_bits())),
+            (IpAddr::V6(a), None) => self.by_address_v6.remove(&(port, a.to_bits())),
+        };
+    }
+
+    /// Whether a hop's number may become another's.
+    fn may_go(&self, id: u16, generation: u16) -> bool {
+        let state = self.states.get(usize::from(id));
+        state.is_some_and(|s| s.in_use && s.held != generation && s.waiting == 0)
+    }
+
+    /// Forgets a hop whose neighbour is gone, if it may go.
+    pub fn forget(&mut self, id: u16, generation: u16) {
+        if self.may_go(id, generation) {
+            self.remove(id);
+            self.free.push(id);
+        }
+    }
+
+    /// Forgets the hops to certain neighbours, which nothing leads to any more. What waits for one of them gives up in its
+    /// time, and the number is lost.
+    pub fn drop_where(&mut self, is_gone: impl Fn(IpAddr) -> bool) {
+        for id in 0..self.states.len() as u16 {
+            let Some(state) = self.states.get(usize::from(id)) else { return };
+            if !state.in_use || !is_gone(state.address) {
+                continue;
+            }
+            let waited_for = state.waiting != 0;
+            self.remove(id);
+            if !waited_for {
+                self.free.push(id);
+            }
+        }
+    }
+
+    fn remove(&mut self, id: u16) {
+        let Some((hop, state)) = self.get_mut(id) else { return };
+        let (port, address) = (hop.port, state.address);
+        let sibling = std::mem::replace(&mut state.sibling, NO_HOP);
+        (hop.usable, state.in_use) = (false, false);
+        self.used -= 1;
+        let Some(first) = self.known(port, address) else { return };
+        if first == id {
+            return self.begin_with(port, address, Some(sibling).filter(|id| *id != NO_HOP));
+        }
+        let mut hops = std::iter::successors(Some(first), |at| self.sibling(*at));
+        let before = hops.find(|at| self.sibling(*at) == Some(id));
+        if let Some(state) = before.and_then(|at| self.states.get_mut(usize::from(at))) {
+            state.sibling = sibling;
+        }
+    }
+
+    /// Takes the number of the neighbour that hasn't answered for longest.
+    fn give_up_unresolved(&mut self, generation: u16) -> Option<u16> {
+        for _ in 0..STRIDE {
+            let id = self.unresolved.pop_front()?;
+            let usable = self.get(id).is_some_and(|hop| hop.usable);
+            let Some(state) = self.states.get_mut(usize::from(id)) else { continue };
+            if state.in_use && !usable && state.waiting != 0 {
+                self.unresolved.push_back(id);
+                continue;
+            }
+            state.queued = false;
+            if !usable && self.may_go(id, generation) {
+                self.remove(id);
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Takes the number of a hop that may go.
+    fn one_to_go(&mut self, generation: u16) -> Option<u16> {
+        for _ in 0..STRIDE {
+            self.hand = if self.hand + 1 < self.hops.len() { self.hand + 1 } else { 0 };
+            let id = self.hand as u16;
+            if self.may_go(id, generation) {
+                self.remove(id);
+                return Some(id);
+            }
+        }
+        None
+    }
+}
+
+/// The MTU by a port with these facts, of routes with this MTU.
+fn mtu_of(facts: &PortFacts, route: Option<u16>) -> u16 {
+    route.map_or(facts.mtu, |mtu| mtu.min(facts.mtu))
+}
+
+impl State {
+    const NOTHING: Self = Self {
+        address: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+        asked: None,
+        mtu: None,
+        sibling: NO_HOP,
+        waiting: 0,
+        guest: false,
+        silent: false,
+        held: 0,
+        in_use: false,
+        queued: false,
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+    use crate::net::ethernet::Mac;
+
+    const FACTS: PortFacts = PortFacts { mac: Mac([2; 6]), mtu: 1500, address: None, address_v6: None };
+    const PORT: PortId = PortId(0);
+
+    fn guest(n: u32) -> IpAddr {
+        Ipv6Addr::from_bits((0xfd00 << 112) | u128::from(n)).into()
+    }
+
+    fn server(n: u32) -> IpAddr {
+        Ipv4Addr::from_bits(0x0a00_0000 + n).into()
+    }
+
+    /// A hop for a neighbour that answers at once or never; held if it does.
+    fn add(h: &mut Hops, address: IpAddr, need: Need, answers: bool, g: &mut u16, now: Tick) -> Option<u16> {
+        let id = match h.room(need, *g, now) {
+            Room::Renew => {
+                h.renew(now);
+                *g += 1;
+                match h.room(need, *g, now) {
+                    Room::Number(id) => id,
+                    _ => return None,
+                }
+            }
+            Room::Number(id) => id,
+            Room::Full => return None,
+        };
+        assert_eq!(h.known(PORT, address), None);
+        h.take(id, PORT, &FACTS, address, need, None);
+        assert_eq!(h.known(PORT, address), Some(id));
+        if answers {
+            h.get_mut(id).unwrap().0.usable = true;
+            h.hold(id, *g);
+        }
+        Some(id)
+    }
+
+    #[test]
+    fn neighbours_that_never_answer_take_a_thousand_numbers() {
+        let (mut h, mut g) = (Hops::default(), 1);
+        let first = add(&mut h, server(1), Need::Server, true, &mut g, Tick(0)).unwrap();
+        for n in 0..100_000 {
+            assert!(add(&mut h, guest(n), Need::Guest, false, &mut g, Tick(0)).is_some());
+        }
+        assert!(h.used <= UNRESOLVED + 1, "{}", h.used);
+        assert_eq!((g, h.known(PORT, server(1))), (1, Some(first)), "nobody else notices");
+        assert!(h.known(PORT, guest(99_999)).is_some() && h.known(PORT, guest(9)).is_none());
+    }
+
+    #[test]
+    fn guests_leave_a_quarter_to_servers() {
+        let (mut h, mut g) = (Hops::default(), 1);
+        let now = Tick(0);
+        let taken =
+            (0..40_000).filter(|n| add(&mut h, guest(*n), Need::Guest, true, &mut g, now).is_some()).count();
+        assert!(taken > GUESTS && h.used == GUESTS, "{taken}");
+        for n in 0..(MAX_HOPS - GUESTS) as u32 {
+            assert!(add(&mut h, server(n), Need::Server, true, &mut g, now).is_some(), "server {n}");
+        }
+        assert_eq!(add(&mut h, server(9999), Need::Server, true, &mut g, now), None, "all are held");
+        // A second later those that nobody has needed since make room.
+        assert!(add(&mut h, server(9999), Need::Server, true, &mut g, Tick(seconds(1))).is_some());
+    }
+
+    #[test]
+    fn a_number_that_sessions_may_know_is_nobody_else_s() {
+        let (mut h, mut g) = (Hops::default(), 1);
+        let ours = add(&mut h, server(1), Need::Server, true, &mut g, Tick(0)).unwrap();
+        for n in 0..200_000 {
+            let now = Tick(n * 10);
+            let before = g;
+            add(&mut h, guest(n), Need::Guest, true, &mut g, now);
+            if g != before {
+                // A session that goes on asks again.
+                assert_eq!(h.known(PORT, server(1)), Some(ours));
+                h.hold(ours, g);
+            }
+            assert_eq!(h.known(PORT, server(1)), Some(ours), "after {n}");
+        }
+        assert!(g > 2);
+    }
+
+    #[test]
+    fn a_neighbour_that_went_gives_its_number_back_unless_somebody_has_it() {
+        let (mut h, mut g) = (Hops::default(), 1);
+        let [a, b, c] =
+            [1, 2, 3].map(|n| add(&mut h, guest(n), Need::Guest, n == 2, &mut g, Tick(0)).unwrap());
+        h.get_mut(c).unwrap().1.waiting = 1;
+        [a, b, c].iter().for_each(|id| h.forget(*id, g));
+        assert_eq!([1, 2, 3].map(|n| h.known(PORT, guest(n))), [None, Some(b), Some(c)]);
+        assert_eq!(add(&mut h, guest(4), Need::Guest, false, &mut g, Tick(0)), Some(a));
+        h.forget(b, g + 1);
+        assert_eq!((h.known(PORT, guest(2)), h.used), (None, 2));
+    }
+
+    #[test]
+    fn a_hop_that_packets_wait_for_stays() {
+        let (mut h, mut g) = (Hops::default(), 1);
+        let waited_for = add(&mut h, guest(0), Need::Guest, false, &mut g, Tick(0)).unwrap();
+        h.get_mut(waited_for).unwrap().1.waiting = 1;
+        for n in 1..5000 {
+            add(&mut h, guest(n), Need::Guest, false, &mut g, Tick(0));
+        }
+        assert_eq!(h.known(PORT, guest(0)), Some(waited_for));
+        h.get_mut(waited_for).unwrap().1.waiting = 0;
+        for n in 5000..10_000 {
+            add(&mut h, guest(n), Need::Guest, false, &mut g, Tick(0));
+        }
+        assert_eq!(h.known(PORT, guest(0)), None);
+    }
+
+    #[test]
+    fn numbers_of_neighbours_that_were_dropped_come_back_and_others_stay() {
+        let (mut h, mut g) = (Hops::default(), 1);
+        let [a, b, c] = [1, 2, 3].map(|n| add(&mut h, guest(n), Need::Guest, true, &mut g, Tick(0)).unwrap());
+        h.get_mut(b).unwrap().1.waiting = 1;
+        h.drop_where(|address| address != guest(3));
+        assert_eq!([1, 2, 3].map(|n| h.known(PORT, guest(n))), [None, None, Some(c)]);
+        assert!(!h.get(a).unwrap().usable && !h.get(b).unwrap().usable && h.get(c).unwrap().usable);
+        // What nobody waits for is the next one's, what somebody waits for nobody's.
+        assert_eq!(add(&mut h, guest(4), Need::Guest, true, &mut g, Tick(0)), Some(a));
+        assert_eq!(add(&mut h, guest(5), Need::Guest, true, &mut g, Tick(0)), Some(c + 1));
+        // What is gone can't go again.
+        h.forget(b, g + 1);
+        h.drop_where(|address| address == guest(2));
+        assert_eq!((add(&mut h, guest(6), Need::Guest, true, &mut g, Tick(0)), h.used), (Some(c + 2), 4));
+    }
+
+    #[test]
+    fn a_neighbour_has_a_hop_for_each_mtu_and_each_goes_alone() {
+        for address in [server(1), guest(1)] {
+            // In whatever order they go.
+            for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+                let (mut h, mut g) = (Hops::default(), 1);
+                let first = add(&mut h, address, Need::Server, true, &mut g, Tick(0)).unwrap();
+                h.get_mut(first).unwrap().0.macs[..6].copy_from_slice(&[9; 6]);
+                let mtus = [None, Some(1400), Some(9000)];
+                let ids = mtus.map(|mtu| {
+                    h.known_for(PORT, address, mtu).unwrap_or_else(|| {
+                        let Room::Number(id) = h.room(Need::Server, g, Tick(0)) else { panic!("no room") };
+                        h.take(id, PORT, &FACTS, address, Need::Server, mtu);
+                        id
+                    })
+                });
+                let hops = ids.map(|id| *h.get(id).unwrap());
+                assert_eq!(hops.map(|hop| (hop.mtu, hop.usable)), [(1500, true), (1400, true), (1500, true)]);
+                assert!(hops.iter().all(|hop| hop.macs == hops[0].macs) && h.used == 3);
+                h.renew_ports(|_| Some(PortFacts { mtu: 1450, mac: Mac([7; 6]), ..FACTS }));
+                let hops = ids.map(|id| *h.get(id).unwrap());
+                assert_eq!(hops.map(|hop| (hop.mtu, hop.macs[6])), [(1450, 7), (1400, 7), (1450, 7)]);
+                let mut left = vec![0, 1, 2];
+                for gone in order {
+                    h.forget(ids[gone], g + 1);
+                    left.retain(|n| *n != gone);
+                    for n in 0..3 {
+                        let known = h.known_for(PORT, address, mtus[n]);
+                        assert_eq!(known, left.contains(&n).then_some(ids[n]), "{order:?}, {n}");
+                    }
+                    assert_eq!((h.known(PORT, address).is_some(), h.used), (!left.is_empty(), left.len()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn hops_are_left_alone_after_a_renewal_and_the_next_one_waits() {
+        let (mut h, mut g) = (Hops::default(), 1);
+        let begin = Tick(1000);
+        let most = (GUESTS - GUESTS / 8) as u32;
+        for n in 0..most {
+            add(&mut h, guest(n), Need::Guest, true, &mut g, begin).unwrap();
+        }
+        assert_eq!((g, h.used), (1, most as usize), "there was room");
+        add(&mut h, guest(most), Need::Guest, true, &mut g, begin).unwrap();
+        assert_eq!((g, h.used), (2, most as usize + 1));
+        let at = |ticks: u32| Tick(begin.0 + ticks);
+        let gone = |h: &mut Hops, now| {
+            let before = h.used;
+            assert!(matches!(h.room(Need::Guest, 2, now), Room::Number(_)));
+            before - h.used
+        };
+        assert_eq!((gone(&mut h, at(RESPITE - 1)), gone(&mut h, at(RESPITE))), (0, 1));
+        // Where all are held, the next renewal is due sooner if there's no room at all.
+        let hold = |h: &mut Hops| (0..MAX_HOPS as u16).for_each(|id| h.hold(id, 2));
+        hold(&mut h);
+        add(&mut h, guest(most + 1), Need::Guest, true, &mut g, at(RESPITE)).unwrap();
+        assert_eq!(gone(&mut h, at(PERIOD - 1)), 0);
+        assert_eq!(h.room(Need::Guest, 2, at(PERIOD)), Room::Renew);
+        let mut n = most + 2;
+        while h.used < GUESTS {
+            add(&mut h, guest(n), Need::Guest, true, &mut g, begin).unwrap();
+            n += 1;
+        }
+        hold(&mut h);
+        assert_eq!(h.room(Need::Guest, 2, at(PERIOD_FULL - 1)), Room::Full);
+        assert_eq!(h.room(Need::Guest, 2, at(PERIOD_FULL)), Room::Renew);
+        assert!(matches!(h.room(Need::Server, 2, at(0)), Room::Number(_)), "servers have the rest");
+    }
+}

@@ -1,0 +1,407 @@
+//! Stage 4: a packet without session. Whose is it, and which server gets it?
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use weirctl::{
+    model::{ClientAddress, Forwarding, SessionState},
+    protocol::TraceStage,
+};
+
+use super::{
+    Flows, belief::Belief, deltas::deltas_of, local_address::transport, one_packet, service::Chosen,
+    snat::Claim, stream::Stream, tcp_state,
+};
+use crate::{
+    id::{ServiceId, WorkerId},
+    io::{Frame, PortId},
+    net::{protocol, tcp as tcp_flags},
+    path::{
+        ingress::{parse::Parsed, sctp_event},
+        next::{As, Next, Reply},
+        packet::{Origin, Packet},
+        verdict::Reason,
+    },
+    sched::Flow,
+    table::{
+        ends::Ends,
+        session::{Direction, FULLNAT, INACTIVE, NewSession, ONE_PACKET, ONE_WAY, SessionId, TELLS, TUNNEL},
+        sessions::Found,
+    },
+};
+
+/// The address of a local end that there isn't, of the server's family.
+fn nobody(server: IpAddr) -> (IpAddr, u16) {
+    match server {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), 0),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), 0),
+    }
+}
+
+/// The state of a session after the packet that opens it; SCTP's comes when the packet is tracked.
+fn first_state(p: &Parsed, flags: u8) -> SessionState {
+    match p.protocol {
+        protocol::UDP => SessionState::Udp,
+        protocol::TCP if flags & ONE_WAY != 0 => tcp_state::next_unanswered(SessionState::None, p.flags),
+        protocol::TCP => {
+            tcp_state::next(SessionState::None, Direction::Request, p.flags, flags & FULLNAT != 0)
+        }
+        _ => SessionState::None,
+    }
+}
+
+/// Why a packet may not open a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Without a word.
+    Drop(Reason),
+    /// Its time to live is used up: ICMP time exceeded.
+    TtlExpired,
+    /// TCP in the middle of a connection: reset.
+    Reset,
+    /// SCTP in the middle of an association: the kernel's, which says that it knows none.
+    Punt,
+}
+
+/// Why a packet for a service opens no session.
+#[derive(Clone, Copy, Debug)]
+enum Unopened {
+    Refused(Refusal),
+    /// No server can take it.
+    NoServer,
+}
+
+/// Whose a packet without session is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Claimed {
+    /// A service's.
+    Service(ServiceId),
+    /// It came to a local address.
+    Local,
+    /// SNAT's.
+    Snat(Claim),
+    /// The kernel's, unless another worker's NAT knows it.
+    Nobody,
+}
+
+impl Claimed {
+    pub(crate) fn is_nobody_s(&self) -> bool {
+        matches!(self, Self::Nobody)
+    }
+
+    pub(crate) fn service(&self) -> Option<ServiceId> {
+        match self {
+            Self::Service(id) => Some(*id),
+            _ => None,
+        }
+    }
+}
+
+impl Flows {
+    /// Whose a packet between these ends is, if it has no session.
+    pub(crate) fn claimed(&self, port: PortId, ends: &Ends, protocol: u8) -> Claimed {
+        if let Some(service) = self.lookup.claim(port, ends, protocol) {
+            return Claimed::Service(service);
+        }
+        if self.lookup.is_local(ends.destination.0) {
+            return Claimed::Local;
+        }
+        self.snat_claim(ends, protocol).map_or(Claimed::Nobody, Claimed::Snat)
+    }
+
+    /// The other worker that has to look for the session of a packet that no NIC brings to its owner: a fragment, or an
+    /// error about it.
+    pub(crate) fn owner_elsewhere(
+        &self,
+        port: PortId,
+        ends: &Ends,
+        protocol: u8,
+        claimed: &Claimed,
+        origin: Origin,
+    ) -> Option<WorkerId> {
+        let nat = || self.nat_elsewhere(ends, protocol, origin);
+        match *claimed {
+            Claimed::Service(service) => self.elsewhere_of(port, ends, protocol, service, origin),
+            Claimed::Local => self.elsewhere(port, ends, protocol, origin),
+            Claimed::Snat(claim) => nat().or_else(|| self.snat_elsewhere(ends, claim, origin)),
+            Claimed::Nobody => nat(),
+        }
+    }
+
+    /// The other worker that owns a packet, if it is another's and the port didn't bring it there: a NIC doesn't know of
+    /// a fragment's ports.
+    #[inline]
+    pub(crate) fn elsewhere(
+        &self,
+        port: PortId,
+        ends: &Ends,
+        protocol: u8,
+        origin: Origin,
+    ) -> Option<WorkerId> {
+        if origin == Origin::Worker
+            || self.workers < 2
+            || self.steered.get(port.index()).copied().unwrap_or(false)
+        {
+            return None;
+        }
+        let owner = self.owner(ends, protocol);
+        (owner != self.id).then_some(owner)
+    }
+
+    /// The owner of a packet between these ends, by the function that RSS applies.
+    pub(crate) fn owner(&self, ends: &Ends, protocol: u8) -> WorkerId {
+        let (sport, dport, protocol) = (ends.source.1, ends.destination.1, transport(protocol));
+        match (ends.source.0, ends.destination.0) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                self.steering.owner_of_reply(from, sport, to, dport, protocol)
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                self.steering.owner_of_reply(from, sport, to, dport, protocol)
+            }
+            _ => self.id,
+        }
+    }
+
+    /// The server of a packet for a service, and the template that keeps its client there.
+    #[inline(always)]
+    fn pick<F: Frame>(
+        &mut self,
+        packet: &Packet<'_, F>,
+        (flow, ends, id): (&Flow, &Ends, ServiceId),
+    ) -> Result<(Chosen, Option<SessionId>), Unopened> {
+        let p = packet.parsed;
+        if let Some(refusal) = self.refusal(p, ends, packet.port) {
+            return Err(Unopened::Refused(refusal));
+        }
+        self.stamp(TraceStage::Service);
+        let service = self.services.get(id.0 as usize).and_then(Option::as_ref);
+        let service = service.ok_or(Unopened::Refused(Refusal::Drop(Reason::NoServer)))?;
+        if service.scheduler.is_none() {
+            return Err(Unopened::Refused(Refusal::Drop(Reason::MethodNotBuilt)));
+        }
+        match service.persistence {
+            None => self.choose(id, flow).map(|chosen| (chosen, None)).ok_or(Unopened::NoServer),
+            Some(persistence) => {
+                match self.schedule_persistent(packet.frame.data(), p, (flow, persistence), id) {
+                    Ok(Some((chosen, template))) => Ok((chosen, Some(template))),
+                    Ok(None) => Err(Unopened::NoServer),
+                    Err(reason) => Err(Unopened::Refused(Refusal::Drop(reason))),
+                }
+            }
+        }
+    }
+
+    /// A session that another one takes the place of.
+    #[cold]
+    #[inline(never)]
+    fn end_former(&mut self, id: SessionId) {
+        self.end_session(id);
+    }
+
+    /// Why the packet may not open a session, if it may not.
+    #[inline]
+    pub(crate) fn refusal(&self, p: &Parsed, ends: &Ends, port: PortId) -> Option<Refusal> {
+        if let Some(reason) = self.source_refusal(port, ends.source.0) {
+            return Some(Refusal::Drop(reason));
+        }
+        let tcp = p.protocol == protocol::TCP;
+        match () {
+            // A virtual service is nobody's client: "land".
+            () if ends.source.0 == ends.destination.0 => Some(Refusal::Drop(Reason::Martian)),
+            () if p.ttl <= 1 => Some(Refusal::TtlExpired),
+            () if tcp && p.flags & tcp_flags::RST != 0 => Some(Refusal::Drop(Reason::NoSession)),
+            () if tcp && p.flags & tcp_flags::SYN == 0 && !self.settings.sloppy_tcp => Some(Refusal::Reset),
+            () if p.protocol == protocol::SCTP
+                && p.flags != sctp_event::INIT
+                && !self.settings.sloppy_sctp =>
+            {
+                Some(Refusal::Punt)
+            }
+            () => None,
+        }
+    }
+
+    pub(crate) fn new_session(
+        &mut self,
+        p: &Parsed,
+        flow: &Flow,
+        chosen: &Chosen,
+        service: ServiceId,
+    ) -> Result<SessionId, Reason> {
+        let port = if chosen.port == 0 { flow.destination_port } else { chosen.port };
+        let (request, client) = (flow.ends(), (flow.source, flow.source_port));
+        let mixed = chosen.address.is_ipv6() != p.ipv6;
+        let (local, flags) = match chosen.method {
+            Forwarding::FullNat => {
+                (self.allocate_local(service, chosen.address, port, p.protocol)?, FULLNAT | INACTIVE)
+            }
+            // Only what is wrapped, or gets other addresses on both sides, can get to the other family.
+            Forwarding::Nat | Forwarding::Route if mixed => return Err(Reason::OtherFamily),
+            Forwarding::Nat => (client, INACTIVE),
+            Forwarding::Route => (client, ONE_WAY | INACTIVE),
+            Forwarding::Tunnel(_) if mixed => (nobody(chosen.address), ONE_WAY | TUNNEL | INACTIVE),
+            Forwarding::Tunnel(_) => (client, ONE_WAY | TUNNEL | INACTIVE),
+        };
+        let reply = Ends { source: (chosen.address, port), destination: local };
+        let Some(Some(of)) = self.services.get(service.0 as usize) else { return Err(Reason::NoServer) };
+        let flags = if one_packet::applies(of.one_packet, p) { flags | ONE_PACKET } else { flags };
+        let how = of.client_address;
+        let tells = how == ClientAddress::Toa && p.protocol == protocol::TCP;
+        let flags = if tells && flags & FULLNAT != 0 { flags | TELLS } else { flags };
+        let state = first_state(p, flags);
+        let active = p.protocol == protocol::TCP && tcp_state::is_active(state);
+        let flags = if active { flags & !INACTIVE } else { flags };
+        let new = NewSession {
+            request: p.tuple,
+            reply: reply.tuple(),
+            protocol: p.protocol,
+            server: chosen.server,
+            flags,
+        };
+        let timeout = self.timeout_of(p.protocol, state);
+        let inserted = if p.ipv6 || mixed {
+            self.sessions.insert_sought_ends((&request, &reply), &new, timeout, self.now)
+        } else if flags & (FULLNAT | ONE_PACKET) == FULLNAT {
+            // The server answers what leaves after this burst.
+            self.sessions.insert_early(&new, timeout, self.now)
+        } else {
+            self.sessions.insert_sought(&new, timeout, self.now)
+        };
+        let Some(id) = inserted else {
+            if flags & FULLNAT != 0 {
+                self.release_local(&reply, p.protocol);
+            }
+            let full = self.sessions.len() == self.sessions.capacity();
+            return Err(if full { Reason::SessionsFull } else { Reason::TupleInUse });
+        };
+        if flags & TELLS != 0 {
+            self.told.forget(id.0);
+        }
+        let proxied = match (how, p.protocol) {
+            _ if flags & FULLNAT == 0 => false,
+            (ClientAddress::ProxyV1, protocol::TCP) => true,
+            (ClientAddress::ProxyV2, protocol::TCP | protocol::UDP) => true,
+            _ => false,
+        };
+        if proxied {
+            let begins = p.flags & tcp_flags::SYN != 0;
+            self.streams.set(id.0, Stream::new(how, begins));
+        }
+        if let Some(session) = self.sessions.get_mut(id) {
+            if proxied {
+                session.set_proxied();
+            }
+            session.set_state(state);
+            let (ip, l4) = deltas_of(&request, &reply.reversed());
+            session.set_deltas(ip, l4);
+        }
+        if let Some(Some(server)) = self.servers.get(chosen.server.0 as usize) {
+            server.counters.connections.add(1);
+            if active {
+                server.counters.active.inc();
+            } else {
+                server.counters.inactive.inc();
+            }
+        }
+        self.counters.events.sessions_opened.add(1);
+        Ok(id)
+    }
+
+    /// Replies of the burst's new sessions are found from now on. A session whose reply is another's ends; so rarely
+    /// that its first packet is left to find no answer.
+    #[inline(never)]
+    pub(crate) fn settle(&mut self) {
+        for id in self.sessions.settle() {
+            self.counters.events.replies_taken.add(1);
+            self.end_session(id);
+        }
+    }
+
+    /// A TCP, UDP or SCTP packet that belongs to no session of this worker.
+    #[inline(never)]
+    pub(crate) fn unknown<F: Frame>(&mut self, packet: &Packet<'_, F>) -> Next {
+        let (port, protocol, origin) = (packet.port, packet.parsed.protocol, packet.origin);
+        let ends = packet.ends();
+        if let Some(service) = self.lookup.claim(port, &ends, protocol) {
+            return match self.elsewhere_of(packet.queue(), &ends, protocol, service, origin) {
+                Some(owner) => Next::HandOver(owner),
+                None => self.open(packet, (&ends, service), None),
+            };
+        }
+        if self.lookup.is_local(ends.destination.0) {
+            return match self.elsewhere(packet.queue(), &ends, protocol, origin) {
+                Some(owner) => Next::HandOver(owner),
+                None => Next::Drop(Reason::NoLocalSession),
+            };
+        }
+        if let Some(owner) = self.nat_elsewhere(&ends, protocol, origin) {
+            return Next::HandOver(owner);
+        }
+        if let Some(claim) = self.snat_claim(&ends, protocol) {
+            return self.snat_unknown(packet, &ends, claim);
+        }
+        Next::Punt
+    }
+
+    /// A packet for a service, from a client without session, or with one that it begins anew: that ends once a server
+    /// is chosen, as in IPVS, whose schedulers and thresholds count it until then.
+    pub(crate) fn open<F: Frame>(
+        &mut self,
+        packet: &Packet<'_, F>,
+        (ends, id): (&Ends, ServiceId),
+        old: Option<SessionId>,
+    ) -> Next {
+        let (p, flow) = (packet.parsed, Flow::new(ends, self.now));
+        let picked = self.pick(packet, (&flow, ends, id));
+        if let Some(old) = old {
+            self.end_former(old);
+        }
+        let (chosen, template) = match &picked {
+            Ok(picked) => picked,
+            Err(unopened) => return self.turn_away(packet, *unopened),
+        };
+        self.stamp(TraceStage::Schedule);
+        let service = self.services.get(id.0 as usize);
+        if service.is_some_and(|s| s.as_ref().is_some_and(|s| one_packet::applies(s.one_packet, p))) {
+            return self.once(packet, (&flow, *chosen), id);
+        }
+        match self.new_session(p, &flow, chosen, id) {
+            Ok(id) => {
+                if let Some(template) = template {
+                    self.sessions.attach(id, *template);
+                }
+                self.stamp(TraceStage::Open);
+                self.first_packet(packet, id)
+            }
+            Err(reason) => {
+                self.give_place_back(chosen.server);
+                Next::Drop(reason)
+            }
+        }
+    }
+
+    /// A packet that opens no session.
+    #[cold]
+    #[inline(never)]
+    fn turn_away<F: Frame>(&self, packet: &Packet<'_, F>, why: Unopened) -> Next {
+        match why {
+            Unopened::Refused(Refusal::Drop(reason)) => Next::Drop(reason),
+            Unopened::Refused(Refusal::Punt) => Next::Punt,
+            Unopened::Refused(Refusal::TtlExpired) => Next::Reply(self.ttl_expired(packet)),
+            Unopened::Refused(Refusal::Reset) => Next::Reply(Reply::RESET),
+            Unopened::NoServer => Next::Reply(Reply::no_server(packet)),
+        }
+    }
+
+    /// The packet that opened a session goes the session's way.
+    pub(crate) fn first_packet<F: Frame>(&mut self, packet: &Packet<'_, F>, id: SessionId) -> Next {
+        let (p, found) = (packet.parsed, Found { id, direction: Direction::Request });
+        self.count_packet(found, p);
+        self.learn_first(packet.port, &packet.frame, p, found);
+        if p.protocol == protocol::SCTP {
+            self.track(found, p, Belief::Counts);
+        } else if self.sessions.get(id).is_some_and(|s| s.is_in(SessionState::Established)) {
+            self.assure(id);
+        }
+        self.forward(packet, found, As::Packet)
+    }
+}

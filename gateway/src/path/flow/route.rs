@@ -1,0 +1,452 @@
+//! Stage 7: where the packet goes next.
+//!
+//! Control makes a [`RouteTable`] of the kernel's routes and the configured ones; a new one replaces it. Next hops are
+//! the worker's own: the table says "by way of 10.0.0.1 on port 2", and the worker keeps one [`Hop`] for every such pair
+//! it has used ([`super::hops`]), with the MAC addresses ready to be copied. A session remembers its two hops until routes
+//! change that may concern it. A hop whose address isn't known yet is asked for (the kernel resolves it), and up to a few
+//! packets wait for the answer.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+use super::{
+    affected::Affected,
+    hops::{Hops, Room},
+};
+use crate::{
+    clock::{Tick, seconds},
+    io::PortId,
+    net::ethernet::Mac,
+    path::{bucket::Bucket, verdict::Reason},
+    table::session::NO_HOP,
+};
+
+pub use super::hops::{Hop, MAX_HOPS, Need};
+pub use super::route_table::{Changes, PortFacts, Route, RouteTable, Routes, Table, Via, Way};
+/// Packets that wait for clients and strangers, of [`crate::path::waiting::WAITING`] in all; for one neighbour; and for one
+/// that didn't answer in time before.
+const WAITING_GUESTS: u16 = 128;
+const WAITING_EACH: u16 = 32;
+const WAITING_SILENT: u16 = 1;
+/// Clients and strangers that the kernel is asked for in a second.
+const GUESTS_ASKED: u32 = 500;
+
+/// Generations after which sessions are swept of old ones, after which that has to be over, and after which no
+/// neighbour's sake begins another: the numbers come again after 65 535.
+const SWEEP_AGE: u16 = 1 << 14;
+const LATE_AGE: u16 = 3 << 14;
+const LAST_AGE: u16 = u16::MAX - 256;
+
+/// A way as it is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Port.
+    pub port: PortId,
+    /// The route's network and prefix length.
+    pub network: (IpAddr, u8),
+    /// Router, or the destination itself.
+    pub next_hop: IpAddr,
+    /// Its MAC address, if it is known and usable.
+    pub mac: Option<Mac>,
+    /// Largest IP packet.
+    pub mtu: u16,
+}
+
+/// A neighbour that the kernel is to resolve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resolve {
+    /// Port.
+    pub port: PortId,
+    /// Address.
+    pub address: IpAddr,
+}
+
+/// A neighbour as the kernel sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Port.
+    pub port: PortId,
+    /// Address.
+    pub address: IpAddr,
+    /// MAC address; none if it can't be used.
+    pub mac: Option<Mac>,
+}
+
+/// Where an answer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Back {
+    /// By this hop.
+    Hop(u16),
+    /// By the port that the question came by, with these MAC addresses.
+    Neighbour([u8; 12]),
+}
+
+/// A worker's routing state.
+pub struct Routing {
+    table: Arc<RouteTable>,
+    /// Counts changes of the table, never 0; a session's hops are valid for one generation, and through those after it
+    /// whose changes are elsewhere ([`Self::holds`]).
+    pub(crate) generation: u16,
+    /// Counts the changes after which no session's hops are valid, never 0.
+    era: u16,
+    /// No session remembers hops of a generation before this one.
+    oldest: u16,
+    /// Sessions are being asked to forget those before the generation in force.
+    sweeping: bool,
+    affected: Affected,
+    hops: Hops,
+    /// Where IPv4 addresses were found to lead lately.
+    lately: Box<[Lately; LATELY]>,
+    /// How many packets wait for clients and strangers.
+    waiting_guests: u16,
+    /// How often the kernel is asked for these: it, too, has room for so many neighbours only.
+    asks: Bucket,
+}
+
+/// IPv4 destinations whose hops are remembered, beside what sessions remember: new ones go to few servers.
+const LATELY: usize = 1024;
+
+/// What a look-up for an address of IPv4 gave.
+#[derive(Clone, Copy)]
+struct Lately {
+    /// Host order.
+    address: u32,
+    /// [`NO_HOP`]: none was looked up in the table in force.
+    hop: u16,
+}
+
+impl Lately {
+    const NOTHING: Self = Self { address: 0, hop: NO_HOP };
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        Self {
+            table: Arc::default(),
+            generation: 1,
+            era: 1,
+            oldest: 1,
+            sweeping: false,
+            affected: Affected::new(),
+            hops: Hops::default(),
+            lately: Box::new([Lately::NOTHING; LATELY]),
+            waiting_guests: 0,
+            asks: Bucket::new(GUESTS_ASKED, 2 * MAX_HOPS as u32),
+        }
+    }
+}
+
+impl Routing {
+    /// The table in force.
+    #[must_use]
+    pub fn table(&self) -> &RouteTable {
+        &self.table
+    }
+
+    /// Puts another table in force and returns the old one. If more than some routes changed, hops take over the MTUs and
+    /// MAC addresses of their ports.
+    pub fn replace(&mut self, table: Arc<RouteTable>) -> Arc<RouteTable> {
+        let old = std::mem::replace(&mut self.table, table);
+        let table = Arc::clone(&self.table);
+        let changes = table.changes_since(&old);
+        if *changes != Changes::All {
+            self.take_changes(changes);
+            return old;
+        }
+        self.renew();
+        self.hops.renew_ports(|port| table.port(port).copied());
+        self.hops.drop_where(|address| table.is_own(address));
+        old
+    }
+
+    /// Routes to some networks changed: what leads elsewhere stays valid.
+    fn take_changes(&mut self, changes: &Changes) {
+        let before = self.generation;
+        self.generation = next(before);
+        self.affected.note(changes, self.generation);
+        for lately in self.lately.iter_mut().filter(|lately| lately.hop != NO_HOP) {
+            let address = IpAddr::V4(Ipv4Addr::from_bits(lately.address));
+            if !self.affected.holds(before, self.generation, address) {
+                *lately = Lately::NOTHING;
+            }
+        }
+    }
+
+    /// Whether the hop that was remembered towards `destination` in generation `of` is still the way there.
+    #[must_use]
+    pub fn holds(&self, of: u16, destination: IpAddr) -> bool {
+        of != 0 && self.affected.holds(of, self.generation, destination)
+    }
+
+    /// How many generations ago the oldest was that sessions may remember.
+    fn age(&self) -> u16 {
+        self.generation.wrapping_sub(self.oldest)
+    }
+
+    /// Whether sessions should forget the hops of old generations, whose numbers will come again: before which one then.
+    pub fn sweep_due(&mut self) -> Option<u16> {
+        let due = self.age() >= SWEEP_AGE && !self.sweeping;
+        self.sweeping |= due;
+        due.then_some(self.generation)
+    }
+
+    /// Whether that has begun and can't be put off any longer.
+    #[must_use]
+    pub fn sweep_is_late(&self) -> bool {
+        self.sweeping && self.age() >= LATE_AGE
+    }
+
+    /// That couldn't begin.
+    pub fn not_swept(&mut self) {
+        self.sweeping = false;
+    }
+
+    /// No session remembers hops of a generation before this one.
+    pub fn swept(&mut self, oldest: u16) {
+        self.oldest = oldest;
+        self.sweeping = false;
+    }
+
+    /// Sessions' hops, and those found lately, are no longer valid.
+    fn renew(&mut self) {
+        self.generation = next(self.generation);
+        self.era = next(self.era);
+        self.affected.note(&Changes::All, self.generation);
+        self.lately.fill(Lately::NOTHING);
+    }
+
+    /// The hop towards `destination`, with the MTU that counts there. Its number may be remembered, with the generation,
+    /// if it is usable.
+    #[inline]
+    pub fn towards(&mut self, destination: IpAddr, need: Need, now: Tick) -> Result<u16, Reason> {
+        let IpAddr::V4(address) = destination else { return self.look_up(destination, need, now) };
+        let address = address.to_bits();
+        let place = (address.wrapping_mul(0x9e37_79b9) >> (u32::BITS - LATELY.ilog2())) as usize % LATELY;
+        let lately = self.lately[place];
+        if lately.address == address && lately.hop != NO_HOP {
+            return Ok(lately.hop);
+        }
+        let hop = self.look_up(destination, need, now)?;
+        if self.may_be_remembered(hop) {
+            self.lately[place] = Lately { address, hop };
+        }
+        Ok(hop)
+    }
+
+    /// Whether a hop's number is good for as long as the generation: its neighbour is known.
+    #[inline]
+    #[must_use]
+    pub fn may_be_remembered(&self, id: u16) -> bool {
+        self.hop(id).is_some_and(|hop| hop.usable)
+    }
+
+    #[inline(never)]
+    fn look_up(&mut self, destination: IpAddr, need: Need, now: Tick) -> Result<u16, Reason> {
+        let route =
+            self.table.lookup(destination).ok_or_else(|| self.table.no_way(destination, Reason::NoRoute))?;
+        let via = *route.via(destination).map_err(|why| self.table.no_way(destination, why))?;
+        let mtu = route.mtu;
+        // Routers are few, whoever is behind them.
+        let need = if via.gateway.is_some() { Need::Server } else { need };
+        let id = self.hop_of(via.port, (via.gateway.unwrap_or(destination), mtu), need, now)?;
+        if let Some((hop, state)) = self.hops.get_mut(id) {
+            state.guest &= need == Need::Guest;
+            if hop.usable {
+                self.hops.hold(id, self.era);
+            }
+        }
+        Ok(id)
+    }
+
+    /// The hop by a neighbour, for routes with this MTU.
+    fn hop_of(
+        &mut self,
+        port: PortId,
+        (address, mtu): (IpAddr, Option<u16>),
+        need: Need,
+        now: Tick,
+    ) -> Result<u16, Reason> {
+        if let Some(id) = self.hops.known_for(port, address, mtu) {
+            return Ok(id);
+        }
+        if self.table.is_own(address) {
+            return Err(Reason::ToGateway);
+        }
+        let facts = *self.table.port(port).ok_or(Reason::NoRoute)?;
+        let mut room = self.hops.room(need, self.era, now);
+        if room == Room::Renew && self.age() < LAST_AGE {
+            self.renew();
+            self.hops.renew(now);
+            room = self.hops.room(need, self.era, now);
+        }
+        let Room::Number(id) = room else { return Err(Reason::NextHopsFull) };
+        self.hops.take(id, port, &facts, address, need, mtu);
+        Ok(id)
+    }
+
+    /// The way back to `destination`, whose packet arrived by `port` from `mac`: to there, where it is attached to that
+    /// port and unknown. So whoever is answered takes no hop.
+    pub(crate) fn back_to(
+        &mut self,
+        destination: IpAddr,
+        (port, mac): (PortId, Option<Mac>),
+        now: Tick,
+    ) -> Result<Back, Reason> {
+        let route =
+            self.table.lookup(destination).ok_or_else(|| self.table.no_way(destination, Reason::NoRoute))?;
+        let via = *route.via(destination).map_err(|why| self.table.no_way(destination, why))?;
+        let known = self.hops.known(via.port, via.gateway.unwrap_or(destination));
+        let usable = known.is_some_and(|id| self.may_be_remembered(id));
+        match (mac, self.table.port(port)) {
+            (Some(mac), Some(facts)) if !usable && via.gateway.is_none() && via.port == port => {
+                let mut macs = [0; 12];
+                macs[..6].copy_from_slice(&mac.0);
+                macs[6..].copy_from_slice(&facts.mac.0);
+                Ok(Back::Neighbour(macs))
+            }
+            _ => self.towards(destination, Need::Guest, now).map(Back::Hop),
+        }
+    }
+
+    /// Whether nothing leaves for `destination` because it is the gateway itself.
+    #[must_use]
+    pub fn leads_here(&self, destination: IpAddr) -> bool {
+        match self.table.lookup(destination).map(|way| way.via(destination)) {
+            Some(Ok(via)) => via.gateway.is_none() && self.table.is_own(destination),
+            _ => self.table.is_here(destination),
+        }
+    }
+
+    /// The way to `destination` as it is now: nothing is noted.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn view(&self, destination: IpAddr) -> Result<View, Reason> {
+        let route = self.table.lookup(destination).ok_or(Reason::NoRoute)?;
+        let via = *route.via(destination)?;
+        let next = via.gateway.unwrap_or(destination);
+        let facts = self.table.port(via.port).ok_or(Reason::NoRoute)?;
+        let known = self.hops.known(via.port, next).and_then(|id| self.hop(id)).filter(|h| h.usable);
+        Ok(View {
+            port: via.port,
+            network: self.table.network(destination),
+            next_hop: next,
+            mac: known.and_then(|h| h.macs.first_chunk().copied()).map(Mac),
+            mtu: route.mtu.map_or(facts.mtu, |m| m.min(facts.mtu)),
+        })
+    }
+
+    /// A hop.
+    #[inline]
+    #[must_use]
+    pub fn hop(&self, id: u16) -> Option<&Hop> {
+        self.hops.get(id)
+    }
+
+    /// The neighbour of a hop, if it is known.
+    pub(crate) fn known_neighbour(&self, id: u16) -> Option<Resolve> {
+        let hop = self.hop(id).filter(|hop| hop.usable)?;
+        Some(Resolve { port: hop.port, address: self.hops.address(id)? })
+    }
+
+    /// Takes note of a neighbour.
+    pub fn neighbour(&mut self, neighbour: Neighbour, now: Tick) {
+        let Neighbour { port, address, mac } = neighbour;
+        let mut hop = match (self.hops.known(port, address), mac) {
+            (None, Some(_)) => self.hop_of(port, (address, None), Need::Guest, now).ok(),
+            (known, _) => known,
+        };
+        while let Some(id) = hop {
+            // It may go.
+            hop = self.hops.sibling(id);
+            match mac {
+                Some(mac) => self.found(id, mac),
+                None => self.lose(id),
+            }
+        }
+    }
+
+    /// A neighbour's MAC address is known.
+    fn found(&mut self, id: u16, mac: Mac) {
+        if let Some((hop, state)) = self.hops.get_mut(id) {
+            hop.usable = true;
+            state.silent = false;
+            hop.macs[..6].copy_from_slice(&mac.0);
+        }
+    }
+
+    /// A neighbour is gone: its hop leads nowhere, and goes unless somebody may need it.
+    fn lose(&mut self, id: u16) {
+        if let Some((hop, _)) = self.hops.get_mut(id) {
+            hop.usable = false;
+        }
+        self.hops.forget(id, self.era);
+    }
+
+    /// A packet has to wait for its hop. Says what to ask of the kernel, if it's time to ask (again), and whether the packet
+    /// may wait, as one that a guest needs if so: then it counts until [`Self::waited`].
+    pub(crate) fn wait(&mut self, hop: u16, now: Tick) -> (Option<Resolve>, Option<Waits>) {
+        let Some((h, state)) = self.hops.get_mut(hop) else { return (None, None) };
+        let mut ask = None;
+        let due = state.asked.is_none_or(|t| now.since(t) >= seconds(1));
+        if due && (!state.guest || self.asks.take(now)) {
+            state.asked = Some(now);
+            ask = Some(Resolve { port: h.port, address: state.address });
+        }
+        let most = if state.silent { WAITING_SILENT } else { WAITING_EACH };
+        let guest = state.guest;
+        if state.waiting >= most || (guest && self.waiting_guests >= WAITING_GUESTS) {
+            return (ask, None);
+        }
+        state.waiting += 1;
+        self.waiting_guests += u16::from(guest);
+        (ask, Some(Waits { hop, guest }))
+    }
+
+    /// The hop for which a packet waits, if it is usable by now.
+    pub(crate) fn awaited(&self, waits: Waits) -> Option<Hop> {
+        self.hop(waits.hop).filter(|hop| hop.usable).copied()
+    }
+
+    /// A packet waits no longer: its hop is usable, or hasn't answered in time.
+    pub(crate) fn waited(&mut self, waits: Waits) {
+        let usable = self.awaited(waits).is_some();
+        self.turned_away(waits);
+        if let Some((_, state)) = self.hops.get_mut(waits.hop) {
+            state.silent |= !usable;
+        }
+    }
+
+    /// A packet doesn't wait after all.
+    pub(crate) fn turned_away(&mut self, waits: Waits) {
+        self.waiting_guests -= u16::from(waits.guest);
+        if let Some((_, state)) = self.hops.get_mut(waits.hop) {
+            state.waiting -= 1;
+        }
+    }
+}
+
+/// That a packet waits for a hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waits {
+    hop: u16,
+    guest: bool,
+}
+
+/// The number after this one; 0 is none.
+fn next(number: u16) -> u16 {
+    number.checked_add(1).unwrap_or(1)
+}
+
+/// Whether a session's remembered hop may be used.
+#[inline]
+#[must_use]
+pub fn remembered(hop: u16, of: u16, generation: u16) -> Option<u16> {
+    (hop != NO_HOP && of == generation).then_some(hop)
+}
+
+#[cfg(test)]
+#[path = "route_tests.rs"]
+mod tests;

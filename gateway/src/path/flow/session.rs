@@ -1,0 +1,341 @@
+//! Stage 3: the packet's session.
+//!
+//! A packet of an established session only writes `last_seen` and its server's counters. Whatever else may
+//! happen to a session (a state, another time-out, a deleted server, a SYN on a finished connection) goes
+//! through [`Flows::known`], as Linux's `ip_vs_in` orders it.
+
+use weirctl::{model::SessionState, protocol::TraceStage};
+
+use super::{
+    Flows,
+    belief::Belief,
+    destination::is_group,
+    one_packet, sctp_state,
+    tcp_state::{self, CONTROL, QUIET},
+};
+use crate::{
+    io::{Frame, PortId},
+    net::{protocol, tcp as tcp_flags},
+    path::{
+        ingress::{
+            parse::{self, Parsed},
+            sctp_event,
+        },
+        next::{As, Edit, Next},
+        packet::Packet,
+        verdict::Reason,
+    },
+    table::{
+        counters::{ServerCounters, ServerSlot},
+        ends::WIDE,
+        session::{Direction, INACTIVE, ONE_PACKET, Session, SessionId, TIMEOUTS},
+        sessions::Found,
+    },
+};
+
+/// Whether a packet begins a connection or association.
+fn begins(p: &Parsed) -> bool {
+    match p.protocol {
+        protocol::TCP => p.flags & tcp_flags::SYN != 0,
+        protocol::SCTP => p.flags == sctp_event::INIT,
+        _ => false,
+    }
+}
+
+/// Whether a packet changes nothing about its session but when that was last seen.
+#[inline(always)]
+pub(crate) fn changes_nothing(
+    p: &Parsed,
+    session: &Session,
+    server: &ServerCounters,
+    timeouts: &[u32; TIMEOUTS],
+) -> bool {
+    let state = usize::from(session.state_number()) & (TIMEOUTS - 1);
+    p.flags & CONTROL == QUIET[state]
+        && session.timeout == timeouts[state]
+        && server.available.get() != 0
+        && p.ttl > 1
+}
+
+/// What a packet of a session is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Course {
+    /// It is the kernel's.
+    Kernel,
+    /// Its time to live is used up.
+    TtlExpired,
+    /// It begins a connection of its own.
+    Anew,
+    /// Its server was deleted.
+    ServerDeleted,
+    /// It goes on.
+    On,
+}
+
+impl Flows {
+    /// The hash of an IPv6 packet, whose tuple gets the digests of its addresses; its bucket is being loaded from now on.
+    #[inline(never)]
+    pub(crate) fn hash_v6(&self, frame: &impl Frame, p: &mut Parsed) -> u64 {
+        if p.ipv6
+            && let Some(pair) = parse::pair(frame.data(), p.l3)
+        {
+            p.tuple.addresses = self.sessions.digests(pair);
+        }
+        let hash = self.sessions.hash(p.tuple, p.protocol | WIDE);
+        self.sessions.prefetch_bucket(hash);
+        hash
+    }
+
+    /// A packet of a session that may change it.
+    pub(crate) fn known<F: Frame>(&mut self, packet: &Packet<'_, F>, found: Found) -> Next {
+        let p = packet.parsed;
+        if self.one_way_unchanged(found.id, p) {
+            return self.forward(packet, found, As::Packet);
+        }
+        if !self.arrives_right(packet.port, found) && !self.arrives_anew(packet.port, found) {
+            return Next::Drop(Reason::Martian);
+        }
+        let believed = self.believed(&packet.frame, p, found);
+        match self.course(found, p, believed) {
+            Course::Kernel => return Next::Punt,
+            Course::TtlExpired => return Next::Reply(self.ttl_expired(packet)),
+            Course::Anew => return self.anew(packet, found.id),
+            Course::ServerDeleted => return Next::Drop(Reason::ServerDeleted),
+            Course::On => {}
+        }
+        if let Some(reason) = self.held_back(packet, found) {
+            return Next::Drop(reason);
+        }
+        if self.is_available(found) {
+            self.count_packet(found, p);
+        }
+        self.track(found, p, believed);
+        self.stamp(TraceStage::Track);
+        self.forward(packet, found, As::Packet)
+    }
+
+    /// An SCTP packet: each may change its session's state, so there is no fast path.
+    #[inline(never)]
+    pub(crate) fn sctp<F: Frame>(&mut self, packet: &Packet<'_, F>) -> Next {
+        match self.sessions.find_ends(&packet.ends(), packet.parsed.protocol) {
+            Some(found) => self.known(packet, found),
+            None => self.unknown(packet),
+        }
+    }
+
+    /// Whether a packet is of a DR or TUN session and changes nothing about it but the time it was last seen;
+    /// it's counted then.
+    #[inline]
+    pub(crate) fn one_way_unchanged(&mut self, id: SessionId, p: &Parsed) -> bool {
+        let Some(session) = self.sessions.get(id).filter(|s| s.is_one_way()) else { return false };
+        let Some(server) = self.figures.get(session.server()) else { return false };
+        let unchanged = changes_nothing(p, session, server, &self.timeouts);
+        if unchanged {
+            server.count(Direction::Request, p.ip_len);
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.last_seen = self.now.0;
+            }
+        }
+        unchanged
+    }
+
+    /// A packet that came by a port behind which its sender isn't. The kernel is asked no questions: the twin that it sends
+    /// by is the one from now on.
+    #[cold]
+    fn arrives_anew(&mut self, port: PortId, found: Found) -> bool {
+        let session = self.sessions.get_mut(found.id).filter(|_| port.is_twin());
+        session.is_some_and(|session| {
+            session.set_arrival(found.direction, port);
+            true
+        })
+    }
+
+    /// Whether the session's server is configured.
+    fn is_available(&self, found: Found) -> bool {
+        let server = self.sessions.get(found.id).and_then(|s| self.server(s.server()));
+        server.is_some_and(|s| s.available.get() != 0)
+    }
+
+    /// What a packet of a session is to do, before anything is done about it.
+    pub(crate) fn course(&self, found: Found, p: &Parsed, believed: Belief) -> Course {
+        let Some(session) = self.sessions.get(found.id) else { return Course::On };
+        let available = self.is_available(found);
+        if !available && self.lookup.is_empty() && !session.is_fullnat() && !session.is_snat() {
+            // Without any service IPVS looks at nothing: the packet is the kernel's.
+            return Course::Kernel;
+        }
+        if p.ttl <= 1 {
+            return Course::TtlExpired;
+        }
+        if found.direction == Direction::Reply {
+            return Course::On;
+        }
+        match available {
+            _ if believed.counts() && self.begins_anew(found.id, session, p) => Course::Anew,
+            true => Course::On,
+            false if self.settings.expire_nodest_conn => Course::Anew,
+            false => Course::ServerDeleted,
+        }
+    }
+
+    /// Whether a client's packet begins another connection, for which a server is to be chosen anew (Linux's `ip_vs_in`).
+    fn begins_anew(&self, id: SessionId, session: &Session, p: &Parsed) -> bool {
+        if !begins(p) || session.is_snat() {
+            return false;
+        }
+        if self.leaves_server(id, p) {
+            return true;
+        }
+        let mode = self.settings.conn_reuse_mode;
+        let over = match session.state() {
+            SessionState::TimeWait | SessionState::Close | SessionState::SctpClosed => true,
+            // The last state of which a client alone tells.
+            SessionState::FinWait => mode & 2 != 0 && session.is_one_way(),
+            _ => false,
+        };
+        mode != 0 && over && self.sessions.template_of(id).is_none()
+    }
+
+    /// Whether a client's packet leaves a server that gets no new sessions, whatever the state of its own.
+    pub(crate) fn leaves_server(&self, id: SessionId, p: &Parsed) -> bool {
+        if !self.settings.expire_nodest_conn || !begins(p) {
+            return false;
+        }
+        let server = self.sessions.get(id).and_then(|s| self.servers.get(s.server().0 as usize));
+        let quiesced =
+            |slot: &ServerSlot| slot.counters.available.get() != 0 && slot.others.quiesced.get() != 0;
+        server.is_some_and(|slot| slot.as_ref().is_some_and(quiesced))
+    }
+
+    /// A packet of a session that begins another connection. The session's server counts it until another is chosen, as
+    /// in IPVS.
+    fn anew<F: Frame>(&mut self, packet: &Packet<'_, F>, old: SessionId) -> Next {
+        let (ends, protocol) = (packet.ends(), packet.parsed.protocol);
+        match self.lookup.claim(packet.port, &ends, protocol) {
+            Some(service)
+                if self.elsewhere_of(packet.queue(), &ends, protocol, service, packet.origin).is_none() =>
+            {
+                self.open(packet, (&ends, service), Some(old))
+            }
+            _ => {
+                self.end_session(old);
+                self.unknown(packet)
+            }
+        }
+    }
+
+    /// Takes in what a session has learned when its packet left.
+    pub(crate) fn learn(&mut self, edit: Edit) {
+        match edit {
+            Edit::Nothing => {}
+            Edit::Stream(id, stream) => self.streams.set(id.0, stream),
+            Edit::Told(id, server) => {
+                self.told.set(id.0, server);
+                if let Some(session) = self.sessions.get_mut(id) {
+                    // It has to come by again, or not any more.
+                    session.forget_hops();
+                }
+            }
+        }
+    }
+
+    /// IP in a frame to a group of stations. What is for a group, the kernel may want; what is for one host is neither
+    /// forwarded nor delivered nor answered (RFC 1812 5.3.4, RFC 1122 3.2.2 and 3.3.6).
+    #[cold]
+    pub(crate) fn group_frame<F: Frame>(&self, packet: &Packet<'_, F>) -> Next {
+        let to = packet.ends().destination.0;
+        let for_a_group = is_group(to) || self.routing.table().is_broadcast(to);
+        if for_a_group { Next::Punt } else { Next::Drop(Reason::LinkBroadcast) }
+    }
+
+    /// Counts a packet at its server.
+    pub(crate) fn count_packet(&self, found: Found, p: &Parsed) {
+        let Some(server) = self.sessions.get(found.id).and_then(|s| self.server(s.server())) else { return };
+        server.count(found.direction, p.ip_len);
+    }
+
+    /// Takes a packet into the session's state and time-out, as far as it is believed.
+    pub(crate) fn track(&mut self, found: Found, p: &Parsed, believed: Belief) {
+        let Found { id, direction } = found;
+        let now = self.now;
+        match believed {
+            Belief::Nothing => return,
+            // How much silence ends a session of SNAT, its rule says.
+            Belief::Doubtful if self.is_snat(id) => return,
+            Belief::Doubtful => return self.doubt(id),
+            _ => {}
+        }
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let old = session.state();
+        if session.is_snat() {
+            return self.snat_track(id, direction, p, believed);
+        }
+        session.last_seen = now.0;
+        if session.protocol() == protocol::TCP {
+            let new = match believed {
+                Belief::Becomes(state) => state,
+                Belief::Counts if session.is_one_way() => tcp_state::next_unanswered(old, p.flags),
+                Belief::Counts => tcp_state::next(old, direction, p.flags, session.is_fullnat()),
+                _ => old,
+            };
+            session.set_state(new);
+            if new != old {
+                self.recount(id, tcp_state::is_active(new));
+            }
+            if new == SessionState::Established {
+                self.assure(id);
+            }
+        } else if session.protocol() == protocol::SCTP {
+            let new = match believed {
+                Belief::Counts => sctp_state::next(old, direction, p.flags, session.is_one_way()),
+                _ => old,
+            };
+            session.set_state(new);
+            if new != old {
+                self.recount(id, new == SessionState::Established);
+            }
+            if new == SessionState::Established {
+                self.assure(id);
+            }
+        } else if direction == Direction::Reply {
+            if session.flags & ONE_PACKET != 0 {
+                session.set_state(one_packet::ANSWERED);
+            }
+            self.assure(id);
+        }
+        let Some(session) = self.sessions.get(id) else { return };
+        let timeout = self.timeout_of(session.protocol(), session.state());
+        self.sessions.set_timeout(id, timeout);
+    }
+
+    fn is_snat(&self, id: SessionId) -> bool {
+        self.sessions.get(id).is_some_and(Session::is_snat)
+    }
+
+    /// The time-out of a state: SCTP has its own, for those that it shares with others too.
+    pub(crate) fn timeout_of(&self, protocol: u8, state: SessionState) -> u32 {
+        if protocol == protocol::SCTP {
+            return sctp_state::timeout(state);
+        }
+        self.timeouts[state as usize & (TIMEOUTS - 1)]
+    }
+
+    /// Moves a session between its server's active and inactive ones.
+    pub(crate) fn recount(&mut self, id: SessionId, active: bool) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let was_active = session.flags & INACTIVE == 0;
+        if was_active == active {
+            return;
+        }
+        session.flags ^= INACTIVE;
+        let Some(Some(server)) = self.servers.get(session.server().0 as usize) else { return };
+        let counters = &server.counters;
+        if active {
+            counters.inactive.dec();
+            counters.active.inc();
+        } else {
+            counters.active.dec();
+            counters.inactive.inc();
+        }
+    }
+}

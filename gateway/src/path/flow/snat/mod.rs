@@ -1,0 +1,482 @@
+//! Stage 4 for packets that no service claims: an inside network reaches the outside under other addresses.
+//!
+//! ```text
+//! from inside    rule -> owner by the inside address -> mapping, found or new -> session
+//! from outside   owner by the external port's block  -> mapping, found        -> session, if the filter lets it
+//! ```
+//!
+//! A session of SNAT is a session like NAT's: both directions go the straight way. What differs is here: where it
+//! comes from, its TCP states and time-outs (RFC 5382, RFC 7857), ICMP echo, whose identifier is its port (RFC 5508),
+//! and hairpins: a packet from inside to an external address is translated on its way out and comes in again
+//! (RFC 4787, REQ-9). docs/snat.md holds requirement by requirement against tests.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
+
+use track::Segment;
+use weirctl::{
+    model::SessionState::{self, Udp},
+    protocol::TraceStage,
+    snat::Dependence,
+};
+
+use super::{
+    Flows,
+    belief::Belief,
+    deltas::deltas_of,
+    destination::{is_group, is_link_local, is_martian, may_be_special},
+};
+use crate::{
+    id::{ServerId, WorkerId},
+    io::{Frame, PortId},
+    net::{checksum::Delta, protocol},
+    path::{
+        ingress::parse::{Parsed, is_echo},
+        next::{As, Next, Reply},
+        packet::{Origin, Packet},
+        verdict::Reason,
+    },
+    table::{
+        ends::Ends,
+        session::{Direction, INACTIVE, NewSession, SNAT, Session, SessionId, TIMEOUTS, Tuple},
+        sessions::Found,
+        snat::{
+            BlockEvent, Full, Mapping, Place, Standing, Tables,
+            blocks::{Blocks, block_of},
+            reserved::Reserved,
+        },
+    },
+};
+
+mod rules;
+mod track;
+
+pub use rules::{Rule, Rules};
+pub use track::{TimeoutTicks, Timeouts};
+
+/// A worker's SNAT.
+pub struct Nat {
+    /// The rules in force.
+    pub(crate) rules: Arc<Rules>,
+    tables: Tables,
+    /// Tells control of blocks.
+    log: rtrb::Producer<BlockEvent>,
+}
+
+impl Nat {
+    /// Room for so many mappings; blocks are told of through `log`.
+    #[must_use]
+    pub fn new(mappings: usize, seed: u32, log: rtrb::Producer<BlockEvent>) -> Self {
+        Self { rules: Arc::default(), tables: Tables::new(mappings, seed), log }
+    }
+
+    /// Time-outs by state, in ticks, as [`Rules::timeouts`].
+    #[must_use]
+    pub fn timeouts(&self) -> &TimeoutTicks {
+        self.rules.timeouts()
+    }
+
+    /// Puts rules in force; what they replace is in `rules` then.
+    pub fn set_rules(&mut self, rules: &mut Arc<Rules>) {
+        std::mem::swap(&mut self.rules, rules);
+        let rules = &self.rules;
+        self.tables.set_standing(|address| rules.standing(address));
+    }
+
+    /// Says which ports of own addresses are the kernel's; what it replaces is in `reserved` then.
+    pub fn set_reserved(&mut self, reserved: &mut Arc<Reserved>) {
+        self.tables.set_reserved(reserved);
+    }
+
+    /// Whether a packet to this end is the kernel's without asking, though the address is an external one.
+    fn is_kernels(&self, protocol: u8, (address, port): Place) -> bool {
+        self.rules.standing(address) == Some(Standing::Own) && self.tables.is_kept(protocol, port)
+    }
+
+    /// The port that packets under a rule leave by.
+    pub(crate) fn outside_port(&self, rule: ServerId) -> Option<PortId> {
+        self.rules.by_id(rule).map(|rule| rule.port)
+    }
+
+    /// Takes this worker's blocks of an external address.
+    pub fn add_address(&mut self, address: IpAddr, blocks: &mut Option<Box<Blocks>>) {
+        self.tables.add_address(address, blocks);
+    }
+}
+
+/// What a packet is to SNAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// From inside, under this rule.
+    Out(ServerId),
+    /// To an external address.
+    In,
+}
+
+/// A packet whose source may not open anything. What the kernel sends from its own addresses leaves.
+#[cold]
+fn refuse_source(port: PortId, reason: Reason) -> Next {
+    if port.is_twin() { Next::AsSent } else { Next::Drop(reason) }
+}
+
+fn refused(full: Full) -> Reason {
+    match full {
+        Full::Address => Reason::NoPortAddress,
+        Full::Pool => Reason::SnatPortsExhausted,
+        Full::Ports => Reason::SnatPortLimit,
+        Full::Sessions => Reason::SnatSessionLimit,
+        Full::Tables => Reason::SessionsFull,
+    }
+}
+
+impl Flows {
+    /// What a packet without session and service is to SNAT.
+    pub(crate) fn snat_claim(&self, ends: &Ends, protocol: u8) -> Option<Claim> {
+        let nat = self.snat.as_ref()?;
+        let rules = &nat.rules;
+        if protocol == protocol::SCTP {
+            return None;
+        }
+        let pair = (ends.source.0, ends.destination.0);
+        let of_port = |port| rules.of_inside(pair, protocol, port);
+        if let Some(port) = rules.port_of(pair.1) {
+            if nat.is_kernels(protocol, ends.destination) {
+                return None;
+            }
+            // A hairpin doesn't leave by any port: that of the external address is as good as another.
+            let rule = of_port(Some(port)).or_else(|| of_port(None));
+            return Some(rule.map_or(Claim::In, |rule| Claim::Out(rule.id)));
+        }
+        if !rules.is_inside(pair.0) {
+            return None;
+        }
+        of_port(Some(self.port_outside(pair.1)?)).map(|rule| Claim::Out(rule.id))
+    }
+
+    /// The port that packets to `destination` leave by; none if they are the gateway's own, or nobody's to translate.
+    fn port_outside(&self, destination: IpAddr) -> Option<PortId> {
+        let table = self.routing.table();
+        if table.is_own(destination) || table.is_broadcast(destination) {
+            return None;
+        }
+        if may_be_special(destination) && !self.goes_outside(destination) {
+            return None;
+        }
+        self.routing.view(destination).ok().map(|way| way.port)
+    }
+
+    /// Whether a route may lead SNAT's packets to this destination: to addresses of a single link a default route doesn't.
+    #[cold]
+    fn goes_outside(&self, destination: IpAddr) -> bool {
+        let by_default = || self.routing.table().network(destination).1 == 0;
+        let on_a_link = is_link_local(destination) && (destination.is_ipv6() || by_default());
+        !is_martian(destination) && !is_group(destination) && !on_a_link
+    }
+
+    /// The worker that a packet of SNAT belongs to.
+    pub(crate) fn snat_owner(&self, ends: &Ends, claim: Claim) -> WorkerId {
+        let workers = self.workers.max(1) as u16;
+        match claim {
+            Claim::Out(_) => {
+                let address = match ends.source.0 {
+                    IpAddr::V4(a) => a.to_bits().into(),
+                    IpAddr::V6(a) => folded(a),
+                };
+                let hash = address.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                WorkerId(((hash >> 32) % u64::from(workers)) as u16)
+            }
+            Claim::In => WorkerId(block_of(ends.destination.1).unwrap_or(0) % workers),
+        }
+    }
+
+    /// The other worker that the packet belongs to, if it is another's and hasn't been handed over yet.
+    pub(crate) fn snat_elsewhere(&self, ends: &Ends, claim: Claim, origin: Origin) -> Option<WorkerId> {
+        if origin == Origin::Worker || self.workers < 2 {
+            return None;
+        }
+        let owner = self.snat_owner(ends, claim);
+        (owner != self.id).then_some(owner)
+    }
+
+    /// A packet without session, of SNAT.
+    pub(crate) fn snat_unknown<F: Frame>(
+        &mut self,
+        packet: &Packet<'_, F>,
+        ends: &Ends,
+        claim: Claim,
+    ) -> Next {
+        let (port, p, origin) = (packet.port, packet.parsed, packet.origin);
+        if origin == Origin::Port && self.is_external(ends.source.0) {
+            // Told here, or its owner would take it for one that turned back.
+            return refuse_source(port, Reason::Martian);
+        }
+        if let Some(owner) = self.snat_elsewhere(ends, claim, origin) {
+            return Next::HandOver(owner);
+        }
+        if let Some(reason) = self.snat_source_refusal(port, ends, claim, origin) {
+            return refuse_source(port, reason);
+        }
+        let opened = match claim {
+            Claim::Out(rule) => {
+                if p.ttl <= 1 {
+                    return Next::Reply(self.ttl_expired(packet));
+                }
+                match Segment::of(p) {
+                    Segment::Opens => self.snat_out(p, ends, rule),
+                    Segment::Midway => return Next::Reply(Reply::RESET),
+                    Segment::Reset => Err(Reason::NoSession),
+                    Segment::Invalid => Err(Reason::SnatInvalid),
+                }
+            }
+            Claim::In => self.snat_in(p, ends),
+        };
+        match opened {
+            Ok((id, direction)) => {
+                self.stamp(TraceStage::Open);
+                let found = Found { id, direction };
+                self.count_packet(found, p);
+                self.learn_first(port, &packet.frame, p, found);
+                self.track(found, p, Belief::Counts);
+                let what = if is_echo(p.protocol) { As::Echo } else { As::Packet };
+                self.forward(packet, found, what)
+            }
+            Err(
+                reason @ (Reason::SnatPortsExhausted
+                | Reason::SnatPortLimit
+                | Reason::SnatSessionLimit
+                | Reason::SessionsFull),
+            ) if claim != Claim::In => Next::Reply(self.prohibited(packet, reason)),
+            Err(reason) if self.is_left_to_kernel(ends, claim, reason) => Next::Punt,
+            Err(reason) => Next::Drop(reason),
+        }
+    }
+
+    /// Whether a packet from outside that no mapping lets in is the kernel's: of an own address it may be, but not one
+    /// that comes from there itself, which is a hairpin's.
+    pub(crate) fn is_left_to_kernel(&self, ends: &Ends, claim: Claim, reason: Reason) -> bool {
+        claim == Claim::In
+            && matches!(reason, Reason::SnatNoMapping | Reason::SnatFiltered)
+            && self.kernel
+            && self.is_shared(ends.destination.0)
+            && !self.is_external(ends.source.0)
+    }
+
+    /// Whether the kernel has an external address, too.
+    pub(crate) fn is_shared(&self, address: IpAddr) -> bool {
+        self.snat.as_ref().is_some_and(|nat| nat.rules.standing(address) == Some(Standing::Own))
+    }
+
+    /// Whether a fragment between these ends, whose ports aren't known, may be SNAT's.
+    pub(crate) fn snat_may_claim(&self, ends: &Ends, protocol: u8) -> bool {
+        self.is_external(ends.destination.0) || self.snat_claim(ends, protocol).is_some()
+    }
+
+    /// Whether a session of SNAT has an external address that no rule has any more.
+    pub(crate) fn is_withdrawn(&self, id: SessionId) -> bool {
+        self.sessions.get(id).is_some_and(|session| session.in_use() && session.is_snat())
+            && self
+                .sessions
+                .arriving(id, Direction::Reply)
+                .is_some_and(|reply| !self.is_external(reply.destination.0))
+    }
+
+    /// A session for a packet from inside.
+    fn snat_out(
+        &mut self,
+        p: &Parsed,
+        ends: &Ends,
+        rule: ServerId,
+    ) -> Result<(SessionId, Direction), Reason> {
+        let now = self.now;
+        let counters = Arc::clone(&self.counters);
+        let nat = self.snat.as_mut().ok_or(Reason::NoSession)?;
+        let rules = Arc::clone(&nat.rules);
+        let rule = rules.by_id(rule).ok_or(Reason::NoSession)?;
+        let (inside, outside) = (ends.source, ends.destination);
+        let known =
+            nat.tables.by_inside(rule.id, &rule.limits, p.protocol, inside, outside).map(|(id, _)| id);
+        let mapping = match known {
+            Some(id) => id,
+            None => {
+                let log = &mut nat.log;
+                let mut tell = |event| tell(&counters, log, event);
+                let (id, early) = nat
+                    .tables
+                    .open((rule.id, &rule.limits, &rule.pool), (p.protocol, inside, outside), now, &mut tell)
+                    .map_err(refused)?;
+                counters.events.snat_mappings_opened.add(1);
+                counters.events.ports_reused_early.add(u64::from(early));
+                id
+            }
+        };
+        let opened = self.snat_session(mapping, rule, ends, p.protocol);
+        if opened.is_err()
+            && let Some(nat) = &mut self.snat
+        {
+            let before = nat.tables.len();
+            nat.tables.end_unused(mapping, now);
+            self.counters.events.snat_mappings_ended.add((before - nat.tables.len()) as u64);
+        }
+        opened.map(|id| (id, Direction::Request))
+    }
+
+    /// A session for a packet from outside that a mapping lets in.
+    fn snat_in(&mut self, p: &Parsed, ends: &Ends) -> Result<(SessionId, Direction), Reason> {
+        let (mapping, of, rules) = self.lets_in(p, ends)?;
+        let rule = rules.by_id(of.rule).ok_or(Reason::SnatNoMapping)?;
+        let request = Ends { source: of.inside, destination: ends.source };
+        self.snat_session(mapping, rule, &request, p.protocol).map(|id| (id, Direction::Reply))
+    }
+
+    /// What a packet without session would leave between, if a session could be opened; the port is 0 where it would be
+    /// chosen only then.
+    pub(crate) fn snat_preview(&self, p: &Parsed, ends: &Ends, claim: Claim) -> Result<Ends, Reason> {
+        let nat = self.snat.as_ref().ok_or(Reason::NoSession)?;
+        let (leaves, reply, mapping) = match claim {
+            Claim::Out(_) if matches!(Segment::of(p), Segment::Midway | Segment::Reset) => {
+                return Err(Reason::NoSession);
+            }
+            Claim::Out(_) if Segment::of(p) == Segment::Invalid => return Err(Reason::SnatInvalid),
+            Claim::Out(id) => {
+                let rule = nat.rules.by_id(id).ok_or(Reason::NoSession)?;
+                let (inside, outside) = (ends.source, ends.destination);
+                let known = nat.tables.by_inside(id, &rule.limits, p.protocol, inside, outside);
+                let external = match known {
+                    Some((_, mapping)) => mapping.external,
+                    None => {
+                        let of = (id, &rule.limits, rule.pool.as_slice());
+                        let address = nat.tables.preview(of, (p.protocol, inside.0), self.now);
+                        (address.map_err(refused)?, 0)
+                    }
+                };
+                let leaves = Ends { source: external, destination: outside };
+                (leaves, leaves.reversed(), known.map(|(mapping, _)| (mapping, rule.limits)))
+            }
+            Claim::In => {
+                let (id, mapping, rules) = self.lets_in(p, ends)?;
+                let rule = rules.by_id(mapping.rule).ok_or(Reason::SnatNoMapping)?;
+                (Ends { source: ends.source, destination: mapping.inside }, *ends, Some((id, rule.limits)))
+            }
+        };
+        if mapping.is_some_and(|(id, limits)| !nat.tables.may_open(id, &limits)) {
+            return Err(Reason::SnatSessionLimit);
+        }
+        if self.sessions.find_ends(&reply, p.protocol).is_some() {
+            return Err(Reason::TupleInUse);
+        }
+        let full = self.sessions.len() == self.sessions.capacity();
+        if full { Err(Reason::SessionsFull) } else { Ok(leaves) }
+    }
+
+    /// The mapping that lets a packet from outside in, and its rule.
+    fn lets_in(&self, p: &Parsed, ends: &Ends) -> Result<(u32, Mapping, Arc<Rules>), Reason> {
+        let nat = self.snat.as_ref().ok_or(Reason::NoSession)?;
+        let found = nat.tables.by_external(p.protocol, ends.destination);
+        let (id, mapping) = found.ok_or(Reason::SnatNoMapping)?;
+        let rule = nat.rules.by_id(mapping.rule).ok_or(Reason::SnatNoMapping)?;
+        match () {
+            () if rule.filtering != Dependence::EndpointIndependent => Err(Reason::SnatFiltered),
+            () if rule.limits.mapping != Dependence::EndpointIndependent => Err(Reason::SnatFiltered),
+            () if Segment::of(p) != Segment::Opens => Err(Reason::SnatFiltered),
+            () if p.ttl <= 1 => Err(Reason::TtlExpired),
+            () => Ok((id, *mapping, Arc::clone(&nat.rules))),
+        }
+    }
+
+    fn snat_session(
+        &mut self,
+        mapping: u32,
+        rule: &Rule,
+        request: &Ends,
+        protocol: u8,
+    ) -> Result<SessionId, Reason> {
+        let nat = self.snat.as_mut().ok_or(Reason::NoSession)?;
+        if !nat.tables.may_open(mapping, &rule.limits) {
+            return Err(Reason::SnatSessionLimit);
+        }
+        let external = nat.tables.external(mapping).ok_or(Reason::NoSession)?;
+        let reply = Ends { source: request.destination, destination: external };
+        if self.sessions.find_ends(&reply, protocol).is_some() {
+            return Err(Reason::TupleInUse);
+        }
+        let none = Tuple::default();
+        let new = NewSession { request: none, reply: none, protocol, server: rule.id, flags: INACTIVE };
+        let state = match protocol {
+            protocol::UDP => Udp,
+            _ => SessionState::None,
+        };
+        let timeout = self.timeouts[usize::from(SNAT | state as u8) & (TIMEOUTS - 1)];
+        let Some(id) = self.sessions.insert_ends((request, &reply), &new, timeout, self.now) else {
+            let full = self.sessions.len() == self.sessions.capacity();
+            return Err(if full { Reason::SessionsFull } else { Reason::TupleInUse });
+        };
+        nat.tables.hold(mapping);
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.set_snat();
+            session.set_state(state);
+            let (ip, l4) = deltas_of(request, &reply.reversed());
+            // There is no pseudo-header in ICMP's checksum, but in ICMPv6's.
+            let l4 = if protocol == protocol::ICMP { Delta::word(request.source.1, external.1) } else { l4 };
+            session.set_deltas(ip, l4);
+        }
+        if let Some(Some(server)) = self.servers.get(rule.id.0 as usize) {
+            server.counters.connections.add(1);
+            server.counters.inactive.inc();
+        }
+        self.counters.events.sessions_opened.add(1);
+        Ok(id)
+    }
+
+    /// A session of SNAT has ended.
+    pub(crate) fn snat_ended(&mut self, protocol: u8, external: Place) {
+        let now = self.now;
+        let Some(nat) = &mut self.snat else { return };
+        let before = nat.tables.len();
+        nat.tables.let_go(protocol, external, now);
+        self.counters.events.snat_mappings_ended.add((before - nat.tables.len()) as u64);
+    }
+
+    /// Gives back blocks whose inside addresses have been silent, a few a poll.
+    pub(crate) fn snat_tidy(&mut self) {
+        let (now, counters) = (self.now, &self.counters);
+        let Some(nat) = &mut self.snat else { return };
+        if nat.tables.has_idle() {
+            let log = &mut nat.log;
+            nat.tables.tidy(now, &mut |event| tell(counters, log, event));
+        }
+    }
+
+    /// Whether packets of the session go to an external address: they come in again.
+    pub(crate) fn is_hairpin(&self, found: Found) -> bool {
+        self.snat.is_some()
+            && self.sessions.get(found.id).is_some_and(Session::is_snat)
+            && self
+                .sessions
+                .leaving(found.id, found.direction)
+                .is_some_and(|leaving| self.is_external(leaving.destination.0))
+    }
+
+    pub(crate) fn is_external(&self, address: IpAddr) -> bool {
+        self.snat.as_ref().is_some_and(|nat| nat.rules.is_external(address))
+    }
+}
+
+fn tell(
+    counters: &crate::path::verdict::PathCounters,
+    log: &mut rtrb::Producer<BlockEvent>,
+    event: BlockEvent,
+) {
+    let events = &counters.events;
+    if event.given { &events.snat_blocks_given } else { &events.snat_blocks_returned }.add(1);
+    if log.push(event).is_err() {
+        events.snat_log_lost.add(1);
+    }
+}
+
+/// Both halves of an address in one word.
+fn folded(address: Ipv6Addr) -> u64 {
+    let bits = address.to_bits();
+    (bits >> 64) as u64 ^ bits as u64
+}

@@ -1,0 +1,92 @@
+//! Stage 4: whether a packet may come from where it says.
+//!
+//! Asked of every packet that would open something: a session of any kind, a template, a mapping of SNAT. What belongs to a
+//! session isn't asked again, but for what anybody may send without knowing its ports: ICMP errors about it, and fragments.
+
+use std::net::IpAddr;
+
+use super::{
+    Flows,
+    behind::{Behind, RpFilter},
+    snat::Claim,
+};
+use crate::{
+    io::PortId,
+    path::{packet::Origin, verdict::Reason},
+    table::ends::Ends,
+};
+
+impl Flows {
+    /// Why a packet from `source` that arrived on `port` may open nothing, if it may not.
+    #[inline(always)]
+    pub(crate) fn source_refusal(&self, port: PortId, source: IpAddr) -> Option<Reason> {
+        let behind = self.routing.table().behind(source);
+        if behind.is_by(port) && !self.lookup.may_be_ours(source) && self.snat.is_none() {
+            return None;
+        }
+        self.refusal_of_others(port, source, behind)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refusal_of_others(&self, port: PortId, source: IpAddr, behind: Behind) -> Option<Reason> {
+        let ours = behind.is_martian()
+            || self.lookup.is_local(source)
+            || self.lookup.is_virtual(source)
+            || self.is_external(source);
+        match self.routing.table().rp_filter(port) {
+            _ if ours => Some(Reason::Martian),
+            _ if behind.is_by(port) => None,
+            _ if self.server_addresses.contains_key(&source) => Some(Reason::Martian),
+            RpFilter::Strict => Some(Reason::NoWayBack),
+            RpFilter::Loose if behind.is_nowhere() => Some(Reason::NoWayBack),
+            RpFilter::Loose | RpFilter::Off => None,
+        }
+    }
+
+    /// As [`Self::source_refusal`] for a packet that SNAT claims. An inside network isn't to be found by the default route
+    /// of its outside port, where everybody is; a packet that turned back comes from an external address.
+    pub(crate) fn snat_source_refusal(
+        &self,
+        port: PortId,
+        ends: &Ends,
+        claim: Claim,
+        origin: Origin,
+    ) -> Option<Reason> {
+        let source = ends.source.0;
+        if origin == Origin::Worker && self.is_external(source) {
+            return None;
+        }
+        let table = self.routing.table();
+        let outside = match claim {
+            Claim::Out(rule) => self.snat.as_ref().and_then(|nat| nat.outside_port(rule)),
+            Claim::In => None,
+        };
+        let everywhere = outside == Some(port)
+            && table.rp_filter(port) == RpFilter::Strict
+            && table.behind(source).is_by_default();
+        self.source_refusal(port, source).or(everywhere.then_some(Reason::NoWayBack))
+    }
+
+    /// Why an ICMP error or a fragment from `source` that arrived on `port` isn't passed on, if it isn't. Routers often have addresses to
+    /// which no route leads: they are heard. The kernel's own come by twins, from the gateway's own addresses; what another
+    /// worker handed over, or what has turned back, was asked before.
+    pub(crate) fn beside_refusal(&self, port: PortId, source: IpAddr, origin: Origin) -> Option<Reason> {
+        if port.is_twin() || origin == Origin::Worker {
+            return None;
+        }
+        let behind = self.routing.table().behind(source);
+        match self.refusal_of_others(port, source, behind) {
+            Some(Reason::NoWayBack) if behind.is_nowhere() => None,
+            reason => reason,
+        }
+    }
+
+    /// Why a router's word about the way to `server` isn't heard, if it isn't: it has to come by the port that leads there.
+    pub(crate) fn router_refusal(&self, port: PortId, router: IpAddr, server: IpAddr) -> Option<Reason> {
+        let table = self.routing.table();
+        let strict = table.rp_filter(port) == RpFilter::Strict;
+        let beside = strict && !table.behind(server).is_by(port);
+        self.beside_refusal(port, router, Origin::Port).or(beside.then_some(Reason::NoWayBack))
+    }
+}

@@ -1,0 +1,35 @@
+//! How long sessions last without a packet, by state.
+
+use super::{sctp_state, snat::Rules};
+use crate::{
+    path::settings::Timeouts,
+    table::session::{SNAT, TIMEOUTS},
+};
+
+/// Time-outs in ticks by [`weirctl::model::SessionState`], then SNAT's.
+#[must_use]
+pub fn timeout_ticks(t: &Timeouts) -> [u32; TIMEOUTS] {
+    let mut table = [crate::clock::seconds(t.none); TIMEOUTS];
+    table[usize::from(SNAT)..][..16].copy_from_slice(Rules::default().timeouts());
+    for state in sctp_state::own_states() {
+        table[state as usize] = sctp_state::timeout(state);
+    }
+    let seconds = [
+        t.none,
+        t.established,
+        t.syn_sent,
+        t.syn_recv,
+        t.fin_wait,
+        t.time_wait,
+        t.close,
+        t.close_wait,
+        t.last_ack,
+        t.listen,
+        t.synack,
+        t.udp,
+    ];
+    for (ticks, s) in table.iter_mut().zip(seconds) {
+        *ticks = crate::clock::seconds(s);
+    }
+    table
+}

@@ -1,0 +1,218 @@
+//! Whether a session's server has been told the client's address by TOA.
+//!
+//! It has when the client acknowledges what the server was seen to send behind its SYN: it takes a connection only with
+//! an acknowledgement of the SYN, and all of these had the option. Segments count with a right checksum only, so that
+//! nobody ends the telling by what the server never sees. A SYN-ACK with another number begins it again.
+
+use std::net::IpAddr;
+
+use super::stream::Segment;
+use crate::{
+    net::tcp,
+    table::{
+        session::{Direction, LOOKED_AT, Session},
+        sessions::Found,
+    },
+};
+
+/// Bytes of TOA's option with an IPv4 address, and with an IPv6 one.
+pub(crate) const LEN: usize = 8;
+pub(crate) const LEN_V6: usize = 20;
+/// Bits for how far a server has sent.
+const FAR: u32 = 30;
+
+/// What a segment of a session with TOA asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Put the option in.
+    Tell,
+    /// Lower the MSS.
+    Lower,
+    /// Nothing.
+    Pass,
+}
+
+/// What is known of a session's server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Server {
+    /// The sequence number of its first byte of data.
+    first: u32,
+    /// How much it has sent from there, below 2^30.
+    sent: u32,
+    /// Its SYN-ACK has come.
+    answered: bool,
+    told: bool,
+}
+
+impl Server {
+    fn unpack(word: u64) -> Self {
+        let sent = (word >> 32) as u32 & ((1 << FAR) - 1);
+        Self { first: word as u32, sent, answered: word >> 62 & 1 != 0, told: word >> 63 != 0 }
+    }
+
+    fn pack(self) -> u64 {
+        u64::from(self.first)
+            | u64::from(self.sent) << 32
+            | u64::from(self.answered) << 62
+            | u64::from(self.told) << 63
+    }
+
+    /// It knows the client's address: no segment has the option any more.
+    pub fn is_told(self) -> bool {
+        self.told
+    }
+
+    /// Takes a segment; what it changes counts if its checksum is right.
+    pub fn take(&mut self, s: &Segment, direction: Direction) -> Step {
+        if direction == Direction::Reply { self.reply(s) } else { self.request(s) }
+    }
+
+    fn reply(&mut self, s: &Segment) -> Step {
+        if s.has(tcp::SYN) {
+            if !s.has(tcp::ACK) {
+                return Step::Pass;
+            }
+            let first = s.sequence.wrapping_add(1);
+            if !self.answered || first != self.first {
+                *self = Self { first, answered: true, ..Self::default() };
+            }
+            return Step::Lower;
+        }
+        let sent = s.sequence.wrapping_add(s.len()).wrapping_sub(self.first);
+        if self.answered && !self.told && !s.has(tcp::RST) && sent >> FAR == 0 {
+            self.sent = self.sent.max(sent);
+        }
+        Step::Pass
+    }
+
+    fn request(&mut self, s: &Segment) -> Step {
+        if s.has(tcp::SYN) {
+            return if s.has(tcp::ACK) { Step::Pass } else { Step::Tell };
+        }
+        if self.told || !self.answered || !s.has(tcp::ACK) || s.has(tcp::RST) {
+            return Step::Pass;
+        }
+        match s.acknowledgement.wrapping_sub(self.first) {
+            0 => Step::Tell,
+            taken => {
+                self.told = taken <= self.sent;
+                Step::Pass
+            }
+        }
+    }
+}
+
+/// The length of TOA's option for a client's address.
+pub(crate) fn option_len(client: IpAddr) -> u16 {
+    (if client.is_ipv6() { LEN_V6 } else { LEN }) as u16
+}
+
+/// The servers of all sessions. The memory isn't touched before a session of a service with TOA is opened.
+pub(crate) struct Told(Vec<u64>);
+
+impl Told {
+    /// Room for the sessions of a worker.
+    pub fn new(sessions: usize) -> Self {
+        Self(vec![0; sessions])
+    }
+
+    /// Forgets what an earlier session in the same place left.
+    pub fn forget(&mut self, session: u32) {
+        self.set(session, Server::default());
+    }
+
+    /// What is known of a session's server.
+    pub fn get(&self, session: u32) -> Server {
+        self.0.get(session as usize).map_or_else(Server::default, |&word| Server::unpack(word))
+    }
+
+    /// Takes the place of what was known.
+    pub fn set(&mut self, session: u32, server: Server) {
+        if let Some(word) = self.0.get_mut(session as usize) {
+            *word = server.pack();
+        }
+    }
+
+    /// The mark of a next hop that a session remembers for a direction; none if it may not remember one, because its
+    /// packets have to be seen still.
+    #[inline]
+    pub fn mark(&self, session: &Session, found: Found) -> Option<u16> {
+        if !session.tells_client() {
+            return Some(0);
+        }
+        let told = self.get(found.id.0).told;
+        told.then_some(if found.direction == Direction::Request { LOOKED_AT } else { 0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(flags: u8, sequence: u32, acknowledgement: u32, payload: u16) -> Segment {
+        Segment { sequence, acknowledgement, flags, payload }
+    }
+
+    /// One whose server's first byte of data has the number `first`, and has come with `sent` others.
+    fn server(first: u32, sent: u16) -> Server {
+        let mut server = Server::default();
+        let syn = segment(tcp::SYN | tcp::ACK, first.wrapping_sub(1), 1, 0);
+        assert_eq!(server.take(&syn, Direction::Reply), Step::Lower);
+        server.take(&segment(tcp::ACK, first, 1, sent), Direction::Reply);
+        server
+    }
+
+    #[test]
+    fn what_is_known_survives_being_packed() {
+        for (sent, answered, told) in [(0, true, false), ((1 << FAR) - 1, true, true), (7, false, true)] {
+            let server = Server { first: u32::MAX, sent, answered, told };
+            assert_eq!(Server::unpack(server.pack()), server);
+        }
+        let mut told = Told::new(1);
+        told.set(0, server(5, 9));
+        told.set(1, server(5, 9));
+        assert_eq!((told.get(0), told.get(1)), (server(5, 9), Server::default()));
+        told.forget(0);
+        assert_eq!(told.get(0), Server::default());
+    }
+
+    #[test]
+    fn the_server_is_told_when_the_client_has_what_it_sent() {
+        for first in [5001, 0, u32::MAX, 1 << 31] {
+            for (taken, told) in [(-1, false), (0, false), (1, true), (100, true), (101, false)] {
+                let mut server = server(first, 100);
+                let number = first.wrapping_add_signed(taken);
+                let step = server.take(&segment(tcp::ACK, 1, number, 0), Direction::Request);
+                assert_eq!(step, if taken == 0 { Step::Tell } else { Step::Pass });
+                assert_eq!(server.told, told, "{taken} from {first}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_end_counts_and_what_the_server_did_not_send_does_not() {
+        let ack = segment(tcp::ACK, 1, 5002, 0);
+        let mut server = server(5001, 0);
+        server.take(&segment(tcp::ACK | tcp::RST, 5001, 1, 50), Direction::Reply);
+        server.take(&segment(tcp::ACK, 5000, 1, 1), Direction::Reply);
+        server.take(&segment(tcp::ACK, 5001 - 60, 1, 50), Direction::Reply);
+        server.take(&ack, Direction::Request);
+        assert!(!server.told);
+        server.take(&segment(tcp::ACK | tcp::FIN, 5001, 1, 0), Direction::Reply);
+        server.take(&segment(tcp::ACK | tcp::RST, 1, 5002, 0), Direction::Request);
+        assert!(!server.told);
+        server.take(&ack, Direction::Request);
+        assert!(server.told);
+    }
+
+    #[test]
+    fn another_syn_ack_begins_the_telling_again_and_the_same_does_not() {
+        let mut server = server(5001, 10);
+        server.take(&segment(tcp::ACK, 1, 5002, 0), Direction::Request);
+        let syn_ack = |sequence| segment(tcp::SYN | tcp::ACK, sequence, 1, 0);
+        server.take(&syn_ack(5000), Direction::Reply);
+        assert!(server.told);
+        server.take(&syn_ack(6000), Direction::Reply);
+        assert_eq!(server, Server { first: 6001, sent: 0, answered: true, told: false });
+    }
+}
