@@ -43,7 +43,7 @@ test: deps lint
 check: deps
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo nextest run --package cpu --package weir --package weirctl --lib --test architecture --test 'path_*' --test 'golden_*' \
+	cargo nextest run --package cpu --package weir --package weir-api --package weirctl --lib --test architecture --test 'path_*' --test 'golden_*' \
 	  --test control_questions --test address_uses --profile $(NEXTEST_PROFILE) $(ARGS)
 
 # What depends on the Debian: DPDK with its drivers, and the programs that a lab is made of. Built without optimisation.
@@ -51,7 +51,7 @@ quick:
 	@scripts/deps quick
 	cargo build --package weir --package weirctl --package weir-lab --bins
 	@$(AS_ROOT) $(TARGET)/debug/demo
-	$(RUNNER) cargo nextest run --package dpdk --package weir --package weirctl --profile $(NEXTEST_PROFILE) --lib \
+	$(RUNNER) cargo nextest run --package dpdk --package weir --package weir-api --package weirctl --profile $(NEXTEST_PROFILE) --lib \
 	  --test path_tables --test golden_recordings --test 'host_*' --test e2e -E '$(QUICK)' $(ARGS)
 
 # Formatting, warnings, dependencies.

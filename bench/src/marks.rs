@@ -13,7 +13,7 @@ use weir::{
     path::flow::mark::{Marks, Rule},
     table::ends::Ends,
 };
-use weirctl::model::{MarkRule, Protocol};
+use weir_api::model::{MarkRule, Protocol};
 
 use crate::{
     error::{Error, Result},

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use clap::ValueEnum;
-use weirctl::model::{Forwarding, Tunnel, TunnelChecksum, TunnelKind};
+use weir_api::model::{Forwarding, Tunnel, TunnelChecksum, TunnelKind};
 
 use crate::traffic::six;
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum as _};
 use serde_json::json;
 use weir::sched::NAMES;
-use weirctl::model::ClientAddress;
+use weir_api::model::ClientAddress;
 
 use crate::{
     error::{Error, Result},

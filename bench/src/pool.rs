@@ -18,7 +18,7 @@ use weir::{
         steering::Steering,
     },
 };
-use weirctl::model::Protocol::Tcp;
+use weir_api::model::Protocol::Tcp;
 
 use crate::{
     error::{Error, Result},

@@ -32,7 +32,7 @@ use weir::{
         steering::Steering,
     },
 };
-use weirctl::model;
+use weir_api::model;
 
 use crate::{
     error::{Error, Result},

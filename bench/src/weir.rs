@@ -15,7 +15,7 @@ use std::{
 };
 
 use clap::Args;
-use weirctl::model::Forwarding;
+use weir_api::model::Forwarding;
 
 use crate::{
     compare::{ACK_DEVICE, DESCRIPTORS, SYN_DEVICE, Scene},

@@ -3,8 +3,7 @@
 use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
 use nix::unistd::{Gid, Group, Uid, User};
-
-use crate::client::ClientError;
+use weir_api::client::ClientError;
 
 /// The hint for a user whom the system keeps from the socket; none for other errors.
 #[must_use]

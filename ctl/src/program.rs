@@ -10,17 +10,20 @@ use std::{
 };
 
 use clap::Parser;
+use weir_api::{
+    client::{Client, ClientError, PATIENCE, Transport, socket_path},
+    ipvsadm::names::SystemNames,
+    protocol::{Request, Response},
+};
 
 use crate::{
-    client::{Client, ClientError, PATIENCE, Transport, socket_path},
-    ipvsadm::{Environment, ipvsadm, ipvsadm_restore, ipvsadm_save, names::SystemNames, unreachable},
+    ipvsadm::{Environment, ipvsadm, ipvsadm_restore, ipvsadm_save, unreachable},
     modern::{
         self, Failure, RealPace, Style, World,
         cli::{Cli, Command},
         completion, top,
     },
     permission,
-    protocol::{Request, Response},
 };
 
 /// The names under which the program is one of ipvsadm's.

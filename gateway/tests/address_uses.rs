@@ -7,7 +7,8 @@ use std::{ffi::OsString, net::IpAddr, path::Path};
 
 use fake::FakePlane;
 use weir::control::{plane::AddressKind, rules::Rules, store::Store};
-use weirctl::ipvsadm::{Environment, ipvsadm, names::SystemNames};
+use weir_api::ipvsadm::names::SystemNames;
+use weirctl::ipvsadm::{Environment, ipvsadm};
 
 /// A use of an address, in rules; `@` is the address and `~` the networks' family.
 #[derive(Clone, Copy, Debug)]

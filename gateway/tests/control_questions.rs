@@ -29,12 +29,15 @@ use weir::{
     },
     path::{ControlEnd, verdict::PathCounters},
 };
-use weirctl::{
+use weir_api::{
     client::{Client, Transport},
-    model::{Forwarding, Protocol, ServiceKey, SessionState},
+    model::{
+        Forwarding, FoundSession, Network, Protocol, ServiceKey, SessionFilter, SessionState,
+        explain::Question, status::Notice, trace::TraceFilter,
+    },
     protocol::{
-        Access, Batch, Change, ErrorCode, FoundSession, ListQuery, MAX_BATCH, Network, Notice, Question,
-        Refusal, Request, Response, Row, SessionFilter, TraceFilter, frame, handshake::Hello,
+        Access, Batch, Change, ErrorCode, ListQuery, MAX_BATCH, Refusal, Request, Response, Row, frame,
+        handshake::Hello,
     },
 };
 
@@ -200,8 +203,8 @@ fn draining_remembers_the_weight() {
     assert_eq!(weight(&mut store, service), 9);
 }
 
-fn rig_service(key: ServiceKey) -> weirctl::model::Service {
-    weirctl::model::Service {
+fn rig_service(key: ServiceKey) -> weir_api::model::Service {
+    weir_api::model::Service {
         key,
         scheduler: "rr".into(),
         scheduler_flags: 0,
@@ -517,7 +520,7 @@ fn marks_that_no_rule_gives_are_told_once_and_in_the_status() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let args: [std::ffi::OsString; 2] = ["weirctl", "-R"].map(Into::into);
         let environment =
-            weirctl::ipvsadm::Environment { names: &weirctl::ipvsadm::names::SystemNames, own: true };
+            weirctl::ipvsadm::Environment { names: &weir_api::ipvsadm::names::SystemNames, own: true };
         let status =
             weirctl::ipvsadm::ipvsadm(&args, &mut rules.as_bytes(), rig, &mut out, &mut err, &environment);
         assert_eq!(status, 0, "the rules are taken");

@@ -21,21 +21,23 @@ use weir::control::{
     server::{Limits, Server, ServerError},
     store::Store,
 };
-use weirctl::{
+use weir_api::{
     client::{Client, ClientError, Transport},
     ipvsadm::{
-        Environment, ipvsadm,
         names::{Resolve, SystemNames},
         parse_line,
     },
-    model::{Forwarding, Protocol, Server as RealServer, Service, ServiceKey},
+    model::{
+        Forwarding, Protocol, Server as RealServer, Service, ServiceKey, explain::Question,
+        status::PortStatus,
+    },
     protocol::{
-        Batch, Change, ErrorCode, ListQuery, MAX_PAGE, PortStatus, Question, Request, Response, Row, VERSION,
-        frame,
+        Batch, Change, ErrorCode, ListQuery, MAX_PAGE, Request, Response, Row, VERSION, frame,
         handshake::{Answer, Hello},
         older,
     },
 };
+use weirctl::ipvsadm::{Environment, ipvsadm};
 
 /// A gateway's control side on a socket of its own.
 struct Gateway {

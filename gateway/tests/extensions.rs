@@ -6,7 +6,8 @@ use std::ffi::OsString;
 
 use fake::FakePlane;
 use weir::control::store::Store;
-use weirctl::ipvsadm::{Environment, ipvsadm, names::SystemNames};
+use weir_api::ipvsadm::names::SystemNames;
+use weirctl::ipvsadm::{Environment, ipvsadm};
 
 /// One call of `ipvsadm`: status, stdout, stderr.
 fn call(store: &mut Store<FakePlane>, line: &str, stdin: &str) -> (i32, String, String) {

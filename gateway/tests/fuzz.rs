@@ -11,14 +11,14 @@ use std::{ffi::OsString, sync::OnceLock, time::Duration};
 use bolero::check;
 use fake::FakePlane;
 use weir::control::store::Store;
+use weir_api::{
+    ipvsadm::names::SystemNames,
+    model::{Network, Protocol, Service, ServiceKey, SessionFilter, Timeouts},
+    protocol::{Access, Batch, Change, ListQuery, Request, Response, SessionCursor, frame},
+};
 use weirctl::{
-    ipvsadm::{Environment, ipvsadm, names::SystemNames},
-    model::{Protocol, Service, ServiceKey},
+    ipvsadm::{Environment, ipvsadm},
     modern::file,
-    protocol::{
-        Access, Batch, Change, ListQuery, Network, Request, Response, SessionCursor, SessionFilter, Timeouts,
-        frame,
-    },
 };
 
 fn time() -> Duration {

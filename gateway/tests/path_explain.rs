@@ -10,10 +10,13 @@ use rig::{
     key, server,
 };
 use weir::{io::memory::MemoryFrame, path::verdict::Reason, sched::NAMES};
-use weirctl::{
+use weir_api::{
     client::Transport,
-    model::{Forwarding, LocalAddress, MarkRule, Protocol, Server, Service, ServiceKey},
-    protocol::{Answer, Change, End, Explanation, Question, Request, Response, Skip, Standing},
+    model::{
+        Forwarding, LocalAddress, MarkRule, Protocol, Server, Service, ServiceKey,
+        explain::{Answer, End, Explanation, Question, Skip, Standing},
+    },
+    protocol::{Change, Request, Response},
 };
 
 const VIP: [u8; 4] = [192, 0, 2, 10];
@@ -111,7 +114,7 @@ fn persistent_clients_are_kept_where_explain_says() {
 #[test]
 fn the_scheduler_s_state_is_told() {
     let mut rig = rig("wlc", &[3, 0, 1], &Options::default());
-    let limited = weirctl::model::Server { upper: 1, ..server([10, 0, 0, 3], 8080, Forwarding::FullNat, 1) };
+    let limited = weir_api::model::Server { upper: 1, ..server([10, 0, 0, 3], 8080, Forwarding::FullNat, 1) };
     rig.change(Change::EditServer { service: key(Protocol::Tcp, VIP, 80), server: limited });
     open(&mut rig, 0, client(1)).unwrap();
     let e = explain(&mut rig, question(client(2), vip(), true));

@@ -16,15 +16,15 @@ use weir::{
     io::{PortId, memory::MemoryFrame},
     sched::NAMES,
 };
-use weirctl::{
+use weir_api::{
     client::Transport,
-    client_address::WAYS,
     model::{
         Family, Forwarding, LocalAddress, MarkRule, Protocol, Server, Service, ServiceKey, Tunnel,
-        TunnelChecksum, TunnelKind,
+        TunnelChecksum, TunnelKind, Tuple,
+        explain::{Back, End, Explanation, Question},
     },
-    protocol::{Back, Batch, Change, End, Explanation, Question, Request, Response, Tuple},
-    snat,
+    protocol::{Batch, Change, Request, Response},
+    rules::{client_address::WAYS, snat},
 };
 
 type Endpoint = (IpAddr, u16);

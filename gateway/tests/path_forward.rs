@@ -14,7 +14,7 @@ use weir::{
     io::memory::MemoryFrame,
     path::verdict::{Reason, Verdict},
 };
-use weirctl::model::{Forwarding, Protocol, SessionState};
+use weir_api::model::{Forwarding, Protocol, SessionState};
 
 const VIP: [u8; 4] = [192, 0, 2, 10];
 const SYN: Tcp<'static> = Tcp { flags: "S", seq: 1000, ack: 0 };
@@ -227,7 +227,7 @@ fn the_gateway_answers_as_ipvs_s_host_does() {
 
     for n in [1, 2] {
         let server = server([10, 0, 0, n], 8080, Forwarding::FullNat, 0);
-        rig.change(weirctl::protocol::Change::EditServer { service: key(Protocol::Tcp, VIP, 80), server });
+        rig.change(weir_api::protocol::Change::EditServer { service: key(Protocol::Tcp, VIP, 80), server });
     }
     let syn = frames::tcp(WAN, client(9), vip(80), SYN, &[]);
     let (port, out) = one(&rig.send(WAN, &syn));

@@ -20,7 +20,7 @@ use weir::{
         verdict::Reason,
     },
 };
-use weirctl::{
+use weir_api::{
     model::{Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey},
     protocol::Change,
 };

@@ -15,7 +15,7 @@ use weir::path::{
     egress::punt_kind::PuntKind,
     verdict::{Reason, Verdict},
 };
-use weirctl::model::{Forwarding, Protocol};
+use weir_api::model::{Forwarding, Protocol};
 
 const VIP: [u8; 4] = [192, 0, 2, 10];
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);

@@ -12,7 +12,7 @@ use rig::{
     key, server,
 };
 use weir::{io::memory::MemoryFrame, path::verdict::Reason};
-use weirctl::{
+use weir_api::{
     model::{Forwarding, Protocol, Service, SessionState, Tunnel, TunnelChecksum, TunnelKind},
     protocol::Change,
 };

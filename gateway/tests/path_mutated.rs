@@ -12,7 +12,7 @@ use rig::{
     key, server,
 };
 use weir::io::{PortId, memory::MemoryFrame};
-use weirctl::{
+use weir_api::{
     model::{
         ClientAddress, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Tunnel,
         TunnelChecksum, TunnelKind,

@@ -15,10 +15,13 @@ use weir::{
     io::memory::MemoryFrame,
     path::verdict::{Reason, Verdict},
 };
-use weirctl::{
+use weir_api::{
     client::Transport,
-    model::{Forwarding, Protocol, Service},
-    protocol::{Change, End, Question, Request, Response},
+    model::{
+        Forwarding, Protocol, Service,
+        explain::{End, Question},
+    },
+    protocol::{Change, Request, Response},
 };
 
 const VIP: [u8; 4] = [192, 0, 2, 10];

@@ -10,7 +10,7 @@ use rig::{
     key, server,
 };
 use weir::{io::memory::MemoryFrame, path::verdict::Reason};
-use weirctl::{
+use weir_api::{
     model::{Family, Forwarding, LocalAddress, MarkRule, Protocol, Service, ServiceKey, SessionState},
     protocol::Change,
 };

@@ -11,7 +11,7 @@ use rig::{
     key, server,
 };
 use weir::path::verdict::Reason;
-use weirctl::{
+use weir_api::{
     model::{Forwarding, Protocol, SessionState},
     protocol::Change,
 };
@@ -75,7 +75,7 @@ fn sessions_survive_every_change_of_their_service() {
         let mut rig = rig(method, 3, &Options::default());
         let ways: Vec<_> = (1..=6).map(|n| (client(n), establish(&mut rig, client(n)))).collect();
         let service = key(Protocol::Tcp, VIP, 80);
-        let edited = |scheduler: &str| weirctl::model::Service {
+        let edited = |scheduler: &str| weir_api::model::Service {
             key: service,
             scheduler: scheduler.into(),
             scheduler_flags: 0,
@@ -91,7 +91,7 @@ fn sessions_survive_every_change_of_their_service() {
             Change::EditServer { service, server: server([10, 0, 0, 1], 80, method, 0) },
             Change::DeleteServer { service, address: Ipv4Addr::new(10, 0, 0, 9).into(), port: 80 },
             Change::Zero(None),
-            Change::AddService(weirctl::model::Service { key: key(Protocol::Tcp, VIP, 81), ..edited("rr") }),
+            Change::AddService(weir_api::model::Service { key: key(Protocol::Tcp, VIP, 81), ..edited("rr") }),
             Change::DeleteService(key(Protocol::Tcp, VIP, 81)),
         ];
         for change in changes {
@@ -226,7 +226,7 @@ fn a_threshold_holds_however_fast_sessions_come() {
     for (upper, method) in [(5, Forwarding::Nat), (50, Forwarding::FullNat), (50, Forwarding::Route)] {
         for workers in [2, 4] {
             let mut rig = rig(method, 0, &Options { workers, ..Options::default() });
-            let full = weirctl::model::Server { upper, ..server([10, 0, 0, 1], 80, method, 1) };
+            let full = weir_api::model::Server { upper, ..server([10, 0, 0, 1], 80, method, 1) };
             rig.add_server(key(Protocol::Tcp, VIP, 80), full);
             for n in 0..800u16 {
                 let client = (Ipv4Addr::new(10, 1, 1, (n % 200) as u8), 40_000 + n);
@@ -247,7 +247,7 @@ fn a_threshold_holds_however_fast_sessions_come() {
 fn a_session_without_room_leaves_nothing_behind() {
     let options = Options { max_sessions: 4, ports: (1024, 1033), ..Options::default() };
     let mut rig = rig(Forwarding::FullNat, 0, &options);
-    let limited = weirctl::model::Server { upper: 6, ..server([10, 0, 0, 1], 80, Forwarding::FullNat, 1) };
+    let limited = weir_api::model::Server { upper: 6, ..server([10, 0, 0, 1], 80, Forwarding::FullNat, 1) };
     rig.add_server(key(Protocol::Tcp, VIP, 80), limited);
     for round in 0..4u64 {
         for n in 0..4 {
@@ -271,10 +271,10 @@ fn a_template_is_counted_once_whatever_becomes_of_its_sessions() {
     let mut rig = rig(Forwarding::FullNat, 0, &Options { max_sessions: 3, ..Options::default() });
     let service = key(Protocol::Tcp, VIP, 80);
     // One place more than there are sessions: any that isn't given back is missed two rounds later.
-    let limited = weirctl::model::Server { upper: 3, ..server([10, 0, 0, 1], 80, Forwarding::FullNat, 1) };
+    let limited = weir_api::model::Server { upper: 3, ..server([10, 0, 0, 1], 80, Forwarding::FullNat, 1) };
     rig.add_server(service, limited);
     let plain = rig.service(service);
-    rig.change(Change::EditService(weirctl::model::Service { persistent: Some(300), ..plain }));
+    rig.change(Change::EditService(weir_api::model::Service { persistent: Some(300), ..plain }));
     let from = |port| (Ipv4Addr::new(10, 1, 0, 1), port);
     for round in 1..5 {
         for port in [40_000, 40_001] {

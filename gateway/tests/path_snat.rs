@@ -13,10 +13,13 @@ use weir::{
     io::PortId,
     path::verdict::{Reason, Verdict},
 };
-use weirctl::{
-    model::Protocol,
-    protocol::{Access, Answer, Change, End, Explanation, Question, Request, Response},
-    snat,
+use weir_api::{
+    model::{
+        Protocol,
+        explain::{Answer, End, Explanation, Question},
+    },
+    protocol::{Access, Change, Request, Response},
+    rules::snat,
 };
 
 const A: Endpoint = (Ipv4Addr::new(10, 0, 0, 11), 5000);
@@ -589,7 +592,7 @@ fn services_come_first() {
     let mut rig = rig("");
     rig.add_service(Protocol::Udp, [192, 0, 2, 10], 53, "rr", true);
     let service = rig::key(Protocol::Udp, [192, 0, 2, 10], 53);
-    rig.add_server(service, rig::server([10, 0, 0, 1], 53, weirctl::model::Forwarding::FullNat, 1));
+    rig.add_server(service, rig::server([10, 0, 0, 1], 53, weir_api::model::Forwarding::FullNat, 1));
     let got = one(&udp_out(&mut rig, A, (Ipv4Addr::new(192, 0, 2, 10), 53)));
     assert_eq!(got.udp().1, (Ipv4Addr::new(10, 0, 0, 1), 53));
 }

@@ -21,10 +21,13 @@ use weir::{
         verdict::Reason,
     },
 };
-use weirctl::{
+use weir_api::{
     client::Transport,
-    model::{Forwarding, Protocol},
-    protocol::{Change, End, Question, Request, Response},
+    model::{
+        Forwarding, Protocol,
+        explain::{End, Question},
+    },
+    protocol::{Change, Request, Response},
 };
 
 const VIP: [u8; 4] = [192, 0, 2, 10];
@@ -172,7 +175,7 @@ fn an_inside_network_is_not_behind_the_default_route_of_its_outside_port() {
         let line = format!("snat add office --inside {inside} --port wan --pool 192.0.2.100");
         let mut input = std::io::Cursor::new(format!("{line}\n"));
         let environment =
-            weirctl::ipvsadm::Environment { names: &weirctl::ipvsadm::names::SystemNames, own: true };
+            weirctl::ipvsadm::Environment { names: &weir_api::ipvsadm::names::SystemNames, own: true };
         let args = ["weirctl", "-R"].map(Into::into);
         let status =
             weirctl::ipvsadm::ipvsadm(&args, &mut input, rig, &mut Vec::new(), &mut Vec::new(), &environment);

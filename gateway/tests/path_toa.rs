@@ -10,7 +10,7 @@ use rig::{
     frames::{self, Endpoint, Tcp, Transport, arriving, read},
     key, server,
 };
-use weirctl::{
+use weir_api::{
     model::{ClientAddress, Forwarding, Protocol},
     protocol::Change,
 };

@@ -10,10 +10,13 @@ use rig::{
     key, server,
 };
 use weir::{io::memory::MemoryFrame, path::verdict::Reason};
-use weirctl::{
+use weir_api::{
     client::Transport,
-    model::{Forwarding, LocalAddress, Protocol, Service, ServiceKey},
-    protocol::{Change, Network, Request, Response, TraceFilter, TraceStage, TracedPacket},
+    model::{
+        Forwarding, LocalAddress, Network, Protocol, Service, ServiceKey,
+        trace::{TraceFilter, TraceStage, TracedPacket},
+    },
+    protocol::{Change, Request, Response},
 };
 
 const VIP: [u8; 4] = [192, 0, 2, 10];

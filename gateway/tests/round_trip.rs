@@ -7,20 +7,23 @@ use std::{ffi::OsString, net::IpAddr};
 use fake::FakePlane;
 use proptest::prelude::*;
 use weir::control::store::Store;
-use weirctl::{
-    client_address::WAYS,
-    ipvsadm::{Environment, ipvsadm, names::SystemNames},
+use weir_api::{
+    ipvsadm::names::SystemNames,
     model::{
-        Family, Forwarding, LocalAddress, MarkRule, Protocol, Server, Service, ServiceKey, Tunnel,
+        Family, Forwarding, LocalAddress, MarkRule, Protocol, Server, Service, ServiceKey, Timeouts, Tunnel,
         TunnelChecksum, TunnelKind,
+        snat::{DEFAULT_PORTS, Dependence, Kind, MAX_PORTS, MAX_TIMEOUT, Pooling, SnatRule, SnatTimeouts},
     },
+    protocol::{Change, Refusal},
+    rules::client_address::WAYS,
+};
+use weirctl::{
+    ipvsadm::{Environment, ipvsadm},
     modern::{
         fetch::{self, Snapshot},
         file, file_write,
         plan::plan,
     },
-    protocol::{Change, Refusal, Timeouts},
-    snat::{DEFAULT_PORTS, Dependence, Kind, MAX_PORTS, MAX_TIMEOUT, Pooling, SnatRule, SnatTimeouts},
 };
 
 fn call(store: &mut Store<FakePlane>, line: &str, stdin: &str) -> String {

@@ -5,8 +5,12 @@
 
 use std::io::{self, Write};
 
-use super::{Format, names::Names, print::place};
-use crate::model::{Protocol, Session};
+use weir_api::{
+    ipvsadm::{Format, names::Names},
+    model::{Protocol, Session},
+};
+
+use super::print::place;
 
 /// The lines above the sessions.
 pub(super) fn title(format: &Format, out: &mut dyn Write) -> io::Result<()> {
@@ -49,7 +53,7 @@ pub(super) fn session(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
+    use weir_api::{
         ipvsadm::names::SystemNames,
         model::{EngineData, SessionState},
     };

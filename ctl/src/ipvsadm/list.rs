@@ -2,14 +2,20 @@
 
 use std::io::{self, Write};
 
+use weir_api::{
+    ipvsadm::{
+        Format,
+        names::Names,
+        wording::{netmask, scheduler_flags},
+    },
+    model::{Rates, Stats},
+    protocol::{ServerRow, ServiceRow},
+};
+
 use super::{
-    Format,
-    names::Names,
     print::{cut, forwarding, large, place, protocol_of, service_name, tunnel_info},
     sort,
-    wording::{netmask, scheduler_flags},
 };
-use crate::protocol::{Rates, ServerRow, ServiceRow, Stats};
 
 /// What IPVS says of itself; the size is that of the kernel's default connection table.
 pub(super) const BANNER: &str = "IP Virtual Server version 1.2.1 (size=4096)";

@@ -2,11 +2,12 @@
 
 use std::{io, path::Path};
 
-use crate::{
+use weir_api::{
     client::ClientError,
-    permission,
     protocol::{Change, ErrorCode, Refusal},
 };
+
+use crate::permission;
 
 const NO_SERVICE: &str = "No such service";
 

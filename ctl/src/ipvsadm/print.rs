@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::names::Names;
-use crate::model::{Family, Forwarding, Protocol, ServiceKey, Tunnel, TunnelChecksum, TunnelKind};
+use weir_api::{
+    ipvsadm::names::Names,
+    model::{Family, Forwarding, Protocol, ServiceKey, Tunnel, TunnelChecksum, TunnelKind},
+};
 
 /// ipvsadm's buffer for `HOST:PORT` holds this many bytes.
 const PLACE_LENGTH: usize = 59;

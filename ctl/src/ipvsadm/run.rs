@@ -6,18 +6,18 @@ use std::{
     io::{self, BufReader, Read, Write},
 };
 
-use super::{
-    Action, FAILED, Format, Halt, Lines, List, REFUSED, connections, foreign, help,
-    list::{self, BANNER, Listed},
-    messages,
-    names::Names,
-    parse_line, print, save,
-};
-use crate::{
+use weir_api::{
     client::{ClientError, Transport},
-    model::{ClientAddress, Service, ServiceKey},
-    protocol::{Change, ListQuery, MAX_PAGE, MAX_PIPELINE, Refusal, Request, Response, Row, Timeouts},
-    words,
+    ipvsadm::{Action, FAILED, Format, Halt, Lines, List, REFUSED, names::Names, parse_line},
+    model::{ClientAddress, Service, ServiceKey, Timeouts},
+    protocol::{Change, ListQuery, MAX_PAGE, MAX_PIPELINE, Refusal, Request, Response, Row},
+    rules,
+};
+
+use super::{
+    connections, foreign, help,
+    list::{self, BANNER, Listed},
+    messages, print, save,
 };
 
 /// Bytes of rules that are read at once.
@@ -171,7 +171,7 @@ impl Run<'_> {
         let mut lines = Lines::new(input);
         let (mut status, mut all_taken) = (0, true);
         let mut changes = Vec::new();
-        let mut complete = words::Completeness::default();
+        let mut complete = rules::Completeness::default();
         let mut marks = BTreeSet::new();
         let unreadable = |e: io::Error| End::Gateway(format!("cannot read the rules: {e}"));
         while let Some((number, words)) = lines.next_line().map_err(unreadable)? {
@@ -243,10 +243,10 @@ impl Run<'_> {
     /// What a line of rules asks for. What only DPVS's and LVS FULLNAT's ipvsadm say is taken as far as it goes.
     fn read_line(&self, number: usize, words: &[String]) -> RuleLine {
         let read = |action| RuleLine { action, left_out: Vec::new() };
-        if let Some(line) = self.own.then(|| words::parse(words)).flatten() {
+        if let Some(line) = self.own.then(|| rules::parse(words)).flatten() {
             return read(match line {
-                Ok(words::Line::Comment) => None,
-                Ok(words::Line::Change(change)) => Some(Ok(Action::Change(*change))),
+                Ok(rules::Line::Comment) => None,
+                Ok(rules::Line::Change(change)) => Some(Ok(Action::Change(*change))),
                 Err(wrong) => Some(Err(Halt::refuse(wrong).into())),
             });
         }
@@ -346,7 +346,7 @@ impl Run<'_> {
             let timeouts = self.set_timeouts()?;
             timeouts.iter().try_for_each(|t| save::timeouts(t, self.out))?;
             count += rules.len() + snat.len() + timeouts.iter().len();
-            writeln!(self.out, "{}", words::closing(count))?;
+            writeln!(self.out, "{}", rules::closing(count))?;
         }
         Ok(0)
     }

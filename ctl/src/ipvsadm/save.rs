@@ -1,22 +1,23 @@
 //! `-S`: rules that `-R` takes back; a service's local addresses follow it, as `-P` lines. Under ipvsadm's names
 //! what ipvsadm forgets is forgotten here too: thresholds, marks from 2^31, flag-3 of sh and mh. `weirctl -S` forgets
-//! nothing, and what ipvsadm can't say at all stands in lines of words ([`crate::words`]).
+//! nothing, and what ipvsadm can't say at all stands in lines of words ([`weir_api::rules`]).
 
 use std::io::{self, Write};
 
+use weir_api::{
+    ipvsadm::{
+        names::Names,
+        wording::{forwarding_option, mark_options, options, thresholds, tunnel_options},
+    },
+    model::{ClientAddress, MarkRule, ServiceKey, Timeouts, snat::SnatRow},
+    rules::{client_address, mark, snat},
+};
+
 use super::{
     list::Listed,
-    names::Names,
     print::{place, protocol_of, service_options},
-    wording::{forwarding_option, mark_options, options, thresholds, tunnel_options},
 };
-use crate::{
-    client_address, mark,
-    model::{ClientAddress, MarkRule, ServiceKey},
-    modern::names::service as service_word,
-    protocol::Timeouts,
-    snat::{self, SnatRow},
-};
+use crate::modern::names::service as service_word;
 
 /// The rules of a service and its servers; `own`: nothing is forgotten, not how servers learn the client's
 /// address either.

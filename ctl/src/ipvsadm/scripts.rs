@@ -6,8 +6,9 @@ use std::{
     path::Path,
 };
 
+use weir_api::client::Transport;
+
 use super::run::{Environment, ipvsadm};
-use crate::client::Transport;
 
 /// `ipvsadm-save [-n]`. The exit status.
 pub fn ipvsadm_save(

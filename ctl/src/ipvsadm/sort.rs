@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::{
+use weir_api::{
     model::{Family, Server, ServiceKey},
     protocol::ServiceRow,
 };
@@ -92,7 +92,7 @@ fn difference(a: u32, b: u32) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Forwarding;
+    use weir_api::model::Forwarding;
 
     fn sorted(addresses: &[&str]) -> Vec<String> {
         let server = |a: &&str| Server {

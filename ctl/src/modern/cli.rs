@@ -7,19 +7,19 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser as _},
 };
 use clap_complete::ArgValueCandidates;
+use weir_api::{
+    model::{
+        ClientAddress, Network, Protocol, ServiceKey, SessionState,
+        snat::{DEFAULT_PORTS, Dependence, Kind, Pooling},
+    },
+    rules::{client_address, mark, snat},
+};
 
 use super::{
     completion,
     names::{self, ServiceName},
 };
-use crate::{
-    client_address,
-    ipvsadm::EXTENSIONS,
-    mark,
-    model::{ClientAddress, Protocol, ServiceKey, SessionState},
-    protocol::Network,
-    snat,
-};
+use crate::ipvsadm::EXTENSIONS;
 
 /// What every command's help ends with.
 pub const STATUSES: &str = "\
@@ -556,21 +556,21 @@ pub struct SnatRuleArgs {
     pub pool: String,
     /// Only packets of this protocol
     #[arg(long, value_name = "tcp|udp|icmp", value_parser = snat::kind)]
-    pub protocol: Option<snat::Kind>,
+    pub protocol: Option<Kind>,
     /// Leave packets to this network alone; may be given several times
     #[arg(long, value_name = "ADDRESS/BITS", value_parser = snat::network)]
     pub except: Vec<(std::net::IpAddr, u8)>,
     /// What a mapping depends on: endpoint-independent or address-and-port-dependent
     #[arg(long, value_name = "DEPENDENCE", default_value = "endpoint-independent", value_parser = snat::dependence)]
-    pub mapping: snat::Dependence,
+    pub mapping: Dependence,
     /// Whom a mapping lets in: endpoint-independent or address-and-port-dependent
     #[arg(long, value_name = "DEPENDENCE", default_value = "endpoint-independent", value_parser = snat::dependence)]
-    pub filtering: snat::Dependence,
+    pub filtering: Dependence,
     /// Which address of the pool an inside address gets: paired (always the same) or arbitrary
     #[arg(long, value_name = "POOLING", default_value = "paired", value_parser = snat::pooling)]
-    pub pooling: snat::Pooling,
+    pub pooling: Pooling,
     /// Most external ports of one inside address, 1 to 64512
-    #[arg(long, value_name = "N", default_value_t = snat::DEFAULT_PORTS)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_PORTS)]
     pub max_ports: u32,
     /// Most sessions of one inside address; 0 is no limit
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -611,19 +611,19 @@ pub struct SnatEditArgs {
     pub pool: Option<String>,
     /// Only packets of this protocol
     #[arg(long, value_name = "tcp|udp|icmp", value_parser = snat::kind)]
-    pub protocol: Option<snat::Kind>,
+    pub protocol: Option<Kind>,
     /// Networks that are left alone, instead of those there are; may be given several times
     #[arg(long, value_name = "ADDRESS/BITS", value_parser = snat::network)]
     pub except: Vec<(std::net::IpAddr, u8)>,
     /// What a mapping depends on: endpoint-independent or address-and-port-dependent
     #[arg(long, value_name = "DEPENDENCE", value_parser = snat::dependence)]
-    pub mapping: Option<snat::Dependence>,
+    pub mapping: Option<Dependence>,
     /// Whom a mapping lets in: endpoint-independent or address-and-port-dependent
     #[arg(long, value_name = "DEPENDENCE", value_parser = snat::dependence)]
-    pub filtering: Option<snat::Dependence>,
+    pub filtering: Option<Dependence>,
     /// Which address of the pool an inside address gets: paired or arbitrary
     #[arg(long, value_name = "POOLING", value_parser = snat::pooling)]
-    pub pooling: Option<snat::Pooling>,
+    pub pooling: Option<Pooling>,
     /// Most external ports of one inside address, 1 to 64512
     #[arg(long, value_name = "N")]
     pub max_ports: Option<u32>,

@@ -1,13 +1,13 @@
 //! `weirctl client-address`: how FULLNAT servers learn the client's address.
 
 use serde_json::{Value, json};
-
-use super::{Failure, World, cli::ClientAddressArgs, fetch, json, names};
-use crate::{
-    client_address::name,
+use weir_api::{
     model::{ClientAddress, ServiceKey},
     protocol::Change,
+    rules::client_address::name,
 };
+
+use super::{Failure, World, cli::ClientAddressArgs, fetch, json, names};
 
 pub(super) fn run(args: &ClientAddressArgs, world: &mut World<'_>) -> Result<(), Failure> {
     let (Some(service), Some(how)) = (args.service, args.how) else { return list(args.json, world) };
@@ -40,10 +40,8 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::{
-        client_address,
-        modern::cli::{Cli, Command},
-    };
+    use crate::modern::cli::{Cli, Command};
+    use weir_api::rules::client_address;
 
     #[test]
     fn what_is_listed_is_a_line_that_is_taken() {

@@ -14,15 +14,15 @@ use clap_complete::{
     env::{CompleteEnv, EnvCompleter, Fish, Zsh},
 };
 use serde_json::json;
+use weir_api::{
+    client::{Client, socket_path},
+    model::ServiceKey,
+};
 
 use super::{
     Failure,
     cli::{Cli, CompletionArgs, Target},
     fetch, json, man, names,
-};
-use crate::{
-    client::{Client, socket_path},
-    model::ServiceKey,
 };
 
 /// How long the gateway may keep a shell waiting.

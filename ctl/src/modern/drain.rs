@@ -9,6 +9,10 @@
 use std::{collections::VecDeque, io, time::Duration};
 
 use serde_json::json;
+use weir_api::{
+    model::ServiceKey,
+    protocol::{Change, ServerRow},
+};
 
 use super::{
     Failure, Wake, World,
@@ -16,10 +20,6 @@ use super::{
     fetch, json,
     left::{self, Left},
     names, sessions,
-};
-use crate::{
-    model::ServiceKey,
-    protocol::{Change, ServerRow},
 };
 
 /// How often sessions are counted.

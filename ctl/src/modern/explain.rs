@@ -3,20 +3,22 @@
 use std::{io, net::IpAddr};
 
 use serde_json::{Value, json};
+use weir_api::{
+    model::{
+        FoundSession, Protocol, Tuple,
+        explain::{
+            Answer, Back, Candidate, End, Explanation, Question, Return, Scheduling, Skip, Standing, Way,
+        },
+    },
+    protocol::{Request, Response},
+    rules::mark,
+};
 
 use super::{
     Failure, World,
     cli::ExplainArgs,
     json, names,
     style::{Style, Table, Tone, clean},
-};
-use crate::{
-    mark,
-    model::Protocol,
-    protocol::{
-        Answer, Back, Candidate, End, Explanation, FoundSession, Question, Request, Response, Return,
-        Scheduling, Skip, Standing, Tuple, Way,
-    },
 };
 
 pub(super) fn run(args: &ExplainArgs, world: &mut World<'_>) -> Result<(), Failure> {
@@ -366,8 +368,8 @@ fn scheduling(s: &Scheduling) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Forwarding, ServiceKey};
-    use crate::protocol::{LocalRoom, Way};
+    use weir_api::model::explain::{LocalRoom, Way};
+    use weir_api::model::{Forwarding, ServiceKey};
 
     fn asked() -> Question {
         Question {

@@ -2,18 +2,22 @@
 
 use std::collections::HashMap;
 
+use weir_api::{
+    client::{ClientError, Transport},
+    model::{
+        ClientAddress, MarkRule, PathCounter, ServiceKey, Timeouts,
+        snat::{SnatRow, SnatRule},
+        status::Status,
+    },
+    protocol::{
+        Batch, Change, Info, ListQuery, MAX_BATCH, MAX_PAGE, Refusal, Request, Response, Row, ServerRow,
+        ServiceRow,
+    },
+};
+
 use super::{
     Failure,
     names::{self, ServiceName},
-};
-use crate::{
-    client::{ClientError, Transport},
-    model::{ClientAddress, MarkRule, ServiceKey},
-    protocol::{
-        Batch, Change, Info, ListQuery, MAX_BATCH, MAX_PAGE, PathCounter, Refusal, Request, Response, Row,
-        ServerRow, ServiceRow, Status, Timeouts,
-    },
-    snat::{SnatRow, SnatRule},
 };
 
 /// A service with its servers, the newest first.

@@ -26,18 +26,15 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use toml::Spanned;
+use weir_api::model::{
+    ClientAddress, Family, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Timeouts, Tunnel,
+    TunnelChecksum, TunnelKind,
+};
 
 use super::{
     file_marks::{self, MarkEntry, WantedMark},
     file_snat::{self, SnatEntry, WantedSnat},
     names,
-};
-use crate::{
-    model::{
-        ClientAddress, Family, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Tunnel,
-        TunnelChecksum, TunnelKind,
-    },
-    protocol::Timeouts,
 };
 
 /// What is wrong with a file.

@@ -14,9 +14,9 @@
 
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
+use weir_api::{model::MarkRule, rules::mark};
 
 use super::file::{FileError, ProtocolEntry};
-use crate::{mark, model::MarkRule};
 
 /// A rule with its line.
 pub type WantedMark = (usize, MarkRule);

@@ -20,12 +20,12 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
+use weir_api::{
+    model::snat::{DEFAULT_PORTS, Dependence, Pooling, SnatRule, SnatTimeouts},
+    rules::snat::{self, OWN, dependence_name, kind_name, pooling_name},
+};
 
 use super::file::FileError;
-use crate::snat::{
-    self, DEFAULT_PORTS, Dependence, OWN, Pooling, SnatRule, SnatTimeouts, dependence_name, kind_name,
-    pooling_name,
-};
 
 /// A rule with its line.
 pub type WantedSnat = (usize, SnatRule);

@@ -1,5 +1,9 @@
 //! Writes the file that `export` prints and `apply` takes.
 
+use weir_api::model::{
+    ClientAddress, Family, Forwarding, LocalAddress, Server, ServiceKey, Tunnel, TunnelChecksum, TunnelKind,
+};
+
 use super::{
     fetch::{Listed, Snapshot},
     file::{
@@ -8,9 +12,6 @@ use super::{
     },
     file_marks::{self, MarkEntry},
     file_snat::{self, SnatEntry},
-};
-use crate::model::{
-    ClientAddress, Family, Forwarding, LocalAddress, Server, ServiceKey, Tunnel, TunnelChecksum, TunnelKind,
 };
 
 /// Writes a configuration as a file that [`super::file::read`] takes.

@@ -3,12 +3,15 @@
 use std::io::{self, Write};
 
 use serde_json::{Map, Value, json};
+use weir_api::{
+    model::{
+        Family, Forwarding, FoundSession, LocalAddress, Rates, ServiceKey, Stats, Tunnel, TunnelChecksum,
+        TunnelKind,
+    },
+    protocol::{ServerRow, ServiceRow},
+};
 
 use super::names;
-use crate::{
-    model::{Family, Forwarding, LocalAddress, ServiceKey, Tunnel, TunnelChecksum, TunnelKind},
-    protocol::{FoundSession, Rates, ServerRow, ServiceRow, Stats},
-};
 
 /// Version of the shapes: it grows when a key changes its meaning or goes; new keys may come any time.
 pub const VERSION: u32 = 1;

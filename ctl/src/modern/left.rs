@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use super::{Failure, sessions};
-use crate::{
+use weir_api::{
     client::Transport,
-    model::{Protocol, ServiceKey, SessionState},
-    protocol::{ServerRow, SessionFilter},
+    model::{Protocol, ServiceKey, SessionFilter, SessionState},
+    protocol::ServerRow,
 };
+
+use super::{Failure, sessions};
 
 /// Sessions that carry no more data, and only wait to expire.
 const CLOSING: [(Protocol, SessionState); 4] = [

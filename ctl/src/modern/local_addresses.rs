@@ -4,6 +4,10 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
+use weir_api::{
+    model::{LocalAddress, status::LocalAddressUse},
+    protocol::Change,
+};
 
 use super::{
     Failure, World,
@@ -11,10 +15,6 @@ use super::{
     fetch::{self, Listed},
     json, names,
     style::{Table, Tone},
-};
-use crate::{
-    model::LocalAddress,
-    protocol::{Change, LocalAddressUse},
 };
 
 type Uses = HashMap<IpAddr, LocalAddressUse>;
@@ -35,7 +35,7 @@ pub(super) fn run(what: &LocalAddressCommand, world: &mut World<'_>) -> Result<(
 fn change(
     of: &LocalAddressArgs,
     world: &mut World<'_>,
-    make: impl FnOnce(crate::model::ServiceKey) -> Change,
+    make: impl FnOnce(weir_api::model::ServiceKey) -> Change,
 ) -> Result<(), Failure> {
     let service = fetch::resolve(world.transport, &of.service)?;
     let generation = fetch::apply(world.transport, &[make(service)], None)??;
@@ -80,7 +80,7 @@ fn tone(used: Option<&LocalAddressUse>) -> Tone {
 }
 
 /// An address no port of which is in use has no row in the gateway's status.
-fn cells(row: &crate::protocol::ServiceRow, local: &LocalAddress, uses: &Uses) -> Vec<String> {
+fn cells(row: &weir_api::protocol::ServiceRow, local: &LocalAddress, uses: &Uses) -> Vec<String> {
     let used = uses.get(&local.address);
     let number = |n: Option<String>| n.unwrap_or_else(|| "0".into());
     vec![

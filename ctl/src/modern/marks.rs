@@ -1,13 +1,13 @@
 //! `weirctl mark`: rules that give packets a mark.
 
 use serde_json::{Value, json};
+use weir_api::{model::MarkRule, protocol::Change, rules::mark};
 
 use super::{
     Failure, World,
     cli::{MarkCommand, RuleArgs},
     fetch, json, names,
 };
-use crate::{mark, model::MarkRule, protocol::Change};
 
 pub(super) fn run(what: &MarkCommand, world: &mut World<'_>) -> Result<(), Failure> {
     let (change, as_json) = match what {

@@ -40,7 +40,7 @@ mod trace;
 
 use std::io::{self, Write};
 
-use crate::{
+use weir_api::{
     client::{ClientError, Transport},
     protocol::{ErrorCode, Refusal},
 };

@@ -7,10 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::{
-    model::{Family, Protocol, ServiceKey},
-    protocol::Network,
-};
+use weir_api::model::{Family, Network, Protocol, ServiceKey};
 
 /// A service as it is written.
 #[must_use]

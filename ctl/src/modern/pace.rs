@@ -13,8 +13,7 @@ use signal_hook::{
     iterator::Signals,
 };
 use time::UtcOffset;
-
-use crate::client::Client;
+use weir_api::client::Client;
 
 /// What ended a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

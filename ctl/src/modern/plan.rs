@@ -6,6 +6,11 @@
 use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
+use weir_api::{
+    model::{ClientAddress, LocalAddress, MarkRule, Server, Service, ServiceKey, Timeouts},
+    protocol::Change,
+    rules::{client_address::name, mark},
+};
 
 use super::{
     fetch::{Listed, Snapshot},
@@ -13,12 +18,6 @@ use super::{
     file_marks::WantedMark,
     json, names,
     style::Tone,
-};
-use crate::{
-    client_address::name,
-    mark,
-    model::{ClientAddress, LocalAddress, MarkRule, Server, Service, ServiceKey},
-    protocol::{Change, Timeouts},
 };
 
 /// What has to be done.
@@ -339,7 +338,7 @@ fn differences(old: &Service, new: &Service) -> Vec<String> {
 }
 
 fn server_properties(s: &Server) -> [(&'static str, Option<String>); 5] {
-    use crate::model::{Forwarding, TunnelKind};
+    use weir_api::model::{Forwarding, TunnelKind};
     let tunnel = match s.forwarding {
         Forwarding::Tunnel(t) if t.kind == TunnelKind::Ipip => Some("ipip".into()),
         Forwarding::Tunnel(t) => {

@@ -2,13 +2,11 @@
 
 use std::collections::HashSet;
 
+use weir_api::{model::snat::SnatRule, protocol::Change, rules::snat::facts};
+
 use super::{
     file_snat::WantedSnat,
     plan::{Kind, Line, Plan},
-};
-use crate::{
-    protocol::Change,
-    snat::{SnatRule, facts},
 };
 
 impl Plan {

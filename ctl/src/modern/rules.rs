@@ -3,16 +3,16 @@
 use std::{fs, io::Read, path::Path};
 
 use serde_json::json;
+use weir_api::{
+    model::Service,
+    protocol::{Change, ErrorCode, Refusal},
+};
 
 use super::{
     Failure, World,
     cli::{ApplyArgs, DiffArgs, ExportArgs},
     fetch, file, file_write, json, names,
     plan::{Plan, plan},
-};
-use crate::{
-    model::Service,
-    protocol::{Change, ErrorCode, Refusal},
 };
 
 /// How often `apply` starts over when somebody else changes the configuration meanwhile.

@@ -12,19 +12,17 @@ use std::{
 };
 
 use serde_json::json;
+use weir_api::{ipvsadm::names::SystemNames, rules};
 
 use super::{Failure, World, cli::SaveArgs, json};
-use crate::{
-    ipvsadm::{Environment, ipvsadm, names::SystemNames},
-    words,
-};
+use crate::ipvsadm::{Environment, ipvsadm};
 
 /// Mode of a file that is new: rules name addresses, not secrets.
 const MODE: u32 = 0o644;
 
 pub(super) fn run(args: &SaveArgs, world: &mut World<'_>) -> Result<(), Failure> {
     let rules = rules(world)?;
-    let count = words::count(&rules);
+    let count = rules::count(&rules);
     let Some(file) = args.file.as_deref().filter(|file| *file != Path::new("-")) else {
         world.out.write_all(rules.as_bytes())?;
         return Ok(());
@@ -58,7 +56,7 @@ fn rules(world: &mut World<'_>) -> Result<String, Failure> {
 /// Whether there is a file with at least one rule. What isn't a regular file holds none.
 fn holds_rules(file: &Path) -> io::Result<bool> {
     match fs::metadata(file) {
-        Ok(there) if there.is_file() => Ok(words::count(&String::from_utf8_lossy(&fs::read(file)?)) > 0),
+        Ok(there) if there.is_file() => Ok(rules::count(&String::from_utf8_lossy(&fs::read(file)?)) > 0),
         Ok(_) => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),

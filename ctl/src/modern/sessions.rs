@@ -3,6 +3,11 @@
 use std::{collections::BTreeMap, io, io::Write};
 
 use serde_json::json;
+use weir_api::{
+    client::Transport,
+    model::{FoundSession, ServiceKey, SessionFilter},
+    protocol::{MAX_PAGE, Request, Response},
+};
 
 use super::{
     Failure, World,
@@ -10,11 +15,6 @@ use super::{
     fetch, json,
     names::{self, protocol_number},
     style::Tone,
-};
-use crate::{
-    client::Transport,
-    model::ServiceKey,
-    protocol::{FoundSession, MAX_PAGE, Request, Response, SessionFilter},
 };
 
 pub(super) fn run(args: &SessionsArgs, world: &mut World<'_>) -> Result<(), Failure> {

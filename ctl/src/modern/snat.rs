@@ -1,19 +1,17 @@
 //! `weirctl snat`: rules by which an inside network reaches the outside.
 
 use serde_json::{Value, json};
+use weir_api::{
+    model::snat::{SnatRow, SnatRule, SnatTimeouts},
+    protocol::Change,
+    rules::snat::{OWN, dependence_name, kind_name, pool, pool_text, pooling_name, to_words},
+};
 
 use super::{
     Failure, World,
     cli::{SnatCommand, SnatEditArgs, SnatListArgs, SnatRuleArgs},
     fetch, json, names,
     style::{Table, Tone},
-};
-use crate::{
-    protocol::Change,
-    snat::{
-        OWN, SnatRow, SnatRule, SnatTimeouts, dependence_name, kind_name, pool, pool_text, pooling_name,
-        to_words,
-    },
 };
 
 pub(super) fn run(what: &SnatCommand, world: &mut World<'_>) -> Result<(), Failure> {
@@ -176,10 +174,8 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::{
-        modern::cli::{Cli, Command},
-        snat,
-    };
+    use crate::modern::cli::{Cli, Command};
+    use weir_api::rules::snat;
 
     #[test]
     fn words_mean_here_what_they_mean_in_a_rules_file() {

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, io, io::Write, time::Duration};
 
 use serde_json::{Value, json};
+use weir_api::model::{PathCounter, Rates, ServiceKey, Stats};
 
 use super::{
     Failure, World,
@@ -12,10 +13,6 @@ use super::{
     pace::Moment,
     stats_watch,
     style::{Style, Table, Tone, clean},
-};
-use crate::{
-    model::ServiceKey,
-    protocol::{PathCounter, Rates, Stats},
 };
 
 /// What the gateway has counted, at some moment.
@@ -153,7 +150,8 @@ fn tables(services: &[Listed], style: Style, out: &mut dyn Write) -> io::Result<
     ];
     let mut table = Table::new(0, &titles);
     for (row, servers) in services {
-        let count = |f: fn(&crate::protocol::ServerRow) -> u32| servers.iter().map(|s| u64::from(f(s))).sum();
+        let count =
+            |f: fn(&weir_api::protocol::ServerRow) -> u32| servers.iter().map(|s| u64::from(f(s))).sum();
         let cells = cells(
             names::service(&row.service.key),
             count(|s| s.active),
@@ -172,7 +170,7 @@ fn tables(services: &[Listed], style: Style, out: &mut dyn Write) -> io::Result<
     table.write(out, style)
 }
 
-fn cells_of(name: String, s: &crate::protocol::ServerRow) -> Vec<String> {
+fn cells_of(name: String, s: &weir_api::protocol::ServerRow) -> Vec<String> {
     cells(name, s.active.into(), s.inactive.into(), &s.stats, &s.rates)
 }
 

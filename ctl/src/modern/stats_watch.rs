@@ -5,14 +5,12 @@
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
+use weir_api::model::{Rates, ServiceKey, Stats};
+
 use super::{
     Failure, Pace, Wake, World,
     cli::StatsArgs,
     stats::{self, Look},
-};
-use crate::{
-    model::ServiceKey,
-    protocol::{Rates, Stats},
 };
 
 /// How long to wait for news before looking anyway.
@@ -213,9 +211,9 @@ fn rates(now: &Stats, before: &Stats, interval: Duration) -> Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        model::Family,
-        protocol::{PathCounter, ServiceRow},
+    use weir_api::{
+        model::{Family, PathCounter},
+        protocol::ServiceRow,
     };
 
     #[test]
@@ -232,7 +230,7 @@ mod tests {
 
     fn look(at: u64, packets: u64, counter: u64) -> Look {
         let key = ServiceKey::Mark { mark: 1, family: Family::V4 };
-        let service = crate::model::Service {
+        let service = weir_api::model::Service {
             key,
             scheduler: "rr".into(),
             scheduler_flags: 0,

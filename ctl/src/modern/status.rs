@@ -3,6 +3,7 @@
 use std::{io, io::Write, time::Duration};
 
 use serde_json::{Value, json};
+use weir_api::model::status::{PortStatus, Status, WorkerStatus};
 
 use super::{
     Failure, World,
@@ -10,7 +11,6 @@ use super::{
     fetch, json, names,
     style::{Style, Table, Tone, clean},
 };
-use crate::protocol::{PortStatus, Status, WorkerStatus};
 
 /// How far apart the two looks are.
 const SAMPLE: Duration = Duration::from_millis(200);

@@ -7,6 +7,14 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use weir_api::{
+    client::Transport,
+    model::{
+        Tuple,
+        trace::{TraceFilter, TraceStage, TracedPacket},
+    },
+    protocol::{Request, Response},
+};
 
 use super::{
     Failure, Wake, World,
@@ -14,10 +22,6 @@ use super::{
     json, names,
     pcapng::{Packet, Writer},
     style::{Style, Tone, clean},
-};
-use crate::{
-    client::Transport,
-    protocol::{Request, Response, TraceFilter, TraceStage, TracedPacket, Tuple},
 };
 
 /// How often the gateway is asked what it has.

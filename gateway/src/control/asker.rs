@@ -12,9 +12,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use weirctl::{
-    model::EngineData,
-    protocol::{MAX_EXPLAINED, SessionCursor},
+use weir_api::{
+    model::{EngineData, explain::MAX_EXPLAINED},
+    protocol::SessionCursor,
 };
 
 use super::{

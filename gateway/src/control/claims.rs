@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use weirctl::model::{self, Forwarding, ServiceKey};
+use weir_api::model::{self, Forwarding, ServiceKey};
 
 use super::{
     local::Reach,

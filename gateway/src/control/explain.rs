@@ -3,9 +3,9 @@
 
 use std::net::IpAddr;
 
-use weirctl::{
-    model::{Forwarding, MarkRule},
-    protocol::{self, Candidate, End, Explanation, Question, Return, Scheduling, Tuple, Way},
+use weir_api::model::{
+    Forwarding, MarkRule, Tuple,
+    explain::{self, Candidate, End, Explanation, Question, Return, Scheduling, Way},
 };
 
 use super::{
@@ -52,8 +52,8 @@ impl Workers {
             mtu: way.mtu,
         };
         let back = answer.back.map(|back| match back {
-            Back::Itself => protocol::Back::Itself,
-            Back::Here { comes, port, leaves, way: out } => protocol::Back::Here(Box::new(Return {
+            Back::Itself => explain::Back::Itself,
+            Back::Here { comes, port, leaves, way: out } => explain::Back::Here(Box::new(Return {
                 comes: tuple(comes),
                 port: port.map(name),
                 leaves: tuple(leaves),

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use weirctl::protocol::{LocalAddressUse, MAX_STATUS_ADDRESSES, WorkerStatus};
+use weir_api::model::status::{LocalAddressUse, MAX_STATUS_ADDRESSES, WorkerStatus};
 
 use super::workers::WorkerLink;
 use crate::{

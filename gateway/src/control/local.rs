@@ -10,7 +10,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use weirctl::model::{self, ClientAddress, Forwarding, ServiceKey};
+use weir_api::model::{self, ClientAddress, Forwarding, ServiceKey};
 
 use super::{plane::ServiceState, warnings::some, workers::Workers};
 use crate::path::{

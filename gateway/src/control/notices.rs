@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use weirctl::protocol::Notice;
+use weir_api::model::status::Notice;
 
 /// The latest news, and whoever waits for it.
 #[derive(Debug, Default)]

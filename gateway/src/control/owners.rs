@@ -9,7 +9,7 @@ use std::{
     net::IpAddr,
 };
 
-use weirctl::model::{self, ServiceKey};
+use weir_api::model::{self, ServiceKey};
 
 use super::{
     claims::NatServer,

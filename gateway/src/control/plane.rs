@@ -6,11 +6,19 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use weirctl::model;
-use weirctl::protocol::{
-    ErrorCode, Explanation, LocalAddressUse, PortStatus, Question, Refusal, TraceFilter, WorkerStatus,
+use weir_api::model;
+pub use weir_api::{
+    model::{FoundSession, PathCounter},
+    protocol::SessionCursor,
 };
-pub use weirctl::protocol::{FoundSession, PathCounter, SessionCursor};
+use weir_api::{
+    model::{
+        explain::{Explanation, Question},
+        status::{LocalAddressUse, PortStatus, WorkerStatus},
+        trace::TraceFilter,
+    },
+    protocol::{ErrorCode, Refusal},
+};
 
 use super::trace::Haul;
 pub use crate::path::admin::search::Selection;
@@ -39,7 +47,7 @@ pub enum Change {
     /// New settings and time-outs.
     Settings(Arc<Settings>),
     /// The SNAT rules are now these, in the order in which they were added; sessions of others end.
-    Snat(Vec<(ServerId, Arc<weirctl::snat::SnatRule>)>),
+    Snat(Vec<(ServerId, Arc<weir_api::model::snat::SnatRule>)>),
     /// The mark rules are now these, in this order.
     Marks(Arc<[model::MarkRule]>),
 }

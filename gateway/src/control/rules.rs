@@ -10,10 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use weirctl::{
+use weir_api::{
     ipvsadm::{Action, Lines, names::SystemNames, parse_line},
     protocol::{Batch, Change},
-    words,
+    rules,
 };
 
 use super::{
@@ -64,7 +64,7 @@ pub struct Rules {
     file: PathBuf,
     lines: Vec<usize>,
     changes: Vec<Change>,
-    complete: words::Completeness,
+    complete: rules::Completeness,
 }
 
 impl Rules {
@@ -89,7 +89,7 @@ impl Rules {
             file: file.into(),
             lines: Vec::new(),
             changes: Vec::new(),
-            complete: words::Completeness::default(),
+            complete: rules::Completeness::default(),
         };
         while let Some((line, words)) = lines.next_line().map_err(failed)? {
             rules.complete.line(&words);
@@ -166,10 +166,10 @@ impl Rules {
 
 /// The change that a line asks for; none if it is a comment.
 fn change(words: &[String]) -> Result<Option<Change>, String> {
-    if let Some(parsed) = words::parse(words) {
+    if let Some(parsed) = rules::parse(words) {
         return parsed.map(|line| match line {
-            words::Line::Comment => None,
-            words::Line::Change(change) => Some(*change),
+            rules::Line::Comment => None,
+            rules::Line::Change(change) => Some(*change),
         });
     }
     let first = words.first().map_or("", String::as_str);

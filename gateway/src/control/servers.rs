@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use weirctl::model::{self, Forwarding, ServiceKey};
+use weir_api::model::{self, Forwarding, ServiceKey};
 
 use super::{local::Reach, plane::ServiceState, workers::Workers};
 use crate::{

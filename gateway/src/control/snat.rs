@@ -6,10 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use weirctl::{
-    model::{self, Forwarding},
-    snat::SnatRule,
-};
+use weir_api::model::{self, Forwarding, snat::SnatRule};
 
 use super::workers::Workers;
 use crate::{

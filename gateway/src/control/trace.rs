@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use weirctl::protocol::{MAX_TRACED, TraceFilter, TracedPacket};
+use weir_api::model::trace::{MAX_TRACED, TraceFilter, TracedPacket};
 
 use super::{plane::PlaneError, workers::Workers};
 use crate::{

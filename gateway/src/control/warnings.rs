@@ -3,9 +3,9 @@
 
 use std::{collections::BTreeSet, fmt::Display, net::IpAddr};
 
-use weirctl::{
-    model::{Forwarding, MarkRule, Server, ServiceKey},
-    protocol::{LocalAddressUse, WorkerStatus},
+use weir_api::model::{
+    Forwarding, MarkRule, Server, ServiceKey,
+    status::{LocalAddressUse, WorkerStatus},
 };
 
 use super::{link::WorkerLink, load, local, plane::ServiceState, workers::Workers};
@@ -167,7 +167,7 @@ fn full_addresses(addresses: &[LocalAddressUse]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use weirctl::model::{ClientAddress, Family, Service};
+    use weir_api::model::{ClientAddress, Family, Service};
 
     use super::*;
     use crate::id::ServiceId;

@@ -10,10 +10,11 @@ use std::{
     time::Duration,
 };
 
-use weirctl::{
-    model,
-    protocol::{Explanation, Question, TraceFilter},
+use weir_api::model::{
+    self,
+    explain::{Explanation, Question},
     snat::SnatRule,
+    trace::TraceFilter,
 };
 
 use super::{

@@ -10,7 +10,7 @@ use std::{
 
 use dpdk::Eal;
 use tracing::{debug, info};
-use weirctl::protocol::PortStatus;
+use weir_api::model::status::PortStatus;
 
 use super::{
     Running, SharedStore,

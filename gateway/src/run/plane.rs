@@ -12,9 +12,11 @@ use std::{
 };
 
 use tracing::{info, warn};
-use weirctl::{
-    model::{self, Forwarding},
-    protocol::{Explanation, PortStatus, Question, TraceFilter},
+use weir_api::model::{
+    self, Forwarding,
+    explain::{Explanation, Question},
+    status::PortStatus,
+    trace::TraceFilter,
 };
 
 use super::{server_hops::ServerHops, warnings};

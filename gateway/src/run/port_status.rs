@@ -1,6 +1,6 @@
 //! What `weirctl status` shows of a port.
 
-use weirctl::protocol::{PortCounters, PortStatus};
+use weir_api::model::status::{PortCounters, PortStatus};
 
 use super::devices::DeviceState;
 use crate::{config, host::TwinState, io::ports::PortHandle};

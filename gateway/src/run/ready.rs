@@ -8,7 +8,7 @@ use std::{
 
 use sd_notify::NotifyState;
 use tracing::{info, warn};
-use weirctl::protocol::PortStatus;
+use weir_api::model::status::PortStatus;
 
 use super::{RunError, system};
 

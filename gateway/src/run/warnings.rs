@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use weirctl::model::{Server, ServiceKey};
+use weir_api::model::{Server, ServiceKey};
 
 use crate::{
     control::{plane::ServiceState, warnings::some},
@@ -80,7 +80,7 @@ pub(super) fn unresolved<'a>(
 
 #[cfg(test)]
 mod tests {
-    use weirctl::model::{ClientAddress, Forwarding, Protocol, Service};
+    use weir_api::model::{ClientAddress, Forwarding, Protocol, Service};
 
     use super::*;
     use crate::{

@@ -7,7 +7,7 @@
 
 use std::{any::Any, net::IpAddr, sync::Arc};
 
-pub use weirctl::protocol::{Skip, Standing};
+pub use weir_api::model::explain::{Skip, Standing};
 
 use crate::{
     clock::Tick,

@@ -34,7 +34,7 @@ mod sync {
 use std::{net::Ipv4Addr, sync::Arc};
 
 use thiserror::Error;
-use weirctl::model::Protocol;
+use weir_api::model::Protocol;
 
 pub use self::usage::{PairKey, PoolUsage};
 use self::{

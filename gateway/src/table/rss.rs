@@ -3,7 +3,7 @@
 //! Weir sets one [`Rss`] on every port and reads it back; what the ports then have in common decides how
 //! steering works (see [`super::steering`]).
 
-use weirctl::model::Protocol;
+use weir_api::model::Protocol;
 
 use super::classes::Classes;
 use crate::net::{

@@ -10,7 +10,7 @@
 //! address is the client's own. Rewriting is therefore the same few stores for every direction and method.
 //! DR and TUN rewrite nothing and see no replies: their second key only says where requests go.
 
-use weirctl::model::SessionState;
+use weir_api::model::SessionState;
 use zerocopy::FromBytes;
 
 use super::ends::WIDE;

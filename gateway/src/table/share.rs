@@ -10,7 +10,7 @@
 //! and both directions between slot and port are a few table look-ups. The share is the same for all servers
 //! and addresses, up to the shift, so there is one per worker, protocol and family.
 
-use weirctl::model::Protocol;
+use weir_api::model::Protocol;
 use zerocopy::FromZeros;
 
 use super::{classes::Classes, steering::Steering};

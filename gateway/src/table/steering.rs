@@ -8,7 +8,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use weirctl::model::Protocol;
+use weir_api::model::Protocol;
 
 use super::{
     classes::Classes,

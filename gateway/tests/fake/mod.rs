@@ -6,9 +6,9 @@ use weir::{
     control::plane::{AddressKind, Ask, Change, Plane, PlaneError, PlaneStatus, ServerTotals, SessionPage},
     id::ServerId,
 };
-use weirctl::{
-    model::{Session, SessionState},
-    protocol::{PortStatus, SessionCursor},
+use weir_api::{
+    model::{Session, SessionState, status::PortStatus},
+    protocol::SessionCursor,
 };
 
 /// What an address is to the gateway.

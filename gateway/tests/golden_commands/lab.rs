@@ -23,10 +23,11 @@ use weir::control::{
     server::{Handler, Limits, Server},
     store::Store,
 };
-use weirctl::{
-    program::IPVSADM_NAMES,
-    protocol::{Access, Rates, Request, Response, Row, Stats},
+use weir_api::{
+    model::{Rates, Stats},
+    protocol::{Access, Request, Response, Row},
 };
+use weirctl::program::IPVSADM_NAMES;
 
 use crate::fake::FakePlane;
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use weirctl::{
+use weir_api::{
     model::{Forwarding, Protocol, Service},
-    modern::Wake,
     protocol::Change,
 };
+use weirctl::modern::Wake;
 
 use crate::{
     questions::busy,
@@ -99,7 +99,7 @@ fn reset() -> Rig {
     let mut rig = Rig::with(&Options::default());
     rig.add_service(Protocol::Tcp, VIP, 80, "rr", false);
     for n in [1, 2] {
-        rig.add_server(tcp(80), weirctl::model::Server { forwarding: Forwarding::Route, ..server(n, 5) });
+        rig.add_server(tcp(80), weir_api::model::Server { forwarding: Forwarding::Route, ..server(n, 5) });
     }
     for n in 0..10 {
         assert!(["S", "A", "R"].into_iter().all(|flags| segment(&mut rig, n, 40_000, flags).is_some()));

@@ -28,7 +28,7 @@ use weir::control::{
     server::{Limits, Server},
     store::Store,
 };
-use weirctl::protocol::{Access, VERSION, frame, handshake::Answer};
+use weir_api::protocol::{Access, VERSION, frame, handshake::Answer};
 
 use crate::{fake::FakePlane, world};
 
@@ -420,7 +420,7 @@ pub fn top_restores_the_terminal() {
         assert!(!terminal.is_cooked() && terminal.screen.screen().alternate_screen());
         // News arrive without a key.
         let service = world::service(world::tcp(1000 + n as u16));
-        gateway.store.lock().apply(&weirctl::protocol::Change::AddService(service).into()).unwrap();
+        gateway.store.lock().apply(&weir_api::protocol::Change::AddService(service).into()).unwrap();
         terminal.wait_for(|s| s.contains(&format!(":{}", 1000 + n)));
         terminal.press(b"s");
         terminal.wait_for(|s| s.contains("s sort: packets"));
@@ -471,7 +471,7 @@ pub fn stats_are_watched_in_place() {
         assert!(!screen.contains("rates over"), "there is nothing to compare with yet: {screen}");
         // What is new is drawn over what was there, with rates.
         let service = world::service(world::tcp(2000 + u16::from(end == "TERM")));
-        gateway.store.lock().apply(&weirctl::protocol::Change::AddService(service).into()).unwrap();
+        gateway.store.lock().apply(&weir_api::protocol::Change::AddService(service).into()).unwrap();
         let screen = terminal.wait_for(|s| s.contains(":200") && s.contains("  rates over "));
         assert_eq!(screen.matches("SERVICE").count(), 1, "{screen}");
         // Another size: what doesn't fit is cut, in both directions.
@@ -505,7 +505,7 @@ pub fn stats_are_watched_in_a_pipe() {
         seen += &text(&buffer[..n]);
         if seen.matches("SERVICE").count() == 1 {
             let service = world::service(world::tcp(3000));
-            let _ = gateway.store.lock().apply(&weirctl::protocol::Change::AddService(service).into());
+            let _ = gateway.store.lock().apply(&weir_api::protocol::Change::AddService(service).into());
         }
     }
     kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();

@@ -1,6 +1,7 @@
 //! `status`, `stats`, `sessions`.
 
-use weirctl::{modern::Wake, protocol::Change};
+use weir_api::protocol::Change;
+use weirctl::modern::Wake;
 
 use crate::{
     rig::{
@@ -13,7 +14,7 @@ use crate::{
 /// TCP 80 with two servers and so many sessions.
 pub fn busy(sessions: u8) -> Rig {
     let mut rig = Rig::with(&Options::default());
-    rig.add_service(weirctl::model::Protocol::Tcp, VIP, 80, "rr", true);
+    rig.add_service(weir_api::model::Protocol::Tcp, VIP, 80, "rr", true);
     rig.add_server(tcp(80), server(1, 5));
     rig.add_server(tcp(80), server(2, 7));
     for n in 0..sessions {
@@ -288,8 +289,8 @@ pub fn mistakes_have_their_status() {
         assert!(outcome.err.starts_with(why), "{line}: {}", outcome.err);
     }
     // Two services of one address: it must be said which.
-    let udp = weirctl::model::ServiceKey::Address {
-        protocol: weirctl::model::Protocol::Udp,
+    let udp = weir_api::model::ServiceKey::Address {
+        protocol: weir_api::model::Protocol::Udp,
         address: VIP.into(),
         port: 80,
     };

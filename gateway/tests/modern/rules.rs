@@ -2,7 +2,7 @@
 
 use proptest::{prelude::*, test_runner::TestRunner};
 use weir::control::store::Store;
-use weirctl::{
+use weir_api::{
     model::{
         ClientAddress, Family, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Tunnel,
         TunnelChecksum, TunnelKind,
@@ -56,7 +56,7 @@ pub fn an_export_applied_elsewhere_gives_the_same() {
             service: mark,
             server: Server { forwarding: Forwarding::Tunnel(gue), upper: 9, lower: 3, ..server(3, 0) },
         },
-        Change::SetTimeouts(weirctl::protocol::Timeouts { tcp: 77, tcp_fin: 0, udp: 88 }),
+        Change::SetTimeouts(weir_api::model::Timeouts { tcp: 77, tcp_fin: 0, udp: 88 }),
     ] {
         store.apply(&change.into()).unwrap();
     }

@@ -1,12 +1,10 @@
 //! The screens of `top`, drawn in memory.
 
 use ratatui::{Terminal, backend::TestBackend};
-use weirctl::{
-    modern::{
-        cli::SortKey,
-        top::{Board, Key, draw},
-    },
-    protocol::Change,
+use weir_api::protocol::Change;
+use weirctl::modern::{
+    cli::SortKey,
+    top::{Board, Key, draw},
 };
 
 use crate::world::{server, service, shop, store, tcp};

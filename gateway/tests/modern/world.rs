@@ -4,12 +4,12 @@ use std::{cell::RefCell, collections::VecDeque, io, rc::Rc, time::Duration};
 
 use clap::Parser;
 use weir::control::store::Store;
-use weirctl::{
+use weir_api::{
     client::{ClientError, Transport},
     model::{Forwarding, Protocol, Server, Service, ServiceKey},
-    modern::{self, Pace, Style, Wake, World, cli::Cli},
     protocol::{Access, Change, Request, Response},
 };
+use weirctl::modern::{self, Pace, Style, Wake, World, cli::Cli};
 
 use crate::{
     fake::FakePlane,

@@ -1,7 +1,8 @@
 //! Runs a table.
 
 use weir::{io::memory::MemoryFrame, path::ingress::station::Stations};
-use weirctl::ipvsadm::{Environment, ipvsadm, names::SystemNames};
+use weir_api::ipvsadm::names::SystemNames;
+use weirctl::ipvsadm::{Environment, ipvsadm};
 
 use crate::{
     build, expect,

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::Value;
 use weir::io::{PortId, memory::MemoryFrame};
-use weirctl::model::Forwarding;
+use weir_api::model::Forwarding;
 
 use super::{
     Replay,

@@ -205,7 +205,7 @@ impl<'a> Replay<'a> {
     fn session_server(&mut self, id: &str) -> Option<flows::Endpoint> {
         let conn = self.conns.get(id).cloned()?;
         let sessions = self.rig.sessions();
-        let of = |s: &&weirctl::model::Session| {
+        let of = |s: &&weir_api::model::Session| {
             (s.protocol, s.client, s.virtual_) == (conn.protocol, conn.client, conn.vip)
         };
         sessions.iter().find(of).map(|s| s.server)

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use weirctl::model::{MarkRule, Protocol};
+use weir_api::model::{MarkRule, Protocol};
 
 /// The priority of a chain's first rule that is not the last word about what it matches: a later one
 /// marks anew, so it comes before.

@@ -2,15 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use weirctl::{
+use weir_api::{
     client::Transport,
-    ipvsadm::{
-        Environment, ipvsadm,
-        names::{Names, Resolve, SystemNames},
-    },
+    ipvsadm::names::{Names, Resolve, SystemNames},
     model::{Forwarding, Protocol, ServiceKey},
     protocol::{Access, Change, ListQuery, Request, Response, Row},
 };
+use weirctl::ipvsadm::{Environment, ipvsadm};
 
 use super::{Counts, Event, Recording, nft};
 use crate::rig::Rig;
@@ -162,7 +160,7 @@ pub fn forwarding(rig: &mut Rig, (address, port): (IpAddr, u16)) -> Option<Forwa
         Row::Service(_) => None,
     });
     let of =
-        |s: &weirctl::model::Server| s.address == address && (s.port == port || s.port == 0 || port == 0);
+        |s: &weir_api::model::Server| s.address == address && (s.port == port || s.port == 0 || port == 0);
     servers.find(of).map(|s| s.forwarding)
 }
 

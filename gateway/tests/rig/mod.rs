@@ -48,7 +48,7 @@ use weir::{
         steering::Steering,
     },
 };
-use weirctl::{
+use weir_api::{
     client::{ClientError, Transport},
     model::{self, ServiceKey},
     protocol::{Access, Change, ListQuery, Request, Response, Row},

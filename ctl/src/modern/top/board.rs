@@ -5,16 +5,17 @@ use std::{
     collections::{HashMap, VecDeque},
 };
 
-use crate::{
+use weir_api::{
     client::Transport,
-    model::ServiceKey,
-    modern::{
-        Failure,
-        cli::SortKey,
-        fetch::{self, Listed},
-        names,
-    },
-    protocol::{Rates, ServerRow, Status},
+    model::{Rates, ServiceKey, status::Status},
+    protocol::ServerRow,
+};
+
+use crate::modern::{
+    Failure,
+    cli::SortKey,
+    fetch::{self, Listed},
+    names,
 };
 
 /// Looks that are remembered for sparklines.

@@ -7,12 +7,10 @@ use ratatui::{
     text::{Line as Text, Span},
     widgets::{Paragraph, Row, Sparkline, Table},
 };
+use weir_api::model::Rates;
 
 use super::board::{Board, Line};
-use crate::{
-    modern::{cli::SortKey, names},
-    protocol::Rates,
-};
+use crate::modern::{cli::SortKey, names};
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// Width of a service's sparkline.

@@ -12,13 +12,13 @@ use ratatui::{
     crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},
 };
 use serde_json::json;
+use weir_api::client::Transport;
 
 pub use self::{
     board::{Board, Key},
     draw::draw,
 };
 use super::{Failure, Pace, Wake, World, cli::TopArgs, json};
-use crate::client::Transport;
 
 /// How often to look although nothing is said to be new.
 const LOOK: Duration = Duration::from_secs(2);

@@ -1,7 +1,7 @@
 //! What peers have changed, in the log: who, and the lines of ipvsadm's that ask for it.
 
 use tracing::info;
-use weirctl::{
+use weir_api::{
     ipvsadm,
     protocol::{Request, Response},
 };
@@ -74,7 +74,7 @@ impl Drop for Audit {
 
 #[cfg(test)]
 mod tests {
-    use weirctl::protocol::{Access, Batch, Change, ErrorCode};
+    use weir_api::protocol::{Access, Batch, Change, ErrorCode};
 
     use super::*;
 

@@ -8,7 +8,7 @@ use std::{
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::{debug, warn};
-use weirctl::protocol::{
+use weir_api::protocol::{
     Access, ErrorCode, MAX_PIPELINE, Refusal, Request, Response, Stage,
     frame::{self, FrameError},
     handshake::{Answer, Hello, NotWeir},

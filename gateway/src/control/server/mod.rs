@@ -25,7 +25,7 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::{Condvar, Mutex};
 use tracing::{debug, warn};
-use weirctl::protocol::{Access, Request, Response, frame, handshake::Answer};
+use weir_api::protocol::{Access, Request, Response, frame, handshake::Answer};
 
 pub use self::socket::SocketPermissions;
 use self::{peer::Peer, socket::SocketFile};

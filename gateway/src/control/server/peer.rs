@@ -6,7 +6,7 @@ use nix::{
     sys::socket::{getsockopt, sockopt::PeerCredentials},
     unistd::{Gid, Group, Uid, User, getgrouplist},
 };
-use weirctl::protocol::{Access, ErrorCode, OLDEST_VERSION, Refusal, Request, VERSION};
+use weir_api::protocol::{Access, ErrorCode, OLDEST_VERSION, Refusal, Request, VERSION};
 
 /// A peer, as the kernel vouches for it.
 #[derive(Clone, Copy, Debug)]

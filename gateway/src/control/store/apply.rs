@@ -6,9 +6,9 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use weirctl::{
-    model::{ClientAddress, LocalAddress, MarkRule, Server, Service, ServiceKey},
-    protocol::{self, Batch, ErrorCode, MAX_LOCAL_ADDRESSES, Refusal, Timeouts},
+use weir_api::{
+    model::{ClientAddress, LocalAddress, MarkRule, Server, Service, ServiceKey, Timeouts},
+    protocol::{self, Batch, ErrorCode, MAX_LOCAL_ADDRESSES, Refusal},
 };
 
 use super::{

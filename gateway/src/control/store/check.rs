@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use weirctl::{
+use weir_api::{
     model::{
-        ClientAddress, Family, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Tunnel,
-        TunnelKind,
+        ClientAddress, Family, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Timeouts,
+        Tunnel, TunnelKind,
     },
-    protocol::{ErrorCode, Refusal, Timeouts},
+    protocol::{ErrorCode, Refusal},
 };
 
 use crate::control::plane::{AddressKind, Plane};

@@ -5,7 +5,7 @@
 //! of connections and packets are kept scaled by 2^10, of bytes by 2^5. `-Z` subtracts the figures as of
 //! the last reading, so packets counted since then show up at the next one.
 
-use weirctl::protocol::{Rates, Stats};
+use weir_api::model::{Rates, Stats};
 
 use super::Store;
 use crate::control::plane::{Plane, ServerTotals};

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use weirctl::protocol::{Refusal, Response, SessionCursor};
+use weir_api::protocol::{Refusal, Response, SessionCursor};
 
 use super::Store;
 use crate::{

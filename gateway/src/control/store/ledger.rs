@@ -10,7 +10,7 @@ use std::{
     net::IpAddr,
 };
 
-use weirctl::{model::ServiceKey, protocol::Stats};
+use weir_api::model::{ServiceKey, Stats};
 
 use super::{
     Store,

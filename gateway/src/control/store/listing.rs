@@ -3,7 +3,7 @@
 //! Both are listed the newest first. A cursor names the service and the server listed last by their
 //! sequence numbers, so what is added or removed between two pages never shifts the rest.
 
-use weirctl::protocol::{ErrorCode, ListCursor, ListQuery, MAX_PAGE, Response, Row, ServerRow, ServiceRow};
+use weir_api::protocol::{ErrorCode, ListCursor, ListQuery, MAX_PAGE, Response, Row, ServerRow, ServiceRow};
 
 use super::{
     Store,

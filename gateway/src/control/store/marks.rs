@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weirctl::{
+use weir_api::{
     model::MarkRule,
     protocol::{ErrorCode, MAX_MARKS, Refusal},
 };

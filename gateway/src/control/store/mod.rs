@@ -40,10 +40,10 @@ use std::{
     sync::Arc,
 };
 
-use weirctl::{
+use weir_api::{
     client::{ClientError, Transport},
-    model::{ClientAddress, MarkRule, ServiceKey},
-    protocol::{Access, ErrorCode, Info, MAX_PAGE, Notice, Refusal, Request, Response, Stage, Timeouts},
+    model::{ClientAddress, MarkRule, ServiceKey, Timeouts, status::Notice},
+    protocol::{Access, ErrorCode, Info, MAX_PAGE, Refusal, Request, Response, Stage},
 };
 
 use self::{

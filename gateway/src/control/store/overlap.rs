@@ -8,10 +8,9 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use weirctl::{
-    model::ServiceKey,
+use weir_api::{
+    model::{ServiceKey, snat::SnatRule},
     protocol::{ErrorCode, Refusal},
-    snat::SnatRule,
 };
 
 use super::Store;

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use weirctl::{
-    model::ServiceKey,
-    protocol::{
-        ErrorCode, MAX_PAGE, Question, Refusal, Response, SessionCursor, SessionFilter, Status, TraceFilter,
-    },
+use weir_api::{
+    model::{ServiceKey, SessionFilter, explain::Question, status::Status, trace::TraceFilter},
+    protocol::{ErrorCode, MAX_PAGE, Refusal, Response, SessionCursor},
 };
 
 use super::{

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use weirctl::model::{ClientAddress, LocalAddress, Server, Service};
+use weir_api::model::{ClientAddress, LocalAddress, Server, Service};
 
 use crate::{
     control::plane::ServiceState,

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use weirctl::{
+use weir_api::{
+    model::snat::{SnatRow, SnatRule},
     protocol::{ErrorCode, Refusal, Response},
-    snat::{SnatRow, SnatRule},
 };
 
 use super::{

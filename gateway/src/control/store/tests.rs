@@ -2,12 +2,9 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use weirctl::{
-    model::{Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey},
-    protocol::{
-        Access, Batch, Change, ErrorCode, ListQuery, Request, Response, Row, ServerRow, ServiceRow, Stats,
-        Timeouts,
-    },
+use weir_api::{
+    model::{Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Stats, Timeouts},
+    protocol::{Access, Batch, Change, ErrorCode, ListQuery, Request, Response, Row, ServerRow, ServiceRow},
 };
 
 use super::Store;
@@ -138,7 +135,7 @@ fn the_plane_sees_the_newest_server_first() {
 #[test]
 fn refusals_are_the_kernels() {
     let mut store = two_servers();
-    let other = ServiceKey::Mark { mark: 9, family: weirctl::model::Family::V4 };
+    let other = ServiceKey::Mark { mark: 9, family: weir_api::model::Family::V4 };
     let with = |f: fn(&mut Server)| {
         let mut s = server("10.0.0.9", 1);
         f(&mut s);
@@ -192,7 +189,7 @@ fn a_local_address_has_no_other_use() {
     let mut store = two_servers();
     let rule = "add lan --inside 10.9.0.0/16 --port wan --pool 198.51.100.1-198.51.100.9";
     let rule: Vec<&str> = rule.split(' ').collect();
-    apply(&mut store, [weirctl::snat::parse(&rule).unwrap()]).unwrap();
+    apply(&mut store, [weir_api::rules::snat::parse(&rule).unwrap()]).unwrap();
     for (taken, why) in [
         ("192.0.2.10", "virtual service's"),
         ("10.0.0.1", "real server's"),
@@ -328,7 +325,7 @@ fn numbers_are_used_again_once_forgotten() {
 #[test]
 fn a_deleted_snat_rule_s_number_is_used_again_when_its_last_session_has_ended() {
     let mut store = two_servers();
-    let parse = |text: &str| weirctl::snat::parse(&text.split(' ').collect::<Vec<_>>()).unwrap();
+    let parse = |text: &str| weir_api::rules::snat::parse(&text.split(' ').collect::<Vec<_>>()).unwrap();
     let add = |name| parse(&format!("add {name} --inside 10.9.0.0/16 --port wan --pool 198.51.100.1"));
     let number = |store: &Store<Fake>| match store.plane.told.last() {
         Some(plane::Change::Snat(rules)) => rules[0].0,
@@ -416,7 +413,7 @@ fn pages_fit_into_frames_however_many_local_addresses_there_are() {
     loop {
         let query = ListQuery { service: None, from, max: u32::MAX };
         let response = store.handle(Request::List(query), Access::ReadOnly);
-        assert!(weirctl::protocol::frame::encode(&response).is_ok());
+        assert!(weir_api::protocol::frame::encode(&response).is_ok());
         let Response::Rows { rows, next } = response else { panic!("no rows") };
         services += rows.len();
         from = next;
@@ -427,8 +424,8 @@ fn pages_fit_into_frames_however_many_local_addresses_there_are() {
     assert_eq!(services, 40);
 }
 
-fn rule(mark: u32, priority: u32) -> weirctl::model::MarkRule {
-    weirctl::model::MarkRule {
+fn rule(mark: u32, priority: u32) -> weir_api::model::MarkRule {
+    weir_api::model::MarkRule {
         mark,
         priority,
         protocol: None,
@@ -462,7 +459,7 @@ fn mark_rules_are_kept_in_their_order_and_told_whole() {
         vec![Change::DeleteMark(rule(2, 0)), add(1, 5)],
         vec![Change::ClearMarks, add(0, 0)],
         vec![Change::DeleteMark(rule(2, 1))],
-        vec![Change::AddMark(weirctl::model::MarkRule { port: Some("dmz".into()), ..rule(9, 0) })],
+        vec![Change::AddMark(weir_api::model::MarkRule { port: Some("dmz".into()), ..rule(9, 0) })],
     ] {
         assert!(apply(&mut store, refused).is_err());
         assert_eq!(listed(&mut store), [2, 4, 1, 3], "nothing has changed");
@@ -475,7 +472,7 @@ fn mark_rules_are_kept_in_their_order_and_told_whole() {
 
 #[test]
 fn the_client_s_address_is_the_service_s_through_edits_and_refusals() {
-    use weirctl::model::ClientAddress;
+    use weir_api::model::ClientAddress;
     let mut store = Store::new(Fake::default());
     let key = VIP;
     let set = |how| Change::SetClientAddress { service: key, how };
@@ -546,7 +543,7 @@ fn a_refused_batch_among_others_leaves_no_trace() {
     let udp = ServiceKey::Address { protocol: Protocol::Udp, address: [192, 0, 2, 10].into(), port: 53 };
     let snat = |name: &str, inside: &str| {
         let rule = format!("add {name} --inside {inside} --port wan --pool 198.51.100.{}", name.len());
-        weirctl::snat::parse(&rule.split(' ').collect::<Vec<_>>()).unwrap()
+        weir_api::rules::snat::parse(&rule.split(' ').collect::<Vec<_>>()).unwrap()
     };
     let of_udp = |address: &str| Change::AddServer { service: udp, server: server(address, 1) };
     let before = vec![add("10.0.0.3"), snat("one", "10.8.0.0/16"), Change::AddMark(rule(7, 1))];

@@ -1,7 +1,7 @@
 //! What kinds of sessions there are, found out by looking at some of them: counting as they change would cost every
 //! packet that opens one.
 
-use weirctl::model::SessionState;
+use weir_api::model::SessionState;
 
 use crate::{
     path::flow::Flows,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use weirctl::protocol::{FoundSession, SessionFilter};
+use weir_api::model::{FoundSession, SessionFilter};
 
 use crate::{
     clock::Tick,

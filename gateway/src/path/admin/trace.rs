@@ -11,7 +11,10 @@ use std::sync::{
 };
 
 use arrayvec::ArrayVec;
-use weirctl::protocol::{Network, TRACE_SNAP, TraceStage};
+use weir_api::model::{
+    Network,
+    trace::{TRACE_SNAP, TraceStage},
+};
 
 use crate::{
     io::{Burst, Frame, Io, PortId},

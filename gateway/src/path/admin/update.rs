@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use weirctl::model;
+use weir_api::model;
 
 use super::{
     census::Census,

@@ -1,6 +1,6 @@
 //! A datagram that leaves for a server that was chosen for it alone: it has no session.
 
-use weirctl::model::Forwarding;
+use weir_api::model::Forwarding;
 
 use super::{Carried, Egress, readdress::readdress, rewrite, too_big};
 use crate::{

@@ -16,7 +16,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use weirctl::model::TunnelKind;
+use weir_api::model::TunnelKind;
 
 use super::{Carried, Egress, direct::age, too_big};
 use crate::{

@@ -20,7 +20,7 @@
 //! asked for. NAT's sessions are IPVS's until the server has answered, unless the setting `nat_strict_tcp` says otherwise;
 //! of DR's and TUN's only one side passes: they go by checksums and flags alone.
 
-use weirctl::model::SessionState;
+use weir_api::model::SessionState;
 
 /// What a packet may change about its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

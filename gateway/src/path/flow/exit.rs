@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weirctl::protocol::TraceStage;
+use weir_api::model::trace::TraceStage;
 
 use super::{
     Flows,

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weirctl::model::Protocol;
+use weir_api::model::Protocol;
 
 use super::Flows;
 use crate::{

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use weirctl::model::MarkRule;
+use weir_api::model::MarkRule;
 
 use crate::{
     io::PortId,
@@ -227,7 +227,7 @@ impl Marks {
 
 #[cfg(test)]
 mod tests {
-    use weirctl::model::Protocol;
+    use weir_api::model::Protocol;
 
     use super::*;
 

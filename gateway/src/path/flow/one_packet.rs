@@ -6,7 +6,7 @@
 //!
 //! A datagram that comes in fragments is one all the same: where the first went, the others go (`reassembly`).
 
-use weirctl::model::{Forwarding, SessionState};
+use weir_api::model::{Forwarding, SessionState};
 
 use super::{Flows, service::Chosen};
 use crate::{

@@ -2,10 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use weirctl::{
-    model::{ClientAddress, Forwarding, SessionState},
-    protocol::TraceStage,
-};
+use weir_api::model::{ClientAddress, Forwarding, SessionState, trace::TraceStage};
 
 use super::{
     Flows, belief::Belief, deltas::deltas_of, local_address::transport, one_packet, service::Chosen,

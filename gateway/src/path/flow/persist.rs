@@ -16,7 +16,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use weirctl::model::SessionState;
+use weir_api::model::SessionState;
 
 use super::{
     Flows,

@@ -3,7 +3,7 @@
 use std::{io::Write as _, net::IpAddr};
 
 use arrayvec::ArrayVec;
-use weirctl::model::ClientAddress;
+use weir_api::model::ClientAddress;
 
 use crate::{net::protocol, table::ends::Ends};
 

@@ -5,7 +5,7 @@
 //! to an association that the client opens, C-WAIT, COOKIE and C-ECHOED are those of one that the server opens. A packet
 //! counts by its first chunk; an ABORT behind a cookie counts before it.
 
-use weirctl::model::SessionState::{
+use weir_api::model::SessionState::{
     self, Established as ES, None as NO, SctpClosed as CL, SctpCookie as CO, SctpCookieEchoed as CE,
     SctpCookieReplied as CR, SctpCookieSent as CS, SctpCookieWait as CW, SctpInit as IN, SctpInit1 as I1,
     SctpRejected as RJ, SctpShutdownAckSent as SA, SctpShutdownReceived as SR, SctpShutdownSent as SS,

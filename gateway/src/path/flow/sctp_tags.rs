@@ -3,7 +3,7 @@
 //! Each side says in its INIT or INIT-ACK which tag the other's packets have to carry; a session remembers it for each
 //! direction, where TCP has sequence numbers.
 
-use weirctl::model::SessionState;
+use weir_api::model::SessionState;
 
 use super::belief::Belief;
 use crate::{

@@ -11,7 +11,7 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
-use weirctl::model::{ClientAddress, Family, Forwarding};
+use weir_api::model::{ClientAddress, Family, Forwarding};
 
 use super::{
     destination,

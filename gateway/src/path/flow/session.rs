@@ -4,7 +4,7 @@
 //! happen to a session (a state, another time-out, a deleted server, a SYN on a finished connection) goes
 //! through [`Flows::known`], as Linux's `ip_vs_in` orders it.
 
-use weirctl::{model::SessionState, protocol::TraceStage};
+use weir_api::model::{SessionState, trace::TraceStage};
 
 use super::{
     Flows,

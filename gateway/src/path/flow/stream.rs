@@ -13,7 +13,7 @@
 //! A SYN with another number moves nothing. It goes to the server, whose SYN-ACK says whether a connection begins there:
 //! then a stream does, too. Until it has answered, what would be such a connection's first byte is held back.
 
-use weirctl::model::ClientAddress;
+use weir_api::model::ClientAddress;
 
 use crate::{
     clock::{Tick, seconds},

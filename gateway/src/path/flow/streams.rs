@@ -45,7 +45,7 @@ impl Streams {
 
 #[cfg(test)]
 mod tests {
-    use weirctl::model::ClientAddress;
+    use weir_api::model::ClientAddress;
 
     use super::*;
 

@@ -4,7 +4,7 @@
 //! number that the server expects of the client. A SYN says what its answer has to acknowledge, and the SYN-ACK makes
 //! both sides' numbers known.
 
-use weirctl::model::SessionState::{
+use weir_api::model::SessionState::{
     self, Close, CloseWait, Established, FinWait, LastAck, SynRecv, SynSent, TimeWait,
 };
 

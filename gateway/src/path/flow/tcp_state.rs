@@ -5,7 +5,7 @@
 //! tables give the next state by direction, class and present state. They see both directions (NAT,
 //! FULLNAT) or only requests (DR, TUN), where a client's FIN must be believed.
 
-use weirctl::model::SessionState::{self, *};
+use weir_api::model::SessionState::{self, *};
 
 use crate::{
     net::tcp as tcp_flags,

@@ -6,7 +6,7 @@ use crate::{
     table::session::{SNAT, TIMEOUTS},
 };
 
-/// Time-outs in ticks by [`weirctl::model::SessionState`], then SNAT's.
+/// Time-outs in ticks by [`weir_api::model::SessionState`], then SNAT's.
 #[must_use]
 pub fn timeout_ticks(t: &Timeouts) -> [u32; TIMEOUTS] {
     let mut table = [crate::clock::seconds(t.none); TIMEOUTS];

@@ -16,7 +16,7 @@
 
 use std::net::IpAddr;
 
-use weirctl::model::Forwarding;
+use weir_api::model::Forwarding;
 
 use super::{
     Flows,

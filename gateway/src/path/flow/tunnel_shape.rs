@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weirctl::model::{Tunnel, TunnelChecksum, TunnelKind};
+use weir_api::model::{Tunnel, TunnelChecksum, TunnelKind};
 
 use super::Flows;
 use crate::{

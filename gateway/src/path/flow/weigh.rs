@@ -1,6 +1,6 @@
 //! Weighs a packet of a session before it changes anything, see [`super::belief`].
 
-use weirctl::model::SessionState::{Close, Established, SynRecv, SynSent};
+use weir_api::model::SessionState::{Close, Established, SynRecv, SynSent};
 
 use super::{
     Flows,

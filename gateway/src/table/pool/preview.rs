@@ -1,6 +1,6 @@
 //! What the next session would get, without taking it.
 
-use weirctl::model::Protocol;
+use weir_api::model::Protocol;
 
 use super::{Address, LocalPool, PairKey, line::Source, pair_hash, xorshift};
 use crate::clock::Tick;

@@ -1,6 +1,6 @@
 //! The long way to a port: one local address after the other, from the best that they may have to the worst.
 
-use weirctl::model::Protocol;
+use weir_api::model::Protocol;
 
 use super::{Address, Exhausted, LocalPool, PairKey, line::Source, pair_hash, rotation::Turn};
 use crate::table::steering::kind_number;

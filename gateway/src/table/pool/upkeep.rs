@@ -1,6 +1,6 @@
 //! What a pool does once in a while: making pairs and lines, and giving them back.
 
-use weirctl::model::Protocol;
+use weir_api::model::Protocol;
 
 use super::{
     Address, LocalPool, NoMemory, Opened, PORTS, Pair, PairKey, SPARE_PORTS, Source, line::Line, pair_hash,

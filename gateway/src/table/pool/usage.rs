@@ -8,7 +8,7 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-use weirctl::model::Protocol;
+use weir_api::model::Protocol;
 use zerocopy::FromZeros;
 
 use super::{

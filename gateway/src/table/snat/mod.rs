@@ -18,7 +18,7 @@ mod tests;
 use std::{collections::HashMap, collections::VecDeque, net::IpAddr, sync::Arc};
 
 use foldhash::fast::RandomState;
-use weirctl::snat::Dependence;
+use weir_api::model::snat::Dependence;
 
 use self::{
     blocks::{BLOCK, BlockId, Blocks, PROTOCOLS, Row},

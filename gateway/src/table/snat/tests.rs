@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use weirctl::snat::MAX_PORTS;
+use weir_api::model::snat::MAX_PORTS;
 
 use super::*;
 

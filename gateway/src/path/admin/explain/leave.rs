@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weirctl::model::Forwarding;
+use weir_api::model::Forwarding;
 
 use super::question::{Back, Explain, Leg};
 use crate::{

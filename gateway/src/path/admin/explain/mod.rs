@@ -12,9 +12,9 @@ pub mod question;
 
 use std::net::IpAddr;
 
-use weirctl::{
-    model::{Forwarding, Tunnel, TunnelChecksum, TunnelKind},
-    protocol::{Answer, Candidate, LocalRoom},
+use weir_api::model::{
+    Forwarding, Tunnel, TunnelChecksum, TunnelKind,
+    explain::{Answer, Candidate, LocalRoom},
 };
 
 use self::question::{At, Back, Explain, Leg, Packet};

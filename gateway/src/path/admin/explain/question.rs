@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use weirctl::{
-    model::Forwarding,
-    protocol::{Answer, Candidate, FoundSession, LocalRoom, Standing},
+use weir_api::model::{
+    Forwarding, FoundSession,
+    explain::{Answer, Candidate, LocalRoom, Standing},
 };
 
 use crate::{

@@ -16,10 +16,10 @@ use std::{
 };
 
 use track::Segment;
-use weirctl::{
-    model::SessionState::{self, Udp},
-    protocol::TraceStage,
+use weir_api::model::{
+    SessionState::{self, Udp},
     snat::Dependence,
+    trace::TraceStage,
 };
 
 use super::{

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, net::IpAddr};
 
 use foldhash::fast::RandomState;
-use weirctl::snat::{Dependence, Pooling};
+use weir_api::model::snat::{Dependence, Kind, Pooling, SnatRule};
 
 use super::track::{TimeoutTicks, Timeouts, shortest};
 use crate::{
@@ -42,8 +42,7 @@ pub struct Rule {
 impl Rule {
     /// From a configured rule; `port` is its outside port, `own` that port's own address for masquerading.
     #[must_use]
-    pub fn new(id: ServerId, rule: &weirctl::snat::SnatRule, port: PortId, own: Option<IpAddr>) -> Self {
-        use weirctl::snat::Kind;
+    pub fn new(id: ServerId, rule: &SnatRule, port: PortId, own: Option<IpAddr>) -> Self {
         let network = |&(address, bits): &(IpAddr, u8)| {
             Prefix::new(address, bits).unwrap_or(Prefix::host(address)).network()
         };

@@ -1,7 +1,7 @@
 //! TCP states and time-outs of SNAT's sessions (RFC 4787, 5382, 5508, 7857).
 
-use weirctl::{
-    model::SessionState::{self, Close, CloseWait, Established, FinWait, SynRecv, SynSent, TimeWait, Udp},
+use weir_api::model::{
+    SessionState::{self, Close, CloseWait, Established, FinWait, SynRecv, SynSent, TimeWait, Udp},
     snat::SnatTimeouts,
 };
 

@@ -27,7 +27,6 @@ pub trait Names: Resolve {
 // The library's numbers differ by system; these are Linux's, the only one that Weir runs on.
 const AF_INET: i32 = 2;
 const SOCK_STREAM: i32 = 1;
-#[cfg(feature = "cli")]
 const NAME_REQUIRED: i32 = 8;
 
 /// The system's databases: the resolver for hosts, `/etc/services` for services.
@@ -50,7 +49,6 @@ impl Resolve for SystemNames {
     }
 }
 
-#[cfg(feature = "cli")]
 impl Names for SystemNames {
     fn host_name(&self, address: IpAddr) -> Option<String> {
         dns_lookup::getnameinfo(&SocketAddr::new(address, 0), NAME_REQUIRED).ok().map(|(host, _)| host)

@@ -65,7 +65,7 @@ fn words(line: &[u8]) -> Vec<String> {
     let mut words = text.split([' ', '\t', '\r', '\n']).filter(|w| !w.is_empty()).skip_while(is_program);
     let Some(first) = words.next() else { return Vec::new() };
     // In a line of words it may be a name.
-    let keep = crate::words::FIRST.contains(&first);
+    let keep = crate::rules::FIRST.contains(&first);
     [first].into_iter().chain(words.filter(|w| keep || !is_program(w))).map(Into::into).collect()
 }
 

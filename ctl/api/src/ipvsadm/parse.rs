@@ -12,10 +12,7 @@ use super::{
     options::{Command, Opt, OptSet, Tag},
     scan::{Dialect, Scanner},
 };
-use crate::{
-    model::{Family, Protocol, TunnelChecksum, TunnelKind},
-    protocol::Timeouts,
-};
+use crate::model::{Family, Protocol, Timeouts, TunnelChecksum, TunnelKind};
 
 /// Longest time-out in seconds: 31 days.
 const MAX_TIMEOUT: i64 = 86_400 * 31;

@@ -1,10 +1,104 @@
-//! Which sessions are meant.
+//! Sessions, and which of them are meant.
 
 use std::net::IpAddr;
 
 use bincode::{Decode, Encode};
 
-use crate::model::{Protocol, ServiceKey, Session, SessionState};
+use super::{EngineData, Protocol, ServiceKey};
+
+/// A connection entry as `-Lc` lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Session {
+    /// IP protocol number; 0 for the template of a firewall-mark service.
+    pub protocol: u8,
+    /// Client address and port.
+    pub client: (IpAddr, u16),
+    /// Virtual address and port.
+    pub virtual_: (IpAddr, u16),
+    /// Local address and port; the client's own for NAT, DR and TUN.
+    pub local: (IpAddr, u16),
+    /// Real server's address and port.
+    pub server: (IpAddr, u16),
+    /// State.
+    pub state: SessionState,
+    /// Time until expiry, in hundredths of a second.
+    pub expires: u32,
+    /// Whether the client's address is replaced by `local` (FULLNAT).
+    pub fullnat: bool,
+    /// Worker that owns the session.
+    pub worker: u16,
+    /// What the persistence engine matched, on a template of a service with one.
+    pub engine: Option<EngineData>,
+}
+
+/// Connection states; [`SessionState::name`] is what `-Lc` prints.
+#[allow(missing_docs, reason = "the names are IPVS's")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[repr(u8)]
+pub enum SessionState {
+    None,
+    Established,
+    SynSent,
+    SynRecv,
+    FinWait,
+    TimeWait,
+    Close,
+    CloseWait,
+    LastAck,
+    Listen,
+    Synack,
+    Udp,
+    Assured,
+    SctpInit1,
+    SctpInit,
+    SctpCookieSent,
+    SctpCookieReplied,
+    SctpCookieWait,
+    SctpCookie,
+    SctpCookieEchoed,
+    SctpShutdownSent,
+    SctpShutdownReceived,
+    SctpShutdownAckSent,
+    SctpRejected,
+    SctpClosed,
+}
+
+impl SessionState {
+    /// The state's name as IPVS prints it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "NONE",
+            Self::Established => "ESTABLISHED",
+            Self::SynSent => "SYN_SENT",
+            Self::SynRecv => "SYN_RECV",
+            Self::FinWait => "FIN_WAIT",
+            Self::TimeWait => "TIME_WAIT",
+            Self::Close => "CLOSE",
+            Self::CloseWait => "CLOSE_WAIT",
+            Self::LastAck => "LAST_ACK",
+            Self::Listen => "LISTEN",
+            Self::Synack => "SYNACK",
+            Self::Udp => "UDP",
+            Self::Assured => "ASSURED",
+            Self::SctpInit1 => "INIT1",
+            Self::SctpInit => "INIT",
+            Self::SctpCookieSent => "C-SENT",
+            Self::SctpCookieReplied => "C-REPLIED",
+            Self::SctpCookieWait => "C-WAIT",
+            Self::SctpCookie => "COOKIE",
+            Self::SctpCookieEchoed => "C-ECHOED",
+            Self::SctpShutdownSent => "S-SENT",
+            Self::SctpShutdownReceived => "S-RECEIVED",
+            Self::SctpShutdownAckSent => "S-ACK-SENT",
+            Self::SctpRejected => "REJECTED",
+            Self::SctpClosed => "CLOSED",
+        }
+    }
+}
+
+/// Addresses and ports of a packet: source, destination. Ports are 0 where there are none.
+pub type Tuple = ((IpAddr, u16), (IpAddr, u16));
 
 /// Sessions to which everything that is given applies. Durations are in hundredths of a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]

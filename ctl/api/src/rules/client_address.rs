@@ -8,8 +8,8 @@
 
 use std::net::SocketAddr;
 
+use super::mark;
 use crate::{
-    mark,
     model::{ClientAddress, Family, ServiceKey},
     protocol::Change,
 };

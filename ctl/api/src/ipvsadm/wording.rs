@@ -1,10 +1,10 @@
-//! Changes as lines of ipvsadm's, with what ipvsadm forgets: for rules that are saved and for the log.
+//! Changes as lines of ipvsadm's, with what ipvsadm forgets: for rules that are saved and for the log. And the
+//! options of which such lines and listings are made.
 
 use crate::{
-    client_address, mark,
     model::{Family, Forwarding, Protocol, Server, Service, ServiceKey, Tunnel, TunnelChecksum, TunnelKind},
     protocol::Change,
-    snat,
+    rules::{client_address, mark, snat},
 };
 
 /// The line that asks for a change. What only weirctl has is in its words.
@@ -72,7 +72,8 @@ fn place(address: std::net::IpAddr, port: u16) -> String {
 }
 
 /// A mark as the number that it is: ipvsadm prints C's int, which it doesn't take back.
-pub(super) fn mark_options(mark: u32, family: Family) -> String {
+#[must_use]
+pub fn mark_options(mark: u32, family: Family) -> String {
     format!("-f {mark}{}", if family == Family::V6 { " -6" } else { "" })
 }
 
@@ -89,13 +90,15 @@ fn server_options(server: &Server) -> String {
 }
 
 /// A server's thresholds as options, with a space before each.
-pub(super) fn thresholds(server: &Server) -> String {
+#[must_use]
+pub fn thresholds(server: &Server) -> String {
     let option = |name, value| if value == 0 { String::new() } else { format!(" {name} {value}") };
     option("-x", server.upper) + &option("-y", server.lower)
 }
 
 /// What a service has beside its scheduler, as options; `own`: nothing is forgotten.
-pub(super) fn options(service: &Service, own: bool) -> String {
+#[must_use]
+pub fn options(service: &Service, own: bool) -> String {
     let mut text = String::new();
     if let Some(seconds) = service.persistent {
         text += &format!(" -p {seconds}");
@@ -126,7 +129,8 @@ fn all_flags(service: &Service) -> String {
 }
 
 /// `-b`'s flags, in the scheduler's own words where it has any; empty if it doesn't know them.
-pub(super) fn scheduler_flags(service: &Service) -> String {
+#[must_use]
+pub fn scheduler_flags(service: &Service) -> String {
     let names = match service.scheduler.as_str() {
         "sh" => ["sh-fallback", "sh-port", ""],
         "mh" => ["mh-fallback", "mh-port", ""],
@@ -138,7 +142,8 @@ pub(super) fn scheduler_flags(service: &Service) -> String {
 }
 
 /// The mask of a persistent service, unless it is the full one.
-pub(super) fn netmask(service: &Service) -> Option<String> {
+#[must_use]
+pub fn netmask(service: &Service) -> Option<String> {
     match service.key.family() {
         Family::V4 if service.netmask != u32::MAX => {
             Some(std::net::Ipv4Addr::from(service.netmask).to_string())
@@ -149,7 +154,8 @@ pub(super) fn netmask(service: &Service) -> Option<String> {
 }
 
 /// A forwarding method as an option.
-pub(super) fn forwarding_option(method: Forwarding) -> &'static str {
+#[must_use]
+pub fn forwarding_option(method: Forwarding) -> &'static str {
     match method {
         Forwarding::Route => "-g",
         Forwarding::Tunnel(_) => "-i",
@@ -159,7 +165,8 @@ pub(super) fn forwarding_option(method: Forwarding) -> &'static str {
 }
 
 /// A tunnel's options, with a space before.
-pub(super) fn tunnel_options(method: Forwarding) -> String {
+#[must_use]
+pub fn tunnel_options(method: Forwarding) -> String {
     let Forwarding::Tunnel(Tunnel { kind, port, checksum }) = method else { return String::new() };
     let sum = match checksum {
         TunnelChecksum::None => "--tun-nocsum",
@@ -178,13 +185,13 @@ mod tests {
     use super::*;
     use crate::{
         ipvsadm::{Action, names::SystemNames, parse_line},
-        words,
+        rules,
     };
 
     /// The change that a line asks for.
     fn change(line: &str) -> Change {
         let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        if let Some(Ok(words::Line::Change(change))) = words::parse(&words) {
+        if let Some(Ok(rules::Line::Change(change))) = rules::parse(&words) {
             return *change;
         }
         words.insert(0, "ipvsadm".to_owned());

@@ -16,34 +16,20 @@
 //! [`VERSION`].
 
 mod error;
-mod explain;
 pub mod frame;
 pub mod handshake;
 mod message;
 pub mod older;
-mod select;
 mod stage;
-mod status;
-mod trace;
 
 #[cfg(test)]
 mod golden;
 
 pub use error::{ErrorCode, Refusal};
-pub use explain::{
-    Answer, Back, Candidate, End, Explanation, LocalRoom, MAX_EXPLAINED, Question, Return, Scheduling, Skip,
-    Standing, Way,
-};
 pub use message::{
-    Batch, Change, Info, ListCursor, ListQuery, PathCounter, Rates, Request, Response, Row, ServerRow,
-    ServiceRow, SessionCursor, Stats, Timeouts,
+    Batch, Change, Info, ListCursor, ListQuery, Request, Response, Row, ServerRow, ServiceRow, SessionCursor,
 };
-pub use select::{FoundSession, Network, SessionFilter};
 pub use stage::Stage;
-pub use status::{
-    LocalAddressUse, MAX_STATUS_ADDRESSES, Notice, PortCounters, PortStatus, Status, WorkerStatus,
-};
-pub use trace::{MAX_TRACED, TRACE_SNAP, TraceFilter, TraceStage, TracedPacket, Tuple};
 
 /// Version of the messages that this library speaks.
 pub const VERSION: u16 = 8;

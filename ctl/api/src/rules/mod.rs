@@ -1,15 +1,21 @@
 //! Lines of rules that begin with a word: what ipvsadm's options can't say.
 //!
 //! ```text
-//! mark add MARK [OPTION..]               crate::mark
-//! client-address SERVICE none|toa        crate::client_address
-//! snat add NAME OPTION..                 crate::snat
+//! mark add MARK [OPTION..]
+//! client-address SERVICE none|toa
+//! snat add NAME OPTION..
 //! # a comment
 //! ```
 //!
+//! What follows each of the words is read by [`mark`], [`client_address`] and [`snat`].
+//!
 //! The last line of what `weirctl -S` prints is such a comment, `# end of 12 rules`: a file that was cut lacks it.
 
-use crate::{client_address, mark, protocol::Change, snat};
+pub mod client_address;
+pub mod mark;
+pub mod snat;
+
+use crate::protocol::Change;
 
 /// The words that such lines begin with, but for comments.
 pub const FIRST: [&str; 3] = ["mark", "client-address", "snat"];

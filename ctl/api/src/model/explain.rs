@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use bincode::{Decode, Encode};
 
-use super::{FoundSession, Tuple};
-use crate::model::{Forwarding, MarkRule, Protocol, ServiceKey};
+use super::{Forwarding, FoundSession, MarkRule, Protocol, ServiceKey, Tuple};
 
 /// Most servers and local addresses that one explanation lists.
 pub const MAX_EXPLAINED: usize = 1024;

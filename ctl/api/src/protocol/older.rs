@@ -6,9 +6,10 @@
 use bincode::{Decode, Encode};
 
 use super::{
-    LocalAddressUse, PortCounters, PortStatus, Response, Status, WorkerStatus,
+    Response,
     frame::{self, FrameError},
 };
+use crate::model::status::{LocalAddressUse, PortCounters, PortStatus, Status, WorkerStatus};
 
 /// The version since which ports have faults.
 const FAULTS: u16 = 7;

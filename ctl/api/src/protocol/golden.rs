@@ -5,17 +5,21 @@ use std::{fmt::Debug, net::IpAddr};
 use bincode::{Decode, Encode};
 
 use super::{
-    Answer, Back, Batch, Candidate, Change, End, ErrorCode, Explanation, FoundSession, Info, ListCursor,
-    ListQuery, LocalAddressUse, LocalRoom, Network, Notice, PathCounter, PortCounters, PortStatus, Question,
-    Rates, Refusal, Request, Response, Return, Row, Scheduling, ServerRow, ServiceRow, SessionCursor,
-    SessionFilter, Skip, Standing, Stats, Status, Timeouts, TraceFilter, TraceStage, TracedPacket, Way,
-    WorkerStatus, frame,
+    Batch, Change, ErrorCode, Info, ListCursor, ListQuery, Refusal, Request, Response, Row, ServerRow,
+    ServiceRow, SessionCursor, frame,
 };
 use crate::model::{
-    ClientAddress, EngineData, Family, Forwarding, LocalAddress, MarkRule, Protocol, Server, Service,
-    ServiceKey, Session, SessionState, Tunnel, TunnelChecksum, TunnelKind,
+    ClientAddress, EngineData, Family, Forwarding, FoundSession, LocalAddress, MarkRule, Network,
+    PathCounter, Protocol, Rates, Server, Service, ServiceKey, Session, SessionFilter, SessionState, Stats,
+    Timeouts, Tunnel, TunnelChecksum, TunnelKind,
+    explain::{
+        Answer, Back, Candidate, End, Explanation, LocalRoom, Question, Return, Scheduling, Skip, Standing,
+        Way,
+    },
+    snat::{Dependence, Kind, Pooling, SnatRow, SnatRule, SnatTimeouts},
+    status::{LocalAddressUse, Notice, PortCounters, PortStatus, Status, WorkerStatus},
+    trace::{TraceFilter, TraceStage, TracedPacket},
 };
-use crate::snat::{Dependence, Kind, Pooling, SnatRow, SnatRule, SnatTimeouts};
 
 fn key() -> ServiceKey {
     ServiceKey::Address { protocol: Protocol::Tcp, address: [192, 0, 2, 10].into(), port: 80 }

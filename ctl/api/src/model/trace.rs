@@ -1,11 +1,8 @@
 //! Real packets, followed through the stages.
 
-use std::net::IpAddr;
-
 use bincode::{Decode, Encode};
 
-use super::Network;
-use crate::model::Protocol;
+use super::{Network, Protocol, Tuple};
 
 /// Most packets in one answer.
 pub const MAX_TRACED: usize = 256;
@@ -26,9 +23,6 @@ pub struct TraceFilter {
     /// That are dropped.
     pub dropped: bool,
 }
-
-/// Addresses and ports of a packet: source, destination. Ports are 0 where there are none.
-pub type Tuple = ((IpAddr, u16), (IpAddr, u16));
 
 /// A stage that a packet came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

@@ -4,12 +4,14 @@ use std::net::IpAddr;
 
 use bincode::{Decode, Encode};
 
-use super::{
-    FoundSession, MAX_BATCH, MAX_INTERFACE, MAX_NAME, MAX_TRANSACTION, Notice, SessionFilter, Status,
-};
-use crate::{
-    model::{ClientAddress, LocalAddress, MarkRule, Server, Service, ServiceKey, Session},
+use super::{MAX_BATCH, MAX_INTERFACE, MAX_NAME, MAX_TRANSACTION};
+use crate::model::{
+    ClientAddress, FoundSession, LocalAddress, MarkRule, PathCounter, Rates, Server, Service, ServiceKey,
+    Session, SessionFilter, Stats, Timeouts,
+    explain::{Explanation, Question},
     snat::{self, SnatRow, SnatRule},
+    status::{Notice, Status},
+    trace::{TraceFilter, TracedPacket},
 };
 
 /// What a client asks for.
@@ -59,12 +61,12 @@ pub enum Request {
     /// The mark rules in their order; answered by [`Response::Marks`].
     Marks,
     /// What would happen to a packet; answered by [`Response::Explained`]. Since version 8: before, answers had no way back.
-    Explain(super::Question),
+    Explain(Question),
     /// The services whose servers learn the client's address; answered by [`Response::ClientAddresses`].
     ClientAddresses,
     /// Follow packets; answered by [`Response::Tracing`]. The gateway follows for one client at a time, and no
     /// longer than the client asks for what it has: every 5 s at least.
-    Trace(super::TraceFilter),
+    Trace(TraceFilter),
     /// What was followed since; answered by [`Response::Traced`].
     Traced {
         /// The trace.
@@ -193,17 +195,6 @@ pub enum Change {
     EditSnat(SnatRule),
 }
 
-/// The time-outs that `--set` sets and `-L --timeout` shows, in seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Timeouts {
-    /// Of established TCP sessions.
-    pub tcp: u32,
-    /// Of TCP sessions that are being closed (FIN_WAIT).
-    pub tcp_fin: u32,
-    /// Of UDP sessions.
-    pub udp: u32,
-}
-
 /// Which services to list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ListQuery {
@@ -290,7 +281,7 @@ pub enum Response {
     /// All mark rules.
     Marks(Vec<MarkRule>),
     /// What would happen to the packet.
-    Explained(Box<super::Explanation>),
+    Explained(Box<Explanation>),
     /// Services whose servers learn the client's address, and how.
     ClientAddresses(Vec<(ServiceKey, ClientAddress)>),
     /// Packets are followed from now on.
@@ -301,23 +292,12 @@ pub enum Response {
     /// Packets that were followed, as many as fit.
     Traced {
         /// In the order in which each worker had them.
-        packets: Vec<super::TracedPacket>,
+        packets: Vec<TracedPacket>,
         /// Packets that were lost for want of room since the trace began.
         lost: u64,
     },
     /// SNAT rules with what they have counted.
     Snat(Vec<SnatRow>),
-}
-
-/// How many packets have ended in one way, or how often something else has happened to packets.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct PathCounter {
-    /// Its name, which stays: `forwarded`, `local-ports-exhausted`.
-    pub name: String,
-    /// For a reason to drop packets: what it means and what to do about it. Absent otherwise.
-    pub advice: Option<String>,
-    /// Each worker's count, in their order.
-    pub workers: Vec<u64>,
 }
 
 /// About the gateway.
@@ -366,36 +346,6 @@ pub struct ServerRow {
     pub stats: Stats,
     /// How fast it counts.
     pub rates: Rates,
-}
-
-/// Counts since the start or the last `-Z`, as of the last 2 s tick.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Stats {
-    /// Sessions scheduled.
-    pub connections: u64,
-    /// Packets from clients.
-    pub in_packets: u64,
-    /// Packets from servers.
-    pub out_packets: u64,
-    /// Bytes from clients, IP total lengths.
-    pub in_bytes: u64,
-    /// Bytes from servers, IP total lengths.
-    pub out_bytes: u64,
-}
-
-/// Rates a second as IPVS estimates them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Rates {
-    /// Sessions.
-    pub connections: u64,
-    /// Packets from clients.
-    pub in_packets: u64,
-    /// Packets from servers.
-    pub out_packets: u64,
-    /// Bytes from clients.
-    pub in_bytes: u64,
-    /// Bytes from servers.
-    pub out_bytes: u64,
 }
 
 impl Request {

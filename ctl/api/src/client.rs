@@ -7,11 +7,14 @@ use std::{
     time::Duration,
 };
 
-use crate::protocol::{
-    Access, Notice, Request, Response,
-    frame::{self, FrameError},
-    handshake::{Answer, Hello, NotWeir},
-    older,
+use crate::{
+    model::status::Notice,
+    protocol::{
+        Access, Request, Response,
+        frame::{self, FrameError},
+        handshake::{Answer, Hello, NotWeir},
+        older,
+    },
 };
 
 /// Where the gateway listens unless told otherwise.

@@ -63,15 +63,18 @@ fn wrong(what: &str, value: &str) -> String {
     format!("`{value}' is no value for {what}")
 }
 
-/// Decimal, or hexadecimal as marks are often written.
-pub(crate) fn number(text: &str) -> Option<u32> {
+/// A number, decimal, or hexadecimal as marks are often written. Absent if it isn't one.
+#[must_use]
+pub fn number(text: &str) -> Option<u32> {
     match text.strip_prefix("0x") {
         Some(digits) => u32::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),
     }
 }
 
-pub(crate) fn protocol(text: &str) -> Option<Protocol> {
+/// A protocol by its name. Absent if it isn't one.
+#[must_use]
+pub fn protocol(text: &str) -> Option<Protocol> {
     Some(match text {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
@@ -88,7 +91,9 @@ fn protocol_name(protocol: Protocol) -> &'static str {
     }
 }
 
-pub(crate) fn network(text: &str) -> Option<(IpAddr, u8)> {
+/// A network, `ADDRESS` or `ADDRESS/BITS`. Absent if it isn't one.
+#[must_use]
+pub fn network(text: &str) -> Option<(IpAddr, u8)> {
     let (address, bits) = match text.split_once('/') {
         Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
         None => (text, None),
@@ -99,7 +104,9 @@ pub(crate) fn network(text: &str) -> Option<(IpAddr, u8)> {
     (bits <= all).then_some((address, bits))
 }
 
-pub(crate) fn ports(text: &str) -> Option<(u16, u16)> {
+/// A range of ports, `A` or `A-B`. Absent if it isn't one.
+#[must_use]
+pub fn ports(text: &str) -> Option<(u16, u16)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (first.parse().ok()?, last.parse().ok()?);
     (first <= last).then_some((first, last))

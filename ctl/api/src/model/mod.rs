@@ -1,6 +1,8 @@
-//! What an operator configures: virtual services, real servers and local addresses, as IPVS names them.
+//! What an operator configures: virtual services, real servers and local addresses, as IPVS names them; and what
+//! the gateway tells of itself: sessions, counters ([`counters`]), its status ([`status`]), what would happen to a
+//! packet ([`explain`]) and what happened to packets ([`trace`]).
 //!
-//! These types travel in the control protocol and are what the gateway's configuration store holds.
+//! These types travel in the control protocol, and the gateway's configuration store and packet path use them.
 //! Ports are in host order, weights and thresholds as IPVS has them (a C `int`, never negative here).
 
 use std::{
@@ -9,6 +11,16 @@ use std::{
 };
 
 use bincode::{Decode, Encode};
+
+pub mod counters;
+pub mod explain;
+pub mod session;
+pub mod snat;
+pub mod status;
+pub mod trace;
+
+pub use counters::{PathCounter, Rates, Stats};
+pub use session::{FoundSession, Network, Session, SessionFilter, SessionState, Tuple};
 
 /// The transport protocol of a virtual service; the value is the IP protocol number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
@@ -167,6 +179,17 @@ pub struct EngineData {
     pub data: String,
 }
 
+/// The time-outs that `--set` sets and `-L --timeout` shows, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Timeouts {
+    /// Of established TCP sessions.
+    pub tcp: u32,
+    /// Of TCP sessions that are being closed (FIN_WAIT).
+    pub tcp_fin: u32,
+    /// Of UDP sessions.
+    pub udp: u32,
+}
+
 /// A rule that gives packets a mark, for firewall-mark services (`-f`): a packet gets the mark of the first
 /// rule to which everything that is given applies. Where rules overlap the lower priority comes first, then
 /// the one that was added first.
@@ -188,63 +211,6 @@ pub struct MarkRule {
     pub destination_ports: Option<(u16, u16)>,
     /// Name of the port that they arrive on.
     pub port: Option<String>,
-}
-
-/// A connection entry as `-Lc` lists it.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Session {
-    /// IP protocol number; 0 for the template of a firewall-mark service.
-    pub protocol: u8,
-    /// Client address and port.
-    pub client: (IpAddr, u16),
-    /// Virtual address and port.
-    pub virtual_: (IpAddr, u16),
-    /// Local address and port; the client's own for NAT, DR and TUN.
-    pub local: (IpAddr, u16),
-    /// Real server's address and port.
-    pub server: (IpAddr, u16),
-    /// State.
-    pub state: SessionState,
-    /// Time until expiry, in hundredths of a second.
-    pub expires: u32,
-    /// Whether the client's address is replaced by `local` (FULLNAT).
-    pub fullnat: bool,
-    /// Worker that owns the session.
-    pub worker: u16,
-    /// What the persistence engine matched, on a template of a service with one.
-    pub engine: Option<EngineData>,
-}
-
-/// Connection states; [`SessionState::name`] is what `-Lc` prints.
-#[allow(missing_docs, reason = "the names are IPVS's")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
-#[repr(u8)]
-pub enum SessionState {
-    None,
-    Established,
-    SynSent,
-    SynRecv,
-    FinWait,
-    TimeWait,
-    Close,
-    CloseWait,
-    LastAck,
-    Listen,
-    Synack,
-    Udp,
-    Assured,
-    SctpInit1,
-    SctpInit,
-    SctpCookieSent,
-    SctpCookieReplied,
-    SctpCookieWait,
-    SctpCookie,
-    SctpCookieEchoed,
-    SctpShutdownSent,
-    SctpShutdownReceived,
-    SctpShutdownAckSent,
-    SctpRejected,
-    SctpClosed,
 }
 
 /// As operators write it: `tcp/192.0.2.10:80`, `mark/7`, `mark6/7`.
@@ -273,40 +239,6 @@ impl ServiceKey {
             Self::Address { address: IpAddr::V4(_), .. } => Family::V4,
             Self::Address { address: IpAddr::V6(_), .. } => Family::V6,
             Self::Mark { family, .. } => *family,
-        }
-    }
-}
-
-impl SessionState {
-    /// The state's name as IPVS prints it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "NONE",
-            Self::Established => "ESTABLISHED",
-            Self::SynSent => "SYN_SENT",
-            Self::SynRecv => "SYN_RECV",
-            Self::FinWait => "FIN_WAIT",
-            Self::TimeWait => "TIME_WAIT",
-            Self::Close => "CLOSE",
-            Self::CloseWait => "CLOSE_WAIT",
-            Self::LastAck => "LAST_ACK",
-            Self::Listen => "LISTEN",
-            Self::Synack => "SYNACK",
-            Self::Udp => "UDP",
-            Self::Assured => "ASSURED",
-            Self::SctpInit1 => "INIT1",
-            Self::SctpInit => "INIT",
-            Self::SctpCookieSent => "C-SENT",
-            Self::SctpCookieReplied => "C-REPLIED",
-            Self::SctpCookieWait => "C-WAIT",
-            Self::SctpCookie => "COOKIE",
-            Self::SctpCookieEchoed => "C-ECHOED",
-            Self::SctpShutdownSent => "S-SENT",
-            Self::SctpShutdownReceived => "S-RECEIVED",
-            Self::SctpShutdownAckSent => "S-ACK-SENT",
-            Self::SctpRejected => "REJECTED",
-            Self::SctpClosed => "CLOSED",
         }
     }
 }
