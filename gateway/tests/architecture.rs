@@ -6,6 +6,9 @@ use std::{
     path::Path,
 };
 
+/// What paths inside the crate begin with.
+const INSIDE: [&str; 3] = ["crate::", "super::", "self::"];
+
 /// Files of the crate by module, `path::explain::leave` for instance, and the modules that each imports.
 struct Imports(BTreeMap<String, BTreeSet<String>>);
 
@@ -21,7 +24,7 @@ impl Imports {
             prefixes.find(|module| known.contains(module))
         };
         let imports = sources.iter().map(|(module, source)| {
-            let names = paths(source).into_iter().filter_map(|path| absolute(module, &path));
+            let names = paths(source, &INSIDE).into_iter().filter_map(|path| absolute(module, &path));
             let of = names.filter_map(|names| module_of(&names)).filter(|other| other != module);
             (module.clone(), of.collect())
         });
@@ -66,10 +69,10 @@ fn read(folder: &Path, names: &[String], sources: &mut BTreeMap<String, String>)
     }
 }
 
-/// The paths that begin with `crate`, `super` or `self`, braces opened.
-fn paths(code: &str) -> Vec<String> {
+/// The paths that begin with one of these, braces opened.
+fn paths(code: &str, starts: &[&str]) -> Vec<String> {
     let mut found = vec![];
-    for start in ["crate::", "super::", "self::"] {
+    for start in starts {
         for (at, _) in code.match_indices(start) {
             let inside = code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
             if !inside {
@@ -173,9 +176,30 @@ fn what_reads_packets_neither_decides_nor_sends() {
 }
 
 #[test]
+fn the_data_plane_knows_the_apis_model_and_not_its_protocol() {
+    for folder in ["path", "table", "sched", "net", "io"] {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut sources = BTreeMap::new();
+        read(&root.join(folder), &[folder.to_owned()], &mut sources);
+        assert!(!sources.is_empty(), "{folder}");
+        for (module, source) in sources {
+            let imports = paths(&source, &["weir_api::"]);
+            let wrong = imports.iter().find(|path| !path.starts_with("weir_api::model"));
+            assert_eq!(wrong, None, "{module} names more of the API than its model");
+            let named = source.matches("weir_api").count();
+            assert_eq!(named, source.matches("weir_api::").count(), "{module} names weir_api otherwise");
+        }
+    }
+    assert_eq!(
+        paths("use weir_api::{model::Family, protocol::Change};", &["weir_api::"]),
+        ["weir_api::model::Family", "weir_api::protocol::Change"]
+    );
+}
+
+#[test]
 fn paths_are_found_however_they_are_written() {
     let code = "use super::{Worker, a::{self, B, c::D}, e::F,};\npub use crate::g::H;\nfn f(x: super::super::i::J) {}";
-    let mut found = paths(code);
+    let mut found = paths(code, &INSIDE);
     found.sort();
     let due = [
         "crate::g::H",
