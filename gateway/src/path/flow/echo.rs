@@ -3,9 +3,9 @@
 //! The identifier is the port of whoever asks (RFC 5508). ICMPv6's checksum has a pseudo-header, ICMP's has none: the
 //! session's difference knows.
 
-use super::{Flows, belief::Belief, snat::Claim};
+use super::{Flows, belief::Belief, open::Claimed, snat::Claim};
 use crate::{
-    io::Frame,
+    io::{Frame, PortId},
     path::{
         next::{As, Next},
         packet::Packet,
@@ -32,7 +32,8 @@ impl Flows {
         match self.snat_claim(&ends, p.protocol) {
             // An external address answers requests itself: an identifier is no port that leads to an inside host.
             Some(claim @ Claim::Out(_)) if asks && !self.is_external(ends.destination.0) => {
-                self.snat_unknown(packet, &ends, claim)
+                let plan = self.plan(PortId::NONE, &ends, p.protocol, (Claimed::Snat(claim), packet.origin));
+                self.commit(packet, &ends, plan)
             }
             Some(Claim::In) if ends.destination.1 != 0 => {
                 match self.snat_elsewhere(&ends, Claim::In, packet.origin) {

@@ -5,8 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weir_api::model::{ClientAddress, Forwarding, SessionState, trace::TraceStage};
 
 use super::{
-    Flows, belief::Belief, deltas::deltas_of, local_address::transport, one_packet, service::Chosen,
-    snat::Claim, stream::Stream, tcp_state,
+    Flows,
+    belief::Belief,
+    deltas::deltas_of,
+    local_address::transport,
+    one_packet,
+    service::Chosen,
+    snat::{Claim, refuse_source},
+    stream::Stream,
+    tcp_state,
 };
 use crate::{
     id::{ServiceId, WorkerId},
@@ -78,6 +85,21 @@ pub(crate) enum Claimed {
     Snat(Claim),
     /// The kernel's, unless another worker's NAT knows it.
     Nobody,
+}
+
+/// What a packet without session is to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Plan {
+    /// It opens a session of this service.
+    Open(ServiceId),
+    /// It opens a session of SNAT.
+    Snat(Claim),
+    /// It is another worker's.
+    HandOver(WorkerId),
+    /// It may open nothing.
+    Refuse(Reason),
+    /// It is the kernel's.
+    Punt,
 }
 
 impl Claimed {
@@ -316,27 +338,49 @@ impl Flows {
     /// A TCP, UDP or SCTP packet that belongs to no session of this worker.
     #[inline(never)]
     pub(crate) fn unknown<F: Frame>(&mut self, packet: &Packet<'_, F>) -> Next {
-        let (port, protocol, origin) = (packet.port, packet.parsed.protocol, packet.origin);
-        let ends = packet.ends();
-        if let Some(service) = self.lookup.claim(port, &ends, protocol) {
-            return match self.elsewhere_of(packet.queue(), &ends, protocol, service, origin) {
-                Some(owner) => Next::HandOver(owner),
-                None => self.open(packet, (&ends, service), None),
-            };
+        let (ends, protocol) = (packet.ends(), packet.parsed.protocol);
+        let claimed = self.claimed(packet.port, &ends, protocol);
+        let plan = self.plan(packet.queue(), &ends, protocol, (claimed, packet.origin));
+        self.commit(packet, &ends, plan)
+    }
+
+    /// What a packet between these ends is to do, if it has no session: nothing changes. RSS may have brought it by `queue`.
+    pub(crate) fn plan(
+        &self,
+        queue: PortId,
+        ends: &Ends,
+        protocol: u8,
+        (claimed, origin): (Claimed, Origin),
+    ) -> Plan {
+        let owner = match claimed {
+            // Told here, or its owner would take it for one that turned back.
+            Claimed::Snat(_) if origin == Origin::Port && self.is_external(ends.source.0) => {
+                let Some(owner) = self.nat_elsewhere(ends, protocol, origin) else {
+                    return Plan::Refuse(Reason::Martian);
+                };
+                Some(owner)
+            }
+            _ => self.owner_elsewhere(queue, ends, protocol, &claimed, origin),
+        };
+        match (owner, claimed) {
+            (Some(owner), _) => Plan::HandOver(owner),
+            (None, Claimed::Service(service)) => Plan::Open(service),
+            (None, Claimed::Local) => Plan::Refuse(Reason::NoLocalSession),
+            (None, Claimed::Snat(claim)) => Plan::Snat(claim),
+            (None, Claimed::Nobody) => Plan::Punt,
         }
-        if self.lookup.is_local(ends.destination.0) {
-            return match self.elsewhere(packet.queue(), &ends, protocol, origin) {
-                Some(owner) => Next::HandOver(owner),
-                None => Next::Drop(Reason::NoLocalSession),
-            };
+    }
+
+    /// Does with a packet without session what has been planned.
+    pub(crate) fn commit<F: Frame>(&mut self, packet: &Packet<'_, F>, ends: &Ends, plan: Plan) -> Next {
+        match plan {
+            Plan::Open(service) => self.open(packet, (ends, service), None),
+            Plan::Snat(claim) => self.snat_open(packet, ends, claim),
+            Plan::HandOver(owner) => Next::HandOver(owner),
+            Plan::Refuse(Reason::Martian) => refuse_source(packet.port, Reason::Martian),
+            Plan::Refuse(reason) => Next::Drop(reason),
+            Plan::Punt => Next::Punt,
         }
-        if let Some(owner) = self.nat_elsewhere(&ends, protocol, origin) {
-            return Next::HandOver(owner);
-        }
-        if let Some(claim) = self.snat_claim(&ends, protocol) {
-            return self.snat_unknown(packet, &ends, claim);
-        }
-        Next::Punt
     }
 
     /// A packet for a service, from a client without session, or with one that it begins anew: that ends once a server

@@ -28,7 +28,7 @@ use crate::{
             belief::Belief,
             destination::is_martian,
             one_packet,
-            open::{Claimed, Refusal},
+            open::{Plan, Refusal},
             persist::Kept,
             service::{Chosen, WorkerService},
             session::Course,
@@ -127,23 +127,12 @@ impl Flows {
         let ends = e.ends;
         let claimed = self.claimed(port, &ends, p.protocol);
         e.service = e.service.or(claimed.service());
-        let forged = origin == Origin::Port && self.is_external(ends.source.0);
-        if forged
-            && matches!(claimed, Claimed::Snat(_))
-            && self.nat_elsewhere(&ends, p.protocol, origin).is_none()
-        {
-            return e.drops(Reason::Martian);
-        }
-        let elsewhere = self.owner_elsewhere(port, &ends, p.protocol, &claimed, origin);
-        if elsewhere.is_some() {
-            (e.elsewhere, e.at) = (elsewhere, At::Handed);
-            return;
-        }
-        match claimed {
-            Claimed::Service(id) => self.explain_open(e, port, p, (id, old)),
-            Claimed::Snat(claim) => self.explain_snat(e, port, p, (claim, origin)),
-            Claimed::Local => e.drops(Reason::NoLocalSession),
-            Claimed::Nobody => self.explain_punt(e),
+        match self.plan(port, &ends, p.protocol, (claimed, origin)) {
+            Plan::HandOver(owner) => (e.elsewhere, e.at) = (Some(owner), At::Handed),
+            Plan::Open(id) => self.explain_open(e, port, p, (id, old)),
+            Plan::Snat(claim) => self.explain_snat(e, port, p, (claim, origin)),
+            Plan::Refuse(reason) => e.drops(reason),
+            Plan::Punt => self.explain_punt(e),
         }
     }
 

@@ -117,7 +117,7 @@ pub(crate) enum Claim {
 
 /// A packet whose source may not open anything. What the kernel sends from its own addresses leaves.
 #[cold]
-fn refuse_source(port: PortId, reason: Reason) -> Next {
+pub(crate) fn refuse_source(port: PortId, reason: Reason) -> Next {
     if port.is_twin() { Next::AsSent } else { Next::Drop(reason) }
 }
 
@@ -200,22 +200,10 @@ impl Flows {
         (owner != self.id).then_some(owner)
     }
 
-    /// A packet without session, of SNAT.
-    pub(crate) fn snat_unknown<F: Frame>(
-        &mut self,
-        packet: &Packet<'_, F>,
-        ends: &Ends,
-        claim: Claim,
-    ) -> Next {
-        let (port, p, origin) = (packet.port, packet.parsed, packet.origin);
-        if origin == Origin::Port && self.is_external(ends.source.0) {
-            // Told here, or its owner would take it for one that turned back.
-            return refuse_source(port, Reason::Martian);
-        }
-        if let Some(owner) = self.snat_elsewhere(ends, claim, origin) {
-            return Next::HandOver(owner);
-        }
-        if let Some(reason) = self.snat_source_refusal(port, ends, claim, origin) {
+    /// A packet without session, of SNAT, at the worker that it belongs to.
+    pub(crate) fn snat_open<F: Frame>(&mut self, packet: &Packet<'_, F>, ends: &Ends, claim: Claim) -> Next {
+        let (port, p) = (packet.port, packet.parsed);
+        if let Some(reason) = self.snat_source_refusal(port, ends, claim, packet.origin) {
             return refuse_source(port, reason);
         }
         let opened = match claim {
