@@ -6,7 +6,7 @@
 #   make quick              the demo, and the tests that tell whether this Debian will do; .ci/run has Debian 13 do it
 #   make bench              packets a second beside its peers
 #   make rss [NIC=igb]      FULLNAT on emulated NICs with RSS, in QEMU 10; a part of make test
-#   make mutants ARGS=...   which small changes of the code no quick test notices: ARGS="--file gateway/src/path/toa.rs"
+#   make mutants ARGS=...   which small changes of the code no quick test notices: ARGS="--file gateway/src/path/egress/toa.rs"
 #   make guard              instructions a packet beside those that the repository keeps
 
 SHELL := /bin/bash

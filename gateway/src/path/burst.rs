@@ -57,7 +57,7 @@ impl Flows {
 
     #[inline(never)]
     fn other_candidate(&self, p: &parse::Parsed, hash: u64) -> Candidate {
-        if p.kind == parse::Kind::TransportV6 { self.sessions.candidate_wide(hash) } else { Candidate::NONE }
+        if p.kind == parse::Kind::TransportV6 { self.sessions.candidate_v6(hash) } else { Candidate::NONE }
     }
 }
 
@@ -182,7 +182,7 @@ impl<I: Io> Worker<I> {
                     self.flows.candidate(&parsed[ahead % BURST], hashes[ahead % BURST]);
             }
             let near = self.flows.sessions.record(candidates[(n + NEAR) % BURST]);
-            self.flows.figures.prefetch(near.server());
+            self.flows.server_counters.prefetch(near.server());
             let packet = Packet { frame, port, origin, parsed: p, first: None };
             match p.kind {
                 parse::Kind::Transport => self.transport(packet, (hash, candidate)),
@@ -223,7 +223,7 @@ impl<I: Io> Worker<I> {
             }
             Kind::TransportV6 => {
                 let hash = self.flows.hash_v6(&packet.frame, &mut p);
-                let candidate = self.flows.sessions.candidate_wide(hash);
+                let candidate = self.flows.sessions.candidate_v6(hash);
                 self.transport_v6(Packet { parsed: &p, ..packet }, (hash, candidate));
             }
             kind => self.other(Packet { parsed: &p, ..packet }, kind),

@@ -26,7 +26,7 @@ use crate::{
     net::{ipv6::GROWTH, protocol},
     table::{
         counters::ServerCounters,
-        ends::WIDE,
+        ends::IPV6,
         session::{Direction, LOOKED_AT, Session, TIMEOUTS},
         sessions::{Candidate, Found},
     },
@@ -74,38 +74,38 @@ impl<I: Io> Worker<I> {
         let Some(pair) = parse::pair(packet.frame.data(), p.l3) else {
             return self.egress.drop(packet.frame, Reason::Truncated);
         };
-        match self.flows.sessions.confirm_wide(candidate, hash, p.tuple, p.protocol | WIDE, pair) {
+        match self.flows.sessions.confirm_v6(candidate, hash, p.tuple, p.protocol | IPV6, pair) {
             Some(found) => self.known::<true>(packet, found),
             None => self.unknown(packet),
         }
     }
 
-    /// A packet of a session. One that changes nothing and whose way is known goes straight through here: one that
+    /// A packet of a session. One that changes nothing and whose way is known goes through here: one that
     /// arrived by IPv6 where `V6`. One of IPv4 whose session's other side is IPv6's doesn't, it has no next hop here.
     #[inline(always)]
     fn known<const V6: bool>(&mut self, packet: Packet<'_, I::Frame>, found: Found) {
         let (flows, p) = (&mut self.flows, packet.parsed);
-        let (session, wide) = if V6 {
-            let Some((session, wide)) = flows.sessions.get_mut_wide(found.id) else { return };
-            (session, Some(wide))
+        let (session, v6) = if V6 {
+            let Some((session, v6)) = flows.sessions.get_mut_v6(found.id) else { return };
+            (session, Some(v6))
         } else {
             (flows.sessions.found_mut(found), None)
         };
         let Some(next) = flows.routing.hop(session.hops[found.direction.index()]) else {
             return self.fast_by_method(packet, found);
         };
-        let server = flows.figures.of_session(session.server());
+        let server = flows.server_counters.of_session(session.server());
         let known = session.arrives_by(found.direction, packet.port)
             && session.hops_generation == flows.routing.generation;
         let usual = is_usual(p, (session, server), &flows.timeouts, (next, known), p.ip_len);
-        let mixed = V6 && session.is_mixed();
-        if !usual || (mixed && !p.is_bare()) {
+        let nat64 = V6 && session.is_nat64();
+        if !usual || (nat64 && !p.is_bare()) {
             return self.slow(packet, found);
         }
         session.last_seen = flows.now.0;
         server.count(found.direction, p.ip_len);
         let mut frame = packet.frame;
-        if mixed {
+        if nat64 {
             let (macs, out) = (next.macs, next.port);
             let (_, delta) = session.deltas(found.direction);
             let leaving = session.leaving(found.direction);
@@ -120,8 +120,8 @@ impl<I: Io> Worker<I> {
             *field = next.macs;
         }
         let out = next.port;
-        let rewritten = match wide {
-            Some(wide) if V6 => rewrite::rewrite_v6(data, p, session, wide, found.direction),
+        let rewritten = match v6 {
+            Some(v6) if V6 => rewrite::rewrite_v6(data, p, session, v6, found.direction),
             _ => rewrite::rewrite(data, p, session, found.direction),
         };
         if !rewritten {
@@ -150,7 +150,7 @@ impl<I: Io> Worker<I> {
         let Some(session) = flows.sessions.get(found.id).filter(|s| s.is_one_way()) else {
             return Some(packet);
         };
-        let Some(server) = flows.figures.get(session.server()) else { return Some(packet) };
+        let Some(server) = flows.server_counters.get(session.server()) else { return Some(packet) };
         let reply = Direction::Reply.index();
         let hop = session.hops[reply];
         let Some(&next) = flows.routing.hop(hop) else { return Some(packet) };
@@ -159,7 +159,7 @@ impl<I: Io> Worker<I> {
             return Some(packet);
         }
         server.count(Direction::Request, p.ip_len);
-        let wide = session.is_wide(Direction::Reply);
+        let v6 = session.is_v6(Direction::Reply);
         let of = session.server();
         let tunnel = session.is_tunnelled().then(|| session.arriving(Direction::Reply).source().0);
         if let Some(session) = flows.sessions.get_mut(found.id) {
@@ -179,9 +179,9 @@ impl<I: Io> Worker<I> {
         };
         let facts = flows.servers.get(of.0 as usize).and_then(Option::as_ref);
         let word = facts.map_or(0, |facts| facts.others.tunnel.get());
-        let server = if wide { flows.sessions.wide(found.id) } else { None };
+        let server = if v6 { flows.sessions.v6_record(found.id) } else { None };
         let Packet { frame, port, origin, parsed, first } = packet;
-        let special = match server.and_then(|wide| wide.arriving(Direction::Reply).first_chunk::<16>()) {
+        let special = match server.and_then(|v6| v6.arriving(Direction::Reply).first_chunk::<16>()) {
             Some(&server) => {
                 self.egress.tunnel_fast(&self.flows, frame, p, (word, Ipv6Addr::from(server)), &next)
             }
@@ -212,12 +212,12 @@ impl<I: Io> Worker<I> {
             return Some(packet);
         }
         let Some(next) = flows.routing.hop(hop & !LOOKED_AT) else { return Some(packet) };
-        let server = flows.figures.of_session(session.server());
-        let mixed = session.is_mixed();
+        let server = flows.server_counters.of_session(session.server());
+        let nat64 = session.is_nat64();
         let known = session.arrives_by(found.direction, packet.port)
             && session.hops_generation == flows.routing.generation;
         let usual = is_usual(p, (session, server), &flows.timeouts, (next, known), p.ip_len);
-        if !usual || !toa::is_clean(packet.frame.data(), p) || (mixed && !p.is_bare()) {
+        if !usual || !toa::is_clean(packet.frame.data(), p) || (nat64 && !p.is_bare()) {
             return Some(packet);
         }
         session.last_seen = flows.now.0;
@@ -227,7 +227,7 @@ impl<I: Io> Worker<I> {
         }
         server.count(found.direction, p.ip_len);
         let (macs, out) = (next.macs, next.port);
-        if mixed {
+        if nat64 {
             let (_, delta) = session.deltas(found.direction);
             let leaving = session.leaving(found.direction);
             self.egress.leave_by_v4(frame, p, (leaving, delta), (macs, out));
@@ -253,12 +253,14 @@ impl<I: Io> Worker<I> {
         found: Found,
     ) -> Option<Packet<'a, I::Frame>> {
         let (flows, p) = (&mut self.flows, packet.parsed);
-        let between = |session: &Session| session.is_mixed() && !session.is_one_way();
-        let Some((session, wide)) = flows.sessions.get_mut_wide(found.id).filter(|(s, _)| between(s)) else {
+        let between = |session: &Session| session.is_nat64() && !session.is_one_way();
+        let Some((session, v6)) = flows.sessions.get_mut_v6(found.id).filter(|(s, _)| between(s)) else {
             return Some(packet);
         };
-        let (hop, generation) = wide.hop(found.direction, found.direction);
-        let (Some(server), Some(next)) = (flows.figures.get(session.server()), flows.routing.hop(hop)) else {
+        let (hop, generation) = v6.hop(found.direction, found.direction);
+        let (Some(server), Some(next)) =
+            (flows.server_counters.get(session.server()), flows.routing.hop(hop))
+        else {
             return Some(packet);
         };
         let len = p.ip_len.saturating_add(GROWTH);
@@ -282,7 +284,7 @@ impl<I: Io> Worker<I> {
         session.last_seen = flows.now.0;
         server.count(found.direction, p.ip_len);
         let (_, delta) = session.deltas(found.direction);
-        let (source, destination) = wide.leaving(found.direction);
+        let (source, destination) = v6.leaving(found.direction);
         let across = Across {
             macs: next.macs,
             ports: session.leaving(found.direction).ports,

@@ -1,6 +1,6 @@
 //! Addresses and ports of a packet of either family, for whoever has time to look at them.
 //!
-//! The straight way goes by [`Tuple`], twelve bytes. An IPv6 packet has thirty-six: its tuple holds digests of the
+//! The fast path goes by [`Tuple`], twelve bytes. An IPv6 packet has thirty-six: its tuple holds digests of the
 //! addresses, which say nothing but "probably the same", and the addresses themselves are a [`Pair`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,7 +12,7 @@ pub type Pair = [u8; 32];
 
 /// Set in the protocol number under which IPv6 packets look for their session. No protocol that has sessions has
 /// this bit itself, nor have templates (see [`crate::path::flow::persist`]).
-pub const WIDE: u8 = 0x40;
+pub const IPV6: u8 = 0x40;
 
 /// Addresses and ports (host order) of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,10 +111,10 @@ mod tests {
 
         let mut pair = [0x20; 32];
         pair[16..].fill(0x30);
-        let wide = Ends::of_pair(&pair, tuple);
-        assert_eq!(wide.destination, ([0x30; 16].into(), 80));
-        assert_eq!(wide.pair(), Some(pair));
-        assert_eq!(wide.reversed().pair(), Some(turned(&pair)));
-        assert_eq!(wide.tuple().ports, tuple.ports);
+        let v6 = Ends::of_pair(&pair, tuple);
+        assert_eq!(v6.destination, ([0x30; 16].into(), 80));
+        assert_eq!(v6.pair(), Some(pair));
+        assert_eq!(v6.reversed().pair(), Some(turned(&pair)));
+        assert_eq!(v6.tuple().ports, tuple.ports);
     }
 }

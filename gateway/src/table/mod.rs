@@ -21,8 +21,8 @@ mod share;
 pub mod snat;
 pub mod steering;
 mod templates;
+pub mod v6_record;
 mod wheel;
-pub mod wide;
 
 /// Where models put something else.
 mod sync {

@@ -13,7 +13,7 @@
 use weir_api::model::SessionState;
 use zerocopy::FromBytes;
 
-use super::ends::WIDE;
+use super::ends::IPV6;
 use crate::{
     clock::Tick,
     id::ServerId,
@@ -110,7 +110,7 @@ pub const INACTIVE: u8 = 1;
 pub const FULLNAT: u8 = 2;
 /// Replies don't come by (DR, TUN): only requests lead to the session, and they leave unchanged. The second
 /// key still holds the server. The next hop of requests is kept in the place of replies', so that no packet
-/// of such a session takes the straight way, which rewrites.
+/// of such a session takes the fast path, which rewrites.
 pub const ONE_WAY: u8 = 4;
 /// Requests leave inside an outer header (TUN); goes with [`ONE_WAY`].
 pub const TUNNEL: u8 = 8;
@@ -168,7 +168,7 @@ pub struct Session {
     expected: [u32; 2],
     /// Port by which packets of a direction arrive; [`NO_PORT`] before it is known.
     arrives: [u8; 2],
-    /// IP protocol number by direction, with [`WIDE`] where packets arrive by IPv6; zeros: no session.
+    /// IP protocol number by direction, with [`IPV6`] where packets arrive by IPv6; zeros: no session.
     protocols: [u8; 2],
     /// Tick at which it was opened.
     pub(crate) born: u32,
@@ -280,7 +280,7 @@ impl Session {
     #[inline]
     #[must_use]
     pub fn protocol(&self) -> u8 {
-        self.protocols[0] & !WIDE
+        self.protocols[0] & !IPV6
     }
 
     /// The protocol number under which packets of `direction` look for the session.
@@ -298,21 +298,21 @@ impl Session {
     /// Whether packets of `direction` arrive by IPv6: the tuple has digests then.
     #[inline]
     #[must_use]
-    pub fn is_wide(&self, direction: Direction) -> bool {
-        self.protocols[direction.index()] & WIDE != 0
+    pub fn is_v6(&self, direction: Direction) -> bool {
+        self.protocols[direction.index()] & IPV6 != 0
     }
 
     /// Of a session between the families the direction whose packets arrive by IPv4.
     #[inline]
     #[must_use]
     pub(crate) fn v4_direction(&self) -> Direction {
-        if self.is_wide(Direction::Request) { Direction::Reply } else { Direction::Request }
+        if self.is_v6(Direction::Request) { Direction::Reply } else { Direction::Request }
     }
 
     /// Whether packets arrive by one family and leave by the other.
     #[inline]
     #[must_use]
-    pub fn is_mixed(&self) -> bool {
+    pub fn is_nat64(&self) -> bool {
         self.protocols[0] != self.protocols[1]
     }
 
@@ -457,7 +457,7 @@ impl Session {
     #[inline]
     #[must_use]
     pub(crate) fn is_plain(&self) -> bool {
-        self.flags & (ONE_WAY | TELLS) == 0 && self.state & (SNAT | PROXIED) == 0 && !self.is_mixed()
+        self.flags & (ONE_WAY | TELLS) == 0 && self.state & (SNAT | PROXIED) == 0 && !self.is_nat64()
     }
 
     /// Whether it's a persistence template.
@@ -623,7 +623,7 @@ mod tests {
         assert!(with(|s| s.set_answered(true)) && with(|s| s.set_state(SessionState::Close)));
         assert!(!with(Session::set_snat) && !with(Session::set_proxied));
         assert!(
-            !with(|s| s.set_key_protocols([6 | WIDE, 6])) && with(|s| s.set_key_protocols([6 | WIDE; 2]))
+            !with(|s| s.set_key_protocols([6 | IPV6, 6])) && with(|s| s.set_key_protocols([6 | IPV6; 2]))
         );
     }
 

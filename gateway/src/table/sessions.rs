@@ -14,8 +14,8 @@ use super::{
     late::{LATE, Late},
     session::{Direction, NewSession, ONE_PACKET, Session, SessionId, TEMPLATE, Tuple},
     templates::spread,
+    v6_record::V6Record,
     wheel::{NIL, Wheel},
-    wide::Wide,
 };
 use crate::clock::Tick;
 
@@ -27,7 +27,7 @@ pub struct Sessions {
     /// Of a template the sessions that it controls, of a controlled session its template.
     pub(super) control: HugeSlice<u32>,
     /// Addresses of sessions with an IPv6 side.
-    pub(super) wide: HugeSlice<Wide>,
+    pub(super) v6: HugeSlice<V6Record>,
     /// Which sessions of NAT wait for their replies behind which.
     pub(super) chains: HugeSlice<Links>,
     /// How many do.
@@ -96,7 +96,7 @@ impl Sessions {
             records: zeroed_table(max + 1)?,
             capacity: max,
             control: zeroed_slice(max)?,
-            wide: zeroed_slice(max)?,
+            v6: zeroed_slice(max)?,
             chains: zeroed_slice(max)?,
             displaced: 0,
             index: Index::new(max * 2)?,

@@ -1,4 +1,4 @@
-//! Beside the way: control asks which next hops packets of sessions go by, a bounded number of records a request.
+//! Control asks which next hops packets of sessions go by, a bounded number of records a request.
 
 use crate::{
     clock::{Tick, seconds},

@@ -1,4 +1,4 @@
-//! Beside the way: control looks for certain sessions, or ends them, a bounded number of records a request.
+//! Control looks for certain sessions, or ends them, a bounded number of records a request.
 
 use std::sync::Arc;
 

@@ -19,8 +19,8 @@ pub(crate) fn rewrite(flows: &Flows, frame: &mut impl Frame, p: &Parsed, found: 
     let data = frame.data_mut();
     let Some(session) = flows.sessions.get(found.id) else { return false };
     if p.ipv6 {
-        let Some(wide) = flows.sessions.wide(found.id) else { return false };
-        return rewrite::rewrite_v6(data, p, session, wide, found.direction);
+        let Some(v6) = flows.sessions.v6_record(found.id) else { return false };
+        return rewrite::rewrite_v6(data, p, session, v6, found.direction);
     }
     rewrite::rewrite(data, p, session, found.direction)
 }
@@ -47,8 +47,8 @@ impl<I: Io> Egress<I> {
             if session.is_some_and(Session::is_one_way) {
                 return self.send_one_way(flows, packet, found.id, exit);
             }
-            if session.is_some_and(Session::is_mixed) {
-                return self.send_mixed(flows, packet, found, exit);
+            if session.is_some_and(Session::is_nat64) {
+                return self.send_nat64(flows, packet, found, exit);
             }
         }
         let hop = match exit {

@@ -15,8 +15,8 @@
 //! has to take (1280 bytes): its sender can be told of less. A fragment stays one, by a fragment header there and the
 //! IPv4 header here; of a datagram without checksum it can't get to IPv6.
 //!
-//! IPv6's straight way in `session` knows such sessions; IPv4's doesn't, and pays nothing for them: next hops of IPv4
-//! packets are remembered apart, where it doesn't find them.
+//! The fast path of IPv6 knows such sessions at once; IPv4's doesn't, and pays nothing for them: next hops of IPv4 packets
+//! are remembered apart, where it doesn't find them.
 
 use std::net::IpAddr;
 
@@ -96,7 +96,7 @@ pub(crate) fn to_ipv6<F: Frame>(mut frame: F, p: &Parsed, across: &Across<'_>) -
 }
 
 impl<I: Io> Egress<I> {
-    /// Sends an IPv6 packet without extension headers on by IPv4: the straight way's end for such a session.
+    /// Sends an IPv6 packet without extension headers on by IPv4: the end of the fast path.
     #[inline(always)]
     pub(crate) fn leave_by_v4(
         &mut self,
@@ -127,7 +127,7 @@ impl<I: Io> Egress<I> {
 
     /// Sends a packet of a session whose other side is of the other family.
     #[inline(never)]
-    pub(crate) fn send_mixed(
+    pub(crate) fn send_nat64(
         &mut self,
         flows: &Flows,
         mut packet: Packet<'_, I::Frame>,
@@ -170,12 +170,12 @@ impl<I: Io> Egress<I> {
         if way < next.mtu && part.is_none() {
             self.leave_narrow(flows, packet.frame, p, (found, hop), (ip_len, way));
         } else {
-            self.leave_mixed(flows, packet.frame, p, (found, hop), (ip_len, part));
+            self.leave_nat64(flows, packet.frame, p, (found, hop), (ip_len, part));
         }
         Ok(edit)
     }
 
-    /// As [`Self::leave_mixed`] for a whole packet to an IPv6 server, whose way takes `way` bytes and no more.
+    /// As [`Self::leave_nat64`] for a whole packet to an IPv6 server, whose way takes `way` bytes and no more.
     #[cold]
     #[inline(never)]
     fn leave_narrow(
@@ -194,7 +194,7 @@ impl<I: Io> Egress<I> {
 
     /// Sends a fragment of such a session that isn't the first; `id` is its packet's identification where its sender's is
     /// one among many.
-    pub(crate) fn send_mixed_fragment(
+    pub(crate) fn send_nat64_fragment(
         &mut self,
         flows: &Flows,
         mut packet: Packet<'_, I::Frame>,
@@ -212,12 +212,12 @@ impl<I: Io> Egress<I> {
         }
         packet.frame.truncate(usize::from(p.l3) + usize::from(p.ip_len));
         let part = leaving_part(part, found, Some(id));
-        self.leave_mixed(flows, packet.frame, p, (found, hop), (p.ip_len, Some(part)));
+        self.leave_nat64(flows, packet.frame, p, (found, hop), (p.ip_len, Some(part)));
         Ok(Edit::Nothing)
     }
 
     /// Translates a packet, of `ip_len` bytes by now, or a part of one, and sends it to `hop`.
-    fn leave_mixed(
+    fn leave_nat64(
         &mut self,
         flows: &Flows,
         mut frame: I::Frame,

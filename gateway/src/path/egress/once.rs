@@ -15,7 +15,7 @@ use crate::{
     table::{
         ends::Ends,
         session::{Direction, INACTIVE, NewSession, Session},
-        wide::Wide,
+        v6_record::V6Record,
     },
 };
 
@@ -86,8 +86,8 @@ fn rewrite_once(flows: &Flows, frame: &mut impl Frame, p: &Parsed, chosen: Chose
     let (ip, l4) = deltas_of(&request, &reply.reversed());
     session.set_deltas(ip, l4);
     let data = frame.data_mut();
-    match Wide::of(&request, &reply) {
-        Some(wide) => rewrite::rewrite_v6(data, p, &session, &wide, Direction::Request),
+    match V6Record::of(&request, &reply) {
+        Some(v6) => rewrite::rewrite_v6(data, p, &session, &v6, Direction::Request),
         None => rewrite::rewrite(data, p, &session, Direction::Request),
     }
 }

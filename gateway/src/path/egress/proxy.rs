@@ -11,7 +11,7 @@
 //! Datagrams have one each; where they come in fragments it is in the first, and what follows moves on. Segments in fragments
 //! pass once the server has acknowledged the header: nobody can verify their checksum.
 //!
-//! A session that does this never remembers its next hops, so that none of its packets takes the straight way.
+//! A session that does this never remembers its next hops, so that none of its packets takes the fast path.
 
 use super::{Carried, Egress, leave::rewrite, toa, too_big};
 use crate::{
@@ -232,7 +232,7 @@ impl<I: Io> Egress<I> {
         (found, hop): (Found, u16),
         ip_len: u16,
     ) {
-        let ready = match flows.sessions.get(found.id).is_some_and(Session::is_mixed) {
+        let ready = match flows.sessions.get(found.id).is_some_and(Session::is_nat64) {
             true => self.translate_packet(flows, &mut frame, p, found, (ip_len, None)).is_some(),
             false => rewrite(flows, &mut frame, p, found),
         };

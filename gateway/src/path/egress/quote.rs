@@ -53,7 +53,7 @@ impl<I: Io> Egress<I> {
         let Packet { mut frame, port, parsed: p, .. } = packet;
         lower_mtu(flows, frame.data_mut(), p, found);
         let p = &unproxy_quote(flows, &mut frame, p, found, inner.transport_at);
-        if let (true, Exit::Hop(hop)) = (session.is_mixed(), exit) {
+        if let (true, Exit::Hop(hop)) = (session.is_nat64(), exit) {
             self.translate_error(flows, frame, p, (found, inner), hop);
             return Ok(Edit::Nothing);
         }
@@ -74,9 +74,9 @@ impl<I: Io> Egress<I> {
 /// Lowers the MTU that an error to a client tells by what its packets grow by.
 fn lower_mtu(flows: &Flows, data: &mut [u8], p: &Parsed, found: Found) {
     let by = flows.growth(found);
-    let mixed = flows.sessions.get(found.id).is_some_and(Session::is_mixed);
+    let nat64 = flows.sessions.get(found.id).is_some_and(Session::is_nat64);
     let Some(icmp) = IcmpHeader::at_mut(data, usize::from(p.l4)).filter(|_| by != 0) else { return };
-    let Some((told, least)) = told_mtu(icmp, p.ipv6, mixed) else { return };
+    let Some((told, least)) = told_mtu(icmp, p.ipv6, nat64) else { return };
     // Of an old router that says none, the client guesses by what is quoted.
     let lower = told.saturating_sub(by.into()).max(least.min(told));
     let before = icmp.rest();

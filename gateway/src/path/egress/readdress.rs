@@ -72,8 +72,8 @@ impl<I: Io> Egress<I> {
         {
             return self.dropped(packet.frame, Reason::TooBig);
         }
-        if let (true, Exit::Hop(hop)) = (session.is_mixed(), exit) {
-            return self.send_mixed_fragment(flows, packet, (found, id), hop);
+        if let (true, Exit::Hop(hop)) = (session.is_nat64(), exit) {
+            return self.send_nat64_fragment(flows, packet, (found, id), hop);
         }
         if let Exit::Hop(hop) = exit
             && let Some(mtu) = leave::exceeded(flows, &packet, hop)

@@ -12,7 +12,7 @@ use crate::{
     path::ingress::parse::Parsed,
     table::{
         session::{Direction, Session, Tuple},
-        wide::Wide,
+        v6_record::V6Record,
     },
 };
 
@@ -97,14 +97,14 @@ pub fn rewrite_v6(
     data: &mut [u8],
     parsed: &Parsed,
     session: impl Of,
-    wide: &Wide,
+    v6: &V6Record,
     direction: Direction,
 ) -> bool {
     let (_, l4_delta) = session.deltas(direction);
     let l3 = usize::from(parsed.l3);
     let Some(header) = data.get_mut(l3..).and_then(|b| b.first_chunk_mut::<40>()) else { return false };
     header[7] = header[7].wrapping_sub(1);
-    let (source, destination) = wide.leaving(direction);
+    let (source, destination) = v6.leaving(direction);
     header[8..24].copy_from_slice(source);
     header[24..40].copy_from_slice(destination);
     let transport = data.get_mut(usize::from(parsed.l4)..);

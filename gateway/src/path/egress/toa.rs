@@ -14,7 +14,7 @@
 //! SYN-ACK is lowered by the option's length, so that a client's full segments have that room.
 //!
 //! `told` knows when the server has been told. Until then such a session remembers no next hop; after that one with a mark,
-//! which the fast path doesn't find: its requests go by [`Worker::told_straight`], and others' pay nothing.
+//! which the fast path doesn't find: its requests go by `fast_told`, and others' pay nothing.
 
 use std::net::IpAddr;
 

@@ -40,8 +40,8 @@ impl Flows {
             if session.is_one_way() {
                 return or_here(self.one_way_hop(found.id));
             }
-            if session.is_mixed() {
-                return self.mixed_exit(packet, found, what).map(Exit::Hop);
+            if session.is_nat64() {
+                return self.nat64_exit(packet, found, what).map(Exit::Hop);
             }
             if self.is_hairpin(found) {
                 return Ok(Exit::Hairpin);
@@ -78,7 +78,7 @@ impl Flows {
         let hop = self.routing.towards(to, need, self.now)?;
         let known = self.routing.may_be_remembered(hop);
         let session = self.sessions.get_mut(found.id).ok_or(Reason::NoSession)?;
-        let passes_by = session.is_mixed() || session.is_proxied() || !known;
+        let passes_by = session.is_nat64() || session.is_proxied() || !known;
         if !passes_by && let Some(mark) = self.told.mark(session, found) {
             session.remember_hop(found.direction, hop | mark, generation);
         }
@@ -123,7 +123,7 @@ impl Flows {
     }
 
     /// The next hop of a packet whose session's other side is of the other family.
-    fn mixed_exit<F: Frame>(
+    fn nat64_exit<F: Frame>(
         &mut self,
         packet: &Packet<'_, F>,
         found: Found,
@@ -134,7 +134,7 @@ impl Flows {
             let to = self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?;
             return self.routing.towards(to.destination.0, Need::Guest, self.now);
         }
-        let hop = self.hop_of_mixed(found)?;
+        let hop = self.hop_of_nat64(found)?;
         if let As::Packet = what {
             self.remember_across(packet.parsed.ipv6, found, hop);
             if packet.first.is_some() && is_unchecked(packet.frame.data(), packet.parsed) {
@@ -160,22 +160,22 @@ impl Flows {
     }
 
     /// The next hop of such a session in a direction: the one it remembers, or looked up.
-    fn hop_of_mixed(&mut self, found: Found) -> Result<u16, Reason> {
+    fn hop_of_nat64(&mut self, found: Found) -> Result<u16, Reason> {
         let generation = self.routing.generation;
-        if let Some(hop) = self.sessions.mixed_hop(found.id, found.direction, generation) {
+        if let Some(hop) = self.sessions.nat64_hop(found.id, found.direction, generation) {
             return Ok(hop);
         }
         let leaving = self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?;
-        self.mixed_hop(found, leaving.destination.0)
+        self.nat64_hop(found, leaving.destination.0)
     }
 
     /// Looks up the next hop of such a session, which remembers it.
-    fn mixed_hop(&mut self, found: Found, to: IpAddr) -> Result<u16, Reason> {
+    fn nat64_hop(&mut self, found: Found, to: IpAddr) -> Result<u16, Reason> {
         let need = if found.direction == Direction::Reply { Need::Guest } else { Need::Server };
         let hop = self.routing.towards(to, need, self.now)?;
         if self.routing.may_be_remembered(hop) {
             let generation = self.routing.generation;
-            self.sessions.remember_mixed_hop(found.id, found.direction, hop, generation);
+            self.sessions.remember_nat64_hop(found.id, found.direction, hop, generation);
         }
         Ok(hop)
     }

@@ -23,11 +23,11 @@ use crate::{
 const LEAST_V4: u32 = 68;
 
 /// The MTU that an error to a client tells, and the least that it may be told instead; none if it tells of none.
-pub(crate) fn told_mtu(icmp: &IcmpHeader, ipv6: bool, mixed: bool) -> Option<(u32, u32)> {
+pub(crate) fn told_mtu(icmp: &IcmpHeader, ipv6: bool, nat64: bool) -> Option<(u32, u32)> {
     match (ipv6, icmp.kind, icmp.code) {
         (false, v4::UNREACHABLE, v4::FRAGMENTATION_NEEDED) => Some((icmp.mtu_v4().into(), LEAST_V4)),
         // A client by IPv4 can send less than every link of IPv6 takes.
-        (true, v6::TOO_BIG, _) if mixed => Some((icmp.rest(), LEAST_V4 + u32::from(GROWTH))),
+        (true, v6::TOO_BIG, _) if nat64 => Some((icmp.rest(), LEAST_V4 + u32::from(GROWTH))),
         (true, v6::TOO_BIG, _) => Some((icmp.rest(), MIN_MTU as u32)),
         _ => None,
     }
@@ -44,7 +44,7 @@ impl Flows {
             return;
         }
         let icmp = IcmpHeader::at(packet.frame.data(), usize::from(p.l4));
-        if let Some((told, _)) = icmp.and_then(|icmp| told_mtu(icmp, p.ipv6, session.is_mixed())) {
+        if let Some((told, _)) = icmp.and_then(|icmp| told_mtu(icmp, p.ipv6, session.is_nat64())) {
             let mtu = told.clamp(MIN_MTU as u32, u16::MAX.into()) as u16;
             self.streams.learn_path_mtu(found.id.0, mtu, self.now);
         }
@@ -64,7 +64,7 @@ impl Flows {
         !p.ipv6
             || usize::from(p.ip_len) > MIN_MTU
             || longer <= MIN_MTU
-            || self.sessions.get(found.id).is_some_and(Session::is_mixed)
+            || self.sessions.get(found.id).is_some_and(Session::is_nat64)
     }
 
     /// Bytes that the next packet of a session's client may grow by, of which a packet to it in `found` tells.

@@ -111,7 +111,7 @@ impl Flows {
             return icmp.tells_sender_v6();
         }
         // To the other family a parameter problem goes as a new message of RFC 7915 4.2, if at all.
-        let anew = || self.sessions.get(found.id).is_some_and(Session::is_mixed);
+        let anew = || self.sessions.get(found.id).is_some_and(Session::is_nat64);
         icmp.tells_sender_v4() || (icmp.kind == icmp::v4::PARAMETER_PROBLEM && anew())
     }
 }

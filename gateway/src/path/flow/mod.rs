@@ -109,7 +109,7 @@ pub(crate) struct Flows {
     pub(crate) services: Vec<Option<Box<WorkerService>>>,
     pub(crate) servers: Vec<Option<ServerSlot>>,
     /// Their counters: what the fast path knows of servers.
-    pub(crate) figures: Arc<ServerTable>,
+    pub(crate) server_counters: Arc<ServerTable>,
     pub(crate) lookup: Arc<Lookup>,
     /// Of all services.
     pub(crate) server_addresses: Arc<ServerAddresses>,
@@ -154,7 +154,7 @@ impl Flows {
             sessions: Sessions::new(knows.max_sessions, knows.key, now)?,
             services: Vec::with_capacity(MAX_SERVICES),
             servers: Vec::with_capacity(MAX_SERVERS),
-            figures: Arc::clone(&knows.counters.servers),
+            server_counters: Arc::clone(&knows.counters.servers),
             lookup: Arc::default(),
             server_addresses: Arc::default(),
             timeouts: timeout_ticks(&settings.timeouts),

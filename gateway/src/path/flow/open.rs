@@ -248,16 +248,16 @@ impl Flows {
     ) -> Result<SessionId, Reason> {
         let port = if chosen.port == 0 { flow.destination_port } else { chosen.port };
         let (request, client) = (flow.ends(), (flow.source, flow.source_port));
-        let mixed = chosen.address.is_ipv6() != p.ipv6;
+        let nat64 = chosen.address.is_ipv6() != p.ipv6;
         let (local, flags) = match chosen.method {
             Forwarding::FullNat => {
                 (self.allocate_local(service, chosen.address, port, p.protocol)?, FULLNAT | INACTIVE)
             }
             // Only what is wrapped, or gets other addresses on both sides, can get to the other family.
-            Forwarding::Nat | Forwarding::Route if mixed => return Err(Reason::OtherFamily),
+            Forwarding::Nat | Forwarding::Route if nat64 => return Err(Reason::OtherFamily),
             Forwarding::Nat => (client, INACTIVE),
             Forwarding::Route => (client, ONE_WAY | INACTIVE),
-            Forwarding::Tunnel(_) if mixed => (nobody(chosen.address), ONE_WAY | TUNNEL | INACTIVE),
+            Forwarding::Tunnel(_) if nat64 => (nobody(chosen.address), ONE_WAY | TUNNEL | INACTIVE),
             Forwarding::Tunnel(_) => (client, ONE_WAY | TUNNEL | INACTIVE),
         };
         let reply = Ends { source: (chosen.address, port), destination: local };
@@ -277,7 +277,7 @@ impl Flows {
             flags,
         };
         let timeout = self.timeout_of(p.protocol, state);
-        let inserted = if p.ipv6 || mixed {
+        let inserted = if p.ipv6 || nat64 {
             self.sessions.insert_sought_ends((&request, &reply), &new, timeout, self.now)
         } else if flags & (FULLNAT | ONE_PACKET) == FULLNAT {
             // The server answers what leaves after this burst.

@@ -42,7 +42,7 @@ pub(crate) const RESPITE: u32 = seconds(60);
 /// FTP's control port: its templates cover all ports of the client, for the sake of data connections.
 pub const FTP: u16 = 21;
 /// Templates lie under protocol numbers of their own: these are nobody's, and leave room for
-/// [`crate::table::ends::WIDE`].
+/// [`crate::table::ends::IPV6`].
 const PROTOCOLS: [(u8, u8); 4] =
     [(0, 187), (protocol::TCP, 188), (protocol::UDP, 189), (protocol::SCTP, 190)];
 
@@ -287,7 +287,7 @@ mod tests {
         for (packets, template) in PROTOCOLS {
             assert_eq!((template_of(packets), packets_of(template)), (template, packets));
             assert!(!matches!(template, protocol::TCP | protocol::UDP | protocol::SCTP));
-            assert_eq!(template & crate::table::ends::WIDE, 0);
+            assert_eq!(template & crate::table::ends::IPV6, 0);
         }
     }
 }

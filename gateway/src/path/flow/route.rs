@@ -97,8 +97,8 @@ pub struct Routing {
     sweeping: bool,
     affected: Affected,
     hops: Hops,
-    /// Where IPv4 addresses were found to lead lately.
-    lately: Box<[Lately; LATELY]>,
+    /// The route cache: where IPv4 addresses were found to lead.
+    cached: Box<[Cached; ROUTE_CACHE]>,
     /// How many packets wait for clients and strangers.
     waiting_guests: u16,
     /// How often the kernel is asked for these: it, too, has room for so many neighbours only.
@@ -106,18 +106,18 @@ pub struct Routing {
 }
 
 /// IPv4 destinations whose hops are remembered, beside what sessions remember: new ones go to few servers.
-const LATELY: usize = 1024;
+const ROUTE_CACHE: usize = 1024;
 
 /// What a look-up for an address of IPv4 gave.
 #[derive(Clone, Copy)]
-struct Lately {
+struct Cached {
     /// Host order.
     address: u32,
     /// [`NO_HOP`]: none was looked up in the table in force.
     hop: u16,
 }
 
-impl Lately {
+impl Cached {
     const NOTHING: Self = Self { address: 0, hop: NO_HOP };
 }
 
@@ -131,7 +131,7 @@ impl Default for Routing {
             sweeping: false,
             affected: Affected::new(),
             hops: Hops::default(),
-            lately: Box::new([Lately::NOTHING; LATELY]),
+            cached: Box::new([Cached::NOTHING; ROUTE_CACHE]),
             waiting_guests: 0,
             asks: Bucket::new(GUESTS_ASKED, 2 * MAX_HOPS as u32),
         }
@@ -166,10 +166,10 @@ impl Routing {
         let before = self.generation;
         self.generation = next(before);
         self.affected.note(changes, self.generation);
-        for lately in self.lately.iter_mut().filter(|lately| lately.hop != NO_HOP) {
-            let address = IpAddr::V4(Ipv4Addr::from_bits(lately.address));
+        for cached in self.cached.iter_mut().filter(|cached| cached.hop != NO_HOP) {
+            let address = IpAddr::V4(Ipv4Addr::from_bits(cached.address));
             if !self.affected.holds(before, self.generation, address) {
-                *lately = Lately::NOTHING;
+                *cached = Cached::NOTHING;
             }
         }
     }
@@ -209,12 +209,12 @@ impl Routing {
         self.sweeping = false;
     }
 
-    /// Sessions' hops, and those found lately, are no longer valid.
+    /// Sessions' hops, and those in the route cache, are no longer valid.
     fn renew(&mut self) {
         self.generation = next(self.generation);
         self.era = next(self.era);
         self.affected.note(&Changes::All, self.generation);
-        self.lately.fill(Lately::NOTHING);
+        self.cached.fill(Cached::NOTHING);
     }
 
     /// The hop towards `destination`, with the MTU that counts there. Its number may be remembered, with the generation,
@@ -223,14 +223,15 @@ impl Routing {
     pub fn towards(&mut self, destination: IpAddr, need: Need, now: Tick) -> Result<u16, Reason> {
         let IpAddr::V4(address) = destination else { return self.look_up(destination, need, now) };
         let address = address.to_bits();
-        let place = (address.wrapping_mul(0x9e37_79b9) >> (u32::BITS - LATELY.ilog2())) as usize % LATELY;
-        let lately = self.lately[place];
-        if lately.address == address && lately.hop != NO_HOP {
-            return Ok(lately.hop);
+        let place =
+            (address.wrapping_mul(0x9e37_79b9) >> (u32::BITS - ROUTE_CACHE.ilog2())) as usize % ROUTE_CACHE;
+        let cached = self.cached[place];
+        if cached.address == address && cached.hop != NO_HOP {
+            return Ok(cached.hop);
         }
         let hop = self.look_up(destination, need, now)?;
         if self.may_be_remembered(hop) {
-            self.lately[place] = Lately { address, hop };
+            self.cached[place] = Cached { address, hop };
         }
         Ok(hop)
     }

@@ -27,7 +27,7 @@ use crate::{
     },
     table::{
         counters::{ServerCounters, ServerSlot},
-        ends::WIDE,
+        ends::IPV6,
         session::{Direction, INACTIVE, ONE_PACKET, Session, SessionId, TIMEOUTS},
         sessions::Found,
     },
@@ -81,7 +81,7 @@ impl Flows {
         {
             p.tuple.addresses = self.sessions.digests(pair);
         }
-        let hash = self.sessions.hash(p.tuple, p.protocol | WIDE);
+        let hash = self.sessions.hash(p.tuple, p.protocol | IPV6);
         self.sessions.prefetch_bucket(hash);
         hash
     }
@@ -128,7 +128,7 @@ impl Flows {
     #[inline]
     pub(crate) fn one_way_unchanged(&mut self, id: SessionId, p: &Parsed) -> bool {
         let Some(session) = self.sessions.get(id).filter(|s| s.is_one_way()) else { return false };
-        let Some(server) = self.figures.get(session.server()) else { return false };
+        let Some(server) = self.server_counters.get(session.server()) else { return false };
         let unchanged = changes_nothing(p, session, server, &self.timeouts);
         if unchanged {
             server.count(Direction::Request, p.ip_len);

@@ -61,8 +61,8 @@ impl Index {
     #[inline]
     fn address(&self, hash: u32) -> usize {
         let small = 1 << self.in_use.ilog2();
-        let wide = hash as usize & (2 * small - 1);
-        if wide < self.in_use { wide } else { hash as usize & (small - 1) }
+        let v6 = hash as usize & (2 * small - 1);
+        if v6 < self.in_use { v6 } else { hash as usize & (small - 1) }
     }
 
     /// The number stored under `hash` for which `is_it` holds. Numbers are what was inserted.

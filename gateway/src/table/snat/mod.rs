@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A mapping lives as long as a session refers to it. It is looked for only where a packet has no session, so
-//! this is no part of the straight way; all room is taken when the first rule comes.
+//! this is no part of the fast path; all room is taken when the first rule comes.
 
 pub mod blocks;
 mod preview;

@@ -1,4 +1,4 @@
-//! Beside the way: where a packet that is explained leaves, and the way of the answer.
+//! Where a packet that is explained leaves, and the way of the answer.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! Beside the way: what would happen to a packet, and why.
+//! What would happen to a packet, and why.
 //!
 //! The stages' own decisions, asked in their order, with a packet that exists in words only. Nothing changes:
 //! no scheduler moves on ([`crate::sched::Scheduler::preview`]), no port is taken, no session opened, no
@@ -254,8 +254,8 @@ impl Flows {
         }
         room += usize::from(old.is_some());
         let once = one_packet::applies(service.one_packet, p) && chosen.method != Forwarding::FullNat;
-        let mixed = chosen.address.is_ipv6() != p.ipv6;
-        if mixed && matches!(chosen.method, Forwarding::Nat | Forwarding::Route) {
+        let nat64 = chosen.address.is_ipv6() != p.ipv6;
+        if nat64 && matches!(chosen.method, Forwarding::Nat | Forwarding::Route) {
             return Err(Reason::OtherFamily);
         }
         let local = match chosen.method {

@@ -5,7 +5,7 @@
 //! from outside   owner by the external port's block  -> mapping, found        -> session, if the filter lets it
 //! ```
 //!
-//! A session of SNAT is a session like NAT's: both directions go the straight way. What differs is here: where it
+//! A session of SNAT is a session like NAT's: both directions take the fast path. What differs is here: where it
 //! comes from, its TCP states and time-outs (RFC 5382, RFC 7857), ICMP echo, whose identifier is its port (RFC 5508),
 //! and hairpins: a packet from inside to an external address is translated on its way out and comes in again
 //! (RFC 4787, REQ-9). docs/snat.md holds requirement by requirement against tests.

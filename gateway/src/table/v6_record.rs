@@ -7,28 +7,28 @@
 //!
 //! A record stays one cache line, and a gateway without IPv6 never touches the second table, which lies on untouched
 //! pages. Digests are keyed; where two pairs have one, the pairs decide. A direction is IPv6's if its protocol number
-//! has [`WIDE`]: a session from an IPv6 client to an IPv4 server has one of each.
+//! has [`IPV6`]: a session from an IPv6 client to an IPv4 server has one of each.
 
 use zerocopy::FromBytes;
 
 use super::{
-    ends::{Ends, Pair, WIDE},
+    ends::{Ends, IPV6, Pair},
     session::{Direction, NO_HOP, NewSession, ONE_PACKET, Session, SessionId, Tuple},
     sessions::{Candidate, Found, Sessions},
     templates::spread,
 };
 use crate::clock::Tick;
 
-/// The addresses of both directions as they arrive; of IPv4's what [`Wide::hop`] finds there.
+/// The addresses of both directions as they arrive; of IPv4's what [`V6Record::hop`] finds there.
 #[derive(Clone, Copy, Debug, FromBytes)]
 #[repr(C, align(64))]
-pub struct Wide {
+pub struct V6Record {
     pairs: [Pair; 2],
 }
 
-const _: () = assert!(size_of::<Wide>() == 64);
+const _: () = assert!(size_of::<V6Record>() == 64);
 
-/// The place of [`Wide::hop`] before any is known, whatever generation of routes it is asked for.
+/// The place of [`V6Record::hop`] before any is known, whatever generation of routes it is asked for.
 const NO_HOPS: Pair = {
     let mut pair = [0; 32];
     let [low, high] = NO_HOP.to_le_bytes();
@@ -36,7 +36,7 @@ const NO_HOPS: Pair = {
     pair
 };
 
-impl Wide {
+impl V6Record {
     /// The addresses of requests and replies as they arrive; none where neither is IPv6's.
     #[must_use]
     pub fn of(request: &Ends, reply: &Ends) -> Option<Self> {
@@ -52,7 +52,7 @@ impl Wide {
     }
 
     /// Where a session between the families remembers its next hops, since the record's place for them is for the
-    /// straight way: in the pair that IPv4 has no use for. Two hops, then the generation of routes that they are of.
+    /// fast path: in the pair that IPv4 has no use for. Two hops, then the generation of routes that they are of.
     #[inline]
     #[must_use]
     pub(crate) fn hop(&self, v4: Direction, direction: Direction) -> (u16, u16) {
@@ -84,10 +84,10 @@ impl Wide {
 
 /// What an IPv6 packet's session is found by.
 #[derive(Clone, Copy, Debug)]
-pub struct WideKey {
+pub struct V6Key {
     /// Digests and ports.
     pub tuple: Tuple,
-    /// IP protocol number with [`WIDE`].
+    /// IP protocol number with [`IPV6`].
     pub protocol: u8,
     /// Addresses.
     pub pair: Pair,
@@ -115,15 +115,15 @@ impl Sessions {
 
     /// What the session of an IPv6 packet is found by; none for IPv4.
     #[must_use]
-    pub fn wide_key(&self, ends: &Ends, protocol: u8) -> Option<WideKey> {
+    pub fn v6_key(&self, ends: &Ends, protocol: u8) -> Option<V6Key> {
         let pair = ends.pair()?;
         let tuple = Tuple { addresses: self.digests(&pair), ports: ends.tuple().ports };
-        Some(WideKey { tuple, protocol: protocol | WIDE, pair })
+        Some(V6Key { tuple, protocol: protocol | IPV6, pair })
     }
 
     /// Under what a packet of either family looks for its session.
     pub(super) fn key(&self, ends: &Ends, protocol: u8) -> Key {
-        let (tuple, protocol) = match self.wide_key(ends, protocol) {
+        let (tuple, protocol) = match self.v6_key(ends, protocol) {
             Some(key) => (key.tuple, key.protocol),
             None => (ends.tuple(), protocol),
         };
@@ -133,7 +133,7 @@ impl Sessions {
     /// The session of a packet with these ends, which look for it under `key`.
     fn find_key(&self, key: &Key, ends: &Ends) -> Option<Found> {
         match ends.pair() {
-            Some(pair) => self.find_wide_at(key.hash, key.tuple, key.protocol, &pair),
+            Some(pair) => self.find_v6_at(key.hash, key.tuple, key.protocol, &pair),
             None => self.find(key.hash, key.tuple, key.protocol),
         }
     }
@@ -146,36 +146,36 @@ impl Sessions {
 
     /// The session of an IPv6 packet.
     #[must_use]
-    pub fn find_wide(&self, key: &WideKey) -> Option<Found> {
-        self.find_wide_at(self.hash(key.tuple, key.protocol), key.tuple, key.protocol, &key.pair)
+    pub fn find_v6(&self, key: &V6Key) -> Option<Found> {
+        self.find_v6_at(self.hash(key.tuple, key.protocol), key.tuple, key.protocol, &key.pair)
     }
 
     #[inline(never)]
-    fn find_wide_at(&self, hash: u64, tuple: Tuple, protocol: u8, pair: &Pair) -> Option<Found> {
+    fn find_v6_at(&self, hash: u64, tuple: Tuple, protocol: u8, pair: &Pair) -> Option<Found> {
         self.find_where(hash, |found, record| {
             record.is_at(found.direction, tuple, protocol) && self.is_pair(found, pair)
         })
     }
 
     fn is_pair(&self, found: Found, pair: &Pair) -> bool {
-        self.wide(found.id).is_some_and(|wide| wide.arriving(found.direction) == pair)
+        self.v6_record(found.id).is_some_and(|v6| v6.arriving(found.direction) == pair)
     }
 
     /// As [`Self::candidate`], and its addresses are being loaded too.
     #[inline]
     #[must_use]
-    pub fn candidate_wide(&self, hash: u64) -> Candidate {
+    pub fn candidate_v6(&self, hash: u64) -> Candidate {
         let candidate = self.candidate(hash);
-        if let Some(wide) = self.wide.get(candidate.record()) {
-            cpu::prefetch(wide);
+        if let Some(v6) = self.v6.get(candidate.record()) {
+            cpu::prefetch(v6);
         }
         candidate
     }
 
-    /// As [`Self::confirm`] for an IPv6 packet: `protocol` has [`WIDE`].
+    /// As [`Self::confirm`] for an IPv6 packet: `protocol` has [`IPV6`].
     #[inline]
     #[must_use]
-    pub fn confirm_wide(
+    pub fn confirm_v6(
         &self,
         candidate: Candidate,
         hash: u64,
@@ -187,42 +187,40 @@ impl Sessions {
         if self.record(candidate).is_at(likely.direction, tuple, protocol) && self.is_pair(likely, pair) {
             return Some(likely);
         }
-        self.find_wide_at(hash, tuple, protocol, pair)
+        self.find_v6_at(hash, tuple, protocol, pair)
     }
 
     /// The addresses of a session that has an IPv6 side.
     #[inline]
     #[must_use]
-    pub fn wide(&self, id: SessionId) -> Option<&Wide> {
-        self.wide.get(id.0 as usize)
+    pub fn v6_record(&self, id: SessionId) -> Option<&V6Record> {
+        self.v6.get(id.0 as usize)
     }
 
     /// Notes the next hop of a direction of a session between the families.
-    pub(crate) fn remember_mixed_hop(
+    pub(crate) fn remember_nat64_hop(
         &mut self,
         id: SessionId,
         direction: Direction,
         hop: u16,
         generation: u16,
     ) {
-        if let (Some(record), Some(wide)) =
-            (self.records.get(id.0 as usize), self.wide.get_mut(id.0 as usize))
-        {
-            wide.set_hop(record.v4_direction(), direction, hop, generation);
+        if let (Some(record), Some(v6)) = (self.records.get(id.0 as usize), self.v6.get_mut(id.0 as usize)) {
+            v6.set_hop(record.v4_direction(), direction, hop, generation);
         }
     }
 
-    /// The next hop that [`Self::remember_mixed_hop`] noted.
-    pub(crate) fn mixed_hop(&self, id: SessionId, direction: Direction, generation: u16) -> Option<u16> {
-        let (record, wide) = self.records.get(id.0 as usize).zip(self.wide.get(id.0 as usize))?;
-        let (hop, of) = wide.hop(record.v4_direction(), direction);
+    /// The next hop that [`Self::remember_nat64_hop`] noted.
+    pub(crate) fn nat64_hop(&self, id: SessionId, direction: Direction, generation: u16) -> Option<u16> {
+        let (record, v6) = self.records.get(id.0 as usize).zip(self.v6.get(id.0 as usize))?;
+        let (hop, of) = v6.hop(record.v4_direction(), direction);
         (of == generation && hop != NO_HOP).then_some(hop)
     }
 
     /// A session's record, to be changed, and its addresses.
     #[inline]
-    pub fn get_mut_wide(&mut self, id: SessionId) -> Option<(&mut Session, &Wide)> {
-        self.records.get_mut(id.0 as usize).zip(self.wide.get(id.0 as usize))
+    pub fn get_mut_v6(&mut self, id: SessionId) -> Option<(&mut Session, &V6Record)> {
+        self.records.get_mut(id.0 as usize).zip(self.v6.get(id.0 as usize))
     }
 
     /// The addresses and ports of a packet of the session that arrives in `direction`.
@@ -242,8 +240,8 @@ impl Sessions {
     #[must_use]
     pub fn ends_of(&self, id: SessionId, record: &Session, direction: Direction) -> Ends {
         let tuple = record.arriving(direction);
-        match self.wide(id) {
-            Some(wide) if record.is_wide(direction) => Ends::of_pair(wide.arriving(direction), tuple),
+        match self.v6_record(id) {
+            Some(v6) if record.is_v6(direction) => Ends::of_pair(v6.arriving(direction), tuple),
             _ => Ends::of(tuple),
         }
     }
@@ -309,8 +307,8 @@ impl Sessions {
         let new = NewSession { request: keys[0].tuple, reply: keys[1].tuple, ..*new };
         let protocols = [keys[0].protocol, keys[1].protocol];
         let id = self.insert_before(taken, hashes, &new, protocols, timeout, now)?;
-        if let (Some(new), Some(wide)) = (Wide::of(request, reply), self.wide.get_mut(id.0 as usize)) {
-            *wide = new;
+        if let (Some(new), Some(v6)) = (V6Record::of(request, reply), self.v6.get_mut(id.0 as usize)) {
+            *v6 = new;
         }
         Some(id)
     }
@@ -376,9 +374,9 @@ mod tests {
         let (request, reply) = (ends((v6(1), 4000), (v6(2), 80)), ends((v4(3), 80), (v4(4), 5000)));
         let id = s.insert_ends((&request, &reply), &new(0), 100, Tick(0)).unwrap();
         let both = [Direction::Request, Direction::Reply];
-        assert!(both.iter().all(|d| (0..=3).all(|generation| s.mixed_hop(id, *d, generation).is_none())));
-        s.remember_mixed_hop(id, Direction::Request, 7, 0);
-        assert_eq!(both.map(|d| s.mixed_hop(id, d, 0)), [Some(7), None]);
+        assert!(both.iter().all(|d| (0..=3).all(|generation| s.nat64_hop(id, *d, generation).is_none())));
+        s.remember_nat64_hop(id, Direction::Request, 7, 0);
+        assert_eq!(both.map(|d| s.nat64_hop(id, d, 0)), [Some(7), None]);
     }
 
     #[test]
@@ -386,13 +384,13 @@ mod tests {
         let mut s = table();
         let (request, reply) = (ends((v6(1), 4000), (v6(2), 80)), ends((v6(3), 80), (v6(4), 5000)));
         let id = s.insert_ends((&request, &reply), &new(ONE_WAY), 100, Tick(0)).unwrap();
-        let key = s.wide_key(&request, 6).unwrap();
-        let other = WideKey { pair: s.wide_key(&reply, 6).unwrap().pair, ..key };
+        let key = s.v6_key(&request, 6).unwrap();
+        let other = V6Key { pair: s.v6_key(&reply, 6).unwrap().pair, ..key };
         let found = Some(Found { id, direction: Direction::Request });
-        assert_eq!((s.find_wide(&key), s.find_wide(&other)), (found, None));
+        assert_eq!((s.find_v6(&key), s.find_v6(&other)), (found, None));
         let hash = s.hash(key.tuple, key.protocol);
-        let candidate = s.candidate_wide(hash);
-        let confirm = |pair| s.confirm_wide(candidate, hash, key.tuple, key.protocol, pair);
+        let candidate = s.candidate_v6(hash);
+        let confirm = |pair| s.confirm_v6(candidate, hash, key.tuple, key.protocol, pair);
         assert_eq!((confirm(&key.pair), confirm(&other.pair)), (found, None));
         assert_eq!(s.find(hash, key.tuple, 6), None, "no IPv4 packet's");
     }
