@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum as _};
 use serde_json::json;
-use weir::sched::NAMES;
+use weir_api::model::SCHEDULERS;
 use weir_api::model::ClientAddress;
 
 use crate::{
@@ -85,7 +85,7 @@ pub fn run(options: &Options) -> Result<()> {
 
     println!("\n{} new connections, 4 servers, ns each", options.connections);
     // wlc first, as the default: the others are compared with it.
-    let mut schedulers: Vec<&'static str> = NAMES.into_iter().filter(|name| *name != "none").collect();
+    let mut schedulers: Vec<&'static str> = SCHEDULERS.to_vec();
     schedulers.sort_by_key(|name| *name != "wlc");
     let mut samples = vec![Vec::new(); schedulers.len()];
     for _ in 0..options.samples {

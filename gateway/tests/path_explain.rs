@@ -9,7 +9,8 @@ use rig::{
     frames::{self, Endpoint, Tcp, read},
     key, server,
 };
-use weir::{io::memory::MemoryFrame, path::verdict::Reason, sched::NAMES};
+use weir::{io::memory::MemoryFrame, path::verdict::Reason};
+use weir_api::model::{NO_SCHEDULER, SCHEDULERS};
 use weir_api::{
     client::Transport,
     model::{
@@ -73,7 +74,7 @@ fn open(rig: &mut Rig, worker: usize, from: Endpoint) -> Option<Endpoint> {
 #[test]
 fn what_is_predicted_happens_with_every_scheduler() {
     for workers in [1, 2] {
-        for name in NAMES {
+        for name in SCHEDULERS.into_iter().chain([NO_SCHEDULER]) {
             let mut rig = rig(name, &[3, 0, 1, 2], &Options { workers, ..Options::default() });
             for n in 0..60 {
                 let first = explain(&mut rig, question(client(n), vip(), true));

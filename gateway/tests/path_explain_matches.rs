@@ -12,15 +12,12 @@ use rig::{
     LAN, Options, Rig, Sent, WAN,
     frames::{self, Tcp},
 };
-use weir::{
-    io::{PortId, memory::MemoryFrame},
-    sched::NAMES,
-};
+use weir::io::{PortId, memory::MemoryFrame};
 use weir_api::{
     client::Transport,
     model::{
-        Family, Forwarding, LocalAddress, MarkRule, Protocol, Server, Service, ServiceKey, Tunnel,
-        TunnelChecksum, TunnelKind, Tuple,
+        Family, Forwarding, LocalAddress, MarkRule, NO_SCHEDULER, Protocol, SCHEDULERS, Server, Service,
+        ServiceKey, Tunnel, TunnelChecksum, TunnelKind, Tuple,
         explain::{Back, End, Explanation, Question},
     },
     protocol::{Batch, Change, Request, Response},
@@ -119,7 +116,7 @@ fn service() -> impl Strategy<Value = AnyService> {
     let server = (0u8..4, 0u8..12, 0..METHODS.len(), 0u32..3, prop_oneof![3 => Just(0u32), 1 => 1u32..3]);
     let key = (0u8..3, prop::bool::weighted(0.3), 0u8..3, any::<bool>());
     let flags = (prop::bool::weighted(0.3), prop::bool::weighted(0.3), 0u8..4);
-    (key, 0..NAMES.len(), flags, 0..WAYS.len(), prop::collection::vec(server, 0..4)).prop_map(
+    (key, 0..=SCHEDULERS.len(), flags, 0..WAYS.len(), prop::collection::vec(server, 0..4)).prop_map(
         |(key, scheduler, (persistent, once, locals), how, servers)| AnyService {
             key,
             scheduler,
@@ -220,7 +217,7 @@ fn add(rig: &mut Rig, service: &AnyService, ways: usize) {
         rig,
         Change::AddService(Service {
             key,
-            scheduler: NAMES[service.scheduler].into(),
+            scheduler: SCHEDULERS.get(service.scheduler).unwrap_or(&NO_SCHEDULER).to_string(),
             scheduler_flags: service.locals % 3,
             persistent: service.persistent.then_some(60),
             netmask: if v6 { 120 } else { 0xffff_fffe },

@@ -4,7 +4,7 @@ use std::{fs, io::Read, path::Path};
 
 use serde_json::json;
 use weir_api::{
-    model::Service,
+    model::{SCHEDULERS, Service},
     protocol::{Change, ErrorCode, Refusal},
 };
 
@@ -17,10 +17,6 @@ use super::{
 
 /// How often `apply` starts over when somebody else changes the configuration meanwhile.
 const TRIES: u32 = 5;
-
-/// Schedulers there are, for whoever mistypes one.
-const SCHEDULERS: [&str; 13] =
-    ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh"];
 
 pub(super) fn apply(args: &ApplyArgs, world: &mut World<'_>) -> Result<(), Failure> {
     let wanted = read(&args.file, world.input)?;

@@ -41,10 +41,6 @@ mod testing;
 mod wlc;
 mod wrr;
 
-/// Every scheduler that `-s` takes.
-pub const NAMES: [&str; 14] =
-    ["rr", "wrr", "lc", "wlc", "sed", "nq", "sh", "dh", "mh", "fo", "ovf", "lblc", "lblcr", "none"];
-
 /// Bit of a service's scheduler flags: with sh and mh, the next choice when the first can't take a session
 /// (`sh-fallback`, `mh-fallback`, `flag-1`).
 pub const FLAG_FALLBACK: u8 = 1;
@@ -220,11 +216,17 @@ pub fn prepare(
 
 #[cfg(test)]
 mod tests {
+    use weir_api::model::{NO_SCHEDULER, SCHEDULERS};
+
     use super::*;
+
+    fn names() -> impl Iterator<Item = &'static str> {
+        SCHEDULERS.into_iter().chain([NO_SCHEDULER])
+    }
 
     #[test]
     fn every_name_has_its_scheduler() {
-        for name in NAMES {
+        for name in names() {
             let scheduler = prepare(name, 0, &[], WorkerId(0), &Settings::default(), 0);
             assert_eq!(scheduler.map(|s| s.name()), Some(name));
         }
@@ -236,7 +238,7 @@ mod tests {
         let quiesced = testing::servers(&[(0, 0, 0), (0, 3, 1)]);
         let full = testing::servers(&[(1, 2, 0), (3, 0, 0)]);
         let full: Vec<_> = full.into_iter().map(|s| testing::overload(s, true)).collect();
-        for name in NAMES {
+        for name in names() {
             for servers in [&[][..], &quiesced, &full] {
                 for flags in 0..4 {
                     let made = prepare(name, flags, servers, WorkerId(2), &Settings::default(), 0);
@@ -253,7 +255,7 @@ mod tests {
     #[test]
     fn a_preview_is_what_comes_and_moves_nothing() {
         let list = testing::weights(&[3, 1, 2, 5]);
-        for name in NAMES {
+        for name in names() {
             for worker in 0..3 {
                 let made = prepare(name, FLAG_FALLBACK, &list, WorkerId(worker), &Settings::default(), 0);
                 let mut scheduler = made.expect("known name");
@@ -275,7 +277,7 @@ mod tests {
     fn everybody_finds_the_only_available_server() {
         let mut servers = testing::servers(&[(0, 0, 0), (2, 0, 0), (7, 0, 9), (0, 1, 1)]);
         servers[1] = testing::overload(servers[1].clone(), true);
-        for name in NAMES {
+        for name in names() {
             if name == "none" || name == "dh" {
                 continue;
             }

@@ -14,12 +14,14 @@ use bincode::{Decode, Encode};
 
 pub mod counters;
 pub mod explain;
+pub mod schedulers;
 pub mod session;
 pub mod snat;
 pub mod status;
 pub mod trace;
 
 pub use counters::{PathCounter, Rates, Stats};
+pub use schedulers::{NO_SCHEDULER, SCHEDULERS, is_scheduler};
 pub use session::{FoundSession, Network, Session, SessionFilter, SessionState, Tuple};
 
 /// The transport protocol of a virtual service; the value is the IP protocol number.

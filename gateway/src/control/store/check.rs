@@ -5,16 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weir_api::{
     model::{
         ClientAddress, Family, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Timeouts,
-        Tunnel, TunnelKind,
+        Tunnel, TunnelKind, is_scheduler,
     },
     protocol::{ErrorCode, Refusal},
 };
 
 use crate::control::plane::{AddressKind, Plane};
-
-/// Scheduler names that `-s` takes. `none` is IPVS's name for no scheduler at all.
-pub const SCHEDULERS: [&str; 14] =
-    ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "none"];
 
 /// Persistence engine names that `--pe` takes.
 pub const ENGINES: [&str; 1] = ["sip"];
@@ -24,7 +20,7 @@ const MAX_TIMEOUT: u32 = i32::MAX as u32 / crate::clock::TICKS_PER_SECOND;
 
 /// Scheduler, persistence engine, mask.
 pub(super) fn service(service: &Service) -> Result<(), Refusal> {
-    if !SCHEDULERS.contains(&service.scheduler.as_str()) {
+    if !is_scheduler(&service.scheduler) {
         return Err(unknown("scheduler", &service.scheduler));
     }
     if let Some(engine) = &service.engine
