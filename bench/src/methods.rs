@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum as _};
 use serde_json::json;
-use weir_api::model::SCHEDULERS;
 use weir_api::model::ClientAddress;
+use weir_api::model::SCHEDULERS;
 
 use crate::{
     error::{Error, Result},

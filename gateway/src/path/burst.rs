@@ -183,10 +183,9 @@ impl<I: Io> Worker<I> {
             }
             let near = self.flows.sessions.record(candidates[(n + NEAR) % BURST]);
             self.flows.server_counters.prefetch(near.server());
-            let packet = Packet { frame, port, origin, parsed: p, first: None };
             match p.kind {
-                parse::Kind::Transport => self.transport(packet, (hash, candidate)),
-                _ => self.transport_v6(packet, (hash, candidate)),
+                parse::Kind::Transport => self.transport(frame, p, (port, origin), (hash, candidate)),
+                _ => self.transport_v6(frame, p, (port, origin), (hash, candidate)),
             }
         }
         if self.flows.sessions.is_unsettled() {
@@ -219,12 +218,12 @@ impl<I: Io> Worker<I> {
             Kind::Bad(reason) => self.egress.drop(packet.frame, reason),
             Kind::Transport => {
                 let hash = self.flows.sessions.hash(p.tuple, p.protocol);
-                self.transport_sought(Packet { parsed: &p, ..packet }, hash);
+                self.transport_sought(packet.frame, &p, (packet.port, packet.origin), hash);
             }
             Kind::TransportV6 => {
                 let hash = self.flows.hash_v6(&packet.frame, &mut p);
                 let candidate = self.flows.sessions.candidate_v6(hash);
-                self.transport_v6(Packet { parsed: &p, ..packet }, (hash, candidate));
+                self.transport_v6(packet.frame, &p, (packet.port, packet.origin), (hash, candidate));
             }
             kind => self.other(Packet { parsed: &p, ..packet }, kind),
         }

@@ -2,7 +2,7 @@
 //! alone a packet is decided on and sent in one go.
 //!
 //! FULLNAT, NAT and SNAT are found in the session at once. DR, TUN, TOA and IPv4 to IPv6 keep their next hops where these
-//! don't look, and come here by [`Worker::fast_by_method`], so that the others pay nothing for them. Whatever else may happen
+//! don't look, and come here by [`Worker::known_by_method`], so that the others pay nothing for them. Whatever else may happen
 //! to a session is the slow path's: [`Flows::known`].
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -18,73 +18,86 @@ use super::{
     flow::{route::Hop, session::changes_nothing},
     ingress::parse::{self, Parsed},
     next::{As, Exit, Next},
-    packet::{Packet, trim},
+    packet::{Origin, Packet, trim},
     verdict::Reason,
 };
 use crate::{
-    io::{Frame, Io},
+    io::{Frame, Io, PortId},
     net::{ipv6::GROWTH, protocol},
     table::{
-        counters::ServerCounters,
         ends::IPV6,
-        session::{Direction, LOOKED_AT, Session, TIMEOUTS},
+        session::{Direction, LOOKED_AT, Session},
         sessions::{Candidate, Found},
     },
 };
 
-/// Whether a packet takes the fast path: it changes nothing about its session, its server is there, and its way is known
-/// (`known`: it arrives where it should, and routes are as they were) and takes the `len` bytes that it will have.
+/// Whether a next hop takes a packet of `len` bytes at once.
 #[inline(always)]
-fn is_usual(
-    p: &Parsed,
-    (session, server): (&Session, &ServerCounters),
-    timeouts: &[u32; TIMEOUTS],
-    (next, known): (&Hop, bool),
-    len: u16,
-) -> bool {
-    changes_nothing(p, session, server, timeouts) && known && len <= next.mtu && next.usable
+fn leads_on(next: &Hop, len: u16) -> bool {
+    len <= next.mtu && next.usable
 }
 
+/// What leaves the fast path: a whole packet.
+#[inline(always)]
+fn packet<F>(frame: F, parsed: &Parsed, (port, origin): Arrival) -> Packet<'_, F> {
+    Packet { frame, port, origin, parsed, first: None }
+}
+
+/// Where a packet arrived, and where it came from. The fast path takes what it knows of a packet apart, so that it stays in
+/// registers: a [`Packet`] is made for what leaves it.
+pub(super) type Arrival = (PortId, Origin);
+
 impl<I: Io> Worker<I> {
-    /// A TCP or UDP packet; `key` is its hash and what that led to.
+    /// A TCP or UDP packet of IPv4; with its hash, and what that led to.
     #[inline]
-    pub(super) fn transport(&mut self, packet: Packet<'_, I::Frame>, (hash, candidate): (u64, Candidate)) {
-        match self.flows.sessions.confirm(candidate, packet.parsed.tuple, packet.parsed.protocol) {
-            Some(found) => self.known::<false>(packet, found),
-            None => self.transport_sought(packet, hash),
+    pub(super) fn transport(
+        &mut self,
+        frame: I::Frame,
+        p: &Parsed,
+        at: Arrival,
+        (hash, candidate): (u64, Candidate),
+    ) {
+        match self.flows.sessions.confirm(candidate, p.tuple, p.protocol) {
+            Some(found) => self.known::<false>(frame, p, at, found),
+            None => self.transport_sought(frame, p, at, hash),
         }
     }
 
     /// As [`Self::transport`] for a packet whose first candidate isn't its session.
     #[inline(never)]
-    pub(super) fn transport_sought(&mut self, packet: Packet<'_, I::Frame>, hash: u64) {
-        match self.flows.sessions.find(hash, packet.parsed.tuple, packet.parsed.protocol) {
-            Some(found) => self.known::<false>(packet, found),
-            None => self.unknown(packet),
+    pub(super) fn transport_sought(&mut self, frame: I::Frame, p: &Parsed, at: Arrival, hash: u64) {
+        match self.flows.sessions.find(hash, p.tuple, p.protocol) {
+            Some(found) => self.known::<false>(frame, p, at, found),
+            None => self.unknown(packet(frame, p, at)),
         }
     }
 
     /// As [`Self::transport`] for IPv6, and for what is neither.
     #[inline(never)]
-    pub(super) fn transport_v6(&mut self, packet: Packet<'_, I::Frame>, (hash, candidate): (u64, Candidate)) {
-        let p = packet.parsed;
+    pub(super) fn transport_v6(
+        &mut self,
+        frame: I::Frame,
+        p: &Parsed,
+        at: Arrival,
+        (hash, candidate): (u64, Candidate),
+    ) {
         if p.kind != parse::Kind::TransportV6 {
-            return self.other(packet, p.kind);
+            return self.other(packet(frame, p, at), p.kind);
         }
-        let Some(pair) = parse::pair(packet.frame.data(), p.l3) else {
-            return self.egress.drop(packet.frame, Reason::Truncated);
+        let Some(pair) = parse::pair(frame.data(), p.l3) else {
+            return self.egress.drop(frame, Reason::Truncated);
         };
         match self.flows.sessions.confirm_v6(candidate, hash, p.tuple, p.protocol | IPV6, pair) {
-            Some(found) => self.known::<true>(packet, found),
-            None => self.unknown(packet),
+            Some(found) => self.known::<true>(frame, p, at, found),
+            None => self.unknown(packet(frame, p, at)),
         }
     }
 
-    /// A packet of a session. One that changes nothing and whose way is known goes through here: one that
-    /// arrived by IPv6 where `V6`. One of IPv4 whose session's other side is IPv6's doesn't, it has no next hop here.
+    /// A packet of a session: one that arrived by IPv6 where `V6`. One of IPv4 whose session's other side is IPv6's has no
+    /// next hop here.
     #[inline(always)]
-    fn known<const V6: bool>(&mut self, packet: Packet<'_, I::Frame>, found: Found) {
-        let (flows, p) = (&mut self.flows, packet.parsed);
+    fn known<const V6: bool>(&mut self, mut frame: I::Frame, p: &Parsed, at: Arrival, found: Found) {
+        let flows = &mut self.flows;
         let (session, v6) = if V6 {
             let Some((session, v6)) = flows.sessions.get_mut_v6(found.id) else { return };
             (session, Some(v6))
@@ -92,19 +105,19 @@ impl<I: Io> Worker<I> {
             (flows.sessions.found_mut(found), None)
         };
         let Some(next) = flows.routing.hop(session.hops[found.direction.index()]) else {
-            return self.fast_by_method(packet, found);
+            return self.known_by_method(frame, p, at, found);
         };
         let server = flows.server_counters.of_session(session.server());
-        let known = session.arrives_by(found.direction, packet.port)
-            && session.hops_generation == flows.routing.generation;
-        let usual = is_usual(p, (session, server), &flows.timeouts, (next, known), p.ip_len);
+        let usual = changes_nothing(p, session, server, &flows.timeouts)
+            && session.arrives_by(found.direction, at.0)
+            && session.hops_generation == flows.routing.generation
+            && leads_on(next, p.ip_len);
         let nat64 = V6 && session.is_nat64();
         if !usual || (nat64 && !p.is_bare()) {
-            return self.slow(packet, found);
+            return self.known_slowly(frame, p, at, found);
         }
         session.last_seen = flows.now.0;
         server.count(found.direction, p.ip_len);
-        let mut frame = packet.frame;
         if nat64 {
             let (macs, out) = (next.macs, next.port);
             let (_, delta) = session.deltas(found.direction);
@@ -130,33 +143,44 @@ impl<I: Io> Worker<I> {
         self.egress.transmit(out, frame);
     }
 
+    /// A packet of a session that may change it.
+    #[cold]
+    #[inline(never)]
+    fn known_slowly(&mut self, frame: I::Frame, p: &Parsed, at: Arrival, found: Found) {
+        self.slow(packet(frame, p, at), found);
+    }
+
     /// The fast path of DR and TUN, of sessions whose servers are told of clients by TOA, and of IPv4 to IPv6.
     #[inline(never)]
-    pub(super) fn fast_by_method(&mut self, packet: Packet<'_, I::Frame>, found: Found) {
-        let Some(packet) = self.fast_one_way(packet, found) else { return };
-        let Some(packet) = self.fast_told(packet, found) else { return };
-        let Some(packet) = self.fast_to_ipv6(packet, found) else { return };
-        self.slow(packet, found);
+    fn known_by_method(&mut self, frame: I::Frame, p: &Parsed, at: Arrival, found: Found) {
+        let Some(frame) = self.fast_one_way(frame, p, at, found) else { return };
+        let Some(frame) = self.fast_told(frame, p, at, found) else { return };
+        let Some(frame) = self.fast_to_ipv6(frame, p, at, found) else { return };
+        self.known_slowly(frame, p, at, found);
     }
 
     /// The fast path of DR and TUN. Gives back what isn't for it.
     #[inline]
-    fn fast_one_way<'a>(
+    fn fast_one_way(
         &mut self,
-        packet: Packet<'a, I::Frame>,
+        mut frame: I::Frame,
+        p: &Parsed,
+        at: Arrival,
         found: Found,
-    ) -> Option<Packet<'a, I::Frame>> {
-        let (flows, p) = (&mut self.flows, packet.parsed);
+    ) -> Option<I::Frame> {
+        let flows = &mut self.flows;
         let Some(session) = flows.sessions.get(found.id).filter(|s| s.is_one_way()) else {
-            return Some(packet);
+            return Some(frame);
         };
-        let Some(server) = flows.server_counters.get(session.server()) else { return Some(packet) };
+        let Some(server) = flows.server_counters.get(session.server()) else { return Some(frame) };
         let reply = Direction::Reply.index();
         let hop = session.hops[reply];
-        let Some(&next) = flows.routing.hop(hop) else { return Some(packet) };
-        let known = session.hops_generation == flows.routing.generation;
-        if !is_usual(p, (session, server), &flows.timeouts, (&next, known), p.ip_len) {
-            return Some(packet);
+        let Some(&next) = flows.routing.hop(hop) else { return Some(frame) };
+        let usual = changes_nothing(p, session, server, &flows.timeouts)
+            && session.hops_generation == flows.routing.generation
+            && leads_on(&next, p.ip_len);
+        if !usual {
+            return Some(frame);
         }
         server.count(Direction::Request, p.ip_len);
         let v6 = session.is_v6(Direction::Reply);
@@ -166,7 +190,6 @@ impl<I: Io> Worker<I> {
             session.last_seen = flows.now.0;
         }
         let Some(address) = tunnel else {
-            let mut frame = packet.frame;
             trim(&mut frame, p);
             match (age(frame.data_mut(), usize::from(p.l3)), frame.data_mut().first_chunk_mut()) {
                 (true, Some(field)) => {
@@ -180,7 +203,6 @@ impl<I: Io> Worker<I> {
         let facts = flows.servers.get(of.0 as usize).and_then(Option::as_ref);
         let word = facts.map_or(0, |facts| facts.others.tunnel.get());
         let server = if v6 { flows.sessions.v6_record(found.id) } else { None };
-        let Packet { frame, port, origin, parsed, first } = packet;
         let special = match server.and_then(|v6| v6.arriving(Direction::Reply).first_chunk::<16>()) {
             Some(&server) => {
                 self.egress.tunnel_fast(&self.flows, frame, p, (word, Ipv6Addr::from(server)), &next)
@@ -190,7 +212,7 @@ impl<I: Io> Worker<I> {
             }
         };
         if let Some(frame) = special {
-            self.through_tunnel(Packet { frame, port, origin, parsed, first }, found, hop);
+            self.through_tunnel(packet(frame, p, at), found, hop);
         }
         None
     }
@@ -204,24 +226,24 @@ impl<I: Io> Worker<I> {
     /// The fast path of requests whose server has been told of its client: without options that have to be blanked. Gives back
     /// what isn't for it.
     #[inline]
-    fn fast_told<'a>(&mut self, packet: Packet<'a, I::Frame>, found: Found) -> Option<Packet<'a, I::Frame>> {
-        let (flows, p) = (&mut self.flows, packet.parsed);
-        let Some(session) = flows.sessions.get_mut(found.id) else { return Some(packet) };
+    fn fast_told(&mut self, mut frame: I::Frame, p: &Parsed, at: Arrival, found: Found) -> Option<I::Frame> {
+        let flows = &mut self.flows;
+        let Some(session) = flows.sessions.get_mut(found.id) else { return Some(frame) };
         let hop = session.hops[found.direction.index()];
         if hop & LOOKED_AT == 0 {
-            return Some(packet);
+            return Some(frame);
         }
-        let Some(next) = flows.routing.hop(hop & !LOOKED_AT) else { return Some(packet) };
+        let Some(next) = flows.routing.hop(hop & !LOOKED_AT) else { return Some(frame) };
         let server = flows.server_counters.of_session(session.server());
         let nat64 = session.is_nat64();
-        let known = session.arrives_by(found.direction, packet.port)
-            && session.hops_generation == flows.routing.generation;
-        let usual = is_usual(p, (session, server), &flows.timeouts, (next, known), p.ip_len);
-        if !usual || !toa::is_clean(packet.frame.data(), p) || (nat64 && !p.is_bare()) {
-            return Some(packet);
+        let usual = changes_nothing(p, session, server, &flows.timeouts)
+            && session.arrives_by(found.direction, at.0)
+            && session.hops_generation == flows.routing.generation
+            && leads_on(next, p.ip_len);
+        if !usual || !toa::is_clean(frame.data(), p) || (nat64 && !p.is_bare()) {
+            return Some(frame);
         }
         session.last_seen = flows.now.0;
-        let mut frame = packet.frame;
         if let Some(acknowledged) = parse::acknowledged(frame.data(), p) {
             session.note_acknowledged(found.direction, acknowledged);
         }
@@ -247,39 +269,35 @@ impl<I: Io> Worker<I> {
 
     /// The fast path of TCP from IPv4 to IPv6. Gives back what isn't for it.
     #[inline]
-    fn fast_to_ipv6<'a>(
-        &mut self,
-        packet: Packet<'a, I::Frame>,
-        found: Found,
-    ) -> Option<Packet<'a, I::Frame>> {
-        let (flows, p) = (&mut self.flows, packet.parsed);
+    fn fast_to_ipv6(&mut self, frame: I::Frame, p: &Parsed, at: Arrival, found: Found) -> Option<I::Frame> {
+        let flows = &mut self.flows;
         let between = |session: &Session| session.is_nat64() && !session.is_one_way();
         let Some((session, v6)) = flows.sessions.get_mut_v6(found.id).filter(|(s, _)| between(s)) else {
-            return Some(packet);
+            return Some(frame);
         };
         let (hop, generation) = v6.hop(found.direction, found.direction);
         let (Some(server), Some(next)) =
             (flows.server_counters.get(session.server()), flows.routing.hop(hop))
         else {
-            return Some(packet);
+            return Some(frame);
         };
         let len = p.ip_len.saturating_add(GROWTH);
-        let known =
-            session.arrives_by(found.direction, packet.port) && generation == flows.routing.generation;
         let usual = p.protocol == protocol::TCP
-            && packet.first.is_none()
             && p.is_bare()
             && !p.ipv6
-            && is_usual(p, (session, server), &flows.timeouts, (next, known), len);
+            && changes_nothing(p, session, server, &flows.timeouts)
+            && session.arrives_by(found.direction, at.0)
+            && generation == flows.routing.generation
+            && leads_on(next, len);
         if !usual || session.is_proxied() {
-            return Some(packet);
+            return Some(frame);
         }
         if let Some(mark) = flows.told.mark(session, found)
-            && (mark == 0 || toa::is_clean(packet.frame.data(), p))
+            && (mark == 0 || toa::is_clean(frame.data(), p))
         {
             // Nothing that has to be looked at more closely.
         } else {
-            return Some(packet);
+            return Some(frame);
         }
         session.last_seen = flows.now.0;
         server.count(found.direction, p.ip_len);
@@ -292,7 +310,7 @@ impl<I: Io> Worker<I> {
             source,
             destination,
         };
-        match nat64::to_ipv6(packet.frame, p, &across) {
+        match nat64::to_ipv6(frame, p, &across) {
             (frame, Some(acknowledged)) => {
                 session.note_acknowledged(found.direction, acknowledged);
                 self.egress.transmit(next.port, frame);

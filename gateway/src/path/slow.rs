@@ -16,8 +16,7 @@ use crate::{
 
 impl<I: Io> Worker<I> {
     /// A packet of a session that may change it.
-    #[cold]
-    #[inline(never)]
+    #[inline]
     pub(super) fn slow(&mut self, packet: Packet<'_, I::Frame>, found: Found) {
         let next = self.flows.known(&packet, found);
         self.carry_out(packet, next);
@@ -31,9 +30,10 @@ impl<I: Io> Worker<I> {
     }
 
     /// Does with a packet what has been decided.
+    #[inline]
     pub(super) fn carry_out(&mut self, packet: Packet<'_, I::Frame>, next: Next) {
         let (port, p) = (packet.port, packet.parsed);
-        match self.egress.carry_out(&self.flows, packet, next) {
+        match self.egress.carry_out(&self.flows, packet, &next) {
             Ok(Edit::Nothing) => {}
             Ok(edit) => self.flows.learn(edit),
             Err(refused) => self.answer((port, p), refused),

@@ -33,6 +33,7 @@ pub(crate) fn exceeded<F: Frame>(flows: &Flows, packet: &Packet<'_, F>, hop: u16
 
 impl<I: Io> Egress<I> {
     /// Rewrites a packet of a session and sends it to its next hop.
+    #[inline]
     pub(crate) fn send(
         &mut self,
         flows: &Flows,

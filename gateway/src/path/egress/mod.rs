@@ -113,16 +113,16 @@ impl<I: Io> Egress<I> {
     }
 
     /// Does with a packet what has been decided.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn carry_out(
         &mut self,
         flows: &Flows,
         packet: Packet<'_, I::Frame>,
-        next: Next,
+        next: &Next,
     ) -> Carried<I::Frame> {
-        match next {
+        match *next {
             Next::Forward(found, exit, As::Packet) => self.send(flows, packet, found, exit),
-            next => self.carry_out_other(flows, packet, next),
+            _ => self.carry_out_other(flows, packet, next),
         }
     }
 
@@ -131,10 +131,10 @@ impl<I: Io> Egress<I> {
         &mut self,
         flows: &Flows,
         packet: Packet<'_, I::Frame>,
-        next: Next,
+        next: &Next,
     ) -> Carried<I::Frame> {
         let Packet { port, .. } = packet;
-        match next {
+        match *next {
             Next::Forward(found, exit, As::Packet) => return self.send(flows, packet, found, exit),
             Next::Forward(found, exit, As::Fragment(id)) => {
                 return self.send_fragment(flows, packet, (found, id), exit);

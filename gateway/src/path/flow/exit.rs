@@ -24,6 +24,7 @@ use crate::{
 
 impl Flows {
     /// A packet goes on in its session.
+    #[inline]
     pub(crate) fn forward<F: Frame>(&mut self, packet: &Packet<'_, F>, found: Found, what: As) -> Next {
         let exit = self.exit(packet, found, &what);
         self.stamp(TraceStage::Route);
