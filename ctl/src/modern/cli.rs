@@ -24,7 +24,7 @@ use crate::ipvsadm::EXTENSIONS;
 /// What every command's help ends with.
 pub const STATUSES: &str = "\
 Exit status: 0 done, 1 refused by the gateway, 2 wrong command line or file, 3 the gateway cannot be reached, \
-4 not finished (drain: sessions are left) or different (diff --exit-code).";
+4 not finished (drain: sessions are left), different (diff --exit-code) or not ready (ready).";
 
 /// Controls a weir gateway.
 ///
@@ -54,6 +54,8 @@ fn after_long_help() -> String {
 pub enum Command {
     /// How the gateway is: version, uptime, ports and links, workers and their load, sessions, warnings
     Status(JsonArgs),
+    /// Whether the gateway forwards, by the exit status, and what keeps it from that: ports, workers, full session tables
+    Ready(JsonArgs),
     /// What services, servers and workers have counted, and every reason packets were dropped, with advice
     Stats(StatsArgs),
     /// Sessions: find, count, end them

@@ -27,6 +27,7 @@ mod pace;
 mod pcapng;
 pub mod plan;
 mod plan_snat;
+mod ready;
 mod rules;
 mod save;
 mod sessions;
@@ -60,7 +61,8 @@ pub enum Failure {
     /// The gateway can't be reached, or not any more.
     #[error("{0}")]
     Unreachable(String),
-    /// The command ended before what it waited for came to be, or, where asked to say so, found a difference.
+    /// The command ended before what it waited for came to be, or, where asked to say so, found a difference, or a gateway that
+    /// isn't ready.
     #[error("{0}")]
     Unfinished(String),
     /// Nobody reads the output.
@@ -128,6 +130,7 @@ pub struct World<'a> {
 pub fn run(command: &cli::Command, world: &mut World<'_>) -> Result<(), Failure> {
     let done = match command {
         cli::Command::Status(args) => status::run(args, world),
+        cli::Command::Ready(args) => ready::run(args, world),
         cli::Command::Stats(args) => stats::run(args, world),
         cli::Command::Sessions(args) => sessions::run(args, world),
         cli::Command::Apply(args) => rules::apply(args, world),

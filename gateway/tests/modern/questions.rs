@@ -242,6 +242,23 @@ pub fn status_tells_all() {
     assert!(text.contains("1 services, 2 servers, 4 of "), "{text}");
 }
 
+/// A worker has to poll between two looks, which a machine that is busy gets more than one of.
+pub fn ready_is_who_polls() {
+    let shared = Shared::new(busy(4));
+    let mut pace = shared.pace();
+    let polled = run(&mut shared.clone(), &mut pace, "ready", "");
+    assert_eq!(polled.out, "ready: 0 ports, 1 worker, 1 service, 2 servers\n");
+    assert!(pace.now < std::time::Duration::from_millis(300), "{:?}", pace.now);
+    let (mut still, mut pace) = (shared.clone(), Script::default());
+    let told = run(&mut still, &mut pace, "ready", "");
+    assert_eq!((told.status, told.err.as_str()), (4, "not ready: worker 0 doesn't poll\n"));
+    assert_eq!(pace.now, std::time::Duration::from_secs(1));
+    let json = run(&mut still, &mut pace, "ready --json", "");
+    assert_eq!(json.status, 4);
+    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!((&json["ready"], &json["reasons"][0]), (&false.into(), &"worker 0 doesn't poll".into()));
+}
+
 pub fn stats_tell_why() {
     let mut rig = busy(4);
     let ack = Tcp { flags: "A", seq: 1, ack: 1 };
