@@ -150,24 +150,31 @@ fn end_in_any_case() {
 }
 
 /// For tests: whether the thread `name` is to end here. With `WEIR_FAULT=THREAD:end:FILE` it is once FILE exists; with
-/// `panic` in the place of `end` it panics here. Builds without debug assertions know nothing of this.
+/// `panic` in the place of `end` it panics here, with `hang` it stays here until FILE is gone. Builds without debug assertions
+/// know nothing of this.
 ///
 /// # Panics
 /// If it is told to.
 #[cfg(debug_assertions)]
 #[must_use]
 pub fn fault(name: &str) -> bool {
-    static FAULT: OnceLock<Option<(String, bool, std::path::PathBuf)>> = OnceLock::new();
+    static FAULT: OnceLock<Option<(String, String, std::path::PathBuf)>> = OnceLock::new();
     let fault = FAULT.get_or_init(|| {
         let text = std::env::var("WEIR_FAULT").ok()?;
         let mut parts = text.splitn(3, ':');
-        Some((parts.next()?.to_owned(), parts.next()? == "panic", parts.next()?.into()))
+        Some((parts.next()?.to_owned(), parts.next()?.to_owned(), parts.next()?.into()))
     });
-    let Some((_, panics, _)) = fault.as_ref().filter(|(thread, _, file)| thread == name && file.exists())
+    let Some((_, how, file)) = fault.as_ref().filter(|(thread, _, file)| thread == name && file.exists())
     else {
         return false;
     };
-    assert!(!panics, "a fault for a test");
+    assert!(how != "panic", "a fault for a test");
+    if how == "hang" {
+        while file.exists() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        return false;
+    }
     true
 }
 

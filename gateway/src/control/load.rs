@@ -8,7 +8,7 @@ use std::{
 
 use weir_api::model::status::{LocalAddressUse, MAX_STATUS_ADDRESSES, WorkerStatus};
 
-use super::workers::WorkerLink;
+use super::workers::{WorkerLink, Workers};
 use crate::{
     net::address::Address,
     table::pool::{PairKey, PoolUsage},
@@ -39,6 +39,14 @@ pub fn of_worker(link: &WorkerLink) -> WorkerStatus {
         received: events.received.get(),
         sessions: events.sessions_opened.get().saturating_sub(ended) as u32,
         max_sessions: link.tables.max_sessions,
+    }
+}
+
+impl Workers {
+    /// How often each worker has polled.
+    #[must_use]
+    pub fn polls(&self) -> Vec<u64> {
+        self.links.iter().map(|link| link.counters.events.polls.get()).collect()
     }
 }
 

@@ -21,6 +21,7 @@ use super::{
     reattach::{Means, Reattach},
     routes::Picture,
     signals::Signals,
+    watchdog::Watchdog,
     worker::TscClock,
 };
 use crate::{
@@ -84,7 +85,7 @@ impl Control<'_> {
     /// Runs until it is told to stop. The twins' carriers are what `devices` has seen last.
     pub fn run(&self, news: &News, mut devices: Devices, running: &Running) -> Result<(), RunError> {
         let mut carriers: Vec<bool> = devices.states().iter().map(|device| device.up).collect();
-        let mut ready = Ready::new();
+        let (mut ready, mut watchdog) = (Ready::new(), Watchdog::from_environment());
         let mut looked = Instant::now();
         let (mut filter, mut reattach) = (MacFilter::new(self.config), Reattach::new(self.config));
         self.look_at_ports(&devices);
@@ -98,6 +99,9 @@ impl Control<'_> {
             }
             self.look_after(self.clock.now());
             self.signals.log_ignored();
+            if watchdog.is_due() {
+                watchdog.look(self.store.lock().plane_mut().workers.polls());
+            }
             if looked.elapsed() >= if ready.is_said() { LINK_ROUND } else { FIRST_LINK_ROUND } {
                 looked = Instant::now();
                 devices.look_again(self.config, self.handles);

@@ -74,6 +74,7 @@ pub mod routes;
 mod server_hops;
 mod signals;
 mod warnings;
+mod watchdog;
 pub mod worker;
 
 use control::{Control, News};

@@ -74,7 +74,8 @@ fn say_ready() -> Result<(), RunError> {
     Builder::new().name("weir-ready".into()).spawn(say).map(drop).map_err(system("a thread"))
 }
 
-fn notify(state: NotifyState<'_>) {
+/// Tells the service manager, if there is one.
+pub(super) fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         warn!(%error, "cannot notify the service manager");
     }

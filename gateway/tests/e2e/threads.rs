@@ -1,6 +1,9 @@
 //! A thread that the gateway can't do without ends: so does the process, with the reason.
 
-use std::{os::unix::net::UnixStream, time::Duration};
+use std::{
+    os::unix::net::{UnixDatagram, UnixStream},
+    time::Duration,
+};
 
 use crate::scene::{Scene, programs};
 use lab::{
@@ -47,4 +50,44 @@ fn by_a_panic() {
 #[test]
 fn by_itself() {
     THREADS.iter().for_each(|thread| ends(thread, "end"));
+}
+
+/// Starts a gateway under a service manager's watchdog; returns what that hears.
+fn watched(patience: Duration) -> (Scene, UnixDatagram, std::path::PathBuf) {
+    let network = topology::fullnat(&Options::workers(2));
+    let (trigger, path) = (network.lab.directory().join("fault"), network.lab.directory().join("notify"));
+    let manager = UnixDatagram::bind(&path).expect("a socket in the lab");
+    manager.set_read_timeout(Some(patience)).expect("an own socket");
+    let mut command = network.gateway.command(programs().weir);
+    command.env("WEIR_FAULT", format!("worker:hang:{}", trigger.display()));
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", patience.as_micros().to_string());
+    let gateway = Gateway::start_as(&programs(), &network.lab, &network.config, command, None);
+    (Scene { gateway, web: Vec::new(), network }, manager, trigger)
+}
+
+/// Whether the manager hears of the watchdog before its patience ends.
+fn lives(manager: &UnixDatagram) -> bool {
+    let mut message = [0; 512];
+    while let Ok(length) = manager.recv(&mut message) {
+        if message[..length].starts_with(b"WATCHDOG=1") {
+            return true;
+        }
+    }
+    false
+}
+
+/// The gateway tells that it lives while its workers poll, and only then.
+#[test]
+fn the_watchdog_hears_nothing_of_a_worker_that_hangs() {
+    let (scene, manager, trigger) = watched(Duration::from_secs(4));
+    assert!((0..4).all(|_| lives(&manager)), "nothing while all is well");
+    std::fs::write(&trigger, "").expect("a file in the lab");
+    assert!((0..4).any(|_| !lives(&manager)), "a worker hangs, and the watchdog is told that all is well");
+    let said = scene.gateway.try_ctl("ready");
+    let text = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert_eq!((said.status.code(), text.contains("doesn't poll")), (Some(4), true), "{text}");
+    std::fs::remove_file(&trigger).expect("an own file");
+    assert!(lives(&manager), "all is well again");
+    assert!(scene.gateway.ctl("ready").starts_with("ready: 2 ports, 2 workers, "));
+    scene.gateway.stop();
 }
