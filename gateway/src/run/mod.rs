@@ -31,12 +31,11 @@ use tracing::{debug, error, info, warn};
 use crate::{
     config::{Config, check::RuleError},
     control::{
-        load::WorkerTables,
         plane::AddressKind,
         rules::{Rules, RulesError},
         server::{Claim, Limits, ServerError},
         store::Store,
-        workers::{self, Workers},
+        workers::{self, WorkerTables, Workers},
     },
     host::{Hardware, Host, HostError, HostOptions, Publish},
     id::WorkerId,

@@ -27,7 +27,7 @@ use crate::{
             AddressKind, Ask, Change, Explained, PathCounter, Plane, PlaneError, PlaneStatus, ServerTotals,
             ServiceState,
         },
-        trace::Haul,
+        queries::trace::Haul,
         workers::{WorkerLink, Workers},
     },
     host::{Host, NetState},

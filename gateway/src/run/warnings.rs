@@ -9,7 +9,7 @@ use std::{
 use weir_api::model::{Server, ServiceKey};
 
 use crate::{
-    control::{plane::ServiceState, warnings::some},
+    control::{change::ServiceState, workers::warnings::some},
     host::NetState,
     io::PortId,
     path::flow::route::RouteTable,

@@ -21,10 +21,9 @@ use std::{
 use weir::{
     clock::{TICKS_PER_SECOND, Tick},
     control::{
-        load::WorkerTables,
         plane::AddressKind,
         store::Store,
-        workers::{self, Workers},
+        workers::{self, WorkerTables, Workers},
     },
     host::KernelPorts,
     id::WorkerId,

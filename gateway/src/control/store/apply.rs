@@ -4,100 +4,23 @@
 //! the plane is told of every service that was touched, as it is now, and the ledger of every server that
 //! joined or left. Only then does anybody see the batch.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use weir_api::{
-    model::{ClientAddress, LocalAddress, MarkRule, Server, Service, ServiceKey, Timeouts},
+    model::{ClientAddress, LocalAddress, Server, Service, ServiceKey, Timeouts},
     protocol::{self, Batch, ErrorCode, MAX_LOCAL_ADDRESSES, Refusal},
 };
 
 use super::{
     Store, check,
-    figures::{ServiceFigures, counters},
+    figures::ServiceFigures,
+    journal::{Event, Journal, Step, Undo},
     marks,
-    overlap::{self, Claim, Use, key_address},
+    overlap::{self, Use, key_address},
     record::{Entry, Record},
     snat,
 };
-use crate::{
-    control::plane::{Change, Plane},
-    id::{ServerId, ServiceId},
-    path::settings::Settings,
-};
-
-/// What a batch has done so far, or several that the plane is told of at once.
-#[derive(Default)]
-pub(super) struct Journal {
-    pub(super) undo: Vec<Undo>,
-    events: Vec<Event>,
-    /// Sequence numbers of services to tell the plane of.
-    touched: BTreeSet<u64>,
-    removed: Vec<ServiceId>,
-    /// Sequence numbers of services that came with this batch.
-    added: BTreeSet<u64>,
-    settings: Option<Settings>,
-    /// Whether the mark rules are others now.
-    pub(super) marks: bool,
-    /// Numbers of the SNAT rules that the plane knows of, if they are others now.
-    pub(super) snat: Option<Vec<ServerId>>,
-    /// The SNAT rules as they were before this batch, if it has changed them.
-    pub(super) snat_before: Option<snat::Rules>,
-    /// Numbers that SNAT rules got.
-    pub(super) opened: Vec<ServerId>,
-    /// The change that is being made, and the uses that it and those before it gave addresses.
-    change: u32,
-    claims: Vec<Claim>,
-    /// Whether the batch that is being applied has changed the configuration.
-    pub(super) changed: bool,
-    /// Whether a batch before it has.
-    changed_before: bool,
-}
-
-/// A journal as it was before a batch, without the notes for undoing: batches before it stay.
-struct Mark {
-    events: usize,
-    removed: usize,
-    touched: BTreeSet<u64>,
-    added: BTreeSet<u64>,
-    settings: Option<Settings>,
-    marks: bool,
-    snat: Option<Vec<ServerId>>,
-    opened: usize,
-}
-
-/// The reverse of a step.
-pub(super) enum Undo {
-    /// A service was added.
-    Service(u64),
-    /// A service was removed.
-    Removed(u64, Box<Record>),
-    /// A service was edited.
-    Edited(u64, Service),
-    /// A server was added; whether its number is new too.
-    Server { service: u64, sequence: u64, opened: Option<ServerId> },
-    /// A server was removed.
-    RemovedServer(u64, u64, Entry),
-    /// A server was edited.
-    EditedServer(u64, u64, Entry),
-    /// Local addresses were changed.
-    LocalAddresses(u64, Vec<LocalAddress>),
-    /// How servers learn the client's address was changed.
-    ClientAddress(u64, ClientAddress),
-    /// Mark rules were changed.
-    Marks(Vec<MarkRule>),
-    /// SNAT rules were changed.
-    Snat(snat::Rules),
-}
-
-/// What the ledger is told of, in this order.
-enum Event {
-    Attach { id: ServerId, service: ServiceId, instance: u64 },
-    Detach(ServerId),
-    ServiceGone(ServiceId),
-    Zero { service: ServiceId, servers: Vec<ServerId> },
-}
-
-pub(super) type Step = Result<(), Refusal>;
+use crate::{control::plane::Plane, path::settings::Settings};
 
 impl<P: Plane> Store<P> {
     /// Applies a batch; the new generation.
@@ -413,130 +336,5 @@ impl<P: Plane> Store<P> {
             journal.touch(sequence);
         }
         Ok(())
-    }
-
-    fn undo(&mut self, steps: Vec<Undo>) {
-        if !steps.is_empty() {
-            self.uses = None;
-        }
-        for step in steps.into_iter().rev() {
-            self.undo_step(step);
-        }
-    }
-
-    fn undo_step(&mut self, step: Undo) {
-        match step {
-            Undo::Service(sequence) => {
-                let Some(record) = self.services.remove(&sequence) else { return };
-                self.keys.remove(&record.service.key);
-                self.figures.remove(&record.id);
-                self.ledger.close_service(record.id);
-            }
-            Undo::Removed(sequence, record) => {
-                self.keys.insert(record.service.key, sequence);
-                self.services.insert(sequence, *record);
-            }
-            Undo::Edited(sequence, old) => self.with(sequence, |r| r.service = old),
-            Undo::Server { service, sequence, opened } => {
-                self.with(service, |r| {
-                    r.remove(sequence);
-                });
-                opened.into_iter().for_each(|id| self.ledger.close(id));
-            }
-            Undo::RemovedServer(service, sequence, entry) => {
-                self.with(service, |r| r.insert(sequence, entry));
-            }
-            Undo::EditedServer(service, sequence, old) => {
-                self.with(service, |r| {
-                    r.replace(sequence, old.server, old.drained);
-                });
-            }
-            Undo::ClientAddress(service, old) => self.with(service, |r| r.client_address = old),
-            Undo::Marks(old) => self.marks = old,
-            Undo::Snat(old) => self.snat = old,
-            Undo::LocalAddresses(service, old) => self.with(service, |r| r.local_addresses = old),
-        }
-    }
-
-    fn with(&mut self, sequence: u64, f: impl FnOnce(&mut Record)) {
-        if let Some(record) = self.services.get_mut(&sequence) {
-            f(record);
-        }
-    }
-
-    /// Makes the batches in `journal` visible to everybody.
-    pub(super) fn commit(&mut self, journal: Journal) {
-        let mut changes: Vec<Change> = journal.removed.into_iter().map(Change::RemoveService).collect();
-        let touched = journal.touched.iter().filter_map(|s| self.services.get(s));
-        changes.extend(touched.map(|record| Change::SetService(record.state())));
-        if let Some(settings) = journal.settings {
-            self.settings = Arc::new(settings);
-            changes.push(Change::Settings(self.settings.clone()));
-        }
-        if journal.marks {
-            changes.push(Change::Marks(self.marks.as_slice().into()));
-        }
-        if let Some(before) = journal.snat {
-            self.commit_snat(&before, &journal.opened, &mut changes);
-        }
-        if !changes.is_empty() {
-            self.plane.apply(changes);
-        }
-        journal.events.into_iter().for_each(|event| self.account_for(event));
-        if journal.changed_before {
-            self.publish();
-        }
-    }
-
-    fn account_for(&mut self, event: Event) {
-        match event {
-            Event::Attach { id, service, instance } => {
-                let now = counters(&self.plane.server_totals(id));
-                self.ledger.attach(id, service, instance, now);
-            }
-            Event::Detach(id) => self.detach(id),
-            Event::ServiceGone(id) => {
-                self.figures.remove(&id);
-                self.ledger.close_service(id);
-            }
-            Event::Zero { service, servers } => {
-                self.figures.entry(service).and_modify(|f| f.figures.zero());
-                for id in servers {
-                    self.ledger.account_mut(id).into_iter().for_each(|a| a.figures.zero());
-                }
-            }
-        }
-    }
-}
-
-impl Journal {
-    fn mark(&self) -> Mark {
-        Mark {
-            events: self.events.len(),
-            removed: self.removed.len(),
-            touched: self.touched.clone(),
-            added: self.added.clone(),
-            settings: self.settings.clone(),
-            marks: self.marks,
-            snat: self.snat.clone(),
-            opened: self.opened.len(),
-        }
-    }
-
-    /// Forgets what a refused batch noted down.
-    fn back_to(&mut self, mark: Mark) {
-        self.events.truncate(mark.events);
-        self.removed.truncate(mark.removed);
-        self.touched = mark.touched;
-        self.added = mark.added;
-        self.settings = mark.settings;
-        self.marks = mark.marks;
-        self.snat = mark.snat;
-        self.changed = false;
-    }
-
-    fn touch(&mut self, service: u64) {
-        self.touched.insert(service);
-        self.changed = true;
     }
 }

@@ -9,7 +9,7 @@ use weir_api::{
 
 use super::{
     Store,
-    apply::{Journal, Step, Undo},
+    journal::{Journal, Step, Undo},
 };
 use crate::control::plane::Plane;
 

@@ -7,6 +7,7 @@
 //! | file | concern |
 //! | --- | --- |
 //! | `apply` | batches: each change is made at once and noted down, so that a refusal undoes the batch |
+//! | `journal` | what a batch has done, to be undone or told to the plane |
 //! | `record` | a service with its servers |
 //! | `check` | what the kernel would refuse |
 //! | `ledger` | numbers of services and servers; deleted servers that sessions still refer to |
@@ -23,6 +24,7 @@ mod apply;
 mod check;
 mod figures;
 mod inquiry;
+mod journal;
 mod ledger;
 mod listing;
 mod marks;
@@ -47,11 +49,11 @@ use weir_api::{
 };
 
 use self::{
-    apply::Journal,
     figures::{ESTIMATE_PERIOD, ServiceFigures},
     inquiry::What,
+    journal::Journal,
     ledger::Ledger,
-    record::Record,
+    record::{Record, SnatRules},
 };
 pub use self::{
     inquiry::{Inquiry, Step, Told},
@@ -84,7 +86,7 @@ pub struct Store<P> {
     /// Mark rules, in the order in which they are tried.
     marks: Vec<MarkRule>,
     /// SNAT rules in the order in which they were added.
-    snat: snat::Rules,
+    snat: SnatRules,
     /// What addresses are used for, as far as it is known.
     uses: Option<overlap::Uses>,
     /// Numbers of deleted SNAT rules to which sessions may refer.

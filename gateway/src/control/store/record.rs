@@ -3,14 +3,18 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
+    sync::Arc,
 };
 
-use weir_api::model::{ClientAddress, LocalAddress, Server, Service};
+use weir_api::model::{ClientAddress, LocalAddress, Server, Service, snat::SnatRule};
 
 use crate::{
     control::plane::ServiceState,
     id::{ServerId, ServiceId},
 };
+
+/// The SNAT rules in the order in which they were added, each with its number.
+pub(super) type SnatRules = Vec<(ServerId, Arc<SnatRule>)>;
 
 /// A service.
 #[derive(Debug)]

@@ -11,11 +11,11 @@ use weir_api::{
 };
 
 use super::{
-    Store,
-    apply::{Journal, Step, Undo},
-    check,
+    Store, check,
     figures::counters,
+    journal::{Journal, Step, Undo},
     overlap::{self, Use},
+    record::SnatRules,
 };
 use crate::{
     control::plane::{Change, Plane},
@@ -26,9 +26,6 @@ use crate::{
 const MAX_RULES: usize = 256;
 /// Most external addresses of all rules.
 const MAX_ADDRESSES: usize = crate::table::snat::MAX_ADDRESSES;
-
-/// The rules in the order in which they were added, each with its number.
-pub(super) type Rules = Vec<(ServerId, Arc<SnatRule>)>;
 
 fn invalid(detail: impl Into<String>) -> Refusal {
     Refusal::new(ErrorCode::InvalidOperation, detail)
@@ -60,7 +57,7 @@ impl<P: Plane> Store<P> {
     }
 
     /// Replaces the rule of the same name. Its sessions go on, unless their external addresses aren't its any more.
-    pub(super) fn edit_snat(&self, rules: &mut Rules, rule: &SnatRule) -> Result<(), Refusal> {
+    pub(super) fn edit_snat(&self, rules: &mut SnatRules, rule: &SnatRule) -> Result<(), Refusal> {
         rule.check().map_err(invalid)?;
         if !self.plane.has_port(&rule.port) {
             return Err(Refusal::new(ErrorCode::NoSuchPort, rule.port.clone()));
@@ -75,7 +72,7 @@ impl<P: Plane> Store<P> {
 
     /// Whether the rule has room beside the others, and its addresses can be external ones. Whether something else that is
     /// configured has one of them is looked at when the batch is complete.
-    fn check_pool(&self, rules: &Rules, rule: &SnatRule) -> Result<(), Refusal> {
+    fn check_pool(&self, rules: &SnatRules, rule: &SnatRule) -> Result<(), Refusal> {
         let addresses: usize = rules.iter().map(|(_, rule)| rule.addresses().count()).sum();
         if rules.len() >= MAX_RULES || addresses + rule.addresses().count() > MAX_ADDRESSES {
             let detail = format!("at most {MAX_RULES} SNAT rules with {MAX_ADDRESSES} addresses");
@@ -105,7 +102,7 @@ impl<P: Plane> Store<P> {
     pub(super) fn change_snat(
         &mut self,
         journal: &mut Journal,
-        change: impl FnOnce(&Self, &mut Rules) -> Step,
+        change: impl FnOnce(&Self, &mut SnatRules) -> Step,
     ) -> Step {
         let mut rules = self.snat.clone();
         change(self, &mut rules)?;
@@ -119,7 +116,7 @@ impl<P: Plane> Store<P> {
     }
 
     /// Notes the addresses of rules that are others than they were in `old`.
-    fn claim_pools(&mut self, journal: &mut Journal, old: &Rules) {
+    fn claim_pools(&mut self, journal: &mut Journal, old: &SnatRules) {
         let new = self.snat.clone();
         for (_, gone) in old.iter().filter(|(_, rule)| new.iter().all(|(_, kept)| !Arc::ptr_eq(kept, rule))) {
             gone.addresses().for_each(|address| self.note_end(address, Use::Pool));
@@ -176,7 +173,7 @@ impl<P: Plane> Store<P> {
 }
 
 /// Removes the rule of this name.
-pub(super) fn delete(rules: &mut Rules, name: &str) -> Result<(), Refusal> {
+pub(super) fn delete(rules: &mut SnatRules, name: &str) -> Result<(), Refusal> {
     let at = rules.iter().position(|(_, rule)| rule.name == name);
     rules.remove(at.ok_or_else(|| invalid(format!("there is no SNAT rule {name}")))?);
     Ok(())

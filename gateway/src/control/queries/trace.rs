@@ -13,8 +13,8 @@ use std::{
 
 use weir_api::model::trace::{MAX_TRACED, TraceFilter, TracedPacket};
 
-use super::{plane::PlaneError, workers::Workers};
 use crate::{
+    control::{error::PlaneError, workers::Workers},
     io::PortId,
     net::ipv6,
     path::{
@@ -47,7 +47,10 @@ pub type Haul = (Vec<TracedPacket>, u64);
 
 impl Workers {
     /// Tracers that follow the packets that `filter` wants, one a worker, and the number of the trace.
-    pub(super) fn prepare_trace(&mut self, filter: &TraceFilter) -> Result<(u64, Vec<Tracer>), PlaneError> {
+    pub(in crate::control) fn prepare_trace(
+        &mut self,
+        filter: &TraceFilter,
+    ) -> Result<(u64, Vec<Tracer>), PlaneError> {
         if self.tracing().is_some() {
             return Err(PlaneError::Busy("another trace is under way"));
         }
@@ -74,7 +77,7 @@ impl Workers {
     }
 
     /// Every worker follows packets now, or not every one: then the trace ends.
-    pub(super) fn note_begun(&mut self, id: u64, by_all: bool) {
+    pub(in crate::control) fn note_begun(&mut self, id: u64, by_all: bool) {
         let Some(tracing) = self.tracing().as_mut().filter(|t| t.id == id) else { return };
         tracing.asked = Some(Instant::now());
         if !by_all {
@@ -84,7 +87,7 @@ impl Workers {
     }
 
     /// What was followed since the last call.
-    pub(super) fn take_traced(&mut self, id: u64, end: bool) -> Result<Haul, PlaneError> {
+    pub(in crate::control) fn take_traced(&mut self, id: u64, end: bool) -> Result<Haul, PlaneError> {
         let gone = || PlaneError::Gone(format!("there is no trace {id} any more"));
         let mut tracing = self.tracing().take_if(|t| t.id == id).ok_or_else(gone)?;
         tracing.asked = Some(Instant::now());
@@ -113,7 +116,7 @@ impl Workers {
     }
 
     /// Ends a trace whose client is gone.
-    pub(super) fn end_silent_trace(&mut self) {
+    pub(in crate::control) fn end_silent_trace(&mut self) {
         if self.tracing().take_if(|t| t.asked.is_some_and(|at| at.elapsed() > SILENCE)).is_some() {
             tracing::info!("a trace ends: nobody asks for its packets");
             self.stop_tracers();

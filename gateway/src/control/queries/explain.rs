@@ -1,4 +1,4 @@
-//! What would happen to a packet: the question goes from worker to worker as the packet would ([`super::asker`]), and
+//! What would happen to a packet: the question goes from worker to worker as the packet would (`workers/asker.rs`), and
 //! the answer, which speaks of numbers, gets here the names that the configuration has for them.
 
 use std::net::IpAddr;
@@ -8,11 +8,8 @@ use weir_api::model::{
     explain::{self, Candidate, End, Explanation, Question, Return, Scheduling, Way},
 };
 
-use super::{
-    plane::{PlaneError, ServiceState},
-    workers::Workers,
-};
 use crate::{
+    control::{change::ServiceState, error::PlaneError, workers::Workers},
     id::ServerId,
     io::PortId,
     path::{
@@ -25,13 +22,13 @@ use crate::{
 
 impl Workers {
     /// The packet as the path knows it.
-    pub(super) fn packet_of(&self, question: &Question) -> Result<Packet, PlaneError> {
+    pub(in crate::control) fn packet_of(&self, question: &Question) -> Result<Packet, PlaneError> {
         packet(question, |name| port_number(self.port_names(), name))
             .ok_or(PlaneError::Unsupported("packets of this kind can't be explained"))
     }
 
     /// The answer with the configuration's names.
-    pub(super) fn named(&self, answer: Explain, workers: Vec<u16>) -> Explanation {
+    pub(in crate::control) fn named(&self, answer: Explain, workers: Vec<u16>) -> Explanation {
         let port = answer.packet.port.unwrap_or(PortId(0));
         let session = answer.session.as_ref();
         let of_session = session.and_then(|(_, server, _)| self.service_with(*server));

@@ -8,7 +8,7 @@ use std::{
 
 use weir_api::model::{self, Forwarding, snat::SnatRule};
 
-use super::workers::Workers;
+use super::Workers;
 use crate::{
     host::KernelPorts,
     id::ServerId,

@@ -4,13 +4,9 @@ use std::{net::IpAddr, sync::Arc};
 
 use weir_api::model::{self, Forwarding, ServiceKey};
 
-use super::{
-    local::Reach,
-    owners,
-    plane::{Change, ServiceState},
-    workers::{Configured, Workers},
-};
+use super::{Configured, Workers, local::Reach, owners};
 use crate::{
+    control::change::{Change, ServiceState},
     id::ServerId,
     net::protocol,
     path::flow::{mark, owner::OwnedBy, persist, service::Lookup},
@@ -141,7 +137,7 @@ impl Workers {
         }
         for (id, server) in &self.nat_servers {
             for protocol in &server.protocols {
-                for way in self.owners.of_replies(server) {
+                for way in self.owners.of_replies(&server.service, server.way) {
                     lookup.add_nat_server(*protocol, server.address, server.port, way);
                 }
             }

@@ -3,6 +3,16 @@
 //! Control keeps its own end of every ring and shares with a worker only what one side writes and the other
 //! reads: counters. What a worker gives back is dropped here.
 
+mod asker;
+mod claims;
+mod link;
+mod local;
+mod owners;
+mod servers;
+mod snat;
+mod turns;
+pub mod warnings;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
@@ -17,23 +27,22 @@ use weir_api::model::{
     trace::TraceFilter,
 };
 
+use self::{
+    asker::Asker, claims::NatServer, local::Reach, owners::Owners, servers::ServerState, turns::Turn,
+};
+pub use self::{
+    asker::Wait,
+    link::{MakePool, WorkerLink, WorkerTables, connect},
+};
 use super::{
-    asker::Asker,
-    claims::NatServer,
-    load,
-    local::Reach,
-    owners::Owners,
     plane::{
         AddressKind, Ask, Change, Explained, PathCounter, Plane, PlaneError, PlaneStatus, ServerTotals,
         ServiceState,
     },
-    servers::ServerState,
-    trace::{Haul, Tracing},
-    turns::Turn,
-};
-pub use super::{
-    asker::Wait,
-    link::{MakePool, WorkerLink, connect},
+    queries::{
+        status,
+        trace::{Haul, Tracing},
+    },
 };
 use crate::{
     clock::Tick,
@@ -65,49 +74,49 @@ const MAX_CALLS: usize = 65_536;
 /// What the gateway says of an address; see [`Plane::address_kind`].
 pub type AddressOracle = Box<dyn Fn(IpAddr) -> AddressKind + Send>;
 
-pub(super) struct Configured {
-    pub(super) state: ServiceState,
+struct Configured {
+    state: ServiceState,
     /// How workers reach the servers, in their order.
-    pub(super) reach: Vec<Reach>,
+    reach: Vec<Reach>,
     server_changes: u64,
     /// It has, or has had, NAT servers: their sessions may be there still.
-    pub(super) nat: bool,
+    nat: bool,
 }
 
 /// All workers.
 pub struct Workers {
-    pub(super) links: Vec<WorkerLink>,
+    pub(in crate::control) links: Vec<WorkerLink>,
     asker: Arc<Asker>,
     kind: AddressOracle,
-    pub(super) ports: Vec<String>,
-    pub(super) services: BTreeMap<ServiceId, Configured>,
-    pub(super) servers: BTreeMap<ServerId, ServerState>,
-    pub(super) turn: Turn,
+    ports: Vec<String>,
+    services: BTreeMap<ServiceId, Configured>,
+    servers: BTreeMap<ServerId, ServerState>,
+    turn: Turn,
     /// Neighbours that are known.
     neighbours: HashMap<(PortId, IpAddr), Mac>,
-    pub(super) nat_servers: BTreeMap<ServerId, NatServer>,
-    pub(super) owners: Owners,
+    nat_servers: BTreeMap<ServerId, NatServer>,
+    owners: Owners,
     /// Shared with the workers: what changes is a copy.
-    pub(super) server_addresses: Arc<ServerAddresses>,
-    pub(super) settings: Arc<Settings>,
-    pub(super) marks: Arc<[model::MarkRule]>,
+    server_addresses: Arc<ServerAddresses>,
+    settings: Arc<Settings>,
+    marks: Arc<[model::MarkRule]>,
     /// The SNAT rules.
-    pub(super) snat: Vec<(ServerId, Arc<SnatRule>)>,
+    snat: Vec<(ServerId, Arc<SnatRule>)>,
     /// The external addresses that workers know, and the own ones among them.
-    pub(super) snat_addresses: BTreeSet<IpAddr>,
-    pub(super) masquerade: BTreeMap<ServerId, Option<IpAddr>>,
+    snat_addresses: BTreeSet<IpAddr>,
+    masquerade: BTreeMap<ServerId, Option<IpAddr>>,
     /// Ports of own addresses that are the kernel's.
-    pub(super) snat_reserved: Arc<Reserved>,
+    snat_reserved: Arc<Reserved>,
     /// The route table in force.
-    pub(super) routes: Arc<RouteTable>,
+    routes: Arc<RouteTable>,
     /// Addresses of the gateway itself that servers have: workers' tables have no way there.
-    pub(super) here: BTreeSet<IpAddr>,
+    here: BTreeSet<IpAddr>,
     /// Where workers tell of port blocks, once they have room for SNAT.
-    pub(super) snat_log: Vec<rtrb::Consumer<BlockEvent>>,
+    snat_log: Vec<rtrb::Consumer<BlockEvent>>,
     /// Whether the workers have been given room for Call-IDs.
     call_ids: bool,
     /// When the workers looked last what kinds of sessions they have.
-    pub(super) looked: Option<Tick>,
+    looked: Option<Tick>,
     tracing: Option<Tracing>,
 }
 
@@ -153,7 +162,7 @@ impl Workers {
     }
 
     /// A number that no question and no trace has.
-    pub(super) fn ticket(&self) -> u64 {
+    pub(in crate::control) fn ticket(&self) -> u64 {
         self.asker.ticket()
     }
 
@@ -169,22 +178,22 @@ impl Workers {
     }
 
     /// The trace under way.
-    pub(super) fn tracing(&mut self) -> &mut Option<Tracing> {
+    pub(in crate::control) fn tracing(&mut self) -> &mut Option<Tracing> {
         &mut self.tracing
     }
 
     /// Sends each worker its batch.
-    pub(super) fn send_each(&mut self, batches: impl Iterator<Item = Batch>) {
+    pub(in crate::control) fn send_each(&mut self, batches: impl Iterator<Item = Batch>) {
         self.links.iter().zip(batches).for_each(|(link, batch)| link.send(batch));
     }
 
     /// The ports' names.
-    pub(super) fn port_names(&self) -> &[String] {
+    pub(in crate::control) fn port_names(&self) -> &[String] {
         &self.ports
     }
 
     /// The mark rules in their order.
-    pub(super) fn marks(&self) -> &[model::MarkRule] {
+    pub(in crate::control) fn marks(&self) -> &[model::MarkRule] {
         &self.marks
     }
 
@@ -281,7 +290,7 @@ impl Workers {
         self.end_silent_trace();
     }
 
-    pub(super) fn send_all(&mut self, make: impl Fn(usize) -> Batch) {
+    pub(in crate::control) fn send_all(&mut self, make: impl Fn(usize) -> Batch) {
         self.links.iter().enumerate().for_each(|(n, link)| link.send(make(n)));
     }
 
@@ -310,7 +319,7 @@ impl Workers {
         }
     }
 
-    pub(super) fn set_service(&mut self, state: ServiceState, batches: &mut [Batch]) {
+    pub(in crate::control) fn set_service(&mut self, state: ServiceState, batches: &mut [Batch]) {
         let reach = self.reaches(&state);
         let before = self.services.get(&state.id);
         let server_changes = match before {
@@ -443,8 +452,8 @@ impl Plane for Workers {
 
     fn status(&self) -> PlaneStatus {
         PlaneStatus {
-            workers: self.links.iter().map(load::of_worker).collect(),
-            local_addresses: load::of_addresses(&self.links),
+            workers: self.links.iter().map(status::of_worker).collect(),
+            local_addresses: status::of_addresses(&self.links),
             warnings: self.warnings(),
             ..PlaneStatus::default()
         }

@@ -1,31 +1,14 @@
 //! How loaded the workers are: their polls, session tables and local addresses.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::Arc,
-};
+use std::{collections::HashMap, net::IpAddr};
 
 use weir_api::model::status::{LocalAddressUse, MAX_STATUS_ADDRESSES, WorkerStatus};
 
-use super::workers::{WorkerLink, Workers};
 use crate::{
+    control::workers::{WorkerLink, Workers},
     net::address::Address,
     table::pool::{PairKey, PoolUsage},
 };
-
-/// What control knows of a worker's tables.
-#[derive(Clone, Debug, Default)]
-pub struct WorkerTables {
-    /// Sessions it has room for; 0 if not known.
-    pub max_sessions: u32,
-    /// Use of its share of the local ports.
-    pub pool: Option<Arc<PoolUsage<Ipv4Addr>>>,
-    /// The same for IPv6, once there has been such a local address.
-    pub pool_v6: Option<Arc<PoolUsage<Ipv6Addr>>>,
-    /// Ports that a local address has towards each server, for all workers together.
-    pub ports: u32,
-}
 
 /// A worker's load.
 #[must_use]

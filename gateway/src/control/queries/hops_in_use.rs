@@ -3,9 +3,9 @@
 //! Each worker is asked every few seconds. A question goes back and forth until the worker has looked through all of its
 //! sessions; answers are collected as they come, and nobody waits for them.
 
-use super::workers::Workers;
 use crate::{
     clock::{Tick, seconds},
+    control::workers::Workers,
     path::{
         admin::{
             hops_in_use::HopsInUse,
@@ -20,7 +20,7 @@ const PERIOD: u32 = seconds(5);
 
 /// What is asked of one worker.
 #[derive(Default)]
-pub(super) struct Inquiry {
+pub(in crate::control) struct Inquiry {
     /// The question, unless the worker has it.
     question: Option<Box<HopsInUse>>,
     /// When it was last put from the start.

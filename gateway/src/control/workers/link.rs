@@ -5,14 +5,14 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    net::Ipv6Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
 use parking_lot::Mutex;
 
-use super::{in_use::Inquiry, load::WorkerTables};
 use crate::{
+    control::queries::Inquiry,
     io::{Hand, PortId},
     path::{
         ControlEnd,
@@ -23,7 +23,7 @@ use crate::{
         flow::route::Resolve,
         verdict::PathCounters,
     },
-    table::pool::{LocalPool, PoolError},
+    table::pool::{LocalPool, PoolError, PoolUsage},
 };
 
 /// Batches a ring holds; what doesn't fit waits on control's side.
@@ -35,22 +35,35 @@ pub type MakePool = Box<dyn FnOnce() -> Result<LocalPool<Ipv6Addr>, PoolError> +
 /// Control's end of the rings to one worker.
 pub struct WorkerLink {
     rings: Arc<Mutex<Rings>>,
-    pub(super) in_use: Inquiry,
+    pub(in crate::control) in_use: Inquiry,
     /// Shares of devices that the worker gave back.
-    pub(super) hands: Vec<(PortId, Hand)>,
+    pub(in crate::control) hands: Vec<(PortId, Hand)>,
     resolve: rtrb::Consumer<Resolve>,
     /// The worker's counters.
     pub counters: Arc<PathCounters>,
     /// What kinds of sessions it has seen.
-    pub(super) census: Arc<Census>,
+    pub(in crate::control) census: Arc<Census>,
     /// Its tables, as far as control knows of them.
     pub tables: WorkerTables,
     /// Makes its pool of local ports of IPv6 addresses, when there is a first one.
     pub make_pool_v6: Option<MakePool>,
 }
 
+/// What control knows of a worker's tables.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerTables {
+    /// Sessions it has room for; 0 if not known.
+    pub max_sessions: u32,
+    /// Use of its share of the local ports.
+    pub pool: Option<Arc<PoolUsage<Ipv4Addr>>>,
+    /// The same for IPv6, once there has been such a local address.
+    pub pool_v6: Option<Arc<PoolUsage<Ipv6Addr>>>,
+    /// Ports that a local address has towards each server, for all workers together.
+    pub ports: u32,
+}
+
 /// Updates on their way to a worker and back.
-pub(super) struct Rings {
+pub(in crate::control) struct Rings {
     updates: rtrb::Producer<Batch>,
     retired: rtrb::Consumer<Batch>,
     backlog: VecDeque<Batch>,
@@ -92,24 +105,24 @@ pub fn connect(counters: Arc<PathCounters>) -> (WorkerLink, ControlEnd) {
 
 impl WorkerLink {
     /// The rings, for whoever waits for answers.
-    pub(super) fn rings(&self) -> Arc<Mutex<Rings>> {
+    pub(in crate::control) fn rings(&self) -> Arc<Mutex<Rings>> {
         Arc::clone(&self.rings)
     }
 
     /// Sends a batch, now or as soon as there is room.
-    pub(super) fn send(&self, batch: Batch) {
+    pub(in crate::control) fn send(&self, batch: Batch) {
         self.rings.lock().send(batch);
     }
 
     /// Drops what the worker gave back and sends what had no room.
-    pub(super) fn service(&self) {
+    pub(in crate::control) fn service(&self) {
         // Dropped when the rings are free again: it may be a whole table.
         let back = self.rings.lock().turn();
         drop(back);
     }
 
     /// What has come back for its sender, of the kind that `wanted` says.
-    pub(super) fn take_back(&self, wanted: impl Fn(&Update) -> bool) -> Vec<Update> {
+    pub(in crate::control) fn take_back(&self, wanted: impl Fn(&Update) -> bool) -> Vec<Update> {
         let mut rings = self.rings.lock();
         let (taken, kept) = std::mem::take(&mut rings.kept).into_iter().partition(wanted);
         rings.kept = kept;
@@ -117,7 +130,7 @@ impl WorkerLink {
     }
 
     /// The neighbours that the worker wishes to be resolved.
-    pub(super) fn wishes(&mut self) -> impl Iterator<Item = Resolve> {
+    pub(in crate::control) fn wishes(&mut self) -> impl Iterator<Item = Resolve> {
         std::iter::from_fn(|| self.resolve.pop().ok())
     }
 }

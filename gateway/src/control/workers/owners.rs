@@ -11,12 +11,9 @@ use std::{
 
 use weir_api::model::{self, ServiceKey};
 
-use super::{
-    claims::NatServer,
-    plane::ServiceState,
-    workers::{Configured, Workers},
-};
+use super::{Configured, Workers};
 use crate::{
+    control::change::ServiceState,
     id::{ServerId, ServiceId},
     path::flow::owner::{MOST, OwnedBy, Ways},
 };
@@ -61,10 +58,10 @@ impl Owners {
         self.0.values().filter(move |of| !usual(&of.ways)).filter_map(|of| Some((of.id?, of.ways.clone())))
     }
 
-    /// By what a NAT server's replies belong to workers, the present way first.
-    pub fn of_replies(&self, server: &NatServer) -> impl Iterator<Item = OwnedBy> {
-        let ways = self.0.get(&server.service).map_or(&[][..], |of| of.ways.as_slice());
-        ways.iter().rev().copied().chain([server.way])
+    /// By what replies of a service's NAT server belong to workers, the present way first; `own` is the server's.
+    pub fn of_replies(&self, service: &ServiceKey, own: OwnedBy) -> impl Iterator<Item = OwnedBy> {
+        let ways = self.0.get(service).map_or(&[][..], |of| of.ways.as_slice());
+        ways.iter().rev().copied().chain([own])
     }
 
     /// Remembers the servers of a service.

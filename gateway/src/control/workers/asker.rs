@@ -17,11 +17,9 @@ use weir_api::{
     protocol::SessionCursor,
 };
 
-use super::{
-    link::{Rings, WorkerLink},
-    plane::{Ask, Explained, PlaneError, Selected, Selection, SessionPage},
-};
+use super::link::{Rings, WorkerLink};
 use crate::{
+    control::plane::{Ask, Explained, PlaneError, Selected, Selection, SessionPage},
     id::WorkerId,
     path::admin::{
         explain::question::{At, Explain, Packet},

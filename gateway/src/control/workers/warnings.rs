@@ -8,9 +8,10 @@ use weir_api::model::{
     status::{LocalAddressUse, WorkerStatus},
 };
 
-use super::{link::WorkerLink, load, local, plane::ServiceState, workers::Workers};
+use super::{Workers, link::WorkerLink};
 use crate::{
     clock::{TICKS_PER_SECOND, Tick},
+    control::{change::ServiceState, queries::status},
     path::{admin::update::Update, egress::punt_kind::PuntKind},
 };
 
@@ -42,21 +43,16 @@ impl Workers {
         self.links.iter().any(heard)
     }
 
-    /// What servers of the gateway itself lack.
-    pub fn warnings_of_local(&self, has_kernel: bool) -> Vec<String> {
-        local::lacking(self.services.values().map(|c| (&c.state, c.reach.as_slice())), has_kernel)
-    }
-
     /// What an operator should look at.
     pub fn warnings(&self) -> Vec<String> {
-        let workers: Vec<_> = self.links.iter().map(load::of_worker).collect();
+        let workers: Vec<_> = self.links.iter().map(status::of_worker).collect();
         let shares: Vec<_> = self.links.iter().map(half_open_share).zip(&workers).collect();
         let each = [
             without_local_addresses(self.services(), |address| self.routes.is_here(address)),
             without_mark_rules(self.services(), self.marks()),
             full_tables(&workers),
             half_open(&shares),
-            full_addresses(&load::of_addresses(&self.links)),
+            full_addresses(&status::of_addresses(&self.links)),
         ];
         each.into_iter().flatten().chain(self.snat_warnings()).collect()
     }

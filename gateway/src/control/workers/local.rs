@@ -12,10 +12,13 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use weir_api::model::{self, ClientAddress, Forwarding, ServiceKey};
 
-use super::{plane::ServiceState, warnings::some, workers::Workers};
-use crate::path::{
-    admin::update::{Batch, Update},
-    flow::route::RouteTable,
+use super::{Workers, warnings::some};
+use crate::{
+    control::change::ServiceState,
+    path::{
+        admin::update::{Batch, Update},
+        flow::route::RouteTable,
+    },
 };
 
 /// How workers reach a server.
@@ -100,6 +103,11 @@ impl Workers {
         }
     }
 
+    /// What servers of the gateway itself lack.
+    pub fn warnings_of_local(&self, has_kernel: bool) -> Vec<String> {
+        lacking(self.services.values().map(|c| (&c.state, c.reach.as_slice())), has_kernel)
+    }
+
     /// Sees to it that no route leads to servers of the gateway itself.
     pub(super) fn renew_here(&mut self) {
         let reached = self.services.values().flat_map(|c| &c.reach).filter(|reach| reach.here);
@@ -121,7 +129,7 @@ impl Workers {
 }
 
 /// Servers of the gateway itself that lack something: a kernel beside the gateway, or the PROXY header that others get.
-pub(super) fn lacking<'a>(
+fn lacking<'a>(
     services: impl Iterator<Item = (&'a ServiceState, &'a [Reach])>,
     has_kernel: bool,
 ) -> Vec<String> {

@@ -7,9 +7,10 @@ use std::{
 
 use weir_api::model::{self, Forwarding, ServiceKey};
 
-use super::{local::Reach, plane::ServiceState, workers::Workers};
+use super::{Workers, local::Reach};
 use crate::{
     clock::seconds,
+    control::change::ServiceState,
     id::{ServerId, WorkerId},
     path::{
         admin::update::{Batch, Update},

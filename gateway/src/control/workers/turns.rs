@@ -1,6 +1,6 @@
 //! What workers are told of each other's sessions: schedulers that weigh connections go by all of them.
 
-use super::{servers::ServerState, workers::Workers};
+use super::{Workers, servers::ServerState};
 use crate::{clock::Tick, id::ServerId};
 
 /// Servers' counters that are looked at in one turn of [`Workers::publish_loads`], over all workers: half a millisecond.
@@ -60,8 +60,8 @@ mod tests {
     use super::*;
     use crate::{
         control::{
-            link::{WorkerLink, connect},
-            plane::AddressKind,
+            change::AddressKind,
+            workers::{WorkerLink, connect},
         },
         path::verdict::PathCounters,
         table::counters::{ServerFigures, ServerSlot},
