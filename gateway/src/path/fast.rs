@@ -2,7 +2,7 @@
 //! alone a packet is decided on and sent in one go.
 //!
 //! FULLNAT, NAT and SNAT are found in the session at once. DR, TUN, TOA and IPv4 to IPv6 keep their next hops where these
-//! don't look, and come here by [`Worker::known_by_method`], so that the others pay nothing for them. Whatever else may happen
+//! don't look, and come here by [`Worker::known_otherwise`], so that the others pay nothing for them. Whatever else may happen
 //! to a session is the slow path's: [`Flows::known`].
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -15,7 +15,7 @@ use super::{
         nat64::{self, Across},
         rewrite, toa,
     },
-    flow::{route::Hop, session::changes_nothing},
+    flow::{route::Hop, session::is_quiet},
     ingress::parse::{self, Parsed},
     next::{As, Exit, Next},
     packet::{Origin, Packet, trim},
@@ -25,16 +25,29 @@ use crate::{
     io::{Frame, Io, PortId},
     net::{ipv6::GROWTH, protocol},
     table::{
+        counters::ServerCounters,
         ends::IPV6,
-        session::{Direction, LOOKED_AT, Session},
+        session::{Direction, LOOKED_AT, Session, TIMEOUTS},
         sessions::{Candidate, Found},
     },
 };
 
-/// Whether a next hop takes a packet of `len` bytes at once.
+/// Whether a packet takes the fast path: it changes nothing about its session, its server is there, its way is known (which
+/// `known` is asked) and takes the `len` bytes that it will have.
 #[inline(always)]
-fn leads_on(next: &Hop, len: u16) -> bool {
-    len <= next.mtu && next.usable
+fn is_usual(
+    p: &Parsed,
+    (session, server): (&Session, &ServerCounters),
+    timeouts: &[u32; TIMEOUTS],
+    known: impl FnOnce() -> bool,
+    (next, len): (&Hop, u16),
+) -> bool {
+    is_quiet(p, session, timeouts)
+        && known()
+        && server.available.get() != 0
+        && p.ttl > 1
+        && len <= next.mtu
+        && next.usable
 }
 
 /// What leaves the fast path: a whole packet.
@@ -105,16 +118,15 @@ impl<I: Io> Worker<I> {
             (flows.sessions.found_mut(found), None)
         };
         let Some(next) = flows.routing.hop(session.hops[found.direction.index()]) else {
-            return self.known_by_method(frame, p, at, found);
+            return self.known_otherwise(frame, p, at, found);
         };
         let server = flows.server_counters.of_session(session.server());
-        let usual = changes_nothing(p, session, server, &flows.timeouts)
-            && session.arrives_by(found.direction, at.0)
-            && session.hops_generation == flows.routing.generation
-            && leads_on(next, p.ip_len);
+        let generation = flows.routing.generation;
+        let known = || session.arrives_by(found.direction, at.0) && session.hops_generation == generation;
+        let usual = is_usual(p, (session, server), &flows.timeouts, known, (next, p.ip_len));
         let nat64 = V6 && session.is_nat64();
         if !usual || (nat64 && !p.is_bare()) {
-            return self.known_slowly(frame, p, at, found);
+            return self.known_otherwise(frame, p, at, found);
         }
         session.last_seen = flows.now.0;
         server.count(found.direction, p.ip_len);
@@ -143,20 +155,14 @@ impl<I: Io> Worker<I> {
         self.egress.transmit(out, frame);
     }
 
-    /// A packet of a session that may change it.
-    #[cold]
+    /// A packet of a session that isn't the usual one of FULLNAT, NAT or SNAT: the fast path of DR and TUN, of sessions whose
+    /// servers are told of clients by TOA, and of IPv4 to IPv6; else the slow path.
     #[inline(never)]
-    fn known_slowly(&mut self, frame: I::Frame, p: &Parsed, at: Arrival, found: Found) {
-        self.slow(packet(frame, p, at), found);
-    }
-
-    /// The fast path of DR and TUN, of sessions whose servers are told of clients by TOA, and of IPv4 to IPv6.
-    #[inline(never)]
-    fn known_by_method(&mut self, frame: I::Frame, p: &Parsed, at: Arrival, found: Found) {
+    fn known_otherwise(&mut self, frame: I::Frame, p: &Parsed, at: Arrival, found: Found) {
         let Some(frame) = self.fast_one_way(frame, p, at, found) else { return };
         let Some(frame) = self.fast_told(frame, p, at, found) else { return };
         let Some(frame) = self.fast_to_ipv6(frame, p, at, found) else { return };
-        self.known_slowly(frame, p, at, found);
+        self.slow(packet(frame, p, at), found);
     }
 
     /// The fast path of DR and TUN. Gives back what isn't for it.
@@ -176,9 +182,8 @@ impl<I: Io> Worker<I> {
         let reply = Direction::Reply.index();
         let hop = session.hops[reply];
         let Some(&next) = flows.routing.hop(hop) else { return Some(frame) };
-        let usual = changes_nothing(p, session, server, &flows.timeouts)
-            && session.hops_generation == flows.routing.generation
-            && leads_on(&next, p.ip_len);
+        let known = || session.hops_generation == flows.routing.generation;
+        let usual = is_usual(p, (session, server), &flows.timeouts, known, (&next, p.ip_len));
         if !usual {
             return Some(frame);
         }
@@ -236,10 +241,9 @@ impl<I: Io> Worker<I> {
         let Some(next) = flows.routing.hop(hop & !LOOKED_AT) else { return Some(frame) };
         let server = flows.server_counters.of_session(session.server());
         let nat64 = session.is_nat64();
-        let usual = changes_nothing(p, session, server, &flows.timeouts)
-            && session.arrives_by(found.direction, at.0)
-            && session.hops_generation == flows.routing.generation
-            && leads_on(next, p.ip_len);
+        let generation = flows.routing.generation;
+        let known = || session.arrives_by(found.direction, at.0) && session.hops_generation == generation;
+        let usual = is_usual(p, (session, server), &flows.timeouts, known, (next, p.ip_len));
         if !usual || !toa::is_clean(frame.data(), p) || (nat64 && !p.is_bare()) {
             return Some(frame);
         }
@@ -282,13 +286,11 @@ impl<I: Io> Worker<I> {
             return Some(frame);
         };
         let len = p.ip_len.saturating_add(GROWTH);
+        let known = || session.arrives_by(found.direction, at.0) && generation == flows.routing.generation;
         let usual = p.protocol == protocol::TCP
             && p.is_bare()
             && !p.ipv6
-            && changes_nothing(p, session, server, &flows.timeouts)
-            && session.arrives_by(found.direction, at.0)
-            && generation == flows.routing.generation
-            && leads_on(next, len);
+            && is_usual(p, (session, server), &flows.timeouts, known, (next, len));
         if !usual || session.is_proxied() {
             return Some(frame);
         }

@@ -15,6 +15,8 @@ use crate::{
 /// What is to become of a packet: decided without touching a device or a ring, and without keeping a frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Next {
+    /// It goes on in its session, of which nothing has to be asked any more, towards this next hop.
+    Plain(Found, u16),
     /// It goes on in its session.
     Forward(Found, Exit, As),
     /// It goes to a server that was chosen for it alone; `true`: as a fragment behind the first.

@@ -16,7 +16,8 @@ use crate::{
 
 impl<I: Io> Worker<I> {
     /// A packet of a session that may change it.
-    #[inline]
+    #[cold]
+    #[inline(never)]
     pub(super) fn slow(&mut self, packet: Packet<'_, I::Frame>, found: Found) {
         let next = self.flows.known(&packet, found);
         self.carry_out(packet, next);

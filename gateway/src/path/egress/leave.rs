@@ -26,43 +26,24 @@ pub(crate) fn rewrite(flows: &Flows, frame: &mut impl Frame, p: &Parsed, found: 
 }
 
 /// The MTU towards a hop, if the packet is larger and must not be fragmented.
+#[inline]
 pub(crate) fn exceeded<F: Frame>(flows: &Flows, packet: &Packet<'_, F>, hop: u16) -> Option<u16> {
     let mtu = flows.routing.hop(hop)?.mtu;
     (packet.parsed.ip_len > mtu && packet.parsed.dont_fragment).then_some(mtu)
 }
 
 impl<I: Io> Egress<I> {
-    /// Rewrites a packet of a session and sends it to its next hop.
+    /// Rewrites a whole packet of a session about which there is nothing special, and sends it to its next hop.
     #[inline]
-    pub(crate) fn send(
+    pub(crate) fn send_plain(
         &mut self,
         flows: &Flows,
         packet: Packet<'_, I::Frame>,
         found: Found,
-        exit: Exit,
+        hop: u16,
     ) -> Carried<I::Frame> {
-        // Most are none of what else there is to ask for.
-        let session = flows.sessions.get(found.id);
-        let plain = packet.first.is_none() && session.is_some_and(Session::is_plain);
-        if !plain {
-            if session.is_some_and(Session::is_one_way) {
-                return self.send_one_way(flows, packet, found.id, exit);
-            }
-            if session.is_some_and(Session::is_nat64) {
-                return self.send_nat64(flows, packet, found, exit);
-            }
-        }
-        let hop = match exit {
-            Exit::Hop(hop) => hop,
-            Exit::Local => return self.send_here(flows, packet, found),
-            Exit::Hairpin => return self.turn_back(flows, packet, found),
-        };
-        let Some(&next) = flows.routing.hop(hop) else { return self.dropped(packet.frame, Reason::NoRoute) };
-        if packet.parsed.ip_len > next.mtu && packet.parsed.dont_fragment {
-            return too_big(flows, packet, next.mtu);
-        }
-        if !plain {
-            return self.send_special(flows, packet, found, (hop, next.mtu));
+        if let Some(mtu) = exceeded(flows, &packet, hop) {
+            return too_big(flows, packet, mtu);
         }
         let Packet { mut frame, parsed: p, .. } = packet;
         trim(&mut frame, p);
@@ -73,8 +54,37 @@ impl<I: Io> Egress<I> {
         Ok(Edit::Nothing)
     }
 
-    /// As [`Self::send`] for a packet that comes in fragments, or whose server is told the client's address.
+    /// As [`Self::send_plain`] for a packet that comes in fragments, or is of a session with something special about it.
     #[inline(never)]
+    pub(crate) fn send(
+        &mut self,
+        flows: &Flows,
+        packet: Packet<'_, I::Frame>,
+        found: Found,
+        exit: Exit,
+    ) -> Carried<I::Frame> {
+        let session = flows.sessions.get(found.id);
+        if session.is_some_and(Session::is_one_way) {
+            return self.send_one_way(flows, packet, found.id, exit);
+        }
+        if session.is_some_and(Session::is_nat64) {
+            return self.send_nat64(flows, packet, found, exit);
+        }
+        let hop = match exit {
+            Exit::Hop(hop) => hop,
+            Exit::Local => return self.send_here(flows, packet, found),
+            Exit::Hairpin => return self.turn_back(flows, packet, found),
+        };
+        let Some(mtu) = flows.routing.hop(hop).map(|next| next.mtu) else {
+            return self.dropped(packet.frame, Reason::NoRoute);
+        };
+        if packet.parsed.ip_len > mtu && packet.parsed.dont_fragment {
+            return too_big(flows, packet, mtu);
+        }
+        self.send_special(flows, packet, found, (hop, mtu))
+    }
+
+    /// Rewrites a packet that comes in fragments, or whose server is told the client's address, and sends it.
     fn send_special(
         &mut self,
         flows: &Flows,

@@ -121,7 +121,7 @@ impl<I: Io> Egress<I> {
         next: &Next,
     ) -> Carried<I::Frame> {
         match *next {
-            Next::Forward(found, exit, As::Packet) => self.send(flows, packet, found, exit),
+            Next::Plain(found, hop) => self.send_plain(flows, packet, found, hop),
             _ => self.carry_out_other(flows, packet, next),
         }
     }
@@ -135,6 +135,7 @@ impl<I: Io> Egress<I> {
     ) -> Carried<I::Frame> {
         let Packet { port, .. } = packet;
         match *next {
+            Next::Plain(found, hop) => return self.send_plain(flows, packet, found, hop),
             Next::Forward(found, exit, As::Packet) => return self.send(flows, packet, found, exit),
             Next::Forward(found, exit, As::Fragment(id)) => {
                 return self.send_fragment(flows, packet, (found, id), exit);

@@ -17,15 +17,33 @@ use crate::{
         verdict::Reason,
     },
     table::{
-        session::{Direction, LOOKED_AT, NO_HOP, SessionId},
+        session::{Direction, LOOKED_AT, NO_HOP, Session, SessionId},
         sessions::Found,
     },
 };
 
 impl Flows {
     /// A packet goes on in its session.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn forward<F: Frame>(&mut self, packet: &Packet<'_, F>, found: Found, what: As) -> Next {
+        let whole = matches!(what, As::Packet) && packet.first.is_none();
+        if !whole || !self.sessions.get(found.id).is_some_and(Session::is_plain) {
+            return self.forward_special(packet, found, what);
+        }
+        let hop = self.hop_for(found);
+        self.stamp(TraceStage::Route);
+        match hop {
+            Ok(hop) => Next::Plain(found, hop),
+            Err(reason) if self.is_translated_here(found, reason) => {
+                Next::Forward(found, Exit::Local, As::Packet)
+            }
+            Err(reason) => Next::Drop(reason),
+        }
+    }
+
+    /// As [`Self::forward`] for what isn't a whole packet, or is of a session with something special about it.
+    #[inline(never)]
+    fn forward_special<F: Frame>(&mut self, packet: &Packet<'_, F>, found: Found, what: As) -> Next {
         let exit = self.exit(packet, found, &what);
         self.stamp(TraceStage::Route);
         match exit {
@@ -34,19 +52,16 @@ impl Flows {
         }
     }
 
-    #[inline]
     fn exit<F: Frame>(&mut self, packet: &Packet<'_, F>, found: Found, what: &As) -> Result<Exit, Reason> {
         let session = self.sessions.get(found.id).ok_or(Reason::NoSession)?;
-        if !session.is_plain() {
-            if session.is_one_way() {
-                return or_here(self.one_way_hop(found.id));
-            }
-            if session.is_nat64() {
-                return self.nat64_exit(packet, found, what).map(Exit::Hop);
-            }
-            if self.is_hairpin(found) {
-                return Ok(Exit::Hairpin);
-            }
+        if session.is_one_way() {
+            return or_here(self.one_way_hop(found.id));
+        }
+        if session.is_nat64() {
+            return self.nat64_exit(packet, found, what).map(Exit::Hop);
+        }
+        if self.is_hairpin(found) {
+            return Ok(Exit::Hairpin);
         }
         match self.hop_for(found) {
             Err(reason) if self.is_translated_here(found, reason) => Ok(Exit::Local),
@@ -60,7 +75,6 @@ impl Flows {
     }
 
     /// The next hop of a session in a direction: the one it remembers, or looked up.
-    #[inline]
     fn hop_for(&mut self, found: Found) -> Result<u16, Reason> {
         let generation = self.routing.generation;
         let session = self.sessions.get_mut(found.id).ok_or(Reason::NoSession)?;

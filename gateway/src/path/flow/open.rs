@@ -117,7 +117,7 @@ impl Claimed {
 
 impl Flows {
     /// Whose a packet between these ends is, if it has no session.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn claimed(&self, port: PortId, ends: &Ends, protocol: u8) -> Claimed {
         if let Some(service) = self.lookup.claim(port, ends, protocol) {
             return Claimed::Service(service);
@@ -130,7 +130,7 @@ impl Flows {
 
     /// The other worker that has to look for the session of a packet that no NIC brings to its owner: a fragment, or an
     /// error about it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn owner_elsewhere(
         &self,
         port: PortId,
@@ -338,7 +338,7 @@ impl Flows {
     }
 
     /// A TCP, UDP or SCTP packet that belongs to no session of this worker.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn unknown<F: Frame>(&mut self, packet: &Packet<'_, F>) -> Next {
         let (ends, protocol) = (packet.ends(), packet.parsed.protocol);
         let claimed = self.claimed(packet.port, &ends, protocol);
@@ -347,7 +347,7 @@ impl Flows {
     }
 
     /// What a packet between these ends is to do, if it has no session: nothing changes. RSS may have brought it by `queue`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn plan(
         &self,
         queue: PortId,
@@ -375,7 +375,7 @@ impl Flows {
     }
 
     /// Does with a packet without session what has been planned.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn commit<F: Frame>(&mut self, packet: &Packet<'_, F>, ends: &Ends, plan: Plan) -> Next {
         match plan {
             Plan::Open(service) => self.open(packet, (ends, service), None),
@@ -438,7 +438,7 @@ impl Flows {
     }
 
     /// The packet that opened a session goes the session's way.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn first_packet<F: Frame>(&mut self, packet: &Packet<'_, F>, id: SessionId) -> Next {
         let (p, found) = (packet.parsed, Found { id, direction: Direction::Request });
         self.count_packet(found, p);

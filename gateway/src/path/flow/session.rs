@@ -26,7 +26,7 @@ use crate::{
         verdict::Reason,
     },
     table::{
-        counters::{ServerCounters, ServerSlot},
+        counters::ServerSlot,
         ends::IPV6,
         session::{Direction, INACTIVE, ONE_PACKET, Session, SessionId, TIMEOUTS},
         sessions::Found,
@@ -42,19 +42,11 @@ fn begins(p: &Parsed) -> bool {
     }
 }
 
-/// Whether a packet changes nothing about its session but when that was last seen.
+/// Whether a packet is none that changes its session's state or time-out.
 #[inline(always)]
-pub(crate) fn changes_nothing(
-    p: &Parsed,
-    session: &Session,
-    server: &ServerCounters,
-    timeouts: &[u32; TIMEOUTS],
-) -> bool {
+pub(crate) fn is_quiet(p: &Parsed, session: &Session, timeouts: &[u32; TIMEOUTS]) -> bool {
     let state = usize::from(session.state_number()) & (TIMEOUTS - 1);
-    p.flags & CONTROL == QUIET[state]
-        && session.timeout == timeouts[state]
-        && server.available.get() != 0
-        && p.ttl > 1
+    p.flags & CONTROL == QUIET[state] && session.timeout == timeouts[state]
 }
 
 /// What a packet of a session is to do.
@@ -129,7 +121,7 @@ impl Flows {
     pub(crate) fn one_way_unchanged(&mut self, id: SessionId, p: &Parsed) -> bool {
         let Some(session) = self.sessions.get(id).filter(|s| s.is_one_way()) else { return false };
         let Some(server) = self.server_counters.get(session.server()) else { return false };
-        let unchanged = changes_nothing(p, session, server, &self.timeouts);
+        let unchanged = is_quiet(p, session, &self.timeouts) && server.available.get() != 0 && p.ttl > 1;
         if unchanged {
             server.count(Direction::Request, p.ip_len);
             if let Some(session) = self.sessions.get_mut(id) {
