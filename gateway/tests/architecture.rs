@@ -245,3 +245,41 @@ fn paths_are_found_however_they_are_written() {
     assert_eq!(absolute("path::snat", "super::super::clock").unwrap().join("::"), "clock");
     assert_eq!(absolute("path::snat", "self::rules").unwrap().join("::"), "path::snat::rules");
 }
+
+/// The files that a document names: words that end like a source's name.
+fn named_files(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || "_-./".contains(c)));
+    words.filter(|word| word.ends_with(".rs") && !word.contains("NAME") && !word.contains("//"))
+}
+
+/// Notes the sources below a folder.
+fn note_sources(folder: &Path, sources: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            note_sources(&path, sources);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources.push(path.to_str().unwrap().to_owned());
+        }
+    }
+}
+
+#[test]
+fn documents_name_files_that_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut sources = vec![];
+    ["gateway", "ctl", "ffi", "bench"]
+        .iter()
+        .for_each(|folder| note_sources(&root.join(folder), &mut sources));
+    for document in
+        ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/packets.md", "docs/snat.md", "bench/README.md"]
+    {
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        for file in named_files(&text) {
+            let there = sources.iter().any(|source| source.ends_with(&format!("/{file}")));
+            assert!(there, "{document} names {file}, which isn't there");
+        }
+    }
+    let found: Vec<_> = named_files("see `a/b.rs`, c.rs; not NAME.rs, d.md or https://e.rs").collect();
+    assert_eq!(found, ["a/b.rs", "c.rs"]);
+}
