@@ -3,8 +3,8 @@
 //! Workers share nothing on the established path (`weir-bench lines` shows that no cache line of it is two workers').
 //! What is left are rings, one writer and one reader each, and figures with one writer:
 //!
-//! - [`Ring`] is a model of the rings between workers (`path/handover.rs`) and between control and a worker
-//!   (`path/update.rs`), with the loads and stores of rtrb 0.4: both ends keep what they last saw of the other.
+//! - [`Ring`] is a model of the rings between workers (`path/egress/handover.rs`) and between control and a worker
+//!   (`path/admin/update.rs`), with the loads and stores of rtrb 0.4: both ends keep what they last saw of the other.
 //! - A configuration travels to the worker in a batch and back in another ring, and only then control may drop it.
 //! - Figures of local addresses are read by control while the worker changes what slots stand for; that is the
 //!   gateway's own file.
