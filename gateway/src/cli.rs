@@ -14,8 +14,7 @@ use crate::{
 
 /// A clean stop, or a good configuration.
 pub const EXIT_OK: u8 = 0;
-/// Something failed that worked before, or that only a start shows.
-pub const EXIT_FAILURE: u8 = 1;
+pub use crate::threads::EXIT_FAILURE;
 /// The command line or the configuration is wrong; clap exits with the same code.
 pub const EXIT_CONFIGURATION: u8 = 2;
 

@@ -22,8 +22,10 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tracing::Level;
 
-use crate::{cli::EXIT_FAILURE, log};
+use crate::log;
 
+/// Something failed that worked before, or that only a start shows.
+pub const EXIT_FAILURE: u8 = 1;
 /// How long everything may take to be taken down after a failure.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long the last lines may take to be written.
