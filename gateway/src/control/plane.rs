@@ -17,10 +17,13 @@ pub use weir_api::{
     protocol::SessionCursor,
 };
 
-use super::queries::trace::Haul;
 pub use super::{
     change::{AddressKind, Change, ServerTotals, ServiceState},
     error::PlaneError,
+};
+use super::{
+    error::{Gone, Unsupported},
+    queries::trace::Haul,
 };
 pub use crate::path::admin::search::Selection;
 use crate::{
@@ -101,7 +104,7 @@ impl Ask for Nobody {
     }
 }
 
-const NO_PACKETS: PlaneError = PlaneError::Unsupported("no packets are forwarded here");
+const NO_PACKETS: PlaneError = PlaneError::Unsupported(Unsupported::NoPackets);
 
 /// How the data plane is.
 #[derive(Clone, Debug, Default)]
@@ -181,7 +184,7 @@ pub trait Plane: Send {
     /// There is no such trace, or not any more.
     fn traced(&mut self, trace: u64, end: bool) -> Result<Haul, PlaneError> {
         let _ = end;
-        Err(PlaneError::Gone(format!("trace {trace}")))
+        Err(Gone::Trace(trace).into())
     }
 
     /// How it is. A plane without ports and workers has nothing to say.

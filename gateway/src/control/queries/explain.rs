@@ -9,7 +9,11 @@ use weir_api::model::{
 };
 
 use crate::{
-    control::{change::ServiceState, error::PlaneError, workers::Workers},
+    control::{
+        change::ServiceState,
+        error::{PlaneError, Unsupported},
+        workers::Workers,
+    },
     id::ServerId,
     io::PortId,
     path::{
@@ -23,8 +27,7 @@ use crate::{
 impl Workers {
     /// The packet as the path knows it.
     pub(in crate::control) fn packet_of(&self, question: &Question) -> Result<Packet, PlaneError> {
-        packet(question, |name| port_number(self.port_names(), name))
-            .ok_or(PlaneError::Unsupported("packets of this kind can't be explained"))
+        packet(question, |name| port_number(self.port_names(), name)).ok_or(Unsupported::PacketKind.into())
     }
 
     /// The answer with the configuration's names.

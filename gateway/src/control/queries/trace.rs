@@ -14,7 +14,10 @@ use std::{
 use weir_api::model::trace::{MAX_TRACED, TraceFilter, TracedPacket};
 
 use crate::{
-    control::{error::PlaneError, workers::Workers},
+    control::{
+        error::{Busy, Gone, PlaneError},
+        workers::Workers,
+    },
     io::PortId,
     net::ipv6,
     path::{
@@ -52,7 +55,7 @@ impl Workers {
         filter: &TraceFilter,
     ) -> Result<(u64, Vec<Tracer>), PlaneError> {
         if self.tracing().is_some() {
-            return Err(PlaneError::Busy("another trace is under way"));
+            return Err(Busy::Trace.into());
         }
         let port = filter.port.as_ref().and_then(|name| self.port_names().iter().position(|n| n == name));
         let filter = Filter {
@@ -88,8 +91,7 @@ impl Workers {
 
     /// What was followed since the last call.
     pub(in crate::control) fn take_traced(&mut self, id: u64, end: bool) -> Result<Haul, PlaneError> {
-        let gone = || PlaneError::Gone(format!("there is no trace {id} any more"));
-        let mut tracing = self.tracing().take_if(|t| t.id == id).ok_or_else(gone)?;
+        let mut tracing = self.tracing().take_if(|t| t.id == id).ok_or(Gone::Trace(id))?;
         tracing.asked = Some(Instant::now());
         let (mut records, mut left) = (Vec::new(), MAX_TRACED);
         // What arrives while the rings are read waits for the next call, so that packets that several workers

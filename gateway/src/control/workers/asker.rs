@@ -19,7 +19,10 @@ use weir_api::{
 
 use super::link::{Rings, WorkerLink};
 use crate::{
-    control::plane::{Ask, Explained, PlaneError, Selected, Selection, SessionPage},
+    control::{
+        error::{Gone, PlaneError, Unsupported},
+        plane::{Ask, Explained, Selected, Selection, SessionPage},
+    },
     id::WorkerId,
     path::admin::{
         explain::question::{At, Explain, Packet},
@@ -75,10 +78,9 @@ impl Asker {
     }
 
     fn rings(&self, worker: usize) -> Result<&Mutex<Rings>, PlaneError> {
-        let all = self.rings.len();
-        self.rings.get(worker).map(AsRef::as_ref).ok_or_else(|| {
-            PlaneError::Gone(format!("there is no worker {worker}: the last is {}", all.max(1) - 1))
-        })
+        let rings = self.rings.get(worker).map(AsRef::as_ref);
+        let last = self.rings.len().max(1) - 1;
+        rings.ok_or(Gone::NoWorker { worker: worker as u16, last: last as u16 }.into())
     }
 
     /// Sends one worker questions and waits for the answer to the one with this ticket.
@@ -105,7 +107,7 @@ impl Asker {
             if ended || late {
                 rings.lock().forget(ticket);
                 let error = if ended {
-                    PlaneError::Gone(format!("worker {worker} has ended"))
+                    Gone::Worker(worker as u16).into()
                 } else {
                     PlaneError::TimedOut { worker: worker as u16, patience: self.patience }
                 };
@@ -121,7 +123,7 @@ impl Asker {
         let calls = Vec::with_capacity(if self.by_call.load(Relaxed) { max } else { 0 });
         let listing = Listing { ticket, from, sessions: Vec::with_capacity(max), calls, next: None };
         let Update::List(mut page) = self.ask(worker, ticket, vec![Update::List(listing)])? else {
-            return Err(PlaneError::Unsupported(ODD));
+            return Err(Unsupported::OtherAnswer(worker as u16).into());
         };
         for (at, call) in page.calls.drain(..) {
             if let Some(session) = page.sessions.get_mut(at as usize) {
@@ -146,7 +148,7 @@ impl Asker {
         let search = Search { ticket, selection, from, sessions, killed: 0, next: None };
         match self.ask(worker, ticket, vec![Update::Select(search)])? {
             Update::Select(search) => Ok(search),
-            _ => Err(PlaneError::Unsupported(ODD)),
+            _ => Err(Unsupported::OtherAnswer(worker as u16).into()),
         }
     }
 
@@ -155,7 +157,7 @@ impl Asker {
         let question = Update::Explain(Box::new(question.again(ticket)));
         match self.ask(worker.0.into(), ticket, vec![question])? {
             Update::Explain(answer) => Ok(answer),
-            _ => Err(PlaneError::Unsupported(ODD)),
+            _ => Err(Unsupported::OtherAnswer(worker.0).into()),
         }
     }
 }
@@ -163,9 +165,6 @@ impl Asker {
 /// A packet is on its way to a queue, in the queue, handed over, perhaps to several owners of NAT's replies, and may turn
 /// back once.
 const MOST_STOPS: usize = 16;
-
-/// Tickets are given once, so this doesn't happen.
-const ODD: &str = "an answer is to another question";
 
 /// Where to go on after a worker's page.
 fn after(at: SessionCursor, next: Option<u32>) -> SessionCursor {
@@ -230,7 +229,7 @@ impl Ask for Asker {
                 None => return Ok(Explained { answer, workers }),
             }
         }
-        Err(PlaneError::Unsupported("the workers don't agree whose packet it is"))
+        Err(Unsupported::NoOwner.into())
     }
 
     fn follow(&self, tracers: Vec<Tracer>) -> Result<(), PlaneError> {
