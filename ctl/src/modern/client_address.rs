@@ -1,8 +1,7 @@
 //! `weirctl client-address`: how FULLNAT servers learn the client's address.
 
-use serde_json::{Value, json};
 use weir_api::{
-    model::{ClientAddress, ServiceKey},
+    documents::{Body, change::Changed, rules::ClientAddresses},
     protocol::Change,
     rules::client_address::name,
 };
@@ -13,7 +12,7 @@ pub(super) fn run(args: &ClientAddressArgs, world: &mut World<'_>) -> Result<(),
     let (Some(service), Some(how)) = (args.service, args.how) else { return list(args.json, world) };
     let generation = fetch::apply(world.transport, &[Change::SetClientAddress { service, how }], None)??;
     if args.json {
-        json::write(world.out, "client-address", json!({ "generation": generation }))?;
+        json::write(world.out, Body::ClientAddress(ClientAddresses::Changed(Changed { generation })))?;
     }
     Ok(())
 }
@@ -21,18 +20,14 @@ pub(super) fn run(args: &ClientAddressArgs, world: &mut World<'_>) -> Result<(),
 fn list(as_json: bool, world: &mut World<'_>) -> Result<(), Failure> {
     let services = fetch::client_addresses(world.transport)?;
     if as_json {
-        let services: Vec<Value> = services.iter().map(document).collect();
-        json::write(world.out, "client-address", json!({ "services": services }))?;
+        let services = services.iter().map(Into::into).collect();
+        json::write(world.out, Body::ClientAddress(ClientAddresses::List { services }))?;
         return Ok(());
     }
     for (key, how) in &services {
         writeln!(world.out, "client-address {} {}", names::service(key), name(*how))?;
     }
     Ok(())
-}
-
-fn document((key, how): &(ServiceKey, ClientAddress)) -> Value {
-    json!({ "service": names::service(key), "client_address": name(*how) })
 }
 
 #[cfg(test)]

@@ -13,9 +13,9 @@ use clap_complete::{
     CompletionCandidate,
     env::{CompleteEnv, EnvCompleter, Fish, Zsh},
 };
-use serde_json::json;
 use weir_api::{
     client::{Client, socket_path},
+    documents::{Body, change::Completion},
     model::ServiceKey,
 };
 
@@ -48,7 +48,7 @@ pub fn answer(args: &[OsString]) -> Result<bool, clap::Error> {
 pub(super) fn run(args: &CompletionArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let text = script(args.target)?;
     if args.json {
-        return Ok(json::write(out, "completion", json!({ "text": text }))?);
+        return Ok(json::write(out, Body::Completion(Completion { text }))?);
     }
     Ok(out.write_all(text.as_bytes())?)
 }

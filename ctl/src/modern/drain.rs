@@ -8,8 +8,11 @@
 
 use std::{collections::VecDeque, io, time::Duration};
 
-use serde_json::json;
 use weir_api::{
+    documents::{
+        Body,
+        change::{Drain, DrainState, Undrain},
+    },
     model::ServiceKey,
     protocol::{Change, ServerRow},
 };
@@ -67,7 +70,7 @@ pub(super) fn undrain(args: &UndrainArgs, world: &mut World<'_>) -> Result<(), F
     let weight = fetch::server(&listed, address, Some(port))?.server.weight;
     let (service, server) = (names::service(&key), names::endpoint(address, port));
     if args.json {
-        json::write(world.out, "undrain", json!({ "service": service, "server": server, "weight": weight }))?;
+        json::write(world.out, Body::Undrain(Undrain { service, server, weight }))?;
     } else {
         writeln!(world.out, "{server} of {service} has weight {weight}")?;
     }
@@ -118,7 +121,7 @@ impl Watch {
             let left = self.count(world)?;
             let passed = world.pace.now().saturating_sub(self.start);
             if self.waited_for(left) == 0 {
-                return self.end(world, "drained", left, passed);
+                return self.end(world, DrainState::Drained, left, passed);
             }
             if kill_after.is_some_and(|after| passed >= after) && !killed {
                 let place = (self.row.server.address, self.row.server.port);
@@ -130,13 +133,13 @@ impl Watch {
                 continue;
             }
             if timeout.is_some_and(|timeout| passed >= timeout) {
-                return self.end(world, "timeout", left, passed);
+                return self.end(world, DrainState::Timeout, left, passed);
             }
             self.show(world, left, passed)?;
             let until = [timeout, kill_after.filter(|_| !killed)].into_iter().flatten().min();
             let most = until.map_or(STEP, |u| STEP.min(u.saturating_sub(passed)));
             match world.pace.wait(most) {
-                Wake::Interrupt => return self.end(world, "interrupted", left, passed),
+                Wake::Interrupt => return self.end(world, DrainState::Interrupted, left, passed),
                 Wake::Time | Wake::News | Wake::Gone | Wake::Resized => {}
             }
         }
@@ -188,7 +191,7 @@ impl Watch {
         if self.json {
             if due {
                 self.written = Some(now);
-                self.document(world, "draining", left, passed)?;
+                self.document(world, DrainState::Draining, left, passed)?;
             }
             return Ok(());
         }
@@ -210,25 +213,37 @@ impl Watch {
         }
     }
 
-    fn document(&self, world: &mut World<'_>, state: &str, left: Left, passed: Duration) -> io::Result<()> {
+    fn document(
+        &self,
+        world: &mut World<'_>,
+        state: DrainState,
+        left: Left,
+        passed: Duration,
+    ) -> io::Result<()> {
         let s = &self.row.server;
-        let body = json!({
-            "service": names::service(&self.key),
-            "server": names::endpoint(s.address, s.port),
-            "state": state,
-            "sessions": left.live,
-            "closing": left.closing,
-            "templates": left.templates,
-            "sessions_at_start": self.first,
-            "killed": self.killed,
-            "templates_ended": self.templates_ended,
-            "elapsed_ms": passed.as_millis() as u64,
-            "eta_ms": self.eta(self.waited_for(left)).map(|s| s * 1000),
-        });
-        json::write(world.out, "drain", body)
+        let drain = Drain {
+            service: names::service(&self.key),
+            server: names::endpoint(s.address, s.port),
+            state,
+            sessions: left.live,
+            closing: left.closing,
+            templates: left.templates,
+            sessions_at_start: self.first,
+            killed: self.killed,
+            templates_ended: self.templates_ended,
+            elapsed_ms: passed.as_millis() as u64,
+            eta_ms: self.eta(self.waited_for(left)).map(|s| s * 1000),
+        };
+        json::write(world.out, Body::Drain(drain))
     }
 
-    fn end(&self, world: &mut World<'_>, state: &str, left: Left, passed: Duration) -> Result<(), Failure> {
+    fn end(
+        &self,
+        world: &mut World<'_>,
+        state: DrainState,
+        left: Left,
+        passed: Duration,
+    ) -> Result<(), Failure> {
         if world.progress && !self.json {
             write!(world.err, "\r\x1b[K")?;
         }
@@ -238,7 +253,7 @@ impl Watch {
         let ended = |what: &str, n| if n == 0 { String::new() } else { format!(", {n} {what} were ended") };
         let killed = ended("sessions", self.killed) + &ended("templates", self.templates_ended);
         let beside = left.beside() + left.advice();
-        if state == "drained" {
+        if state == DrainState::Drained {
             if !self.json {
                 let time = names::seconds(passed.as_secs());
                 let empty = if left.closing == 0 { "is empty" } else { "carries no data any more" };
@@ -252,7 +267,7 @@ impl Watch {
         }
         Err(Failure::Unfinished(format!(
             "{}: {} stays drained (weight 0) with {} sessions left{killed}{beside}; undo: {}",
-            if state == "timeout" { "time is up" } else { state },
+            if state == DrainState::Timeout { "time is up" } else { "interrupted" },
             self.name,
             left.live,
             self.undo

@@ -2,13 +2,11 @@
 
 use std::{io, net::IpAddr};
 
-use serde_json::{Value, json};
 use weir_api::{
+    documents::{self, Body, parts::Method},
     model::{
         FoundSession, Protocol, Tuple,
-        explain::{
-            Answer, Back, Candidate, End, Explanation, Question, Return, Scheduling, Skip, Standing, Way,
-        },
+        explain::{Answer, Back, Candidate, End, Explanation, Question, Scheduling, Skip, Standing, Way},
     },
     protocol::{Request, Response},
     rules::mark,
@@ -35,7 +33,10 @@ pub(super) fn run(args: &ExplainArgs, world: &mut World<'_>) -> Result<(), Failu
         _ => return Err(Failure::Refused("the gateway gave an answer to another question".into())),
     };
     if args.json {
-        json::write(world.out, "explain", document(&question, &answer))?;
+        json::write(
+            world.out,
+            Body::Explain(documents::explain::Explanation::new(&question, &answer).into()),
+        )?;
         return Ok(());
     }
     Ok(tell(&question, &answer, world.out, world.style)?)
@@ -54,7 +55,7 @@ fn tell(q: &Question, e: &Explanation, out: &mut dyn io::Write, style: Style) ->
     let kind = match (q.protocol, q.opens) {
         (Protocol::Tcp, true) => "tcp SYN",
         (Protocol::Tcp, false) => "tcp ACK",
-        _ => names::protocol(q.protocol),
+        _ => q.protocol.name(),
     };
     line("packet", format!("{kind} {} -> {}, arrives on {}", place(q.source), place(q.destination), e.port))?;
     line("worker", workers(&e.workers))?;
@@ -86,7 +87,7 @@ fn tell(q: &Question, e: &Explanation, out: &mut dyn io::Write, style: Style) ->
         writeln!(out, "{title} {}", clean(&text))
     };
     if let Some((address, port, method)) = e.server {
-        line("server", format!("{} by {}", place((address, port)), json::method(method)))?;
+        line("server", format!("{} by {}", place((address, port)), Method::from(method).name()))?;
     }
     for local in &e.local_addresses {
         let text =
@@ -126,8 +127,9 @@ fn tell(q: &Question, e: &Explanation, out: &mut dyn io::Write, style: Style) ->
 }
 
 fn route(way: &Way) -> String {
-    let next =
-        way.mac.map_or("whose MAC address is asked for first".into(), |mac| format!("at {}", hex(mac)));
+    let next = way.mac.map_or("whose MAC address is asked for first".into(), |mac| {
+        format!("at {}", documents::parts::mac(mac))
+    });
     let route = format!("{}/{} on {}", way.network.0, way.network.1, way.port);
     format!("{route}, MTU {}, next hop {} {next}", way.mtu, way.next_hop)
 }
@@ -260,113 +262,11 @@ fn answer_words(answer: Answer) -> &'static str {
     }
 }
 
-fn hex(mac: [u8; 6]) -> String {
-    mac.map(|b| format!("{b:02x}")).join(":")
-}
-
-fn document(q: &Question, e: &Explanation) -> Value {
-    let place = |(address, port): (IpAddr, u16)| json!({ "address": address, "port": port });
-    let (end, reason, advice, answer) = match &e.end {
-        End::Forwarded => ("forwarded", None, None, None),
-        End::Punted => ("punted", None, None, None),
-        End::Delivered => ("delivered", None, None, None),
-        End::Dropped { reason, advice, answer } => ("dropped", Some(reason), Some(advice), *answer),
-    };
-    json!({
-        "packet": {
-            "protocol": names::protocol(q.protocol), "source": place(q.source),
-            "destination": place(q.destination), "port": e.port,
-            "syn": (q.protocol == Protocol::Tcp).then_some(q.opens),
-        },
-        "workers": e.workers,
-        "mark": e.mark.as_ref().map(|rule| json!({ "mark": rule.mark, "rule": mark::to_words(rule) })),
-        "service": e.service.as_ref().map(json::key),
-        "session": e.session.as_ref().map(json::session),
-        "reply": e.session.is_some().then_some(e.reply),
-        "template": e.template.as_ref().map(json::session),
-        "scheduling": e.scheduling.as_ref().map(scheduling),
-        "server": e.server.map(|(address, port, method)| json!({
-            "address": address, "port": port, "method": json::method(method),
-        })),
-        "local_addresses": e.local_addresses.iter().map(|l| json!({
-            "address": l.address, "used": l.used, "ports": l.ports,
-        })).collect::<Vec<_>>(),
-        "way": e.way.as_ref().map(way),
-        "leaves": e.leaves.as_ref().map(ends),
-        "back": e.back.as_ref().map(back),
-        "verdict": end,
-        "reason": reason,
-        "advice": advice,
-        "answer": answer.map(|a| match a {
-            Answer::Reset => "tcp-reset",
-            Answer::PortUnreachable => "icmp-port-unreachable",
-            Answer::TimeExceeded => "icmp-time-exceeded",
-            Answer::TooBig => "icmp-too-big",
-            Answer::Prohibited => "icmp-prohibited",
-        }),
-    })
-}
-
-fn way(w: &Way) -> Value {
-    json!({
-        "port": w.port, "route": format!("{}/{}", w.network.0, w.network.1), "next_hop": w.next_hop,
-        "mac": w.mac.map(hex), "mtu": w.mtu,
-    })
-}
-
-fn ends(ends: &Tuple) -> Value {
-    // A port that isn't chosen yet.
-    let place =
-        |(address, port): (IpAddr, u16)| json!({ "address": address, "port": (port != 0).then_some(port) });
-    json!({ "source": place(ends.0), "destination": place(ends.1) })
-}
-
-fn back(back: &Back) -> Value {
-    let Back::Here(back) = back else {
-        return json!({ "here": false });
-    };
-    let Return { comes, port, leaves, way: out, refused } = &**back;
-    json!({
-        "here": true, "comes": ends(comes), "port": port, "leaves": ends(leaves), "way": out.as_ref().map(way),
-        "reason": refused.as_ref().map(|(reason, _)| reason),
-        "advice": refused.as_ref().map(|(_, advice)| advice),
-    })
-}
-
-fn scheduling(s: &Scheduling) -> Value {
-    let standing = match s.standing {
-        Standing::Stateless => json!({ "kind": "stateless" }),
-        Standing::Slot { slot, slots, server, fallback } => {
-            json!({ "kind": "slot", "slot": slot, "slots": slots, "server": server, "fallback": fallback })
-        }
-        Standing::Behind(server) => json!({ "kind": "behind", "server": server }),
-        Standing::Level { level, top, step, next } => {
-            json!({ "kind": "level", "level": level, "top": top, "step": step, "next": next })
-        }
-        Standing::Remembered { servers, first } => {
-            json!({ "kind": "remembered", "servers": servers, "first": first })
-        }
-        Standing::Unknown => json!({ "kind": "unknown" }),
-    };
-    let server = |c: &Candidate| {
-        json!({
-            "address": c.address, "port": c.port, "weight": c.weight, "active": c.active,
-            "inactive": c.inactive, "upper": c.upper, "load": c.load,
-            "skipped": c.skip.map(|skip| match skip {
-                Skip::Quiesced => "weight-0",
-                Skip::Threshold => "threshold",
-                Skip::Overflowing => "overflowing",
-            }),
-        })
-    };
-    json!({
-        "scheduler": s.scheduler, "standing": standing, "chosen": s.chosen,
-        "servers": s.servers.iter().map(server).collect::<Vec<_>>(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+    use weir_api::model::explain::Return;
+
     use super::*;
     use weir_api::model::explain::{LocalRoom, Way};
     use weir_api::model::{Forwarding, ServiceKey};
@@ -474,7 +374,7 @@ mod tests {
         };
         let e = Explanation { end, way: None, server: None, ..explained() };
         assert!(told(&e).contains("dropped as no-server, answered with ICMP port unreachable. Add one."));
-        let document = document(&asked(), &e);
+        let document = serde_json::to_value(documents::explain::Explanation::new(&asked(), &e)).unwrap();
         assert_eq!(
             (&document["reason"], &document["answer"]),
             (&json!("no-server"), &json!("icmp-port-unreachable"))

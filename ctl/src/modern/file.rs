@@ -19,21 +19,24 @@
 //!
 //! Mark rules are in [`super::file_marks`], SNAT rules in [`super::file_snat`]; [`super::file_write`] writes.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr},
-};
-
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
-use weir_api::model::{
-    ClientAddress, Family, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Timeouts, Tunnel,
-    TunnelChecksum, TunnelKind,
+use weir_api::{
+    documents::{
+        configuration::{
+            LocalEntry, MarkEntry, Mask, Place, ServerEntry, ServiceEntry, SnatEntry, TimeoutsEntry,
+        },
+        parts::Method,
+    },
+    model::{
+        ClientAddress, Family, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Timeouts,
+        Tunnel, TunnelChecksum, TunnelKind,
+    },
 };
 
 use super::{
-    file_marks::{self, MarkEntry, WantedMark},
-    file_snat::{self, SnatEntry, WantedSnat},
+    file_marks::{self, WantedMark},
+    file_snat::{self, WantedSnat},
     names,
 };
 
@@ -88,216 +91,6 @@ pub(super) struct Root<S, M, N> {
     pub mark: Vec<M>,
 }
 
-#[derive(Clone, Copy, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct TimeoutsEntry {
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub tcp: u32,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub tcp_fin: u32,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub udp: u32,
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ServiceEntry<S> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<ProtocolEntry>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub address: Option<Place>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mark: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub family: Option<FamilyEntry>,
-    #[serde(default = "wlc")]
-    pub scheduler: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub scheduler_flags: Vec<Flag>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub persistent: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub netmask: Option<Mask>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub one_packet: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub engine: Option<String>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub client_address: ClientAddressEntry,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub local_addresses: Vec<LocalEntry>,
-    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
-    pub server: Vec<S>,
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ServerEntry {
-    pub address: Place,
-    pub method: Method,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tunnel: Option<TunnelEntry>,
-    #[serde(default = "one")]
-    pub weight: u32,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub upper: u32,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub lower: u32,
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct TunnelEntry {
-    pub kind: TunnelName,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub port: u16,
-    #[serde(default)]
-    pub checksum: ChecksumName,
-}
-
-#[derive(Clone, Copy, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum ProtocolEntry {
-    Tcp,
-    Udp,
-    Sctp,
-}
-
-impl From<ProtocolEntry> for Protocol {
-    fn from(entry: ProtocolEntry) -> Self {
-        match entry {
-            ProtocolEntry::Tcp => Self::Tcp,
-            ProtocolEntry::Udp => Self::Udp,
-            ProtocolEntry::Sctp => Self::Sctp,
-        }
-    }
-}
-
-impl From<Protocol> for ProtocolEntry {
-    fn from(protocol: Protocol) -> Self {
-        match protocol {
-            Protocol::Tcp => Self::Tcp,
-            Protocol::Udp => Self::Udp,
-            Protocol::Sctp => Self::Sctp,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum ClientAddressEntry {
-    #[default]
-    None,
-    Toa,
-    #[serde(rename = "proxy-v1")]
-    ProxyV1,
-    #[serde(rename = "proxy-v2")]
-    ProxyV2,
-}
-
-#[derive(Clone, Copy, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum FamilyEntry {
-    Ipv4,
-    Ipv6,
-}
-
-#[derive(Clone, Copy, Deserialize, Serialize)]
-pub(super) enum Flag {
-    #[serde(rename = "flag-1", alias = "sh-fallback", alias = "mh-fallback")]
-    One,
-    #[serde(rename = "flag-2", alias = "sh-port", alias = "mh-port")]
-    Two,
-    #[serde(rename = "flag-3")]
-    Three,
-}
-
-#[derive(Clone, Copy, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Method {
-    Route,
-    Tunnel,
-    Nat,
-    FullNat,
-}
-
-#[derive(Clone, Copy, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum TunnelName {
-    Ipip,
-    Gue,
-    Gre,
-}
-
-#[derive(Clone, Copy, Default, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum ChecksumName {
-    #[default]
-    None,
-    Full,
-    Remote,
-}
-
-/// A netmask: dotted for IPv4, a prefix length for IPv6.
-#[derive(Deserialize, Serialize)]
-#[serde(untagged)]
-pub(super) enum Mask {
-    V4(Ipv4Addr),
-    V6(u32),
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(untagged, expecting = "an address, or a table with address and port (the name of a port)")]
-pub(super) enum LocalEntry {
-    Address(IpAddr),
-    AtPort(LocalTable),
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct LocalTable {
-    pub address: IpAddr,
-    pub port: String,
-}
-
-/// An address with or without port.
-#[derive(Clone, Copy)]
-pub(super) struct Place(pub IpAddr, pub Option<u16>);
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.1 {
-            Some(port) => f.write_str(&names::endpoint(self.0, port)),
-            None => self.0.fmt(f),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Place {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        names::parse_endpoint(&text).map(|(address, port)| Self(address, port)).map_err(D::Error::custom)
-    }
-}
-
-impl Serialize for Place {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
-fn wlc() -> String {
-    "wlc".into()
-}
-
-fn one() -> u32 {
-    1
-}
-
 /// Reads a file.
 ///
 /// # Errors
@@ -350,12 +143,6 @@ fn service(
         }
         (Some(_), Family::V6) => return Err(wrong("netmask of an IPv6 service is a number of bits")),
     };
-    let client_address = match entry.client_address {
-        ClientAddressEntry::None => ClientAddress::None,
-        ClientAddressEntry::Toa => ClientAddress::Toa,
-        ClientAddressEntry::ProxyV1 => ClientAddress::ProxyV1,
-        ClientAddressEntry::ProxyV2 => ClientAddress::ProxyV2,
-    };
     if entry.one_packet && matches!(key, ServiceKey::Address { protocol, .. } if protocol != Protocol::Udp) {
         return Err(wrong("one_packet is for UDP services and marks"));
     }
@@ -389,20 +176,20 @@ fn service(
         }
         servers.push((line, server));
     }
-    Ok(WantedService { line, service, local_addresses, client_address, servers })
+    Ok(WantedService { line, service, local_addresses, client_address: entry.client_address, servers })
 }
 
 fn key<S>(entry: &ServiceEntry<S>) -> Result<ServiceKey, FileError> {
     match (entry.protocol, entry.address, entry.mark, entry.family) {
         (Some(protocol), Some(Place(address, Some(port))), None, None) => {
-            Ok(ServiceKey::Address { protocol: protocol.into(), address, port })
+            Ok(ServiceKey::Address { protocol, address, port })
         }
         (Some(_), Some(place), None, None) => {
             Err(wrong(format!("{place} has no port: write the port, or :0 for all ports")))
         }
         (None, None, Some(0), _) => Err(wrong("mark = 0 marks nothing")),
         (None, None, Some(mark), family) => {
-            let family = if matches!(family, Some(FamilyEntry::Ipv6)) { Family::V6 } else { Family::V4 };
+            let family = if matches!(family, Some(Family::V6)) { Family::V6 } else { Family::V4 };
             Ok(ServiceKey::Mark { mark, family })
         }
         _ => Err(wrong("a service has protocol and address, or instead of both a mark (with family)")),
@@ -421,22 +208,11 @@ fn server(entry: ServerEntry, service: &ServiceKey) -> Result<Server, FileError>
         (Method::Route, None) => Forwarding::Route,
         (Method::Nat, None) => Forwarding::Nat,
         (Method::FullNat, None) => Forwarding::FullNat,
-        (Method::Tunnel, tunnel) => Forwarding::Tunnel(tunnel.map_or(
-            Tunnel { kind: TunnelKind::Ipip, port: 0, checksum: TunnelChecksum::None },
-            |t| Tunnel {
-                kind: match t.kind {
-                    TunnelName::Ipip => TunnelKind::Ipip,
-                    TunnelName::Gue => TunnelKind::Gue,
-                    TunnelName::Gre => TunnelKind::Gre,
-                },
-                port: t.port,
-                checksum: match t.checksum {
-                    ChecksumName::None => TunnelChecksum::None,
-                    ChecksumName::Full => TunnelChecksum::Full,
-                    ChecksumName::Remote => TunnelChecksum::Remote,
-                },
-            },
-        )),
+        (Method::Tunnel, tunnel) => Forwarding::Tunnel(
+            tunnel.map_or(Tunnel { kind: TunnelKind::Ipip, port: 0, checksum: TunnelChecksum::None }, |t| {
+                Tunnel { kind: t.kind, port: t.port, checksum: t.checksum }
+            }),
+        ),
         (_, Some(_)) => return Err(wrong("tunnel is for method = \"tunnel\"")),
     };
     let its_port = match service {

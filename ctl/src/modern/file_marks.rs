@@ -12,53 +12,20 @@
 //! port = "wan"
 //! ```
 
-use serde::{Deserialize, Serialize};
 use toml::Spanned;
-use weir_api::{model::MarkRule, rules::mark};
+use weir_api::{
+    documents::{
+        configuration::{MarkEntry, MarkNumber, Ports},
+        parts,
+    },
+    model::MarkRule,
+    rules::mark,
+};
 
-use super::file::{FileError, ProtocolEntry};
+use super::file::FileError;
 
 /// A rule with its line.
 pub type WantedMark = (usize, MarkRule);
-
-#[derive(Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct MarkEntry {
-    mark: Number,
-    #[serde(default, skip_serializing_if = "is_zero")]
-    priority: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    protocol: Option<ProtocolEntry>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    destination: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source_ports: Option<Ports>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    destination_ports: Option<Ports>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    port: Option<String>,
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(untagged, expecting = "a mark: a number, or \"0x7\"")]
-enum Number {
-    Plain(u32),
-    Written(String),
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(untagged, expecting = "a port, or \"FIRST-LAST\"")]
-enum Ports {
-    One(u16),
-    Range(String),
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
-}
 
 /// The rules in the order in which the gateway tries them.
 ///
@@ -85,8 +52,8 @@ pub(super) fn read(
 
 fn rule(entry: MarkEntry) -> Result<MarkRule, String> {
     let mark = match &entry.mark {
-        Number::Plain(mark) => *mark,
-        Number::Written(text) => mark::number(text).ok_or_else(|| format!("{text:?} is no mark"))?,
+        MarkNumber::Plain(mark) => *mark,
+        MarkNumber::Written(text) => mark::number(text).ok_or_else(|| format!("{text:?} is no mark"))?,
     };
     if mark == 0 {
         return Err("mark = 0 marks nothing".into());
@@ -109,7 +76,7 @@ fn rule(entry: MarkEntry) -> Result<MarkRule, String> {
     Ok(MarkRule {
         mark,
         priority: entry.priority,
-        protocol: entry.protocol.map(Into::into),
+        protocol: entry.protocol,
         source: network("source", entry.source)?,
         destination: network("destination", entry.destination)?,
         source_ports: ports("source_ports", entry.source_ports)?,
@@ -120,16 +87,15 @@ fn rule(entry: MarkEntry) -> Result<MarkRule, String> {
 
 /// A rule as a file has it.
 pub(super) fn entry(rule: &MarkRule) -> MarkEntry {
-    let network = |(address, bits): (std::net::IpAddr, u8)| format!("{address}/{bits}");
     let ports = |(first, last)| {
         if first == last { Ports::One(first) } else { Ports::Range(format!("{first}-{last}")) }
     };
     MarkEntry {
-        mark: Number::Plain(rule.mark),
+        mark: MarkNumber::Plain(rule.mark),
         priority: rule.priority,
-        protocol: rule.protocol.map(Into::into),
-        source: rule.source.map(network),
-        destination: rule.destination.map(network),
+        protocol: rule.protocol,
+        source: rule.source.map(parts::network),
+        destination: rule.destination.map(parts::network),
         source_ports: rule.source_ports.map(ports),
         destination_ports: rule.destination_ports.map(ports),
         port: rule.port.clone(),

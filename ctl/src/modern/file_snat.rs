@@ -18,9 +18,12 @@
 
 use std::collections::HashMap;
 
-use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use weir_api::{
+    documents::{
+        configuration::{SnatEntry, SnatPool, SnatTimeoutsEntry},
+        parts::network,
+    },
     model::snat::{DEFAULT_PORTS, Dependence, Pooling, SnatRule, SnatTimeouts},
     rules::snat::{self, OWN, dependence_name, kind_name, pooling_name},
 };
@@ -29,53 +32,6 @@ use super::file::FileError;
 
 /// A rule with its line.
 pub type WantedSnat = (usize, SnatRule);
-
-#[derive(Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SnatEntry {
-    name: String,
-    inside: String,
-    port: String,
-    pool: Pool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    protocol: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    except: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mapping: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    filtering: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pooling: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_ports: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_sessions: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timeouts: Option<TimeoutsEntry>,
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(untagged, expecting = "\"port\", an address, a range of addresses, or a list of these")]
-enum Pool {
-    One(String),
-    Several(Vec<String>),
-}
-
-#[derive(Clone, Copy, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct TimeoutsEntry {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    udp: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dns: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tcp_established: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tcp_transitory: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    icmp: Option<u32>,
-}
 
 /// The rules in the file's order.
 ///
@@ -107,9 +63,9 @@ fn rule(entry: SnatEntry) -> Result<SnatRule, String> {
         text.map_or_else(|| Ok(T::default()), |text| parse(&text))
     }
     let ranges = match &entry.pool {
-        Pool::One(text) if text == OWN => &[],
-        Pool::One(text) => std::slice::from_ref(text),
-        Pool::Several(texts) => texts.as_slice(),
+        SnatPool::One(text) if text == OWN => &[],
+        SnatPool::One(text) => std::slice::from_ref(text),
+        SnatPool::Several(texts) => texts.as_slice(),
     };
     let pool: Result<Vec<_>, String> = ranges.iter().map(|text| snat::pool(text)).collect();
     let t = entry.timeouts.unwrap_or_default();
@@ -133,7 +89,7 @@ fn rule(entry: SnatEntry) -> Result<SnatRule, String> {
             tcp_transitory: t.tcp_transitory.unwrap_or(usual.tcp_transitory),
             icmp: t.icmp.unwrap_or(usual.icmp),
         },
-        masquerade: matches!(&entry.pool, Pool::One(text) if text == OWN),
+        masquerade: matches!(&entry.pool, SnatPool::One(text) if text == OWN),
     };
     rule.check().map(|()| rule)
 }
@@ -143,26 +99,25 @@ pub(super) fn entry(rule: &SnatRule) -> SnatEntry {
     fn unusual<T: PartialEq + Copy>(value: T, usual: T) -> Option<T> {
         (value != usual).then_some(value)
     }
-    let network = |(address, bits): &(std::net::IpAddr, u8)| format!("{address}/{bits}");
     let dependence = |d| unusual(d, Dependence::default()).map(|d| dependence_name(d).to_owned());
     let pool = match snat::pool_text(rule) {
-        text if rule.masquerade => Pool::One(text),
-        text => Pool::Several(text.split(',').map(str::to_owned).collect()),
+        text if rule.masquerade => SnatPool::One(text),
+        text => SnatPool::Several(text.split(',').map(str::to_owned).collect()),
     };
     let (t, usual) = (rule.timeouts, SnatTimeouts::default());
     SnatEntry {
         name: rule.name.clone(),
-        inside: network(&rule.inside),
+        inside: network(rule.inside),
         port: rule.port.clone(),
         pool,
         protocol: rule.protocol.map(|kind| kind_name(kind).to_owned()),
-        except: rule.except.iter().map(network).collect(),
+        except: rule.except.iter().copied().map(network).collect(),
         mapping: dependence(rule.mapping),
         filtering: dependence(rule.filtering),
         pooling: unusual(rule.pooling, Pooling::default()).map(|p| pooling_name(p).to_owned()),
         max_ports: unusual(rule.max_ports, DEFAULT_PORTS),
         max_sessions: unusual(rule.max_sessions, 0),
-        timeouts: (t != usual).then(|| TimeoutsEntry {
+        timeouts: (t != usual).then(|| SnatTimeoutsEntry {
             udp: unusual(t.udp, usual.udp),
             dns: unusual(t.dns, usual.dns),
             tcp_established: unusual(t.tcp_established, usual.tcp_established),

@@ -3,8 +3,12 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use serde_json::{Value, json};
 use weir_api::{
+    documents::{
+        Body,
+        change::Changed,
+        rules::{LocalAddresses, ServiceLocalAddresses, UsedLocalAddress},
+    },
     model::{LocalAddress, status::LocalAddressUse},
     protocol::Change,
 };
@@ -40,7 +44,7 @@ fn change(
     let service = fetch::resolve(world.transport, &of.service)?;
     let generation = fetch::apply(world.transport, &[make(service)], None)??;
     if of.json {
-        json::write(world.out, "local-address", json!({ "generation": generation }))?;
+        json::write(world.out, Body::LocalAddress(LocalAddresses::Changed(Changed { generation })))?;
     }
     Ok(())
 }
@@ -56,9 +60,8 @@ fn list(args: &LocalAddressListArgs, world: &mut World<'_>) -> Result<(), Failur
     let uses = fetch::status(world.transport)?.local_addresses;
     let uses: Uses = uses.into_iter().map(|row| (row.address, row)).collect();
     if args.json {
-        let services: Vec<Value> =
-            services.iter().filter(|s| has_any(s)).map(|s| document(s, &uses)).collect();
-        json::write(world.out, "local-address", json!({ "services": services }))?;
+        let services = services.iter().filter(|s| has_any(s)).map(|s| document(s, &uses)).collect();
+        json::write(world.out, Body::LocalAddress(LocalAddresses::List { services }))?;
         return Ok(());
     }
     let mut table = Table::new(0, &["SERVICE", "ADDRESS", "PORT", ">PORTS USED", ">BUSIEST SERVER", ">OF"]);
@@ -93,18 +96,18 @@ fn cells(row: &weir_api::protocol::ServiceRow, local: &LocalAddress, uses: &Uses
     ]
 }
 
-fn document((row, _): &Listed, uses: &Uses) -> Value {
+fn document((row, _): &Listed, uses: &Uses) -> ServiceLocalAddresses {
     let addresses = row.local_addresses.iter().map(|local| {
         let used = uses.get(&local.address);
-        json!({
-            "address": local.address,
-            "port": local.interface,
-            "used": used.map_or(0, |u| u.used),
-            "busiest": used.map_or(0, |u| u.busiest),
-            "ports": used.map(|u| u.ports),
-        })
+        UsedLocalAddress {
+            address: local.address,
+            port: local.interface.clone(),
+            used: used.map_or(0, |u| u.used),
+            busiest: used.map_or(0, |u| u.busiest),
+            ports: used.map(|u| u.ports),
+        }
     });
-    json!({ "service": names::service(&row.service.key), "local_addresses": addresses.collect::<Vec<_>>() })
+    ServiceLocalAddresses { service: names::service(&row.service.key), local_addresses: addresses.collect() }
 }
 
 #[cfg(test)]

@@ -1,12 +1,16 @@
 //! `weirctl mark`: rules that give packets a mark.
 
-use serde_json::{Value, json};
-use weir_api::{model::MarkRule, protocol::Change, rules::mark};
+use weir_api::{
+    documents::{Body, change::Changed, rules::Marks},
+    model::MarkRule,
+    protocol::Change,
+    rules::mark,
+};
 
 use super::{
     Failure, World,
     cli::{MarkCommand, RuleArgs},
-    fetch, json, names,
+    fetch, json,
 };
 
 pub(super) fn run(what: &MarkCommand, world: &mut World<'_>) -> Result<(), Failure> {
@@ -18,7 +22,7 @@ pub(super) fn run(what: &MarkCommand, world: &mut World<'_>) -> Result<(), Failu
     };
     let generation = fetch::apply(world.transport, &[change], None)??;
     if as_json {
-        json::write(world.out, "mark", json!({ "generation": generation }))?;
+        json::write(world.out, Body::Mark(Marks::Changed(Changed { generation })))?;
     }
     Ok(())
 }
@@ -26,8 +30,8 @@ pub(super) fn run(what: &MarkCommand, world: &mut World<'_>) -> Result<(), Failu
 fn list(as_json: bool, world: &mut World<'_>) -> Result<(), Failure> {
     let rules = fetch::marks(world.transport)?;
     if as_json {
-        let rules: Vec<Value> = rules.iter().map(document).collect();
-        json::write(world.out, "mark", json!({ "rules": rules }))?;
+        let rules = rules.iter().map(Into::into).collect();
+        json::write(world.out, Body::Mark(Marks::List { rules }))?;
         return Ok(());
     }
     Ok(rules.iter().try_for_each(|rule| writeln!(world.out, "{}", mark::to_words(rule)))?)
@@ -46,23 +50,11 @@ fn rule(args: &RuleArgs) -> MarkRule {
     }
 }
 
-fn document(rule: &MarkRule) -> Value {
-    let network = |n: Option<(std::net::IpAddr, u8)>| n.map(|(address, bits)| format!("{address}/{bits}"));
-    json!({
-        "mark": rule.mark,
-        "priority": rule.priority,
-        "protocol": rule.protocol.map(names::protocol),
-        "source": network(rule.source),
-        "destination": network(rule.destination),
-        "source_ports": rule.source_ports,
-        "destination_ports": rule.destination_ports,
-        "port": rule.port,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use serde_json::{Value, json};
+    use weir_api::documents::rules::Mark;
 
     use super::*;
     use crate::modern::cli::{Cli, Command};
@@ -98,7 +90,7 @@ mod tests {
         else {
             panic!()
         };
-        let document = document(&rule(&args));
+        let document = serde_json::to_value(Mark::from(&rule(&args))).unwrap();
         assert_eq!(document["destination_ports"], json!([80, 80]));
         assert_eq!((&document["protocol"], &document["source"]), (&json!("tcp"), &Value::Null));
     }

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! What goes to stdout is the answer; progress and complaints go to stderr. The shapes of JSON are documented
-//! in `docs/json.md` and versioned by [`json::VERSION`].
+//! in `docs/json.md` and versioned by [`weir_api::documents::VERSION`].
 
 pub mod cli;
 mod client_address;

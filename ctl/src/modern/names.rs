@@ -7,7 +7,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use weir_api::model::{Family, Network, Protocol, ServiceKey};
+use weir_api::{
+    documents::configuration::Place,
+    model::{Family, Network, Protocol, ServiceKey},
+};
 
 /// A service as it is written.
 #[must_use]
@@ -19,28 +22,6 @@ pub fn service(key: &ServiceKey) -> String {
 #[must_use]
 pub fn endpoint(address: IpAddr, port: u16) -> String {
     SocketAddr::new(address, port).to_string()
-}
-
-/// A protocol's name.
-#[must_use]
-pub fn protocol(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
-    }
-}
-
-/// The name of an IP protocol number as sessions have it.
-#[must_use]
-pub fn protocol_number(number: u8) -> String {
-    match number {
-        6 => "tcp".into(),
-        17 => "udp".into(),
-        132 => "sctp".into(),
-        0 => "ip".into(),
-        other => other.to_string(),
-    }
 }
 
 /// What a service was given as: its key, or an address whose protocol has to be found out.
@@ -88,18 +69,7 @@ pub fn parse_service(text: &str) -> Result<ServiceName, String> {
 /// # Errors
 /// What is wrong with it.
 pub fn parse_endpoint(text: &str) -> Result<(IpAddr, Option<u16>), String> {
-    if let Ok(both) = text.parse::<SocketAddr>() {
-        return Ok((both.ip(), Some(both.port())));
-    }
-    if let Ok(address) = text.trim_matches(['[', ']']).parse() {
-        return Ok((address, None));
-    }
-    match text.rsplit_once(':') {
-        Some((host, port)) if host.parse::<IpAddr>().is_ok() => {
-            Err(format!("{port} isn't a port: 0 to 65535"))
-        }
-        _ => Err(format!("{text} isn't an address, ADDRESS:PORT or [V6ADDRESS]:PORT")),
-    }
+    text.parse().map(|Place(address, port)| (address, port))
 }
 
 /// Reads `ADDRESS:PORT` or `[V6]:PORT`.

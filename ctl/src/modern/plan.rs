@@ -5,8 +5,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde_json::{Value, json};
 use weir_api::{
+    documents::{
+        change::{Change as Line, ChangeKind as Kind},
+        parts::Method,
+    },
     model::{ClientAddress, LocalAddress, MarkRule, Server, Service, ServiceKey, Timeouts},
     protocol::Change,
     rules::{client_address::name, mark},
@@ -16,7 +19,7 @@ use super::{
     fetch::{Listed, Snapshot},
     file::{Wanted, WantedService},
     file_marks::WantedMark,
-    json, names,
+    names,
     style::Tone,
 };
 
@@ -29,67 +32,25 @@ pub struct Plan {
     pub lines: Vec<Line>,
 }
 
-/// A line of a difference.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// Added, changed, removed, or there for the context.
-    pub kind: Kind,
-    /// Service.
-    pub service: String,
-    /// Server or local address, or nothing if it is about the service itself.
-    pub part: Option<String>,
-    /// What about it.
-    pub text: String,
-}
-
-/// What happens to something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// It comes.
-    Add,
-    /// It changes.
-    Change,
-    /// It goes.
-    Remove,
-    /// It stays, something in it changes.
-    Context,
-}
-
-impl Kind {
-    /// The sign before the line, and its tone.
-    #[must_use]
-    pub fn sign(self) -> (char, Tone) {
-        match self {
-            Self::Add => ('+', Tone::Good),
-            Self::Change => ('~', Tone::Care),
-            Self::Remove => ('-', Tone::Bad),
-            Self::Context => (' ', Tone::Plain),
-        }
+/// The sign before the lines of a kind, and their tone.
+#[must_use]
+pub fn sign(kind: Kind) -> (char, Tone) {
+    match kind {
+        Kind::Add => ('+', Tone::Good),
+        Kind::Change => ('~', Tone::Care),
+        Kind::Remove => ('-', Tone::Bad),
+        Kind::Context => (' ', Tone::Plain),
     }
 }
 
-impl Line {
-    /// As a person reads it.
-    #[must_use]
-    pub fn text(&self) -> String {
-        let subject = match &self.part {
-            None => self.service.clone(),
-            Some(part) => format!("  {part}"),
-        };
-        format!("{} {subject}  {}", self.kind.sign().0, self.text).trim_end().into()
-    }
-
-    /// As JSON.
-    #[must_use]
-    pub fn json(&self) -> Value {
-        let kind = match self.kind {
-            Kind::Add => "add",
-            Kind::Change => "change",
-            Kind::Remove => "remove",
-            Kind::Context => "context",
-        };
-        json!({ "kind": kind, "service": self.service, "part": self.part, "text": self.text })
-    }
+/// A line as a person reads it.
+#[must_use]
+pub fn text(line: &Line) -> String {
+    let subject = match &line.part {
+        None => line.service.clone(),
+        Some(part) => format!("  {part}"),
+    };
+    format!("{} {subject}  {}", sign(line.kind).0, line.text).trim_end().into()
 }
 
 /// What leads from `now` to `wanted`.
@@ -347,7 +308,7 @@ fn server_properties(s: &Server) -> [(&'static str, Option<String>); 5] {
         _ => None,
     };
     [
-        ("method", Some(json::method(s.forwarding).into())),
+        ("method", Some(Method::from(s.forwarding).name().into())),
         ("tunnel", tunnel),
         ("weight", Some(s.weight.to_string())),
         ("upper", (s.upper != 0).then(|| s.upper.to_string())),

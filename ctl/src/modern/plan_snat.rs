@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 
-use weir_api::{model::snat::SnatRule, protocol::Change, rules::snat::facts};
-
-use super::{
-    file_snat::WantedSnat,
-    plan::{Kind, Line, Plan},
+use weir_api::{
+    documents::change::{Change as Line, ChangeKind as Kind},
+    model::snat::SnatRule,
+    protocol::Change,
+    rules::snat::facts,
 };
+
+use super::{file_snat::WantedSnat, plan::Plan};
 
 impl Plan {
     /// Rules go, change in place and come, unless that leaves them in another order: then all of them are given again in

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-use weir_api::model::status::{Status, WorkerStatus};
+use weir_api::{
+    documents::{Body, status::Ready},
+    model::status::{Status, WorkerStatus},
+};
 
 use super::{Failure, World, cli::JsonArgs, fetch, json, style::clean};
 
@@ -26,7 +28,7 @@ pub(super) fn run(args: &JsonArgs, world: &mut World<'_>) -> Result<(), Failure>
     }
     let reasons = reasons(&first, &status);
     if args.json {
-        json::write(world.out, "ready", json!({ "ready": reasons.is_empty(), "reasons": reasons }))?;
+        json::write(world.out, Body::Ready(Ready { ready: reasons.is_empty(), reasons: reasons.clone() }))?;
     } else if reasons.is_empty() {
         writeln!(world.out, "{}", summary(&status))?;
     }

@@ -2,8 +2,11 @@
 
 use std::{fs, io::Read, path::Path};
 
-use serde_json::json;
 use weir_api::{
+    documents::{
+        Body,
+        change::{Applied, Difference},
+    },
     model::{SCHEDULERS, Service},
     protocol::{Change, ErrorCode, Refusal},
 };
@@ -12,7 +15,7 @@ use super::{
     Failure, World,
     cli::{ApplyArgs, DiffArgs, ExportArgs},
     fetch, file, file_write, json, names,
-    plan::{Plan, plan},
+    plan::{self, Plan, plan},
 };
 
 /// How often `apply` starts over when somebody else changes the configuration meanwhile.
@@ -99,12 +102,8 @@ fn hint(change: &Change, refusal: &Refusal) -> String {
 
 fn report(as_json: bool, plan: &Plan, generation: u64, world: &mut World<'_>) -> Result<(), Failure> {
     if as_json {
-        let body = json!({
-            "changed": !plan.changes.is_empty(),
-            "generation": generation,
-            "changes": plan.lines.iter().map(super::plan::Line::json).collect::<Vec<_>>(),
-        });
-        return Ok(json::write(world.out, "apply", body)?);
+        let applied = Applied { changed: !plan.changes.is_empty(), generation, changes: plan.lines.clone() };
+        return Ok(json::write(world.out, Body::Apply(applied))?);
     }
     show(plan, world)?;
     match plan.changes.len() {
@@ -116,7 +115,11 @@ fn report(as_json: bool, plan: &Plan, generation: u64, world: &mut World<'_>) ->
 
 fn show(plan: &Plan, world: &mut World<'_>) -> Result<(), Failure> {
     for line in &plan.lines {
-        writeln!(world.out, "{}", world.style.paint(line.kind.sign().1, &super::style::clean(&line.text())))?;
+        writeln!(
+            world.out,
+            "{}",
+            world.style.paint(plan::sign(line.kind).1, &super::style::clean(&plan::text(line)))
+        )?;
     }
     Ok(())
 }
@@ -126,12 +129,9 @@ pub(super) fn diff(args: &DiffArgs, world: &mut World<'_>) -> Result<(), Failure
     let now = fetch::snapshot(world.transport)?;
     let plan = plan(&now, &wanted);
     if args.json {
-        let body = json!({
-            "different": !plan.changes.is_empty(),
-            "generation": now.generation,
-            "changes": plan.lines.iter().map(super::plan::Line::json).collect::<Vec<_>>(),
-        });
-        json::write(world.out, "diff", body)?;
+        let different = !plan.changes.is_empty();
+        let difference = Difference { different, generation: now.generation, changes: plan.lines.clone() };
+        json::write(world.out, Body::Diff(difference))?;
     } else {
         show(&plan, world)?;
         match plan.changes.len() {
@@ -148,9 +148,7 @@ pub(super) fn diff(args: &DiffArgs, world: &mut World<'_>) -> Result<(), Failure
 pub(super) fn export(args: &ExportArgs, world: &mut World<'_>) -> Result<(), Failure> {
     let snapshot = fetch::snapshot(world.transport)?;
     if args.json {
-        let mut body = file_write::to_json(&snapshot).map_err(Failure::Refused)?;
-        body["generation"] = snapshot.generation.into();
-        return Ok(json::write(world.out, "export", body)?);
+        return Ok(json::write(world.out, Body::Export(file_write::document(&snapshot)))?);
     }
     let text = file_write::write(&snapshot).map_err(Failure::Refused)?;
     Ok(world.out.write_all(text.as_bytes())?)

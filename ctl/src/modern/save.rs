@@ -11,8 +11,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::json;
-use weir_api::{ipvsadm::names::SystemNames, rules};
+use weir_api::{
+    documents::{Body, change::Saved},
+    ipvsadm::names::SystemNames,
+    rules,
+};
 
 use super::{Failure, World, cli::SaveArgs, json};
 use crate::ipvsadm::{Environment, ipvsadm};
@@ -36,7 +39,7 @@ pub(super) fn run(args: &SaveArgs, world: &mut World<'_>) -> Result<(), Failure>
     }
     put(file, rules.as_bytes()).map_err(failed)?;
     if args.json {
-        json::write(world.out, "save", json!({ "file": file.display().to_string(), "rules": count }))?;
+        json::write(world.out, Body::Save(Saved { file: file.display().to_string(), rules: count }))?;
     }
     Ok(())
 }

@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeMap, io, io::Write};
 
-use serde_json::json;
 use weir_api::{
     client::Transport,
+    documents::{
+        Body, VERSION,
+        parts::{self, protocol_name},
+        sessions::{Group, Sessions},
+    },
     model::{FoundSession, ServiceKey, SessionFilter},
     protocol::{MAX_PAGE, Request, Response},
 };
@@ -12,8 +16,7 @@ use weir_api::{
 use super::{
     Failure, World,
     cli::{CountBy, SessionsArgs},
-    fetch, json,
-    names::{self, protocol_number},
+    fetch, json, names,
     style::Tone,
 };
 
@@ -26,7 +29,7 @@ pub(super) fn run(args: &SessionsArgs, world: &mut World<'_>) -> Result<(), Fail
         }
         let killed = kill(world.transport, filter)?;
         if args.json {
-            json::write(world.out, "sessions", json!({ "killed": killed }))?;
+            json::write(world.out, Body::Sessions(Sessions::Killed { killed }))?;
         } else {
             writeln!(world.out, "{killed} sessions ended")?;
         }
@@ -108,10 +111,9 @@ pub(super) fn find(
 fn list(args: &SessionsArgs, filter: SessionFilter, world: &mut World<'_>) -> Result<(), Failure> {
     let (limit, mut shown, mut total) = (args.limit.unwrap_or(u64::MAX), 0u64, 0u64);
     let World { transport, out, style, .. } = world;
-    let head = json!({ "version": json::VERSION, "command": "sessions" }).to_string();
     if args.json {
-        // One document, written as it comes.
-        write!(out, "{},\"sessions\":[", head.trim_end_matches('}'))?;
+        // One document (`Sessions::List`), written as it comes.
+        write!(out, "{{\"version\":{VERSION},\"command\":\"sessions\",\"sessions\":[")?;
     } else {
         let title = line([
             "PROTO", "CLIENT", "VIRTUAL", "LOCAL", "SERVER", "STATE", "EXPIRES", "AGE", "IDLE", "WORKER",
@@ -125,7 +127,8 @@ fn list(args: &SessionsArgs, filter: SessionFilter, world: &mut World<'_>) -> Re
             return Ok(true);
         }
         if args.json {
-            write!(out, "{}{}", if shown == 0 { "" } else { "," }, json::session(found))?;
+            write!(out, "{}", if shown == 0 { "" } else { "," })?;
+            serde_json::to_writer(&mut *out, &parts::Session::from(found))?;
         } else {
             writeln!(out, "{}", row(found).trim_end())?;
         }
@@ -145,7 +148,7 @@ fn row(found: &FoundSession) -> String {
     let place = |(address, port)| names::endpoint(address, port);
     let time = |hundredths: u32| names::seconds(u64::from(hundredths / 100));
     line([
-        &protocol_number(s.protocol),
+        &protocol_name(s.protocol),
         &place(s.client),
         &place(s.virtual_),
         &place(s.local),
@@ -178,8 +181,8 @@ fn count(by: CountBy, filter: SessionFilter, as_json: bool, world: &mut World<'_
     let mut counts: Vec<(String, u64)> = counts.into_iter().collect();
     counts.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
     if as_json {
-        let groups: Vec<_> = counts.iter().map(|(name, n)| json!({ "name": name, "count": n })).collect();
-        json::write(world.out, "sessions", json!({ "count": total, "groups": groups }))?;
+        let groups = counts.into_iter().map(|(name, count)| Group { name, count }).collect();
+        json::write(world.out, Body::Sessions(Sessions::Count { count: total, groups }))?;
         return Ok(());
     }
     for (name, n) in counts {
@@ -196,7 +199,7 @@ fn group(by: CountBy, found: &FoundSession) -> String {
         CountBy::Client => s.client.0.to_string(),
         CountBy::Service => {
             let name = names::endpoint(s.virtual_.0, s.virtual_.1);
-            format!("{}/{name}", protocol_number(s.protocol))
+            format!("{}/{name}", protocol_name(s.protocol))
         }
         CountBy::Server => names::endpoint(s.server.0, s.server.1),
         CountBy::State => s.state.name().into(),

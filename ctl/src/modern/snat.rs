@@ -1,10 +1,10 @@
 //! `weirctl snat`: rules by which an inside network reaches the outside.
 
-use serde_json::{Value, json};
 use weir_api::{
+    documents::{Body, change::Changed, rules::Snat},
     model::snat::{SnatRow, SnatRule, SnatTimeouts},
     protocol::Change,
-    rules::snat::{OWN, dependence_name, kind_name, pool, pool_text, pooling_name, to_words},
+    rules::snat::{OWN, pool, pool_text, to_words},
 };
 
 use super::{
@@ -36,7 +36,7 @@ pub(super) fn run(what: &SnatCommand, world: &mut World<'_>) -> Result<(), Failu
     };
     let generation = fetch::apply(world.transport, &[change], None)??;
     if as_json {
-        json::write(world.out, "snat", json!({ "generation": generation }))?;
+        json::write(world.out, Body::Snat(Snat::Changed(Changed { generation })))?;
     }
     Ok(())
 }
@@ -108,8 +108,8 @@ fn rule(args: &SnatRuleArgs) -> Result<SnatRule, Failure> {
 fn list(args: SnatListArgs, world: &mut World<'_>) -> Result<(), Failure> {
     let rows = fetch::snat(world.transport)?;
     if args.json {
-        let rules: Vec<Value> = rows.iter().map(document).collect();
-        json::write(world.out, "snat", json!({ "rules": rules }))?;
+        let rules = rows.iter().map(Into::into).collect();
+        json::write(world.out, Body::Snat(Snat::List { rules }))?;
         return Ok(());
     }
     if !args.stats {
@@ -132,41 +132,6 @@ fn list(args: SnatListArgs, world: &mut World<'_>) -> Result<(), Failure> {
         table.row(Tone::Plain, head.into_iter().chain(counted.map(short)).collect());
     }
     Ok(table.write(world.out, world.style)?)
-}
-
-fn document(row: &SnatRow) -> Value {
-    let SnatRow { rule, sessions, stats, .. } = row;
-    let pool = match rule.masquerade {
-        true => json!(OWN),
-        false => rule.pool.iter().map(|(a, b)| json!([a, b])).collect(),
-    };
-    let network = |(address, bits): &(std::net::IpAddr, u8)| format!("{address}/{bits}");
-    json!({
-        "name": rule.name,
-        "inside": network(&rule.inside),
-        "port": rule.port,
-        "pool": pool,
-        "protocol": rule.protocol.map(kind_name),
-        "except": rule.except.iter().map(network).collect::<Vec<_>>(),
-        "mapping": dependence_name(rule.mapping),
-        "filtering": dependence_name(rule.filtering),
-        "pooling": pooling_name(rule.pooling),
-        "max_ports": rule.max_ports,
-        "max_sessions": rule.max_sessions,
-        "timeouts": {
-            "udp": rule.timeouts.udp,
-            "dns": rule.timeouts.dns,
-            "tcp_established": rule.timeouts.tcp_established,
-            "tcp_transitory": rule.timeouts.tcp_transitory,
-            "icmp": rule.timeouts.icmp,
-        },
-        "sessions": sessions,
-        "sessions_opened": stats.connections,
-        "packets_out": stats.in_packets,
-        "packets_in": stats.out_packets,
-        "bytes_out": stats.in_bytes,
-        "bytes_in": stats.out_bytes,
-    })
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 
 use std::{collections::HashMap, io, io::Write, time::Duration};
 
-use serde_json::{Value, json};
-use weir_api::model::{PathCounter, Rates, ServiceKey, Stats};
+use weir_api::{
+    documents::{Body, stats},
+    model::{PathCounter, Rates, ServiceKey, Stats},
+};
 
 use super::{
     Failure, World,
@@ -36,16 +38,13 @@ impl Look {
     /// A document, with the moment and rates.
     pub(super) fn document(&self) -> Result<String, Failure> {
         let mut body = document(&self.services, &self.counters);
-        body["time_ms"] = (self.moment.since_1970.as_millis() as u64).into();
-        body["interval_ms"] = self.interval.map(|i| i.as_millis() as u64).into();
-        for kind in ["counters", "drops"] {
-            for counter in body[kind].as_array_mut().into_iter().flatten() {
-                let rate = counter["name"].as_str().and_then(|name| self.counter_rates.get(name).copied());
-                counter["rate"] = rate.into();
-            }
+        body.time_ms = Some(self.moment.since_1970.as_millis() as u64);
+        body.interval_ms = Some(self.interval.map(|i| i.as_millis() as u64));
+        for counter in body.counters.iter_mut().chain(&mut body.drops) {
+            counter.rate = Some(self.counter_rates.get(&counter.name).copied());
         }
         let mut text = Vec::new();
-        json::write(&mut text, "stats", body)?;
+        json::write(&mut text, Body::Stats(body))?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
@@ -75,7 +74,7 @@ pub(super) fn run(args: &StatsArgs, world: &mut World<'_>) -> Result<(), Failure
     }
     let Look { services, counters, .. } = look(only, world)?;
     if args.json {
-        return Ok(json::write(world.out, "stats", document(&services, &counters))?);
+        return Ok(json::write(world.out, Body::Stats(document(&services, &counters)))?);
     }
     if only.is_none() {
         path(&counters, args.all, None, world.style, world.out)?;
@@ -180,21 +179,16 @@ fn cells(name: String, active: u64, inactive: u64, s: &Stats, r: &Rates) -> Vec<
     [name].into_iter().chain(figures.iter().chain(&rates).map(u64::to_string)).collect()
 }
 
-fn document(services: &[Listed], counters: &[PathCounter]) -> Value {
-    let counter = |c: &PathCounter| {
-        let mut object = json!({ "name": c.name, "total": sum(c), "workers": c.workers });
-        if let Some(advice) = &c.advice {
-            object["advice"] = advice.clone().into();
-        }
-        object
-    };
+fn document(services: &[Listed], counters: &[PathCounter]) -> stats::Statistics {
     let (drops, others): (Vec<&PathCounter>, Vec<&PathCounter>) =
         counters.iter().partition(|c| c.advice.is_some());
-    json!({
-        "counters": others.into_iter().map(counter).collect::<Vec<_>>(),
-        "drops": drops.into_iter().map(counter).collect::<Vec<_>>(),
-        "services": services.iter().map(|(row, servers)| json::service(row, servers)).collect::<Vec<_>>(),
-    })
+    stats::Statistics {
+        time_ms: None,
+        interval_ms: None,
+        counters: others.into_iter().map(Into::into).collect(),
+        drops: drops.into_iter().map(Into::into).collect(),
+        services: services.iter().map(Into::into).collect(),
+    }
 }
 
 #[cfg(test)]
@@ -228,7 +222,7 @@ mod tests {
             shown(true).ends_with("truncated                               0  (0 + 0)  Nothing to see.\n")
         );
         let document = document(&[], &counters);
-        assert_eq!(document["drops"][0]["total"], 3);
-        assert_eq!(document["counters"][0]["workers"][0], 5);
+        assert_eq!(document.drops[0].total, 3);
+        assert_eq!(document.counters[0].workers[0], 5);
     }
 }

@@ -2,8 +2,10 @@
 
 use std::{io, io::Write, time::Duration};
 
-use serde_json::{Value, json};
-use weir_api::model::status::{PortStatus, Status, WorkerStatus};
+use weir_api::{
+    documents::{Body, parts::mac, status},
+    model::status::{PortStatus, Status, WorkerStatus},
+};
 
 use super::{
     Failure, World,
@@ -27,7 +29,7 @@ pub(super) fn run(args: &JsonArgs, world: &mut World<'_>) -> Result<(), Failure>
     let loads: Vec<Load> =
         (0..).zip(&status.workers).map(|(n, w)| Load::between(first.workers.get(n), w, time)).collect();
     if args.json {
-        json::write(world.out, "status", document(&status, &loads))?;
+        json::write(world.out, Body::Status(document(&status, &loads)))?;
         return Ok(());
     }
     Ok(table(&status, &loads, world.style, world.out)?)
@@ -194,77 +196,38 @@ fn tenth(permille: u64) -> String {
     format!("{}.{}%", permille / 10, permille % 10)
 }
 
-fn mac(mac: [u8; 6]) -> String {
-    mac.map(|b| format!("{b:02x}")).join(":")
+fn document(status: &Status, loads: &[Load]) -> status::Status {
+    let workers = status.workers.iter().zip(loads).enumerate();
+    status::Status {
+        weir: status.version.clone(),
+        generation: status.generation,
+        uptime_ms: status.uptime,
+        degraded: is_degraded(status),
+        services: status.services,
+        servers: status.servers,
+        ports: status.ports.iter().map(Into::into).collect(),
+        workers: workers.map(|(n, (w, load))| worker(n, w, *load)).collect(),
+        local_addresses: status.local_addresses.iter().map(Into::into).collect(),
+        warnings: status.warnings.clone(),
+    }
 }
 
-fn document(status: &Status, loads: &[Load]) -> Value {
-    let ports: Vec<Value> = status.ports.iter().map(port).collect();
-    let workers: Vec<Value> =
-        status.workers.iter().zip(loads).enumerate().map(|(n, (w, l))| worker(n, w, *l)).collect();
-    let addresses: Vec<Value> = status
-        .local_addresses
-        .iter()
-        .map(|a| json!({ "address": a.address, "used": a.used, "busiest": a.busiest, "ports": a.ports }))
-        .collect();
-    json!({
-        "weir": status.version,
-        "generation": status.generation,
-        "uptime_ms": status.uptime,
-        "degraded": is_degraded(status),
-        "services": status.services,
-        "servers": status.servers,
-        "ports": ports,
-        "workers": workers,
-        "local_addresses": addresses,
-        "warnings": status.warnings,
-    })
-}
-
-fn port(p: &PortStatus) -> Value {
-    let c = &p.counters;
-    json!({
-        "name": p.name,
-        "device": p.device,
-        "driver": p.driver,
-        "mac": mac(p.mac),
-        "mtu": p.mtu,
-        "up": p.up,
-        "speed_mbps": p.speed,
-        "rss": p.no_rss.is_none(),
-        "no_rss_reason": p.no_rss,
-        "rx_queues": p.rx_queues,
-        "tx_queues": p.tx_queues,
-        "buffers": p.buffers,
-        "buffers_used": p.buffers_used,
-        "rx_packets": c.rx_packets,
-        "tx_packets": c.tx_packets,
-        "rx_bytes": c.rx_bytes,
-        "tx_bytes": c.tx_bytes,
-        "rx_missed": c.rx_missed,
-        "rx_errors": c.rx_errors,
-        "tx_errors": c.tx_errors,
-        "rx_no_buffer": c.rx_no_buffer,
-        "faults": p.faults,
-    })
-}
-
-fn worker(n: usize, w: &WorkerStatus, load: Load) -> Value {
-    json!({
-        "worker": n,
-        "polls": w.polls,
-        "busy_polls": w.busy_polls,
-        "received": w.received,
-        "sessions": w.sessions,
-        "max_sessions": w.max_sessions,
-        "sample": {
-            "milliseconds": load.milliseconds,
-            "polls": load.polls,
-            "busy_polls": load.busy_polls,
-            "received": load.received,
-            "busy_permille": load.busy_permille(),
+fn worker(n: usize, w: &WorkerStatus, load: Load) -> status::Worker {
+    status::Worker {
+        worker: n,
+        polls: w.polls,
+        busy_polls: w.busy_polls,
+        received: w.received,
+        sessions: w.sessions,
+        max_sessions: w.max_sessions,
+        sample: status::Sample {
+            milliseconds: load.milliseconds,
+            polls: load.polls,
+            busy_polls: load.busy_polls,
+            received: load.received,
+            busy_permille: load.busy_permille(),
         },
-    })
+    }
 }
 
 #[cfg(test)]

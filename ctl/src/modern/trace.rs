@@ -6,9 +6,9 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Value, json};
 use weir_api::{
     client::Transport,
+    documents::{Body, parts::protocol_name, trace::flags},
     model::{
         Tuple,
         trace::{TraceFilter, TraceStage, TracedPacket},
@@ -114,7 +114,7 @@ fn tell(
             save(packet, file)?;
         }
         if args.json {
-            json::write(world.out, "trace", document(packet))?;
+            json::write(world.out, Body::Trace(packet.into()))?;
         } else {
             show(packet, world.out, world.style)?;
         }
@@ -125,11 +125,6 @@ fn tell(
 fn ends(tuple: Option<Tuple>) -> String {
     let end = |(address, port)| names::endpoint(address, port);
     tuple.map_or("not IP".into(), |(from, to)| format!("{} -> {}", end(from), end(to)))
-}
-
-fn flags(p: &TracedPacket) -> String {
-    let letters = [(2, 'S'), (16, 'A'), (1, 'F'), (4, 'R'), (8, 'P'), (32, 'U')];
-    letters.iter().filter(|(bit, _)| p.flags & bit != 0).map(|(_, letter)| *letter).collect()
 }
 
 fn stage(stage: TraceStage) -> &'static str {
@@ -161,8 +156,8 @@ fn show(p: &TracedPacket, out: &mut dyn Write, style: Style) -> io::Result<()> {
     let (seconds, micros) = (p.time / 1_000_000_000 % 86_400, p.time / 1000 % 1_000_000);
     let clock = format!("{:02}:{:02}:{:02}.{micros:06}", seconds / 3600, seconds / 60 % 60, seconds % 60);
     let kind = match p.protocol {
-        6 => format!("tcp {}", flags(p)),
-        other => names::protocol_number(other),
+        6 => format!("tcp {}", flags(p.flags)),
+        other => protocol_name(other),
     };
     let handed = if p.handed { ", handed over" } else { "" };
     let head = format!("{clock} {} {kind} {} ({} bytes)", p.port, ends(p.before), p.length);
@@ -192,24 +187,4 @@ fn save(p: &TracedPacket, file: &mut Writer<impl Write>) -> io::Result<()> {
     let comment = format!("weir worker {}: sent for the packet before", p.worker);
     let length = if p.sent.len() < p.received.len() { p.sent.len() as u32 } else { p.length };
     file.packet(&Packet { port: out, outbound: true, length, bytes: &p.sent, comment: &comment, ..whole })
-}
-
-fn document(p: &TracedPacket) -> Value {
-    let place = |(address, port): (std::net::IpAddr, u16)| json!({ "address": address, "port": port });
-    let tuple = |t: Option<Tuple>| t.map(|(s, d)| json!({ "source": place(s), "destination": place(d) }));
-    json!({
-        "time_ns": p.time,
-        "worker": p.worker,
-        "handed_over": p.handed,
-        "port": p.port,
-        "protocol": p.protocol,
-        "tcp_flags": (p.protocol == 6).then(|| flags(p)),
-        "length": p.length,
-        "before": tuple(p.before),
-        "after": tuple(p.after),
-        "out": p.out,
-        "verdict": p.verdict,
-        "advice": p.advice,
-        "stages": p.stages.iter().map(|(s, cycles)| json!({ "stage": stage(*s), "cycles": cycles })).collect::<Vec<_>>(),
-    })
 }

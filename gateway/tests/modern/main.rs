@@ -8,6 +8,7 @@ mod fake;
 #[path = "../rig/mod.rs"]
 mod rig;
 
+mod documents;
 mod draining;
 mod man;
 mod process;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
             a_stopped_gateway_is_given_up_on,
             stats_are_watched_in_place, stats_are_watched_in_a_pipe,
         }
+        documents::{the_schema_is_not_stale, every_command_prints_what_the_schema_says, the_schema_refuses_what_is_wrong}
         man::{pages_are_not_stale}
         service::{the_unit_is_as_the_docs_say, the_steps_fit_the_sample}
     };

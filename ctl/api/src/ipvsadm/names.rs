@@ -45,7 +45,7 @@ impl Resolve for SystemNames {
     }
 
     fn port(&self, service: &str, protocol: Protocol) -> Option<u16> {
-        services(|line| (line.protocol == name_of(protocol) && line.is_called(service)).then_some(line.port))
+        services(|line| (line.protocol == protocol.name() && line.is_called(service)).then_some(line.port))
     }
 }
 
@@ -55,17 +55,7 @@ impl Names for SystemNames {
     }
 
     fn service_name(&self, port: u16, protocol: Protocol) -> Option<String> {
-        services(|line| {
-            (line.protocol == name_of(protocol) && line.port == port).then(|| line.name.to_owned())
-        })
-    }
-}
-
-fn name_of(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
+        services(|line| (line.protocol == protocol.name() && line.port == port).then(|| line.name.to_owned()))
     }
 }
 

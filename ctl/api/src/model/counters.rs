@@ -1,6 +1,7 @@
 //! What is counted: by services and servers, by SNAT rules, and by the packet path.
 
 use bincode::{Decode, Encode};
+use serde::{Deserialize, Serialize};
 
 /// How many packets have ended in one way, or how often something else has happened to packets.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -14,7 +15,8 @@ pub struct PathCounter {
 }
 
 /// Counts since the start or the last `-Z`, as of the last 2 s tick.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stats {
     /// Sessions scheduled.
     pub connections: u64,
@@ -29,7 +31,8 @@ pub struct Stats {
 }
 
 /// Rates a second as IPVS estimates them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Rates {
     /// Sessions.
     pub connections: u64,

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use bincode::{Decode, Encode};
+use serde::{Deserialize, Serialize};
 
 use super::{Forwarding, FoundSession, MarkRule, Protocol, ServiceKey, Tuple};
 
@@ -157,9 +158,12 @@ pub struct Candidate {
 }
 
 /// Why a server is passed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
 pub enum Skip {
     /// Its weight is 0.
+    #[serde(rename = "weight-0")]
     Quiesced,
     /// It is at its upper threshold, or was and isn't yet below the lower one.
     Threshold,
@@ -214,16 +218,22 @@ pub enum End {
 }
 
 /// What the gateway answers in its own name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Answer {
     /// A TCP reset.
+    #[serde(rename = "tcp-reset")]
     Reset,
     /// ICMP: port unreachable.
+    #[serde(rename = "icmp-port-unreachable")]
     PortUnreachable,
     /// ICMP: time exceeded.
+    #[serde(rename = "icmp-time-exceeded")]
     TimeExceeded,
     /// ICMP: fragmentation needed, or packet too big.
+    #[serde(rename = "icmp-too-big")]
     TooBig,
     /// ICMP: administratively prohibited. Since version 8.
+    #[serde(rename = "icmp-prohibited")]
     Prohibited,
 }

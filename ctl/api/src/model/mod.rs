@@ -11,6 +11,7 @@ use std::{
 };
 
 use bincode::{Decode, Encode};
+use serde::{Deserialize, Serialize};
 
 pub mod counters;
 pub mod explain;
@@ -25,7 +26,11 @@ pub use schedulers::{NO_SCHEDULER, SCHEDULERS, is_scheduler};
 pub use session::{FoundSession, Network, Session, SessionFilter, SessionState, Tuple};
 
 /// The transport protocol of a virtual service; the value is the IP protocol number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize,
+)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Protocol {
     /// TCP, RFC 9293.
@@ -37,11 +42,16 @@ pub enum Protocol {
 }
 
 /// An address family, for what has no address of its own (a firewall-mark service).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize,
+)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Family {
     /// IPv4.
+    #[serde(rename = "ipv4")]
     V4,
     /// IPv6.
+    #[serde(rename = "ipv6")]
     V6,
 }
 
@@ -91,7 +101,9 @@ pub struct Tunnel {
 }
 
 /// Encapsulations of a tunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
 pub enum TunnelKind {
     /// IP in IP, RFC 2003 / RFC 2473.
     Ipip,
@@ -102,9 +114,12 @@ pub enum TunnelKind {
 }
 
 /// `--tun-nocsum`, `--tun-csum`, `--tun-remcsum`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
 pub enum TunnelChecksum {
     /// No checksum.
+    #[default]
     None,
     /// Checksum over the outer datagram.
     Full,
@@ -159,7 +174,9 @@ pub struct LocalAddress {
 }
 
 /// How the FULLNAT servers of a service learn the client's address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum ClientAddress {
     /// They don't: they see a local address.
     #[default]
@@ -167,8 +184,10 @@ pub enum ClientAddress {
     /// By a TCP option of kind 254, as DPVS and LVS FULLNAT write it.
     Toa,
     /// By a line of text before the stream: PROXY protocol, version 1.
+    #[serde(rename = "proxy-v1")]
     ProxyV1,
     /// By a binary header before the stream or each datagram: PROXY protocol, version 2.
+    #[serde(rename = "proxy-v2")]
     ProxyV2,
 }
 
@@ -220,15 +239,22 @@ impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Address { protocol, address, port } => {
-                let protocol = match protocol {
-                    Protocol::Tcp => "tcp",
-                    Protocol::Udp => "udp",
-                    Protocol::Sctp => "sctp",
-                };
-                write!(f, "{protocol}/{}", SocketAddr::new(address, port))
+                write!(f, "{}/{}", protocol.name(), SocketAddr::new(address, port))
             }
             Self::Mark { mark, family: Family::V4 } => write!(f, "mark/{mark}"),
             Self::Mark { mark, family: Family::V6 } => write!(f, "mark6/{mark}"),
+        }
+    }
+}
+
+impl Protocol {
+    /// As operators write it: `tcp`, `udp`, `sctp`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bincode::{Decode, Encode};
+use serde::{Deserialize, Serialize};
 
 use super::{Rates, Stats};
 
@@ -21,7 +22,9 @@ pub const DEFAULT_PORTS: u32 = 4096;
 pub const MAX_TIMEOUT: u32 = 30 * 86_400;
 
 /// Which packets of the inside network a rule is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// TCP.
     Tcp,
@@ -32,7 +35,9 @@ pub enum Kind {
 }
 
 /// What a mapping or its filter depends on, as RFC 4787 names it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum Dependence {
     /// On the inside address and port only.
     #[default]
@@ -42,7 +47,9 @@ pub enum Dependence {
 }
 
 /// Which address of the pool an inside address gets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
 pub enum Pooling {
     /// The same for all its mappings (RFC 4787, REQ-2).
     #[default]
@@ -88,7 +95,8 @@ pub struct SnatRule {
 pub type NamedTimeout = (&'static str, u32, Option<(u32, &'static str)>);
 
 /// How long a rule's sessions last without a packet, in seconds, 1 to [`MAX_TIMEOUT`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SnatTimeouts {
     /// UDP.
     pub udp: u32,

@@ -1,6 +1,7 @@
 //! Real packets, followed through the stages.
 
 use bincode::{Decode, Encode};
+use serde::{Deserialize, Serialize};
 
 use super::{Network, Protocol, Tuple};
 
@@ -25,7 +26,9 @@ pub struct TraceFilter {
 }
 
 /// A stage that a packet came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
 pub enum TraceStage {
     /// Its headers were read.
     Parse,

@@ -83,14 +83,6 @@ pub fn protocol(text: &str) -> Option<Protocol> {
     })
 }
 
-fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
-    }
-}
-
 /// A network, `ADDRESS` or `ADDRESS/BITS`. Absent if it isn't one.
 #[must_use]
 pub fn network(text: &str) -> Option<(IpAddr, u8)> {
@@ -118,7 +110,7 @@ pub fn facts(rule: &MarkRule) -> Vec<(&'static str, String)> {
     let network = |(address, bits): (IpAddr, u8)| format!("{address}/{bits}");
     let ports = |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
     let all = [
-        ("protocol", rule.protocol.map(|p| protocol_name(p).to_owned())),
+        ("protocol", rule.protocol.map(|p| p.name().to_owned())),
         ("source", rule.source.map(network)),
         ("destination", rule.destination.map(network)),
         ("source-ports", rule.source_ports.map(ports)),

@@ -11,8 +11,10 @@ use ratatui::{
     DefaultTerminal,
     crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},
 };
-use serde_json::json;
-use weir_api::client::Transport;
+use weir_api::{
+    client::Transport,
+    documents::{Body, stats::Top},
+};
 
 pub use self::{
     board::{Board, Key},
@@ -32,13 +34,12 @@ pub(super) fn snapshot(args: &TopArgs, world: &mut World<'_>) -> Result<(), Fail
     }
     let mut board = Board::new(args.sort);
     board.look(world.transport)?;
-    let services = board.services.iter().map(|(row, servers)| json::service(row, servers));
-    let body = json!({
-        "generation": board.status.generation,
-        "sessions": board.sessions().0,
-        "services": services.collect::<Vec<_>>(),
-    });
-    Ok(json::write(world.out, "top", body)?)
+    let top = Top {
+        generation: board.status.generation,
+        sessions: board.sessions().0,
+        services: board.services.iter().map(Into::into).collect(),
+    };
+    Ok(json::write(world.out, Body::Top(top))?)
 }
 
 /// Draws on the terminal until `q` or a signal. The terminal is as it was afterwards, however this ends:
