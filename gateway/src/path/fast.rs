@@ -118,7 +118,7 @@ impl<I: Io> Worker<I> {
             (flows.sessions.found_mut(found), None)
         };
         let Some(next) = flows.routing.hop(session.hops[found.direction.index()]) else {
-            return self.known_otherwise(frame, p, at, found);
+            return self.unusual(frame, p, at, found);
         };
         let server = flows.server_counters.of_session(session.server());
         let generation = flows.routing.generation;
@@ -126,7 +126,7 @@ impl<I: Io> Worker<I> {
         let usual = is_usual(p, (session, server), &flows.timeouts, known, (next, p.ip_len));
         let nat64 = V6 && session.is_nat64();
         if !usual || (nat64 && !p.is_bare()) {
-            return self.known_otherwise(frame, p, at, found);
+            return self.unusual(frame, p, at, found);
         }
         session.last_seen = flows.now.0;
         server.count(found.direction, p.ip_len);
@@ -153,6 +153,13 @@ impl<I: Io> Worker<I> {
             return self.egress.drop(frame, Reason::Truncated);
         }
         self.egress.transmit(out, frame);
+    }
+
+    /// What isn't the usual packet of FULLNAT, NAT or SNAT. Cold, so that these have the registers; the next one isn't.
+    #[cold]
+    #[inline(never)]
+    fn unusual(&mut self, frame: I::Frame, p: &Parsed, at: Arrival, found: Found) {
+        self.known_otherwise(frame, p, at, found);
     }
 
     /// A packet of a session that isn't the usual one of FULLNAT, NAT or SNAT: the fast path of DR and TUN, of sessions whose
