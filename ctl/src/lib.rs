@@ -1,7 +1,7 @@
-//! `weirctl`, the operator's tool: the program ipvsadm and weirctl's own commands, over [`weir_api`].
+//! `weirctl`, the operator's tool, over [`weir_api`]: its own [`commands`], and the program [`ipvsadm`](mod@ipvsadm).
 #![forbid(unsafe_code)]
 
+pub mod commands;
 pub mod ipvsadm;
-pub mod modern;
 pub mod permission;
 pub mod program;

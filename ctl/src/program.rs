@@ -1,4 +1,4 @@
-//! The program behind `weirctl`. With a word it is the modern tool, with options it is ipvsadm, and under the
+//! The program behind `weirctl`. With a word it carries out one of its own commands, with options it is ipvsadm, and under the
 //! names `ipvsadm`, `ipvsadm-save` and `ipvsadm-restore` it is those programs and nothing else.
 
 use std::{
@@ -17,12 +17,12 @@ use weir_api::{
 };
 
 use crate::{
-    ipvsadm::{Environment, ipvsadm, ipvsadm_restore, ipvsadm_save, unreachable},
-    modern::{
+    commands::{
         self, Failure, RealPace, Style, World,
         cli::{Cli, Command},
         completion, top,
     },
+    ipvsadm::{Environment, ipvsadm, ipvsadm_restore, ipvsadm_save, unreachable},
     permission,
 };
 
@@ -96,7 +96,7 @@ fn as_weirctl(mut args: Vec<OsString>) -> ExitCode {
         }
         _ => match Cli::try_parse_from(&args) {
             Ok(cli) => {
-                as_modern(&cli.command, &socket_path(cli.socket.or(socket)), patience.unwrap_or(PATIENCE))
+                run_command(&cli.command, &socket_path(cli.socket.or(socket)), patience.unwrap_or(PATIENCE))
             }
             // Help and version too: clap knows where to print and how to exit.
             Err(error) => error.exit(),
@@ -104,11 +104,11 @@ fn as_weirctl(mut args: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// Runs one of the modern commands.
-fn as_modern(command: &Command, socket: &Path, patience: Duration) -> ExitCode {
+/// Runs one of weirctl's own commands.
+fn run_command(command: &Command, socket: &Path, patience: Duration) -> ExitCode {
     let done = match command {
         // Needs no gateway.
-        Command::Completion(_) => modern_world(command, &mut Nobody, socket, patience),
+        Command::Completion(_) => run_in_process(command, &mut Nobody, socket, patience),
         _ => Client::connect_for(socket, patience).map_err(|error| cannot_connect(error, socket)).and_then(
             |mut client| match command {
                 Command::Top(args) if !args.json && io::stdout().is_terminal() => top::run(
@@ -117,7 +117,7 @@ fn as_modern(command: &Command, socket: &Path, patience: Duration) -> ExitCode {
                     &mut client,
                     &mut RealPace::new(socket, patience),
                 ),
-                _ => modern_world(command, &mut client, socket, patience),
+                _ => run_in_process(command, &mut client, socket, patience),
             },
         ),
     };
@@ -139,7 +139,7 @@ fn cannot_connect(error: ClientError, socket: &Path) -> Failure {
     }
 }
 
-fn modern_world(
+fn run_in_process(
     command: &Command,
     transport: &mut dyn Transport,
     socket: &Path,
@@ -154,7 +154,7 @@ fn modern_world(
         pace: &mut RealPace::new(socket, patience),
         input: &mut io::stdin().lock(),
     };
-    modern::run(command, &mut world)
+    commands::run(command, &mut world)
 }
 
 /// For commands that ask no gateway.

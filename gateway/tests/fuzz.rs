@@ -17,8 +17,8 @@ use weir_api::{
     protocol::{Access, Batch, Change, ListQuery, Request, Response, SessionCursor, frame},
 };
 use weirctl::{
+    commands::file,
     ipvsadm::{Environment, ipvsadm},
-    modern::file,
 };
 
 fn time() -> Duration {

@@ -18,12 +18,12 @@ use weir_api::{
     rules::client_address::WAYS,
 };
 use weirctl::{
-    ipvsadm::{Environment, ipvsadm},
-    modern::{
+    commands::{
         fetch::{self, Snapshot},
         file, file_write,
         plan::plan,
     },
+    ipvsadm::{Environment, ipvsadm},
 };
 
 fn call(store: &mut Store<FakePlane>, line: &str, stdin: &str) -> String {

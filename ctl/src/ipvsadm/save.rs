@@ -17,7 +17,7 @@ use super::{
     list::Listed,
     print::{place, protocol_of, service_options},
 };
-use crate::modern::names::service as service_word;
+use crate::commands::names::service as service_word;
 
 /// The rules of a service and its servers; `own`: nothing is forgotten, not how servers learn the client's
 /// address either.

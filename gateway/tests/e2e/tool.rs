@@ -1,4 +1,4 @@
-//! The modern words of `weirctl` on a gateway that forwards.
+//! `weirctl`'s own commands on a gateway that forwards.
 
 use std::process::Command;
 

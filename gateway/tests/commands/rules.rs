@@ -273,7 +273,7 @@ pub fn large_files_are_one_transaction() {
 }
 
 pub fn rules_are_saved_whole() {
-    let folder = std::env::temp_dir().join(format!("weir-modern-save-{}", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("weirctl-save-{}", std::process::id()));
     std::fs::create_dir(&folder).unwrap();
     let file = folder.join("rules.save");
     let save =

@@ -9,7 +9,7 @@ use weir_api::{
     model::{Forwarding, Protocol, Server, Service, ServiceKey},
     protocol::{Access, Change, Request, Response},
 };
-use weirctl::modern::{self, Pace, Style, Wake, World, cli::Cli};
+use weirctl::commands::{self, Pace, Style, Wake, World, cli::Cli};
 
 use crate::{
     fake::FakePlane,
@@ -79,7 +79,7 @@ pub fn run(transport: &mut dyn Transport, pace: &mut Script, line: &str, input: 
         pace,
         input: &mut input.as_bytes(),
     };
-    let done = modern::run(&cli.command, &mut world);
+    let done = commands::run(&cli.command, &mut world);
     let mut err = String::from_utf8(err).unwrap();
     let status = done.map_or_else(
         |failure| {

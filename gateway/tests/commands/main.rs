@@ -1,4 +1,4 @@
-//! The modern face of `weirctl` on a real configuration store: in this process over a store or over workers
+//! `weirctl`'s own commands on a real configuration store: in this process over a store or over workers
 //! in virtual time, and as a process of its own on a real socket and terminal.
 //!
 //! This same executable is `weirctl` when it is called so.

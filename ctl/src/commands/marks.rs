@@ -57,7 +57,7 @@ mod tests {
     use weir_api::documents::rules::Mark;
 
     use super::*;
-    use crate::modern::cli::{Cli, Command};
+    use crate::commands::cli::{Cli, Command};
 
     fn parsed(line: &str) -> MarkCommand {
         match Cli::try_parse_from(line.split_whitespace()).unwrap().command {

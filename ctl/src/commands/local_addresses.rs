@@ -115,7 +115,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::modern::cli::{Cli, Command};
+    use crate::commands::cli::{Cli, Command};
 
     #[test]
     fn words_are_read() {

@@ -8,9 +8,9 @@ pub fn pages_are_not_stale() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/man");
     let configuration = fs::read_to_string(folder.join("../weir.toml")).unwrap();
     let pages = [
-        ("weirctl.8", weirctl::modern::man::weirctl().unwrap()),
-        ("weir.8", weirctl::modern::man::weir(weir::cli::Cli::command()).unwrap()),
-        ("weir.toml.5", weirctl::modern::man::configuration(&configuration, env!("CARGO_PKG_VERSION"))),
+        ("weirctl.8", weirctl::commands::man::weirctl().unwrap()),
+        ("weir.8", weirctl::commands::man::weir(weir::cli::Cli::command()).unwrap()),
+        ("weir.toml.5", weirctl::commands::man::configuration(&configuration, env!("CARGO_PKG_VERSION"))),
     ];
     for (name, page) in pages {
         let file = folder.join(name);

@@ -1,4 +1,4 @@
-//! The modern face of `weirctl`: words instead of options, for people and, with `--json`, for programs.
+//! `weirctl`'s own commands: words instead of options, for people and, with `--json`, for programs.
 //!
 //! ```text
 //!  words --cli--> Command --run--> fetch, apply ... over any Transport --> table or JSON on stdout

@@ -10,7 +10,7 @@ use weir_api::{
     model::{Forwarding, Server, Tunnel, TunnelChecksum, TunnelKind},
     protocol::Change,
 };
-use weirctl::modern::{Wake, cli::Cli};
+use weirctl::commands::{Wake, cli::Cli};
 
 use crate::{
     questions::busy,

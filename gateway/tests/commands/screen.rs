@@ -2,7 +2,7 @@
 
 use ratatui::{Terminal, backend::TestBackend};
 use weir_api::protocol::Change;
-use weirctl::modern::{
+use weirctl::commands::{
     cli::SortKey,
     top::{Board, Key, draw},
 };

@@ -1,7 +1,7 @@
 //! `status`, `stats`, `sessions`.
 
 use weir_api::protocol::Change;
-use weirctl::modern::Wake;
+use weirctl::commands::Wake;
 
 use crate::{
     rig::{

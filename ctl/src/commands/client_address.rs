@@ -35,7 +35,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::modern::cli::{Cli, Command};
+    use crate::commands::cli::{Cli, Command};
     use weir_api::rules::client_address;
 
     #[test]

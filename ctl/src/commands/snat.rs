@@ -139,7 +139,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::modern::cli::{Cli, Command};
+    use crate::commands::cli::{Cli, Command};
     use weir_api::rules::snat;
 
     #[test]

@@ -11,7 +11,7 @@ use weir_api::{
     protocol::ServerRow,
 };
 
-use crate::modern::{
+use crate::commands::{
     Failure,
     cli::SortKey,
     fetch::{self, Listed},

@@ -10,7 +10,7 @@ use ratatui::{
 use weir_api::model::Rates;
 
 use super::board::{Board, Line};
-use crate::modern::{cli::SortKey, names};
+use crate::commands::{cli::SortKey, names};
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// Width of a service's sparkline.

@@ -6,7 +6,7 @@ use weir_api::{
     model::{Forwarding, Protocol, Service},
     protocol::Change,
 };
-use weirctl::modern::Wake;
+use weirctl::commands::Wake;
 
 use crate::{
     questions::busy,

@@ -44,7 +44,7 @@ struct Gateway {
 impl Gateway {
     fn start() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!("modern-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
+        let name = format!("commands-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let store = Arc::new(Mutex::new(world::store()));
         world::shop(&mut store.lock());
