@@ -1,0 +1,127 @@
+//! Services and their servers: `drain`, `undrain`, `client-address`, `local-address`.
+
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser as _},
+};
+use clap_complete::ArgValueCandidates;
+use weir_api::{
+    model::{ClientAddress, ServiceKey},
+    rules::client_address,
+};
+
+use crate::commands::{
+    completion,
+    names::{self, ServiceName},
+};
+
+/// `drain`
+#[derive(Args, Clone, Debug)]
+pub struct DrainArgs {
+    /// The service: tcp/ADDRESS:PORT, udp/ADDRESS:PORT, mark/N
+    #[arg(value_parser = names::parse_service, add = ArgValueCandidates::new(completion::services))]
+    pub service: ServiceName,
+    /// The server: ADDRESS:PORT, or its address if it is the only one there
+    #[arg(value_parser = names::parse_endpoint, add = ArgValueCandidates::new(completion::servers))]
+    pub server: (std::net::IpAddr, Option<u16>),
+    /// Give up waiting after so long; the server stays drained
+    #[arg(long, value_name = "DURATION", value_parser = names::parse_seconds)]
+    pub timeout: Option<u32>,
+    /// End the sessions that are left after so long, and the templates
+    #[arg(long, value_name = "DURATION", value_parser = names::parse_seconds)]
+    pub kill_after: Option<u32>,
+    /// End the server's persistence templates at once: their clients' next sessions go elsewhere
+    #[arg(long)]
+    pub templates: bool,
+    /// Wait for sessions that only wait to expire (TIME_WAIT, CLOSE) and for templates, too
+    #[arg(long)]
+    pub all_sessions: bool,
+    /// As JSON, a document a step: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `undrain`
+#[derive(Args, Clone, Debug)]
+pub struct UndrainArgs {
+    /// The service: tcp/ADDRESS:PORT, udp/ADDRESS:PORT, mark/N
+    #[arg(value_parser = names::parse_service, add = ArgValueCandidates::new(completion::services))]
+    pub service: ServiceName,
+    /// The server: ADDRESS:PORT, or its address if it is the only one there
+    #[arg(value_parser = names::parse_endpoint, add = ArgValueCandidates::new(completion::servers))]
+    pub server: (std::net::IpAddr, Option<u16>),
+    /// This weight instead of the one it had when it was drained
+    #[arg(long, short, value_name = "N")]
+    pub weight: Option<u32>,
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `client-address`
+#[derive(Args, Clone, Debug)]
+pub struct ClientAddressArgs {
+    /// The service: tcp/ADDRESS:PORT, mark/N
+    #[arg(requires = "how", value_parser = client_address::service, add = ArgValueCandidates::new(completion::services))]
+    pub service: Option<ServiceKey>,
+    /// none: they see a local address; toa: by TCP option 254
+    #[arg(value_parser = PossibleValuesParser::new(client_address::WAYS.map(|w| w.0)).try_map(|way| client_address::way(&way)))]
+    pub how: Option<ClientAddress>,
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `local-address`
+#[derive(Args, Clone, Debug)]
+pub struct LocalAddressesArgs {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub what: LocalAddressCommand,
+}
+
+/// What `local-address` does.
+#[derive(Clone, Debug, Subcommand)]
+pub enum LocalAddressCommand {
+    /// The local addresses of all services or one, with the ports that are in use
+    List(LocalAddressListArgs),
+    /// Give a service a local address; it is put on the twin of the port that the servers are routed through
+    Add {
+        /// Which one.
+        #[command(flatten)]
+        of: LocalAddressArgs,
+        /// Name of the gateway's port that holds the address instead
+        #[arg(long, value_name = "NAME")]
+        port: Option<String>,
+    },
+    /// Take a local address from a service; its sessions stay
+    Delete {
+        /// Which one.
+        #[command(flatten)]
+        of: LocalAddressArgs,
+    },
+}
+
+/// `local-address list`
+#[derive(Args, Clone, Debug)]
+pub struct LocalAddressListArgs {
+    /// Only of this service: tcp/ADDRESS:PORT, udp/ADDRESS:PORT, mark/N
+    #[arg(value_name = "SERVICE", value_parser = names::parse_service, add = ArgValueCandidates::new(completion::services))]
+    pub service: Option<ServiceName>,
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A local address of a service.
+#[derive(Args, Clone, Debug)]
+pub struct LocalAddressArgs {
+    /// The service: tcp/ADDRESS:PORT, udp/ADDRESS:PORT, mark/N
+    #[arg(value_parser = names::parse_service, add = ArgValueCandidates::new(completion::services))]
+    pub service: ServiceName,
+    /// The local address
+    pub address: std::net::IpAddr,
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
