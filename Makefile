@@ -6,6 +6,7 @@
 #   make quick              the demo, and the tests that tell whether this Debian will do; .ci/run has Debian 13 do it
 #   make bench              packets a second beside its peers
 #   make rss [NIC=igb]      FULLNAT on emulated NICs with RSS, in QEMU 10; a part of make test
+#   make deb | make rpm     packages, in target/package; docs/deploy.md says for which systems
 #   make mutants ARGS=...   which small changes of the code no quick test notices: ARGS="--file gateway/src/path/egress/toa.rs"
 #   make guard              instructions a packet beside those that the repository keeps
 
@@ -23,7 +24,7 @@ QUICK := not binary(e2e) | test(/^(lifecycle|outages|steering)::/) | test(/^(for
 # Demo and tests use the programs in /usr/sbin.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
-.PHONY: demo test check quick lint bench guard mutants rss deps
+.PHONY: demo test check quick lint bench guard mutants rss deb rpm deps
 
 demo:
 	@scripts/deps demo
@@ -78,6 +79,10 @@ mutants:
 rss: deps
 	cargo build --profile ci --package weirctl --package weir --package weir-lab --bins
 	scripts/rss $(NIC)
+
+deb rpm:
+	@scripts/deps package
+	scripts/package $@
 
 deps:
 	@scripts/deps test
