@@ -100,6 +100,10 @@ pub fn weir(command: Command) -> io::Result<String> {
                 "NOTIFY_SOCKET",
                 "Where systemd is told READY=1 when `ready' is printed; systemd sets it for services of Type=notify.",
             ),
+            (
+                "WATCHDOG_USEC",
+                "How long systemd waits for WATCHDOG=1 (WatchdogSec): it is told so while every worker polls.",
+            ),
         ],
     );
     roff.control("SH", ["CAPABILITIES"]);

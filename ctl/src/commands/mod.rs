@@ -15,6 +15,7 @@ mod explain;
 pub mod fetch;
 pub mod file;
 pub mod file_marks;
+pub mod file_rules;
 pub mod file_snat;
 pub mod file_write;
 pub mod json;

@@ -14,7 +14,7 @@ use weir_api::{
 use super::{
     Failure, World,
     cli::{ApplyArgs, DiffArgs, ExportArgs},
-    fetch, file, file_write, json, names,
+    fetch, file, file_rules, file_write, json, names,
     plan::{self, Plan, plan},
 };
 
@@ -163,7 +163,8 @@ fn read(path: &Path, input: &mut dyn Read) -> Result<file::Wanted, Failure> {
     } else {
         fs::read_to_string(path).map_err(unreadable)?
     };
-    file::read(&text).map_err(|error| {
+    let wanted = if file_rules::is(&text) { file_rules::read(&text) } else { file::read(&text) };
+    wanted.map_err(|error| {
         let line = error.line.map(|l| format!(":{l}")).unwrap_or_default();
         Failure::Usage(format!("{}{line}: {}", path.display(), error.message))
     })

@@ -28,6 +28,15 @@ fn assert_same_elsewhere(store: &mut Store<FakePlane>) {
     assert_eq!((applied.status, applied.err.as_str()), (0, ""), "{file}");
     assert_eq!(export(&mut other), file);
     assert!(on(&mut other, "diff -", &file).out.starts_with("no difference"));
+
+    // Saved rules are such a file, too.
+    let rules = on(store, "save", "").out;
+    let same = on(store, "diff -", &rules);
+    assert!(same.out.starts_with("no difference"), "{same:?}\n{rules}");
+    let mut other = self::store();
+    let applied = on(&mut other, "apply -", &rules);
+    assert_eq!((applied.status, applied.err.as_str()), (0, ""), "{rules}");
+    assert_eq!(on(&mut other, "save", "").out, rules);
 }
 
 pub fn an_export_applied_elsewhere_gives_the_same() {

@@ -54,7 +54,7 @@ pub enum Command {
     Sessions(SessionsArgs),
     /// The busiest services and servers, live
     Top(TopArgs),
-    /// Make the configuration what a file says: all of it at once or nothing, sessions undisturbed
+    /// Make the configuration what a file says, TOML or saved rules: all of it at once or nothing, sessions undisturbed
     Apply(ApplyArgs),
     /// What `apply` would change
     Diff(DiffArgs),
