@@ -175,7 +175,8 @@ impl<I: Io> Egress<I> {
     }
 
     /// Counts and drops.
-    #[inline]
+    #[cold]
+    #[inline(never)]
     pub(crate) fn drop(&self, frame: I::Frame, reason: Reason) {
         self.counters.count(Verdict::Drop(reason));
         drop(frame);

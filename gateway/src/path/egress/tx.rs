@@ -37,7 +37,7 @@ impl<F> TxBuffers<F> {
         // Not through `count`, which has to find out what to count.
         match self.queue(io, port, frame) {
             Ok(()) => counters.count_forwarded(),
-            Err(reason) => counters.count(Verdict::Drop(reason)),
+            Err(reason) => lost(counters, reason),
         }
     }
 
@@ -64,6 +64,13 @@ impl<F> TxBuffers<F> {
             }
         }
     }
+}
+
+/// A frame that could not be put on its way.
+#[cold]
+#[inline(never)]
+fn lost(counters: &PathCounters, reason: Reason) {
+    counters.count(Verdict::Drop(reason));
 }
 
 /// Out of line: what goes to one port only fills its buffer with the burst's last packet.
