@@ -162,9 +162,9 @@ impl<I: Io> Io for VlanIo<I> {
     fn rx(&mut self, port: PortId, burst: &mut Burst<I::Frame>) {
         let device = self.devices[port.index()];
         if self.lanes[port.index()].is_some() {
-            self.rx_lane(port, device, burst)
+            self.rx_lane(port, device, burst);
         } else {
-            self.io.rx(device, burst)
+            self.io.rx(device, burst);
         }
     }
 
@@ -172,9 +172,9 @@ impl<I: Io> Io for VlanIo<I> {
     fn tx(&mut self, port: PortId, burst: &mut Burst<I::Frame>) {
         let device = self.devices[port.index()];
         if self.lanes[port.index()].is_some() {
-            self.tx_lane(port, device, burst)
+            self.tx_lane(port, device, burst);
         } else {
-            self.io.tx(device, burst)
+            self.io.tx(device, burst);
         }
     }
 

@@ -218,7 +218,7 @@ impl GatewayPlane {
                     }
                 }
                 Err(error) => {
-                    warn!(%address, port = self.name(port), %error, "cannot put the local address on the twin")
+                    warn!(%address, port = self.name(port), %error, "cannot put the local address on the twin");
                 }
             }
         }

@@ -255,7 +255,7 @@ impl Entry {
             Opt::Lower => self.lower = in_range(value, 0, i32::MAX, "illegal l_threshold specified")?,
             Opt::TunType => self.tunnel = Some(tunnel_kind(value)?),
             Opt::TunPort => {
-                self.tunnel_port = in_range(value, 1, 65_535, "illegal tunnel port specified")? as u16
+                self.tunnel_port = in_range(value, 1, 65_535, "illegal tunnel port specified")? as u16;
             }
             Opt::TunCsum => self.tunnel_checksum = TunnelChecksum::Full,
             Opt::TunRemCsum => self.tunnel_checksum = TunnelChecksum::Remote,

@@ -68,8 +68,8 @@ impl<P: Plane> Store<P> {
         ServiceRow {
             service: record.service.clone(),
             local_addresses: record.local_addresses.clone(),
-            stats: figures.map(|f| f.stats()).unwrap_or_default(),
-            rates: figures.map(|f| f.rates()).unwrap_or_default(),
+            stats: figures.map(super::figures::Figures::stats).unwrap_or_default(),
+            rates: figures.map(super::figures::Figures::rates).unwrap_or_default(),
         }
     }
 
@@ -81,8 +81,8 @@ impl<P: Plane> Store<P> {
             active: totals.active,
             inactive: totals.inactive,
             persistent: totals.persistent,
-            stats: figures.map(|f| f.stats()).unwrap_or_default(),
-            rates: figures.map(|f| f.rates()).unwrap_or_default(),
+            stats: figures.map(super::figures::Figures::stats).unwrap_or_default(),
+            rates: figures.map(super::figures::Figures::rates).unwrap_or_default(),
         }
     }
 }

@@ -81,9 +81,9 @@ fn lower_mtu(flows: &Flows, data: &mut [u8], p: &Parsed, found: Found) {
     let lower = told.saturating_sub(by.into()).max(least.min(told));
     let before = icmp.rest();
     if p.ipv6 {
-        icmp.set_rest(lower)
+        icmp.set_rest(lower);
     } else {
-        icmp.set_mtu_v4(lower as u16)
+        icmp.set_mtu_v4(lower as u16);
     }
     let [high, low] = [16, 0].map(|by| Delta::word((before >> by) as u16, (icmp.rest() >> by) as u16));
     icmp.set_checksum(high.and(low).apply(icmp.checksum()));
