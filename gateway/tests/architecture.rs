@@ -177,6 +177,19 @@ fn no_file_of_control_or_of_run_is_imported_in_a_circle() {
 }
 
 #[test]
+fn what_workers_are_asked_has_one_name_in_both_rooms() {
+    let asked = Imports::of("path/admin").0;
+    let control = Imports::of("control/queries").0;
+    let names = asked.keys().filter_map(|module| module.strip_prefix("path/admin::"));
+    // `update` is the ring's; files of a folder belong to it.
+    let names: Vec<&str> = names.filter(|name| *name != "update" && !name.contains("::")).collect();
+    assert!(names.len() >= 5, "{names:?}");
+    for name in names {
+        assert!(control.contains_key(&format!("control/queries::{name}")), "control/queries/{name}.rs");
+    }
+}
+
+#[test]
 fn what_decides_on_packets_cannot_send_them() {
     for (module, code) in sources("flow") {
         let code = code.replace("Origin::Worker", "");

@@ -12,30 +12,20 @@ use std::{
 };
 
 use tracing::{info, warn};
-use weir_api::model::{
-    self, Forwarding,
-    explain::{Explanation, Question},
-    status::PortStatus,
-    trace::TraceFilter,
-};
+use weir_api::model::{self, Forwarding, status::PortStatus};
 
 use super::{server_hops::ServerHops, warnings};
 use crate::{
     clock::Tick,
     control::{
-        plane::{
-            AddressKind, Ask, Change, Explained, PathCounter, Plane, PlaneError, PlaneStatus, ServerTotals,
-            ServiceState,
-        },
-        queries::trace::Haul,
+        error::PlaneError,
+        plane::{AddressKind, Change, Plane, PlaneStatus, ServiceState},
         workers::{WorkerLink, Workers},
     },
     host::{Host, NetState},
-    id::ServerId,
     io::PortId,
     mac::Mac,
     path::{
-        admin::{explain::question::Packet, trace::Tracer},
         flow::route::RouteTable,
         ingress::station::Stations,
         verdict::{Reason, Verdict},
@@ -247,45 +237,17 @@ impl Plane for GatewayPlane {
         }
     }
 
-    fn server_totals(&self, id: ServerId) -> ServerTotals {
-        self.workers.server_totals(id)
+    fn workers(&self) -> Result<&Workers, PlaneError> {
+        Ok(&self.workers)
     }
 
-    fn asker(&self) -> Arc<dyn Ask> {
-        self.workers.asker()
-    }
-
-    fn address_kind(&self, address: IpAddr) -> AddressKind {
-        self.workers.address_kind(address)
+    fn workers_mut(&mut self) -> Result<&mut Workers, PlaneError> {
+        Ok(&mut self.workers)
     }
 
     fn is_ports_own(&self, address: IpAddr) -> bool {
         let on_a_port = matches!(self.address_kind(address), AddressKind::Own | AddressKind::Port);
         on_a_port && !self.ours.contains(&address)
-    }
-
-    fn has_port(&self, name: &str) -> bool {
-        self.workers.has_port(name)
-    }
-
-    fn packet(&self, question: &Question) -> Result<Packet, PlaneError> {
-        self.workers.packet(question)
-    }
-
-    fn explained(&self, answer: Explained) -> Result<Explanation, PlaneError> {
-        self.workers.explained(answer)
-    }
-
-    fn begin_trace(&mut self, filter: &TraceFilter) -> Result<(u64, Vec<Tracer>), PlaneError> {
-        self.workers.begin_trace(filter)
-    }
-
-    fn trace_begun(&mut self, trace: u64, by_all: bool) {
-        self.workers.trace_begun(trace, by_all);
-    }
-
-    fn traced(&mut self, trace: u64, end: bool) -> Result<Haul, PlaneError> {
-        self.workers.traced(trace, end)
     }
 
     fn status(&self) -> PlaneStatus {
@@ -296,9 +258,5 @@ impl Plane for GatewayPlane {
             warnings: self.warnings().into_iter().chain(of_workers.warnings).collect(),
             ..of_workers
         }
-    }
-
-    fn counters(&self) -> Vec<PathCounter> {
-        self.workers.counters()
     }
 }

@@ -1,5 +1,7 @@
 //! `status`, `stats`, `sessions`.
 
+use std::time::Duration;
+
 use weir_api::protocol::Change;
 use weirctl::commands::Wake;
 
@@ -10,6 +12,9 @@ use crate::{
     },
     world::{Script, Shared, VIP, on, run, server, shop, store, tcp},
 };
+
+/// How long workers may take that don't answer.
+const SHORT: Duration = Duration::from_millis(100);
 
 /// TCP 80 with two servers and so many sessions.
 pub fn busy(sessions: u8) -> Rig {
@@ -51,6 +56,23 @@ pub fn sessions_are_listed_counted_and_ended() {
     assert_eq!(shared.0.borrow().session_count(), 0);
     let empty = shared.run("sessions --json").json();
     assert_eq!((empty["count"].clone(), empty["sessions"].clone()), (0.into(), serde_json::json!([])));
+}
+
+pub fn a_worker_that_does_not_answer_is_named() {
+    let mut rig = Rig::with(&Options { workers: 2, patience: SHORT, ..Options::default() });
+    rig.add_service(weir_api::model::Protocol::Tcp, VIP, 80, "rr", true);
+    rig.hang(0);
+    let shared = Shared::new(rig);
+    let late = "timed out: worker 0 has not answered for 0.1 s\n";
+    for line in ["sessions", "sessions --kill --all", "explain tcp 10.1.0.1:4000 192.0.2.10:80", "trace -n 1"]
+    {
+        let outcome = shared.run(line);
+        assert_eq!((outcome.status, outcome.err.as_str()), (1, late), "{line}: {outcome:?}");
+    }
+    // One that never was is another thing.
+    let none = shared.run("sessions --worker 2");
+    let gone = "not there: there is no worker 2: the last is 1\n";
+    assert_eq!((none.status, none.err.as_str()), (1, gone), "{none:?}");
 }
 
 pub fn local_addresses_come_go_and_show_their_use() {

@@ -3,13 +3,15 @@
 use std::{net::IpAddr, sync::Arc};
 
 use weir::{
-    control::plane::{AddressKind, Ask, Change, Plane, PlaneError, PlaneStatus, ServerTotals, SessionPage},
+    control::{
+        error::{Gone, PlaneError},
+        plane::{AddressKind, Change, Plane, PlaneStatus, ServerTotals},
+        workers::Ask,
+    },
     id::ServerId,
+    path::admin::update::Update,
 };
-use weir_api::{
-    model::{Session, SessionState, status::PortStatus},
-    protocol::SessionCursor,
-};
+use weir_api::model::{Session, SessionState, status::PortStatus};
 
 /// What an address is to the gateway.
 pub type AddressKinds = Box<dyn Fn(IpAddr) -> AddressKind + Send>;
@@ -66,14 +68,25 @@ impl Plane for FakePlane {
     }
 }
 
-/// So many sessions.
+/// A worker with so many sessions, which are listed and never found.
 struct FakeSessions(u32);
 
 impl Ask for FakeSessions {
-    fn sessions(&self, from: SessionCursor, max: usize) -> Result<SessionPage, PlaneError> {
-        let end = self.0.min(from.slot + max as u32);
-        let page = (from.slot..end).map(session).collect();
-        Ok((page, (end < self.0).then_some(SessionCursor { worker: 0, slot: end })))
+    fn workers(&self) -> u16 {
+        1
+    }
+
+    fn ask(&self, _: u16, mut question: Update) -> Result<Update, PlaneError> {
+        if let Update::List(listing) = &mut question {
+            let end = self.0.min(listing.from + listing.sessions.capacity() as u32);
+            listing.sessions.extend((listing.from..end).map(session));
+            listing.next = (end < self.0).then_some(end);
+        }
+        Ok(question)
+    }
+
+    fn tell(&self, _: Vec<Update>) -> Result<(), PlaneError> {
+        Err(Gone::Worker(0).into())
     }
 }
 

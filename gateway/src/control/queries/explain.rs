@@ -1,37 +1,117 @@
-//! What would happen to a packet: the question goes from worker to worker as the packet would (`workers/asker.rs`), and
-//! the answer, which speaks of numbers, gets here the names that the configuration has for them.
+//! What would happen to a packet: `weirctl explain`.
+//!
+//! The question goes from worker to worker as the packet would, and the answer, which speaks of numbers, gets the names
+//! that the configuration has for them.
 
 use std::net::IpAddr;
 
-use weir_api::model::{
-    Forwarding, MarkRule, Tuple,
-    explain::{self, Candidate, End, Explanation, Question, Return, Scheduling, Way},
+use weir_api::{
+    model::{
+        Forwarding, MarkRule, Tuple,
+        explain::{
+            self, Candidate, End, Explanation, MAX_EXPLAINED, Question as Asked, Return, Scheduling, Way,
+        },
+    },
+    protocol::{ErrorCode, Refusal, Response},
 };
 
+use super::{Configuration, Query, Question, check_port, put};
 use crate::{
     control::{
         change::ServiceState,
         error::{PlaneError, Unsupported},
-        workers::Workers,
+        workers::{Ask, Workers},
     },
-    id::ServerId,
+    id::{ServerId, WorkerId},
     io::PortId,
     path::{
-        admin::explain::question::{Back, Explain, Packet},
+        admin::{
+            explain::question::{At, Back, Explain, Packet},
+            update::Update,
+        },
         flow::{mark::Rule, route::View, service::Chosen},
         verdict::Verdict,
     },
     table::ends::Ends,
 };
 
+/// A packet is on its way to a queue, in the queue, handed over, perhaps to several owners of NAT's replies, and may turn
+/// back once.
+const MOST_STOPS: usize = 16;
+
+/// A packet whose way is asked for.
+pub(super) struct ExplainPacket(Packet);
+
+/// What workers say of it.
+pub(super) struct Explained {
+    /// The answer of the one that decides.
+    answer: Box<Explain>,
+    /// Workers in the order in which they have the packet.
+    workers: Vec<u16>,
+}
+
+impl Query for ExplainPacket {
+    type Request = Asked;
+    type Answer = Explained;
+
+    fn prepare(question: Asked, held: &mut dyn Configuration) -> Result<Self, Refusal> {
+        if question.source.0.is_ipv4() != question.destination.0.is_ipv4() {
+            let detail = "the two addresses are of two families";
+            return Err(Refusal::new(ErrorCode::InvalidOperation, detail));
+        }
+        check_port(question.port.as_deref(), held)?;
+        Ok(Self(held.plane().workers()?.packet_of(&question)?))
+    }
+
+    fn ask(&mut self, workers: &dyn Ask) -> Result<Explained, PlaneError> {
+        let (mut worker, mut have) = (WorkerId(0), Vec::new());
+        let mut question = Box::new(Explain::new(0, self.0, At::Port, MAX_EXPLAINED));
+        for _ in 0..MOST_STOPS {
+            let answer = put(workers, worker.0, question)?;
+            let has_it = answer.elsewhere.is_none() || answer.at == At::Handed;
+            if has_it && have.last() != Some(&worker.0) {
+                have.push(worker.0);
+            }
+            match answer.elsewhere {
+                Some(other) => (question, worker) = (Box::new(answer.again(0)), other),
+                None => return Ok(Explained { answer, workers: have }),
+            }
+        }
+        Err(Unsupported::NoOwner.into())
+    }
+
+    fn respond(
+        self,
+        answer: Result<Explained, PlaneError>,
+        held: &mut dyn Configuration,
+    ) -> Result<Response, PlaneError> {
+        let Explained { answer, workers } = answer?;
+        let explanation = held.plane().workers()?.named(*answer, workers);
+        Ok(Response::Explained(Box::new(explanation)))
+    }
+}
+
+impl Question for Box<Explain> {
+    fn update(self) -> Update {
+        Update::Explain(self)
+    }
+
+    fn answered(update: Update) -> Option<Self> {
+        match update {
+            Update::Explain(answer) => Some(answer),
+            _ => None,
+        }
+    }
+}
+
 impl Workers {
     /// The packet as the path knows it.
-    pub(in crate::control) fn packet_of(&self, question: &Question) -> Result<Packet, PlaneError> {
+    fn packet_of(&self, question: &Asked) -> Result<Packet, PlaneError> {
         packet(question, |name| port_number(self.port_names(), name)).ok_or(Unsupported::PacketKind.into())
     }
 
     /// The answer with the configuration's names.
-    pub(in crate::control) fn named(&self, answer: Explain, workers: Vec<u16>) -> Explanation {
+    fn named(&self, answer: Explain, workers: Vec<u16>) -> Explanation {
         let port = answer.packet.port.unwrap_or(PortId(0));
         let session = answer.session.as_ref();
         let of_session = session.and_then(|(_, server, _)| self.service_with(*server));
@@ -139,7 +219,7 @@ fn as_configured(mut candidates: Vec<Candidate>, service: Option<&ServiceState>)
 }
 
 /// The packet as the path knows it; none if it is of a kind that isn't forwarded.
-fn packet(question: &Question, number: impl Fn(&str) -> Option<PortId>) -> Option<Packet> {
+fn packet(question: &Asked, number: impl Fn(&str) -> Option<PortId>) -> Option<Packet> {
     let one_family = question.source.0.is_ipv6() == question.destination.0.is_ipv6();
     if !one_family {
         return None;

@@ -5,7 +5,7 @@
 
 use crate::{
     clock::{Tick, seconds},
-    control::workers::Workers,
+    control::workers::{Ticket, WorkerLink, Workers},
     path::{
         admin::{
             hops_in_use::HopsInUse,
@@ -18,23 +18,35 @@ use crate::{
 /// How often each worker is asked.
 const PERIOD: u32 = seconds(5);
 
+/// What is asked of each worker.
+#[derive(Default)]
+pub(super) struct Inquiries(Vec<Inquiry>);
+
 /// What is asked of one worker.
 #[derive(Default)]
-pub(in crate::control) struct Inquiry {
+struct Inquiry {
     /// The question, unless the worker has it.
     question: Option<Box<HopsInUse>>,
+    /// The worker has it.
+    sent: Option<Ticket>,
     /// When it was last put from the start.
     asked: Option<Tick>,
     answer: Vec<Resolve>,
 }
 
 impl Inquiry {
-    /// Takes the question back, answered in part or whole.
-    fn take_back(&mut self, mut question: Box<HopsInUse>) {
-        if question.done {
-            self.answer.append(&mut question.hops);
+    /// Takes the question back, answered in part or whole, if the worker has had it.
+    fn take_back(&mut self, link: &WorkerLink) {
+        let Some(back) = self.sent.and_then(|ticket| link.take(ticket)) else { return };
+        self.sent = None;
+        for update in back {
+            if let Update::HopsInUse(mut question) = update {
+                if question.done {
+                    self.answer.append(&mut question.hops);
+                }
+                self.question = Some(question);
+            }
         }
-        self.question = Some(question);
     }
 
     /// What is to be sent to the worker now.
@@ -64,16 +76,14 @@ impl Workers {
     /// Next hops that sessions of the last minute go by, as far as workers have told since the last call. To be called
     /// every few milliseconds.
     pub fn hops_in_use(&mut self, now: Tick) -> Vec<Resolve> {
+        let Inquiries(each) = &mut self.kept.hops_in_use;
+        each.resize_with(self.links.len(), Inquiry::default);
         let mut hops = Vec::new();
-        for link in &mut self.links {
-            for back in link.take_back(|update| matches!(update, Update::HopsInUse(_))) {
-                if let Update::HopsInUse(question) = back {
-                    link.in_use.take_back(question);
-                }
-            }
-            hops.append(&mut link.in_use.answer);
-            if let Some(batch) = link.in_use.next(now) {
-                link.send(batch);
+        for (link, inquiry) in self.links.iter().zip(each) {
+            inquiry.take_back(link);
+            hops.append(&mut inquiry.answer);
+            if let Some(batch) = inquiry.next(now) {
+                inquiry.sent = Some(link.ask(batch));
             }
         }
         hops

@@ -1,14 +1,31 @@
-//! How loaded the workers are: their polls, session tables and local addresses.
+//! How the gateway is: `weirctl status`. Loads and local addresses are read from what workers count; nobody is asked.
 
 use std::{collections::HashMap, net::IpAddr};
 
-use weir_api::model::status::{LocalAddressUse, MAX_STATUS_ADDRESSES, WorkerStatus};
+use weir_api::model::status::{LocalAddressUse, MAX_STATUS_ADDRESSES, Status, WorkerStatus};
 
+use super::{Configuration, Extent};
 use crate::{
     control::workers::{WorkerLink, Workers},
     net::address::Address,
     table::pool::{PairKey, PoolUsage},
 };
+
+/// How it is.
+pub(super) fn status(held: &dyn Configuration) -> Status {
+    let (plane, Extent { generation, services, servers }) = (held.plane().status(), held.extent());
+    Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        generation,
+        uptime: plane.uptime,
+        services,
+        servers,
+        ports: plane.ports,
+        workers: plane.workers,
+        local_addresses: plane.local_addresses,
+        warnings: plane.warnings,
+    }
+}
 
 /// A worker's load.
 #[must_use]

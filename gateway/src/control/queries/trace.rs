@@ -1,4 +1,4 @@
-//! Packets are followed for one client at a time, as long as it asks for them.
+//! Real packets are followed for one client at a time, as long as it asks for them: `weirctl trace`.
 //!
 //! Each worker gets a tracer with a ring to here; a client that has gone away is noticed by its silence, and the
 //! workers' tracers are taken back.
@@ -11,12 +11,16 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use weir_api::model::trace::{MAX_TRACED, TraceFilter, TracedPacket};
+use weir_api::{
+    model::trace::{MAX_TRACED, TraceFilter, TracedPacket},
+    protocol::{Refusal, Response},
+};
 
+use super::{Configuration, Query, check_port};
 use crate::{
     control::{
         error::{Busy, Gone, PlaneError},
-        workers::Workers,
+        workers::{Ask, Workers},
     },
     io::PortId,
     net::ipv6,
@@ -34,8 +38,16 @@ const RING: usize = 1024;
 /// A client that hasn't asked for so long is taken to be gone.
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// The trace under way, and those that were.
+#[derive(Default)]
+pub(super) struct Traces {
+    /// Number of the last one.
+    last: u64,
+    current: Option<Tracing>,
+}
+
 /// A trace under way.
-pub struct Tracing {
+struct Tracing {
     id: u64,
     /// When the client asked last; none while the workers are being told.
     asked: Option<Instant>,
@@ -45,16 +57,50 @@ pub struct Tracing {
     began: (u64, u64),
 }
 
-/// Packets followed, and how many were lost since the trace began.
-pub type Haul = (Vec<TracedPacket>, u64);
+/// Has each worker follow packets with its tracer.
+pub(super) struct BeginTrace {
+    trace: u64,
+    tracers: Vec<Tracer>,
+}
+
+impl Query for BeginTrace {
+    type Request = TraceFilter;
+    type Answer = ();
+
+    fn prepare(filter: TraceFilter, held: &mut dyn Configuration) -> Result<Self, Refusal> {
+        check_port(filter.port.as_deref(), held)?;
+        Ok(held.plane_mut().workers_mut()?.prepare_trace(&filter)?)
+    }
+
+    fn ask(&mut self, workers: &dyn Ask) -> Result<(), PlaneError> {
+        let tracers = self.tracers.drain(..);
+        workers.tell(tracers.map(|tracer| Update::Trace(Some(Box::new(tracer)))).collect())
+    }
+
+    fn respond(
+        self,
+        answer: Result<(), PlaneError>,
+        held: &mut dyn Configuration,
+    ) -> Result<Response, PlaneError> {
+        held.plane_mut().workers_mut()?.trace_begun(self.trace, answer.is_ok());
+        answer.map(|()| Response::Tracing { trace: self.trace })
+    }
+}
+
+/// What was followed since the last call, and the end of it if so.
+///
+/// # Errors
+/// There is no such trace, or not any more.
+pub(super) fn take(trace: u64, end: bool, held: &mut dyn Configuration) -> Result<Response, PlaneError> {
+    let workers = held.plane_mut().workers_mut().map_err(|_| Gone::Trace(trace))?;
+    let (packets, lost) = workers.take_traced(trace, end)?;
+    Ok(Response::Traced { packets, lost })
+}
 
 impl Workers {
     /// Tracers that follow the packets that `filter` wants, one a worker, and the number of the trace.
-    pub(in crate::control) fn prepare_trace(
-        &mut self,
-        filter: &TraceFilter,
-    ) -> Result<(u64, Vec<Tracer>), PlaneError> {
-        if self.tracing().is_some() {
+    fn prepare_trace(&mut self, filter: &TraceFilter) -> Result<BeginTrace, PlaneError> {
+        if self.kept.trace.current.is_some() {
             return Err(Busy::Trace.into());
         }
         let port = filter.port.as_ref().and_then(|name| self.port_names().iter().position(|n| n == name));
@@ -72,26 +118,28 @@ impl Workers {
             tracers.push(Tracer::new(filter, to_control, lost.clone()));
             rings.push(from_worker);
         }
-        let id = self.ticket();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let began = (cpu::tsc(), u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX));
-        *self.tracing() = Some(Tracing { id, asked: None, rings, lost, began });
-        Ok((id, tracers))
+        let traces = &mut self.kept.trace;
+        traces.last += 1;
+        traces.current = Some(Tracing { id: traces.last, asked: None, rings, lost, began });
+        Ok(BeginTrace { trace: traces.last, tracers })
     }
 
-    /// Every worker follows packets now, or not every one: then the trace ends.
-    pub(in crate::control) fn note_begun(&mut self, id: u64, by_all: bool) {
-        let Some(tracing) = self.tracing().as_mut().filter(|t| t.id == id) else { return };
+    /// Every worker follows packets now, or not every one: then none is to.
+    fn trace_begun(&mut self, id: u64, by_all: bool) {
+        let current = &mut self.kept.trace.current;
+        let Some(tracing) = current.as_mut().filter(|t| t.id == id) else { return };
         tracing.asked = Some(Instant::now());
         if !by_all {
-            *self.tracing() = None;
+            *current = None;
             self.stop_tracers();
         }
     }
 
-    /// What was followed since the last call.
-    pub(in crate::control) fn take_traced(&mut self, id: u64, end: bool) -> Result<Haul, PlaneError> {
-        let mut tracing = self.tracing().take_if(|t| t.id == id).ok_or(Gone::Trace(id))?;
+    /// What was followed since the last call, and how many packets were lost since the trace began.
+    fn take_traced(&mut self, id: u64, end: bool) -> Result<(Vec<TracedPacket>, u64), PlaneError> {
+        let mut tracing = self.kept.trace.current.take_if(|t| t.id == id).ok_or(Gone::Trace(id))?;
         tracing.asked = Some(Instant::now());
         let (mut records, mut left) = (Vec::new(), MAX_TRACED);
         // What arrives while the rings are read waits for the next call, so that packets that several workers
@@ -112,14 +160,15 @@ impl Workers {
         if end {
             self.stop_tracers();
         } else {
-            *self.tracing() = Some(tracing);
+            self.kept.trace.current = Some(tracing);
         }
         Ok((packets, lost))
     }
 
     /// Ends a trace whose client is gone.
     pub(in crate::control) fn end_silent_trace(&mut self) {
-        if self.tracing().take_if(|t| t.asked.is_some_and(|at| at.elapsed() > SILENCE)).is_some() {
+        let silent = |t: &mut Tracing| t.asked.is_some_and(|at| at.elapsed() > SILENCE);
+        if self.kept.trace.current.take_if(silent).is_some() {
             tracing::info!("a trace ends: nobody asks for its packets");
             self.stop_tracers();
         }

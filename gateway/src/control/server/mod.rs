@@ -29,11 +29,7 @@ use weir_api::protocol::{Access, Request, Response, frame, handshake::Answer};
 
 pub use self::socket::SocketPermissions;
 use self::{peer::Peer, socket::SocketFile};
-use super::{
-    notices::Notices,
-    plane::Plane,
-    store::{Step, Store},
-};
+use super::{notices::Notices, plane::Plane, queries::Step, store::Store};
 use crate::threads;
 
 /// How long requests that are being answered may take when the socket is closed.

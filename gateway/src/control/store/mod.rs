@@ -12,24 +12,22 @@
 //! | `check` | what the kernel would refuse |
 //! | `ledger` | numbers of services and servers; deleted servers that sessions still refer to |
 //! | `figures` | counters since the last `-Z`, and IPVS's rate estimator |
-//! | `inquiry` | requests that only workers can answer |
 //! | `listing` | pages |
 //! | `marks` | rules that mark packets |
 //! | `snat` | SNAT rules and their numbers |
 //! | `overlap` | addresses of sessions that are something else, too |
-//! | `questions` | how the gateway is; certain sessions |
+//! | `configuration` | what queries of the data plane learn of the configuration |
 //! | `sysctl` | IPVS's sysctls by name |
 
 mod apply;
 mod check;
+mod configuration;
 mod figures;
-mod inquiry;
 mod journal;
 mod ledger;
 mod listing;
 mod marks;
 mod overlap;
-mod questions;
 mod record;
 mod snat;
 mod sysctl;
@@ -45,21 +43,21 @@ use std::{
 use weir_api::{
     client::{ClientError, Transport},
     model::{ClientAddress, MarkRule, ServiceKey, Timeouts, status::Notice},
-    protocol::{Access, ErrorCode, Info, MAX_PAGE, Refusal, Request, Response, Stage},
+    protocol::{Access, ErrorCode, Info, Refusal, Request, Response, Stage},
 };
 
+pub use self::sysctl::SysctlError;
 use self::{
     figures::{ESTIMATE_PERIOD, ServiceFigures},
-    inquiry::What,
     journal::Journal,
     ledger::Ledger,
     record::{Record, SnatRules},
 };
-pub use self::{
-    inquiry::{Inquiry, Step, Told},
-    sysctl::SysctlError,
+use super::{
+    notices::Notices,
+    plane::Plane,
+    queries::{self, Step},
 };
-use super::{notices::Notices, plane::Plane};
 use crate::{
     clock::Tick,
     id::{ServerId, ServiceId},
@@ -181,21 +179,10 @@ impl<P: Plane> Store<P> {
         if let Err(detail) = request.check() {
             return Step::Answered(Response::Refused(Refusal::new(ErrorCode::BadRequest, detail)));
         }
-        let begun = match request {
-            Request::Sessions { from, max } => {
-                let max = max.clamp(1, MAX_PAGE) as usize;
-                Ok(self.inquire(What::Sessions { from: from.unwrap_or_default(), max }))
-            }
-            Request::FindSessions { filter, from, max } => self.find_sessions(filter, from, max),
-            Request::KillSessions { filter, from } => self.kill_sessions(filter, from),
-            Request::Explain(question) => self.explain(&question),
-            Request::Trace(filter) => self.begin_trace(&filter),
-            other => Ok(Step::Answered(self.answer(other))),
-        };
-        begun.unwrap_or_else(|refusal| Step::Answered(Response::Refused(refusal)))
+        queries::begin(request, self).unwrap_or_else(|request| Step::Answered(self.answer(request)))
     }
 
-    /// Answers what needs no worker.
+    /// Answers what is no query of the data plane.
     fn answer(&mut self, request: Request) -> Response {
         match request {
             Request::Info => Response::Info(Info {
@@ -215,20 +202,10 @@ impl<P: Plane> Store<P> {
                 let told = self.services.values().filter(|r| r.client_address != ClientAddress::None);
                 Response::ClientAddresses(told.map(|r| (r.service.key, r.client_address)).collect())
             }
-            Request::Traced { trace } => self.traced(trace, false),
-            Request::EndTrace { trace } => self.traced(trace, true),
-            Request::Counters => Response::Counters(self.plane.counters()),
-            Request::Status => self.status(),
-            Request::Stage(_) | Request::Subscribe => {
+            // `Stage` and `Subscribe`: queries have been answered.
+            _ => {
                 let detail = "only a connection can do this";
                 Response::Refused(Refusal::new(ErrorCode::Unsupported, detail))
-            }
-            Request::Sessions { .. }
-            | Request::FindSessions { .. }
-            | Request::KillSessions { .. }
-            | Request::Explain(_)
-            | Request::Trace(_) => {
-                Response::Refused(Refusal::new(ErrorCode::Unsupported, "only workers can answer this"))
             }
         }
     }

@@ -4,62 +4,71 @@
 //! the other workers.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
-use weir_api::{
-    model::{EngineData, explain::MAX_EXPLAINED},
-    protocol::SessionCursor,
-};
 
-use super::link::{Rings, WorkerLink};
+use super::link::{Rings, Ticket, WorkerLink};
 use crate::{
-    control::{
-        error::{Gone, PlaneError, Unsupported},
-        plane::{Ask, Explained, Selected, Selection, SessionPage},
-    },
-    id::WorkerId,
-    path::admin::{
-        explain::question::{At, Explain, Packet},
-        search::Search,
-        trace::Tracer,
-        update::{Batch, Listing, Update},
-    },
+    control::error::{Gone, PlaneError, Unsupported},
+    path::admin::update::{Batch, Update},
 };
 
 /// How long a worker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Requests to workers that one search makes at most: a bounded time for an answer.
-const SEARCH_STEPS: usize = 16;
 
 /// What is done while a worker's answer is awaited: sleep a little, or, in virtual time, run the worker.
 pub type Wait = Box<dyn Fn() + Send + Sync>;
+
+/// Whom to ask what only workers know. They are asked without a hold on the plane, because one may take its time, or hang.
+/// What is asked is the business of [`queries`](crate::control::queries).
+pub trait Ask: Send + Sync {
+    /// How many workers there are.
+    fn workers(&self) -> u16;
+
+    /// Gives a worker a question and waits until it comes back answered.
+    ///
+    /// # Errors
+    /// The worker doesn't answer, or there is none of this number.
+    fn ask(&self, worker: u16, question: Update) -> Result<Update, PlaneError>;
+
+    /// Gives each worker an update, the first one the first, and waits until all have taken theirs.
+    ///
+    /// # Errors
+    /// A worker doesn't answer; others may have taken theirs.
+    fn tell(&self, each: Vec<Update>) -> Result<(), PlaneError>;
+}
+
+/// Those of a plane that only knows a configuration.
+pub(in crate::control) struct Nobody;
+
+impl Ask for Nobody {
+    fn workers(&self) -> u16 {
+        0
+    }
+
+    fn ask(&self, _: u16, _: Update) -> Result<Update, PlaneError> {
+        Err(Unsupported::NoPackets.into())
+    }
+
+    fn tell(&self, _: Vec<Update>) -> Result<(), PlaneError> {
+        Err(Unsupported::NoPackets.into())
+    }
+}
 
 /// Asks the workers.
 pub(super) struct Asker {
     rings: Vec<Arc<Mutex<Rings>>>,
     wait: Wait,
-    tickets: AtomicU64,
-    /// Whether sessions may have Call-IDs.
-    by_call: AtomicBool,
     patience: Duration,
 }
 
 impl Asker {
     /// Asks the workers behind `links`.
     pub fn new(links: &[WorkerLink], wait: Wait) -> Self {
-        Self {
-            rings: links.iter().map(WorkerLink::rings).collect(),
-            wait,
-            tickets: AtomicU64::new(0),
-            by_call: AtomicBool::new(false),
-            patience: PATIENCE,
-        }
+        Self { rings: links.iter().map(WorkerLink::rings).collect(), wait, patience: PATIENCE }
     }
 
     /// Gives workers another time to answer in.
@@ -67,29 +76,12 @@ impl Asker {
         self.patience = patience;
     }
 
-    /// From now on sessions may have Call-IDs.
-    pub fn expect_calls(&self) {
-        self.by_call.store(true, Relaxed);
+    fn rings(&self, worker: u16) -> Result<&Mutex<Rings>, PlaneError> {
+        let rings = self.rings.get(usize::from(worker)).map(AsRef::as_ref);
+        rings.ok_or(Gone::NoWorker { worker, last: self.workers().saturating_sub(1) }.into())
     }
 
-    /// A number that no other question has.
-    pub fn ticket(&self) -> u64 {
-        self.tickets.fetch_add(1, Relaxed) + 1
-    }
-
-    fn rings(&self, worker: usize) -> Result<&Mutex<Rings>, PlaneError> {
-        let rings = self.rings.get(worker).map(AsRef::as_ref);
-        let last = self.rings.len().max(1) - 1;
-        rings.ok_or(Gone::NoWorker { worker: worker as u16, last: last as u16 }.into())
-    }
-
-    /// Sends one worker questions and waits for the answer to the one with this ticket.
-    fn ask(&self, worker: usize, ticket: u64, questions: Batch) -> Result<Update, PlaneError> {
-        self.rings(worker)?.lock().ask(ticket, questions);
-        self.answer(worker, ticket, Instant::now())
-    }
-
-    fn answer(&self, worker: usize, ticket: u64, asked: Instant) -> Result<Update, PlaneError> {
+    fn answer(&self, worker: u16, ticket: Ticket, asked: Instant) -> Result<Batch, PlaneError> {
         let rings = self.rings(worker)?;
         loop {
             (self.wait)();
@@ -107,144 +99,37 @@ impl Asker {
             if ended || late {
                 rings.lock().forget(ticket);
                 let error = if ended {
-                    Gone::Worker(worker as u16).into()
+                    Gone::Worker(worker).into()
                 } else {
-                    PlaneError::TimedOut { worker: worker as u16, patience: self.patience }
+                    PlaneError::TimedOut { worker, patience: self.patience }
                 };
                 tracing::error!("{error}");
                 return Err(error);
             }
         }
     }
-
-    /// Sessions in one worker's records from `from` on.
-    fn list(&self, worker: usize, from: u32, max: usize) -> Result<Listing, PlaneError> {
-        let ticket = self.ticket();
-        let calls = Vec::with_capacity(if self.by_call.load(Relaxed) { max } else { 0 });
-        let listing = Listing { ticket, from, sessions: Vec::with_capacity(max), calls, next: None };
-        let Update::List(mut page) = self.ask(worker, ticket, vec![Update::List(listing)])? else {
-            return Err(Unsupported::OtherAnswer(worker as u16).into());
-        };
-        for (at, call) in page.calls.drain(..) {
-            if let Some(session) = page.sessions.get_mut(at as usize) {
-                let data = String::from_utf8_lossy(call.as_bytes()).into_owned();
-                session.engine = Some(EngineData { name: "sip".into(), data });
-            }
-        }
-        Ok(page)
-    }
-
-    /// Certain sessions in one worker's records from `from` on.
-    fn search(
-        &self,
-        worker: usize,
-        selection: &Selection,
-        from: u32,
-        max: usize,
-    ) -> Result<Search, PlaneError> {
-        let ticket = self.ticket();
-        let selection = selection.clone();
-        let sessions = Vec::with_capacity(max.max(1));
-        let search = Search { ticket, selection, from, sessions, killed: 0, next: None };
-        match self.ask(worker, ticket, vec![Update::Select(search)])? {
-            Update::Select(search) => Ok(search),
-            _ => Err(Unsupported::OtherAnswer(worker as u16).into()),
-        }
-    }
-
-    fn explain_at(&self, worker: WorkerId, question: Explain) -> Result<Box<Explain>, PlaneError> {
-        let ticket = self.ticket();
-        let question = Update::Explain(Box::new(question.again(ticket)));
-        match self.ask(worker.0.into(), ticket, vec![question])? {
-            Update::Explain(answer) => Ok(answer),
-            _ => Err(Unsupported::OtherAnswer(worker.0).into()),
-        }
-    }
-}
-
-/// A packet is on its way to a queue, in the queue, handed over, perhaps to several owners of NAT's replies, and may turn
-/// back once.
-const MOST_STOPS: usize = 16;
-
-/// Where to go on after a worker's page.
-fn after(at: SessionCursor, next: Option<u32>) -> SessionCursor {
-    match next {
-        Some(slot) => SessionCursor { worker: at.worker, slot },
-        None => SessionCursor { worker: at.worker + 1, slot: 0 },
-    }
 }
 
 impl Ask for Asker {
-    fn sessions(&self, from: SessionCursor, max: usize) -> Result<SessionPage, PlaneError> {
-        let mut sessions = Vec::new();
-        let mut at = from;
-        let inside = |at: &SessionCursor| usize::from(at.worker) < self.rings.len();
-        while inside(&at) && sessions.len() < max {
-            let page = match self.list(at.worker.into(), at.slot, max - sessions.len()) {
-                Ok(page) => page,
-                // What there is first; whoever goes on is told why there is no more.
-                Err(_) if !sessions.is_empty() => break,
-                Err(error) => return Err(error),
-            };
-            sessions.extend(page.sessions);
-            at = after(at, page.next);
-        }
-        Ok((sessions, Some(at).filter(inside)))
+    fn workers(&self) -> u16 {
+        u16::try_from(self.rings.len()).unwrap_or(u16::MAX)
     }
 
-    fn select(&self, selection: &Selection, from: SessionCursor, max: usize) -> Result<Selected, PlaneError> {
-        let wanted = selection.filter.worker;
-        wanted.map_or(Ok(()), |worker| self.rings(worker.into()).map(drop))?;
-        let first = wanted.unwrap_or(0);
-        let end = wanted.map_or(self.rings.len(), |worker| usize::from(worker) + 1);
-        let inside = |at: &SessionCursor| usize::from(at.worker) < end;
-        let from = if from.worker < first { SessionCursor { worker: first, slot: 0 } } else { from };
-        let mut all = Selected { next: Some(from).filter(inside), ..Selected::default() };
-        for _ in 0..SEARCH_STEPS {
-            let Some(at) = all.next.filter(|_| all.sessions.len() < max) else { break };
-            let room = max - all.sessions.len();
-            let page = match self.search(at.worker.into(), selection, at.slot, room) {
-                Ok(page) => page,
-                Err(_) if all.killed > 0 || !all.sessions.is_empty() => break,
-                Err(error) => return Err(error),
-            };
-            all.killed += page.killed;
-            all.sessions.extend(page.sessions);
-            all.next = Some(after(at, page.next)).filter(inside);
-        }
-        Ok(all)
+    fn ask(&self, worker: u16, question: Update) -> Result<Update, PlaneError> {
+        let ticket = self.rings(worker)?.lock().ask(vec![question]);
+        let mut answer = self.answer(worker, ticket, Instant::now())?;
+        answer.pop().ok_or_else(|| Unsupported::OtherAnswer(worker).into())
     }
 
-    fn explain(&self, packet: Packet) -> Result<Explained, PlaneError> {
-        let (mut worker, mut workers) = (WorkerId(0), Vec::new());
-        let mut question = Explain::new(0, packet, At::Port, MAX_EXPLAINED);
-        for _ in 0..MOST_STOPS {
-            let answer = self.explain_at(worker, question)?;
-            let has_it = answer.elsewhere.is_none() || answer.at == At::Handed;
-            if has_it && workers.last() != Some(&worker.0) {
-                workers.push(worker.0);
-            }
-            match answer.elsewhere {
-                Some(other) => (question, worker) = (*answer, other),
-                None => return Ok(Explained { answer, workers }),
-            }
-        }
-        Err(Unsupported::NoOwner.into())
-    }
-
-    fn follow(&self, tracers: Vec<Tracer>) -> Result<(), PlaneError> {
+    fn tell(&self, each: Vec<Update>) -> Result<(), PlaneError> {
         let asked = Instant::now();
-        let mut tickets = Vec::new();
-        for (worker, tracer) in tracers.into_iter().enumerate() {
-            let ticket = self.ticket();
-            // Batches are taken whole: when this has come back, the tracer is there.
-            let nothing = Listing { ticket, from: 0, sessions: Vec::new(), calls: Vec::new(), next: None };
-            let batch = vec![Update::Trace(Some(Box::new(tracer))), Update::List(nothing)];
-            self.rings(worker)?.lock().ask(ticket, batch);
-            tickets.push(ticket);
+        let mut tickets = Vec::with_capacity(each.len());
+        for (worker, update) in (0..).zip(each) {
+            tickets.push((worker, self.rings(worker)?.lock().ask(vec![update])));
         }
         // All are waited for, so that no answer is left behind; the first error is told.
-        let each: Vec<_> = (0..).zip(tickets).map(|(n, ticket)| self.answer(n, ticket, asked)).collect();
-        each.into_iter().try_for_each(|answer| answer.map(drop))
+        let answers = tickets.into_iter().map(|(worker, ticket)| self.answer(worker, ticket, asked));
+        let answers: Vec<_> = answers.collect();
+        answers.into_iter().try_for_each(|answer| answer.map(drop))
     }
 }

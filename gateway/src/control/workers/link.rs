@@ -12,17 +12,8 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    control::queries::Inquiry,
-    io::{Hand, PortId},
-    path::{
-        ControlEnd,
-        admin::{
-            census::Census,
-            update::{Batch, Update},
-        },
-        flow::route::Resolve,
-        verdict::PathCounters,
-    },
+    io::PortId,
+    path::{ControlEnd, admin::update::Batch, flow::route::Resolve, verdict::PathCounters},
     table::pool::{LocalPool, PoolError, PoolUsage},
 };
 
@@ -35,14 +26,11 @@ pub type MakePool = Box<dyn FnOnce() -> Result<LocalPool<Ipv6Addr>, PoolError> +
 /// Control's end of the rings to one worker.
 pub struct WorkerLink {
     rings: Arc<Mutex<Rings>>,
-    pub(in crate::control) in_use: Inquiry,
-    /// Shares of devices that the worker gave back.
-    pub(in crate::control) hands: Vec<(PortId, Hand)>,
+    /// Devices of which the worker gets another share and gives the one that it had back.
+    pub(super) exchanges: Vec<(PortId, Ticket)>,
     resolve: rtrb::Consumer<Resolve>,
     /// The worker's counters.
     pub counters: Arc<PathCounters>,
-    /// What kinds of sessions it has seen.
-    pub(in crate::control) census: Arc<Census>,
     /// Its tables, as far as control knows of them.
     pub tables: WorkerTables,
     /// Makes its pool of local ports of IPv6 addresses, when there is a first one.
@@ -62,17 +50,24 @@ pub struct WorkerTables {
     pub ports: u32,
 }
 
-/// Updates on their way to a worker and back.
+/// Names a batch whose return somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::control) struct Ticket(u64);
+
+/// Updates on their way to a worker and back. A worker gives batches back in the order in which it got them.
 pub(in crate::control) struct Rings {
     updates: rtrb::Producer<Batch>,
     retired: rtrb::Consumer<Batch>,
-    backlog: VecDeque<Batch>,
-    /// Tickets of questions whose answers somebody waits for.
-    awaited: HashSet<u64>,
-    /// Answers that have come and nobody has taken yet.
-    answers: HashMap<u64, Update>,
-    /// What has come back for whoever sent it.
-    kept: Vec<Update>,
+    /// Batches that had no room.
+    backlog: VecDeque<(Ticket, Batch)>,
+    /// Batches that the worker has, the oldest first.
+    sent: VecDeque<Ticket>,
+    /// The last batch's.
+    last: Ticket,
+    /// Batches whose return somebody waits for.
+    awaited: HashSet<Ticket>,
+    /// Those among them that are back and nobody has taken yet.
+    back: HashMap<Ticket, Batch>,
 }
 
 /// The rings between control and a worker with these counters: both ends.
@@ -85,17 +80,16 @@ pub fn connect(counters: Arc<PathCounters>) -> (WorkerLink, ControlEnd) {
         updates,
         retired,
         backlog: VecDeque::new(),
+        sent: VecDeque::new(),
+        last: Ticket(0),
         awaited: HashSet::new(),
-        answers: HashMap::new(),
-        kept: Vec::new(),
+        back: HashMap::new(),
     };
     let link = WorkerLink {
         rings: Arc::new(Mutex::new(rings)),
-        in_use: Inquiry::default(),
-        hands: Vec::new(),
+        exchanges: Vec::new(),
         resolve,
         counters,
-        census: Arc::default(),
         tables: WorkerTables::default(),
         make_pool_v6: None,
     };
@@ -111,7 +105,9 @@ impl WorkerLink {
 
     /// Sends a batch, now or as soon as there is room.
     pub(in crate::control) fn send(&self, batch: Batch) {
-        self.rings.lock().send(batch);
+        if !batch.is_empty() {
+            self.rings.lock().send(batch);
+        }
     }
 
     /// Drops what the worker gave back and sends what had no room.
@@ -121,12 +117,19 @@ impl WorkerLink {
         drop(back);
     }
 
-    /// What has come back for its sender, of the kind that `wanted` says.
-    pub(in crate::control) fn take_back(&self, wanted: impl Fn(&Update) -> bool) -> Vec<Update> {
-        let mut rings = self.rings.lock();
-        let (taken, kept) = std::mem::take(&mut rings.kept).into_iter().partition(wanted);
-        rings.kept = kept;
-        taken
+    /// Sends a batch that is wanted back: [`Self::take`] gives it, answered or with what it replaced.
+    pub(in crate::control) fn ask(&self, batch: Batch) -> Ticket {
+        self.rings.lock().ask(batch)
+    }
+
+    /// The batch with this ticket, once it is back.
+    pub(in crate::control) fn take(&self, ticket: Ticket) -> Option<Batch> {
+        self.rings.lock().take(ticket)
+    }
+
+    /// Whether the batch with this ticket is back and nobody has taken it.
+    pub(super) fn is_back(&self, ticket: Ticket) -> bool {
+        self.rings.lock().back.contains_key(&ticket)
     }
 
     /// The neighbours that the worker wishes to be resolved.
@@ -136,47 +139,46 @@ impl WorkerLink {
 }
 
 impl Rings {
-    pub fn send(&mut self, batch: Batch) {
-        if !batch.is_empty() {
-            self.backlog.push_back(batch);
-        }
+    fn send(&mut self, batch: Batch) -> Ticket {
+        self.last = Ticket(self.last.0 + 1);
+        self.backlog.push_back((self.last, batch));
         self.push_backlog();
+        self.last
     }
 
-    /// Sends questions, the one with this `ticket` among them; its answer is kept until it is taken.
-    pub fn ask(&mut self, ticket: u64, questions: Batch) {
+    /// Sends a batch that is kept when it comes back, until it is taken.
+    pub fn ask(&mut self, batch: Batch) -> Ticket {
+        let ticket = self.send(batch);
         self.awaited.insert(ticket);
-        self.send(questions);
+        ticket
     }
 
     /// Moves both rings on. What the worker gave back and nobody waits for is the caller's to drop.
     #[must_use]
     pub fn turn(&mut self) -> Vec<Batch> {
         let mut back = Vec::new();
-        while let Ok(mut batch) = self.retired.pop() {
-            // Such are sent alone.
-            if batch.len() == 1 && batch.first().is_some_and(returns) {
-                self.kept.append(&mut batch);
-                continue;
+        while let Ok(batch) = self.retired.pop() {
+            match self.sent.pop_front().filter(|ticket| self.awaited.contains(ticket)) {
+                Some(ticket) => drop(self.back.insert(ticket, batch)),
+                None => back.push(batch),
             }
-            back.push(if self.awaited.is_empty() { batch } else { self.keep_answers(batch) });
         }
         self.push_backlog();
         back
     }
 
-    /// The answer to the question with this ticket, if it has come.
-    pub fn take(&mut self, ticket: u64) -> Option<Update> {
-        let answer = self.answers.remove(&ticket)?;
+    /// The batch with this ticket, if it is back.
+    pub fn take(&mut self, ticket: Ticket) -> Option<Batch> {
+        let batch = self.back.remove(&ticket)?;
         self.awaited.remove(&ticket);
-        Some(answer)
+        Some(batch)
     }
 
-    /// Waits for this answer no longer, and takes the question back if the worker hasn't got it yet.
-    pub fn forget(&mut self, ticket: u64) {
+    /// Waits for this batch no longer, and takes it back if the worker hasn't got it yet.
+    pub fn forget(&mut self, ticket: Ticket) {
         self.awaited.remove(&ticket);
-        self.answers.remove(&ticket);
-        self.backlog.retain(|batch| batch.iter().all(|update| ticket_of(update) != Some(ticket)));
+        self.back.remove(&ticket);
+        self.backlog.retain(|(waiting, _)| *waiting != ticket);
     }
 
     /// Whether the worker has ended.
@@ -184,65 +186,53 @@ impl Rings {
         self.updates.is_abandoned()
     }
 
-    /// The rest of a batch without the answers in it that somebody waits for.
-    fn keep_answers(&mut self, batch: Batch) -> Batch {
-        let mut rest = Batch::new();
-        for update in batch {
-            match ticket_of(&update).filter(|ticket| self.awaited.contains(ticket)) {
-                Some(ticket) => drop(self.answers.insert(ticket, update)),
-                None => rest.push(update),
-            }
-        }
-        rest
-    }
-
     fn push_backlog(&mut self) {
-        while let Some(batch) = self.backlog.pop_front() {
+        while let Some((ticket, batch)) = self.backlog.pop_front() {
             if let Err(rtrb::PushError::Full(batch)) = self.updates.push(batch) {
-                self.backlog.push_front(batch);
+                self.backlog.push_front((ticket, batch));
                 return;
             }
+            self.sent.push_back(ticket);
         }
-    }
-}
-
-/// Whether whoever sent an update wants it back.
-fn returns(update: &Update) -> bool {
-    matches!(update, Update::HopsInUse(_) | Update::Device(..))
-}
-
-fn ticket_of(update: &Update) -> Option<u64> {
-    match update {
-        Update::List(listing) => Some(listing.ticket),
-        Update::Select(search) => Some(search.ticket),
-        Update::Explain(question) => Some(question.ticket),
-        _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::admin::update::Listing;
+    use crate::{
+        id::{ServerId, ServiceId},
+        path::admin::update::Update,
+    };
 
-    fn question(ticket: u64) -> Update {
-        Update::List(Listing { ticket, from: 0, sessions: Vec::new(), calls: Vec::new(), next: None })
+    fn available(n: u32) -> Batch {
+        vec![Update::Available(ServerId(n), true)]
+    }
+
+    fn number(batch: &Batch) -> Option<u32> {
+        match batch.as_slice() {
+            [Update::Available(id, _)] => Some(id.0),
+            _ => None,
+        }
     }
 
     #[test]
-    fn each_answer_waits_for_whoever_asked() {
+    fn each_batch_comes_back_to_whoever_sent_it() {
         let (link, mut worker) = connect(Arc::new(PathCounters::new().unwrap()));
-        let rings = link.rings();
-        rings.lock().ask(1, vec![question(1)]);
-        rings.lock().ask(2, vec![Update::Trace(None), question(2)]);
-        assert!(rings.lock().take(2).is_none());
+        link.send(vec![Update::Service(ServiceId(0), None)]);
+        let first = link.ask(available(1));
+        link.send(vec![Update::Trace(None)]);
+        let second = link.ask(available(2));
+        assert!(link.take(second).is_none());
         while let Ok(batch) = worker.updates.pop() {
             worker.retired.push(batch).unwrap();
         }
-        // Whoever looks first finds both answers, and drops neither.
+        // Whoever looks first finds both, and drops neither.
         link.service();
-        assert!(matches!(rings.lock().take(2), Some(Update::List(listing)) if listing.ticket == 2));
-        assert!(rings.lock().take(1).is_some() && rings.lock().take(1).is_none());
+        assert!(link.is_back(first));
+        assert_eq!(link.take(second).as_ref().and_then(number), Some(2));
+        assert_eq!(link.take(first).as_ref().and_then(number), Some(1));
+        assert!(link.take(first).is_none() && !link.is_back(first));
     }
 
     #[test]
@@ -252,16 +242,23 @@ mod tests {
         for _ in 0..RING {
             link.send(vec![Update::Trace(None)]);
         }
-        rings.lock().ask(7, vec![question(7)]);
-        rings.lock().forget(7);
-        while worker.updates.pop().is_ok() {}
+        let seventh = link.ask(available(7));
+        let eighth = link.ask(available(8));
+        rings.lock().forget(seventh);
+        for _ in 0..RING {
+            worker.retired.push(worker.updates.pop().unwrap()).unwrap();
+        }
         link.service();
+        // The one behind it is still known.
+        worker.retired.push(worker.updates.pop().unwrap()).unwrap();
         assert!(worker.updates.is_empty());
+        link.service();
+        assert_eq!(link.take(eighth).as_ref().and_then(number), Some(8));
         // An answer that comes late is dropped.
-        rings.lock().ask(8, vec![question(8)]);
-        rings.lock().forget(8);
+        let ninth = link.ask(available(9));
+        rings.lock().forget(ninth);
         worker.retired.push(worker.updates.pop().unwrap()).unwrap();
         link.service();
-        assert!(rings.lock().answers.is_empty());
+        assert!(rings.lock().back.is_empty());
     }
 }

@@ -20,41 +20,26 @@ use std::{
     time::Duration,
 };
 
-use weir_api::model::{
-    self,
-    explain::{Explanation, Question},
-    snat::SnatRule,
-    trace::TraceFilter,
-};
+use weir_api::model::{self, snat::SnatRule};
 
 use self::{
     asker::Asker, claims::NatServer, local::Reach, owners::Owners, servers::ServerState, turns::Turn,
 };
+pub(super) use self::{asker::Nobody, link::Ticket};
 pub use self::{
-    asker::Wait,
+    asker::{Ask, Wait},
     link::{MakePool, WorkerLink, WorkerTables, connect},
 };
 use super::{
-    plane::{
-        AddressKind, Ask, Change, Explained, PathCounter, Plane, PlaneError, PlaneStatus, ServerTotals,
-        ServiceState,
-    },
-    queries::{
-        status,
-        trace::{Haul, Tracing},
-    },
+    plane::{AddressKind, Change, PlaneStatus, ServerTotals, ServiceState},
+    queries::{Kept, status},
 };
 use crate::{
-    clock::Tick,
     id::{ServerId, ServiceId, WorkerId},
     io::{Hand, PortId},
     net::ethernet::Mac,
     path::{
-        admin::{
-            explain::question::Packet,
-            trace::Tracer,
-            update::{Batch, Update},
-        },
+        admin::update::{Batch, Update},
         flow::{
             route::{Neighbour, Resolve, RouteTable},
             service::ServerAddresses,
@@ -71,7 +56,7 @@ use crate::{
 /// Call-IDs that a worker remembers at once.
 const MAX_CALLS: usize = 65_536;
 
-/// What the gateway says of an address; see [`Plane::address_kind`].
+/// What the gateway says of an address; see [`Plane::address_kind`](super::plane::Plane::address_kind).
 pub type AddressOracle = Box<dyn Fn(IpAddr) -> AddressKind + Send>;
 
 struct Configured {
@@ -115,9 +100,8 @@ pub struct Workers {
     snat_log: Vec<rtrb::Consumer<BlockEvent>>,
     /// Whether the workers have been given room for Call-IDs.
     call_ids: bool,
-    /// When the workers looked last what kinds of sessions they have.
-    looked: Option<Tick>,
-    tracing: Option<Tracing>,
+    /// What queries keep.
+    pub(in crate::control) kept: Kept,
 }
 
 impl Workers {
@@ -146,8 +130,7 @@ impl Workers {
             here: BTreeSet::new(),
             snat_log: Vec::new(),
             call_ids: false,
-            looked: None,
-            tracing: None,
+            kept: Kept::default(),
         }
     }
 
@@ -161,11 +144,6 @@ impl Workers {
         self
     }
 
-    /// A number that no question and no trace has.
-    pub(in crate::control) fn ticket(&self) -> u64 {
-        self.asker.ticket()
-    }
-
     /// The links.
     #[must_use]
     pub fn links(&self) -> &[WorkerLink] {
@@ -177,9 +155,9 @@ impl Workers {
         self.services.values().map(|c| &c.state)
     }
 
-    /// The trace under way.
-    pub(in crate::control) fn tracing(&mut self) -> &mut Option<Tracing> {
-        &mut self.tracing
+    /// Whether sessions may have Call-IDs.
+    pub(in crate::control) fn has_call_ids(&self) -> bool {
+        self.call_ids
     }
 
     /// Sends each worker its batch.
@@ -216,26 +194,26 @@ impl Workers {
     /// Gives each worker another share of a device. Those that they had come back: [`Self::returned`].
     pub fn exchange(&mut self, device: PortId, hands: Vec<Hand>) {
         for (link, hand) in self.links.iter_mut().zip(hands) {
-            link.send(vec![Update::Device(device, hand)]);
+            let ticket = link.ask(vec![Update::Device(device, hand)]);
+            link.exchanges.push((device, ticket));
         }
     }
 
     /// The shares of a device that the workers have given back, once all have.
     pub fn returned(&mut self, device: PortId) -> Option<Vec<Hand>> {
-        for link in &mut self.links {
-            for back in link.take_back(|update| matches!(update, Update::Device(..))) {
-                if let Update::Device(of, hand) = back {
-                    link.hands.push((of, hand));
-                }
-            }
-        }
-        let has = |link: &WorkerLink| link.hands.iter().any(|(of, _)| *of == device);
-        if !self.links.iter().all(has) {
+        let ticket = |link: &WorkerLink| {
+            link.exchanges.iter().find(|(of, _)| *of == device).map(|(_, ticket)| *ticket)
+        };
+        if !self.links.iter().all(|link| ticket(link).is_some_and(|ticket| link.is_back(ticket))) {
             return None;
         }
         let take = |link: &mut WorkerLink| {
-            let at = link.hands.iter().position(|(of, _)| *of == device)?;
-            Some(link.hands.swap_remove(at).1)
+            let ticket = ticket(link)?;
+            link.exchanges.retain(|(_, of)| *of != ticket);
+            match link.take(ticket)?.pop()? {
+                Update::Device(_, hand) => Some(hand),
+                _ => None,
+            }
         };
         Some(self.links.iter_mut().filter_map(take).collect())
     }
@@ -338,7 +316,6 @@ impl Workers {
         }
         if state.service.engine.is_some() && !self.call_ids {
             self.call_ids = true;
-            self.asker.expect_calls();
             for batch in batches.iter_mut() {
                 match CallIds::new(MAX_CALLS) {
                     Ok(room) => batch.push(Update::CallIds(Some(Box::new(room)))),
@@ -376,8 +353,9 @@ impl Workers {
     }
 }
 
-impl Plane for Workers {
-    fn apply(&mut self, changes: Vec<Change>) {
+impl Workers {
+    /// Makes changes in their order; every worker sees all of them between two bursts.
+    pub(super) fn take_changes(&mut self, changes: Vec<Change>) {
         self.service_rings();
         let mut batches: Vec<Batch> = self.links.iter().map(|_| Batch::new()).collect();
         let mut claims_differ = false;
@@ -402,7 +380,9 @@ impl Plane for Workers {
         self.follow_addresses();
     }
 
-    fn server_totals(&self, id: ServerId) -> ServerTotals {
+    /// One server's counters over all workers. A number that isn't in use has none.
+    #[must_use]
+    pub fn server_totals(&self, id: ServerId) -> ServerTotals {
         let mut t = ServerTotals::default();
         let slots = self.servers.get(&id).map(|s| s.slots.as_slice()).unwrap_or_default();
         for c in slots.iter().map(|s| &s.counters) {
@@ -418,55 +398,32 @@ impl Plane for Workers {
         t
     }
 
-    fn asker(&self) -> Arc<dyn Ask> {
+    /// Whom to ask what only workers know.
+    #[must_use]
+    pub fn asker(&self) -> Arc<dyn Ask> {
         Arc::clone(&self.asker) as Arc<dyn Ask>
     }
 
-    fn address_kind(&self, address: IpAddr) -> AddressKind {
+    /// What `address` is to the gateway.
+    #[must_use]
+    pub fn address_kind(&self, address: IpAddr) -> AddressKind {
         (self.kind)(address)
     }
 
-    fn has_port(&self, name: &str) -> bool {
+    /// Whether the gateway has a port of this name.
+    #[must_use]
+    pub fn has_port(&self, name: &str) -> bool {
         self.ports.iter().any(|p| p == name)
     }
 
-    fn packet(&self, question: &Question) -> Result<Packet, PlaneError> {
-        self.packet_of(question)
-    }
-
-    fn explained(&self, answer: Explained) -> Result<Explanation, PlaneError> {
-        Ok(self.named(*answer.answer, answer.workers))
-    }
-
-    fn begin_trace(&mut self, filter: &TraceFilter) -> Result<(u64, Vec<Tracer>), PlaneError> {
-        self.prepare_trace(filter)
-    }
-
-    fn trace_begun(&mut self, trace: u64, by_all: bool) {
-        self.note_begun(trace, by_all);
-    }
-
-    fn traced(&mut self, trace: u64, end: bool) -> Result<Haul, PlaneError> {
-        self.take_traced(trace, end)
-    }
-
-    fn status(&self) -> PlaneStatus {
+    /// How they are.
+    #[must_use]
+    pub fn status(&self) -> PlaneStatus {
         PlaneStatus {
             workers: self.links.iter().map(status::of_worker).collect(),
             local_addresses: status::of_addresses(&self.links),
             warnings: self.warnings(),
             ..PlaneStatus::default()
         }
-    }
-
-    fn counters(&self) -> Vec<PathCounter> {
-        let each: Vec<_> = self.links.iter().map(|link| link.counters.all()).collect();
-        let Some(first) = each.first() else { return Vec::new() };
-        let rows = first.iter().enumerate().map(|(n, &(name, advice, _))| PathCounter {
-            name: name.to_owned(),
-            advice: advice.map(str::to_owned),
-            workers: each.iter().map(|worker| worker[n].2).collect(),
-        });
-        rows.collect()
     }
 }

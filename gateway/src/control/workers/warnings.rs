@@ -10,9 +10,8 @@ use weir_api::model::{
 
 use super::{Workers, link::WorkerLink};
 use crate::{
-    clock::{TICKS_PER_SECOND, Tick},
     control::{change::ServiceState, queries::status},
-    path::{admin::update::Update, egress::punt_kind::PuntKind},
+    path::egress::punt_kind::PuntKind,
 };
 
 /// Names that one warning lists.
@@ -21,21 +20,8 @@ const MAX_NAMES: usize = 8;
 const NEARLY_FULL: u64 = 80;
 /// Per cent of the sessions above which there are too many whose handshake isn't over.
 const TOO_MANY_HALF_OPEN: u64 = 50;
-/// How often workers look what kinds of sessions they have.
-const CENSUS: u32 = TICKS_PER_SECOND;
 
 impl Workers {
-    /// Has the workers look what kinds of sessions they have, once in a while. To be called often.
-    pub fn look_around(&mut self, now: Tick) {
-        if self.looked.is_some_and(|last| now.since(last) < CENSUS) {
-            return;
-        }
-        self.looked = Some(now);
-        for link in &self.links {
-            link.send(vec![Update::Census(link.census.clone())]);
-        }
-    }
-
     /// Whether somebody speaks VRRP here.
     #[must_use]
     pub fn hears_vrrp(&self) -> bool {
@@ -46,7 +32,7 @@ impl Workers {
     /// What an operator should look at.
     pub fn warnings(&self) -> Vec<String> {
         let workers: Vec<_> = self.links.iter().map(status::of_worker).collect();
-        let shares: Vec<_> = self.links.iter().map(half_open_share).zip(&workers).collect();
+        let shares: Vec<_> = self.half_open().zip(&workers).collect();
         let each = [
             without_local_addresses(self.services(), |address| self.routes.is_here(address)),
             without_mark_rules(self.services(), self.marks()),
@@ -56,11 +42,6 @@ impl Workers {
         ];
         each.into_iter().flatten().chain(self.snat_warnings()).collect()
     }
-}
-
-/// Sessions seen in a worker's last census, and those among them that are half-open.
-fn half_open_share(link: &WorkerLink) -> (u32, u32) {
-    (link.census.seen.get(), link.census.half_open.get())
 }
 
 /// Names with commas between, the first few of them.
