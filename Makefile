@@ -8,6 +8,8 @@
 #   make rss [NIC=igb]      FULLNAT on emulated NICs with RSS, in QEMU 10; a part of make test
 #   make deb | make rpm     packages, in target/package; docs/deploy.md says for which systems
 #   make mutants ARGS=...   which small changes of the code no quick test notices: ARGS="--file gateway/src/path/egress/toa.rs"
+#   make image              container images weir:latest and weir:all, with podman and buildah
+#   make compose-demo       a client and two web servers with the gateway between them, each in a container
 #   make guard              instructions a packet beside those that the repository keeps
 
 SHELL := /bin/bash
@@ -24,7 +26,7 @@ QUICK := not binary(e2e) | test(/^(lifecycle|outages|steering)::/) | test(/^(for
 # Demo and tests use the programs in /usr/sbin.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
-.PHONY: demo test check quick lint bench guard mutants rss deb rpm deps
+.PHONY: demo test check quick lint bench guard mutants rss deb rpm image compose-demo deps
 
 demo:
 	@scripts/deps demo
@@ -83,6 +85,12 @@ rss: deps
 deb rpm:
 	@scripts/deps package
 	scripts/package $@
+
+image:
+	scripts/image build
+
+compose-demo:
+	scripts/image demo
 
 deps:
 	@scripts/deps test
