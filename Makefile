@@ -47,7 +47,7 @@ check: deps
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo nextest run --package cpu --package weir --package weir-api --package weirctl --lib --test architecture --test 'path_*' --test 'golden_*' \
-	  --test control_questions --test address_uses --profile $(NEXTEST_PROFILE) $(ARGS)
+	  --test control_questions --test address_uses --test commands --profile $(NEXTEST_PROFILE) $(ARGS)
 
 # What depends on the Debian: DPDK with its drivers, and the programs that a lab is made of. Built without optimisation.
 quick:

@@ -1,7 +1,9 @@
 //! `routes`: what a full table of routes costs, and what forwarding loses while it is loaded, changed and withdrawn.
 //!
 //! The routes are put into the kernel beside a gateway that forwards 1 000 flows, in a network namespace of their own, by
-//! one `ip -batch` each time, as fast as it goes: a routing daemon brings them no faster. Needs root.
+//! one `ip -batch` each time, as fast as it goes: a routing daemon brings them no faster. The kernel's own work takes
+//! from the worker, too, where they share a processor's core, its cache or its clock. So the same batch first goes to a
+//! namespace that no gateway looks at, and both shares are told. Needs root.
 
 use std::{
     fmt::Write as _,
@@ -64,15 +66,25 @@ const PORT: &str = "servers";
 pub fn run(options: &Options) -> Result<()> {
     let directory = tempfile::tempdir().map_err(Error::file(std::env::temp_dir()))?;
     let found = options.programs.find()?;
-    let namespace = Namespace::new()?;
+    let (namespace, aside) = (Namespace::new("")?, Namespace::new("-aside")?);
+    aside.ip(&format!("link add {PORT} type veth peer name {PORT}-peer"))?;
+    for device in [PORT.to_owned(), format!("{PORT}-peer")] {
+        aside.ip(&format!("link set {device} up"))?;
+    }
     let mut scene = Scene::new(directory.path(), FLOWS, choose_cpus(options.cpu)?, Method::default());
     scene.twins = Some(namespace.path());
     let memory = Memory::reserve(scene.memory_needed(1));
     scene.ordinary_memory = memory.is_ordinary();
     write_traffic(&scene, FRAME)?;
     let subject = weir::start(&scene, &found)?;
-    let mut bench =
-        Bench { options, directory: directory.path(), namespace: &namespace, subject, rows: Vec::new() };
+    let mut bench = Bench {
+        options,
+        directory: directory.path(),
+        namespace: &namespace,
+        aside: &aside,
+        subject,
+        rows: Vec::new(),
+    };
     bench.measure()?;
     write_json(options.json.as_deref(), &bench.rows)
 }
@@ -81,8 +93,8 @@ pub fn run(options: &Options) -> Result<()> {
 struct Namespace(String);
 
 impl Namespace {
-    fn new() -> Result<Self> {
-        let name = format!("weir-bench-{}", std::process::id());
+    fn new(suffix: &str) -> Result<Self> {
+        let name = format!("weir-bench-{}{suffix}", std::process::id());
         output_of(Command::new("ip").args(["netns", "add", &name]))?;
         Ok(Self(name))
     }
@@ -107,6 +119,8 @@ struct Bench<'a> {
     options: &'a Options,
     directory: &'a Path,
     namespace: &'a Namespace,
+    /// Where no gateway looks.
+    aside: &'a Namespace,
     subject: Subject,
     rows: Vec<Value>,
 }
@@ -115,10 +129,17 @@ impl Bench<'_> {
     fn measure(&mut self) -> Result<()> {
         let Options { routes, routes_v6, .. } = *self.options;
         for address in ["100.64.0.1/24", "2001:db8:ffff::1/64"] {
-            self.namespace.ip(&format!("address add {address} dev {PORT}"))?;
+            for namespace in [self.namespace, self.aside] {
+                namespace.ip(&format!("address add {address} dev {PORT}"))?;
+            }
         }
         let before = self.memory("VmRSS")?;
-        println!("{:<52}  seconds  forwarding, of undisturbed", format!("{routes} + {routes_v6} routes"));
+        println!(
+            "{:<52}  seconds  {:<21}  {:<21}  here of there",
+            format!("{routes} + {routes_v6} routes"),
+            "forwarding, of quiet",
+            "the kernel alone"
+        );
         for (what, verb, last) in [("loaded", "add", 2), ("changed", "replace", 3), ("withdrawn", "del", 3)] {
             let text = batch(verb, last, routes, routes_v6);
             self.step(what, &text)?;
@@ -145,11 +166,25 @@ impl Bench<'_> {
         self.step("20 000 changes of neighbours beside them", &text)
     }
 
-    /// Has `ip` do all this while forwarding is watched.
+    /// Has `ip` do all this while forwarding is watched: first where no gateway looks.
     fn step(&mut self, what: &str, text: &str) -> Result<()> {
         check_interrupted()?;
         let file = self.directory.join("batch");
         fs::write(&file, text).map_err(Error::file(&file))?;
+        let (aside, _) = self.watched(&file, self.aside)?;
+        let (here, took) = self.watched(&file, self.namespace)?;
+        let told = |spread: &Spread| format!("{:.3} ({:.3}-{:.3})", spread.median, spread.low, spread.high);
+        let share = here.median / aside.median;
+        println!("{what:<52}  {took:>7.1}  {:<21}  {:<21}  {share:.3}", told(&here), told(&aside));
+        self.rows.push(json!({
+            "what": what, "seconds": took, "share": here.median, "quartiles": [here.low, here.high],
+            "kernel_alone": aside.median, "of_kernel_alone": share,
+        }));
+        Ok(())
+    }
+
+    /// What forwarding is, of undisturbed, while `ip` does all that a file says in a namespace; and how long that took.
+    fn watched(&mut self, file: &Path, namespace: &Namespace) -> Result<(Spread, f64)> {
         let period = Duration::from_millis(self.options.period);
         let quiet =
             (0..self.options.samples).map(|_| self.subject.rate(period)).collect::<Result<Vec<_>>>()?;
@@ -158,7 +193,7 @@ impl Bench<'_> {
         let (shares, took) = thread::scope(|scope| {
             let work = scope.spawn(|| -> Result<f64> {
                 let start = Instant::now();
-                let done = self.namespace.ip(&format!("-batch {}", file.display()));
+                let done = namespace.ip(&format!("-batch {}", file.display()));
                 over.store(true, Relaxed);
                 done.map(|_| start.elapsed().as_secs_f64())
             });
@@ -172,14 +207,8 @@ impl Bench<'_> {
             }
             Ok::<_, Error>((shares, work.join().expect("it doesn't panic")?))
         })?;
-        let Some(spread) = Spread::of(&shares) else { return Ok(()) };
-        let share = format!("{:.3} ({:.3}-{:.3})", spread.median, spread.low, spread.high);
-        println!("{what:<52}  {took:>7.1}  {share}");
-        self.rows.push(json!({
-            "what": what, "seconds": took, "share": spread.median, "quartiles": [spread.low, spread.high],
-            "samples": shares.len(),
-        }));
-        Ok(())
+        let spread = Spread::of(&shares).ok_or_else(|| Error::Unexpected("no samples".into()))?;
+        Ok((spread, took))
     }
 
     /// A line of the process's status, in megabytes.
