@@ -11,7 +11,7 @@ use rte_tables::acl::{self, RteAcl};
 use weir::{
     io::PortId,
     path::flow::mark::{Marks, Rule},
-    table::ends::Ends,
+    table::endpoints::Endpoints,
 };
 use weir_api::model::{MarkRule, Protocol};
 
@@ -42,17 +42,17 @@ trait Finder {
     fn sum(&self) -> u64;
 }
 
-struct List(Vec<Rule>, Vec<Ends>);
+struct List(Vec<Rule>, Vec<Endpoints>);
 
 impl Finder for List {
     fn sum(&self) -> u64 {
         let Self(rules, packets) = self;
-        let first = |ends: &Ends| rules.iter().position(|r| r.applies(PortId(0), black_box(ends), 6));
+        let first = |ends: &Endpoints| rules.iter().position(|r| r.applies(PortId(0), black_box(ends), 6));
         packets.iter().map(|ends| first(ends).map_or(0, |n| n as u64 + 1)).sum()
     }
 }
 
-struct Vectors(Marks, Vec<Ends>);
+struct Vectors(Marks, Vec<Endpoints>);
 
 impl Finder for Vectors {
     fn sum(&self) -> u64 {
@@ -121,7 +121,7 @@ fn acl_rule(rule: &MarkRule) -> acl::Rule {
 }
 
 /// Packets, every other of which is as one of the rules says.
-fn packets(rules: &[MarkRule]) -> Vec<Ends> {
+fn packets(rules: &[MarkRule]) -> Vec<Endpoints> {
     let mut random = Random(12);
     let mut packet = |n: usize| {
         let mut source = 0x0a00_0000 | random.below(1 << 24) as u32;
@@ -134,12 +134,12 @@ fn packets(rules: &[MarkRule]) -> Vec<Ends> {
             port = rule.destination_ports.map_or(port, |(first, _)| first);
         }
         let end = |address, port| (Ipv4Addr::from_bits(address).into(), port);
-        Ends { source: end(source, 40_000), destination: end(destination, port) }
+        Endpoints { source: end(source, 40_000), destination: end(destination, port) }
     };
     (0..PACKETS).map(&mut packet).collect()
 }
 
-fn key(ends: &Ends) -> acl::Key {
+fn key(ends: &Endpoints) -> acl::Key {
     let mut key = [0; 16];
     key[0] = 6;
     key[4..8].copy_from_slice(&v4(ends.source.0).to_be_bytes());
@@ -153,7 +153,7 @@ fn key(ends: &Ends) -> acl::Key {
 fn made<'e>(
     name: &str,
     rules: &[MarkRule],
-    packets: &[Ends],
+    packets: &[Endpoints],
     eal: &'e Eal,
 ) -> Result<(Box<dyn Finder + 'e>, f64)> {
     let own = || rules.iter().filter_map(|rule| Rule::new(rule, &[]));

@@ -47,7 +47,7 @@ impl<K, V> Default for Map<K, V> {
 impl<K: Copy + Eq + Hash, V: Clone + PartialEq> Map<K, V> {
     /// The key's group, and bucket there.
     fn place(&self, key: &K) -> (usize, usize) {
-        // A bucket's own table goes by bits at both ends of such a hash.
+        // A bucket's own table goes by bits at both endpoints of such a hash.
         let hash = self.hasher.hash_one(key) >> 32;
         (hash as usize % FAN, hash as usize / FAN % FAN)
     }

@@ -357,7 +357,7 @@ fn explain(rig: &mut Rig, question: &Question) -> Explanation {
 }
 
 /// How often packets have ended in each way, but for having been handed over.
-fn ends(rig: &Rig) -> BTreeMap<&'static str, u64> {
+fn endpoints(rig: &Rig) -> BTreeMap<&'static str, u64> {
     let all = rig.counters.iter().flat_map(|c| c.all());
     let verdicts =
         all.filter(|(name, advice, _)| advice.is_some() || matches!(*name, "forwarded" | "punted"));
@@ -414,11 +414,11 @@ fn compare(
     let question = Question { protocol, source: from, destination: to, port: Some(name.into()), opens };
     let told = explain(rig, &question);
     prop_assert_eq!(&told, &explain(rig, &question), "asking changes nothing: {:?}", &question);
-    let before = ends(rig);
+    let before = endpoints(rig);
     let worker = usize::from(told.workers[0]);
     let sent = rig.send_to(worker, port, MemoryFrame::new(&frame(protocol, port, from, to, opens)));
     let punted = rig.take_punted();
-    let after = ends(rig);
+    let after = endpoints(rig);
     let happened: Vec<&str> =
         after.iter().filter(|(name, n)| before[*name] != **n).map(|(name, _)| *name).collect();
     let expected = match &told.end {
@@ -435,7 +435,7 @@ fn compare(
     Ok((told, seen))
 }
 
-/// The frame that left, as it was told: by the port, between the ends, in the way of the server's method.
+/// The frame that left, as it was told: by the port, between the endpoints, in the way of the server's method.
 fn left(question: &Question, told: &Explanation, sent: &[Sent]) -> Result<Tuple, TestCaseError> {
     let (leaves, way) = (told.leaves.as_ref().expect("ends"), told.way.as_ref().expect("a way"));
     let port = if way.port == "wan" { WAN } else { LAN };

@@ -202,22 +202,22 @@ proptest! {
     ) {
         let mut rig = rig(workers);
         let seeds = seeds(&mut rig);
-        let mut sent = ends(&rig);
+        let mut sent = endpoints(&rig);
         for (seed, mutations, seal, second) in frames {
             let (port, frame) = seeds[seed.index(seeds.len())].clone();
             let worker = usize::from(second) % workers;
             rig.send_to(worker, port, mutate(frame, &mutations, seal));
             rig.take_punted();
             sent += 1;
-            prop_assert!(ends(&rig) <= sent);
+            prop_assert!(endpoints(&rig) <= sent);
         }
         // What became a fragment has waited for its first.
         rig.advance(4.0);
-        prop_assert_eq!(ends(&rig), sent);
+        prop_assert_eq!(endpoints(&rig), sent);
     }
 }
 
 /// Frames that have ended; one that was handed over ends at the other worker.
-fn ends(rig: &Rig) -> u64 {
+fn endpoints(rig: &Rig) -> u64 {
     rig.total() - rig.count(weir::path::verdict::Verdict::HandedOver)
 }

@@ -26,7 +26,7 @@ use crate::{
     net::{ipv6::GROWTH, protocol},
     table::{
         counters::ServerCounters,
-        ends::IPV6,
+        endpoints::IPV6,
         session::{Direction, LOOKED_AT, Session, TIMEOUTS},
         sessions::{Candidate, Found},
     },

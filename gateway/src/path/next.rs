@@ -9,7 +9,7 @@ use super::{
 use crate::{
     id::WorkerId,
     net::{icmp::Inner, reply::Problem},
-    table::{ends::Ends, session::SessionId, sessions::Found},
+    table::{endpoints::Endpoints, session::SessionId, sessions::Found},
 };
 
 /// What is to become of a packet: decided without touching a device or a ring, and without keeping a frame.
@@ -107,7 +107,7 @@ pub(crate) enum RestGoes {
     /// To a server that was chosen for the packet alone.
     Once(Chosen),
     /// By the session whose replies have these ends; its requests aren't found.
-    BySession(Ends),
+    BySession(Endpoints),
     /// Nowhere.
     Nowhere(Reason),
 }

@@ -3,7 +3,7 @@
 use super::ingress::parse::Parsed;
 use crate::{
     io::{Frame, PortId},
-    table::ends::Ends,
+    table::endpoints::Endpoints,
 };
 
 /// Frames up to this length keep their link-layer padding.
@@ -44,8 +44,8 @@ pub(crate) struct Packet<'a, F> {
 
 impl<F: Frame> Packet<'_, F> {
     /// Its addresses and ports.
-    pub fn ends(&self) -> Ends {
-        self.parsed.ends(self.frame.data())
+    pub fn endpoints(&self) -> Endpoints {
+        self.parsed.endpoints(self.frame.data())
     }
 
     /// The port whose RSS may have brought it to its owner: a fragment's ports no device knows.

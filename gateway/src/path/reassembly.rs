@@ -34,7 +34,7 @@ use crate::{
         udp::UdpHeader,
     },
     table::{
-        ends::Ends,
+        endpoints::Endpoints,
         fragments::{Fate, FragmentKey, Fragments, Piece},
         session::Tuple,
     },
@@ -47,7 +47,7 @@ pub(super) type Early<F> = (PortId, F, Parsed, Origin);
 pub(super) type Held<F> = Fragments<Early<F>, RestGoes>;
 
 /// Which packet a fragment is of, and which bytes; none if it is no fragment that can be.
-fn facts(data: &[u8], p: &Parsed, ends: &Ends) -> Option<(FragmentKey, Piece)> {
+fn facts(data: &[u8], p: &Parsed, ends: &Endpoints) -> Option<(FragmentKey, Piece)> {
     let l3 = usize::from(p.l3);
     let headers = u16::from(p.l4 - p.l3);
     let (id, from, more) = if p.ipv6 {
@@ -112,14 +112,14 @@ fn echo(p: &Parsed, icmp: &IcmpHeader) -> Option<Parsed> {
 
 /// Whether a fragment that waits is its packet's first.
 fn is_first<F: Frame>((_, frame, p, _): &Early<F>) -> bool {
-    facts(frame.data(), p, &p.ends(frame.data())).is_some_and(|(_, piece)| piece.from == 0)
+    facts(frame.data(), p, &p.endpoints(frame.data())).is_some_and(|(_, piece)| piece.from == 0)
 }
 
 impl<I: Io> Worker<I> {
     /// A fragment of an IP packet.
     #[inline(never)]
     pub(super) fn reassemble(&mut self, packet: Packet<'_, I::Frame>) {
-        let (p, ends) = (packet.parsed, packet.ends());
+        let (p, ends) = (packet.parsed, packet.endpoints());
         if let Some(next) = self.flows.before_reassembly(&packet, &ends) {
             return self.carry_out(packet, next);
         }
@@ -208,7 +208,7 @@ mod tests {
         data[14..34].copy_from_slice(zerocopy::IntoBytes::as_bytes(&ip));
         let l4 = (34 + options) as u8;
         let p = Parsed { l3: 14, l4, ip_len: 20 + options as u16 + len, ..Parsed::NOTHING };
-        let ends = Ends { source: ([10, 1, 0, 1].into(), 0), destination: ([192, 0, 2, 10].into(), 0) };
+        let ends = Endpoints { source: ([10, 1, 0, 1].into(), 0), destination: ([192, 0, 2, 10].into(), 0) };
         facts(&data, &p, &ends).map(|(_, piece)| piece)
     }
 

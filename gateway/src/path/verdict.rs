@@ -270,11 +270,11 @@ impl Events {
 }
 
 /// Verdicts there may be at most.
-const MOST_ENDS: usize = 128;
-const _: () = assert!(Reason::ALL.len() + 3 <= MOST_ENDS);
+const MOST_VERDICTS: usize = 128;
+const _: () = assert!(Reason::ALL.len() + 3 <= MOST_VERDICTS);
 
 /// How often each verdict was counted.
-pub(super) type Ends = [u64; MOST_ENDS];
+pub(super) type Counted = [u64; MOST_VERDICTS];
 
 /// All verdicts.
 fn verdicts() -> impl Iterator<Item = Verdict> {
@@ -352,8 +352,8 @@ impl PathCounters {
     }
 
     /// The ends counted so far, to be compared with later ones.
-    pub(super) fn ends(&self) -> Ends {
-        let mut ends = [0; MOST_ENDS];
+    pub(super) fn counted(&self) -> Counted {
+        let mut ends = [0; MOST_VERDICTS];
         for (end, verdict) in ends.iter_mut().zip(verdicts()) {
             *end = self.get(verdict);
         }
@@ -361,7 +361,7 @@ impl PathCounters {
     }
 
     /// The first verdict that was counted since.
-    pub(super) fn changed_since(&self, before: &Ends) -> Option<Verdict> {
+    pub(super) fn changed_since(&self, before: &Counted) -> Option<Verdict> {
         verdicts()
             .zip(before)
             .find(|(verdict, count)| self.get(*verdict) != **count)

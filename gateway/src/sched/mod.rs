@@ -15,7 +15,7 @@ use crate::{
     path::settings::Settings,
     table::{
         counters::{OtherWorkers, ServerFigures},
-        ends::Ends,
+        endpoints::Endpoints,
         limit::Limit,
     },
 };
@@ -113,19 +113,19 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Of a packet between these ends.
+    /// Of a packet between these endpoints.
     #[inline]
     #[must_use]
-    pub fn new(ends: &Ends, now: Tick) -> Self {
-        let Ends { source: (source, source_port), destination: (destination, destination_port) } = *ends;
+    pub fn new(ends: &Endpoints, now: Tick) -> Self {
+        let Endpoints { source: (source, source_port), destination: (destination, destination_port) } = *ends;
         Self { source, source_port, destination, destination_port, now }
     }
 
-    /// The packet's ends.
+    /// The packet's endpoints.
     #[inline]
     #[must_use]
-    pub fn ends(&self) -> Ends {
-        Ends {
+    pub fn endpoints(&self) -> Endpoints {
+        Endpoints {
             source: (self.source, self.source_port),
             destination: (self.destination, self.destination_port),
         }

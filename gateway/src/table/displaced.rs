@@ -125,7 +125,7 @@ mod tests {
     use crate::{
         id::ServerId,
         table::{
-            ends::Ends,
+            endpoints::Endpoints,
             index::HashKey,
             session::{FULLNAT, ONE_WAY, Tuple},
         },
@@ -207,18 +207,18 @@ mod tests {
     fn ipv6_is_no_exception() {
         let at = |text: &str| text.parse().unwrap();
         let (client, server) = ((at("2001:db8::c1"), 4000), (at("2001:db8:1::1"), 80));
-        let reply = Ends { source: server, destination: client };
+        let reply = Endpoints { source: server, destination: client };
         let mut s = table();
         let mut add = |vip: &str| {
-            let request = Ends { source: client, destination: (at(vip), 80) };
-            s.insert_ends((&request, &reply), &new(0, 0, 0), 100, Tick(0)).unwrap()
+            let request = Endpoints { source: client, destination: (at(vip), 80) };
+            s.insert_endpoints((&request, &reply), &new(0, 0, 0), 100, Tick(0)).unwrap()
         };
         let [a, b] = ["2001:db8::a", "2001:db8::b"].map(&mut add);
-        assert_eq!(s.find_ends(&reply, 6).map(|f| f.id), Some(b));
+        assert_eq!(s.find_endpoints(&reply, 6).map(|f| f.id), Some(b));
         s.remove(b);
-        assert_eq!(s.find_ends(&reply, 6).map(|f| f.id), Some(a));
+        assert_eq!(s.find_endpoints(&reply, 6).map(|f| f.id), Some(a));
         s.remove(a);
-        assert_eq!(s.find_ends(&reply, 6), None);
+        assert_eq!(s.find_endpoints(&reply, 6), None);
     }
 
     proptest! {

@@ -5,7 +5,7 @@ pub mod classes;
 pub mod classifier;
 pub mod counters;
 pub mod displaced;
-pub mod ends;
+pub mod endpoints;
 pub mod fragments;
 pub mod index;
 mod late;

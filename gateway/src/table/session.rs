@@ -13,7 +13,7 @@
 use weir_api::model::SessionState;
 use zerocopy::FromBytes;
 
-use super::ends::IPV6;
+use super::endpoints::IPV6;
 use crate::{
     clock::Tick,
     id::ServerId,

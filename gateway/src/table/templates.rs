@@ -6,7 +6,7 @@
 
 use super::{
     call_ids::CallId,
-    ends::Ends,
+    endpoints::Endpoints,
     session::{CONTROLLED, Direction, NewSession, Session, SessionId, Tuple},
     sessions::{Found, Sessions},
 };
@@ -34,7 +34,7 @@ impl Sessions {
     #[must_use]
     pub fn find_call(
         &self,
-        request: &Ends,
+        request: &Endpoints,
         protocol: u8,
         salt: u32,
         matches: impl Fn(u32) -> bool,
@@ -42,7 +42,7 @@ impl Sessions {
         let key = self.key(request, protocol);
         let same = |found: Found, record: &Session| {
             record.is_at(Direction::Request, key.tuple, key.protocol)
-                && self.ends_of(found.id, record, Direction::Request) == *request
+                && self.endpoints_of(found.id, record, Direction::Request) == *request
                 && record.call().is_some_and(|(s, slot)| s == salt && matches(slot))
         };
         self.find_where(key.hash ^ spread(salt), same).map(|found| found.id)
@@ -51,7 +51,7 @@ impl Sessions {
     /// Adds the template of a call, which must not be there yet.
     pub fn insert_call(
         &mut self,
-        ends: (&Ends, &Ends),
+        ends: (&Endpoints, &Endpoints),
         new: &NewSession,
         (salt, slot): (u32, u32),
         timeout: u32,
@@ -74,7 +74,7 @@ impl Sessions {
         }
     }
 
-    /// Ends a template's control of a session.
+    /// Endpoints a template's control of a session.
     pub fn detach(&mut self, id: SessionId) {
         let Some(template) = self.template_of(id) else { return };
         self.records[id.0 as usize].flags &= !CONTROLLED;
@@ -116,7 +116,7 @@ mod tests {
         id::ServerId,
         table::{
             call_ids::CallId,
-            ends::Ends,
+            endpoints::Endpoints,
             index::HashKey,
             session::{NewSession, ONE_WAY, SessionId, TEMPLATE, Tuple},
             sessions::Sessions,
@@ -206,7 +206,7 @@ mod tests {
             server: ServerId(0),
             flags: TEMPLATE | ONE_WAY,
         };
-        let (request, reply) = (Ends::of(new.request), Ends::of(new.reply));
+        let (request, reply) = (Endpoints::of(new.request), Endpoints::of(new.reply));
         let salts: Vec<u32> = (0..20u32)
             .map(|n| sessions.digest(&CallId::new(format!("{n}@a-rather-long-host").as_bytes()).unwrap()))
             .collect();

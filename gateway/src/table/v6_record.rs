@@ -12,7 +12,7 @@
 use zerocopy::FromBytes;
 
 use super::{
-    ends::{Ends, IPV6, Pair},
+    endpoints::{Endpoints, IPV6, Pair},
     session::{Direction, NO_HOP, NewSession, ONE_PACKET, Session, SessionId, Tuple},
     sessions::{Candidate, Found, Sessions},
     templates::spread,
@@ -39,7 +39,7 @@ const NO_HOPS: Pair = {
 impl V6Record {
     /// The addresses of requests and replies as they arrive; none where neither is IPv6's.
     #[must_use]
-    pub fn of(request: &Ends, reply: &Ends) -> Option<Self> {
+    pub fn of(request: &Endpoints, reply: &Endpoints) -> Option<Self> {
         let pairs = [request.pair(), reply.pair()];
         pairs.iter().any(Option::is_some).then(|| Self { pairs: pairs.map(|pair| pair.unwrap_or(NO_HOPS)) })
     }
@@ -115,14 +115,14 @@ impl Sessions {
 
     /// What the session of an IPv6 packet is found by; none for IPv4.
     #[must_use]
-    pub fn v6_key(&self, ends: &Ends, protocol: u8) -> Option<V6Key> {
+    pub fn v6_key(&self, ends: &Endpoints, protocol: u8) -> Option<V6Key> {
         let pair = ends.pair()?;
         let tuple = Tuple { addresses: self.digests(&pair), ports: ends.tuple().ports };
         Some(V6Key { tuple, protocol: protocol | IPV6, pair })
     }
 
     /// Under what a packet of either family looks for its session.
-    pub(super) fn key(&self, ends: &Ends, protocol: u8) -> Key {
+    pub(super) fn key(&self, ends: &Endpoints, protocol: u8) -> Key {
         let (tuple, protocol) = match self.v6_key(ends, protocol) {
             Some(key) => (key.tuple, key.protocol),
             None => (ends.tuple(), protocol),
@@ -131,7 +131,7 @@ impl Sessions {
     }
 
     /// The session of a packet with these ends, which look for it under `key`.
-    fn find_key(&self, key: &Key, ends: &Ends) -> Option<Found> {
+    fn find_key(&self, key: &Key, ends: &Endpoints) -> Option<Found> {
         match ends.pair() {
             Some(pair) => self.find_v6_at(key.hash, key.tuple, key.protocol, &pair),
             None => self.find(key.hash, key.tuple, key.protocol),
@@ -140,7 +140,7 @@ impl Sessions {
 
     /// The session of a packet with these ends, of whichever family.
     #[must_use]
-    pub fn find_ends(&self, ends: &Ends, protocol: u8) -> Option<Found> {
+    pub fn find_endpoints(&self, ends: &Endpoints, protocol: u8) -> Option<Found> {
         self.find_key(&self.key(ends, protocol), ends)
     }
 
@@ -225,32 +225,32 @@ impl Sessions {
 
     /// The addresses and ports of a packet of the session that arrives in `direction`.
     #[must_use]
-    pub fn arriving(&self, id: SessionId, direction: Direction) -> Option<Ends> {
-        Some(self.ends_of(id, self.get(id)?, direction))
+    pub fn arriving(&self, id: SessionId, direction: Direction) -> Option<Endpoints> {
+        Some(self.endpoints_of(id, self.get(id)?, direction))
     }
 
     /// The addresses and ports with which a packet of `direction` leaves.
     #[must_use]
-    pub fn leaving(&self, id: SessionId, direction: Direction) -> Option<Ends> {
-        self.arriving(id, direction.opposite()).map(Ends::reversed)
+    pub fn leaving(&self, id: SessionId, direction: Direction) -> Option<Endpoints> {
+        self.arriving(id, direction.opposite()).map(Endpoints::reversed)
     }
 
     /// As [`Self::arriving`], for a record that may be a copy: its addresses stay until the number is used again.
     #[inline]
     #[must_use]
-    pub fn ends_of(&self, id: SessionId, record: &Session, direction: Direction) -> Ends {
+    pub fn endpoints_of(&self, id: SessionId, record: &Session, direction: Direction) -> Endpoints {
         let tuple = record.arriving(direction);
         match self.v6_record(id) {
-            Some(v6) if record.is_v6(direction) => Ends::of_pair(v6.arriving(direction), tuple),
-            _ => Ends::of(tuple),
+            Some(v6) if record.is_v6(direction) => Endpoints::of_pair(v6.arriving(direction), tuple),
+            _ => Endpoints::of(tuple),
         }
     }
 
-    /// Adds a session between these ends: requests and replies as they arrive. Both may be of either family. As
+    /// Adds a session between these endpoints: requests and replies as they arrive. Both may be of either family. As
     /// [`Self::insert`] otherwise, whose tuples `new` need not have.
-    pub fn insert_ends(
+    pub fn insert_endpoints(
         &mut self,
-        (request, reply): (&Ends, &Ends),
+        (request, reply): (&Endpoints, &Endpoints),
         new: &NewSession,
         timeout: u32,
         now: Tick,
@@ -266,23 +266,23 @@ impl Sessions {
         self.insert_keys((request, reply), keys, new, timeout, now)
     }
 
-    /// As [`Self::insert_ends`] for a request that was just looked for and is no session's.
-    pub fn insert_sought_ends(
+    /// As [`Self::insert_endpoints`] for a request that was just looked for and is no session's.
+    pub fn insert_sought_endpoints(
         &mut self,
-        (request, reply): (&Ends, &Ends),
+        (request, reply): (&Endpoints, &Endpoints),
         new: &NewSession,
         timeout: u32,
         now: Tick,
     ) -> Option<SessionId> {
-        debug_assert!(new.flags & ONE_PACKET != 0 || self.find_ends(request, new.protocol).is_none());
+        debug_assert!(new.flags & ONE_PACKET != 0 || self.find_endpoints(request, new.protocol).is_none());
         let keys = [request, reply].map(|ends| self.key(ends, new.protocol));
         self.insert_keys((request, reply), keys, new, timeout, now)
     }
 
-    /// As [`Self::insert_ends`] with requests under a hash changed by `salt`, where the caller has looked for them.
+    /// As [`Self::insert_endpoints`] with requests under a hash changed by `salt`, where the caller has looked for them.
     pub(super) fn insert_salted(
         &mut self,
-        (request, reply): (&Ends, &Ends),
+        (request, reply): (&Endpoints, &Endpoints),
         new: &NewSession,
         salt: u32,
         timeout: u32,
@@ -295,7 +295,7 @@ impl Sessions {
 
     fn insert_keys(
         &mut self,
-        (request, reply): (&Ends, &Ends),
+        (request, reply): (&Endpoints, &Endpoints),
         keys: [Key; 2],
         new: &NewSession,
         timeout: u32,
@@ -328,8 +328,8 @@ mod tests {
         Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n).into()
     }
 
-    fn ends(source: (IpAddr, u16), destination: (IpAddr, u16)) -> Ends {
-        Ends { source, destination }
+    fn endpoints(source: (IpAddr, u16), destination: (IpAddr, u16)) -> Endpoints {
+        Endpoints { source, destination }
     }
 
     fn new(flags: u8) -> NewSession {
@@ -351,19 +351,20 @@ mod tests {
             (v4(1), v4(2), v4(3), v4(4)),
         ] {
             let mut s = table();
-            let (request, reply) = (ends((client, 4000), (vip, 80)), ends((server, 80), (local, 5000)));
-            let id = s.insert_ends((&request, &reply), &new(0), 100, Tick(0)).unwrap();
+            let (request, reply) =
+                (endpoints((client, 4000), (vip, 80)), endpoints((server, 80), (local, 5000)));
+            let id = s.insert_endpoints((&request, &reply), &new(0), 100, Tick(0)).unwrap();
             for (way, direction) in [(request, Direction::Request), (reply, Direction::Reply)] {
-                assert_eq!(s.find_ends(&way, 6), Some(Found { id, direction }));
-                assert_eq!(s.find_ends(&way, 17), None);
+                assert_eq!(s.find_endpoints(&way, 6), Some(Found { id, direction }));
+                assert_eq!(s.find_endpoints(&way, 17), None);
                 assert_eq!(s.arriving(id, direction), Some(way));
             }
             assert_eq!(s.leaving(id, Direction::Request), Some(reply.reversed()));
-            assert_eq!(s.insert_ends((&request, &reply), &new(0), 100, Tick(0)), None, "the same twice");
+            assert_eq!(s.insert_endpoints((&request, &reply), &new(0), 100, Tick(0)), None, "the same twice");
             let record = s.remove(id).unwrap();
             assert_eq!((record.protocol(), s.len()), (6, 0));
-            assert_eq!(s.ends_of(id, &record, Direction::Request), request);
-            assert_eq!((s.find_ends(&request, 6), s.find_ends(&reply, 6)), (None, None));
+            assert_eq!(s.endpoints_of(id, &record, Direction::Request), request);
+            assert_eq!((s.find_endpoints(&request, 6), s.find_endpoints(&reply, 6)), (None, None));
         }
     }
 
@@ -371,8 +372,8 @@ mod tests {
     fn no_next_hop_is_known_before_one_is_remembered() {
         let mut s = table();
         let v4 = |n: u8| IpAddr::from([10, 0, 0, n]);
-        let (request, reply) = (ends((v6(1), 4000), (v6(2), 80)), ends((v4(3), 80), (v4(4), 5000)));
-        let id = s.insert_ends((&request, &reply), &new(0), 100, Tick(0)).unwrap();
+        let (request, reply) = (endpoints((v6(1), 4000), (v6(2), 80)), endpoints((v4(3), 80), (v4(4), 5000)));
+        let id = s.insert_endpoints((&request, &reply), &new(0), 100, Tick(0)).unwrap();
         let both = [Direction::Request, Direction::Reply];
         assert!(both.iter().all(|d| (0..=3).all(|generation| s.nat64_hop(id, *d, generation).is_none())));
         s.remember_nat64_hop(id, Direction::Request, 7, 0);
@@ -382,8 +383,8 @@ mod tests {
     #[test]
     fn addresses_decide_where_digests_are_the_same() {
         let mut s = table();
-        let (request, reply) = (ends((v6(1), 4000), (v6(2), 80)), ends((v6(3), 80), (v6(4), 5000)));
-        let id = s.insert_ends((&request, &reply), &new(ONE_WAY), 100, Tick(0)).unwrap();
+        let (request, reply) = (endpoints((v6(1), 4000), (v6(2), 80)), endpoints((v6(3), 80), (v6(4), 5000)));
+        let id = s.insert_endpoints((&request, &reply), &new(ONE_WAY), 100, Tick(0)).unwrap();
         let key = s.v6_key(&request, 6).unwrap();
         let other = V6Key { pair: s.v6_key(&reply, 6).unwrap().pair, ..key };
         let found = Some(Found { id, direction: Direction::Request });

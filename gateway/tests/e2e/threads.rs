@@ -15,7 +15,7 @@ use lab::{
 const THREADS: [&str; 5] = ["control", "netlink", "punt", "socket", "worker"];
 
 /// Has `thread` end in a running gateway, by a panic or otherwise.
-fn ends(thread: &str, how: &str) {
+fn endpoints(thread: &str, how: &str) {
     let network = topology::fullnat(&Options::workers(2));
     let trigger = network.lab.directory().join("fault");
     let mut command = network.gateway.command(programs().weir);
@@ -43,13 +43,13 @@ fn ends(thread: &str, how: &str) {
 #[test]
 fn by_a_panic() {
     for thread in THREADS.iter().chain(&["control-peer"]) {
-        ends(thread, "panic");
+        endpoints(thread, "panic");
     }
 }
 
 #[test]
 fn by_itself() {
-    THREADS.iter().for_each(|thread| ends(thread, "end"));
+    THREADS.iter().for_each(|thread| endpoints(thread, "end"));
 }
 
 /// Starts a gateway under a service manager's watchdog; returns what that hears.

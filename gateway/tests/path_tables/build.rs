@@ -21,7 +21,7 @@ struct Body {
 
 /// Addresses and ports.
 #[derive(Clone, Copy)]
-pub struct Ends {
+pub struct Endpoints {
     pub from: SocketAddr,
     pub to: SocketAddr,
 }
@@ -40,7 +40,7 @@ fn build_layers(layers: &[Vec<String>]) -> Result<Vec<u8>, String> {
     let [kind, source, destination, rest @ ..] = words.as_slice() else {
         return Err(format!("{words:?} isn't KIND SOURCE DESTINATION .."));
     };
-    let ends = Ends { from: end(source)?, to: end(destination)? };
+    let ends = Endpoints { from: end(source)?, to: end(destination)? };
     if ends.from.is_ipv4() != ends.to.is_ipv4() {
         return Err(format!("{source} and {destination} are of two families"));
     }
@@ -74,7 +74,7 @@ fn payload(attributes: &Attributes, inside: Vec<u8>) -> Result<Vec<u8>, String> 
     Ok(all)
 }
 
-fn body(kind: &str, ends: Ends, attributes: &Attributes, payload: &[u8]) -> Result<Body, String> {
+fn body(kind: &str, ends: Endpoints, attributes: &Attributes, payload: &[u8]) -> Result<Body, String> {
     let plain = |protocol, bytes| Ok(Body { protocol, bytes, checksum: None });
     let inner = if payload.first().is_some_and(|b| b >> 4 == 6) { 41 } else { 4 };
     match kind {
@@ -97,7 +97,7 @@ fn body(kind: &str, ends: Ends, attributes: &Attributes, payload: &[u8]) -> Resu
     }
 }
 
-fn udp(ends: Ends, attributes: &Attributes, payload: &[u8]) -> Result<Vec<u8>, String> {
+fn udp(ends: Endpoints, attributes: &Attributes, payload: &[u8]) -> Result<Vec<u8>, String> {
     let length = attributes.number("udp-length")?.unwrap_or((8 + payload.len()) as u16);
     let (source_port, destination_port) = (ends.from.port(), ends.to.port());
     let mut header = UdpHeader { source_port, destination_port, length, checksum: 0 };
@@ -127,7 +127,7 @@ fn gre(attributes: &Attributes, inner: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn icmp(kind: &str, ends: Ends, attributes: &Attributes, payload: &[u8]) -> Result<Body, String> {
+fn icmp(kind: &str, ends: Endpoints, attributes: &Attributes, payload: &[u8]) -> Result<Body, String> {
     let v6 = ends.from.is_ipv6();
     let (type_u8, code_u8) = message::of_kind(kind, v6)?;
     let bytes5to8 = bytes5to8(v6, type_u8, attributes)?;
@@ -176,7 +176,7 @@ fn spoil(kind: &str, attributes: &Attributes, body: &mut Body) -> Result<(), Str
 }
 
 /// Puts the IP header before it, and the extension headers.
-fn with_ip(ends: Ends, attributes: &Attributes, body: &Body) -> Result<Vec<u8>, String> {
+fn with_ip(ends: Endpoints, attributes: &Attributes, body: &Body) -> Result<Vec<u8>, String> {
     let ttl = attributes.number("ttl")?.unwrap_or(64);
     let tos: u8 = attributes.number("tos")?.unwrap_or(0);
     let length: Option<u16> = attributes.number("ip-length")?;

@@ -1,6 +1,6 @@
 //! SCTP packets of one chunk.
 
-use crate::{build::Ends, words::Attributes};
+use crate::{build::Endpoints, words::Attributes};
 
 /// Chunks by their types.
 const CHUNKS: [&str; 15] = [
@@ -22,7 +22,7 @@ const CHUNKS: [&str; 15] = [
 ];
 
 /// A packet with one chunk, which an attribute names.
-pub fn build(ends: Ends, attributes: &Attributes, payload: &[u8]) -> Result<Vec<u8>, String> {
+pub fn build(ends: Endpoints, attributes: &Attributes, payload: &[u8]) -> Result<Vec<u8>, String> {
     let chunk = attributes.one(|word| CHUNKS.contains(&word))?.ok_or("SCTP needs a chunk")?;
     let kind = CHUNKS.iter().position(|c| *c == chunk).unwrap_or_default() as u8;
     let mut packet = [ends.from.port().to_be_bytes(), ends.to.port().to_be_bytes()].concat();

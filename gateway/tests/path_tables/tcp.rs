@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use etherparse::TcpHeader;
 
 use crate::{
-    build::Ends,
+    build::Endpoints,
     words::{Attributes, hex, is_flags, unhex},
 };
 
@@ -31,7 +31,7 @@ pub fn in_order(letters: &str) -> String {
 }
 
 /// A segment with its checksum.
-pub fn build(ends: Ends, attributes: &Attributes, payload: &[u8]) -> Result<Vec<u8>, String> {
+pub fn build(ends: Endpoints, attributes: &Attributes, payload: &[u8]) -> Result<Vec<u8>, String> {
     let seq = attributes.number("seq")?.unwrap_or(1);
     let window = attributes.number("window")?.unwrap_or(65535);
     let mut header = TcpHeader::new(ends.from.port(), ends.to.port(), seq, window);

@@ -13,7 +13,7 @@ pub fn carried(arrived: &[u8], left: &[u8]) -> Result<(), String> {
     }
     let reset = |flags: &Option<String>| flags.as_deref().is_some_and(|f| f.contains('R'));
     if reset(&after.flags) && !reset(&before.flags) {
-        return same("the ends of a reset", &(after.src, after.dst), &(before.dst, before.src));
+        return same("the endpoints of a reset", &(after.src, after.dst), &(before.dst, before.src));
     }
     if left.get(9).is_some_and(|p| left[0] >> 4 == 4 && IP_IN_IP.contains(p))
         || left.get(6).is_some_and(|p| left[0] >> 4 == 6 && IP_IN_IP.contains(p))

@@ -32,7 +32,7 @@ use crate::{
         flow::{mark::Rule, route::View, service::Chosen},
         verdict::Verdict,
     },
-    table::ends::Ends,
+    table::endpoints::Endpoints,
 };
 
 /// A packet is on its way to a queue, in the queue, handed over, perhaps to several owners of NAT's replies, and may turn
@@ -196,7 +196,7 @@ impl Workers {
     }
 }
 
-fn tuple(ends: Ends) -> Tuple {
+fn tuple(ends: Endpoints) -> Tuple {
     (ends.source, ends.destination)
 }
 
@@ -225,7 +225,7 @@ fn packet(question: &Asked, number: impl Fn(&str) -> Option<PortId>) -> Option<P
         return None;
     }
     Some(Packet {
-        ends: Ends { source: question.source, destination: question.destination },
+        ends: Endpoints { source: question.source, destination: question.destination },
         protocol: question.protocol as u8,
         port: question.port.as_deref().and_then(number),
         opens: question.opens,

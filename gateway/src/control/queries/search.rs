@@ -34,7 +34,7 @@ pub(super) struct Found {
 /// Finds up to `max` sessions; a bounded number is looked at, so there may be none before the end.
 pub(super) struct FindSessions(Select);
 
-/// Ends sessions, as many as are found at once.
+/// Endpoints sessions, as many as are found at once.
 pub(super) struct KillSessions(Select);
 
 struct Select {

@@ -26,7 +26,7 @@ use crate::{
     net::ipv6,
     path::{
         admin::{
-            trace::{Filter, Traced, Tracer, ends_of},
+            trace::{Filter, Traced, Tracer, endpoints_of},
             update::Update,
         },
         verdict::Verdict,
@@ -165,7 +165,7 @@ impl Workers {
         Ok((packets, lost))
     }
 
-    /// Ends a trace whose client is gone.
+    /// Endpoints a trace whose client is gone.
     pub(in crate::control) fn end_silent_trace(&mut self) {
         let silent = |t: &mut Tracing| t.asked.is_some_and(|at| at.elapsed() > SILENCE);
         if self.kept.trace.current.take_if(silent).is_some() {
@@ -183,7 +183,7 @@ impl Workers {
         let name = |port: PortId| self.port_names().get(port.index()).cloned().unwrap_or_default();
         let cycles = u128::from(record.tsc.saturating_sub(tsc));
         let since = cycles * 1_000_000_000 / u128::from(cpu::tsc_hz().max(1));
-        let (before, sent) = (ends_of(&record.received), record.sent.as_ref());
+        let (before, sent) = (endpoints_of(&record.received), record.sent.as_ref());
         let (verdict, advice) = match record.verdict {
             Some(Verdict::Forwarded) => ("forwarded", None),
             Some(Verdict::Punted) => ("punted", None),
@@ -201,7 +201,7 @@ impl Workers {
             flags: if tcp { flags(&record.received) } else { 0 },
             length: record.length,
             before: before.map(|(_, e)| (e.source, e.destination)),
-            after: sent.and_then(|(_, head)| ends_of(head)).map(|(_, e)| (e.source, e.destination)),
+            after: sent.and_then(|(_, head)| endpoints_of(head)).map(|(_, e)| (e.source, e.destination)),
             out: sent.map(|(port, _)| name(*port)),
             verdict: verdict.into(),
             advice,

@@ -241,7 +241,7 @@ impl Drop for Place {
     }
 }
 
-/// Ends when it is told to; otherwise says why.
+/// Endpoints when it is told to; otherwise says why.
 fn accept_loop(listener: &UnixListener, woken: &UnixStream, shared: &Arc<Shared>) -> Result<(), String> {
     for number in 0.. {
         let mut fds =

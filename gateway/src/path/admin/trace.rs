@@ -26,7 +26,7 @@ use crate::{
         packet::{Origin, Packet},
         verdict::Verdict,
     },
-    table::{ends::Ends, session::Tuple},
+    table::{endpoints::Endpoints, session::Tuple},
 };
 
 /// Which packets are wanted.
@@ -94,9 +94,9 @@ impl Tracer {
 
 /// IP protocol and ends of a frame that holds IP.
 #[must_use]
-pub fn ends_of(frame: &[u8]) -> Option<(u8, Ends)> {
+pub fn endpoints_of(frame: &[u8]) -> Option<(u8, Endpoints)> {
     if frame.get(12..14) == Some(&[0x86, 0xdd]) {
-        return ends_of_v6(frame);
+        return endpoints_of_v6(frame);
     }
     let ip = Ipv4Header::at(frame, 14).filter(|_| frame.get(12..14) == Some(&[8, 0]))?;
     let l4 = 14 + usize::from(frame[14] & 15) * 4;
@@ -106,10 +106,10 @@ pub fn ends_of(frame: &[u8]) -> Option<(u8, Ends)> {
         }
         _ => 0,
     };
-    Some((ip.protocol, Ends::of(Tuple { addresses: ip.address_words(), ports })))
+    Some((ip.protocol, Endpoints::of(Tuple { addresses: ip.address_words(), ports })))
 }
 
-fn ends_of_v6(frame: &[u8]) -> Option<(u8, Ends)> {
+fn endpoints_of_v6(frame: &[u8]) -> Option<(u8, Endpoints)> {
     let packet = frame.get(14..)?;
     let pair = parse::pair(frame, 14)?;
     let upper = ipv6::upper(packet).ok()?;
@@ -120,15 +120,15 @@ fn ends_of_v6(frame: &[u8]) -> Option<(u8, Ends)> {
         }
         _ => 0,
     };
-    Some((upper.protocol, Ends::of_pair(pair, Tuple { addresses: 0, ports })))
+    Some((upper.protocol, Endpoints::of_pair(pair, Tuple { addresses: 0, ports })))
 }
 
 impl Filter {
     fn wants(&self, record: &Traced) -> bool {
         let sent = record.sent.as_ref().map(|(_, head)| head);
-        let facts = [Some(&record.received), sent].map(|head| head.and_then(|h| ends_of(h)));
-        let any = |is: &dyn Fn(&(u8, Ends)) -> bool| facts.iter().flatten().any(is);
-        let ends = |e: &Ends| [e.source, e.destination];
+        let facts = [Some(&record.received), sent].map(|head| head.and_then(|h| endpoints_of(h)));
+        let any = |is: &dyn Fn(&(u8, Endpoints)) -> bool| facts.iter().flatten().any(is);
+        let ends = |e: &Endpoints| [e.source, e.destination];
         self.port.is_none_or(|port| port == record.port)
             && (!self.dropped || matches!(record.verdict, Some(Verdict::Drop(_))))
             && self.protocol.is_none_or(|p| any(&|f| f.0 == p))
@@ -159,7 +159,7 @@ impl<I: Io> Worker<I> {
         for frame in burst.drain(..) {
             self.egress.flush();
             let clear = self.egress.tx.newest().is_none();
-            let counted = self.egress.counters.ends();
+            let counted = self.egress.counters.counted();
             let (received, length) = (head_of(&frame), frame.total_len() as u32);
             let tsc = cpu::tsc();
             if let Some(tracer) = &mut self.flows.trace {
@@ -194,7 +194,7 @@ impl<I: Io> Worker<I> {
         if !whole {
             return self.other(packet, p.kind);
         }
-        let found = self.flows.sessions.find_ends(&packet.ends(), p.protocol);
+        let found = self.flows.sessions.find_endpoints(&packet.endpoints(), p.protocol);
         self.flows.stamp(TraceStage::Session);
         match found {
             Some(found) => self.slow(packet, found),

@@ -140,8 +140,8 @@ impl Flows {
     }
 
     pub(crate) fn describe(&self, id: SessionId, session: &Session) -> model::Session {
-        let request = self.sessions.ends_of(id, session, Direction::Request);
-        let reply = self.sessions.ends_of(id, session, Direction::Reply);
+        let request = self.sessions.endpoints_of(id, session, Direction::Request);
+        let reply = self.sessions.endpoints_of(id, session, Direction::Reply);
         model::Session {
             protocol: listed_protocol(session),
             client: request.source,

@@ -20,7 +20,7 @@ use crate::{
         next::Answer,
         verdict::{Reason, Verdict},
     },
-    table::ends::Ends,
+    table::endpoints::Endpoints,
 };
 
 /// Bytes of a packet that an answer may need to see, and the longest answer: IPv6's 1280 bytes of packet behind an
@@ -77,7 +77,7 @@ pub(crate) struct Ready<F> {
     frame: F,
     answer: Answer,
     /// Between whom the packet was that it answers.
-    asked: Ends,
+    asked: Endpoints,
     /// The station that sent that, if one did.
     sender: Option<Mac>,
 }
@@ -111,7 +111,7 @@ impl<I: Io> Egress<I> {
             self.counters.events.answers_suppressed.add(1);
             return None;
         }
-        let asked = p.ends(frame.data());
+        let asked = p.endpoints(frame.data());
         let sender = self.sender(port, &frame);
         let mut seen = [0u8; SEEN];
         let packet = frame.data().get(usize::from(p.l3)..).unwrap_or_default();

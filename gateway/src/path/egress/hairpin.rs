@@ -12,7 +12,7 @@ use crate::{
         packet::{Packet, trim},
         verdict::Reason,
     },
-    table::{ends::Ends, sessions::Found},
+    table::{endpoints::Endpoints, sessions::Found},
 };
 
 /// Frames that turn back in one poll.
@@ -66,8 +66,8 @@ impl<I: Io> Egress<I> {
         self.turn_to_owner(flows, port, frame, &leaving);
     }
 
-    /// A frame between these ends comes in again, at the worker that its destination's block of ports belongs to.
-    pub(crate) fn turn_to_owner(&mut self, flows: &Flows, port: PortId, frame: I::Frame, ends: &Ends) {
+    /// A frame between these endpoints comes in again, at the worker that its destination's block of ports belongs to.
+    pub(crate) fn turn_to_owner(&mut self, flows: &Flows, port: PortId, frame: I::Frame, ends: &Endpoints) {
         let owner = flows.snat_owner(ends, Claim::In);
         if owner != flows.id {
             return self.hand_over(port, frame, owner);

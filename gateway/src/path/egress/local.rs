@@ -47,7 +47,7 @@ impl<I: Io> Egress<I> {
         if port.is_twin() {
             return self.drop(frame, Reason::ToGateway);
         }
-        let sender = p.ends(frame.data()).source.0;
+        let sender = p.endpoints(frame.data()).source.0;
         let route = flows.routing.table().lookup(sender);
         let ways = || route.iter().flat_map(|route| route.via.iter()).map(|via| via.port);
         let twin = if ways().any(|way| way == port) { port } else { ways().next().unwrap_or(port) };

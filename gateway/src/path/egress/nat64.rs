@@ -45,7 +45,7 @@ use crate::{
         verdict::Reason,
     },
     table::{
-        ends::Ends,
+        endpoints::Endpoints,
         session::{Direction, Tuple},
         sessions::Found,
     },
@@ -314,7 +314,7 @@ fn translate(
     frame: &mut impl Frame,
     p: &Parsed,
     (transport_len, part): (u16, Option<Part>),
-    (leaving, l4_delta): (&Ends, Delta),
+    (leaving, l4_delta): (&Endpoints, Delta),
     id: u16,
 ) -> Option<u16> {
     let l4 = usize::from(p.l4);
@@ -373,7 +373,7 @@ fn was_untold(p: &Parsed) -> bool {
 }
 
 /// Gives a datagram a checksum.
-fn sum_up(frame: &mut impl Frame, p: &Parsed, transport_len: u16, leaving: &Ends) -> Option<()> {
+fn sum_up(frame: &mut impl Frame, p: &Parsed, transport_len: u16, leaving: &Endpoints) -> Option<()> {
     let l4 = usize::from(p.l4);
     let sum = sum_over(frame, l4, usize::from(transport_len))?;
     let pseudo = Sum::of(&leaving.pair()?).word(u16::from(p.protocol)).word(transport_len);
@@ -412,7 +412,7 @@ mod tests {
 
     #[test]
     fn what_is_cut_is_refused() {
-        let ends = Ends { source: ([10, 0, 0, 1].into(), 1), destination: ([10, 0, 0, 2].into(), 2) };
+        let ends = Endpoints { source: ([10, 0, 0, 1].into(), 1), destination: ([10, 0, 0, 2].into(), 2) };
         let p = Parsed { l3: 14, l4: 54, protocol: protocol::TCP, ipv6: true, ..Parsed::NOTHING };
         let mut frame = MemoryFrame::new(&[0x60; 60]);
         assert_eq!(translate(&mut frame, &p, (6, None), (&ends, Delta::NONE), 1), None);

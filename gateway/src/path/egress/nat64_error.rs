@@ -25,7 +25,7 @@ use crate::{
         ingress::parse::Parsed,
         verdict::Reason,
     },
-    table::{ends::Ends, sessions::Found},
+    table::{endpoints::Endpoints, sessions::Found},
 };
 
 /// Bytes of the quoted transport part that are passed on.
@@ -114,12 +114,12 @@ fn mtu_for_v6(told: u32, [v6, v4]: [u32; 2]) -> u32 {
     (told + growth).min(v6).min(v4 + growth).max(MIN_MTU as u32)
 }
 
-/// Writes the packet between the ends `received` of which `quoted`, sent on between the ends `sent`, was made. Its length.
+/// Writes the packet between the endpoints `received` of which `quoted`, sent on between the endpoints `sent`, was made. Its length.
 fn as_received(
     out: &mut [u8],
     quoted: &[u8],
     inner: &Inner,
-    (sent, received): (&Ends, &Ends),
+    (sent, received): (&Endpoints, &Endpoints),
 ) -> Option<usize> {
     let quoted_len = match sent.is_ipv6() {
         true => Ipv6Header::at(quoted, 0)?.total_len(),

@@ -13,7 +13,7 @@ use crate::{
         verdict::Reason,
     },
     table::{
-        ends::Ends,
+        endpoints::Endpoints,
         session::{Direction, INACTIVE, NewSession, Session},
         v6_record::V6Record,
     },
@@ -64,15 +64,15 @@ impl<I: Io> Egress<I> {
 
 /// Gives a fragment after the first the server's address.
 fn readdress_once(frame: &mut impl Frame, p: &Parsed, chosen: Chosen) -> bool {
-    let leaving = Ends { destination: (chosen.address, 0), ..p.ends(frame.data()) };
+    let leaving = Endpoints { destination: (chosen.address, 0), ..p.endpoints(frame.data()) };
     readdress(frame.data_mut(), p, &leaving)
 }
 
 /// Gives a datagram the server's address and port.
 fn rewrite_once(flows: &Flows, frame: &mut impl Frame, p: &Parsed, chosen: Chosen) -> bool {
-    let request = p.ends(frame.data());
+    let request = p.endpoints(frame.data());
     let port = if chosen.port == 0 { request.destination.1 } else { chosen.port };
-    let reply = Ends { source: (chosen.address, port), destination: request.source };
+    let reply = Endpoints { source: (chosen.address, port), destination: request.source };
     let mut session = Session::new(
         &NewSession {
             request: p.tuple,

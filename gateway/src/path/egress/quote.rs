@@ -25,7 +25,7 @@ use crate::{
         verdict::Reason,
     },
     table::{
-        ends::Ends,
+        endpoints::Endpoints,
         session::{Direction, Session},
         sessions::Found,
     },
@@ -107,7 +107,7 @@ fn rewrite_error(flows: &Flows, data: &mut [u8], p: &Parsed, (found, inner): (Fo
     let sent = flows.sessions.leaving(found.id, opposite)?;
     let received = flows.sessions.arriving(found.id, opposite)?;
     if keeps_source(session, found.direction) {
-        outer.source.0 = p.ends(data).source.0;
+        outer.source.0 = p.endpoints(data).source.0;
     }
     let mut delta = readdress(data, p, &outer)?;
     let quoted = data.get_mut(usize::from(p.l4) + IcmpHeader::LEN..)?;
@@ -122,19 +122,19 @@ fn rewrite_error(flows: &Flows, data: &mut [u8], p: &Parsed, (found, inner): (Fo
 }
 
 /// Gives an error the addresses of `outer`; it becomes a hop older. What that adds to its checksum.
-fn readdress(data: &mut [u8], p: &Parsed, outer: &Ends) -> Option<Delta> {
-    let before = p.ends(data);
+fn readdress(data: &mut [u8], p: &Parsed, outer: &Endpoints) -> Option<Delta> {
+    let before = p.endpoints(data);
     if !super::readdress::readdress(data, p, outer) {
         return None;
     }
-    let sum = |ends: &Ends| ends.pair().map(|pair| Sum::of(&pair));
+    let sum = |ends: &Endpoints| ends.pair().map(|pair| Sum::of(&pair));
     // There is no pseudo-header in ICMP's checksum.
     if p.ipv6 { Some(Delta::from_sums(sum(&before)?, sum(outer)?)) } else { Some(Delta::NONE) }
 }
 
-/// Turns the quote of a packet that was sent between the ends `sent` into that of the packet received between the ends
+/// Turns the quote of a packet that was sent between the endpoints `sent` into that of the packet received between the endpoints
 /// `received`.
-fn rewrite_quote(quoted: &mut [u8], inner: &Inner, sent: &Ends, received: &Ends) -> Option<()> {
+fn rewrite_quote(quoted: &mut [u8], inner: &Inner, sent: &Endpoints, received: &Endpoints) -> Option<()> {
     let (ip_delta, mut delta) = deltas_of(sent, received);
     let total_len = if sent.is_ipv6() {
         quoted.get_mut(8..40)?.copy_from_slice(&received.pair()?);
@@ -146,19 +146,19 @@ fn rewrite_quote(quoted: &mut [u8], inner: &Inner, sent: &Ends, received: &Ends)
         ip.total_len()
     };
     if inner.protocol == protocol::ICMP {
-        let identifier = |ends: &Ends| ends.source.1 | ends.destination.1;
+        let identifier = |ends: &Endpoints| ends.source.1 | ends.destination.1;
         delta = Delta::between(&[identifier(sent)], &[identifier(received)]);
     }
     let transport = quoted.get_mut(inner.transport_at..)?;
     requote(transport, inner.protocol, received, (delta, total_len.saturating_sub(inner.transport_at)))
 }
 
-/// Gives the quoted transport header of a packet between the ends `received` its ports and its checksum, as far as they are
+/// Gives the quoted transport header of a packet between the endpoints `received` its ports and its checksum, as far as they are
 /// quoted: `delta` is by what both and the addresses change it. The packet's transport part has `len` bytes.
 pub(crate) fn requote(
     transport: &mut [u8],
     protocol: u8,
-    received: &Ends,
+    received: &Endpoints,
     (delta, len): (Delta, usize),
 ) -> Option<()> {
     let ports = received.tuple().ports;

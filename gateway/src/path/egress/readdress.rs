@@ -22,7 +22,7 @@ use crate::{
         verdict::Reason,
     },
     table::{
-        ends::Ends,
+        endpoints::Endpoints,
         session::{Direction, Session, Tuple},
         sessions::Found,
     },
@@ -141,7 +141,7 @@ fn readdress_by(flows: &Flows, frame: &mut impl Frame, p: &Parsed, found: Found)
 }
 
 /// Gives a packet the addresses of `leaving`, of its own family, and nothing behind the IP header. It becomes a hop older.
-pub(crate) fn readdress(data: &mut [u8], p: &Parsed, leaving: &Ends) -> bool {
+pub(crate) fn readdress(data: &mut [u8], p: &Parsed, leaving: &Endpoints) -> bool {
     let l3 = usize::from(p.l3);
     match (leaving.source.0, leaving.destination.0) {
         (IpAddr::V6(source), IpAddr::V6(destination)) if p.ipv6 => {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::{
     net::checksum::{Delta, Sum},
-    table::{ends::Ends, session::Tuple},
+    table::{endpoints::Endpoints, session::Tuple},
 };
 
 /// What rewriting from `old` to `new` adds to the IP checksum, and to a transport checksum with its
@@ -22,11 +22,11 @@ pub fn deltas(old: Tuple, new: Tuple) -> (Delta, Delta) {
 
 /// The same between packets of any two families: nothing for IP where one of them is IPv6, which has no checksum.
 #[must_use]
-pub fn deltas_of(old: &Ends, new: &Ends) -> (Delta, Delta) {
+pub fn deltas_of(old: &Endpoints, new: &Endpoints) -> (Delta, Delta) {
     if !old.is_ipv6() && !new.is_ipv6() {
         return deltas(old.tuple(), new.tuple());
     }
-    let sum = |ends: &Ends| {
+    let sum = |ends: &Endpoints| {
         [ends.source, ends.destination].iter().fold(Sum::ZERO, |sum, (address, port)| {
             let address = match address {
                 IpAddr::V4(a) => Sum::of(&a.octets()),

@@ -16,11 +16,11 @@ impl Flows {
     /// An ICMP echo request or reply: of a session, from inside, or the kernel's.
     #[inline(never)]
     pub(crate) fn echo<F: Frame>(&mut self, packet: &Packet<'_, F>) -> Next {
-        let (p, ends) = (packet.parsed, packet.ends());
+        let (p, ends) = (packet.parsed, packet.endpoints());
         if self.snat.is_none() || self.lookup.is_virtual(ends.destination.0) {
             return Next::Punt;
         }
-        if let Some(found) = self.sessions.find_ends(&ends, p.protocol) {
+        if let Some(found) = self.sessions.find_endpoints(&ends, p.protocol) {
             if p.ttl <= 1 {
                 return Next::Reply(self.ttl_expired(packet));
             }

@@ -7,7 +7,7 @@ use crate::table::session::{Direction, INACTIVE, SessionId};
 const BUDGET: usize = 64;
 
 impl Flows {
-    /// Ends sessions whose time is over, a bounded number a poll.
+    /// Endpoints sessions whose time is over, a bounded number a poll.
     #[inline]
     pub(crate) fn expire(&mut self) {
         let mut budget = BUDGET;
@@ -27,7 +27,7 @@ impl Flows {
         }
     }
 
-    /// Ends a session: its record, its place in the server's counts, its local port. A template that controls
+    /// Endpoints a session: its record, its place in the server's counts, its local port. A template that controls
     /// sessions is only found no more, and goes after the last of them.
     pub(crate) fn end_session(&mut self, id: SessionId) {
         if self.sessions.controls(id) {
@@ -53,7 +53,7 @@ impl Flows {
             }
             server.release();
         }
-        let reply = || self.sessions.ends_of(id, &session, Direction::Reply);
+        let reply = || self.sessions.endpoints_of(id, &session, Direction::Reply);
         if session.is_snat() {
             self.snat_ended(session.protocol(), reply().destination);
         } else if session.is_fullnat() {

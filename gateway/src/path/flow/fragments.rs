@@ -11,12 +11,16 @@ use crate::{
         packet::Packet,
         verdict::Reason,
     },
-    table::{ends::Ends, session::Direction, sessions::Found},
+    table::{endpoints::Endpoints, session::Direction, sessions::Found},
 };
 
 impl Flows {
     /// What becomes of a fragment before anything is known of its packet, if that is settled.
-    pub(crate) fn before_reassembly<F: Frame>(&self, packet: &Packet<'_, F>, ends: &Ends) -> Option<Next> {
+    pub(crate) fn before_reassembly<F: Frame>(
+        &self,
+        packet: &Packet<'_, F>,
+        ends: &Endpoints,
+    ) -> Option<Next> {
         if !self.may_be_claimed(ends, packet.parsed) {
             return Some(Next::Punt);
         }
@@ -25,7 +29,7 @@ impl Flows {
     }
 
     /// Whether a packet between these addresses may be one that the path claims, whatever its ports.
-    fn may_be_claimed(&self, ends: &Ends, p: &Parsed) -> bool {
+    fn may_be_claimed(&self, ends: &Endpoints, p: &Parsed) -> bool {
         match p.protocol {
             protocol::TCP | protocol::UDP | protocol::SCTP => {
                 self.lookup.may_claim(ends) || self.snat_may_claim(ends, p.protocol)
@@ -40,7 +44,7 @@ impl Flows {
     /// The first fragment goes as a packet would.
     pub(crate) fn first_fragment<F: Frame>(&mut self, packet: &Packet<'_, F>) -> Next {
         let p = packet.parsed;
-        match self.sessions.find_ends(&packet.ends(), p.protocol) {
+        match self.sessions.find_endpoints(&packet.endpoints(), p.protocol) {
             _ if p.kind == Kind::Echo => self.echo(packet),
             Some(found) => self.known(packet, found),
             None => self.unknown(packet),
@@ -54,11 +58,11 @@ impl Flows {
         packet: &Packet<'_, F>,
         (rest, id): (Option<RestGoes>, u16),
     ) -> Next {
-        let (p, ends) = (packet.parsed, packet.ends());
+        let (p, ends) = (packet.parsed, packet.endpoints());
         match rest {
             Some(RestGoes::Once(chosen)) => return self.fragment_once(packet, chosen),
             Some(RestGoes::BySession(reply)) => {
-                let Some(found) = self.sessions.find_ends(&reply, p.protocol) else {
+                let Some(found) = self.sessions.find_endpoints(&reply, p.protocol) else {
                     return Next::Drop(Reason::Fragment);
                 };
                 let found = Found { direction: Direction::Request, ..found };
@@ -67,7 +71,7 @@ impl Flows {
             Some(RestGoes::Nowhere(reason)) => return Next::Drop(reason),
             None => {}
         }
-        if let Some(found) = self.sessions.find_ends(&ends, p.protocol) {
+        if let Some(found) = self.sessions.find_endpoints(&ends, p.protocol) {
             return self.fragment_of(packet, found, id);
         }
         let claimed = self.claimed(packet.port, &ends, p.protocol);

@@ -24,7 +24,7 @@ use crate::{
         packet::Packet,
         verdict::Reason,
     },
-    table::{ends::Ends, session::Session, sessions::Found},
+    table::{endpoints::Endpoints, session::Session, sessions::Found},
 };
 
 impl Flows {
@@ -32,7 +32,7 @@ impl Flows {
     #[inline(never)]
     pub(crate) fn icmp_error<F: Frame>(&mut self, packet: &Packet<'_, F>) -> Next {
         let p = packet.parsed;
-        let to = packet.ends().destination.0;
+        let to = packet.endpoints().destination.0;
         let local = self.lookup.is_local(to);
         let not_ours = |reason| if local { Next::Drop(reason) } else { Next::Punt };
         let quoted = quote_of(packet.frame.data(), p);
@@ -54,11 +54,11 @@ impl Flows {
         if !has_sessions || inner.later_fragment {
             return not_ours(Reason::IcmpNoSession);
         }
-        let back = Ends {
+        let back = Endpoints {
             source: (inner.destination, inner.destination_port),
             destination: (inner.source, inner.source_port),
         };
-        match self.sessions.find_ends(&back, inner.protocol) {
+        match self.sessions.find_endpoints(&back, inner.protocol) {
             Some(found) => self.error_of(packet, found, &inner),
             None => self.error_of_nobody(packet, (&back, inner.protocol), local),
         }
@@ -69,12 +69,13 @@ impl Flows {
     fn error_of_nobody<F: Frame>(
         &self,
         packet: &Packet<'_, F>,
-        (back, protocol): (&Ends, u8),
+        (back, protocol): (&Endpoints, u8),
         local: bool,
     ) -> Next {
         let claimed = self.claimed(packet.port, back, protocol);
         match self.owner_elsewhere(PortId::NONE, back, protocol, &claimed, packet.origin) {
-            Some(owner) => match self.beside_refusal(packet.port, packet.ends().source.0, packet.origin) {
+            Some(owner) => match self.beside_refusal(packet.port, packet.endpoints().source.0, packet.origin)
+            {
                 Some(reason) => Next::Drop(reason),
                 None => Next::HandOver(owner),
             },
@@ -91,7 +92,7 @@ impl Flows {
         if !self.tells_sender(&packet.frame, p, found) {
             return Next::Drop(Reason::IcmpType);
         }
-        if let Some(reason) = self.beside_refusal(packet.port, packet.ends().source.0, packet.origin) {
+        if let Some(reason) = self.beside_refusal(packet.port, packet.endpoints().source.0, packet.origin) {
             return Next::Drop(reason);
         }
         if p.ttl <= 1 {
@@ -131,7 +132,9 @@ fn checksum_ok(frame: &impl Frame, p: &Parsed) -> bool {
     if !p.ipv6 {
         return sum.checksum() == 0;
     }
-    let (Some(pair), Ok(length)) = (p.ends(frame.data()).pair(), u16::try_from(len)) else { return false };
+    let (Some(pair), Ok(length)) = (p.endpoints(frame.data()).pair(), u16::try_from(len)) else {
+        return false;
+    };
     let pseudo = Sum::of(&pair).word(u16::from(protocol::ICMPV6)).word(length);
     sum.and(pseudo).checksum() == 0
 }

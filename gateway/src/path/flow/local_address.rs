@@ -9,7 +9,7 @@ use crate::{
     id::ServiceId,
     net::protocol,
     path::verdict::Reason,
-    table::{ends::Ends, pool::Exhausted},
+    table::{endpoints::Endpoints, pool::Exhausted},
 };
 
 /// The protocol of a session, which is one of the three that are forwarded.
@@ -74,9 +74,9 @@ impl Flows {
         }
     }
 
-    /// Gives the local port of a session back, whose replies arrive between these ends: it rests before it's used
+    /// Gives the local port of a session back, whose replies arrive between these endpoints: it rests before it's used
     /// again.
-    pub(crate) fn release_local(&mut self, reply: &Ends, protocol: u8) {
+    pub(crate) fn release_local(&mut self, reply: &Endpoints, protocol: u8) {
         let (protocol, now) = (transport(protocol), self.now);
         let ((server, port), (local, local_port)) = (reply.source, reply.destination);
         match (local, server, &mut self.pool_v6) {

@@ -12,7 +12,7 @@ use crate::{
     io::PortId,
     table::{
         classifier::{Field, Number, first},
-        ends::Ends,
+        endpoints::Endpoints,
     },
 };
 
@@ -118,9 +118,9 @@ impl Rule {
 
     /// Whether it applies to a packet that arrived on `port`.
     #[must_use]
-    pub fn applies(&self, port: PortId, ends: &Ends, protocol: u8) -> bool {
+    pub fn applies(&self, port: PortId, ends: &Endpoints, protocol: u8) -> bool {
         let within = |(first, last): (u16, u16), port: u16| first <= port && port <= last;
-        let Ends { source: (source, sport), destination: (destination, dport) } = *ends;
+        let Endpoints { source: (source, sport), destination: (destination, dport) } = *ends;
         self.destination.contains(destination)
             && self.source.contains(source)
             && self.protocol.is_none_or(|p| p == protocol)
@@ -211,7 +211,7 @@ impl FromIterator<Rule> for Marks {
 impl Marks {
     /// The mark of a packet that arrived on `port`; 0 is none.
     #[must_use]
-    pub fn of(&self, port: PortId, ends: &Ends, protocol: u8) -> Option<u32> {
+    pub fn of(&self, port: PortId, ends: &Endpoints, protocol: u8) -> Option<u32> {
         let ((source, sport), (destination, dport)) = (ends.source, ends.destination);
         match (source, destination) {
             (IpAddr::V4(s), IpAddr::V4(d)) => {
@@ -249,8 +249,8 @@ mod tests {
         rules.iter().filter_map(|r| Rule::new(r, &ports)).collect()
     }
 
-    fn packet(from: [u8; 4], sport: u16, to: [u8; 4], dport: u16) -> Ends {
-        Ends { source: (from.into(), sport), destination: (to.into(), dport) }
+    fn packet(from: [u8; 4], sport: u16, to: [u8; 4], dport: u16) -> Endpoints {
+        Endpoints { source: (from.into(), sport), destination: (to.into(), dport) }
     }
 
     #[test]
@@ -303,7 +303,7 @@ mod tests {
         ]);
         let of = |source: &str, sport| {
             let (source, to) = (source.parse().unwrap(), "2001:db8:0:1::5".parse().unwrap());
-            rules.of(PortId(0), &Ends { source: (source, sport), destination: (to, 80) }, 6)
+            rules.of(PortId(0), &Endpoints { source: (source, sport), destination: (to, 80) }, 6)
         };
         assert_eq!(
             (of("::1", 9), of("2001:db8:9::1", 10), of("2001:db8:8::1", 10)),

@@ -27,7 +27,7 @@ use crate::{
     },
     sched::Flow,
     table::{
-        ends::Ends,
+        endpoints::Endpoints,
         session::{Direction, FULLNAT, INACTIVE, NewSession, ONE_PACKET, ONE_WAY, SessionId, TELLS, TUNNEL},
         sessions::Found,
     },
@@ -116,9 +116,9 @@ impl Claimed {
 }
 
 impl Flows {
-    /// Whose a packet between these ends is, if it has no session.
+    /// Whose a packet between these endpoints is, if it has no session.
     #[inline(always)]
-    pub(crate) fn claimed(&self, port: PortId, ends: &Ends, protocol: u8) -> Claimed {
+    pub(crate) fn claimed(&self, port: PortId, ends: &Endpoints, protocol: u8) -> Claimed {
         if let Some(service) = self.lookup.claim(port, ends, protocol) {
             return Claimed::Service(service);
         }
@@ -134,7 +134,7 @@ impl Flows {
     pub(crate) fn owner_elsewhere(
         &self,
         port: PortId,
-        ends: &Ends,
+        ends: &Endpoints,
         protocol: u8,
         claimed: &Claimed,
         origin: Origin,
@@ -154,7 +154,7 @@ impl Flows {
     pub(crate) fn elsewhere(
         &self,
         port: PortId,
-        ends: &Ends,
+        ends: &Endpoints,
         protocol: u8,
         origin: Origin,
     ) -> Option<WorkerId> {
@@ -168,8 +168,8 @@ impl Flows {
         (owner != self.id).then_some(owner)
     }
 
-    /// The owner of a packet between these ends, by the function that RSS applies.
-    pub(crate) fn owner(&self, ends: &Ends, protocol: u8) -> WorkerId {
+    /// The owner of a packet between these endpoints, by the function that RSS applies.
+    pub(crate) fn owner(&self, ends: &Endpoints, protocol: u8) -> WorkerId {
         let (sport, dport, protocol) = (ends.source.1, ends.destination.1, transport(protocol));
         match (ends.source.0, ends.destination.0) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
@@ -187,7 +187,7 @@ impl Flows {
     fn pick<F: Frame>(
         &mut self,
         packet: &Packet<'_, F>,
-        (flow, ends, id): (&Flow, &Ends, ServiceId),
+        (flow, ends, id): (&Flow, &Endpoints, ServiceId),
     ) -> Result<(Chosen, Option<SessionId>), Unopened> {
         let p = packet.parsed;
         if let Some(refusal) = self.refusal(p, ends, packet.port) {
@@ -220,7 +220,7 @@ impl Flows {
 
     /// Why the packet may not open a session, if it may not.
     #[inline]
-    pub(crate) fn refusal(&self, p: &Parsed, ends: &Ends, port: PortId) -> Option<Refusal> {
+    pub(crate) fn refusal(&self, p: &Parsed, ends: &Endpoints, port: PortId) -> Option<Refusal> {
         if let Some(reason) = self.source_refusal(port, ends.source.0) {
             return Some(Refusal::Drop(reason));
         }
@@ -249,7 +249,7 @@ impl Flows {
         service: ServiceId,
     ) -> Result<SessionId, Reason> {
         let port = if chosen.port == 0 { flow.destination_port } else { chosen.port };
-        let (request, client) = (flow.ends(), (flow.source, flow.source_port));
+        let (request, client) = (flow.endpoints(), (flow.source, flow.source_port));
         let nat64 = chosen.address.is_ipv6() != p.ipv6;
         let (local, flags) = match chosen.method {
             Forwarding::FullNat => {
@@ -262,7 +262,7 @@ impl Flows {
             Forwarding::Tunnel(_) if nat64 => (nobody(chosen.address), ONE_WAY | TUNNEL | INACTIVE),
             Forwarding::Tunnel(_) => (client, ONE_WAY | TUNNEL | INACTIVE),
         };
-        let reply = Ends { source: (chosen.address, port), destination: local };
+        let reply = Endpoints { source: (chosen.address, port), destination: local };
         let Some(Some(of)) = self.services.get(service.0 as usize) else { return Err(Reason::NoServer) };
         let flags = if one_packet::applies(of.one_packet, p) { flags | ONE_PACKET } else { flags };
         let how = of.client_address;
@@ -280,7 +280,7 @@ impl Flows {
         };
         let timeout = self.timeout_of(p.protocol, state);
         let inserted = if p.ipv6 || nat64 {
-            self.sessions.insert_sought_ends((&request, &reply), &new, timeout, self.now)
+            self.sessions.insert_sought_endpoints((&request, &reply), &new, timeout, self.now)
         } else if flags & (FULLNAT | ONE_PACKET) == FULLNAT {
             // The server answers what leaves after this burst.
             self.sessions.insert_early(&new, timeout, self.now)
@@ -340,18 +340,18 @@ impl Flows {
     /// A TCP, UDP or SCTP packet that belongs to no session of this worker.
     #[inline(always)]
     pub(crate) fn unknown<F: Frame>(&mut self, packet: &Packet<'_, F>) -> Next {
-        let (ends, protocol) = (packet.ends(), packet.parsed.protocol);
+        let (ends, protocol) = (packet.endpoints(), packet.parsed.protocol);
         let claimed = self.claimed(packet.port, &ends, protocol);
         let plan = self.plan(packet.queue(), &ends, protocol, (claimed, packet.origin));
         self.commit(packet, &ends, plan)
     }
 
-    /// What a packet between these ends is to do, if it has no session: nothing changes. RSS may have brought it by `queue`.
+    /// What a packet between these endpoints is to do, if it has no session: nothing changes. RSS may have brought it by `queue`.
     #[inline(always)]
     pub(crate) fn plan(
         &self,
         queue: PortId,
-        ends: &Ends,
+        ends: &Endpoints,
         protocol: u8,
         (claimed, origin): (Claimed, Origin),
     ) -> Plan {
@@ -376,7 +376,7 @@ impl Flows {
 
     /// Does with a packet without session what has been planned.
     #[inline(always)]
-    pub(crate) fn commit<F: Frame>(&mut self, packet: &Packet<'_, F>, ends: &Ends, plan: Plan) -> Next {
+    pub(crate) fn commit<F: Frame>(&mut self, packet: &Packet<'_, F>, ends: &Endpoints, plan: Plan) -> Next {
         match plan {
             Plan::Open(service) => self.open(packet, (ends, service), None),
             Plan::Snat(claim) => self.snat_open(packet, ends, claim),
@@ -392,7 +392,7 @@ impl Flows {
     pub(crate) fn open<F: Frame>(
         &mut self,
         packet: &Packet<'_, F>,
-        (ends, id): (&Ends, ServiceId),
+        (ends, id): (&Endpoints, ServiceId),
         old: Option<SessionId>,
     ) -> Next {
         let (p, flow) = (packet.parsed, Flow::new(ends, self.now));

@@ -20,7 +20,7 @@ use crate::{
     io::PortId,
     net::address::{Address, fold},
     path::packet::Origin,
-    table::ends::Ends,
+    table::endpoints::Endpoints,
 };
 
 /// By what packets of a service belong to a worker.
@@ -95,7 +95,7 @@ pub fn spread(address: IpAddr, salt: u64, workers: usize) -> WorkerId {
 
 impl Flows {
     /// The other worker to which a packet that may be a reply of NAT belongs, or may belong after this one.
-    pub(crate) fn nat_elsewhere(&self, reply: &Ends, protocol: u8, origin: Origin) -> Option<WorkerId> {
+    pub(crate) fn nat_elsewhere(&self, reply: &Endpoints, protocol: u8, origin: Origin) -> Option<WorkerId> {
         let workers = self.workers;
         if workers < 2 {
             return None;
@@ -121,7 +121,7 @@ impl Flows {
     pub(crate) fn elsewhere_of(
         &self,
         port: PortId,
-        ends: &Ends,
+        ends: &Endpoints,
         protocol: u8,
         service: ServiceId,
         origin: Origin,
@@ -140,7 +140,7 @@ impl Flows {
         &self,
         ways: &[OwnedBy],
         port: PortId,
-        (ends, protocol): (&Ends, u8),
+        (ends, protocol): (&Endpoints, u8),
         service: ServiceId,
         origin: Origin,
     ) -> Option<WorkerId> {

@@ -32,7 +32,7 @@ use crate::{
     sched::Flow,
     table::{
         call_ids::CallId,
-        ends::Ends,
+        endpoints::Endpoints,
         session::{NewSession, ONE_WAY, Session, SessionId, TEMPLATE, Tuple},
     },
 };
@@ -42,7 +42,7 @@ pub(crate) const RESPITE: u32 = seconds(60);
 /// FTP's control port: its templates cover all ports of the client, for the sake of data connections.
 pub const FTP: u16 = 21;
 /// Templates lie under protocol numbers of their own: these are nobody's, and leave room for
-/// [`crate::table::ends::IPV6`].
+/// [`crate::table::endpoints::IPV6`].
 const PROTOCOLS: [(u8, u8); 4] =
     [(0, 187), (protocol::TCP, 188), (protocol::UDP, 189), (protocol::SCTP, 190)];
 
@@ -68,14 +68,14 @@ pub(crate) enum Kept {
 
 /// What a client's template is found by.
 struct Key {
-    request: Ends,
+    request: Endpoints,
     protocol: u8,
     /// The packet is for the port that the service names.
     own_port: bool,
 }
 
 impl Key {
-    fn new(service: &WorkerService, client: IpAddr, protocol: u8, ends: &Ends) -> Self {
+    fn new(service: &WorkerService, client: IpAddr, protocol: u8, ends: &Endpoints) -> Self {
         let (address, port) = ends.destination;
         let own_port = service.mark.is_none() && port == service.port;
         let (protocol, virtual_) = match service.mark {
@@ -83,7 +83,7 @@ impl Key {
             None if own_port && port != FTP => (protocol, (address, port)),
             None => (protocol, (address, 0)),
         };
-        let request = Ends { source: (client, 0), destination: virtual_ };
+        let request = Endpoints { source: (client, 0), destination: virtual_ };
         Self { request, protocol: template_of(protocol), own_port }
     }
 
@@ -95,7 +95,7 @@ impl Key {
 
 impl Flows {
     /// Whether a client of `service` is kept at its server here. Of calls nobody knows without looking into the datagram.
-    pub(crate) fn keeps_client(&self, ends: &Ends, protocol: u8, service: ServiceId) -> bool {
+    pub(crate) fn keeps_client(&self, ends: &Endpoints, protocol: u8, service: ServiceId) -> bool {
         let Some(Some(service)) = self.services.get(service.0 as usize) else { return false };
         service.persistence.is_some_and(|persistence| {
             let client = masked(persistence.mask, ends.source.0);
@@ -114,7 +114,7 @@ impl Flows {
     ) -> Result<Option<(Chosen, SessionId)>, Reason> {
         let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
         let client = masked(persistence.mask, flow.source);
-        let key = Key::new(service, client, p.protocol, &flow.ends());
+        let key = Key::new(service, client, p.protocol, &flow.endpoints());
         let call = if service.by_call { Some(call_of(data, p).ok_or(Reason::NoCallId)?) } else { None };
         match self.kept_by(&key, call.as_ref(), id) {
             Kept::At(found, chosen) => {
@@ -136,7 +136,8 @@ impl Flows {
         let none = Tuple::default();
         let (protocol, server) = (key.protocol, chosen.server);
         let new = NewSession { request: none, reply: none, protocol, server, flags: TEMPLATE | ONE_WAY };
-        let reply = Ends { source: (chosen.address, listed), destination: (like(client, chosen.address), 0) };
+        let reply =
+            Endpoints { source: (chosen.address, listed), destination: (like(client, chosen.address), 0) };
         let made = self.insert_template((&key.request, &reply), &new, call.as_ref(), persistence.timeout);
         match (made, self.servers.get(chosen.server.0 as usize)) {
             (Ok(_), Some(Some(server))) => {
@@ -153,7 +154,7 @@ impl Flows {
     pub(crate) fn kept(
         &self,
         p: &Parsed,
-        ends: &Ends,
+        ends: &Endpoints,
         persistence: Persistence,
         id: ServiceId,
     ) -> Result<Kept, Reason> {
@@ -171,7 +172,13 @@ impl Flows {
     }
 
     /// The choice with the port that a persistent service would use for this packet.
-    pub(crate) fn persistent_port(&self, p: &Parsed, ends: &Ends, chosen: Chosen, id: ServiceId) -> Chosen {
+    pub(crate) fn persistent_port(
+        &self,
+        p: &Parsed,
+        ends: &Endpoints,
+        chosen: Chosen,
+        id: ServiceId,
+    ) -> Chosen {
         match self.services.get(id.0 as usize) {
             Some(Some(service)) if service.persistence.is_some() => {
                 let key = Key::new(service, ends.source.0, p.protocol, ends);
@@ -183,7 +190,7 @@ impl Flows {
 
     fn find_template(&self, key: &Key, call: Option<&CallId>) -> Option<SessionId> {
         let Some(call) = call else {
-            return self.sessions.find_ends(&key.request, key.protocol).map(|found| found.id);
+            return self.sessions.find_endpoints(&key.request, key.protocol).map(|found| found.id);
         };
         let kept = self.call_ids.as_deref()?;
         let same = |slot| kept.get(slot).is_some_and(|c| c.as_bytes() == call.as_bytes());
@@ -192,13 +199,13 @@ impl Flows {
 
     fn insert_template(
         &mut self,
-        ends: (&Ends, &Ends),
+        ends: (&Endpoints, &Endpoints),
         new: &NewSession,
         call: Option<&CallId>,
         timeout: u32,
     ) -> Result<SessionId, Reason> {
         let Some(call) = call else {
-            return self.sessions.insert_ends(ends, new, timeout, self.now).ok_or(Reason::SessionsFull);
+            return self.sessions.insert_endpoints(ends, new, timeout, self.now).ok_or(Reason::SessionsFull);
         };
         let kept = self.call_ids.as_deref_mut().ok_or(Reason::CallIdsFull)?;
         let slot = kept.insert(call).ok_or(Reason::CallIdsFull)?;
@@ -287,7 +294,7 @@ mod tests {
         for (packets, template) in PROTOCOLS {
             assert_eq!((template_of(packets), packets_of(template)), (template, packets));
             assert!(!matches!(template, protocol::TCP | protocol::UDP | protocol::SCTP));
-            assert_eq!(template & crate::table::ends::IPV6, 0);
+            assert_eq!(template & crate::table::endpoints::IPV6, 0);
         }
     }
 }

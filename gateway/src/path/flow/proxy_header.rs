@@ -5,7 +5,7 @@ use std::{io::Write as _, net::IpAddr};
 use arrayvec::ArrayVec;
 use weir_api::model::ClientAddress;
 
-use crate::{net::protocol, table::ends::Ends};
+use crate::{net::protocol, table::endpoints::Endpoints};
 
 /// The longest header of version 1: `PROXY TCP6`, two addresses, two ports.
 const LONGEST: usize = 107;
@@ -17,10 +17,10 @@ const PROXY: u8 = 0x21;
 /// A header.
 pub(crate) type Text = ArrayVec<u8, LONGEST>;
 
-/// The header that tells of a packet between these ends; none where the version has no such.
-pub(crate) fn header(version: ClientAddress, ends: &Ends, protocol: u8) -> Option<Text> {
+/// The header that tells of a packet between these endpoints; none where the version has no such.
+pub(crate) fn header(version: ClientAddress, ends: &Endpoints, protocol: u8) -> Option<Text> {
     let mut text = Text::new();
-    let Ends { source: (from, sport), destination: (to, dport) } = *ends;
+    let Endpoints { source: (from, sport), destination: (to, dport) } = *ends;
     match version {
         ClientAddress::ProxyV1 if protocol == protocol::TCP => {
             let family = if ends.is_ipv6() { 6 } else { 4 };
@@ -67,25 +67,25 @@ pub(crate) fn fill_up(text: &mut Text) {
 mod tests {
     use super::*;
 
-    fn ends(v6: bool) -> Ends {
+    fn endpoints(v6: bool) -> Endpoints {
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         let (from, to) = if v6 { ("2001:db8::1", "2001:db8::2") } else { ("192.0.2.1", "198.51.100.2") };
-        Ends { source: (address(from), 56324), destination: (address(to), 443) }
+        Endpoints { source: (address(from), 56324), destination: (address(to), 443) }
     }
 
     #[test]
     fn headers_are_the_specification_s() {
-        let v1 = |v6| header(ClientAddress::ProxyV1, &ends(v6), protocol::TCP).unwrap();
+        let v1 = |v6| header(ClientAddress::ProxyV1, &endpoints(v6), protocol::TCP).unwrap();
         assert_eq!(&v1(false)[..], b"PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n");
         assert_eq!(&v1(true)[..], b"PROXY TCP6 2001:db8::1 2001:db8::2 56324 443\r\n");
-        let v2 = header(ClientAddress::ProxyV2, &ends(false), protocol::TCP).unwrap();
+        let v2 = header(ClientAddress::ProxyV2, &endpoints(false), protocol::TCP).unwrap();
         let expected: &[u8] =
             b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc6\x33\x64\x02\xdc\x04\x01\xbb";
         assert_eq!(&v2[..], expected);
-        let datagram = header(ClientAddress::ProxyV2, &ends(true), protocol::UDP).unwrap();
+        let datagram = header(ClientAddress::ProxyV2, &endpoints(true), protocol::UDP).unwrap();
         assert_eq!((datagram.len(), datagram[13], &datagram[14..16]), (52, 0x22, &[0, 36][..]));
         for (v6, len) in [(false, 32), (true, 56)] {
-            let plain = header(ClientAddress::ProxyV2, &ends(v6), protocol::UDP).unwrap();
+            let plain = header(ClientAddress::ProxyV2, &endpoints(v6), protocol::UDP).unwrap();
             let mut full = plain.clone();
             fill_up(&mut full);
             assert_eq!(
@@ -96,10 +96,10 @@ mod tests {
             fill_up(&mut full);
             assert_eq!(full.len(), len);
         }
-        assert_eq!(header(ClientAddress::ProxyV1, &ends(false), protocol::UDP), None);
+        assert_eq!(header(ClientAddress::ProxyV1, &endpoints(false), protocol::UDP), None);
         let far = |text: &str| (text.parse().unwrap(), 65535);
         let long = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
-        let longest = Ends { source: far(long), destination: far(long) };
+        let longest = Endpoints { source: far(long), destination: far(long) };
         assert_eq!(header(ClientAddress::ProxyV1, &longest, protocol::TCP).unwrap().len(), 104);
     }
 }

@@ -20,7 +20,7 @@ impl Reply {
 
     /// No server: port unreachable, from the virtual address.
     pub fn no_server<F: Frame>(packet: &Packet<'_, F>) -> Self {
-        let answer = Answer::Icmp(packet.ends().destination.0, Problem::PortUnreachable);
+        let answer = Answer::Icmp(packet.endpoints().destination.0, Problem::PortUnreachable);
         Self { reason: Reason::NoServer, answer }
     }
 }
@@ -33,17 +33,17 @@ impl Flows {
 
     /// Not for want of a way: forbidden, or no resources (RFC 5508 REQ-8, RFC 6888 REQ-11).
     pub(crate) fn prohibited<F: Frame>(&self, packet: &Packet<'_, F>, reason: Reason) -> Reply {
-        self.told_by(packet.port, packet.ends().destination.0, reason, Problem::Prohibited)
+        self.told_by(packet.port, packet.endpoints().destination.0, reason, Problem::Prohibited)
     }
 
     /// TTL used up.
     pub(crate) fn ttl_expired<F: Frame>(&self, packet: &Packet<'_, F>) -> Reply {
-        self.told_by(packet.port, packet.ends().destination.0, Reason::TtlExpired, Problem::TtlExceeded)
+        self.told_by(packet.port, packet.endpoints().destination.0, Reason::TtlExpired, Problem::TtlExceeded)
     }
 
     /// Larger than the next hop takes.
     pub(crate) fn too_big(&self, port: PortId, frame: &impl Frame, p: &Parsed, mtu: u16) -> Reply {
-        let asked = p.ends(frame.data()).destination.0;
+        let asked = p.endpoints(frame.data()).destination.0;
         self.told_by(port, asked, Reason::TooBig, Problem::TooBig { mtu: mtu.into() })
     }
 

@@ -32,7 +32,7 @@ impl Flows {
         }
         let mut p = Parsed::NOTHING;
         parse::parse(frame, Mac(to), &mut p);
-        let (address, port) = p.ends(frame.data()).source;
+        let (address, port) = p.endpoints(frame.data()).source;
         match p.kind {
             Kind::Transport | Kind::TransportV6 | Kind::Sctp => {
                 self.lookup.is_served_here(address)

@@ -23,7 +23,7 @@ use crate::{
     io::PortId,
     net::protocol,
     sched,
-    table::{counters::OtherWorkers, ends::Ends},
+    table::{counters::OtherWorkers, endpoints::Endpoints},
 };
 
 /// Port that active FTP's data connections come from, and to which a proxy's may go.
@@ -242,7 +242,7 @@ impl Lookup {
     /// The service of a packet that arrived on `port`: that of its mark before that of its address.
     #[inline]
     #[must_use]
-    pub fn claim(&self, port: PortId, ends: &Ends, protocol: u8) -> Option<ServiceId> {
+    pub fn claim(&self, port: PortId, ends: &Endpoints, protocol: u8) -> Option<ServiceId> {
         let of_marks = if ends.is_ipv6() { &self.v6.of_marks } else { &self.v4.of_marks };
         if !of_marks.is_empty()
             && let Some(mark) = self.marks.of(port, ends, protocol)
@@ -361,7 +361,7 @@ impl Lookup {
 
     /// Whether a packet between these addresses may be a service's or a session's, whatever its ports.
     #[must_use]
-    pub fn may_claim(&self, ends: &Ends) -> bool {
+    pub fn may_claim(&self, ends: &Endpoints) -> bool {
         let of_marks = if ends.is_ipv6() { &self.v6.of_marks } else { &self.v4.of_marks };
         let (from, to) = (ends.source.0, ends.destination.0);
         !of_marks.is_empty()
@@ -462,7 +462,7 @@ mod tests {
             let (vip, client): (IpAddr, IpAddr) = (vip.parse().unwrap(), vip.parse().unwrap());
             lookup.add_service(6, vip, 80, ServiceId(n));
             lookup.add_service(6, vip, 0, ServiceId(n + 1));
-            let to = |port| Ends { source: (client, 4000), destination: (vip, port) };
+            let to = |port| Endpoints { source: (client, 4000), destination: (vip, port) };
             assert_eq!(lookup.claim(PortId(0), &to(80), 6), Some(ServiceId(n)));
             assert_eq!(lookup.claim(PortId(0), &to(443), 6), Some(ServiceId(n + 1)));
             assert_eq!(lookup.claim(PortId(0), &to(80), 17), None);

@@ -27,7 +27,7 @@ use crate::{
     },
     table::{
         counters::ServerSlot,
-        ends::IPV6,
+        endpoints::IPV6,
         session::{Direction, INACTIVE, ONE_PACKET, Session, SessionId, TIMEOUTS},
         sessions::Found,
     },
@@ -109,7 +109,7 @@ impl Flows {
     /// An SCTP packet: each may change its session's state, so there is no fast path.
     #[inline(never)]
     pub(crate) fn sctp<F: Frame>(&mut self, packet: &Packet<'_, F>) -> Next {
-        match self.sessions.find_ends(&packet.ends(), packet.parsed.protocol) {
+        match self.sessions.find_endpoints(&packet.endpoints(), packet.parsed.protocol) {
             Some(found) => self.known(packet, found),
             None => self.unknown(packet),
         }
@@ -202,7 +202,7 @@ impl Flows {
     /// A packet of a session that begins another connection. The session's server counts it until another is chosen, as
     /// in IPVS.
     fn anew<F: Frame>(&mut self, packet: &Packet<'_, F>, old: SessionId) -> Next {
-        let (ends, protocol) = (packet.ends(), packet.parsed.protocol);
+        let (ends, protocol) = (packet.endpoints(), packet.parsed.protocol);
         match self.lookup.claim(packet.port, &ends, protocol) {
             Some(service)
                 if self.elsewhere_of(packet.queue(), &ends, protocol, service, packet.origin).is_none() =>
@@ -235,7 +235,7 @@ impl Flows {
     /// forwarded nor delivered nor answered (RFC 1812 5.3.4, RFC 1122 3.2.2 and 3.3.6).
     #[cold]
     pub(crate) fn group_frame<F: Frame>(&self, packet: &Packet<'_, F>) -> Next {
-        let to = packet.ends().destination.0;
+        let to = packet.endpoints().destination.0;
         let for_a_group = is_group(to) || self.routing.table().is_broadcast(to);
         if for_a_group { Next::Punt } else { Next::Drop(Reason::LinkBroadcast) }
     }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     io::PortId,
     path::{packet::Origin, verdict::Reason},
-    table::ends::Ends,
+    table::endpoints::Endpoints,
 };
 
 impl Flows {
@@ -49,7 +49,7 @@ impl Flows {
     pub(crate) fn snat_source_refusal(
         &self,
         port: PortId,
-        ends: &Ends,
+        ends: &Endpoints,
         claim: Claim,
         origin: Origin,
     ) -> Option<Reason> {

@@ -474,7 +474,7 @@ mod tests {
         /// The server's SYN-ACK, or its acknowledgement of so much behind the header.
         Answer(u32),
         /// The server's connection ends, and nobody is told.
-        Ends,
+        Endpoints,
         Time(u32),
     }
 
@@ -499,7 +499,7 @@ mod tests {
             segments().prop_map(Event::Data),
             segments().prop_map(Event::Piece),
             (0u32..70).prop_map(Event::Answer),
-            Just(Event::Ends),
+            Just(Event::Endpoints),
             (0u32..400).prop_map(Event::Time),
         ]
     }
@@ -559,7 +559,7 @@ mod tests {
                             server.answered = true;
                         }
                     }
-                    Event::Ends => server = None,
+                    Event::Endpoints => server = None,
                     Event::Time(ticks) => now = now.after(ticks),
                 }
             }

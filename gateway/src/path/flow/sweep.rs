@@ -26,13 +26,13 @@ enum Whose {
 }
 
 impl Flows {
-    /// Ends the sessions of a deleted server. Where too many are being ended already, these end one by one, when a packet
+    /// Endpoints the sessions of a deleted server. Where too many are being ended already, these end one by one, when a packet
     /// comes.
     pub(crate) fn end_sessions_of(&mut self, server: ServerId) {
         let _ = self.sweeps.try_push(Sweep { whose: Whose::Server(server), next: 0 });
     }
 
-    /// Ends SNAT's sessions with external addresses that no rule has any more. Where too many are being ended already, these
+    /// Endpoints SNAT's sessions with external addresses that no rule has any more. Where too many are being ended already, these
     /// end when their time is over.
     pub(crate) fn end_withdrawn(&mut self) {
         let _ = self.sweeps.try_push(Sweep { whose: Whose::Withdrawn, next: 0 });
@@ -53,7 +53,7 @@ impl Flows {
         }
     }
 
-    /// Ends sessions of deleted servers and the like, a bounded number of records a poll.
+    /// Endpoints sessions of deleted servers and the like, a bounded number of records a poll.
     pub(crate) fn sweep(&mut self) {
         if let Some(sweep) = self.sweeps.pop() {
             self.sweep_on(sweep, SWEEP_STRIDE);

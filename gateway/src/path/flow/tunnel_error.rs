@@ -43,7 +43,7 @@ use crate::{
         verdict::Reason,
     },
     table::{
-        ends::Ends,
+        endpoints::Endpoints,
         path_mtu::plausible,
         session::{Direction, Session},
     },
@@ -81,7 +81,7 @@ impl Flows {
 
     /// An error about a packet of a tunnel of ours.
     pub(crate) fn tunnel_error<F: Frame>(&mut self, packet: &Packet<'_, F>, outer: &Inner) -> Next {
-        let (p, router) = (packet.parsed, packet.ends().source.0);
+        let (p, router) = (packet.parsed, packet.endpoints().source.0);
         if let Some(reason) = self.router_refusal(packet.port, router, outer.destination) {
             return Next::Drop(reason);
         }
@@ -127,11 +127,11 @@ impl Flows {
             // Without ports it leads to no session.
             return Owner::Us;
         }
-        let ends = Ends {
+        let ends = Endpoints {
             source: (inner.source, inner.source_port),
             destination: (inner.destination, inner.destination_port),
         };
-        if let Some(found) = self.sessions.find_ends(&ends, inner.protocol) {
+        if let Some(found) = self.sessions.find_endpoints(&ends, inner.protocol) {
             let leads = self.sessions.get(found.id).is_some_and(Session::is_tunnelled)
                 && self
                     .sessions

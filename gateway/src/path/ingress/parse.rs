@@ -18,7 +18,7 @@ use crate::{
     },
     path::verdict::Reason,
     table::{
-        ends::{Ends, Pair},
+        endpoints::{Endpoints, Pair},
         session::Tuple,
     },
 };
@@ -52,7 +52,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug)]
 pub struct Parsed {
     /// Addresses and, for [`Kind::Transport`], ports. Of IPv6 the ports alone, until the stage `session` puts digests
-    /// there: see [`crate::table::ends`].
+    /// there: see [`crate::table::endpoints`].
     pub tuple: Tuple,
     /// What is to be done.
     pub kind: Kind,
@@ -100,10 +100,10 @@ impl Parsed {
     /// Addresses and ports of the packet in the frame `data`.
     #[inline]
     #[must_use]
-    pub fn ends(&self, data: &[u8]) -> Ends {
+    pub fn endpoints(&self, data: &[u8]) -> Endpoints {
         match pair(data, self.l3) {
-            Some(pair) if self.ipv6 => Ends::of_pair(pair, self.tuple),
-            _ => Ends::of(self.tuple),
+            Some(pair) if self.ipv6 => Endpoints::of_pair(pair, self.tuple),
+            _ => Endpoints::of(self.tuple),
         }
     }
 
@@ -503,7 +503,7 @@ mod tests {
             let mut p = Parsed::NOTHING;
             parse(&MemoryFrame::new(&bytes), MAC, &mut p);
             assert_eq!((p.kind, p.protocol, p.ttl, p.ip_len, p.l4), (kind, 17, 9, 68, 70));
-            let ends = p.ends(&bytes);
+            let ends = p.endpoints(&bytes);
             assert_eq!(ends.destination.0, std::net::IpAddr::from([0x30; 16]));
             if kind == Kind::TransportV6 {
                 assert_eq!((ends.source.1, ends.destination.1), (40000, 53));

@@ -257,7 +257,7 @@ impl Tables {
         }
     }
 
-    /// Ends a mapping that no session refers to.
+    /// Endpoints a mapping that no session refers to.
     pub fn end_unused(&mut self, id: u32, now: Tick) {
         if self.mappings.get(id as usize).is_some_and(|m| m.sessions == 0) {
             self.end(id, now);

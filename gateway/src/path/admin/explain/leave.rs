@@ -12,7 +12,7 @@ use crate::{
         verdict::{Reason, Verdict},
     },
     table::{
-        ends::Ends,
+        endpoints::Endpoints,
         session::{Direction, ONE_PACKET},
         sessions::Found,
     },
@@ -47,17 +47,17 @@ impl Flows {
     }
 
     /// The way of a session that doesn't exist yet; `local` is its local address, `once`: it never will.
-    pub(super) fn new_leg(&self, ends: &Ends, chosen: Chosen, local: Option<IpAddr>, once: bool) -> Leg {
+    pub(super) fn new_leg(&self, ends: &Endpoints, chosen: Chosen, local: Option<IpAddr>, once: bool) -> Leg {
         let server = (chosen.address, chosen.port);
         let answer = |comes| Some(Back::here(comes, ends.reversed()));
         let (leaves, back) = match (chosen.method, local) {
             (Forwarding::Route | Forwarding::Tunnel(_), _) => (*ends, Some(Back::Itself)),
             (_, Some(local)) => {
-                let leaves = Ends { source: (local, 0), destination: server };
+                let leaves = Endpoints { source: (local, 0), destination: server };
                 (leaves, answer(leaves.reversed()))
             }
             (_, None) => {
-                let leaves = Ends { destination: server, ..*ends };
+                let leaves = Endpoints { destination: server, ..*ends };
                 // Nobody translates what answers a datagram that had no session.
                 (leaves, if once { None } else { answer(leaves.reversed()) })
             }

@@ -43,15 +43,15 @@ use crate::{
     },
     sched::{Flow, Scheduler, Server},
     table::{
-        ends::Ends,
+        endpoints::Endpoints,
         session::{Direction, Session, SessionId},
         sessions::Found,
     },
 };
 
 impl Packet {
-    /// As parsing would have it between these ends: without payload, and with hops to spare.
-    fn parsed(self, ends: &Ends) -> Parsed {
+    /// As parsing would have it between these endpoints: without payload, and with hops to spare.
+    fn parsed(self, ends: &Endpoints) -> Parsed {
         let tcp = self.protocol == protocol::TCP;
         Parsed {
             tuple: ends.tuple(),
@@ -92,7 +92,7 @@ impl Flows {
                 return;
             }
         }
-        match self.sessions.find_ends(&e.ends, p.protocol) {
+        match self.sessions.find_endpoints(&e.ends, p.protocol) {
             Some(found) => self.explain_known(e, port, &p, found),
             None => self.explain_unknown(e, port, &p, None),
         }
@@ -216,7 +216,7 @@ impl Flows {
         let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
         let kept = match service.persistence {
             Some(_) if service.by_call => return Err(Reason::NoCallId),
-            Some(persistence) => self.kept(p, &flow.ends(), persistence, id)?,
+            Some(persistence) => self.kept(p, &flow.endpoints(), persistence, id)?,
             None => Kept::Nowhere,
         };
         if let Kept::At(template, chosen) = kept {
@@ -232,7 +232,7 @@ impl Flows {
         let room = e.candidates.capacity();
         e.candidates.extend(service.servers.iter().take(room).map(|s| candidate(scheduler.as_ref(), s)));
         let chosen = n.and_then(|n| service.choice(n));
-        Ok(chosen.map(|chosen| self.persistent_port(p, &flow.ends(), chosen, id)))
+        Ok(chosen.map(|chosen| self.persistent_port(p, &flow.endpoints(), chosen, id)))
     }
 
     /// The way of a new session, if it could be opened.

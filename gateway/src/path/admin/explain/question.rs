@@ -14,7 +14,7 @@ use crate::{
         flow::{route::View, service::Chosen},
         verdict::{Reason, Verdict},
     },
-    table::ends::Ends,
+    table::endpoints::Endpoints,
 };
 
 /// Where the packet is.
@@ -32,7 +32,7 @@ pub enum At {
 #[derive(Clone, Copy, Debug)]
 pub struct Packet {
     /// Addresses and ports.
-    pub ends: Ends,
+    pub ends: Endpoints,
     /// IP protocol number.
     pub protocol: u8,
     /// Port it arrives on; none: the one that leads to its source, else the first.
@@ -49,7 +49,7 @@ pub struct Explain {
     /// The packet.
     pub packet: Packet,
     /// What it goes between now: not what it did in the beginning, once it has turned back.
-    pub ends: Ends,
+    pub ends: Endpoints,
     /// Where it is.
     pub at: At,
     /// Another worker has it: ask that one.
@@ -73,7 +73,7 @@ pub struct Explain {
     /// The way out.
     pub way: Option<View>,
     /// What it leaves between, if it does; a port 0 isn't chosen yet.
-    pub leaves: Option<Ends>,
+    pub leaves: Option<Endpoints>,
     /// The way of the answer.
     pub back: Option<Back>,
     /// It is given to the kernel for a server of the gateway itself.
@@ -115,7 +115,7 @@ impl Explain {
     }
 
     /// It comes in again between other ends, at another worker or this one.
-    pub(super) fn turns_back(&mut self, ends: Ends, owner: WorkerId) {
+    pub(super) fn turns_back(&mut self, ends: Endpoints, owner: WorkerId) {
         (self.ends, self.at, self.elsewhere) = (ends, At::Handed, Some(owner));
     }
 
@@ -130,7 +130,7 @@ pub(super) struct Leg {
     /// Who is looked for among the routes.
     pub to: IpAddr,
     /// What it leaves between.
-    pub leaves: Ends,
+    pub leaves: Endpoints,
     /// Through the tunnel to this server.
     pub tunnel: Option<ServerId>,
     /// The way of the answer.
@@ -145,11 +145,11 @@ pub enum Back {
     /// It comes by here.
     Here {
         /// What it comes between.
-        comes: Ends,
+        comes: Endpoints,
         /// The port that leads to its sender.
         port: Option<PortId>,
         /// What it leaves between.
-        leaves: Ends,
+        leaves: Endpoints,
         /// Its way out.
         way: Result<View, Reason>,
     },
@@ -157,7 +157,7 @@ pub enum Back {
 
 impl Back {
     /// An answer whose way isn't known yet.
-    pub(super) fn here(comes: Ends, leaves: Ends) -> Self {
+    pub(super) fn here(comes: Endpoints, leaves: Endpoints) -> Self {
         Self::Here { comes, port: None, leaves, way: Err(Reason::NoRoute) }
     }
 }

@@ -39,7 +39,7 @@ use crate::{
         verdict::Reason,
     },
     table::{
-        ends::Ends,
+        endpoints::Endpoints,
         session::{Direction, INACTIVE, NewSession, SNAT, Session, SessionId, TIMEOUTS, Tuple},
         sessions::Found,
         snat::{
@@ -133,7 +133,7 @@ fn refused(full: Full) -> Reason {
 
 impl Flows {
     /// What a packet without session and service is to SNAT.
-    pub(crate) fn snat_claim(&self, ends: &Ends, protocol: u8) -> Option<Claim> {
+    pub(crate) fn snat_claim(&self, ends: &Endpoints, protocol: u8) -> Option<Claim> {
         let nat = self.snat.as_ref()?;
         let rules = &nat.rules;
         if protocol == protocol::SCTP {
@@ -176,7 +176,7 @@ impl Flows {
     }
 
     /// The worker that a packet of SNAT belongs to.
-    pub(crate) fn snat_owner(&self, ends: &Ends, claim: Claim) -> WorkerId {
+    pub(crate) fn snat_owner(&self, ends: &Endpoints, claim: Claim) -> WorkerId {
         let workers = self.workers.max(1) as u16;
         match claim {
             Claim::Out(_) => {
@@ -192,7 +192,7 @@ impl Flows {
     }
 
     /// The other worker that the packet belongs to, if it is another's and hasn't been handed over yet.
-    pub(crate) fn snat_elsewhere(&self, ends: &Ends, claim: Claim, origin: Origin) -> Option<WorkerId> {
+    pub(crate) fn snat_elsewhere(&self, ends: &Endpoints, claim: Claim, origin: Origin) -> Option<WorkerId> {
         if origin == Origin::Worker || self.workers < 2 {
             return None;
         }
@@ -201,7 +201,12 @@ impl Flows {
     }
 
     /// A packet without session, of SNAT, at the worker that it belongs to.
-    pub(crate) fn snat_open<F: Frame>(&mut self, packet: &Packet<'_, F>, ends: &Ends, claim: Claim) -> Next {
+    pub(crate) fn snat_open<F: Frame>(
+        &mut self,
+        packet: &Packet<'_, F>,
+        ends: &Endpoints,
+        claim: Claim,
+    ) -> Next {
         let (port, p) = (packet.port, packet.parsed);
         if let Some(reason) = self.snat_source_refusal(port, ends, claim, packet.origin) {
             return refuse_source(port, reason);
@@ -243,7 +248,7 @@ impl Flows {
 
     /// Whether a packet from outside that no mapping lets in is the kernel's: of an own address it may be, but not one
     /// that comes from there itself, which is a hairpin's.
-    pub(crate) fn is_left_to_kernel(&self, ends: &Ends, claim: Claim, reason: Reason) -> bool {
+    pub(crate) fn is_left_to_kernel(&self, ends: &Endpoints, claim: Claim, reason: Reason) -> bool {
         claim == Claim::In
             && matches!(reason, Reason::SnatNoMapping | Reason::SnatFiltered)
             && self.kernel
@@ -256,8 +261,8 @@ impl Flows {
         self.snat.as_ref().is_some_and(|nat| nat.rules.standing(address) == Some(Standing::Own))
     }
 
-    /// Whether a fragment between these ends, whose ports aren't known, may be SNAT's.
-    pub(crate) fn snat_may_claim(&self, ends: &Ends, protocol: u8) -> bool {
+    /// Whether a fragment between these endpoints, whose ports aren't known, may be SNAT's.
+    pub(crate) fn snat_may_claim(&self, ends: &Endpoints, protocol: u8) -> bool {
         self.is_external(ends.destination.0) || self.snat_claim(ends, protocol).is_some()
     }
 
@@ -274,7 +279,7 @@ impl Flows {
     fn snat_out(
         &mut self,
         p: &Parsed,
-        ends: &Ends,
+        ends: &Endpoints,
         rule: ServerId,
     ) -> Result<(SessionId, Direction), Reason> {
         let now = self.now;
@@ -311,16 +316,21 @@ impl Flows {
     }
 
     /// A session for a packet from outside that a mapping lets in.
-    fn snat_in(&mut self, p: &Parsed, ends: &Ends) -> Result<(SessionId, Direction), Reason> {
+    fn snat_in(&mut self, p: &Parsed, ends: &Endpoints) -> Result<(SessionId, Direction), Reason> {
         let (mapping, of, rules) = self.lets_in(p, ends)?;
         let rule = rules.by_id(of.rule).ok_or(Reason::SnatNoMapping)?;
-        let request = Ends { source: of.inside, destination: ends.source };
+        let request = Endpoints { source: of.inside, destination: ends.source };
         self.snat_session(mapping, rule, &request, p.protocol).map(|id| (id, Direction::Reply))
     }
 
     /// What a packet without session would leave between, if a session could be opened; the port is 0 where it would be
     /// chosen only then.
-    pub(crate) fn snat_preview(&self, p: &Parsed, ends: &Ends, claim: Claim) -> Result<Ends, Reason> {
+    pub(crate) fn snat_preview(
+        &self,
+        p: &Parsed,
+        ends: &Endpoints,
+        claim: Claim,
+    ) -> Result<Endpoints, Reason> {
         let nat = self.snat.as_ref().ok_or(Reason::NoSession)?;
         let (leaves, reply, mapping) = match claim {
             Claim::Out(_) if matches!(Segment::of(p), Segment::Midway | Segment::Reset) => {
@@ -339,19 +349,23 @@ impl Flows {
                         (address.map_err(refused)?, 0)
                     }
                 };
-                let leaves = Ends { source: external, destination: outside };
+                let leaves = Endpoints { source: external, destination: outside };
                 (leaves, leaves.reversed(), known.map(|(mapping, _)| (mapping, rule.limits)))
             }
             Claim::In => {
                 let (id, mapping, rules) = self.lets_in(p, ends)?;
                 let rule = rules.by_id(mapping.rule).ok_or(Reason::SnatNoMapping)?;
-                (Ends { source: ends.source, destination: mapping.inside }, *ends, Some((id, rule.limits)))
+                (
+                    Endpoints { source: ends.source, destination: mapping.inside },
+                    *ends,
+                    Some((id, rule.limits)),
+                )
             }
         };
         if mapping.is_some_and(|(id, limits)| !nat.tables.may_open(id, &limits)) {
             return Err(Reason::SnatSessionLimit);
         }
-        if self.sessions.find_ends(&reply, p.protocol).is_some() {
+        if self.sessions.find_endpoints(&reply, p.protocol).is_some() {
             return Err(Reason::TupleInUse);
         }
         let full = self.sessions.len() == self.sessions.capacity();
@@ -359,7 +373,7 @@ impl Flows {
     }
 
     /// The mapping that lets a packet from outside in, and its rule.
-    fn lets_in(&self, p: &Parsed, ends: &Ends) -> Result<(u32, Mapping, Arc<Rules>), Reason> {
+    fn lets_in(&self, p: &Parsed, ends: &Endpoints) -> Result<(u32, Mapping, Arc<Rules>), Reason> {
         let nat = self.snat.as_ref().ok_or(Reason::NoSession)?;
         let found = nat.tables.by_external(p.protocol, ends.destination);
         let (id, mapping) = found.ok_or(Reason::SnatNoMapping)?;
@@ -377,7 +391,7 @@ impl Flows {
         &mut self,
         mapping: u32,
         rule: &Rule,
-        request: &Ends,
+        request: &Endpoints,
         protocol: u8,
     ) -> Result<SessionId, Reason> {
         let nat = self.snat.as_mut().ok_or(Reason::NoSession)?;
@@ -385,8 +399,8 @@ impl Flows {
             return Err(Reason::SnatSessionLimit);
         }
         let external = nat.tables.external(mapping).ok_or(Reason::NoSession)?;
-        let reply = Ends { source: request.destination, destination: external };
-        if self.sessions.find_ends(&reply, protocol).is_some() {
+        let reply = Endpoints { source: request.destination, destination: external };
+        if self.sessions.find_endpoints(&reply, protocol).is_some() {
             return Err(Reason::TupleInUse);
         }
         let none = Tuple::default();
@@ -396,7 +410,7 @@ impl Flows {
             _ => SessionState::None,
         };
         let timeout = self.timeouts[usize::from(SNAT | state as u8) & (TIMEOUTS - 1)];
-        let Some(id) = self.sessions.insert_ends((request, &reply), &new, timeout, self.now) else {
+        let Some(id) = self.sessions.insert_endpoints((request, &reply), &new, timeout, self.now) else {
             let full = self.sessions.len() == self.sessions.capacity();
             return Err(if full { Reason::SessionsFull } else { Reason::TupleInUse });
         };

@@ -16,14 +16,14 @@ pub const IPV6: u8 = 0x40;
 
 /// Addresses and ports (host order) of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ends {
+pub struct Endpoints {
     /// Sender.
     pub source: (IpAddr, u16),
     /// Receiver.
     pub destination: (IpAddr, u16),
 }
 
-impl Ends {
+impl Endpoints {
     /// Of an IPv4 packet.
     #[inline]
     #[must_use]
@@ -104,14 +104,14 @@ mod tests {
     #[test]
     fn ends_are_what_the_headers_say() {
         let tuple = Tuple::new((0x0a01_0001, 40000), (0xc000_020a, 80));
-        let ends = Ends::of(tuple);
+        let ends = Endpoints::of(tuple);
         assert_eq!(ends.source, ([10, 1, 0, 1].into(), 40000));
         assert_eq!((ends.tuple(), ends.pair()), (tuple, None));
         assert_eq!(ends.reversed().tuple(), tuple.reversed());
 
         let mut pair = [0x20; 32];
         pair[16..].fill(0x30);
-        let v6 = Ends::of_pair(&pair, tuple);
+        let v6 = Endpoints::of_pair(&pair, tuple);
         assert_eq!(v6.destination, ([0x30; 16].into(), 80));
         assert_eq!(v6.pair(), Some(pair));
         assert_eq!(v6.reversed().pair(), Some(turned(&pair)));
