@@ -10,6 +10,7 @@
 #   make mutants ARGS=...   which small changes of the code no quick test notices: ARGS="--file gateway/src/path/egress/toa.rs"
 #   make image              container images weir:latest and weir:all, with podman and buildah
 #   make compose-demo       a client and two web servers with the gateway between them, each in a container
+#   make service            the Debian package under a real systemd, in QEMU 10
 #   make guard              instructions a packet beside those that the repository keeps
 
 SHELL := /bin/bash
@@ -26,7 +27,7 @@ QUICK := not binary(e2e) | test(/^(lifecycle|outages|steering)::/) | test(/^(for
 # Demo and tests use the programs in /usr/sbin.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
-.PHONY: demo test check quick lint bench guard mutants rss deb rpm image compose-demo deps
+.PHONY: demo test check quick lint bench guard mutants rss deb rpm image compose-demo service deps
 
 demo:
 	@scripts/deps demo
@@ -91,6 +92,10 @@ image:
 
 compose-demo:
 	scripts/image demo
+
+service: deps
+	cargo build --profile ci --package weirctl --package weir --package weir-lab --bins
+	scripts/service
 
 deps:
 	@scripts/deps test

@@ -133,16 +133,41 @@ impl Guest {
         fs::write(etc.join("rules"), rules).expect("the scratch directory takes files");
         let initrd = lab.directory().join("initrd");
         image(&root, parts, &initrd);
+        Self::boot(lab, namespace, (&parts.kernel, &initrd), nic, (1024, "hugepages=192"))
+    }
+
+    /// Boots a kernel with a root in memory, which is made already, and with so many MiB and these words more on the kernel's
+    /// command line.
+    ///
+    /// # Panics
+    /// If QEMU doesn't start.
+    #[must_use]
+    pub fn boot(
+        lab: &Lab,
+        namespace: &Namespace,
+        (kernel, initrd): (&Path, &Path),
+        nic: Nic,
+        (memory, words): (u32, &str),
+    ) -> Self {
         let mut command = namespace.command("qemu-system-x86_64");
         command.args(["-machine", "q35,kernel-irqchip=split", "-accel", "tcg,thread=multi", "-cpu", "max"]);
-        command.args(["-m", "1024", "-smp", "2", "-nodefaults", "-no-reboot", "-display", "none"]);
+        command.args([
+            "-m",
+            &memory.to_string(),
+            "-smp",
+            "2",
+            "-nodefaults",
+            "-no-reboot",
+            "-display",
+            "none",
+        ]);
         command.args(["-serial", "stdio", "-device", "intel-iommu,intremap=on,device-iotlb=on"]);
         command.args((0..TAPS.len()).flat_map(|n| nic.arguments(n)));
         let more = format!(
-            "console=ttyS0 quiet panic=-1 hugepages=192 intel_iommu=on tsc=reliable no_timer_check tsc_early_khz={}",
+            "console=ttyS0 quiet panic=-1 intel_iommu=on tsc=reliable no_timer_check tsc_early_khz={} {words}",
             khz()
         );
-        command.arg("-kernel").arg(&parts.kernel).arg("-initrd").arg(&initrd).args(["-append", &more]);
+        command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd).args(["-append", &more]);
         let process = Process::start("qemu", &mut command, &lab.directory().join("qemu.log"));
         Self { process, namespace: namespace.clone() }
     }
@@ -181,8 +206,21 @@ impl Guest {
         })
     }
 
-    fn line<T>(&mut self, what: &str, mut wanted: impl FnMut(&str) -> Option<T>) -> T {
-        let found = self.process.wait_for(what, BOOT, |line| wanted(line.trim_end()));
+    fn line<T>(&mut self, what: &str, wanted: impl FnMut(&str) -> Option<T>) -> T {
+        self.line_within(what, BOOT, wanted)
+    }
+
+    /// What `wanted` makes of the first line on the console that it makes something of.
+    ///
+    /// # Panics
+    /// If there is none in time.
+    pub fn line_within<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut wanted: impl FnMut(&str) -> Option<T>,
+    ) -> T {
+        let found = self.process.wait_for(what, limit, |line| wanted(line.trim_end()));
         found.unwrap_or_else(|said| panic!("{said}"))
     }
 }
