@@ -3,7 +3,7 @@
 //! ```text
 //! burst      a burst from a port, another worker or the kernel: parse, hash, prefetch, look up, then frame by frame
 //! fast         the packet of a session that it changes nothing about: rewritten and sent at once
-//! slow         any other: flow decides what becomes of it, egress does it
+//! slow         any other: flow decides, egress carries it out
 //! ```
 //!
 //! Four rooms:

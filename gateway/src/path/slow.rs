@@ -49,7 +49,11 @@ impl<I: Io> Worker<I> {
     fn answer(&mut self, (port, p): (PortId, &Parsed), refused: Refused<I::Frame>) {
         let Some(ready) = self.egress.answer(&self.flows, (port, p), refused) else { return };
         let now = self.flows.now;
-        let back = self.flows.routing.back_to(ready.to(), ready.station(port), now);
+        // To an external address it turns back, and needs no next hop.
+        let back = match self.flows.is_external(ready.to()) {
+            true => Err(Reason::ToGateway),
+            false => self.flows.routing.back_to(ready.to(), ready.station(port), now),
+        };
         self.egress.send_answer(&self.flows, port, ready, back);
     }
 

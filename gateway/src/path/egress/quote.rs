@@ -94,7 +94,7 @@ fn keeps_source(session: &Session, direction: Direction) -> bool {
     match direction {
         // The client's router stays visible to a NAT server.
         Direction::Request => !session.is_fullnat() && !session.is_snat(),
-        // What went wrong outside is told by whoever saw it.
+        // The router outside that saw the error stays its sender.
         Direction::Reply => session.is_snat(),
     }
 }

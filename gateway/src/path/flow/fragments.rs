@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Flows {
-    /// What becomes of a fragment before anything is known of its packet, if that is settled.
+    /// Decides on a fragment that needs no look at its packet: one that nobody claims, or from a wrong source.
     pub(crate) fn before_reassembly<F: Frame>(
         &self,
         packet: &Packet<'_, F>,
