@@ -17,22 +17,23 @@ use crate::{
     table::sessions::Candidate,
 };
 
-/// What the stages tell each other of a burst's packets: in one place for all bursts, since clearing it costs more than
-/// a small burst. In lines of their own.
+/// What the stages pass on about a burst's packets. All bursts share it, because clearing it costs more than a small burst.
+/// The `AHEAD` notes behind the last packet's keep the look-ahead within the array.
 #[repr(align(64))]
-pub(super) struct Notes {
-    parsed: [parse::Parsed; BURST],
-    hashes: [u64; BURST],
-    candidates: [Candidate; BURST],
+pub(super) struct Notes([Note; BURST + AHEAD]);
+
+/// What the stages pass on about one packet: together, so that one register leads to all of it.
+#[derive(Clone, Copy)]
+struct Note {
+    parsed: parse::Parsed,
+    hash: u64,
+    candidate: Candidate,
 }
 
 impl Default for Notes {
     fn default() -> Self {
-        Self {
-            parsed: [parse::Parsed::NOTHING; BURST],
-            hashes: [0; BURST],
-            candidates: [Candidate::NONE; BURST],
-        }
+        let nothing = Note { parsed: parse::Parsed::NOTHING, hash: 0, candidate: Candidate::NONE };
+        Self([nothing; BURST + AHEAD])
     }
 }
 
@@ -151,11 +152,11 @@ impl<I: Io> Worker<I> {
         port: PortId,
         burst: &mut Burst<I::Frame>,
         origin: Origin,
-        Notes { parsed, hashes, candidates }: &mut Notes,
+        Notes(notes): &mut Notes,
     ) {
         let Some(mac) = self.egress.macs.of(port) else { return };
         burst.iter().take(AHEAD).for_each(Frame::prefetch);
-        for (n, ((frame, p), hash)) in burst.iter().zip(&mut *parsed).zip(&mut *hashes).enumerate() {
+        for (n, (frame, Note { parsed: p, hash, .. })) in burst.iter().zip(&mut *notes).enumerate() {
             if let Some(later) = burst.get(n + AHEAD) {
                 later.prefetch();
             }
@@ -168,24 +169,22 @@ impl<I: Io> Worker<I> {
         }
         self.stages.end(Stage::Parse);
         let frames = burst.len();
-        let first = frames.min(AHEAD);
-        for (candidate, (p, hash)) in candidates.iter_mut().zip(parsed.iter().zip(&*hashes).take(first)) {
-            *candidate = self.flows.candidate(p, *hash);
+        for note in notes.iter_mut().take(frames.min(AHEAD)) {
+            note.candidate = self.flows.candidate(&note.parsed, note.hash);
         }
         self.stages.end(Stage::Candidates);
         for (n, frame) in burst.drain(..).enumerate() {
-            let (p, hash) = (&parsed[n % BURST], hashes[n % BURST]);
-            let candidate = candidates[n % BURST];
-            let ahead = n + AHEAD;
-            if ahead < frames {
-                candidates[ahead % BURST] =
-                    self.flows.candidate(&parsed[ahead % BURST], hashes[ahead % BURST]);
+            let Some(notes) = notes[n % BURST..].first_chunk_mut::<{ AHEAD + 1 }>() else { return };
+            if n + AHEAD < frames {
+                let ahead = &mut notes[AHEAD];
+                ahead.candidate = self.flows.candidate(&ahead.parsed, ahead.hash);
             }
-            let near = self.flows.sessions.record(candidates[(n + NEAR) % BURST]);
+            let near = self.flows.sessions.record(notes[NEAR].candidate);
             self.flows.server_counters.prefetch(near.server());
+            let Note { parsed: p, hash, candidate } = &notes[0];
             match p.kind {
-                parse::Kind::Transport => self.transport(frame, p, (port, origin), (hash, candidate)),
-                _ => self.transport_v6(frame, p, (port, origin), (hash, candidate)),
+                parse::Kind::Transport => self.transport(frame, p, (port, origin), (*hash, *candidate)),
+                _ => self.transport_v6(frame, p, (port, origin), (*hash, *candidate)),
             }
         }
         if self.flows.sessions.is_unsettled() {
