@@ -1,6 +1,6 @@
 //! What the gateway and its clients share: the [`model`] of what is configured and told, the control [`protocol`]
 //! that carries it over a Unix socket, the [`client`]'s side of that, the JSON [`documents`] that `weirctl --json`
-//! prints, and configuration as text: [`rules`] in words and lines of [`ipvsadm`]'s, as rules files hold them.
+//! prints, and configuration as text, its [`input`] bounded: [`rules`] in words and lines of [`ipvsadm`]'s, as rules files hold them.
 #![forbid(unsafe_code)]
 // What production code keeps to and tests needn't.
 #![cfg_attr(
@@ -52,6 +52,7 @@
 
 pub mod client;
 pub mod documents;
+pub mod input;
 pub mod ipvsadm;
 pub mod model;
 pub mod protocol;

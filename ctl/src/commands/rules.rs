@@ -1,12 +1,13 @@
 //! `weirctl apply`, `diff` and `export`.
 
-use std::{fs, io::Read, path::Path};
+use std::{fs::File, io::Read, path::Path};
 
 use weir_api::{
     documents::{
         Body,
         change::{Applied, Difference},
     },
+    input,
     model::{SCHEDULERS, Service},
     protocol::{Change, ErrorCode, Refusal},
 };
@@ -154,15 +155,14 @@ pub(super) fn export(args: &ExportArgs, world: &mut World<'_>) -> Result<(), Fai
     Ok(world.out.write_all(text.as_bytes())?)
 }
 
-fn read(path: &Path, input: &mut dyn Read) -> Result<file::Wanted, Failure> {
+fn read(path: &Path, stdin: &mut dyn Read) -> Result<file::Wanted, Failure> {
     let unreadable = |e: std::io::Error| Failure::Usage(format!("{}: {e}", path.display()));
     let text = if path == Path::new("-") {
-        let mut text = String::new();
-        input.read_to_string(&mut text).map_err(unreadable)?;
-        text
+        input::read_text(stdin, input::LONGEST)
     } else {
-        fs::read_to_string(path).map_err(unreadable)?
+        File::open(path).and_then(|file| input::read_text(file, input::LONGEST))
     };
+    let text = text.map_err(unreadable)?;
     let wanted = if file_rules::is(&text) { file_rules::read(&text) } else { file::read(&text) };
     wanted.map_err(|error| {
         let line = error.line.map(|l| format!(":{l}")).unwrap_or_default();

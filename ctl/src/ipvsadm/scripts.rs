@@ -2,11 +2,11 @@
 
 use std::{
     ffi::OsString,
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     path::Path,
 };
 
-use weir_api::client::Transport;
+use weir_api::{client::Transport, input};
 
 use super::run::{Environment, ipvsadm};
 
@@ -46,24 +46,59 @@ pub fn ipvsadm_restore(
     err: &mut dyn Write,
     environment: &Environment,
 ) -> i32 {
-    let mut rules = Vec::new();
-    for line in BufReader::new(stdin).split(b'\n') {
-        match line {
-            Ok(line) if line.starts_with(b"#") => {}
-            Ok(line) => {
-                rules.extend(line);
-                rules.push(b'\n');
-            }
-            Err(e) => {
-                // If even stderr is closed there is nobody left to tell.
-                let _ = writeln!(err, "cannot read the rules: {e}");
-                return 1;
-            }
+    let rules = match input::read(stdin, input::LONGEST) {
+        Ok(rules) => rules,
+        Err(e) => {
+            // If even stderr is closed there is nobody left to tell.
+            let _ = writeln!(err, "cannot read the rules: {e}");
+            return 1;
         }
+    };
+    let mut kept = Vec::with_capacity(rules.len() + 1);
+    for line in rules.split(|b| *b == b'\n').filter(|line| !line.starts_with(b"#")) {
+        kept.extend(line);
+        kept.push(b'\n');
     }
     let mut run = |option: &str, mut input: &[u8]| {
         ipvsadm(&["ipvsadm".into(), option.into()], &mut input, transport, out, err, environment)
     };
     run("-C", &[]);
-    run("-R", &rules)
+    run("-R", &kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_api::{
+        client::ClientError,
+        ipvsadm::names::SystemNames,
+        protocol::{Request, Response},
+    };
+
+    use super::*;
+
+    /// A gateway that mustn't be asked for anything.
+    struct Untouched;
+
+    impl Transport for Untouched {
+        fn call(&mut self, request: Request) -> Result<Response, ClientError> {
+            panic!("{request:?}")
+        }
+    }
+
+    #[test]
+    fn endless_rules_change_nothing() {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let status = ipvsadm_restore(
+            &mut std::io::repeat(b'-'),
+            &mut Untouched,
+            &mut out,
+            &mut err,
+            &Environment { names: &SystemNames, own: false },
+        );
+        assert_eq!(status, 1);
+        assert_eq!(
+            String::from_utf8_lossy(&err),
+            "cannot read the rules: it is longer than 67108864 bytes\n"
+        );
+    }
 }

@@ -2,15 +2,13 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, ErrorKind, Read},
+    io::{self, ErrorKind},
     os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::Path,
 };
 
 use nix::fcntl::OFlag;
-
-/// Bytes of the longest file that is read: rules for some hundred thousand servers.
-const LONGEST: u64 = 64 << 20;
+use weir_api::input;
 
 /// Opens what `path` leads to for reading; what isn't a regular file is an error. Never waits.
 ///
@@ -44,26 +42,16 @@ fn socket(error: io::Error) -> io::Error {
 /// # Errors
 /// As [`open`]; [`ErrorKind::FileTooLarge`] beyond 64 MiB, [`ErrorKind::InvalidData`] for what isn't UTF-8.
 pub fn read(path: &Path) -> io::Result<String> {
-    read_up_to(path, LONGEST)
+    read_up_to(path, input::LONGEST)
 }
 
 fn read_up_to(path: &Path, longest: u64) -> io::Result<String> {
     let file = open(path)?;
-    let too_long = |bytes: u64| {
-        let reason = format!("it has {bytes} bytes or more: {longest} at most are read");
-        io::Error::new(ErrorKind::FileTooLarge, reason)
-    };
-    let length = file.metadata()?.len();
-    if length > longest {
-        return Err(too_long(length));
+    if file.metadata()?.len() > longest {
+        return Err(input::too_long(longest));
     }
-    let mut bytes = Vec::new();
     // What a file's length says isn't all that can be read from it: it may grow, or be one of /proc.
-    file.take(longest + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > longest {
-        return Err(too_long(longest + 1));
-    }
-    String::from_utf8(bytes).map_err(|_| io::Error::new(ErrorKind::InvalidData, "it isn't UTF-8 text"))
+    input::read_text(file, longest)
 }
 
 #[cfg(test)]
@@ -106,7 +94,7 @@ mod tests {
         fs::write(&path, "0123456789").unwrap();
         assert_eq!(read_up_to(&path, 10).unwrap(), "0123456789");
         fs::write(&path, "0123456789a").unwrap();
-        assert_eq!(refused(&path), "it has 11 bytes or more: 10 at most are read");
+        assert_eq!(refused(&path), "it is longer than 10 bytes");
         fs::write(&path, b"\xff").unwrap();
         assert_eq!(refused(&path), "it isn't UTF-8 text");
         // Sparse: were it read, this would take minutes.
@@ -114,6 +102,6 @@ mod tests {
         assert_eq!(read(&path).unwrap_err().kind(), ErrorKind::FileTooLarge);
         fs::remove_file(&path).unwrap();
         // The kernel doesn't say how long these are.
-        assert_eq!(refused(Path::new("/proc/self/status")), "it has 11 bytes or more: 10 at most are read");
+        assert_eq!(refused(Path::new("/proc/self/status")), "it is longer than 10 bytes");
     }
 }

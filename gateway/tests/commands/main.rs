@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     }
     let trials = trials! {
         rules::{
-            an_export_applied_elsewhere_gives_the_same, any_export_applied_elsewhere_gives_the_same,
+            an_endless_configuration_is_refused, an_export_applied_elsewhere_gives_the_same, any_export_applied_elsewhere_gives_the_same,
             a_difference_is_read_by_people, apply_is_all_or_nothing_and_says_where, generations_guard,
             what_stays_is_not_touched, mark_rules_come_go_and_keep_their_order, large_files_are_one_transaction,
             rules_are_saved_whole,

@@ -224,6 +224,11 @@ pub fn what_stays_is_not_touched() {
 }
 
 /// Rules of a file, each with its mark and the rest of its entry.
+pub fn an_endless_configuration_is_refused() {
+    let refused = on(&mut store(), "apply /dev/zero", "");
+    assert_eq!((refused.status, refused.err.as_str()), (2, "/dev/zero: it is longer than 67108864 bytes\n"));
+}
+
 fn marks(rules: &[(u32, &str)]) -> String {
     rules.iter().map(|(mark, rest)| format!("[[mark]]\nmark = {mark}\n{rest}\n")).collect()
 }
