@@ -108,7 +108,12 @@ fn as_weirctl(mut args: Vec<OsString>) -> ExitCode {
 fn run_command(command: &Command, socket: &Path, patience: Duration) -> ExitCode {
     let done = match command {
         // Needs no gateway.
-        Command::Completion(_) => run_in_process(command, &mut Nobody, socket, patience),
+        Command::Completion(_) => run_in_process(command, &mut Nobody(None), socket, patience),
+        // That there is none is a finding.
+        Command::Doctor(_) => match Client::connect_for(socket, patience) {
+            Ok(mut client) => run_in_process(command, &mut client, socket, patience),
+            Err(error) => run_in_process(command, &mut Nobody(Some(error)), socket, patience),
+        },
         _ => Client::connect_for(socket, patience).map_err(|error| cannot_connect(error, socket)).and_then(
             |mut client| match command {
                 Command::Top(args) if !args.json && io::stdout().is_terminal() => top::run(
@@ -157,12 +162,12 @@ fn run_in_process(
     commands::run(command, &mut world)
 }
 
-/// For commands that ask no gateway.
-struct Nobody;
+/// For commands that ask no gateway, or say why there is none.
+struct Nobody(Option<ClientError>);
 
 impl Transport for Nobody {
     fn call(&mut self, _: Request) -> Result<Response, ClientError> {
-        Err(ClientError::Busy)
+        Err(self.0.take().unwrap_or(ClientError::Busy))
     }
 }
 

@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Parser;
 
 use tracing::Level;
+use weir_doctor::Machine;
 
 use crate::{
     config::{self, Config, ConfigErrors, Warning, check::RuleError},
@@ -82,6 +83,11 @@ pub fn main<E: std::fmt::Display>(
         // A start says it in the log, and `weirctl status` from then on.
         if let Some(lack) = dpdk::lacks_huge_pages(&ports::eal_config(&config, None)) {
             log::complain(Level::WARN, &format!("warning: {}: {lack}", cli.config.display()));
+        }
+        for finding in config::examine(&config, &Machine::default()) {
+            let fix = finding.fix.map_or(String::new(), |fix| format!(" ({fix})"));
+            let text = format!("warning: this machine: {}: {}{fix}", finding.what, finding.why);
+            log::complain(Level::WARN, &text);
         }
         return EXIT_OK.into();
     }

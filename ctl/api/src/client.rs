@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+
 use crate::{
     model::status::Notice,
     protocol::{
@@ -41,6 +43,11 @@ pub trait Transport {
     /// As [`Transport::call`]; some of the requests may have been carried out then.
     fn call_all(&mut self, requests: Vec<Request>) -> Result<Vec<Response>, ClientError> {
         requests.into_iter().map(|request| self.call(request)).collect()
+    }
+
+    /// The gateway's process, if that is known.
+    fn process(&self) -> Option<u32> {
+        None
     }
 }
 
@@ -239,6 +246,12 @@ impl Transport for Client {
         let failed = |e| ClientError::of_frame(e, patience);
         self.stream.get_mut().write_all(&frames).map_err(|e| failed(FrameError::Io(e)))?;
         requests.iter().map(|_| self.receive().map_err(failed)).collect()
+    }
+
+    fn process(&self) -> Option<u32> {
+        let peer = getsockopt(self.stream.get_ref(), PeerCredentials).ok()?;
+        // 0 stands for a process that can't be seen from this PID namespace.
+        u32::try_from(peer.pid()).ok().filter(|pid| *pid != 0)
     }
 }
 

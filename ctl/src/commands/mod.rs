@@ -10,6 +10,7 @@
 pub mod cli;
 mod client_address;
 pub mod completion;
+mod doctor;
 mod drain;
 mod explain;
 pub mod fetch;
@@ -66,6 +67,14 @@ pub enum Failure {
     /// isn't ready.
     #[error("{0}")]
     Unfinished(String),
+    /// `doctor` found something.
+    #[error("{summary}")]
+    Found {
+        /// How much.
+        summary: String,
+        /// Whether any of it keeps the gateway from forwarding.
+        problems: bool,
+    },
     /// Nobody reads the output.
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
@@ -77,6 +86,7 @@ impl Failure {
     pub fn status(&self) -> u8 {
         match self {
             Self::Refused(_) | Self::Output(_) => 1,
+            Self::Found { problems, .. } => 1 + u8::from(*problems),
             Self::Usage(_) => 2,
             Self::Unreachable(_) => 3,
             Self::Unfinished(_) => 4,
@@ -132,6 +142,7 @@ pub fn run(command: &cli::Command, world: &mut World<'_>) -> Result<(), Failure>
     let done = match command {
         cli::Command::Status(args) => status::run(args, world),
         cli::Command::Ready(args) => ready::run(args, world),
+        cli::Command::Doctor(args) => doctor::run(args, world),
         cli::Command::Stats(args) => stats::run(args, world),
         cli::Command::Sessions(args) => sessions::run(args, world),
         cli::Command::Apply(args) => rules::apply(args, world),

@@ -13,6 +13,8 @@ use nix::{
     unistd::Pid,
 };
 
+use weir_doctor::cpu_list;
+
 use super::{Bus, Config, ConfigError, ConfigErrors, Device, Port, Workers, capacity, text};
 use crate::io::ports;
 
@@ -68,15 +70,6 @@ pub(super) fn all_isolated(cores: &[u16]) -> bool {
     let isolated = fs::read_to_string("/sys/devices/system/cpu/isolated").unwrap_or_default();
     let isolated = cpu_list(&isolated);
     cores.iter().all(|c| isolated.contains(c))
-}
-
-/// CPUs in the kernel's list format: `0-3,8,10-11`.
-fn cpu_list(text: &str) -> BTreeSet<u16> {
-    let range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some(first.parse::<u16>().ok()?..=last.parse::<u16>().ok()?)
-    };
-    text.trim().split(',').filter_map(range).flatten().collect()
 }
 
 /// The CPUs this process may run on.
@@ -373,11 +366,5 @@ mod tests {
         });
         let _ = fs::remove_file(&file);
         assert_eq!(judged.unwrap_err().to_string(), format!("{}:2: unknown", file.display()));
-    }
-
-    #[test]
-    fn cpu_lists() {
-        assert_eq!(cpu_list("0-2,5\n"), BTreeSet::from([0, 1, 2, 5]));
-        assert_eq!(cpu_list("\n"), BTreeSet::new());
     }
 }

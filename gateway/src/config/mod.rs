@@ -20,11 +20,13 @@ pub mod check;
 mod consistency;
 pub mod device;
 mod file;
+mod machine;
 mod reach;
 pub mod text;
 
 pub use check::{Warning, check};
 pub use device::{Bus, Device};
+pub use machine::examine;
 
 pub use crate::mac::Mac;
 use crate::{

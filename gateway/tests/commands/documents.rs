@@ -112,8 +112,9 @@ fn configured() -> Shared {
 }
 
 /// Nothing is said of a command that can't be checked: every one that takes `--json` is run here.
-const LINES: [&str; 38] = [
+const LINES: [&str; 39] = [
     "ready",
+    "doctor --root /nonexistent",
     "status",
     "stats",
     "stats tcp/192.0.2.10:80",

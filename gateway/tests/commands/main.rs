@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         }
         questions::{
             sessions_are_listed_counted_and_ended, a_worker_that_does_not_answer_is_named, local_addresses_come_go_and_show_their_use, snat_rules_come_go_and_count,
-            snat_rules_of_a_file_keep_their_sessions, status_tells_all, ready_is_who_polls, stats_tell_why, explain_tells_every_stage,
+            snat_rules_of_a_file_keep_their_sessions, status_tells_all, ready_is_who_polls, doctor_tells_what_why_and_what_mends_it, stats_tell_why, explain_tells_every_stage,
             a_trace_is_shown_and_saved_for_tshark,
             mistakes_have_their_status, a_watch_follows_the_news,
         }

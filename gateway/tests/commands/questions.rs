@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use weir_api::protocol::Change;
+use weir_api::{
+    client::{ClientError, Transport},
+    model::Timeouts,
+    protocol::{Change, Request, Response},
+};
 use weirctl::commands::Wake;
 
 use crate::{
@@ -279,6 +283,39 @@ pub fn ready_is_who_polls() {
     assert_eq!(json.status, 4);
     let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
     assert_eq!((&json["ready"], &json["reasons"][0]), (&false.into(), &"worker 0 doesn't poll".into()));
+}
+
+/// A gateway that doesn't answer any more.
+struct Gone;
+
+impl Transport for Gone {
+    fn call(&mut self, _: Request) -> Result<Response, ClientError> {
+        Err(ClientError::Busy)
+    }
+}
+
+/// Advice has exit status 1, problems 2, whatever the gateway says of itself; that there is none is a problem.
+pub fn doctor_tells_what_why_and_what_mends_it() {
+    let shared = Shared::new(busy(4));
+    let doctor = "doctor --root /nonexistent";
+    let well = shared.run(doctor);
+    assert_eq!((well.status, well.out.as_str(), well.err.as_str()), (0, "nothing found\n", ""));
+    let timeouts = Change::SetTimeouts(Timeouts { tcp: 60, tcp_fin: 90, udp: 300 });
+    shared.0.borrow_mut().store.apply(&timeouts.into()).unwrap();
+    let told = shared.run(doctor);
+    assert_eq!((told.status, told.err.as_str()), (1, "0 problems, 1 thing to improve\n"));
+    assert!(
+        told.out.starts_with("advice   timeouts     TCP connections are kept 90 s while"),
+        "{}",
+        told.out
+    );
+    assert_eq!(told.out.lines().count(), 2, "{}", told.out);
+    let hints = shared.run(&format!("{doctor} --fix-hints")).out;
+    assert_eq!(hints.lines().last().map(str::trim), Some("weirctl --set 0 120 0"));
+
+    let gone = run(&mut Gone, &mut Script::default(), doctor, "");
+    assert_eq!((gone.status, gone.err.as_str()), (2, "1 problem, 0 things to improve\n"));
+    assert!(gone.out.starts_with("problem  gateway "), "{}", gone.out);
 }
 
 pub fn stats_tell_why() {

@@ -9,10 +9,11 @@ use lab::{
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::scene::{Scene, Visitor, with_one_and_two_workers};
+use crate::scene::{Scene, Visitor, programs, with_one_and_two_workers};
 
 with_one_and_two_workers!(
     status_shows_ports_workers_and_local_addresses,
+    the_doctor_finds_what_is_wrong_until_it_is_mended,
     a_file_is_applied_without_disturbing_sessions,
     everything_is_saved_and_comes_back,
     drain_ends_the_sessions_that_are_left,
@@ -55,6 +56,44 @@ fn status_shows_ports_workers_and_local_addresses(workers: u16) {
     assert_eq!(sessions["sessions"][0]["local"]["address"], LIP.to_string());
     assert!(scene.gateway.ctl("status").contains(" sessions"));
     scene.gateway.stop();
+}
+
+fn the_doctor_finds_what_is_wrong_until_it_is_mended(workers: u16) {
+    let scene = Scene::fullnat(&Options::workers(workers));
+    let twins = &scene.network.twins;
+    let doctor = || {
+        let mut command = twins.command(programs().weirctl);
+        command.env("WEIR_SOCKET", &scene.network.config.socket).args(["doctor", "--json"]);
+        let output = lab::process::output(&mut command);
+        let document: Value = serde_json::from_slice(&output.stdout).expect("a document");
+        (output.status.code(), document["findings"].as_array().expect("an array").clone())
+    };
+    let about = |topic: &str| -> Vec<String> {
+        let of = doctor().1.into_iter().filter(|finding| finding["topic"] == topic);
+        of.map(|finding| finding["what"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(about("gateway"), [""; 0]);
+    assert_eq!(about("rp_filter"), [""; 0]);
+    twins.sysctl("net.ipv4.conf.lan.rp_filter", 1);
+    assert_eq!(about("rp_filter"), ["the kernel filters strictly by reverse path on the twin lan"]);
+    twins.sysctl("net.ipv4.conf.lan.rp_filter", 0);
+    assert_eq!(about("rp_filter"), [""; 0]);
+
+    assert_eq!(about("timeouts"), [""; 0]);
+    scene.gateway.ctl("--set 60 90 0");
+    assert_eq!(
+        about("timeouts"),
+        ["TCP connections are kept 90 s while they close, and 60 s while they are open"]
+    );
+    scene.gateway.ctl("--set 900 120 0");
+    assert_eq!(about("timeouts"), [""; 0]);
+
+    // Device and twin are on no PCI bus, and the workers have their CPUs to themselves on no machine for tests.
+    assert_eq!(about("iommu"), [""; 0]);
+    scene.gateway.stop();
+    let (status, findings) = doctor();
+    let topics: Vec<_> = findings.iter().filter_map(|finding| finding["topic"].as_str()).collect();
+    assert_eq!((status, topics), (Some(2), vec!["gateway"]));
 }
 
 fn a_file_is_applied_without_disturbing_sessions(workers: u16) {

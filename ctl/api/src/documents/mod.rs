@@ -7,6 +7,7 @@
 
 pub mod change;
 pub mod configuration;
+pub mod doctor;
 pub mod explain;
 pub mod parts;
 pub mod rules;
@@ -40,6 +41,8 @@ pub enum Body {
     Status(status::Status),
     /// Whether the gateway forwards.
     Ready(status::Ready),
+    /// What keeps the gateway from forwarding, or from its speed.
+    Doctor(doctor::Doctor),
     /// What was counted.
     Stats(stats::Statistics),
     /// Sessions, or how many.

@@ -48,6 +48,8 @@ pub enum Command {
     Status(JsonArgs),
     /// Whether the gateway forwards, by the exit status, and what keeps it from that: ports, workers, full session tables
     Ready(JsonArgs),
+    /// What keeps the gateway from forwarding, or from its speed, on this machine. Exit status: 0 nothing, 1 something to improve, 2 a problem
+    Doctor(DoctorArgs),
     /// What services, servers and workers have counted, and every reason packets were dropped, with advice
     Stats(StatsArgs),
     /// Sessions: find, count, end them
@@ -88,6 +90,20 @@ pub struct JsonArgs {
     /// As JSON: docs/json.md describes it
     #[arg(long)]
     pub json: bool,
+}
+
+/// `doctor`
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+    /// With what mends each finding
+    #[arg(long)]
+    pub fix_hints: bool,
+    /// The machine whose /sys and /proc are below this folder, instead of this one
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    pub root: Option<PathBuf>,
 }
 
 /// `completion`
