@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use weir_api::{
     client::{Client, ClientError, PATIENCE, Transport, socket_path},
     ipvsadm::names::SystemNames,
@@ -18,7 +18,7 @@ use weir_api::{
 
 use crate::{
     commands::{
-        self, Failure, RealPace, Style, World,
+        self, Color, Failure, RealPace, Style, World,
         cli::{Cli, Command},
         completion, top,
     },
@@ -85,18 +85,20 @@ fn as_weirctl(mut args: Vec<OsString>) -> ExitCode {
         Ok(true) => return ExitCode::SUCCESS,
         Err(error) => error.exit(),
     }
-    let (socket, patience) = match take_leading(&mut args) {
+    let leading = match take_leading(&mut args) {
         Ok(taken) => taken,
         Err(message) => return usage_error(&message),
     };
+    let patience = leading.patience.unwrap_or(PATIENCE);
     match args.get(1).map(|a| a.to_string_lossy().into_owned()).as_deref() {
         None => usage_error("nothing to do"),
         Some(option) if option.starts_with('-') && !["--help", "--version"].contains(&option) => {
-            as_ipvsadm(OsStr::new("weirctl"), &args, socket, patience.unwrap_or(PATIENCE))
+            as_ipvsadm(OsStr::new("weirctl"), &args, leading.socket, patience)
         }
         _ => match Cli::try_parse_from(&args) {
             Ok(cli) => {
-                run_command(&cli.command, &socket_path(cli.socket.or(socket)), patience.unwrap_or(PATIENCE))
+                let style = Style::of_stdout(cli.color.or(leading.color).unwrap_or_default());
+                run_command(&cli.command, &socket_path(cli.socket.or(leading.socket)), patience, style)
             }
             // Help and version too: clap knows where to print and how to exit.
             Err(error) => error.exit(),
@@ -105,24 +107,21 @@ fn as_weirctl(mut args: Vec<OsString>) -> ExitCode {
 }
 
 /// Runs one of weirctl's own commands.
-fn run_command(command: &Command, socket: &Path, patience: Duration) -> ExitCode {
+fn run_command(command: &Command, socket: &Path, patience: Duration, style: Style) -> ExitCode {
     let done = match command {
         // Needs no gateway.
-        Command::Completion(_) => run_in_process(command, &mut Nobody(None), socket, patience),
+        Command::Completion(_) => run_in_process(command, &mut Nobody(None), socket, (patience, style)),
         // That there is none is a finding.
         Command::Doctor(_) => match Client::connect_for(socket, patience) {
-            Ok(mut client) => run_in_process(command, &mut client, socket, patience),
-            Err(error) => run_in_process(command, &mut Nobody(Some(error)), socket, patience),
+            Ok(mut client) => run_in_process(command, &mut client, socket, (patience, style)),
+            Err(error) => run_in_process(command, &mut Nobody(Some(error)), socket, (patience, style)),
         },
         _ => Client::connect_for(socket, patience).map_err(|error| cannot_connect(error, socket)).and_then(
             |mut client| match command {
-                Command::Top(args) if !args.json && io::stdout().is_terminal() => top::run(
-                    args,
-                    Style::of_stdout().colour,
-                    &mut client,
-                    &mut RealPace::new(socket, patience),
-                ),
-                _ => run_in_process(command, &mut client, socket, patience),
+                Command::Top(args) if !args.json && io::stdout().is_terminal() => {
+                    top::run(args, style.colour, &mut client, &mut RealPace::new(socket, patience))
+                }
+                _ => run_in_process(command, &mut client, socket, (patience, style)),
             },
         ),
     };
@@ -148,13 +147,13 @@ fn run_in_process(
     command: &Command,
     transport: &mut dyn Transport,
     socket: &Path,
-    patience: Duration,
+    (patience, style): (Duration, Style),
 ) -> Result<(), Failure> {
     let mut world = World {
         transport,
         out: &mut io::BufWriter::with_capacity(1 << 16, io::stdout().lock()),
         err: &mut io::stderr(),
-        style: Style::of_stdout(),
+        style,
         progress: io::stderr().is_terminal(),
         pace: &mut RealPace::new(socket, patience),
         input: &mut io::stdin().lock(),
@@ -171,19 +170,33 @@ impl Transport for Nobody {
     }
 }
 
-/// Removes leading `--socket PATH` and `--timeout SECONDS`, which both faces of the program take.
-fn take_leading(args: &mut Vec<OsString>) -> Result<(Option<PathBuf>, Option<Duration>), String> {
-    let (mut socket, mut patience) = (None, None);
+/// Options that both faces of the program take, before anything else.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Leading {
+    socket: Option<PathBuf>,
+    patience: Option<Duration>,
+    color: Option<Color>,
+}
+
+/// Removes leading `--socket PATH`, `--timeout SECONDS` and `--color WHEN`.
+fn take_leading(args: &mut Vec<OsString>) -> Result<Leading, String> {
+    let mut leading = Leading::default();
     loop {
         if let Some(path) = take_option(args, "--socket", "a path")? {
-            socket = Some(path.into());
+            leading.socket = Some(path.into());
         } else if let Some(seconds) = take_option(args, "--timeout", "seconds")? {
             let seconds = seconds.to_string_lossy().into_owned();
             let wait = seconds.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
             let wait = wait.filter(|wait| !wait.is_zero());
-            patience = Some(wait.ok_or(format!("--timeout needs seconds, more than none: `{seconds}'"))?);
+            leading.patience =
+                Some(wait.ok_or(format!("--timeout needs seconds, more than none: `{seconds}'"))?);
+        } else if let Some(when) = take_option(args, "--color", "auto, always or never")? {
+            let when = when.to_string_lossy().into_owned();
+            let color = Color::from_str(&when, false);
+            leading.color =
+                Some(color.map_err(|_| format!("--color is auto, always or never, not `{when}'"))?);
         } else {
-            return Ok((socket, patience));
+            return Ok(leading);
         }
     }
 }
@@ -214,20 +227,27 @@ fn usage_error(message: &str) -> ExitCode {
 mod tests {
     use super::*;
 
-    fn leading(line: &str) -> Result<(Option<PathBuf>, Option<Duration>, usize), String> {
+    fn leading(line: &str) -> Result<(Leading, usize), String> {
         let mut args: Vec<OsString> = line.split(' ').map(Into::into).collect();
-        take_leading(&mut args).map(|(socket, patience)| (socket, patience, args.len()))
+        take_leading(&mut args).map(|leading| (leading, args.len()))
     }
 
     #[test]
     fn what_leads_is_taken_in_any_order() {
-        let both = (Some("/s".into()), Some(Duration::from_millis(1500)), 2);
-        assert_eq!(leading("weirctl --socket /s --timeout 1.5 -Ln"), Ok(both.clone()));
-        assert_eq!(leading("weirctl --timeout=1.5 --socket=/s status"), Ok(both));
-        assert_eq!(leading("weirctl -L --timeout"), Ok((None, None, 3)));
-        for wrong in
-            ["weirctl --timeout", "weirctl --timeout 0", "weirctl --timeout x -L", "weirctl --socket"]
-        {
+        let patience = Some(Duration::from_millis(1500));
+        let both = || Leading { socket: Some("/s".into()), patience, color: None };
+        assert_eq!(leading("weirctl --socket /s --timeout 1.5 -Ln"), Ok((both(), 2)));
+        assert_eq!(leading("weirctl --timeout=1.5 --socket=/s status"), Ok((both(), 2)));
+        assert_eq!(leading("weirctl -L --timeout"), Ok((Leading::default(), 3)));
+        let coloured = Leading { color: Some(Color::Never), ..both() };
+        assert_eq!(leading("weirctl --color never --socket /s --timeout 1.5 status"), Ok((coloured, 2)));
+        for wrong in [
+            "weirctl --timeout",
+            "weirctl --timeout 0",
+            "weirctl --timeout x -L",
+            "weirctl --socket",
+            "weirctl --color red",
+        ] {
             assert!(leading(wrong).is_err(), "{wrong}");
         }
     }

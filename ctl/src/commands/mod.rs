@@ -49,7 +49,7 @@ use weir_api::{
 };
 
 pub use pace::{Moment, Pace, RealPace, Wake};
-pub use style::Style;
+pub use style::{Color, Style};
 
 /// Why a command wasn't carried out, or not to its end. Each kind has its exit status.
 #[derive(Debug, thiserror::Error)]

@@ -37,7 +37,7 @@ pub(super) fn run(args: &JsonArgs, world: &mut World<'_>) -> Result<(), Failure>
 
 /// What a worker did between two looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Load {
+pub struct Load {
     polls: u64,
     busy_polls: u64,
     received: u64,
@@ -45,7 +45,7 @@ struct Load {
 }
 
 impl Load {
-    fn between(before: Option<&WorkerStatus>, now: &WorkerStatus, time: Duration) -> Self {
+    pub(super) fn between(before: Option<&WorkerStatus>, now: &WorkerStatus, time: Duration) -> Self {
         let zero = WorkerStatus::default();
         let before = before.unwrap_or(&zero);
         Self {
@@ -57,16 +57,16 @@ impl Load {
     }
 
     /// Polls that found something, of a thousand.
-    fn busy_permille(&self) -> u64 {
+    pub(super) fn busy_permille(&self) -> u64 {
         (self.busy_polls * 1000).checked_div(self.polls).unwrap_or(0)
     }
 
     /// Frames that a busy poll found on average, in thousandths.
-    fn frames_millis(&self) -> u64 {
+    pub(super) fn frames_millis(&self) -> u64 {
         (self.received * 1000).checked_div(self.busy_polls).unwrap_or(0)
     }
 
-    fn packets_per_second(&self) -> u64 {
+    pub(super) fn packets_per_second(&self) -> u64 {
         (self.received * 1000).checked_div(self.milliseconds).unwrap_or(0)
     }
 }
@@ -192,7 +192,7 @@ fn addresses(status: &Status, style: Style, out: &mut dyn Write) -> io::Result<(
     }
 }
 
-fn tenth(permille: u64) -> String {
+pub(super) fn tenth(permille: u64) -> String {
     format!("{}.{}%", permille / 10, permille % 10)
 }
 

@@ -11,6 +11,18 @@ pub struct Style {
     pub redraw: bool,
 }
 
+/// Whether output is coloured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Into files and pipes, too
+    Always,
+    /// Nowhere
+    Never,
+}
+
 /// A colour with a meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
@@ -29,14 +41,19 @@ pub enum Tone {
 }
 
 impl Style {
-    /// For standard output: dressed if it is a terminal; colourless if `NO_COLOR` is set and not empty
-    /// (no-color.org) or the terminal is dumb.
+    /// For standard output: dressed if it is a terminal; unless `color` says otherwise, colourless if `NO_COLOR` is set and
+    /// not empty (no-color.org) or the terminal is dumb.
     #[must_use]
-    pub fn of_stdout() -> Self {
+    pub fn of_stdout(color: Color) -> Self {
         let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
         let dumb = std::env::var_os("TERM").is_none_or(|t| t.is_empty() || t == "dumb");
         let terminal = io::stdout().is_terminal();
-        Self { colour: terminal && !dumb && !set("NO_COLOR"), redraw: terminal && !dumb }
+        let colour = match color {
+            Color::Auto => terminal && !dumb && !set("NO_COLOR"),
+            Color::Always => true,
+            Color::Never => false,
+        };
+        Self { colour, redraw: terminal && !dumb }
     }
 
     /// `text` in a tone.

@@ -56,7 +56,7 @@ fn main() -> ExitCode {
             templates_are_told_of_and_ended, killing_ends_templates_too, a_weight_given_meanwhile_stays,
             draining_twice_remembers_the_weight,
         }
-        screen::{top_fits_on_80_by_24, keys_sort_scroll_and_pause}
+        screen::{top_fits_on_80_by_24, drops_and_workers_have_their_tables, keys_sort_scroll_and_pause}
         process::{
             exit_statuses, colours_are_for_terminals, completion_knows_the_addresses,
             shells_complete_addresses_past_their_colons,

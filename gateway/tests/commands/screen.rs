@@ -4,10 +4,17 @@ use ratatui::{Terminal, backend::TestBackend};
 use weir_api::protocol::Change;
 use weirctl::commands::{
     cli::SortKey,
-    top::{Board, Key, draw},
+    top::{Board, Key, Pane, draw},
 };
 
-use crate::world::{server, service, shop, store, tcp};
+use crate::world::{VIP, server, service, shop, store, tcp};
+use crate::{
+    questions::busy,
+    rig::{
+        WAN,
+        frames::{self, Tcp},
+    },
+};
 
 fn screen(board: &mut Board) -> Vec<String> {
     let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
@@ -29,7 +36,32 @@ pub fn top_fits_on_80_by_24() {
     assert_eq!(titles, ["SERVICE", "/", "SERVER", "WEIGHT", "ACTIVE", "INACT", "CONN/Sv", "PKT/S", "BYTE/S"]);
     assert!(lines[7].starts_with("tcp/192.0.2.10:80 "), "{lines:#?}");
     assert!(lines[8].starts_with("  10.0.0.1:8080 "), "{lines:#?}");
-    assert!(lines[23].starts_with("q quit  s sort: connections  r reverse"), "{lines:#?}");
+    assert!(lines[23].starts_with("q quit  tab drops  s sort: connections  r reverse"), "{lines:#?}");
+}
+
+/// Why packets were dropped and what each worker does have tables of their own.
+pub fn drops_and_workers_have_their_tables() {
+    let mut rig = busy(4);
+    let ack = Tcp { flags: "A", seq: 1, ack: 1 };
+    let stray = || frames::tcp(WAN, ([10, 1, 9, 9], 1), (VIP, 80), ack, &[]);
+    rig.send(WAN, &stray());
+    rig.advance(2.0);
+    let mut board = Board::new(SortKey::Connections);
+    board.look(&mut rig.store).unwrap();
+    (0..3).for_each(|_| drop(rig.send(WAN, &stray())));
+    rig.advance(2.0);
+    board.look(&mut rig.store).unwrap();
+    board.press(Key::NextPane);
+    let lines = screen(&mut board);
+    let drop: Vec<&str> = lines[7].split_whitespace().collect();
+    assert_eq!((drop[0], drop[2]), ("no-session", "4"), "{lines:#?}");
+    assert!(lines[8].is_empty() && lines[23].starts_with("q quit  tab workers"), "{lines:#?}");
+    board.press(Key::Pane(Pane::Workers));
+    let lines = screen(&mut board);
+    let worker: Vec<&str> = lines[7].split_whitespace().collect();
+    assert_eq!((worker.len(), worker[0], worker[5]), (8, "0", "4"), "{lines:#?}");
+    board.press(Key::NextPane);
+    assert!(screen(&mut board)[7].starts_with("tcp/192.0.2.10:80 "));
 }
 
 pub fn keys_sort_scroll_and_pause() {
@@ -51,5 +83,5 @@ pub fn keys_sort_scroll_and_pause() {
     assert!(lines[22].starts_with("tcp/192.0.2.10:1 "), "the last line is the end: {lines:#?}");
     board.press(Key::Sort);
     board.press(Key::Pause);
-    assert!(screen(&mut board)[23].starts_with("PAUSED q quit  s sort: connections"));
+    assert!(screen(&mut board)[23].starts_with("PAUSED q quit  tab drops  s sort: connections"));
 }

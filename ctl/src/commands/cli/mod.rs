@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::{configuration::*, packet::*, rule::*, service::*, show::*};
+use super::style::Color;
 use crate::ipvsadm::EXTENSIONS;
 
 /// What every command's help ends with.
@@ -32,6 +33,9 @@ pub struct Cli {
     /// Give up on a gateway that doesn't answer for so many seconds [default: 30]. Stands before the command
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<f64>,
+    /// Whether output is coloured [default: auto]
+    #[arg(long, global = true, value_name = "WHEN", value_enum)]
+    pub color: Option<Color>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,

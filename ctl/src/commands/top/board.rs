@@ -11,6 +11,7 @@ use weir_api::{
     protocol::ServerRow,
 };
 
+use super::panes::{Pane, Panes};
 use crate::commands::{
     Failure,
     cli::SortKey,
@@ -32,6 +33,10 @@ pub enum Key {
     Reverse,
     /// Servers too, or not.
     Servers,
+    /// The next table.
+    NextPane,
+    /// This table.
+    Pane(Pane),
     /// Stand still, or go on.
     Pause,
     /// A line up.
@@ -73,6 +78,10 @@ pub struct Board {
     pub sort: SortKey,
     /// The least first.
     pub reverse: bool,
+    /// The table.
+    pub pane: Pane,
+    /// Drops and workers.
+    pub panes: Panes,
     /// Whether servers are shown.
     pub servers: bool,
     /// Whether it stands still.
@@ -96,6 +105,8 @@ impl Board {
             services: Vec::new(),
             sort,
             reverse: false,
+            pane: Pane::default(),
+            panes: Panes::default(),
             servers: true,
             paused: false,
             colour: false,
@@ -112,6 +123,7 @@ impl Board {
     /// It is gone.
     pub fn look(&mut self, transport: &mut dyn Transport) -> Result<(), Failure> {
         self.status = fetch::status(transport)?;
+        self.panes.look(&self.status, &fetch::counters(transport)?);
         self.services = fetch::services(transport, None)?;
         let mut history = HashMap::with_capacity(self.services.len());
         let mut total = Rates::default();
@@ -140,6 +152,8 @@ impl Board {
                 self.arrange();
             }
             Key::Servers => self.servers = !self.servers,
+            Key::NextPane => self.show(self.pane.next()),
+            Key::Pane(pane) => self.show(pane),
             Key::Pause => self.paused = !self.paused,
             Key::Up => self.top = self.top.saturating_sub(1),
             Key::Down => self.top += 1,
@@ -150,7 +164,19 @@ impl Board {
         self.top = self.top.min(most);
     }
 
+    fn show(&mut self, pane: Pane) {
+        (self.pane, self.top) = (pane, 0);
+    }
+
     fn line_count(&self) -> usize {
+        match self.pane {
+            Pane::Services => self.service_lines(),
+            Pane::Drops => self.panes.drops.len(),
+            Pane::Workers => self.panes.workers.len(),
+        }
+    }
+
+    fn service_lines(&self) -> usize {
         self.services.iter().map(|(_, servers)| 1 + if self.servers { servers.len() } else { 0 }).sum()
     }
 

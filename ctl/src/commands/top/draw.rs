@@ -9,7 +9,11 @@ use ratatui::{
 };
 use weir_api::model::Rates;
 
-use super::board::{Board, Line};
+use super::{
+    board::{Board, Line},
+    draw_panes,
+    panes::Pane,
+};
 use crate::commands::{cli::SortKey, names};
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -31,11 +35,15 @@ pub fn draw(board: &mut Board, frame: &mut Frame<'_>) {
     board.room = usize::from(table.height.saturating_sub(1));
     frame.render_widget(Paragraph::new(headline(board)), head);
     draw_graphs(board, frame, graphs);
-    draw_table(board, frame, table);
+    match board.pane {
+        Pane::Services => draw_table(board, frame, table),
+        Pane::Drops => draw_panes::drops(board, frame, table),
+        Pane::Workers => draw_panes::workers(board, frame, table),
+    }
     frame.render_widget(Paragraph::new(help_line(board)), help);
 }
 
-fn tone(board: &Board, colour: Color) -> Style {
+pub(super) fn tone(board: &Board, colour: Color) -> Style {
     if board.colour { Style::new().fg(colour) } else { Style::new() }
 }
 
@@ -158,7 +166,12 @@ fn help_line(board: &Board) -> Text<'static> {
         SortKey::Name => "name",
     };
     let state = if board.paused { "PAUSED " } else { "" };
-    let text = format!("{state}q quit  s sort: {sort}  r reverse  v servers  p pause  up/down scroll");
+    let table = match board.pane {
+        Pane::Services => format!("tab drops  s sort: {sort}  r reverse  v servers"),
+        Pane::Drops => "tab workers  weirctl stats has the whole advice".to_owned(),
+        Pane::Workers => "tab services".to_owned(),
+    };
+    let text = format!("{state}q quit  {table}  p pause  up/down");
     Text::styled(text, Modifier::REVERSED)
 }
 

@@ -1,9 +1,11 @@
-//! `weirctl top`: the busiest services and servers. The gateway says when there is something new to see.
+//! `weirctl top`: the busiest services and servers, dropped packets by reason, workers. The gateway says when there is something new to see.
 //!
 //! [`board`] keeps what is shown and answers keys, `draw` puts it on a screen; this file owns the terminal.
 
 pub mod board;
 mod draw;
+mod draw_panes;
+pub mod panes;
 
 use std::{io, time::Duration};
 
@@ -19,6 +21,7 @@ use weir_api::{
 pub use self::{
     board::{Board, Key},
     draw::draw,
+    panes::Pane,
 };
 use super::{Failure, Pace, Wake, World, cli::TopArgs, json};
 
@@ -114,6 +117,10 @@ fn key() -> io::Result<Option<Key>> {
         KeyCode::Char('s') => Some(Key::Sort),
         KeyCode::Char('r') => Some(Key::Reverse),
         KeyCode::Char('v') => Some(Key::Servers),
+        KeyCode::Tab => Some(Key::NextPane),
+        KeyCode::Char('1') => Some(Key::Pane(Pane::Services)),
+        KeyCode::Char('2' | 'd') => Some(Key::Pane(Pane::Drops)),
+        KeyCode::Char('3' | 'w') => Some(Key::Pane(Pane::Workers)),
         KeyCode::Char('p' | ' ') => Some(Key::Pause),
         KeyCode::Char('k') | KeyCode::Up => Some(Key::Up),
         KeyCode::Char('j') | KeyCode::Down => Some(Key::Down),
