@@ -1,9 +1,10 @@
 //! `routes`: what a full table of routes costs, and what forwarding loses while it is loaded, changed and withdrawn.
 //!
 //! The routes are put into the kernel beside a gateway that forwards 1 000 flows, in a network namespace of their own, by
-//! one `ip -batch` each time, as fast as it goes: a routing daemon brings them no faster. The kernel's own work takes
-//! from the worker, too, where they share a processor's core, its cache or its clock. So the same batch first goes to a
-//! namespace that no gateway looks at, and both shares are told. Needs root.
+//! `ip -batch`, as fast as it goes: a routing daemon brings them no faster. The kernel's own work slows the worker down,
+//! too, where they share a processor's core, its cache or its clock, and such a machine is never steady. So a table
+//! goes in parts, each of them into this namespace and into one that no gateway watches, in turns; what forwarding
+//! does meanwhile is compared part by part. Needs root.
 
 use std::{
     fmt::Write as _,
@@ -11,7 +12,6 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     process::Command,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
@@ -39,10 +39,10 @@ pub struct Options {
     /// IPv6 routes.
     #[arg(long, default_value_t = 200_000)]
     routes_v6: u32,
-    /// Samples of undisturbed forwarding before each step.
-    #[arg(long, default_value_t = 9)]
-    samples: u32,
-    /// Length of a sample in milliseconds.
+    /// Parts in which a table is loaded, changed and withdrawn.
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
+    parts: u32,
+    /// Milliseconds for which undisturbed forwarding is measured, and for which a part's effects are waited for.
     #[arg(long, default_value_t = 400)]
     period: u64,
     /// CPU of the worker; the last one allowed if absent.
@@ -59,6 +59,8 @@ pub struct Options {
 const FLOWS: u32 = 1_000;
 /// Frame length without frame check sequence.
 const FRAME: usize = 60;
+/// Changes of neighbours a part.
+const NEIGHBOURS: u32 = 20_000;
 /// The port whose twin the routes lead through.
 const PORT: &str = "servers";
 
@@ -119,7 +121,7 @@ struct Bench<'a> {
     options: &'a Options,
     directory: &'a Path,
     namespace: &'a Namespace,
-    /// Where no gateway looks.
+    /// A namespace that no gateway watches.
     aside: &'a Namespace,
     subject: Subject,
     rows: Vec<Value>,
@@ -135,10 +137,10 @@ impl Bench<'_> {
         }
         let before = self.memory("VmRSS")?;
         println!(
-            "{:<52}  seconds  {:<21}  {:<21}  here of there",
+            "{:<44}  seconds  {:<20}  {:<20}  of kernel alone",
             format!("{routes} + {routes_v6} routes"),
             "forwarding, of quiet",
-            "the kernel alone"
+            "kernel alone"
         );
         for (what, verb, last) in [("loaded", "add", 2), ("changed", "replace", 3), ("withdrawn", "del", 3)] {
             let text = batch(verb, last, routes, routes_v6);
@@ -156,59 +158,62 @@ impl Bench<'_> {
     /// Neighbours that come and go beside the full table.
     fn neighbours(&mut self) -> Result<()> {
         let mut text = String::new();
-        for round in 0..20_000_u32 {
+        let changes = self.options.parts * NEIGHBOURS;
+        for round in 0..changes {
             let (last, mac) = (10 + round % 100, round % 250);
             let _ = writeln!(
                 text,
                 "neighbour replace 100.64.0.{last} lladdr 02:00:00:00:01:{mac:02x} nud reachable dev {PORT}"
             );
         }
-        self.step("20 000 changes of neighbours beside them", &text)
+        self.step(&format!("{changes} changes of neighbours beside them"), &text)
     }
 
-    /// Has `ip` do all this while forwarding is watched: first where no gateway looks.
+    /// Has `ip` do all this, part by part, in both namespaces, while forwarding is watched.
     fn step(&mut self, what: &str, text: &str) -> Result<()> {
-        check_interrupted()?;
-        let file = self.directory.join("batch");
-        fs::write(&file, text).map_err(Error::file(&file))?;
-        let (aside, _) = self.watched(&file, self.aside)?;
-        let (here, took) = self.watched(&file, self.namespace)?;
+        let lines: Vec<_> = text.lines().collect();
+        let (mut here, mut alone, mut pairs, mut took) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
+        for (n, part) in lines.chunks(lines.len().div_ceil(self.options.parts as usize).max(1)).enumerate() {
+            check_interrupted()?;
+            let file = self.directory.join("batch");
+            fs::write(&file, part.join("\n")).map_err(Error::file(&file))?;
+            // Whoever comes first may be better off.
+            let order = if n % 2 == 0 { [self.aside, self.namespace] } else { [self.namespace, self.aside] };
+            for namespace in order {
+                let (share, seconds) = self.watched(&file, namespace)?;
+                if std::ptr::eq(namespace, self.namespace) {
+                    here.push(share);
+                    took += seconds;
+                } else {
+                    alone.push(share);
+                }
+            }
+            pairs.extend(here.last().zip(alone.last()).map(|(here, alone)| here / alone));
+        }
+        let spread = |of: &[f64]| Spread::of(of).ok_or_else(|| Error::Unexpected("no samples".into()));
+        let (here, alone, pairs) = (spread(&here)?, spread(&alone)?, spread(&pairs)?);
         let told = |spread: &Spread| format!("{:.3} ({:.3}-{:.3})", spread.median, spread.low, spread.high);
-        let share = here.median / aside.median;
-        println!("{what:<52}  {took:>7.1}  {:<21}  {:<21}  {share:.3}", told(&here), told(&aside));
+        println!("{what:<44}  {took:>7.1}  {:<20}  {:<20}  {}", told(&here), told(&alone), told(&pairs));
         self.rows.push(json!({
-            "what": what, "seconds": took, "share": here.median, "quartiles": [here.low, here.high],
-            "kernel_alone": aside.median, "of_kernel_alone": share,
+            "what": what, "seconds": took, "of_quiet": here.median, "kernel_alone": alone.median,
+            "of_kernel_alone": pairs.median, "quartiles": [pairs.low, pairs.high],
         }));
         Ok(())
     }
 
     /// What forwarding is, of undisturbed, while `ip` does all that a file says in a namespace; and how long that took.
-    fn watched(&mut self, file: &Path, namespace: &Namespace) -> Result<(Spread, f64)> {
+    fn watched(&mut self, file: &Path, namespace: &Namespace) -> Result<(f64, f64)> {
         let period = Duration::from_millis(self.options.period);
-        let quiet =
-            (0..self.options.samples).map(|_| self.subject.rate(period)).collect::<Result<Vec<_>>>()?;
-        let quiet = Spread::of(&quiet).map_or(1.0, |spread| spread.median);
-        let over = AtomicBool::new(false);
-        let (shares, took) = thread::scope(|scope| {
-            let work = scope.spawn(|| -> Result<f64> {
-                let start = Instant::now();
-                let done = namespace.ip(&format!("-batch {}", file.display()));
-                over.store(true, Relaxed);
-                done.map(|_| start.elapsed().as_secs_f64())
-            });
-            let mut shares = Vec::new();
-            let subject = &mut self.subject;
-            // One sample more: what the kernel has said by then is being taken.
-            let mut last = false;
-            while !last {
-                last = over.load(Relaxed);
-                shares.push(subject.rate(period)? / quiet);
-            }
-            Ok::<_, Error>((shares, work.join().expect("it doesn't panic")?))
-        })?;
-        let spread = Spread::of(&shares).ok_or_else(|| Error::Unexpected("no samples".into()))?;
-        Ok((spread, took))
+        let quiet = self.subject.rate(period)?;
+        let before = self.subject.read()?;
+        let start = Instant::now();
+        namespace.ip(&format!("-batch {}", file.display()))?;
+        let took = start.elapsed().as_secs_f64();
+        // The last that the kernel has said is still being taken.
+        thread::sleep(period);
+        let share = self.subject.read()?.mpps_since(&before) / quiet;
+        thread::sleep(period);
+        Ok((share, took))
     }
 
     /// A line of the process's status, in megabytes.
