@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    compare::Scene,
+    compare::Testbed,
     error::{Error, Result},
     process::Process,
     sample::Subject,
@@ -20,17 +20,17 @@ pub fn find() -> Result<PathBuf> {
     Ok(beside.with_file_name("weir-bench-capsule"))
 }
 
-/// Starts it on the scene's ACKs and returns it forwarding. (It opens a session with any packet.)
-pub fn start(scene: &Scene, program: &Path) -> Result<Subject> {
+/// Starts it on the testbed's ACKs and returns it forwarding. (It opens a session with any packet.)
+pub fn start(testbed: &Testbed, program: &Path) -> Result<Subject> {
     let mut command = Command::new(program);
     command
-        .arg(format!("net_pcap0,{},infinite_rx=1", traffic::rx_pcap(&scene.acks())))
+        .arg(format!("net_pcap0,{},infinite_rx=1", traffic::rx_pcap(&testbed.acks())))
         .arg("net_null0,no-rx=1")
-        .args([scene.main_cpu, scene.worker_cpu].map(|cpu| cpu.to_string()))
-        .arg(scene.mbufs().to_string())
+        .args([testbed.main_cpu, testbed.worker_cpu].map(|cpu| cpu.to_string()))
+        .arg(testbed.mbufs().to_string())
         .arg("--no-pci")
-        .args(scene.memory_arguments())
-        .env("RUNTIME_DIRECTORY", scene.directory);
-    let process = Process::spawn(&mut command, &scene.path("capsule.log"))?;
-    Subject::connect(process, scene.directory, "net_null", scene.workers)?.forwarding()
+        .args(testbed.memory_arguments())
+        .env("RUNTIME_DIRECTORY", testbed.directory);
+    let process = Process::spawn(&mut command, &testbed.path("capsule.log"))?;
+    Subject::connect(process, testbed.directory, "net_null", testbed.workers)?.forwarding()
 }

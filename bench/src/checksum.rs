@@ -31,7 +31,7 @@ pub struct Options {
     /// Repetitions, of which the median counts.
     #[arg(long, default_value_t = 15)]
     samples: u32,
-    /// Also write the figures to this file.
+    /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
 }

@@ -64,7 +64,7 @@ pub struct Options {
     /// Measure only one of the two.
     #[arg(long)]
     only: Option<Which>,
-    /// Also write the figures to this file.
+    /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
     #[command(flatten)]
@@ -84,7 +84,7 @@ enum Which {
 }
 
 /// What both programs run on.
-pub struct Scene<'a> {
+pub struct Testbed<'a> {
     /// Where the pcap files, configuration and logs are.
     pub directory: &'a Path,
     /// Number of flows.
@@ -120,7 +120,7 @@ const MBUF_BYTES: u64 = 2_560;
 /// What EAL, queues and relays take beside, generously.
 const EAL_BYTES: u64 = 128 << 20;
 
-impl<'a> Scene<'a> {
+impl<'a> Testbed<'a> {
     /// So many flows of one service with four servers.
     pub fn new(
         directory: &'a Path,
@@ -147,7 +147,7 @@ impl<'a> Scene<'a> {
     pub fn sessions(&self) -> u32 {
         self.flows + self.idle
     }
-    /// A file in the scene's directory.
+    /// A file in the testbed's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -172,7 +172,7 @@ impl<'a> Scene<'a> {
         programs * (u64::from(self.flows + 3 * SPARE_MBUFS) * MBUF_BYTES + EAL_BYTES)
             + u64::from(self.sessions()) * 512
     }
-    /// What testpmd's EAL gets to use the scene's kind of memory; weir sees for itself.
+    /// What testpmd's EAL gets to use the testbed's kind of memory; weir sees for itself.
     pub fn memory_arguments(&self) -> Vec<String> {
         if self.ordinary_memory {
             let mib = (u64::from(self.mbufs() + 2 * SPARE_MBUFS) * MBUF_BYTES).div_ceil(1 << 20) * 2;
@@ -206,31 +206,35 @@ pub fn run(options: &Options) -> Result<()> {
     println!("{services} services with {servers} servers each; {idle} idle sessions beside the flows'");
     let mut report = Report::new(options.frame);
     for (&flows, &method) in options.flows.iter().flat_map(|f| options.methods.iter().map(move |m| (f, m))) {
-        let mut scene = Scene::new(directory.path(), flows, cpus, method);
-        (scene.idle, scene.services, scene.servers) = (options.idle, options.services, options.servers);
-        let memory = Memory::reserve(scene.memory_needed(2 + u64::from(options.with_capsule)));
-        scene.ordinary_memory = memory.is_ordinary();
-        write_traffic(&scene, options.frame)?;
-        let Scene { idle, services, servers, .. } = scene;
+        let mut testbed = Testbed::new(directory.path(), flows, cpus, method);
+        (testbed.idle, testbed.services, testbed.servers) = (options.idle, options.services, options.servers);
+        let memory = Memory::reserve(testbed.memory_needed(2 + u64::from(options.with_capsule)));
+        testbed.ordinary_memory = memory.is_ordinary();
+        write_traffic(&testbed, options.frame)?;
+        let Testbed { idle, services, servers, .. } = testbed;
         let facts = [("idle_sessions", idle), ("services", services.into()), ("servers", servers.into())];
-        report.add(measure(&scene, options, programs.as_ref(), baseline.as_deref())?, memory.name(), &facts);
+        report.add(
+            measure(&testbed, options, programs.as_ref(), baseline.as_deref())?,
+            memory.name(),
+            &facts,
+        );
     }
     report.finish(options.json.as_deref())
 }
 
-/// Writes the scene's ACKs, once to open the sessions and once to be repeated.
-pub fn write_traffic(scene: &Scene, frame: usize) -> Result<()> {
+/// Writes the testbed's ACKs, once to open the sessions and once to be repeated.
+pub fn write_traffic(testbed: &Testbed, frame: usize) -> Result<()> {
     // Frames of IPv6 are as long as they are.
-    let shape = (!scene.method.v6()).then_some(frame);
+    let shape = (!testbed.method.v6()).then_some(frame);
     let flows =
-        |count, queue| traffic::Flows { count, services: scene.services, queue, queues: scene.workers };
-    for (queue, (acks, openings)) in (0..).zip(scene.acks().iter().zip(&scene.openings())) {
+        |count, queue| traffic::Flows { count, services: testbed.services, queue, queues: testbed.workers };
+    for (queue, (acks, openings)) in (0..).zip(testbed.acks().iter().zip(&testbed.openings())) {
         let mac = traffic::pcap_mac;
-        traffic::write(acks, flows(scene.flows, queue), traffic::Kind::Ack, mac(ACK_DEVICE), shape, 1)
+        traffic::write(acks, flows(testbed.flows, queue), traffic::Kind::Ack, mac(ACK_DEVICE), shape, 1)
             .map_err(Error::file(acks))?;
         traffic::write(
             openings,
-            flows(scene.sessions(), queue),
+            flows(testbed.sessions(), queue),
             traffic::Kind::Ack,
             mac(SYN_DEVICE),
             shape,
@@ -242,25 +246,25 @@ pub fn write_traffic(scene: &Scene, frame: usize) -> Result<()> {
 }
 
 fn measure(
-    scene: &Scene,
+    testbed: &Testbed,
     options: &Options,
     programs: Option<&weir::Found>,
     baseline: Option<&Path>,
 ) -> Result<Row> {
-    let baseline = baseline.filter(|_| scene.method == Method::Fullnat);
+    let baseline = baseline.filter(|_| testbed.method == Method::Fullnat);
     let warm_up = Duration::from_millis(options.warm_up);
     let period = Duration::from_millis(options.period);
-    let mut row = Row::new(scene.flows, scene.method.name());
+    let mut row = Row::new(testbed.flows, testbed.method.name());
     for round in 1..=options.rounds {
-        eprintln!("{}, {} flows, round {round} of {}", scene.method.name(), scene.flows, options.rounds);
+        eprintln!("{}, {} flows, round {round} of {}", testbed.method.name(), testbed.flows, options.rounds);
         let mut peer = match options.only {
             Some(Which::Weir) => None,
-            _ => Some(testpmd::start(scene, &options.testpmd)?),
+            _ => Some(testpmd::start(testbed, &options.testpmd)?),
         };
         peer.as_ref().inspect(|s| s.process.pause());
-        let mut ours = programs.map(|p| weir::start(scene, p)).transpose()?;
+        let mut ours = programs.map(|p| weir::start(testbed, p)).transpose()?;
         ours.as_ref().inspect(|s| s.process.pause());
-        let mut base = baseline.map(|program| capsule::start(scene, program)).transpose()?;
+        let mut base = baseline.map(|program| capsule::start(testbed, program)).transpose()?;
         base.as_ref().inspect(|s| s.process.pause());
         for _ in 0..options.samples {
             let sample = |s: &mut Subject| s.measure(warm_up, period);

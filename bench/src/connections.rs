@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::{
-    compare::{SYN_DEVICE, Scene, choose_cpus},
+    compare::{SYN_DEVICE, Testbed, choose_cpus},
     error::{Error, Result},
     hugepages::Memory,
     method::Method,
@@ -38,7 +38,7 @@ pub struct Options {
     /// CPU of the worker; the last one allowed if absent.
     #[arg(long)]
     cpu: Option<usize>,
-    /// Also write the figures to this file.
+    /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
     #[command(flatten)]
@@ -53,13 +53,13 @@ pub fn run(options: &Options) -> Result<()> {
     let directory = tempfile::tempdir().map_err(Error::file(std::env::temp_dir()))?;
     let cpus = choose_cpus(options.cpu)?;
     let found = options.programs.find()?;
-    let mut scene = Scene::new(directory.path(), options.flows, cpus, Method::default());
-    let memory = Memory::reserve(scene.memory_needed(1));
-    scene.ordinary_memory = memory.is_ordinary();
-    let syns = scene.path("syns.pcap");
+    let mut testbed = Testbed::new(directory.path(), options.flows, cpus, Method::default());
+    let memory = Memory::reserve(testbed.memory_needed(1));
+    testbed.ordinary_memory = memory.is_ordinary();
+    let syns = testbed.path("syns.pcap");
     traffic::write(
         &syns,
-        traffic::Flows::all(scene.flows, scene.services),
+        traffic::Flows::all(testbed.flows, testbed.services),
         traffic::Kind::Syn,
         traffic::pcap_mac(SYN_DEVICE),
         Some(options.frame),
@@ -70,12 +70,12 @@ pub fn run(options: &Options) -> Result<()> {
     println!("New sessions, millions per on-CPU second of one worker: median (quartiles); {}", memory.name());
     let mut rows = Vec::new();
     for scheduler in &options.schedulers {
-        scene.scheduler = scheduler;
+        testbed.scheduler = scheduler;
         let mut parts: [Vec<f64>; PARTS] = Default::default();
         for round in 1..=options.rounds {
             eprintln!("{} sessions, {scheduler}, round {round} of {}", options.flows, options.rounds);
-            let readings = fill(&scene, &found)?;
-            for (part, rate) in parts.iter_mut().zip(rates(&readings, scene.flows)) {
+            let readings = fill(&testbed, &found)?;
+            for (part, rate) in parts.iter_mut().zip(rates(&readings, testbed.flows)) {
                 part.extend(rate);
             }
         }
@@ -85,10 +85,10 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// Opens all sessions and returns what was read meanwhile.
-fn fill(scene: &Scene, found: &weir::Found) -> Result<Vec<Reading>> {
+fn fill(testbed: &Testbed, found: &weir::Found) -> Result<Vec<Reading>> {
     let setup = weir::Setup {
-        scene,
-        endless: Some((vec![scene.path("syns.pcap")], SYN_DEVICE)),
+        testbed,
+        endless: Some((vec![testbed.path("syns.pcap")], SYN_DEVICE)),
         once: None,
         wires: None,
         room: None,
@@ -96,7 +96,7 @@ fn fill(scene: &Scene, found: &weir::Found) -> Result<Vec<Reading>> {
     let mut subject = weir::launch(&setup, found)?;
     let mut readings = vec![subject.read()?];
     let mut stalled = 0;
-    while readings.last().is_some_and(|r| r.packets < u64::from(scene.flows)) {
+    while readings.last().is_some_and(|r| r.packets < u64::from(testbed.flows)) {
         check_interrupted()?;
         subject.process.check_running()?;
         std::thread::sleep(Duration::from_millis(20));
@@ -108,9 +108,11 @@ fn fill(scene: &Scene, found: &weir::Found) -> Result<Vec<Reading>> {
         }
         readings.push(reading);
     }
-    let listed = weir::connections(scene, found)?;
-    if listed.active + listed.inactive != u64::from(scene.flows) {
-        return Err(subject.process.failed(format!("lists {listed:?} and not {} connections", scene.flows)));
+    let listed = weir::connections(testbed, found)?;
+    if listed.active + listed.inactive != u64::from(testbed.flows) {
+        return Err(subject
+            .process
+            .failed(format!("lists {listed:?} and not {} connections", testbed.flows)));
     }
     Ok(readings)
 }

@@ -17,7 +17,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::{
-    compare::{Scene, choose_cpus, write_traffic},
+    compare::{Testbed, choose_cpus, write_traffic},
     error::{Error, Result},
     hugepages::Memory,
     method::Method,
@@ -51,7 +51,7 @@ pub struct Options {
     /// CPU of the worker; the last one allowed if absent.
     #[arg(long)]
     cpu: Option<usize>,
-    /// Also write the figures to this file.
+    /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
     #[command(flatten)]
@@ -83,17 +83,17 @@ fn with_gateway(
     found: &weir::Found,
     measure: impl FnOnce(&mut Bench) -> Result<()>,
 ) -> Result<()> {
-    let mut scene = Scene::new(directory, flows, choose_cpus(options.cpu)?, Method::default());
-    let memory = Memory::reserve(scene.memory_needed(1));
-    scene.ordinary_memory = memory.is_ordinary();
-    write_traffic(&scene, FRAME)?;
-    let subject = weir::start(&scene, found)?;
-    measure(&mut Bench { tool: Tool { scene: &scene, found }, options, subject })
+    let mut testbed = Testbed::new(directory, flows, choose_cpus(options.cpu)?, Method::default());
+    let memory = Memory::reserve(testbed.memory_needed(1));
+    testbed.ordinary_memory = memory.is_ordinary();
+    write_traffic(&testbed, FRAME)?;
+    let subject = weir::start(&testbed, found)?;
+    measure(&mut Bench { tool: Tool { testbed: &testbed, found }, options, subject })
 }
 
 /// weirctl at a gateway.
 struct Tool<'a> {
-    scene: &'a Scene<'a>,
+    testbed: &'a Testbed<'a>,
     found: &'a weir::Found,
 }
 
@@ -106,7 +106,7 @@ struct Bench<'a> {
 
 impl Tool<'_> {
     fn weirctl(&self, arguments: &[&str]) -> Command {
-        let mut command = self.found.weirctl(self.scene);
+        let mut command = self.found.weirctl(self.testbed);
         command.args(arguments);
         command
     }
@@ -144,7 +144,7 @@ impl Bench<'_> {
         let Options { services, servers, rounds, .. } = *self.options;
         let all = services * servers;
         let [rules, file, undo] =
-            ["many.rules", "many.toml", "undo.rules"].map(|name| self.tool.scene.path(name));
+            ["many.rules", "many.toml", "undo.rules"].map(|name| self.tool.testbed.path(name));
         write(&rules, &add_lines(services, servers))?;
         write(&undo, &delete_lines(services))?;
         // What is forwarded is part of the file, as it must be: apply takes away what the file hasn't.
@@ -170,7 +170,7 @@ impl Bench<'_> {
         table.seconds(&format!("-e of one server among {all}"), &edit);
 
         self.tool.time(&["-R"], Some(&rules))?;
-        let edits = self.tool.scene.path("edits.rules");
+        let edits = self.tool.testbed.path("edits.rules");
         write(&edits, &edit_lines(services, servers))?;
         let (share, done) = self.loss(|tool| tool.time(&["-R"], Some(&edits)))?;
         table.share(
@@ -188,10 +188,10 @@ impl Bench<'_> {
     fn sessions(&mut self, table: &mut Table) -> Result<()> {
         let mut times = Vec::new();
         for round in 1..=self.options.rounds {
-            eprintln!("{} sessions, round {round} of {}", self.tool.scene.flows, self.options.rounds);
+            eprintln!("{} sessions, round {round} of {}", self.tool.testbed.flows, self.options.rounds);
             times.push(self.tool.time(&["-Lnc"], None)?);
         }
-        table.seconds(&format!("-Lnc of {} sessions", self.tool.scene.flows), &times);
+        table.seconds(&format!("-Lnc of {} sessions", self.tool.testbed.flows), &times);
         let (share, done) = self.loss(|tool| tool.time(&["-Lnc"], None))?;
         table.share("forwarding while they are listed without end", &share, done, "listings");
         Ok(())
@@ -301,7 +301,7 @@ fn toml(services: u32, servers: u32) -> String {
     text
 }
 
-/// The figures, printed line by line as they come.
+/// The results, printed line by line as they come.
 struct Table {
     rows: Vec<Value>,
 }

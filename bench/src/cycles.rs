@@ -15,7 +15,7 @@ use std::{
 use clap::Args;
 
 use crate::{
-    compare::{Scene, choose_cpus, write_traffic},
+    compare::{Testbed, choose_cpus, write_traffic},
     error::{Error, Result},
     hugepages::Memory,
     method::Method,
@@ -68,12 +68,12 @@ pub fn run(options: &Options) -> Result<()> {
     let cpus = choose_cpus(options.cpu)?;
     let found = options.programs.find()?;
     for &flows in &options.flows {
-        let mut scene = Scene::new(directory.path(), flows, cpus, options.method);
-        (scene.services, scene.servers) = (options.services, options.servers);
-        let memory = Memory::reserve(scene.memory_needed(1));
-        scene.ordinary_memory = memory.is_ordinary();
-        write_traffic(&scene, options.frame)?;
-        let mut subject = weir::start(&scene, &found)?;
+        let mut testbed = Testbed::new(directory.path(), flows, cpus, options.method);
+        (testbed.services, testbed.servers) = (options.services, options.servers);
+        let memory = Memory::reserve(testbed.memory_needed(1));
+        testbed.ordinary_memory = memory.is_ordinary();
+        write_traffic(&testbed, options.frame)?;
+        let mut subject = weir::start(&testbed, &found)?;
         let rate = subject.measure(Duration::from_millis(200), Duration::from_secs(1))?;
         subject.process.resume();
         let record = directory.path().join("perf.data");

@@ -27,7 +27,7 @@ use serde_json::json;
 use weir::io::Burst;
 
 use crate::{
-    compare::{Scene, choose_cpus},
+    compare::{Testbed, choose_cpus},
     error::{Error, Result},
     hugepages::Memory,
     method::Method,
@@ -51,7 +51,7 @@ pub struct Options {
     /// CPU of the worker; the last one allowed if absent.
     #[arg(long)]
     cpu: Option<usize>,
-    /// Also write the figures to this file.
+    /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
     #[command(flatten)]
@@ -204,9 +204,9 @@ pub fn run(options: &Options) -> Result<()> {
     let directory = tempfile::tempdir().map_err(Error::file(std::env::temp_dir()))?;
     let cpus = choose_cpus(options.cpu)?;
     let found = options.programs.find()?;
-    let scene = Scene::new(directory.path(), 1, cpus, Method::Fullnat);
-    let memory = Memory::reserve(scene.memory_needed(2));
-    let scene = Scene { ordinary_memory: memory.is_ordinary(), ..scene };
+    let testbed = Testbed::new(directory.path(), 1, cpus, Method::Fullnat);
+    let memory = Memory::reserve(testbed.memory_needed(2));
+    let testbed = Testbed { ordinary_memory: memory.is_ordinary(), ..testbed };
     let eal = Eal::init(&EalConfig {
         name: "weir-bench-latency".to_owned(),
         cpus: Cpus::Floating(0),
@@ -223,8 +223,13 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let [(a, to_a), (b, to_b), (c, to_c), (d, to_d)] =
         <[_; 4]>::try_from(ends).map_err(|_| unexpected("no wires"))?;
-    let setup =
-        gateway::Setup { scene: &scene, endless: None, once: None, wires: Some([to_a, to_b]), room: None };
+    let setup = gateway::Setup {
+        testbed: &testbed,
+        endless: None,
+        once: None,
+        wires: Some([to_a, to_b]),
+        room: None,
+    };
     let between = |subject: Subject, clients, servers| -> Result<Between> {
         let mut between = Between { subject, clients, servers, times: Vec::new() };
         between.open(&pool)?;
@@ -232,8 +237,8 @@ pub fn run(options: &Options) -> Result<()> {
         Ok(between)
     };
     let mut ours = between(gateway::launch(&setup, &found)?, a, b)?;
-    let mut peer = between(testpmd::launch(&scene, &options.testpmd, &[to_c, to_d])?, c, d)?;
-    keep_to(scene.main_cpu)?; // only now: what this process starts would inherit it
+    let mut peer = between(testpmd::launch(&testbed, &options.testpmd, &[to_c, to_d])?, c, d)?;
+    keep_to(testbed.main_cpu)?; // only now: what this process starts would inherit it
     let mut random = Random(1);
     for turn in 1..=options.turns {
         eprintln!("turn {turn} of {}", options.turns);
@@ -264,13 +269,13 @@ fn print(peer: &[f64], ours: &[f64], json: Option<&Path>) -> Result<()> {
     );
     println!("{:<16}{:>9}{:>9}{:>9}{:>9}", "", "p50", "p90", "p99", "p99.9");
     let all = [("testpmd 5tswap", quantiles(peer)), ("weir", quantiles(ours))];
-    for (name, figures) in &all {
-        let cells: String = figures.iter().map(|ns| format!("{:>9.2}", ns / 1e3)).collect();
+    for (name, percentiles) in &all {
+        let cells: String = percentiles.iter().map(|ns| format!("{:>9.2}", ns / 1e3)).collect();
         println!("{name:<16}{cells}");
     }
     let ratios: Vec<f64> = all[1].1.iter().zip(&all[0].1).map(|(ours, peer)| ours / peer).collect();
     println!("{:<16}{}", "ratio", ratios.iter().map(|ratio| format!("{ratio:>9.2}")).collect::<String>());
-    let row = |(name, figures): &(&str, [f64; 4])| json!({"program": name, "packets": ours.len(), "p50_ns": figures[0], "p90_ns": figures[1], "p99_ns": figures[2], "p999_ns": figures[3]});
+    let row = |(name, percentiles): &(&str, [f64; 4])| json!({"program": name, "packets": ours.len(), "p50_ns": percentiles[0], "p90_ns": percentiles[1], "p99_ns": percentiles[2], "p999_ns": percentiles[3]});
     write_json(json, &all.iter().map(row).collect::<Vec<_>>())
 }
 

@@ -26,10 +26,10 @@ use serde_json::json;
 use weir::{clock::Tick, path::Worker};
 
 use crate::{
+    conversations::{self, Conversations, ScriptedPacket},
     error::{Error, Result},
     replay::{Setup, workers},
     report::write_json,
-    talk::{self, Packet, Talk},
 };
 
 /// What to play.
@@ -41,7 +41,7 @@ pub struct Options {
     /// Play, for valgrind to watch.
     #[arg(long, hide = true)]
     inner: bool,
-    /// Also write the figures to this file.
+    /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
 }
@@ -64,12 +64,12 @@ fn play(flows: u32) -> Result<()> {
     // At one go: lackey writes to the same stream.
     let places = format!("{PLACES} {:p} {:p}\n", &MARKS, &raw const variable);
     io::stderr().write_all(places.as_bytes()).map_err(Error::file("standard error"))?;
-    let talks = (0..2).map(|_| Talk::new(flows, &talk::OPENING, false)).collect();
-    let (workers, _control) = workers(talks, &Setup::default(), flows, Default::default())?;
+    let both = (0..2).map(|_| Conversations::new(flows, &conversations::OPENING, false)).collect();
+    let (workers, _control) = workers(both, &Setup::default(), flows, Default::default())?;
     let mut workers: Vec<_> = workers.into_iter().map(Apart).collect();
     for Apart(worker) in &mut workers {
-        send(worker, flows as usize * talk::OPENING.len());
-        for script in [&talk::BOTH[..], &talk::REQUESTS, &talk::REPLIES] {
+        send(worker, flows as usize * conversations::OPENING.len());
+        for script in [&conversations::BOTH[..], &conversations::REQUESTS, &conversations::REPLIES] {
             phase(worker, script, flows);
         }
         if worker.io_mut().open() != flows as usize {
@@ -81,27 +81,27 @@ fn play(flows: u32) -> Result<()> {
     }
     let [Apart(first), Apart(second)] = &mut workers[..] else { return Ok(()) };
     MARKS[0].store(1, Relaxed);
-    phase(first, &talk::BOTH, flows);
+    phase(first, &conversations::BOTH, flows);
     MARKS[1].store(1, Relaxed);
-    phase(second, &talk::BOTH, flows);
+    phase(second, &conversations::BOTH, flows);
     MARKS[2].store(1, Relaxed);
-    phase(first, &talk::REQUESTS, flows);
+    phase(first, &conversations::REQUESTS, flows);
     MARKS[3].store(1, Relaxed);
-    phase(first, &talk::REPLIES, flows);
+    phase(first, &conversations::REPLIES, flows);
     MARKS[4].store(1, Relaxed);
-    first.io_mut().go_on(&talk::REQUESTS);
+    first.io_mut().go_on(&conversations::REQUESTS);
     first.io_mut().alone(flows as usize);
     MARKS[5].store(1, Relaxed);
     Ok(())
 }
 
 /// Plays a script once in every connection.
-fn phase(worker: &mut Worker<Talk>, script: &'static [Packet], flows: u32) {
+fn phase(worker: &mut Worker<Conversations>, script: &'static [ScriptedPacket], flows: u32) {
     worker.io_mut().go_on(script);
     send(worker, script.len() * flows as usize);
 }
 
-fn send(worker: &mut Worker<Talk>, packets: usize) {
+fn send(worker: &mut Worker<Conversations>, packets: usize) {
     worker.io_mut().allowance = packets;
     while worker.io_mut().allowance > 0 {
         worker.poll(Tick(0));

@@ -1,6 +1,6 @@
 //! Benchmarks of weir beside its peers: packets a second of one worker on the same frames and devices.
 //!
-//! Every figure is measured by one command, see README.md. Nothing here ships.
+//! Each result is measured by one command; README.md lists them. Nothing here ships.
 #![forbid(unsafe_code)]
 
 mod capsule;
@@ -8,6 +8,7 @@ mod checksum;
 mod compare;
 mod connections;
 mod control;
+mod conversations;
 mod cycles;
 mod error;
 mod guard;
@@ -33,7 +34,6 @@ mod scale;
 mod stages;
 mod symbols;
 mod table;
-mod talk;
 mod telemetry;
 mod testpmd;
 mod traffic;
@@ -87,7 +87,7 @@ enum What {
     Pool(pool::Options),
     /// How many cache lines may be asked for at once.
     Prefetch(prefetch::Options),
-    /// A page with plots of the figures that `--json` has written.
+    /// A page with plots of the results that `--json` wrote.
     Report(plots::Options),
     /// What a full table of routes costs, and what forwarding loses while it is loaded, changed and withdrawn.
     Routes(routes::Options),

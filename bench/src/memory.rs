@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::{
-    compare::{SYN_DEVICE, Scene, choose_cpus},
+    compare::{SYN_DEVICE, Testbed, choose_cpus},
     error::{Error, Result},
     hugepages::Memory,
     method::Method,
@@ -31,7 +31,7 @@ pub struct Options {
     /// CPU of the worker; the last one allowed if absent.
     #[arg(long)]
     cpu: Option<usize>,
-    /// Also write the figures to this file.
+    /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
     #[command(flatten)]
@@ -52,10 +52,10 @@ pub fn run(options: &Options) -> Result<()> {
     println!("{:<16} {:>10} {:>12} {:>12} {:>8}", "method", "sessions", "MiB without", "MiB with", "bytes");
     let mut rows = Vec::new();
     for &method in &options.methods {
-        let mut scene = Scene::new(directory.path(), options.sessions, cpus, method);
-        scene.ordinary_memory = memory.is_ordinary();
-        let without = holding(&scene, 1, LEAST_ROOM, &found)?;
-        let with = holding(&scene, options.sessions, options.sessions, &found)?;
+        let mut testbed = Testbed::new(directory.path(), options.sessions, cpus, method);
+        testbed.ordinary_memory = memory.is_ordinary();
+        let without = holding(&testbed, 1, LEAST_ROOM, &found)?;
+        let with = holding(&testbed, options.sessions, options.sessions, &found)?;
         let each = with.saturating_sub(without) as f64 / f64::from(options.sessions);
         let mib = |bytes: u64| bytes >> 20;
         let name = method.name();
@@ -72,9 +72,9 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// Bytes of a gateway with room for so many sessions, once it holds some.
-fn holding(scene: &Scene, sessions: u32, room: u32, found: &weir::Found) -> Result<u64> {
-    let syns = scene.path("syns.pcap");
-    let shape = (!scene.method.v6()).then_some(60);
+fn holding(testbed: &Testbed, sessions: u32, room: u32, found: &weir::Found) -> Result<u64> {
+    let syns = testbed.path("syns.pcap");
+    let shape = (!testbed.method.v6()).then_some(60);
     traffic::write(
         &syns,
         traffic::Flows::all(sessions, 1),
@@ -85,12 +85,12 @@ fn holding(scene: &Scene, sessions: u32, room: u32, found: &weir::Found) -> Resu
     )
     .map_err(Error::file(&syns))?;
     let once = Some((vec![syns], SYN_DEVICE));
-    let setup = weir::Setup { scene, endless: None, once, wires: None, room: Some(room) };
+    let setup = weir::Setup { testbed, endless: None, once, wires: None, room: Some(room) };
     let mut subject = weir::launch(&setup, found)?;
     let mut listed = weir::Listed::default();
     let opened = wait_for(Duration::from_secs(50), || {
         subject.process.check_running()?;
-        listed = weir::connections(scene, found)?;
+        listed = weir::connections(testbed, found)?;
         Ok((listed.active + listed.inactive == u64::from(sessions)).then_some(()))
     })?;
     if opened.is_none() {

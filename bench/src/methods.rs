@@ -38,7 +38,7 @@ pub struct Options {
     /// Packets a sample.
     #[arg(long, default_value_t = 1_000_000)]
     packets: usize,
-    /// Also write the figures to this file.
+    /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
 }

@@ -1,7 +1,7 @@
 //! `path`: nanoseconds a packet of the path alone, in process on ordinary memory.
 //!
 //! No devices, no hugepages, no root: what remains when the drivers are taken away, for quick comparisons of
-//! one change with another. `compare` is the figure that counts.
+//! one change with another. The result that counts is that of `compare`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -31,7 +31,7 @@ pub struct Options {
     /// Frame length without frame check sequence, at most 64.
     #[arg(long, default_value_t = 60)]
     frame: usize,
-    /// Also write the figures to this file.
+    /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
 }

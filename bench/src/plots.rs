@@ -1,4 +1,4 @@
-//! `report`: the figures that other subcommands wrote as JSON, as a page with plots.
+//! `report`: the results that other subcommands wrote as JSON, as a page with plots.
 //!
 //! ```text
 //! compare.json      ->  throughput.svg    Mpps against flows, weir beside testpmd, quartiles as bars
@@ -38,7 +38,7 @@ const PEER: RGBColor = RGBColor(0x99, 0x99, 0x99);
 pub fn run(options: &Options) -> Result<()> {
     let folder = &options.results;
     let mut page = format!(
-        "# Figures\n\nMade by `weir-bench report` from the JSON files here; [../README.md](../README.md) says how each is \
+        "# Results\n\nMade by `weir-bench report` from the JSON files here; [../README.md](../README.md) tells how each is \
          measured. On {}.\n",
         machine()
     );

@@ -44,7 +44,7 @@ pub struct Options {
     /// Repetitions, each from an empty pool.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     samples: u16,
-    /// Also write the figures to this file.
+    /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
 }

@@ -11,7 +11,7 @@ use std::{
 use weir::{
     clock::Tick,
     control::{
-        plane::{AddressKind, Change, Plane, ServiceState},
+        plane::{AddressKind, Plane, PlaneChange, ServiceState},
         workers::{self, Workers},
     },
     id::{ServerId, ServiceId, WorkerId},
@@ -343,7 +343,7 @@ pub fn workers<I: Io<Frame = PooledFrame>>(
         Box::new(|| {}),
         Box::new(|_| AddressKind::Other),
     );
-    control.apply(vec![Change::Settings(Arc::new(settings))]);
+    control.apply(vec![PlaneChange::Settings(Arc::new(settings))]);
     configure(&mut control, setup, flows);
     for worker in &mut made {
         worker.poll(Tick(0));
@@ -378,7 +378,7 @@ fn configure(workers: &mut Workers, setup: &Setup, flows: u32) {
         .collect();
     let client_address = setup.client_address;
     let state = ServiceState { id: ServiceId(0), service, servers, local_addresses, client_address };
-    workers.apply(vec![Change::SetService(state)]);
+    workers.apply(vec![PlaneChange::SetService(state)]);
     let mut routes = Vec::new();
     for v6 in [false, true] {
         for (network, prefix, gateway, port) in

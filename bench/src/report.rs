@@ -108,15 +108,15 @@ impl Report {
         Self { rows: Vec::new() }
     }
 
-    /// Prints and keeps a line, with what else the scene has.
-    pub fn add(&mut self, row: Row, memory: &'static str, scene: &[(&str, u32)]) {
+    /// Prints and keeps a line, with what else the testbed has.
+    pub fn add(&mut self, row: Row, memory: &'static str, testbed: &[(&str, u32)]) {
         println!("{}  {memory}", row.line());
         if let Some(line) = row.baseline() {
             println!("{line}");
         }
         let mut json = row.json();
         json["memory"] = memory.into();
-        for &(name, count) in scene {
+        for &(name, count) in testbed {
             json[name] = count.into();
         }
         self.rows.push(json);

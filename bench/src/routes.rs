@@ -20,7 +20,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::{
-    compare::{Scene, choose_cpus, write_traffic},
+    compare::{Testbed, choose_cpus, write_traffic},
     error::{Error, Result},
     hugepages::Memory,
     method::Method,
@@ -48,7 +48,7 @@ pub struct Options {
     /// CPU of the worker; the last one allowed if absent.
     #[arg(long)]
     cpu: Option<usize>,
-    /// Also write the figures to this file.
+    /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
     #[command(flatten)]
@@ -73,12 +73,12 @@ pub fn run(options: &Options) -> Result<()> {
     for device in [PORT.to_owned(), format!("{PORT}-peer")] {
         aside.ip(&format!("link set {device} up"))?;
     }
-    let mut scene = Scene::new(directory.path(), FLOWS, choose_cpus(options.cpu)?, Method::default());
-    scene.twins = Some(namespace.path());
-    let memory = Memory::reserve(scene.memory_needed(1));
-    scene.ordinary_memory = memory.is_ordinary();
-    write_traffic(&scene, FRAME)?;
-    let subject = weir::start(&scene, &found)?;
+    let mut testbed = Testbed::new(directory.path(), FLOWS, choose_cpus(options.cpu)?, Method::default());
+    testbed.twins = Some(namespace.path());
+    let memory = Memory::reserve(testbed.memory_needed(1));
+    testbed.ordinary_memory = memory.is_ordinary();
+    write_traffic(&testbed, FRAME)?;
+    let subject = weir::start(&testbed, &found)?;
     let mut bench = Bench {
         options,
         directory: directory.path(),

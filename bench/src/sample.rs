@@ -1,7 +1,7 @@
 //! Packets per on-CPU second of a program's worker threads.
 //!
 //! A shared machine takes time away from a polling thread, so packets are divided by the time that the thread
-//! was on a CPU (`/proc/PID/task/TID/schedstat`, first figure, nanoseconds). The kernel brings that figure up
+//! was on a CPU (`/proc/PID/task/TID/schedstat`, first number, nanoseconds). The kernel brings that number up
 //! to date at scheduler ticks only, up to 4 ms late; so a reading waits for it to change and takes the packet
 //! counter right then.
 

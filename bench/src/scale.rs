@@ -2,7 +2,7 @@
 //!
 //! Four programs take turns, each paused while another is measured: testpmd and weir with one core, both with two.
 //! With two, each port has two receive queues whose files a NIC's hash has divided, with the key and the table that
-//! weir sets on ports. A figure is packets by the workers' mean time on a CPU, so that it's twice one worker's if
+//! weir sets on ports. A result is packets by the workers' mean time on a CPU, so that it's twice one worker's if
 //! neither waits for the other. Both CPUs are busy then, and what controls the programs runs between.
 
 use std::{path::PathBuf, time::Duration};
@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::{
-    compare::{Scene, choose_cpus, write_traffic},
+    compare::{Testbed, choose_cpus, write_traffic},
     error::{Error, Result},
     hugepages::Memory,
     method::Method,
@@ -38,7 +38,7 @@ pub struct Options {
     /// Time that a program runs before each sample, in milliseconds.
     #[arg(long, default_value_t = 100)]
     warm_up: u64,
-    /// Also write the figures to this file.
+    /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
     #[command(flatten)]
@@ -68,37 +68,42 @@ pub fn run(options: &Options) -> Result<()> {
         let directory = tempfile::tempdir().map_err(Error::file(std::env::temp_dir()))?;
         let cpus = choose_cpus(None)?;
         let mut samples = Samples::default();
-        let mut scenes = Vec::new();
+        let mut testbeds = Vec::new();
         let paths = ["one", "two"].map(|name| directory.path().join(name));
         for (workers, path) in (1..).zip(&paths) {
             std::fs::create_dir(path).map_err(Error::file(path))?;
-            let mut scene = Scene::new(path, flows, cpus, Method::Fullnat);
-            scene.workers = workers;
-            write_traffic(&scene, 60)?;
-            scenes.push(scene);
+            let mut testbed = Testbed::new(path, flows, cpus, Method::Fullnat);
+            testbed.workers = workers;
+            write_traffic(&testbed, 60)?;
+            testbeds.push(testbed);
         }
-        let memory = Memory::reserve(scenes.iter().map(|scene| scene.memory_needed(2)).sum());
-        for scene in &mut scenes {
-            scene.ordinary_memory = memory.is_ordinary();
+        let memory = Memory::reserve(testbeds.iter().map(|testbed| testbed.memory_needed(2)).sum());
+        for testbed in &mut testbeds {
+            testbed.ordinary_memory = memory.is_ordinary();
         }
         for round in 1..=options.rounds {
             eprintln!("{flows} flows, round {round} of {}", options.rounds);
-            measure(&scenes, options, &found, &mut samples)?;
+            measure(&testbeds, options, &found, &mut samples)?;
         }
         rows.push(print(flows, &samples, memory.name())?);
     }
     write_json(options.json.as_deref(), &rows)
 }
 
-fn measure(scenes: &[Scene], options: &Options, found: &weir::Found, samples: &mut Samples) -> Result<()> {
+fn measure(
+    testbeds: &[Testbed],
+    options: &Options,
+    found: &weir::Found,
+    samples: &mut Samples,
+) -> Result<()> {
     let paused = |subject: Subject| {
         subject.process.pause();
         subject
     };
     let mut subjects = Vec::new();
-    for scene in scenes {
-        let peer = paused(testpmd::start(scene, &options.testpmd)?);
-        subjects.push((peer, paused(weir::start(scene, found)?)));
+    for testbed in testbeds {
+        let peer = paused(testpmd::start(testbed, &options.testpmd)?);
+        subjects.push((peer, paused(weir::start(testbed, found)?)));
     }
     let (warm_up, period) = (Duration::from_millis(options.warm_up), Duration::from_millis(options.period));
     for _ in 0..options.samples {

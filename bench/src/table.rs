@@ -1,6 +1,6 @@
 //! `table`: candidates for the flow index, in process and on the same keys.
 //!
-//! What a session lookup costs decides how forwarding scales with flows; these figures say what general
+//! What a session lookup costs decides how forwarding scales with flows; these results say what general
 //! tables reach, per operation and at every size: a hit in random order, a miss, and turnover (one entry out,
 //! one in) at constant load.
 
@@ -42,7 +42,7 @@ pub struct Options {
     /// Repetitions.
     #[arg(long, default_value_t = 5)]
     samples: u32,
-    /// Also write the figures to this file.
+    /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
 }

@@ -1,7 +1,7 @@
 //! `transfer`: whole connections, from SYN to the last ACK, in steady state: sessions are opened, change their states
 //! and expire all the time. `directions`: established packets of clients, of servers, and of both mixed.
 //!
-//! In process, with [`crate::talk`] in the place of devices: its cost is measured alone and printed beside. Time runs
+//! In process, with [`crate::conversations`] in the place of devices: its cost is measured alone and printed beside. Time runs
 //! with the traffic, so that the same sessions are there in every run, however fast the machine is.
 
 use std::{path::PathBuf, time::Duration};
@@ -12,18 +12,18 @@ use weir::{
     clock::{TICKS_PER_SECOND, Tick},
     path::{
         Worker,
-        settings::{Settings, Timeouts},
+        settings::{Settings, StateTimeouts},
         verdict::{Reason, Verdict},
     },
 };
 
 use crate::{
+    conversations::{self, Conversations, ScriptedPacket},
     error::{Error, Result},
     process::check_interrupted,
     replay::{Setup, worker},
     report::{Spread, write_json},
     table::thread_time,
-    talk::{self, Packet, Talk},
 };
 
 /// What to measure.
@@ -41,7 +41,7 @@ pub struct Options {
     /// Packets a sample.
     #[arg(long, default_value_t = 4_000_000)]
     packets: usize,
-    /// Also write the figures to this file.
+    /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
 }
@@ -58,7 +58,7 @@ pub struct Directions {
     /// Packets a sample.
     #[arg(long, default_value_t = 2_000_000)]
     packets: usize,
-    /// Also write the figures to this file.
+    /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
 }
@@ -71,16 +71,16 @@ const ROOM: u32 = 1_000_000;
 const LOCAL_ADDRESSES_FOR: u32 = 10_000_000;
 
 /// A worker between clients and servers, and the time it is told.
-struct Scene {
-    worker: Worker<Talk>,
+struct InProcess {
+    worker: Worker<Conversations>,
     _control: weir::control::workers::Workers,
     /// Packets in a hundredth of a second; it stands still without.
     packets_a_tick: Option<u64>,
 }
 
-impl Scene {
-    fn new(talk: Talk, flows: u32, settings: Settings) -> Result<Self> {
-        let (worker, control) = worker(talk, &Setup::default(), flows, settings)?;
+impl InProcess {
+    fn new(connections: Conversations, flows: u32, settings: Settings) -> Result<Self> {
+        let (worker, control) = worker(connections, &Setup::default(), flows, settings)?;
         Ok(Self { worker, _control: control, packets_a_tick: None })
     }
 
@@ -104,32 +104,32 @@ impl Scene {
 
 /// Runs and prints.
 pub fn run(options: &Options) -> Result<()> {
-    let second = Timeouts { time_wait: 1, fin_wait: 1, close: 1, ..Timeouts::default() };
+    let second = StateTimeouts { time_wait: 1, fin_wait: 1, close: 1, ..StateTimeouts::default() };
     let settings = Settings { timeouts: second, ..Settings::default() };
-    let talk = Talk::new(options.connections, &talk::WHOLE, true);
-    let mut scene = Scene::new(talk, LOCAL_ADDRESSES_FOR, settings)?;
-    let packets_a_second = u64::from(options.per_second) * talk::WHOLE.len() as u64;
-    scene.packets_a_tick = Some(packets_a_second / u64::from(TICKS_PER_SECOND));
+    let connections = Conversations::new(options.connections, &conversations::WHOLE, true);
+    let mut bench = InProcess::new(connections, LOCAL_ADDRESSES_FOR, settings)?;
+    let packets_a_second = u64::from(options.per_second) * conversations::WHOLE.len() as u64;
+    bench.packets_a_tick = Some(packets_a_second / u64::from(TICKS_PER_SECOND));
     // The first sessions have expired by then.
     for _ in 0..WARM_UP {
         check_interrupted()?;
-        scene.run(packets_a_second as usize)?;
+        bench.run(packets_a_second as usize)?;
     }
     let (mut samples, mut sessions) = (Vec::new(), 0);
-    let before = (scene.dropped(), scene.worker.io_mut().lost);
+    let before = (bench.dropped(), bench.worker.io_mut().lost);
     for _ in 0..options.samples {
         check_interrupted()?;
-        samples.push(scene.run(options.packets)?.as_nanos() as f64 / options.packets as f64);
-        sessions = sessions.max(scene.worker.sessions().len());
+        samples.push(bench.run(options.packets)?.as_nanos() as f64 / options.packets as f64);
+        sessions = sessions.max(bench.worker.sessions().len());
     }
-    let lost = (scene.dropped() - before.0, scene.worker.io_mut().lost - before.1);
+    let lost = (bench.dropped() - before.0, bench.worker.io_mut().lost - before.1);
     if sessions > ROOM as usize {
         return Err(Error::Unexpected(format!("{sessions} sessions at once are more than {ROOM}")));
     }
-    let mut talk = Talk::new(options.connections, &talk::WHOLE, true);
-    let alone = alone(&mut talk, options.samples, options.packets)?;
+    let mut connections = Conversations::new(options.connections, &conversations::WHOLE, true);
+    let alone = alone(&mut connections, options.samples, options.packets)?;
     let Some((all, own)) = Spread::of(&samples).zip(Spread::of(&alone)) else { return Ok(()) };
-    let each = talk::WHOLE.len() as f64;
+    let each = conversations::WHOLE.len() as f64;
     println!("connect, transfer, close: {each} packets a connection, {sessions} sessions at most");
     println!("ns a packet, generator included: {all}; the generator alone: {own}");
     println!("{:.2} Mpps, {:.2} M connections a second", 1e3 / all.median, 1e3 / all.median / each);
@@ -142,10 +142,10 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// Nanoseconds a packet of the generator.
-fn alone(talk: &mut Talk, samples: u32, packets: usize) -> Result<Vec<f64>> {
+fn alone(connections: &mut Conversations, samples: u32, packets: usize) -> Result<Vec<f64>> {
     let sample = |_| {
         let start = thread_time()?;
-        talk.alone(packets);
+        connections.alone(packets);
         Ok((thread_time()? - start).as_nanos() as f64 / packets as f64)
     };
     (0..samples).map(sample).collect()
@@ -153,14 +153,21 @@ fn alone(talk: &mut Talk, samples: u32, packets: usize) -> Result<Vec<f64>> {
 
 /// Runs and prints the directions.
 pub fn run_directions(options: &Directions) -> Result<()> {
-    const KINDS: [(&str, &[Packet]); 3] =
-        [("requests", &talk::REQUESTS), ("replies", &talk::REPLIES), ("both, mixed", &talk::BOTH)];
+    const KINDS: [(&str, &[ScriptedPacket]); 3] = [
+        ("requests", &conversations::REQUESTS),
+        ("replies", &conversations::REPLIES),
+        ("both, mixed", &conversations::BOTH),
+    ];
     println!("ns a packet, generator included: median (quartiles), packets a second beside requests'");
     let mut rows = Vec::new();
     for &flows in &options.flows {
-        let mut scene = Scene::new(Talk::new(flows, &talk::OPENING, false), flows, Settings::default())?;
-        scene.run(flows as usize * talk::OPENING.len())?;
-        let open = scene.worker.io_mut().open();
+        let mut bench = InProcess::new(
+            Conversations::new(flows, &conversations::OPENING, false),
+            flows,
+            Settings::default(),
+        )?;
+        bench.run(flows as usize * conversations::OPENING.len())?;
+        let open = bench.worker.io_mut().open();
         if open != flows as usize {
             return Err(Error::Unexpected(format!("{open} of {flows} connections opened")));
         }
@@ -168,9 +175,9 @@ pub fn run_directions(options: &Directions) -> Result<()> {
         for _ in 0..options.samples {
             for ((_, script), samples) in KINDS.iter().zip(&mut samples) {
                 check_interrupted()?;
-                scene.worker.io_mut().go_on(script);
-                scene.run(flows.min(100_000) as usize)?;
-                samples.push(scene.run(options.packets)?.as_nanos() as f64 / options.packets as f64);
+                bench.worker.io_mut().go_on(script);
+                bench.run(flows.min(100_000) as usize)?;
+                samples.push(bench.run(options.packets)?.as_nanos() as f64 / options.packets as f64);
             }
         }
         let spreads: Vec<Spread> = samples.iter().filter_map(|s| Spread::of(s)).collect();
@@ -179,8 +186,8 @@ pub fn run_directions(options: &Directions) -> Result<()> {
             println!("{flows:>9}  {name:<12}  {spread}  {ratio:.2}");
             rows.push(json!({"flows": flows, "packets": name, "ns": spread.median, "ratio": ratio}));
         }
-        if scene.dropped() != 0 {
-            return Err(Error::Unexpected(format!("{} packets were dropped", scene.dropped())));
+        if bench.dropped() != 0 {
+            return Err(Error::Unexpected(format!("{} packets were dropped", bench.dropped())));
         }
     }
     write_json(options.json.as_deref(), &rows)
@@ -192,21 +199,26 @@ mod tests {
 
     #[test]
     fn every_packet_of_whole_connections_is_forwarded() {
-        let talk = Talk::new(50, &talk::WHOLE, true);
-        let mut scene = Scene::new(talk, 1_000, Settings::default()).unwrap();
-        scene.run(5_000).unwrap();
-        let io = scene.worker.io_mut();
+        let connections = Conversations::new(50, &conversations::WHOLE, true);
+        let mut bench = InProcess::new(connections, 1_000, Settings::default()).unwrap();
+        bench.run(5_000).unwrap();
+        let io = bench.worker.io_mut();
         assert_eq!((io.lost, io.transmitted), (0, 5_000));
-        assert_eq!(scene.dropped(), 0);
-        assert_eq!(scene.worker.sessions().len(), 500);
+        assert_eq!(bench.dropped(), 0);
+        assert_eq!(bench.worker.sessions().len(), 500);
     }
 
     #[test]
     fn established_packets_of_both_directions_are_forwarded() {
-        let mut scene = Scene::new(Talk::new(40, &talk::OPENING, false), 1_000, Settings::default()).unwrap();
-        scene.run(120).unwrap();
-        scene.worker.io_mut().go_on(&talk::BOTH);
-        scene.run(400).unwrap();
-        assert_eq!((scene.worker.io_mut().transmitted, scene.dropped()), (520, 0));
+        let mut bench = InProcess::new(
+            Conversations::new(40, &conversations::OPENING, false),
+            1_000,
+            Settings::default(),
+        )
+        .unwrap();
+        bench.run(120).unwrap();
+        bench.worker.io_mut().go_on(&conversations::BOTH);
+        bench.run(400).unwrap();
+        assert_eq!((bench.worker.io_mut().transmitted, bench.dropped()), (520, 0));
     }
 }

@@ -18,7 +18,7 @@ use clap::Args;
 use weir_api::model::Forwarding;
 
 use crate::{
-    compare::{ACK_DEVICE, DESCRIPTORS, SYN_DEVICE, Scene},
+    compare::{ACK_DEVICE, DESCRIPTORS, SYN_DEVICE, Testbed},
     error::{Error, Result},
     hugepages::Memory,
     method::Method,
@@ -47,10 +47,10 @@ pub struct Found {
 }
 
 impl Found {
-    /// weirctl, at the scene's gateway.
-    pub fn weirctl(&self, scene: &Scene) -> Command {
+    /// weirctl, at the testbed's gateway.
+    pub fn weirctl(&self, testbed: &Testbed) -> Command {
         let mut command = Command::new(&self.weirctl);
-        command.env("WEIR_SOCKET", scene.path("weir.sock"));
+        command.env("WEIR_SOCKET", testbed.path("weir.sock"));
         command
     }
 }
@@ -89,7 +89,7 @@ const ROOMY: u32 = 900_000;
 /// What weir is to forward.
 pub struct Setup<'a> {
     /// Files, CPUs, memory.
-    pub scene: &'a Scene<'a>,
+    pub testbed: &'a Testbed<'a>,
     /// Files to repeat endlessly, one a receive queue, and the number of their device.
     pub endless: Option<(Vec<PathBuf>, u8)>,
     /// Files to play once, one a receive queue, and the number of their device.
@@ -107,24 +107,24 @@ impl Setup<'_> {
     }
 
     fn configuration(&self) -> String {
-        let scene = self.scene;
+        let testbed = self.testbed;
         let mut text = String::new();
         let head = format!(
             "socket = {:?}\nrules = {:?}\ncores = {:?}\nhost = {}\nidle = \"poll\"\neal = [\"--no-pci\", \"--telemetry\"]\n",
-            scene.path("weir.sock"),
-            scene.path("rules.save"),
-            scene.worker_cpus(),
-            scene.twins.is_some(),
+            testbed.path("weir.sock"),
+            testbed.path("rules.save"),
+            testbed.worker_cpus(),
+            testbed.twins.is_some(),
         );
         text.push_str(&head);
-        if let Some(twins) = &scene.twins {
+        if let Some(twins) = &testbed.twins {
             let _ = writeln!(text, "host_namespace = {twins:?}");
         }
-        let ample = (scene.sessions() > ROOMY).then(|| u64::from(scene.sessions()) * 5 / 4);
+        let ample = (testbed.sessions() > ROOMY).then(|| u64::from(testbed.sessions()) * 5 / 4);
         if let Some(room) = self.room.map(u64::from).or(ample) {
             let _ = writeln!(text, "[sessions]\nmax_per_worker = {room}");
         }
-        if scene.idle != 0 {
+        if testbed.idle != 0 {
             // Those that see no other packet stay until the measurement is over.
             text.push_str("[timeouts]\nsyn_recv = 36000\nestablished = 36000\n");
         }
@@ -144,7 +144,7 @@ impl Setup<'_> {
             (Some([clients, _]), _) => port("clients", clients.clone(), 16_384),
             (None, Some((files, device))) => {
                 let device = format!("net_pcap{device},{},infinite_rx=1", traffic::rx_pcap(files));
-                port("clients", device, scene.mbufs());
+                port("clients", device, testbed.mbufs());
             }
             (None, None) => port("clients", "net_null1,no-rx=1".to_owned(), 16_384),
         }
@@ -191,44 +191,45 @@ fn rules(sessions: u32, method: Method, (services, servers): (u16, u8), schedule
 
 /// Starts weir and waits until it says that it is ready.
 pub fn launch(setup: &Setup, found: &Found) -> Result<Subject> {
-    let scene = setup.scene;
-    let configuration = scene.path("weir.toml");
+    let testbed = setup.testbed;
+    let configuration = testbed.path("weir.toml");
     fs::write(&configuration, setup.configuration()).map_err(Error::file(&configuration))?;
-    let rules_file = scene.path("rules.save");
-    let text = rules(scene.sessions(), scene.method, (scene.services, scene.servers), scene.scheduler);
+    let rules_file = testbed.path("rules.save");
+    let text =
+        rules(testbed.sessions(), testbed.method, (testbed.services, testbed.servers), testbed.scheduler);
     fs::write(&rules_file, text).map_err(Error::file(&rules_file))?;
     let mut command = Command::new(&found.weir);
-    command.arg("--config").arg(&configuration).env("RUNTIME_DIRECTORY", scene.directory);
-    let mut process = Process::spawn(&mut command, &scene.path("weir.log"))?;
+    command.arg("--config").arg(&configuration).env("RUNTIME_DIRECTORY", testbed.directory);
+    let mut process = Process::spawn(&mut command, &testbed.path("weir.log"))?;
     let ready = wait_for(Duration::from_secs(120), || {
         process.check_running()?;
         Ok(process.output()?.lines().any(|line| line == "ready").then_some(()))
     })?;
-    let telemetry = ready.and_then(|()| Telemetry::connect(process.pid(), scene.directory));
+    let telemetry = ready.and_then(|()| Telemetry::connect(process.pid(), testbed.directory));
     let Some(mut telemetry) = telemetry else {
         return Err(process.failed("isn't ready, or has no telemetry"));
     };
-    Memory::check(scene.ordinary_memory, process.pid())?;
+    Memory::check(testbed.ordinary_memory, process.pid())?;
     let out = telemetry.port(setup.out().split(',').next().unwrap_or_default())?;
-    let workers = Thread::busiest(process.pid(), scene.workers)?;
+    let workers = Thread::busiest(process.pid(), testbed.workers)?;
     Ok(Subject { process, telemetry, out, workers })
 }
 
-/// Starts weir on the scene's ACKs and returns it forwarding, every flow a session.
-pub fn start(scene: &Scene, found: &Found) -> Result<Subject> {
+/// Starts weir on the testbed's ACKs and returns it forwarding, every flow a session.
+pub fn start(testbed: &Testbed, found: &Found) -> Result<Subject> {
     let setup = Setup {
-        scene,
-        endless: Some((scene.acks(), ACK_DEVICE)),
-        once: Some((scene.openings(), SYN_DEVICE)),
+        testbed,
+        endless: Some((testbed.acks(), ACK_DEVICE)),
+        once: Some((testbed.openings(), SYN_DEVICE)),
         wires: None,
         room: None,
     };
     let mut subject = launch(&setup, found)?;
     let mut listed = Listed::default();
-    let all = Listed { active: scene.sessions().into(), inactive: 0 };
-    let opened = wait_for(Duration::from_secs(50 + u64::from(scene.idle) / 100_000), || {
+    let all = Listed { active: testbed.sessions().into(), inactive: 0 };
+    let opened = wait_for(Duration::from_secs(50 + u64::from(testbed.idle) / 100_000), || {
         subject.process.check_running()?;
-        listed = connections(scene, found)?;
+        listed = connections(testbed, found)?;
         Ok((listed == all).then_some(()))
     })?;
     if opened.is_none() {
@@ -249,8 +250,8 @@ pub struct Listed {
 }
 
 /// Asks weir for its connections.
-pub fn connections(scene: &Scene, found: &Found) -> Result<Listed> {
-    parse_listing(&output_of(found.weirctl(scene).arg("-Ln"))?)
+pub fn connections(testbed: &Testbed, found: &Found) -> Result<Listed> {
+    parse_listing(&output_of(found.weirctl(testbed).arg("-Ln"))?)
 }
 
 /// Reads lines such as `  -> 198.19.0.1:80  FullNat 1  250  0`.

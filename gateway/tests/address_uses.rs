@@ -6,7 +6,7 @@ mod fake;
 use std::{ffi::OsString, net::IpAddr, path::Path};
 
 use fake::FakePlane;
-use weir::control::{plane::AddressKind, rules::Rules, store::Store};
+use weir::control::{plane::AddressKind, rules::RulesFile, store::Store};
 use weir_api::ipvsadm::names::SystemNames;
 use weirctl::ipvsadm::{Environment, ipvsadm};
 
@@ -96,7 +96,7 @@ fn line_by_line() {
 fn in_a_rules_file() {
     for (first, second, v6) in pairs() {
         let text = of_family(&format!("{}{}", first.rules, second.rules), v6);
-        let rules = Rules::parse(Path::new("rules"), text.as_bytes()).unwrap();
+        let rules = RulesFile::parse(Path::new("rules"), text.as_bytes()).unwrap();
         let checked = rules.check(&["wan".into()], []).map_err(|e| e.to_string());
         let mut store = Store::new(FakePlane::default());
         let applied = rules.apply(&mut store).map_err(|e| e.to_string());
@@ -168,7 +168,7 @@ snat add one --inside 10.9.0.0/16 --port wan --pool 192.0.2.7
 snat delete one
 snat add one --inside 10.9.0.0/16 --port wan --pool 192.0.2.8
 ";
-    let rules = Rules::parse(Path::new("rules"), swap.as_bytes()).unwrap();
+    let rules = RulesFile::parse(Path::new("rules"), swap.as_bytes()).unwrap();
     let mut store = Store::new(FakePlane::default());
     rules.apply(&mut store).unwrap();
     // The store knows what is used now.

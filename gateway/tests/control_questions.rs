@@ -23,7 +23,7 @@ use rig::{
 use weir::{
     control::{
         plane::AddressKind,
-        server::{Limits, Server},
+        server::{ConnectionLimits, ControlServer},
         store::Store,
         workers::{self, Workers},
     },
@@ -217,14 +217,14 @@ fn rig_service(key: ServiceKey) -> weir_api::model::Service {
 
 struct Gateway {
     store: Arc<Mutex<Store<FakePlane>>>,
-    server: Server,
+    server: ControlServer,
 }
 
 fn gateway(name: &str) -> Gateway {
     let folder =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("questions-{}-{name}", std::process::id()));
     let store = Arc::new(Mutex::new(Store::new(FakePlane::default())));
-    let server = Server::start(&folder.join("s"), store.clone(), Limits::default()).unwrap();
+    let server = ControlServer::start(&folder.join("s"), store.clone(), ConnectionLimits::default()).unwrap();
     Gateway { store, server }
 }
 
@@ -294,7 +294,7 @@ fn transactions_larger_than_a_frame() {
 /// A gateway on a socket whose workers are the first ones of `answering`; the others never answer.
 struct Hanging {
     store: Arc<Mutex<Store<Workers>>>,
-    server: Server,
+    server: ControlServer,
     /// Dropped, a worker has ended.
     silent: Vec<ControlEnd>,
 }
@@ -312,7 +312,8 @@ impl Hanging {
         let wait = Box::new(|| thread::sleep(Duration::from_micros(50)));
         let plane = Workers::new(links, vec!["wan".into()], wait, Box::new(|_| AddressKind::Other));
         let store = Arc::new(Mutex::new(Store::new(plane.with_patience(SHORT))));
-        let server = Server::start(&folder.join("s"), store.clone(), Limits::default()).unwrap();
+        let server =
+            ControlServer::start(&folder.join("s"), store.clone(), ConnectionLimits::default()).unwrap();
         Self { store, server, silent }
     }
 

@@ -18,7 +18,7 @@ use fake::FakePlane;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use weir::control::{
-    server::{Limits, Server, ServerError},
+    server::{ConnectionLimits, ControlServer, ServerError},
     store::Store,
 };
 use weir_api::{
@@ -33,7 +33,7 @@ use weir_api::{
     },
     protocol::{
         Batch, Change, ErrorCode, ListQuery, MAX_PAGE, Request, Response, Row, VERSION, frame,
-        handshake::{Answer, Hello},
+        handshake::{Hello, HelloAnswer},
         older,
     },
 };
@@ -41,18 +41,18 @@ use weirctl::ipvsadm::{Environment, ipvsadm};
 
 /// A gateway's control side on a socket of its own.
 struct Gateway {
-    server: Option<Server>,
+    server: Option<ControlServer>,
     store: Arc<Mutex<Store<FakePlane>>>,
     folder: PathBuf,
 }
 
 impl Gateway {
-    fn start(limits: Limits) -> Self {
+    fn start(limits: ConnectionLimits) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("control-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let store = Arc::new(Mutex::new(Store::new(FakePlane::default())));
-        let server = Server::start(&folder.join("s"), store.clone(), limits).unwrap();
+        let server = ControlServer::start(&folder.join("s"), store.clone(), limits).unwrap();
         Self { server: Some(server), store, folder }
     }
 
@@ -112,9 +112,14 @@ fn add(port: u16) -> Change {
     })
 }
 
-fn quick() -> Limits {
+fn quick() -> ConnectionLimits {
     let short = Duration::from_millis(300);
-    Limits { hello: short, frame: short, idle: Duration::from_secs(5), ..Limits::default() }
+    ConnectionLimits {
+        hello: short,
+        frame: short,
+        idle: Duration::from_secs(5),
+        ..ConnectionLimits::default()
+    }
 }
 
 /// Reads until the gateway closes the connection; how long that took.
@@ -134,15 +139,15 @@ fn closed_after(mut stream: UnixStream) -> Duration {
 
 #[test]
 fn one_gateway_a_socket() {
-    let gateway = Gateway::start(Limits::default());
-    let second = Server::start(&gateway.path(), gateway.store.clone(), Limits::default());
+    let gateway = Gateway::start(ConnectionLimits::default());
+    let second = ControlServer::start(&gateway.path(), gateway.store.clone(), ConnectionLimits::default());
     assert!(matches!(second, Err(ServerError::InUse(_))));
     assert_eq!(gateway.services(), 0, "the first one goes on");
 }
 
 #[test]
 fn closing_ends_connections_and_removes_the_file() {
-    let mut gateway = Gateway::start(Limits::default());
+    let mut gateway = Gateway::start(ConnectionLimits::default());
     let mut client = gateway.client();
     assert!(client.call(Request::Info).is_ok());
     drop(gateway.server.take());
@@ -158,8 +163,11 @@ fn strangers_and_other_versions_get_a_clear_answer() {
     assert!(closed_after(http) < Duration::from_secs(2));
     let mut newer = UnixStream::connect(gateway.path()).unwrap();
     frame::send_body(&mut newer, &Hello { oldest: 900, newest: 901 }.to_bytes()).unwrap();
-    let answer = Answer::from_bytes(&frame::read(&mut newer).unwrap()).unwrap();
-    assert_eq!(answer, Answer::NoCommonVersion { oldest: Hello::OURS.oldest, newest: Hello::OURS.newest });
+    let answer = HelloAnswer::from_bytes(&frame::read(&mut newer).unwrap()).unwrap();
+    assert_eq!(
+        answer,
+        HelloAnswer::NoCommonVersion { oldest: Hello::OURS.oldest, newest: Hello::OURS.newest }
+    );
 }
 
 #[test]
@@ -337,7 +345,7 @@ fn a_slow_reader_stalls_nobody() {
 
 #[test]
 fn two_hundred_clients_at_once() {
-    let gateway = Gateway::start(Limits::default());
+    let gateway = Gateway::start(ConnectionLimits::default());
     thread::scope(|scope| {
         for n in 0..200 {
             let gateway = &gateway;
@@ -357,7 +365,7 @@ fn two_hundred_clients_at_once() {
 
 #[test]
 fn too_many_clients_are_turned_away() {
-    let gateway = Gateway::start(Limits { connections: 3, ..Limits::default() });
+    let gateway = Gateway::start(ConnectionLimits { connections: 3, ..ConnectionLimits::default() });
     let clients: Vec<Client> = (0..3).map(|_| gateway.client()).collect();
     assert!(matches!(Client::connect(&gateway.path()), Err(ClientError::Busy)));
     drop(clients);
@@ -369,7 +377,7 @@ fn too_many_clients_are_turned_away() {
 
 #[test]
 fn a_million_sessions_are_listed_while_others_work() {
-    let gateway = Gateway::start(Limits::default());
+    let gateway = Gateway::start(ConnectionLimits::default());
     gateway.store.lock().plane_mut().sessions = 1_000_000;
     let lister = thread::spawn({
         let mut client = gateway.client();
@@ -399,7 +407,7 @@ fn a_million_sessions_are_listed_while_others_work() {
 
 #[test]
 fn a_big_service_is_listed_in_pages() {
-    let gateway = Gateway::start(Limits::default());
+    let gateway = Gateway::start(ConnectionLimits::default());
     let server = |n: u32| RealServer {
         address: std::net::Ipv4Addr::from(0x0a00_0000 + n).into(),
         port: 80,
@@ -439,7 +447,7 @@ proptest! {
         let _ = frame::decode::<Request>(&body);
         let _ = frame::decode::<Response>(&body);
         let _ = Hello::from_bytes(&body);
-        let _ = Answer::from_bytes(&body);
+        let _ = HelloAnswer::from_bytes(&body);
     }
 
     #[test]

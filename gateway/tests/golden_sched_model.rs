@@ -22,7 +22,7 @@ use weir::{
     path::settings::Settings,
     sched::{FLAG_FALLBACK, FLAG_PORT, Flow, Scheduler, Server, prepare},
     table::{
-        counters::{OtherWorkers, ServerFigures},
+        counters::{OtherWorkers, ServerCountersRef},
         limit::Limit,
     },
 };
@@ -36,7 +36,7 @@ struct NeedsPacketPath(String);
 /// A server that was ever configured: its counts outlive its deletion.
 struct Known {
     id: ServerId,
-    counters: ServerFigures,
+    counters: ServerCountersRef,
     others: Arc<OtherWorkers>,
     limit: Option<Arc<Limit>>,
 }
@@ -195,7 +195,7 @@ impl Model {
         }
         let known = service.known.entry(address).or_insert_with(|| {
             self.next_id += 1;
-            let counters = ServerFigures::alone().unwrap();
+            let counters = ServerCountersRef::alone().unwrap();
             Known { id: ServerId(self.next_id), counters, others: Arc::default(), limit: None }
         });
         let upper = number(words, &["-x"], 0);
@@ -282,10 +282,10 @@ impl Model {
     /// Takes the counts over from an `after` or `snapshot`, which names services only if there are several.
     fn counts(&self, counts: &Value) {
         for (name, value) in counts.as_object().expect("object") {
-            if let Some(figures) = value.as_array() {
-                let figure = |i: usize| figures[i].as_u64().expect("number") as u32;
+            if let Some(numbers) = value.as_array() {
+                let number = |i: usize| numbers[i].as_u64().expect("number") as u32;
                 let service = self.services.values().next().expect("a service");
-                service.set_counts(name, figure(1), figure(2));
+                service.set_counts(name, number(1), number(2));
                 continue;
             }
             let (protocol, rest) = name.split_once(' ').expect("protocol and address");
@@ -298,9 +298,9 @@ impl Model {
             let mark = u32::from_str_radix(rest, 16).ok().filter(|_| option == "-f");
             let rest = mark.map_or_else(|| rest.to_owned(), |mark| mark.to_string());
             let service = self.services.get(&format!("{option} {rest}")).expect("a service that was added");
-            for (address, figures) in value.as_object().expect("object") {
-                let figure = |i: usize| figures[i].as_u64().expect("number") as u32;
-                service.set_counts(address, figure(1), figure(2));
+            for (address, numbers) in value.as_object().expect("object") {
+                let number = |i: usize| numbers[i].as_u64().expect("number") as u32;
+                service.set_counts(address, number(1), number(2));
             }
         }
     }

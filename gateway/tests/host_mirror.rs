@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use host_support::{Bench, Namespace, port};
 use weir::{
-    host::{Action, NetState, NextHop, Reachability, Route, Table},
+    host::{KernelRoute, NetState, NextHop, Reachability, RouteAction, Table},
     io::PortId,
 };
 
@@ -25,7 +25,7 @@ fn two_ports(ns: &Namespace) -> Bench {
     )
 }
 
-fn route<'a>(state: &'a NetState, to: &str) -> Option<&'a Route> {
+fn route<'a>(state: &'a NetState, to: &str) -> Option<&'a KernelRoute> {
     state.routes.get(&to.parse().unwrap())
 }
 
@@ -39,17 +39,17 @@ fn routes_come_and_go_at_once() {
     let bench = two_ports(&ns);
     let on_link = bench.host.state();
     let lan = NextHop { port: LAN, gateway: None, weight: 1 };
-    assert_eq!(route(&on_link, "10.0.0.0/24").unwrap().action, Action::Forward([lan].into()));
+    assert_eq!(route(&on_link, "10.0.0.0/24").unwrap().action, RouteAction::Forward([lan].into()));
     assert!(route(&on_link, "0.0.0.0/0").is_none());
 
     ns.run("ip route add default via 192.168.80.1 mtu 1300");
     let (state, _) = bench.state(|s| route(s, "0.0.0.0/0").is_some());
     let default = route(&state, "0.0.0.0/0").unwrap();
-    assert_eq!(default.action, Action::Forward([hop(WAN, "192.168.80.1", 1)].into()));
+    assert_eq!(default.action, RouteAction::Forward([hop(WAN, "192.168.80.1", 1)].into()));
     assert_eq!(default.mtu, Some(1300));
 
     ns.run("ip route replace default via 10.0.0.9");
-    let via_lan = Action::Forward([hop(LAN, "10.0.0.9", 1)].into());
+    let via_lan = RouteAction::Forward([hop(LAN, "10.0.0.9", 1)].into());
     bench.state(|s| route(s, "0.0.0.0/0").is_some_and(|r| r.action == via_lan));
     ns.run("ip route del default");
     bench.state(|s| route(s, "0.0.0.0/0").is_none());
@@ -57,7 +57,7 @@ fn routes_come_and_go_at_once() {
     ns.run("ip -6 route add 2001:db8:f::/48 via fe80::1 dev wan");
     let (state, _) = bench.state(|s| route(s, "2001:db8:f::/48").is_some());
     let action = &route(&state, "2001:db8:f::/48").unwrap().action;
-    assert_eq!(*action, Action::Forward([hop(WAN, "fe80::1", 1)].into()));
+    assert_eq!(*action, RouteAction::Forward([hop(WAN, "fe80::1", 1)].into()));
 
     // How soon: the better half of several, as other tests may keep the machine busy.
     let mut took = Vec::new();
@@ -78,19 +78,19 @@ fn equal_cost_routes_have_all_their_next_hops() {
     ns.run("ip route add 10.1.0.0/16 nexthop via 10.0.0.2 weight 3 nexthop via 192.168.80.1");
     let (state, _) = bench.state(|s| route(s, "10.1.0.0/16").is_some());
     let both = vec![hop(LAN, "10.0.0.2", 3), hop(WAN, "192.168.80.1", 1)];
-    assert_eq!(route(&state, "10.1.0.0/16").unwrap().action, Action::Forward(both.into()));
+    assert_eq!(route(&state, "10.1.0.0/16").unwrap().action, RouteAction::Forward(both.into()));
 
     // IPv6 grows a multipath route hop by hop, and loses one in the same way.
     ns.run("ip -6 route add 2001:db8:f::/48 via 2001:db8::1 dev wan");
     ns.run("ip -6 route append 2001:db8:f::/48 via 2001:db8:1::2 dev lan");
     let hops = |s: &NetState| match route(s, "2001:db8:f::/48").map(|r| r.action.clone()) {
-        Some(Action::Forward(hops)) => hops.len(),
+        Some(RouteAction::Forward(hops)) => hops.len(),
         _ => 0,
     };
     bench.state(|s| hops(s) == 2);
     ns.run("ip -6 route del 2001:db8:f::/48 via 2001:db8::1 dev wan");
     let (state, _) = bench.state(|s| hops(s) == 1);
-    let left = Action::Forward([hop(LAN, "2001:db8:1::2", 1)].into());
+    let left = RouteAction::Forward([hop(LAN, "2001:db8:1::2", 1)].into());
     assert_eq!(route(&state, "2001:db8:f::/48").unwrap().action, left);
 
     ns.run("ip nexthop add id 1 via 10.0.0.2 dev lan");
@@ -99,7 +99,7 @@ fn equal_cost_routes_have_all_their_next_hops() {
     ns.run("ip route add 10.2.0.0/16 nhid 3");
     let (state, _) = bench.state(|s| route(s, "10.2.0.0/16").is_some());
     let both = vec![hop(LAN, "10.0.0.2", 1), hop(WAN, "192.168.80.1", 1)];
-    assert_eq!(route(&state, "10.2.0.0/16").unwrap().action, Action::Forward(both.into()));
+    assert_eq!(route(&state, "10.2.0.0/16").unwrap().action, RouteAction::Forward(both.into()));
 }
 
 #[test]
@@ -117,9 +117,9 @@ fn metrics_other_tables_and_blackholes() {
     let (state, _) = bench.state(|s| route(s, "10.5.0.0/16").is_some());
     assert_eq!(route(&state, "10.1.0.0/16").unwrap().metric, 10);
     assert!(route(&state, "10.2.0.0/16").is_none());
-    assert!(matches!(route(&state, "10.4.0.0/16").unwrap().action, Action::Elsewhere(_)));
-    assert_eq!(route(&state, "10.3.0.0/16").unwrap().action, Action::Blackhole);
-    assert_eq!(route(&state, "10.5.0.0/16").unwrap().action, Action::Unreachable);
+    assert!(matches!(route(&state, "10.4.0.0/16").unwrap().action, RouteAction::Elsewhere(_)));
+    assert_eq!(route(&state, "10.3.0.0/16").unwrap().action, RouteAction::Blackhole);
+    assert_eq!(route(&state, "10.5.0.0/16").unwrap().action, RouteAction::Unreachable);
     ns.run("ip route del 10.1.0.0/16 metric 10");
     bench.state(|s| route(s, "10.1.0.0/16").is_some_and(|r| r.metric == 20));
 }
@@ -134,9 +134,9 @@ fn routes_over_other_interfaces_take_the_place_of_the_twins() {
     ns.run("ip link set other up");
     ns.run("ip addr add 198.51.100.1/24 dev other");
     let is_elsewhere =
-        |s: &NetState, to: &str| route(s, to).is_some_and(|r| matches!(r.action, Action::Elsewhere(_)));
+        |s: &NetState, to: &str| route(s, to).is_some_and(|r| matches!(r.action, RouteAction::Elsewhere(_)));
     let is_by = |s: &NetState, to: &str, port| {
-        route(s, to).is_some_and(|r| matches!(&r.action, Action::Forward(hops) if hops[0].port == port))
+        route(s, to).is_some_and(|r| matches!(&r.action, RouteAction::Forward(hops) if hops[0].port == port))
     };
     for (ip, to, near, far) in [
         ("ip", "10.1.0.0/16", "10.0.0.2", "198.51.100.9"),
@@ -167,7 +167,7 @@ fn routes_over_other_interfaces_take_the_place_of_the_twins() {
     bench.state(|s| {
         let local = s.other_routes.get(&at(Table::Local, "203.0.113.0/24"));
         s.other_routes.get(&at(Table::Default, "10.7.0.0/16")).is_some()
-            && local.is_some_and(|r| matches!(r.action, Action::Elsewhere(_)))
+            && local.is_some_and(|r| matches!(r.action, RouteAction::Elsewhere(_)))
     });
     ns.run("ip link del other");
     bench.state(|s| s.other_routes.get(&at(Table::Local, "203.0.113.0/24")).is_none());

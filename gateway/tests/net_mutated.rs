@@ -17,7 +17,7 @@ use weir::net::{
     icmp::{self, IcmpHeader},
     ipv4::{self, Ipv4Header},
     ipv6::{self, Ipv6Header},
-    reply::{self, Link, Problem},
+    reply::{self, Problem, ReplyLink},
     tcp::TcpHeader,
     udp::UdpHeader,
 };
@@ -193,7 +193,7 @@ proptest! {
     fn replies_are_valid_or_refused(
         bytes in packet(), room in prop_oneof![0usize..120, Just(2048)], vlan in proptest::option::of(0u16..4096),
     ) {
-        let link = Link { destination: Mac([2; 6]), source: Mac([4; 6]), vlan };
+        let link = ReplyLink { destination: Mac([2; 6]), source: Mac([4; 6]), vlan };
         let mut answers = vec![[0xa5; 2048]; 0];
         let mut attempt = |build: &dyn Fn(&mut [u8]) -> Result<usize, reply::NoReply>| {
             let mut out = [0xa5; 2048];

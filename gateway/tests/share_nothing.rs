@@ -1,12 +1,12 @@
 //! What threads of the gateway say to each other, in every order that a processor may choose (loom).
 //!
 //! Workers share nothing on the established path (`weir-bench lines` shows that no cache line of it is two workers').
-//! What is left are rings, one writer and one reader each, and figures with one writer:
+//! What is left are rings, one writer and one reader each, and counters with one writer:
 //!
 //! - [`Ring`] is a model of the rings between workers (`path/egress/handover.rs`) and between control and a worker
 //!   (`path/admin/update.rs`), with the loads and stores of rtrb 0.4: both ends keep what they last saw of the other.
 //! - A configuration travels to the worker in a batch and back in another ring, and only then control may drop it.
-//! - Figures of local addresses are read by control while the worker changes what slots stand for; that is the
+//! - Counters of local addresses are read by control while the worker changes what slots stand for; that is the
 //!   gateway's own file.
 //!
 //! The thread that writes is the one that loom runs first: a load has all stores before it to choose from, while those
@@ -157,17 +157,17 @@ fn no_worker_reads_a_configuration_that_control_makes_or_drops() {
     });
 }
 
-/// Control reads a slot's key and figure while the worker gives the slot to another key: never a mixture.
+/// Control reads a slot's key and counter while the worker gives the slot to another key: never a mixture.
 #[test]
-fn figures_of_a_slot_belong_to_its_key() {
+fn the_counter_of_a_slot_belongs_to_its_key() {
     loom::model(|| {
         let slot = Arc::new((sync::AtomicU32::new(0), AtomicUsize::new(0), AtomicUsize::new(0)));
         let control = {
             let slot = Arc::clone(&slot);
             thread::spawn(move || {
                 let read = || (slot.1.load(Relaxed), slot.2.load(Relaxed));
-                if let Some((key, figure)) = generation::consistent(&slot.0, read) {
-                    assert_eq!(figure, 10 * key);
+                if let Some((key, counter)) = generation::consistent(&slot.0, read) {
+                    assert_eq!(counter, 10 * key);
                     assert_ne!(key, 0, "a slot that was never used");
                 }
             })

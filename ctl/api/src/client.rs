@@ -14,7 +14,7 @@ use crate::{
     protocol::{
         Access, Request, Response,
         frame::{self, FrameError},
-        handshake::{Answer, Hello, NotWeir},
+        handshake::{Hello, HelloAnswer, NotWeir},
         older,
     },
 };
@@ -152,12 +152,12 @@ impl Client {
         let mut stream = BufReader::new(stream);
         let answer = frame::read(&mut stream)
             .map_err(|unread| ClientError::of_frame(greeted.err().unwrap_or(unread), patience))?;
-        match Answer::from_bytes(&answer)? {
-            Answer::Accepted { access, gateway, version } => {
+        match HelloAnswer::from_bytes(&answer)? {
+            HelloAnswer::Accepted { access, gateway, version } => {
                 Ok(Self { stream, access, gateway, version, patience })
             }
-            Answer::NoCommonVersion { oldest, newest } => Err(ClientError::Version { oldest, newest }),
-            Answer::Busy => Err(ClientError::Busy),
+            HelloAnswer::NoCommonVersion { oldest, newest } => Err(ClientError::Version { oldest, newest }),
+            HelloAnswer::Busy => Err(ClientError::Busy),
         }
     }
 
@@ -273,7 +273,8 @@ mod tests {
         let old = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             frame::read(&mut stream).unwrap();
-            let answer = Answer::Accepted { version: 1, access: Access::ReadWrite, gateway: "0.0.9".into() };
+            let answer =
+                HelloAnswer::Accepted { version: 1, access: Access::ReadWrite, gateway: "0.0.9".into() };
             frame::send_body(&mut stream, &answer.to_bytes()).unwrap();
             // Nothing that it wouldn't understand arrives.
             frame::read(&mut stream).map(|body| body.len())

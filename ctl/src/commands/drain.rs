@@ -198,16 +198,16 @@ impl Watch {
         let waited_for = self.waited_for(left);
         let eta = self.eta(waited_for).map_or("ETA unknown".into(), |s| format!("ETA {}", names::seconds(s)));
         let (rate, live) = (self.rate(), left.live);
-        let figures =
+        let progress =
             format!("{live} sessions left, {}.{}/s, {eta}{}", rate / 1000, rate / 100 % 10, left.beside());
         if world.progress {
             let done = (self.first - waited_for) * BAR / self.first.max(1);
             let bar: String = (0..BAR).map(|n| if n < done { '#' } else { '.' }).collect();
-            write!(world.err, "\r\x1b[K[{bar}] {figures}")?;
+            write!(world.err, "\r\x1b[K[{bar}] {progress}")?;
             world.err.flush()
         } else if due {
             self.written = Some(now);
-            writeln!(world.err, "{}: {figures}", self.name)
+            writeln!(world.err, "{}: {progress}", self.name)
         } else {
             Ok(())
         }

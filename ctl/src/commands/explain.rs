@@ -6,7 +6,9 @@ use weir_api::{
     documents::{self, Body, parts::Method},
     model::{
         FoundSession, Protocol, Tuple,
-        explain::{Answer, Back, Candidate, End, Explanation, Question, Scheduling, Skip, Standing, Way},
+        explain::{
+            Answer, Back, CandidateServer, End, Explanation, Question, Scheduling, Skip, Standing, Way,
+        },
     },
     protocol::{Request, Response},
     rules::mark,
@@ -170,7 +172,7 @@ fn session(found: &FoundSession, reply: bool) -> String {
 fn standing(s: &Scheduling) -> String {
     let server = |n: u32| s.servers.get(n as usize).map_or("?".into(), |c| place((c.address, c.port)));
     match s.standing {
-        Standing::Stateless => "decides by the figures below".into(),
+        Standing::Stateless => "decides by the counts below".into(),
         Standing::Slot { slot, slots, server: of, fallback } => {
             let of = of.map_or("no server".into(), server);
             let or = if fallback { ", others are tried if it can't take a session" } else { "" };
@@ -196,7 +198,7 @@ fn standing(s: &Scheduling) -> String {
 }
 
 /// Load over weight, which schedulers that weigh loads compare.
-fn ratio(c: &Candidate, scheduler: &str) -> Option<String> {
+fn ratio(c: &CandidateServer, scheduler: &str) -> Option<String> {
     let load = c.load?;
     if scheduler == "lc" || c.weight == 0 {
         return Some(load.to_string());
@@ -230,7 +232,7 @@ fn candidates(s: &Scheduling, out: &mut dyn io::Write, style: Style) -> io::Resu
     table.write(out, style)
 }
 
-fn why(skip: Skip, c: &Candidate) -> String {
+fn why(skip: Skip, c: &CandidateServer) -> String {
     match skip {
         Skip::Quiesced => "weight 0".into(),
         Skip::Threshold => format!("upper threshold {} reached", c.upper),
@@ -282,7 +284,7 @@ mod tests {
     }
 
     fn explained() -> Explanation {
-        let candidate = |last, weight, active, skip| Candidate {
+        let candidate = |last, weight, active, skip| CandidateServer {
             address: [10, 0, 0, last].into(),
             port: 8080,
             weight,

@@ -24,7 +24,7 @@ use toml::Spanned;
 use weir_api::{
     documents::{
         configuration::{
-            LocalEntry, MarkEntry, Mask, Place, ServerEntry, ServiceEntry, SnatEntry, TimeoutsEntry,
+            AddressPort, LocalEntry, MarkEntry, Mask, ServerEntry, ServiceEntry, SnatEntry, TimeoutsEntry,
         },
         parts::Method,
     },
@@ -181,7 +181,7 @@ fn service(
 
 fn key<S>(entry: &ServiceEntry<S>) -> Result<ServiceKey, FileError> {
     match (entry.protocol, entry.address, entry.mark, entry.family) {
-        (Some(protocol), Some(Place(address, Some(port))), None, None) => {
+        (Some(protocol), Some(AddressPort(address, Some(port))), None, None) => {
             Ok(ServiceKey::Address { protocol, address, port })
         }
         (Some(_), Some(place), None, None) => {
@@ -219,7 +219,7 @@ fn server(entry: ServerEntry, service: &ServiceKey) -> Result<Server, FileError>
         ServiceKey::Address { port, .. } => *port,
         ServiceKey::Mark { .. } => 0,
     };
-    let Place(address, port) = entry.address;
+    let AddressPort(address, port) = entry.address;
     let ServerEntry { weight, upper, lower, .. } = entry;
     let keeps_ports = matches!(forwarding, Forwarding::Route | Forwarding::Tunnel(_));
     if let (true, ServiceKey::Address { .. }, Some(port)) = (keeps_ports, service, port)

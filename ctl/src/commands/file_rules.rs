@@ -57,8 +57,8 @@ pub fn read(text: &str) -> Result<Wanted, FileError> {
 fn change(words: &[String]) -> Result<Option<Change>, String> {
     if let Some(parsed) = rules::parse(words) {
         return parsed.map(|line| match line {
-            rules::Line::Comment => None,
-            rules::Line::Change(change) => Some(*change),
+            rules::RuleLine::Comment => None,
+            rules::RuleLine::Change(change) => Some(*change),
         });
     }
     match parse_line("weirctl", words, &SystemNames) {

@@ -3,7 +3,7 @@
 use weir_api::{
     documents::{
         configuration::{
-            Export, Flag, LocalEntry, LocalTable, MarkEntry, Mask, Place, ServerEntry, ServiceEntry,
+            AddressPort, Export, Flag, LocalEntry, LocalTable, MarkEntry, Mask, ServerEntry, ServiceEntry,
             SnatEntry, TimeoutsEntry, TunnelEntry,
         },
         parts,
@@ -69,7 +69,7 @@ fn service_entry((row, servers): &Listed, snapshot: &Snapshot) -> ServiceEntry {
     let s = &row.service;
     let (protocol, address, mark, family) = match s.key {
         ServiceKey::Address { protocol, address, port } => {
-            (Some(protocol), Some(Place(address, Some(port))), None, None)
+            (Some(protocol), Some(AddressPort(address, Some(port))), None, None)
         }
         ServiceKey::Mark { mark, family: Family::V4 } => (None, None, Some(mark), None),
         ServiceKey::Mark { mark, family: Family::V6 } => (None, None, Some(mark), Some(Family::V6)),
@@ -110,7 +110,7 @@ fn server_entry(s: &Server) -> ServerEntry {
         checksum: t.checksum,
     });
     ServerEntry {
-        address: Place(s.address, Some(s.port)),
+        address: AddressPort(s.address, Some(s.port)),
         method: s.forwarding.into(),
         tunnel,
         weight: s.weight,

@@ -8,7 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use weir_api::{
-    documents::configuration::Place,
+    documents::configuration::AddressPort,
     model::{Family, Network, Protocol, ServiceKey},
 };
 
@@ -69,7 +69,7 @@ pub fn parse_service(text: &str) -> Result<ServiceName, String> {
 /// # Errors
 /// What is wrong with it.
 pub fn parse_endpoint(text: &str) -> Result<(IpAddr, Option<u16>), String> {
-    text.parse().map(|Place(address, port)| (address, port))
+    text.parse().map(|AddressPort(address, port)| (address, port))
 }
 
 /// Reads `ADDRESS:PORT` or `[V6]:PORT`.

@@ -18,7 +18,7 @@ const EPB_FLAGS: u16 = 2;
 const IF_TSRESOL: u16 = 9;
 
 /// A packet for the file.
-pub struct Packet<'a> {
+pub struct CapturedPacket<'a> {
     /// Name of the port.
     pub port: &'a str,
     /// Nanoseconds since 1970.
@@ -92,7 +92,7 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     /// What writing fails with.
-    pub fn packet(&mut self, p: &Packet<'_>) -> io::Result<()> {
+    pub fn packet(&mut self, p: &CapturedPacket<'_>) -> io::Result<()> {
         let interface = self.interface(p.port)?;
         let mut body = interface.to_le_bytes().to_vec();
         body.extend_from_slice(&((p.time >> 32) as u32).to_le_bytes());
@@ -123,8 +123,14 @@ mod tests {
     fn blocks_follow_each_other_and_an_interface_comes_once() {
         let mut file = Vec::new();
         let mut writer = Writer::new(&mut file).unwrap();
-        let packet =
-            |port| Packet { port, time: 1, outbound: false, length: 60, bytes: &[7; 5], comment: "x" };
+        let packet = |port| CapturedPacket {
+            port,
+            time: 1,
+            outbound: false,
+            length: 60,
+            bytes: &[7; 5],
+            comment: "x",
+        };
         for port in ["wan", "lan", "wan"] {
             writer.packet(&packet(port)).unwrap();
         }

@@ -174,9 +174,9 @@ fn cells_of(name: String, s: &weir_api::protocol::ServerRow) -> Vec<String> {
 }
 
 fn cells(name: String, active: u64, inactive: u64, s: &Stats, r: &Rates) -> Vec<String> {
-    let figures = [active, inactive, s.connections, s.in_packets, s.out_packets, s.in_bytes, s.out_bytes];
+    let counters = [active, inactive, s.connections, s.in_packets, s.out_packets, s.in_bytes, s.out_bytes];
     let rates = [r.connections, r.in_packets, r.out_packets, r.in_bytes, r.out_bytes];
-    [name].into_iter().chain(figures.iter().chain(&rates).map(u64::to_string)).collect()
+    [name].into_iter().chain(counters.iter().chain(&rates).map(u64::to_string)).collect()
 }
 
 fn document(services: &[Listed], counters: &[PathCounter]) -> stats::Statistics {

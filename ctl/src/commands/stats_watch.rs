@@ -20,7 +20,7 @@ const BREATH: Duration = Duration::from_millis(100);
 /// but not for longer than this.
 const MOST_BREATHS: u32 = 10;
 
-/// The gateway reads the figures of services and servers every 2 s; what stands still for longer has stopped.
+/// The gateway reads the counters of services and servers every 2 s; what stands still for longer has stopped.
 const STILL: Duration = Duration::from_millis(2500);
 
 /// A screen of its own without cursor.
@@ -58,9 +58,9 @@ fn follow(
         loop {
             show(args, &text, world)?;
             match next(world.pace)? {
-                Next::Look => break,
-                Next::Redraw => {}
-                Next::End => return Ok(()),
+                AfterWait::Look => break,
+                AfterWait::Redraw => {}
+                AfterWait::End => return Ok(()),
             }
         }
         look = stats::look(only, world)?;
@@ -68,13 +68,13 @@ fn follow(
 }
 
 /// What to do after a wait.
-enum Next {
+enum AfterWait {
     Look,
     Redraw,
     End,
 }
 
-fn next(pace: &mut dyn Pace) -> Result<Next, Failure> {
+fn next(pace: &mut dyn Pace) -> Result<AfterWait, Failure> {
     let mut wake = pace.wait(PATIENCE);
     for _ in 0..MOST_BREATHS {
         if wake != Wake::News {
@@ -83,9 +83,9 @@ fn next(pace: &mut dyn Pace) -> Result<Next, Failure> {
         wake = pace.wait(BREATH);
     }
     match wake {
-        Wake::Time | Wake::News => Ok(Next::Look),
-        Wake::Resized => Ok(Next::Redraw),
-        Wake::Interrupt => Ok(Next::End),
+        Wake::Time | Wake::News => Ok(AfterWait::Look),
+        Wake::Resized => Ok(AfterWait::Redraw),
+        Wake::Interrupt => Ok(AfterWait::End),
         Wake::Gone => {
             let at = pace.moment().time_of_day();
             Err(Failure::Unreachable(format!("the gateway has closed the connection, at {at}")))
@@ -139,8 +139,8 @@ type Row = (ServiceKey, Option<(IpAddr, u16)>);
 struct Speeds {
     /// Sums of counters at the last look.
     counters: Option<(Duration, HashMap<String, u64>)>,
-    /// Figures when they were read last, and the rates since the time before.
-    figures: Option<(Duration, HashMap<Row, Stats>)>,
+    /// Counters as last read, and the rates since the time before.
+    rows: Option<(Duration, HashMap<Row, Stats>)>,
     rates: HashMap<Row, Rates>,
 }
 
@@ -158,7 +158,7 @@ impl Speeds {
             look.counter_rates = sums.iter().map(rate).collect();
         }
         self.counters = Some((look.at, sums));
-        self.take_figures(look);
+        self.take_rows(look);
         for (row, servers) in &mut look.services {
             let key = row.service.key;
             row.rates = self.rates.get(&(key, None)).copied().unwrap_or(row.rates);
@@ -169,9 +169,9 @@ impl Speeds {
         }
     }
 
-    /// Figures are read by the gateway from time to time, not whenever somebody looks: rates are over the time between two
+    /// The gateway reads these counters from time to time, not whenever somebody looks. Rates are over the time between two
     /// readings.
-    fn take_figures(&mut self, look: &Look) {
+    fn take_rows(&mut self, look: &Look) {
         let rows = look.services.iter().flat_map(|(row, servers)| {
             let key = row.service.key;
             let of_servers =
@@ -179,7 +179,7 @@ impl Speeds {
             std::iter::once(((key, None), row.stats)).chain(of_servers)
         });
         let rows: HashMap<Row, Stats> = rows.collect();
-        if let Some((at, before)) = &self.figures {
+        if let Some((at, before)) = &self.rows {
             let interval = look.at.saturating_sub(*at);
             let both = || rows.iter().filter_map(|(row, now)| Some((row, now, before.get(row)?)));
             if both().all(|(_, now, before)| now == before) && interval <= STILL {
@@ -187,7 +187,7 @@ impl Speeds {
             }
             self.rates = both().map(|(row, now, before)| (*row, rates(now, before, interval))).collect();
         }
-        self.figures = Some((look.at, rows));
+        self.rows = Some((look.at, rows));
     }
 }
 
@@ -255,7 +255,7 @@ mod tests {
             (look.services[0].0.rates.in_packets, look.counter_rates.get("forwarded").copied())
         };
         assert_eq!(seen(0, 100, 1000), (7, None), "the gateway's estimate at first");
-        assert_eq!(seen(500, 100, 1500), (7, Some(1000)), "the gateway hasn't read its figures again");
+        assert_eq!(seen(500, 100, 1500), (7, Some(1000)), "the gateway hasn't read its counters again");
         assert_eq!(seen(2000, 300, 1500), (100, Some(0)));
         assert_eq!(seen(2500, 300, 1501), (100, Some(2)));
         assert_eq!(seen(4000, 300, 1501), (100, Some(0)));

@@ -20,7 +20,7 @@ use super::{
     Failure, Wake, World,
     cli::TraceArgs,
     json, names,
-    pcapng::{Packet, Writer},
+    pcapng::{CapturedPacket, Writer},
     style::{Style, Tone, clean},
 };
 
@@ -174,7 +174,7 @@ fn show(p: &TracedPacket, out: &mut dyn Write, style: Style) -> io::Result<()> {
 
 fn save(p: &TracedPacket, file: &mut Writer<impl Write>) -> io::Result<()> {
     let comment = format!("weir worker {}: {}", p.worker, verdict(p));
-    let whole = Packet {
+    let whole = CapturedPacket {
         port: &p.port,
         time: p.time,
         outbound: false,
@@ -186,5 +186,12 @@ fn save(p: &TracedPacket, file: &mut Writer<impl Write>) -> io::Result<()> {
     let Some(out) = &p.out else { return Ok(()) };
     let comment = format!("weir worker {}: sent for the packet before", p.worker);
     let length = if p.sent.len() < p.received.len() { p.sent.len() as u32 } else { p.length };
-    file.packet(&Packet { port: out, outbound: true, length, bytes: &p.sent, comment: &comment, ..whole })
+    file.packet(&CapturedPacket {
+        port: out,
+        outbound: true,
+        length,
+        bytes: &p.sent,
+        comment: &comment,
+        ..whole
+    })
 }

@@ -14,7 +14,7 @@ pub(super) struct Translated {
 }
 
 /// What is done about an option.
-enum Fate {
+enum Treatment {
     /// It means what is so anyway.
     Meant,
     /// It is written otherwise here.
@@ -57,10 +57,10 @@ pub(super) fn translate(words: &[String]) -> Option<Translated> {
         let length = if attached.is_some() { ALONE } else { length.min(rest.len()) };
         let written = rest[..length].join(" ");
         match fate {
-            Fate::Meant => {}
-            Fate::Written(words) => kept.extend(words),
-            Fate::Out(what) => left_out.push(format!("`{written}': {what}")),
-            Fate::Line(what) => {
+            Treatment::Meant => {}
+            Treatment::Written(words) => kept.extend(words),
+            Treatment::Out(what) => left_out.push(format!("`{written}': {what}")),
+            Treatment::Line(what) => {
                 left_out.push(format!("`{written}': {what}; the line is left out"));
                 whole = false;
             }
@@ -70,51 +70,53 @@ pub(super) fn translate(words: &[String]) -> Option<Translated> {
     any.then(|| Translated { words: whole.then_some(kept), left_out })
 }
 
-fn fate(name: &str, value: &str, of_service: bool) -> Option<(Fate, usize)> {
+fn fate(name: &str, value: &str, of_service: bool) -> Option<(Treatment, usize)> {
     let number = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
     let fate = match name {
         "-j" | "--synproxy" => match value {
-            "disable" | "off" => Fate::Meant,
-            "enable" | "on" => Fate::Out("weir has no SYN proxy"),
+            "disable" | "off" => Treatment::Meant,
+            "enable" | "on" => Treatment::Out("weir has no SYN proxy"),
             _ => return None,
         },
         "-V" | "--vsestablish-timeout" if of_service && number => {
-            Fate::Out("weir's time-outs are the gateway's (--set), not a service's")
+            Treatment::Out("weir's time-outs are the gateway's (--set), not a service's")
         }
-        "--conn-timeout" => Fate::Out("weir's time-outs are the gateway's (--set), not a service's"),
-        "--dest-check" => Fate::Out("weir checks no servers itself: leave that to keepalived"),
+        "--conn-timeout" => Treatment::Out("weir's time-outs are the gateway's (--set), not a service's"),
+        "--dest-check" => Treatment::Out("weir checks no servers itself: leave that to keepalived"),
         "--proxy-protocol" => match value {
-            "disable" => Fate::Meant,
-            _ => Fate::Out("weir has it by a word: weirctl client-address SERVICE proxy-v1 or proxy-v2"),
+            "disable" => Treatment::Meant,
+            _ => Treatment::Out("weir has it by a word: weirctl client-address SERVICE proxy-v1 or proxy-v2"),
         },
-        "--hash-target" => Fate::Out("conhash's hash target; mh hashes the client's address"),
+        "--hash-target" => Treatment::Out("conhash's hash target; mh hashes the client's address"),
         "--cpu" | "--sockpair" => return None,
         "-s" | "--scheduler" if of_service && value == "conhash" => {
-            Fate::Line("weir has no scheduler conhash; mh is the consistent hash that the kernel has")
+            Treatment::Line("weir has no scheduler conhash; mh is the consistent hash that the kernel has")
         }
-        "--laddr" => Fate::Written(vec!["-z".into(), value.into()]),
-        "-H" | "--match" => Fate::Line("services by match are DPVS's SNAT, for which weir has weirctl snat"),
+        "--laddr" => Treatment::Written(vec!["-z".into(), value.into()]),
+        "-H" | "--match" => {
+            Treatment::Line("services by match are DPVS's SNAT, for which weir has weirctl snat")
+        }
         "-q" | "--icmp-service" | "-1" | "--icmpv6-service" => {
-            Fate::Line("weir has no services for ICMP: the kernel answers it")
+            Treatment::Line("weir has no services for ICMP: the kernel answers it")
         }
-        "-k" | "--blklst" => Fate::Line("weir has no deny list: use the firewall's"),
-        "-2" | "--whtlst" => Fate::Line("weir has no allow list: use the firewall's"),
+        "-k" | "--blklst" => Treatment::Line("weir has no deny list: use the firewall's"),
+        "-2" | "--whtlst" => Treatment::Line("weir has no allow list: use the firewall's"),
         _ => return alone(name, of_service),
     };
     Some((fate, WITH_VALUE))
 }
 
 /// Options without a value, and LVS FULLNAT's words without dashes.
-fn alone(name: &str, of_service: bool) -> Option<(Fate, usize)> {
+fn alone(name: &str, of_service: bool) -> Option<(Treatment, usize)> {
     let fate = match name {
         "--expire-quiescent" => {
-            Fate::Out("weir has it for all services: [ipvs] expire_quiescent_template in weir.toml")
+            Treatment::Out("weir has it for all services: [ipvs] expire_quiescent_template in weir.toml")
         }
-        "--quic" => Fate::Out("weir knows no QUIC connection identifiers"),
-        "-J" | "--snat" => Fate::Line("servers of SNAT are DPVS's; weir has weirctl snat"),
+        "--quic" => Treatment::Out("weir knows no QUIC connection identifiers"),
+        "-J" | "--snat" => Treatment::Line("servers of SNAT are DPVS's; weir has weirctl snat"),
         // As these two save one-packet scheduling and persistence engines.
-        "ops" if of_service => Fate::Written(vec!["-o".into()]),
-        "pe" if of_service => Fate::Written(vec!["--pe".into()]),
+        "ops" if of_service => Treatment::Written(vec!["-o".into()]),
+        "pe" if of_service => Treatment::Written(vec!["--pe".into()]),
         _ => return None,
     };
     Some((fate, ALONE))

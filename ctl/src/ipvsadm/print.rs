@@ -1,4 +1,4 @@
-//! How addresses, services, flags and figures are written.
+//! How addresses, services, flags and counters are written.
 
 use std::net::IpAddr;
 

@@ -57,7 +57,7 @@ pub fn ipvsadm(
 }
 
 /// How a line ended early.
-enum End {
+enum LineEnd {
     /// As ipvsadm ends it.
     Halt(Halt),
     /// The gateway is gone, or talks nonsense.
@@ -66,19 +66,19 @@ enum End {
     Output,
 }
 
-impl From<Halt> for End {
+impl From<Halt> for LineEnd {
     fn from(halt: Halt) -> Self {
         Self::Halt(halt)
     }
 }
 
-impl From<ClientError> for End {
+impl From<ClientError> for LineEnd {
     fn from(error: ClientError) -> Self {
         Self::Gateway(error.to_string())
     }
 }
 
-impl From<io::Error> for End {
+impl From<io::Error> for LineEnd {
     fn from(_: io::Error) -> Self {
         Self::Output
     }
@@ -96,7 +96,7 @@ struct Run<'a> {
 /// A line of rules.
 struct RuleLine {
     /// What it asks for; nothing if it is a comment or left out.
-    action: Option<Result<Action, End>>,
+    action: Option<Result<Action, LineEnd>>,
     /// What of it Weir can't do, a text each.
     left_out: Vec<String>,
 }
@@ -111,11 +111,11 @@ impl Run<'_> {
         done.unwrap_or_else(|end| self.complain(&end))
     }
 
-    fn complain(&mut self, end: &End) -> (i32, bool) {
+    fn complain(&mut self, end: &LineEnd) -> (i32, bool) {
         let (message, status, ends) = match end {
-            End::Halt(halt) => (halt.message.as_str(), halt.status, halt.ends),
-            End::Gateway(message) => (message.as_str(), FAILED, true),
-            End::Output => return (1, true),
+            LineEnd::Halt(halt) => (halt.message.as_str(), halt.status, halt.ends),
+            LineEnd::Gateway(message) => (message.as_str(), FAILED, true),
+            LineEnd::Output => return (1, true),
         };
         // If even stderr is closed there is nobody left to tell.
         let _ = writeln!(self.err, "{message}");
@@ -123,17 +123,17 @@ impl Run<'_> {
     }
 
     /// As [`Self::complain`], of a line of rules: under its own name the program says which, and goes on.
-    fn complain_of(&mut self, line: usize, end: End) -> (i32, bool) {
+    fn complain_of(&mut self, line: usize, end: LineEnd) -> (i32, bool) {
         match end {
-            End::Halt(halt) if self.own => {
+            LineEnd::Halt(halt) if self.own => {
                 let message = format!("line {line}: {}", halt.message.trim_end());
-                self.complain(&End::Halt(Halt { message, ends: false, ..halt }))
+                self.complain(&LineEnd::Halt(Halt { message, ends: false, ..halt }))
             }
             end => self.complain(&end),
         }
     }
 
-    fn action(&mut self, action: Action, stdin: Option<&mut dyn Read>) -> Result<(i32, bool), End> {
+    fn action(&mut self, action: Action, stdin: Option<&mut dyn Read>) -> Result<(i32, bool), LineEnd> {
         let status = match action {
             Action::Change(change) => self.change(change)?,
             Action::List(what, format) => self.list(what, &format)?,
@@ -159,7 +159,7 @@ impl Run<'_> {
         Ok((status, false))
     }
 
-    fn change(&mut self, change: Change) -> Result<i32, End> {
+    fn change(&mut self, change: Change) -> Result<i32, LineEnd> {
         let response = self.transport.call(Request::Apply(change.clone().into()))?;
         changed(&change, response, self.own)
     }
@@ -167,13 +167,13 @@ impl Run<'_> {
     /// Line by line; the status of the last, unless something was left out. Under its own name the program goes on after
     /// every error, and the status is the first one's. Changes that have been read already go to the gateway together, each
     /// with a status and a message of its own; a line that isn't there yet keeps none waiting.
-    fn restore(&mut self, input: BufReader<impl Read>) -> Result<(i32, bool), End> {
+    fn restore(&mut self, input: BufReader<impl Read>) -> Result<(i32, bool), LineEnd> {
         let mut lines = Lines::new(input);
         let (mut status, mut all_taken) = (0, true);
         let mut changes = Vec::new();
         let mut complete = rules::Completeness::default();
         let mut marks = BTreeSet::new();
-        let unreadable = |e: io::Error| End::Gateway(format!("cannot read the rules: {e}"));
+        let unreadable = |e: io::Error| LineEnd::Gateway(format!("cannot read the rules: {e}"));
         while let Some((number, words)) = lines.next_line().map_err(unreadable)? {
             complete.line(&words);
             let read = self.read_line(number, &words);
@@ -215,7 +215,7 @@ impl Run<'_> {
 
     /// What is to be said of services of these marks, if there is no rule that gives them: the marks of iptables and nft,
     /// which IPVS goes by, don't get to the gateway.
-    fn unmarked(&mut self, marks: &BTreeSet<u32>) -> Result<Option<String>, End> {
+    fn unmarked(&mut self, marks: &BTreeSet<u32>) -> Result<Option<String>, LineEnd> {
         if marks.is_empty() {
             return Ok(None);
         }
@@ -245,12 +245,12 @@ impl Run<'_> {
         let read = |action| RuleLine { action, left_out: Vec::new() };
         if let Some(line) = self.own.then(|| rules::parse(words)).flatten() {
             return read(match line {
-                Ok(rules::Line::Comment) => None,
-                Ok(rules::Line::Change(change)) => Some(Ok(Action::Change(*change))),
+                Ok(rules::RuleLine::Comment) => None,
+                Ok(rules::RuleLine::Change(change)) => Some(Ok(Action::Change(*change))),
                 Err(wrong) => Some(Err(Halt::refuse(wrong).into())),
             });
         }
-        let parse = |words: &[String]| parse_line(self.program, words, self.names).map_err(End::from);
+        let parse = |words: &[String]| parse_line(self.program, words, self.names).map_err(LineEnd::from);
         let parsed = parse(words);
         if parsed.is_ok() && !foreign::passes_for_ipvsadm(words) {
             return read(Some(parsed));
@@ -277,13 +277,13 @@ impl Run<'_> {
     }
 
     /// Changes of lines that follow each other, after lines that had the status `before`.
-    fn changes(&mut self, before: i32, changes: Vec<(usize, Change)>) -> Result<i32, End> {
+    fn changes(&mut self, before: i32, changes: Vec<(usize, Change)>) -> Result<i32, LineEnd> {
         let requests = changes.iter().map(|(_, change)| Request::Apply(change.clone().into())).collect();
         let mut status = before;
         for (response, (number, change)) in self.transport.call_all(requests)?.into_iter().zip(&changes) {
             let line_status = match changed(change, response, self.own) {
                 Ok(status) => status,
-                Err(end @ End::Halt(_)) => self.complain_of(*number, end).0,
+                Err(end @ LineEnd::Halt(_)) => self.complain_of(*number, end).0,
                 Err(end) => return Err(end),
             };
             status = self.together(status, line_status);
@@ -291,7 +291,7 @@ impl Run<'_> {
         Ok(status)
     }
 
-    fn list(&mut self, what: List, format: &Format) -> Result<i32, End> {
+    fn list(&mut self, what: List, format: &Format) -> Result<i32, LineEnd> {
         match what {
             List::All => {
                 writeln!(self.out, "{BANNER}")?;
@@ -315,7 +315,7 @@ impl Run<'_> {
         Ok(0)
     }
 
-    fn services(&mut self, services: Vec<Listed>, format: &Format) -> Result<(), End> {
+    fn services(&mut self, services: Vec<Listed>, format: &Format) -> Result<(), LineEnd> {
         list::title(format, self.out)?;
         for listed in list::sorted(services, format.unsorted) {
             list::service(&listed, format, self.names, self.out)?;
@@ -323,7 +323,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn save(&mut self, numeric: bool) -> Result<i32, End> {
+    fn save(&mut self, numeric: bool) -> Result<i32, LineEnd> {
         let services = self.rows(None)?;
         let told = if self.own { self.client_addresses()? } else { HashMap::new() };
         let mut count = 0;
@@ -352,7 +352,7 @@ impl Run<'_> {
     }
 
     /// The time-outs, if they aren't those that the gateway began with: they are in its configuration.
-    fn set_timeouts(&mut self) -> Result<Option<Timeouts>, End> {
+    fn set_timeouts(&mut self) -> Result<Option<Timeouts>, LineEnd> {
         let initial = match self.transport.call(Request::InitialTimeouts) {
             Ok(Response::Timeouts(timeouts)) => timeouts,
             Err(ClientError::TooOld { .. }) => return Ok(None),
@@ -363,7 +363,7 @@ impl Run<'_> {
         Ok((now != initial).then_some(now))
     }
 
-    fn client_addresses(&mut self) -> Result<HashMap<ServiceKey, ClientAddress>, End> {
+    fn client_addresses(&mut self) -> Result<HashMap<ServiceKey, ClientAddress>, LineEnd> {
         match self.transport.call(Request::ClientAddresses) {
             Ok(Response::ClientAddresses(services)) => Ok(services.into_iter().collect()),
             // A gateway that has never heard of it tells no servers.
@@ -373,7 +373,7 @@ impl Run<'_> {
         }
     }
 
-    fn local_addresses(&mut self, service: ServiceKey, numeric: bool) -> Result<i32, End> {
+    fn local_addresses(&mut self, service: ServiceKey, numeric: bool) -> Result<i32, LineEnd> {
         writeln!(self.out, "{:<30} {:<8} SNAT_IP", "VIP:VPORT", "TOTAL")?;
         for (row, _) in self.rows(Some(service))? {
             let name = match row.service.key {
@@ -390,7 +390,7 @@ impl Run<'_> {
         Ok(0)
     }
 
-    fn connections(&mut self, format: &Format) -> Result<(), End> {
+    fn connections(&mut self, format: &Format) -> Result<(), LineEnd> {
         connections::title(format, self.out)?;
         let mut from = None;
         loop {
@@ -407,7 +407,7 @@ impl Run<'_> {
     }
 
     /// All services with their servers, or one.
-    fn rows(&mut self, service: Option<ServiceKey>) -> Result<Vec<Listed>, End> {
+    fn rows(&mut self, service: Option<ServiceKey>) -> Result<Vec<Listed>, LineEnd> {
         let mut all: Vec<Listed> = Vec::new();
         let mut from = None;
         loop {
@@ -432,7 +432,7 @@ impl Run<'_> {
 }
 
 /// The status of a change.
-fn changed(change: &Change, response: Response, own: bool) -> Result<i32, End> {
+fn changed(change: &Change, response: Response, own: bool) -> Result<i32, LineEnd> {
     match response {
         Response::Done { .. } => Ok(0),
         Response::Refused(refusal) => Err(Halt::refuse(messages::refusal(change, &refusal, own)).into()),
@@ -441,7 +441,7 @@ fn changed(change: &Change, response: Response, own: bool) -> Result<i32, End> {
 }
 
 /// A listing that is refused ends ipvsadm with status 1.
-fn not_listed(refusal: &Refusal) -> End {
+fn not_listed(refusal: &Refusal) -> LineEnd {
     Halt { message: messages::list_refusal(refusal), status: 1, ends: true }.into()
 }
 
@@ -453,6 +453,6 @@ fn mark_of(change: &Change) -> Option<u32> {
     }
 }
 
-fn nonsense() -> End {
-    End::Gateway("the gateway answered something else than was asked".into())
+fn nonsense() -> LineEnd {
+    LineEnd::Gateway("the gateway answered something else than was asked".into())
 }

@@ -3,7 +3,7 @@
 //! `cargo run --release -p dpdk --example rings [SECONDS]`
 //!
 //! First on one thread (what the instructions cost), then between two lcores (what the cache lines add).
-//! Figures are nanoseconds of one side's CPU time a frame.
+//! Results are nanoseconds of one side's CPU time a frame.
 
 use std::{
     error::Error,

@@ -39,7 +39,7 @@ const MODULES: [&str; 7] =
     ["irqbypass", "vfio", "vfio_virqfd", "vfio_iommu_type1", "vfio-pci-core", "vfio-pci", "tun"];
 
 /// What the guest does first. The gateway's own words and the console's lines can't be mistaken for one another:
-/// figures are JSON.
+/// documents are JSON.
 const INIT: &str = r#"#!/bin/sh
 export PATH=/bin
 mount -t proc proc /proc
@@ -199,7 +199,7 @@ impl Guest {
     ///
     /// # Panics
     /// If none does.
-    pub fn figures<T>(&mut self, command: &str, mut wanted: impl FnMut(&Value) -> Option<T>) -> T {
+    pub fn document<T>(&mut self, command: &str, mut wanted: impl FnMut(&Value) -> Option<T>) -> T {
         self.line(command, |line| {
             let document: Value = serde_json::from_str(line).ok()?;
             if document["command"] == command { wanted(&document) } else { None }
@@ -231,10 +231,10 @@ impl Drop for Guest {
             return;
         }
         // What the gateway said, and what it had counted in the end.
-        let (figures, words): (Vec<_>, Vec<_>) =
+        let (documents, words): (Vec<_>, Vec<_>) =
             self.process.unread().partition(|line| line.starts_with('{'));
         eprintln!("--- the guest said last\n{}", words.join("\n"));
-        let last = figures.iter().rev().find_map(|line| {
+        let last = documents.iter().rev().find_map(|line| {
             let document: Value = serde_json::from_str(line.trim_end()).ok()?;
             (document["command"] == "stats").then_some(document)
         });

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use super::{Bus, Config, Device, Port, Route};
+use super::{Bus, Config, Device, Port, StaticRoute};
 use crate::table::sessions::Sessions;
 
 /// Greatest MTU of drivers that have one of their own, whatever is behind them: DPDK 22.11 to 24.11 receive frames of 1518
@@ -32,7 +32,7 @@ pub(super) fn oddities(config: &Config) -> Vec<(String, String)> {
 }
 
 /// As with `ip route`, a route may have more than its link: nothing longer than the latter leaves.
-fn route_mtu(n: usize, route: &Route, config: &Config) -> Option<(String, String)> {
+fn route_mtu(n: usize, route: &StaticRoute, config: &Config) -> Option<(String, String)> {
     let port = config.ports.get(route.port.index())?;
     let most = port.mtu.unwrap_or(ETHERNET_MTU);
     let mtu = route.mtu.filter(|mtu| *mtu > most)?;

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Config, ConfigError, ConfigErrors, MAX_PORTS, MAX_WORKERS, Neighbour, Port, Route, Workers,
-    file::{self, File, Lines},
+    Config, ConfigError, ConfigErrors, MAX_PORTS, MAX_WORKERS, Port, StaticNeighbour, StaticRoute, Workers,
+    file::{self, File, KeyPositions},
     reach,
 };
 use crate::prefix::bits;
@@ -23,7 +23,7 @@ const MTU: std::ops::RangeInclusive<u16> = 68..=65_521;
 const MTU_V6: u16 = 1280;
 
 /// Turns `file` into a [`Config`], or says everything that is wrong with it.
-pub(super) fn validate(file: File, lines: Lines, path: &Path) -> Result<Config, ConfigErrors> {
+pub(super) fn validate(file: File, lines: KeyPositions, path: &Path) -> Result<Config, ConfigErrors> {
     let mut problems = Problems { path, lines: &lines, found: Vec::new() };
     let settings = file.settings();
     problems.settings(&settings);
@@ -37,10 +37,11 @@ pub(super) fn validate(file: File, lines: Lines, path: &Path) -> Result<Config, 
 
     let id = |name: &str| file::port_id(&file.port, name);
     let routes = file.route.iter();
-    let routes = routes.filter_map(|r| Some(Route { to: r.to, via: r.via, port: id(&r.port)?, mtu: r.mtu }));
+    let routes =
+        routes.filter_map(|r| Some(StaticRoute { to: r.to, via: r.via, port: id(&r.port)?, mtu: r.mtu }));
     let neighbours = file.neighbour.iter();
-    let neighbours =
-        neighbours.filter_map(|n| Some(Neighbour { address: n.address, mac: n.mac, port: id(&n.port)? }));
+    let neighbours = neighbours
+        .filter_map(|n| Some(StaticNeighbour { address: n.address, mac: n.mac, port: id(&n.port)? }));
     let directory = path.parent().unwrap_or(Path::new(""));
     Ok(Config {
         file: path.to_owned(),
@@ -63,7 +64,7 @@ pub(super) fn validate(file: File, lines: Lines, path: &Path) -> Result<Config, 
     })
 }
 
-fn port(p: file::Port) -> Port {
+fn port(p: file::PortSection) -> Port {
     Port {
         name: p.name,
         device: p.device,
@@ -79,7 +80,7 @@ fn port(p: file::Port) -> Port {
 
 struct Problems<'a> {
     path: &'a Path,
-    lines: &'a Lines,
+    lines: &'a KeyPositions,
     found: Vec<ConfigError>,
 }
 
@@ -182,7 +183,7 @@ impl Problems<'_> {
         }
     }
 
-    fn ports(&mut self, ports: &[file::Port]) {
+    fn ports(&mut self, ports: &[file::PortSection]) {
         if ports.is_empty() {
             self.add("port", "no [[port]]: there is nothing to forward between");
         }
@@ -209,7 +210,7 @@ impl Problems<'_> {
         }
     }
 
-    fn name(&mut self, n: usize, p: &file::Port) {
+    fn name(&mut self, n: usize, p: &file::PortSection) {
         let legal = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ':' | '%' | '"' | '\\');
         let key = format!("port[{n}].name");
         if p.name.is_empty() || p.name.len() > MAX_NAME {
@@ -221,7 +222,7 @@ impl Problems<'_> {
         }
     }
 
-    fn numbers(&mut self, n: usize, p: &file::Port) {
+    fn numbers(&mut self, n: usize, p: &file::PortSection) {
         if let Some(mtu) = p.mtu {
             if !MTU.contains(&mtu) {
                 let reason = format!("mtu {mtu}: {} to {} are possible", MTU.start(), MTU.end());
@@ -246,7 +247,7 @@ impl Problems<'_> {
         }
     }
 
-    fn same(&mut self, n: usize, p: &file::Port, other: &file::Port) {
+    fn same(&mut self, n: usize, p: &file::PortSection, other: &file::PortSection) {
         if p.name == other.name {
             self.add(&format!("port[{n}].name"), format!("another port is called `{}` already", p.name));
         }
@@ -265,7 +266,7 @@ impl Problems<'_> {
     }
 
     /// Two ports of one device: VLANs tell them apart, the rest is the device's.
-    fn same_device(&mut self, n: usize, p: &file::Port, other: &file::Port) {
+    fn same_device(&mut self, n: usize, p: &file::PortSection, other: &file::PortSection) {
         if p.vlan == other.vlan {
             let vlan = p.vlan.unwrap_or_default();
             let reason =
@@ -312,10 +313,10 @@ impl Problems<'_> {
         }
     }
 
-    fn neighbours(&mut self, neighbours: &[file::Neighbour], ports: &[file::Port]) {
+    fn neighbours(&mut self, neighbours: &[file::NeighbourSection], ports: &[file::PortSection]) {
         let mut seen = HashSet::new();
         for (n, e) in neighbours.iter().enumerate() {
-            let is = |p: &&file::Port, to_all: bool| {
+            let is = |p: &&file::PortSection, to_all: bool| {
                 let mut its = p.addresses.iter();
                 its.any(|a| if to_all { a.broadcast() == Some(e.address) } else { a.address() == e.address })
             };
@@ -336,7 +337,7 @@ impl Problems<'_> {
         }
     }
 
-    fn port_reference(&mut self, key: &str, name: &str, ports: &[file::Port]) {
+    fn port_reference(&mut self, key: &str, name: &str, ports: &[file::PortSection]) {
         if !ports.iter().any(|p| p.name == name) {
             self.add(key, format!("no port is called `{name}`"));
         }

@@ -13,7 +13,7 @@ use crate::{
     io::PortId,
     path::{
         flow::behind::RpFilter,
-        settings::{Settings, Timeouts},
+        settings::{Settings, StateTimeouts},
     },
     prefix::Prefix,
 };
@@ -53,11 +53,11 @@ pub(super) struct File {
     /// `[local_addresses]`.
     pub local_addresses: LocalAddressesShape,
     /// `[[port]]`: at least one.
-    pub port: Vec<Port>,
+    pub port: Vec<PortSection>,
     /// `[[route]]`: static routes. Default: none.
-    pub route: Vec<Route>,
+    pub route: Vec<RouteSection>,
     /// `[[neighbour]]`: static neighbours. Default: none.
-    pub neighbour: Vec<Neighbour>,
+    pub neighbour: Vec<NeighbourSection>,
 }
 
 impl Default for File {
@@ -105,7 +105,7 @@ pub(super) struct Ipvs {
     nat_strict_tcp: Option<bool>,
 }
 
-/// `[timeouts]`: seconds a session stays in each state; defaults are IPVS's, as in [`Timeouts`].
+/// `[timeouts]`: seconds a session stays in each state; defaults are IPVS's, as in [`StateTimeouts`].
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct TimeoutsShape {
@@ -138,7 +138,7 @@ impl File {
             lblc_expiration: i.lblc_expiration.unwrap_or(d.lblc_expiration),
             lblcr_expiration: i.lblcr_expiration.unwrap_or(d.lblcr_expiration),
             nat_strict_tcp: i.nat_strict_tcp.unwrap_or(d.nat_strict_tcp),
-            timeouts: Timeouts {
+            timeouts: StateTimeouts {
                 none: t.none.unwrap_or(dt.none),
                 established: t.established.unwrap_or(dt.established),
                 syn_sent: t.syn_sent.unwrap_or(dt.syn_sent),
@@ -205,7 +205,7 @@ impl LocalAddressesShape {
 /// `[[port]]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Port {
+pub(super) struct PortSection {
     /// Name of the port and its TAP twin. Required.
     pub name: String,
     /// PCI address or virtual device. Required.
@@ -247,7 +247,7 @@ const fn default_descriptors() -> u16 {
 /// `[[route]]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Route {
+pub(super) struct RouteSection {
     /// Destination. Required.
     #[serde(deserialize_with = "prefix")]
     pub to: Prefix,
@@ -262,7 +262,7 @@ pub(super) struct Route {
 /// `[[neighbour]]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Neighbour {
+pub(super) struct NeighbourSection {
     /// IP address. Required.
     pub address: IpAddr,
     /// Hardware address. Required.
@@ -302,17 +302,17 @@ fn prefixes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Prefix>, D
 
 /// Where each key stands: `"workers"`, `"port[1].device"`, `"port[1].addresses[0]"`.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lines(BTreeMap<String, Place>);
+pub(super) struct KeyPositions(BTreeMap<String, KeyPosition>);
 
 #[derive(Clone, Debug)]
-struct Place {
+struct KeyPosition {
     /// Line, counted from 1.
     line: usize,
     /// Bytes of the value.
     value: Range<usize>,
 }
 
-impl Lines {
+impl KeyPositions {
     /// Walks the document; empty if it doesn't parse.
     pub fn new(text: &str) -> Self {
         let mut lines = Self::default();
@@ -341,7 +341,7 @@ impl Lines {
         for (key, value) in table {
             let dot = if prefix.is_empty() { "" } else { "." };
             let name = format!("{prefix}{dot}{}", key.get_ref());
-            let place = Place { line: line_at(text, key.span().start), value: value.span() };
+            let place = KeyPosition { line: line_at(text, key.span().start), value: value.span() };
             self.0.insert(name.clone(), place);
             self.value(text, &name, value.get_ref());
         }
@@ -353,7 +353,7 @@ impl Lines {
             DeValue::Array(items) => {
                 for (n, item) in items.iter().enumerate() {
                     let name = format!("{name}[{n}]");
-                    let place = Place { line: line_at(text, item.span().start), value: item.span() };
+                    let place = KeyPosition { line: line_at(text, item.span().start), value: item.span() };
                     self.0.insert(name.clone(), place);
                     self.value(text, &name, item.get_ref());
                 }
@@ -369,7 +369,7 @@ pub(super) fn line_at(text: &str, offset: usize) -> usize {
 }
 
 /// The port called `name`, as a number.
-pub(super) fn port_id(ports: &[Port], name: &str) -> Option<PortId> {
+pub(super) fn port_id(ports: &[PortSection], name: &str) -> Option<PortId> {
     ports.iter().position(|p| p.name == name).and_then(|n| u8::try_from(n).ok()).map(PortId)
 }
 

@@ -151,7 +151,7 @@ pub struct Port {
 
 /// `[[route]]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
+pub struct StaticRoute {
     /// Destination network, host bits clear.
     pub to: Prefix,
     /// Gateway, of the same family; the destination is on the link when absent.
@@ -164,7 +164,7 @@ pub struct Route {
 
 /// `[[neighbour]]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Neighbour {
+pub struct StaticNeighbour {
     /// IP address.
     pub address: IpAddr,
     /// Hardware address, unicast.
@@ -206,10 +206,10 @@ pub struct Config {
     /// `[[port]]`, at least one, at most [`MAX_PORTS`].
     pub ports: Vec<Port>,
     /// `[[route]]`.
-    pub routes: Vec<Route>,
+    pub routes: Vec<StaticRoute>,
     /// `[[neighbour]]`.
-    pub neighbours: Vec<Neighbour>,
-    lines: file::Lines,
+    pub neighbours: Vec<StaticNeighbour>,
+    lines: file::KeyPositions,
 }
 
 /// Ports that DPDK as Debian builds it can have (`RTE_MAX_ETHPORTS`).
@@ -236,7 +236,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigErrors> {
-        let lines = file::Lines::new(text);
+        let lines = file::KeyPositions::new(text);
         let file: file::File = toml::from_str(text).map_err(|e| {
             let line = e.span().map(|s| file::line_at(text, s.start));
             let mut reason = e.message().trim_end().replace('\n', "; ");

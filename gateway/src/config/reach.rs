@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{file, file::Neighbour};
+use super::{file, file::NeighbourSection};
 use crate::prefix::{Prefix, bits};
 
 /// Why `via` can't be the next hop of a route by `port`. With a kernel beside the gateway (`host`) a port without networks
@@ -10,15 +10,15 @@ use crate::prefix::{Prefix, bits};
 pub(super) fn unreachable(
     via: IpAddr,
     port: &str,
-    ports: &[file::Port],
-    neighbours: &[Neighbour],
+    ports: &[file::PortSection],
+    neighbours: &[NeighbourSection],
     host: bool,
 ) -> Option<String> {
     let mine = ports.iter().find(|p| p.name == port)?;
     if let Some(owner) = ports.iter().find(|p| p.addresses.iter().any(|a| a.address() == via)) {
         return Some(format!("via {via}: it is an address of port `{}` itself", owner.name));
     }
-    let to_all = |p: &file::Port| p.addresses.iter().any(|a| a.broadcast() == Some(via));
+    let to_all = |p: &file::PortSection| p.addresses.iter().any(|a| a.broadcast() == Some(via));
     if let Some(owner) = ports.iter().find(|p| to_all(p)) {
         return Some(format!("via {via}: it is the broadcast address of port `{}`", owner.name));
     }
@@ -27,7 +27,8 @@ pub(super) fn unreachable(
         return None;
     }
     let same = |a: &&Prefix| bits(&a.address()) == bits(&via) && !a.is_host();
-    let networks = |p: &file::Port| p.addresses.iter().filter(same).map(Prefix::network).collect::<Vec<_>>();
+    let networks =
+        |p: &file::PortSection| p.addresses.iter().filter(same).map(Prefix::network).collect::<Vec<_>>();
     let own = networks(mine);
     if own.iter().any(|network| network.contains(&via)) || host && own.is_empty() && !elsewhere(via, ports) {
         return None;
@@ -41,7 +42,7 @@ pub(super) fn unreachable(
 }
 
 /// Whether `via` is in a network of any port.
-fn elsewhere(via: IpAddr, ports: &[file::Port]) -> bool {
+fn elsewhere(via: IpAddr, ports: &[file::PortSection]) -> bool {
     let addresses = ports.iter().flat_map(|p| &p.addresses);
     addresses.into_iter().any(|a| !a.is_host() && a.network().contains(&via))
 }

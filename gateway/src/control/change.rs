@@ -12,7 +12,7 @@ use crate::{
 
 /// One change of the data plane's configuration.
 #[derive(Clone, Debug)]
-pub enum Change {
+pub enum PlaneChange {
     /// The service is now like this: added, or replaced as a whole. Sessions aren't disturbed.
     SetService(ServiceState),
     /// The service is gone; its servers become unavailable, their sessions stay until they expire.
@@ -43,7 +43,7 @@ pub struct ServiceState {
     pub client_address: model::ClientAddress,
 }
 
-/// A server's figures summed over the workers. They count from the moment the [`ServerId`] came into use
+/// A server's counters summed over the workers. They count from the moment the [`ServerId`] came into use
 /// and survive deletion of the server; zeroing (`-Z`) is the store's business: it remembers what to subtract.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServerTotals {

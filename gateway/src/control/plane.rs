@@ -9,7 +9,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use weir_api::model::status::{LocalAddressUse, PortStatus, WorkerStatus};
 
-pub use super::change::{AddressKind, Change, ServerTotals, ServiceState};
+pub use super::change::{AddressKind, PlaneChange, ServerTotals, ServiceState};
 use super::{
     error::{PlaneError, Unsupported},
     workers::{Ask, Nobody, Workers},
@@ -34,7 +34,7 @@ pub struct PlaneStatus {
 /// The data plane. One that is made of workers says so, and they answer what it doesn't answer itself.
 pub trait Plane: Send {
     /// Applies `changes` in order; every worker sees all of them between two bursts.
-    fn apply(&mut self, changes: Vec<Change>);
+    fn apply(&mut self, changes: Vec<PlaneChange>);
 
     /// The workers.
     ///
@@ -84,7 +84,7 @@ pub trait Plane: Send {
 }
 
 impl Plane for Workers {
-    fn apply(&mut self, changes: Vec<Change>) {
+    fn apply(&mut self, changes: Vec<PlaneChange>) {
         self.take_changes(changes);
     }
 

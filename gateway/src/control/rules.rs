@@ -60,14 +60,14 @@ fn told(file: &Path, lines: &[(usize, String)]) -> String {
 
 /// The rules of a file, with the numbers of their lines.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub struct RulesFile {
     file: PathBuf,
     lines: Vec<usize>,
     changes: Vec<Change>,
     complete: rules::Completeness,
 }
 
-impl Rules {
+impl RulesFile {
     /// Reads a file.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ impl Rules {
     /// Reads the contents of `file` from somewhere else.
     ///
     /// # Errors
-    /// As [`Rules::read`].
+    /// As [`RulesFile::read`].
     pub fn parse(file: &Path, contents: impl BufRead) -> Result<Self, RulesError> {
         let failed = |source| RulesError::Io { file: file.into(), source };
         let mut lines = Lines::new(contents);
@@ -154,7 +154,7 @@ impl Rules {
     /// `-F` may have, `kinds` what is known of addresses.
     ///
     /// # Errors
-    /// As [`Rules::apply`].
+    /// As [`RulesFile::apply`].
     pub fn check(
         &self,
         ports: &[String],
@@ -168,8 +168,8 @@ impl Rules {
 fn change(words: &[String]) -> Result<Option<Change>, String> {
     if let Some(parsed) = rules::parse(words) {
         return parsed.map(|line| match line {
-            rules::Line::Comment => None,
-            rules::Line::Change(change) => Some(*change),
+            rules::RuleLine::Comment => None,
+            rules::RuleLine::Change(change) => Some(*change),
         });
     }
     let first = words.first().map_or("", String::as_str);
@@ -218,7 +218,7 @@ fn kind_for_snat(plane: &impl Plane, address: IpAddr) -> AddressKind {
 }
 
 impl Plane for Nowhere {
-    fn apply(&mut self, _: Vec<plane::Change>) {}
+    fn apply(&mut self, _: Vec<plane::PlaneChange>) {}
 
     fn server_totals(&self, _: ServerId) -> ServerTotals {
         ServerTotals::default()
@@ -243,7 +243,7 @@ mod tests {
         let name = format!("weir-rules-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
         let file = std::env::temp_dir().join(name);
         std::fs::write(&file, text).unwrap();
-        let checked = Rules::read(&file).and_then(|rules| {
+        let checked = RulesFile::read(&file).and_then(|rules| {
             rules.check(&["wan".into()], [([10, 0, 0, 254].into(), AddressKind::Port)])?;
             Ok(rules.len())
         });
@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_file_that_was_cut_off_is_noticed() {
-        let complaint = |text: &str| Rules::parse(Path::new("f"), text.as_bytes()).unwrap().complaint();
+        let complaint = |text: &str| RulesFile::parse(Path::new("f"), text.as_bytes()).unwrap().complaint();
         assert_eq!(complaint("-A -f 1\n# end of 1 rule\n"), None);
         assert_eq!(complaint("# end of 0 rules\n"), None);
         assert!(complaint("").unwrap().contains("cut off"), "a crash may leave an empty file");
@@ -315,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = Rules::read(Path::new("/nonexistent/rules")).unwrap_err();
+        let error = RulesFile::read(Path::new("/nonexistent/rules")).unwrap_err();
         assert!(error.to_string().starts_with("/nonexistent/rules: "));
     }
 }

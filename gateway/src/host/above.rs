@@ -19,7 +19,7 @@ const DEPTH: usize = 8;
 
 /// An interface that is over another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Upper {
+struct UpperInterface {
     /// Index of the one below.
     lower: u32,
     /// It is in a network of its own.
@@ -30,7 +30,7 @@ struct Upper {
 
 /// All interfaces over others, by index.
 #[derive(Default)]
-pub(super) struct Above(HashMap<u32, Upper>);
+pub(super) struct Above(HashMap<u32, UpperInterface>);
 
 impl Above {
     /// Notes what an interface is like now; true if that is new.
@@ -53,7 +53,7 @@ impl Above {
     }
 
     /// The port whose twin an interface is over, and whether they are in the same network.
-    fn port(&self, upper: Upper, twins: &Twins) -> Option<(PortId, bool)> {
+    fn port(&self, upper: UpperInterface, twins: &Twins) -> Option<(PortId, bool)> {
         let (mut at, mut same) = (upper, !upper.vlan);
         for _ in 0..DEPTH {
             if let Some(port) = twins.get(&at.lower) {
@@ -85,7 +85,7 @@ impl Above {
 }
 
 /// What the message says, if it is of an interface that is over another one of the same namespace.
-fn upper(message: &LinkMessage) -> Option<Upper> {
+fn upper(message: &LinkMessage) -> Option<UpperInterface> {
     let (mut lower, mut kind, mut mac) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -105,7 +105,7 @@ fn upper(message: &LinkMessage) -> Option<Upper> {
         _ => return None,
     };
     let mac = mac.filter(|mac| mac.is_unicast() && message.header.flags.contains(LinkFlags::Up));
-    Some(Upper { lower: lower?, vlan, mac })
+    Some(UpperInterface { lower: lower?, vlan, mac })
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use netlink_packet_route::{
     },
 };
 
-use super::state::{Action, Address, Neighbour, NextHop, Reachability, Route, Table};
+use super::state::{KernelAddress, KernelNeighbour, KernelRoute, NextHop, Reachability, RouteAction, Table};
 use crate::{io::PortId, mac::Mac, prefix::Prefix};
 
 /// Numbers of the tables that the kernel asks, unless somebody makes rules of their own (`RT_TABLE_*`).
@@ -24,9 +24,9 @@ const LOCAL: u32 = 255;
 pub(super) type Twins = HashMap<u32, PortId>;
 
 /// The address in `message` if it is a twin's; one that duplicate address detection has refused isn't.
-pub(super) fn address(message: &AddressMessage, twins: &Twins) -> Option<Address> {
+pub(super) fn address(message: &AddressMessage, twins: &Twins) -> Option<KernelAddress> {
     let port = *twins.get(&message.header.index)?;
-    Some(Address { port, prefix: Prefix::new(own_address(message)?, message.header.prefix_len)? })
+    Some(KernelAddress { port, prefix: Prefix::new(own_address(message)?, message.header.prefix_len)? })
 }
 
 /// The address in `message`, of whichever interface.
@@ -79,7 +79,7 @@ pub(super) fn key(message: &RouteMessage) -> Option<(Table, Prefix, u32)> {
 
 /// The route in `message`, if the kernel would use it. What leads neither through twins nor to the twins' own addresses
 /// leads elsewhere.
-pub(super) fn route(message: &RouteMessage, twins: &Twins) -> Option<Route> {
+pub(super) fn route(message: &RouteMessage, twins: &Twins) -> Option<KernelRoute> {
     let (table, to, metric) = key(message)?;
     let mtu = message.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Metrics(metrics) => metrics.iter().find_map(|metric| match metric {
@@ -90,13 +90,13 @@ pub(super) fn route(message: &RouteMessage, twins: &Twins) -> Option<Route> {
     });
     let action = match message.header.kind {
         RouteType::Unicast => next_hops(message, twins)?,
-        RouteType::BlackHole => Action::Blackhole,
+        RouteType::BlackHole => RouteAction::Blackhole,
         // What isn't in the tables that are asked after it, either.
-        RouteType::Unreachable | RouteType::Throw => Action::Unreachable,
-        RouteType::Prohibit => Action::Prohibit,
+        RouteType::Unreachable | RouteType::Throw => RouteAction::Unreachable,
+        RouteType::Prohibit => RouteAction::Prohibit,
         RouteType::Local | RouteType::Anycast | RouteType::Broadcast => {
             let interface = interface(message)?;
-            (!twins.contains_key(&interface)).then_some(Action::Elsewhere(interface))?
+            (!twins.contains_key(&interface)).then_some(RouteAction::Elsewhere(interface))?
         }
         _ => return None,
     };
@@ -104,10 +104,10 @@ pub(super) fn route(message: &RouteMessage, twins: &Twins) -> Option<Route> {
         IpAddr::V4(a) => a.is_link_local(),
         IpAddr::V6(a) => a.is_unicast_link_local() || a.is_multicast(),
     };
-    if everywhere && matches!(action, Action::Elsewhere(_)) {
+    if everywhere && matches!(action, RouteAction::Elsewhere(_)) {
         return None;
     }
-    Some(Route { table, to, metric, mtu: mtu.filter(|m| *m > 0), action })
+    Some(KernelRoute { table, to, metric, mtu: mtu.filter(|m| *m > 0), action })
 }
 
 /// The interface that a route names.
@@ -128,7 +128,7 @@ pub(super) fn source(message: &RouteMessage) -> Option<IpAddr> {
 }
 
 /// The next hops through twins, if there are any that are alive; `None` if none is.
-fn next_hops(message: &RouteMessage, twins: &Twins) -> Option<Action> {
+fn next_hops(message: &RouteMessage, twins: &Twins) -> Option<RouteAction> {
     let multipath = message.attributes.iter().find_map(|a| match a {
         RouteAttribute::MultiPath(hops) => Some(hops),
         _ => None,
@@ -139,7 +139,7 @@ fn next_hops(message: &RouteMessage, twins: &Twins) -> Option<Action> {
             return None;
         }
         let hop = next_hop(interface, 1, &message.attributes, twins);
-        return Some(hop.map_or(Action::Elsewhere(interface), |hop| Action::Forward([hop].into())));
+        return Some(hop.map_or(RouteAction::Elsewhere(interface), |hop| RouteAction::Forward([hop].into())));
     };
     let usable = |avoid: RouteNextHopFlags| {
         let alive: Vec<_> = hops.iter().filter(|h| !h.flags.intersects(avoid)).collect();
@@ -148,8 +148,8 @@ fn next_hops(message: &RouteMessage, twins: &Twins) -> Option<Action> {
             .filter_map(|h| next_hop(h.interface_index, u16::from(h.hops) + 1, &h.attributes, twins));
         let mine: Vec<NextHop> = mine.collect();
         let first = alive.first()?;
-        let elsewhere = Action::Elsewhere(first.interface_index);
-        Some(if mine.is_empty() { elsewhere } else { Action::Forward(mine.into()) })
+        let elsewhere = RouteAction::Elsewhere(first.interface_index);
+        Some(if mine.is_empty() { elsewhere } else { RouteAction::Forward(mine.into()) })
     };
     // A hop whose link has no carrier is still better than none: its neighbour may be fixed.
     usable(RouteNextHopFlags::Dead | RouteNextHopFlags::Linkdown).or_else(|| usable(RouteNextHopFlags::Dead))
@@ -181,7 +181,7 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
 
 /// The neighbour in `message` if it is on a twin, and whether the entry is an administrator's (PERMANENT,
 /// NOARP). Proxy entries and multicast mappings aren't neighbours.
-pub(super) fn neighbour(message: &NeighbourMessage, twins: &Twins) -> Option<(Neighbour, bool)> {
+pub(super) fn neighbour(message: &NeighbourMessage, twins: &Twins) -> Option<(KernelNeighbour, bool)> {
     let port = *twins.get(&message.header.ifindex)?;
     if message.header.flags.contains(NeighbourFlags::Proxy) {
         return None;
@@ -203,7 +203,7 @@ pub(super) fn neighbour(message: &NeighbourMessage, twins: &Twins) -> Option<(Ne
         (_, Some(mac)) => Reachability::Usable(mac),
     };
     let fixed = matches!(state, NeighbourState::Permanent | NeighbourState::Noarp);
-    Some((Neighbour { port, address, reachability }, fixed))
+    Some((KernelNeighbour { port, address, reachability }, fixed))
 }
 
 #[cfg(test)]
@@ -243,13 +243,17 @@ mod tests {
         assert_eq!(route.to.to_string(), "0.0.0.0/0");
         assert_eq!((route.metric, route.mtu), (7, Some(1400)));
         let hop = NextHop { port: WAN, gateway: Some([10, 0, 0, 1].into()), weight: 1 };
-        assert_eq!(route.action, Action::Forward([hop].into()));
+        assert_eq!(route.action, RouteAction::Forward([hop].into()));
     }
 
     #[test]
     fn routes_that_do_not_concern_the_twins() {
         let mut message = route_message(RouteType::Unicast, vec![RouteAttribute::Oif(12)]);
-        assert_eq!(route(&message, &twins()).unwrap().action, Action::Elsewhere(12), "another interface");
+        assert_eq!(
+            route(&message, &twins()).unwrap().action,
+            RouteAction::Elsewhere(12),
+            "another interface"
+        );
         message.attributes = vec![RouteAttribute::Oif(10), RouteAttribute::Table(100)];
         assert_eq!(route(&message, &twins()), None, "another table");
         let of = |table| {
@@ -266,7 +270,7 @@ mod tests {
         message.header.kind = RouteType::Local;
         assert_eq!(route(&message, &twins()), None, "a twin's address");
         message.header.kind = RouteType::BlackHole;
-        assert_eq!(route(&message, &twins()).unwrap().action, Action::Blackhole);
+        assert_eq!(route(&message, &twins()).unwrap().action, RouteAction::Blackhole);
     }
 
     fn hop(interface_index: u32, hops: u8, flags: RouteNextHopFlags, last: u8) -> RouteNextHop {
@@ -284,7 +288,9 @@ mod tests {
         let hops = |hops| {
             let message = route_message(RouteType::Unicast, vec![RouteAttribute::MultiPath(hops)]);
             match route(&message, &twins())?.action {
-                Action::Forward(hops) => Some(hops.iter().map(|h| (h.port, h.weight)).collect::<Vec<_>>()),
+                RouteAction::Forward(hops) => {
+                    Some(hops.iter().map(|h| (h.port, h.weight)).collect::<Vec<_>>())
+                }
                 _ => None,
             }
         };

@@ -19,7 +19,7 @@ use super::{
     decode::{self, Twins},
     ports::KernelPorts,
     socket::Message,
-    state::{Action, Address, Neighbour, NetState, NextHop, Route, Table, TwinState},
+    state::{KernelAddress, KernelNeighbour, KernelRoute, NetState, NextHop, RouteAction, Table, TwinState},
 };
 use crate::{io::PortId, prefix::Prefix};
 
@@ -46,12 +46,12 @@ pub(super) struct Mirror {
     above: Above,
     /// The twins, and what is over them in the same network.
     near: Twins,
-    addresses: BTreeMap<(PortId, IpAddr), Address>,
+    addresses: BTreeMap<(PortId, IpAddr), KernelAddress>,
     /// Addresses of other interfaces, by their numbers.
     elsewhere: BTreeSet<(u32, IpAddr)>,
     /// By table, destination and metric; several of the same key in the kernel's order.
-    routes: BTreeMap<(Table, Prefix, u32), Vec<Route>>,
-    neighbours: BTreeMap<(PortId, IpAddr), Neighbour>,
+    routes: BTreeMap<(Table, Prefix, u32), Vec<KernelRoute>>,
+    neighbours: BTreeMap<(PortId, IpAddr), KernelNeighbour>,
     /// Entries that the kernel doesn't resolve and that mustn't be touched.
     fixed: BTreeSet<(PortId, IpAddr)>,
     states: Vec<TwinState>,
@@ -248,7 +248,7 @@ impl Mirror {
         None
     }
 
-    fn new_route(&mut self, route: Route, flags: u16) {
+    fn new_route(&mut self, route: KernelRoute, flags: u16) {
         let route = self.shared(route);
         let to = (route.table, route.to);
         let entry = match self.routes.entry((route.table, route.to, route.metric)) {
@@ -285,11 +285,11 @@ impl Mirror {
     }
 
     /// The route with next hops that it shares with others: full tables have few different ones.
-    fn shared(&mut self, mut route: Route) -> Route {
-        if let Action::Elsewhere(interface) = route.action {
+    fn shared(&mut self, mut route: KernelRoute) -> KernelRoute {
+        if let RouteAction::Elsewhere(interface) = route.action {
             self.interfaces.insert(interface);
         }
-        if let Action::Forward(hops) = &mut route.action {
+        if let RouteAction::Forward(hops) = &mut route.action {
             match self.hops.get(hops) {
                 Some(known) => *hops = Arc::clone(known),
                 None => {
@@ -303,7 +303,7 @@ impl Mirror {
         route
     }
 
-    fn delete_route(&mut self, route: &Route) {
+    fn delete_route(&mut self, route: &KernelRoute) {
         let key = (route.table, route.to, route.metric);
         match self.routes.get(&key).map(Vec::as_slice) {
             None => {}
@@ -406,14 +406,14 @@ impl Mirror {
     }
 
     /// The route to a destination of lowest metric, and of several with the same the first.
-    fn best(&self, (table, to): (Table, Prefix)) -> Option<Route> {
+    fn best(&self, (table, to): (Table, Prefix)) -> Option<KernelRoute> {
         let mut routes = self.routes.range((table, to, 0)..=(table, to, u32::MAX));
         routes.next().and_then(|(_, routes)| routes.first().cloned())
     }
 }
 
 /// Sets a route of the published ones, or removes it.
-fn put(state: &mut NetState, (table, to): (Table, Prefix), route: Option<Route>) {
+fn put(state: &mut NetState, (table, to): (Table, Prefix), route: Option<KernelRoute>) {
     match table {
         Table::Main => _ = state.routes.set(to, route),
         Table::Local | Table::Default => _ = state.other_routes.set((table, to), route),
@@ -460,7 +460,7 @@ mod tests {
 
     fn ports(state: &NetState) -> Vec<(u32, PortId)> {
         let routes = state.routes.values().filter_map(|r| match &r.action {
-            Action::Forward(hops) => Some((r.metric, hops[0].port)),
+            RouteAction::Forward(hops) => Some((r.metric, hops[0].port)),
             _ => None,
         });
         routes.collect()

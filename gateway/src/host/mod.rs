@@ -42,8 +42,11 @@ mod wanted;
 
 pub use error::HostError;
 pub use ports::KernelPorts;
-pub use punt::PortCounters;
-pub use state::{Action, Address, Neighbour, NetState, NextHop, Reachability, Route, Table, TwinState};
+pub use punt::PuntCounters;
+pub use state::{
+    KernelAddress, KernelNeighbour, KernelRoute, NetState, NextHop, Reachability, RouteAction, Table,
+    TwinState,
+};
 
 use self::{
     ingress::{IngressDrop, QuietIpv6},
@@ -152,7 +155,7 @@ pub struct Host {
     stop_punt: Arc<EventFd>,
     threads: Vec<JoinHandle<()>>,
     state: Arc<Mutex<Arc<NetState>>>,
-    counters: Arc<[PortCounters]>,
+    counters: Arc<[PuntCounters]>,
     // Dropped after the threads have ended and the twins are gone.
     _ingress: Option<IngressDrop>,
     _quiet: Vec<QuietIpv6>,
@@ -181,7 +184,7 @@ impl Host {
         let ingress = drop_ingress(&interfaces, own)?;
         let quiet = interfaces.iter().filter_map(|i| QuietIpv6::new(i)).collect();
 
-        let counters: Arc<[PortCounters]> = ports.iter().map(|_| PortCounters::default()).collect();
+        let counters: Arc<[PuntCounters]> = ports.iter().map(|_| PuntCounters::default()).collect();
         let (commands, inbox) = mpsc::channel();
         let mut host = Self {
             commands,
@@ -245,7 +248,7 @@ impl Host {
 
     /// Frames between each port and the kernel, by port.
     #[must_use]
-    pub fn counters(&self) -> &[PortCounters] {
+    pub fn counters(&self) -> &[PuntCounters] {
         &self.counters
     }
 

@@ -31,9 +31,9 @@ use super::{
     namespace,
     ports::KernelPorts,
     socket::{Notifications, Requests},
-    state::{Neighbour, TwinState},
+    state::{KernelNeighbour, TwinState},
     tap::Twin,
-    twins::{self, Link, Locals},
+    twins::{self, Locals, TwinLink},
     wanted::{self, Wanted},
 };
 use crate::{io::PortId, threads};
@@ -100,7 +100,7 @@ pub(super) struct Netlink {
     mirror: Mirror,
     /// As the twins are to be.
     ports: Vec<HostPort>,
-    links: Vec<Link>,
+    links: Vec<TwinLink>,
     /// Twins that are gone.
     gone: BTreeSet<PortId>,
     next_renewal: Instant,
@@ -131,7 +131,7 @@ impl Netlink {
         let (mut made, mut links) = (Vec::new(), Vec::new());
         for port in &ports {
             let (twin, index) = Twin::create(&port.name)?;
-            let link = Link { name: port.name.clone(), index, mac: port.mac, up: true, running: false };
+            let link = TwinLink { name: port.name.clone(), index, mac: port.mac, up: true, running: false };
             twins::set_up(&mut requests, port, &link)?;
             made.push(twin);
             links.push(link);
@@ -478,7 +478,8 @@ impl Netlink {
     fn has_room(&mut self, now: Instant) -> bool {
         if self.wanted.len() >= MAX_WANTED {
             let state = self.mirror.published();
-            let answers = |(port, address)| state.neighbour(port, address).and_then(Neighbour::mac).is_some();
+            let answers =
+                |(port, address)| state.neighbour(port, address).and_then(KernelNeighbour::mac).is_some();
             let silent = wanted::silent(&self.wanted, now, answers);
             silent.into_iter().for_each(|(port, address)| self.forget(port, address));
         }
@@ -516,7 +517,7 @@ impl Netlink {
         let (now, state) = (Instant::now(), self.mirror.published());
         let wanted: Vec<_> = self.wanted.iter().map(|(key, wanted)| (*key, *wanted)).collect();
         for ((port, address), wanted) in wanted {
-            let answers = state.neighbour(port, address).and_then(Neighbour::mac).is_some();
+            let answers = state.neighbour(port, address).and_then(KernelNeighbour::mac).is_some();
             if wanted.is_over(now, answers) {
                 self.forget(port, address);
             } else {

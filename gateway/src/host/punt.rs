@@ -33,7 +33,7 @@ const FRAME: usize = 65_536;
 
 /// What passed between one port and the kernel, in frames.
 #[derive(Debug, Default)]
-pub struct PortCounters {
+pub struct PuntCounters {
     /// Given to the kernel.
     pub to_kernel: Counter,
     /// Not taken by the kernel: the twin is down, gone or full.
@@ -51,7 +51,7 @@ pub(super) struct Punt {
     /// Twins that were made anew.
     pub renewals: Receiver<(PortId, Twin)>,
     pub frames: Box<dyn HostFrames>,
-    pub counters: Arc<[PortCounters]>,
+    pub counters: Arc<[PuntCounters]>,
     pub stop: Arc<EventFd>,
 }
 

@@ -13,15 +13,15 @@ use crate::{io::PortId, mac::Mac, prefix::Prefix, versions::Map};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetState {
     /// Addresses of the twins, ordered by port and address.
-    pub addresses: Arc<[Address]>,
+    pub addresses: Arc<[KernelAddress]>,
     /// Addresses that the kernel has on other interfaces: `lo`, a VRRP daemon's.
     pub elsewhere: Arc<[IpAddr]>,
     /// Routes of the main table by destination, whatever interface they lead over: the one that the kernel would use.
-    pub routes: Map<Prefix, Route>,
+    pub routes: Map<Prefix, KernelRoute>,
     /// The same of the tables `local` and `default`. The twins' own addresses aren't among them.
-    pub other_routes: Map<(Table, Prefix), Route>,
+    pub other_routes: Map<(Table, Prefix), KernelRoute>,
     /// Neighbours on the twins, ordered by port and address.
-    pub neighbours: Arc<[Neighbour]>,
+    pub neighbours: Arc<[KernelNeighbour]>,
     /// MAC addresses that the kernel has on interfaces over the twins, ordered by port and address.
     pub stations: Arc<[(PortId, Mac)]>,
     /// The twins themselves, by port.
@@ -59,7 +59,7 @@ impl TwinState {
 impl NetState {
     /// The neighbour `address` on `port`, if the kernel has an entry for it.
     #[must_use]
-    pub fn neighbour(&self, port: PortId, address: IpAddr) -> Option<&Neighbour> {
+    pub fn neighbour(&self, port: PortId, address: IpAddr) -> Option<&KernelNeighbour> {
         let at = self.neighbours.binary_search_by_key(&(port, address), |n| (n.port, n.address));
         at.ok().map(|n| &self.neighbours[n])
     }
@@ -85,7 +85,7 @@ impl NetState {
 
 /// An address of a twin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Address {
+pub struct KernelAddress {
     /// The twin's port.
     pub port: PortId,
     /// The address and the length of its network's prefix.
@@ -94,7 +94,7 @@ pub struct Address {
 
 /// A route of the kernel's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
+pub struct KernelRoute {
     /// The table that it is in.
     pub table: Table,
     /// Destination network.
@@ -104,12 +104,12 @@ pub struct Route {
     /// The path's MTU in bytes of an IP packet, if the route has one.
     pub mtu: Option<u32>,
     /// What happens to packets.
-    pub action: Action,
+    pub action: RouteAction,
 }
 
 /// What a route does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum RouteAction {
     /// Forwards to one of these, never empty.
     Forward(Arc<[NextHop]>),
     /// Drops silently.
@@ -137,7 +137,7 @@ pub struct NextHop {
 
 /// An entry of the kernel's neighbour table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Neighbour {
+pub struct KernelNeighbour {
     /// The twin's port.
     pub port: PortId,
     /// IP address.
@@ -146,7 +146,7 @@ pub struct Neighbour {
     pub reachability: Reachability,
 }
 
-impl Neighbour {
+impl KernelNeighbour {
     /// Where to send frames for it, if that is known.
     #[must_use]
     pub const fn mac(&self) -> Option<Mac> {
@@ -175,18 +175,18 @@ mod tests {
     #[test]
     fn finds_neighbours_and_addresses() {
         let mac = Mac([2, 0, 0, 0, 0, 1]);
-        let entry = |port, address: &str| Neighbour {
+        let entry = |port, address: &str| KernelNeighbour {
             port: PortId(port),
             address: address.parse().unwrap(),
             reachability: Reachability::Usable(mac),
         };
         let state = NetState {
-            addresses: [Address { port: PortId(1), prefix: "10.0.0.1/24".parse().unwrap() }].into(),
+            addresses: [KernelAddress { port: PortId(1), prefix: "10.0.0.1/24".parse().unwrap() }].into(),
             neighbours: [entry(0, "10.0.0.2"), entry(0, "10.0.0.9"), entry(1, "10.0.0.2")].into(),
             ..NetState::default()
         };
         assert_eq!(
-            state.neighbour(PortId(0), "10.0.0.9".parse().unwrap()).and_then(Neighbour::mac),
+            state.neighbour(PortId(0), "10.0.0.9".parse().unwrap()).and_then(KernelNeighbour::mac),
             Some(mac)
         );
         assert!(state.neighbour(PortId(1), "10.0.0.9".parse().unwrap()).is_none());

@@ -15,7 +15,7 @@ use super::{
 use crate::{io::PortId, mac::Mac, prefix::Prefix};
 
 /// A twin as the kernel knows it.
-pub(super) struct Link {
+pub(super) struct TwinLink {
     pub name: String,
     /// Interface index.
     pub index: u32,
@@ -43,7 +43,7 @@ impl Locals {
     pub fn add(
         &mut self,
         requests: &mut Requests,
-        (links, mirror): (&[Link], &Mirror),
+        (links, mirror): (&[TwinLink], &Mirror),
         port: PortId,
         address: IpAddr,
     ) -> Result<bool, HostError> {
@@ -61,7 +61,7 @@ impl Locals {
     }
 
     /// Puts back what was on the twin of `port` before it lost its addresses.
-    pub fn restore(&self, requests: &mut Requests, link: &Link, port: PortId) -> Result<(), HostError> {
+    pub fn restore(&self, requests: &mut Requests, link: &TwinLink, port: PortId) -> Result<(), HostError> {
         let lost = self.0.iter().filter(|(_, local)| local.ours == Some(port));
         lost.map(|(address, _)| Prefix::host(*address)).try_for_each(|a| put(requests, link, a))
     }
@@ -70,7 +70,7 @@ impl Locals {
     pub fn remove(
         &mut self,
         requests: &mut Requests,
-        links: &[Link],
+        links: &[TwinLink],
         port: PortId,
         address: IpAddr,
     ) -> Result<bool, HostError> {
@@ -94,7 +94,7 @@ impl Locals {
 }
 
 /// Gives a fresh twin the port's properties and addresses.
-pub(super) fn set_up(requests: &mut Requests, port: &HostPort, link: &Link) -> Result<(), HostError> {
+pub(super) fn set_up(requests: &mut Requests, port: &HostPort, link: &TwinLink) -> Result<(), HostError> {
     let failed = |action| {
         let name = port.name.clone();
         move |source| HostError::Twin { name, action, source }
@@ -112,7 +112,7 @@ pub(super) fn set_up(requests: &mut Requests, port: &HostPort, link: &Link) -> R
 
 /// Puts the port's addresses and routes on its twin, where they aren't there: a twin that is set down loses its routes and
 /// its addresses of IPv6.
-pub(super) fn put_all(requests: &mut Requests, port: &HostPort, link: &Link) -> Result<(), HostError> {
+pub(super) fn put_all(requests: &mut Requests, port: &HostPort, link: &TwinLink) -> Result<(), HostError> {
     if ipv6_disabled(&link.name) == Some(false) {
         put_as_it_is(requests, link, link_local(port.mac))?;
     }
@@ -124,7 +124,7 @@ pub(super) fn put_all(requests: &mut Requests, port: &HostPort, link: &Link) -> 
 }
 
 /// Puts a route of the configuration on the twin. The path has it in any case: the gateway works without, and says so.
-fn put_route(requests: &mut Requests, link: &Link, route: &StaticRoute) {
+fn put_route(requests: &mut Requests, link: &TwinLink, route: &StaticRoute) {
     let put = let_ipv6(requests, link, route.to);
     let put = put.and_then(|()| match kernel::add_route(requests, link.index, route) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -138,13 +138,13 @@ fn put_route(requests: &mut Requests, link: &Link, route: &StaticRoute) {
 }
 
 /// Puts an address on the twin.
-fn put(requests: &mut Requests, link: &Link, address: Prefix) -> Result<(), HostError> {
+fn put(requests: &mut Requests, link: &TwinLink, address: Prefix) -> Result<(), HostError> {
     let_ipv6(requests, link, address)?;
     put_as_it_is(requests, link, address)
 }
 
 /// Switches IPv6 on there, if that is off and this needs it.
-fn let_ipv6(requests: &mut Requests, link: &Link, address: Prefix) -> Result<(), HostError> {
+fn let_ipv6(requests: &mut Requests, link: &TwinLink, address: Prefix) -> Result<(), HostError> {
     if address.address().is_ipv6() && ipv6_disabled(&link.name) == Some(true) {
         make_no_link_local(&link.name)
             .and_then(|()| set_ipv6_disabled(&link.name, false))
@@ -163,7 +163,7 @@ fn link_local(Mac([a, b, c, d, e, f]): Mac) -> Prefix {
     Prefix::new(host.address(), 64).unwrap_or(host)
 }
 
-fn put_as_it_is(requests: &mut Requests, link: &Link, address: Prefix) -> Result<(), HostError> {
+fn put_as_it_is(requests: &mut Requests, link: &TwinLink, address: Prefix) -> Result<(), HostError> {
     let failed = |source| HostError::Address { name: link.name.clone(), address, source };
     match kernel::add_address(requests, link.index, address) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),

@@ -59,7 +59,7 @@ impl Frame for Mbuf {
 }
 
 /// How a worker's frames get out of a port.
-pub(super) enum Way {
+pub(super) enum TxPath {
     /// By a queue of its own, and with it frames of workers that have none.
     Queue(TxQueue, Option<Box<Relay>>),
     /// By the queue of another worker.
@@ -88,7 +88,7 @@ impl Relay {
 /// One worker's share of a port.
 pub(super) struct Share {
     pub(super) rx: Option<RxQueue>,
-    pub(super) way: Way,
+    pub(super) way: TxPath,
     pub(super) pool: Mempool,
 }
 
@@ -114,7 +114,7 @@ impl Io for DpdkIo {
     #[inline(always)]
     fn rx(&mut self, port: PortId, burst: &mut Burst<Mbuf>) {
         let share = &mut self.ports[port.index()];
-        if let Way::Queue(queue, Some(relay)) = &mut share.way {
+        if let TxPath::Queue(queue, Some(relay)) = &mut share.way {
             relay.pump(queue);
         }
         if let Some(queue) = &mut share.rx {
@@ -125,8 +125,8 @@ impl Io for DpdkIo {
     #[inline(always)]
     fn tx(&mut self, port: PortId, burst: &mut Burst<Mbuf>) {
         match &mut self.ports[port.index()].way {
-            Way::Queue(queue, _) => queue.tx(burst),
-            Way::Ring(sender) => sender.send(burst),
+            TxPath::Queue(queue, _) => queue.tx(burst),
+            TxPath::Ring(sender) => sender.send(burst),
         };
     }
 

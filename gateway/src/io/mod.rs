@@ -60,7 +60,7 @@ impl PortId {
 
 /// Where a port is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct PortPlace {
     /// The device, counted from 0.
     pub device: u8,
     /// Its VLAN there, 1 to 4094; none: what has no tag.
@@ -68,7 +68,7 @@ pub struct Place {
 }
 
 /// The places of ports: each on a device of its own unless an earlier port has the same `device`.
-pub fn places<'a, D: PartialEq + 'a>(ports: impl Iterator<Item = (&'a D, Option<u16>)>) -> Vec<Place> {
+pub fn places<'a, D: PartialEq + 'a>(ports: impl Iterator<Item = (&'a D, Option<u16>)>) -> Vec<PortPlace> {
     let mut devices: Vec<&D> = Vec::new();
     let place = |(device, vlan)| {
         let known = devices.iter().position(|d| *d == device);
@@ -76,7 +76,7 @@ pub fn places<'a, D: PartialEq + 'a>(ports: impl Iterator<Item = (&'a D, Option<
             devices.push(device);
             devices.len() - 1
         });
-        Place { device: u8::try_from(number).unwrap_or(u8::MAX), vlan }
+        PortPlace { device: u8::try_from(number).unwrap_or(u8::MAX), vlan }
     };
     ports.map(place).collect()
 }

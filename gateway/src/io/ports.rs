@@ -11,8 +11,8 @@ use thiserror::Error;
 
 pub use super::handle::PortHandle;
 use super::{
-    Place,
-    dpdk::{DpdkIo, Relay, Share, Way},
+    PortPlace,
+    dpdk::{DpdkIo, Relay, Share, TxPath},
     rss::{HASH_TYPES, set_rss},
 };
 use crate::{config, mac::Mac, table::rss::Rss};
@@ -67,7 +67,7 @@ pub fn eal_config(config: &config::Config, log: Option<dpdk::LogSink>) -> EalCon
 
 /// Where the ports are: on which device, in which VLAN.
 #[must_use]
-pub fn places(ports: &[config::Port]) -> Vec<Place> {
+pub fn places(ports: &[config::Port]) -> Vec<PortPlace> {
     super::places(ports.iter().map(|p| (&p.device, p.vlan)))
 }
 
@@ -235,10 +235,10 @@ pub(super) fn deal(
         } else {
             None
         };
-        ways.push(Way::Queue(queue, relay));
+        ways.push(TxPath::Queue(queue, relay));
     }
     // Worker w without a queue goes by the one of worker w mod owners, which has a relay since w - owners >= it.
-    ways.extend((owners..workers).map(|w| Way::Ring(senders[usize::from(w % owners)].clone())));
+    ways.extend((owners..workers).map(|w| TxPath::Ring(senders[usize::from(w % owners)].clone())));
     let rx = queues.rx.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
     Ok(ways.into_iter().zip(rx).map(|(way, rx)| Share { rx, way, pool: handle.pool.clone() }).collect())
 }

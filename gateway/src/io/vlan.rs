@@ -18,7 +18,7 @@ use arrayvec::ArrayVec;
 use super::unfinished;
 use crate::path::verdict::{PathCounters, Reason, Verdict};
 use crate::{
-    io::{Burst, Frame, Hand, Io, Place, PortId},
+    io::{Burst, Frame, Hand, Io, PortId, PortPlace},
     net::{
         Header,
         ethernet::{EthernetHeader, VlanTag, ether_type},
@@ -52,9 +52,9 @@ pub struct VlanIo<I: Io> {
 impl<I: Io> VlanIo<I> {
     /// Ports at `places` over the devices of `io`; lost frames are counted in `counters`.
     #[must_use]
-    pub fn new(io: I, places: &[Place], counters: Arc<PathCounters>) -> Self {
-        let lane = |(n, place): (usize, &Place)| {
-            let on_it = |p: &&Place| p.device == place.device;
+    pub fn new(io: I, places: &[PortPlace], counters: Arc<PathCounters>) -> Self {
+        let lane = |(n, place): (usize, &PortPlace)| {
+            let on_it = |p: &&PortPlace| p.device == place.device;
             let plain = places.iter().filter(on_it).all(|p| p.vlan.is_none());
             let first = !places.iter().take(n).any(|p| p.device == place.device);
             let (waiting, leaving) = (ArrayVec::new(), ArrayVec::new());

@@ -11,7 +11,7 @@ use std::{
 
 use tracing::Level;
 
-use super::queue::Line;
+use super::queue::LogLine;
 
 /// Where journald takes datagrams.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
@@ -20,12 +20,12 @@ pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
 const IDENTIFIER: &str = "weir";
 
 /// A way to journald.
-pub(super) struct Journal {
+pub(super) struct Journald {
     path: PathBuf,
     socket: Option<UnixDatagram>,
 }
 
-impl Journal {
+impl Journald {
     /// The way to the journald that listens at `path`, now or later.
     pub fn at(path: &Path) -> Self {
         Self { path: path.to_owned(), socket: None }
@@ -33,7 +33,7 @@ impl Journal {
 
     /// Sends a line; waits while journald has no room. A socket that nobody listens to any more, as journald's was made
     /// anew, is replaced.
-    pub fn send(&mut self, line: &Line) -> io::Result<()> {
+    pub fn send(&mut self, line: &LogLine) -> io::Result<()> {
         let bytes = datagram(line);
         if let Some(socket) = &self.socket
             && socket.send(&bytes).is_ok()
@@ -59,7 +59,7 @@ pub(super) fn priority(level: Level) -> u8 {
     }
 }
 
-fn datagram(line: &Line) -> Vec<u8> {
+fn datagram(line: &LogLine) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(line.text.len() + 128);
     field(&mut bytes, "PRIORITY", &priority(line.level).to_string());
     field(&mut bytes, "SYSLOG_IDENTIFIER", IDENTIFIER);
@@ -100,11 +100,11 @@ mod tests {
         let path = std::env::temp_dir().join(format!("weir-journal-{}", std::process::id()));
         let _ = std::fs::remove_file(&path);
         let journald = UnixDatagram::bind(&path).unwrap();
-        let mut journal = Journal::at(&path);
+        let mut journal = Journald::at(&path);
         let mut buffer = [0; 512];
         let mut sent = |target: Option<&str>, text: &str| {
             let target = target.map(str::to_owned);
-            journal.send(&Line { level: Level::WARN, target, text: text.to_owned() }).unwrap();
+            journal.send(&LogLine { level: Level::WARN, target, text: text.to_owned() }).unwrap();
             let length = journald.recv(&mut buffer).unwrap();
             String::from_utf8_lossy(&buffer[..length]).into_owned()
         };

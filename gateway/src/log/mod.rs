@@ -32,7 +32,7 @@ mod output;
 mod queue;
 
 use output::Output;
-use queue::{Line, Queue};
+use queue::{LogLine, LogQueue};
 
 /// Lines that wait to be written.
 const ROOM: usize = 1024;
@@ -43,7 +43,7 @@ const LONGEST: usize = 8192;
 static LOG: OnceLock<Log> = OnceLock::new();
 
 struct Log {
-    queue: Arc<Queue>,
+    queue: Arc<LogQueue>,
     writer: OnceLock<Pid>,
 }
 
@@ -54,7 +54,7 @@ struct Log {
 pub fn init() -> io::Result<()> {
     let output = Output::find();
     let journal = output.is_journal();
-    let log = LOG.get_or_init(|| Log { queue: Arc::new(Queue::new(ROOM)), writer: OnceLock::new() });
+    let log = LOG.get_or_init(|| Log { queue: Arc::new(LogQueue::new(ROOM)), writer: OnceLock::new() });
     let tell_lost = if journal { lost_plainly } else { lost_with_time };
     let write = move || {
         let _ = log.writer.set(gettid());
@@ -63,7 +63,7 @@ pub fn init() -> io::Result<()> {
     Builder::new().name("weir-log".into()).spawn(write)?;
     let filter = EnvFilter::try_from_env("WEIR_LOG")
         .unwrap_or_else(|_| EnvFilter::default().add_directive(LevelFilter::INFO.into()));
-    let layer = layer().with_writer(Lines).with_ansi(false).log_internal_errors(false);
+    let layer = layer().with_writer(LogLines).with_ansi(false).log_internal_errors(false);
     let layer = match journal {
         true => layer.without_time().with_level(false).with_target(false).boxed(),
         false => layer.boxed(),
@@ -86,7 +86,7 @@ pub fn follow_caller() {
 pub fn complain(level: Level, text: &str) {
     for line in text.lines() {
         match LOG.get() {
-            Some(log) => log.queue.push(Line { level, target: None, text: cut(line).to_owned() }),
+            Some(log) => log.queue.push(LogLine { level, target: None, text: cut(line).to_owned() }),
             // Nobody could be told that this failed.
             None => _ = writeln!(io::stderr(), "{line}"),
         }
@@ -102,15 +102,15 @@ fn lost(lines: u64) -> String {
     if lines == 1 { "1 line lost".to_owned() } else { format!("{lines} lines lost") }
 }
 
-fn lost_plainly(lines: u64) -> Line {
-    Line { level: Level::WARN, target: Some(module_path!().to_owned()), text: lost(lines) }
+fn lost_plainly(lines: u64) -> LogLine {
+    LogLine { level: Level::WARN, target: Some(module_path!().to_owned()), text: lost(lines) }
 }
 
-fn lost_with_time(lines: u64) -> Line {
+fn lost_with_time(lines: u64) -> LogLine {
     let mut text = String::new();
     // A line without its time is better than none.
     let _ = SystemTime.format_time(&mut Writer::new(&mut text));
-    Line { text: format!("{text}  WARN {}: {}", module_path!(), lost(lines)), ..lost_plainly(lines) }
+    LogLine { text: format!("{text}  WARN {}: {}", module_path!(), lost(lines)), ..lost_plainly(lines) }
 }
 
 /// What of a line is written.
@@ -123,32 +123,32 @@ fn cut(line: &str) -> &str {
 }
 
 /// Makes an event's text a line of the queue.
-struct Lines;
+struct LogLines;
 
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Event;
+impl<'a> MakeWriter<'a> for LogLines {
+    type Writer = LogEvent;
 
-    fn make_writer(&'a self) -> Event {
-        Event { level: Level::INFO, target: None }
+    fn make_writer(&'a self) -> LogEvent {
+        LogEvent { level: Level::INFO, target: None }
     }
 
-    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Event {
-        Event { level: *meta.level(), target: Some(meta.target().to_owned()) }
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> LogEvent {
+        LogEvent { level: *meta.level(), target: Some(meta.target().to_owned()) }
     }
 }
 
 /// One event on its way into the queue: written by a single call.
-struct Event {
+struct LogEvent {
     level: Level,
     target: Option<String>,
 }
 
-impl Write for Event {
+impl Write for LogEvent {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if let Some(log) = LOG.get() {
             let text = String::from_utf8_lossy(bytes);
             let text = cut(text.trim_end_matches('\n')).to_owned();
-            log.queue.push(Line { level: self.level, target: self.target.clone(), text });
+            log.queue.push(LogLine { level: self.level, target: self.target.clone(), text });
         }
         Ok(bytes.len())
     }

@@ -10,14 +10,14 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{
-    journal::{self, Journal},
-    queue::{Line, Next, Queue},
+    journal::{self, Journald},
+    queue::{LogLine, LogQueue, NextLine},
 };
 
 /// Where lines go.
 pub(super) struct Output {
     stderr: Option<Stream>,
-    journal: Option<Journal>,
+    journal: Option<Journald>,
 }
 
 impl Output {
@@ -30,7 +30,7 @@ impl Output {
             .as_ref()
             .and_then(|file| file.metadata().ok())
             .is_some_and(|metadata| journal::is_stream(&stream, &metadata));
-        let journal = is_journal.then(|| Journal::at(Path::new(journal::SOCKET)));
+        let journal = is_journal.then(|| Journald::at(Path::new(journal::SOCKET)));
         Self { stderr: stderr.map(|file| Stream { file, torn: false, is_journal }), journal }
     }
 
@@ -40,7 +40,7 @@ impl Output {
     }
 
     /// Writes a line, however long that takes.
-    fn write(&mut self, line: &Line) -> io::Result<()> {
+    fn write(&mut self, line: &LogLine) -> io::Result<()> {
         if let Some(journal) = &mut self.journal
             && journal.send(line).is_ok()
         {
@@ -60,7 +60,7 @@ struct Stream {
 }
 
 impl Stream {
-    fn write(&mut self, line: &Line) -> io::Result<()> {
+    fn write(&mut self, line: &LogLine) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(line.text.len() + 8);
         if self.torn {
             bytes.push(b'\n');
@@ -92,10 +92,10 @@ impl Stream {
 }
 
 /// What tells of lost lines is made by this.
-pub(super) type TellLost = fn(u64) -> Line;
+pub(super) type TellLost = fn(u64) -> LogLine;
 
 /// Writes lines for ever. Those that can't be written are counted; the count is told before the next one that can.
-pub(super) fn run(queue: &Queue, mut output: Output, tell_lost: TellLost) {
+pub(super) fn run(queue: &LogQueue, mut output: Output, tell_lost: TellLost) {
     let mut missing = 0;
     loop {
         missing = write_next(queue.next(), missing, tell_lost, |line| output.write(line));
@@ -104,10 +104,10 @@ pub(super) fn run(queue: &Queue, mut output: Output, tell_lost: TellLost) {
 
 /// Writes what is next; returns how many lines are missing now.
 fn write_next(
-    Next { lost, line }: Next,
+    NextLine { lost, line }: NextLine,
     missing: u64,
     tell_lost: TellLost,
-    mut write: impl FnMut(&Line) -> io::Result<()>,
+    mut write: impl FnMut(&LogLine) -> io::Result<()>,
 ) -> u64 {
     let missing = missing.saturating_add(lost);
     let own = u64::from(line.is_some());
@@ -131,30 +131,30 @@ mod tests {
 
     use super::*;
 
-    fn line(text: &str) -> Line {
-        Line { level: Level::WARN, target: None, text: text.to_owned() }
+    fn line(text: &str) -> LogLine {
+        LogLine { level: Level::WARN, target: None, text: text.to_owned() }
     }
 
-    fn lost(lines: u64) -> Line {
+    fn lost(lines: u64) -> LogLine {
         line(&format!("{lines} lost"))
     }
 
     #[test]
     fn what_can_t_be_written_is_told_when_something_can() {
-        let next = |lost, text: &str| Next { lost, line: Some(line(text)) };
-        let broken = |_: &Line| Err(io::ErrorKind::BrokenPipe.into());
+        let next = |lost, text: &str| NextLine { lost, line: Some(line(text)) };
+        let broken = |_: &LogLine| Err(io::ErrorKind::BrokenPipe.into());
         let missing = write_next(next(0, "a"), 0, lost, broken);
         assert_eq!(missing, 1);
         let missing = write_next(next(3, "b"), missing, lost, broken);
         assert_eq!(missing, 5);
         let mut written = Vec::new();
-        let mut write = |l: &Line| {
+        let mut write = |l: &LogLine| {
             written.push(l.text.clone());
             Ok(())
         };
         assert_eq!(write_next(next(0, "c"), missing, lost, &mut write), 0);
         assert_eq!(write_next(next(0, "d"), 0, lost, &mut write), 0);
-        assert_eq!(write_next(Next { lost: 2, line: None }, 0, lost, &mut write), 0);
+        assert_eq!(write_next(NextLine { lost: 2, line: None }, 0, lost, &mut write), 0);
         assert_eq!(written, ["5 lost", "c", "d", "2 lost"]);
     }
 
@@ -162,10 +162,10 @@ mod tests {
     #[test]
     fn journald_is_found_again() {
         let path = std::env::temp_dir().join(format!("weir-journal-anew-{}", std::process::id()));
-        let mut output = Output { stderr: None, journal: Some(Journal::at(&path)) };
+        let mut output = Output { stderr: None, journal: Some(Journald::at(&path)) };
         let mut missing = 0;
         let mut write = |text: &str| {
-            let next = Next { lost: 0, line: Some(line(text)) };
+            let next = NextLine { lost: 0, line: Some(line(text)) };
             missing = write_next(next, missing, lost, |line| output.write(line));
             missing
         };

@@ -10,7 +10,7 @@ use tracing::Level;
 
 /// A line, without its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub(super) struct LogLine {
     pub level: Level,
     /// The module that speaks; none for what isn't an event, such as the configuration's mistakes.
     pub target: Option<String>,
@@ -19,37 +19,37 @@ pub(super) struct Line {
 
 /// What is to be written next.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Next {
+pub(super) struct NextLine {
     /// Lines lost for want of room before `line`.
     pub lost: u64,
     /// None: there is only this loss to be told.
-    pub line: Option<Line>,
+    pub line: Option<LogLine>,
 }
 
 /// The queue between those who log and the thread that writes.
-pub(super) struct Queue {
-    state: Mutex<State>,
+pub(super) struct LogQueue {
+    state: Mutex<QueueState>,
     filled: Condvar,
     written: Condvar,
 }
 
-struct State {
-    waiting: VecDeque<(u64, Line)>,
+struct QueueState {
+    waiting: VecDeque<(u64, LogLine)>,
     /// Lines lost since the last one that found room.
     lost: u64,
     /// Whether a line is being written.
     writing: bool,
 }
 
-impl Queue {
+impl LogQueue {
     /// A queue with room for so many lines.
     pub fn new(room: usize) -> Self {
-        let state = State { waiting: VecDeque::with_capacity(room), lost: 0, writing: false };
+        let state = QueueState { waiting: VecDeque::with_capacity(room), lost: 0, writing: false };
         Self { state: Mutex::new(state), filled: Condvar::new(), written: Condvar::new() }
     }
 
     /// Hands a line over; without room it is counted as lost. Never waits for the writer.
-    pub fn push(&self, line: Line) {
+    pub fn push(&self, line: LogLine) {
         let mut state = self.state.lock();
         if state.waiting.len() == state.waiting.capacity() {
             state.lost += 1;
@@ -62,17 +62,17 @@ impl Queue {
     }
 
     /// What is to be written next; waits for it. What was taken before counts as written from here on.
-    pub fn next(&self) -> Next {
+    pub fn next(&self) -> NextLine {
         let mut state = self.state.lock();
         state.writing = false;
         loop {
             if let Some((lost, line)) = state.waiting.pop_front() {
                 state.writing = true;
-                return Next { lost, line: Some(line) };
+                return NextLine { lost, line: Some(line) };
             }
             if state.lost > 0 {
                 state.writing = true;
-                return Next { lost: std::mem::take(&mut state.lost), line: None };
+                return NextLine { lost: std::mem::take(&mut state.lost), line: None };
             }
             self.written.notify_all();
             self.filled.wait(&mut state);
@@ -98,27 +98,27 @@ mod tests {
 
     use super::*;
 
-    fn line(text: &str) -> Line {
-        Line { level: Level::INFO, target: None, text: text.to_owned() }
+    fn line(text: &str) -> LogLine {
+        LogLine { level: Level::INFO, target: None, text: text.to_owned() }
     }
 
     #[test]
     fn lines_without_room_are_counted_where_they_are_missing() {
-        let queue = Queue::new(2);
+        let queue = LogQueue::new(2);
         for text in ["a", "b", "lost", "lost"] {
             queue.push(line(text));
         }
-        assert_eq!(queue.next(), Next { lost: 0, line: Some(line("a")) });
+        assert_eq!(queue.next(), NextLine { lost: 0, line: Some(line("a")) });
         queue.push(line("c"));
         queue.push(line("lost"));
-        assert_eq!(queue.next(), Next { lost: 0, line: Some(line("b")) });
-        assert_eq!(queue.next(), Next { lost: 2, line: Some(line("c")) });
-        assert_eq!(queue.next(), Next { lost: 1, line: None });
+        assert_eq!(queue.next(), NextLine { lost: 0, line: Some(line("b")) });
+        assert_eq!(queue.next(), NextLine { lost: 2, line: Some(line("c")) });
+        assert_eq!(queue.next(), NextLine { lost: 1, line: None });
     }
 
     #[test]
     fn a_flush_waits_for_the_line_being_written_and_no_longer_than_it_may() {
-        let queue = Arc::new(Queue::new(2));
+        let queue = Arc::new(LogQueue::new(2));
         assert!(queue.flush(Duration::ZERO));
         queue.push(line("a"));
         assert!(!queue.flush(Duration::ZERO), "nobody writes");

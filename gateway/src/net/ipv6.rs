@@ -222,7 +222,7 @@ impl FragmentHeader {
 
 /// What the extension headers lead to.
 #[derive(Clone, Copy, Debug)]
-pub struct Upper<'a> {
+pub struct UpperLayer<'a> {
     /// Protocol number of the upper layer. [`protocol::ESP`] and [`protocol::NO_NEXT_HEADER`] end the chain.
     pub protocol: u8,
     /// Where its header starts, in bytes from the start of the IPv6 header. In a fragment other than the
@@ -231,19 +231,19 @@ pub struct Upper<'a> {
     /// The fragment header, if there was one.
     pub fragment: Option<&'a FragmentHeader>,
     /// The routing header, if there was one; of several that which matters most: of type 0, else with segments left.
-    pub routing: Option<Routing>,
+    pub routing: Option<RoutingHeader>,
 }
 
 /// What a routing header says (RFC 8200 4.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Routing {
+pub struct RoutingHeader {
     /// Routing type.
     pub kind: u8,
     /// Nodes that the packet is still to visit before its destination.
     pub segments_left: u8,
 }
 
-impl Routing {
+impl RoutingHeader {
     /// How much it matters.
     fn weight(self) -> u8 {
         match self {
@@ -257,10 +257,10 @@ impl Routing {
 /// Follows the chain of extension headers of `packet`, which starts with the IPv6 header (its own lengths
 /// aren't looked at). Errors if the chain leaves the bytes, or is longer than [`MAX_EXTENSIONS`].
 #[inline]
-pub fn upper(packet: &[u8]) -> Result<Upper<'_>, Malformed> {
+pub fn upper(packet: &[u8]) -> Result<UpperLayer<'_>, Malformed> {
     let (header, _) = Ipv6Header::split(packet).ok_or(Malformed::Truncated)?;
     let mut found =
-        Upper { protocol: header.next_header, offset: Ipv6Header::LEN, fragment: None, routing: None };
+        UpperLayer { protocol: header.next_header, offset: Ipv6Header::LEN, fragment: None, routing: None };
     for _ in 0..=MAX_EXTENSIONS {
         let unit = match found.protocol {
             protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS => 8,
@@ -282,7 +282,7 @@ pub fn upper(packet: &[u8]) -> Result<Upper<'_>, Malformed> {
         else {
             return Err(Malformed::Truncated);
         };
-        let routing = Routing { kind, segments_left };
+        let routing = RoutingHeader { kind, segments_left };
         if found.protocol == protocol::ROUTING && found.routing.is_none_or(|r| r.weight() < routing.weight())
         {
             found.routing = Some(routing);

@@ -35,7 +35,7 @@ const DSCP: u8 = 0xfc;
 
 /// The Ethernet header of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Link {
+pub struct ReplyLink {
     /// Receiving station.
     pub destination: Mac,
     /// The port's own address.
@@ -125,7 +125,7 @@ impl Problem {
 ///
 /// Returns the frame's length. With an ACK in the segment the reset carries its number as sequence
 /// number, otherwise sequence number 0 and an ACK of all that the segment holds.
-pub fn tcp_reset(out: &mut [u8], link: &Link, packet: &[u8]) -> Result<usize, NoReply> {
+pub fn tcp_reset(out: &mut [u8], link: &ReplyLink, packet: &[u8]) -> Result<usize, NoReply> {
     match packet.first().ok_or(Malformed::Truncated)? >> 4 {
         4 => tcp_reset_v4(out, link, packet),
         6 => tcp_reset_v6(out, link, packet),
@@ -133,7 +133,7 @@ pub fn tcp_reset(out: &mut [u8], link: &Link, packet: &[u8]) -> Result<usize, No
     }
 }
 
-fn tcp_reset_v4(out: &mut [u8], link: &Link, packet: &[u8]) -> Result<usize, NoReply> {
+fn tcp_reset_v4(out: &mut [u8], link: &ReplyLink, packet: &[u8]) -> Result<usize, NoReply> {
     const TOTAL: usize = Ipv4Header::LEN + TcpHeader::LEN;
     let (ip, _) = Ipv4Header::split(packet).ok_or(Malformed::Truncated)?;
     let extent = ip.check(usize::MAX)?;
@@ -156,7 +156,7 @@ fn tcp_reset_v4(out: &mut [u8], link: &Link, packet: &[u8]) -> Result<usize, NoR
     put(out, link, ether_type::IPV4, &[header.as_bytes(), reset.as_bytes()])
 }
 
-fn tcp_reset_v6(out: &mut [u8], link: &Link, packet: &[u8]) -> Result<usize, NoReply> {
+fn tcp_reset_v6(out: &mut [u8], link: &ReplyLink, packet: &[u8]) -> Result<usize, NoReply> {
     let (ip, _) = Ipv6Header::split(packet).ok_or(Malformed::Truncated)?;
     let total_len = ip.check(usize::MAX)?;
     let upper = ipv6::upper(packet)?;
@@ -202,7 +202,7 @@ fn answer(segment: &TcpHeader, len: usize) -> Result<TcpHeader, NoReply> {
 /// 1812) or 1280 bytes (IPv6, RFC 4443) of IP packet.
 pub fn icmp_error(
     out: &mut [u8],
-    link: &Link,
+    link: &ReplyLink,
     from: IpAddr,
     problem: Problem,
     packet: &[u8],
@@ -217,7 +217,7 @@ pub fn icmp_error(
 
 fn icmp_error_v4(
     out: &mut [u8],
-    link: &Link,
+    link: &ReplyLink,
     from: Ipv4Addr,
     problem: Problem,
     packet: &[u8],
@@ -254,7 +254,7 @@ fn icmp_error_v4(
 
 fn icmp_error_v6(
     out: &mut [u8],
-    link: &Link,
+    link: &ReplyLink,
     from: Ipv6Addr,
     problem: Problem,
     packet: &[u8],
@@ -295,7 +295,7 @@ fn single_v6(address: Ipv6Addr) -> bool {
 }
 
 /// Writes the link header and `parts` one after the other; returns the length of it all.
-fn put(out: &mut [u8], link: &Link, ether_type: u16, parts: &[&[u8]]) -> Result<usize, NoReply> {
+fn put(out: &mut [u8], link: &ReplyLink, ether_type: u16, parts: &[&[u8]]) -> Result<usize, NoReply> {
     let mut at = 0;
     let mut append = |bytes: &[u8]| {
         let room = out.get_mut(at..at + bytes.len()).ok_or(NoReply::NoRoom)?;

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LINK: Link = Link { destination: Mac([2, 0, 0, 0, 0, 1]), source: Mac([2, 0, 0, 0, 0, 2]), vlan: None };
+const LINK: ReplyLink =
+    ReplyLink { destination: Mac([2, 0, 0, 0, 0, 1]), source: Mac([2, 0, 0, 0, 0, 2]), vlan: None };
 const CLIENT: [u8; 4] = [198, 51, 100, 7];
 const VIP: [u8; 4] = [192, 0, 2, 10];
 
@@ -98,7 +99,7 @@ fn reset_over_ipv6_and_vlan() {
         .write(&mut packet, &[])
         .unwrap();
     let mut out = [0; 128];
-    let link = Link { vlan: Some(12), ..LINK };
+    let link = ReplyLink { vlan: Some(12), ..LINK };
     let len = tcp_reset(&mut out, &link, &packet).unwrap();
     assert_eq!(len, 14 + 4 + 40 + 20);
     assert_eq!(out[12..18], [0x81, 0, 0, 12, 0x86, 0xdd]);

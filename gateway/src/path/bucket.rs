@@ -4,14 +4,14 @@ use crate::clock::{TICKS_PER_SECOND, Tick};
 
 /// So many tokens a second, and at most so many at once.
 #[derive(Clone, Copy, Debug)]
-pub struct Bucket {
+pub struct TokenBucket {
     tokens: u32,
     rate: u32,
     burst: u32,
     filled: Tick,
 }
 
-impl Bucket {
+impl TokenBucket {
     /// `rate` a second (at least one a tick), `burst` at once; full.
     #[must_use]
     pub const fn new(rate: u32, burst: u32) -> Self {
@@ -39,13 +39,13 @@ impl Bucket {
 mod tests {
     use super::*;
 
-    fn taken(bucket: &mut Bucket, tries: u32, now: Tick) -> usize {
+    fn taken(bucket: &mut TokenBucket, tries: u32, now: Tick) -> usize {
         (0..tries).filter(|_| bucket.take(now)).count()
     }
 
     #[test]
     fn a_bucket_gives_its_burst_and_then_its_rate() {
-        let mut bucket = Bucket::new(200, 5);
+        let mut bucket = TokenBucket::new(200, 5);
         assert_eq!(taken(&mut bucket, 10, Tick(0)), 5);
         assert_eq!(taken(&mut bucket, 10, Tick(0)), 0);
         assert_eq!(taken(&mut bucket, 10, Tick(1)), 2);
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn what_is_left_is_kept_up_to_the_burst() {
-        let mut bucket = Bucket::new(100, 5);
+        let mut bucket = TokenBucket::new(100, 5);
         assert_eq!(taken(&mut bucket, 3, Tick(0)), 3);
         assert_eq!(taken(&mut bucket, 10, Tick(1)), 3, "two were left and one came");
         assert_eq!(taken(&mut bucket, 10, Tick(6)), 5);
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn time_that_goes_back_fills_nothing() {
-        let mut bucket = Bucket::new(100, 1);
+        let mut bucket = TokenBucket::new(100, 1);
         assert!(bucket.take(Tick(5)) && !bucket.take(Tick(5)));
         assert!(!bucket.take(Tick(4)) && bucket.take(Tick(6)));
     }

@@ -78,12 +78,12 @@ pub(crate) struct Reply {
     /// Why it isn't forwarded.
     pub reason: Reason,
     /// What its sender gets.
-    pub answer: Answer,
+    pub answer: ReplyKind,
 }
 
 /// An answer of the gateway's own.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Answer {
+pub(crate) enum ReplyKind {
     /// A TCP reset.
     Reset,
     /// An ICMP error from this address.
@@ -98,7 +98,7 @@ pub(crate) enum Edit {
     /// How far its PROXY stream is.
     Stream(SessionId, Stream),
     /// What its server knows by TOA.
-    Told(SessionId, toa_state::Server),
+    Told(SessionId, toa_state::ToaServer),
 }
 
 /// Where a packet's fragments go after its first, if their ports don't say it.

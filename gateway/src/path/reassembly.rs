@@ -35,7 +35,7 @@ use crate::{
     },
     table::{
         endpoints::Endpoints,
-        fragments::{Fate, FragmentKey, Fragments, Piece},
+        fragments::{FragmentKey, FragmentVerdict, Fragments, Piece},
         session::Tuple,
     },
 };
@@ -134,15 +134,15 @@ impl<I: Io> Worker<I> {
         }
         let now = self.flows.now;
         match self.held.note(&key, piece, whole.map(|w| w.tuple.ports), now) {
-            Fate::Overlaps => self.egress.drop(packet.frame, Reason::FragmentOverlap),
-            Fate::Scattered => self.egress.drop(packet.frame, Reason::BadFragment),
-            Fate::TooEarly => {
+            FragmentVerdict::Overlaps => self.egress.drop(packet.frame, Reason::FragmentOverlap),
+            FragmentVerdict::Scattered => self.egress.drop(packet.frame, Reason::BadFragment),
+            FragmentVerdict::TooEarly => {
                 let early = (packet.port, packet.frame, *p, packet.origin);
                 if let Some((_, frame, ..)) = self.held.wait(&key, early, now) {
                     self.egress.drop(frame, Reason::FragmentsWaiting);
                 }
             }
-            Fate::Known(ports, id) => {
+            FragmentVerdict::Known(ports, id) => {
                 if let Some((port, frame, p, origin)) = self.held.released_if(&key, is_first)
                     && let Some(whole) = first(frame.data(), &p)
                 {

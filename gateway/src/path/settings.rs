@@ -3,7 +3,7 @@
 /// Time-outs of connection entries, in seconds, by state: IPVS's defaults.
 #[allow(missing_docs, reason = "one field a state, named as IPVS names them")]
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Timeouts {
+pub struct StateTimeouts {
     pub none: u32,
     pub established: u32,
     pub syn_sent: u32,
@@ -18,7 +18,7 @@ pub struct Timeouts {
     pub udp: u32,
 }
 
-impl Default for Timeouts {
+impl Default for StateTimeouts {
     fn default() -> Self {
         Self {
             none: 2,
@@ -58,7 +58,7 @@ pub struct Settings {
     /// client's word.
     pub nat_strict_tcp: bool,
     /// Time-outs by state.
-    pub timeouts: Timeouts,
+    pub timeouts: StateTimeouts,
 }
 
 impl Default for Settings {
@@ -72,7 +72,7 @@ impl Default for Settings {
             lblc_expiration: 86_400,
             lblcr_expiration: 86_400,
             nat_strict_tcp: false,
-            timeouts: Timeouts::default(),
+            timeouts: StateTimeouts::default(),
         }
     }
 }

@@ -172,7 +172,7 @@ reasons! {
     OtherFamily = "other-family", "The packet can't be translated to the other address family: NAT and DR servers must be of the service's family, and errors about a session between both families aren't forwarded.";
 }
 
-/// Packets that the gateway sent in its own name, and other figures that are no verdicts.
+/// Packets that the gateway sent in its own name, and other events that are no verdicts.
 #[derive(Debug, Default)]
 pub struct Events {
     /// TCP resets sent.
@@ -301,7 +301,7 @@ impl PathCounters {
     /// Zeros.
     ///
     /// # Errors
-    /// The system's, when there's no room to map for the servers' figures.
+    /// The system's, when there's no room to map for the servers' counters.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             forwarded: Counter::default(),

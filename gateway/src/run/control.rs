@@ -17,7 +17,7 @@ use super::{
     devices::Devices,
     mac_filter::MacFilter,
     port_status,
-    ready::Ready,
+    ready::Readiness,
     reattach::{Means, Reattach},
     routes::Picture,
     signals::Signals,
@@ -34,7 +34,7 @@ use crate::{
     threads::{self, Failure},
 };
 
-/// How often control looks after rings, routes and figures.
+/// How often control looks after rings, routes and counters.
 const ROUND: Duration = Duration::from_millis(2);
 /// How often links are looked at.
 const LINK_ROUND: Duration = Duration::from_millis(500);
@@ -85,7 +85,7 @@ impl Control<'_> {
     /// Runs until it is told to stop. The twins' carriers are what `devices` has seen last.
     pub fn run(&self, news: &News, mut devices: Devices, running: &Running) -> Result<(), RunError> {
         let mut carriers: Vec<bool> = devices.states().iter().map(|device| device.up).collect();
-        let (mut ready, mut watchdog) = (Ready::new(), Watchdog::from_environment());
+        let (mut ready, mut watchdog) = (Readiness::new(), Watchdog::from_environment());
         let mut looked = Instant::now();
         let (mut filter, mut reattach) = (MacFilter::new(self.config), Reattach::new(self.config));
         self.look_at_ports(&devices);

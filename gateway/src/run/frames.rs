@@ -15,7 +15,7 @@ const BATCH: usize = 256;
 pub type Allocate<F> = Box<dyn FnMut(PortId, &[u8]) -> Option<F> + Send>;
 
 /// The host side's ends of all workers' rings.
-pub struct Rings<F> {
+pub struct FrameRings<F> {
     punted: Vec<rtrb::Consumer<(PortId, F)>>,
     injected: Vec<rtrb::Producer<(PortId, F)>>,
     allocate: Allocate<F>,
@@ -24,8 +24,8 @@ pub struct Rings<F> {
 
 /// Rings between the host side and `workers` workers: both ends.
 #[must_use]
-pub fn connect<F: Frame>(workers: usize, allocate: Allocate<F>) -> (Rings<F>, Vec<HostEnd<F>>) {
-    let mut rings = Rings { punted: Vec::new(), injected: Vec::new(), allocate, joined: Vec::new() };
+pub fn connect<F: Frame>(workers: usize, allocate: Allocate<F>) -> (FrameRings<F>, Vec<HostEnd<F>>) {
+    let mut rings = FrameRings { punted: Vec::new(), injected: Vec::new(), allocate, joined: Vec::new() };
     let ends = (0..workers)
         .map(|_| {
             let (to_host, punted) = rtrb::RingBuffer::new(RING);
@@ -38,7 +38,7 @@ pub fn connect<F: Frame>(workers: usize, allocate: Allocate<F>) -> (Rings<F>, Ve
     (rings, ends)
 }
 
-impl<F: Frame> HostFrames for Rings<F> {
+impl<F: Frame> HostFrames for FrameRings<F> {
     fn drain(&mut self, deliver: &mut dyn FnMut(PortId, &[u8])) {
         for ring in &mut self.punted {
             for _ in 0..BATCH {

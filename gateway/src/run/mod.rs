@@ -21,8 +21,8 @@ use crate::{
     config::{Config, check::RuleError},
     control::{
         change::AddressKind,
-        rules::{Rules, RulesError},
-        server::{Claim, ServerError},
+        rules::{RulesError, RulesFile},
+        server::{ClaimedSocket, ServerError},
         store::Store,
     },
     host::HostError,
@@ -121,7 +121,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
 fn run_watched(config: &Config, signals: Signals) -> Result<(), RunError> {
     // Before anything is touched: a second gateway must not reach for the first one's ports.
     let permissions = config.socket_permissions().map_err(RunError::Group)?;
-    let claim = Claim::new(&config.socket, permissions)?;
+    let claim = ClaimedSocket::new(&config.socket, permissions)?;
     let mut eal = Eal::init(&ports::eal_config(config, Some(log_dpdk)))?;
     // EAL has moved this thread off the workers' CPUs.
     log::follow_caller();
@@ -142,7 +142,7 @@ fn log_dpdk(level: LogLevel, line: &str) {
     }
 }
 
-fn serve(config: &Config, eal: &mut Eal, signals: &Signals, claim: Claim) -> Result<(), RunError> {
+fn serve(config: &Config, eal: &mut Eal, signals: &Signals, claim: ClaimedSocket) -> Result<(), RunError> {
     let count = config.workers.count();
     let (shares, devices) = ports::open(eal, &config.ports, count)?;
     let handles: Vec<&PortHandle> =
@@ -166,7 +166,7 @@ fn links(config: &Config, handles: &[&PortHandle]) -> Vec<PortLink> {
 
 fn load_rules(config: &Config, store: &SharedStore) -> Result<(), RunError> {
     if let Some(file) = &config.rules {
-        let rules = Rules::read(file)?;
+        let rules = RulesFile::read(file)?;
         if let Some(complaint) = rules.complaint() {
             warn!("{complaint}");
         }
@@ -188,7 +188,7 @@ pub fn check_rules(config: &Config, text: &str) -> Result<(), Vec<RuleError>> {
     let own: Vec<Prefix> = config.ports.iter().flat_map(|p| p.addresses.clone()).collect();
     let named = |p: &Prefix| [Some(p.address()), p.broadcast(), p.router_anycast()];
     let kinds = own.iter().flat_map(named).flatten().map(|a| (a, AddressKind::among(&own, a)));
-    Rules::parse(&file, text.as_bytes()).and_then(|rules| rules.check(&ports, kinds)).map_err(|error| {
+    RulesFile::parse(&file, text.as_bytes()).and_then(|rules| rules.check(&ports, kinds)).map_err(|error| {
         match error {
             RulesError::Lines { lines, .. } => {
                 lines.into_iter().map(|(line, reason)| RuleError { line, reason }).collect()

@@ -19,7 +19,7 @@ use crate::{
     clock::Tick,
     control::{
         error::PlaneError,
-        plane::{AddressKind, Change, Plane, PlaneStatus, ServiceState},
+        plane::{AddressKind, Plane, PlaneChange, PlaneStatus, ServiceState},
         workers::{WorkerLink, Workers},
     },
     host::{Host, NetState},
@@ -226,7 +226,7 @@ impl GatewayPlane {
 }
 
 impl Plane for GatewayPlane {
-    fn apply(&mut self, changes: Vec<Change>) {
+    fn apply(&mut self, changes: Vec<PlaneChange>) {
         self.workers.apply(changes);
         self.server_hops.changed();
         self.place_local_addresses();

@@ -16,14 +16,14 @@ use super::{RunError, system};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether `ready` has been said, and what the service manager knows.
-pub(super) struct Ready {
+pub(super) struct Readiness {
     begun: Instant,
     said: bool,
     /// What is wrong with the ports, as last told.
     told: String,
 }
 
-impl Ready {
+impl Readiness {
     /// Nothing has been said.
     pub fn new() -> Self {
         Self { begun: Instant::now(), said: false, told: String::new() }

@@ -28,7 +28,7 @@ use crate::{
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Where a device is.
-enum Stage {
+enum DeviceStage {
     There,
     /// Workers are asked for their shares.
     Leaving,
@@ -41,7 +41,7 @@ enum Stage {
 struct Device {
     /// Its first port.
     port: usize,
-    stage: Stage,
+    stage: DeviceStage,
 }
 
 /// All devices, in their order.
@@ -61,7 +61,7 @@ impl Reattach {
         let mut devices: Vec<Device> = Vec::new();
         for (port, place) in ports::places(&config.ports).iter().enumerate() {
             if usize::from(place.device) == devices.len() {
-                devices.push(Device { port, stage: Stage::There });
+                devices.push(Device { port, stage: DeviceStage::There });
             }
         }
         Self(devices)
@@ -94,44 +94,44 @@ impl Device {
         let Some(handle) = means.handles.get(self.port) else { return };
         let count = means.config.workers.count();
         match &mut self.stage {
-            Stage::There => {
+            DeviceStage::There => {
                 if devices.states().get(self.port).is_some_and(|state| state.lost) {
                     match handle.nothing(means.eal, count) {
                         Ok(hands) => {
                             warn!(port = handle.name(), "the device is taken out of use");
                             workers.exchange(number, hands);
-                            self.stage = Stage::Leaving;
+                            self.stage = DeviceStage::Leaving;
                         }
                         Err(error) => error!(%error, "the device can't be taken out of use"),
                     }
                 }
             }
-            Stage::Leaving => {
+            DeviceStage::Leaving => {
                 if let Some(hands) = workers.returned(number) {
                     drop(hands);
                     if let Err(error) = handle.detach(means.eal) {
                         warn!(%error, "the device did not go cleanly");
                     }
                     filter.forget(number);
-                    self.stage = Stage::Gone(None);
+                    self.stage = DeviceStage::Gone(None);
                 }
             }
-            Stage::Gone(tried) => {
+            DeviceStage::Gone(tried) => {
                 let due = tried.is_none_or(|tried| tried.elapsed() >= RETRY);
                 if due && devices.may_be_back(self.port) {
                     *tried = Some(Instant::now());
                     let attached = self.bring_back(means, devices, count);
                     if let Some(hands) = attached {
                         workers.exchange(number, hands);
-                        self.stage = Stage::Returning;
+                        self.stage = DeviceStage::Returning;
                     }
                 }
             }
-            Stage::Returning => {
+            DeviceStage::Returning => {
                 if workers.returned(number).is_some() {
                     info!(port = handle.name(), "the device is back");
                     filter.renew();
-                    self.stage = Stage::There;
+                    self.stage = DeviceStage::There;
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     config::{self, Config},
-    host::{Action, NetState},
+    host::{NetState, RouteAction},
     io::PortId,
     net::ethernet::Mac,
     path::flow::route::{Neighbour, PortFacts, Route, RouteTable, Routes, Table, Via},
@@ -36,7 +36,7 @@ pub struct Picture {
 }
 
 /// Makes the path's tables of the configuration and the kernel's state, as it changes.
-pub struct Tables {
+pub struct RoutingTables {
     config: Config,
     links: Vec<PortLink>,
     routes: Routes,
@@ -44,7 +44,7 @@ pub struct Tables {
     neighbours: HashMap<(PortId, IpAddr), Option<Mac>>,
 }
 
-impl Tables {
+impl RoutingTables {
     /// Of these ports, with nothing of the kernel's yet.
     #[must_use]
     pub fn new(config: &Config, links: &[PortLink]) -> Self {
@@ -138,13 +138,13 @@ impl Tables {
 }
 
 /// A route of the kernel's as the path has it.
-fn kernel(route: &crate::host::Route) -> Route {
+fn kernel(route: &crate::host::KernelRoute) -> Route {
     let via = match &route.action {
-        Action::Forward(hops) => {
+        RouteAction::Forward(hops) => {
             hops.iter().map(|h| Via { port: h.port, gateway: h.gateway, weight: h.weight.max(1) }).collect()
         }
-        Action::Blackhole | Action::Unreachable | Action::Prohibit => Arc::default(),
-        Action::Elsewhere(_) => [Via::ELSEWHERE].into(),
+        RouteAction::Blackhole | RouteAction::Unreachable | RouteAction::Prohibit => Arc::default(),
+        RouteAction::Elsewhere(_) => [Via::ELSEWHERE].into(),
     };
     let mtu = route.mtu.and_then(|m| u16::try_from(m).ok());
     Route { metric: route.metric, mtu, ..to(&route.to, via) }
@@ -173,7 +173,7 @@ fn to(to: &Prefix, via: Arc<[Via]>) -> Route {
     Route { network: to.network().address(), prefix: to.length(), via, metric: 0, mtu: None }
 }
 
-fn configured(route: &config::Route) -> Route {
+fn configured(route: &config::StaticRoute) -> Route {
     let via = [Via { port: route.port, gateway: route.via, weight: 1 }].into();
     Route { mtu: route.mtu, ..to(&route.to, via) }
 }
@@ -202,7 +202,7 @@ fn own_address<A>(
     let mut configured = config.ports.get(port)?.addresses.iter().map(Prefix::address).filter(|a| has(*a));
     let configured = configured.find_map(family);
     configured.or_else(|| {
-        let mine = |a: &&crate::host::Address| {
+        let mine = |a: &&crate::host::KernelAddress| {
             a.port.index() == port && a.prefix.length() < prefix::bits(&a.prefix.address())
         };
         state?.addresses.iter().filter(mine).find_map(|a| family(a.prefix.address()))
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn without_a_kernel_the_configuration_is_all_there_is() {
         let config = Config::parse(TOML, Path::new("t")).unwrap();
-        let picture = Tables::new(&config, &links()).without_kernel();
+        let picture = RoutingTables::new(&config, &links()).without_kernel();
         let table = picture.table.unwrap();
         let via = |a: [u8; 4]| table.lookup(a.into()).map(|r| r.via[0]);
         assert_eq!(via([192, 168, 80, 7]).unwrap().gateway, None);
@@ -269,14 +269,14 @@ mod tests {
         assert_eq!(picture.neighbours.len(), 1);
     }
 
-    fn route(to: &str, last: u8) -> crate::host::Route {
+    fn route(to: &str, last: u8) -> crate::host::KernelRoute {
         let hop = NextHop { port: PortId(1), gateway: Some([10, 0, 0, last].into()), weight: 1 };
-        crate::host::Route {
+        crate::host::KernelRoute {
             table: Table::Main,
             to: to.parse().unwrap(),
             metric: 9,
             mtu: None,
-            action: Action::Forward([hop].into()),
+            action: RouteAction::Forward([hop].into()),
         }
     }
 
@@ -284,10 +284,10 @@ mod tests {
     fn a_port_answers_from_an_address_that_it_has() {
         let config = Config::parse(TOML, Path::new("t")).unwrap();
         let at = |addresses: &[&str]| {
-            let of = |a: &&str| crate::host::Address { port: PortId(0), prefix: a.parse().unwrap() };
+            let of = |a: &&str| crate::host::KernelAddress { port: PortId(0), prefix: a.parse().unwrap() };
             let addresses = addresses.iter().map(of).collect::<Vec<_>>().into();
             let state = NetState { addresses, ..NetState::default() };
-            let table = Tables::new(&config, &links()).update(&Arc::new(state)).table;
+            let table = RoutingTables::new(&config, &links()).update(&Arc::new(state)).table;
             table.unwrap().port(PortId(0)).unwrap().address
         };
         assert_eq!(at(&["192.168.80.3/24", "192.168.80.4/24"]), Some([192, 168, 80, 4].into()), "configured");
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn only_what_changes_is_passed_on() {
         let config = Config::parse(TOML, Path::new("t")).unwrap();
-        let mut tables = Tables::new(&config, &links());
+        let mut tables = RoutingTables::new(&config, &links());
         let mut state = NetState::default();
         for r in [route("0.0.0.0/0", 1), route("10.1.0.0/16", 1), route("10.2.0.0/16", 1)] {
             state.routes.set(r.to, Some(r));
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(gateway(&first, [8, 8, 8, 8]), Some([192, 168, 80, 1].into()), "the configured one");
         assert_eq!(gateway(&first, [10, 1, 0, 1]), Some([10, 0, 0, 1].into()));
 
-        let neighbour = |last, mac: Option<u8>| crate::host::Neighbour {
+        let neighbour = |last, mac: Option<u8>| crate::host::KernelNeighbour {
             port: PortId(1),
             address: [10, 0, 0, last].into(),
             reachability: mac.map_or(Reachability::Failed, |m| Reachability::Usable(Mac([2, 0, 0, 0, 0, m]))),

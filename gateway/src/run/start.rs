@@ -24,7 +24,7 @@ use super::{
     frames, load_rules,
     plane::GatewayPlane,
     prefault,
-    routes::{Picture, PortLink, Tables},
+    routes::{Picture, PortLink, RoutingTables},
     signals::Signals,
     worker::{self, TscClock},
 };
@@ -32,7 +32,7 @@ use crate::{
     config::Config,
     control::{
         change::AddressKind,
-        server::{Claim, Limits},
+        server::{ClaimedSocket, ConnectionLimits},
         store::Store,
         workers::{AddressOracle, WorkerLink, Workers},
     },
@@ -59,7 +59,7 @@ pub(super) struct Start<'a> {
 
 impl Start<'_> {
     /// Builds everything, forwards until it is told to stop, and takes it down again. `shares` are the workers' queues.
-    pub fn run(&self, eal: &mut Eal, claim: Claim, shares: Vec<DpdkIo>) -> Result<(), RunError> {
+    pub fn run(&self, eal: &mut Eal, claim: ClaimedSocket, shares: Vec<DpdkIo>) -> Result<(), RunError> {
         let Self { config, signals, handles, links, clock } = *self;
         let pools: Vec<_> = handles.iter().map(|h| h.pool().clone()).collect();
         let allocate = move |port: PortId, bytes: &[u8]| pools.get(port.index())?.alloc_from(bytes);
@@ -77,10 +77,10 @@ impl Start<'_> {
         match &host {
             // The host side has published a first state by now.
             Some(_) => news.take_all(&store),
-            None => control::take(Tables::new(config, links).without_kernel(), &store),
+            None => control::take(RoutingTables::new(config, links).without_kernel(), &store),
         }
         load_rules(config, &store)?;
-        let server = claim.serve(store.clone(), Limits::default())?;
+        let server = claim.serve(store.clone(), ConnectionLimits::default())?;
 
         let begin = Arc::default();
         let running = self.launch(eal, built.workers, &begin)?;
@@ -119,7 +119,7 @@ impl Start<'_> {
     fn start_host(
         &self,
         carriers: &[bool],
-        rings: frames::Rings<Mbuf>,
+        rings: frames::FrameRings<Mbuf>,
         news: mpsc::Sender<Picture>,
     ) -> Result<Arc<Host>, RunError> {
         let Self { config, links, .. } = *self;
@@ -129,7 +129,7 @@ impl Start<'_> {
             .map(|(l, up)| Hardware { mac: l.mac, mtu: l.mtu, carrier: *up })
             .collect();
         // The channel's other end lives as long as the control loop; after it nobody needs the news.
-        let mut tables = Tables::new(config, links);
+        let mut tables = RoutingTables::new(config, links);
         let publish: Publish = Box::new(move |state| drop(news.send(tables.update(state))));
         Ok(Arc::new(Host::start(HostOptions::new(config, &hardware), Box::new(rings), publish)?))
     }

@@ -84,7 +84,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        host::{Address, Neighbour, Reachability},
+        host::{KernelAddress, KernelNeighbour, Reachability},
         id::{ServerId, ServiceId},
         mac::Mac,
         path::flow::route::{Route, Via},
@@ -124,12 +124,12 @@ mod tests {
     }
 
     fn state(elsewhere: &[&str], neighbours: &[(&str, Reachability)]) -> NetState {
-        let neighbours = neighbours.iter().map(|(address, reachability)| Neighbour {
+        let neighbours = neighbours.iter().map(|(address, reachability)| KernelNeighbour {
             port: LAN,
             address: ip(address),
             reachability: *reachability,
         });
-        let address = |text: &str| Address { port: PortId(0), prefix: text.parse().unwrap() };
+        let address = |text: &str| KernelAddress { port: PortId(0), prefix: text.parse().unwrap() };
         NetState {
             addresses: [address("192.0.2.1/24"), address("192.0.2.11/32")].into(),
             elsewhere: elsewhere.iter().map(|text| ip(text)).collect(),

@@ -9,20 +9,20 @@ use std::any::Any;
 
 use super::{
     Flow, Scheduler, Server, Standing, least,
-    locality::{Place, Places, Table},
+    locality::{LocalityTable, Places, ServerPlace},
 };
 use crate::clock::seconds;
 
 /// A destination's server, and where it last was in the list.
 #[derive(Clone, Copy)]
 struct Cached {
-    place: Place,
+    place: ServerPlace,
     hint: u32,
 }
 
 /// The destinations' servers.
 pub struct Locality {
-    table: Table<Cached>,
+    table: LocalityTable<Cached>,
     places: Places,
     expiration: u32,
 }
@@ -30,7 +30,7 @@ pub struct Locality {
 impl Locality {
     /// `expiration` in seconds.
     pub fn new(servers: &[Server], expiration: u32) -> Self {
-        Self { table: Table::new(), places: Places::new(servers), expiration: seconds(expiration) }
+        Self { table: LocalityTable::new(), places: Places::new(servers), expiration: seconds(expiration) }
     }
 }
 
@@ -74,7 +74,7 @@ impl Scheduler for Locality {
             }
         }
         let index = least::weighted(servers, Server::overhead)?;
-        let cached = Cached { place: Place::of(&servers[index]), hint: index as u32 };
+        let cached = Cached { place: ServerPlace::of(&servers[index]), hint: index as u32 };
         self.table.set(flow.destination, flow.now, cached);
         Some(index)
     }

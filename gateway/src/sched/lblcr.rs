@@ -11,7 +11,7 @@ use std::any::Any;
 
 use super::{
     Flow, Scheduler, Server, Standing, lblc, least,
-    locality::{CAPACITY, NIL, Place, Places, Table},
+    locality::{CAPACITY, LocalityTable, NIL, Places, ServerPlace},
 };
 use crate::clock::{Tick, seconds};
 
@@ -27,7 +27,7 @@ struct Set {
 }
 
 struct Member {
-    place: Place,
+    place: ServerPlace,
     hint: u32,
     next: u32,
 }
@@ -40,7 +40,7 @@ struct Members {
 
 /// The destinations' sets.
 pub struct ReplicatedLocality {
-    table: Table<Set>,
+    table: LocalityTable<Set>,
     members: Members,
     places: Places,
     expiration: u32,
@@ -50,7 +50,7 @@ impl ReplicatedLocality {
     /// `expiration` in seconds.
     pub fn new(servers: &[Server], expiration: u32) -> Self {
         Self {
-            table: Table::new(),
+            table: LocalityTable::new(),
             members: Members { all: Vec::with_capacity(MEMBERS), free: NIL },
             places: Places::new(servers),
             expiration: seconds(expiration),
@@ -61,7 +61,7 @@ impl ReplicatedLocality {
 impl Members {
     /// Adds a server to the front of the set unless it is in it, or there is no room.
     fn insert(&mut self, set: &mut Set, server: &Server, hint: usize, now: Tick) {
-        let place = Place::of(server);
+        let place = ServerPlace::of(server);
         let mut at = set.first;
         while let Some(member) = self.all.get(at as usize) {
             if member.place == place {

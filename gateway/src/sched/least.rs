@@ -31,7 +31,7 @@ mod tests {
     use crate::sched::testing::servers;
 
     #[test]
-    fn large_figures_dont_overflow() {
+    fn large_numbers_dont_overflow() {
         let list = servers(&[(1, u32::MAX, u32::MAX), (i32::MAX as u32, u32::MAX, 0), (2, u32::MAX, 0)]);
         assert_eq!(weighted(&list, Server::overhead), Some(1));
     }

@@ -33,12 +33,12 @@ pub const NIL: u32 = u32::MAX;
 
 /// A server's identity within its service: what outlives its deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct ServerPlace {
     address: IpAddr,
     port: u16,
 }
 
-impl Place {
+impl ServerPlace {
     /// The identity of `server`.
     pub fn of(server: &Server) -> Self {
         Self { address: server.address, port: server.port }
@@ -46,18 +46,18 @@ impl Place {
 }
 
 /// Where each server is in the list.
-pub struct Places(Vec<(Place, u32)>);
+pub struct Places(Vec<(ServerPlace, u32)>);
 
 impl Places {
     pub fn new(servers: &[Server]) -> Self {
-        let mut places: Vec<_> = servers.iter().map(Place::of).zip(0..).collect();
+        let mut places: Vec<_> = servers.iter().map(ServerPlace::of).zip(0..).collect();
         places.sort_unstable();
         Self(places)
     }
 
     /// The index of the server if it is (still, or again) in the list. `hint` is where it last was.
-    pub fn find(&self, servers: &[Server], place: Place, hint: u32) -> Option<usize> {
-        if servers.get(hint as usize).is_some_and(|s| Place::of(s) == place) {
+    pub fn find(&self, servers: &[Server], place: ServerPlace, hint: u32) -> Option<usize> {
+        if servers.get(hint as usize).is_some_and(|s| ServerPlace::of(s) == place) {
             return Some(hint as usize);
         }
         let at = self.0.binary_search_by_key(&place, |&(place, _)| place).ok()?;
@@ -92,7 +92,7 @@ struct Due {
 }
 
 /// Destinations with a `V` each.
-pub struct Table<V> {
+pub struct LocalityTable<V> {
     hasher: RandomState,
     heads: Vec<u32>,
     entries: Vec<Entry<V>>,
@@ -105,7 +105,7 @@ pub struct Table<V> {
     rover: usize,
 }
 
-impl<V> Table<V> {
+impl<V> LocalityTable<V> {
     pub fn new() -> Self {
         Self {
             hasher: RandomState::new(),
@@ -140,7 +140,7 @@ impl<V> Table<V> {
         Some(&mut entry.value)
     }
 
-    /// What [`Table::maintain`] and [`Table::get`] would find now, with nothing touched. (An entry that the walk
+    /// What [`LocalityTable::maintain`] and [`LocalityTable::get`] would find now, with nothing touched. (An entry that the walk
     /// of an overfull table takes out with this very session is still found.)
     pub fn peek(&self, destination: IpAddr, now: Tick, expiration: u32) -> Option<&V> {
         let mut at = self.heads[self.bucket(destination)];
@@ -271,7 +271,7 @@ mod tests {
     }
 
     /// Lets checks and walks come to their end.
-    fn settle(table: &mut Table<u32>, now: Tick, expiration: u32) -> usize {
+    fn settle(table: &mut LocalityTable<u32>, now: Tick, expiration: u32) -> usize {
         let mut gone = 0;
         (0..BUCKETS).for_each(|_| table.maintain(now, expiration, |_| gone += 1));
         gone
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn remembers_and_replaces() {
-        let mut table = Table::new();
+        let mut table = LocalityTable::new();
         assert_eq!(table.get(address(1), at(0), DAY), None);
         assert_eq!(table.set(address(1), at(0), 10), None);
         assert_eq!(table.set(address(2), at(0), 20), None);
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn unused_entries_go_at_the_half_hour() {
-        let mut table = Table::new();
+        let mut table = LocalityTable::new();
         table.maintain(at(0), seconds(100), |_| {});
         table.set(address(1), at(1), 1);
         table.set(address(2), at(2), 2);
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_set_revives_what_had_expired() {
-        let mut table = Table::new();
+        let mut table = LocalityTable::new();
         table.maintain(at(0), seconds(10), |_| {});
         table.set(address(1), at(1), 1);
         table.maintain(at(1800), seconds(10), |_| {});
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_crowded_table_drops_old_entries_early_and_a_full_one_takes_no_more() {
-        let mut table = Table::new();
+        let mut table = LocalityTable::new();
         table.maintain(at(0), DAY, |_| {});
         for n in 0..CAPACITY as u32 {
             assert_eq!(table.set(address(n), at(1), n), None);
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn chains_stay_whole() {
-        let mut table = Table::new();
+        let mut table = LocalityTable::new();
         table.maintain(at(0), seconds(600), |_| {});
         (0..5000).for_each(|n| assert_eq!(table.set(address(n), at(n), n), None));
         let gone = settle(&mut table, at(5400), seconds(600));
@@ -356,10 +356,10 @@ mod tests {
     fn places_are_found_after_moves() {
         let list = super::super::testing::weights(&[1, 1, 1]);
         let places = Places::new(&list);
-        assert_eq!(places.find(&list, Place::of(&list[1]), 1), Some(1));
-        assert_eq!(places.find(&list, Place::of(&list[1]), 7), Some(1));
+        assert_eq!(places.find(&list, ServerPlace::of(&list[1]), 1), Some(1));
+        assert_eq!(places.find(&list, ServerPlace::of(&list[1]), 7), Some(1));
         let less = &list[1..];
-        assert_eq!(Places::new(less).find(less, Place::of(&list[0]), 0), None);
-        assert_eq!(Places::new(less).find(less, Place::of(&list[2]), 0), Some(1));
+        assert_eq!(Places::new(less).find(less, ServerPlace::of(&list[0]), 0), None);
+        assert_eq!(Places::new(less).find(less, ServerPlace::of(&list[2]), 0), Some(1));
     }
 }

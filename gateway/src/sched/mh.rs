@@ -34,12 +34,12 @@ pub struct Maglev {
     /// The last weight above 0 that each server had, 0 if none.
     last_weights: Vec<u32>,
     /// Room for filling the table.
-    turns: Vec<Turn>,
+    turns: Vec<Permutation>,
 }
 
 /// Where a server is in its permutation.
 #[derive(Clone, Copy, Default)]
-struct Turn {
+struct Permutation {
     at: u32,
     stride: u32,
     /// Slots taken each time round.
@@ -57,7 +57,7 @@ impl Maglev {
             port: flags & FLAG_PORT != 0,
             table: vec![EMPTY; SLOTS as usize],
             last_weights: servers.iter().map(|s| s.weight).collect(),
-            turns: vec![Turn::default(); servers.len()],
+            turns: vec![Permutation::default(); servers.len()],
         };
         new.fill(servers);
         new

@@ -14,7 +14,7 @@ use crate::{
     id::{ServerId, WorkerId},
     path::settings::Settings,
     table::{
-        counters::{OtherWorkers, ServerFigures},
+        counters::{OtherWorkers, ServerCountersRef},
         endpoints::Endpoints,
         limit::Limit,
     },
@@ -60,9 +60,9 @@ pub struct Server {
     pub weight: u32,
     /// Upper threshold (`-x`), 0 = none.
     pub upper: u32,
-    /// This worker's figures.
-    pub counters: ServerFigures,
-    /// The other workers' figures.
+    /// This worker's counters.
+    pub counters: ServerCountersRef,
+    /// The other workers' counters.
     pub others: Arc<OtherWorkers>,
     /// Its threshold, if it has one.
     pub limit: Option<Arc<Limit>>,

@@ -6,7 +6,7 @@ use super::{Flow, Scheduler, Server};
 use crate::{
     clock::Tick,
     id::ServerId,
-    table::{counters::ServerFigures, limit::Limit},
+    table::{counters::ServerCountersRef, limit::Limit},
 };
 
 /// A server at 10.0.0.`number`:80 with that number as its id.
@@ -17,7 +17,7 @@ pub fn server(number: u32, weight: u32, active: u32, inactive: u32) -> Server {
         port: 80,
         weight,
         upper: 0,
-        counters: ServerFigures::alone().expect("two megabytes can be mapped"),
+        counters: ServerCountersRef::alone().expect("two megabytes can be mapped"),
         others: Arc::default(),
         limit: None,
     };
@@ -28,9 +28,9 @@ pub fn server(number: u32, weight: u32, active: u32, inactive: u32) -> Server {
 
 /// Servers of these (weight, active, inactive), numbered from the list's length down, as if the last had
 /// been added first.
-pub fn servers(figures: &[(u32, u32, u32)]) -> Vec<Server> {
-    let numbers = (1..=figures.len() as u32).rev();
-    numbers.zip(figures).map(|(n, &(w, a, i))| server(n, w, a, i)).collect()
+pub fn servers(numbers: &[(u32, u32, u32)]) -> Vec<Server> {
+    let ids = (1..=numbers.len() as u32).rev();
+    ids.zip(numbers).map(|(n, &(w, a, i))| server(n, w, a, i)).collect()
 }
 
 /// Servers of these weights without sessions.

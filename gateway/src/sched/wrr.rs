@@ -299,12 +299,12 @@ mod tests {
     proptest! {
         #[test]
         fn passing_over_levels_changes_no_choice(
-            figures in proptest::collection::vec((0u32..9, prop::bool::weighted(0.3)), 1..6),
+            numbers in proptest::collection::vec((0u32..9, prop::bool::weighted(0.3)), 1..6),
             unit in 1u32..4,
             flips in proptest::collection::vec((0usize..6, any::<bool>()), 40),
         ) {
-            let mut list = weights(&figures.iter().map(|f| f.0 * unit).collect::<Vec<_>>());
-            for (server, &(_, over)) in list.iter_mut().zip(&figures) {
+            let mut list = weights(&numbers.iter().map(|f| f.0 * unit).collect::<Vec<_>>());
+            for (server, &(_, over)) in list.iter_mut().zip(&numbers) {
                 *server = overload(server.clone(), over);
             }
             let (mut fast, mut slow) = (wrr(&list), wrr(&list));
@@ -317,12 +317,12 @@ mod tests {
         }
 
         #[test]
-        fn a_cycle_gives_each_its_weight(figures in proptest::collection::vec(0u32..20, 1..8)) {
-            let list = weights(&figures);
+        fn a_cycle_gives_each_its_weight(numbers in proptest::collection::vec(0u32..20, 1..8)) {
+            let list = weights(&numbers);
             let mut taken_over = wrr(&list);
             taken_over.inherit(&mut super::super::lc::LeastConnection, &list, &list);
             let divisor = Scale::of(&list).divisor.max(1) as u32;
-            let cycle = figures.iter().sum::<u32>() / divisor;
+            let cycle = numbers.iter().sum::<u32>() / divisor;
             let chosen = choose(&mut taken_over, &list, cycle as usize);
             for server in &list {
                 let count = chosen.iter().filter(|&&id| id == server.id.0).count();
@@ -332,9 +332,9 @@ mod tests {
 
         #[test]
         fn weights_change_under_way(
-            figures in proptest::collection::vec(1u32..9, 1..5), edits in proptest::collection::vec((1u32..5, 0u32..9), 8),
+            numbers in proptest::collection::vec(1u32..9, 1..5), edits in proptest::collection::vec((1u32..5, 0u32..9), 8),
         ) {
-            let mut list = weights(&figures);
+            let mut list = weights(&numbers);
             let mut wrr_now = wrr(&list);
             for (id, weight) in edits {
                 choose(&mut wrr_now, &list, 3);

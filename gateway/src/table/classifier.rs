@@ -23,7 +23,7 @@ pub struct Field<T> {
 }
 
 /// Numbers that a field may be of.
-pub trait Number: Copy + Ord {
+pub trait ClassifierKey: Copy + Ord {
     /// The least.
     const ZERO: Self;
     /// The next one, if there is one.
@@ -32,7 +32,7 @@ pub trait Number: Copy + Ord {
 
 macro_rules! numbers {
     ($($t:ty),*) => {$(
-        impl Number for $t {
+        impl ClassifierKey for $t {
             const ZERO: Self = 0;
             fn next(self) -> Option<Self> {
                 self.checked_add(1)
@@ -43,7 +43,7 @@ macro_rules! numbers {
 
 numbers!(u8, u16, u32, u128);
 
-impl<T: Number> Field<T> {
+impl<T: ClassifierKey> Field<T> {
     /// From the first and the last value of each rule.
     #[must_use]
     pub fn new(ranges: &[(T, T)]) -> Self {

@@ -1,8 +1,8 @@
 //! Counters with one writer.
 //!
 //! A worker adds with a relaxed load and store (two plain moves, no locked instruction); control reads
-//! whenever it likes. One server's figures on one worker share a cache line, so that an established packet
-//! touches one line of counters. A service's figures are the sum over its servers.
+//! whenever it likes. One server's counters on one worker share a cache line, so that an established packet
+//! touches one line of counters. A service's counters are the sum over its servers.
 //!
 //! A worker's lines lie side by side in a table by the server's number, on huge pages: with 100 000 servers a packet
 //! finds its line from the session's record alone, and can ask for it ahead of time.
@@ -22,7 +22,7 @@ use zerocopy::FromZeros;
 use super::{limit::Limit, path_mtu::PathMtu, session::Direction};
 use crate::id::ServerId;
 
-/// A 64-bit figure with one writing thread.
+/// A 64-bit counter with one writing thread.
 #[derive(Debug, Default, FromZeros)]
 pub struct Counter(AtomicU64);
 
@@ -32,7 +32,7 @@ impl Counter {
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
-    /// The figure now.
+    /// The value now.
     #[inline]
     #[must_use]
     pub fn get(&self) -> u64 {
@@ -75,7 +75,7 @@ impl Gauge {
     pub fn lower(&self, bits: u32) {
         self.0.fetch_and(!bits, Relaxed);
     }
-    /// The figure now.
+    /// The value now.
     #[inline]
     #[must_use]
     pub fn get(&self) -> u32 {
@@ -83,7 +83,7 @@ impl Gauge {
     }
 }
 
-/// One server's figures on one worker: one cache line. Bytes are IP total lengths.
+/// One server's counters on one worker: one cache line. Bytes are IP total lengths.
 #[derive(Debug, Default, FromZeros)]
 #[repr(C, align(64))]
 pub struct ServerCounters {
@@ -132,7 +132,7 @@ impl ServerCounters {
     }
 }
 
-/// One worker's figures of all servers, by their numbers. In a line of its own, apart from the count of those who refer
+/// One worker's counters of all servers, by their numbers. In a line of its own, apart from the count of those who refer
 /// to it: control changes that with every server, the worker reads this with every packet.
 #[derive(Debug)]
 #[repr(align(64))]
@@ -147,43 +147,43 @@ impl ServerTable {
         Ok(Arc::new(Self(zeroed_table(servers)?)))
     }
 
-    /// A server's figures.
+    /// A server's counters.
     #[inline(always)]
     #[must_use]
     pub fn get(&self, id: ServerId) -> Option<&ServerCounters> {
         self.0.get(id.0 as usize)
     }
 
-    /// The figures of a session's server, which has a number of the table's: others find another's.
+    /// The counters of a session's server, which has a number of the table's: others find another's.
     #[inline(always)]
     #[must_use]
     pub fn of_session(&self, id: ServerId) -> &ServerCounters {
         self.0.at(id.0 as usize)
     }
 
-    /// Asks for a server's figures ahead of time.
+    /// Asks for a server's counters ahead of time.
     #[inline(always)]
     pub fn prefetch(&self, id: ServerId) {
         cpu::prefetch(self.of_session(id));
     }
 }
 
-/// One server's figures in a worker's table, held by whoever reads or writes them.
+/// One server's counters in a worker's table, held by whoever reads or writes them.
 #[derive(Clone, Debug)]
-pub struct ServerFigures {
+pub struct ServerCountersRef {
     table: Arc<ServerTable>,
     /// In the table.
     at: usize,
 }
 
-impl ServerFigures {
+impl ServerCountersRef {
     /// Those of a server; none if the table has no room for its number.
     #[must_use]
     pub fn of(table: &Arc<ServerTable>, id: ServerId) -> Option<Self> {
         table.get(id).map(|_| Self { table: Arc::clone(table), at: id.0 as usize })
     }
 
-    /// Figures of a server that is in no worker's table.
+    /// Counters of a server that is in no worker's table.
     ///
     /// # Errors
     /// As [`ServerTable::new`].
@@ -192,7 +192,7 @@ impl ServerFigures {
     }
 }
 
-impl Deref for ServerFigures {
+impl Deref for ServerCountersRef {
     type Target = ServerCounters;
 
     #[inline(always)]
@@ -221,8 +221,8 @@ pub struct OtherWorkers {
 /// What a worker keeps of a server.
 #[derive(Clone, Debug)]
 pub struct ServerSlot {
-    /// Its own figures.
-    pub counters: ServerFigures,
+    /// Its own counters.
+    pub counters: ServerCountersRef,
     /// The other workers'.
     pub others: Arc<OtherWorkers>,
     /// Its threshold, if it has one: all workers'.
@@ -255,16 +255,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_the_tables_and_begin_anew() {
+    fn counters_are_the_tables_and_begin_anew() {
         let table = ServerTable::new(4).unwrap();
-        let figures = ServerFigures::of(&table, ServerId(2)).unwrap();
-        figures.active.inc();
-        figures.count(Direction::Reply, 60);
+        let held = ServerCountersRef::of(&table, ServerId(2)).unwrap();
+        held.active.inc();
+        held.count(Direction::Reply, 60);
         let counters = table.get(ServerId(2)).unwrap();
         assert_eq!((counters.active.get(), counters.out_packets.get(), counters.out_bytes.get()), (1, 1, 60));
         assert_eq!(table.get(ServerId(1)).unwrap().active.get(), 0);
         counters.reset();
-        assert_eq!((figures.active.get(), figures.out_bytes.get()), (0, 0));
-        assert!(table.get(ServerId(4)).is_none() && ServerFigures::of(&table, ServerId(4)).is_none());
+        assert_eq!((held.active.get(), held.out_bytes.get()), (0, 0));
+        assert!(table.get(ServerId(4)).is_none() && ServerCountersRef::of(&table, ServerId(4)).is_none());
     }
 }

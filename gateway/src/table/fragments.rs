@@ -84,7 +84,7 @@ pub struct Piece {
 }
 
 #[derive(Clone, Debug)]
-struct Flow<W> {
+struct FragmentedPacket<W> {
     key: FragmentKey,
     /// Source port in the low half, as they lie in the header.
     ports: Option<u32>,
@@ -100,7 +100,7 @@ struct Flow<W> {
 
 /// A fragment that waits.
 #[derive(Debug)]
-struct Waiting<T> {
+struct WaitingFragment<T> {
     key: FragmentKey,
     since: Tick,
     what: T,
@@ -108,7 +108,7 @@ struct Waiting<T> {
 
 /// What is to be done with a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum FragmentVerdict {
     /// It belongs to a packet with these ports, and leaves under this identification where it needs a new one.
     Known(u32, u16),
     /// The first one hasn't come; of SCTP that one or the last.
@@ -122,22 +122,22 @@ pub enum Fate {
 /// The table; `T` is what waits, `W` a way that ports don't say.
 #[derive(Debug)]
 pub struct Fragments<T, W> {
-    flows: Box<[Option<Flow<W>>]>,
-    waiting: ArrayVec<Waiting<T>, WAITING>,
+    flows: Box<[Option<FragmentedPacket<W>>]>,
+    waiting: ArrayVec<WaitingFragment<T>, WAITING>,
     seed: u64,
     ids: u16,
     /// The place that is looked at next for a packet whose time is over.
     next: usize,
 }
 
-impl<W> Flow<W> {
+impl<W> FragmentedPacket<W> {
     /// Adds a piece, or says why not.
-    fn add(&mut self, piece: Piece) -> Result<(), Fate> {
+    fn add(&mut self, piece: Piece) -> Result<(), FragmentVerdict> {
         let beyond = self.end.is_some_and(|end| piece.to > end || piece.last && piece.to != end);
         let behind = piece.last && self.seen.last().is_some_and(|(_, to)| *to > piece.to);
         let overlaps = self.seen.iter().any(|&(from, to)| piece.from < to && from < piece.to);
         if beyond || behind || overlaps {
-            return Err(Fate::Overlaps);
+            return Err(FragmentVerdict::Overlaps);
         }
         let at = self.seen.partition_point(|&(from, _)| from < piece.from);
         let joins_before = at > 0 && self.seen[at - 1].1 == piece.from;
@@ -150,7 +150,7 @@ impl<W> Flow<W> {
             (true, false) => self.seen[at - 1].1 = piece.to,
             (false, true) => self.seen[at].0 = piece.from,
             (false, false) => {
-                self.seen.try_insert(at, (piece.from, piece.to)).map_err(|_| Fate::Scattered)?;
+                self.seen.try_insert(at, (piece.from, piece.to)).map_err(|_| FragmentVerdict::Scattered)?;
             }
         }
         if piece.last {
@@ -179,7 +179,13 @@ impl<T, W: Copy> Fragments<T, W> {
     }
 
     /// Takes note of a fragment; `ports` if it is the first. Who has dealt with it calls [`Self::finish`].
-    pub fn note(&mut self, key: &FragmentKey, piece: Piece, ports: Option<u32>, now: Tick) -> Fate {
+    pub fn note(
+        &mut self,
+        key: &FragmentKey,
+        piece: Piece,
+        ports: Option<u32>,
+        now: Tick,
+    ) -> FragmentVerdict {
         self.tidy(now);
         let at = self.place(key, now);
         let id = self.ids;
@@ -188,7 +194,15 @@ impl<T, W: Copy> Fragments<T, W> {
             place => {
                 self.ids = self.ids.wrapping_add(1);
                 let (seen, end) = (ArrayVec::new(), None);
-                place.insert(Flow { key: *key, ports: None, way: None, since: now, seen, end, id })
+                place.insert(FragmentedPacket {
+                    key: *key,
+                    ports: None,
+                    way: None,
+                    since: now,
+                    seen,
+                    end,
+                    id,
+                })
             }
         };
         if let Err(fate) = flow.add(piece) {
@@ -196,7 +210,9 @@ impl<T, W: Copy> Fragments<T, W> {
         }
         flow.ports = flow.ports.or(ports);
         let ready = key.protocol != protocol::SCTP || flow.end.is_some();
-        flow.ports.filter(|_| ready).map_or(Fate::TooEarly, |ports| Fate::Known(ports, flow.id))
+        flow.ports
+            .filter(|_| ready)
+            .map_or(FragmentVerdict::TooEarly, |ports| FragmentVerdict::Known(ports, flow.id))
     }
 
     /// How many bytes a packet has behind its IP headers, once its last fragment has come.
@@ -221,7 +237,7 @@ impl<T, W: Copy> Fragments<T, W> {
     /// Forgets a packet whose fragments have all come and gone: its identification is free for another.
     pub fn finish(&mut self, key: &FragmentKey, now: Tick) {
         if let Some(at) = self.own(key, now)
-            && self.flows[at].as_ref().is_some_and(Flow::is_whole)
+            && self.flows[at].as_ref().is_some_and(FragmentedPacket::is_whole)
         {
             self.flows[at] = None;
         }
@@ -240,7 +256,7 @@ impl<T, W: Copy> Fragments<T, W> {
     /// The place where a packet is.
     fn own(&self, key: &FragmentKey, now: Tick) -> Option<usize> {
         let first = key.set(self.seed);
-        let is = |flow: &Flow<W>| flow.key == *key && flow.is_alive(now);
+        let is = |flow: &FragmentedPacket<W>| flow.key == *key && flow.is_alive(now);
         (first..first + WAYS).find(|&n| self.flows[n].as_ref().is_some_and(is))
     }
 
@@ -260,14 +276,14 @@ impl<T, W: Copy> Fragments<T, W> {
         }
         let out = if self.waiting.is_full() { self.dispensable(key.sender()) } else { None };
         let out = out.map(|at| self.waiting.remove(at).what);
-        let refused = self.waiting.try_push(Waiting { key: *key, since: now, what }).err();
+        let refused = self.waiting.try_push(WaitingFragment { key: *key, since: now, what }).err();
         out.or(refused.map(|full| full.element().what))
     }
 
     /// Which of those that wait has to make room for one of this sender's.
     fn dispensable(&self, sender: u64) -> Option<usize> {
         let of = |wanted: u64| self.waiting.iter().filter(|w| w.key.sender() == wanted).count();
-        let held = |w: &Waiting<T>| of(w.key.sender()) + usize::from(w.key.sender() == sender);
+        let held = |w: &WaitingFragment<T>| of(w.key.sender()) + usize::from(w.key.sender() == sender);
         // Of equals the last that `max_by_key` sees: the oldest.
         self.waiting.iter().enumerate().rev().max_by_key(|(_, w)| held(w)).map(|(at, _)| at)
     }
@@ -308,14 +324,18 @@ mod tests {
     #[test]
     fn ports_are_the_first_fragment_s_and_a_whole_packet_is_forgotten() {
         let mut f: Fragments<u8, u8> = Fragments::new(1, 7);
-        assert_eq!(f.note(&key(1), piece(0, 8, false), Some(99), Tick(0)), Fate::Known(99, 7));
-        assert_eq!(f.note(&key(2), piece(8, 16, false), None, Tick(0)), Fate::TooEarly);
+        assert_eq!(f.note(&key(1), piece(0, 8, false), Some(99), Tick(0)), FragmentVerdict::Known(99, 7));
+        assert_eq!(f.note(&key(2), piece(8, 16, false), None, Tick(0)), FragmentVerdict::TooEarly);
         f.finish(&key(1), Tick(0));
-        assert_eq!(f.note(&key(1), piece(8, 16, true), None, Tick(0)), Fate::Known(99, 7));
+        assert_eq!(f.note(&key(1), piece(8, 16, true), None, Tick(0)), FragmentVerdict::Known(99, 7));
         f.finish(&key(1), Tick(0));
-        assert_eq!(f.note(&key(1), piece(8, 16, true), None, Tick(0)), Fate::TooEarly, "another packet");
+        assert_eq!(
+            f.note(&key(1), piece(8, 16, true), None, Tick(0)),
+            FragmentVerdict::TooEarly,
+            "another packet"
+        );
         // Identifications go on by one: 8 went to the second packet.
-        assert_eq!(f.note(&key(1), piece(0, 8, false), Some(98), Tick(0)), Fate::Known(98, 9));
+        assert_eq!(f.note(&key(1), piece(0, 8, false), Some(98), Tick(0)), FragmentVerdict::Known(98, 9));
     }
 
     #[test]
@@ -327,7 +347,7 @@ mod tests {
             }
             f.finish(&key(1), Tick(0));
             // Who is forgotten may come again.
-            f.note(&key(1), piece(0, 8, false), Some(6), Tick(0)) == Fate::Known(6, 1)
+            f.note(&key(1), piece(0, 8, false), Some(6), Tick(0)) == FragmentVerdict::Known(6, 1)
         };
         assert!(whole(&[(0, 8, false), (8, 16, false), (16, 20, true)]));
         assert!(whole(&[(16, 20, true), (8, 16, false), (0, 8, false)]));
@@ -346,10 +366,10 @@ mod tests {
             let now = Tick(7 + after);
             (f.way(&key(1), now), f.note(&key(1), piece(0, 8, false), Some(6), now))
         };
-        assert_eq!(again(LIFETIME - 1), (Some(3), Fate::Overlaps));
-        assert_eq!(again(LIFETIME), (None, Fate::Known(6, 1)));
-        assert_eq!(again(LIFETIME + 1), (None, Fate::Known(6, 1)));
-        assert_eq!(again(seconds(3600)), (None, Fate::Known(6, 1)));
+        assert_eq!(again(LIFETIME - 1), (Some(3), FragmentVerdict::Overlaps));
+        assert_eq!(again(LIFETIME), (None, FragmentVerdict::Known(6, 1)));
+        assert_eq!(again(LIFETIME + 1), (None, FragmentVerdict::Known(6, 1)));
+        assert_eq!(again(seconds(3600)), (None, FragmentVerdict::Known(6, 1)));
         assert_eq!(LIFETIME, seconds(30));
     }
 
@@ -386,7 +406,7 @@ mod tests {
         for (id, what) in [(1, 10), (2, 20), (1, 11)] {
             assert_eq!(f.wait(&key(id), what, Tick(0)), None);
         }
-        assert_eq!(f.note(&key(1), piece(0, 8, false), Some(5), Tick(1)), Fate::Known(5, 0));
+        assert_eq!(f.note(&key(1), piece(0, 8, false), Some(5), Tick(1)), FragmentVerdict::Known(5, 0));
         assert_eq!(
             [f.released(&key(1)), f.released(&key(1)), f.released(&key(1))],
             [Some(10), Some(11), None]
@@ -444,15 +464,15 @@ mod tests {
         let mut f: Fragments<u8, u8> = Fragments::new(1, 0);
         let mut note = |n: u16| f.note(&key(1), piece(n * 16, n * 16 + 8, false), None, Tick(0));
         for n in 0..RANGES as u16 {
-            assert_eq!(note(n), Fate::TooEarly, "{n}");
+            assert_eq!(note(n), FragmentVerdict::TooEarly, "{n}");
         }
-        assert_eq!(note(RANGES as u16), Fate::Scattered);
+        assert_eq!(note(RANGES as u16), FragmentVerdict::Scattered);
         // What fills a gap needs no room.
-        assert_eq!(f.note(&key(1), piece(8, 16, false), None, Tick(0)), Fate::TooEarly);
-        assert_eq!(note_at(&mut f, RANGES as u16), Fate::TooEarly);
+        assert_eq!(f.note(&key(1), piece(8, 16, false), None, Tick(0)), FragmentVerdict::TooEarly);
+        assert_eq!(note_at(&mut f, RANGES as u16), FragmentVerdict::TooEarly);
     }
 
-    fn note_at(f: &mut Fragments<u8, u8>, n: u16) -> Fate {
+    fn note_at(f: &mut Fragments<u8, u8>, n: u16) -> FragmentVerdict {
         f.note(&key(1), piece(n * 16, n * 16 + 8, false), None, Tick(0))
     }
 
@@ -460,14 +480,17 @@ mod tests {
     fn what_overlaps_or_lies_behind_the_end_is_refused() {
         let mut f: Fragments<u8, u8> = Fragments::new(1, 0);
         let mut note = |from, to, last| f.note(&key(1), piece(from, to, last), None, Tick(0));
-        assert_eq!(note(16, 24, false), Fate::TooEarly);
+        assert_eq!(note(16, 24, false), FragmentVerdict::TooEarly);
         for (from, to) in [(16, 24), (8, 17), (23, 32), (0, 64), (18, 20)] {
-            assert_eq!(note(from, to, false), Fate::Overlaps, "{from} {to}");
+            assert_eq!(note(from, to, false), FragmentVerdict::Overlaps, "{from} {to}");
         }
-        assert_eq!(note(8, 16, true), Fate::Overlaps, "the last before another");
-        assert_eq!(note(32, 40, true), Fate::TooEarly);
-        assert_eq!((note(40, 48, false), note(24, 32, true)), (Fate::Overlaps, Fate::Overlaps));
-        assert_eq!(note(24, 32, false), Fate::TooEarly);
+        assert_eq!(note(8, 16, true), FragmentVerdict::Overlaps, "the last before another");
+        assert_eq!(note(32, 40, true), FragmentVerdict::TooEarly);
+        assert_eq!(
+            (note(40, 48, false), note(24, 32, true)),
+            (FragmentVerdict::Overlaps, FragmentVerdict::Overlaps)
+        );
+        assert_eq!(note(24, 32, false), FragmentVerdict::TooEarly);
     }
 
     #[test]
@@ -476,7 +499,7 @@ mod tests {
         for id in 0..100_000 {
             f.note(&key(id), piece(0, 8, false), Some(id), Tick(id / 1000));
         }
-        let known = |f: &mut Fragments<u8, u8>, id| matches!(f.note(&key(id), piece(8, 16, false), None, Tick(100)), Fate::Known(ports, _) if ports == id);
+        let known = |f: &mut Fragments<u8, u8>, id| matches!(f.note(&key(id), piece(8, 16, false), None, Tick(100)), FragmentVerdict::Known(ports, _) if ports == id);
         assert!(known(&mut f, 99_999) && !known(&mut f, 5));
     }
 
@@ -491,12 +514,12 @@ mod tests {
                 let range = usize::from(from)..usize::from(from + len);
                 let free = passed[range.clone()].iter().all(|p| !p);
                 match fate {
-                    Fate::TooEarly => {
+                    FragmentVerdict::TooEarly => {
                         prop_assert!(free);
                         passed[range].fill(true);
                     }
-                    Fate::Overlaps => prop_assert!(!free),
-                    other => prop_assert_eq!(other, Fate::Scattered),
+                    FragmentVerdict::Overlaps => prop_assert!(!free),
+                    other => prop_assert_eq!(other, FragmentVerdict::Scattered),
                 }
             }
         }

@@ -41,7 +41,7 @@ use self::{
     index::{Index, NoMemory},
     line::{Line, PORTS, Source},
     pair::{Directories, Opened, Pair},
-    rotation::{Rotation, Turn},
+    rotation::{Rotation, RotationTurn},
     slab::Slab,
 };
 pub use super::share::{PortRange, every_worker_has_ports};
@@ -201,7 +201,7 @@ impl<A: Address> LocalPool<A> {
         })
     }
 
-    /// The figures, for control to read.
+    /// The counters, for control to read.
     #[must_use]
     pub fn usage(&self) -> Arc<PoolUsage<A>> {
         Arc::clone(&self.usage)
@@ -227,7 +227,7 @@ impl<A: Address> LocalPool<A> {
         let fingerprint = || lips.iter().fold(server, |h, lip| lip.mix(h));
         let turn = self.rotation.begin(server, self.epoch, lips.len(), (random >> 32) as u32, fingerprint);
         // Nearly always the first address has a port that has rested.
-        if let Some(Turn { start, source: Source::Free }) = turn
+        if let Some(RotationTurn { start, source: Source::Free }) = turn
             && let Some(&lip) = lips.get(start)
         {
             let key = PairKey { lip, rip, rport, protocol };

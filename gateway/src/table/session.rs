@@ -411,6 +411,19 @@ impl Session {
         self.state |= PROXIED;
     }
 
+    /// Whether it counts among its server's active sessions.
+    #[inline]
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.flags & INACTIVE == 0
+    }
+
+    /// Moves it from its server's active sessions to the inactive ones, or back.
+    #[inline]
+    pub fn toggle_active(&mut self) {
+        self.flags ^= INACTIVE;
+    }
+
     /// Whether it is a session with PROXY.
     #[inline]
     #[must_use]

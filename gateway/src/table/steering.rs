@@ -35,7 +35,7 @@ pub enum HomeBy {
 
 /// One kind of tuple: a protocol between addresses of one family.
 #[derive(Debug)]
-pub(super) struct Kind {
+pub(super) struct TupleKind {
     pub(super) classes: Classes,
     pub(super) fields: HashFields,
     home: HomeBy,
@@ -48,8 +48,8 @@ pub struct Steering {
     hash: Toeplitz,
     /// Worker by table index.
     table: Vec<u16>,
-    ipv4: [Kind; 3],
-    ipv6: [Kind; 3],
+    ipv4: [TupleKind; 3],
+    ipv6: [TupleKind; 3],
 }
 
 impl Steering {
@@ -90,8 +90,9 @@ impl Steering {
         }
         let this = Self::build(&common, workers, false);
         // Where software decides anyway, every worker shall have ports.
-        let poor =
-            |k: &Kind| k.home == HomeBy::HandOver && !every_coset_has_all(&k.classes, &this.table, workers);
+        let poor = |k: &TupleKind| {
+            k.home == HomeBy::HandOver && !every_coset_has_all(&k.classes, &this.table, workers)
+        };
         if this.ipv4.iter().chain(&this.ipv6).any(poor) { Self::software(workers) } else { this }
     }
 
@@ -99,8 +100,8 @@ impl Steering {
         let rss = rss.clone().reduced();
         let hash = Toeplitz::new(&rss.key);
         let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-        let ipv4 = protocols.map(|p| Kind::new::<Ipv4Addr>(&rss, &hash, p, workers, hand_over));
-        let ipv6 = protocols.map(|p| Kind::new::<Ipv6Addr>(&rss, &hash, p, workers, hand_over));
+        let ipv4 = protocols.map(|p| TupleKind::new::<Ipv4Addr>(&rss, &hash, p, workers, hand_over));
+        let ipv6 = protocols.map(|p| TupleKind::new::<Ipv6Addr>(&rss, &hash, p, workers, hand_over));
         Self { workers, hash, table: rss.reta, ipv4, ipv6 }
     }
 
@@ -171,7 +172,7 @@ impl Steering {
     }
 
     #[inline]
-    pub(super) fn kind<A: Address>(&self, protocol: Protocol) -> &Kind {
+    pub(super) fn kind<A: Address>(&self, protocol: Protocol) -> &TupleKind {
         let kinds = if A::IS_IPV6 { &self.ipv6 } else { &self.ipv4 };
         &kinds[kind_number(protocol)]
     }
@@ -190,7 +191,7 @@ pub(super) fn kind_number(protocol: Protocol) -> usize {
     }
 }
 
-impl Kind {
+impl TupleKind {
     fn new<A: Address>(
         rss: &Rss,
         hash: &Toeplitz,

@@ -25,7 +25,7 @@ pub(super) const NIL: u32 = u32::MAX;
 /// A session's place on the wheel.
 #[derive(Clone, Copy, Debug, FromBytes)]
 #[repr(C, align(16))]
-struct Link {
+struct WheelLink {
     next: u32,
     previous: u32,
     slot: u32,
@@ -34,7 +34,7 @@ struct Link {
 
 /// The wheel.
 pub(super) struct Wheel {
-    links: HugeTable<Link>,
+    links: HugeTable<WheelLink>,
     heads: Box<[u32]>,
     /// Slot to be emptied next, and the moment at which the time it covers begins.
     cursor: u32,
@@ -53,7 +53,7 @@ impl Wheel {
 
     /// Bytes that [`Self::populate`] takes for `max` sessions.
     pub const fn bytes(max: usize) -> usize {
-        max * size_of::<Link>()
+        max * size_of::<WheelLink>()
     }
 
     /// Has the kernel provide the links of `max` sessions now.
@@ -77,7 +77,7 @@ impl Wheel {
     }
 
     #[inline]
-    fn link(&mut self, id: u32) -> &mut Link {
+    fn link(&mut self, id: u32) -> &mut WheelLink {
         self.links.at_mut(id as usize)
     }
 
@@ -93,7 +93,7 @@ impl Wheel {
     /// Starts loading what [`Self::disarm`] will touch beside the session's own link.
     #[inline]
     pub fn prefetch_disarming(&self, id: u32) {
-        let &Link { next, previous, .. } = self.links.at(id as usize);
+        let &WheelLink { next, previous, .. } = self.links.at(id as usize);
         self.prefetch(next);
         self.prefetch(previous);
     }
@@ -110,7 +110,7 @@ impl Wheel {
         let slot = self.slot_of(deadline);
         let Some(head) = self.head(slot) else { return };
         let next = std::mem::replace(head, id);
-        *self.link(id) = Link { next, previous: NIL, slot, unused: 0 };
+        *self.link(id) = WheelLink { next, previous: NIL, slot, unused: 0 };
         if next != NIL {
             self.link(next).previous = id;
         }
@@ -119,7 +119,7 @@ impl Wheel {
     /// Takes a session out of its slot.
     #[inline]
     pub fn disarm(&mut self, id: u32) {
-        let Link { next, previous, slot, .. } = *self.link(id);
+        let WheelLink { next, previous, slot, .. } = *self.link(id);
         if previous != NIL {
             self.link(previous).next = next;
         } else if let Some(head) = self.head(slot) {
@@ -130,7 +130,7 @@ impl Wheel {
         if next != NIL {
             self.link(next).previous = previous;
         }
-        *self.link(id) = Link { next: NIL, previous: NIL, slot: NO_SLOT, unused: 0 };
+        *self.link(id) = WheelLink { next: NIL, previous: NIL, slot: NO_SLOT, unused: 0 };
     }
 
     /// The first session of a slot that has come due by `now`; empty slots are left behind.
@@ -157,7 +157,7 @@ impl Wheel {
     /// Puts a record without session before another such one.
     #[inline]
     pub fn chain(&mut self, id: u32, next_free: u32) {
-        *self.link(id) = Link { next: next_free, previous: NIL, slot: NO_SLOT, unused: 0 };
+        *self.link(id) = WheelLink { next: next_free, previous: NIL, slot: NO_SLOT, unused: 0 };
     }
 }
 

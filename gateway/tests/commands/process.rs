@@ -25,10 +25,10 @@ use nix::{
 };
 use parking_lot::Mutex;
 use weir::control::{
-    server::{Limits, Server},
+    server::{ConnectionLimits, ControlServer},
     store::Store,
 };
-use weir_api::protocol::{Access, VERSION, frame, handshake::Answer};
+use weir_api::protocol::{Access, VERSION, frame, handshake::HelloAnswer};
 
 use crate::{fake::FakePlane, world};
 
@@ -37,7 +37,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 struct Gateway {
     store: Arc<Mutex<Store<FakePlane>>>,
-    server: Option<Server>,
+    server: Option<ControlServer>,
     folder: PathBuf,
 }
 
@@ -48,7 +48,8 @@ impl Gateway {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let store = Arc::new(Mutex::new(world::store()));
         world::shop(&mut store.lock());
-        let server = Server::start(&folder.join("s"), store.clone(), Limits::default()).unwrap();
+        let server =
+            ControlServer::start(&folder.join("s"), store.clone(), ConnectionLimits::default()).unwrap();
         Self { store, server: Some(server), folder }
     }
 
@@ -223,8 +224,11 @@ impl Stopped {
                 }
                 let (mut stream, _) = listener.accept().unwrap();
                 frame::read(&mut stream).unwrap();
-                let answer =
-                    Answer::Accepted { version: VERSION, access: Access::ReadWrite, gateway: "0.1".into() };
+                let answer = HelloAnswer::Accepted {
+                    version: VERSION,
+                    access: Access::ReadWrite,
+                    gateway: "0.1".into(),
+                };
                 frame::send_body(&mut stream, &answer.to_bytes()).unwrap();
                 kept.push(stream);
             }

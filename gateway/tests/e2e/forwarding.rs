@@ -210,13 +210,13 @@ fn direct_routing_walkthrough() {
     let pages: Vec<_> = (0..10).map(|_| clients::curl(&scene.network.client, &url)).collect();
     assert!(pages.windows(2).all(|pair| pair[0] != pair[1]), "not alternating: {pages:?}");
     assert!(pages.iter().any(|page| page == "<h1>RS2:192.168.80.22</h1>\n"), "{pages:?}");
-    // Listed figures are those of the last two-second tick.
+    // Listed counters are those of the last two-second tick.
     let (requests, replies) = wait_until("the requests to be counted", Duration::from_secs(5), || {
         let stats = scene.gateway.ctl("-L -n --stats");
         let row = stats.lines().find(|line| line.starts_with("TCP  192.168.10.8:80"))?;
-        let figures: Vec<u64> =
+        let counters: Vec<u64> =
             row.split_whitespace().skip(2).map(|n| n.parse().expect("a number")).collect();
-        (figures[0] == 10).then_some((figures[1], figures[2]))
+        (counters[0] == 10).then_some((counters[1], counters[2]))
     });
     assert!(requests >= 40 && replies == 0, "{requests} packets in, {replies} out");
     scene.gateway.stop();

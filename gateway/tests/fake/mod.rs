@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use weir::{
     control::{
         error::{Gone, PlaneError},
-        plane::{AddressKind, Change, Plane, PlaneStatus, ServerTotals},
+        plane::{AddressKind, Plane, PlaneChange, PlaneStatus, ServerTotals},
         workers::Ask,
     },
     id::ServerId,
@@ -43,7 +43,7 @@ impl Default for FakePlane {
 }
 
 impl Plane for FakePlane {
-    fn apply(&mut self, _: Vec<Change>) {
+    fn apply(&mut self, _: Vec<PlaneChange>) {
         self.applied += 1;
     }
 

@@ -20,7 +20,7 @@ use serde_json::Value;
 use weir::control::{
     notices::Notices,
     plane::AddressKind,
-    server::{Handler, Limits, Server},
+    server::{ConnectionLimits, ControlServer, Handler},
     store::Store,
 };
 use weir_api::{
@@ -82,19 +82,19 @@ pub struct Lab {
     holder: Child,
     gateway: Arc<Gateway>,
     folder: PathBuf,
-    _server: Server,
+    _server: ControlServer,
 }
 
-/// The control side of a gateway, with figures that a test may choose.
+/// The control side of a gateway, with counters that a test may choose.
 struct Gateway {
     store: Mutex<Store<FakePlane>>,
-    figures: Mutex<Option<[u64; 10]>>,
+    numbers: Mutex<Option<[u64; 10]>>,
 }
 
 impl Handler for Gateway {
     fn handle(&self, request: Request, access: Access) -> Response {
         let mut response = self.store.lock().handle(request, access);
-        if let (Response::Rows { rows, .. }, Some(n)) = (&mut response, *self.figures.lock()) {
+        if let (Response::Rows { rows, .. }, Some(n)) = (&mut response, *self.numbers.lock()) {
             let s = Stats {
                 connections: n[0],
                 in_packets: n[1],
@@ -135,8 +135,9 @@ impl Lab {
         let holder = hold(&folder, &golden.join("env"))?;
         let pid = holder.id();
         let plane = FakePlane { kinds: Box::new(move |address| kind(pid, address)), ..FakePlane::default() };
-        let gateway = Arc::new(Gateway { store: Mutex::new(Store::new(plane)), figures: Mutex::new(None) });
-        let server = Server::start(&folder.join("weir.sock"), gateway.clone(), Limits::default());
+        let gateway = Arc::new(Gateway { store: Mutex::new(Store::new(plane)), numbers: Mutex::new(None) });
+        let server =
+            ControlServer::start(&folder.join("weir.sock"), gateway.clone(), ConnectionLimits::default());
         let server = server.map_err(|e| e.to_string())?;
         Ok(Self { holder, gateway, folder, _server: server })
     }
@@ -146,7 +147,7 @@ impl Lab {
         if let Some(setting) = command.strip_prefix("sysctl -w net.ipv4.vs.") {
             return self.sysctl(setting);
         }
-        let command = self.take_figures(command)?;
+        let command = self.take_numbers(command)?;
         let mut bash = enter(self.holder.id(), &["-m", "-n"]);
         // As it was recorded: the shell names itself in its messages.
         bash.args(["/bin/bash", "-c", &command]).stdin(Stdio::null()).current_dir("/");
@@ -165,16 +166,16 @@ impl Lab {
         Ok(Outcome { status: 0, stdout, stderr: String::new() })
     }
 
-    /// `LD_PRELOAD=... NUMS=a,b,... ipvsadm ...` was recorded with the figures a, b, ...
-    fn take_figures(&self, command: &str) -> Result<String, String> {
-        *self.gateway.figures.lock() = None;
+    /// `LD_PRELOAD=... NUMS=a,b,... ipvsadm ...` was recorded with the numbers a, b, ...
+    fn take_numbers(&self, command: &str) -> Result<String, String> {
+        *self.gateway.numbers.lock() = None;
         let Some(rest) = command.strip_prefix("LD_PRELOAD=") else { return Ok(command.into()) };
         let parts = rest.split_once(" NUMS=").and_then(|(_, rest)| rest.split_once(' '));
         let (numbers, rest) = parts.ok_or(format!("no NUMS in {command}"))?;
         let numbers: Result<Vec<u64>, _> = numbers.split(',').map(str::parse).collect();
         let numbers = numbers.map_err(|e| format!("{command}: {e}"))?;
         let ten = numbers.try_into().map_err(|_| format!("not ten numbers in {command}"))?;
-        *self.gateway.figures.lock() = Some(ten);
+        *self.gateway.numbers.lock() = Some(ten);
         Ok(rest.into())
     }
 }

@@ -134,11 +134,11 @@ pub struct Matrix {
 }
 
 /// A server with its weight, active and inactive connections.
-pub type Figures = (String, [i64; 3]);
+pub type ServerCounts = (String, [i64; 3]);
 
 /// Servers in the order of the listing; by service where there are several.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Counts(pub Vec<(Option<String>, Vec<Figures>)>);
+pub struct Counts(pub Vec<(Option<String>, Vec<ServerCounts>)>);
 
 impl<'de> Deserialize<'de> for Counts {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -148,16 +148,16 @@ impl<'de> Deserialize<'de> for Counts {
 
 struct InOrder;
 
-/// What stands behind a name: a server's figures, or a service's servers.
+/// What stands behind a name: a server's counts, or a service's servers.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Behind {
-    Figures([i64; 3]),
+    Counts([i64; 3]),
     Servers(Servers),
 }
 
 /// Servers in their order.
-struct Servers(Vec<Figures>);
+struct Servers(Vec<ServerCounts>);
 
 impl<'de> Deserialize<'de> for Servers {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -180,7 +180,7 @@ impl<'de> serde::de::Visitor<'de> for InOrder {
         let (mut servers, mut services) = (Vec::new(), Vec::new());
         while let Some((name, behind)) = map.next_entry::<String, Behind>()? {
             match behind {
-                Behind::Figures(figures) => servers.push((name, figures)),
+                Behind::Counts(counts) => servers.push((name, counts)),
                 Behind::Servers(Servers(servers)) => services.push((Some(name), servers)),
             }
         }
@@ -205,6 +205,6 @@ impl Counts {
 
     pub fn server(&mut self, name: &str) -> Option<&mut [i64; 3]> {
         let mut all = self.0.iter_mut().flat_map(|(_, servers)| servers);
-        all.find(|(server, _)| server == name).map(|(_, figures)| figures)
+        all.find(|(server, _)| server == name).map(|(_, counts)| counts)
     }
 }

@@ -6,7 +6,7 @@
 //!   than a quarter of a second. A persistence template may be later, by what Linux's timer wheel is late.
 //! - An entry listed with 00:00 may be gone here: Linux's timer wheel looks at long timers up to an eighth of
 //!   their time late. Its server's counts are taken one lower then, until the next sleep.
-//! - The 2 s tick of the estimator is not phase-locked to a scenario: a recording passes if its figures
+//! - The 2 s tick of the estimator is not phase-locked to a scenario: a recording passes if its counts
 //!   are right for one phase.
 //! - A SYN that begins a finished connection anew ends the old entry; Linux counts it a moment longer.
 //! - Packets that the recording machine's own stack sent are matched by a punted packet: resets for a virtual
@@ -155,8 +155,8 @@ impl<'a> Replay<'a> {
             Event::Matrix(matrix) => self
                 .matrix(matrix)
                 .map_err(|e| format!("{:?} {} {}: {e}", matrix.path, matrix.dir, matrix.flags)),
-            Event::Rate { t, lines } => self.figures(*t, "--rate", lines),
-            Event::Stats { t, lines } => self.figures(*t, "--stats", lines),
+            Event::Rate { t, lines } => self.counters(*t, "--rate", lines),
+            Event::Stats { t, lines } => self.counters(*t, "--stats", lines),
         }
     }
 
@@ -301,9 +301,9 @@ impl<'a> Replay<'a> {
         }
         if let Some(server) = self.replaced.take()
             && ours != expected
-            && let Some(figures) = expected.server(&server)
+            && let Some(counts) = expected.server(&server)
         {
-            figures[2] -= 1;
+            counts[2] -= 1;
         }
         same("counts", &ours, &expected)
     }

@@ -58,7 +58,7 @@ impl Replay<'_> {
     }
 
     /// Listed rates or counters at a moment of the scenario, or now. A recording may have asked for exact ones or not.
-    pub(super) fn figures(&mut self, t: Option<f64>, what: &str, recorded: &[String]) -> Result<(), String> {
+    pub(super) fn counters(&mut self, t: Option<f64>, what: &str, recorded: &[String]) -> Result<(), String> {
         if let Some(t) = t {
             self.traffic_until(t)?;
         }

@@ -143,9 +143,9 @@ pub fn counts(rig: &mut Rig, by_service: bool) -> Counts {
             Row::Service(_) => {}
             Row::Server(s) => {
                 let server = SocketAddr::new(s.server.address, s.server.port).to_string();
-                let figures = [s.server.weight.into(), s.active.into(), s.inactive.into()];
+                let three = [s.server.weight.into(), s.active.into(), s.inactive.into()];
                 if let Some((_, servers)) = counts.last_mut() {
-                    servers.push((server, figures));
+                    servers.push((server, three));
                 }
             }
         }

@@ -55,7 +55,7 @@ pub struct ServiceEntry<S = ServerEntry> {
     pub protocol: Option<Protocol>,
     /// Virtual address and port; port 0 stands for all.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub address: Option<Place>,
+    pub address: Option<AddressPort>,
     /// Firewall mark, instead of protocol and address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mark: Option<u32>,
@@ -97,7 +97,7 @@ pub struct ServiceEntry<S = ServerEntry> {
 #[serde(deny_unknown_fields)]
 pub struct ServerEntry {
     /// Address and port; without port it is the service's.
-    pub address: Place,
+    pub address: AddressPort,
     /// Forwarding method.
     pub method: Method,
     /// The tunnel.
@@ -303,9 +303,9 @@ pub struct SnatTimeoutsEntry {
 
 /// An address with or without port: `10.0.0.1`, `10.0.0.1:80`, `[2001:db8::1]:80`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place(pub IpAddr, pub Option<u16>);
+pub struct AddressPort(pub IpAddr, pub Option<u16>);
 
-impl fmt::Display for Place {
+impl fmt::Display for AddressPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.1 {
             Some(port) => SocketAddr::new(self.0, port).fmt(f),
@@ -314,7 +314,7 @@ impl fmt::Display for Place {
     }
 }
 
-impl FromStr for Place {
+impl FromStr for AddressPort {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -333,20 +333,20 @@ impl FromStr for Place {
     }
 }
 
-impl<'de> Deserialize<'de> for Place {
+impl<'de> Deserialize<'de> for AddressPort {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
-impl Serialize for Place {
+impl Serialize for AddressPort {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
 #[cfg(feature = "schema")]
-impl schemars::JsonSchema for Place {
+impl schemars::JsonSchema for AddressPort {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "Endpoint".into()
     }

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::parts::{Key, Method, Place, Session, mac, network};
+use super::parts::{Endpoint, Key, Method, Session, mac, network};
 use crate::{
     model::{
         self, Protocol, Tuple,
-        explain::{Answer, Candidate, End, LocalRoom, Question, Skip},
+        explain::{Answer, CandidateServer, End, LocalRoom, Question, Skip},
     },
     rules::mark,
 };
@@ -60,9 +60,9 @@ pub struct PacketAsked {
     /// Transport protocol.
     pub protocol: Protocol,
     /// Where it comes from.
-    pub source: Place,
+    pub source: Endpoint,
     /// Where it goes to.
-    pub destination: Place,
+    pub destination: Endpoint,
     /// Name of the port that it arrives on.
     pub port: String,
     /// Of TCP: whether it opens a connection.
@@ -336,8 +336,8 @@ impl From<model::explain::Standing> for Standing {
     }
 }
 
-impl From<&Candidate> for Choice {
-    fn from(c: &Candidate) -> Self {
+impl From<&CandidateServer> for Choice {
+    fn from(c: &CandidateServer) -> Self {
         Self {
             address: c.address,
             port: c.port,

@@ -15,7 +15,7 @@ use crate::{
 /// An address and a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Place {
+pub struct Endpoint {
     /// The address.
     pub address: IpAddr,
     /// The port.
@@ -149,13 +149,13 @@ pub struct Session {
     /// `tcp`, `udp`, `sctp`, `ip`, or the IP protocol's number.
     pub protocol: String,
     /// The client.
-    pub client: Place,
+    pub client: Endpoint,
     /// The virtual service.
-    pub r#virtual: Place,
+    pub r#virtual: Endpoint,
     /// The local address; the client's own for NAT, DR and TUN.
-    pub local: Place,
+    pub local: Endpoint,
     /// The real server.
-    pub server: Place,
+    pub server: Endpoint,
     /// State, as IPVS names it.
     pub state: String,
     /// Whether the client's address is replaced.
@@ -194,7 +194,7 @@ pub fn network((address, bits): (IpAddr, u8)) -> String {
     format!("{address}/{bits}")
 }
 
-impl From<(IpAddr, u16)> for Place {
+impl From<(IpAddr, u16)> for Endpoint {
     fn from((address, port): (IpAddr, u16)) -> Self {
         Self { address, port }
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::parts::Place;
+use super::parts::Endpoint;
 use crate::model::{
     Tuple,
     trace::{self, TraceStage},
@@ -45,9 +45,9 @@ pub struct TracedPacket {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Ends {
     /// Where it comes from.
-    pub source: Place,
+    pub source: Endpoint,
     /// Where it goes to.
-    pub destination: Place,
+    pub destination: Endpoint,
 }
 
 /// A stage that a packet came to.

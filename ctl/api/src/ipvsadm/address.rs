@@ -7,7 +7,7 @@ use crate::model::Protocol;
 
 /// What an `ADDRESS[:PORT]` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct ParsedAddress {
     /// The address.
     pub address: IpAddr,
     /// The port, if one is given.
@@ -15,7 +15,7 @@ pub(super) struct Place {
 }
 
 /// Reads `HOST[:PORT]` or `[V6]:PORT`; a bare IPv6 address has no port. `None` if it is neither.
-pub(super) fn place(text: &str, protocol: Option<Protocol>, names: &dyn Resolve) -> Option<Place> {
+pub(super) fn place(text: &str, protocol: Option<Protocol>, names: &dyn Resolve) -> Option<ParsedAddress> {
     if text.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
@@ -28,7 +28,7 @@ pub(super) fn place(text: &str, protocol: Option<Protocol>, names: &dyn Resolve)
     };
     if let Ok(address) = host.parse::<Ipv6Addr>() {
         let port = bracket_port.map(|p| port(p, protocol, names).ok_or(())).transpose().ok()?;
-        return Some(Place { address: address.into(), port });
+        return Some(ParsedAddress { address: address.into(), port });
     }
     // What stood in brackets and isn't IPv6 loses the port behind them, as ipvsadm has it.
     let (host, port_text) = match host.rsplit_once(':') {
@@ -37,7 +37,7 @@ pub(super) fn place(text: &str, protocol: Option<Protocol>, names: &dyn Resolve)
     };
     let address = ipv4(host, names)?;
     let port = port_text.map(|p| port(p, protocol, names).ok_or(())).transpose().ok()?;
-    Some(Place { address: address.into(), port })
+    Some(ParsedAddress { address: address.into(), port })
 }
 
 /// An IPv4 address in any form or the name of a host.

@@ -191,9 +191,9 @@ fn server(entry: &Entry) -> Result<Server, Halt> {
 
 fn list(entry: &Entry) -> Result<Action, Halt> {
     let has = |option| entry.options.has(option);
-    let figures = entry.options.any(&[Opt::Stats, Opt::Rate, Opt::Thresholds]);
+    let counters = entry.options.any(&[Opt::Stats, Opt::Rate, Opt::Thresholds]);
     let other = has(Opt::Timeout) || has(Opt::Daemon);
-    if ((has(Opt::Connection) || other) && figures) || (other && has(Opt::PersistentConn)) {
+    if ((has(Opt::Connection) || other) && counters) || (other && has(Opt::PersistentConn)) {
         return Err(Halt::fail("options conflicts in the list command"));
     }
     let format = Format {

@@ -21,7 +21,7 @@ pub mod wording;
 pub use restore::Lines;
 pub use wording::line;
 
-use self::{names::Resolve, parse::Parsed};
+use self::{names::Resolve, parse::ParsedCommand};
 use crate::{model::ServiceKey, protocol::Change};
 
 /// ipvsadm's status for its own errors.
@@ -143,8 +143,8 @@ pub struct Format {
 /// What ipvsadm would complain of.
 pub fn parse_line(program: &str, words: &[String], names: &dyn Resolve) -> Result<Action, Halt> {
     match parse::parse(program, words, names)? {
-        Parsed::Help => Ok(Action::Help),
-        Parsed::Version => Ok(Action::Version),
-        Parsed::Entry(entry) => check::action(&entry),
+        ParsedCommand::Help => Ok(Action::Help),
+        ParsedCommand::Version => Ok(Action::Version),
+        ParsedCommand::Entry(entry) => check::action(&entry),
     }
 }

@@ -76,7 +76,7 @@ pub(super) enum Method {
 
 /// What the line is.
 #[derive(Debug)]
-pub(super) enum Parsed {
+pub(super) enum ParsedCommand {
     /// `-h`; the rest of the line isn't looked at.
     Help,
     /// `-v`; the rest of the line isn't looked at.
@@ -88,7 +88,7 @@ pub(super) enum Parsed {
 type Step = Result<(), Halt>;
 
 /// Reads `words`, the line without the program's name.
-pub(super) fn parse(program: &str, words: &[String], names: &dyn Resolve) -> Result<Parsed, Halt> {
+pub(super) fn parse(program: &str, words: &[String], names: &dyn Resolve) -> Result<ParsedCommand, Halt> {
     let mut scanner = Scanner::new(words);
     let try_help = || Halt::try_help(program);
     let mut entry = match scanner.option().map_err(|_| try_help())? {
@@ -101,8 +101,8 @@ pub(super) fn parse(program: &str, words: &[String], names: &dyn Resolve) -> Res
             let role = role_of(role).ok_or_else(|| Halt::fail("illegal start_daemon specified"))?;
             Entry::new(Command::StopDaemon, role)
         }
-        Some((Tag::Help, _)) => return Ok(Parsed::Help),
-        Some((Tag::Version, _)) => return Ok(Parsed::Version),
+        Some((Tag::Help, _)) => return Ok(ParsedCommand::Help),
+        Some((Tag::Version, _)) => return Ok(ParsedCommand::Version),
         _ => return Err(try_help()),
     };
     if matches!(entry.command, Command::AddServer | Command::EditServer) {
@@ -120,7 +120,7 @@ pub(super) fn parse(program: &str, words: &[String], names: &dyn Resolve) -> Res
     if !flags.is_empty() {
         entry.scheduler_flags = scheduler_flags(&entry.scheduler, &flags)?;
     }
-    Ok(Parsed::Entry(Box::new(entry)))
+    Ok(ParsedCommand::Entry(Box::new(entry)))
 }
 
 impl Entry {

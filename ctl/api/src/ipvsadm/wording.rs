@@ -191,7 +191,7 @@ mod tests {
     /// The change that a line asks for.
     fn change(line: &str) -> Change {
         let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        if let Some(Ok(rules::Line::Change(change))) = rules::parse(&words) {
+        if let Some(Ok(rules::RuleLine::Change(change))) = rules::parse(&words) {
             return *change;
         }
         words.insert(0, "ipvsadm".to_owned());

@@ -91,7 +91,7 @@ pub struct Scheduling {
     /// Where it stands.
     pub standing: Standing,
     /// The servers in the scheduler's order, the newest first; at most [`MAX_EXPLAINED`].
-    pub servers: Vec<Candidate>,
+    pub servers: Vec<CandidateServer>,
     /// Which of them is chosen.
     pub chosen: Option<u32>,
 }
@@ -138,7 +138,7 @@ pub enum Standing {
 
 /// A server that may be chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Candidate {
+pub struct CandidateServer {
     /// Its address.
     pub address: IpAddr,
     /// Its port.

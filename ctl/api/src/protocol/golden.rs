@@ -13,8 +13,8 @@ use crate::model::{
     PathCounter, Protocol, Rates, Server, Service, ServiceKey, Session, SessionFilter, SessionState, Stats,
     Timeouts, Tunnel, TunnelChecksum, TunnelKind,
     explain::{
-        Answer, Back, Candidate, End, Explanation, LocalRoom, Question, Return, Scheduling, Skip, Standing,
-        Way,
+        Answer, Back, CandidateServer, End, Explanation, LocalRoom, Question, Return, Scheduling, Skip,
+        Standing, Way,
     },
     snat::{Dependence, Kind, Pooling, SnatRow, SnatRule, SnatTimeouts},
     status::{LocalAddressUse, Notice, PortCounters, PortStatus, Status, WorkerStatus},
@@ -107,7 +107,7 @@ fn traced() -> TracedPacket {
 }
 
 fn explanation() -> Explanation {
-    let candidate = |skip| Candidate {
+    let candidate = |skip| CandidateServer {
         address: [10, 0, 0, 1].into(),
         port: 8080,
         weight: 5,

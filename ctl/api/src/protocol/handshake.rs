@@ -27,7 +27,7 @@ pub struct Hello {
 
 /// What the gateway answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum HelloAnswer {
     /// Go on in this version.
     Accepted {
         /// Protocol version to speak.
@@ -82,7 +82,7 @@ impl Hello {
     }
 }
 
-impl Answer {
+impl HelloAnswer {
     /// Frame body.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -133,15 +133,15 @@ mod tests {
         assert_eq!(Hello { oldest: 1, newest: 0x102 }.to_bytes(), b"WEIR\x01\x00\x02\x01");
         let answers = [
             (
-                Answer::Accepted { version: 1, access: Access::ReadWrite, gateway: "0.1".into() },
+                HelloAnswer::Accepted { version: 1, access: Access::ReadWrite, gateway: "0.1".into() },
                 &b"WEIR\x00\x01\x00\x01\x000.1"[..],
             ),
-            (Answer::NoCommonVersion { oldest: 2, newest: 3 }, b"WEIR\x01\x02\x00\x03\x00"),
-            (Answer::Busy, b"WEIR\x02\x00\x00\x00\x00"),
+            (HelloAnswer::NoCommonVersion { oldest: 2, newest: 3 }, b"WEIR\x01\x02\x00\x03\x00"),
+            (HelloAnswer::Busy, b"WEIR\x02\x00\x00\x00\x00"),
         ];
         for (answer, bytes) in answers {
             assert_eq!(answer.to_bytes(), bytes);
-            assert_eq!(Answer::from_bytes(bytes), Ok(answer));
+            assert_eq!(HelloAnswer::from_bytes(bytes), Ok(answer));
         }
     }
 

@@ -29,7 +29,7 @@ pub use error::{ErrorCode, Refusal};
 pub use message::{
     Batch, Change, Info, ListCursor, ListQuery, Request, Response, Row, ServerRow, ServiceRow, SessionCursor,
 };
-pub use stage::Stage;
+pub use stage::StagedChanges;
 
 /// Version of the messages that this library speaks.
 pub const VERSION: u16 = 8;

@@ -4,11 +4,11 @@ use super::{Access, Change, ErrorCode, MAX_BATCH, MAX_TRANSACTION, Refusal, Requ
 
 /// The changes that wait on a connection.
 #[derive(Debug, Default)]
-pub struct Stage {
+pub struct StagedChanges {
     changes: Vec<Change>,
 }
 
-impl Stage {
+impl StagedChanges {
     /// Keeps the changes of [`Request::Stage`], which is answered here, and puts them before those of
     /// [`Request::Apply`]. Other requests pass.
     ///
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn staged_changes_come_first_and_only_once() {
-        let mut stage = Stage::default();
+        let mut stage = StagedChanges::default();
         let zero = Change::Zero(None);
         let staged = stage.take(Request::Stage(vec![Change::Flush]), Access::ReadWrite);
         assert_eq!(staged, Err(Response::Staged { changes: 1 }));
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn readers_stage_nothing_and_writers_not_without_end() {
-        let mut stage = Stage::default();
+        let mut stage = StagedChanges::default();
         let refused = stage.take(Request::Stage(vec![Change::Flush]), Access::ReadOnly);
         assert_eq!(refused, Err(Response::Refused(ErrorCode::ReadOnly.into())));
         for _ in 0..MAX_TRANSACTION / MAX_BATCH {

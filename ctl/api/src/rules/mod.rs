@@ -22,7 +22,7 @@ pub const FIRST: [&str; 3] = ["mark", "client-address", "snat"];
 
 /// A line that begins with a word.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Line {
+pub enum RuleLine {
     /// It begins with `#`.
     Comment,
     /// The change that it asks for.
@@ -33,17 +33,17 @@ pub enum Line {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn parse(words: &[String]) -> Option<Result<Line, String>> {
+pub fn parse(words: &[String]) -> Option<Result<RuleLine, String>> {
     let (first, rest) = words.split_first()?;
     let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
     let change = match first.as_str() {
         "mark" => mark::parse(&rest),
         "client-address" => client_address::parse(&rest),
         "snat" => snat::parse(&rest),
-        comment if comment.starts_with('#') => return Some(Ok(Line::Comment)),
+        comment if comment.starts_with('#') => return Some(Ok(RuleLine::Comment)),
         _ => return None,
     };
-    Some(change.map(|change| Line::Change(Box::new(change))))
+    Some(change.map(|change| RuleLine::Change(Box::new(change))))
 }
 
 /// How many rules a text holds: lines that are neither blank nor comments.
@@ -119,14 +119,14 @@ mod tests {
         assert_eq!((count("a\n # b\n\n c\n"), closing(1)), (2, "# end of 1 rule".into()));
     }
 
-    fn line(text: &str) -> Option<Result<Line, String>> {
+    fn line(text: &str) -> Option<Result<RuleLine, String>> {
         parse(&text.split(' ').map(Into::into).collect::<Vec<_>>())
     }
 
     #[test]
     fn words_are_told_from_options() {
-        assert_eq!(line("# -C"), Some(Ok(Line::Comment)));
-        assert_eq!(line("mark clear"), Some(Ok(Line::Change(Box::new(Change::ClearMarks)))));
+        assert_eq!(line("# -C"), Some(Ok(RuleLine::Comment)));
+        assert_eq!(line("mark clear"), Some(Ok(RuleLine::Change(Box::new(Change::ClearMarks)))));
         assert!(line("mark clean").unwrap().is_err() && line("client-address x toa").unwrap().is_err());
         assert_eq!(line("-C"), None);
         assert_eq!(line("marks clear"), None);

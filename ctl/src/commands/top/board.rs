@@ -51,7 +51,7 @@ pub enum Key {
 
 /// A line of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct BoardLine {
     /// Service or server.
     pub name: String,
     /// Whether it is a server.
@@ -183,12 +183,12 @@ impl Board {
     fn arrange(&mut self) {
         let (sort, reverse) = (self.sort, self.reverse);
         self.services.sort_by_cached_key(|(row, servers)| {
-            let weight = figure(sort, &row.rates, active(servers));
+            let weight = sort_value(sort, &row.rates, active(servers));
             (Reverse(weight), names::service(&row.service.key))
         });
         for (_, servers) in &mut self.services {
             servers.sort_by_cached_key(|s| {
-                let weight = figure(sort, &s.rates, s.active.into());
+                let weight = sort_value(sort, &s.rates, s.active.into());
                 (Reverse(weight), s.server.address, s.server.port)
             });
             if reverse {
@@ -202,7 +202,7 @@ impl Board {
 
     /// The table's lines from the first one shown on, as many as `room`.
     #[must_use]
-    pub fn lines(&self, room: usize) -> Vec<Line> {
+    pub fn lines(&self, room: usize) -> Vec<BoardLine> {
         let each = self.services.iter().flat_map(|listed| {
             let servers = listed.1.iter().filter(|_| self.servers);
             [(listed, None)].into_iter().chain(servers.map(move |s| (listed, Some(s))))
@@ -210,9 +210,9 @@ impl Board {
         each.skip(self.top).take(room).map(|(listed, server)| self.line(listed, server)).collect()
     }
 
-    fn line(&self, (row, servers): &Listed, server: Option<&ServerRow>) -> Line {
+    fn line(&self, (row, servers): &Listed, server: Option<&ServerRow>) -> BoardLine {
         match server {
-            Some(s) => Line {
+            Some(s) => BoardLine {
                 name: names::endpoint(s.server.address, s.server.port),
                 is_server: true,
                 weight: Some(s.server.weight),
@@ -221,7 +221,7 @@ impl Board {
                 rates: s.rates,
                 history: Vec::new(),
             },
-            None => Line {
+            None => BoardLine {
                 name: names::service(&row.service.key),
                 is_server: false,
                 weight: None,
@@ -234,7 +234,7 @@ impl Board {
     }
 
     fn past(&self, history: &VecDeque<Rates>) -> Vec<u64> {
-        history.iter().map(|r| figure(self.sort, r, 0)).collect()
+        history.iter().map(|r| sort_value(self.sort, r, 0)).collect()
     }
 
     /// All services' rates together, over time, the latest last.
@@ -275,7 +275,7 @@ fn sum(a: &Rates, b: &Rates) -> Rates {
 }
 
 /// What a thing is sorted by. History has no sessions: it shows connections instead.
-fn figure(sort: SortKey, rates: &Rates, active: u64) -> u64 {
+fn sort_value(sort: SortKey, rates: &Rates, active: u64) -> u64 {
     match sort {
         SortKey::Connections => rates.connections,
         SortKey::Packets => rates.in_packets + rates.out_packets,

@@ -10,7 +10,7 @@ use ratatui::{
 use weir_api::model::Rates;
 
 use super::{
-    board::{Board, Line},
+    board::{Board, BoardLine},
     draw_panes,
     panes::Pane,
 };
@@ -21,7 +21,7 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 const SPARK: usize = 8;
 
 /// One of the rates.
-type Figure = fn(&Rates) -> u64;
+type RateOf = fn(&Rates) -> u64;
 
 /// Draws everything.
 pub fn draw(board: &mut Board, frame: &mut Frame<'_>) {
@@ -72,7 +72,7 @@ fn headline(board: &Board) -> Vec<Text<'static>> {
 
 fn draw_graphs(board: &Board, frame: &mut Frame<'_>, area: Rect) {
     let columns: [Rect; 3] = Layout::horizontal([Constraint::Ratio(1, 3); 3]).spacing(1).areas(area);
-    let graphs: [(&str, Figure); 3] = [
+    let graphs: [(&str, RateOf); 3] = [
         ("connections/s", |r| r.connections),
         ("packets/s", |r| r.in_packets + r.out_packets),
         ("bytes/s", |r| r.in_bytes + r.out_bytes),
@@ -127,7 +127,7 @@ fn draw_table(board: &Board, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(table, area);
 }
 
-fn row(board: &Board, line: &Line) -> Row<'static> {
+fn row(board: &Board, line: &BoardLine) -> Row<'static> {
     let number = |n: u64| Text::from(names::short(n)).right_aligned();
     let r = &line.rates;
     let name = if line.is_server { format!("  {}", line.name) } else { line.name.clone() };

@@ -45,25 +45,25 @@ fn main() -> ExitCode {
         if !only.is_empty() && !only.iter().any(|wanted| wanted == name) {
             continue;
         }
-        let figures = play(&parts, nic);
+        let observed = play(&parts, nic);
         let rss = nic != Nic::VirtioWithoutRss;
         println!(
             "rss: {name}: {} sessions by worker {:?}, frames received {:?}, handed over {}",
-            figures.opened.iter().sum::<u64>(),
-            figures.opened,
-            figures.received,
-            figures.handed_over
+            observed.opened.iter().sum::<u64>(),
+            observed.opened,
+            observed.received,
+            observed.handed_over
         );
-        assert_eq!(figures.rss, rss, "{name}: whether the ports bring frames to their workers");
-        assert!(figures.opened.iter().all(|&n| n > 0), "{name}: a worker has no session");
-        assert!(figures.received.iter().all(|&n| n > 0), "{name}: a worker has no frame");
-        assert_eq!(figures.handed_over == 0, rss, "{name}: frames handed over: {}", figures.handed_over);
+        assert_eq!(observed.rss, rss, "{name}: whether the ports bring frames to their workers");
+        assert!(observed.opened.iter().all(|&n| n > 0), "{name}: a worker has no session");
+        assert!(observed.received.iter().all(|&n| n > 0), "{name}: a worker has no frame");
+        assert_eq!(observed.handed_over == 0, rss, "{name}: frames handed over: {}", observed.handed_over);
     }
     ExitCode::SUCCESS
 }
 
 /// What a guest's gateway has counted.
-struct Figures {
+struct Observed {
     rss: bool,
     opened: Vec<u64>,
     received: Vec<u64>,
@@ -71,7 +71,7 @@ struct Figures {
 }
 
 /// Runs the traffic through a guest with such NICs.
-fn play(parts: &Parts, nic: Nic) -> Figures {
+fn play(parts: &Parts, nic: Nic) -> Observed {
     let mut lab = Lab::with_ipv6();
     let [cradle, client, servers] = ["guest", "client", "servers"].map(|role| lab.namespace(role));
     let mut guest = Guest::start(&lab, &cradle, parts, nic, (&configuration(), &rules()));
@@ -92,14 +92,14 @@ fn play(parts: &Parts, nic: Nic) -> Figures {
         assert_eq!(clients::dig(&client, VIP, "x.weir.test"), "203.0.113.7");
     }
     // Control sees what workers count a little later.
-    let stats = guest.figures("stats", |stats| {
+    let stats = guest.document("stats", |stats| {
         (by_worker(stats, "sessions-opened").iter().sum::<u64>() == 2 * PAGES + NAMES).then(|| stats.clone())
     });
-    let rss = guest.figures("status", |status| {
+    let rss = guest.document("status", |status| {
         let ports = status["ports"].as_array()?;
         Some(ports.iter().all(|port| port["rss"] == true))
     });
-    Figures {
+    Observed {
         rss,
         opened: by_worker(&stats, "sessions-opened"),
         received: by_worker(&stats, "received"),

@@ -9,13 +9,14 @@ use weir_api::{
     model::{
         Forwarding, MarkRule, Tuple,
         explain::{
-            self, Candidate, End, Explanation, MAX_EXPLAINED, Question as Asked, Return, Scheduling, Way,
+            self, CandidateServer, End, Explanation, MAX_EXPLAINED, Question as Asked, Return, Scheduling,
+            Way,
         },
     },
     protocol::{ErrorCode, Refusal, Response},
 };
 
-use super::{Configuration, Query, Question, check_port, put};
+use super::{Configuration, Query, WorkerQuestion, check_port, put};
 use crate::{
     control::{
         change::ServiceState,
@@ -26,7 +27,7 @@ use crate::{
     io::PortId,
     path::{
         admin::{
-            explain::question::{At, Back, Explain, Packet},
+            explain::question::{AskedPacket, At, Explain, ReturnLeg},
             update::Update,
         },
         flow::{mark::Rule, route::View, service::Chosen},
@@ -40,7 +41,7 @@ use crate::{
 const MOST_STOPS: usize = 16;
 
 /// A packet whose way is asked for.
-pub(super) struct ExplainPacket(Packet);
+pub(super) struct ExplainPacket(AskedPacket);
 
 /// What workers say of it.
 pub(super) struct Explained {
@@ -65,7 +66,7 @@ impl Query for ExplainPacket {
 
     fn ask(&mut self, workers: &dyn Ask) -> Result<Explained, PlaneError> {
         let (mut worker, mut have) = (WorkerId(0), Vec::new());
-        let mut question = Box::new(Explain::new(0, self.0, At::Port, MAX_EXPLAINED));
+        let mut question = Box::new(Explain::new(self.0, At::Port, MAX_EXPLAINED));
         for _ in 0..MOST_STOPS {
             let answer = put(workers, worker.0, question)?;
             let has_it = answer.elsewhere.is_none() || answer.at == At::Handed;
@@ -73,7 +74,7 @@ impl Query for ExplainPacket {
                 have.push(worker.0);
             }
             match answer.elsewhere {
-                Some(other) => (question, worker) = (Box::new(answer.again(0)), other),
+                Some(other) => (question, worker) = (Box::new(answer.again()), other),
                 None => return Ok(Explained { answer, workers: have }),
             }
         }
@@ -91,7 +92,7 @@ impl Query for ExplainPacket {
     }
 }
 
-impl Question for Box<Explain> {
+impl WorkerQuestion for Box<Explain> {
     fn update(self) -> Update {
         Update::Explain(self)
     }
@@ -106,7 +107,7 @@ impl Question for Box<Explain> {
 
 impl Workers {
     /// The packet as the path knows it.
-    fn packet_of(&self, question: &Asked) -> Result<Packet, PlaneError> {
+    fn packet_of(&self, question: &Asked) -> Result<AskedPacket, PlaneError> {
         packet(question, |name| port_number(self.port_names(), name)).ok_or(Unsupported::PacketKind.into())
     }
 
@@ -132,8 +133,8 @@ impl Workers {
             mtu: way.mtu,
         };
         let back = answer.back.map(|back| match back {
-            Back::Itself => explain::Back::Itself,
-            Back::Here { comes, port, leaves, way: out } => explain::Back::Here(Box::new(Return {
+            ReturnLeg::Itself => explain::Back::Itself,
+            ReturnLeg::Here { comes, port, leaves, way: out } => explain::Back::Here(Box::new(Return {
                 comes: tuple(comes),
                 port: port.map(name),
                 leaves: tuple(leaves),
@@ -188,7 +189,7 @@ impl Workers {
     }
 
     /// The first mark rule that applies.
-    fn mark_of(&self, port: PortId, packet: &Packet) -> Option<MarkRule> {
+    fn mark_of(&self, port: PortId, packet: &AskedPacket) -> Option<MarkRule> {
         let applies = |rule: &&MarkRule| {
             Rule::new(rule, self.port_names()).is_some_and(|r| r.applies(port, &packet.ends, packet.protocol))
         };
@@ -210,7 +211,10 @@ fn method_of(service: &ServiceState, server: ServerId, of_session: Option<Forwar
 }
 
 /// Candidates with the addresses that they are configured with, in the order of their service.
-fn as_configured(mut candidates: Vec<Candidate>, service: Option<&ServiceState>) -> Vec<Candidate> {
+fn as_configured(
+    mut candidates: Vec<CandidateServer>,
+    service: Option<&ServiceState>,
+) -> Vec<CandidateServer> {
     let servers = service.iter().flat_map(|service| &service.servers);
     for (candidate, (_, server)) in candidates.iter_mut().zip(servers) {
         candidate.address = server.address;
@@ -219,12 +223,12 @@ fn as_configured(mut candidates: Vec<Candidate>, service: Option<&ServiceState>)
 }
 
 /// The packet as the path knows it; none if it is of a kind that isn't forwarded.
-fn packet(question: &Asked, number: impl Fn(&str) -> Option<PortId>) -> Option<Packet> {
+fn packet(question: &Asked, number: impl Fn(&str) -> Option<PortId>) -> Option<AskedPacket> {
     let one_family = question.source.0.is_ipv6() == question.destination.0.is_ipv6();
     if !one_family {
         return None;
     }
-    Some(Packet {
+    Some(AskedPacket {
         ends: Endpoints { source: question.source, destination: question.destination },
         protocol: question.protocol as u8,
         port: question.port.as_deref().and_then(number),

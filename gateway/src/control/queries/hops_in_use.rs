@@ -20,11 +20,11 @@ const PERIOD: u32 = seconds(5);
 
 /// What is asked of each worker.
 #[derive(Default)]
-pub(super) struct Inquiries(Vec<Inquiry>);
+pub(super) struct Inquiries(Vec<HopsInquiry>);
 
 /// What is asked of one worker.
 #[derive(Default)]
-struct Inquiry {
+struct HopsInquiry {
     /// The question, unless the worker has it.
     question: Option<Box<HopsInUse>>,
     /// The worker has it.
@@ -34,7 +34,7 @@ struct Inquiry {
     answer: Vec<Resolve>,
 }
 
-impl Inquiry {
+impl HopsInquiry {
     /// Takes the question back, answered in part or whole, if the worker has had it.
     fn take_back(&mut self, link: &WorkerLink) {
         let Some(back) = self.sent.and_then(|ticket| link.take(ticket)) else { return };
@@ -77,7 +77,7 @@ impl Workers {
     /// every few milliseconds.
     pub fn hops_in_use(&mut self, now: Tick) -> Vec<Resolve> {
         let Inquiries(each) = &mut self.kept.hops_in_use;
-        each.resize_with(self.links.len(), Inquiry::default);
+        each.resize_with(self.links.len(), HopsInquiry::default);
         let mut hops = Vec::new();
         for (link, inquiry) in self.links.iter().zip(each) {
             inquiry.take_back(link);

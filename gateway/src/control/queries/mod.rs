@@ -74,7 +74,7 @@ trait Query: Sized + 'static {
 }
 
 /// What goes to one worker and comes back answered.
-trait Question: Sized {
+trait WorkerQuestion: Sized {
     /// As workers take it.
     fn update(self) -> Update;
 
@@ -83,7 +83,7 @@ trait Question: Sized {
 }
 
 /// Asks one worker.
-fn put<Q: Question>(workers: &dyn Ask, worker: u16, question: Q) -> Result<Q, PlaneError> {
+fn put<Q: WorkerQuestion>(workers: &dyn Ask, worker: u16, question: Q) -> Result<Q, PlaneError> {
     let update = workers.ask(worker, question.update())?;
     Q::answered(update).ok_or(Unsupported::OtherAnswer(worker).into())
 }
@@ -103,11 +103,11 @@ pub(super) trait Configuration {
     fn servers_of(&self, service: &ServiceKey) -> Result<Arc<[ServerId]>, Refusal>;
 
     /// How much there is.
-    fn extent(&self) -> Extent;
+    fn extent(&self) -> ConfigurationSize;
 }
 
 /// How much is configured.
-pub(super) struct Extent {
+pub(super) struct ConfigurationSize {
     /// The configuration's generation.
     pub generation: u64,
     /// Services.
@@ -117,7 +117,7 @@ pub(super) struct Extent {
 }
 
 /// How a request goes on.
-pub enum Step {
+pub enum QueryStep {
     /// It is answered.
     Answered(Response),
     /// Workers have to be asked.
@@ -125,30 +125,30 @@ pub enum Step {
 }
 
 /// A question to workers, to be asked while nothing is locked.
-pub struct Inquiry(Box<dyn FnOnce() -> Told>);
+pub struct Inquiry(Box<dyn FnOnce() -> WorkersAnswer>);
 
 /// Makes the response of what workers said.
 type Finish = Box<dyn FnOnce(&mut dyn Configuration) -> Response>;
 
 /// What workers said.
-pub struct Told(Finish);
+pub struct WorkersAnswer(Finish);
 
 impl Inquiry {
     fn new<Q: Query>(mut query: Q, workers: Arc<dyn Ask>) -> Self {
         Self(Box::new(move || {
             let answer = query.ask(&*workers);
-            Told(Box::new(move |held| response(query.respond(answer, held))))
+            WorkersAnswer(Box::new(move |held| response(query.respond(answer, held))))
         }))
     }
 
     /// Waits for the workers' answers.
     #[must_use]
-    pub fn ask(self) -> Told {
+    pub fn ask(self) -> WorkersAnswer {
         (self.0)()
     }
 }
 
-impl Told {
+impl WorkersAnswer {
     /// The response to the request.
     pub(super) fn finish(self, held: &mut dyn Configuration) -> Response {
         (self.0)(held)
@@ -157,7 +157,7 @@ impl Told {
 
 /// What queries keep that are put to workers again and again, or go on.
 #[derive(Default)]
-pub(super) struct Kept {
+pub(super) struct Ongoing {
     census: census::Censuses,
     hops_in_use: hops_in_use::Inquiries,
     trace: trace::Traces,
@@ -167,7 +167,7 @@ pub(super) struct Kept {
 ///
 /// # Errors
 /// The request, if it is none.
-pub(super) fn begin(request: Request, held: &mut dyn Configuration) -> Result<Step, Request> {
+pub(super) fn begin(request: Request, held: &mut dyn Configuration) -> Result<QueryStep, Request> {
     Ok(match request {
         Request::Sessions { from, max } => asks::<sessions::ListSessions>((from, max), held),
         Request::FindSessions { filter, from, max } => {
@@ -176,10 +176,10 @@ pub(super) fn begin(request: Request, held: &mut dyn Configuration) -> Result<St
         Request::KillSessions { filter, from } => asks::<search::KillSessions>((filter, from), held),
         Request::Explain(question) => asks::<explain::ExplainPacket>(question, held),
         Request::Trace(filter) => asks::<trace::BeginTrace>(filter, held),
-        Request::Traced { trace } => Step::Answered(response(trace::take(trace, false, held))),
-        Request::EndTrace { trace } => Step::Answered(response(trace::take(trace, true, held))),
-        Request::Status => Step::Answered(Response::Status(status::status(held))),
-        Request::Counters => Step::Answered(Response::Counters(counters::counters(held))),
+        Request::Traced { trace } => QueryStep::Answered(response(trace::take(trace, false, held))),
+        Request::EndTrace { trace } => QueryStep::Answered(response(trace::take(trace, true, held))),
+        Request::Status => QueryStep::Answered(Response::Status(status::status(held))),
+        Request::Counters => QueryStep::Answered(Response::Counters(counters::counters(held))),
         // The configuration's; a request that nobody has a place for yet doesn't compile.
         Request::Info
         | Request::Apply(_)
@@ -194,10 +194,10 @@ pub(super) fn begin(request: Request, held: &mut dyn Configuration) -> Result<St
     })
 }
 
-fn asks<Q: Query>(request: Q::Request, held: &mut dyn Configuration) -> Step {
+fn asks<Q: Query>(request: Q::Request, held: &mut dyn Configuration) -> QueryStep {
     match Q::prepare(request, held) {
-        Ok(query) => Step::Asks(Inquiry::new(query, held.plane().asker())),
-        Err(refusal) => Step::Answered(Response::Refused(refusal)),
+        Ok(query) => QueryStep::Asks(Inquiry::new(query, held.plane().asker())),
+        Err(refusal) => QueryStep::Answered(Response::Refused(refusal)),
     }
 }
 

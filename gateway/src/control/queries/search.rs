@@ -5,7 +5,7 @@ use weir_api::{
     protocol::{MAX_PAGE, Refusal, Response, SessionCursor},
 };
 
-use super::{Configuration, Query, Question, pages::Walk, put};
+use super::{Configuration, Query, WorkerQuestion, pages::Walk, put};
 use crate::{
     control::{
         error::{Gone, PlaneError},
@@ -22,7 +22,7 @@ const STEPS: usize = 16;
 
 /// What was found so far.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct SearchPage {
     /// The sessions; none if they were to be ended.
     sessions: Vec<FoundSession>,
     /// Sessions ended.
@@ -45,7 +45,7 @@ struct Select {
 
 impl Query for FindSessions {
     type Request = (SessionFilter, Option<SessionCursor>, u32);
-    type Answer = Found;
+    type Answer = SearchPage;
 
     fn prepare((filter, from, max): Self::Request, held: &mut dyn Configuration) -> Result<Self, Refusal> {
         let selection = selection(filter, false, held)?;
@@ -53,38 +53,38 @@ impl Query for FindSessions {
         Ok(Self(Select { selection, from: from.unwrap_or_default(), max }))
     }
 
-    fn ask(&mut self, workers: &dyn Ask) -> Result<Found, PlaneError> {
+    fn ask(&mut self, workers: &dyn Ask) -> Result<SearchPage, PlaneError> {
         self.0.search(workers)
     }
 
     fn respond(
         self,
-        answer: Result<Found, PlaneError>,
+        answer: Result<SearchPage, PlaneError>,
         _: &mut dyn Configuration,
     ) -> Result<Response, PlaneError> {
-        answer.map(|Found { sessions, next, .. }| Response::Found { sessions, next })
+        answer.map(|SearchPage { sessions, next, .. }| Response::Found { sessions, next })
     }
 }
 
 impl Query for KillSessions {
     type Request = (SessionFilter, Option<SessionCursor>);
-    type Answer = Found;
+    type Answer = SearchPage;
 
     fn prepare((filter, from): Self::Request, held: &mut dyn Configuration) -> Result<Self, Refusal> {
         let selection = selection(filter, true, held)?;
         Ok(Self(Select { selection, from: from.unwrap_or_default(), max: 1 }))
     }
 
-    fn ask(&mut self, workers: &dyn Ask) -> Result<Found, PlaneError> {
+    fn ask(&mut self, workers: &dyn Ask) -> Result<SearchPage, PlaneError> {
         self.0.search(workers)
     }
 
     fn respond(
         self,
-        answer: Result<Found, PlaneError>,
+        answer: Result<SearchPage, PlaneError>,
         _: &mut dyn Configuration,
     ) -> Result<Response, PlaneError> {
-        answer.map(|Found { killed, next, .. }| Response::Killed { sessions: killed, next })
+        answer.map(|SearchPage { killed, next, .. }| Response::Killed { sessions: killed, next })
     }
 }
 
@@ -95,7 +95,7 @@ fn selection(filter: SessionFilter, kill: bool, held: &dyn Configuration) -> Res
 }
 
 impl Select {
-    fn search(&self, workers: &dyn Ask) -> Result<Found, PlaneError> {
+    fn search(&self, workers: &dyn Ask) -> Result<SearchPage, PlaneError> {
         let all = workers.workers();
         let wanted = match self.selection.filter.worker {
             Some(worker) if worker < all => worker..worker + 1,
@@ -103,7 +103,7 @@ impl Select {
             None => 0..all,
         };
         let mut walk = Walk::new(wanted, self.from);
-        let mut found = Found::default();
+        let mut found = SearchPage::default();
         for _ in 0..STEPS {
             let Some(at) = walk.at().filter(|_| found.sessions.len() < self.max) else { break };
             match self.page(workers, at, self.max - found.sessions.len()) {
@@ -124,12 +124,12 @@ impl Select {
     /// Certain sessions in one worker's records.
     fn page(&self, workers: &dyn Ask, at: SessionCursor, max: usize) -> Result<Search, PlaneError> {
         let (selection, sessions) = (self.selection.clone(), Vec::with_capacity(max.max(1)));
-        let search = Search { ticket: 0, selection, from: at.slot, sessions, killed: 0, next: None };
+        let search = Search { selection, from: at.slot, sessions, killed: 0, next: None };
         put(workers, at.worker, search)
     }
 }
 
-impl Question for Search {
+impl WorkerQuestion for Search {
     fn update(self) -> Update {
         Update::Select(self)
     }

@@ -5,7 +5,7 @@ use weir_api::{
     protocol::{MAX_PAGE, Refusal, Response, SessionCursor},
 };
 
-use super::{Configuration, Query, Question, pages::Walk, put};
+use super::{Configuration, Query, WorkerQuestion, pages::Walk, put};
 use crate::{
     control::{
         error::PlaneError,
@@ -65,8 +65,7 @@ impl ListSessions {
     /// Sessions in one worker's records.
     fn page(&self, workers: &dyn Ask, at: SessionCursor, max: usize) -> Result<Listing, PlaneError> {
         let calls = Vec::with_capacity(if self.calls { max } else { 0 });
-        let listing =
-            Listing { ticket: 0, from: at.slot, sessions: Vec::with_capacity(max), calls, next: None };
+        let listing = Listing { from: at.slot, sessions: Vec::with_capacity(max), calls, next: None };
         let mut page = put(workers, at.worker, listing)?;
         for (n, call) in page.calls.drain(..) {
             if let Some(session) = page.sessions.get_mut(n as usize) {
@@ -78,7 +77,7 @@ impl ListSessions {
     }
 }
 
-impl Question for Listing {
+impl WorkerQuestion for Listing {
     fn update(self) -> Update {
         Update::List(self)
     }

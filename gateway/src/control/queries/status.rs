@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::IpAddr};
 
 use weir_api::model::status::{LocalAddressUse, MAX_STATUS_ADDRESSES, Status, WorkerStatus};
 
-use super::{Configuration, Extent};
+use super::{Configuration, ConfigurationSize};
 use crate::{
     control::workers::{WorkerLink, Workers},
     net::address::Address,
@@ -13,7 +13,7 @@ use crate::{
 
 /// How it is.
 pub(super) fn status(held: &dyn Configuration) -> Status {
-    let (plane, Extent { generation, services, servers }) = (held.plane().status(), held.extent());
+    let (plane, ConfigurationSize { generation, services, servers }) = (held.plane().status(), held.extent());
     Status {
         version: env!("CARGO_PKG_VERSION").into(),
         generation,

@@ -9,9 +9,9 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::{debug, warn};
 use weir_api::protocol::{
-    Access, ErrorCode, MAX_PIPELINE, Refusal, Request, Response, Stage,
+    Access, ErrorCode, MAX_PIPELINE, Refusal, Request, Response, StagedChanges,
     frame::{self, FrameError},
-    handshake::{Answer, Hello, NotWeir},
+    handshake::{Hello, HelloAnswer, NotWeir},
     older,
 };
 
@@ -30,8 +30,8 @@ pub(super) fn serve(stream: UnixStream, peer: Peer, shared: &Shared) {
         None => Ok(()),
     });
     match served {
-        Ok(()) | Err(End::Frame(FrameError::Closed)) => {}
-        Err(End::Frame(e @ (FrameError::TooLong(_) | FrameError::Malformed(_)))) => {
+        Ok(()) | Err(ConnectionEnd::Frame(FrameError::Closed)) => {}
+        Err(ConnectionEnd::Frame(e @ (FrameError::TooLong(_) | FrameError::Malformed(_)))) => {
             shared.complain(
                 || warn!(pid = peer.pid, uid = peer.uid, error = %e, "a control peer breaks the protocol"),
             );
@@ -42,7 +42,7 @@ pub(super) fn serve(stream: UnixStream, peer: Peer, shared: &Shared) {
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
-enum End {
+enum ConnectionEnd {
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error(transparent)]
@@ -52,7 +52,7 @@ enum End {
 type Stream = BufReader<Timed>;
 
 /// The handshake; the version to speak, if there is a common one.
-fn greet(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<Option<u16>, End> {
+fn greet(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<Option<u16>, ConnectionEnd> {
     stream.get_mut().allow(shared.limits.hello);
     // Whoever serves a peer may end, but not panic.
     let _ = threads::fault("control-peer");
@@ -60,9 +60,9 @@ fn greet(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<Option<u16>
     let common = Hello::OURS.common(hello);
     let answer = match common {
         Some(version) => {
-            Answer::Accepted { version, access: peer.access, gateway: env!("CARGO_PKG_VERSION").into() }
+            HelloAnswer::Accepted { version, access: peer.access, gateway: env!("CARGO_PKG_VERSION").into() }
         }
-        None => Answer::NoCommonVersion { oldest: Hello::OURS.oldest, newest: Hello::OURS.newest },
+        None => HelloAnswer::NoCommonVersion { oldest: Hello::OURS.oldest, newest: Hello::OURS.newest },
     };
     frame::send_body(stream.get_mut(), &answer.to_bytes())?;
     Ok(common)
@@ -74,8 +74,8 @@ const BUFFER: usize = 1 << 16;
 /// How often a subscriber that isn't told anything is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
-fn requests(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<(), End> {
-    let mut stage = Stage::default();
+fn requests(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<(), ConnectionEnd> {
+    let mut stage = StagedChanges::default();
     loop {
         stream.get_mut().allow(shared.limits.idle);
         if stream.fill_buf().map_err(FrameError::Io)?.is_empty() {
@@ -121,7 +121,7 @@ fn applied_next(stream: &mut Stream) -> Option<Request> {
 fn answer_all(
     stream: &mut Stream,
     mut requests: Vec<Request>,
-    stage: &mut Stage,
+    stage: &mut StagedChanges,
     peer: Peer,
     shared: &Shared,
 ) -> Result<(), FrameError> {
@@ -139,7 +139,7 @@ fn answer_all(
 }
 
 /// Tells a subscriber what is new until it leaves.
-fn notify(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<(), End> {
+fn notify(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<(), ConnectionEnd> {
     let notices = shared.handler.notices();
     let mut known = None;
     while stream.buffer().is_empty() && stream.get_ref().is_quiet()? {
@@ -155,12 +155,12 @@ fn notify(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<(), End> {
 /// Passes a request that is to be carried out; of others the answer.
 // The answer is what is sent next; it is as large as any other.
 #[allow(clippy::result_large_err)]
-fn taken(request: Request, stage: &mut Stage, peer: Peer) -> Result<Request, Response> {
+fn taken(request: Request, stage: &mut StagedChanges, peer: Peer) -> Result<Request, Response> {
     peer.knows(&request).map_err(Response::Refused)?;
     stage.take(request, peer.access)
 }
 
-fn ask(request: Request, stage: &mut Stage, peer: Peer, shared: &Shared) -> Response {
+fn ask(request: Request, stage: &mut StagedChanges, peer: Peer, shared: &Shared) -> Response {
     let changes = request.changes();
     let response = match taken(request, stage, peer) {
         Ok(request) => {
@@ -188,7 +188,7 @@ fn noted(response: Response, changes: bool, peer: Peer, shared: &Shared) -> Resp
 }
 
 /// As [`ask`], of requests that came together. Those before one that the stage answers are carried out first.
-fn ask_all(requests: Vec<Request>, stage: &mut Stage, peer: Peer, shared: &Shared) -> Vec<Response> {
+fn ask_all(requests: Vec<Request>, stage: &mut StagedChanges, peer: Peer, shared: &Shared) -> Vec<Response> {
     let mut answers = Vec::with_capacity(requests.len());
     let mut passed = Vec::with_capacity(requests.len());
     let mut audit = Audit::new(peer);

@@ -25,11 +25,11 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::{Condvar, Mutex};
 use tracing::{debug, warn};
-use weir_api::protocol::{Access, Request, Response, frame, handshake::Answer};
+use weir_api::protocol::{Access, Request, Response, frame, handshake::HelloAnswer};
 
 pub use self::socket::SocketPermissions;
 use self::{peer::Peer, socket::SocketFile};
-use super::{notices::Notices, plane::Plane, queries::Step, store::Store};
+use super::{notices::Notices, plane::Plane, queries::QueryStep, store::Store};
 use crate::threads;
 
 /// How long requests that are being answered may take when the socket is closed.
@@ -53,8 +53,8 @@ impl<P: Plane + 'static> Handler for Mutex<Store<P>> {
     fn handle(&self, request: Request, access: Access) -> Response {
         let step = self.lock().begin(request, access);
         match step {
-            Step::Answered(response) => response,
-            Step::Asks(inquiry) => {
+            QueryStep::Answered(response) => response,
+            QueryStep::Asks(inquiry) => {
                 let told = inquiry.ask();
                 self.lock().finish(told)
             }
@@ -84,7 +84,7 @@ impl<P: Plane + 'static> Handler for Mutex<Store<P>> {
 
 /// Bounds on what peers may take.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// Connections at a time.
     pub connections: usize,
     /// Of these, connections of peers that may only look.
@@ -97,7 +97,7 @@ pub struct Limits {
     pub idle: Duration,
 }
 
-impl Default for Limits {
+impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             connections: 512,
@@ -131,7 +131,7 @@ pub enum ServerError {
 /// The open socket. Dropping it closes the socket and every connection, lets requests that are being answered
 /// finish, and removes the file.
 #[derive(Debug)]
-pub struct Server {
+pub struct ControlServer {
     /// Closing this end wakes the accepting thread.
     wake: Option<UnixStream>,
     acceptor: Option<JoinHandle<()>>,
@@ -142,7 +142,7 @@ pub struct Server {
 /// What the threads share.
 struct Shared {
     handler: Arc<dyn Handler>,
-    limits: Limits,
+    limits: ConnectionLimits,
     /// Group that the socket belongs to.
     group: u32,
     peers: Mutex<HashMap<u64, (Peer, UnixStream)>>,
@@ -160,12 +160,12 @@ impl std::fmt::Debug for Shared {
 /// A socket that is ours and listens, but isn't served yet: peers that connect wait. Taken before anything
 /// else is touched, it keeps a second gateway out of the first one's way. Dropping it removes the file.
 #[derive(Debug)]
-pub struct Claim {
+pub struct ClaimedSocket {
     listener: UnixListener,
     file: SocketFile,
 }
 
-impl Claim {
+impl ClaimedSocket {
     /// Opens the socket at `path` for whom `permissions` say. A socket file that nobody listens on is replaced.
     ///
     /// # Errors
@@ -179,7 +179,11 @@ impl Claim {
     ///
     /// # Errors
     /// [`ServerError::Io`].
-    pub fn serve(self, handler: Arc<dyn Handler>, limits: Limits) -> Result<Server, ServerError> {
+    pub fn serve(
+        self,
+        handler: Arc<dyn Handler>,
+        limits: ConnectionLimits,
+    ) -> Result<ControlServer, ServerError> {
         let Self { listener, file } = self;
         let failed = |source| ServerError::Io { path: file.path.clone(), source };
         let (wake, woken) = UnixStream::pair().map_err(failed)?;
@@ -189,18 +193,22 @@ impl Claim {
         let accepting = shared.clone();
         let run = move || accept_loop(&listener, &woken, &accepting);
         let acceptor = threads::spawn("socket", run).map_err(failed)?;
-        Ok(Server { wake: Some(wake), acceptor: Some(acceptor), shared, file })
+        Ok(ControlServer { wake: Some(wake), acceptor: Some(acceptor), shared, file })
     }
 }
 
-impl Server {
+impl ControlServer {
     /// Opens the socket at `path`, mode 0660, and serves it from threads of its own. A socket file that
     /// nobody listens on is replaced.
     ///
     /// # Errors
     /// [`ServerError`].
-    pub fn start(path: &Path, handler: Arc<dyn Handler>, limits: Limits) -> Result<Self, ServerError> {
-        Claim::new(path, SocketPermissions::default())?.serve(handler, limits)
+    pub fn start(
+        path: &Path,
+        handler: Arc<dyn Handler>,
+        limits: ConnectionLimits,
+    ) -> Result<Self, ServerError> {
+        ClaimedSocket::new(path, SocketPermissions::default())?.serve(handler, limits)
     }
 
     /// Path of the socket.
@@ -210,7 +218,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for ControlServer {
     fn drop(&mut self) {
         self.file.remove();
         drop(self.wake.take());
@@ -229,12 +237,12 @@ impl Drop for Server {
 }
 
 /// A peer's place in the list, left when its thread ends, however it ends.
-struct Place {
+struct ConnectionSlot {
     number: u64,
     shared: Arc<Shared>,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.shared.peers.lock().remove(&self.number);
         self.shared.gone.notify_all();
@@ -284,7 +292,7 @@ fn admit(number: u64, stream: UnixStream, shared: &Arc<Shared>) {
         Err(e) => return warn!(error = %e, "a control connection can't be kept"),
     };
     shared.peers.lock().insert(number, (peer, copy));
-    let place = Place { number, shared: shared.clone() };
+    let place = ConnectionSlot { number, shared: shared.clone() };
     // Without a thread the place goes with the closure.
     let serve = move || connection::serve(stream, peer, &place.shared);
     let run = move || {
@@ -299,7 +307,7 @@ fn admit(number: u64, stream: UnixStream, shared: &Arc<Shared>) {
 /// Says that there are too many. A fresh socket has room for this, so nothing waits.
 fn turn_away(mut stream: &UnixStream) {
     let mut answer = Vec::new();
-    let fits = frame::send_body(&mut answer, &Answer::Busy.to_bytes());
+    let fits = frame::send_body(&mut answer, &HelloAnswer::Busy.to_bytes());
     if fits.is_ok() && stream.set_nonblocking(true).is_ok() {
         // A peer that doesn't hear this sees the connection close.
         let _ = stream.write_all(&answer);

@@ -13,11 +13,11 @@ use weir_api::{
 
 use super::{
     Store, check,
-    figures::ServiceFigures,
-    journal::{Event, Journal, Step, Undo},
+    estimator::ServiceEstimator,
+    journal::{Applied, Journal, LedgerEvent, Undo},
     marks,
     overlap::{self, Use, key_address},
-    record::{Entry, Record},
+    record::{Record, ServerEntry},
     snat,
 };
 use crate::{control::plane::Plane, path::settings::Settings};
@@ -59,7 +59,7 @@ impl<P: Plane> Store<P> {
         Ok(self.generation)
     }
 
-    fn changes(&mut self, journal: &mut Journal, changes: &[protocol::Change]) -> Step {
+    fn changes(&mut self, journal: &mut Journal, changes: &[protocol::Change]) -> Applied {
         journal.claims.clear();
         journal.snat_before = None;
         for (index, change) in (0..).zip(changes) {
@@ -75,7 +75,7 @@ impl<P: Plane> Store<P> {
         journal.claims.push((journal.change, address, what));
     }
 
-    fn change(&mut self, journal: &mut Journal, change: &protocol::Change) -> Step {
+    fn change(&mut self, journal: &mut Journal, change: &protocol::Change) -> Applied {
         use protocol::Change as C;
         match change {
             C::AddService(service) => self.add_service(journal, service),
@@ -119,7 +119,7 @@ impl<P: Plane> Store<P> {
             .ok_or_else(|| ErrorCode::NoSuchService.into())
     }
 
-    fn add_service(&mut self, journal: &mut Journal, service: &Service) -> Step {
+    fn add_service(&mut self, journal: &mut Journal, service: &Service) -> Applied {
         if self.keys.contains_key(&service.key) {
             return Err(ErrorCode::ServiceExists.into());
         }
@@ -128,7 +128,7 @@ impl<P: Plane> Store<P> {
         let id = self.ledger.open_service();
         self.keys.insert(service.key, sequence);
         self.services.insert(sequence, Record::new(id, service.clone()));
-        self.figures.insert(id, ServiceFigures::default());
+        self.estimators.insert(id, ServiceEstimator::default());
         if let Some(address) = key_address(&service.key) {
             self.claim(journal, address, Use::Virtual);
         }
@@ -138,7 +138,7 @@ impl<P: Plane> Store<P> {
         Ok(())
     }
 
-    fn edit_service(&mut self, journal: &mut Journal, service: &Service) -> Step {
+    fn edit_service(&mut self, journal: &mut Journal, service: &Service) -> Applied {
         let (sequence, record) = self.find(&service.key)?;
         check::service(service)?;
         let old = std::mem::replace(&mut record.service, service.clone());
@@ -147,13 +147,13 @@ impl<P: Plane> Store<P> {
         Ok(())
     }
 
-    fn delete_service(&mut self, journal: &mut Journal, key: &ServiceKey) -> Step {
+    fn delete_service(&mut self, journal: &mut Journal, key: &ServiceKey) -> Applied {
         let (sequence, _) = self.find(key)?;
         self.remove_service(journal, sequence);
         Ok(())
     }
 
-    fn flush(&mut self, journal: &mut Journal) -> Step {
+    fn flush(&mut self, journal: &mut Journal) -> Applied {
         let all: Vec<u64> = self.services.keys().copied().collect();
         all.into_iter().for_each(|sequence| self.remove_service(journal, sequence));
         Ok(())
@@ -165,8 +165,8 @@ impl<P: Plane> Store<P> {
         record.servers().for_each(|server| self.note_end(server.address, Use::Server));
         record.local_addresses.iter().for_each(|local| self.note_end(local.address, Use::Local));
         self.keys.remove(&record.service.key);
-        journal.events.extend(record.server_ids().map(Event::Detach));
-        journal.events.push(Event::ServiceGone(record.id));
+        journal.events.extend(record.server_ids().map(LedgerEvent::Detach));
+        journal.events.push(LedgerEvent::ServiceGone(record.id));
         // A service that came in this same batch is unknown to the plane: nothing to remove.
         if !journal.added.contains(&sequence) {
             journal.removed.push(record.id);
@@ -176,7 +176,7 @@ impl<P: Plane> Store<P> {
         journal.undo.push(Undo::Removed(sequence, Box::new(record)));
     }
 
-    fn add_server(&mut self, journal: &mut Journal, key: &ServiceKey, server: &Server) -> Step {
+    fn add_server(&mut self, journal: &mut Journal, key: &ServiceKey, server: &Server) -> Applied {
         let place = (server.address, server.port);
         let (service, record) = self.find(key)?;
         let id_of_service = record.id;
@@ -192,16 +192,16 @@ impl<P: Plane> Store<P> {
         let id = known.unwrap_or_else(|| self.ledger.open(identity, id_of_service));
         let sequence = self.next_sequence();
         let (_, record) = self.find(key)?;
-        record.insert(sequence, Entry { id, server: server.clone(), drained: None });
+        record.insert(sequence, ServerEntry { id, server: server.clone(), drained: None });
         self.claim(journal, server.address, Use::Server);
         let opened = known.is_none().then_some(id);
         journal.undo.push(Undo::Server { service, sequence, opened });
-        journal.events.push(Event::Attach { id, service: id_of_service, instance: service });
+        journal.events.push(LedgerEvent::Attach { id, service: id_of_service, instance: service });
         journal.touch(service);
         Ok(())
     }
 
-    fn edit_server(&mut self, journal: &mut Journal, key: &ServiceKey, server: &Server) -> Step {
+    fn edit_server(&mut self, journal: &mut Journal, key: &ServiceKey, server: &Server) -> Applied {
         let (_, record) = self.find(key)?;
         check::server(server, key.family())?;
         let sequence = record.find(server.address, server.port).ok_or(ErrorCode::NoSuchServer)?;
@@ -216,7 +216,7 @@ impl<P: Plane> Store<P> {
         sequence: u64,
         server: Server,
         drained: Option<u32>,
-    ) -> Step {
+    ) -> Applied {
         let (service, record) = self.find(key)?;
         let old = record.replace(sequence, server, drained).ok_or(ErrorCode::NoSuchServer)?;
         journal.undo.push(Undo::EditedServer(service, sequence, old));
@@ -226,11 +226,11 @@ impl<P: Plane> Store<P> {
 
     /// The weight becomes 0. Draining again changes nothing, and a server whose weight is 0 anyway has nothing
     /// to remember.
-    fn drain(&mut self, journal: &mut Journal, key: &ServiceKey, place: (IpAddr, u16)) -> Step {
+    fn drain(&mut self, journal: &mut Journal, key: &ServiceKey, place: (IpAddr, u16)) -> Applied {
         let (_, record) = self.find(key)?;
         let sequence = record.find(place.0, place.1).ok_or(ErrorCode::NoSuchServer)?;
         let entry = record.get(sequence).ok_or(ErrorCode::NoSuchServer)?;
-        let Entry { server, .. } = entry.clone();
+        let ServerEntry { server, .. } = entry.clone();
         if server.weight == 0 {
             return Ok(());
         }
@@ -244,10 +244,11 @@ impl<P: Plane> Store<P> {
         key: &ServiceKey,
         place: (IpAddr, u16),
         weight: Option<u32>,
-    ) -> Step {
+    ) -> Applied {
         let (_, record) = self.find(key)?;
         let sequence = record.find(place.0, place.1).ok_or(ErrorCode::NoSuchServer)?;
-        let Entry { server, drained, .. } = record.get(sequence).ok_or(ErrorCode::NoSuchServer)?.clone();
+        let ServerEntry { server, drained, .. } =
+            record.get(sequence).ok_or(ErrorCode::NoSuchServer)?.clone();
         let Some(weight) = weight.or(drained) else {
             let detail = match server.weight {
                 0 => "its weight wasn't set to 0 by drain, so the one it should get must be given".into(),
@@ -260,20 +261,22 @@ impl<P: Plane> Store<P> {
         self.replace_server(journal, key, sequence, server, None)
     }
 
-    fn delete_server(&mut self, journal: &mut Journal, key: &ServiceKey, place: (IpAddr, u16)) -> Step {
+    fn delete_server(&mut self, journal: &mut Journal, key: &ServiceKey, place: (IpAddr, u16)) -> Applied {
         let (service, record) = self.find(key)?;
         let sequence = record.find(place.0, place.1).ok_or(ErrorCode::NoSuchServer)?;
         let entry = record.remove(sequence).ok_or(ErrorCode::NoSuchServer)?;
         self.note_end(place.0, Use::Server);
-        journal.events.push(Event::Detach(entry.id));
+        journal.events.push(LedgerEvent::Detach(entry.id));
         journal.undo.push(Undo::RemovedServer(service, sequence, entry));
         journal.touch(service);
         Ok(())
     }
 
-    fn zero(&mut self, journal: &mut Journal, key: Option<&ServiceKey>) -> Step {
-        let zero =
-            |record: &Record| Event::Zero { service: record.id, servers: record.server_ids().collect() };
+    fn zero(&mut self, journal: &mut Journal, key: Option<&ServiceKey>) -> Applied {
+        let zero = |record: &Record| LedgerEvent::Zero {
+            service: record.id,
+            servers: record.server_ids().collect(),
+        };
         match key {
             Some(key) => journal.events.push(zero(self.find(key)?.1)),
             None => journal.events.extend(self.services.values().map(zero)),
@@ -281,7 +284,7 @@ impl<P: Plane> Store<P> {
         Ok(())
     }
 
-    fn set_timeouts(&mut self, journal: &mut Journal, new: &Timeouts) -> Step {
+    fn set_timeouts(&mut self, journal: &mut Journal, new: &Timeouts) -> Applied {
         check::timeouts(new)?;
         let settings = journal.settings.get_or_insert_with(|| Settings::clone(&self.settings));
         let t = &mut settings.timeouts;
@@ -296,7 +299,7 @@ impl<P: Plane> Store<P> {
         Ok(())
     }
 
-    fn add_local(&mut self, journal: &mut Journal, key: &ServiceKey, local: &LocalAddress) -> Step {
+    fn add_local(&mut self, journal: &mut Journal, key: &ServiceKey, local: &LocalAddress) -> Applied {
         self.find(key)?;
         check::local_address(local, &self.plane)?;
         overlap::check_local(local.address, &self.plane)?;
@@ -316,7 +319,7 @@ impl<P: Plane> Store<P> {
         Ok(())
     }
 
-    fn delete_local(&mut self, journal: &mut Journal, key: &ServiceKey, address: IpAddr) -> Step {
+    fn delete_local(&mut self, journal: &mut Journal, key: &ServiceKey, address: IpAddr) -> Applied {
         let (sequence, record) = self.find(key)?;
         let all = &mut record.local_addresses;
         let index = all.iter().position(|l| l.address == address).ok_or(ErrorCode::NoSuchLocalAddress)?;
@@ -327,7 +330,7 @@ impl<P: Plane> Store<P> {
         Ok(())
     }
 
-    fn set_client_address(&mut self, journal: &mut Journal, key: &ServiceKey, how: ClientAddress) -> Step {
+    fn set_client_address(&mut self, journal: &mut Journal, key: &ServiceKey, how: ClientAddress) -> Applied {
         let (sequence, record) = self.find(key)?;
         check::client_address(key, how)?;
         let old = std::mem::replace(&mut record.client_address, how);

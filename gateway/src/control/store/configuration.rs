@@ -11,7 +11,7 @@ use super::Store;
 use crate::{
     control::{
         plane::Plane,
-        queries::{Configuration, Extent, Told},
+        queries::{Configuration, ConfigurationSize, WorkersAnswer},
     },
     id::ServerId,
 };
@@ -33,8 +33,8 @@ impl<P: Plane> Configuration for Store<P> {
         Ok(ids.into())
     }
 
-    fn extent(&self) -> Extent {
-        Extent {
+    fn extent(&self) -> ConfigurationSize {
+        ConfigurationSize {
             generation: self.generation,
             services: self.services.len() as u32,
             servers: self.services.values().map(|r| r.len() as u32).sum(),
@@ -44,7 +44,7 @@ impl<P: Plane> Configuration for Store<P> {
 
 impl<P: Plane> Store<P> {
     /// The response to the request that `told` comes of.
-    pub fn finish(&mut self, told: Told) -> Response {
+    pub fn finish(&mut self, told: WorkersAnswer) -> Response {
         told.finish(self)
     }
 }

@@ -9,12 +9,12 @@ use weir_api::{
 
 use super::{
     Store,
-    figures::counters,
-    overlap::Claim,
-    record::{Entry, Record, SnatRules},
+    estimator::counters,
+    overlap::UseClaim,
+    record::{Record, ServerEntry, SnatRules},
 };
 use crate::{
-    control::plane::{Change, Plane},
+    control::plane::{Plane, PlaneChange},
     id::{ServerId, ServiceId},
     path::settings::Settings,
 };
@@ -23,7 +23,7 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Journal {
     pub(super) undo: Vec<Undo>,
-    pub(super) events: Vec<Event>,
+    pub(super) events: Vec<LedgerEvent>,
     /// Sequence numbers of services to tell the plane of.
     pub(super) touched: BTreeSet<u64>,
     pub(super) removed: Vec<ServiceId>,
@@ -40,7 +40,7 @@ pub(super) struct Journal {
     pub(super) opened: Vec<ServerId>,
     /// The change that is being made, and the uses that it and those before it gave addresses.
     pub(super) change: u32,
-    pub(super) claims: Vec<Claim>,
+    pub(super) claims: Vec<UseClaim>,
     /// Whether the batch that is being applied has changed the configuration.
     pub(super) changed: bool,
     /// Whether a batch before it has.
@@ -48,7 +48,7 @@ pub(super) struct Journal {
 }
 
 /// A journal as it was before a batch, without the notes for undoing: batches before it stay.
-pub(super) struct Mark {
+pub(super) struct Savepoint {
     events: usize,
     removed: usize,
     touched: BTreeSet<u64>,
@@ -70,9 +70,9 @@ pub(super) enum Undo {
     /// A server was added; whether its number is new too.
     Server { service: u64, sequence: u64, opened: Option<ServerId> },
     /// A server was removed.
-    RemovedServer(u64, u64, Entry),
+    RemovedServer(u64, u64, ServerEntry),
     /// A server was edited.
-    EditedServer(u64, u64, Entry),
+    EditedServer(u64, u64, ServerEntry),
     /// Local addresses were changed.
     LocalAddresses(u64, Vec<LocalAddress>),
     /// How servers learn the client's address was changed.
@@ -84,7 +84,7 @@ pub(super) enum Undo {
 }
 
 /// What the ledger is told of, in this order.
-pub(super) enum Event {
+pub(super) enum LedgerEvent {
     Attach { id: ServerId, service: ServiceId, instance: u64 },
     Detach(ServerId),
     ServiceGone(ServiceId),
@@ -92,7 +92,7 @@ pub(super) enum Event {
 }
 
 /// How a change went.
-pub(super) type Step = Result<(), Refusal>;
+pub(super) type Applied = Result<(), Refusal>;
 
 impl<P: Plane> Store<P> {
     /// Plays notes backwards.
@@ -110,7 +110,7 @@ impl<P: Plane> Store<P> {
             Undo::Service(sequence) => {
                 let Some(record) = self.services.remove(&sequence) else { return };
                 self.keys.remove(&record.service.key);
-                self.figures.remove(&record.id);
+                self.estimators.remove(&record.id);
                 self.ledger.close_service(record.id);
             }
             Undo::Removed(sequence, record) => {
@@ -147,15 +147,16 @@ impl<P: Plane> Store<P> {
 
     /// Makes the batches in `journal` visible to everybody.
     pub(super) fn commit(&mut self, journal: Journal) {
-        let mut changes: Vec<Change> = journal.removed.into_iter().map(Change::RemoveService).collect();
+        let mut changes: Vec<PlaneChange> =
+            journal.removed.into_iter().map(PlaneChange::RemoveService).collect();
         let touched = journal.touched.iter().filter_map(|s| self.services.get(s));
-        changes.extend(touched.map(|record| Change::SetService(record.state())));
+        changes.extend(touched.map(|record| PlaneChange::SetService(record.state())));
         if let Some(settings) = journal.settings {
             self.settings = Arc::new(settings);
-            changes.push(Change::Settings(self.settings.clone()));
+            changes.push(PlaneChange::Settings(self.settings.clone()));
         }
         if journal.marks {
-            changes.push(Change::Marks(self.marks.as_slice().into()));
+            changes.push(PlaneChange::Marks(self.marks.as_slice().into()));
         }
         if let Some(before) = journal.snat {
             self.commit_snat(&before, &journal.opened, &mut changes);
@@ -169,21 +170,21 @@ impl<P: Plane> Store<P> {
         }
     }
 
-    fn account_for(&mut self, event: Event) {
+    fn account_for(&mut self, event: LedgerEvent) {
         match event {
-            Event::Attach { id, service, instance } => {
+            LedgerEvent::Attach { id, service, instance } => {
                 let now = counters(&self.plane.server_totals(id));
                 self.ledger.attach(id, service, instance, now);
             }
-            Event::Detach(id) => self.detach(id),
-            Event::ServiceGone(id) => {
-                self.figures.remove(&id);
+            LedgerEvent::Detach(id) => self.detach(id),
+            LedgerEvent::ServiceGone(id) => {
+                self.estimators.remove(&id);
                 self.ledger.close_service(id);
             }
-            Event::Zero { service, servers } => {
-                self.figures.entry(service).and_modify(|f| f.figures.zero());
+            LedgerEvent::Zero { service, servers } => {
+                self.estimators.entry(service).and_modify(|f| f.estimator.zero());
                 for id in servers {
-                    self.ledger.account_mut(id).into_iter().for_each(|a| a.figures.zero());
+                    self.ledger.account_mut(id).into_iter().for_each(|a| a.estimator.zero());
                 }
             }
         }
@@ -192,8 +193,8 @@ impl<P: Plane> Store<P> {
 
 impl Journal {
     /// As it is now.
-    pub(super) fn mark(&self) -> Mark {
-        Mark {
+    pub(super) fn mark(&self) -> Savepoint {
+        Savepoint {
             events: self.events.len(),
             removed: self.removed.len(),
             touched: self.touched.clone(),
@@ -206,7 +207,7 @@ impl Journal {
     }
 
     /// Forgets what a refused batch noted down.
-    pub(super) fn back_to(&mut self, mark: Mark) {
+    pub(super) fn back_to(&mut self, mark: Savepoint) {
         self.events.truncate(mark.events);
         self.removed.truncate(mark.removed);
         self.touched = mark.touched;

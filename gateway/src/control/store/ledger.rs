@@ -14,11 +14,11 @@ use weir_api::model::{ServiceKey, Stats};
 
 use super::{
     Store,
-    figures::{Figures, ServiceFigures, counters, difference, sum},
+    estimator::{Estimator, ServiceEstimator, counters, difference, sum},
 };
 use crate::{
     clock::{Tick, seconds},
-    control::plane::{Change, Plane},
+    control::plane::{Plane, PlaneChange},
     id::{ServerId, ServiceId},
 };
 
@@ -42,7 +42,7 @@ pub(super) struct Account {
     service: ServiceId,
     /// Sequence number of that service: a service deleted and added again is another one.
     instance: u64,
-    pub figures: Figures,
+    pub estimator: Estimator,
     /// Its counters when it joined the service; what it counted since then is the service's too.
     pub base: Stats,
     /// Since when no session refers to it, if it is in the trash and that was seen.
@@ -90,7 +90,7 @@ impl Ledger {
             identity,
             service,
             instance: NO_INSTANCE,
-            figures: Figures::default(),
+            estimator: Estimator::default(),
             base: Stats::default(),
             idle: None,
         };
@@ -176,10 +176,10 @@ impl Ledger {
             return;
         }
         if account.instance == NO_INSTANCE {
-            account.figures.read(now);
+            account.estimator.read(now);
         }
         // To another service of the same key it comes as new: as if `-Z` came at the same time.
-        account.figures.zero();
+        account.estimator.zero();
         account.base = now;
         account.instance = instance;
         account.service = service;
@@ -199,12 +199,12 @@ impl Ledger {
 }
 
 impl<P: Plane> Store<P> {
-    /// Adds what a leaving server contributed to its service's figures.
+    /// Adds what a leaving server contributed to its service's counters.
     pub(super) fn detach(&mut self, id: ServerId) {
         let now = counters(&self.plane.server_totals(id));
         let contribution = self.ledger.detach(id, now);
         let service = self.ledger.account(id).map(|a| a.service);
-        if let Some(ServiceFigures { gone, .. }) = service.and_then(|s| self.figures.get_mut(&s)) {
+        if let Some(ServiceEstimator { gone, .. }) = service.and_then(|s| self.estimators.get_mut(&s)) {
             *gone = sum(gone, &contribution);
         }
     }
@@ -236,7 +236,7 @@ impl<P: Plane> Store<P> {
             self.ledger.close(id);
         }
         if !forgotten.is_empty() {
-            self.plane.apply(forgotten.into_iter().map(Change::ForgetServer).collect());
+            self.plane.apply(forgotten.into_iter().map(PlaneChange::ForgetServer).collect());
         }
     }
 }

@@ -7,7 +7,7 @@ use weir_api::protocol::{ErrorCode, ListCursor, ListQuery, MAX_PAGE, Response, R
 
 use super::{
     Store,
-    record::{Entry, Record},
+    record::{Record, ServerEntry},
 };
 use crate::control::plane::Plane;
 
@@ -64,25 +64,25 @@ impl<P: Plane> Store<P> {
     }
 
     fn service_row(&self, record: &Record) -> ServiceRow {
-        let figures = self.figures.get(&record.id).map(|f| &f.figures);
+        let estimator = self.estimators.get(&record.id).map(|f| &f.estimator);
         ServiceRow {
             service: record.service.clone(),
             local_addresses: record.local_addresses.clone(),
-            stats: figures.map(super::figures::Figures::stats).unwrap_or_default(),
-            rates: figures.map(super::figures::Figures::rates).unwrap_or_default(),
+            stats: estimator.map(super::estimator::Estimator::stats).unwrap_or_default(),
+            rates: estimator.map(super::estimator::Estimator::rates).unwrap_or_default(),
         }
     }
 
-    fn server_row(&self, entry: &Entry) -> ServerRow {
+    fn server_row(&self, entry: &ServerEntry) -> ServerRow {
         let totals = self.plane.server_totals(entry.id);
-        let figures = self.ledger.account(entry.id).map(|a| &a.figures);
+        let estimator = self.ledger.account(entry.id).map(|a| &a.estimator);
         ServerRow {
             server: entry.server.clone(),
             active: totals.active,
             inactive: totals.inactive,
             persistent: totals.persistent,
-            stats: figures.map(super::figures::Figures::stats).unwrap_or_default(),
-            rates: figures.map(super::figures::Figures::rates).unwrap_or_default(),
+            stats: estimator.map(super::estimator::Estimator::stats).unwrap_or_default(),
+            rates: estimator.map(super::estimator::Estimator::rates).unwrap_or_default(),
         }
     }
 }

@@ -9,7 +9,7 @@ use weir_api::{
 
 use super::{
     Store,
-    journal::{Journal, Step, Undo},
+    journal::{Applied, Journal, Undo},
 };
 use crate::control::plane::Plane;
 
@@ -22,8 +22,8 @@ impl<P: Plane> Store<P> {
     pub(super) fn change_marks(
         &mut self,
         journal: &mut Journal,
-        change: impl FnOnce(&Self, &mut Vec<MarkRule>) -> Step,
-    ) -> Step {
+        change: impl FnOnce(&Self, &mut Vec<MarkRule>) -> Applied,
+    ) -> Applied {
         let mut rules = self.marks.clone();
         change(self, &mut rules)?;
         let old = std::mem::replace(&mut self.marks, rules);

@@ -1,7 +1,7 @@
 //! The configuration, with IPVS's semantics and refusals.
 //!
 //! The store knows *what* is configured and what each service and server has counted; it tells a
-//! [`Plane`] of every change and asks it for figures. It has no clock and no threads of its own: whoever
+//! [`Plane`] of every change and asks it for counters. It has no clock and no threads of its own: whoever
 //! owns it calls [`Store::tick`], and the socket server keeps it behind a mutex.
 //!
 //! | file | concern |
@@ -11,7 +11,7 @@
 //! | `record` | a service with its servers |
 //! | `check` | what the kernel would refuse |
 //! | `ledger` | numbers of services and servers; deleted servers that sessions still refer to |
-//! | `figures` | counters since the last `-Z`, and IPVS's rate estimator |
+//! | `estimator` | counters since the last `-Z`, and IPVS's rate estimator |
 //! | `listing` | pages |
 //! | `marks` | rules that mark packets |
 //! | `snat` | SNAT rules and their numbers |
@@ -22,7 +22,7 @@
 mod apply;
 mod check;
 mod configuration;
-mod figures;
+mod estimator;
 mod journal;
 mod ledger;
 mod listing;
@@ -43,12 +43,12 @@ use std::{
 use weir_api::{
     client::{ClientError, Transport},
     model::{ClientAddress, MarkRule, ServiceKey, Timeouts, status::Notice},
-    protocol::{Access, ErrorCode, Info, Refusal, Request, Response, Stage},
+    protocol::{Access, ErrorCode, Info, Refusal, Request, Response, StagedChanges},
 };
 
 pub use self::sysctl::SysctlError;
 use self::{
-    figures::{ESTIMATE_PERIOD, ServiceFigures},
+    estimator::{ESTIMATE_PERIOD, ServiceEstimator},
     journal::Journal,
     ledger::Ledger,
     record::{Record, SnatRules},
@@ -56,7 +56,7 @@ use self::{
 use super::{
     notices::Notices,
     plane::Plane,
-    queries::{self, Step},
+    queries::{self, QueryStep},
 };
 use crate::{
     clock::Tick,
@@ -79,7 +79,7 @@ pub struct Store<P> {
     keys: HashMap<ServiceKey, u64>,
     /// Services by sequence number, so the newest is last.
     services: BTreeMap<u64, Record>,
-    figures: HashMap<ServiceId, ServiceFigures>,
+    estimators: HashMap<ServiceId, ServiceEstimator>,
     ledger: Ledger,
     /// Mark rules, in the order in which they are tried.
     marks: Vec<MarkRule>,
@@ -92,11 +92,11 @@ pub struct Store<P> {
     /// The last sequence number given to a service or server; never reused.
     sequence: u64,
     next_estimate: Option<Tick>,
-    /// How often figures have been read.
+    /// How often counters have been read.
     estimates: u64,
     notices: Arc<Notices>,
     /// Staged by whoever uses the store as a [`Transport`]; the socket's peers have a stage each.
-    stage: Stage,
+    stage: StagedChanges,
 }
 
 impl<P: Plane> Store<P> {
@@ -108,7 +108,7 @@ impl<P: Plane> Store<P> {
     /// An empty configuration with these settings, which the plane is told of.
     pub fn with_settings(mut plane: P, settings: Settings) -> Self {
         let settings = Arc::new(settings);
-        plane.apply(vec![super::plane::Change::Settings(settings.clone())]);
+        plane.apply(vec![super::plane::PlaneChange::Settings(settings.clone())]);
         Self {
             plane,
             initial_timeouts: timeouts(&settings),
@@ -116,7 +116,7 @@ impl<P: Plane> Store<P> {
             generation: 0,
             keys: HashMap::new(),
             services: BTreeMap::new(),
-            figures: HashMap::new(),
+            estimators: HashMap::new(),
             ledger: Ledger::default(),
             marks: Vec::new(),
             snat: Vec::new(),
@@ -126,7 +126,7 @@ impl<P: Plane> Store<P> {
             next_estimate: None,
             estimates: 0,
             notices: Arc::default(),
-            stage: Stage::default(),
+            stage: StagedChanges::default(),
         }
     }
 
@@ -163,8 +163,8 @@ impl<P: Plane> Store<P> {
     /// [`Store::begin`] is for those that share the store.
     pub fn handle(&mut self, request: Request, access: Access) -> Response {
         match self.begin(request, access) {
-            Step::Answered(response) => response,
-            Step::Asks(inquiry) => {
+            QueryStep::Answered(response) => response,
+            QueryStep::Asks(inquiry) => {
                 let told = inquiry.ask();
                 self.finish(told)
             }
@@ -172,14 +172,14 @@ impl<P: Plane> Store<P> {
     }
 
     /// Answers a request, or says what workers have to be asked for it.
-    pub fn begin(&mut self, request: Request, access: Access) -> Step {
+    pub fn begin(&mut self, request: Request, access: Access) -> QueryStep {
         if request.changes() && access == Access::ReadOnly {
-            return Step::Answered(Response::Refused(ErrorCode::ReadOnly.into()));
+            return QueryStep::Answered(Response::Refused(ErrorCode::ReadOnly.into()));
         }
         if let Err(detail) = request.check() {
-            return Step::Answered(Response::Refused(Refusal::new(ErrorCode::BadRequest, detail)));
+            return QueryStep::Answered(Response::Refused(Refusal::new(ErrorCode::BadRequest, detail)));
         }
-        queries::begin(request, self).unwrap_or_else(|request| Step::Answered(self.answer(request)))
+        queries::begin(request, self).unwrap_or_else(|request| QueryStep::Answered(self.answer(request)))
     }
 
     /// Answers what is no query of the data plane.
@@ -202,7 +202,7 @@ impl<P: Plane> Store<P> {
                 let told = self.services.values().filter(|r| r.client_address != ClientAddress::None);
                 Response::ClientAddresses(told.map(|r| (r.service.key, r.client_address)).collect())
             }
-            // `Stage` and `Subscribe`: queries have been answered.
+            // `StagedChanges` and `Subscribe`: queries have been answered.
             _ => {
                 let detail = "only a connection can do this";
                 Response::Refused(Refusal::new(ErrorCode::Unsupported, detail))
@@ -241,7 +241,7 @@ impl<P: Plane> Store<P> {
         }
     }
 
-    /// Lets time pass: call it a few times a second. Every 2 s the figures are read and rates estimated;
+    /// Lets time pass: call it a few times a second. Every 2 s the counters are read and rates estimated;
     /// servers deleted long ago that no session refers to are forgotten.
     pub fn tick(&mut self, now: Tick) {
         let mut due = *self.next_estimate.get_or_insert(now.after(ESTIMATE_PERIOD));

@@ -76,7 +76,7 @@ impl Uses {
 }
 
 /// That a change gave an address a use: the change's place in its batch, and what it did.
-pub(super) type Claim = (u32, IpAddr, Use);
+pub(super) type UseClaim = (u32, IpAddr, Use);
 
 /// Refuses a local address that is something whatever is configured.
 pub(super) fn check_local(address: IpAddr, plane: &impl Plane) -> Result<(), Refusal> {
@@ -118,7 +118,7 @@ impl<P: Plane> Store<P> {
 
     /// Refuses a batch after which an address that it gave a use has two that don't go together; the change that is to
     /// blame is the last one that claimed it.
-    pub(super) fn check_claims(&mut self, claims: &[Claim]) -> Result<(), Refusal> {
+    pub(super) fn check_claims(&mut self, claims: &[UseClaim]) -> Result<(), Refusal> {
         if claims.is_empty() {
             return Ok(());
         }

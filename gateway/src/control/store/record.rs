@@ -24,13 +24,13 @@ pub(super) struct Record {
     pub local_addresses: Vec<LocalAddress>,
     pub client_address: ClientAddress,
     /// By sequence number, so the newest is last.
-    servers: BTreeMap<u64, Entry>,
+    servers: BTreeMap<u64, ServerEntry>,
     by_address: HashMap<(IpAddr, u16), u64>,
 }
 
 /// A server of a service.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct ServerEntry {
     pub id: ServerId,
     pub server: Server,
     /// The weight it had before it was drained, if it is.
@@ -54,28 +54,28 @@ impl Record {
         self.by_address.get(&(address, port)).copied()
     }
 
-    pub fn insert(&mut self, sequence: u64, entry: Entry) {
+    pub fn insert(&mut self, sequence: u64, entry: ServerEntry) {
         self.by_address.insert((entry.server.address, entry.server.port), sequence);
         self.servers.insert(sequence, entry);
     }
 
-    pub fn remove(&mut self, sequence: u64) -> Option<Entry> {
+    pub fn remove(&mut self, sequence: u64) -> Option<ServerEntry> {
         let entry = self.servers.remove(&sequence)?;
         self.by_address.remove(&(entry.server.address, entry.server.port));
         Some(entry)
     }
 
     /// The server with this number.
-    pub fn get(&self, sequence: u64) -> Option<&Entry> {
+    pub fn get(&self, sequence: u64) -> Option<&ServerEntry> {
         self.servers.get(&sequence)
     }
 
     /// Puts `server` in place of the one with this number, which has the same address and port, and
     /// remembers the weight it had before it was drained. What there was before.
-    pub fn replace(&mut self, sequence: u64, server: Server, drained: Option<u32>) -> Option<Entry> {
+    pub fn replace(&mut self, sequence: u64, server: Server, drained: Option<u32>) -> Option<ServerEntry> {
         let entry = self.servers.get_mut(&sequence)?;
         let id = entry.id;
-        Some(std::mem::replace(entry, Entry { id, server, drained }))
+        Some(std::mem::replace(entry, ServerEntry { id, server, drained }))
     }
 
     /// How many servers there are.
@@ -84,7 +84,7 @@ impl Record {
     }
 
     /// The newest first, those before number `below` only.
-    pub fn newest_first(&self, below: u64) -> impl Iterator<Item = (u64, &Entry)> {
+    pub fn newest_first(&self, below: u64) -> impl Iterator<Item = (u64, &ServerEntry)> {
         self.servers.range(..below).rev().map(|(&sequence, entry)| (sequence, entry))
     }
 

@@ -12,13 +12,13 @@ use weir_api::{
 
 use super::{
     Store, check,
-    figures::counters,
-    journal::{Journal, Step, Undo},
+    estimator::counters,
+    journal::{Applied, Journal, Undo},
     overlap::{self, Use},
     record::SnatRules,
 };
 use crate::{
-    control::plane::{Change, Plane},
+    control::plane::{Plane, PlaneChange},
     id::ServerId,
 };
 
@@ -34,7 +34,7 @@ fn invalid(detail: impl Into<String>) -> Refusal {
 impl<P: Plane> Store<P> {
     /// Adds a rule. One that has the name of a rule that was there before this batch is that rule: it keeps the number, and
     /// its sessions go on.
-    pub(super) fn add_snat(&mut self, journal: &mut Journal, rule: &SnatRule) -> Step {
+    pub(super) fn add_snat(&mut self, journal: &mut Journal, rule: &SnatRule) -> Applied {
         rule.check().map_err(invalid)?;
         if !self.plane.has_port(&rule.port) {
             return Err(Refusal::new(ErrorCode::NoSuchPort, rule.port.clone()));
@@ -102,8 +102,8 @@ impl<P: Plane> Store<P> {
     pub(super) fn change_snat(
         &mut self,
         journal: &mut Journal,
-        change: impl FnOnce(&Self, &mut SnatRules) -> Step,
-    ) -> Step {
+        change: impl FnOnce(&Self, &mut SnatRules) -> Applied,
+    ) -> Applied {
         let mut rules = self.snat.clone();
         change(self, &mut rules)?;
         let old = std::mem::replace(&mut self.snat, rules);
@@ -133,13 +133,13 @@ impl<P: Plane> Store<P> {
         &mut self,
         before: &[ServerId],
         opened: &[ServerId],
-        changes: &mut Vec<Change>,
+        changes: &mut Vec<PlaneChange>,
     ) {
         let is_gone = |id: &&ServerId| self.snat.iter().all(|(kept, _)| kept != *id);
         self.closing.extend(before.iter().filter(is_gone));
         // A rule that came and went is unknown to the plane.
         opened.iter().filter(is_gone).for_each(|id| self.ledger.close_number(*id));
-        changes.push(Change::Snat(self.snat.clone()));
+        changes.push(PlaneChange::Snat(self.snat.clone()));
     }
 
     /// Takes back the numbers of deleted rules that no session refers to.
@@ -153,7 +153,7 @@ impl<P: Plane> Store<P> {
         let done: Vec<ServerId> = done;
         if !done.is_empty() {
             done.iter().for_each(|id| self.ledger.close_number(*id));
-            self.plane.apply(done.into_iter().map(Change::ForgetServer).collect());
+            self.plane.apply(done.into_iter().map(PlaneChange::ForgetServer).collect());
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Store;
 use crate::{
-    control::plane::{Change, Plane},
+    control::plane::{Plane, PlaneChange},
     path::settings::Settings,
 };
 
@@ -39,7 +39,7 @@ impl<P: Plane> Store<P> {
     /// Puts new settings in force.
     pub fn replace_settings(&mut self, settings: Settings) {
         self.settings = Arc::new(settings);
-        self.plane.apply(vec![Change::Settings(self.settings.clone())]);
+        self.plane.apply(vec![PlaneChange::Settings(self.settings.clone())]);
     }
 }
 

@@ -16,12 +16,12 @@ use crate::{
 
 #[derive(Debug, Default)]
 struct Fake {
-    told: Vec<plane::Change>,
+    told: Vec<plane::PlaneChange>,
     totals: HashMap<ServerId, ServerTotals>,
 }
 
 impl Plane for Fake {
-    fn apply(&mut self, changes: Vec<plane::Change>) {
+    fn apply(&mut self, changes: Vec<plane::PlaneChange>) {
         self.told.extend(changes);
     }
     fn server_totals(&self, id: ServerId) -> ServerTotals {
@@ -119,7 +119,9 @@ fn server_rows(store: &mut Store<Fake>) -> Vec<ServerRow> {
 }
 
 fn last_state(store: &Store<Fake>) -> &ServiceState {
-    let Some(plane::Change::SetService(state)) = store.plane.told.last() else { panic!("no service told") };
+    let Some(plane::PlaneChange::SetService(state)) = store.plane.told.last() else {
+        panic!("no service told")
+    };
     state
 }
 
@@ -260,7 +262,7 @@ fn readers_may_not_change_anything() {
 }
 
 #[test]
-fn a_deleted_server_comes_back_with_its_number_and_figures() {
+fn a_deleted_server_comes_back_with_its_number_and_counters() {
     let mut store = two_servers();
     let totals =
         ServerTotals { active: 1, connections: 3, in_packets: 10, in_bytes: 400, ..Default::default() };
@@ -309,7 +311,7 @@ fn numbers_are_used_again_once_forgotten() {
     assert!(store.plane.told.is_empty(), "seen idle at 60 s, for less than two minutes");
     store.tick(Tick(seconds(180)));
     assert!(
-        matches!(store.plane.told[..], [plane::Change::ForgetServer(ServerId(1))]),
+        matches!(store.plane.told[..], [plane::PlaneChange::ForgetServer(ServerId(1))]),
         "{:?}",
         store.plane.told
     );
@@ -317,7 +319,7 @@ fn numbers_are_used_again_once_forgotten() {
     for s in [240, 300, 360] {
         store.tick(Tick(seconds(s)));
     }
-    assert!(matches!(store.plane.told[1..], [plane::Change::ForgetServer(ServerId(0))]));
+    assert!(matches!(store.plane.told[1..], [plane::PlaneChange::ForgetServer(ServerId(0))]));
     apply(&mut store, [Change::AddService(service("rr")), add("10.0.0.9")]).unwrap();
     assert_eq!((last_state(&store).id, last_state(&store).servers[0].0), (ServiceId(0), ServerId(0)));
 }
@@ -328,7 +330,7 @@ fn a_deleted_snat_rule_s_number_is_used_again_when_its_last_session_has_ended() 
     let parse = |text: &str| weir_api::rules::snat::parse(&text.split(' ').collect::<Vec<_>>()).unwrap();
     let add = |name| parse(&format!("add {name} --inside 10.9.0.0/16 --port wan --pool 198.51.100.1"));
     let number = |store: &Store<Fake>| match store.plane.told.last() {
-        Some(plane::Change::Snat(rules)) => rules[0].0,
+        Some(plane::PlaneChange::Snat(rules)) => rules[0].0,
         other => panic!("{other:?}"),
     };
     for (active, inactive) in [(1, 0), (0, 1)] {
@@ -345,7 +347,8 @@ fn a_deleted_snat_rule_s_number_is_used_again_when_its_last_session_has_ended() 
         store.plane.totals.clear();
         store.plane.told.clear();
         store.tick(Tick(0));
-        let [plane::Change::ForgetServer(a), plane::Change::ForgetServer(b)] = store.plane.told[..] else {
+        let [plane::PlaneChange::ForgetServer(a), plane::PlaneChange::ForgetServer(b)] = store.plane.told[..]
+        else {
             panic!("{:?}", store.plane.told)
         };
         assert_eq!((a, b), (ServerId(2), ServerId(3)));
@@ -390,7 +393,7 @@ fn timeouts_of_zero_are_kept() {
     apply(&mut store, [Change::SetTimeouts(Timeouts { tcp: 0, tcp_fin: 50, udp: 0 })]).unwrap();
     let answer = store.handle(Request::Timeouts, Access::ReadOnly);
     assert_eq!(answer, Response::Timeouts(Timeouts { tcp: 900, tcp_fin: 50, udp: 300 }));
-    assert!(matches!(store.plane.told[..], [plane::Change::Settings(_)]));
+    assert!(matches!(store.plane.told[..], [plane::PlaneChange::Settings(_)]));
 }
 
 #[test]
@@ -451,7 +454,7 @@ fn mark_rules_are_kept_in_their_order_and_told_whole() {
     };
     assert_eq!(listed(&mut store), [2, 4, 1, 3]);
     let told = store.plane().told.iter().rev().find_map(|c| match c {
-        plane::Change::Marks(rules) => Some(rules.iter().map(|r| r.mark).collect::<Vec<_>>()),
+        plane::PlaneChange::Marks(rules) => Some(rules.iter().map(|r| r.mark).collect::<Vec<_>>()),
         _ => None,
     });
     assert_eq!(told, Some(vec![2, 4, 1, 3]));
@@ -513,7 +516,9 @@ fn changes_that_come_together_are_told_at_once_and_each_has_its_answer() {
     assert_eq!(codes[..4], [Ok(1), Err(exists), Ok(2), Ok(3)]);
     assert!(codes[4].is_err());
     assert_eq!(codes[5], Err(unknown));
-    let [plane::Change::SetService(state)] = &store.plane.told[..] else { panic!("{:?}", store.plane.told) };
+    let [plane::PlaneChange::SetService(state)] = &store.plane.told[..] else {
+        panic!("{:?}", store.plane.told)
+    };
     let places: Vec<String> = state.servers.iter().map(|(_, s)| s.address.to_string()).collect();
     assert_eq!(places, ["10.0.0.4", "10.0.0.2", "10.0.0.1"]);
     assert_ne!(store.settings().timeouts.established, 77);

@@ -10,7 +10,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::link::{Rings, Ticket, WorkerLink};
+use super::link::{Ticket, UpdateRings, WorkerLink};
 use crate::{
     control::error::{Gone, PlaneError, Unsupported},
     path::admin::update::{Batch, Update},
@@ -60,7 +60,7 @@ impl Ask for Nobody {
 
 /// Asks the workers.
 pub(super) struct Asker {
-    rings: Vec<Arc<Mutex<Rings>>>,
+    rings: Vec<Arc<Mutex<UpdateRings>>>,
     wait: Wait,
     patience: Duration,
 }
@@ -76,7 +76,7 @@ impl Asker {
         self.patience = patience;
     }
 
-    fn rings(&self, worker: u16) -> Result<&Mutex<Rings>, PlaneError> {
+    fn rings(&self, worker: u16) -> Result<&Mutex<UpdateRings>, PlaneError> {
         let rings = self.rings.get(usize::from(worker)).map(AsRef::as_ref);
         rings.ok_or(Gone::NoWorker { worker, last: self.workers().saturating_sub(1) }.into())
     }

@@ -6,7 +6,7 @@ use weir_api::model::{self, Forwarding, ServiceKey};
 
 use super::{Configured, Workers, local::Reach, owners};
 use crate::{
-    control::change::{Change, ServiceState},
+    control::change::{PlaneChange, ServiceState},
     id::ServerId,
     net::protocol,
     path::flow::{mark, owner::OwnedBy, persist, service::Lookup},
@@ -58,10 +58,10 @@ impl Workers {
     }
 
     /// Keeps the servers' addresses: a copy of them is made only where one comes or goes, so that a weight costs nothing.
-    pub(super) fn note_server_addresses(&mut self, change: &Change) {
+    pub(super) fn note_server_addresses(&mut self, change: &PlaneChange) {
         let (id, new) = match change {
-            Change::SetService(state) => (state.id, state.servers.as_slice()),
-            Change::RemoveService(id) => (*id, &[][..]),
+            PlaneChange::SetService(state) => (state.id, state.servers.as_slice()),
+            PlaneChange::RemoveService(id) => (*id, &[][..]),
             _ => return,
         };
         let old = self.services.get(&id).map_or(&[][..], |c| c.state.servers.as_slice());
@@ -84,7 +84,7 @@ impl Workers {
     }
 
     /// Whether the path claims something else after this change: what [`Workers::lookup`] reads.
-    pub(super) fn changes_claims(&self, change: &Change) -> bool {
+    pub(super) fn changes_claims(&self, change: &PlaneChange) -> bool {
         fn nat(state: &ServiceState, reach: &[Reach]) -> impl Iterator<Item = (Reach, IpAddr, u16)> {
             let servers = reach.iter().zip(&state.servers).filter(|(reach, _)| reach.is_nat());
             servers.map(|(reach, (_, server))| (*reach, server.address, server.port))
@@ -94,10 +94,10 @@ impl Workers {
             tunnels.map(|(_, s)| s.address)
         }
         match change {
-            Change::RemoveService(_) | Change::Marks(_) => true,
-            Change::ForgetServer(id) => self.nat_servers.contains_key(id),
-            Change::Settings(_) | Change::Snat(_) => false,
-            Change::SetService(new) => {
+            PlaneChange::RemoveService(_) | PlaneChange::Marks(_) => true,
+            PlaneChange::ForgetServer(id) => self.nat_servers.contains_key(id),
+            PlaneChange::Settings(_) | PlaneChange::Snat(_) => false,
+            PlaneChange::SetService(new) => {
                 self.services.get(&new.id).is_none_or(|Configured { state: old, reach, .. }| {
                     old.service.key != new.service.key
                         || old.service.persistent.is_some() != new.service.persistent.is_some()

@@ -25,7 +25,7 @@ pub type MakePool = Box<dyn FnOnce() -> Result<LocalPool<Ipv6Addr>, PoolError> +
 
 /// Control's end of the rings to one worker.
 pub struct WorkerLink {
-    rings: Arc<Mutex<Rings>>,
+    rings: Arc<Mutex<UpdateRings>>,
     /// Devices of which the worker gets another share and gives the one that it had back.
     pub(super) exchanges: Vec<(PortId, Ticket)>,
     resolve: rtrb::Consumer<Resolve>,
@@ -55,7 +55,7 @@ pub struct WorkerTables {
 pub(in crate::control) struct Ticket(u64);
 
 /// Updates on their way to a worker and back. A worker gives batches back in the order in which it got them.
-pub(in crate::control) struct Rings {
+pub(in crate::control) struct UpdateRings {
     updates: rtrb::Producer<Batch>,
     retired: rtrb::Consumer<Batch>,
     /// Batches that had no room.
@@ -76,7 +76,7 @@ pub fn connect(counters: Arc<PathCounters>) -> (WorkerLink, ControlEnd) {
     let (updates, worker_updates) = rtrb::RingBuffer::new(RING);
     let (worker_retired, retired) = rtrb::RingBuffer::new(RING);
     let (worker_resolve, resolve) = rtrb::RingBuffer::new(RING);
-    let rings = Rings {
+    let rings = UpdateRings {
         updates,
         retired,
         backlog: VecDeque::new(),
@@ -99,7 +99,7 @@ pub fn connect(counters: Arc<PathCounters>) -> (WorkerLink, ControlEnd) {
 
 impl WorkerLink {
     /// The rings, for whoever waits for answers.
-    pub(in crate::control) fn rings(&self) -> Arc<Mutex<Rings>> {
+    pub(in crate::control) fn rings(&self) -> Arc<Mutex<UpdateRings>> {
         Arc::clone(&self.rings)
     }
 
@@ -138,7 +138,7 @@ impl WorkerLink {
     }
 }
 
-impl Rings {
+impl UpdateRings {
     fn send(&mut self, batch: Batch) -> Ticket {
         self.last = Ticket(self.last.0 + 1);
         self.backlog.push_back((self.last, batch));

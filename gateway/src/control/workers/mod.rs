@@ -23,7 +23,7 @@ use std::{
 use weir_api::model::{self, snat::SnatRule};
 
 use self::{
-    asker::Asker, claims::NatServer, local::Reach, owners::Owners, servers::ServerState, turns::Turn,
+    asker::Asker, claims::NatServer, local::Reach, owners::Owners, servers::ServerState, turns::SharingTurn,
 };
 pub(super) use self::{asker::Nobody, link::Ticket};
 pub use self::{
@@ -31,8 +31,8 @@ pub use self::{
     link::{MakePool, WorkerLink, WorkerTables, connect},
 };
 use super::{
-    plane::{AddressKind, Change, PlaneStatus, ServerTotals, ServiceState},
-    queries::{Kept, status},
+    plane::{AddressKind, PlaneChange, PlaneStatus, ServerTotals, ServiceState},
+    queries::{Ongoing, status},
 };
 use crate::{
     id::{ServerId, ServiceId, WorkerId},
@@ -76,7 +76,7 @@ pub struct Workers {
     ports: Vec<String>,
     services: BTreeMap<ServiceId, Configured>,
     servers: BTreeMap<ServerId, ServerState>,
-    turn: Turn,
+    turn: SharingTurn,
     /// Neighbours that are known.
     neighbours: HashMap<(PortId, IpAddr), Mac>,
     nat_servers: BTreeMap<ServerId, NatServer>,
@@ -101,7 +101,7 @@ pub struct Workers {
     /// Whether the workers have been given room for Call-IDs.
     call_ids: bool,
     /// What queries keep.
-    pub(in crate::control) kept: Kept,
+    pub(in crate::control) kept: Ongoing,
 }
 
 impl Workers {
@@ -115,7 +115,7 @@ impl Workers {
             ports,
             services: BTreeMap::new(),
             servers: BTreeMap::new(),
-            turn: Turn::default(),
+            turn: SharingTurn::default(),
             neighbours: HashMap::new(),
             nat_servers: BTreeMap::new(),
             owners: Owners::default(),
@@ -130,7 +130,7 @@ impl Workers {
             here: BTreeSet::new(),
             snat_log: Vec::new(),
             call_ids: false,
-            kept: Kept::default(),
+            kept: Ongoing::default(),
         }
     }
 
@@ -272,10 +272,10 @@ impl Workers {
         self.links.iter().enumerate().for_each(|(n, link)| link.send(make(n)));
     }
 
-    fn take_change(&mut self, change: Change, batches: &mut [Batch]) {
+    fn take_change(&mut self, change: PlaneChange, batches: &mut [Batch]) {
         match change {
-            Change::SetService(state) => self.set_service(state, batches),
-            Change::RemoveService(id) => {
+            PlaneChange::SetService(state) => self.set_service(state, batches),
+            PlaneChange::RemoveService(id) => {
                 if let Some(old) = self.services.remove(&id) {
                     for (server, _) in &old.state.servers {
                         self.retire_server(*server, batches);
@@ -283,14 +283,14 @@ impl Workers {
                 }
                 batches.iter_mut().for_each(|b| b.push(Update::Service(id, None)));
             }
-            Change::ForgetServer(id) => {
+            PlaneChange::ForgetServer(id) => {
                 self.servers.remove(&id);
                 self.nat_servers.remove(&id);
                 batches.iter_mut().for_each(|b| b.push(Update::Server(id, None)));
             }
-            Change::Marks(rules) => self.marks = rules,
-            Change::Snat(rules) => self.set_snat(rules, batches),
-            Change::Settings(settings) => {
+            PlaneChange::Marks(rules) => self.marks = rules,
+            PlaneChange::Snat(rules) => self.set_snat(rules, batches),
+            PlaneChange::Settings(settings) => {
                 self.settings = settings;
                 batches.iter_mut().for_each(|b| b.push(Update::Settings(Arc::clone(&self.settings))));
             }
@@ -355,7 +355,7 @@ impl Workers {
 
 impl Workers {
     /// Makes changes in their order; every worker sees all of them between two bursts.
-    pub(super) fn take_changes(&mut self, changes: Vec<Change>) {
+    pub(super) fn take_changes(&mut self, changes: Vec<PlaneChange>) {
         self.service_rings();
         let mut batches: Vec<Batch> = self.links.iter().map(|_| Batch::new()).collect();
         let mut claims_differ = false;

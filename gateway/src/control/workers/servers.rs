@@ -21,7 +21,7 @@ use crate::{
     },
     sched,
     table::{
-        counters::{OtherWorkers, ServerFigures, ServerSlot},
+        counters::{OtherWorkers, ServerCountersRef, ServerSlot},
         limit::Limit,
     },
 };
@@ -49,7 +49,7 @@ impl Workers {
         let mut changed = slots.is_empty();
         if changed {
             for link in &self.links {
-                let Some(counters) = ServerFigures::of(&link.counters.servers, id) else {
+                let Some(counters) = ServerCountersRef::of(&link.counters.servers, id) else {
                     tracing::error!(server = id.0, "more servers than a worker can hold");
                     continue;
                 };

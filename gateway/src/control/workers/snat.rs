@@ -74,7 +74,7 @@ impl Workers {
             }
         }
         let withdrawn = self.snat_addresses.difference(&addresses).next().is_some();
-        let made = Arc::new(snat::Rules::new(made));
+        let made = Arc::new(snat::RuleSet::new(made));
         for batch in batches.iter_mut() {
             batch.push(Update::Snat(Arc::clone(&made)));
             if withdrawn {

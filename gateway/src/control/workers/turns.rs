@@ -8,7 +8,7 @@ const SLOTS_A_TURN: usize = 8_192;
 
 /// Whose turn it is to have its sessions told to the workers.
 #[derive(Default)]
-pub(super) struct Turn {
+pub(super) struct SharingTurn {
     next: ServerId,
     /// When the first server had its last one.
     begun: Option<Tick>,
@@ -16,7 +16,7 @@ pub(super) struct Turn {
 }
 
 impl ServerState {
-    /// Tells each worker what the others have; `loads` is room to work in. A line whose figures are what they were stays
+    /// Tells each worker what the others have; `loads` is room to work in. A line whose numbers are what they were stays
     /// where it is, in the caches of those who read it.
     fn publish(&self, loads: &mut Vec<[u32; 2]>) {
         loads.clear();
@@ -35,7 +35,7 @@ impl Workers {
     /// connections go by. To be called often; each time some servers have their turn, and all of them every 10 ms unless
     /// they are very many. Nothing to do with one worker.
     pub fn publish_loads(&mut self, now: Tick) {
-        let Turn { next, begun, loads } = &mut self.turn;
+        let SharingTurn { next, begun, loads } = &mut self.turn;
         if self.links.len() < 2 || (*next == ServerId(0) && *begun == Some(now)) {
             return;
         }
@@ -64,7 +64,7 @@ mod tests {
             workers::{WorkerLink, connect},
         },
         path::verdict::PathCounters,
-        table::counters::{ServerFigures, ServerSlot},
+        table::counters::{ServerCountersRef, ServerSlot},
     };
 
     #[test]
@@ -79,7 +79,7 @@ mod tests {
         let count = SLOTS_A_TURN as u32; // for two workers, two turns
         for n in 0..count {
             let slot = |link: &WorkerLink| ServerSlot {
-                counters: ServerFigures::of(&link.counters.servers, ServerId(n)).unwrap(),
+                counters: ServerCountersRef::of(&link.counters.servers, ServerId(n)).unwrap(),
                 others: Arc::default(),
                 limit: None,
                 expected: 0,

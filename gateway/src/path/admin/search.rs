@@ -29,8 +29,6 @@ pub struct Selection {
 /// Sessions wanted: asked for with room, returned filled.
 #[derive(Debug)]
 pub struct Search {
-    /// Which request this answers.
-    pub ticket: u64,
     /// Which ones.
     pub selection: Selection,
     /// First record to look at.

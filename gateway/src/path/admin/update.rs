@@ -28,7 +28,7 @@ use crate::{
             persist::listed_protocol,
             route::{Neighbour, RouteTable},
             service::{Lookup, ServerAddresses, WorkerService},
-            snat::{Nat, Rules},
+            snat::{Nat, RuleSet},
         },
         ingress::station::Stations,
         settings::Settings,
@@ -85,7 +85,7 @@ pub enum Update {
     /// This worker's blocks of an external address, if it has none yet.
     SnatAddress(IpAddr, Option<Box<Blocks>>),
     /// The SNAT rules.
-    Snat(Arc<Rules>),
+    Snat(Arc<RuleSet>),
     /// External addresses were withdrawn: end the sessions that have them.
     SnatWithdrawn,
     /// Ports of own addresses that are the kernel's.
@@ -97,8 +97,6 @@ pub enum Update {
 /// A page of the session list: asked for with room, returned filled.
 #[derive(Debug)]
 pub struct Listing {
-    /// Which request this answers.
-    pub ticket: u64,
     /// First record to look at.
     pub from: u32,
     /// Sessions, at most as many as `capacity` was reserved for.

@@ -11,13 +11,13 @@ use crate::{
     io::{Frame, Io, PortId},
     net::{
         ethernet::Mac,
-        reply::{self, Link, Problem},
+        reply::{self, Problem, ReplyLink},
     },
     path::{
-        bucket::Bucket,
-        flow::{Flows, route::Back},
+        bucket::TokenBucket,
+        flow::{Flows, route::ReturnHop},
         ingress::parse::Parsed,
-        next::Answer,
+        next::ReplyKind,
         verdict::{Reason, Verdict},
     },
     table::endpoints::Endpoints,
@@ -33,21 +33,21 @@ const RESETS: (u32, u32) = (10_000, 1000);
 const ERRORS: (u32, u32) = (1000, 50);
 
 /// How many answers a worker gives, by kind: who asks for one of them must not cost others theirs.
-pub(crate) struct Limits {
-    resets: Bucket,
-    unreachable: Bucket,
-    prohibited: Bucket,
-    too_big: Bucket,
-    time_exceeded: Bucket,
+pub(crate) struct RateLimits {
+    resets: TokenBucket,
+    unreachable: TokenBucket,
+    prohibited: TokenBucket,
+    too_big: TokenBucket,
+    time_exceeded: TokenBucket,
     /// Parameter problems and whatever else there may be.
-    others: Bucket,
+    others: TokenBucket,
 }
 
-impl Default for Limits {
+impl Default for RateLimits {
     fn default() -> Self {
-        let errors = Bucket::new(ERRORS.0, ERRORS.1);
+        let errors = TokenBucket::new(ERRORS.0, ERRORS.1);
         Self {
-            resets: Bucket::new(RESETS.0, RESETS.1),
+            resets: TokenBucket::new(RESETS.0, RESETS.1),
             unreachable: errors,
             prohibited: errors,
             too_big: errors,
@@ -57,9 +57,9 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl RateLimits {
     /// The limit of ICMP errors that say this.
-    fn of(&mut self, problem: Problem) -> &mut Bucket {
+    fn of(&mut self, problem: Problem) -> &mut TokenBucket {
         match problem {
             Problem::PortUnreachable | Problem::HostUnreachable | Problem::NetworkUnreachable => {
                 &mut self.unreachable
@@ -73,16 +73,16 @@ impl Limits {
 }
 
 /// An answer that is ready in its frame.
-pub(crate) struct Ready<F> {
+pub(crate) struct ReadyAnswer<F> {
     frame: F,
-    answer: Answer,
+    answer: ReplyKind,
     /// Between whom the packet was that it answers.
     asked: Endpoints,
     /// The station that sent that, if one did.
     sender: Option<Mac>,
 }
 
-impl<F> Ready<F> {
+impl<F> ReadyAnswer<F> {
     /// Whom it goes to.
     pub fn to(&self) -> IpAddr {
         self.asked.source.0
@@ -101,11 +101,11 @@ impl<I: Io> Egress<I> {
         flows: &Flows,
         (port, p): (PortId, &Parsed),
         Refused { mut frame, reply }: Refused<I::Frame>,
-    ) -> Option<Ready<I::Frame>> {
+    ) -> Option<ReadyAnswer<I::Frame>> {
         self.counters.count(Verdict::Drop(reply.reason));
         let limit = match reply.answer {
-            Answer::Reset => &mut self.answers.resets,
-            Answer::Icmp(_, problem) => self.answers.of(problem),
+            ReplyKind::Reset => &mut self.answers.resets,
+            ReplyKind::Icmp(_, problem) => self.answers.of(problem),
         };
         if !limit.take(flows.now) {
             self.counters.events.answers_suppressed.add(1);
@@ -119,17 +119,17 @@ impl<I: Io> Egress<I> {
         seen[..n].copy_from_slice(&packet[..n]);
         let mut out = [0u8; SEEN];
         let us = self.macs.of(port).unwrap_or(Mac([0; 6]));
-        let link = Link { destination: us, source: us, vlan: None };
+        let link = ReplyLink { destination: us, source: us, vlan: None };
         let built = match reply.answer {
-            Answer::Reset => reply::tcp_reset(&mut out, &link, &seen[..n]),
-            Answer::Icmp(from, problem) => reply::icmp_error(&mut out, &link, from, problem, &seen[..n]),
+            ReplyKind::Reset => reply::tcp_reset(&mut out, &link, &seen[..n]),
+            ReplyKind::Icmp(from, problem) => reply::icmp_error(&mut out, &link, from, problem, &seen[..n]),
         };
         let Some(len) = built.ok().filter(|&len| frame.reset(len)) else {
             self.counters.events.answers_suppressed.add(1);
             return None;
         };
         frame.data_mut().copy_from_slice(&out[..len]);
-        Some(Ready { frame, answer: reply.answer, asked, sender })
+        Some(ReadyAnswer { frame, answer: reply.answer, asked, sender })
     }
 
     /// Sends an answer the way back to the packet's source.
@@ -137,21 +137,21 @@ impl<I: Io> Egress<I> {
         &mut self,
         flows: &Flows,
         port: PortId,
-        ready: Ready<I::Frame>,
-        back: Result<Back, Reason>,
+        ready: ReadyAnswer<I::Frame>,
+        back: Result<ReturnHop, Reason>,
     ) {
-        let Ready { mut frame, answer, asked, .. } = ready;
+        let ReadyAnswer { mut frame, answer, asked, .. } = ready;
         let sent = match back {
             // About a hairpin on its way back in: whoever sent it is behind SNAT.
             _ if flows.is_external(asked.source.0) => {
                 self.turn_to_owner(flows, port, frame, &asked.reversed());
                 true
             }
-            Ok(Back::Hop(hop)) => {
+            Ok(ReturnHop::Hop(hop)) => {
                 self.leave_uncounted(flows, frame, hop);
                 true
             }
-            Ok(Back::Neighbour(macs)) => match frame.data_mut().first_chunk_mut() {
+            Ok(ReturnHop::Neighbour(macs)) => match frame.data_mut().first_chunk_mut() {
                 Some(field) => {
                     *field = macs;
                     self.tx.push_uncounted(&mut self.io, &self.counters, port, frame);
@@ -170,8 +170,8 @@ impl<I: Io> Egress<I> {
         };
         let events = &self.counters.events;
         match answer {
-            Answer::Reset => &events.resets_sent,
-            Answer::Icmp(..) => &events.icmp_sent,
+            ReplyKind::Reset => &events.resets_sent,
+            ReplyKind::Icmp(..) => &events.icmp_sent,
         }
         .add(u64::from(sent));
     }
@@ -199,14 +199,14 @@ mod tests {
         Problem::TtlExceeded,
     ];
 
-    fn taken(limits: &mut Limits, problem: Problem, now: Tick) -> usize {
+    fn taken(limits: &mut RateLimits, problem: Problem, now: Tick) -> usize {
         (0..100).filter(|_| limits.of(problem).take(now)).count()
     }
 
     #[test]
     fn each_kind_of_errors_has_linux_s_rate_and_burst() {
         for problem in PROBLEMS {
-            let mut limits = Limits::default();
+            let mut limits = RateLimits::default();
             assert_eq!(taken(&mut limits, problem, Tick(0)), 50, "{problem:?}");
             assert_eq!(taken(&mut limits, problem, Tick(1)), 10, "{problem:?}");
             assert_eq!(taken(&mut limits, problem, Tick(100)), 50, "{problem:?}");
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn no_kind_takes_another_s() {
-        let mut limits = Limits::default();
+        let mut limits = RateLimits::default();
         for problem in [Problem::TtlExceeded, Problem::Prohibited, Problem::PortUnreachable] {
             assert_eq!(taken(&mut limits, problem, Tick(0)), 50);
         }

@@ -6,7 +6,7 @@ use crate::{
     io::{BURST, Frame, Io, PortId},
     net::{Header as _, checksum::Delta, ipv4::Ipv4Header},
     path::{
-        flow::{Flows, snat::Claim},
+        flow::{Flows, snat::SnatRole},
         ingress::parse::Parsed,
         next::Edit,
         packet::{Packet, trim},
@@ -68,7 +68,7 @@ impl<I: Io> Egress<I> {
 
     /// A frame between these endpoints comes in again, at the worker that its destination's block of ports belongs to.
     pub(crate) fn turn_to_owner(&mut self, flows: &Flows, port: PortId, frame: I::Frame, ends: &Endpoints) {
-        let owner = flows.snat_owner(ends, Claim::In);
+        let owner = flows.snat_owner(ends, SnatRole::In);
         if owner != flows.id {
             return self.hand_over(port, frame, owner);
         }

@@ -76,7 +76,7 @@ pub(crate) struct Egress<I: Io> {
     pub(crate) host: Option<HostEnd<I::Frame>>,
     /// To each other worker.
     pub(crate) peers: Outgoing<I::Frame>,
-    pub(crate) answers: answer::Limits,
+    pub(crate) answers: answer::RateLimits,
     /// Identification of the last outer packet.
     pub(crate) tunnel_id: u16,
     /// Identification of the last IPv6 packet that left in fragments of the gateway's making.
@@ -104,7 +104,7 @@ impl<I: Io> Egress<I> {
             counters,
             host,
             peers,
-            answers: answer::Limits::default(),
+            answers: answer::RateLimits::default(),
             tunnel_id: id.0 << 12,
             fragment_ids: (u32::from(id.0) + 1) << 24,
             turned_back: ArrayVec::new(),

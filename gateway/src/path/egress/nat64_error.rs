@@ -18,7 +18,7 @@ use crate::{
         icmp_translation::{Meaning, plateau, v4_to_v6, v6_to_v4},
         ipv4::Ipv4Header,
         ipv6::{GROWTH, Ipv6Header, MIN_MTU},
-        reply::{self, Link, Problem},
+        reply::{self, Problem, ReplyLink},
     },
     path::{
         flow::{Flows, deltas::deltas_of},
@@ -60,7 +60,7 @@ impl<I: Io> Egress<I> {
         let mut packet = [0; ROOM];
         let mut out = [0; ROOM];
         let nobody = Mac([0; 6]);
-        let link = Link { destination: nobody, source: nobody, vlan: None };
+        let link = ReplyLink { destination: nobody, source: nobody, vlan: None };
         let made = as_received(&mut packet, quoted, inner, (&sent, &received))
             .and_then(|len| reply::icmp_error(&mut out, &link, outer.source.0, problem, &packet[..len]).ok());
         let Some(len) = made.filter(|&len| frame.reset(len)) else {

@@ -49,7 +49,7 @@ use crate::{
 const SACK: u8 = 5;
 
 /// Why a packet of a session with PROXY isn't sent.
-pub(crate) enum Refusal {
+pub(crate) enum ProxyRefusal {
     Drop(Reason),
     /// With the header it would exceed this MTU, as the sender counts.
     TooBig(u16),
@@ -65,11 +65,11 @@ impl<I: Io> Egress<I> {
         packet: &mut Packet<'_, I::Frame>,
         (found, hop): (Found, u16),
         (mtu, fragments): (u16, bool),
-    ) -> Result<(u16, Edit), Refusal> {
+    ) -> Result<(u16, Edit), ProxyRefusal> {
         let unchanged = Ok((packet.parsed.ip_len, Edit::Nothing));
         match (packet.parsed.protocol, found.direction) {
             (protocol::TCP, _) if packet.first.is_some() => {
-                proxied_fragment(flows, packet, found).ok_or(Refusal::Drop(Reason::Fragment))?;
+                proxied_fragment(flows, packet, found).ok_or(ProxyRefusal::Drop(Reason::Fragment))?;
                 unchanged
             }
             (protocol::TCP, Direction::Request) => self.proxied_request(flows, packet, (found, hop), mtu),
@@ -90,11 +90,11 @@ impl<I: Io> Egress<I> {
         &self,
         flows: &Flows,
         packet: Packet<'_, I::Frame>,
-        refusal: Refusal,
+        refusal: ProxyRefusal,
     ) -> Carried<I::Frame> {
         match refusal {
-            Refusal::Drop(reason) => self.dropped(packet.frame, reason),
-            Refusal::TooBig(mtu) => too_big(flows, packet, mtu),
+            ProxyRefusal::Drop(reason) => self.dropped(packet.frame, reason),
+            ProxyRefusal::TooBig(mtu) => too_big(flows, packet, mtu),
         }
     }
 
@@ -104,27 +104,27 @@ impl<I: Io> Egress<I> {
         packet: &mut Packet<'_, I::Frame>,
         found: Found,
         (mtu, fragments): (u16, bool),
-    ) -> Result<u16, Refusal> {
+    ) -> Result<u16, ProxyRefusal> {
         let p = packet.parsed;
         let mut text = header_of(flows, found, p)?;
         if packet.first.is_some() {
             fill_up(&mut text);
         }
         let len = text.len() as u16;
-        let longer = p.ip_len.checked_add(len).ok_or(Refusal::Drop(Reason::TooBig))?;
+        let longer = p.ip_len.checked_add(len).ok_or(ProxyRefusal::Drop(Reason::TooBig))?;
         // Of a datagram in fragments more follows.
         let whole = UdpHeader::at(packet.frame.data(), p.l4.into()).map_or(usize::MAX, UdpHeader::len);
         if whole.saturating_add(text.len()) > usize::from(u16::MAX) {
-            return Err(Refusal::Drop(Reason::TooBig));
+            return Err(ProxyRefusal::Drop(Reason::TooBig));
         }
         // Nobody can be asked to send less than every link of IPv6 takes.
         let small = p.ipv6 && usize::from(p.ip_len) <= MIN_MTU && p.is_bare();
         if longer > mtu && !fragments && !small {
             let least = if p.ipv6 { MIN_MTU as u16 } else { 0 };
-            return Err(Refusal::TooBig(mtu.saturating_sub(len).max(least)));
+            return Err(ProxyRefusal::TooBig(mtu.saturating_sub(len).max(least)));
         }
         if !insert(&mut packet.frame, p, &text) {
-            return Err(Refusal::Drop(Reason::NoHeadroom));
+            return Err(ProxyRefusal::Drop(Reason::NoHeadroom));
         }
         self.counters.events.proxy_added.add(1);
         Ok(longer)
@@ -136,18 +136,18 @@ impl<I: Io> Egress<I> {
         packet: &mut Packet<'_, I::Frame>,
         (found, hop): (Found, u16),
         mtu: u16,
-    ) -> Result<(u16, Edit), Refusal> {
+    ) -> Result<(u16, Edit), ProxyRefusal> {
         let (p, frame) = (packet.parsed, &mut packet.frame);
-        let segment = Segment::of(frame.data(), p).ok_or(Refusal::Drop(Reason::Truncated))?;
+        let segment = Segment::of(frame.data(), p).ok_or(ProxyRefusal::Drop(Reason::Truncated))?;
         let mut stream = flows.streams.get(found.id.0);
         if stream.is_weighed(&segment) && !transport_checksum_ok(frame, p) {
-            return Err(Refusal::Drop(Reason::BadChecksum));
+            return Err(ProxyRefusal::Drop(Reason::BadChecksum));
         }
         let syn = segment.flags & tcp::SYN != 0;
         let len = if syn { header_of(flows, found, p)?.len() as u8 } else { 0 };
         let step = stream.request(&segment, len, flows.now);
         let ip_len = match step {
-            Step::Drop(reason) => return Err(Refusal::Drop(reason)),
+            Step::Drop(reason) => return Err(ProxyRefusal::Drop(reason)),
             Step::Untold => {
                 self.counters.events.proxy_skipped.add(1);
                 p.ip_len
@@ -157,10 +157,10 @@ impl<I: Io> Egress<I> {
                 return Ok((p.ip_len, Edit::Nothing));
             }
             Step::Bare => {
-                without_payload(frame, p, segment.payload).ok_or(Refusal::Drop(Reason::Truncated))?
+                without_payload(frame, p, segment.payload).ok_or(ProxyRefusal::Drop(Reason::Truncated))?
             }
             Step::Behind { start, cut } => {
-                let p = begin_at(frame, p, start, cut).ok_or(Refusal::Drop(Reason::ProxyWaits))?;
+                let p = begin_at(frame, p, start, cut).ok_or(ProxyRefusal::Drop(Reason::ProxyWaits))?;
                 let ip_len = self.put_header(flows, (frame, &p), (found, hop), (start, mtu))?;
                 stream.sent();
                 ip_len
@@ -176,14 +176,14 @@ impl<I: Io> Egress<I> {
         (frame, p): (&mut I::Frame, &Parsed),
         (found, hop): (Found, u16),
         (start, mtu): (u32, u16),
-    ) -> Result<u16, Refusal> {
+    ) -> Result<u16, ProxyRefusal> {
         let text = header_of(flows, found, p)?;
         let len = text.len() as u16;
         // An urgent pointer counts from the segment's beginning, and must not point into the header.
         let room = |longer: u16| longer <= mtu && flows.may_grow(p, found, longer.into());
         let fits = p.flags & tcp::URG == 0 && p.ip_len.checked_add(len).is_some_and(room);
         if fits && !insert(frame, p, &text) {
-            return Err(Refusal::Drop(Reason::NoHeadroom));
+            return Err(ProxyRefusal::Drop(Reason::NoHeadroom));
         }
         self.counters.events.proxy_added.add(1);
         if fits {
@@ -258,8 +258,8 @@ fn proxied_fragment<F: Frame>(flows: &Flows, packet: &mut Packet<'_, F>, found: 
 }
 
 /// The header that the server gets with a packet.
-fn header_of(flows: &Flows, found: Found, p: &Parsed) -> Result<Text, Refusal> {
-    flows.header_for(found, p.protocol).ok_or(Refusal::Drop(Reason::NoSession))
+fn header_of(flows: &Flows, found: Found, p: &Parsed) -> Result<Text, ProxyRefusal> {
+    flows.header_for(found, p.protocol).ok_or(ProxyRefusal::Drop(Reason::NoSession))
 }
 
 /// What the server acknowledges, as the client counts.

@@ -12,7 +12,7 @@ use crate::{
     clock::Tick,
     io::{Frame, Io, PortId},
     path::{
-        bucket::Bucket,
+        bucket::TokenBucket,
         flow::{Flows, destination},
         verdict::{Reason, Verdict},
     },
@@ -28,7 +28,7 @@ pub struct HostEnd<F> {
     /// From the kernel.
     pub injected: rtrb::Consumer<(PortId, F)>,
     /// Limits the former, by kind.
-    limits: [Bucket; KINDS],
+    limits: [TokenBucket; KINDS],
 }
 
 impl<F: Frame> HostEnd<F> {
@@ -37,7 +37,7 @@ impl<F: Frame> HostEnd<F> {
     pub fn new(punted: rtrb::Producer<(PortId, F)>, injected: rtrb::Consumer<(PortId, F)>) -> Self {
         let limits = PuntKind::ALL.map(|kind| {
             let (rate, burst) = kind.limit();
-            Bucket::new(rate, burst)
+            TokenBucket::new(rate, burst)
         });
         Self { punted, injected, limits }
     }

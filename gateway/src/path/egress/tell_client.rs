@@ -6,7 +6,7 @@ use crate::{
     net::{
         ethernet::Mac,
         ipv6::MIN_MTU,
-        reply::{self, Link},
+        reply::{self, ReplyLink},
     },
     path::{
         flow::{Flows, icmp::quote_of},
@@ -31,7 +31,7 @@ impl<I: Io> Egress<I> {
         let quoted = quote_of(frame.data(), p).get(error.at..).unwrap_or_default();
         let mut out = [0; LONGEST];
         let nobody = Mac([0; 6]);
-        let link = Link { destination: nobody, source: nobody, vlan: None };
+        let link = ReplyLink { destination: nobody, source: nobody, vlan: None };
         let made = reply::icmp_error(&mut out, &link, error.inner.destination, error.problem, quoted).ok();
         let made = made.and_then(|len| out.get(..len));
         let Some(made) = made.filter(|made| frame.reset(made.len())) else {

@@ -34,7 +34,7 @@ use crate::{
         flow::{
             Flows,
             stream::Segment,
-            toa_state::{LEN, LEN_V6, Step},
+            toa_state::{LEN, LEN_V6, ToaStep},
         },
         ingress::{parse::Parsed, sums::transport_checksum_ok},
         next::Edit,
@@ -73,14 +73,14 @@ impl<I: Io> Egress<I> {
         }
         let (step, edit) = step(flows, &packet.frame, p, found);
         let ip_len = match step {
-            Step::Pass => p.ip_len,
-            Step::Lower => {
+            ToaStep::Pass => p.ip_len,
+            ToaStep::Lower => {
                 let client = flows.sessions.arriving(found.id, Direction::Request);
                 let by = if client.is_some_and(|c| c.is_ipv6()) { LEN_V6 } else { LEN };
                 lower_mss(packet.frame.data_mut(), p, by as u16);
                 p.ip_len
             }
-            Step::Tell => self.put_option(flows, packet, found, mtu),
+            ToaStep::Tell => self.put_option(flows, packet, found, mtu),
         };
         (ip_len, edit)
     }
@@ -102,8 +102,8 @@ impl<I: Io> Egress<I> {
 }
 
 /// What a segment asks for, and what it says of whether the server has been told.
-fn step(flows: &Flows, frame: &impl Frame, p: &Parsed, found: Found) -> (Step, Edit) {
-    let Some(segment) = Segment::of(frame.data(), p) else { return (Step::Pass, Edit::Nothing) };
+fn step(flows: &Flows, frame: &impl Frame, p: &Parsed, found: Found) -> (ToaStep, Edit) {
+    let Some(segment) = Segment::of(frame.data(), p) else { return (ToaStep::Pass, Edit::Nothing) };
     let before = flows.told.get(found.id.0);
     let mut told = before;
     let step = told.take(&segment, found.direction);

@@ -36,7 +36,7 @@ use crate::{
             Flows,
             route::{Hop, PortFacts},
             tunnel_shape::{
-                CHECKED, GRE_CHECKSUM, GUE, LEARNED, MIN_MTU, Room, Shape, header_len, inner_mtu,
+                CHECKED, GRE_CHECKSUM, GUE, LEARNED, MIN_MTU, Shape, TunnelRoom, header_len, inner_mtu,
             },
         },
         ingress::{parse::Parsed, sums::sum_over},
@@ -114,7 +114,7 @@ impl Outer {
     }
 
     /// Writes the outer IP header of a packet of `len` bytes.
-    fn write_outer(&self, out: &mut [u8], len: u16, inner: Inner) {
+    fn write_outer(&self, out: &mut [u8], len: u16, inner: InnerPacket) {
         let protocol = self.shape.protocol(self.inner_protocol());
         match (self.source, self.server) {
             (IpAddr::V4(from), IpAddr::V4(to)) => to.write(out, from, inner, protocol, len, self.id),
@@ -134,7 +134,7 @@ impl Outer {
         } else {
             Sum::ZERO
         };
-        let inner = Inner::of(frame.data(), self.ipv6).ok_or(Reason::Truncated)?;
+        let inner = InnerPacket::of(frame.data(), self.ipv6).ok_or(Reason::Truncated)?;
         let (between, end) = (ethernet + outer_len, ethernet + outer_len + self.shape.between());
         if !frame.prepend(end - ethernet) {
             return Err(Reason::NoHeadroom);
@@ -149,7 +149,7 @@ impl Outer {
 }
 
 /// The server at the other end of a tunnel, by whose family the outer header is made.
-pub(crate) trait End: Copy {
+pub(crate) trait TunnelServer: Copy {
     /// Bytes of the outer IP header.
     const LEN: usize;
     /// Packets of this size every link takes: a tunnel through less is none.
@@ -161,11 +161,18 @@ pub(crate) trait End: Copy {
     fn source(facts: &PortFacts) -> Option<Self>;
 
     /// Writes the outer IP header of a packet of `len` bytes to here; none if there's less room.
-    fn write(self, out: &mut [u8], source: Self, inner: Inner, protocol: u8, len: u16, id: u16)
-    -> Option<()>;
+    fn write(
+        self,
+        out: &mut [u8],
+        source: Self,
+        inner: InnerPacket,
+        protocol: u8,
+        len: u16,
+        id: u16,
+    ) -> Option<()>;
 }
 
-impl End for Ipv4Addr {
+impl TunnelServer for Ipv4Addr {
     const LEN: usize = Ipv4Header::LEN;
     const MIN_MTU: u16 = MIN_MTU;
     const TYPE: u16 = ether_type::IPV4;
@@ -180,7 +187,7 @@ impl End for Ipv4Addr {
         self,
         out: &mut [u8],
         source: Self,
-        inner: Inner,
+        inner: InnerPacket,
         protocol: u8,
         len: u16,
         id: u16,
@@ -194,7 +201,7 @@ impl End for Ipv4Addr {
     }
 }
 
-impl End for Ipv6Addr {
+impl TunnelServer for Ipv6Addr {
     const LEN: usize = Ipv6Header::LEN;
     const MIN_MTU: u16 = ipv6::MIN_MTU as u16;
     const TYPE: u16 = ether_type::IPV6;
@@ -205,7 +212,15 @@ impl End for Ipv6Addr {
     }
 
     #[inline(always)]
-    fn write(self, out: &mut [u8], source: Self, inner: Inner, protocol: u8, len: u16, _: u16) -> Option<()> {
+    fn write(
+        self,
+        out: &mut [u8],
+        source: Self,
+        inner: InnerPacket,
+        protocol: u8,
+        len: u16,
+        _: u16,
+    ) -> Option<()> {
         let out = out.first_chunk_mut::<{ Ipv6Header::LEN }>()?;
         let payload = len - Ipv6Header::LEN as u16;
         Ipv6Header::put(out, inner.fields(protocol), payload, &source.octets(), &self.octets());
@@ -228,7 +243,7 @@ struct Plain<A> {
     flow: u32,
 }
 
-impl<A: End> Plain<A> {
+impl<A: TunnelServer> Plain<A> {
     /// Puts the packet that lies behind the Ethernet header of `frame` into the tunnel; it becomes a hop older.
     #[inline(always)]
     fn wrap(&self, frame: &mut impl Frame) -> Result<(), Reason> {
@@ -267,7 +282,7 @@ impl<A: End> Plain<A> {
         let (outer, between) = (EthernetHeader::LEN, EthernetHeader::LEN + A::LEN);
         let (head, packet) =
             frame.data_mut().split_at_mut_checked(between + BETWEEN).ok_or(Reason::Truncated)?;
-        let inner = Inner::aged(packet, self.ipv6).ok_or(Reason::Truncated)?;
+        let inner = InnerPacket::aged(packet, self.ipv6).ok_or(Reason::Truncated)?;
         head[outer - 2..outer].copy_from_slice(&A::TYPE.to_be_bytes());
         let written = self.server.write(&mut head[outer..], self.source, inner, protocol, self.len, self.id);
         written.ok_or(Reason::Truncated)?;
@@ -277,13 +292,13 @@ impl<A: End> Plain<A> {
 
 /// What the outer header takes over from the packet inside.
 #[derive(Clone, Copy)]
-pub(crate) struct Inner {
+pub(crate) struct InnerPacket {
     tos: u8,
     ttl: u8,
     dont_fragment: bool,
 }
 
-impl Inner {
+impl InnerPacket {
     fn of(data: &[u8], ipv6: bool) -> Option<Self> {
         if ipv6 {
             let ip = Ipv6Header::at(data, EthernetHeader::LEN)?;
@@ -321,7 +336,7 @@ impl<I: Io> Egress<I> {
     /// The tunnel that a server's facts describe in `word`, to the server at `server`, if there is nothing special about
     /// it and the packet.
     #[inline(always)]
-    fn plain_tunnel<A: End>(
+    fn plain_tunnel<A: TunnelServer>(
         &self,
         flows: &Flows,
         p: &Parsed,
@@ -346,7 +361,7 @@ impl<I: Io> Egress<I> {
     /// Sends a packet, which changes nothing about its session, through the tunnel that a server's facts describe in `word`
     /// to `next`, which is usable. Gives the frame back if there is something special about the tunnel.
     #[inline(always)]
-    pub(crate) fn tunnel_fast<A: End>(
+    pub(crate) fn tunnel_fast<A: TunnelServer>(
         &mut self,
         flows: &Flows,
         mut frame: I::Frame,
@@ -377,7 +392,7 @@ impl<I: Io> Egress<I> {
     ) -> Carried<I::Frame> {
         let p = packet.parsed;
         let Some(&next) = flows.routing.hop(hop) else { return self.dropped(packet.frame, Reason::NoRoute) };
-        let room = match Room::of(flows, (address, server), next.mtu) {
+        let room = match TunnelRoom::of(flows, (address, server), next.mtu) {
             Ok(room) => room,
             Err(reason) => return self.dropped(packet.frame, reason),
         };
@@ -454,7 +469,7 @@ mod tests {
         (out, len as u16)
     }
 
-    fn check<A: End + Into<IpAddr>>(source: A, server: A) {
+    fn check<A: TunnelServer + Into<IpAddr>>(source: A, server: A) {
         let kinds = [TunnelKind::Ipip, TunnelKind::Gre, TunnelKind::Gue];
         let packets = (0..6).flat_map(|n| kinds.map(|kind| (n, kind)));
         for ((n, kind), id) in packets.flat_map(|p| [(p, 0xff00 + u16::from(p.0)), (p, 0)]) {

@@ -3,7 +3,7 @@
 //! The identifier is the port of whoever asks (RFC 5508). ICMPv6's checksum has a pseudo-header, ICMP's has none: the
 //! session's difference knows.
 
-use super::{Flows, belief::Belief, open::Claimed, snat::Claim};
+use super::{Flows, belief::Belief, open::Claimed, snat::SnatRole};
 use crate::{
     io::{Frame, PortId},
     path::{
@@ -31,12 +31,12 @@ impl Flows {
         let asks = ends.source.1 != 0 || ends.destination.1 == 0;
         match self.snat_claim(&ends, p.protocol) {
             // An external address answers requests itself: an identifier is no port that leads to an inside host.
-            Some(claim @ Claim::Out(_)) if asks && !self.is_external(ends.destination.0) => {
+            Some(claim @ SnatRole::Out(_)) if asks && !self.is_external(ends.destination.0) => {
                 let plan = self.plan(PortId::NONE, &ends, p.protocol, (Claimed::Snat(claim), packet.origin));
                 self.commit(packet, &ends, plan)
             }
-            Some(Claim::In) if ends.destination.1 != 0 => {
-                match self.snat_elsewhere(&ends, Claim::In, packet.origin) {
+            Some(SnatRole::In) if ends.destination.1 != 0 => {
+                match self.snat_elsewhere(&ends, SnatRole::In, packet.origin) {
                     Some(owner) => Next::HandOver(owner),
                     // A reply that nobody waits for may be to a ping of the kernel's own.
                     None => Next::Punt,

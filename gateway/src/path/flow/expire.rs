@@ -1,7 +1,7 @@
 //! Sessions end.
 
 use super::{Flows, persist};
-use crate::table::session::{Direction, INACTIVE, SessionId};
+use crate::table::session::{Direction, SessionId};
 
 /// Sessions that one poll looks at.
 const BUDGET: usize = 64;
@@ -46,7 +46,7 @@ impl Flows {
             return;
         }
         if let Some(Some(server)) = self.servers.get(session.server().0 as usize) {
-            if session.flags & INACTIVE == 0 {
+            if session.is_active() {
                 server.counters.active.dec();
             } else {
                 server.counters.inactive.dec();

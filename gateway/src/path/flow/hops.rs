@@ -68,7 +68,7 @@ impl Hop {
 
 /// What a hop is beside what packets need of it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct State {
+pub(crate) struct HopState {
     pub address: IpAddr,
     /// When the kernel was asked for it.
     pub asked: Option<Tick>,
@@ -91,7 +91,7 @@ pub(crate) struct State {
 
 /// Where the next number comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Room {
+pub(crate) enum NumberSource {
     Number(u16),
     /// From a renewed generation.
     Renew,
@@ -101,7 +101,7 @@ pub(crate) enum Room {
 /// The hops of a worker.
 pub(crate) struct Hops {
     hops: Vec<Hop>,
-    states: Vec<State>,
+    states: Vec<HopState>,
     by_address: HashMap<(PortId, u32), u16, RandomState>,
     by_address_v6: HashMap<(PortId, u128), u16, RandomState>,
     free: Vec<u16>,
@@ -137,7 +137,7 @@ impl Hops {
         self.hops.get(usize::from(id))
     }
 
-    pub fn get_mut(&mut self, id: u16) -> Option<(&mut Hop, &mut State)> {
+    pub fn get_mut(&mut self, id: u16) -> Option<(&mut Hop, &mut HopState)> {
         self.hops.get_mut(usize::from(id)).zip(self.states.get_mut(usize::from(id)))
     }
 
@@ -190,11 +190,11 @@ impl Hops {
     }
 
     /// A number for another neighbour.
-    pub fn room(&mut self, need: Need, generation: u16, now: Tick) -> Room {
+    pub fn room(&mut self, need: Need, generation: u16, now: Tick) -> NumberSource {
         if self.unresolved.len() >= UNRESOLVED
             && let Some(id) = self.give_up_unresolved(generation)
         {
-            return Room::Number(id);
+            return NumberSource::Number(id);
         }
         let limit = if need == Need::Server { MAX_HOPS } else { GUESTS };
         if self.used < limit - limit / 8 {
@@ -205,11 +205,11 @@ impl Hops {
         if (full || since >= RESPITE)
             && let Some(id) = self.one_to_go(generation)
         {
-            return Room::Number(id);
+            return NumberSource::Number(id);
         }
         match full {
-            _ if since >= if full { PERIOD_FULL } else { PERIOD } => Room::Renew,
-            true => Room::Full,
+            _ if since >= if full { PERIOD_FULL } else { PERIOD } => NumberSource::Renew,
+            true => NumberSource::Full,
             false => self.unused(),
         }
     }
@@ -219,14 +219,14 @@ impl Hops {
         self.renewed = Some(now);
     }
 
-    fn unused(&mut self) -> Room {
+    fn unused(&mut self) -> NumberSource {
         let id = self.free.pop().or_else(|| {
             let id = u16::try_from(self.hops.len()).ok().filter(|_| self.hops.len() < MAX_HOPS)?;
             self.hops.push(Hop::NOTHING);
-            self.states.push(State::NOTHING);
+            self.states.push(HopState::NOTHING);
             Some(id)
         });
-        id.map_or(Room::Full, Room::Number)
+        id.map_or(NumberSource::Full, NumberSource::Number)
     }
 
     /// Gives a number, which [`Self::room`] found, to a neighbour, for routes with this MTU. What is known of the neighbour
@@ -249,7 +249,7 @@ impl Hops {
         macs[6..].copy_from_slice(&facts.mac.0);
         *hop = Hop { macs, mtu: mtu_of(facts, mtu), port, usable: known.is_some_and(|known| known.usable) };
         let guest = need == Need::Guest;
-        *state = State { address, in_use: true, queued: true, guest, silent, mtu, ..State::NOTHING };
+        *state = HopState { address, in_use: true, queued: true, guest, silent, mtu, ..HopState::NOTHING };
         self.used += 1;
         if !queued {
             self.unresolved.push_back(id);
@@ -365,7 +365,7 @@ fn mtu_of(facts: &PortFacts, route: Option<u16>) -> u16 {
     route.map_or(facts.mtu, |mtu| mtu.min(facts.mtu))
 }
 
-impl State {
+impl HopState {
     const NOTHING: Self = Self {
         address: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
         asked: None,
@@ -401,16 +401,16 @@ mod tests {
     /// A hop for a neighbour that answers at once or never; held if it does.
     fn add(h: &mut Hops, address: IpAddr, need: Need, answers: bool, g: &mut u16, now: Tick) -> Option<u16> {
         let id = match h.room(need, *g, now) {
-            Room::Renew => {
+            NumberSource::Renew => {
                 h.renew(now);
                 *g += 1;
                 match h.room(need, *g, now) {
-                    Room::Number(id) => id,
+                    NumberSource::Number(id) => id,
                     _ => return None,
                 }
             }
-            Room::Number(id) => id,
-            Room::Full => return None,
+            NumberSource::Number(id) => id,
+            NumberSource::Full => return None,
         };
         assert_eq!(h.known(PORT, address), None);
         h.take(id, PORT, &FACTS, address, need, None);
@@ -524,7 +524,9 @@ mod tests {
                 let mtus = [None, Some(1400), Some(9000)];
                 let ids = mtus.map(|mtu| {
                     h.known_for(PORT, address, mtu).unwrap_or_else(|| {
-                        let Room::Number(id) = h.room(Need::Server, g, Tick(0)) else { panic!("no room") };
+                        let NumberSource::Number(id) = h.room(Need::Server, g, Tick(0)) else {
+                            panic!("no room")
+                        };
                         h.take(id, PORT, &FACTS, address, Need::Server, mtu);
                         id
                     })
@@ -563,7 +565,7 @@ mod tests {
         let at = |ticks: u32| Tick(begin.0 + ticks);
         let gone = |h: &mut Hops, now| {
             let before = h.used;
-            assert!(matches!(h.room(Need::Guest, 2, now), Room::Number(_)));
+            assert!(matches!(h.room(Need::Guest, 2, now), NumberSource::Number(_)));
             before - h.used
         };
         assert_eq!((gone(&mut h, at(RESPITE - 1)), gone(&mut h, at(RESPITE))), (0, 1));
@@ -572,15 +574,15 @@ mod tests {
         hold(&mut h);
         add(&mut h, guest(most + 1), Need::Guest, true, &mut g, at(RESPITE)).unwrap();
         assert_eq!(gone(&mut h, at(PERIOD - 1)), 0);
-        assert_eq!(h.room(Need::Guest, 2, at(PERIOD)), Room::Renew);
+        assert_eq!(h.room(Need::Guest, 2, at(PERIOD)), NumberSource::Renew);
         let mut n = most + 2;
         while h.used < GUESTS {
             add(&mut h, guest(n), Need::Guest, true, &mut g, begin).unwrap();
             n += 1;
         }
         hold(&mut h);
-        assert_eq!(h.room(Need::Guest, 2, at(PERIOD_FULL - 1)), Room::Full);
-        assert_eq!(h.room(Need::Guest, 2, at(PERIOD_FULL)), Room::Renew);
-        assert!(matches!(h.room(Need::Server, 2, at(0)), Room::Number(_)), "servers have the rest");
+        assert_eq!(h.room(Need::Guest, 2, at(PERIOD_FULL - 1)), NumberSource::Full);
+        assert_eq!(h.room(Need::Guest, 2, at(PERIOD_FULL)), NumberSource::Renew);
+        assert!(matches!(h.room(Need::Server, 2, at(0)), NumberSource::Number(_)), "servers have the rest");
     }
 }

@@ -11,7 +11,7 @@ use weir_api::model::MarkRule;
 use crate::{
     io::PortId,
     table::{
-        classifier::{Field, Number, first},
+        classifier::{ClassifierKey, Field, first},
         endpoints::Endpoints,
     },
 };
@@ -133,13 +133,13 @@ impl Rule {
 /// The rules.
 #[derive(Debug)]
 pub struct Marks {
-    v4: Family<u32>,
-    v6: Family<u128>,
+    v4: FamilyRules<u32>,
+    v6: FamilyRules<u128>,
 }
 
 /// The rules for packets of one family.
 #[derive(Debug)]
-struct Family<A> {
+struct FamilyRules<A> {
     /// The marks that they give.
     marks: Box<[u32]>,
     sources: Field<A>,
@@ -150,7 +150,7 @@ struct Family<A> {
     ports: Field<u8>,
 }
 
-impl<A: Number> Family<A> {
+impl<A: ClassifierKey> FamilyRules<A> {
     fn new(rules: &[Rule], of: impl Fn(Range) -> Option<(A, A)>) -> Self {
         let (mut sources, mut destinations, mut own) = (Vec::new(), Vec::new(), Vec::new());
         for rule in rules {
@@ -160,7 +160,7 @@ impl<A: Number> Family<A> {
                 own.push(rule);
             }
         }
-        fn field<T: Number>(own: &[&Rule], of: impl Fn(&Rule) -> (T, T)) -> Field<T> {
+        fn field<T: ClassifierKey>(own: &[&Rule], of: impl Fn(&Rule) -> (T, T)) -> Field<T> {
             Field::new(&own.iter().map(|rule| of(rule)).collect::<Vec<_>>())
         }
         let one_or_all = |one: Option<u8>| one.map_or((0, u8::MAX), |n| (n, n));
@@ -204,7 +204,7 @@ impl Default for Marks {
 impl FromIterator<Rule> for Marks {
     fn from_iter<T: IntoIterator<Item = Rule>>(rules: T) -> Self {
         let rules: Vec<Rule> = rules.into_iter().collect();
-        Self { v4: Family::new(&rules, Range::v4), v6: Family::new(&rules, Range::v6) }
+        Self { v4: FamilyRules::new(&rules, Range::v4), v6: FamilyRules::new(&rules, Range::v6) }
     }
 }
 

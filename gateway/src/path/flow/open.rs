@@ -11,7 +11,7 @@ use super::{
     local_address::transport,
     one_packet,
     service::Chosen,
-    snat::{Claim, refuse_source},
+    snat::{SnatRole, refuse_source},
     stream::Stream,
     tcp_state,
 };
@@ -55,7 +55,7 @@ fn first_state(p: &Parsed, flags: u8) -> SessionState {
 
 /// Why a packet may not open a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum OpenRefusal {
     /// Without a word.
     Drop(Reason),
     /// Its time to live is used up: ICMP time exceeded.
@@ -69,7 +69,7 @@ pub(crate) enum Refusal {
 /// Why a packet for a service opens no session.
 #[derive(Clone, Copy, Debug)]
 enum Unopened {
-    Refused(Refusal),
+    Refused(OpenRefusal),
     /// No server can take it.
     NoServer,
 }
@@ -82,7 +82,7 @@ pub(crate) enum Claimed {
     /// It came to a local address.
     Local,
     /// SNAT's.
-    Snat(Claim),
+    Snat(SnatRole),
     /// The kernel's, unless another worker's NAT knows it.
     Nobody,
 }
@@ -93,7 +93,7 @@ pub(crate) enum Plan {
     /// It opens a session of this service.
     Open(ServiceId),
     /// It opens a session of SNAT.
-    Snat(Claim),
+    Snat(SnatRole),
     /// It is another worker's.
     HandOver(WorkerId),
     /// It may open nothing.
@@ -195,9 +195,9 @@ impl Flows {
         }
         self.stamp(TraceStage::Service);
         let service = self.services.get(id.0 as usize).and_then(Option::as_ref);
-        let service = service.ok_or(Unopened::Refused(Refusal::Drop(Reason::NoServer)))?;
+        let service = service.ok_or(Unopened::Refused(OpenRefusal::Drop(Reason::NoServer)))?;
         if service.scheduler.is_none() {
-            return Err(Unopened::Refused(Refusal::Drop(Reason::MethodNotBuilt)));
+            return Err(Unopened::Refused(OpenRefusal::Drop(Reason::MethodNotBuilt)));
         }
         match service.persistence {
             None => self.choose(id, flow).map(|chosen| (chosen, None)).ok_or(Unopened::NoServer),
@@ -205,7 +205,7 @@ impl Flows {
                 match self.schedule_persistent(packet.frame.data(), p, (flow, persistence), id) {
                     Ok(Some((chosen, template))) => Ok((chosen, Some(template))),
                     Ok(None) => Err(Unopened::NoServer),
-                    Err(reason) => Err(Unopened::Refused(Refusal::Drop(reason))),
+                    Err(reason) => Err(Unopened::Refused(OpenRefusal::Drop(reason))),
                 }
             }
         }
@@ -220,22 +220,24 @@ impl Flows {
 
     /// Why the packet may not open a session, if it may not.
     #[inline]
-    pub(crate) fn refusal(&self, p: &Parsed, ends: &Endpoints, port: PortId) -> Option<Refusal> {
+    pub(crate) fn refusal(&self, p: &Parsed, ends: &Endpoints, port: PortId) -> Option<OpenRefusal> {
         if let Some(reason) = self.source_refusal(port, ends.source.0) {
-            return Some(Refusal::Drop(reason));
+            return Some(OpenRefusal::Drop(reason));
         }
         let tcp = p.protocol == protocol::TCP;
         match () {
             // A virtual service is nobody's client: "land".
-            () if ends.source.0 == ends.destination.0 => Some(Refusal::Drop(Reason::Martian)),
-            () if p.ttl <= 1 => Some(Refusal::TtlExpired),
-            () if tcp && p.flags & tcp_flags::RST != 0 => Some(Refusal::Drop(Reason::NoSession)),
-            () if tcp && p.flags & tcp_flags::SYN == 0 && !self.settings.sloppy_tcp => Some(Refusal::Reset),
+            () if ends.source.0 == ends.destination.0 => Some(OpenRefusal::Drop(Reason::Martian)),
+            () if p.ttl <= 1 => Some(OpenRefusal::TtlExpired),
+            () if tcp && p.flags & tcp_flags::RST != 0 => Some(OpenRefusal::Drop(Reason::NoSession)),
+            () if tcp && p.flags & tcp_flags::SYN == 0 && !self.settings.sloppy_tcp => {
+                Some(OpenRefusal::Reset)
+            }
             () if p.protocol == protocol::SCTP
                 && p.flags != sctp_event::INIT
                 && !self.settings.sloppy_sctp =>
             {
-                Some(Refusal::Punt)
+                Some(OpenRefusal::Punt)
             }
             () => None,
         }
@@ -429,10 +431,10 @@ impl Flows {
     #[inline(never)]
     fn turn_away<F: Frame>(&self, packet: &Packet<'_, F>, why: Unopened) -> Next {
         match why {
-            Unopened::Refused(Refusal::Drop(reason)) => Next::Drop(reason),
-            Unopened::Refused(Refusal::Punt) => Next::Punt,
-            Unopened::Refused(Refusal::TtlExpired) => Next::Reply(self.ttl_expired(packet)),
-            Unopened::Refused(Refusal::Reset) => Next::Reply(Reply::RESET),
+            Unopened::Refused(OpenRefusal::Drop(reason)) => Next::Drop(reason),
+            Unopened::Refused(OpenRefusal::Punt) => Next::Punt,
+            Unopened::Refused(OpenRefusal::TtlExpired) => Next::Reply(self.ttl_expired(packet)),
+            Unopened::Refused(OpenRefusal::Reset) => Next::Reply(Reply::RESET),
             Unopened::NoServer => Next::Reply(Reply::no_server(packet)),
         }
     }

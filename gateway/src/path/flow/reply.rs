@@ -8,7 +8,7 @@ use crate::{
     net::reply::Problem,
     path::{
         ingress::parse::Parsed,
-        next::{Answer, Reply},
+        next::{Reply, ReplyKind},
         packet::Packet,
         verdict::Reason,
     },
@@ -16,11 +16,11 @@ use crate::{
 
 impl Reply {
     /// TCP without session: a reset.
-    pub const RESET: Self = Self { reason: Reason::NoSession, answer: Answer::Reset };
+    pub const RESET: Self = Self { reason: Reason::NoSession, answer: ReplyKind::Reset };
 
     /// No server: port unreachable, from the virtual address.
     pub fn no_server<F: Frame>(packet: &Packet<'_, F>) -> Self {
-        let answer = Answer::Icmp(packet.endpoints().destination.0, Problem::PortUnreachable);
+        let answer = ReplyKind::Icmp(packet.endpoints().destination.0, Problem::PortUnreachable);
         Self { reason: Reason::NoServer, answer }
     }
 }
@@ -50,6 +50,6 @@ impl Flows {
     /// An ICMP error from the gateway's own address on a port, else from the one that was asked.
     fn told_by(&self, port: PortId, asked: IpAddr, reason: Reason, problem: Problem) -> Reply {
         let from = self.own_address(port, asked).unwrap_or(asked);
-        Reply { reason, answer: Answer::Icmp(from, problem) }
+        Reply { reason, answer: ReplyKind::Icmp(from, problem) }
     }
 }

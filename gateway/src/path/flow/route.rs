@@ -13,18 +13,18 @@ use std::{
 
 use super::{
     affected::Affected,
-    hops::{Hops, Room},
+    hops::{Hops, NumberSource},
 };
 use crate::{
     clock::{Tick, seconds},
     io::PortId,
     net::ethernet::Mac,
-    path::{bucket::Bucket, verdict::Reason},
+    path::{bucket::TokenBucket, verdict::Reason},
     table::session::NO_HOP,
 };
 
 pub use super::hops::{Hop, MAX_HOPS, Need};
-pub use super::route_table::{Changes, PortFacts, Route, RouteTable, Routes, Table, Via, Way};
+pub use super::route_table::{Changes, PortFacts, Route, RouteTable, RouteWay, Routes, Table, Via};
 /// Packets that wait for clients and strangers, of [`crate::path::waiting::WAITING`] in all; for one neighbour; and for one
 /// that didn't answer in time before.
 const WAITING_GUESTS: u16 = 128;
@@ -76,7 +76,7 @@ pub struct Neighbour {
 
 /// Where an answer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Back {
+pub(crate) enum ReturnHop {
     /// By this hop.
     Hop(u16),
     /// By the port that the question came by, with these MAC addresses.
@@ -102,7 +102,7 @@ pub struct Routing {
     /// How many packets wait for clients and strangers.
     waiting_guests: u16,
     /// How often the kernel is asked for these: it, too, has room for so many neighbours only.
-    asks: Bucket,
+    asks: TokenBucket,
 }
 
 /// IPv4 destinations whose hops are remembered, beside what sessions remember: new ones go to few servers.
@@ -133,7 +133,7 @@ impl Default for Routing {
             hops: Hops::default(),
             cached: Box::new([Cached::NOTHING; ROUTE_CACHE]),
             waiting_guests: 0,
-            asks: Bucket::new(GUESTS_ASKED, 2 * MAX_HOPS as u32),
+            asks: TokenBucket::new(GUESTS_ASKED, 2 * MAX_HOPS as u32),
         }
     }
 }
@@ -277,12 +277,12 @@ impl Routing {
         }
         let facts = *self.table.port(port).ok_or(Reason::NoRoute)?;
         let mut room = self.hops.room(need, self.era, now);
-        if room == Room::Renew && self.age() < LAST_AGE {
+        if room == NumberSource::Renew && self.age() < LAST_AGE {
             self.renew();
             self.hops.renew(now);
             room = self.hops.room(need, self.era, now);
         }
-        let Room::Number(id) = room else { return Err(Reason::NextHopsFull) };
+        let NumberSource::Number(id) = room else { return Err(Reason::NextHopsFull) };
         self.hops.take(id, port, &facts, address, need, mtu);
         Ok(id)
     }
@@ -294,7 +294,7 @@ impl Routing {
         destination: IpAddr,
         (port, mac): (PortId, Option<Mac>),
         now: Tick,
-    ) -> Result<Back, Reason> {
+    ) -> Result<ReturnHop, Reason> {
         let route =
             self.table.lookup(destination).ok_or_else(|| self.table.no_way(destination, Reason::NoRoute))?;
         let via = *route.via(destination).map_err(|why| self.table.no_way(destination, why))?;
@@ -305,9 +305,9 @@ impl Routing {
                 let mut macs = [0; 12];
                 macs[..6].copy_from_slice(&mac.0);
                 macs[6..].copy_from_slice(&facts.mac.0);
-                Ok(Back::Neighbour(macs))
+                Ok(ReturnHop::Neighbour(macs))
             }
-            _ => self.towards(destination, Need::Guest, now).map(Back::Hop),
+            _ => self.towards(destination, Need::Guest, now).map(ReturnHop::Hop),
         }
     }
 

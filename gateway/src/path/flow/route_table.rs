@@ -72,7 +72,7 @@ pub enum Table {
 
 /// What routes to many networks may have in common: where they lead.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Way {
+pub struct RouteWay {
     /// As of a [`Route`].
     pub via: Arc<[Via]>,
     /// As of a [`Route`].
@@ -88,7 +88,7 @@ impl Via {
     pub const ELSEWHERE: Self = Self { port: PortId::NONE, gateway: None, weight: 1 };
 }
 
-impl Way {
+impl RouteWay {
     /// The next hop towards `destination`: always the same one for the same destination.
     ///
     /// # Errors
@@ -118,7 +118,7 @@ type Rank = (Table, u8);
 /// What is known of the addresses around one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Leaf {
-    way: Option<Arc<Way>>,
+    way: Option<Arc<RouteWay>>,
     /// The route's table and the prefix length of its network.
     rank: Rank,
     /// A single address that no packet comes from.
@@ -292,7 +292,7 @@ impl RouteTable {
     }
 
     /// Puts a route in force, where none of a higher rank is.
-    fn cover(&mut self, network: IpAddr, rank: Rank, way: &Arc<Way>) {
+    fn cover(&mut self, network: IpAddr, rank: Rank, way: &Arc<RouteWay>) {
         self.change(network, rank.1, |leaf| {
             (leaf.rank <= rank).then(|| Leaf { way: Some(Arc::clone(way)), rank, ..*leaf })
         });
@@ -333,7 +333,7 @@ impl RouteTable {
     /// The table, without a way to these addresses.
     #[must_use]
     pub fn without<'a>(mut self, addresses: impl IntoIterator<Item = &'a IpAddr>) -> Self {
-        let nowhere = Way { via: Arc::default(), metric: 0, mtu: None, behind: Behind::default() };
+        let nowhere = RouteWay { via: Arc::default(), metric: 0, mtu: None, behind: Behind::default() };
         let nowhere = Arc::new(nowhere);
         for address in addresses {
             let prefix = if address.is_ipv6() { 128 } else { 32 };
@@ -370,7 +370,7 @@ impl RouteTable {
 
     /// The way to `destination`, by the route with the longest prefix.
     #[must_use]
-    pub fn lookup(&self, destination: IpAddr) -> Option<&Way> {
+    pub fn lookup(&self, destination: IpAddr) -> Option<&RouteWay> {
         self.leaf(destination).way.as_deref()
     }
 
@@ -423,7 +423,7 @@ impl RouteTable {
     }
 }
 
-impl Way {
+impl RouteWay {
     fn of(route: &Route) -> Self {
         let behind = Behind::by(route.via.iter().map(|via| via.port));
         Self { via: Arc::clone(&route.via), metric: route.metric, mtu: route.mtu, behind }

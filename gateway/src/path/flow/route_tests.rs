@@ -290,7 +290,7 @@ fn a_packet_is_judged_by_the_mtu_of_its_own_route() {
 fn answers_go_back_to_the_station_that_asked() {
     let mut r = to_lan();
     let (to, mac) = (at([10, 0, 0, 7]), Mac([2, 5, 5, 5, 5, 5]));
-    let back = Back::Neighbour([2, 5, 5, 5, 5, 5, 2, 0, 0, 0, 0, 2]);
+    let back = ReturnHop::Neighbour([2, 5, 5, 5, 5, 5, 2, 0, 0, 0, 0, 2]);
     assert_eq!(r.back_to(to, (PortId(1), Some(mac)), Tick(0)), Ok(back));
     assert!(r.hops.known(PortId(1), to).is_none(), "no hop for that");
     // By another port, or from no station's address, it has to be found.

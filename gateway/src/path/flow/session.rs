@@ -28,7 +28,7 @@ use crate::{
     table::{
         counters::ServerSlot,
         endpoints::IPV6,
-        session::{Direction, INACTIVE, ONE_PACKET, Session, SessionId, TIMEOUTS},
+        session::{Direction, ONE_PACKET, Session, SessionId, TIMEOUTS},
         sessions::Found,
     },
 };
@@ -315,11 +315,10 @@ impl Flows {
     /// Moves a session between its server's active and inactive ones.
     pub(crate) fn recount(&mut self, id: SessionId, active: bool) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let was_active = session.flags & INACTIVE == 0;
-        if was_active == active {
+        if session.is_active() == active {
             return;
         }
-        session.flags ^= INACTIVE;
+        session.toggle_active();
         let Some(Some(server)) = self.servers.get(session.server().0 as usize) else { return };
         let counters = &server.counters;
         if active {

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use super::{
     Flows,
     behind::{Behind, RpFilter},
-    snat::Claim,
+    snat::SnatRole,
 };
 use crate::{
     io::PortId,
@@ -50,7 +50,7 @@ impl Flows {
         &self,
         port: PortId,
         ends: &Endpoints,
-        claim: Claim,
+        claim: SnatRole,
         origin: Origin,
     ) -> Option<Reason> {
         let source = ends.source.0;
@@ -59,8 +59,8 @@ impl Flows {
         }
         let table = self.routing.table();
         let outside = match claim {
-            Claim::Out(rule) => self.snat.as_ref().and_then(|nat| nat.outside_port(rule)),
-            Claim::In => None,
+            SnatRole::Out(rule) => self.snat.as_ref().and_then(|nat| nat.outside_port(rule)),
+            SnatRole::In => None,
         };
         let everywhere = outside == Some(port)
             && table.rp_filter(port) == RpFilter::Strict

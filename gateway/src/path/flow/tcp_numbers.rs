@@ -28,7 +28,7 @@ const NEAR: i32 = 1 << 24;
 const EARLY: u32 = 0xffff;
 /// A TCP segment, its numbers as the client counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Segment {
+pub(crate) struct ClientSegment {
     pub flags: u8,
     pub sequence: u32,
     pub acknowledgement: u32,
@@ -36,7 +36,7 @@ pub(crate) struct Segment {
     pub len: u32,
 }
 
-impl Segment {
+impl ClientSegment {
     /// From the packet in `data`.
     pub fn read(data: &[u8], p: &Parsed) -> Option<Self> {
         let (header, _) = data.get(usize::from(p.l4)..).and_then(TcpHeader::split)?;
@@ -90,7 +90,7 @@ fn is_idle(session: &Session) -> bool {
 }
 
 /// What a segment may change about a session, by its flags and numbers.
-pub(crate) fn weigh(session: &Session, direction: Direction, s: &Segment, nat_strict: bool) -> Belief {
+pub(crate) fn weigh(session: &Session, direction: Direction, s: &ClientSegment, nat_strict: bool) -> Belief {
     let (strict, state) = (is_strict(session, nat_strict), session.state());
     if s.flags & (SYN | FIN | RST | ACK) == ACK && is_idle(session) {
         return Belief::Quiet;
@@ -116,19 +116,19 @@ pub(crate) fn weigh(session: &Session, direction: Direction, s: &Segment, nat_st
 }
 
 /// A segment that is near what is known of both sides.
-fn fits(session: &Session, direction: Direction, s: &Segment) -> bool {
+fn fits(session: &Session, direction: Direction, s: &ClientSegment) -> bool {
     is_near(s.sequence, session.expected_by(direction.opposite()))
         && (!s.has(ACK) || is_near(s.acknowledgement, session.expected_by(direction)))
 }
 
 /// A segment that acknowledges the other side's SYN, and begins behind its sender's own.
-fn completes(session: &Session, direction: Direction, s: &Segment) -> bool {
+fn completes(session: &Session, direction: Direction, s: &ClientSegment) -> bool {
     session.is_answered()
         && is(s.sequence, session.expected_by(direction.opposite()))
         && is(s.acknowledgement, session.expected_by(direction))
 }
 
-fn weigh_reset(session: &Session, direction: Direction, s: &Segment) -> Belief {
+fn weigh_reset(session: &Session, direction: Direction, s: &ClientSegment) -> Belief {
     let state = session.state();
     if !session.is_answered() && matches!(state, SynSent | SynRecv) {
         // The answer to a SYN has no number of its own that anybody could know.
@@ -147,7 +147,7 @@ fn weigh_reset(session: &Session, direction: Direction, s: &Segment) -> Belief {
 }
 
 /// A SYN on a session that lives is the server's to judge: it answers with a challenge (RFC 5961, 4), or begins anew.
-fn weigh_syn(state: SessionState, direction: Direction, s: &Segment) -> Belief {
+fn weigh_syn(state: SessionState, direction: Direction, s: &ClientSegment) -> Belief {
     match (direction, state) {
         (Request, FinWait | CloseWait | LastAck) => Belief::Nothing,
         (_, Established) => Belief::Quiet,
@@ -157,7 +157,7 @@ fn weigh_syn(state: SessionState, direction: Direction, s: &Segment) -> Belief {
     }
 }
 
-fn weigh_acknowledgement(session: &Session, direction: Direction, s: &Segment) -> Belief {
+fn weigh_acknowledgement(session: &Session, direction: Direction, s: &ClientSegment) -> Belief {
     if session.state() == Close && !fits(session, direction, s) {
         return Belief::Quiet;
     }
@@ -173,7 +173,7 @@ fn weigh_acknowledgement(session: &Session, direction: Direction, s: &Segment) -
 }
 
 /// Takes the numbers of a segment that counts into the session, before its state changes.
-pub(crate) fn learn(session: &mut Session, direction: Direction, s: &Segment) {
+pub(crate) fn learn(session: &mut Session, direction: Direction, s: &ClientSegment) {
     let end = known(s.sequence.wrapping_add(1).wrapping_add(s.len));
     match s.flags & (SYN | FIN | RST | ACK) {
         flags if flags & RST != 0 => {}
@@ -189,13 +189,13 @@ pub(crate) fn learn(session: &mut Session, direction: Direction, s: &Segment) {
 }
 
 /// Notes what a segment acknowledges.
-pub(crate) fn note(session: &mut Session, direction: Direction, s: &Segment) {
+pub(crate) fn note(session: &mut Session, direction: Direction, s: &ClientSegment) {
     if s.has(ACK) {
         session.expect(direction, s.acknowledgement);
     }
 }
 
-fn learn_syn(session: &mut Session, direction: Direction, s: &Segment) {
+fn learn_syn(session: &mut Session, direction: Direction, s: &ClientSegment) {
     let first = known(s.sequence.wrapping_add(1));
     let shaking = matches!(session.state(), SessionState::None | SynSent | SynRecv);
     match direction {
@@ -220,7 +220,7 @@ fn learn_syn(session: &mut Session, direction: Direction, s: &Segment) {
 }
 
 /// The SYN-ACK of whoever sends in this direction.
-fn learn_answer(session: &mut Session, direction: Direction, s: &Segment, shaking: bool) {
+fn learn_answer(session: &mut Session, direction: Direction, s: &ClientSegment, shaking: bool) {
     let other = direction.opposite();
     let (before, last) = (session.expected_by(other), session.expected_by(direction));
     let (first, number) = (known(s.sequence.wrapping_add(1)), s.acknowledgement);
@@ -254,8 +254,8 @@ mod tests {
         session
     }
 
-    fn segment(flags: u8, sequence: u32, acknowledgement: u32, len: u32) -> Segment {
-        Segment { flags, sequence, acknowledgement, len }
+    fn segment(flags: u8, sequence: u32, acknowledgement: u32, len: u32) -> ClientSegment {
+        ClientSegment { flags, sequence, acknowledgement, len }
     }
 
     /// A FULLNAT session whose client began at 1000 and whose server at 5000.

@@ -1,16 +1,16 @@
 //! How long sessions last without a packet, by state.
 
-use super::{sctp_state, snat::Rules};
+use super::{sctp_state, snat::RuleSet};
 use crate::{
-    path::settings::Timeouts,
+    path::settings::StateTimeouts,
     table::session::{SNAT, TIMEOUTS},
 };
 
 /// Time-outs in ticks by [`weir_api::model::SessionState`], then SNAT's.
 #[must_use]
-pub fn timeout_ticks(t: &Timeouts) -> [u32; TIMEOUTS] {
+pub fn timeout_ticks(t: &StateTimeouts) -> [u32; TIMEOUTS] {
     let mut table = [crate::clock::seconds(t.none); TIMEOUTS];
-    table[usize::from(SNAT)..][..16].copy_from_slice(Rules::default().timeouts());
+    table[usize::from(SNAT)..][..16].copy_from_slice(RuleSet::default().timeouts());
     for state in sctp_state::own_states() {
         table[state as usize] = sctp_state::timeout(state);
     }

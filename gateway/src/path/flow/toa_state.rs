@@ -23,7 +23,7 @@ const FAR: u32 = 30;
 
 /// What a segment of a session with TOA asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum ToaStep {
     /// Put the option in.
     Tell,
     /// Lower the MSS.
@@ -34,7 +34,7 @@ pub(crate) enum Step {
 
 /// What is known of a session's server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Server {
+pub(crate) struct ToaServer {
     /// The sequence number of its first byte of data.
     first: u32,
     /// How much it has sent from there, below 2^30.
@@ -44,7 +44,7 @@ pub(crate) struct Server {
     told: bool,
 }
 
-impl Server {
+impl ToaServer {
     fn unpack(word: u64) -> Self {
         let sent = (word >> 32) as u32 & ((1 << FAR) - 1);
         Self { first: word as u32, sent, answered: word >> 62 & 1 != 0, told: word >> 63 != 0 }
@@ -63,40 +63,40 @@ impl Server {
     }
 
     /// Takes a segment; what it changes counts if its checksum is right.
-    pub fn take(&mut self, s: &Segment, direction: Direction) -> Step {
+    pub fn take(&mut self, s: &Segment, direction: Direction) -> ToaStep {
         if direction == Direction::Reply { self.reply(s) } else { self.request(s) }
     }
 
-    fn reply(&mut self, s: &Segment) -> Step {
+    fn reply(&mut self, s: &Segment) -> ToaStep {
         if s.has(tcp::SYN) {
             if !s.has(tcp::ACK) {
-                return Step::Pass;
+                return ToaStep::Pass;
             }
             let first = s.sequence.wrapping_add(1);
             if !self.answered || first != self.first {
                 *self = Self { first, answered: true, ..Self::default() };
             }
-            return Step::Lower;
+            return ToaStep::Lower;
         }
         let sent = s.sequence.wrapping_add(s.len()).wrapping_sub(self.first);
         if self.answered && !self.told && !s.has(tcp::RST) && sent >> FAR == 0 {
             self.sent = self.sent.max(sent);
         }
-        Step::Pass
+        ToaStep::Pass
     }
 
-    fn request(&mut self, s: &Segment) -> Step {
+    fn request(&mut self, s: &Segment) -> ToaStep {
         if s.has(tcp::SYN) {
-            return if s.has(tcp::ACK) { Step::Pass } else { Step::Tell };
+            return if s.has(tcp::ACK) { ToaStep::Pass } else { ToaStep::Tell };
         }
         if self.told || !self.answered || !s.has(tcp::ACK) || s.has(tcp::RST) {
-            return Step::Pass;
+            return ToaStep::Pass;
         }
         match s.acknowledgement.wrapping_sub(self.first) {
-            0 => Step::Tell,
+            0 => ToaStep::Tell,
             taken => {
                 self.told = taken <= self.sent;
-                Step::Pass
+                ToaStep::Pass
             }
         }
     }
@@ -118,16 +118,16 @@ impl Told {
 
     /// Forgets what an earlier session in the same place left.
     pub fn forget(&mut self, session: u32) {
-        self.set(session, Server::default());
+        self.set(session, ToaServer::default());
     }
 
     /// What is known of a session's server.
-    pub fn get(&self, session: u32) -> Server {
-        self.0.get(session as usize).map_or_else(Server::default, |&word| Server::unpack(word))
+    pub fn get(&self, session: u32) -> ToaServer {
+        self.0.get(session as usize).map_or_else(ToaServer::default, |&word| ToaServer::unpack(word))
     }
 
     /// Takes the place of what was known.
-    pub fn set(&mut self, session: u32, server: Server) {
+    pub fn set(&mut self, session: u32, server: ToaServer) {
         if let Some(word) = self.0.get_mut(session as usize) {
             *word = server.pack();
         }
@@ -154,10 +154,10 @@ mod tests {
     }
 
     /// One whose server's first byte of data has the number `first`, and has come with `sent` others.
-    fn server(first: u32, sent: u16) -> Server {
-        let mut server = Server::default();
+    fn server(first: u32, sent: u16) -> ToaServer {
+        let mut server = ToaServer::default();
         let syn = segment(tcp::SYN | tcp::ACK, first.wrapping_sub(1), 1, 0);
-        assert_eq!(server.take(&syn, Direction::Reply), Step::Lower);
+        assert_eq!(server.take(&syn, Direction::Reply), ToaStep::Lower);
         server.take(&segment(tcp::ACK, first, 1, sent), Direction::Reply);
         server
     }
@@ -165,15 +165,15 @@ mod tests {
     #[test]
     fn what_is_known_survives_being_packed() {
         for (sent, answered, told) in [(0, true, false), ((1 << FAR) - 1, true, true), (7, false, true)] {
-            let server = Server { first: u32::MAX, sent, answered, told };
-            assert_eq!(Server::unpack(server.pack()), server);
+            let server = ToaServer { first: u32::MAX, sent, answered, told };
+            assert_eq!(ToaServer::unpack(server.pack()), server);
         }
         let mut told = Told::new(1);
         told.set(0, server(5, 9));
         told.set(1, server(5, 9));
-        assert_eq!((told.get(0), told.get(1)), (server(5, 9), Server::default()));
+        assert_eq!((told.get(0), told.get(1)), (server(5, 9), ToaServer::default()));
         told.forget(0);
-        assert_eq!(told.get(0), Server::default());
+        assert_eq!(told.get(0), ToaServer::default());
     }
 
     #[test]
@@ -183,7 +183,7 @@ mod tests {
                 let mut server = server(first, 100);
                 let number = first.wrapping_add_signed(taken);
                 let step = server.take(&segment(tcp::ACK, 1, number, 0), Direction::Request);
-                assert_eq!(step, if taken == 0 { Step::Tell } else { Step::Pass });
+                assert_eq!(step, if taken == 0 { ToaStep::Tell } else { ToaStep::Pass });
                 assert_eq!(server.told, told, "{taken} from {first}");
             }
         }
@@ -213,6 +213,6 @@ mod tests {
         server.take(&syn_ack(5000), Direction::Reply);
         assert!(server.told);
         server.take(&syn_ack(6000), Direction::Reply);
-        assert_eq!(server, Server { first: 6001, sent: 0, answered: true, told: false });
+        assert_eq!(server, ToaServer { first: 6001, sent: 0, answered: true, told: false });
     }
 }

@@ -19,7 +19,7 @@ const FAN: usize = 16;
 const BITS: u8 = 4;
 
 /// An address as a number.
-pub(crate) trait Number: Copy + Eq + Hash {
+pub(crate) trait TrieKey: Copy + Eq + Hash {
     /// Bits of an address.
     const WIDTH: u8;
     /// The distance of the address from `first`, in units of `1 << shift`; too large if it lies before.
@@ -32,7 +32,7 @@ pub(crate) trait Number: Copy + Eq + Hash {
 
 macro_rules! number {
     ($type:ty) => {
-        impl Number for $type {
+        impl TrieKey for $type {
             const WIDTH: u8 = <$type>::BITS as u8;
             #[inline]
             fn offset(self, first: Self, shift: u8) -> usize {
@@ -70,7 +70,7 @@ struct Node<A, L> {
     entries: [Entry<A, L>; FAN],
 }
 
-impl<A: Number, L: Clone + Eq> Node<A, L> {
+impl<A: TrieKey, L: Clone + Eq> Node<A, L> {
     /// The node around a network, with the same leaf everywhere.
     fn around(network: A, shift: u8, leaf: &L) -> Self {
         let entries = array::from_fn(|_| Entry::Leaf(leaf.clone()));
@@ -83,7 +83,7 @@ impl<A: Number, L: Clone + Eq> Node<A, L> {
     }
 }
 
-impl<A: Number, L: Clone + Eq> Trie<A, L> {
+impl<A: TrieKey, L: Clone + Eq> Trie<A, L> {
     /// All addresses have this leaf.
     pub fn new(leaf: L) -> Self {
         Self { root: Entry::Leaf(leaf) }
@@ -111,7 +111,7 @@ impl<A: Number, L: Clone + Eq> Trie<A, L> {
     }
 }
 
-impl<A: Number, L: Clone + Eq> Entry<A, L> {
+impl<A: TrieKey, L: Clone + Eq> Entry<A, L> {
     /// Changes the leaves of the network with `free` bits of its own; the entry is that of `height` bits.
     fn change(&mut self, height: u8, network: A, free: u8, change: &impl Fn(&L) -> Option<L>) {
         if free >= height {
@@ -198,7 +198,7 @@ mod tests {
     /// A leaf: the prefix length of the network that it is of, and a value.
     type Leaf = (u8, u16);
 
-    fn set<A: Number>(trie: &mut Trie<A, Leaf>, network: A, prefix: u8, value: u16) {
+    fn set<A: TrieKey>(trie: &mut Trie<A, Leaf>, network: A, prefix: u8, value: u16) {
         trie.change(network, prefix, &|leaf: &Leaf| (leaf.0 <= prefix).then_some((prefix, value)));
     }
 

@@ -117,7 +117,7 @@ pub(crate) fn header_len(to: IpAddr) -> usize {
 }
 
 /// What a tunnel to a server is like, and what it leaves room for.
-pub(crate) struct Room {
+pub(crate) struct TunnelRoom {
     pub shape: Shape,
     /// Bytes that it adds to a packet.
     pub added: u16,
@@ -125,7 +125,7 @@ pub(crate) struct Room {
     pub way: u16,
 }
 
-impl Room {
+impl TunnelRoom {
     /// Of the tunnel to a server, by a next hop that takes `mtu` bytes.
     pub fn of(flows: &Flows, (address, server): (IpAddr, ServerId), mtu: u16) -> Result<Self, Reason> {
         let facts = flows.servers.get(server.0 as usize).and_then(Option::as_ref);
@@ -148,7 +148,7 @@ pub(crate) fn refusal(
     (address, server): (IpAddr, ServerId),
     (mtu, port): (u16, PortId),
 ) -> Option<Reason> {
-    match Room::of(flows, (address, server), mtu) {
+    match TunnelRoom::of(flows, (address, server), mtu) {
         Err(reason) => Some(reason),
         Ok(room) if p.ip_len > inner_mtu(room.way, room.added, p.ipv6) => Some(Reason::TooBig),
         Ok(_) => flows.own_address(port, address).is_none().then_some(Reason::NoPortAddress),

@@ -6,7 +6,7 @@ use super::{
     Flows,
     belief::Belief,
     sctp_tags::{Tags, learn_chunk, weigh_chunk},
-    tcp_numbers::{Segment, known, learn, note, weigh},
+    tcp_numbers::{ClientSegment, known, learn, note, weigh},
 };
 use crate::{
     clock::seconds,
@@ -71,8 +71,8 @@ impl Flows {
     }
 
     /// A segment's flags and numbers, as the client counts.
-    fn segment(&self, data: &[u8], p: &Parsed, found: Found) -> Option<Segment> {
-        let mut segment = Segment::read(data, p)?;
+    fn segment(&self, data: &[u8], p: &Parsed, found: Found) -> Option<ClientSegment> {
+        let mut segment = ClientSegment::read(data, p)?;
         let proxied = self.sessions.get(found.id).is_some_and(Session::is_proxied);
         if proxied && found.direction == Reply {
             segment.acknowledgement = self.streams.get(found.id.0).back(segment.acknowledgement);
@@ -101,7 +101,7 @@ impl Flows {
         session.set_arrival(found.direction, port);
         match p.protocol {
             protocol::TCP => {
-                let Some(segment) = Segment::read(frame.data(), p) else { return };
+                let Some(segment) = ClientSegment::read(frame.data(), p) else { return };
                 if p.flags & SYN == 0 {
                     return note(session, found.direction, &segment);
                 }

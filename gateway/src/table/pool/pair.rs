@@ -14,7 +14,7 @@ use zerocopy::FromZeros;
 
 use super::{
     line::{Line, MAX_LINES, PORTS, Source},
-    slab::{Linked, Queue, Queued, Slab},
+    slab::{Linked, Queued, Slab, SlotQueue},
 };
 use crate::table::share::Base;
 
@@ -26,7 +26,7 @@ pub(super) const FIRST_LINES: usize = 2;
 #[repr(C, align(64))]
 pub(super) struct Pair {
     /// Lines by [`Source`].
-    queues: [Queue; 3],
+    queues: [SlotQueue; 3],
     /// Epoch of the queues. In an idle pair: when it became so.
     epoch: u32,
     prev: u32,
@@ -168,7 +168,7 @@ impl Pair {
     /// that rest, unless `any`.
     pub fn unused_line(&mut self, lines: &mut Slab<Line>, any: bool) -> Option<u32> {
         let queues = if any { &self.queues[..] } else { &self.queues[..1] };
-        let id = queues.iter().map(Queue::head).find(|&id| id != 0)?;
+        let id = queues.iter().map(SlotQueue::head).find(|&id| id != 0)?;
         lines[id].age(self.epoch);
         (lines[id].used() == 0 && (any || lines[id].resting() == 0)).then_some(id)
     }

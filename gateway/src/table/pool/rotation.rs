@@ -37,7 +37,7 @@ pub(super) struct Rotation {
 
 /// Where to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Turn {
+pub(super) struct RotationTurn {
     /// Index of the first address to ask.
     pub start: usize,
     /// The best that any address has.
@@ -68,7 +68,7 @@ impl Rotation {
         addresses: usize,
         random: u32,
         list: impl FnOnce() -> u64,
-    ) -> Option<Turn> {
+    ) -> Option<RotationTurn> {
         let e = self.entry(server);
         let was_exhausted = e.exhausted;
         if e.server != server || usize::from(e.addresses) != addresses {
@@ -83,7 +83,7 @@ impl Rotation {
             // Ports have rested meanwhile.
             (e.epoch, e.source) = (epoch, 0);
         }
-        let turn = Turn { start: usize::from(e.turn), source: SOURCES[usize::from(e.source)] };
+        let turn = RotationTurn { start: usize::from(e.turn), source: SOURCES[usize::from(e.source)] };
         self.exhausted -= usize::from(was_exhausted);
         Some(turn)
     }
@@ -96,18 +96,18 @@ impl Rotation {
         addresses: usize,
         random: u32,
         list: impl FnOnce() -> u64,
-    ) -> Option<Turn> {
+    ) -> Option<RotationTurn> {
         let e = self.entries.get(server as usize & (self.entries.len() - 1))?;
         if e.server != server || usize::from(e.addresses) != addresses {
             let start = ((u64::from(random) * addresses as u64) >> 32) as usize;
-            return Some(Turn { start, source: Source::Free });
+            return Some(RotationTurn { start, source: Source::Free });
         }
         if e.exhausted && e.list == list() {
             return None;
         }
         let source =
             if e.exhausted || e.epoch != epoch { Source::Free } else { SOURCES[usize::from(e.source)] };
-        Some(Turn { start: usize::from(e.turn), source })
+        Some(RotationTurn { start: usize::from(e.turn), source })
     }
 
     /// A port that has rested was found where the server's turn was.
@@ -120,7 +120,14 @@ impl Rotation {
 
     /// A port was found after `skipped` addresses in vain, in `source`.
     #[inline]
-    pub fn found(&mut self, server: u64, addresses: usize, turn: Turn, skipped: usize, source: Source) {
+    pub fn found(
+        &mut self,
+        server: u64,
+        addresses: usize,
+        turn: RotationTurn,
+        skipped: usize,
+        source: Source,
+    ) {
         let at = turn.start + skipped + usize::from(skipped < FAR);
         let e = self.entry(server);
         e.turn = if at < addresses { at } else { at - addresses } as u16;

@@ -2,7 +2,7 @@
 
 use weir_api::model::Protocol;
 
-use super::{Address, Exhausted, LocalPool, PairKey, line::Source, pair_hash, rotation::Turn};
+use super::{Address, Exhausted, LocalPool, PairKey, line::Source, pair_hash, rotation::RotationTurn};
 use crate::table::steering::kind_number;
 
 /// What one local address had to offer.
@@ -33,7 +33,7 @@ impl<A: Address> LocalPool<A> {
         rip: A,
         rport: u16,
         protocol: Protocol,
-        turn: Turn,
+        turn: RotationTurn,
         random: u64,
     ) -> Result<(A, u16), Exhausted> {
         let server = self.server_hash(rip, rport, protocol);

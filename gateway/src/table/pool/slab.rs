@@ -123,12 +123,12 @@ pub(super) trait Queued {
 
 /// A queue of records, linked by numbers: putting one in touches the last one only, taking one out no other.
 #[derive(Clone, Copy, Debug, Default, FromZeros)]
-pub(super) struct Queue {
+pub(super) struct SlotQueue {
     head: u32,
     tail: u32,
 }
 
-impl Queue {
+impl SlotQueue {
     /// The first record; 0 if there is none.
     #[inline]
     pub fn head(&self) -> u32 {
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn queues() {
         let mut slab = Slab::new(8).unwrap();
-        let mut queues = [Queue::default(), Queue::default(), Queue::default()];
+        let mut queues = [SlotQueue::default(), SlotQueue::default(), SlotQueue::default()];
         for n in 0..6 {
             let id = slab.insert(Node(0, 0)).unwrap();
             queues[n % 2].push(&mut slab, id);

@@ -215,7 +215,7 @@ fn bad_configurations_are_refused() {
 
 /// Control reads while the worker makes, uses and gives back pairs.
 #[test]
-fn figures_can_be_read_at_any_time() {
+fn counters_can_be_read_at_any_time() {
     let mut p = sized(1000, 1099, 4);
     let usage = p.usage();
     let seen = AtomicU64::new(0);

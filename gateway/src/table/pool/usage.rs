@@ -59,7 +59,7 @@ impl<A> PairKey<A> {
     }
 }
 
-/// The figures of one worker's pool.
+/// The counters of one worker's pool.
 #[derive(Debug)]
 pub struct PoolUsage<A: Address> {
     addresses: Vec<AddressUse<A>>,

@@ -26,7 +26,7 @@ use self::{
     ring::{Addresses, Ring},
 };
 
-pub use self::ring::Standing;
+pub use self::ring::AddressRole;
 use crate::{
     clock::{Tick, seconds},
     id::ServerId,
@@ -46,7 +46,7 @@ const TIDY: usize = 4;
 const TIDY_BLOCKS: u16 = 64;
 
 /// Address and port.
-pub type Place = (IpAddr, u16);
+pub type Endpoint = (IpAddr, u16);
 
 /// A protocol's row of ports; none if it has no ports here.
 #[must_use]
@@ -61,7 +61,7 @@ pub fn row(protocol: u8) -> Option<Row> {
 
 /// What a rule allows an inside address.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct SnatLimits {
     /// External ports.
     pub ports: u32,
     /// Sessions; 0 is no limit.
@@ -72,7 +72,7 @@ pub struct Limits {
     pub mapping: Dependence,
 }
 
-impl Limits {
+impl SnatLimits {
     /// Blocks of one inside address.
     fn blocks(&self) -> u16 {
         let needed = self.ports.div_ceil(u32::from(BLOCK));
@@ -114,18 +114,18 @@ pub struct Mapping {
     /// The rule it came from.
     pub rule: ServerId,
     /// Inside address and port.
-    pub inside: Place,
+    pub inside: Endpoint,
     /// External address and port.
-    pub external: Place,
+    pub external: Endpoint,
     /// IP protocol number.
     pub protocol: u8,
     /// Outside address and port where it depends on them.
-    outside: Option<Place>,
+    outside: Option<Endpoint>,
     host: u32,
     sessions: u32,
 }
 
-struct Host {
+struct InsideHost {
     key: (IpAddr, ServerId),
     address: IpAddr,
     /// Its blocks, that of the last port first.
@@ -138,23 +138,23 @@ struct Host {
     idle: Option<Tick>,
 }
 
-type InsideKey = (u8, Place, Option<Place>, ServerId);
+type InsideKey = (u8, Endpoint, Option<Endpoint>, ServerId);
 
 /// The tables.
-pub struct Tables {
+pub struct SnatTables {
     addresses: Addresses,
-    hosts: Vec<Host>,
+    hosts: Vec<InsideHost>,
     free_hosts: Vec<u32>,
     by_host: HashMap<(IpAddr, ServerId), u32, RandomState>,
     mappings: Vec<Mapping>,
     free_mappings: Vec<u32>,
     by_inside: HashMap<InsideKey, u32, RandomState>,
-    by_external: HashMap<(u8, Place), u32, RandomState>,
+    by_external: HashMap<(u8, Endpoint), u32, RandomState>,
     idle: VecDeque<u32>,
     random: u32,
 }
 
-impl Tables {
+impl SnatTables {
     /// Room for as many mappings.
     #[must_use]
     pub fn new(mappings: usize, seed: u32) -> Self {
@@ -183,7 +183,7 @@ impl Tables {
     }
 
     /// Says what each external address is from now on; none of those that no rule has any more.
-    pub fn set_standing(&mut self, of: impl Fn(IpAddr) -> Option<Standing>) {
+    pub fn set_standing(&mut self, of: impl Fn(IpAddr) -> Option<AddressRole>) {
         self.addresses.set_standing(of);
     }
 
@@ -200,7 +200,7 @@ impl Tables {
 
     /// The mapping of an external address and port.
     #[must_use]
-    pub fn by_external(&self, protocol: u8, external: Place) -> Option<(u32, &Mapping)> {
+    pub fn by_external(&self, protocol: u8, external: Endpoint) -> Option<(u32, &Mapping)> {
         let id = *self.by_external.get(&(protocol, external))?;
         Some((id, self.mappings.get(id as usize)?))
     }
@@ -210,10 +210,10 @@ impl Tables {
     pub fn by_inside(
         &self,
         rule: ServerId,
-        limits: &Limits,
+        limits: &SnatLimits,
         protocol: u8,
-        inside: Place,
-        outside: Place,
+        inside: Endpoint,
+        outside: Endpoint,
     ) -> Option<(u32, &Mapping)> {
         let id = *self.by_inside.get(&key(rule, limits, protocol, inside, outside))?;
         let mapping = self.mappings.get(id as usize)?;
@@ -223,13 +223,13 @@ impl Tables {
 
     /// The external address and port of a mapping.
     #[must_use]
-    pub fn external(&self, mapping: u32) -> Option<Place> {
+    pub fn external(&self, mapping: u32) -> Option<Endpoint> {
         self.mappings.get(mapping as usize).map(|m| m.external)
     }
 
     /// Whether the mapping's inside address may have another session.
     #[must_use]
-    pub fn may_open(&self, mapping: u32, limits: &Limits) -> bool {
+    pub fn may_open(&self, mapping: u32, limits: &SnatLimits) -> bool {
         let host = self.mappings.get(mapping as usize).and_then(|m| self.hosts.get(m.host as usize));
         limits.sessions == 0 || host.is_some_and(|h| h.sessions < limits.sessions)
     }
@@ -245,7 +245,7 @@ impl Tables {
 
     /// A session that referred to the mapping of an external address and port has ended. The mapping ends with
     /// the last.
-    pub fn let_go(&mut self, protocol: u8, external: Place, now: Tick) {
+    pub fn let_go(&mut self, protocol: u8, external: Endpoint, now: Tick) {
         let Some(&id) = self.by_external.get(&(protocol, external)) else { return };
         let Some(mapping) = self.mappings.get_mut(id as usize) else { return };
         mapping.sessions = mapping.sessions.saturating_sub(1);
@@ -294,8 +294,8 @@ impl Tables {
     /// There is no room for it.
     pub fn open(
         &mut self,
-        (rule, limits, pool): (ServerId, &Limits, &[IpAddr]),
-        (protocol, inside, outside): (u8, Place, Place),
+        (rule, limits, pool): (ServerId, &SnatLimits, &[IpAddr]),
+        (protocol, inside, outside): (u8, Endpoint, Endpoint),
         now: Tick,
         log: &mut impl FnMut(BlockEvent),
     ) -> Result<(u32, bool), Full> {
@@ -335,7 +335,7 @@ impl Tables {
         let first = self.random() as usize % pool.len().max(1);
         let address = *pool.get(first).ok_or(Full::Address)?;
         let (blocks, exhausted) = (Ring::default(), [0; PROTOCOLS]);
-        let host = Host { key, address, blocks, exhausted, ports: 0, sessions: 0, idle: Some(now) };
+        let host = InsideHost { key, address, blocks, exhausted, ports: 0, sessions: 0, idle: Some(now) };
         let id = match self.free_hosts.pop() {
             Some(id) => {
                 self.hosts[id as usize] = host;
@@ -358,10 +358,10 @@ impl Tables {
         &mut self,
         id: u32,
         row: Row,
-        (limits, pool): (&Limits, &[IpAddr]),
+        (limits, pool): (&SnatLimits, &[IpAddr]),
         now: Tick,
         log: &mut impl FnMut(BlockEvent),
-    ) -> Result<(Place, bool), Full> {
+    ) -> Result<(Endpoint, bool), Full> {
         if self.hosts[id as usize].ports >= limits.ports {
             return Err(Full::Ports);
         }
@@ -381,7 +381,7 @@ impl Tables {
     }
 
     /// A free port of the blocks that the inside address has.
-    fn free_port(&mut self, id: u32, row: Row, now: Tick, random: u32) -> Option<Place> {
+    fn free_port(&mut self, id: u32, row: Row, now: Tick, random: u32) -> Option<Endpoint> {
         let addresses = &mut self.addresses;
         let host = self.hosts.get_mut(id as usize)?;
         let exhausted = host.exhausted.get_mut(usize::from(row.0))?;
@@ -398,7 +398,7 @@ impl Tables {
     }
 
     /// A port of theirs that rests.
-    fn resting_port(&mut self, id: u32, row: Row, now: Tick, random: u32) -> Option<Place> {
+    fn resting_port(&mut self, id: u32, row: Row, now: Tick, random: u32) -> Option<Endpoint> {
         let addresses = &mut self.addresses;
         let host = self.hosts.get_mut(id as usize)?;
         let (block, port) =
@@ -411,7 +411,7 @@ impl Tables {
         &mut self,
         id: u32,
         row: Row,
-        (limits, pool): (&Limits, &[IpAddr]),
+        (limits, pool): (&SnatLimits, &[IpAddr]),
         log: &mut impl FnMut(BlockEvent),
     ) -> Option<BlockId> {
         let addresses = &mut self.addresses;
@@ -502,7 +502,7 @@ fn next_random(mut x: u32) -> u32 {
     x ^ (x << 5)
 }
 
-fn key(rule: ServerId, limits: &Limits, protocol: u8, inside: Place, outside: Place) -> InsideKey {
+fn key(rule: ServerId, limits: &SnatLimits, protocol: u8, inside: Endpoint, outside: Endpoint) -> InsideKey {
     let outside = match limits.mapping {
         Dependence::EndpointIndependent => None,
         Dependence::AddressAndPortDependent => Some(outside),

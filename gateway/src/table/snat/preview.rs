@@ -3,21 +3,21 @@
 use std::net::IpAddr;
 
 use super::{
-    Full, Limits, Tables,
+    Full, SnatLimits, SnatTables,
     blocks::{BlockId, Row},
     next_random, row,
 };
 use crate::{clock::Tick, id::ServerId};
 
-impl Tables {
-    /// The external address of which [`Tables::open`] would give the inside address `inside` a port, for a session that
+impl SnatTables {
+    /// The external address of which [`SnatTables::open`] would give the inside address `inside` a port, for a session that
     /// may be opened.
     ///
     /// # Errors
     /// As there.
     pub fn preview(
         &self,
-        (rule, limits, pool): (ServerId, &Limits, &[IpAddr]),
+        (rule, limits, pool): (ServerId, &SnatLimits, &[IpAddr]),
         (protocol, inside): (u8, IpAddr),
         now: Tick,
     ) -> Result<IpAddr, Full> {

@@ -12,7 +12,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use foldhash::fast::RandomState;
 
 use super::{
-    MAX_ADDRESSES, Place,
+    Endpoint, MAX_ADDRESSES,
     blocks::{BlockId, Blocks, Row},
     reserved::Reserved,
 };
@@ -22,12 +22,12 @@ pub(super) struct External {
     address: IpAddr,
     blocks: Box<Blocks>,
     /// What it is at the moment; none if no rule has it any more: no new ports of it.
-    standing: Option<Standing>,
+    standing: Option<AddressRole>,
 }
 
 /// What an external address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum AddressRole {
     /// SNAT's alone.
     Pool,
     /// A port's own, whose ports the kernel has, too.
@@ -61,7 +61,7 @@ impl Addresses {
         if self.all.len() < MAX_ADDRESSES {
             let Some(new) = blocks.take() else { return };
             self.by_address.insert(address, self.all.len() as u16);
-            self.all.push(External { address, blocks: new, standing: Some(Standing::Pool) });
+            self.all.push(External { address, blocks: new, standing: Some(AddressRole::Pool) });
             return;
         }
         let unused = self.all.iter_mut().enumerate().find(|(_, external)| external.blocks.is_unused());
@@ -69,12 +69,12 @@ impl Addresses {
             std::mem::swap(&mut there.blocks, new);
             self.by_address.remove(&there.address);
             self.by_address.insert(address, n as u16);
-            (there.address, there.standing) = (address, Some(Standing::Pool));
+            (there.address, there.standing) = (address, Some(AddressRole::Pool));
         }
     }
 
     /// Says what each address is from now on.
-    pub fn set_standing(&mut self, of: impl Fn(IpAddr) -> Option<Standing>) {
+    pub fn set_standing(&mut self, of: impl Fn(IpAddr) -> Option<AddressRole>) {
         self.all.iter_mut().for_each(|external| external.standing = of(external.address));
     }
 
@@ -95,11 +95,11 @@ impl Addresses {
     }
 
     /// Ports of a block that may not be given out; none may of an address that no rule has.
-    fn kept(reserved: &Reserved, standing: Option<Standing>, row: Row, n: u16) -> u64 {
+    fn kept(reserved: &Reserved, standing: Option<AddressRole>, row: Row, n: u16) -> u64 {
         match standing {
             None => u64::MAX,
-            Some(Standing::Pool) => 0,
-            Some(Standing::Own) => reserved.of_block(row, n),
+            Some(AddressRole::Pool) => 0,
+            Some(AddressRole::Own) => reserved.of_block(row, n),
         }
     }
 
@@ -127,7 +127,7 @@ impl Addresses {
     }
 
     /// A port of a block, with its address.
-    pub fn place(&self, block: BlockId, port: u16) -> Option<Place> {
+    pub fn place(&self, block: BlockId, port: u16) -> Option<Endpoint> {
         Some((self.address(block)?, port))
     }
 
@@ -329,7 +329,7 @@ mod tests {
         let mut reserved = Reserved::default();
         reserved.keep_range(1024, 60_999);
         all.set_reserved(&mut Arc::new(reserved));
-        all.set_standing(|a| Some(if a == address(0) { Standing::Own } else { Standing::Pool }));
+        all.set_standing(|a| Some(if a == address(0) { AddressRole::Own } else { AddressRole::Pool }));
         let block = all.take(address(0), UDP).unwrap();
         assert_eq!(
             (block.n, all.at_kept(block, UDP).unwrap().1),
@@ -353,12 +353,12 @@ mod tests {
         let block = all.take(address(0), UDP).unwrap();
         ring.push(&mut all, block);
         assert!(!all.is_withdrawn(address(0)) && !all.is_withdrawn(address(9)));
-        all.set_standing(|a| (a == address(1)).then_some(Standing::Pool));
+        all.set_standing(|a| (a == address(1)).then_some(AddressRole::Pool));
         assert!(all.is_withdrawn(address(0)) && !all.is_withdrawn(address(1)));
         assert!(all.take(address(0), UDP).is_none());
         let port = ring.find(&mut all, UDP, |b, n, kept| b.allocate(n, UDP, Tick(0), (0, kept)));
         assert!(port.is_none());
-        all.set_standing(|_| Some(Standing::Pool));
+        all.set_standing(|_| Some(AddressRole::Pool));
         assert!(ring.find(&mut all, UDP, |b, n, kept| b.allocate(n, UDP, Tick(0), (0, kept))).is_some());
     }
 }

@@ -8,23 +8,23 @@ use super::*;
 
 const RULE: ServerId = ServerId(7);
 const POOL: [IpAddr; 2] = [v4(0xc000_0201), v4(0xc000_0202)];
-const OUTSIDE: Place = (v4(0x0808_0808), 53);
+const OUTSIDE: Endpoint = (v4(0x0808_0808), 53);
 
 const fn v4(n: u32) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from_bits(n))
 }
 
-fn limits() -> Limits {
-    Limits { ports: MAX_PORTS, sessions: 0, paired: true, mapping: Dependence::EndpointIndependent }
+fn limits() -> SnatLimits {
+    SnatLimits { ports: MAX_PORTS, sessions: 0, paired: true, mapping: Dependence::EndpointIndependent }
 }
 
-fn tables() -> Tables {
-    let mut tables = Tables::new(4096, 1);
+fn tables() -> SnatTables {
+    let mut tables = SnatTables::new(4096, 1);
     POOL.iter().for_each(|&a| tables.add_address(a, &mut Some(Box::new(Blocks::new(0, 1)))));
     tables
 }
 
-fn open(t: &mut Tables, limits: &Limits, inside: Place, now: Tick) -> Result<Mapping, Full> {
+fn open(t: &mut SnatTables, limits: &SnatLimits, inside: Endpoint, now: Tick) -> Result<Mapping, Full> {
     let (id, _) = t.open((RULE, limits, &POOL), (17, inside, OUTSIDE), now, &mut |_| {})?;
     t.hold(id);
     Ok(t.mappings[id as usize])
@@ -33,7 +33,7 @@ fn open(t: &mut Tables, limits: &Limits, inside: Place, now: Tick) -> Result<Map
 #[test]
 fn an_inside_address_keeps_its_external_one_and_has_a_limit() {
     let mut t = tables();
-    let limits = Limits { ports: 100, ..limits() };
+    let limits = SnatLimits { ports: 100, ..limits() };
     let all: Vec<Mapping> = (0..100).map(|n| open(&mut t, &limits, (v4(10), n), Tick(0)).unwrap()).collect();
     assert!(all.iter().all(|m| m.external.0 == all[0].external.0));
     assert_eq!(open(&mut t, &limits, (v4(10), 999), Tick(0)).unwrap_err(), Full::Ports);
@@ -49,7 +49,7 @@ fn an_inside_address_keeps_its_external_one_and_has_a_limit() {
 #[test]
 fn a_mapping_may_depend_on_the_outside() {
     let mut t = tables();
-    let limits = Limits { mapping: Dependence::AddressAndPortDependent, ..limits() };
+    let limits = SnatLimits { mapping: Dependence::AddressAndPortDependent, ..limits() };
     open(&mut t, &limits, (v4(10), 1), Tick(0)).unwrap();
     assert!(t.by_inside(RULE, &limits, 17, (v4(10), 1), OUTSIDE).is_some());
     assert!(t.by_inside(RULE, &limits, 17, (v4(10), 1), (v4(1), 1)).is_none());
@@ -78,13 +78,13 @@ fn blocks_are_told_of_and_go_back_after_their_ports_have_rested() {
 
 #[test]
 fn arbitrary_pooling_goes_on_at_another_address() {
-    let mut t = Tables::new(4096, 1);
+    let mut t = SnatTables::new(4096, 1);
     let mut small = Blocks::new(0, 1);
     while small.take(0, |_| true).is_some() {}
     t.add_address(POOL[0], &mut Some(Box::new(small)));
     t.add_address(POOL[1], &mut Some(Box::new(Blocks::new(0, 1))));
     for n in 0..65 {
-        let got = open(&mut t, &Limits { paired: false, ..limits() }, (v4(10), n), Tick(0)).unwrap();
+        let got = open(&mut t, &SnatLimits { paired: false, ..limits() }, (v4(10), n), Tick(0)).unwrap();
         assert_eq!(got.external.0, POOL[1]);
     }
 }
@@ -92,7 +92,7 @@ fn arbitrary_pooling_goes_on_at_another_address() {
 #[test]
 fn sessions_have_a_limit_and_are_counted_down() {
     let mut t = tables();
-    let limits = Limits { sessions: 2, ..limits() };
+    let limits = SnatLimits { sessions: 2, ..limits() };
     let host = v4(10);
     let (id, _) = t.open((RULE, &limits, &POOL), (17, (host, 1), OUTSIDE), Tick(0), &mut |_| {}).unwrap();
     assert!(t.may_open(id, &limits));
@@ -101,8 +101,8 @@ fn sessions_have_a_limit_and_are_counted_down() {
     t.hold(id);
     assert!(!t.may_open(id, &limits), "at the limit");
     assert!(
-        t.may_open(id, &Limits { sessions: 3, ..limits })
-            && t.may_open(id, &Limits { sessions: 0, ..limits })
+        t.may_open(id, &SnatLimits { sessions: 3, ..limits })
+            && t.may_open(id, &SnatLimits { sessions: 0, ..limits })
     );
     let external = t.external(id).unwrap();
     t.let_go(6, external, Tick(0));
@@ -123,8 +123,8 @@ fn sessions_have_a_limit_and_are_counted_down() {
 #[test]
 fn ports_have_a_limit_over_all_protocols_and_are_counted_down() {
     let mut t = tables();
-    let limits = Limits { ports: 3, ..limits() };
-    let get = |t: &mut Tables, protocol, port| {
+    let limits = SnatLimits { ports: 3, ..limits() };
+    let get = |t: &mut SnatTables, protocol, port| {
         t.open((RULE, &limits, &POOL), (protocol, (v4(10), port), OUTSIDE), Tick(0), &mut |_| {})
             .map(|(id, _)| id)
     };
@@ -142,7 +142,7 @@ fn ports_have_a_limit_over_all_protocols_and_are_counted_down() {
 
 #[test]
 fn one_inside_address_may_have_all_ports_of_an_external_one() {
-    let mut t = Tables::new(3 * MAX_PORTS as usize, 1);
+    let mut t = SnatTables::new(3 * MAX_PORTS as usize, 1);
     t.add_address(POOL[0], &mut Some(Box::new(Blocks::new(0, 1))));
     let pool = &POOL[..1];
     let mut seen = std::collections::HashSet::new();
@@ -153,7 +153,7 @@ fn one_inside_address_may_have_all_ports_of_an_external_one() {
     }
     let over = t.open((RULE, &limits(), pool), (6, (v4(10), 0), OUTSIDE), Tick(0), &mut |_| {});
     assert_eq!(over, Err(Full::Ports));
-    let more = Limits { ports: u32::MAX, ..limits() };
+    let more = SnatLimits { ports: u32::MAX, ..limits() };
     let over = t.open((RULE, &more, pool), (17, (v4(10), 65_535), OUTSIDE), Tick(0), &mut |_| {});
     assert_eq!(over, Err(Full::Pool));
     assert!(
@@ -172,15 +172,15 @@ fn blocks_an_inside_address_may_have_follow_its_limit() {
     for (ports, expected) in
         [(1, 16), (1024, 16), (1025, 17), (1088, 17), (MAX_PORTS, 1008), (u32::MAX, u16::MAX)]
     {
-        assert_eq!(Limits { ports, ..limits() }.blocks(), expected, "{ports}");
+        assert_eq!(SnatLimits { ports, ..limits() }.blocks(), expected, "{ports}");
     }
 }
 
 #[test]
 fn a_freed_port_rests_before_the_next_mapping_has_it() {
     let mut t = tables();
-    let limits = Limits { ports: 1, ..limits() };
-    let mut before: Option<Place> = None;
+    let limits = SnatLimits { ports: 1, ..limits() };
+    let mut before: Option<Endpoint> = None;
     for n in 0..200 {
         let now = Tick(seconds(n / 4));
         let got = open(&mut t, &limits, (v4(10), n as u16), now).unwrap();
@@ -195,7 +195,7 @@ fn a_freed_port_rests_before_the_next_mapping_has_it() {
 #[test]
 fn what_rests_is_used_where_there_is_no_other() {
     let mut t = tables();
-    let limits = Limits { ports: 64, ..limits() };
+    let limits = SnatLimits { ports: 64, ..limits() };
     let freed = Tick(seconds(60));
     let mut all = Vec::new();
     for n in 0..64 * 16 {
@@ -204,7 +204,7 @@ fn what_rests_is_used_where_there_is_no_other() {
         all.push(got.external);
     }
     assert_eq!(t.hosts[0].blocks.len(), 16, "all that it may have");
-    let again = |t: &mut Tables, at| {
+    let again = |t: &mut SnatTables, at| {
         t.open((RULE, &limits, &POOL), (17, (v4(10), 9999), OUTSIDE), Tick(seconds(at)), &mut |_| {}).unwrap()
     };
     let (id, early) = again(&mut t, 61);
@@ -216,7 +216,7 @@ fn what_rests_is_used_where_there_is_no_other() {
 
 #[test]
 fn full_tables_are_told_apart() {
-    let mut t = Tables::new(3, 1);
+    let mut t = SnatTables::new(3, 1);
     POOL.iter().for_each(|&a| t.add_address(a, &mut Some(Box::new(Blocks::new(0, 1)))));
     for n in 0..3 {
         open(&mut t, &limits(), (v4(10 + n), 1), Tick(0)).unwrap();
@@ -261,7 +261,7 @@ fn without_an_address_nothing_is_opened() {
 fn a_withdrawn_address_is_left_for_another() {
     let mut t = tables();
     let pool = |n: usize| &POOL[n..=n];
-    let get = |t: &mut Tables, n, port| {
+    let get = |t: &mut SnatTables, n, port| {
         let id = t
             .open((RULE, &limits(), pool(n)), (17, (v4(10), port), OUTSIDE), Tick(0), &mut |_| {})
             .unwrap()
@@ -271,7 +271,7 @@ fn a_withdrawn_address_is_left_for_another() {
     };
     let old = get(&mut t, 0, 1);
     assert_eq!(old.0, POOL[0]);
-    t.set_standing(|address| (address == POOL[1]).then_some(Standing::Pool));
+    t.set_standing(|address| (address == POOL[1]).then_some(AddressRole::Pool));
     assert!(t.by_inside(RULE, &limits(), 17, (v4(10), 1), OUTSIDE).is_none(), "not to be used again");
     let new = get(&mut t, 1, 1);
     assert_eq!(new.0, POOL[1]);

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use weir_api::model::Forwarding;
 
-use super::question::{Back, Explain, Leg};
+use super::question::{Explain, Leg, ReturnLeg};
 use crate::{
     path::{
         flow::{Flows, service::Chosen, tunnel_shape},
@@ -30,28 +30,28 @@ impl Flows {
         if session.is_one_way() {
             let Some(reply) = arriving(Direction::Reply) else { return };
             let tunnel = session.is_tunnelled().then(|| session.server());
-            let leg = Leg { to: reply.source.0, leaves: e.ends, tunnel, back: Some(Back::Itself) };
+            let leg = Leg { to: reply.source.0, leaves: e.ends, tunnel, back: Some(ReturnLeg::Itself) };
             return self.explain_leave(e, p, leg);
         }
         let Some(leaves) = leaving(direction) else { return };
         if self.is_hairpin(found) {
-            let owner = self.snat_owner(&leaves, crate::path::flow::snat::Claim::In);
+            let owner = self.snat_owner(&leaves, crate::path::flow::snat::SnatRole::In);
             return e.turns_back(leaves, owner);
         }
         let other = direction.opposite();
         // The next datagram of a one-packet service gets a session of its own.
         let once = session.flags & ONE_PACKET != 0 && direction == Direction::Reply;
         let answer = arriving(other).zip(leaving(other)).filter(|_| !once);
-        let back = answer.map(|(comes, leaves)| Back::here(comes, leaves));
+        let back = answer.map(|(comes, leaves)| ReturnLeg::here(comes, leaves));
         self.explain_leave(e, p, Leg { to: leaves.destination.0, leaves, tunnel: None, back });
     }
 
     /// The way of a session that doesn't exist yet; `local` is its local address, `once`: it never will.
     pub(super) fn new_leg(&self, ends: &Endpoints, chosen: Chosen, local: Option<IpAddr>, once: bool) -> Leg {
         let server = (chosen.address, chosen.port);
-        let answer = |comes| Some(Back::here(comes, ends.reversed()));
+        let answer = |comes| Some(ReturnLeg::here(comes, ends.reversed()));
         let (leaves, back) = match (chosen.method, local) {
-            (Forwarding::Route | Forwarding::Tunnel(_), _) => (*ends, Some(Back::Itself)),
+            (Forwarding::Route | Forwarding::Tunnel(_), _) => (*ends, Some(ReturnLeg::Itself)),
             (_, Some(local)) => {
                 let leaves = Endpoints { source: (local, 0), destination: server };
                 (leaves, answer(leaves.reversed()))
@@ -94,13 +94,13 @@ impl Flows {
     }
 
     /// The way of an answer; none of one that would turn back.
-    fn way_back(&self, back: Back) -> Option<Back> {
+    fn way_back(&self, back: ReturnLeg) -> Option<ReturnLeg> {
         match back {
-            Back::Itself => Some(Back::Itself),
-            Back::Here { leaves, .. } if self.is_external(leaves.destination.0) => None,
-            Back::Here { comes, leaves, .. } => {
+            ReturnLeg::Itself => Some(ReturnLeg::Itself),
+            ReturnLeg::Here { leaves, .. } if self.is_external(leaves.destination.0) => None,
+            ReturnLeg::Here { comes, leaves, .. } => {
                 let port = self.routing.view(comes.source.0).ok().map(|way| way.port);
-                Some(Back::Here { comes, port, leaves, way: self.routing.view(leaves.destination.0) })
+                Some(ReturnLeg::Here { comes, port, leaves, way: self.routing.view(leaves.destination.0) })
             }
         }
     }

@@ -14,10 +14,10 @@ use std::net::IpAddr;
 
 use weir_api::model::{
     Forwarding, Tunnel, TunnelChecksum, TunnelKind,
-    explain::{Answer, Candidate, LocalRoom},
+    explain::{Answer, CandidateServer, LocalRoom},
 };
 
-use self::question::{At, Back, Explain, Leg, Packet};
+use self::question::{AskedPacket, At, Explain, Leg, ReturnLeg};
 use crate::{
     id::ServiceId,
     io::PortId,
@@ -28,11 +28,11 @@ use crate::{
             belief::Belief,
             destination::is_martian,
             one_packet,
-            open::{Plan, Refusal},
+            open::{OpenRefusal, Plan},
             persist::Kept,
             service::{Chosen, WorkerService},
             session::Course,
-            snat::Claim,
+            snat::SnatRole,
         },
         ingress::{
             parse::{Kind, Parsed},
@@ -49,7 +49,7 @@ use crate::{
     },
 };
 
-impl Packet {
+impl AskedPacket {
     /// As parsing would have it between these endpoints: without payload, and with hops to spare.
     fn parsed(self, ends: &Endpoints) -> Parsed {
         let tcp = self.protocol == protocol::TCP;
@@ -136,27 +136,33 @@ impl Flows {
         }
     }
 
-    fn explain_snat(&mut self, e: &mut Explain, port: PortId, p: &Parsed, (claim, origin): (Claim, Origin)) {
+    fn explain_snat(
+        &mut self,
+        e: &mut Explain,
+        port: PortId,
+        p: &Parsed,
+        (claim, origin): (SnatRole, Origin),
+    ) {
         let ends = e.ends;
         if let Some(reason) = self.snat_source_refusal(port, &ends, claim, origin) {
             return e.drops(reason);
         }
         match self.snat_preview(p, &ends, claim) {
             Ok(leaves) if self.is_external(leaves.destination.0) => {
-                let owner = self.snat_owner(&leaves, Claim::In);
+                let owner = self.snat_owner(&leaves, SnatRole::In);
                 e.turns_back(leaves, owner);
             }
             Ok(leaves) => {
                 let comes = leaves.reversed();
-                let back = (claim != Claim::In).then(|| Back::here(comes, ends.reversed()));
+                let back = (claim != SnatRole::In).then(|| ReturnLeg::here(comes, ends.reversed()));
                 self.explain_leave(e, p, Leg { to: leaves.destination.0, leaves, tunnel: None, back });
             }
             Err(reason) if self.is_left_to_kernel(&ends, claim, reason) => self.explain_punt(e),
             Err(Reason::NoSession) => e.end = (Verdict::Drop(Reason::NoSession), Some(Answer::Reset)),
-            Err(Reason::SessionsFull) if claim != Claim::In => {
+            Err(Reason::SessionsFull) if claim != SnatRole::In => {
                 e.end = (Verdict::Drop(Reason::SessionsFull), Some(Answer::Prohibited));
             }
-            Err(Reason::SnatSessionLimit) if claim == Claim::In => {
+            Err(Reason::SnatSessionLimit) if claim == SnatRole::In => {
                 e.end = (Verdict::Drop(Reason::SnatSessionLimit), None);
             }
             Err(reason) => e.drops(reason),
@@ -180,10 +186,10 @@ impl Flows {
     ) {
         let ends = e.ends;
         match self.refusal(p, &ends, port) {
-            Some(Refusal::Drop(reason)) => return e.drops(reason),
-            Some(Refusal::TtlExpired) => return e.drops(Reason::TtlExpired),
-            Some(Refusal::Punt) => return self.explain_punt(e),
-            Some(Refusal::Reset) => {
+            Some(OpenRefusal::Drop(reason)) => return e.drops(reason),
+            Some(OpenRefusal::TtlExpired) => return e.drops(Reason::TtlExpired),
+            Some(OpenRefusal::Punt) => return self.explain_punt(e),
+            Some(OpenRefusal::Reset) => {
                 e.end = (Verdict::Drop(Reason::NoSession), Some(Answer::Reset));
                 return;
             }
@@ -318,8 +324,8 @@ fn method(session: &Session) -> Forwarding {
     }
 }
 
-fn candidate(scheduler: &dyn Scheduler, s: &Server) -> Candidate {
-    Candidate {
+fn candidate(scheduler: &dyn Scheduler, s: &Server) -> CandidateServer {
+    CandidateServer {
         address: s.address,
         port: s.port,
         weight: s.weight,

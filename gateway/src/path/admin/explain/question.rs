@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use weir_api::model::{
     Forwarding, FoundSession,
-    explain::{Answer, Candidate, LocalRoom, Standing},
+    explain::{Answer, CandidateServer, LocalRoom, Standing},
 };
 
 use crate::{
@@ -30,7 +30,7 @@ pub enum At {
 
 /// The packet that is asked about.
 #[derive(Clone, Copy, Debug)]
-pub struct Packet {
+pub struct AskedPacket {
     /// Addresses and ports.
     pub ends: Endpoints,
     /// IP protocol number.
@@ -44,10 +44,8 @@ pub struct Packet {
 /// A question with room for its answer.
 #[derive(Debug)]
 pub struct Explain {
-    /// Which request this answers.
-    pub ticket: u64,
     /// The packet.
-    pub packet: Packet,
+    pub packet: AskedPacket,
     /// What it goes between now: not what it did in the beginning, once it has turned back.
     pub ends: Endpoints,
     /// Where it is.
@@ -65,7 +63,7 @@ pub struct Explain {
     /// Scheduler, where it stands and whom it chooses.
     pub scheduling: Option<(&'static str, Standing, Option<u32>)>,
     /// The servers it chooses from, as many as there was capacity for.
-    pub candidates: Vec<Candidate>,
+    pub candidates: Vec<CandidateServer>,
     /// The server that gets it: number, address and port, method.
     pub server: Option<Chosen>,
     /// What local addresses have left, as many as there was capacity for.
@@ -75,7 +73,7 @@ pub struct Explain {
     /// What it leaves between, if it does; a port 0 isn't chosen yet.
     pub leaves: Option<Endpoints>,
     /// The way of the answer.
-    pub back: Option<Back>,
+    pub back: Option<ReturnLeg>,
     /// It is given to the kernel for a server of the gateway itself.
     pub delivered: bool,
     /// How it ends, and what the sender is told.
@@ -85,9 +83,8 @@ pub struct Explain {
 impl Explain {
     /// A question about `packet` with room for `room` servers and local addresses.
     #[must_use]
-    pub fn new(ticket: u64, packet: Packet, at: At, room: usize) -> Self {
+    pub fn new(packet: AskedPacket, at: At, room: usize) -> Self {
         Self {
-            ticket,
             ends: packet.ends,
             packet,
             at,
@@ -110,8 +107,8 @@ impl Explain {
 
     /// The same question to the worker that the answer names.
     #[must_use]
-    pub fn again(self, ticket: u64) -> Self {
-        Self { ticket, elsewhere: None, ..self }
+    pub fn again(self) -> Self {
+        Self { elsewhere: None, ..self }
     }
 
     /// It comes in again between other ends, at another worker or this one.
@@ -134,12 +131,12 @@ pub(super) struct Leg {
     /// Through the tunnel to this server.
     pub tunnel: Option<ServerId>,
     /// The way of the answer.
-    pub back: Option<Back>,
+    pub back: Option<ReturnLeg>,
 }
 
 /// The way of an answer.
 #[derive(Clone, Copy, Debug)]
-pub enum Back {
+pub enum ReturnLeg {
     /// The server answers the client itself.
     Itself,
     /// It comes by here.
@@ -155,7 +152,7 @@ pub enum Back {
     },
 }
 
-impl Back {
+impl ReturnLeg {
     /// An answer whose way isn't known yet.
     pub(super) fn here(comes: Endpoints, leaves: Endpoints) -> Self {
         Self::Here { comes, port: None, leaves, way: Err(Reason::NoRoute) }

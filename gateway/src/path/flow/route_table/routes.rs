@@ -8,9 +8,9 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::{Changes, Leaf, MAX_CHANGES, PortFacts, Rank, Route, RouteTable, Table, Way};
+use super::{Changes, Leaf, MAX_CHANGES, PortFacts, Rank, Route, RouteTable, RouteWay, Table};
 use crate::{
-    path::flow::{behind::RpFilter, trie::Number},
+    path::flow::{behind::RpFilter, trie::TrieKey},
     prefix::Prefix,
 };
 
@@ -18,14 +18,14 @@ use crate::{
 const MAX_WAYS: usize = 65_536;
 
 /// The routes of one family by their networks.
-type Known<A> = HashMap<(A, Rank), Arc<Way>, RandomState>;
+type Known<A> = HashMap<(A, Rank), Arc<RouteWay>, RandomState>;
 
 /// All routes, and the table that is made of them.
 pub struct Routes {
     pub(super) table: RouteTable,
     v4: Known<u32>,
     v6: Known<u128>,
-    ways: HashSet<Arc<Way>, RandomState>,
+    ways: HashSet<Arc<RouteWay>, RandomState>,
     /// Whether there are, or have been, routes of the table `default`.
     defaults: bool,
 }
@@ -43,14 +43,14 @@ impl Routes {
             defaults: false,
         };
         for route in routes {
-            let mut way = Way::of(route);
+            let mut way = RouteWay::of(route);
             if let Some(known) = made.get(route.network, (Table::Main, route.prefix)) {
                 if route.metric > known.metric {
                     continue;
                 }
                 if route.metric == known.metric {
                     let behind = known.behind.or(way.behind);
-                    way = Way { behind, ..Way::clone(known) };
+                    way = RouteWay { behind, ..RouteWay::clone(known) };
                 }
             }
             made.set_way(route.network, (Table::Main, route.prefix), Some(way));
@@ -92,7 +92,7 @@ impl Routes {
     /// The same with a route of any table.
     pub fn set_in(&mut self, table: Table, network: IpAddr, prefix: u8, route: Option<&Route>) -> bool {
         self.defaults |= table == Table::Default;
-        let changed = self.set_way(network, (table, prefix), route.map(Way::of));
+        let changed = self.set_way(network, (table, prefix), route.map(RouteWay::of));
         if changed && let Changes::Networks(networks) = &mut self.table.changes {
             if networks.len() < MAX_CHANGES {
                 networks.push((network, prefix));
@@ -103,14 +103,14 @@ impl Routes {
         changed
     }
 
-    fn get(&self, network: IpAddr, rank: Rank) -> Option<&Arc<Way>> {
+    fn get(&self, network: IpAddr, rank: Rank) -> Option<&Arc<RouteWay>> {
         match network {
             IpAddr::V4(a) => self.v4.get(&key(a.to_bits(), rank)),
             IpAddr::V6(a) => self.v6.get(&key(a.to_bits(), rank)),
         }
     }
 
-    fn set_way(&mut self, network: IpAddr, rank: Rank, way: Option<Way>) -> bool {
+    fn set_way(&mut self, network: IpAddr, rank: Rank, way: Option<RouteWay>) -> bool {
         let way = way.map(|way| self.shared(way));
         let changed = match network {
             IpAddr::V4(a) => remember(&mut self.v4, key(a.to_bits(), rank), way.clone()),
@@ -136,7 +136,7 @@ impl Routes {
     }
 
     /// The route that counts around a network beside the one of this rank.
-    fn around(&self, network: IpAddr, (table, prefix): Rank) -> (Option<Arc<Way>>, Rank) {
+    fn around(&self, network: IpAddr, (table, prefix): Rank) -> (Option<Arc<RouteWay>>, Rank) {
         let shorter = (0..prefix).rev().map(|prefix| (table, prefix));
         let later = [Table::Main, Table::Default].into_iter().filter(|later| *later < table);
         let later = later.flat_map(|later| (0..=prefix).rev().map(move |prefix| (later, prefix)));
@@ -146,7 +146,7 @@ impl Routes {
     }
 
     /// Routes of later tables to parts of a network. There are any only beside routes of `local` and `default`.
-    fn hidden(&self, network: IpAddr, (table, prefix): Rank) -> Vec<(IpAddr, Rank, Arc<Way>)> {
+    fn hidden(&self, network: IpAddr, (table, prefix): Rank) -> Vec<(IpAddr, Rank, Arc<RouteWay>)> {
         let none = match table {
             Table::Default => true,
             Table::Main => !self.defaults,
@@ -165,7 +165,7 @@ impl Routes {
         }
     }
 
-    fn shared(&mut self, way: Way) -> Arc<Way> {
+    fn shared(&mut self, way: RouteWay) -> Arc<RouteWay> {
         if let Some(known) = self.ways.get(&way) {
             return Arc::clone(known);
         }
@@ -178,12 +178,12 @@ impl Routes {
     }
 }
 
-fn key<A: Number>(network: A, (table, prefix): Rank) -> (A, Rank) {
+fn key<A: TrieKey>(network: A, (table, prefix): Rank) -> (A, Rank) {
     (network.above(A::WIDTH.saturating_sub(prefix)), (table, prefix))
 }
 
 /// Sets what is known of a network; whether that is new.
-fn remember<A: Number>(known: &mut Known<A>, key: (A, Rank), way: Option<Arc<Way>>) -> bool {
+fn remember<A: TrieKey>(known: &mut Known<A>, key: (A, Rank), way: Option<Arc<RouteWay>>) -> bool {
     match way {
         None => known.remove(&key).is_some(),
         Some(way) => known.insert(key, Arc::clone(&way)).is_none_or(|before| before != way),
@@ -191,12 +191,12 @@ fn remember<A: Number>(known: &mut Known<A>, key: (A, Rank), way: Option<Arc<Way
 }
 
 /// Routes of later tables to parts of a network.
-fn inside<A: Number>(
+fn inside<A: TrieKey>(
     known: &Known<A>,
     network: A,
     (table, prefix): Rank,
     address: fn(A) -> IpAddr,
-) -> Vec<(IpAddr, Rank, Arc<Way>)> {
+) -> Vec<(IpAddr, Rank, Arc<RouteWay>)> {
     let (around, _) = key(network, (table, prefix));
     let parts = known.iter().filter(|((part, rank), _)| {
         rank.0 < table && rank.1 >= prefix && key(*part, (table, prefix)).0 == around

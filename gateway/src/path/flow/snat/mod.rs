@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-use track::Segment;
+use track::FirstSegment;
 use weir_api::model::{
     SessionState::{self, Udp},
     snat::Dependence,
@@ -43,7 +43,7 @@ use crate::{
         session::{Direction, INACTIVE, NewSession, SNAT, Session, SessionId, TIMEOUTS, Tuple},
         sessions::Found,
         snat::{
-            BlockEvent, Full, Mapping, Place, Standing, Tables,
+            AddressRole, BlockEvent, Endpoint, Full, Mapping, SnatTables,
             blocks::{Blocks, block_of},
             reserved::Reserved,
         },
@@ -53,14 +53,14 @@ use crate::{
 mod rules;
 mod track;
 
-pub use rules::{Rule, Rules};
-pub use track::{TimeoutTicks, Timeouts};
+pub use rules::{Rule, RuleSet};
+pub use track::{SnatTimeoutTicks, TimeoutTicks};
 
 /// A worker's SNAT.
 pub struct Nat {
     /// The rules in force.
-    pub(crate) rules: Arc<Rules>,
-    tables: Tables,
+    pub(crate) rules: Arc<RuleSet>,
+    tables: SnatTables,
     /// Tells control of blocks.
     log: rtrb::Producer<BlockEvent>,
 }
@@ -69,17 +69,17 @@ impl Nat {
     /// Room for so many mappings; blocks are told of through `log`.
     #[must_use]
     pub fn new(mappings: usize, seed: u32, log: rtrb::Producer<BlockEvent>) -> Self {
-        Self { rules: Arc::default(), tables: Tables::new(mappings, seed), log }
+        Self { rules: Arc::default(), tables: SnatTables::new(mappings, seed), log }
     }
 
-    /// Time-outs by state, in ticks, as [`Rules::timeouts`].
+    /// Time-outs by state, in ticks, as [`RuleSet::timeouts`].
     #[must_use]
     pub fn timeouts(&self) -> &TimeoutTicks {
         self.rules.timeouts()
     }
 
     /// Puts rules in force; what they replace is in `rules` then.
-    pub fn set_rules(&mut self, rules: &mut Arc<Rules>) {
+    pub fn set_rules(&mut self, rules: &mut Arc<RuleSet>) {
         std::mem::swap(&mut self.rules, rules);
         let rules = &self.rules;
         self.tables.set_standing(|address| rules.standing(address));
@@ -91,8 +91,8 @@ impl Nat {
     }
 
     /// Whether a packet to this end is the kernel's without asking, though the address is an external one.
-    fn is_kernels(&self, protocol: u8, (address, port): Place) -> bool {
-        self.rules.standing(address) == Some(Standing::Own) && self.tables.is_kept(protocol, port)
+    fn is_kernels(&self, protocol: u8, (address, port): Endpoint) -> bool {
+        self.rules.standing(address) == Some(AddressRole::Own) && self.tables.is_kept(protocol, port)
     }
 
     /// The port that packets under a rule leave by.
@@ -108,7 +108,7 @@ impl Nat {
 
 /// What a packet is to SNAT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Claim {
+pub(crate) enum SnatRole {
     /// From inside, under this rule.
     Out(ServerId),
     /// To an external address.
@@ -133,7 +133,7 @@ fn refused(full: Full) -> Reason {
 
 impl Flows {
     /// What a packet without session and service is to SNAT.
-    pub(crate) fn snat_claim(&self, ends: &Endpoints, protocol: u8) -> Option<Claim> {
+    pub(crate) fn snat_claim(&self, ends: &Endpoints, protocol: u8) -> Option<SnatRole> {
         let nat = self.snat.as_ref()?;
         let rules = &nat.rules;
         if protocol == protocol::SCTP {
@@ -147,12 +147,12 @@ impl Flows {
             }
             // A hairpin doesn't leave by any port: that of the external address is as good as another.
             let rule = of_port(Some(port)).or_else(|| of_port(None));
-            return Some(rule.map_or(Claim::In, |rule| Claim::Out(rule.id)));
+            return Some(rule.map_or(SnatRole::In, |rule| SnatRole::Out(rule.id)));
         }
         if !rules.is_inside(pair.0) {
             return None;
         }
-        of_port(Some(self.port_outside(pair.1)?)).map(|rule| Claim::Out(rule.id))
+        of_port(Some(self.port_outside(pair.1)?)).map(|rule| SnatRole::Out(rule.id))
     }
 
     /// The port that packets to `destination` leave by; none if they are the gateway's own, or nobody's to translate.
@@ -176,10 +176,10 @@ impl Flows {
     }
 
     /// The worker that a packet of SNAT belongs to.
-    pub(crate) fn snat_owner(&self, ends: &Endpoints, claim: Claim) -> WorkerId {
+    pub(crate) fn snat_owner(&self, ends: &Endpoints, claim: SnatRole) -> WorkerId {
         let workers = self.workers.max(1) as u16;
         match claim {
-            Claim::Out(_) => {
+            SnatRole::Out(_) => {
                 let address = match ends.source.0 {
                     IpAddr::V4(a) => a.to_bits().into(),
                     IpAddr::V6(a) => folded(a),
@@ -187,12 +187,17 @@ impl Flows {
                 let hash = address.wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 WorkerId(((hash >> 32) % u64::from(workers)) as u16)
             }
-            Claim::In => WorkerId(block_of(ends.destination.1).unwrap_or(0) % workers),
+            SnatRole::In => WorkerId(block_of(ends.destination.1).unwrap_or(0) % workers),
         }
     }
 
     /// The other worker that the packet belongs to, if it is another's and hasn't been handed over yet.
-    pub(crate) fn snat_elsewhere(&self, ends: &Endpoints, claim: Claim, origin: Origin) -> Option<WorkerId> {
+    pub(crate) fn snat_elsewhere(
+        &self,
+        ends: &Endpoints,
+        claim: SnatRole,
+        origin: Origin,
+    ) -> Option<WorkerId> {
         if origin == Origin::Worker || self.workers < 2 {
             return None;
         }
@@ -205,25 +210,25 @@ impl Flows {
         &mut self,
         packet: &Packet<'_, F>,
         ends: &Endpoints,
-        claim: Claim,
+        claim: SnatRole,
     ) -> Next {
         let (port, p) = (packet.port, packet.parsed);
         if let Some(reason) = self.snat_source_refusal(port, ends, claim, packet.origin) {
             return refuse_source(port, reason);
         }
         let opened = match claim {
-            Claim::Out(rule) => {
+            SnatRole::Out(rule) => {
                 if p.ttl <= 1 {
                     return Next::Reply(self.ttl_expired(packet));
                 }
-                match Segment::of(p) {
-                    Segment::Opens => self.snat_out(p, ends, rule),
-                    Segment::Midway => return Next::Reply(Reply::RESET),
-                    Segment::Reset => Err(Reason::NoSession),
-                    Segment::Invalid => Err(Reason::SnatInvalid),
+                match FirstSegment::of(p) {
+                    FirstSegment::Opens => self.snat_out(p, ends, rule),
+                    FirstSegment::Midway => return Next::Reply(Reply::RESET),
+                    FirstSegment::Reset => Err(Reason::NoSession),
+                    FirstSegment::Invalid => Err(Reason::SnatInvalid),
                 }
             }
-            Claim::In => self.snat_in(p, ends),
+            SnatRole::In => self.snat_in(p, ends),
         };
         match opened {
             Ok((id, direction)) => {
@@ -240,7 +245,7 @@ impl Flows {
                 | Reason::SnatPortLimit
                 | Reason::SnatSessionLimit
                 | Reason::SessionsFull),
-            ) if claim != Claim::In => Next::Reply(self.prohibited(packet, reason)),
+            ) if claim != SnatRole::In => Next::Reply(self.prohibited(packet, reason)),
             Err(reason) if self.is_left_to_kernel(ends, claim, reason) => Next::Punt,
             Err(reason) => Next::Drop(reason),
         }
@@ -248,8 +253,8 @@ impl Flows {
 
     /// Whether a packet from outside that no mapping lets in is the kernel's: of an own address it may be, but not one
     /// that comes from there itself, which is a hairpin's.
-    pub(crate) fn is_left_to_kernel(&self, ends: &Endpoints, claim: Claim, reason: Reason) -> bool {
-        claim == Claim::In
+    pub(crate) fn is_left_to_kernel(&self, ends: &Endpoints, claim: SnatRole, reason: Reason) -> bool {
+        claim == SnatRole::In
             && matches!(reason, Reason::SnatNoMapping | Reason::SnatFiltered)
             && self.kernel
             && self.is_shared(ends.destination.0)
@@ -258,7 +263,7 @@ impl Flows {
 
     /// Whether the kernel has an external address, too.
     pub(crate) fn is_shared(&self, address: IpAddr) -> bool {
-        self.snat.as_ref().is_some_and(|nat| nat.rules.standing(address) == Some(Standing::Own))
+        self.snat.as_ref().is_some_and(|nat| nat.rules.standing(address) == Some(AddressRole::Own))
     }
 
     /// Whether a fragment between these endpoints, whose ports aren't known, may be SNAT's.
@@ -329,15 +334,17 @@ impl Flows {
         &self,
         p: &Parsed,
         ends: &Endpoints,
-        claim: Claim,
+        claim: SnatRole,
     ) -> Result<Endpoints, Reason> {
         let nat = self.snat.as_ref().ok_or(Reason::NoSession)?;
         let (leaves, reply, mapping) = match claim {
-            Claim::Out(_) if matches!(Segment::of(p), Segment::Midway | Segment::Reset) => {
+            SnatRole::Out(_) if matches!(FirstSegment::of(p), FirstSegment::Midway | FirstSegment::Reset) => {
                 return Err(Reason::NoSession);
             }
-            Claim::Out(_) if Segment::of(p) == Segment::Invalid => return Err(Reason::SnatInvalid),
-            Claim::Out(id) => {
+            SnatRole::Out(_) if FirstSegment::of(p) == FirstSegment::Invalid => {
+                return Err(Reason::SnatInvalid);
+            }
+            SnatRole::Out(id) => {
                 let rule = nat.rules.by_id(id).ok_or(Reason::NoSession)?;
                 let (inside, outside) = (ends.source, ends.destination);
                 let known = nat.tables.by_inside(id, &rule.limits, p.protocol, inside, outside);
@@ -352,7 +359,7 @@ impl Flows {
                 let leaves = Endpoints { source: external, destination: outside };
                 (leaves, leaves.reversed(), known.map(|(mapping, _)| (mapping, rule.limits)))
             }
-            Claim::In => {
+            SnatRole::In => {
                 let (id, mapping, rules) = self.lets_in(p, ends)?;
                 let rule = rules.by_id(mapping.rule).ok_or(Reason::SnatNoMapping)?;
                 (
@@ -373,7 +380,7 @@ impl Flows {
     }
 
     /// The mapping that lets a packet from outside in, and its rule.
-    fn lets_in(&self, p: &Parsed, ends: &Endpoints) -> Result<(u32, Mapping, Arc<Rules>), Reason> {
+    fn lets_in(&self, p: &Parsed, ends: &Endpoints) -> Result<(u32, Mapping, Arc<RuleSet>), Reason> {
         let nat = self.snat.as_ref().ok_or(Reason::NoSession)?;
         let found = nat.tables.by_external(p.protocol, ends.destination);
         let (id, mapping) = found.ok_or(Reason::SnatNoMapping)?;
@@ -381,7 +388,7 @@ impl Flows {
         match () {
             () if rule.filtering != Dependence::EndpointIndependent => Err(Reason::SnatFiltered),
             () if rule.limits.mapping != Dependence::EndpointIndependent => Err(Reason::SnatFiltered),
-            () if Segment::of(p) != Segment::Opens => Err(Reason::SnatFiltered),
+            () if FirstSegment::of(p) != FirstSegment::Opens => Err(Reason::SnatFiltered),
             () if p.ttl <= 1 => Err(Reason::TtlExpired),
             () => Ok((id, *mapping, Arc::clone(&nat.rules))),
         }
@@ -432,7 +439,7 @@ impl Flows {
     }
 
     /// A session of SNAT has ended.
-    pub(crate) fn snat_ended(&mut self, protocol: u8, external: Place) {
+    pub(crate) fn snat_ended(&mut self, protocol: u8, external: Endpoint) {
         let now = self.now;
         let Some(nat) = &mut self.snat else { return };
         let before = nat.tables.len();

@@ -5,13 +5,13 @@ use std::{collections::HashMap, net::IpAddr};
 use foldhash::fast::RandomState;
 use weir_api::model::snat::{Dependence, Kind, Pooling, SnatRule};
 
-use super::track::{TimeoutTicks, Timeouts, shortest};
+use super::track::{SnatTimeoutTicks, TimeoutTicks, shortest};
 use crate::{
     id::ServerId,
     io::PortId,
     net::protocol,
     prefix::Prefix,
-    table::snat::{Limits, Standing},
+    table::snat::{AddressRole, SnatLimits},
 };
 
 /// A rule as the path has it.
@@ -34,9 +34,9 @@ pub struct Rule {
     /// Whom a mapping lets in.
     pub filtering: Dependence,
     /// What an inside address may have.
-    pub limits: Limits,
+    pub limits: SnatLimits,
     /// How long sessions last.
-    pub timeouts: Timeouts,
+    pub timeouts: SnatTimeoutTicks,
 }
 
 impl Rule {
@@ -60,8 +60,8 @@ impl Rule {
             pool: rule.addresses().chain(own.filter(|_| rule.masquerade)).collect(),
             masquerade: rule.masquerade,
             filtering: rule.filtering,
-            timeouts: Timeouts::new(&rule.timeouts),
-            limits: Limits {
+            timeouts: SnatTimeoutTicks::new(&rule.timeouts),
+            limits: SnatLimits {
                 ports: rule.max_ports,
                 sessions: rule.max_sessions,
                 paired: rule.pooling == Pooling::Paired,
@@ -73,29 +73,29 @@ impl Rule {
 
 /// All rules, swapped whole.
 #[derive(Debug)]
-pub struct Rules {
+pub struct RuleSet {
     /// The smallest network first.
     rules: Vec<Rule>,
     /// Their places by their numbers.
     by_id: HashMap<ServerId, usize, RandomState>,
     /// External addresses, the ports of the rules that have them, and what they are.
-    pool: HashMap<IpAddr, (PortId, Standing), RandomState>,
+    pool: HashMap<IpAddr, (PortId, AddressRole), RandomState>,
     timeouts: TimeoutTicks,
 }
 
-impl Default for Rules {
+impl Default for RuleSet {
     fn default() -> Self {
         Self::new(Vec::new())
     }
 }
 
-impl Rules {
+impl RuleSet {
     /// From rules in the order in which they were added.
     #[must_use]
     pub fn new(mut rules: Vec<Rule>) -> Self {
         rules.sort_by_key(|rule| std::cmp::Reverse(rule.inside.length()));
         let by_id = rules.iter().enumerate().map(|(n, rule)| (rule.id, n)).collect();
-        let standing = |rule: &Rule| if rule.masquerade { Standing::Own } else { Standing::Pool };
+        let standing = |rule: &Rule| if rule.masquerade { AddressRole::Own } else { AddressRole::Pool };
         let of =
             |rule: &Rule| rule.pool.iter().map(|a| (*a, (rule.port, standing(rule)))).collect::<Vec<_>>();
         let addresses = rules.iter().flat_map(of);
@@ -124,7 +124,7 @@ impl Rules {
 
     /// What an external address is; none if it isn't one.
     #[must_use]
-    pub fn standing(&self, external: IpAddr) -> Option<Standing> {
+    pub fn standing(&self, external: IpAddr) -> Option<AddressRole> {
         self.pool.get(&external).map(|(_, standing)| *standing)
     }
 
@@ -168,12 +168,12 @@ mod tests {
             pool: vec![[192, 0, 2, 1 + id as u8].into()],
             masquerade: false,
             filtering: Dependence::default(),
-            timeouts: Timeouts::default(),
-            limits: Limits { ports: 64, sessions: 0, paired: true, mapping: Dependence::default() },
+            timeouts: SnatTimeoutTicks::default(),
+            limits: SnatLimits { ports: 64, sessions: 0, paired: true, mapping: Dependence::default() },
         }
     }
 
-    fn of(rules: &Rules, source: &str, destination: &str, port: Option<u8>) -> Option<u32> {
+    fn of(rules: &RuleSet, source: &str, destination: &str, port: Option<u8>) -> Option<u32> {
         let ends = (source.parse().unwrap(), destination.parse().unwrap());
         rules.of_inside(ends, 6, port.map(PortId)).map(|rule| rule.id.0)
     }
@@ -182,7 +182,7 @@ mod tests {
     fn the_smallest_network_counts_and_exceptions_are_left_alone() {
         let except = vec!["172.16.0.0/12".parse().unwrap()];
         let first = Rule { except, ..rule(0, "10.0.0.0/8", 0) };
-        let rules = Rules::new(vec![first, rule(1, "10.9.0.0/16", 0)]);
+        let rules = RuleSet::new(vec![first, rule(1, "10.9.0.0/16", 0)]);
         let of = |source, destination| of(&rules, source, destination, Some(0));
         assert_eq!(of("10.1.0.1", "8.8.8.8"), Some(0));
         assert_eq!(of("10.9.0.1", "8.8.8.8"), Some(1));
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn only_rules_of_the_port_that_a_packet_leaves_by_count() {
         let rules =
-            Rules::new(vec![rule(0, "10.0.0.0/8", 0), rule(1, "10.0.0.0/8", 1), rule(2, "10.9.0.0/16", 1)]);
+            RuleSet::new(vec![rule(0, "10.0.0.0/8", 0), rule(1, "10.0.0.0/8", 1), rule(2, "10.9.0.0/16", 1)]);
         for (source, port, expected) in [
             ("10.1.0.1", Some(0), Some(0)),
             ("10.1.0.1", Some(1), Some(1)),

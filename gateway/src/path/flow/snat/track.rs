@@ -26,14 +26,14 @@ const DNS: u16 = 53;
 
 /// How long sessions of a rule last without a packet, in ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
+pub struct SnatTimeoutTicks {
     /// States without a meaning here have TCP's transitory one.
     by_state: TimeoutTicks,
     /// UDP to port 53.
     dns: u32,
 }
 
-impl Timeouts {
+impl SnatTimeoutTicks {
     /// As configured.
     #[must_use]
     pub fn new(of: &SnatTimeouts) -> Self {
@@ -54,26 +54,26 @@ impl Timeouts {
     }
 }
 
-impl Default for Timeouts {
+impl Default for SnatTimeoutTicks {
     fn default() -> Self {
         Self::new(&SnatTimeouts::default())
     }
 }
 
 /// The shortest time-outs of several rules, by state; without any the usual ones.
-pub(super) fn shortest<'a>(rules: impl Iterator<Item = &'a Timeouts>) -> TimeoutTicks {
-    let of = |timeouts: &Timeouts| {
+pub(super) fn shortest<'a>(rules: impl Iterator<Item = &'a SnatTimeoutTicks>) -> TimeoutTicks {
+    let of = |timeouts: &SnatTimeoutTicks| {
         let mut by_state = timeouts.by_state;
         by_state[Udp as usize] = by_state[Udp as usize].min(timeouts.dns);
         by_state
     };
     let shorter = |a: TimeoutTicks, b: TimeoutTicks| std::array::from_fn(|n| a[n].min(b[n]));
-    rules.map(of).reduce(shorter).unwrap_or_else(|| of(&Timeouts::default()))
+    rules.map(of).reduce(shorter).unwrap_or_else(|| of(&SnatTimeoutTicks::default()))
 }
 
 /// What a packet from inside is to a connection that isn't there. Other protocols than TCP open one always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Segment {
+pub(super) enum FirstSegment {
     /// A SYN and nothing else that counts.
     Opens,
     /// Of a connection that the gateway has lost.
@@ -85,7 +85,7 @@ pub(super) enum Segment {
     Invalid,
 }
 
-impl Segment {
+impl FirstSegment {
     pub(super) fn of(p: &Parsed) -> Self {
         if p.protocol != protocol::TCP {
             return Self::Opens;
@@ -203,32 +203,35 @@ mod tests {
     #[test]
     fn only_a_syn_opens_and_only_an_acknowledgement_is_in_the_middle() {
         use crate::net::tcp::{PSH, URG};
-        let of = |flags| Segment::of(&Parsed { protocol: protocol::TCP, flags, ..Parsed::NOTHING });
+        let of = |flags| FirstSegment::of(&Parsed { protocol: protocol::TCP, flags, ..Parsed::NOTHING });
         for (flags, expected) in [
-            (SYN, Segment::Opens),
-            (SYN | PSH, Segment::Opens),
-            (SYN | URG, Segment::Opens),
-            (SYN | 0xc0, Segment::Opens),
-            (ACK, Segment::Midway),
-            (ACK | PSH, Segment::Midway),
-            (ACK | FIN, Segment::Midway),
-            (RST, Segment::Reset),
-            (RST | ACK, Segment::Reset),
-            (SYN | ACK, Segment::Invalid),
-            (SYN | FIN, Segment::Invalid),
-            (SYN | RST, Segment::Invalid),
-            (FIN, Segment::Invalid),
-            (FIN | PSH | URG, Segment::Invalid),
-            (0, Segment::Invalid),
+            (SYN, FirstSegment::Opens),
+            (SYN | PSH, FirstSegment::Opens),
+            (SYN | URG, FirstSegment::Opens),
+            (SYN | 0xc0, FirstSegment::Opens),
+            (ACK, FirstSegment::Midway),
+            (ACK | PSH, FirstSegment::Midway),
+            (ACK | FIN, FirstSegment::Midway),
+            (RST, FirstSegment::Reset),
+            (RST | ACK, FirstSegment::Reset),
+            (SYN | ACK, FirstSegment::Invalid),
+            (SYN | FIN, FirstSegment::Invalid),
+            (SYN | RST, FirstSegment::Invalid),
+            (FIN, FirstSegment::Invalid),
+            (FIN | PSH | URG, FirstSegment::Invalid),
+            (0, FirstSegment::Invalid),
         ] {
             assert_eq!(of(flags), expected, "{flags:#x}");
         }
-        assert_eq!(Segment::of(&Parsed { protocol: protocol::UDP, ..Parsed::NOTHING }), Segment::Opens);
+        assert_eq!(
+            FirstSegment::of(&Parsed { protocol: protocol::UDP, ..Parsed::NOTHING }),
+            FirstSegment::Opens
+        );
     }
 
     #[test]
     fn sessions_last_as_their_rule_says() {
-        let of = Timeouts::new(&SnatTimeouts { dns: 7, ..SnatTimeouts::default() });
+        let of = SnatTimeoutTicks::new(&SnatTimeouts { dns: 7, ..SnatTimeouts::default() });
         for (state, outside, expected) in [
             (Established, 443, 7440),
             (SynSent, 443, 240),
@@ -242,7 +245,8 @@ mod tests {
         ] {
             assert_eq!(of.of(state, outside), seconds(expected), "{state:?} {outside}");
         }
-        let short = Timeouts::new(&SnatTimeouts { udp: 5, tcp_established: 8000, ..SnatTimeouts::default() });
+        let short =
+            SnatTimeoutTicks::new(&SnatTimeouts { udp: 5, tcp_established: 8000, ..SnatTimeouts::default() });
         let all = shortest([&of, &short].into_iter());
         assert_eq!((all[Udp as usize], all[Established as usize]), (seconds(5), seconds(7440)));
         assert_eq!(shortest([].into_iter())[Udp as usize], seconds(15));

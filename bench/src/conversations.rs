@@ -1,4 +1,4 @@
-//! Clients and servers in process: a generator behind the `Io` trait that plays whole connections.
+//! Clients and servers in process: a generator behind the `Io` trait that plays whole TCP connections.
 //!
 //! A recorded file can't know which local port weir will choose; this learns the local address and port of a connection
 //! from its SYN as it leaves, by its sequence number, and answers to them. Connections take turns, each sending the next
@@ -22,21 +22,21 @@ const ACK: u8 = 0x10;
 
 /// Who sends a packet, and its TCP flags.
 #[derive(Clone, Copy, Debug)]
-pub struct Packet {
+pub struct ScriptedPacket {
     by_server: bool,
     flags: u8,
 }
 
-const fn client(flags: u8) -> Packet {
-    Packet { by_server: false, flags }
+const fn client(flags: u8) -> ScriptedPacket {
+    ScriptedPacket { by_server: false, flags }
 }
 
-const fn server(flags: u8) -> Packet {
-    Packet { by_server: true, flags }
+const fn server(flags: u8) -> ScriptedPacket {
+    ScriptedPacket { by_server: true, flags }
 }
 
 /// Connect, transfer, close: ten packets.
-pub const WHOLE: [Packet; 10] = [
+pub const WHOLE: [ScriptedPacket; 10] = [
     client(SYN),
     server(SYN | ACK),
     client(ACK),
@@ -49,13 +49,13 @@ pub const WHOLE: [Packet; 10] = [
     client(ACK),
 ];
 /// What opens a connection.
-pub const OPENING: [Packet; 3] = [client(SYN), server(SYN | ACK), client(ACK)];
+pub const OPENING: [ScriptedPacket; 3] = [client(SYN), server(SYN | ACK), client(ACK)];
 /// What clients send in an open one.
-pub const REQUESTS: [Packet; 1] = [client(ACK)];
+pub const REQUESTS: [ScriptedPacket; 1] = [client(ACK)];
 /// What servers send in an open one.
-pub const REPLIES: [Packet; 1] = [server(ACK)];
+pub const REPLIES: [ScriptedPacket; 1] = [server(ACK)];
 /// Both.
-pub const BOTH: [Packet; 2] = [client(ACK), server(ACK)];
+pub const BOTH: [ScriptedPacket; 2] = [client(ACK), server(ACK)];
 
 /// A connection.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,9 +69,9 @@ struct Connection {
 }
 
 /// What weir receives from and sends to.
-pub struct Talk {
+pub struct Conversations {
     connections: Vec<Connection>,
-    script: &'static [Packet],
+    script: &'static [ScriptedPacket],
     /// Whether a script that is over begins anew with another client.
     renews: bool,
     next: usize,
@@ -96,10 +96,10 @@ fn words(tuple: u64) -> u32 {
     (0..4).map(|n| (tuple >> (16 * n)) as u32 & 0xffff).sum()
 }
 
-impl Talk {
+impl Conversations {
     /// Connections about to play a script; where `renews`, one that is over is followed by another client's, and they
     /// begin at different packets of it.
-    pub fn new(connections: u32, script: &'static [Packet], renews: bool) -> Self {
+    pub fn new(connections: u32, script: &'static [ScriptedPacket], renews: bool) -> Self {
         let bytes = traffic::frame(0, traffic::Kind::Ack, MAC, 60, VIP);
         let mut template = [0; 60];
         template.copy_from_slice(&bytes[..60]);
@@ -129,7 +129,7 @@ impl Talk {
     }
 
     /// Goes on with another script, which is repeated in the connections as they are.
-    pub fn go_on(&mut self, script: &'static [Packet]) {
+    pub fn go_on(&mut self, script: &'static [ScriptedPacket]) {
         (self.script, self.renews, self.next) = (script, false, 0);
         for (n, connection) in self.connections.iter_mut().enumerate() {
             connection.step = n % script.len();
@@ -222,7 +222,7 @@ impl Talk {
     }
 }
 
-impl Io for Talk {
+impl Io for Conversations {
     type Frame = PooledFrame;
 
     fn ports(&self) -> usize {
@@ -267,8 +267,8 @@ mod tests {
 
     #[test]
     fn packets_have_right_checksums_and_their_connections_tuples() {
-        let mut talk = Talk::new(2, &WHOLE, true);
-        let (first, by_server) = talk.produce();
+        let mut connections = Conversations::new(2, &WHOLE, true);
+        let (first, by_server) = connections.produce();
         let packet = etherparse::SlicedPacket::from_ethernet(first.data()).unwrap();
         let Some(etherparse::NetSlice::Ipv4(ip)) = &packet.net else { panic!("no IPv4") };
         assert_eq!(ip.header().header_checksum(), ip.header().to_header().calc_header_checksum());
@@ -281,24 +281,24 @@ mod tests {
 
     #[test]
     fn a_server_answers_to_where_its_syn_came_from() {
-        let mut talk = Talk::new(1, &WHOLE, true);
-        let (mut syn, _) = talk.produce();
+        let mut connections = Conversations::new(1, &WHOLE, true);
+        let (mut syn, _) = connections.produce();
         // As weir would: another source.
         let local = Tuple::new((Ipv4Addr::new(198, 19, 1, 1).to_bits(), 5000), (1, PORT));
         syn.data_mut()[26..34].copy_from_slice(&local.addresses.to_le_bytes());
         syn.data_mut()[34..38].copy_from_slice(&local.ports.to_le_bytes());
-        talk.learn(&syn);
-        let (answer, by_server) = talk.produce();
-        assert!(by_server && talk.open() == 1);
+        connections.learn(&syn);
+        let (answer, by_server) = connections.produce();
+        assert!(by_server && connections.open() == 1);
         assert_eq!(answer.data()[30..34], [198, 19, 1, 1]);
         assert_eq!(answer.data()[36..38], 5000u16.to_be_bytes());
     }
 
     #[test]
     fn connections_whose_syn_is_lost_are_given_up() {
-        let mut talk = Talk::new(1, &WHOLE, true);
-        talk.produce();
-        let (again, by_server) = talk.produce();
-        assert_eq!((by_server, talk.lost, again.data()[47]), (false, 1, SYN));
+        let mut connections = Conversations::new(1, &WHOLE, true);
+        connections.produce();
+        let (again, by_server) = connections.produce();
+        assert_eq!((by_server, connections.lost, again.data()[47]), (false, 1, SYN));
     }
 }

@@ -1,8 +1,8 @@
 //! What services and servers have counted, and IPVS's rate estimator.
 //!
-//! Every 2 s IPVS reads its per-CPU counters into the figures that `--stats` shows, and moves each rate a
+//! Every 2 s IPVS reads its per-CPU counters into the counters that `--stats` shows, and moves each rate a
 //! quarter of the way towards the last two seconds' (`net/netfilter/ipvs/ip_vs_est.c`, Linux 6.1). Rates
-//! of connections and packets are kept scaled by 2^10, of bytes by 2^5. `-Z` subtracts the figures as of
+//! of connections and packets are kept scaled by 2^10, of bytes by 2^5. `-Z` subtracts the counters as of
 //! the last reading, so packets counted since then show up at the next one.
 
 use weir_api::model::{Rates, Stats};
@@ -15,7 +15,7 @@ pub(super) const ESTIMATE_PERIOD: u32 = 200;
 
 /// Counters of a service or server.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Figures {
+pub(super) struct Estimator {
     /// As of the last reading.
     read: Stats,
     /// What `-Z` subtracts.
@@ -26,13 +26,13 @@ pub(super) struct Figures {
 
 /// A service's counters.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ServiceFigures {
-    pub figures: Figures,
+pub(super) struct ServiceEstimator {
+    pub estimator: Estimator,
     /// What servers contributed that belong to the service no more.
     pub gone: Stats,
 }
 
-impl Figures {
+impl Estimator {
     /// One reading.
     pub fn read(&mut self, now: Stats) {
         let since = difference(&now, &self.read);
@@ -114,19 +114,19 @@ pub(super) fn counters(totals: &ServerTotals) -> Stats {
 }
 
 impl<P: Plane> Store<P> {
-    /// Reads every configured server's figures; a service's are the sum of its servers'.
+    /// Reads every configured server's counters; a service's are the sum of its servers'.
     pub(super) fn estimate(&mut self) {
         for record in self.services.values() {
-            let Some(service) = self.figures.get_mut(&record.id) else { continue };
+            let Some(service) = self.estimators.get_mut(&record.id) else { continue };
             let mut total = service.gone;
             for id in record.server_ids() {
                 let now = counters(&self.plane.server_totals(id));
                 if let Some(account) = self.ledger.account_mut(id) {
-                    account.figures.read(now);
+                    account.estimator.read(now);
                     total = sum(&total, &difference(&now, &account.base));
                 }
             }
-            service.figures.read(total);
+            service.estimator.read(total);
         }
     }
 }
@@ -137,12 +137,12 @@ mod tests {
 
     #[test]
     fn rates_decay_as_ipvs_documents() {
-        let mut figures = Figures::default();
-        figures.read(Stats { connections: 200, ..Stats::default() });
+        let mut estimator = Estimator::default();
+        estimator.read(Stats { connections: 200, ..Stats::default() });
         let mut shown = Vec::new();
         for _ in 0..8 {
-            shown.push(figures.rates().connections);
-            figures.read(figures.read);
+            shown.push(estimator.rates().connections);
+            estimator.read(estimator.read);
         }
         assert_eq!(shown, [25, 19, 14, 11, 8, 6, 4, 3]);
     }
@@ -150,12 +150,12 @@ mod tests {
     #[test]
     fn zeroing_subtracts_the_last_reading() {
         let at = |in_packets| Stats { in_packets, in_bytes: in_packets * 40, ..Stats::default() };
-        let mut figures = Figures::default();
-        figures.read(at(7));
-        figures.zero();
-        assert_eq!(figures.stats(), Stats::default());
-        assert_eq!(figures.rates(), Rates::default());
-        figures.read(at(10));
-        assert_eq!(figures.stats(), at(3));
+        let mut estimator = Estimator::default();
+        estimator.read(at(7));
+        estimator.zero();
+        assert_eq!(estimator.stats(), Stats::default());
+        assert_eq!(estimator.rates(), Rates::default());
+        estimator.read(at(10));
+        assert_eq!(estimator.stats(), at(3));
     }
 }
