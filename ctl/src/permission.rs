@@ -23,17 +23,18 @@ fn say(socket: &Path, group: Option<u32>, user: &str) -> String {
     let name = |gid| Group::from_gid(Gid::from_raw(gid)).ok().flatten().map(|group| group.name);
     match group {
         Some(0) => {
-            format!(
-                "{socket} is for root only; `socket_group` in weir.toml names a group that may use it, too"
-            )
+            format!("only root may use {socket}: set `socket_group` in weir.toml to allow a group")
         }
         Some(gid) => {
             let group = name(gid).unwrap_or_else(|| format!("#{gid}"));
             format!(
-                "{socket} is for root and the group `{group}`: `usermod -aG {group} {user}` as root, then log in again"
+                "only root and the group `{group}` may use {socket}: `usermod -aG {group} {user}` as root, \
+                    then log in again"
             )
         }
-        None => format!("{socket} is for root and its group, which `socket_group` in weir.toml names"),
+        None => format!(
+            "only root and the group of {socket} may use it: `socket_group` in weir.toml names the group"
+        ),
     }
 }
 
@@ -46,13 +47,18 @@ mod tests {
         let socket = Path::new("/run/weir/weir.sock");
         let said = say(socket, Some(0), "alice");
         assert!(
-            said.starts_with("/run/weir/weir.sock is for root only; `socket_group` in weir.toml"),
+            said.starts_with("only root may use /run/weir/weir.sock: set `socket_group` in weir.toml"),
             "{said}"
         );
         let said = say(socket, Some(1), "alice");
-        assert!(said.contains("the group `daemon`: `usermod -aG daemon alice` as root"), "{said}");
+        assert!(
+            said.contains(
+                "the group `daemon` may use /run/weir/weir.sock: `usermod -aG daemon alice` as root"
+            ),
+            "{said}"
+        );
         assert!(say(socket, Some(54_321), "alice").contains("the group `#54321`"));
-        assert!(say(socket, None, "alice").contains("root and its group"));
+        assert!(say(socket, None, "alice").contains("root and the group of /run/weir/weir.sock"));
     }
 
     #[test]

@@ -189,7 +189,7 @@ fn take_leading(args: &mut Vec<OsString>) -> Result<Leading, String> {
             let wait = seconds.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
             let wait = wait.filter(|wait| !wait.is_zero());
             leading.patience =
-                Some(wait.ok_or(format!("--timeout needs seconds, more than none: `{seconds}'"))?);
+                Some(wait.ok_or(format!("--timeout needs seconds, more than 0: `{seconds}'"))?);
         } else if let Some(when) = take_option(args, "--color", "auto, always or never")? {
             let when = when.to_string_lossy().into_owned();
             let color = Color::from_str(&when, false);

@@ -21,21 +21,21 @@ pub const EXIT_CONFIGURATION: u8 = 2;
 
 /// An L4 gateway in the LVS tradition, on DPDK.
 ///
-/// Prints the line `ready` on stdout once it forwards: with all links up, or after five seconds with those that are;
-/// `weirctl status` then says that it is degraded. SIGTERM and SIGINT stop it. SIGHUP, SIGUSR1,
-/// SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO and SIGXCPU are ignored, each with a line in the log, SIGPIPE and SIGXFSZ without;
-/// SIGQUIT ends it with a core dump.
-/// If one of its threads fails, the whole gateway ends with the reason.
+/// Prints the line `ready` on stdout as soon as it forwards: when all links are up, or after five seconds with
+/// those that are up; `weirctl status` then shows it as degraded. SIGTERM and SIGINT stop it. SIGHUP, SIGUSR1,
+/// SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO and SIGXCPU are ignored with a line in the log, SIGPIPE and SIGXFSZ
+/// without one. SIGQUIT ends it with a core dump. If one of its threads fails, the whole gateway ends and logs the
+/// reason.
 ///
-/// A TAP twin that is deleted is made anew within seconds, with its addresses and routes of the configuration, and attached to its
-/// port again; what else was put on it, a routing daemon's routes for one, is for whoever put it there. One that is renamed or set
-/// down stays as it is: `weirctl status` says so until that is undone. A device that goes (an interface that is deleted, a NIC that
-/// is removed or wants a reset) is tried every five seconds, and its port joins again when the device is there with the same
-/// number of queues.
+/// A deleted TAP twin is created again within seconds, with its configured addresses and routes, and attached to
+/// its port again. Anything else on it, such as a routing daemon's routes, must be restored by the program that set
+/// it. A twin that is renamed or set down stays as it is; `weirctl status` warns until that is undone. When a
+/// device goes away (a deleted interface, a NIC that is removed or needs a reset), the gateway tries to attach it
+/// every five seconds; its port works again once the device is back with the same number of queues.
 ///
-/// Logs go to stderr, or to journald where stderr is its stream. WEIR_LOG chooses what is logged (error, warn, info,
-/// debug; `weir::host=debug` for a part). Logging never holds the gateway up: lines that can't be written are lost, and
-/// counted in the log.
+/// Logs go to stderr, or to journald if stderr is connected to it. WEIR_LOG chooses what is logged (error, warn,
+/// info, debug; `weir::host=debug` for a module). Logging never blocks the gateway: lines that can't be written are
+/// lost, and the log counts them.
 ///
 /// Exit codes: 0 after a clean stop, 1 after a failure, 2 for a bad command line or configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
@@ -44,7 +44,7 @@ pub struct Cli {
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// Only validate the configuration, the rules it names included, against this machine
+    /// Only check the configuration and the rules it names against this machine
     #[arg(long)]
     pub check: bool,
 }

@@ -74,7 +74,7 @@ fn on_panic(info: &PanicHookInfo<'_>) {
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a text");
+        .unwrap_or("without a message");
     let place = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
     let text = format!("panicked{place}: {message}");
     let caught = PANIC.try_with(|panic| {

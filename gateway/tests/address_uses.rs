@@ -125,8 +125,8 @@ fn pools_of_addresses_that_are_no_pool_s() {
     };
     let mut store = Store::new(FakePlane { kinds: Box::new(kind), ..FakePlane::default() });
     for (pool, why) in [
-        ("192.0.2.250-192.0.2.254", "192.0.2.253 is an address of the gateway's own: --pool port takes"),
-        ("192.0.2.254", "192.0.2.254 is an address of the gateway's own: --pool port takes"),
+        ("192.0.2.250-192.0.2.254", "192.0.2.253 is the gateway's own address: use --pool port"),
+        ("192.0.2.254", "192.0.2.254 is the gateway's own address: use --pool port"),
         ("192.0.2.1,192.0.2.255", "192.0.2.255 isn't a unicast address"),
         ("224.0.0.1", "224.0.0.1 isn't a unicast address"),
         ("127.0.0.2", "127.0.0.2 is a loopback address"),
@@ -139,7 +139,7 @@ fn pools_of_addresses_that_are_no_pool_s() {
         assert!(told.contains(why), "{pool}: {told}");
     }
     for (pool, why) in [
-        ("2001:db8::fe", "is an address of the gateway's own"),
+        ("2001:db8::fe", "is the gateway's own address"),
         ("fe80::5", "isn't a unicast address"),
         ("::1", "is a loopback address"),
         ("ff02::1", "isn't a unicast address"),

@@ -399,7 +399,7 @@ fn what_is_gone_is_told_apart_from_what_is_slow() {
     let mut gateway = Hanging::new("gone", 2);
     let ask = |gateway: &Hanging, request: Request| refusal(gateway.client().call(request).unwrap());
     let none = ask(&gateway, Request::Traced { trace: 7 });
-    assert_eq!(none.to_string(), "not there: there is no trace 7 any more");
+    assert_eq!(none.to_string(), "not there: trace 7 no longer exists");
     let filter = SessionFilter { worker: Some(2), ..SessionFilter::default() };
     let none = ask(&gateway, Request::FindSessions { filter, from: None, max: 10 });
     assert_eq!(none.to_string(), "not there: there is no worker 2: the last is 1");
@@ -532,11 +532,11 @@ fn marks_that_no_rule_gives_are_told_once_and_in_the_status() {
         "-A -f 7 -s rr\n-a -f 7 -r 10.0.0.1 -g\n-A -f 8 -s rr\n-A -f 8 -6 -s rr\n-A -f 9 -s rr\n\
          mark add 9 --protocol tcp\n",
     );
-    assert_eq!(told.lines().filter(|line| line.contains("no rule gives")).count(), 1, "{told}");
-    assert!(told.contains("no rule gives packets the mark 7, 8 (weirctl mark add)"), "{told}");
+    assert_eq!(told.lines().filter(|line| line.contains("no rule sets")).count(), 1, "{told}");
+    assert!(told.contains("no rule sets mark 7, 8 (weirctl mark add)"), "{told}");
     let missing = warnings(&mut rig);
-    assert!(missing[0].starts_with("services of marks that no rule gives") && missing[0].ends_with(": 7, 8"));
+    assert!(missing[0].starts_with("services whose mark no rule sets") && missing[0].ends_with(": 7, 8"));
     let told = restore(&mut rig, "mark add 7 --protocol udp\nmark add 8 --protocol udp\n");
-    assert!(!told.contains("no rule gives"), "{told}");
+    assert!(!told.contains("no rule sets"), "{told}");
     assert_eq!(warnings(&mut rig), [""; 0]);
 }

@@ -154,9 +154,9 @@ fn rules_of_dpvs_are_taken_as_far_as_they_go() {
     for (line, begin) in lines.iter().zip([
         "line 2: `-j enable': weir has no SYN proxy",
         "line 2: `-V 90': weir's time-outs",
-        "line 5: `-H proto=tcp,src-range=10.0.0.0-10.0.0.9': services by match",
+        "line 5: `-H proto=tcp,src-range=10.0.0.0-10.0.0.9': weir has SNAT rules instead",
         "line 6: `-H proto=",
-        "line 6: `-J': servers of SNAT",
+        "line 6: `-J': weir has SNAT rules instead",
         "line 7: `-s conhash': weir has no scheduler conhash; mh",
     ]) {
         assert!(line.starts_with(begin), "{line}");
@@ -180,7 +180,7 @@ fn only_weirctl_knows_lines_of_words() {
     assert_eq!(saved, "-A -f 7 -s wlc\nmark add 7 --destination 192.0.2.0/24\n# end of 2 rules\n");
     assert_eq!(call(&mut own, "-S", "").1, "-A -f 7 -s wlc\n");
     let (status, _, err) = call_as("weirctl", &mut own, "-R", "\nmark add 0\n# end of 1 rule\n");
-    assert_eq!((status, err.as_str()), (255, "line 2: `0' is no value for mark\n"));
+    assert_eq!((status, err.as_str()), (255, "line 2: `0' isn't a value for mark\n"));
     // Each error names its line, and rules that were cut are noticed; they are taken as far as they go.
     let cut = "-A -f 7\n-a -f 8 -r 10.0.0.1 -m\n\n-A -f 9 -s nosuch\n-A -f 9";
     let (status, _, err) = call_as("weirctl", &mut own, "-R", cut);

@@ -204,7 +204,7 @@ fn the_rule_that_marks_is_named_and_nonsense_refused() {
         (of("dmz"), "no such port: dmz"),
         (
             Question { destination: ("2001:db8::1".parse().unwrap(), 80), ..of("wan") },
-            "invalid operation: the two addresses are of two families",
+            "invalid operation: the two addresses are of different families",
         ),
     ] {
         match rig.call(Request::Explain(wrong)).unwrap() {

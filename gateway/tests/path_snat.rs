@@ -638,19 +638,13 @@ fn a_rule_counts_and_its_sessions_end_with_it() {
 fn what_is_wrong_with_a_rule_is_said_and_changes_nothing() {
     let mut rig = rig("");
     for (line, why) in [
-        (
-            "add office --inside 10.9.0.0/24 --port wan --pool 192.0.2.7",
-            "there is a SNAT rule office already",
-        ),
+        ("add office --inside 10.9.0.0/24 --port wan --pool 192.0.2.7", "SNAT rule office already exists"),
         ("add lab --inside 10.9.0.0/24 --port dmz --pool 192.0.2.7", "dmz"),
         ("delete lab", "there is no SNAT rule lab"),
-        (
-            "add lab --inside 10.9.0.0/24 --port wan --pool 10.1.255.254",
-            "--pool port takes the outside port's",
-        ),
+        ("add lab --inside 10.9.0.0/24 --port wan --pool 10.1.255.254", "use --pool port to masquerade"),
         (
             "add lab --inside 10.9.0.0/24 --port wan --pool 10.1.255.250-10.1.255.254",
-            "10.1.255.254 is an address of the gateway's own",
+            "10.1.255.254 is the gateway's own address",
         ),
         ("add lab --inside 10.9.0.0/24 --port wan --pool 10.0.0.254", "--pool port"),
         ("add six --inside fd00::/8 --port wan --pool 2001:db8:c::fe", "--pool port"),

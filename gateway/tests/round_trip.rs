@@ -33,7 +33,7 @@ fn call(store: &mut Store<FakePlane>, line: &str, stdin: &str) -> String {
     let environment = Environment { names: &SystemNames, own: true };
     let status = ipvsadm(&args, &mut stdin.as_bytes(), store, &mut out, &mut err, &environment);
     // Time-outs may be shorter than RFCs like, and services of a mark may have no rule that gives it.
-    let expected = [" is shorter than ", "no rule gives packets the mark"];
+    let expected = [" is shorter than ", "no rule sets mark"];
     let err = String::from_utf8(err).unwrap();
     let complaints: Vec<&str> =
         err.lines().filter(|line| expected.iter().all(|part| !line.contains(part))).collect();

@@ -62,7 +62,7 @@ pub(super) fn undrain(args: &UndrainArgs, world: &mut World<'_>) -> Result<(), F
     let (address, port) = (row.server.address, row.server.port);
     change(Change::Undrain { service: key, address, port, weight: args.weight }, world).map_err(
         |failure| match failure {
-            Failure::Refused(why) => Failure::Refused(format!("{why}; --weight N gives it one")),
+            Failure::Refused(why) => Failure::Refused(format!("{why}; set one with --weight N")),
             other => other,
         },
     )?;
@@ -256,7 +256,7 @@ impl Watch {
         if state == DrainState::Drained {
             if !self.json {
                 let time = names::seconds(passed.as_secs());
-                let empty = if left.closing == 0 { "is empty" } else { "carries no data any more" };
+                let empty = if left.closing == 0 { "is empty" } else { "carries no more data" };
                 writeln!(
                     world.out,
                     "{} {empty} after {time}{killed}{beside}; undo: {}",

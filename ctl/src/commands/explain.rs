@@ -32,7 +32,7 @@ pub(super) fn run(args: &ExplainArgs, world: &mut World<'_>) -> Result<(), Failu
     let answer = match world.transport.call(Request::Explain(question.clone()))? {
         Response::Explained(answer) => answer,
         Response::Refused(refusal) => return Err(refusal.into()),
-        _ => return Err(Failure::Refused("the gateway gave an answer to another question".into())),
+        _ => return Err(Failure::Refused("the gateway's answer doesn't match the request".into())),
     };
     if args.json {
         json::write(
@@ -71,9 +71,9 @@ fn tell(q: &Question, e: &Explanation, out: &mut dyn io::Write, style: Style) ->
     match &e.service {
         Some(key) => line("service", names::service(key))?,
         None if e.session.is_none() && matches!(e.end, End::Forwarded) => {
-            line("service", "none takes it, but a rule of SNAT does".into())?;
+            line("service", "none, but a SNAT rule applies".into())?;
         }
-        None => line("service", "none takes it".into())?,
+        None => line("service", "none".into())?,
     }
     if let Some(template) = &e.template {
         let left = names::seconds(u64::from(template.session.expires / 100));
@@ -107,7 +107,7 @@ fn tell(q: &Question, e: &Explanation, out: &mut dyn io::Write, style: Style) ->
     match &e.back {
         None => Ok(()),
         Some(Back::Itself) => {
-            line("answer", "the server's, straight to the client: it doesn't come by here".into())
+            line("answer", "goes from the server straight to the client, not through the gateway".into())
         }
         Some(Back::Here(back)) => {
             let port = back
@@ -129,7 +129,7 @@ fn tell(q: &Question, e: &Explanation, out: &mut dyn io::Write, style: Style) ->
 }
 
 fn route(way: &Way) -> String {
-    let next = way.mac.map_or("whose MAC address is asked for first".into(), |mac| {
+    let next = way.mac.map_or("whose MAC address has to be resolved first".into(), |mac| {
         format!("at {}", documents::parts::mac(mac))
     });
     let route = format!("{}/{} on {}", way.network.0, way.network.1, way.port);
@@ -175,16 +175,14 @@ fn standing(s: &Scheduling) -> String {
         Standing::Stateless => "decides by the counts below".into(),
         Standing::Slot { slot, slots, server: of, fallback } => {
             let of = of.map_or("no server".into(), server);
-            let or = if fallback { ", others are tried if it can't take a session" } else { "" };
+            let or = if fallback { ", others are tried if it can't take the session" } else { "" };
             format!("slot {slot} of {slots} belongs to {of}{or}")
         }
         Standing::Behind(None) => "the rotation is at the head of the list".into(),
-        Standing::Behind(Some(n)) => format!("the rotation stands at {}", server(n)),
+        Standing::Behind(Some(n)) => format!("the rotation is at {}", server(n)),
         Standing::Level { level, top, step, next } => {
             let next = if next as usize >= s.servers.len() { "the end".into() } else { server(next) };
-            format!(
-                "in the pass of weights from {level} up (top {top}, step {step}), next to look at is {next}"
-            )
+            format!("in the pass of weights from {level} up (top {top}, step {step}), next is {next}")
         }
         Standing::Remembered { servers: 1, first } => {
             format!("the destination is remembered at {}", first.map_or("a deleted server".into(), server))
@@ -243,10 +241,13 @@ fn why(skip: Skip, c: &CandidateServer) -> String {
 fn verdict(end: &End) -> (Tone, String) {
     match end {
         End::Forwarded => (Tone::Good, "forwarded".into()),
-        End::Punted => (Tone::Care, "punted: given to the kernel by way of the port's twin".into()),
-        End::Delivered => {
-            (Tone::Good, "delivered: the server is the gateway itself, whose kernel gets the packet".into())
-        }
+        End::Punted => (Tone::Care, "punted: passed to the kernel through the port's twin".into()),
+        End::Delivered => (
+            Tone::Good,
+            "delivered: the server runs on the gateway itself, and its kernel gets the \
+                packet"
+                .into(),
+        ),
         End::Dropped { reason, advice, answer } => {
             let told = answer.map_or(String::new(), |a| format!(", answered with {}", answer_words(a)));
             (Tone::Bad, format!("dropped as {reason}{told}. {advice}"))

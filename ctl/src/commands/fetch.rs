@@ -27,7 +27,7 @@ pub type Listed = (ServiceRow, Vec<ServerRow>);
 const TRIES: u32 = 10;
 
 fn unexpected() -> Failure {
-    Failure::Refused("the gateway gave an answer to another question".into())
+    Failure::Refused("the gateway's answer doesn't match the request".into())
 }
 
 /// Version and generation.
@@ -241,7 +241,7 @@ pub fn resolve(transport: &mut dyn Transport, name: &ServiceName) -> Result<Serv
         [first, ..] => {
             let names: Vec<String> = found.iter().map(names::service).collect();
             let message = format!(
-                "{} are several services: say which, {} for instance",
+                "{} matches several services: name one, for instance {}",
                 names.join(" and "),
                 names::service(first)
             );
@@ -293,6 +293,6 @@ pub fn server(listed: &Listed, address: std::net::IpAddr, port: Option<u16>) -> 
             let hint = names::did_you_mean(names::nearest(&wanted, &known));
             Err(Failure::Refused(format!("{service} has no server {wanted}{hint}")))
         }
-        _ => Err(Failure::Usage(format!("{service} has several servers at {address}: say the port too"))),
+        _ => Err(Failure::Usage(format!("{service} has several servers at {address}: add the port"))),
     }
 }

@@ -116,7 +116,7 @@ pub fn read(text: &str) -> Result<Wanted, FileError> {
             .map_err(|e| FileError { line: e.line.or(Some(line)), ..e })?;
         if let Some(first) = seen.insert(service.service.key, service.line) {
             let name = names::service(&service.service.key);
-            return Err(wrong(format!("{name} is there already, in line {first}")));
+            return Err(wrong(format!("{name} is already in line {first}")));
         }
         wanted.services.push(service);
     }
@@ -159,7 +159,7 @@ fn service(
     let local_addresses: Vec<LocalAddress> = entry.local_addresses.into_iter().map(local_address).collect();
     for (n, local) in local_addresses.iter().enumerate() {
         if local_addresses[..n].iter().any(|l| l.address == local.address) {
-            return Err(wrong(format!("local address {} is there twice", local.address)));
+            return Err(wrong(format!("local address {} is given twice", local.address)));
         }
     }
     let mut servers: Vec<(usize, Server)> = Vec::new();
@@ -171,7 +171,7 @@ fn service(
             let name = names::endpoint(server.address, server.port);
             return Err(FileError {
                 line: Some(line),
-                message: format!("{name} is there already, in line {first}"),
+                message: format!("{name} is already in line {first}"),
             });
         }
         servers.push((line, server));
@@ -192,7 +192,7 @@ fn key<S>(entry: &ServiceEntry<S>) -> Result<ServiceKey, FileError> {
             let family = if matches!(family, Some(Family::V6)) { Family::V6 } else { Family::V4 };
             Ok(ServiceKey::Mark { mark, family })
         }
-        _ => Err(wrong("a service has protocol and address, or instead of both a mark (with family)")),
+        _ => Err(wrong("a service has either protocol and address, or mark and family")),
     }
 }
 
@@ -226,7 +226,8 @@ fn server(entry: ServerEntry, service: &ServiceKey) -> Result<Server, FileError>
         && port != its_port
     {
         return Err(wrong(format!(
-            "{address}:{port}: direct routing and tunnels don't map ports: leave it out, or write {its_port}"
+            "{address}:{port}: direct routing and tunnels don't map ports: leave the port out, or write \
+                {its_port}"
         )));
     }
     Ok(Server { address, port: port.unwrap_or(its_port), forwarding, weight, upper, lower })
@@ -293,32 +294,29 @@ netmask = 64
                 &format!("{service}\n[[service.server]]\naddress = \"10.0.0.1\"\nmethod = \"fulnat\"\n"),
                 "line 7: unknown variant `fulnat`, expected one of `route`, `tunnel`, `nat`, `fullnat`",
             ),
-            (&format!("{service}{service}"), "line 4: tcp/192.0.2.10:80 is there already, in line 1"),
+            (&format!("{service}{service}"), "line 4: tcp/192.0.2.10:80 is already in line 1"),
             (
                 &format!("{service}[[service.server]]\naddress = \"10.0.0\"\nmethod = \"nat\"\n"),
                 "line 5: 10.0.0 isn't an address, ADDRESS:PORT or [V6ADDRESS]:PORT",
             ),
             ("[[mark]]\nmark = 0\n", "line 1: mark = 0 marks nothing"),
-            ("\n[[mark]]\nmark = \"seven\"\n", "line 2: \"seven\" is no mark"),
+            ("\n[[mark]]\nmark = \"seven\"\n", "line 2: \"seven\" isn't a mark"),
             (
                 "[[mark]]\nmark = 1\ncolour = 2\n",
                 "line 3: unknown field `colour`, expected one of `mark`, `priority`, `protocol`, `source`, `destination`, `source_ports`, `destination_ports`, `port`",
             ),
             (
                 "[[mark]]\nmark = 1\nsource = \"10.0.0.0/33\"\n",
-                "line 1: source = \"10.0.0.0/33\" is no network: ADDRESS or ADDRESS/BITS",
+                "line 1: source = \"10.0.0.0/33\" isn't a network: ADDRESS or ADDRESS/BITS",
             ),
             (
                 "[[mark]]\nmark = 1\ndestination_ports = \"9-8\"\n",
-                "line 1: destination_ports = \"9-8\" is no range of ports: PORT or FIRST-LAST",
+                "line 1: destination_ports = \"9-8\" isn't a range of ports: PORT or FIRST-LAST",
             ),
-            (
-                "[[mark]]\nmark = 1\n[[mark]]\nmark = \"0x1\"\n",
-                "line 3: this mark rule is there already, in line 1",
-            ),
+            ("[[mark]]\nmark = 1\n[[mark]]\nmark = \"0x1\"\n", "line 3: this mark rule is already in line 1"),
             (
                 "[[service]]\nprotocol = \"tcp\"\n",
-                "line 1: a service has protocol and address, or instead of both a mark (with family)",
+                "line 1: a service has either protocol and address, or mark and family",
             ),
             (
                 "[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10\"\n",

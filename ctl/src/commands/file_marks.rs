@@ -42,7 +42,7 @@ pub(super) fn read(
         let wrong = |message| FileError { line: Some(line), message };
         let rule = rule(entry.into_inner()).map_err(wrong)?;
         if let Some(first) = seen.insert(rule.clone(), line) {
-            return Err(wrong(format!("this mark rule is there already, in line {first}")));
+            return Err(wrong(format!("this mark rule is already in line {first}")));
         }
         rules.push((line, rule));
     }
@@ -53,7 +53,7 @@ pub(super) fn read(
 fn rule(entry: MarkEntry) -> Result<MarkRule, String> {
     let mark = match &entry.mark {
         MarkNumber::Plain(mark) => *mark,
-        MarkNumber::Written(text) => mark::number(text).ok_or_else(|| format!("{text:?} is no mark"))?,
+        MarkNumber::Written(text) => mark::number(text).ok_or_else(|| format!("{text:?} isn't a mark"))?,
     };
     if mark == 0 {
         return Err("mark = 0 marks nothing".into());
@@ -61,7 +61,7 @@ fn rule(entry: MarkEntry) -> Result<MarkRule, String> {
     let network = |name, text: Option<String>| match text {
         None => Ok(None),
         Some(text) => match mark::network(&text) {
-            None => Err(format!("{name} = {text:?} is no network: ADDRESS or ADDRESS/BITS")),
+            None => Err(format!("{name} = {text:?} isn't a network: ADDRESS or ADDRESS/BITS")),
             network => Ok(network),
         },
     };
@@ -69,7 +69,7 @@ fn rule(entry: MarkEntry) -> Result<MarkRule, String> {
         None => Ok(None),
         Some(Ports::One(port)) => Ok(Some((port, port))),
         Some(Ports::Range(text)) => match mark::ports(&text) {
-            None => Err(format!("{name} = {text:?} is no range of ports: PORT or FIRST-LAST")),
+            None => Err(format!("{name} = {text:?} isn't a range of ports: PORT or FIRST-LAST")),
             ports => Ok(ports),
         },
     };

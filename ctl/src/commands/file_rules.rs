@@ -44,7 +44,7 @@ pub fn read(text: &str) -> Result<Wanted, FileError> {
     match complete.complaint() {
         Some(complaint) => {
             let message = format!(
-                "{complaint}; where they are all, `{}' has to be the last line",
+                "{complaint}; if they are complete, add `{}' as the last line",
                 rules::closing(rules::count(text))
             );
             Err(FileError { line: None, message })
@@ -81,7 +81,7 @@ impl Building {
             Change::AddService(service) => {
                 let name = names::service(&service.key);
                 if self.places.insert(service.key, self.wanted.services.len()).is_some() {
-                    return Err(format!("{name} is there already"));
+                    return Err(format!("{name} already exists"));
                 }
                 self.wanted.services.push(WantedService {
                     line,
@@ -94,14 +94,14 @@ impl Building {
             Change::AddServer { service, server } => {
                 let servers = &mut self.service(&service)?.servers;
                 if servers.iter().any(|(_, s)| (s.address, s.port) == (server.address, server.port)) {
-                    return Err(format!("{} is there already", names::endpoint(server.address, server.port)));
+                    return Err(format!("{} already exists", names::endpoint(server.address, server.port)));
                 }
                 servers.push((line, server));
             }
             Change::AddLocalAddress { service, local } => {
                 let there = &mut self.service(&service)?.local_addresses;
                 if there.iter().any(|l| l.address == local.address) {
-                    return Err(format!("the local address {} is there already", local.address));
+                    return Err(format!("the local address {} already exists", local.address));
                 }
                 there.push(local);
             }
@@ -117,7 +117,7 @@ impl Building {
 
     fn service(&mut self, key: &ServiceKey) -> Result<&mut WantedService, String> {
         let place = self.places.get(key).and_then(|n| self.wanted.services.get_mut(*n));
-        place.ok_or_else(|| format!("no line before adds {}", names::service(key)))
+        place.ok_or_else(|| format!("no earlier line adds {}", names::service(key)))
     }
 
     /// In the order of listings: the newest first. Rules say all there is of SNAT, too.
@@ -149,8 +149,8 @@ mod tests {
         let complaint = |text: &str| read(text).map(drop).unwrap_err();
         let end = "# end of 2 rules\n";
         for (lines, line, why) in [
-            ("-A -t 192.0.2.1:80 -s rr\n-A -t 192.0.2.1:80 -s rr\n", 2, "tcp/192.0.2.1:80 is there already"),
-            ("-a -t 192.0.2.1:80 -r 10.0.0.1 -m\n-A -f 1\n", 1, "no line before adds tcp/192.0.2.1:80"),
+            ("-A -t 192.0.2.1:80 -s rr\n-A -t 192.0.2.1:80 -s rr\n", 2, "tcp/192.0.2.1:80 already exists"),
+            ("-a -t 192.0.2.1:80 -r 10.0.0.1 -m\n-A -f 1\n", 1, "no earlier line adds tcp/192.0.2.1:80"),
             ("-A -f 1\n-D -f 1\n", 2, "only rules that add"),
             ("-A -f 1\n-L\n", 2, "-L isn't a rule"),
         ] {
@@ -164,7 +164,7 @@ mod tests {
         }
         let cut = complaint("-A -f 1\n-A -f 2\n");
         assert!(
-            cut.message.contains("cut off") && cut.message.contains("`# end of 2 rules'"),
+            cut.message.contains("truncated") && cut.message.contains("`# end of 2 rules'"),
             "{}",
             cut.message
         );

@@ -48,7 +48,7 @@ pub(super) fn read(
         let wrong = |message| FileError { line: Some(line), message };
         let rule = rule(entry.into_inner()).map_err(wrong)?;
         if let Some(first) = seen.insert(rule.name.clone(), line) {
-            return Err(wrong(format!("SNAT rule {} is there already, in line {first}", rule.name)));
+            return Err(wrong(format!("SNAT rule {} is already in line {first}", rule.name)));
         }
         rules.push((line, rule));
     }

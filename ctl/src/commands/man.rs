@@ -43,7 +43,7 @@ pub fn weirctl() -> io::Result<String> {
         &mut roff,
         &[
             ("WEIR_SOCKET", "The control socket, if --socket isn't given."),
-            ("NO_COLOR", "Set and not empty: no colours."),
+            ("NO_COLOR", "If set and not empty: no colours."),
         ],
     );
     roff.control("SH", ["SEE ALSO"]);
@@ -98,11 +98,11 @@ pub fn weir(command: Command) -> io::Result<String> {
             ),
             (
                 "NOTIFY_SOCKET",
-                "Where systemd is told READY=1 when `ready' is printed; systemd sets it for services of Type=notify.",
+                "The socket on which systemd gets READY=1 when `ready' is printed; systemd sets it for services of Type=notify.",
             ),
             (
                 "WATCHDOG_USEC",
-                "How long systemd waits for WATCHDOG=1 (WatchdogSec): it is told so while every worker polls.",
+                "How long systemd waits for WATCHDOG=1 (WatchdogSec), which it gets while every worker polls.",
             ),
         ],
     );
@@ -154,8 +154,8 @@ pub fn configuration(file: &str, version: &str) -> String {
     roff.text([roman("weir.toml - configuration of the gateway weir")]);
     roff.control("SH", ["DESCRIPTION"]);
     roff.text([roman(
-        "weir --config FILE reads this file, in TOML. What follows is a complete one: every key with its default \
-         and what it means.",
+        "weir --config FILE reads this file, in TOML. Here is a complete one: every key with its default \
+            and meaning.",
     )]);
     roff.control("nf", []);
     file.lines().for_each(|line| {

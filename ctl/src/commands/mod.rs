@@ -108,7 +108,7 @@ impl From<Refusal> for Failure {
         let hint = match refusal.code {
             // A gateway that is older doesn't say who may.
             ErrorCode::ReadOnly if refusal.detail.is_empty() => {
-                ": only root and the socket's group may change things"
+                ": only root and the socket's group may make changes"
             }
             _ => "",
         };

@@ -56,7 +56,7 @@ pub fn parse_service(text: &str) -> Result<ServiceName, String> {
         "mark6" => return mark(Family::V6),
         _ => {
             let near = nearest(kind, &["tcp", "udp", "sctp", "mark", "mark6"]);
-            return Err(format!("{kind} is no kind of service{}", did_you_mean(near)));
+            return Err(format!("{kind} isn't a kind of service{}", did_you_mean(near)));
         }
     };
     let (address, port) = parse_endpoint(rest)?;
@@ -208,7 +208,7 @@ mod tests {
         }
         assert_eq!(parse_service("192.0.2.10:80"), Ok(ServiceName::Address([192, 0, 2, 10].into(), 80)));
         for (text, why) in [
-            ("tpc/192.0.2.10:80", "tpc is no kind of service: did you mean tcp?"),
+            ("tpc/192.0.2.10:80", "tpc isn't a kind of service: did you mean tcp?"),
             ("tcp/192.0.2.10", "tcp/192.0.2.10 has no port: write tcp/192.0.2.10:80, or :0 for all ports"),
             ("tcp/192.0.2.10:99999", "99999 isn't a port: 0 to 65535"),
             ("tcp/192.0.2:80", "192.0.2:80 isn't an address, ADDRESS:PORT or [V6ADDRESS]:PORT"),

@@ -58,7 +58,7 @@ fn refused(path: &Path, plan: &Plan, refusal: &Refusal) -> Failure {
     let (subject, hint) =
         planned.map(|(change, _)| (subject(change), hint(change, refusal))).unwrap_or_default();
     let readers = if refusal.code == ErrorCode::ReadOnly && refusal.detail.is_empty() {
-        ": only root and the socket's group may change things"
+        ": only root and the socket's group may make changes"
     } else {
         ""
     };

@@ -33,7 +33,7 @@ pub(super) fn run(args: &SaveArgs, world: &mut World<'_>) -> Result<(), Failure>
     let failed = |error: io::Error| Failure::Refused(format!("cannot save to {}: {error}", file.display()));
     if count == 0 && !args.force && holds_rules(file).map_err(failed)? {
         return Err(Failure::Refused(format!(
-            "the gateway has no rules, {} has: nothing was saved (--force saves all the same)",
+            "the gateway has no rules but {} has some: nothing was saved (--force saves anyway)",
             file.display()
         )));
     }

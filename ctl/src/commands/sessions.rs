@@ -24,7 +24,7 @@ pub(super) fn run(args: &SessionsArgs, world: &mut World<'_>) -> Result<(), Fail
     let filter = filter(args, world.transport)?;
     if args.kill {
         if filter == SessionFilter::default() && !args.all {
-            let message = "--kill without a filter would end every session: say --all if that is meant";
+            let message = "--kill without a filter would end every session: add --all to do that";
             return Err(Failure::Usage(message.into()));
         }
         let killed = kill(world.transport, filter)?;
@@ -75,7 +75,7 @@ pub(super) fn kill(transport: &mut dyn Transport, filter: SessionFilter) -> Resu
                 from = next;
             }
             Response::Refused(refusal) => return Err(refusal.into()),
-            _ => return Err(Failure::Refused("the gateway gave an answer to another question".into())),
+            _ => return Err(Failure::Refused("the gateway's answer doesn't match the request".into())),
         }
         if from.is_none() {
             return Ok(killed);
@@ -94,7 +94,7 @@ pub(super) fn find(
         let (sessions, next) = match transport.call(Request::FindSessions { filter, from, max: MAX_PAGE })? {
             Response::Found { sessions, next } => (sessions, next),
             Response::Refused(refusal) => return Err(refusal.into()),
-            _ => return Err(Failure::Refused("the gateway gave an answer to another question".into())),
+            _ => return Err(Failure::Refused("the gateway's answer doesn't match the request".into())),
         };
         for session in &sessions {
             if !each(session)? {

@@ -61,13 +61,13 @@ pub(super) fn run(args: &TraceArgs, world: &mut World<'_>) -> Result<(), Failure
         file.flush()?;
     }
     if lost > 0 {
-        writeln!(world.err, "weirctl: {lost} packets went by unseen: narrow the filter")?;
+        writeln!(world.err, "weirctl: {lost} packets were missed: narrow the filter")?;
     }
     Ok(())
 }
 
 fn unexpected() -> Failure {
-    Failure::Refused("the gateway gave an answer to another question".into())
+    Failure::Refused("the gateway's answer doesn't match the request".into())
 }
 
 fn ask(transport: &mut dyn Transport, request: Request) -> Result<(Vec<TracedPacket>, u64), Failure> {
@@ -86,7 +86,7 @@ fn follow(
     left: &mut u64,
     file: &mut Option<Writer<BufWriter<File>>>,
 ) -> Result<(), Failure> {
-    writeln!(world.err, "weirctl: following packets, interrupt to end")?;
+    writeln!(world.err, "weirctl: tracing packets, interrupt to stop")?;
     let end = args.timeout.map(|s| world.pace.now() + Duration::from_secs(s.into()));
     loop {
         let (packets, _) = ask(world.transport, Request::Traced { trace })?;

@@ -82,10 +82,10 @@ fn fate(name: &str, value: &str, of_service: bool) -> Option<(Treatment, usize)>
             Treatment::Out("weir's time-outs are the gateway's (--set), not a service's")
         }
         "--conn-timeout" => Treatment::Out("weir's time-outs are the gateway's (--set), not a service's"),
-        "--dest-check" => Treatment::Out("weir checks no servers itself: leave that to keepalived"),
+        "--dest-check" => Treatment::Out("weir doesn't check servers: leave that to keepalived"),
         "--proxy-protocol" => match value {
             "disable" => Treatment::Meant,
-            _ => Treatment::Out("weir has it by a word: weirctl client-address SERVICE proxy-v1 or proxy-v2"),
+            _ => Treatment::Out("use weirctl client-address SERVICE proxy-v1 or proxy-v2"),
         },
         "--hash-target" => Treatment::Out("conhash's hash target; mh hashes the client's address"),
         "--cpu" | "--sockpair" => return None,
@@ -93,9 +93,7 @@ fn fate(name: &str, value: &str, of_service: bool) -> Option<(Treatment, usize)>
             Treatment::Line("weir has no scheduler conhash; mh is the consistent hash that the kernel has")
         }
         "--laddr" => Treatment::Written(vec!["-z".into(), value.into()]),
-        "-H" | "--match" => {
-            Treatment::Line("services by match are DPVS's SNAT, for which weir has weirctl snat")
-        }
+        "-H" | "--match" => Treatment::Line("weir has SNAT rules instead of match services: weirctl snat"),
         "-q" | "--icmp-service" | "-1" | "--icmpv6-service" => {
             Treatment::Line("weir has no services for ICMP: the kernel answers it")
         }
@@ -110,10 +108,10 @@ fn fate(name: &str, value: &str, of_service: bool) -> Option<(Treatment, usize)>
 fn alone(name: &str, of_service: bool) -> Option<(Treatment, usize)> {
     let fate = match name {
         "--expire-quiescent" => {
-            Treatment::Out("weir has it for all services: [ipvs] expire_quiescent_template in weir.toml")
+            Treatment::Out("weir sets it for all services: [ipvs] expire_quiescent_template in weir.toml")
         }
-        "--quic" => Treatment::Out("weir knows no QUIC connection identifiers"),
-        "-J" | "--snat" => Treatment::Line("servers of SNAT are DPVS's; weir has weirctl snat"),
+        "--quic" => Treatment::Out("weir doesn't support QUIC connection IDs"),
+        "-J" | "--snat" => Treatment::Line("weir has SNAT rules instead: weirctl snat"),
         // As these two save one-packet scheduling and persistence engines.
         "ops" if of_service => Treatment::Written(vec!["-o".into()]),
         "pe" if of_service => Treatment::Written(vec!["--pe".into()]),

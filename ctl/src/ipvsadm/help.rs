@@ -18,7 +18,7 @@ Extensions to ipvsadm:
   -a|e virtual-service -r server-address --fullnat   forward by FULLNAT; `-b' without flags is short for it
   -z|--local-address ADDR   an address that FULLNAT puts in place of the client's
   -F|--ifname PORT          the port whose kernel twin holds it; by default the one that leads to the servers
-  -S saves thresholds and lines for `mark' and `client-address', too, and -R takes them back; docs/ipvsadm.md
+  -S also saves thresholds and lines for `mark' and `client-address', and -R restores them: see docs/ipvsadm.md
 ";
 
 const USAGE: &str = "\

@@ -224,8 +224,8 @@ impl Run<'_> {
         let without: Vec<String> = without.map(u32::to_string).collect();
         Ok((!without.is_empty()).then(|| {
             format!(
-                "warning: no rule gives packets the mark {} (weirctl mark add): those of iptables and nft don't get to the \
-                 gateway",
+                "warning: no rule sets mark {} (weirctl mark add); marks of iptables and nft don't reach \
+                    the gateway",
                 without.join(", ")
             )
         }))
@@ -454,5 +454,5 @@ fn mark_of(change: &Change) -> Option<u32> {
 }
 
 fn nonsense() -> LineEnd {
-    LineEnd::Gateway("the gateway answered something else than was asked".into())
+    LineEnd::Gateway("the gateway's answer doesn't match the request".into())
 }

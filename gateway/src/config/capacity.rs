@@ -36,9 +36,9 @@ fn route_mtu(n: usize, route: &StaticRoute, config: &Config) -> Option<(String, 
     let port = config.ports.get(route.port.index())?;
     let most = port.mtu.unwrap_or(ETHERNET_MTU);
     let mtu = route.mtu.filter(|mtu| *mtu > most)?;
-    let whose = if port.mtu.is_some() { "" } else { ", as devices have it without the key mtu" };
+    let whose = if port.mtu.is_some() { "" } else { ", the default" };
     let reason = format!(
-        "mtu {mtu}: port `{}` takes {most} bytes at most{whose}; the smaller of the two counts",
+        "mtu {mtu}: port `{}` takes at most {most} bytes{whose}; the smaller value applies",
         port.name
     );
     Some((format!("route[{n}].mtu"), reason))
@@ -50,8 +50,8 @@ fn sessions(config: &Config, memory: u64) -> Option<(String, String)> {
     let bytes = Sessions::bytes_for(max as usize) * workers;
     let most = u64::from(max) as f64 * memory as f64 / bytes as f64;
     let reason = format!(
-        "max_per_worker {max}: the session tables of {workers} worker{} take {:.1} GB, and there is {:.1} GB of memory: \
-         {most:.0} at most",
+        "max_per_worker {max}: the session tables of {workers} worker{} need {:.1} GB, but there is only \
+            {:.1} GB of memory: at most {most:.0} fit",
         if workers == 1 { "" } else { "s" },
         bytes as f64 / GIGABYTE,
         memory as f64 / GIGABYTE,
@@ -62,7 +62,7 @@ fn sessions(config: &Config, memory: u64) -> Option<(String, String)> {
 fn buffers(n: usize, port: &Port, memory: u64) -> Option<(String, String)> {
     let bytes = u64::from(port.mbufs) * (dpdk::DATA_ROOM + dpdk::HEADROOM) as u64;
     let reason = format!(
-        "mbufs {}: the buffers take {:.1} GB, and there is {:.1} GB of memory",
+        "mbufs {}: the buffers need {:.1} GB, but there is only {:.1} GB of memory",
         port.mbufs,
         bytes as f64 / GIGABYTE,
         memory as f64 / GIGABYTE
@@ -74,7 +74,7 @@ fn mtu(n: usize, port: &Port) -> Option<(String, String)> {
     let Bus::Virtual(driver) = port.device.bus() else { return None };
     let (_, most) = DRIVER_MTU.into_iter().find(|(name, _)| *name == driver)?;
     let mtu = port.mtu.filter(|mtu| *mtu > most)?;
-    Some((format!("port[{n}].mtu"), format!("mtu {mtu}: {driver} takes {most} at most")))
+    Some((format!("port[{n}].mtu"), format!("mtu {mtu}: {driver} takes at most {most}")))
 }
 
 /// Queue pairs that a device is told to have: the kernel deals frames to every socket of `net_af_packet`, polled or not.
@@ -82,8 +82,8 @@ fn queues(n: usize, device: &Device, workers: u16) -> Option<(String, String)> {
     let Bus::Virtual("net_af_packet") = device.bus() else { return None };
     let pairs: u16 = device.argument("qpairs")?.parse().ok()?;
     let most = workers.min(AF_PACKET_QUEUES);
-    let why = if workers <= AF_PACKET_QUEUES { "one a worker" } else { "what net_af_packet has" };
-    let reason = format!("qpairs={pairs}: 1 to {most} are possible, {why}");
+    let why = if workers <= AF_PACKET_QUEUES { "one for each worker" } else { "the limit of net_af_packet" };
+    let reason = format!("qpairs={pairs}: must be 1 to {most}, {why}");
     (pairs == 0 || pairs > most).then(|| (format!("port[{n}].device"), reason))
 }
 
@@ -123,8 +123,8 @@ mod tests {
         assert_eq!(sessions(&of(2, 1000), 2 * bytes), None);
         let (key, reason) = sessions(&of(2, 1000), 2 * bytes - 1).unwrap();
         assert_eq!(key, "sessions.max_per_worker");
-        assert!(reason.starts_with("max_per_worker 1000: the session tables of 2 workers take "), "{reason}");
-        assert!(reason.ends_with(" at most"), "{reason}");
+        assert!(reason.starts_with("max_per_worker 1000: the session tables of 2 workers need "), "{reason}");
+        assert!(reason.ends_with(" fit"), "{reason}");
         // On any machine that these tests run on.
         let found = problems(&of(127, u32::MAX));
         assert_eq!(found.len(), 1, "{found:?}");
@@ -138,18 +138,18 @@ mod tests {
         for device in ["net_af_packet0,iface=lo", "net_memif0"] {
             assert_eq!(of(device, "mtu = 1500"), []);
             let (driver, _) = device.split_once('0').unwrap();
-            let reason = format!("mtu 1501: {driver} takes 1500 at most");
+            let reason = format!("mtu 1501: {driver} takes at most 1500");
             assert_eq!(of(device, "mtu = 1501"), [("port[0].mtu".to_owned(), reason)]);
         }
         assert_eq!(of("net_null0", "mtu = 9000"), []);
         assert_eq!(of("net_af_packet0,iface=lo,qpairs=2", ""), []);
         for pairs in [0, 3] {
-            let reason = format!("qpairs={pairs}: 1 to 2 are possible, one a worker");
+            let reason = format!("qpairs={pairs}: must be 1 to 2, one for each worker");
             let found = of(&format!("net_af_packet0,iface=lo,qpairs={pairs}"), "");
             assert_eq!(found, [("port[0].device".to_owned(), reason)]);
         }
         let found = of("net_null0", "mbufs = 4294967295");
-        assert!(found[0].1.starts_with("mbufs 4294967295: the buffers take "), "{found:?}");
+        assert!(found[0].1.starts_with("mbufs 4294967295: the buffers need "), "{found:?}");
     }
 
     #[test]
@@ -163,10 +163,10 @@ mod tests {
                 assert_eq!(of(port_mtu, to, mtu), [], "{port_mtu} {mtu}");
             }
             let told = |port_mtu, mtu| of(port_mtu, to, mtu).pop().unwrap();
-            let reason = "mtu 1401: port `wan` takes 1400 bytes at most; the smaller of the two counts";
+            let reason = "mtu 1401: port `wan` takes at most 1400 bytes; the smaller value applies";
             assert_eq!(told("mtu = 1400", 1401), ("route[0].mtu".to_owned(), reason.to_owned()));
-            let reason = "mtu 1501: port `wan` takes 1500 bytes at most, as devices have it without the key mtu; \
-                          the smaller of the two counts";
+            let reason = "mtu 1501: port `wan` takes at most 1500 bytes, the default; \
+                          the smaller value applies";
             assert_eq!(told("", 1501).1, reason);
         }
     }

@@ -128,7 +128,7 @@ impl Findings<'_> {
     fn socket(&mut self) {
         // sockaddr_un has room for 108 bytes with the terminating zero.
         if self.config.socket.as_os_str().len() > 107 {
-            self.error("socket", "the path is longer than the 107 bytes a socket's name can have");
+            self.error("socket", "the path is too long: a socket's path has at most 107 bytes");
         }
         if let Err(reason) = self.config.socket_permissions() {
             self.error("socket_group", format!("socket_group: {reason}"));
@@ -324,15 +324,14 @@ mod tests {
             "{}mtu = 1400\n[[route]]\nto = \"0.0.0.0/0\"\nport = \"wan\"\nmtu = 1500\n",
             port("net_null0")
         );
-        let warning = "8: mtu 1500: port `wan` takes 1400 bytes at most; the smaller of the two counts";
+        let warning = "8: mtu 1500: port `wan` takes at most 1400 bytes; the smaller value applies";
         assert_eq!(checked(&text), Ok(vec![warning.to_owned()]));
     }
 
     #[test]
     fn the_socket_s_group_must_be_there() {
         let text = format!("socket_group = \"nosuchgroup\"\n{}", port("net_null0"));
-        let complaint =
-            "1: socket_group: there is no group `nosuchgroup`: `groupadd --system nosuchgroup` makes it";
+        let complaint = "1: socket_group: there is no group `nosuchgroup`: create it with `groupadd --system nosuchgroup`";
         assert_eq!(checked(&text), Err(vec![complaint.to_owned()]));
         for group in ["root", "54321"] {
             assert_eq!(checked(&format!("socket_group = \"{group}\"\n{}", port("net_null0"))), Ok(vec![]));

@@ -113,7 +113,7 @@ impl Problems<'_> {
         ] {
             if seconds == 0 || seconds > MAX_TIMEOUT {
                 let name = key.rsplit('.').next().unwrap_or(key);
-                self.add(key, format!("{name} is {seconds} s: 1 to {MAX_TIMEOUT} are possible"));
+                self.add(key, format!("{name} is {seconds} s: must be 1 to {MAX_TIMEOUT}"));
             }
         }
     }
@@ -126,19 +126,19 @@ impl Problems<'_> {
         match (&file.workers, &file.cores) {
             (Some(_), Some(_)) => self.add("cores", "give either workers or cores, not both"),
             (Some(n), None) if *n == 0 || *n > MAX_WORKERS => {
-                self.add("workers", format!("{n} workers: 1 to {MAX_WORKERS} are possible"));
+                self.add("workers", format!("{n} workers: must be 1 to {MAX_WORKERS}"));
             }
             (None, Some(cores)) => self.cores(cores),
             _ => {}
         }
         let ports = &file.local_addresses;
         if ports.first_port == 0 {
-            self.add("local_addresses.first_port", "port 0 can't be used: first_port is 1 at least");
+            self.add("local_addresses.first_port", "port 0 can't be used: first_port must be at least 1");
         }
         if ports.last_port < ports.first_port {
             let key = ["local_addresses.last_port", "local_addresses.first_port"];
             let key = key.into_iter().find(|k| self.lines.of(k).is_some()).unwrap_or(key[0]);
-            self.add(key, format!("ports {} to {}: none at all", ports.first_port, ports.last_port));
+            self.add(key, format!("ports {} to {}: the range is empty", ports.first_port, ports.last_port));
         }
         let workers = file.workers.map_or(file.cores.as_ref().map_or(1, Vec::len), usize::from);
         let local = usize::from(ports.last_port.saturating_sub(ports.first_port)) + 1;
@@ -146,7 +146,7 @@ impl Problems<'_> {
             let key = ["local_addresses.last_port", "local_addresses.first_port"];
             let key = key.into_iter().find(|k| self.lines.of(k).is_some()).unwrap_or(key[0]);
             let reason = format!(
-                "ports {} to {}: {local} for {workers} workers, each of which needs some of its own",
+                "ports {} to {}: {local} ports are too few: each of the {workers} workers needs its own",
                 ports.first_port, ports.last_port
             );
             self.add(key, reason);
@@ -155,7 +155,7 @@ impl Problems<'_> {
             self.add("sessions.max_per_worker", "max_per_worker is 0: no session could be opened");
         }
         if !file.host && file.host_namespace.is_some() {
-            self.add("host_namespace", "host_namespace has no meaning with host = false");
+            self.add("host_namespace", "host_namespace can't be used with host = false");
         }
     }
 
@@ -170,10 +170,10 @@ impl Problems<'_> {
 
     fn cores(&mut self, cores: &[u16]) {
         if cores.is_empty() {
-            self.add("cores", "cores is empty: name one CPU at least");
+            self.add("cores", "cores is empty: name at least one CPU");
         }
         if cores.len() > usize::from(MAX_WORKERS) {
-            self.add("cores", format!("{} workers: 1 to {MAX_WORKERS} are possible", cores.len()));
+            self.add("cores", format!("{} workers: must be 1 to {MAX_WORKERS}", cores.len()));
         }
         let mut seen = HashSet::new();
         for (n, core) in cores.iter().enumerate() {
@@ -185,7 +185,7 @@ impl Problems<'_> {
 
     fn ports(&mut self, ports: &[file::PortSection]) {
         if ports.is_empty() {
-            self.add("port", "no [[port]]: there is nothing to forward between");
+            self.add("port", "no [[port]]: configure at least one");
         }
         if ports.len() > MAX_PORTS {
             self.add(&format!("port[{MAX_PORTS}]"), format!("more than {MAX_PORTS} ports"));
@@ -214,7 +214,7 @@ impl Problems<'_> {
         let legal = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ':' | '%' | '"' | '\\');
         let key = format!("port[{n}].name");
         if p.name.is_empty() || p.name.len() > MAX_NAME {
-            self.add(&key, format!("port name `{}`: 1 to {MAX_NAME} characters", p.name));
+            self.add(&key, format!("port name `{}`: must have 1 to {MAX_NAME} characters", p.name));
         } else if !p.name.chars().all(legal)
             || matches!(p.name.as_str(), "." | ".." | "all" | "default" | "lo")
         {
@@ -225,7 +225,7 @@ impl Problems<'_> {
     fn numbers(&mut self, n: usize, p: &file::PortSection) {
         if let Some(mtu) = p.mtu {
             if !MTU.contains(&mtu) {
-                let reason = format!("mtu {mtu}: {} to {} are possible", MTU.start(), MTU.end());
+                let reason = format!("mtu {mtu}: must be {} to {}", MTU.start(), MTU.end());
                 self.add(&format!("port[{n}].mtu"), reason);
             } else if mtu < MTU_V6 && p.addresses.iter().any(|a| a.address().is_ipv6()) {
                 let reason = format!("mtu {mtu} is too small for IPv6 addresses, which need {MTU_V6}");
@@ -233,11 +233,11 @@ impl Problems<'_> {
             }
         }
         if let Some(vlan) = p.vlan.filter(|id| !(1..=4094).contains(id)) {
-            self.add(&format!("port[{n}].vlan"), format!("vlan {vlan}: 1 to 4094 are possible"));
+            self.add(&format!("port[{n}].vlan"), format!("vlan {vlan}: must be 1 to 4094"));
         }
         for (key, value) in [("rx_desc", p.rx_desc), ("tx_desc", p.tx_desc)] {
             if value == 0 || value > 32_768 {
-                self.add(&format!("port[{n}].{key}"), format!("{key} {value}: 1 to 32768 are possible"));
+                self.add(&format!("port[{n}].{key}"), format!("{key} {value}: must be 1 to 32768"));
             }
         }
         let least = u32::from(p.rx_desc) + u32::from(p.tx_desc);
@@ -249,18 +249,18 @@ impl Problems<'_> {
 
     fn same(&mut self, n: usize, p: &file::PortSection, other: &file::PortSection) {
         if p.name == other.name {
-            self.add(&format!("port[{n}].name"), format!("another port is called `{}` already", p.name));
+            self.add(&format!("port[{n}].name"), format!("another port is already called `{}`", p.name));
         }
         let key = format!("port[{n}].device");
         if p.device == other.device && (p.vlan.is_some() || other.vlan.is_some()) {
             self.same_device(n, p, other);
         } else if p.device.name() == other.device.name() {
-            let reason = format!("device `{}` belongs to port `{}` already", p.device.name(), other.name);
+            let reason = format!("device `{}` already belongs to port `{}`", p.device.name(), other.name);
             self.add(&key, reason);
         } else if let Some(interface) = p.device.interface()
             && other.device.interface() == Some(interface)
         {
-            let reason = format!("interface `{interface}` belongs to port `{}` already", other.name);
+            let reason = format!("interface `{interface}` already belongs to port `{}`", other.name);
             self.add(&key, reason);
         }
     }
@@ -270,7 +270,7 @@ impl Problems<'_> {
         if p.vlan == other.vlan {
             let vlan = p.vlan.unwrap_or_default();
             let reason =
-                format!("VLAN {vlan} of `{}` belongs to port `{}` already", p.device.name(), other.name);
+                format!("VLAN {vlan} of `{}` already belongs to port `{}`", p.device.name(), other.name);
             self.add(&format!("port[{n}].vlan"), reason);
         }
         for (key, mine, its) in [
@@ -293,11 +293,18 @@ impl Problems<'_> {
                 let reason = format!("`{}` has host bits: its network is {}", r.to, r.to.network());
                 self.add(&format!("route[{n}].to"), reason);
             } else if !seen.insert(r.to) {
-                self.add(&format!("route[{n}].to"), format!("another route leads to {} already", r.to));
+                self.add(&format!("route[{n}].to"), format!("another route already leads to {}", r.to));
             }
             if let Some(via) = r.via {
                 if bits(&via) != bits(&r.to.address()) {
-                    self.add(&format!("route[{n}].via"), format!("{via} isn't of the family of {}", r.to));
+                    self.add(
+                        &format!("route[{n}].via"),
+                        format!(
+                            "{via} and {} are of different address \
+                        families",
+                            r.to
+                        ),
+                    );
                 } else if !is_host(via) {
                     self.add(&format!("route[{n}].via"), format!("{via} can't be a gateway"));
                 } else if let Some(why) = reach::unreachable(via, &r.port, ports, neighbours, file.host) {
@@ -307,7 +314,7 @@ impl Problems<'_> {
             // RFC 791 and RFC 8200: what every link carries.
             let least = if r.to.address().is_ipv4() { 68 } else { 1280 };
             if r.mtu.is_some_and(|mtu| mtu < least) {
-                self.add(&format!("route[{n}].mtu"), format!("an MTU is at least {least} bytes"));
+                self.add(&format!("route[{n}].mtu"), format!("an MTU must be at least {least} bytes"));
             }
             self.port_reference(&format!("route[{n}].port"), &r.port, ports);
         }
@@ -375,45 +382,45 @@ mod tests {
     fn top_level() {
         for (text, complaint) in [
             ("socket_mode = \"0640\"\n", "1: socket_mode 0640 gives its group 4: connecting takes 6"),
-            ("workers = 0\n", "1: 0 workers: 1 to 127 are possible"),
+            ("workers = 0\n", "1: 0 workers: must be 1 to 127"),
             ("workers = 1\ncores = [1]\n", "2: give either workers or cores, not both"),
-            ("cores = []\n", "1: cores is empty: name one CPU at least"),
+            ("cores = []\n", "1: cores is empty: name at least one CPU"),
             ("cores = [1,\n2,\n1]\n", "3: CPU 1 is named twice"),
-            ("host = false\nhost_namespace = \"/x\"\n", "2: host_namespace has no meaning with host = false"),
-            ("[local_addresses]\nfirst_port = 9\nlast_port = 8\n", "3: ports 9 to 8: none at all"),
-            ("[local_addresses]\nlast_port = 8\n", "2: ports 1024 to 8: none at all"),
+            ("host = false\nhost_namespace = \"/x\"\n", "2: host_namespace can't be used with host = false"),
+            ("[local_addresses]\nfirst_port = 9\nlast_port = 8\n", "3: ports 9 to 8: the range is empty"),
+            ("[local_addresses]\nlast_port = 8\n", "2: ports 1024 to 8: the range is empty"),
             (
                 "workers = 4\n[local_addresses]\nfirst_port = 9\nlast_port = 11\n",
-                "4: ports 9 to 11: 3 for 4 workers, each of which needs some of its own",
+                "4: ports 9 to 11: 3 ports are too few: each of the 4 workers needs its own",
             ),
-            ("[local_addresses]\nfirst_port = 0\n", "2: port 0 can't be used: first_port is 1 at least"),
-            ("[timeouts]\nudp = 0\n", "2: udp is 0 s: 1 to 8553600 are possible"),
-            ("[timeouts]\nudp = 8553601\n", "2: udp is 8553601 s: 1 to 8553600 are possible"),
+            ("[local_addresses]\nfirst_port = 0\n", "2: port 0 can't be used: first_port must be at least 1"),
+            ("[timeouts]\nudp = 0\n", "2: udp is 0 s: must be 1 to 8553600"),
+            ("[timeouts]\nudp = 8553601\n", "2: udp is 8553601 s: must be 1 to 8553600"),
             ("[ipvs]\nconn_reuse_mode = 4\n", "2: conn_reuse_mode has two bits: 0 to 3"),
             ("[sessions]\nmax_per_worker = 0\n", "2: max_per_worker is 0: no session could be opened"),
         ] {
             assert_eq!(complaints(&format!("{text}{PORTS}")), [complaint], "{text}");
         }
-        assert_eq!(complaints("workers = 1\n"), [" no [[port]]: there is nothing to forward between"]);
+        assert_eq!(complaints("workers = 1\n"), [" no [[port]]: configure at least one"]);
     }
 
     #[test]
     fn ports() {
         for (text, complaint) in [
-            ("name = \"wan\"\ndevice = \"net_null0\"", "8: another port is called `wan` already"),
+            ("name = \"wan\"\ndevice = \"net_null0\"", "8: another port is already called `wan`"),
             ("name = \"a/b\"\ndevice = \"net_null0\"", "8: port name `a/b` can't be an interface's name"),
-            ("name = \"\"\ndevice = \"net_null0\"", "8: port name ``: 1 to 15 characters"),
-            ("name = \"x\"\ndevice = \"3b:00.0\"", "9: device `0000:3b:00.0` belongs to port `lan` already"),
+            ("name = \"\"\ndevice = \"net_null0\"", "8: port name ``: must have 1 to 15 characters"),
+            ("name = \"x\"\ndevice = \"3b:00.0\"", "9: device `0000:3b:00.0` already belongs to port `lan`"),
             (
                 "name = \"x\"\ndevice = \"net_af_packet0,iface=v2\"",
-                "9: device `net_af_packet0` belongs to port `wan` already",
+                "9: device `net_af_packet0` already belongs to port `wan`",
             ),
             (
                 "name = \"x\"\ndevice = \"net_af_xdp0,iface=v1\"",
-                "9: interface `v1` belongs to port `wan` already",
+                "9: interface `v1` already belongs to port `wan`",
             ),
-            ("name = \"x\"\ndevice = \"net_null0\"\nvlan = 4095", "10: vlan 4095: 1 to 4094 are possible"),
-            ("name = \"x\"\ndevice = \"net_null0\"\nmtu = 67", "10: mtu 67: 68 to 65521 are possible"),
+            ("name = \"x\"\ndevice = \"net_null0\"\nvlan = 4095", "10: vlan 4095: must be 1 to 4094"),
+            ("name = \"x\"\ndevice = \"net_null0\"\nmtu = 67", "10: mtu 67: must be 68 to 65521"),
             (
                 "name = \"x\"\ndevice = \"net_null0\"\nmtu = 1000\naddresses = [\"2001:db8::1/64\"]",
                 "10: mtu 1000 is too small for IPv6 addresses, which need 1280",
@@ -446,14 +453,17 @@ mod tests {
                 "8: `10.0.0.1/8` has host bits: its network is 10.0.0.0/8",
             ),
             ("[[route]]\nto = \"10.0.0.0/8\"\nport = \"x\"", "9: no port is called `x`"),
-            ("[[route]]\nto = \"10.0.0.0/8\"\nport = \"wan\"\nmtu = 67", "10: an MTU is at least 68 bytes"),
+            (
+                "[[route]]\nto = \"10.0.0.0/8\"\nport = \"wan\"\nmtu = 67",
+                "10: an MTU must be at least 68 bytes",
+            ),
             (
                 "[[route]]\nto = \"2001:db8::/32\"\nport = \"wan\"\nmtu = 1279",
-                "10: an MTU is at least 1280 bytes",
+                "10: an MTU must be at least 1280 bytes",
             ),
             (
                 "[[route]]\nto = \"10.0.0.0/8\"\nvia = \"::1\"\nport = \"wan\"",
-                "9: ::1 isn't of the family of 10.0.0.0/8",
+                "9: ::1 and 10.0.0.0/8 are of different address families",
             ),
             (
                 "[[neighbour]]\naddress = \"10.0.0.1\"\nmac = \"01:00:5e:00:00:01\"\nport = \"lan\"",
@@ -523,8 +533,8 @@ mod tests {
         assert_eq!(config.ports.iter().map(|p| p.vlan).collect::<Vec<_>>(), [Some(100), Some(200)]);
         assert_eq!(ports("", "vlan = 1").unwrap().ports[0].vlan, None);
         for (first, second, reason) in [
-            ("", "", "f:7: device `net_null0` belongs to port `wan` already"),
-            ("vlan = 7", "vlan = 7", "f:8: VLAN 7 of `net_null0` belongs to port `wan` already"),
+            ("", "", "f:7: device `net_null0` already belongs to port `wan`"),
+            ("vlan = 7", "vlan = 7", "f:8: VLAN 7 of `net_null0` already belongs to port `wan`"),
             (
                 "vlan = 7",
                 "vlan = 8\nmbufs = 4096",

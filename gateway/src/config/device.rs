@@ -34,7 +34,7 @@ pub enum DeviceError {
     )]
     Unknown(String),
     /// It looks like a virtual device, but no driver has that name.
-    #[error("`{name}`: no such driver of virtual devices; known are {}", DRIVERS.join(", "))]
+    #[error("`{name}` isn't a driver of virtual devices; the drivers are {}", DRIVERS.join(", "))]
     Driver {
         /// The device's name.
         name: String,

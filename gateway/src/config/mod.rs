@@ -287,7 +287,7 @@ fn gid(group: &str) -> Result<u32, String> {
     }
     match Group::from_name(group) {
         Ok(Some(found)) => Ok(found.gid.as_raw()),
-        Ok(None) => Err(format!("there is no group `{group}`: `groupadd --system {group}` makes it")),
+        Ok(None) => Err(format!("there is no group `{group}`: create it with `groupadd --system {group}`")),
         Err(error) => Err(format!("group `{group}` can't be looked up: {error}")),
     }
 }
@@ -423,7 +423,7 @@ port = "lan"
             ("workers = \n", 1, "string values must be quoted"),
             ("idle = \"lazy\"\n", 1, "idle: unknown variant `lazy`"),
             ("[[port]]\nname = \"wan\"\n", 1, "missing field `device`"),
-            ("[[port]]\nname = \"a\"\ndevice = \"net_nil0\"\n", 3, "device: `net_nil0`: no such driver"),
+            ("[[port]]\nname = \"a\"\ndevice = \"net_nil0\"\n", 3, "device: `net_nil0` isn't a driver"),
             (
                 "[[port]]\nname = \"a\"\ndevice = \"net_null0\"\naddresses = [\n\"10.0.0.1\"]\n",
                 5,

@@ -16,11 +16,11 @@ pub(super) fn unreachable(
 ) -> Option<String> {
     let mine = ports.iter().find(|p| p.name == port)?;
     if let Some(owner) = ports.iter().find(|p| p.addresses.iter().any(|a| a.address() == via)) {
-        return Some(format!("via {via}: it is an address of port `{}` itself", owner.name));
+        return Some(format!("via {via} is an address of port `{}` itself", owner.name));
     }
     let to_all = |p: &file::PortSection| p.addresses.iter().any(|a| a.broadcast() == Some(via));
     if let Some(owner) = ports.iter().find(|p| to_all(p)) {
-        return Some(format!("via {via}: it is the broadcast address of port `{}`", owner.name));
+        return Some(format!("via {via} is the broadcast address of port `{}`", owner.name));
     }
     let link_local = matches!(via, IpAddr::V6(a) if a.is_unicast_link_local());
     if link_local || neighbours.iter().any(|n| n.address == via && n.port == port) {
@@ -34,11 +34,11 @@ pub(super) fn unreachable(
         return None;
     }
     if let Some(other) = ports.iter().find(|p| networks(p).iter().any(|network| network.contains(&via))) {
-        return Some(format!("via {via}: it is in the network of port `{}`, not of `{port}`", other.name));
+        return Some(format!("via {via} is in the network of port `{}`, not of `{port}`", other.name));
     }
     let own: Vec<String> = own.iter().map(ToString::to_string).collect();
     let own = if own.is_empty() { "none".to_owned() } else { own.join(", ") };
-    Some(format!("via {via}: it is in no network of port `{port}` ({own}), and no [[neighbour]] of it"))
+    Some(format!("via {via} is in no network of port `{port}` ({own}) and isn't a [[neighbour]] there"))
 }
 
 /// Whether `via` is in a network of any port.
@@ -70,11 +70,11 @@ mod tests {
         for (via, reason) in [
             (
                 "203.0.113.1",
-                "via 203.0.113.1: it is in no network of port `wan` (192.0.2.0/24), and no [[neighbour]] of it",
+                "via 203.0.113.1 is in no network of port `wan` (192.0.2.0/24) and isn't a [[neighbour]] there",
             ),
-            ("10.0.0.9", "via 10.0.0.9: it is in the network of port `lan`, not of `wan`"),
-            ("192.0.2.1", "via 192.0.2.1: it is an address of port `wan` itself"),
-            ("192.0.2.255", "via 192.0.2.255: it is the broadcast address of port `wan`"),
+            ("10.0.0.9", "via 10.0.0.9 is in the network of port `lan`, not of `wan`"),
+            ("192.0.2.1", "via 192.0.2.1 is an address of port `wan` itself"),
+            ("192.0.2.255", "via 192.0.2.255 is the broadcast address of port `wan`"),
         ] {
             assert_eq!(complaint(via, PORTS), format!("f:12: {reason}"));
         }

@@ -41,7 +41,7 @@ pub enum Gone {
         last: u16,
     },
     /// A trace has ended, or never was.
-    #[error("there is no trace {0} any more")]
+    #[error("trace {0} no longer exists")]
     Trace(u64),
 }
 
@@ -49,7 +49,7 @@ pub enum Gone {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Busy {
     /// A trace.
-    #[error("another trace is under way")]
+    #[error("another trace is running")]
     Trace,
 }
 
@@ -63,7 +63,7 @@ pub enum Unsupported {
     #[error("packets of this kind can't be explained")]
     PacketKind,
     /// Each worker says that another one has the packet.
-    #[error("the workers don't agree whose packet it is")]
+    #[error("the workers disagree on which of them owns the packet")]
     NoOwner,
     /// A worker gave back something else than it was asked: a fault of the gateway.
     #[error("worker {0} answered another question")]
@@ -101,7 +101,7 @@ mod tests {
                 ErrorCode::Gone,
                 "not there: there is no worker 4: the last is 3",
             ),
-            (Busy::Trace.into(), ErrorCode::TooMany, "limit reached: another trace is under way"),
+            (Busy::Trace.into(), ErrorCode::TooMany, "limit reached: another trace is running"),
             (
                 Unsupported::NoPackets.into(),
                 ErrorCode::Unsupported,

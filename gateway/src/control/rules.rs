@@ -53,7 +53,7 @@ fn told(file: &Path, lines: &[(usize, String)]) -> String {
         .map(|(line, reason)| format!("{}:{line}: {reason}", file.display()))
         .collect();
     if lines.len() > MAX_TOLD {
-        all.push(format!("{}: {} more lines are wrong", file.display(), lines.len() - MAX_TOLD));
+        all.push(format!("{}: {} more lines have errors", file.display(), lines.len() - MAX_TOLD));
     }
     all.join("\n")
 }
@@ -275,16 +275,16 @@ mod tests {
             ),
             ("-A -t 192.0.2.10:80 -Q", "FILE:1: -Q: unknown option"),
             ("-L -n\n", "FILE:1: -L isn't a rule"),
-            ("mark add 3 --colour red\n", "FILE:1: mark knows no option `--colour'"),
+            ("mark add 3 --colour red\n", "FILE:1: mark has no option `--colour'"),
             ("mark add 3\nmark add 4 --port dmz\n", "FILE:2: no such port: dmz"),
             (
                 "-A -u 192.0.2.10:53\nclient-address udp/192.0.2.10:53 toa\n",
-                "FILE:2: invalid operation: TOA is a TCP option: the service must be of TCP or of a mark",
+                "FILE:2: invalid operation: TOA is a TCP option: it needs a TCP service or a mark",
             ),
             ("client-address tcp/192.0.2.10:80 toa\n", "FILE:1: no such service"),
             (
                 "client-address tcp/192.0.2.10:80 proxy-v3\n",
-                "FILE:1: `proxy-v3' is no way to tell the client's address: none, toa, proxy-v1 or proxy-v2",
+                "FILE:1: `proxy-v3' isn't none, toa, proxy-v1 or proxy-v2",
             ),
             ("foo\n", "FILE:1: foo isn't a rule"),
             (
@@ -309,7 +309,7 @@ mod tests {
         let complaint = |text: &str| RulesFile::parse(Path::new("f"), text.as_bytes()).unwrap().complaint();
         assert_eq!(complaint("-A -f 1\n# end of 1 rule\n"), None);
         assert_eq!(complaint("# end of 0 rules\n"), None);
-        assert!(complaint("").unwrap().contains("cut off"), "a crash may leave an empty file");
+        assert!(complaint("").unwrap().contains("truncated"), "a crash may leave an empty file");
         assert!(complaint("-A -f 1\n").unwrap().starts_with("f: the rules don't end"));
     }
 

@@ -18,7 +18,7 @@ pub enum HostError {
         source: io::Error,
     },
     /// An interface has the twin's name already.
-    #[error("TAP twin `{0}`: there is an interface of that name already")]
+    #[error("TAP twin `{0}`: an interface of that name already exists")]
     NameTaken(String),
     /// The twin couldn't be made or set up.
     #[error("TAP twin `{name}`: {action}: {source}")]
@@ -50,8 +50,8 @@ pub enum HostError {
     },
     /// The kernel would answer the port's frames beside the gateway.
     #[error(
-        "the kernel sees what interface `{interface}` receives and would answer it, and it can't be told to \
-         drop it (nftables, netdev ingress): {source}; set host_namespace to keep the twins apart from it"
+        "the kernel would answer the packets of interface `{interface}`, and dropping them there (nftables, \
+            netdev ingress) failed: {source}; set host_namespace to give the twins a namespace of their own"
     )]
     Ingress {
         /// The kernel's interface.

@@ -166,7 +166,7 @@ impl QuietIpv6 {
         match set_ipv6_disabled(interface, true) {
             Ok(()) => Some(Self { interface: interface.to_owned() }),
             Err(error) => {
-                tracing::warn!(interface, %error, "IPv6 can't be switched off under the port");
+                tracing::warn!(interface, %error, "can't switch off IPv6 on the interface");
                 None
             }
         }
@@ -176,7 +176,7 @@ impl QuietIpv6 {
 impl Drop for QuietIpv6 {
     fn drop(&mut self) {
         if let Err(error) = set_ipv6_disabled(&self.interface, false) {
-            tracing::debug!(interface = self.interface, %error, "IPv6 stays off");
+            tracing::debug!(interface = self.interface, %error, "can't switch IPv6 on again");
         }
     }
 }

@@ -355,7 +355,7 @@ fn drop_ingress(interfaces: &[&str], must: bool) -> Result<Option<IngressDrop>, 
         Ok(ingress) => Ok(Some(ingress)),
         Err(error) if must => Err(error),
         Err(error) => {
-            tracing::debug!(%error, "the kernel goes on looking at the ports' frames");
+            tracing::debug!(%error, "the kernel still processes the ports' frames");
             Ok(None)
         }
     }

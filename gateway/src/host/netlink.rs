@@ -251,7 +251,7 @@ impl Netlink {
                 }
                 LinkEvent::Gone(port) => {
                     let name = self.links.get(port.index()).map(|l| l.name.as_str());
-                    tracing::error!(name, "TAP twin was deleted: it will be made anew");
+                    tracing::error!(name, "TAP twin was deleted: it will be created again");
                     self.mirror.note_twin(port, TwinState { present: false, ..TwinState::GOOD });
                     self.gone.insert(port);
                     self.next_renewal = Instant::now() + RETRY;
@@ -269,7 +269,7 @@ impl Netlink {
                 && *bytes != link.mac.0
                 && kernel::mac(&mut self.requests, link.index).is_ok_and(|m| m != Some(link.mac))
             {
-                tracing::warn!(name = link.name, "TAP twin's hardware address was changed: set back");
+                tracing::warn!(name = link.name, "TAP twin's hardware address was changed: restored");
                 if let Err(error) = kernel::set_mac(&mut self.requests, link.index, link.mac) {
                     tracing::error!(name = link.name, %error, "TAP twin's hardware address");
                 }
@@ -320,7 +320,7 @@ impl Netlink {
                 Ok(()) => {
                     self.gone.remove(&port);
                 }
-                Err(error) => tracing::debug!(%error, "TAP twin can't be made anew"),
+                Err(error) => tracing::debug!(%error, "TAP twin can't be created again"),
             }
         }
         self.next_renewal = Instant::now() + RETRY;
@@ -338,7 +338,7 @@ impl Netlink {
         self.locals.restore(&mut self.requests, link, port)?;
         // The other end goes only when the gateway stops.
         let _ = self.inbox.renewed.send((port, twin));
-        tracing::info!(name = link.name, "TAP twin was made anew");
+        tracing::info!(name = link.name, "TAP twin was created again");
         self.mirror.twin_is_back(port, index);
         self.lost = true;
         self.revive(port);
@@ -346,7 +346,7 @@ impl Netlink {
     }
 
     fn resync_or_retry(&mut self) {
-        tracing::debug!("netlink notifications were lost: reading everything anew");
+        tracing::debug!("netlink notifications were lost: reading all tables again");
         // What is still queued is older than the tables, and not to be applied on top of them.
         for _ in 0..MAX_QUEUED {
             if matches!(self.notifications.skip(), Ok(false)) {

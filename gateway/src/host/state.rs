@@ -48,9 +48,8 @@ impl TwinState {
     /// What is wrong with it, a phrase each.
     pub fn faults(&self) -> impl Iterator<Item = String> + use<> {
         let Self { present, up, renamed } = self.clone();
-        let gone =
-            (!present).then(|| "its twin is gone: the kernel's side of the port is cut off".to_owned());
-        let down = (present && !up).then(|| "its twin is set down".to_owned());
+        let gone = (!present).then(|| "its twin is gone: the kernel can't reach the port".to_owned());
+        let down = (present && !up).then(|| "its twin is down".to_owned());
         let renamed = renamed.map(|name| format!("its twin was renamed to `{name}`"));
         [gone, down, renamed].into_iter().flatten()
     }

@@ -27,7 +27,7 @@ impl Twin {
         // Exclusive: an interface of that name, whatever it is, makes this fail with EBUSY.
         let tap = Tap::create_named(interface).map_err(|e| match e.raw_os_error() {
             Some(e) if e == Errno::EBUSY as i32 => HostError::NameTaken(name.to_owned()),
-            _ => failed("can't be made through /dev/net/tun")(e),
+            _ => failed("can't be created through /dev/net/tun")(e),
         })?;
         tap.set_nonblocking(true).map_err(failed("non-blocking mode"))?;
         let index = nix::net::if_::if_nametoindex(name).map_err(|e| failed("its index")(e.into()))?;

@@ -133,7 +133,7 @@ fn put_route(requests: &mut Requests, link: &TwinLink, route: &StaticRoute) {
         }
     });
     if let Err(error) = put {
-        tracing::warn!(to = %route.to, %error, "the kernel doesn't take a [[route]]");
+        tracing::warn!(to = %route.to, %error, "the kernel rejects a [[route]]");
     }
 }
 

@@ -147,7 +147,7 @@ impl PortHandle {
         }
         let (queues, rss) = start(port, &info, config, workers, &self.pool).map_err(refuse)?;
         if rss != self.rss {
-            return Err(self.unfit("the device came back with other RSS: restart the gateway"));
+            return Err(self.unfit("the device came back with other RSS settings: restart the gateway"));
         }
         if port.mtu().map_err(refuse)? < self.mtu {
             port.set_mtu(self.mtu).map_err(refuse)?;

@@ -146,17 +146,20 @@ fn open_one(eal: &Eal, config: &config::Port, workers: u16) -> Result<(Queues, P
     }
     let (rx_queues, tx_queues) = (info.max_rx_queues.min(workers), info.max_tx_queues.min(workers));
     if rx_queues == 0 || tx_queues == 0 {
-        return unfit(format!("its device ({}) has no queues both ways", info.driver));
+        return unfit(format!("its device ({}) lacks receive or transmit queues", info.driver));
     }
     // The kernel deals frames to every socket the driver has opened, polled or not.
     if info.driver == "net_af_packet" && info.max_rx_queues > workers {
-        return unfit(format!("qpairs={} is more than there are workers ({workers})", info.max_rx_queues));
+        return unfit(format!(
+            "qpairs={} is more than the number of workers ({workers})",
+            info.max_rx_queues
+        ));
     }
     // Devices, unlike most virtual ones, take a buffer for every receive descriptor when they start.
     let descriptors = u32::from(rx_queues) * u32::from(config.rx_desc);
     if config.device.bus() == config::Bus::Pci && config.mbufs < descriptors {
         return unfit(format!(
-            "mbufs {}: {rx_queues} receive queues of rx_desc {} take {descriptors}",
+            "mbufs {}: {rx_queues} receive queues with rx_desc {} need {descriptors}",
             config.mbufs, config.rx_desc
         ));
     }

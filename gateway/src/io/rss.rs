@@ -41,7 +41,7 @@ pub(super) fn set_rss(port: &Port, info: &PortInfo, rx_queues: u16, workers: u16
         return Err(format!("{} accepts RSS settings but doesn't follow them", info.driver));
     }
     if info.hash_key_size < KEY_LEN {
-        return Err(format!("its RSS keys have {} bytes only", info.hash_key_size));
+        return Err(format!("its RSS keys have only {} bytes", info.hash_key_size));
     }
     let wanted = Rss::weir(workers);
     let table = wanted
@@ -53,7 +53,7 @@ pub(super) fn set_rss(port: &Port, info: &PortInfo, rx_queues: u16, workers: u16
     port.set_rss(&settings).map_err(|e| e.to_string())?;
     let is = port.rss().map_err(|e| e.to_string())?;
     if is.table != settings.table || is.key[..KEY_LEN] != settings.key[..KEY_LEN] {
-        return Err("its RSS key or table isn't what was set".to_owned());
+        return Err("it didn't keep the RSS key or table that was set".to_owned());
     }
     Ok(Rss { reta: is.table, ..fields(is.types, wanted) })
 }

@@ -78,7 +78,7 @@ pub fn follow_caller() {
     let Some(writer) = LOG.get().and_then(|log| log.writer.get()) else { return };
     let moved = sched_getaffinity(Pid::from_raw(0)).and_then(|cpus| sched_setaffinity(*writer, &cpus));
     if let Err(error) = moved {
-        tracing::debug!(%error, "the log's thread stays where it is");
+        tracing::debug!(%error, "can't move the log's thread to the caller's CPUs");
     }
 }
 

@@ -64,7 +64,7 @@ pub enum Malformed {
     #[error("the packet ends before its header or its stated length does")]
     Truncated,
     /// Another IP version than the link layer announced.
-    #[error("the IP version isn't the announced one")]
+    #[error("the IP version doesn't match the EtherType")]
     Version,
     /// A header length below the fixed header.
     #[error("the header length is below the minimum")]

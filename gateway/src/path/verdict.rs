@@ -52,50 +52,50 @@ macro_rules! reasons {
 
 reasons! {
     /// The destination MAC address is neither the port's nor a group's.
-    NotOurMac = "not-our-mac", "The frame was for another station: a switch flooded it, or a neighbour has an old MAC address.";
+    NotOurMac = "not-our-mac", "The frame is for another MAC address: a switch flooded it, or a neighbour's ARP entry is stale.";
     /// The frame ends before its headers or its stated length do.
-    Truncated = "truncated", "The frame is shorter than its headers say: look for a broken sender or a cut capture.";
+    Truncated = "truncated", "The frame is shorter than its headers say: check the sender, or the capture if one is replayed.";
     /// The IPv4 header is not one: version, header length or total length.
-    BadIpHeader = "bad-ip-header", "Version, header length or total length of the IP header make no sense.";
+    BadIpHeader = "bad-ip-header", "The IP header has an impossible version, header length or total length: check the sender.";
     /// The IPv4 header checksum is wrong.
-    BadIpChecksum = "bad-ip-checksum", "The IP header was damaged on the way: look at the port's error counters and the cabling.";
+    BadIpChecksum = "bad-ip-checksum", "The IP header was damaged on the way: check the port's error counters and the cabling.";
     /// A source address that no packet has, or none that arrives there (RFC 1812, 5.3.7).
-    Martian = "martian", "The source address is loopback, multicast, broadcast or zero, or the gateway's own, a virtual or local one, or that of a server that isn't behind the port: spoofed or misconfigured.";
+    Martian = "martian", "No packet may have this source address here: loopback, multicast, broadcast, zero, the gateway's own, a virtual or local address, or a server that isn't behind the port. The sender is spoofed or misconfigured.";
     /// A destination that no packet on a wire has (RFC 1122 3.2.1.3, RFC 4291 2.5).
-    MartianDestination = "martian-destination", "The destination is a loopback address, 0.0.0.0, :: or an IPv4-mapped one, which nobody has on a wire: a misconfigured sender, or somebody tries what gets through.";
+    MartianDestination = "martian-destination", "The destination is loopback, 0.0.0.0, :: or an IPv4-mapped address, none of which is valid on a wire: check the sender; it may be an attack.";
     /// The routes to its source don't lead by the port that it arrived on: of a packet that would open a session, or of an
     /// ICMP error.
-    NoWayBack = "no-way-back", "A new client's address, or that of a router that tells of an error, isn't behind the port that it came by, as ip route says: spoofed, or routing is asymmetric: then set rp_filter of the port to loose or off.";
+    NoWayBack = "no-way-back", "The route to the source of a new session or of an ICMP error doesn't lead through the port that it arrived on (see ip route): the source is spoofed, or routing is asymmetric. For asymmetric routing set the port's rp_filter to loose or off.";
     /// The transport header is not one: data offset or length.
-    BadTransportHeader = "bad-transport-header", "The TCP data offset or the UDP length makes no sense.";
+    BadTransportHeader = "bad-transport-header", "The TCP data offset or the UDP length is impossible: check the sender.";
     /// A later fragment of a packet that has no session, or one that begins a stream with PROXY.
-    Fragment = "fragment", "A fragment of a packet that was dropped itself: look at the other reasons; or of a stream with PROXY before the server has acknowledged the header: lower the client's MTU.";
+    Fragment = "fragment", "The fragment's packet was dropped: see the other reasons. Or the server hasn't acknowledged the PROXY header yet: lower the client's MTU.";
     /// A fragment that can't be one: no multiple of eight, beyond 64 KiB, without the transport header it begins with, or too many gaps.
-    BadFragment = "bad-fragment", "Fragments that make no sense, or hide the ports: an attack, or a broken sender.";
+    BadFragment = "bad-fragment", "The fragment is malformed or too short to hold the ports: an attack, or a broken sender.";
     /// Some of its bytes came before.
-    FragmentOverlap = "fragment-overlap", "Fragments that say something twice: an attack, or the network duplicates packets.";
+    FragmentOverlap = "fragment-overlap", "Fragments overlap: an attack, or the network duplicates packets.";
     /// Its packet's first fragment didn't come.
-    FragmentsIncomplete = "fragments-incomplete", "The first fragment didn't come within two seconds: lost, or sent another way.";
+    FragmentsIncomplete = "fragments-incomplete", "The first fragment didn't arrive within two seconds: it was lost, or took another route.";
     /// Too many fragments wait for their first.
-    FragmentsWaiting = "fragments-waiting", "More fragments came before their packets' first than may wait: a flood.";
+    FragmentsWaiting = "fragments-waiting", "Too many fragments wait for the first of their packet: a flood, or heavy reordering.";
     /// For one host, in a frame to a group of stations.
-    LinkBroadcast = "link-broadcast", "A packet for one host came in a broadcast or multicast frame: a neighbour or switch is misconfigured, or somebody attacks the link.";
+    LinkBroadcast = "link-broadcast", "A unicast packet came in a broadcast or multicast frame: a neighbour or switch is misconfigured, or the link is under attack.";
     /// Of a VLAN of the device that no port has.
-    UnknownVlan = "unknown-vlan", "A frame of a VLAN, or without a tag, that no [[port]] of its device is for: add the port, or mend the switch.";
+    UnknownVlan = "unknown-vlan", "No [[port]] of the device has the frame's VLAN, or takes untagged frames: add the port, or correct the switch.";
     /// TCP that the sender's kernel left to its device to split; it is cut at the size of a buffer.
-    Unsplit = "unsplit", "A kernel on this machine left splitting TCP to its end of a veth: switch that off there, ethtool -K INTERFACE tso off gso off.";
+    Unsplit = "unsplit", "A kernel on this machine sent unsegmented TCP over a veth: run ethtool -K INTERFACE tso off gso off at its end.";
     /// A source route among the IP options, or an IPv6 routing header of type 0.
-    SourceRouted = "source-routed", "The packet says by which routers it is to go: nobody means that well any more.";
+    SourceRouted = "source-routed", "The packet has a source route (IP option or routing header): legitimate senders no longer use one.";
     /// Time to live used up; answered with ICMP time exceeded.
-    TtlExpired = "ttl-expired", "The packet's TTL ran out here: a traceroute, or a routing loop.";
+    TtlExpired = "ttl-expired", "The packet's TTL ran out at the gateway: a traceroute, or a routing loop.";
     /// The TCP checksum is wrong, where the gateway has to know.
     BadChecksum = "bad-checksum", "The TCP checksum is wrong in a segment that the session depends on: a broken sender, or a forged segment.";
     /// PROXY: not what the stream begins with, while the server hasn't acknowledged the header.
     ProxyWaits = "proxy-waits", "A client's segment came before its server had acknowledged the PROXY header: the client sends it again.";
     /// PROXY: a SYN that doesn't fit the connection, or what would be the first byte by it.
-    SecondSyn = "second-syn", "A SYN with another number on a connection with PROXY that is open: forged, or the client has restarted.";
+    SecondSyn = "second-syn", "A SYN with a new sequence number on an open connection with PROXY: forged, or the client restarted.";
     /// TCP without SYN and without session; answered with RST.
-    NoSession = "no-session", "A TCP packet of a connection that isn't in the table: it expired, or the gateway restarted.";
+    NoSession = "no-session", "A TCP packet without a session: the session expired, or the gateway restarted.";
     /// TCP or UDP to a local address without session.
     NoLocalSession = "no-local-session", "A packet to a local address and port that no session uses: a late reply, or a scan.";
     /// No server can take the connection; answered with ICMP port unreachable.
@@ -103,7 +103,7 @@ reasons! {
     /// The session's server was deleted.
     ServerDeleted = "server-deleted", "The session's server was deleted: add it again to revive the session, or set expire_nodest_conn.";
     /// The service uses something this version doesn't forward: its method, address family or kind.
-    MethodNotBuilt = "method-not-built", "The server's forwarding method or the service's kind is not forwarded by this version.";
+    MethodNotBuilt = "method-not-built", "This version can't forward by the server's method or for this kind of service.";
     /// A FULLNAT service without local address.
     NoLocalAddress = "no-local-address", "The service has FULLNAT servers but no local address: add one with weirctl -P.";
     /// No free local port towards the server.
@@ -111,63 +111,63 @@ reasons! {
     /// The session table is full.
     SessionsFull = "sessions-full", "The session table is full: raise [sessions] max_per_worker.";
     /// The tuple is another session's already.
-    TupleInUse = "tuple-in-use", "Another session already has this pair of addresses and ports.";
+    TupleInUse = "tuple-in-use", "Another session already has these addresses and ports: it must end or expire first.";
     /// No route to the destination.
-    NoRoute = "no-route", "No route leads to the destination: look at ip route in the twins' namespace.";
+    NoRoute = "no-route", "No route leads to the destination: check ip route in the twins' namespace.";
     /// The kernel's route to the destination doesn't lead through a port.
-    RouteElsewhere = "route-elsewhere", "The kernel's best route to the destination leads over an interface that is no port, or to the host itself: look at ip route get in the twins' namespace.";
+    RouteElsewhere = "route-elsewhere", "The kernel's best route to the destination leads over an interface that isn't a port, or to the host itself: check ip route get in the twins' namespace.";
     /// For an address of the gateway itself, where it can't be delivered to the kernel.
-    ToGateway = "to-gateway", "The packet's way leads to an address of the gateway itself, and it can't be delivered there: a server of the gateway can't be its own client, nor be reached by a session that began elsewhere.";
+    ToGateway = "to-gateway", "The packet leads to an address of the gateway itself and can't be delivered: a server on the gateway can't be its own client, and takes no sessions that began on another server.";
     /// The next hop's MAC address could not be resolved in time.
-    NeighbourUnresolved = "neighbour-unresolved", "The next hop doesn't answer ARP: is it up and on this link?";
+    NeighbourUnresolved = "neighbour-unresolved", "The next hop doesn't answer ARP: check that it is up and on this link.";
     /// Too many packets wait for neighbours already.
-    NeighbourQueueFull = "neighbour-queue-full", "Many packets wait for a next hop that doesn't answer ARP.";
+    NeighbourQueueFull = "neighbour-queue-full", "Too many packets wait for next hops that don't answer ARP: check that those are up.";
     /// More next hops than the table holds.
-    NextHopsFull = "next-hops-full", "More hosts are directly attached than the next-hop table holds: put a router between.";
+    NextHopsFull = "next-hops-full", "The next-hop table is full: too many hosts are directly attached. Put a router between.";
     /// A service with the engine `sip`, and a datagram without Call-ID.
-    NoCallId = "no-call-id", "The service is persistent by Call-ID (--pe sip) and the packet has none: not SIP, cut, or not UDP.";
+    NoCallId = "no-call-id", "The service is persistent by Call-ID (--pe sip) and the packet has none: it isn't SIP, isn't UDP, or is truncated.";
     /// No room for another Call-ID.
-    CallIdsFull = "call-ids-full", "Too many calls are remembered by persistent services: shorten their time-outs (-p).";
+    CallIdsFull = "call-ids-full", "Persistent services remember too many calls: shorten their time-outs (-p).";
     /// Larger than the next hop's MTU with DF set; answered with ICMP fragmentation needed.
     TooBig = "too-big", "The packet exceeds the next hop's MTU: the sender was told by ICMP.";
     /// The next hop's MTU leaves no room for a tunnel's headers, or the packet none for an IP length.
-    TunnelMtu = "tunnel-mtu", "The way to the server has no room for the tunnel's headers: raise the MTU of the port or route.";
+    TunnelMtu = "tunnel-mtu", "The path MTU to the server leaves no room for the tunnel's headers: raise the MTU of the port or route.";
     /// The port towards a tunnel's server has no address to be the source of the outer packet.
-    NoPortAddress = "no-port-address", "A tunnel, or SNAT with --pool port, needs an address of the packet's family on the port that it leaves by: add one to addresses.";
+    NoPortAddress = "no-port-address", "A tunnel, or SNAT with --pool port, needs an address of the packet's family on the outgoing port: add one to its addresses.";
     /// No room before the packet for a tunnel's headers.
-    NoHeadroom = "no-headroom", "The buffer has no room for a tunnel's headers: packets passed through several gateways in one machine.";
+    NoHeadroom = "no-headroom", "The packet buffer has no room for the tunnel's headers: the packet passed through several gateways on one machine.";
     /// Larger than the next hop's MTU, DF clear, and not possible to fragment.
-    CannotFragment = "cannot-fragment", "The packet exceeds the MTU and there was no buffer to fragment it into.";
+    CannotFragment = "cannot-fragment", "The packet exceeds the MTU and no buffer was free to fragment it into: raise mbufs.";
     /// The device took no more frames.
-    TransmitFull = "transmit-full", "The port's transmit queue is full: the link is saturated, or raise tx_desc.";
+    TransmitFull = "transmit-full", "The port's transmit queue is full: the link is saturated, or tx_desc is too low.";
     /// The limit of its kind is reached, or the ring to the kernel has no room for it.
-    PuntLimited = "punt-limited", "More packets for the kernel than it is given of their kind, see punt-limited-arp to punt-limited-other: a scan, or a service that is not configured.";
+    PuntLimited = "punt-limited", "Packets for the kernel exceed the rate limit of their kind (punt-limited-arp to punt-limited-other): a scan, or a service that isn't configured.";
     /// For the kernel, but there is none beside the path (`host = false`).
-    NoHost = "no-host", "The packet matches no service and host = false: nobody else is there to take it.";
+    NoHost = "no-host", "The packet matches no service, and with host = false no kernel takes it: add a service, or set host = true.";
     /// The owner's hand-over ring is full.
-    HandOverFull = "hand-over-full", "Another worker is too slow to take its packets: see its busy share.";
+    HandOverFull = "hand-over-full", "The worker that owns the packet is too busy to take it: see busy in weirctl status.";
     /// SNAT: the rule's pool has no port for the inside address.
     SnatPortsExhausted = "snat-ports-exhausted", "The external addresses of a SNAT rule have no port left: add addresses to its pool.";
     /// SNAT: the inside address has all its ports.
-    SnatPortLimit = "snat-port-limit", "An inside address has as many ports as its SNAT rule allows (--max-ports): infected, or the limit is low.";
+    SnatPortLimit = "snat-port-limit", "An inside address uses all the ports its SNAT rule allows (--max-ports): the host is infected, or the limit is too low.";
     /// SNAT: the inside address has all its sessions.
-    SnatSessionLimit = "snat-session-limit", "An inside address has as many sessions as its SNAT rule allows (--max-sessions).";
+    SnatSessionLimit = "snat-session-limit", "An inside address has all the sessions its SNAT rule allows (--max-sessions): the host is infected, or the limit is too low.";
     /// SNAT: a TCP segment from inside that no connection can begin with.
-    SnatInvalid = "snat-invalid", "A TCP segment from inside of no connection, which can't begin one (a SYN-ACK, or flags that no stack sends): an answer whose question came another way, or a scan.";
+    SnatInvalid = "snat-invalid", "A TCP segment from inside belongs to no connection and can't open one (a SYN-ACK, or invalid flags): the request took another route, or it is a scan.";
     /// To an external address and port that no mapping has.
-    SnatNoMapping = "snat-no-mapping", "A packet to an external address of SNAT that nobody inside has asked for: a late reply, or a scan.";
+    SnatNoMapping = "snat-no-mapping", "A packet to an external address of SNAT matches no mapping: a late reply, or a scan.";
     /// To a mapping that doesn't let the sender in.
-    SnatFiltered = "snat-filtered", "The SNAT rule's filtering doesn't let this sender in: the inside host hasn't talked to it.";
+    SnatFiltered = "snat-filtered", "The SNAT rule's filtering refuses this sender: the inside host hasn't sent to it.";
     /// An ICMP error that quotes no session of ours, to a local address.
     IcmpNoSession = "icmp-no-session", "An ICMP error about a session that isn't in the table.";
     /// An ICMP message about a session of a type that isn't translated.
-    IcmpType = "icmp-type", "An ICMP message about a session that tells no error to its ends, such as a redirect: only unreachable, too big, time exceeded and the like are passed on.";
+    IcmpType = "icmp-type", "An ICMP message about a session that is no error for its endpoints, such as a redirect: only errors such as unreachable, too big and time exceeded are forwarded.";
     /// An ICMP error about a tunnel's packet, of which no client is told.
-    IcmpTunnel = "icmp-tunnel", "An ICMP error about a tunnel's packet that its client can't be told of: it quotes too little, or the client lets its packets be fragmented. An MTU that it says is remembered for the tunnel.";
+    IcmpTunnel = "icmp-tunnel", "An ICMP error about a tunnelled packet can't be passed on to the client: it quotes too little, or the client allows fragmentation. If it names an MTU, the tunnel uses it.";
     /// An ICMP message that can't be read.
-    BadIcmp = "bad-icmp", "The ICMP message is cut or its checksum is wrong.";
+    BadIcmp = "bad-icmp", "The ICMP message is truncated or its checksum is wrong.";
     /// No buffer free.
-    NoBuffer = "no-buffer", "The packet buffers are used up: raise mbufs.";
+    NoBuffer = "no-buffer", "No packet buffer is free: raise mbufs.";
     /// The server, or the session's other side, is of another address family, which this packet can't get to.
     OtherFamily = "other-family", "The packet can't be translated to the other address family: NAT and DR servers must be of the service's family, and errors about a session between both families aren't forwarded.";
 }

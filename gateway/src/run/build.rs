@@ -95,7 +95,7 @@ impl Start<'_> {
         let rss: Vec<_> = handles.iter().map(|h| h.rss.as_ref().ok().cloned()).collect();
         for (handle, port) in handles.iter().zip(&config.ports).filter(|_| config.workers.count() > 1) {
             match &handle.rss {
-                Ok(_) => info!(port = port.name, "RSS brings frames to their workers"),
+                Ok(_) => info!(port = port.name, "RSS steers frames to their workers"),
                 Err(why) => info!(port = port.name, why, "frames are handed over between workers"),
             }
         }

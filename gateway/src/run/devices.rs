@@ -33,7 +33,7 @@ impl Devices {
     /// The devices as they are now.
     pub fn new(config: &Config, handles: &[&PortHandle]) -> Self {
         let mut interfaces = Interfaces::new()
-            .inspect_err(|error| warn!(%error, "interfaces under ports can't be looked at"))
+            .inspect_err(|error| warn!(%error, "can't read the interfaces under the ports"))
             .ok();
         let under = config.ports.iter().map(|port| {
             let name = port.device.interface()?;
@@ -107,7 +107,7 @@ impl Devices {
                 Ok(now) if now.map(|i| i.index) != before.map(|i| i.index) => {
                     let why =
                         self.refused.get(n).and_then(Option::as_deref).unwrap_or("it is being attached");
-                    return lost(&format!("interface `{name}` was made anew: {why}"));
+                    return lost(&format!("interface `{name}` was created again: {why}"));
                 }
                 Ok(Some(now)) => running = now.running,
                 // What isn't known isn't complained of.
@@ -122,7 +122,7 @@ impl Devices {
             return lost("the device was removed");
         }
         if port.wants_reset() {
-            return lost("the device wants to be reset");
+            return lost("the device needs a reset");
         }
         if !running || !handle.is_up() {
             return fault("the link is down");

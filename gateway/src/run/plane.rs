@@ -95,8 +95,8 @@ impl GatewayPlane {
         let recent = last.is_some_and(|last| last.elapsed() < RECENT);
         recent.then(|| {
             format!(
-                "{count} frames of TCP came through a veth without being split (`unsplit`): \
-                 ethtool -K INTERFACE tso off gso off at its other end"
+                "{count} TCP frames came over a veth unsegmented (`unsplit`): run ethtool -K INTERFACE tso \
+                    off gso off at its other end"
             )
         })
     }

@@ -20,7 +20,7 @@ pub fn is_affordable(bytes: u64) -> bool {
     if !affordable {
         warn!(
             bytes,
-            free, "there's not enough memory to provide the session tables' now: it will come as it is used"
+            free, "not enough memory to allocate the session tables in advance: pages come as they are used"
         );
     }
     affordable
@@ -46,8 +46,8 @@ fn available(meminfo: &Path, group: &Path) -> Option<u64> {
 pub fn provide<I: Io>(worker: &mut Worker<I>) {
     let bytes = worker.sessions().populated_bytes();
     match worker.populate() {
-        Ok(()) => info!(bytes, "the session table's memory is there"),
-        Err(error) => warn!(bytes, %error, "the session table's memory will come as it is used"),
+        Ok(()) => info!(bytes, "the session table's memory is allocated"),
+        Err(error) => warn!(bytes, %error, "the session table's memory comes as it is used"),
     }
 }
 

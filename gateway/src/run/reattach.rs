@@ -110,7 +110,7 @@ impl Device {
                 if let Some(hands) = workers.returned(number) {
                     drop(hands);
                     if let Err(error) = handle.detach(means.eal) {
-                        warn!(%error, "the device did not go cleanly");
+                        warn!(%error, "the device was not removed cleanly");
                     }
                     filter.forget(number);
                     self.stage = DeviceStage::Gone(None);

@@ -67,7 +67,7 @@ impl Signals {
 
 fn complaint(signal: i32) -> String {
     match signal {
-        SIGHUP => "SIGHUP is ignored: the configuration can't be read anew while the gateway runs".to_owned(),
+        SIGHUP => "SIGHUP is ignored: the gateway can't reload its configuration while it runs".to_owned(),
         _ => {
             format!("{} is ignored: the gateway has no use for it", signal_name(signal).unwrap_or("a signal"))
         }

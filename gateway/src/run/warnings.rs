@@ -17,7 +17,7 @@ use crate::{
 
 /// Why there are no huge pages, as a warning.
 pub(super) fn no_huge_pages(why: &str) -> String {
-    format!("no huge pages ({why}): every packet costs more than it needs to")
+    format!("no huge pages ({why}): every packet takes longer than it should")
 }
 
 /// Virtual addresses in the ports' networks that the kernel has nowhere: nobody answers ARP for them. Where VRRP is heard
@@ -38,10 +38,7 @@ pub(super) fn absent<'a>(
         .filter(|address| !state.is_anywhere(*address) && state.is_attached(*address))
         .collect();
     (!virtual_.is_empty()).then(|| {
-        format!(
-            "virtual addresses that no interface has, so that nobody answers ARP for them: {}",
-            some(virtual_)
-        )
+        format!("virtual addresses on no interface, so nobody answers ARP for them: {}", some(virtual_))
     })
 }
 
@@ -75,7 +72,7 @@ pub(super) fn unresolved<'a>(
         if hop == address { format!("{server} on {port}") } else { format!("{server} by {hop} on {port}") }
     });
     (!found.is_empty())
-        .then(|| format!("servers whose neighbour doesn't answer ARP or discovery: {}", some(each)))
+        .then(|| format!("servers whose next hop doesn't answer ARP or neighbour discovery: {}", some(each)))
 }
 
 #[cfg(test)]

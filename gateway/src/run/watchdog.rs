@@ -44,7 +44,7 @@ impl Watchdog {
             if !self.complained && self.every.is_some_and(|every| self.told.elapsed() >= every * 2) {
                 error!(
                     worker = standing,
-                    "a worker doesn't poll: the service manager hears nothing until it does"
+                    "a worker doesn't poll: the service manager's watchdog gets no signal until it does"
                 );
                 self.complained = true;
             }

@@ -113,7 +113,7 @@ pub fn sessions_that_only_wait_to_expire_are_not_waited_for() {
     let mut pace = shared.pace();
     let outcome = drain(&shared, &mut pace, "");
     assert_eq!((outcome.status, pace.now), (0, Duration::ZERO), "{outcome:?}");
-    let said = "carries no data any more after 0s, 5 more only wait to expire; undo: ";
+    let said = "carries no more data after 0s, 5 more only wait to expire; undo: ";
     assert!(outcome.out.contains(said), "{outcome:?}");
     let last = drain(&shared, &mut shared.pace(), "--json").json();
     assert_eq!((&last["sessions"], &last["closing"]), (&0.into(), &5.into()));

@@ -112,10 +112,10 @@ pub fn snat_rules_come_go_and_count() {
         "{table}"
     );
     let again = shared.run(line);
-    assert_eq!((again.status, again.err.contains("there is a SNAT rule office already")), (1, true));
+    assert_eq!((again.status, again.err.contains("SNAT rule office already exists")), (1, true));
     assert_eq!(shared.run("snat add lab --inside 10.9.0.0/16 --port wan --pool 10.9.0.1").status, 2);
     let text = shared.run("explain udp 10.0.0.51:5000 10.1.0.9:53").out;
-    assert!(text.contains("a rule of SNAT does"), "{text}");
+    assert!(text.contains("a SNAT rule applies"), "{text}");
     assert_eq!(shared.run("snat delete office --json").json()["command"], "snat");
     assert_eq!(shared.run("snat delete office").status, 1);
     assert_eq!(shared.run("snat list").out, "");
@@ -169,7 +169,7 @@ pub fn snat_rules_of_a_file_keep_their_sessions() {
             "-:8: 10.0.0.7 of the pool lies in the inside network",
         ),
         (office.replace("\"wan\"", "\"wna\""), 1, "-:8: SNAT rule office: no such port: wna"),
-        (office.replace("office", "lab"), 2, "-:8: SNAT rule lab is there already, in line 1"),
+        (office.replace("office", "lab"), 2, "-:8: SNAT rule lab is already in line 1"),
         (office.clone() + "colour = \"blue\"", 2, "-:14: unknown field `colour`"),
         (
             office.clone() + "mapping = \"some\"",
@@ -195,7 +195,7 @@ pub fn explain_tells_every_stage() {
         "arrives on wan",
         "none yet",
         "tcp/192.0.2.10:80",
-        "rr: the rotation stands at",
+        "rr: the rotation is at",
         "by fullnat",
         "forwarded",
     ] {
@@ -326,7 +326,7 @@ pub fn stats_tell_why() {
     let shared = Shared::new(rig);
     let text = shared.run("stats").out;
     let line = text.lines().find(|l| l.starts_with("no-session")).unwrap();
-    assert!(line.contains(" 1 ") && line.contains("isn't in the table"), "{line}");
+    assert!(line.contains(" 1 ") && line.contains("without a session"), "{line}");
     assert!(text.contains("\ntcp/192.0.2.10:80 ") && text.contains("\n  10.0.0.1:8080 "), "{text}");
     let json = shared.run("stats --json tcp/192.0.2.10:80").json();
     assert_eq!(json["services"][0]["stats"]["connections"], 4);
@@ -355,7 +355,7 @@ pub fn mistakes_have_their_status() {
         (
             "undrain tcp/192.0.2.10:80 10.0.0.1",
             1,
-            "invalid operation: the server isn't drained: its weight is 5; --weight N gives it one\n",
+            "invalid operation: the server isn't drained: its weight is 5; set one with --weight N\n",
         ),
         ("sessions --stat UDP", 2, "error: unexpected argument '--stat' found"),
         ("top", 2, "top needs a terminal"),

@@ -127,7 +127,7 @@ fn twins_that_are_set_down_renamed_or_deleted() {
     scene.serve("-t", 80, "rr", &[(0, 1)]);
     let twins = &scene.network.twins;
     twins.ip("link set lan down");
-    wait_for_faults(&scene.gateway, 1, &["its twin is set down"]);
+    wait_for_faults(&scene.gateway, 1, &["its twin is down"]);
     twins.ip("link set lan up");
     wait_for_faults(&scene.gateway, 1, &[]);
     assert_eq!(scene.answers(1), ["RS1"]);
@@ -136,7 +136,7 @@ fn twins_that_are_set_down_renamed_or_deleted() {
     twins.ip("link set inner name lan");
     wait_for_faults(&scene.gateway, 1, &[]);
     twins.ip("link del lan");
-    wait_until("the twin to be made anew", PATIENCE, || {
+    wait_until("the twin to be created again", PATIENCE, || {
         twins.ip("-br address").contains("10.10.0.200/32").then_some(())
     });
     wait_for_faults(&scene.gateway, 1, &[]);

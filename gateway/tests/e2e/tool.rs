@@ -197,7 +197,7 @@ fn a_trace_follows_real_packets_and_tshark_reads_it(workers: u16) {
     let line = format!("trace --service-port 80 --json --pcap {}", file.display());
     let mut command = scene.gateway.ctl_command(&line);
     let mut tracing = Process::start("trace", &mut command, &scene.network.lab.directory().join("trace.log"));
-    wait_until("the trace to begin", limit, || tracing.log().contains("following packets").then_some(()));
+    wait_until("the trace to begin", limit, || tracing.log().contains("tracing packets").then_some(()));
     assert_eq!(scene.answers(1), ["RS1"]);
     tracing.signal(Signal::SIGINT);
     let text = tracing.rest(limit);

@@ -186,7 +186,7 @@ impl SnatRule {
     /// For people.
     pub fn check(&self) -> Result<(), String> {
         if self.name.is_empty() || self.name.starts_with('-') || self.name.contains(char::is_whitespace) {
-            return Err(format!("`{}' is no name", self.name));
+            return Err(format!("`{}' isn't a valid name", self.name));
         }
         for (address, bits) in std::iter::once(&self.inside).chain(&self.except) {
             if *bits > width(*address) {
@@ -197,7 +197,7 @@ impl SnatRule {
         let except = self.except.iter().map(|(address, _)| *address);
         let mut others = self.pool.iter().flat_map(|(first, last)| [*first, *last]).chain(except);
         if let Some(address) = others.find(|address| address.is_ipv6() != v6) {
-            return Err(format!("{address} is of another family than the inside network"));
+            return Err(format!("{address} and the inside network are of different address families"));
         }
         if let Some((first, last)) = self.pool.iter().find(|(first, last)| first > last) {
             return Err(format!("the pool's range {first}-{last} ends before it begins"));

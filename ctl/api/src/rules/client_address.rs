@@ -29,7 +29,7 @@ pub const WAYS: [(&str, ClientAddress); 4] = [
 pub fn parse(words: &[&str]) -> Result<Change, String> {
     match words {
         [of, how] => Ok(Change::SetClientAddress { service: service(of)?, how: way(how)? }),
-        _ => Err("client-address takes a service and how its servers learn the address".into()),
+        _ => Err("client-address takes a service and none, toa, proxy-v1 or proxy-v2".into()),
     }
 }
 
@@ -38,9 +38,10 @@ pub fn parse(words: &[&str]) -> Result<Change, String> {
 /// # Errors
 /// That there is none of this name.
 pub fn way(name: &str) -> Result<ClientAddress, String> {
-    WAYS.iter().find(|(n, _)| *n == name).map(|(_, how)| *how).ok_or_else(|| {
-        format!("`{name}' is no way to tell the client's address: none, toa, proxy-v1 or proxy-v2")
-    })
+    WAYS.iter()
+        .find(|(n, _)| *n == name)
+        .map(|(_, how)| *how)
+        .ok_or_else(|| format!("`{name}' isn't none, toa, proxy-v1 or proxy-v2"))
 }
 
 /// The name of a way.
@@ -59,7 +60,7 @@ pub fn name(how: ClientAddress) -> &'static str {
 /// # Errors
 /// That it isn't one.
 pub fn service(text: &str) -> Result<ServiceKey, String> {
-    let wrong = || format!("`{text}' is no service: tcp/ADDRESS:PORT, mark/N or mark6/N");
+    let wrong = || format!("`{text}' isn't a service: tcp/ADDRESS:PORT, mark/N or mark6/N");
     let (kind, rest) = text.split_once('/').ok_or_else(wrong)?;
     let family = match kind {
         "mark" => Family::V4,

@@ -53,14 +53,14 @@ fn parse_rule(words: &[&str]) -> Result<MarkRule, String> {
             "--source-ports" => rule.source_ports = Some(ports(value).ok_or_else(bad)?),
             "--destination-ports" => rule.destination_ports = Some(ports(value).ok_or_else(bad)?),
             "--port" => rule.port = Some(value.to_owned()),
-            _ => return Err(format!("mark knows no option `{option}'")),
+            _ => return Err(format!("mark has no option `{option}'")),
         }
     }
     Ok(rule)
 }
 
 fn wrong(what: &str, value: &str) -> String {
-    format!("`{value}' is no value for {what}")
+    format!("`{value}' isn't a value for {what}")
 }
 
 /// A number, decimal, or hexadecimal as marks are often written. Absent if it isn't one.
@@ -165,12 +165,12 @@ mod tests {
     fn mistakes_are_named() {
         for (line, message) in [
             ("add", "which mark?"),
-            ("add 0", "`0' is no value for mark"),
+            ("add 0", "`0' isn't a value for mark"),
             ("add 1 --source", "--source needs a value"),
-            ("add 1 --source 10.0.0.0/33", "`10.0.0.0/33' is no value for --source"),
-            ("add 1 --source-ports 9-8", "`9-8' is no value for --source-ports"),
-            ("add 1 --protocol icmp", "`icmp' is no value for --protocol"),
-            ("add 1 --colour red", "mark knows no option `--colour'"),
+            ("add 1 --source 10.0.0.0/33", "`10.0.0.0/33' isn't a value for --source"),
+            ("add 1 --source-ports 9-8", "`9-8' isn't a value for --source-ports"),
+            ("add 1 --protocol icmp", "`icmp' isn't a value for --protocol"),
+            ("add 1 --colour red", "mark has no option `--colour'"),
             ("remove 1", "mark takes `add', `delete' or `clear'"),
         ] {
             assert_eq!(change(line), Err(message.into()), "{line}");

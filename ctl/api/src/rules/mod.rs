@@ -86,10 +86,10 @@ impl Completeness {
             Some(closed) if *closed == expected => None,
             Some(closed) => Some(format!("the rules end with `{closed}', but there are {}", self.rules)),
             None if self.rules == 0 => Some(format!(
-                "there are no rules, nor `{expected}': if weirctl saved them, they were cut off"
+                "there are no rules and no line `{expected}': if weirctl saved them, the file was truncated"
             )),
             None => Some(format!(
-                "the rules don't end with `{expected}': if weirctl saved them, they were cut off"
+                "the rules don't end with `{expected}': if weirctl saved them, the file was truncated"
             )),
         }
     }
@@ -113,7 +113,7 @@ mod tests {
         for cut in
             ["", "# mine\n", "-A -f 1\n-A -f 2\n", "-A -f 1\n# end of 1 rule\n-A -f 2\n", "-A -f 1\n# end o"]
         {
-            assert!(complaint(cut).unwrap().contains("cut off"), "{cut}");
+            assert!(complaint(cut).unwrap().contains("truncated"), "{cut}");
         }
         assert!(complaint("-A -f 1\n# end of 2 rules").unwrap().contains("there are 1"));
         assert_eq!((count("a\n # b\n\n c\n"), closing(1)), (2, "# end of 1 rule".into()));

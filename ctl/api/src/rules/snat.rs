@@ -57,7 +57,7 @@ fn parse_rule(name: &str, words: &[&str]) -> Result<SnatRule, String> {
     let mut words = words.iter();
     while let Some(&option) = words.next() {
         let Some(&value) = words.next() else { return Err(format!("{option} needs a value")) };
-        let number = || value.parse().map_err(|_| format!("`{value}' is no value for {option}"));
+        let number = || value.parse().map_err(|_| format!("`{value}' isn't a value for {option}"));
         match option {
             "--inside" => inside = Some(network(value)?),
             "--port" => port = Some(value.to_owned()),
@@ -72,12 +72,12 @@ fn parse_rule(name: &str, words: &[&str]) -> Result<SnatRule, String> {
             "--max-sessions" => rule.max_sessions = number()?,
             _ => match option.strip_prefix("--").and_then(|name| rule.timeouts.by_name(name)) {
                 Some(seconds) => *seconds = number()?,
-                None => return Err(format!("snat knows no option `{option}'")),
+                None => return Err(format!("snat has no option `{option}'")),
             },
         }
     }
-    rule.inside = inside.ok_or("which inside network? --inside NET")?;
-    rule.port = port.ok_or("which port leads outside? --port NAME")?;
+    rule.inside = inside.ok_or("--inside NET is missing: the inside network")?;
+    rule.port = port.ok_or("--port NAME is missing: the port that leads outside")?;
     rule.check().map(|()| rule)
 }
 
@@ -90,7 +90,7 @@ pub fn network(text: &str) -> Result<(IpAddr, u8), String> {
     let parsed = address.parse::<IpAddr>().map(|a| (a, bits.map_or(Ok(width(a)), str::parse)));
     match parsed {
         Ok((address, Ok(bits))) if bits <= width(address) => Ok((address, bits)),
-        _ => Err(format!("`{text}' is no network: ADDRESS/BITS")),
+        _ => Err(format!("`{text}' isn't a network: ADDRESS/BITS")),
     }
 }
 
@@ -104,7 +104,7 @@ pub fn pool(text: &str) -> Result<Vec<(IpAddr, IpAddr)>, String> {
         match (first.parse::<IpAddr>(), last.parse::<IpAddr>()) {
             (Ok(first), Ok(last)) if first <= last && first.is_ipv6() == last.is_ipv6() => Ok((first, last)),
             _ => Err(format!(
-                "`{part}' is no address or range: 192.0.2.1, 192.0.2.1-192.0.2.8 or, alone, port"
+                "`{part}' isn't an address or a range: 192.0.2.1, 192.0.2.1-192.0.2.8 or, alone, port"
             )),
         }
     };
@@ -120,7 +120,7 @@ pub fn kind(name: &str) -> Result<Kind, String> {
         "tcp" => Ok(Kind::Tcp),
         "udp" => Ok(Kind::Udp),
         "icmp" => Ok(Kind::Icmp),
-        _ => Err(format!("`{name}' is no protocol of SNAT: tcp, udp or icmp")),
+        _ => Err(format!("`{name}' isn't a protocol of SNAT: tcp, udp or icmp")),
     }
 }
 
@@ -257,19 +257,19 @@ mod tests {
         let good = "add office --inside 10.0.0.0/8 --port wan --pool 192.0.2.1";
         for (line, why) in [
             ("add", "snat takes `add NAME ...', `delete NAME' or `clear'".to_owned()),
-            ("add office --port wan --pool 192.0.2.1", "which inside network? --inside NET".into()),
+            ("add office --port wan --pool 192.0.2.1", "--inside NET is missing: the inside network".into()),
             (
                 "add office --inside 10.0.0.0/8 --pool 192.0.2.1",
-                "which port leads outside? --port NAME".into(),
+                "--port NAME is missing: the port that leads outside".into(),
             ),
             ("add office --inside 10.0.0.0/8 --port wan", "a pool of 0 addresses: 1 to 256".into()),
             (
                 &format!("{good} --inside 2001:db8::/32"),
-                "192.0.2.1 is of another family than the inside network".into(),
+                "192.0.2.1 and the inside network are of different address families".into(),
             ),
             (
                 &format!("{good} --pool 2001:db8::1"),
-                "2001:db8::1 is of another family than the inside network".into(),
+                "2001:db8::1 and the inside network are of different address families".into(),
             ),
             (
                 "add six --inside fd00::/8 --port wan --pool 2001:db8::-2001:db9::",
@@ -279,16 +279,16 @@ mod tests {
                 "add six --inside fd00::/8 --port wan --pool fdff::1",
                 "fdff::1 of the pool lies in the inside network".into(),
             ),
-            (&format!("{good} --inside 10.0.0.0/33"), "`10.0.0.0/33' is no network: ADDRESS/BITS".into()),
+            (&format!("{good} --inside 10.0.0.0/33"), "`10.0.0.0/33' isn't a network: ADDRESS/BITS".into()),
             (&format!("{good} --pool 10.0.0.9"), "10.0.0.9 of the pool lies in the inside network".into()),
             (&format!("{good} --max-ports 0"), "0 ports an inside address: 1 to 64512".into()),
             (&format!("{good} --max-ports 64513"), "64513 ports an inside address: 1 to 64512".into()),
             (&format!("{good} --pool port"), "--pool is either `port' or addresses".into()),
             (&format!("{good} --timeout-udp 0"), "--timeout-udp 0: 1 to 2592000 seconds".into()),
             (&format!("{good} --timeout-dns 2592001"), "--timeout-dns 2592001: 1 to 2592000 seconds".into()),
-            (&format!("{good} --timeout-icmp soon"), "`soon' is no value for --timeout-icmp".into()),
-            (&format!("{good} --max-ports many"), "`many' is no value for --max-ports".into()),
-            (&format!("{good} --colour blue"), "snat knows no option `--colour'".into()),
+            (&format!("{good} --timeout-icmp soon"), "`soon' isn't a value for --timeout-icmp".into()),
+            (&format!("{good} --max-ports many"), "`many' isn't a value for --max-ports".into()),
+            (&format!("{good} --colour blue"), "snat has no option `--colour'".into()),
             (&format!("{good} --pool"), "--pool needs a value".into()),
         ] {
             assert_eq!(change(line), Err(why), "{line}");

@@ -10,7 +10,7 @@ pub struct ApplyArgs {
     /// The file; - is standard input
     #[arg(value_hint = clap::ValueHint::FilePath)]
     pub file: PathBuf,
-    /// Refuse unless the configuration has this generation, which `export`, `diff` and `status` show
+    /// Apply only if the configuration has this generation (`export`, `diff` and `status` show it)
     #[arg(long, value_name = "N")]
     pub expect_generation: Option<u64>,
     /// As JSON: docs/json.md describes it
@@ -43,10 +43,10 @@ pub struct ExportArgs {
 /// `save`
 #[derive(Args, Clone, Debug)]
 pub struct SaveArgs {
-    /// The file; without one, or for -, standard output
+    /// The file; standard output if it is - or missing
     #[arg(value_hint = clap::ValueHint::FilePath)]
     pub file: Option<PathBuf>,
-    /// Save no rules over a file that has some, too
+    /// Overwrite a file that has rules even if the gateway has none
     #[arg(long)]
     pub force: bool,
     /// Say what was saved as JSON: docs/json.md describes it

@@ -19,10 +19,9 @@ pub const STATUSES: &str = "\
 Exit status: 0 done, 1 refused by the gateway, 2 wrong command line or file, 3 the gateway cannot be reached, \
 4 not finished (drain: sessions are left), different (diff --exit-code) or not ready (ready).";
 
-/// Controls a weir gateway.
-///
-/// A word chooses a command. With options instead (weirctl -Ln, weirctl -A -t ...) weirctl is ipvsadm 1.31;
-/// under the names ipvsadm, ipvsadm-save and ipvsadm-restore it is those programs and nothing else.
+/// Controls a weir gateway. The first word is the command. If the first word is an option (weirctl -Ln, weirctl -A
+/// -t ...), weirctl acts as ipvsadm 1.31. Called as ipvsadm, ipvsadm-save or ipvsadm-restore, it acts only as that
+/// program.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weirctl", version, after_help = STATUSES, after_long_help = after_long_help())]
 #[command(arg_required_else_help = true, subcommand_required = true, max_term_width = 100)]
@@ -30,7 +29,7 @@ pub struct Cli {
     /// The gateway's control socket [default: $WEIR_SOCKET, else /run/weir/weir.sock]
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// Give up on a gateway that doesn't answer for so many seconds [default: 30]. Stands before the command
+    /// Give up if the gateway doesn't answer for this many seconds [default: 30]. Goes before the command
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<f64>,
     /// Whether output is coloured [default: auto]
@@ -48,43 +47,43 @@ fn after_long_help() -> String {
 /// A command.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// How the gateway is: version, uptime, ports and links, workers and their load, sessions, warnings
+    /// Show the gateway's state: version, uptime, ports and links, workers and their load, sessions, warnings
     Status(JsonArgs),
-    /// Whether the gateway forwards, by the exit status, and what keeps it from that: ports, workers, full session tables
+    /// Tell by the exit status whether the gateway forwards, and print why not: ports, workers, full session tables
     Ready(JsonArgs),
-    /// What keeps the gateway from forwarding, or from its speed, on this machine. Exit status: 0 nothing, 1 something to improve, 2 a problem
+    /// Show what keeps the gateway from forwarding, or from its speed, on this machine. Exit status: 0 nothing, 1 something to improve, 2 a problem
     Doctor(DoctorArgs),
-    /// What services, servers and workers have counted, and every reason packets were dropped, with advice
+    /// Show the counters of services, servers and workers, and why packets were dropped, with advice
     Stats(StatsArgs),
-    /// Sessions: find, count, end them
+    /// Find, count or end sessions
     Sessions(SessionsArgs),
-    /// The busiest services and servers, live
+    /// Show the busiest services and servers, dropped packets by reason, and workers, live
     Top(TopArgs),
-    /// Make the configuration what a file says, TOML or saved rules: all of it at once or nothing, sessions undisturbed
+    /// Replace the configuration by that of a file (TOML or saved rules), all or nothing; sessions go on
     Apply(ApplyArgs),
-    /// What `apply` would change
+    /// Show what `apply` would change
     Diff(DiffArgs),
-    /// The configuration as a file for `apply`
+    /// Print the configuration as a file for `apply`
     Export(ExportArgs),
-    /// The configuration as rules for `-R` and for `rules` in weir.toml, in a file that is replaced as a whole
+    /// Save the configuration as rules for `-R` and for `rules` in weir.toml; the file is replaced atomically
     Save(SaveArgs),
-    /// Take a server out of service gently: weight 0, then wait until its sessions have ended
+    /// Take a server out of service gently: set its weight to 0 and wait until its sessions have ended
     Drain(DrainArgs),
     /// Give a drained server its weight back
     Undrain(UndrainArgs),
-    /// Rules that give packets a mark, for services of marks (-f)
+    /// Manage rules that mark packets, for firewall-mark services (-f)
     Mark(MarkArgs),
-    /// Rules by which an inside network reaches the outside under other addresses
+    /// Manage source NAT (SNAT) for inside networks
     Snat(SnatArgs),
-    /// What would happen to a packet, and why: stage by stage, without sending it
+    /// Show what would happen to a packet and why, stage by stage, without sending it
     Explain(ExplainArgs),
-    /// How FULLNAT servers of a service learn the client's address; without arguments: which services' do
+    /// Set how FULLNAT servers of a service learn the client's address (TOA, PROXY); without arguments, list it
     ClientAddress(ClientAddressArgs),
-    /// Local addresses of services: what FULLNAT puts in place of the client's, and how full they are
+    /// Manage local addresses, which FULLNAT puts in place of the client's, and show their port usage
     LocalAddress(LocalAddressesArgs),
-    /// Real packets, followed through the stages: tuples before and after, verdict, cycles
+    /// Follow real packets through the stages: 5-tuples before and after, verdict, cycles
     Trace(TraceArgs),
-    /// Completion of commands and addresses for a shell, or the manual page
+    /// Print the completion script for a shell, or the manual page
     Completion(CompletionArgs),
 }
 
@@ -113,7 +112,7 @@ pub struct DoctorArgs {
 /// `completion`
 #[derive(Args, Clone, Copy, Debug)]
 pub struct CompletionArgs {
-    /// For whom
+    /// A shell, or the manual page
     #[arg(value_enum)]
     pub target: Target,
     /// The script as a JSON document

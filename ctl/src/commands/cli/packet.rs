@@ -33,16 +33,16 @@ pub struct ExplainArgs {
     /// The packet's protocol
     #[arg(value_enum)]
     pub protocol: ProtocolName,
-    /// Where it comes from
+    /// Source address and port
     #[arg(value_name = "CLIENT:PORT", value_parser = names::parse_place)]
     pub source: (std::net::IpAddr, u16),
-    /// Where it goes to: a virtual service, or for a reply a local address
+    /// Destination address and port: a virtual service, or for a reply a local address
     #[arg(value_name = "ADDRESS:PORT", value_parser = names::parse_place, add = ArgValueCandidates::new(completion::places))]
     pub destination: (std::net::IpAddr, u16),
     /// Name of the gateway's port that it arrives on [default: the one that leads to its source]
     #[arg(long, value_name = "NAME")]
     pub port: Option<String>,
-    /// Of TCP: a packet in the middle of a connection (ACK), not one that opens it (SYN)
+    /// For TCP: a packet of an established connection (ACK) instead of one that opens it (SYN)
     #[arg(long)]
     pub ack: bool,
     /// As JSON: docs/json.md describes it
@@ -56,10 +56,10 @@ pub struct TraceArgs {
     /// Only of this protocol
     #[arg(long, value_enum)]
     pub protocol: Option<ProtocolName>,
-    /// Only to or from addresses in this network, before or after
+    /// Only to or from addresses in this network, before or after translation
     #[arg(long, value_name = "ADDRESS[/BITS]", value_parser = names::parse_network)]
     pub host: Option<Network>,
-    /// Only to or from this TCP or UDP port, before or after
+    /// Only to or from this TCP or UDP port, before or after translation
     #[arg(long, value_name = "PORT")]
     pub service_port: Option<u16>,
     /// Only those that arrive on this port of the gateway
@@ -68,16 +68,16 @@ pub struct TraceArgs {
     /// Only those that are dropped
     #[arg(long)]
     pub dropped: bool,
-    /// Stop after so many
+    /// Stop after this many packets
     #[arg(long, short = 'n', value_name = "N")]
     pub number: Option<u64>,
-    /// Stop after so long
+    /// Stop after this time
     #[arg(long, value_name = "DURATION", value_parser = names::parse_seconds)]
     pub timeout: Option<u32>,
-    /// Write them to a file, too, with what became of each as its comment (pcapng, for tshark and Wireshark)
+    /// Also write them to a pcapng file, each with its verdict as a comment (for tshark and Wireshark)
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub pcap: Option<PathBuf>,
-    /// As JSON, a document a packet: docs/json.md describes it
+    /// As JSON, one document a packet: docs/json.md describes it
     #[arg(long)]
     pub json: bool,
 }

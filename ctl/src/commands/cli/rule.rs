@@ -23,11 +23,11 @@ pub struct MarkArgs {
 /// What `mark` does.
 #[derive(Clone, Debug, Subcommand)]
 pub enum MarkCommand {
-    /// Add a rule behind those of its priority; a packet gets the mark of the first rule that applies
+    /// Add a rule after those of its priority; a packet gets the mark of the first rule that matches
     Add(RuleArgs),
     /// Delete the rule that equals this one
     Delete(RuleArgs),
-    /// The rules in the order in which they are tried, as a rules file takes them
+    /// List the rules in the order in which they are tried, as lines for a rules file
     List(JsonArgs),
     /// Delete all rules
     Clear(JsonArgs),
@@ -39,7 +39,7 @@ pub struct RuleArgs {
     /// The mark, not 0
     #[arg(value_parser = |text: &str| mark::number(text).filter(|&m| m != 0).ok_or("not a mark"))]
     pub mark: u32,
-    /// Rules of a lower number are tried first
+    /// Order of the rules: the lowest number is tried first
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub priority: u32,
     /// Only packets of this protocol
@@ -76,13 +76,13 @@ pub struct SnatArgs {
 /// What `snat` does.
 #[derive(Clone, Debug, Subcommand)]
 pub enum SnatCommand {
-    /// Add a rule; of several that apply the one with the smallest inside network counts, then the first
+    /// Add a rule; if several match, the one with the smallest inside network applies, then the first
     Add(SnatRuleArgs),
-    /// Change a rule; its sessions go on, unless their external addresses aren't its any more
+    /// Change a rule; its sessions go on unless their external addresses left the pool
     Edit(Box<SnatEditArgs>),
     /// Delete a rule; its sessions end
     Delete(SnatNameArgs),
-    /// The rules, as a rules file takes them; with --stats what they have counted
+    /// List the rules as lines for a rules file; with --stats show their counters
     List(SnatListArgs),
     /// Delete all rules
     Clear(JsonArgs),
@@ -96,47 +96,47 @@ pub struct SnatRuleArgs {
     /// The inside network
     #[arg(long, value_name = "ADDRESS/BITS", value_parser = snat::network)]
     pub inside: (std::net::IpAddr, u8),
-    /// Name of the gateway's port that leads outside; its twin answers for the pool
+    /// Name of the gateway's port that leads outside; its twin answers ARP for the pool
     #[arg(long, value_name = "NAME")]
     pub port: String,
-    /// External addresses: 192.0.2.1 or 192.0.2.1-192.0.2.8, several with commas between; or `port', the outside port's own
-    /// address, whatever it is (masquerading)
+    /// External addresses: 192.0.2.1 or 192.0.2.1-192.0.2.8, separated by commas; or `port', the outside port's own
+    /// address (masquerading)
     #[arg(long, value_name = "ADDRESSES|port")]
     pub pool: String,
     /// Only packets of this protocol
     #[arg(long, value_name = "tcp|udp|icmp", value_parser = snat::kind)]
     pub protocol: Option<Kind>,
-    /// Leave packets to this network alone; may be given several times
+    /// Don't translate packets to this network; may be given several times
     #[arg(long, value_name = "ADDRESS/BITS", value_parser = snat::network)]
     pub except: Vec<(std::net::IpAddr, u8)>,
-    /// What a mapping depends on: endpoint-independent or address-and-port-dependent
+    /// Mapping behaviour (RFC 4787): endpoint-independent or address-and-port-dependent
     #[arg(long, value_name = "DEPENDENCE", default_value = "endpoint-independent", value_parser = snat::dependence)]
     pub mapping: Dependence,
-    /// Whom a mapping lets in: endpoint-independent or address-and-port-dependent
+    /// Filtering behaviour (RFC 4787): endpoint-independent or address-and-port-dependent
     #[arg(long, value_name = "DEPENDENCE", default_value = "endpoint-independent", value_parser = snat::dependence)]
     pub filtering: Dependence,
-    /// Which address of the pool an inside address gets: paired (always the same) or arbitrary
+    /// Address of the pool for an inside address: paired (always the same) or arbitrary
     #[arg(long, value_name = "POOLING", default_value = "paired", value_parser = snat::pooling)]
     pub pooling: Pooling,
-    /// Most external ports of one inside address, 1 to 64512
+    /// Maximum number of external ports of one inside address, 1 to 64512
     #[arg(long, value_name = "N", default_value_t = DEFAULT_PORTS)]
     pub max_ports: u32,
-    /// Most sessions of one inside address; 0 is no limit
+    /// Maximum number of sessions of one inside address; 0 is no limit
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub max_sessions: u32,
-    /// How long UDP sessions last without a packet; RFC 4787 wants 120 seconds at least
+    /// Idle time-out of UDP sessions; RFC 4787 requires at least 120 seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub timeout_udp: u32,
     /// The same for UDP to port 53
     #[arg(long, value_name = "SECONDS", default_value_t = 15)]
     pub timeout_dns: u32,
-    /// The same for established TCP; RFC 5382 wants 7440 seconds at least
+    /// The same for established TCP; RFC 5382 requires at least 7440 seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 7440)]
     pub timeout_tcp_established: u32,
-    /// The same for TCP that is being opened or closed; RFC 5382 wants 240 seconds at least
+    /// The same for TCP being opened or closed; RFC 5382 requires at least 240 seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 240)]
     pub timeout_tcp_transitory: u32,
-    /// The same for ICMP echo; RFC 5508 wants 60 seconds at least
+    /// The same for ICMP echo; RFC 5508 requires at least 60 seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub timeout_icmp: u32,
     /// As JSON: docs/json.md describes it
@@ -161,25 +161,25 @@ pub struct SnatEditArgs {
     /// Only packets of this protocol
     #[arg(long, value_name = "tcp|udp|icmp", value_parser = snat::kind)]
     pub protocol: Option<Kind>,
-    /// Networks that are left alone, instead of those there are; may be given several times
+    /// Don't translate packets to these networks (replaces the list); may be given several times
     #[arg(long, value_name = "ADDRESS/BITS", value_parser = snat::network)]
     pub except: Vec<(std::net::IpAddr, u8)>,
-    /// What a mapping depends on: endpoint-independent or address-and-port-dependent
+    /// Mapping behaviour (RFC 4787): endpoint-independent or address-and-port-dependent
     #[arg(long, value_name = "DEPENDENCE", value_parser = snat::dependence)]
     pub mapping: Option<Dependence>,
-    /// Whom a mapping lets in: endpoint-independent or address-and-port-dependent
+    /// Filtering behaviour (RFC 4787): endpoint-independent or address-and-port-dependent
     #[arg(long, value_name = "DEPENDENCE", value_parser = snat::dependence)]
     pub filtering: Option<Dependence>,
-    /// Which address of the pool an inside address gets: paired or arbitrary
+    /// Address of the pool for an inside address: paired or arbitrary
     #[arg(long, value_name = "POOLING", value_parser = snat::pooling)]
     pub pooling: Option<Pooling>,
-    /// Most external ports of one inside address, 1 to 64512
+    /// Maximum number of external ports of one inside address, 1 to 64512
     #[arg(long, value_name = "N")]
     pub max_ports: Option<u32>,
-    /// Most sessions of one inside address; 0 is no limit
+    /// Maximum number of sessions of one inside address; 0 is no limit
     #[arg(long, value_name = "N")]
     pub max_sessions: Option<u32>,
-    /// How long UDP sessions last without a packet
+    /// Idle time-out of UDP sessions
     #[arg(long, value_name = "SECONDS")]
     pub timeout_udp: Option<u32>,
     /// The same for UDP to port 53
@@ -188,7 +188,7 @@ pub struct SnatEditArgs {
     /// The same for established TCP
     #[arg(long, value_name = "SECONDS")]
     pub timeout_tcp_established: Option<u32>,
-    /// The same for TCP that is being opened or closed
+    /// The same for TCP being opened or closed
     #[arg(long, value_name = "SECONDS")]
     pub timeout_tcp_transitory: Option<u32>,
     /// The same for ICMP echo
@@ -212,7 +212,7 @@ pub struct SnatNameArgs {
 /// `snat list`
 #[derive(Args, Clone, Copy, Debug)]
 pub struct SnatListArgs {
-    /// What the rules have counted
+    /// Show the counters of the rules
     #[arg(long)]
     pub stats: bool,
     /// As JSON: docs/json.md describes it

@@ -21,22 +21,22 @@ pub struct DrainArgs {
     /// The service: tcp/ADDRESS:PORT, udp/ADDRESS:PORT, mark/N
     #[arg(value_parser = names::parse_service, add = ArgValueCandidates::new(completion::services))]
     pub service: ServiceName,
-    /// The server: ADDRESS:PORT, or its address if it is the only one there
+    /// The server: ADDRESS:PORT, or the address alone if it has only one server
     #[arg(value_parser = names::parse_endpoint, add = ArgValueCandidates::new(completion::servers))]
     pub server: (std::net::IpAddr, Option<u16>),
-    /// Give up waiting after so long; the server stays drained
+    /// Stop waiting after this time; the server stays drained
     #[arg(long, value_name = "DURATION", value_parser = names::parse_seconds)]
     pub timeout: Option<u32>,
-    /// End the sessions that are left after so long, and the templates
+    /// After this time, end the sessions and templates that are left
     #[arg(long, value_name = "DURATION", value_parser = names::parse_seconds)]
     pub kill_after: Option<u32>,
     /// End the server's persistence templates at once: their clients' next sessions go elsewhere
     #[arg(long)]
     pub templates: bool,
-    /// Wait for sessions that only wait to expire (TIME_WAIT, CLOSE) and for templates, too
+    /// Also wait for templates and for sessions that only wait to expire (TIME_WAIT, CLOSE)
     #[arg(long)]
     pub all_sessions: bool,
-    /// As JSON, a document a step: docs/json.md describes it
+    /// As JSON, one document a step: docs/json.md describes it
     #[arg(long)]
     pub json: bool,
 }
@@ -47,10 +47,10 @@ pub struct UndrainArgs {
     /// The service: tcp/ADDRESS:PORT, udp/ADDRESS:PORT, mark/N
     #[arg(value_parser = names::parse_service, add = ArgValueCandidates::new(completion::services))]
     pub service: ServiceName,
-    /// The server: ADDRESS:PORT, or its address if it is the only one there
+    /// The server: ADDRESS:PORT, or the address alone if it has only one server
     #[arg(value_parser = names::parse_endpoint, add = ArgValueCandidates::new(completion::servers))]
     pub server: (std::net::IpAddr, Option<u16>),
-    /// This weight instead of the one it had when it was drained
+    /// Restore this weight instead of the one it had before
     #[arg(long, short, value_name = "N")]
     pub weight: Option<u32>,
     /// As JSON: docs/json.md describes it
@@ -64,7 +64,7 @@ pub struct ClientAddressArgs {
     /// The service: tcp/ADDRESS:PORT, mark/N
     #[arg(requires = "how", value_parser = client_address::service, add = ArgValueCandidates::new(completion::services))]
     pub service: Option<ServiceKey>,
-    /// none: they see a local address; toa: by TCP option 254
+    /// none: servers see a local address; toa: TCP option 254; proxy-v1, proxy-v2: PROXY protocol header
     #[arg(value_parser = PossibleValuesParser::new(client_address::WAYS.map(|w| w.0)).try_map(|way| client_address::way(&way)))]
     pub how: Option<ClientAddress>,
     /// As JSON: docs/json.md describes it
@@ -83,14 +83,14 @@ pub struct LocalAddressesArgs {
 /// What `local-address` does.
 #[derive(Clone, Debug, Subcommand)]
 pub enum LocalAddressCommand {
-    /// The local addresses of all services or one, with the ports that are in use
+    /// List the local addresses of all services or of one, with the number of ports in use
     List(LocalAddressListArgs),
-    /// Give a service a local address; it is put on the twin of the port that the servers are routed through
+    /// Give a service a local address; it goes on the twin of the port that the servers are routed through
     Add {
         /// Which one.
         #[command(flatten)]
         of: LocalAddressArgs,
-        /// Name of the gateway's port that holds the address instead
+        /// Put the address on the twin of this port instead
         #[arg(long, value_name = "NAME")]
         port: Option<String>,
     },

@@ -1,4 +1,4 @@
-//! What is counted and who is connected: `stats`, `sessions`, `top`.
+//! Counters and sessions: `stats`, `sessions`, `top`.
 
 use clap::{Args, ValueEnum};
 use clap_complete::ArgValueCandidates;
@@ -16,14 +16,14 @@ pub struct StatsArgs {
     /// Only this service: tcp/ADDRESS:PORT, udp/ADDRESS:PORT, mark/N
     #[arg(value_name = "SERVICE", value_parser = names::parse_service, add = ArgValueCandidates::new(completion::services))]
     pub service: Option<ServiceName>,
-    /// Again whenever something changes, in place on a terminal, with the time of day and rates since the last time,
-    /// until interrupted
+    /// Print again whenever something changes (in place on a terminal), with the time of day and rates, until
+    /// interrupted
     #[arg(long, short)]
     pub watch: bool,
-    /// Reasons to drop packets that haven't come up too
+    /// Also show drop reasons that have no packets
     #[arg(long, short)]
     pub all: bool,
-    /// As JSON, a document a line: docs/json.md describes it
+    /// As JSON, one document a line: docs/json.md describes it
     #[arg(long)]
     pub json: bool,
 }
@@ -31,46 +31,46 @@ pub struct StatsArgs {
 /// `sessions`
 #[derive(Args, Clone, Debug, Default)]
 pub struct SessionsArgs {
-    /// Of clients in this network or at this address
+    /// Only of clients in this network or at this address
     #[arg(long, value_name = "ADDRESS[/BITS]", value_parser = names::parse_network)]
     pub client: Option<Network>,
-    /// From this client port
+    /// Only from this client port
     #[arg(long, value_name = "PORT")]
     pub client_port: Option<u16>,
-    /// Of this service: tcp/ADDRESS:PORT, udp/ADDRESS:PORT, mark/N
+    /// Only of this service: tcp/ADDRESS:PORT, udp/ADDRESS:PORT, mark/N
     #[arg(long, value_parser = names::parse_service, add = ArgValueCandidates::new(completion::services))]
     pub service: Option<ServiceName>,
-    /// At this server
+    /// Only of this server
     #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = names::parse_endpoint, add = ArgValueCandidates::new(completion::servers))]
     pub server: Option<(std::net::IpAddr, Option<u16>)>,
-    /// Of this protocol
+    /// Only of this protocol
     #[arg(long, value_enum)]
     pub protocol: Option<ProtocolName>,
-    /// In this state
+    /// Only in this state
     #[arg(long, value_enum, ignore_case = true)]
     pub state: Option<StateName>,
-    /// Opened at least so long ago: 90s, 15m, 2h
+    /// Only opened at least this long ago: 90s, 15m, 2h
     #[arg(long, visible_alias = "age", value_name = "DURATION", value_parser = names::parse_seconds)]
     pub min_age: Option<u32>,
-    /// Opened at most so long ago
+    /// Only opened at most this long ago
     #[arg(long, value_name = "DURATION", value_parser = names::parse_seconds)]
     pub max_age: Option<u32>,
-    /// Without a packet for at least so long
+    /// Only idle for at least this long
     #[arg(long, visible_alias = "idle", value_name = "DURATION", value_parser = names::parse_seconds)]
     pub min_idle: Option<u32>,
-    /// Of this worker
+    /// Only of this worker
     #[arg(long, value_name = "N")]
     pub worker: Option<u16>,
-    /// Only count them, by what is given
+    /// Count them by this instead of listing them
     #[arg(long, value_enum, value_name = "BY", num_args = 0..=1, default_missing_value = "all", conflicts_with = "kill")]
     pub count: Option<CountBy>,
-    /// Show so many at most
+    /// Show at most this many
     #[arg(long, short = 'n', value_name = "N", conflicts_with_all = ["count", "kill"])]
     pub limit: Option<u64>,
     /// End them: the next packet of each is answered with a reset. Needs a filter, or --all
     #[arg(long)]
     pub kill: bool,
-    /// With --kill: all sessions there are
+    /// With --kill: end all sessions
     #[arg(long, requires = "kill")]
     pub all: bool,
     /// As JSON: docs/json.md describes it
@@ -174,10 +174,10 @@ impl From<StateName> for SessionState {
 /// `top`
 #[derive(Args, Clone, Copy, Debug)]
 pub struct TopArgs {
-    /// Sort by this first
+    /// Sort by this
     #[arg(long, value_enum, default_value_t = SortKey::Connections)]
     pub sort: SortKey,
-    /// One look as JSON, no screen: docs/json.md describes it
+    /// Print one document of JSON and exit: docs/json.md describes it
     #[arg(long)]
     pub json: bool,
 }

@@ -57,7 +57,7 @@ impl Query for ExplainPacket {
 
     fn prepare(question: Asked, held: &mut dyn Configuration) -> Result<Self, Refusal> {
         if question.source.0.is_ipv4() != question.destination.0.is_ipv4() {
-            let detail = "the two addresses are of two families";
+            let detail = "the two addresses are of different families";
             return Err(Refusal::new(ErrorCode::InvalidOperation, detail));
         }
         check_port(question.port.as_deref(), held)?;

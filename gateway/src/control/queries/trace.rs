@@ -169,7 +169,7 @@ impl Workers {
     pub(in crate::control) fn end_silent_trace(&mut self) {
         let silent = |t: &mut Tracing| t.asked.is_some_and(|at| at.elapsed() > SILENCE);
         if self.kept.trace.current.take_if(silent).is_some() {
-            tracing::info!("a trace ends: nobody asks for its packets");
+            tracing::info!("a trace ended: no client fetches its packets");
             self.stop_tracers();
         }
     }

@@ -32,11 +32,11 @@ pub(super) fn serve(stream: UnixStream, peer: Peer, shared: &Shared) {
     match served {
         Ok(()) | Err(ConnectionEnd::Frame(FrameError::Closed)) => {}
         Err(ConnectionEnd::Frame(e @ (FrameError::TooLong(_) | FrameError::Malformed(_)))) => {
-            shared.complain(
-                || warn!(pid = peer.pid, uid = peer.uid, error = %e, "a control peer breaks the protocol"),
-            );
+            shared.complain(|| {
+                warn!(pid = peer.pid, uid = peer.uid, error = %e, "a control client violates the protocol");
+            });
         }
-        Err(e) => debug!(pid = peer.pid, uid = peer.uid, error = %e, "a control connection ends"),
+        Err(e) => debug!(pid = peer.pid, uid = peer.uid, error = %e, "a control connection ended"),
     }
 }
 
@@ -180,7 +180,7 @@ fn noted(response: Response, changes: bool, peer: Peer, shared: &Shared) -> Resp
     let Response::Refused(refusal) = response else { return response };
     if changes || peer.access == Access::ReadOnly {
         let (pid, uid) = (peer.pid, peer.uid);
-        shared.complain(|| warn!(pid, uid, %refusal, "a control request is refused"));
+        shared.complain(|| warn!(pid, uid, %refusal, "a control request was refused"));
     }
     let refusal =
         if refusal.code == ErrorCode::ReadOnly { peer::read_only(peer, shared.group) } else { refusal };

@@ -281,7 +281,7 @@ fn accept_loop(listener: &UnixListener, woken: &UnixStream, shared: &Arc<Shared>
 fn admit(number: u64, stream: UnixStream, shared: &Arc<Shared>) {
     let peer = match Peer::of(&stream, shared.group) {
         Ok(peer) => peer,
-        Err(e) => return debug!(error = %e, "a control peer is gone before it was looked at"),
+        Err(e) => return debug!(error = %e, "a control client disconnected at once"),
     };
     if shared.is_full(peer.access) {
         shared.complain(|| warn!(pid = peer.pid, uid = peer.uid, "too many control connections"));
@@ -300,7 +300,7 @@ fn admit(number: u64, stream: UnixStream, shared: &Arc<Shared>) {
         let _ = threads::catch("control-peer", serve);
     };
     if let Err(e) = Builder::new().name("control-peer".into()).spawn(run) {
-        warn!(error = %e, "no thread for a control connection");
+        warn!(error = %e, "can't start a thread for a control connection");
     }
 }
 

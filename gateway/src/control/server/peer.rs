@@ -65,14 +65,13 @@ pub(super) fn read_only(peer: Peer, group: u32) -> Refusal {
             let user = User::from_uid(Uid::from_raw(peer.uid)).ok().flatten();
             let user = user.map_or(format!("#{}", peer.uid), |user| user.name);
             format!(
-                "only root and the socket's group `{0}` may change things: `usermod -aG {0} {user}` as root, then log \
+                "only root and the socket's group `{0}` may make changes: `usermod -aG {0} {user}` as root, \
+                    then log \
                  in again",
                 of.name
             )
         }
-        _ => {
-            "only root may change things: `socket_group` in weir.toml names a group that may, too".to_owned()
-        }
+        _ => "only root may make changes: set `socket_group` in weir.toml to allow a group".to_owned(),
     };
     Refusal::new(ErrorCode::ReadOnly, detail)
 }

@@ -43,7 +43,7 @@ impl<P: Plane> Store<P> {
         if let Some(expected) = batch.expect_generation
             && expected != self.generation
         {
-            let detail = format!("generation {} where {expected} was expected", self.generation);
+            let detail = format!("the configuration has generation {}, not {expected}", self.generation);
             return Err(Refusal::new(ErrorCode::StaleGeneration, detail));
         }
         let mark = journal.mark();
@@ -251,7 +251,7 @@ impl<P: Plane> Store<P> {
             record.get(sequence).ok_or(ErrorCode::NoSuchServer)?.clone();
         let Some(weight) = weight.or(drained) else {
             let detail = match server.weight {
-                0 => "its weight wasn't set to 0 by drain, so the one it should get must be given".into(),
+                0 => "drain didn't set its weight to 0, so there is no weight to restore".into(),
                 weight => format!("the server isn't drained: its weight is {weight}"),
             };
             return Err(Refusal::new(ErrorCode::InvalidOperation, detail));
@@ -309,7 +309,7 @@ impl<P: Plane> Store<P> {
             return Err(ErrorCode::LocalAddressExists.into());
         }
         if all.len() >= MAX_LOCAL_ADDRESSES {
-            let detail = format!("at most {MAX_LOCAL_ADDRESSES} local addresses a service");
+            let detail = format!("a service can have at most {MAX_LOCAL_ADDRESSES} local addresses");
             return Err(Refusal::new(ErrorCode::TooMany, detail));
         }
         journal.undo.push(Undo::LocalAddresses(sequence, all.clone()));

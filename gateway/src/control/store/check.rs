@@ -45,13 +45,9 @@ pub(super) fn client_address(key: &ServiceKey, how: ClientAddress) -> Result<(),
     match (how, key) {
         (_, ServiceKey::Address { protocol: Protocol::Tcp, .. } | ServiceKey::Mark { .. }) => Ok(()),
         (ClientAddress::ProxyV2, ServiceKey::Address { protocol: Protocol::Udp, .. }) => Ok(()),
-        (ClientAddress::Toa, _) => {
-            Err(invalid("TOA is a TCP option: the service must be of TCP or of a mark"))
-        }
-        (ClientAddress::ProxyV1, _) => {
-            Err(invalid("PROXY version 1 is for streams: the service must be of TCP or of a mark"))
-        }
-        _ => Err(invalid("PROXY version 2 is for TCP, UDP and marks")),
+        (ClientAddress::Toa, _) => Err(invalid("TOA is a TCP option: it needs a TCP service or a mark")),
+        (ClientAddress::ProxyV1, _) => Err(invalid("PROXY version 1 needs a TCP service or a mark")),
+        _ => Err(invalid("PROXY version 2 needs a TCP or UDP service or a mark")),
     }
 }
 
@@ -63,7 +59,7 @@ pub(super) fn server(server: &Server, family: Family) -> Result<(), Refusal> {
     };
     let may_mix = tunnel.is_some() || server.forwarding == Forwarding::FullNat;
     if !may_mix && server.address.is_ipv4() != (family == Family::V4) {
-        return Err(invalid("only tunnels and FULLNAT may lead to another address family"));
+        return Err(invalid("only tunnels and FULLNAT reach servers of the other address family"));
     }
     if server.weight > i32::MAX as u32 {
         return Err(Refusal::new(ErrorCode::OutOfRange, format!("weight {}", server.weight)));

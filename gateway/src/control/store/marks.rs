@@ -40,7 +40,7 @@ impl<P: Plane> Store<P> {
             return Err(Refusal::new(ErrorCode::NoSuchPort, name.clone()));
         }
         if rules.contains(rule) {
-            return Err(invalid("the mark rule is there already"));
+            return Err(invalid("the mark rule already exists"));
         }
         if rules.len() >= MAX_MARKS {
             return Err(Refusal::new(ErrorCode::TooMany, format!("at most {MAX_MARKS} mark rules")));
@@ -60,7 +60,7 @@ pub(super) fn delete(rules: &mut Vec<MarkRule>, rule: &MarkRule) -> Result<(), R
 
 fn check(rule: &MarkRule) -> Result<(), Refusal> {
     if rule.mark == 0 {
-        return Err(invalid("mark 0 is no mark"));
+        return Err(invalid("0 isn't a mark"));
     }
     for (address, bits) in rule.source.iter().chain(&rule.destination) {
         let most = if address.is_ipv4() { 32 } else { 128 };
@@ -72,7 +72,7 @@ fn check(rule: &MarkRule) -> Result<(), Refusal> {
     if let [Some(a), Some(b)] = families
         && a != b
     {
-        return Err(invalid("source and destination of two address families"));
+        return Err(invalid("source and destination are of different address families"));
     }
     for (first, last) in rule.source_ports.iter().chain(&rule.destination_ports) {
         if first > last {

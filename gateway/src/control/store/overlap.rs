@@ -153,7 +153,7 @@ impl<P: Plane> Store<P> {
                 format!("in the pools of SNAT rules {} and {}", first.name, second.name)
             }
             (Some(rule), _) => format!("in the pool of SNAT rule {}", rule.name),
-            (None, _) => "something else already".into(),
+            (None, _) => "already in use".into(),
         }
     }
 

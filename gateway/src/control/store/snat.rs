@@ -40,7 +40,7 @@ impl<P: Plane> Store<P> {
             return Err(Refusal::new(ErrorCode::NoSuchPort, rule.port.clone()));
         }
         if self.snat.iter().any(|(_, there)| there.name == rule.name) {
-            return Err(invalid(format!("there is a SNAT rule {} already", rule.name)));
+            return Err(invalid(format!("SNAT rule {} already exists", rule.name)));
         }
         self.check_pool(&self.snat, rule)?;
         let mut before = journal.snat_before.iter().flatten();
@@ -79,8 +79,10 @@ impl<P: Plane> Store<P> {
             return Err(Refusal::new(ErrorCode::TooMany, detail));
         }
         if let Some(address) = rule.addresses().find(|a| self.plane.is_ports_own(*a)) {
-            let detail =
-                format!("{address} is an address of the gateway's own: --pool port takes the outside port's");
+            let detail = format!(
+                "{address} is the gateway's own address: use --pool port to masquerade with the \
+                    outside port's"
+            );
             return Err(invalid(detail));
         }
         for address in rule.addresses() {

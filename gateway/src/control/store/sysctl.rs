@@ -15,7 +15,7 @@ pub enum SysctlError {
     #[error("unknown IPVS setting {0:?}")]
     Unknown(String),
     /// The value is malformed or out of range.
-    #[error("{value:?} is no value for IPVS setting {name:?}")]
+    #[error("{value:?} isn't a value for IPVS setting {name:?}")]
     Value {
         /// The setting.
         name: String,

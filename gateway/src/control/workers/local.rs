@@ -145,10 +145,10 @@ fn lacking<'a>(
         }
     }
     let warning = |servers: BTreeSet<IpAddr>, what: &str| {
-        (!servers.is_empty()).then(|| format!("servers of the gateway itself {what}: {}", some(servers)))
+        (!servers.is_empty()).then(|| format!("servers on the gateway itself {what}: {}", some(servers)))
     };
-    let cut_off = warning(cut_off, "that host = false cuts off");
-    cut_off.into_iter().chain(warning(without_header, "that get no PROXY header")).collect()
+    let cut_off = warning(cut_off, "are unreachable with host = false");
+    cut_off.into_iter().chain(warning(without_header, "get no PROXY header")).collect()
 }
 
 #[cfg(test)]
@@ -195,7 +195,7 @@ mod tests {
         };
         assert!(told(&state, true).is_empty());
         state.client_address = ClientAddress::ProxyV2;
-        assert_eq!(told(&state, true), ["servers of the gateway itself that get no PROXY header: 127.0.0.1"]);
+        assert_eq!(told(&state, true), ["servers on the gateway itself get no PROXY header: 127.0.0.1"]);
         assert_eq!(told(&state, false).len(), 2);
     }
 }

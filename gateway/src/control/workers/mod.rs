@@ -319,7 +319,8 @@ impl Workers {
             for batch in batches.iter_mut() {
                 match CallIds::new(MAX_CALLS) {
                     Ok(room) => batch.push(Update::CallIds(Some(Box::new(room)))),
-                    Err(error) => tracing::error!(%error, "no memory for Call-IDs: SIP services drop all"),
+                    Err(error) => tracing::error!(%error, "not enough memory for Call-IDs: SIP services \
+                        drop every packet"),
                 }
             }
         }

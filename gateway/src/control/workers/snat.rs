@@ -142,7 +142,8 @@ impl Workers {
         });
         let none =
             (self.snat_reserved.left() < u32::from(BLOCK) && masquerading().next().is_some()).then(|| {
-                "net.ipv4.ip_local_port_range leaves SNAT with --pool port no ports: make it smaller"
+                "net.ipv4.ip_local_port_range leaves no ports to SNAT with --pool port: make the range \
+                    smaller"
                     .to_owned()
             });
         without.chain(self.pools_at_ports()).chain(none).collect()

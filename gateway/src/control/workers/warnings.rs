@@ -92,7 +92,8 @@ fn without_mark_rules<'a>(
     let lacking: BTreeSet<u32> = services.filter_map(mark).filter(|mark| !given(mark)).collect();
     (!lacking.is_empty()).then(|| {
         format!(
-            "services of marks that no rule gives (weirctl mark add; those of iptables and nft don't get here): {}",
+            "services whose mark no rule sets (weirctl mark add; marks of iptables and nft don't reach the \
+                gateway): {}",
             some(lacking)
         )
     })
@@ -125,8 +126,8 @@ fn half_open(shares: &[((u32, u32), &WorkerStatus)]) -> Option<String> {
     is_above(half_open, sessions * 1000, TOO_MANY_HALF_OPEN).then(|| {
         let percent = half_open / (sessions * 10).max(1);
         format!(
-            "half-open sessions above {TOO_MANY_HALF_OPEN} %: {percent} % of {sessions} wait for their handshake \
-             to end; servers don't answer, or clients don't mean it"
+            "half-open sessions above {TOO_MANY_HALF_OPEN} %: {percent} % of {sessions} are in the \
+                handshake; the servers don't answer, or it is a SYN flood"
         )
     })
 }
@@ -176,7 +177,7 @@ mod tests {
         assert_eq!(half_open(&[((1000, 499), &all)]), None);
         assert_eq!(half_open(&[((1000, 500), &all)]), None);
         let warning = half_open(&[((1000, 501), &all)]).unwrap();
-        assert!(warning.contains(": 50 % of 1000 wait"), "{warning}");
+        assert!(warning.contains(": 50 % of 1000 are in the handshake"), "{warning}");
         // A worker counts as much as it has sessions, not as much as were looked at.
         assert_eq!(half_open(&[((100, 100), &all), ((100, 0), &all)]), None);
         assert_eq!(half_open(&[((100, 100), &worker(999, 0)), ((10, 0), &all)]), None);
