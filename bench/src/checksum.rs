@@ -1,9 +1,9 @@
-//! `checksum`: what a packet's checksums cost by each of the ways there are to get them right, on the worker's CPU.
+//! `checksum`: what each way to get a packet's checksums right costs on the worker's CPU.
 //!
-//! A rewritten packet's checksums can be changed by the difference (RFC 1624, what weir does), asked of the sending device
-//! (header lengths and flags in the mbuf, and the pseudo-header's sum in the packet), or summed anew. A received header's
-//! can be summed, or be the receiving device's word in the mbuf. Frames are in the cache, as they are when weir rewrites
-//! them; the device's own part costs the CPU nothing.
+//! A rewritten packet's checksums can be changed by the difference (RFC 1624, what weir does), left to the sending
+//! device (header lengths and flags in the mbuf, and the pseudo-header's sum in the packet), or computed in full. A
+//! received header's can be computed, or taken from the receiving device's flags in the mbuf. Frames are in the
+//! cache, as they are when weir rewrites them; the device's own part costs the CPU nothing.
 
 use std::{hint::black_box, net::Ipv4Addr, path::PathBuf};
 
@@ -58,7 +58,7 @@ struct Way {
 const WAYS: [Way; 5] = [
     Way { name: "sent: changed by the difference", apply: difference },
     Way { name: "sent: asked of the device", apply: ask },
-    Way { name: "sent: summed anew", apply: anew },
+    Way { name: "sent: computed in full", apply: in_full },
     Way { name: "received: header summed", apply: sum_header },
     Way { name: "received: the device's word", apply: device_s_word },
 ];
@@ -122,7 +122,7 @@ fn frame(pool: &Mempool, length: u16, n: usize) -> Result<Mbuf> {
     bytes[46] = 0x50;
     let mut frame =
         pool.alloc_from(&bytes).ok_or_else(|| Error::Unexpected("DPDK: no buffer for a frame".to_owned()))?;
-    anew(&mut frame);
+    in_full(&mut frame);
     Ok(frame)
 }
 
@@ -171,7 +171,7 @@ fn ask(frame: &mut Mbuf) -> u64 {
     frame.request_checksums(L3, L4_AT - L3, true, Some(L4::Tcp)).into()
 }
 
-fn anew(frame: &mut Mbuf) -> u64 {
+fn in_full(frame: &mut Mbuf) -> u64 {
     let data = frame.data_mut();
     *field(data, IP_CHECK) = [0; 2];
     let ip = Sum::of(&data[L3..L4_AT]).checksum();

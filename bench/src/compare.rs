@@ -1,8 +1,8 @@
 //! `compare`: weir FULLNAT beside testpmd's 5tswap, alternating in one run.
 //!
-//! Both run on the same CPU, one paused while the other is measured, so that a busy neighbour hits both
-//! alike. Every round starts both programs anew (memory lies elsewhere each time) and takes several samples
-//! of each in turn.
+//! Both run on the same CPU, one paused while the other is measured, so that a busy neighbour hits both alike. Every
+//! round starts both programs again (with other memory addresses each time) and takes several samples of each in
+//! turn.
 
 use std::{
     path::{Path, PathBuf},
@@ -40,7 +40,7 @@ pub struct Options {
     /// Servers of each service.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=250))]
     servers: u8,
-    /// Rounds for each number of flows; each starts both programs anew.
+    /// Rounds for each number of flows; each starts both programs again.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
     /// Samples of each program in a round.

@@ -72,7 +72,7 @@ struct Connection {
 pub struct Conversations {
     connections: Vec<Connection>,
     script: &'static [ScriptedPacket],
-    /// Whether a script that is over begins anew with another client.
+    /// Whether a script that is over starts again with another client.
     renews: bool,
     next: usize,
     clients: u32,

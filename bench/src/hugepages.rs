@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_without_hugepages_is_told() {
+    fn a_process_without_hugepages_is_reported() {
         let own = std::process::id();
         assert!(Memory::check(false, own).is_err() && Memory::check(true, own).is_ok());
         let rollup = "00400000-7ffe rollup\nAnonHugePages: 8 kB\nShared_Hugetlb: 2048 kB\nPrivate_Hugetlb: 4096 kB\nSwap: 1 kB";

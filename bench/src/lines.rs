@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_told_apart_by_phase_and_by_what_was_done() {
+    fn lines_are_distinguished_by_phase_and_access() {
         let mut touched = Touched::default();
         touched.take(" S 1000,8"); // before anything is known
         touched.take(&format!("{PLACES} 0x1000 0x90000000"));

@@ -59,7 +59,7 @@ enum What {
     Connections(connections::Options),
     /// Whether the main cases still take as many instructions a packet as bench/instructions.json says.
     Guard(guard::Options),
-    /// What checksums cost: changed by the difference, asked of the device, summed anew.
+    /// What checksums cost: changed by the difference, asked of the device, summed again.
     Checksum(checksum::Options),
     /// What restoring, listing and editing large configurations costs, and what forwarding loses meanwhile.
     Control(control::Options),

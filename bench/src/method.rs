@@ -1,4 +1,4 @@
-//! The methods and families that benchmarks know, and how weir is told of each.
+//! The methods and families that benchmarks know, and how weir is configured for each.
 
 use std::net::{IpAddr, Ipv4Addr};
 

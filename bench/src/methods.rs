@@ -2,7 +2,7 @@
 //! connection, beside FULLNAT of IPv4 in the same run.
 //!
 //! In process on ordinary memory, as `path`: without devices differences between methods are larger than they are on
-//! any. Rows take turns, so that what else the machine does meets all of them.
+//! any. Rows take turns, so that other load on the machine affects all of them alike.
 
 use std::path::PathBuf;
 

@@ -1,9 +1,9 @@
 //! `prefetch`: how many cache lines may be asked for at once before the processor forgets some.
 //!
-//! A prefetch is a hint: when all the buffers for outstanding misses are taken, it is dropped without a word, and
-//! the load that comes later waits for memory after all. A gateway that prefetches for a whole burst at once may
-//! lose a third of them. Here a group of lines far apart is asked for, then used one after the other with some
-//! work at each, as a packet would; what a line costs beyond the work says whether it was there.
+//! A prefetch is a hint: when all the buffers for outstanding misses are taken, it is dropped silently, and the load
+//! that comes later waits for memory after all. A gateway that prefetches for a whole burst at once may lose a third
+//! of them. Here a group of lines far apart is asked for, then used one after the other with some work at each, as a
+//! packet would; what a line costs beyond the work says whether it was there.
 
 use std::hint::black_box;
 

@@ -3,7 +3,7 @@
 //! The routes are put into the kernel beside a gateway that forwards 1 000 flows, in a network namespace of their own, by
 //! `ip -batch`, as fast as it goes: a routing daemon brings them no faster. The kernel's own work slows the worker down,
 //! too, where they share a processor's core, its cache or its clock, and such a machine is never steady. So a table
-//! goes in parts, each of them into this namespace and into one that no gateway watches, in turns; what forwarding
+//! goes in parts, each of them into this namespace and into one that has no gateway, in turns; what forwarding
 //! does meanwhile is compared part by part. Needs root.
 
 use std::{

@@ -26,7 +26,7 @@ pub struct Options {
     /// Numbers of flows, comma-separated.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 100_000])]
     flows: Vec<u32>,
-    /// Rounds for each number of flows; each starts all programs anew.
+    /// Rounds for each number of flows; each starts all programs again.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
     /// Samples of each program in a round.

@@ -1,8 +1,8 @@
 //! `transfer`: whole connections, from SYN to the last ACK, in steady state: sessions are opened, change their states
 //! and expire all the time. `directions`: established packets of clients, of servers, and of both mixed.
 //!
-//! In process, with [`crate::conversations`] in the place of devices: its cost is measured alone and printed beside. Time runs
-//! with the traffic, so that the same sessions are there in every run, however fast the machine is.
+//! In process, with [`crate::conversations`] in place of devices; its cost is measured alone and printed, too. Time
+//! runs with the traffic, so that the same sessions are there in every run, however fast the machine is.
 
 use std::{path::PathBuf, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What a user is told who may not use the control socket: whose it is, and how to become one of them.
+//! The message for a user who may not use the control socket: whose it is, and how to become one of them.
 
 use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 

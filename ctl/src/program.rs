@@ -127,7 +127,7 @@ fn run_command(command: &Command, socket: &Path, patience: Duration, style: Styl
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read the output has had enough.
+        // The reader of the output has closed it.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         Err(failure) => {
             eprintln!("weirctl: {failure}");

@@ -1,4 +1,4 @@
-//! Time as the packet path sees it: an input, read once a burst by whoever drives a worker.
+//! Time as the packet path sees it: an input, read once a burst by the worker's driver loop.
 //!
 //! A [`Tick`] is a hundredth of a second since the gateway started, kept in 32 bits and compared with
 //! wrapping arithmetic: differences up to 248 days are exact, and the longest time-out IPVS accepts

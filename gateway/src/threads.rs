@@ -1,5 +1,5 @@
-//! The threads that the gateway can't do without: when one of them panics, or ends though nobody told it to, the process
-//! ends as well. Half a gateway is worse than none: nobody takes over from one that still looks alive.
+//! The threads that the gateway needs: when one of them panics, or ends without being asked to, the process ends as
+//! well. A gateway that half works is worse than none, since no standby takes over from it.
 //!
 //! Workers and the control loop are told to stop first; the control loop takes everything down and the process ends with
 //! the reason. Where that doesn't work out in time, the process ends all the same.
@@ -63,7 +63,7 @@ pub fn failure() -> Option<Failure> {
     FAILED.lock().clone()
 }
 
-/// Has panics logged, by the log's own way, which waits for nobody.
+/// Makes panics go to the log, which doesn't wait.
 pub fn log_panics() {
     set_hook(Box::new(on_panic));
 }
@@ -141,7 +141,7 @@ pub fn fail(name: &str, why: String) {
     }
 }
 
-/// The end where nobody takes the gateway down.
+/// Ends the process if the gateway isn't taken down in time.
 fn end_in_any_case() {
     thread::sleep(GRACE);
     if let Some(failure) = failure() {

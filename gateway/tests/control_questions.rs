@@ -236,7 +236,7 @@ impl Drop for Gateway {
 }
 
 #[test]
-fn subscribers_are_told_of_changes_and_ticks() {
+fn subscribers_are_notified_of_changes_and_ticks() {
     let gateway = gateway("news");
     let mut news = Client::connect(gateway.server.path()).unwrap().subscribe().unwrap();
     assert_eq!(news.wait().unwrap(), Notice::default());
@@ -354,7 +354,7 @@ fn refusal(response: Response) -> Refusal {
 }
 
 #[test]
-fn a_worker_that_does_not_answer_is_named_and_holds_nobody_up() {
+fn a_worker_that_does_not_answer_is_named_and_blocks_nothing() {
     let gateway = Hanging::new("silent", 2);
     gateway.store.lock().apply(&Change::AddService(rig_service(key(Protocol::Tcp, VIP, 80))).into()).unwrap();
     for question in questions() {
@@ -395,7 +395,7 @@ fn a_time_out_is_said_in_words_that_an_older_client_knows() {
 }
 
 #[test]
-fn what_is_gone_is_told_apart_from_what_is_slow() {
+fn gone_and_slow_have_different_errors() {
     let mut gateway = Hanging::new("gone", 2);
     let ask = |gateway: &Hanging, request: Request| refusal(gateway.client().call(request).unwrap());
     let none = ask(&gateway, Request::Traced { trace: 7 });
@@ -416,7 +416,7 @@ fn what_is_gone_is_told_apart_from_what_is_slow() {
 }
 
 #[test]
-fn what_one_worker_has_is_told_before_another_is_complained_of() {
+fn results_come_before_the_error_of_another_worker() {
     let mut rig = busy(&Options { workers: 2, patience: SHORT, ..Options::default() }, 64);
     let all = find(&mut rig, SessionFilter::default());
     let of_first = all.iter().filter(|found| found.session.worker == 0).count();
@@ -515,7 +515,7 @@ fn status_warns_of_local_addresses_that_are_missing_or_nearly_used_up() {
 }
 
 #[test]
-fn marks_that_no_rule_gives_are_told_once_and_in_the_status() {
+fn marks_that_no_rule_sets_are_logged_once_and_in_the_status() {
     let mut rig = Rig::new();
     let restore = |rig: &mut Rig, rules: &str| {
         let (mut out, mut err) = (Vec::new(), Vec::new());

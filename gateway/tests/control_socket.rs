@@ -171,7 +171,7 @@ fn strangers_and_other_versions_get_a_clear_answer() {
 }
 
 #[test]
-fn older_clients_read_the_status_and_are_told_what_they_are_too_old_for() {
+fn older_clients_read_the_status_and_get_clear_refusals() {
     let gateway = Gateway::start(quick());
     gateway.store.lock().plane_mut().ports = vec![PortStatus {
         name: "wan".into(),
@@ -322,7 +322,7 @@ fn a_malformed_request_is_refused_and_ends_the_connection() {
 }
 
 #[test]
-fn a_slow_reader_stalls_nobody() {
+fn a_slow_reader_blocks_nobody() {
     let gateway = Gateway::start(quick());
     gateway
         .store

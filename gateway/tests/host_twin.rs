@@ -231,7 +231,7 @@ fn wait_for_twin(bench: &Bench, wanted: &TwinState) {
 }
 
 #[test]
-fn a_deleted_twin_is_made_anew() {
+fn a_deleted_twin_is_created_again() {
     let ns = Namespace::new();
     let bench = Bench::start(&ns, vec![port("wan", &["192.168.80.4/24"]), port("lan", &["10.0.0.1/24"])]);
     let local = "192.168.80.9".parse().unwrap();
@@ -310,7 +310,7 @@ fn a_twin_that_was_set_down_comes_back_with_its_addresses() {
 }
 
 #[test]
-fn a_renamed_twin_goes_on_and_is_told_of() {
+fn a_renamed_twin_works_and_is_reported() {
     let ns = Namespace::new();
     let bench = Bench::start(&ns, vec![port("wan", &["192.168.80.4/24"])]);
     ns.run("ip link set wan name uplink");

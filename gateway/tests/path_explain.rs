@@ -113,7 +113,7 @@ fn persistent_clients_are_kept_where_explain_says() {
 }
 
 #[test]
-fn the_scheduler_s_state_is_told() {
+fn the_scheduler_s_state_is_shown() {
     let mut rig = rig("wlc", &[3, 0, 1], &Options::default());
     let limited = weir_api::model::Server { upper: 1, ..server([10, 0, 0, 3], 8080, Forwarding::FullNat, 1) };
     rig.change(Change::EditServer { service: key(Protocol::Tcp, VIP, 80), server: limited });
@@ -280,7 +280,7 @@ fn associations_are_explained_too() {
 }
 
 #[test]
-fn a_server_of_the_gateway_itself_is_delivered_to_and_named_as_configured() {
+fn a_server_on_the_gateway_gets_packets_and_keeps_its_configured_name() {
     let own = Ipv4Addr::new(10, 0, 0, 254);
     for (forwarding, address) in [
         (Forwarding::FullNat, own),

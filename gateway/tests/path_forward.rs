@@ -365,7 +365,7 @@ fn a_packet_too_big_for_the_next_hop_is_fragmented_or_refused() {
 }
 
 #[test]
-fn packets_of_one_session_find_its_worker_whatever_queue_they_arrive_on() {
+fn packets_of_one_session_find_its_worker_from_any_queue() {
     let mut rig = rig(Forwarding::FullNat, &Options { workers: 2, ..Options::default() });
     let mut handed = 0;
     for n in 1..=20 {

@@ -135,7 +135,7 @@ fn v6_service(rig: &mut Rig) -> ServiceKey {
 
 /// A /64 full of sources that don't exist: none of them answers neighbour solicitation.
 #[test]
-fn a_network_of_sources_that_do_not_exist_shuts_nobody_out() {
+fn a_network_of_fake_sources_does_not_use_up_next_hops() {
     let mut rig = Rig::with(&Options { max_sessions: 65_536, ..Options::default() });
     rig.answers = |address| match address {
         IpAddr::V6(a) => a.segments()[4] == 0,

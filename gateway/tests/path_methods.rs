@@ -151,7 +151,7 @@ fn errors_about_the_server_s_packets_reach_it_as_they_are() {
 }
 
 #[test]
-fn dr_works_on_several_workers_whatever_queue_a_packet_arrives_on() {
+fn dr_works_on_several_workers_from_any_queue() {
     let mut rig = rig(Forwarding::Route, &Options { workers: 3, ..Options::default() });
     for n in 1..=20 {
         for (worker, tcp) in [(0, SYN), (1, ACK), (2, ACK), (0, ACK)] {

@@ -77,7 +77,7 @@ fn answer(
 }
 
 #[test]
-fn requests_and_replies_find_the_session_whatever_queue_they_arrive_on() {
+fn requests_and_replies_find_the_session_from_any_queue() {
     for workers in [1, 2, 3] {
         let mut rig = rig(workers, [Forwarding::Nat; SERVERS]);
         for n in 0..30 {

@@ -267,7 +267,7 @@ fn a_session_without_room_leaves_nothing_behind() {
 
 /// The same where clients are kept: the template goes on, and is counted once.
 #[test]
-fn a_template_is_counted_once_whatever_becomes_of_its_sessions() {
+fn a_template_is_counted_once_even_if_its_sessions_end() {
     let mut rig = rig(Forwarding::FullNat, 0, &Options { max_sessions: 3, ..Options::default() });
     let service = key(Protocol::Tcp, VIP, 80);
     // One place more than there are sessions: any that isn't given back is missed two rounds later.

@@ -140,7 +140,7 @@ fn without_room_the_segment_goes_on_without_the_option() {
 }
 
 #[test]
-fn only_fullnat_servers_of_a_service_that_asks_are_told() {
+fn toa_goes_only_to_fullnat_servers_of_services_that_ask() {
     for (how, method) in [
         (ClientAddress::None, Forwarding::FullNat),
         (ClientAddress::Toa, Forwarding::Nat),

@@ -7,7 +7,7 @@
 //!
 //! Frames from the device FROM: a look-up by addresses and ports (hashbrown), a new local port for each new flow, both
 //! addresses and ports rewritten, TTL less one, checksums; out of the device TO. No states, no time-outs, no schedulers.
-//! capsule computes checksums anew over the whole packet and sets IPv4's total length to what the frame has, padding
+//! capsule computes checksums again over the whole packet and sets IPv4's total length to what the frame has, padding
 //! included, so what leaves isn't what should; it isn't looked at.
 
 use std::{cell::RefCell, env, net::Ipv4Addr, process::ExitCode};

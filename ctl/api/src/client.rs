@@ -36,8 +36,9 @@ pub trait Transport {
     /// The gateway can't be reached any more, or doesn't speak the protocol.
     fn call(&mut self, request: Request) -> Result<Response, ClientError>;
 
-    /// Many requests, their responses in the same order. Each is carried out whatever became of those before
-    /// it; a gateway may carry several out before it answers the first. At most [`MAX_PIPELINE`](crate::protocol::MAX_PIPELINE).
+    /// Many requests, their responses in the same order. Each is carried out even if an earlier one failed it; a
+    /// gateway may carry several out before it answers the first. At most
+    /// [`MAX_PIPELINE`](crate::protocol::MAX_PIPELINE).
     ///
     /// # Errors
     /// As [`Transport::call`]; some of the requests may have been carried out then.
@@ -89,7 +90,7 @@ pub enum ClientError {
     /// Too many connections.
     #[error("the gateway has too many connections")]
     Busy,
-    /// Whoever listens there isn't weir.
+    /// The program that listens there isn't weir.
     #[error(transparent)]
     NotWeir(#[from] NotWeir),
     /// No answer came in time.
@@ -260,14 +261,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_there() {
+    fn without_a_gateway() {
         let path = Path::new("/nonexistent/weir.sock");
         let Err(ClientError::Connect { source, .. }) = Client::connect(path) else { panic!("connected") };
         assert_eq!(source.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
-    fn an_older_gateway_is_told_apart_before_it_is_asked() {
+    fn an_older_gateway_is_recognised_before_the_request() {
         let path = std::env::temp_dir().join(format!("weirctl-client-{}", std::process::id()));
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let old = std::thread::spawn(move || {
@@ -291,7 +292,7 @@ mod tests {
     #[test]
     fn a_gateway_that_is_stopped_is_given_up_on() {
         let path = std::env::temp_dir().join(format!("weirctl-silent-{}", std::process::id()));
-        // The kernel accepts for whoever listens, and nobody reads.
+        // The kernel accepts connections for a listening program even if it doesn't read.
         let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let error = Client::connect_for(&path, Duration::from_millis(20)).unwrap_err();
         std::fs::remove_file(&path).unwrap();

@@ -1,10 +1,10 @@
 //! `weirctl drain` and `undrain`.
 //!
-//! Draining is one change, made at once; all the rest is watching. However the watching ends, the server
-//! stays drained, and the last line says what is left and how to undo it.
+//! Draining is one change, made at once; the rest is watching. However that ends, the server stays drained, and the
+//! last line tells what is left and how to undo it.
 //!
-//! The server is done with when none of its sessions can carry data any more: those in TIME_WAIT and CLOSE only wait to
-//! expire. Persistence templates are none of them, but lead clients to the server still: they are told of, or ended.
+//! The server is drained when none of its sessions can carry data any more: those in TIME_WAIT and CLOSE only wait to
+//! expire. Persistence templates don't count, but still lead clients to the server: they are reported, or ended.
 
 use std::{collections::VecDeque, io, time::Duration};
 

@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drop_says_why_and_what_the_sender_is_told() {
+    fn a_drop_shows_its_reason_and_the_reply() {
         let end = End::Dropped {
             reason: "no-server".into(),
             advice: "Add one.".into(),

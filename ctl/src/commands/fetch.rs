@@ -1,4 +1,4 @@
-//! Questions to the gateway, asked until the answer is complete.
+//! Requests to the gateway, repeated until the answer is complete.
 
 use std::collections::HashMap;
 

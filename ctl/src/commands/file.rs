@@ -283,7 +283,7 @@ netmask = 64
     }
 
     #[test]
-    fn mistakes_are_told_with_their_line() {
+    fn errors_name_their_line() {
         let service = "[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10:80\"\n";
         for (text, expected) in [
             (

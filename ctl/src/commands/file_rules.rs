@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_are_told_from_toml() {
+    fn rules_are_distinguished_from_toml() {
         for rules in ["-A -t 192.0.2.1:80\n", "# mine\n\nmark add 7\n", "snat add x\n", "# end of 0 rules\n"]
         {
             assert!(is(rules), "{rules}");

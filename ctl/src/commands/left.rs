@@ -33,7 +33,7 @@ pub(super) struct Left {
 }
 
 impl Left {
-    /// What there is beside live sessions, in words.
+    /// What is left in addition to live sessions, in words.
     pub(super) fn beside(self) -> String {
         let some = |n, what: &str| if n == 0 { String::new() } else { format!(", {n} {what}") };
         some(self.closing, "more only wait to expire")

@@ -124,7 +124,7 @@ pub fn weir(command: Command) -> io::Result<String> {
     Ok(with_one_preamble(&String::from_utf8_lossy(&text)))
 }
 
-/// Each section that is rendered by itself defines the apostrophe anew; once is enough for a page. The title's empty date
+/// Each section that is rendered by itself defines the apostrophe again; once is enough for a page. The title's empty date
 /// needs its quotes, or what follows moves into its place.
 fn with_one_preamble(page: &str) -> String {
     let mut lines = page.lines();

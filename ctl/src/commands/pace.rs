@@ -160,7 +160,7 @@ impl Pace for RealPace {
                     return;
                 }
             }
-            // If nobody listens any more, nobody needs to know.
+            // A failure doesn't matter if nobody listens any more.
             let _ = tell.send(Wake::Gone);
         };
         // Without a thread there are no news, as with an older gateway.

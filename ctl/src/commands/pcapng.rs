@@ -27,7 +27,7 @@ pub struct CapturedPacket<'a> {
     pub outbound: bool,
     /// Bytes of the whole frame.
     pub length: u32,
-    /// What is known of the frame.
+    /// Metadata of the frame.
     pub bytes: &'a [u8],
     /// For people.
     pub comment: &'a str,

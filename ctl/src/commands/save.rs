@@ -101,7 +101,7 @@ fn replace(file: &Path, there: Option<&Metadata>, text: &[u8]) -> io::Result<()>
     hidden.push(format!(".{}", std::process::id()));
     let new = folder.join(hidden);
     written(&new, there, text).and_then(|()| fs::rename(&new, file)).inspect_err(|_| {
-        // What is wrong is told; a file that was never made can't be removed.
+        // The first error is reported; a file that was never created can't be removed.
         let _ = fs::remove_file(&new);
     })?;
     // The new name is on the disk, too, only once the folder is.

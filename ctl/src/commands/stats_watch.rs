@@ -105,8 +105,8 @@ fn show(args: &StatsArgs, text: &str, world: &mut World<'_>) -> Result<(), Failu
     Ok(world.out.flush()?)
 }
 
-/// What draws `text` over what a screen of so many columns and rows shows. Each line clears the rest of its row, and the
-/// last one the rest of the screen, so that nothing flickers.
+/// The output that draws `text` over a screen of this many columns and rows. Each line clears the rest of its row,
+/// and the last one the rest of the screen, so that nothing flickers.
 fn frame(text: &str, (columns, rows): (usize, usize)) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let mut shown: Vec<String> = lines.iter().take(rows).map(|line| cut(line, columns)).collect();
@@ -119,7 +119,7 @@ fn frame(text: &str, (columns, rows): (usize, usize)) -> String {
     format!("\x1b[H{}\x1b[K\x1b[J", shown.join("\x1b[K\r\n"))
 }
 
-/// As much of a line as so many columns hold; colours aren't counted, and end where they did.
+/// As much of a line as fits into this many columns; colours aren't counted, and end where they did.
 fn cut(line: &str, columns: usize) -> String {
     let (mut shown, mut in_colour) = (0, false);
     let kept = line.chars().filter(|&c| {

@@ -9,7 +9,7 @@ use crate::{
     hugepages,
 };
 
-/// What EAL and drivers need beside the caller's own.
+/// Arguments that EAL and drivers need in addition to the caller's own.
 const OVERHEAD: u64 = 64 << 20;
 
 /// EAL's command line, with what was decided on the way.
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     pub own_prefix: bool,
 }
 
-/// What the arguments depend on beside the configuration.
+/// What the arguments depend on in addition to the configuration.
 struct Machine {
     /// CPUs the process may use.
     cpus: Vec<usize>,
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lack_of_huge_pages_is_told() {
+    fn missing_huge_pages_are_reported() {
         let of = |args: &[&str]| lacks_huge_pages(&EalConfig { memory: 1 << 50, ..config(args) });
         assert!(of(&[]).unwrap().ends_with("; ordinary memory takes their place, and packets cost more"));
         assert_eq!(of(&["--no-huge", "-m", "64"]), None);

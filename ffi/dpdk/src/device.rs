@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pci_addresses_are_told_from_names() {
+    fn pci_addresses_are_distinguished_from_names() {
         for yes in ["0000:3b:00.0", "3b:00.1", "0000:3B:00.0,option=1", "pci:0000:3b:00.0"] {
             assert!(is_pci_address(yes), "{yes}");
         }

@@ -64,7 +64,7 @@ pub struct EalConfig {
 /// The memory EAL runs on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Memory {
-    /// Huge pages, so many bytes of which were free at the start.
+    /// Huge pages, of which this many bytes were free at the start.
     Huge {
         /// Bytes free at the start.
         free: u64,
@@ -216,8 +216,8 @@ impl Eal {
         &self.shared
     }
 
-    /// Gives everything back: memory, devices, files. Call it when workers have ended and ports, queues,
-    /// rings and frames are gone; dropping the `Eal` does the same without a word.
+    /// Gives everything back: memory, devices, files. Call it when workers have ended and ports, queues, rings and
+    /// frames are gone; dropping the `Eal` does the same silently.
     ///
     /// # Errors
     /// Something is still in use. Then DPDK's memory stays until the process ends.
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_memory_is_told_in_numbers() {
+    fn missing_memory_is_reported_in_numbers() {
         let said = "EAL: Not enough memory\nEAL: FATAL: Cannot init memory\n";
         let huge = why_not(said, -1, &Memory::Huge { free: 1 }, u64::MAX / 2);
         assert!(

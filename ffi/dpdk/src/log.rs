@@ -1,8 +1,8 @@
 //! DPDK's log lines: to the caller's log or to stderr, and into the errors they explain.
 //!
-//! EAL says why something failed in its log only, and by default it logs to *stdout*, where programs have
-//! their output. So DPDK gets a stream of ours before anything else. With a log of the caller's, what C code prints on
-//! stdout and stderr goes there, too: a stderr that nobody reads must not stop whoever prints.
+//! EAL says why something failed in its log only, and by default it logs to *stdout*, where programs have their
+//! output. So DPDK gets a stream of ours before anything else. With a log of the caller's, what C code prints on
+//! stdout and stderr goes there, too: a stderr that nobody reads must not block the threads that print.
 
 use std::{
     ffi::{c_char, c_void},
@@ -48,7 +48,7 @@ pub type LogSink = fn(LogLevel, &str);
 /// Where log lines go apart from errors.
 static SINK: Mutex<Option<LogSink>> = Mutex::new(None);
 
-/// How long a process that aborts waits for its last words to be written by whoever took them.
+/// How long an aborting process waits until its last lines are written.
 static LAST_WORDS: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// Gives DPDK's log a stream of ours, and keeps what C code prints off stdout. Once a process.

@@ -22,7 +22,7 @@ use crate::{
     hugepages,
 };
 
-/// Why there is no memory for what takes so many bytes: another process may have taken huge pages since EAL started.
+/// Why there is no memory for this many bytes: another process may have taken huge pages since EAL started.
 pub(crate) fn no_memory(eal: &Eal, bytes: u64) -> String {
     // DPDK 24.11 calls it a lack of buffers, which sends its reader to look for the wrong thing.
     let meaning = match last_code() {
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_are_preempted_hold_nobody_up() {
+    fn preempted_threads_block_no_others() {
         let eal = testing::eal(1);
         let pool = testing::pool(&eal);
         let start = std::time::Instant::now();
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn the_need_of_memory_is_told() {
+    fn needed_memory_is_reported() {
         let config = MempoolConfig { buffers: 16_384, ..Default::default() };
         assert!((40 << 20..60 << 20).contains(&config.bytes()), "{}", config.bytes());
     }

@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_eal_doesn_t_know_or_would_ignore_is_told() {
+    fn unknown_and_ignored_options_are_reported() {
         for (args, at, reason) in [
             (&["--no-such"][..], 0, "`--no-such` is no option of EAL's"),
             (&["-v", "-x1"], 1, "`-x` is no option of EAL's"),
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn contradictions_are_told() {
+    fn contradictions_are_reported() {
         for (args, at, reason) in [
             (&["-a", "3b:00.0", "-b", "3b:00.1"][..], 2, "`-b` can't be together with `-a`"),
             (&["--block=3b:00.1", "--allow=3b:00.0"], 1, "`--block` can't be together with `--allow`"),

@@ -41,7 +41,7 @@ impl RuntimeDirectory {
 
     /// Removes it with what is in it.
     pub fn remove(self) {
-        // Nobody is served by an error about a directory that is gone already.
+        // An error about a directory that is already gone helps nobody.
         _ = fs::remove_dir_all(&self.path);
     }
 
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn owners_are_told_by_the_name() {
+    fn owners_are_recognised_by_name() {
         assert_eq!(owner("weir-123-1a2b", "weir"), Some(123));
         for other in ["weir-test-nic-123-1a2b", "weir-123", "weir-123-", "weir-x-1", "dpdk-123-1", "weir-1-z"]
         {

@@ -198,7 +198,7 @@ impl Gateway {
         command
     }
 
-    /// Runs `weirctl` with the words of `line`, whatever comes of it.
+    /// Runs `weirctl` with the words of `line`; it may fail.
     #[must_use]
     pub fn try_ctl(&self, line: &str) -> Output {
         process::output(&mut self.ctl_command(line))

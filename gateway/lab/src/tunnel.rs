@@ -62,7 +62,7 @@ impl TunnelEnd {
         Self { unwrapped, mtu, _relay: relay }
     }
 
-    /// The way to the server takes packets of so many bytes from now on: a router says so of larger ones.
+    /// The path to the server takes packets of this many bytes from now on: a router says so of larger ones.
     pub fn narrow(&self, mtu: u16) {
         self.mtu.store(mtu, Relaxed);
     }

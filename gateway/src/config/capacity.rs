@@ -5,8 +5,7 @@ use std::{fs, path::Path};
 use super::{Bus, Config, Device, Port, StaticRoute};
 use crate::table::sessions::Sessions;
 
-/// Greatest MTU of drivers that have one of their own, whatever is behind them: DPDK 22.11 to 24.11 receive frames of 1518
-/// bytes by these.
+/// The largest MTU of drivers that have their own limit: DPDK 22.11 to 24.11 receive frames of 1518 bytes by these.
 const DRIVER_MTU: [(&str, u16); 2] = [("net_af_packet", 1500), ("net_memif", 1500)];
 /// MTU of a device that isn't told another (`RTE_ETHER_MTU`).
 const ETHERNET_MTU: u16 = 1500;
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_s_mtu_beyond_its_port_s_is_told() {
+    fn a_route_mtu_above_its_port_s_is_reported() {
         let of = |port_mtu: &str, to: &str, mtu: u16| {
             let route = format!("[[route]]\nto = \"{to}\"\nport = \"wan\"\nmtu = {mtu}\n");
             oddities(&config(&(port("net_null0", port_mtu) + &route)))

@@ -1,4 +1,4 @@
-//! Whether the values of a configuration fit each other, whatever machine it is for.
+//! Whether the values of a configuration fit each other, on any machine.
 
 use std::{
     collections::HashSet,

@@ -88,7 +88,7 @@ pub enum Idle {
 /// Where the workers run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Workers {
-    /// So many, on whatever CPUs the process may use.
+    /// This many, on the CPUs that the process may use.
     Count(u16),
     /// One on each of these CPUs.
     Cores(Vec<u16>),

@@ -1,4 +1,4 @@
-//! Files that operators name, read without the danger that reading never ends: a device, a named pipe nobody writes to.
+//! Reads files that operators name, but no device and no named pipe, from which reading might never end.
 
 use std::{
     fs::{File, OpenOptions},

@@ -1,4 +1,4 @@
-//! What configuration and data plane say to each other: changes, services, servers' counters, kinds of addresses.
+//! What configuration and data plane exchange: changes, services, servers' counters, kinds of addresses.
 
 use std::{net::IpAddr, sync::Arc};
 

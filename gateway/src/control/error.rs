@@ -1,4 +1,4 @@
-//! Why a question to the data plane has no answer.
+//! Why a query of the data plane failed.
 
 use std::time::Duration;
 
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_has_its_code_and_says_what_it_is_about() {
+    fn each_error_has_its_code_and_names_its_subject() {
         let patience = Duration::from_millis(1500);
         let cases: [(PlaneError, ErrorCode, &str); 5] = [
             (

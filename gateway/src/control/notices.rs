@@ -1,12 +1,11 @@
-//! News for subscribers. Whoever waits sees the latest only: a slow one misses what lies between and makes
-//! nobody wait.
+//! Notices for subscribers. A subscriber sees only the latest: a slow one misses the others and delays nobody.
 
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use weir_api::model::status::Notice;
 
-/// The latest news, and whoever waits for it.
+/// The latest notice, and those who wait for it.
 #[derive(Debug, Default)]
 pub struct Notices {
     latest: Mutex<Notice>,
@@ -38,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_waits_is_told() {
+    fn subscribers_are_notified() {
         let notices = Arc::new(Notices::default());
         let first = notices.wait(None, Duration::ZERO);
         assert_eq!(first, Notice::default());

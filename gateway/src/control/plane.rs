@@ -1,9 +1,9 @@
-//! What configuration needs of the data plane, so that the store can be tested without workers and the
+//! The interface between configuration and data plane, so that the store can be tested without workers and the
 //! workers without a socket.
 //!
-//! The store decides *what* is configured and speaks in whole services; the plane turns that into updates
-//! for each worker. Everything here is called from control threads, never from a worker. What is asked of a plane that has
-//! workers is in [`queries`](super::queries).
+//! The store decides *what* is configured and speaks in whole services; the plane turns that into updates for each
+//! worker. Everything here is called from control threads, never from a worker. Queries of a plane with workers are
+//! in [`queries`](super::queries).
 
 use std::{net::IpAddr, sync::Arc};
 

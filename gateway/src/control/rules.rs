@@ -1,7 +1,7 @@
 //! Rules files: what `weirctl -S` prints and `weirctl -R` reads, loaded before the first packet.
 //!
-//! A file is taken as a whole or not at all, and everything that is wrong is said with file, line and reason. Blank
-//! lines and lines that begin with `#` are skipped.
+//! A file is applied as a whole or not at all; every error is reported with file, line and reason. Blank lines and
+//! lines that begin with `#` are skipped.
 
 use std::{
     collections::HashMap,
@@ -43,7 +43,7 @@ pub enum RulesError {
     },
 }
 
-/// Most wrong lines that are told one by one.
+/// The maximum number of wrong lines that are reported one by one.
 const MAX_TOLD: usize = 100;
 
 fn told(file: &Path, lines: &[(usize, String)]) -> String {
@@ -150,8 +150,8 @@ impl RulesFile {
         refused.collect()
     }
 
-    /// Applies them to a configuration that leads nowhere, for `weir --check`; `ports` are the names that
-    /// `-F` may have, `kinds` what is known of addresses.
+    /// Applies them to a configuration that leads nowhere, for `weir --check`; `ports` are the names that `-F` may
+    /// have, `kinds` what addresses are.
     ///
     /// # Errors
     /// As [`RulesFile::apply`].
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told_with_their_line() {
+    fn errors_name_their_line() {
         for (text, expected) in [
             ("-A -t bogus\n", "FILE:1: illegal virtual server address[:port] specified"),
             ("\n-A -t 192.0.2.10:80\n-A -t 192.0.2.10:80\n", "FILE:3: service already exists"),

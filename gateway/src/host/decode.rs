@@ -163,7 +163,7 @@ fn next_hop(interface: u32, weight: u16, attributes: &[RouteAttribute], twins: &
             RouteAttribute::Gateway(a) => gateway = Some(ip(a)?),
             RouteAttribute::Via(RouteVia::Inet(a)) => gateway = Some(IpAddr::V4(*a)),
             RouteAttribute::Via(RouteVia::Inet6(a)) => gateway = Some(IpAddr::V6(*a)),
-            // Packets of such a route are to be wrapped (MPLS, SRv6...), which the path can't do.
+            // Packets of such a route must be encapsulated (MPLS, SRv6...), which the path can't do.
             RouteAttribute::Via(_) | RouteAttribute::EncapType(_) => return None,
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! What can go wrong between the gateway and the kernel.
+//! Errors between the gateway and the kernel.
 
 use std::{io, path::PathBuf};
 

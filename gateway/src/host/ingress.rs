@@ -1,4 +1,4 @@
-//! Keeps the kernel from answering the port's frames beside the gateway.
+//! Keeps the kernel from answering the port's frames in parallel with the gateway.
 //!
 //! AF_PACKET and AF_XDP devices copy or take frames from an interface of the kernel, which sees them too:
 //! with the twins in the same namespace it owns the addresses and would answer a SYN to a virtual service

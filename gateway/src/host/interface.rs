@@ -1,5 +1,5 @@
-//! The kernel's interfaces that devices take their frames from, such as AF_PACKET's. DPDK's drivers for them say that the
-//! link is up whatever happens.
+//! The kernel's interfaces that devices take their frames from, such as AF_PACKET's. DPDK's drivers for them say that
+//! the link is up at all times.
 
 use std::io;
 

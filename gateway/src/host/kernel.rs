@@ -1,4 +1,4 @@
-//! What is asked of the kernel about the twins: links, addresses, neighbours, whole tables.
+//! Netlink requests about the twins: links, addresses, neighbours, whole tables.
 
 use std::{io, net::IpAddr};
 

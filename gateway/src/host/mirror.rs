@@ -1,9 +1,9 @@
 //! The mirror of the kernel's tables: filled by dumps, kept by notifications, published as [`NetState`].
 //!
-//! Notifications are applied one by one where their meaning is plain. Where it isn't (a second route with
-//! the same key, IPv6 multipath routes losing a hop) or where the kernel is known not to notify (IPv4 routes
-//! that go with their link or source address), the routes are marked [`Mirror::stale`] and read anew. That takes
-//! seconds with a full table, so it is done for a link that goes up or down and an address that routes name only.
+//! Notifications are applied one by one where their meaning is plain. Where it isn't (a second route with the same
+//! key, IPv6 multipath routes losing a hop) or where the kernel is known not to notify (IPv4 routes that go with
+//! their link or source address), the routes are marked [`Mirror::stale`] and read again. That takes seconds with a
+//! full table, so it is done for a link that goes up or down and an address that routes name only.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map::Entry},
@@ -33,9 +33,9 @@ pub(super) enum LinkEvent {
     Changed(PortId, Box<netlink_packet_route::link::LinkMessage>),
     /// A twin is gone.
     Gone(PortId),
-    /// What is over the twins has changed: the tables are to be read anew.
+    /// The interfaces over the twins have changed: read the tables again.
     Above,
-    /// Addresses are to be read anew.
+    /// Read the addresses again.
     Addresses,
 }
 
@@ -61,13 +61,13 @@ pub(super) struct Mirror {
     touched: Option<Vec<(Table, Prefix)>>,
     /// Next hops as routes share them.
     hops: HashSet<Arc<[NextHop]>>,
-    /// Addresses that routes have named as their source: routes go with them, and nobody is told.
+    /// Addresses that routes use as their source: such routes disappear with the address, without a notification.
     sources: HashSet<IpAddr>,
     /// Interfaces that routes lead over which aren't twins.
     interfaces: HashSet<u32>,
     /// Interfaces' flags, as far as routes come and go with them.
     flags: HashMap<u32, LinkFlags>,
-    /// Routes must be read anew.
+    /// Routes must be read again.
     pub stale: bool,
     published: Arc<NetState>,
 }
@@ -113,7 +113,7 @@ impl Mirror {
         self.above.clear();
     }
 
-    /// Draws the conclusions of a change of links: whether the tables are to be read anew.
+    /// Handles a change of links; returns whether the tables must be read again.
     pub fn follow_above(&mut self) -> bool {
         self.changed.stations = true;
         let near = self.above.same_network(&self.twins);

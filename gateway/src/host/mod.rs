@@ -5,8 +5,8 @@
 //! out of it is transmitted. Addresses, routes and neighbours are mirrored through netlink into
 //! [`NetState`], which the path's route table is built from.
 //!
-//! Two threads, neither a worker's business: `punt` moves frames, `netlink` keeps the mirror and talks to
-//! the kernel. None of this needs DPDK.
+//! Two threads that workers don't depend on: `punt` moves frames, `netlink` keeps the mirror and talks to the kernel.
+//! None of this needs DPDK.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -93,7 +93,7 @@ pub struct HostPort {
 pub struct StaticRoute {
     /// Destination network.
     pub to: Prefix,
-    /// Gateway, on the link whatever the twin's addresses are; none where the destination itself is.
+    /// The gateway, on the link regardless of the twin's addresses; none if the destination itself is on the link.
     pub via: Option<IpAddr>,
     /// Bytes of an IP packet, if fewer than the port's.
     pub mtu: Option<u16>,
@@ -110,7 +110,7 @@ pub struct Hardware {
     pub carrier: bool,
 }
 
-/// The host side as it is to be.
+/// The wanted state of the host side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostOptions {
     /// Network namespace of the twins, if not the process's own.
@@ -159,7 +159,7 @@ pub struct Host {
     // Dropped after the threads have ended and the twins are gone.
     _ingress: Option<IngressDrop>,
     _quiet: Vec<QuietIpv6>,
-    /// The same for interfaces that were made anew, by name.
+    /// The same for interfaces that were created again, by name.
     guards: Mutex<BTreeMap<String, Guards>>,
 }
 
@@ -310,7 +310,7 @@ impl Host {
         self.ask(|reply| Command::Mtu(port, mtu, reply))
     }
 
-    /// The interface under a port was made anew: the kernel is to leave its frames alone again.
+    /// The interface under a port was created again: the kernel is to leave its frames alone again.
     pub fn guard(&self, interface: &str) {
         let mut guards = self.guards.lock();
         guards.remove(interface);

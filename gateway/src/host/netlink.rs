@@ -49,10 +49,10 @@ const MAX_WANTED: usize = 65_536;
 const MAX_QUEUED: usize = 1 << 20;
 /// Datagrams read before the state is published in between.
 const BATCH: usize = 256;
-/// Reading the routes anew and publishing wait this many times what the last go took, so that a table that
+/// Reading the routes again and publishing wait this many times what the last go took, so that a table that
 /// changes all the time doesn't keep the thread busy all the time.
 const PAUSE: u32 = 4;
-/// The longest such pause: whoever takes the news may have been held up, and news wait meanwhile.
+/// The longest such pause: the receiver may be delayed, and notifications wait meanwhile.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often the kernel's sockets are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -74,7 +74,7 @@ pub(super) enum Command {
     Forget(PortId, IpAddr),
     /// Put the address on the twin as a host address; true if it wasn't there.
     AddLocal(PortId, IpAddr, Reply<bool>),
-    /// Take it off again if `AddLocal` put it there and nobody else needs it; true if it was taken off.
+    /// Remove it again if `AddLocal` added it and it isn't needed otherwise; true if it was removed.
     RemoveLocal(PortId, IpAddr, Reply<bool>),
     /// Give the twin a carrier, or take it away.
     Carrier(PortId, bool, Reply<()>),
@@ -89,7 +89,7 @@ pub(super) struct Inbox {
     pub commands: Receiver<Command>,
     pub wake: Arc<EventFd>,
     pub stop: Arc<AtomicBool>,
-    /// Takes twins that were made anew.
+    /// Takes twins that were created again.
     pub renewed: Sender<(PortId, Twin)>,
 }
 
@@ -98,7 +98,7 @@ pub(super) struct Netlink {
     requests: Requests,
     notifications: Notifications,
     mirror: Mirror,
-    /// As the twins are to be.
+    /// The wanted state of the twins.
     ports: Vec<HostPort>,
     links: Vec<TwinLink>,
     /// Twins that are gone.
@@ -111,11 +111,11 @@ pub(super) struct Netlink {
     next_refresh: Instant,
     next_routes: Instant,
     next_publish: Instant,
-    /// Everything is to be read anew: notifications were lost, or reading failed.
+    /// Everything must be read again: notifications were lost, or reading failed.
     lost: bool,
     next_resync: Instant,
     unpublished: bool,
-    /// When to look at the kernel's sockets next; not at all if nobody asks for it.
+    /// When to look at the kernel's sockets next; none if that isn't needed.
     next_look: Option<Instant>,
 }
 
@@ -313,7 +313,7 @@ impl Netlink {
         self.mirror.note_twin(port, TwinState { present: true, up, renamed });
     }
 
-    /// Makes twins anew that were deleted. While their names are taken that is tried again and again.
+    /// Makes twins again that were deleted. While their names are taken that is tried again and again.
     fn renew_twins(&mut self) {
         for port in self.gone.clone() {
             match self.renew_twin(port) {
@@ -362,7 +362,7 @@ impl Netlink {
         }
     }
 
-    /// Reads all tables anew.
+    /// Reads all tables again.
     fn resync(&mut self) -> io::Result<()> {
         self.unpublished = true;
         kernel::dump_links(&mut self.requests, &mut self.mirror)?;
@@ -407,7 +407,7 @@ impl Netlink {
     }
 
     fn obey(&mut self, command: Command) {
-        // Whoever asked may be gone; the work is done all the same.
+        // The requester may be gone; the work is done all the same.
         match command {
             Command::Resolve(port, address) => self.want(port, address),
             Command::InUse(hops) => hops.into_iter().for_each(|(port, address)| self.keep(port, address)),
@@ -511,8 +511,8 @@ impl Netlink {
         }
     }
 
-    /// Asks again for all wanted neighbours. Those that nobody has needed lately are given up, the sooner if they don't
-    /// answer.
+    /// Asks again for all wanted neighbours. Those that weren't needed recently are given up, the sooner if they
+    /// don't answer.
     fn refresh(&mut self) {
         let (now, state) = (Instant::now(), self.mirror.published());
         let wanted: Vec<_> = self.wanted.iter().map(|(key, wanted)| (*key, *wanted)).collect();

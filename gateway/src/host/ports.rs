@@ -1,5 +1,4 @@
-//! Ports that the kernel of the calling thread's namespace has for itself: SNAT with a port's own address leaves them
-//! alone.
+//! Ports that the kernel of the calling thread's namespace uses itself: SNAT with a port's own address avoids them.
 
 use std::{fs, io};
 

@@ -48,7 +48,7 @@ pub struct PuntCounters {
 pub(super) struct Punt {
     /// By port; `None` once a twin is gone.
     pub twins: Vec<Option<Twin>>,
-    /// Twins that were made anew.
+    /// Twins that were created again.
     pub renewals: Receiver<(PortId, Twin)>,
     pub frames: Box<dyn HostFrames>,
     pub counters: Arc<[PuntCounters]>,

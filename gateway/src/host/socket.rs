@@ -95,7 +95,7 @@ impl Requests {
                 return Ok(());
             }
         }
-        // The last attempt's entries are used: whatever changed under it has also been notified.
+        // The last attempt's entries are used: changes during the dump are notified, too.
         Ok(())
     }
 
@@ -133,7 +133,7 @@ impl Requests {
     }
 }
 
-/// A socket that is told of every change of links, addresses, routes and neighbours.
+/// A socket that is notified of every change of links, addresses, routes and neighbours.
 pub(super) struct Notifications {
     socket: Socket,
     buffer: Vec<u8>,
@@ -168,7 +168,7 @@ impl Notifications {
     /// Takes one datagram's messages. `Ok(false)`: nothing was waiting.
     ///
     /// # Errors
-    /// `ENOBUFS`: notifications were lost, everything is to be read anew.
+    /// `ENOBUFS`: notifications were lost, so everything must be read again.
     pub fn read(&mut self, mut each: impl FnMut(Message)) -> io::Result<bool> {
         if !self.skip()? {
             return Ok(false);

@@ -16,7 +16,7 @@ pub struct NetState {
     pub addresses: Arc<[KernelAddress]>,
     /// Addresses that the kernel has on other interfaces: `lo`, a VRRP daemon's.
     pub elsewhere: Arc<[IpAddr]>,
-    /// Routes of the main table by destination, whatever interface they lead over: the one that the kernel would use.
+    /// Routes of the main table by destination, over any interface: the one that the kernel would use.
     pub routes: Map<Prefix, KernelRoute>,
     /// The same of the tables `local` and `default`. The twins' own addresses aren't among them.
     pub other_routes: Map<(Table, Prefix), KernelRoute>,
@@ -163,7 +163,7 @@ pub enum Reachability {
     Usable(Mac),
     /// NONE or INCOMPLETE: being resolved.
     Pending,
-    /// FAILED: nobody answered.
+    /// FAILED: no answer.
     Failed,
 }
 

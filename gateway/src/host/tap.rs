@@ -24,7 +24,7 @@ impl Twin {
         let failed =
             |action| move |source: io::Error| HostError::Twin { name: name.to_owned(), action, source };
         let interface = Interface::new(name).map_err(failed("its name"))?;
-        // Exclusive: an interface of that name, whatever it is, makes this fail with EBUSY.
+        // Exclusive: fails with EBUSY if an interface of that name exists.
         let tap = Tap::create_named(interface).map_err(|e| match e.raw_os_error() {
             Some(e) if e == Errno::EBUSY as i32 => HostError::NameTaken(name.to_owned()),
             _ => failed("can't be created through /dev/net/tun")(e),

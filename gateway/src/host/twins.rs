@@ -123,7 +123,8 @@ pub(super) fn put_all(requests: &mut Requests, port: &HostPort, link: &TwinLink)
     Ok(())
 }
 
-/// Puts a route of the configuration on the twin. The path has it in any case: the gateway works without, and says so.
+/// Puts a route of the configuration on the twin. The path has it in any case: the gateway works without it, and logs
+/// that.
 fn put_route(requests: &mut Requests, link: &TwinLink, route: &StaticRoute) {
     let put = let_ipv6(requests, link, route.to);
     let put = put.and_then(|()| match kernel::add_route(requests, link.index, route) {

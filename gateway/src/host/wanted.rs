@@ -1,4 +1,4 @@
-//! Which neighbours the kernel is to keep an eye on, and for how long.
+//! Which neighbours the kernel should verify, and for how long.
 
 use std::{
     collections::HashMap,
@@ -8,11 +8,11 @@ use std::{
 
 use crate::io::PortId;
 
-/// Those go that haven't answered for so long, so many at a time: whoever makes packets up asks for many, and none of them
-/// answers.
+/// Neighbours that haven't answered for this long are given up, this many at a time: a sender of forged packets asks
+/// for many, and none of them answers.
 const SILENT: Duration = Duration::from_secs(3);
 const SILENT_AT_ONCE: usize = 256;
-/// A neighbour that nobody has needed for so long isn't wanted any more: if it answers, and if it doesn't.
+/// A neighbour that wasn't needed for this long isn't wanted any more: if it answers, and if it doesn't.
 const UNUSED: Duration = Duration::from_secs(60);
 const UNUSED_SILENT: Duration = Duration::from_secs(30);
 

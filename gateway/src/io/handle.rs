@@ -1,4 +1,4 @@
-//! What control holds of a device: asks it, takes it out of use, and brings it back.
+//! Control's handle of a device: queries it, takes it out of use, and brings it back.
 
 use std::{
     cell::{Ref, RefCell},

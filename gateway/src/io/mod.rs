@@ -1,7 +1,7 @@
-//! Where frames come from and go to: the one seam between the packet path and DPDK.
+//! Where frames come from and go to: the only interface between the packet path and DPDK.
 //!
-//! `ports` sets real ports up and `dpdk` drives them; `memory` serves tests, fuzzing and replays. A frame is
-//! owned: whoever holds it forwards it, hands it on or drops it, and dropping gives the buffer back.
+//! `ports` sets real ports up and `dpdk` drives them; `memory` serves tests, fuzzing and replays. A frame is owned:
+//! its holder forwards it, hands it on or drops it, and dropping frees the buffer.
 
 use std::any::Any;
 

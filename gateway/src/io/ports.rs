@@ -431,7 +431,7 @@ mod tests {
         same(&|f| f.write(b"header"));
     }
 
-    /// A frame's operations, whatever its kind.
+    /// The operations of any kind of frame.
     trait Steps {
         fn prepend(&mut self, n: usize) -> bool;
         fn trim_front(&mut self, n: usize) -> bool;
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn queue_pairs_are_asked_for_where_the_driver_wants_to_be_told() {
+    fn queue_pairs_are_requested_where_the_driver_needs_it() {
         let config = config(2, &["net_af_packet0,iface=a", "net_af_packet1,iface=b,qpairs=1", "net_null0"]);
         let device = |n: usize, workers| device_for(&config.ports[n], workers);
         assert_eq!(device(0, 1), "net_af_packet0,iface=a");

@@ -10,8 +10,8 @@ use crate::{
 /// Drivers that accept RSS settings and spread frames by something else.
 const RSS_IN_NAME_ONLY: [&str; 1] = ["net_null"];
 
-/// Packets whose frames are to be spread: by ports where there are any. The types with mobility's headers are the
-/// same for all other packets, and some devices (QEMU's igb) hash the ports of IPv6 by those only.
+/// Packets whose frames RSS spreads: by ports where there are any. The types with mobility's headers are the same for
+/// all other packets, and some devices (QEMU's igb) hash the ports of IPv6 by those only.
 pub(super) const HASH_TYPES: u64 = {
     use dpdk::hash_types::*;
     IPV4 | IPV4_TCP
@@ -58,7 +58,7 @@ pub(super) fn set_rss(port: &Port, info: &PortInfo, rx_queues: u16, workers: u16
     Ok(Rss { reta: is.table, ..fields(is.types, wanted) })
 }
 
-/// What hash types mean for each protocol. IPv4 and IPv6 are told as one: what both have.
+/// What hash types mean for each protocol. IPv4 and IPv6 are reported together: what both have.
 fn fields(types: u64, rss: Rss) -> Rss {
     use dpdk::hash_types::{IPV4, IPV4_SCTP, IPV4_TCP, IPV4_UDP, IPV6, IPV6_SCTP, IPV6_TCP, IPV6_UDP};
     let of = |with_ports: [u64; 2]| {
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hash_types_are_told_by_protocol() {
+    fn hash_types_are_listed_by_protocol() {
         use dpdk::hash_types::{IPV4, IPV4_TCP, IPV6, IPV6_TCP};
         let weir = || Rss::weir(2);
         let told = fields(HASH_TYPES, weir());

@@ -1,9 +1,8 @@
-//! Between a kernel's interface and the path: frames that a kernel on the same machine has left to a device which doesn't
-//! exist.
+//! Frames that a kernel on the same machine left unfinished for its device's offloads, where there is no device.
 //!
-//! Through a veth a neighbour's kernel hands over packets whose checksums its device was to fill in, and TCP that it was to
-//! split; a packet socket gets them as they are. Checksums are completed here. What nobody split doesn't fit a buffer and
-//! is cut: it is dropped under a name of its own. Only ports on such interfaces are looked at.
+//! Through a veth a neighbour's kernel hands over packets whose checksums its device was to fill in, and TCP that it
+//! was to split; a packet socket gets them as they are. Checksums are completed here. Unsegmented TCP doesn't fit a
+//! buffer and is truncated: it is dropped under a reason of its own. Only ports on such interfaces are looked at.
 
 use crate::path::{
     ingress::{
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn tcp_that_nobody_split_is_told_from_what_was_cut() {
+    fn unsegmented_tcp_is_distinguished_from_truncated() {
         for v6 in [false, true] {
             let (long, _) = both(true, v6, &vec![7; 9000]);
             assert_eq!(finished(&long[..1900]), Err(Reason::Unsplit));

@@ -1,4 +1,5 @@
-//! Between the stages rx and tx and the devices: ports that are VLANs of a device. tags come off what is received and go onto what is sent (IEEE 802.1Q).
+//! VLANs of a device as ports, between the devices and the stages rx and tx: removes tags from received frames and
+//! adds them to sent ones (IEEE 802.1Q).
 //!
 //! ```text
 //! device 0 --+-- tag 100: port 0 "wan"
@@ -6,10 +7,10 @@
 //! device 1 ----- no tag:  port 2 "dmz"    passed through
 //! ```
 //!
-//! The path above knows nothing of tags. A port whose device has no VLANs costs a branch a burst. The first
-//! port of a shared device polls it and leaves what is the others' in their `waiting`, which is emptied in the
-//! same round. Where a device has a port without a tag, that one gets every frame that is nobody else's, tags of
-//! unknown VLANs included; otherwise such a frame is dropped and counted.
+//! The path above knows nothing of tags. A port whose device has no VLANs costs a branch a burst. The first port of a
+//! shared device polls it and leaves what is the others' in their `waiting`, which is emptied in the same round.
+//! Where a device has an untagged port, that one gets every frame of no other port, tags of unknown VLANs included;
+//! otherwise such a frame is dropped and counted.
 
 use std::sync::Arc;
 
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_without_a_tag_gets_what_is_nobody_elses() {
+    fn an_untagged_port_gets_frames_of_no_other_port() {
         let mut io = ports(&[("a", Some(100)), ("a", None)]);
         io.io.push(PortId(0), frame(None, 1));
         io.io.push(PortId(0), frame(Some(0), 2));

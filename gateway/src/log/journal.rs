@@ -32,7 +32,7 @@ impl Journald {
     }
 
     /// Sends a line; waits while journald has no room. A socket that nobody listens to any more, as journald's was made
-    /// anew, is replaced.
+    /// again, is replaced.
     pub fn send(&mut self, line: &LogLine) -> io::Result<()> {
         let bytes = datagram(line);
         if let Some(socket) = &self.socket
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn journald_is_told_priority_origin_and_message() {
+    fn journald_gets_priority_origin_and_message() {
         let path = std::env::temp_dir().join(format!("weir-journal-{}", std::process::id()));
         let _ = std::fs::remove_file(&path);
         let journald = UnixDatagram::bind(&path).unwrap();

@@ -1,5 +1,6 @@
-//! The log. Whoever logs never waits and never fails: a line goes into a bounded queue, one thread writes it to stderr or
-//! to journald. Lines that find no room, or that can't be written (nobody reads, the disk is full), are lost by count.
+//! The log. Logging never waits and never fails: a line goes into a bounded queue, and one thread writes it to stderr
+//! or to journald. Lines that find the queue full or can't be written (nobody reads, the disk is full) are lost and
+//! counted.
 //!
 //! `WEIR_LOG` chooses what is logged, as tracing's `EnvFilter` reads it: `info` by default.
 

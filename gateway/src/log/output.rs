@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_t_be_written_is_told_when_something_can() {
+    fn lost_lines_are_reported_once_writing_works() {
         let next = |lost, text: &str| NextLine { lost, line: Some(line(text)) };
         let broken = |_: &LogLine| Err(io::ErrorKind::BrokenPipe.into());
         let missing = write_next(next(0, "a"), 0, lost, broken);
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(written, ["5 lost", "c", "d", "2 lost"]);
     }
 
-    /// journald's socket is made anew: lines that came while there was none are counted, and the next one arrives.
+    /// journald's socket is created again: lines that came while there was none are counted, and the next one arrives.
     #[test]
     fn journald_is_found_again() {
         let path = std::env::temp_dir().join(format!("weir-journal-anew-{}", std::process::id()));
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_after_one_that_was_cut_off_starts_anew() {
+    fn a_line_after_a_truncated_one_starts_fresh() {
         let (mut reader, writer) = pipe().unwrap();
         let file = File::from(std::os::fd::OwnedFd::from(writer));
         let mut stream = Stream { file, torn: true, is_journal: true };

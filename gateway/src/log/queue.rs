@@ -1,4 +1,4 @@
-//! The lines that wait to be written: a bounded queue whose sender never waits.
+//! The backlog of lines to be written: a bounded queue whose sender never waits.
 
 use std::{
     collections::VecDeque,

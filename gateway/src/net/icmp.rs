@@ -276,7 +276,7 @@ impl Inner {
             }
             protocol::ICMP | protocol::ICMPV6 => {
                 let (echo, _) = IcmpHeader::split(transport).ok_or(Malformed::Truncated)?;
-                // The identifier is the port of whoever asks.
+                // The identifier serves as the sender's port.
                 let port = match echo.kind {
                     v4::ECHO_REPLY | v6::ECHO_REPLY => &mut self.destination_port,
                     _ => &mut self.source_port,

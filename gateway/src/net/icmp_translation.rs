@@ -1,6 +1,6 @@
 //! What an ICMP error of one family is in the other: RFC 7915, 4.2 and 5.2.
 //!
-//! The tables of codes and pointers; MTUs are whoever's who knows the ways.
+//! The tables of codes and pointers; MTUs are up to the caller, which knows the paths.
 
 use super::icmp::{v4, v6};
 

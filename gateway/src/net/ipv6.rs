@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_routing_headers_that_which_matters_most_is_told() {
+    fn of_several_routing_headers_the_most_important_counts() {
         let of = |headers: &[(u8, u8)]| {
             let mut bytes = base(IpNumber(43), 0).to_bytes().to_vec();
             for (n, (kind, left)) in headers.iter().enumerate() {

@@ -234,7 +234,7 @@ fn icmp_error_v4(
     }
     if ip.protocol == protocol::ICMP {
         let inner = IcmpHeader::at(packet, extent.header_len).ok_or(Malformed::Truncated)?;
-        // Types that nobody defined may be errors.
+        // Undefined types may be errors.
         if inner.is_error_v4() || inner.kind > 18 {
             return Err(NoReply::Forbidden);
         }

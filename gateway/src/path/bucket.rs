@@ -2,7 +2,7 @@
 
 use crate::clock::{TICKS_PER_SECOND, Tick};
 
-/// So many tokens a second, and at most so many at once.
+/// Refilled at a rate per second, up to a maximum burst.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenBucket {
     tokens: u32,

@@ -1,4 +1,5 @@
-//! The path of a packet. A worker runs bursts through it to completion.
+//! The packet path. A worker runs each burst through it to completion: the fast path for established sessions, the
+//! slow path for all other packets.
 //!
 //! ```text
 //! burst      a burst from a port, another worker or the kernel: parse, hash, prefetch, look up, then frame by frame
@@ -16,8 +17,8 @@
 //!   sends by a session, `answer` to the sender, `punt` to the kernel, `handover` to another worker.
 //! - [`admin`] answers control between two bursts.
 //!
-//! What both sides need is said in `packet` and `next`. Frames wait in `reassembly` for their packet's first fragment, and in `waiting`
-//! for their neighbour's MAC address. Every frame ends in one [`verdict::Verdict`].
+//! Types that both sides need are in `packet` and `next`. Frames wait in `reassembly` for their packet's first
+//! fragment, and in `waiting` for their next hop's MAC address. Every frame ends in one [`verdict::Verdict`].
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What is to become of a packet, and what that leaves behind.
+//! The decision about a packet ([`Next`]), and what a session learns from carrying it out.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::{
     table::{endpoints::Endpoints, session::SessionId, sessions::Found},
 };
 
-/// What is to become of a packet: decided without touching a device or a ring, and without keeping a frame.
+/// The decision about a packet, made without touching a device or a ring and without keeping a frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Next {
     /// It goes on in its session, of which nothing has to be asked any more, towards this next hop.
@@ -23,7 +23,7 @@ pub(crate) enum Next {
     Once(Chosen, Exit, bool),
     /// A router's word about a tunnel's packet goes on to the client whose packet was inside.
     TellClient(TunnelError),
-    /// It isn't forwarded, and its sender is told why.
+    /// It isn't forwarded, and its sender gets a reply.
     Reply(Reply),
     /// It is the kernel's.
     Punt,
@@ -66,13 +66,13 @@ pub(crate) struct TunnelError {
     pub inner: Inner,
     /// Where in the quote it begins.
     pub at: usize,
-    /// What the client is told.
+    /// The reply to the client.
     pub problem: Problem,
     /// The next hop towards the client.
     pub hop: u16,
 }
 
-/// What the sender of a packet that isn't forwarded is told.
+/// The reply to the sender of a packet that isn't forwarded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reply {
     /// Why it isn't forwarded.

@@ -1,4 +1,4 @@
-//! What every stage says of a packet: what it is, and where it came from.
+//! A packet as the stages pass it on: its frame, what it is, and where it came from.
 
 use super::ingress::parse::Parsed;
 use crate::{
@@ -24,7 +24,7 @@ pub(super) fn trim(frame: &mut impl Frame, p: &Parsed) {
 pub(crate) enum Origin {
     /// A port's receive queue.
     Port,
-    /// Another worker: it's ours, whatever the hash says.
+    /// Another worker: the packet is ours even if the hash says otherwise.
     Worker,
 }
 
@@ -54,7 +54,7 @@ impl<F: Frame> Packet<'_, F> {
     }
 }
 
-/// What is known of a packet whose first fragment is at hand.
+/// Facts about a packet whose first fragment has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FirstFragment {
     /// The identification it leaves under where it needs a new one.

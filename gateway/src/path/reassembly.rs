@@ -165,8 +165,8 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// The first fragment goes as a packet would, and says where the others go. Whether it leaves under the identification
-    /// `id`, its session says, which may have to be made first.
+    /// The first fragment goes as a packet would, and determines where the others go. Whether it leaves under the
+    /// identification `id`, its session says, which may have to be made first.
     fn first_fragment(&mut self, mut packet: Packet<'_, I::Frame>, key: &FragmentKey, id: u16) {
         let (now, sctp) = (self.flows.now, packet.parsed.protocol == protocol::SCTP);
         let whole = if sctp { self.held.len(key, now) } else { None };

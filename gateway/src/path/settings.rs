@@ -40,7 +40,7 @@ impl Default for StateTimeouts {
 /// IPVS's sysctls (`net.ipv4.vs.*`) that Weir has, with the kernel's defaults, and the time-outs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Not 0: a SYN on an entry in TIME_WAIT or CLOSE is scheduled anew. Bit 1: of DR and TUN in FIN_WAIT, too.
+    /// Not 0: a SYN on an entry in TIME_WAIT or CLOSE is scheduled again. Bit 1: of DR and TUN in FIN_WAIT, too.
     pub conn_reuse_mode: u32,
     /// A packet for a deleted server ends its entry, and a SYN one whose server has weight 0.
     pub expire_nodest_conn: bool,

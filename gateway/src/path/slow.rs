@@ -1,5 +1,5 @@
-//! The slow path: what is to become of a packet is decided, then done. What that leaves behind comes back here: what a
-//! session has learned, an answer to the sender, frames that have to wait for a neighbour.
+//! The slow path: decides about a packet, then carries the decision out. The result comes back here: what a session
+//! has learned, an answer to the sender, frames that have to wait for a neighbour.
 
 use super::{
     Worker,

@@ -1,7 +1,7 @@
-//! How a packet ends, and the counters that say so.
+//! How a packet ends, and the counters of that.
 //!
-//! Every frame that a worker receives ends in exactly one [`Verdict`], and each verdict has a counter. The
-//! sentence beside a reason is for the operator: what it means and what to do.
+//! Every frame that a worker receives ends in exactly one [`Verdict`], and each verdict has a counter. The sentence
+//! of each drop reason is for the operator: what it means and what to do.
 
 use std::{io, sync::Arc};
 
@@ -142,7 +142,7 @@ reasons! {
     TransmitFull = "transmit-full", "The port's transmit queue is full: the link is saturated, or tx_desc is too low.";
     /// The limit of its kind is reached, or the ring to the kernel has no room for it.
     PuntLimited = "punt-limited", "Packets for the kernel exceed the rate limit of their kind (punt-limited-arp to punt-limited-other): a scan, or a service that isn't configured.";
-    /// For the kernel, but there is none beside the path (`host = false`).
+    /// For the kernel, but the path has none (`host = false`).
     NoHost = "no-host", "The packet matches no service, and with host = false no kernel takes it: add a service, or set host = true.";
     /// The owner's hand-over ring is full.
     HandOverFull = "hand-over-full", "The worker that owns the packet is too busy to take it: see busy in weirctl status.";
@@ -162,7 +162,7 @@ reasons! {
     IcmpNoSession = "icmp-no-session", "An ICMP error about a session that isn't in the table.";
     /// An ICMP message about a session of a type that isn't translated.
     IcmpType = "icmp-type", "An ICMP message about a session that is no error for its endpoints, such as a redirect: only errors such as unreachable, too big and time exceeded are forwarded.";
-    /// An ICMP error about a tunnel's packet, of which no client is told.
+    /// An ICMP error about a tunnelled packet that isn't passed on to a client.
     IcmpTunnel = "icmp-tunnel", "An ICMP error about a tunnelled packet can't be passed on to the client: it quotes too little, or the client allows fragmentation. If it names an MTU, the tunnel uses it.";
     /// An ICMP message that can't be read.
     BadIcmp = "bad-icmp", "The ICMP message is truncated or its checksum is wrong.";

@@ -1,4 +1,5 @@
-//! Packets that wait until their next hop's MAC address is known. How many may wait, and for whom, [`super::flow::route`] knows.
+//! The backlog of packets that wait until their next hop's MAC address is known. [`super::flow::route`] limits how
+//! many may wait, and for which hop.
 
 use arrayvec::ArrayVec;
 

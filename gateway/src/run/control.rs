@@ -1,4 +1,4 @@
-//! The control loop: what the gateway does beside forwarding packets and answering on its socket.
+//! The control loop: what the gateway does in addition to forwarding packets and answering on its socket.
 
 use std::{
     sync::{
@@ -180,7 +180,7 @@ impl Control<'_> {
             }
             match host.set_carrier(PortId(n as u8), device.up) {
                 Ok(()) => *carrier = device.up,
-                // It is tried again: the twin may be about to be made anew.
+                // It is tried again: the twin may be about to be created again.
                 Err(error) => debug!(%error, "cannot set the twin's carrier"),
             }
         }

@@ -1,4 +1,4 @@
-//! How the ports' devices are: links, and devices that are gone.
+//! The state of the ports' devices: links, and devices that are gone.
 
 use tracing::{error, info, warn};
 
@@ -52,7 +52,7 @@ impl Devices {
         &self.states
     }
 
-    /// Whether a device could be there that was lost: one on an interface is if that exists, of others nobody knows.
+    /// Whether a lost device could be back: one on an interface if that exists; of others it isn't known.
     pub fn may_be_back(&mut self, n: usize) -> bool {
         let under = self.under.get(n).and_then(Option::as_ref);
         match (&mut self.interfaces, under) {

@@ -1,4 +1,4 @@
-//! The rings between workers and the host side, seen from the latter.
+//! The rings between workers and the host side, from the host's point of view.
 
 use crate::{
     host::HostFrames,

@@ -39,7 +39,7 @@ impl MacFilter {
         Self { devices, told: None, entries: Vec::new() }
     }
 
-    /// A device is gone, and with it what was asked of it: that is asked anew once it is back.
+    /// A device is gone, and its filters with it: they are set again once it is back.
     pub fn forget(&mut self, device: PortId) {
         self.entries.retain(|entry| entry.device != device);
     }

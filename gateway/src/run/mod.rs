@@ -5,10 +5,10 @@
 //!   -> control loop, and with it the first packet -> links up, or waited for long enough -> `ready`
 //! ```
 //!
-//! and back in reverse on SIGTERM: the socket goes first, so that nobody configures a gateway that is
-//! leaving; the twins go when the workers no longer punt; EAL goes last. The end of a thread that is needed goes the same
-//! way ([`crate::threads`]). SIGHUP is ignored, as there is nothing yet that it could have read anew, and so are the other
-//! signals that daemons get.
+//! and back in reverse on SIGTERM: the socket goes first, so that a gateway that is stopping can't be configured; the
+//! twins go when the workers no longer punt; EAL goes last. The end of a thread that is needed goes the same way
+//! ([`crate::threads`]). SIGHUP is ignored, as the gateway can't reload anything, and so are the other signals that
+//! daemons get.
 
 use std::sync::Arc;
 
@@ -110,7 +110,7 @@ type SharedStore = Arc<Mutex<Store<GatewayPlane>>>;
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// Whatever keeps the gateway from starting, or ends it.
+/// Errors that keep the gateway from starting, or end it.
 pub fn run(config: &Config) -> Result<(), RunError> {
     let signals = Signals::handle().map_err(system("signals"))?;
     threads::watch(&signals.stop);

@@ -1,4 +1,4 @@
-//! The workers with the kernel beside them: what configuration applies to.
+//! The data plane of the running gateway: the workers and the kernel.
 //!
 //! Local addresses (`-P`) are kernel addresses: each is put on the twin of the port named by `-F`, or else
 //! of the port that the service's servers are routed through. Without a server there is no such port
@@ -44,7 +44,7 @@ pub struct GatewayPlane {
     routes: Arc<RouteTable>,
     /// Local addresses that are on a twin by our doing, and which.
     placed: BTreeMap<IpAddr, PortId>,
-    /// Those and the ones that were until lately: the kernel's tables may still have them.
+    /// Those and the recently removed ones: the kernel's tables may still have them.
     ours: BTreeSet<IpAddr>,
     /// Whether the host looks at the kernel's ports.
     watching: bool,
@@ -106,7 +106,7 @@ impl GatewayPlane {
         self.ordinary_memory = Some(why);
     }
 
-    /// What to look at beside the workers.
+    /// Warnings other than the workers'.
     fn warnings(&self) -> Vec<String> {
         let faults = self
             .port_status

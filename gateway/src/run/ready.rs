@@ -1,4 +1,4 @@
-//! Saying that the gateway forwards, and how it is from then on.
+//! Reports that the gateway forwards, and its state from then on.
 
 use std::{
     io::Write,
@@ -63,7 +63,7 @@ fn faults(ports: &[PortStatus]) -> String {
     each.collect::<Vec<_>>().join("; ")
 }
 
-/// Prints `ready` on stdout, from a thread of its own: whoever started the gateway may not read what it says.
+/// Prints `ready` on stdout, from a thread of its own: the program that started the gateway may not read its output.
 fn say_ready() -> Result<(), RunError> {
     let say = || {
         let mut out = std::io::stdout();

@@ -1,4 +1,5 @@
-//! Devices that go and come back: an interface that is deleted and made again, a NIC that is removed or wants a reset.
+//! Devices that go and come back: an interface that is deleted and made again, a NIC that is removed or needs a
+//! reset.
 //!
 //! ```text
 //! there -> leaving: each worker gets a share of nothing -> gone: EAL has forgotten the device

@@ -1,4 +1,4 @@
-//! What the path is told of routes and neighbours: the kernel's, with the configured ones.
+//! Gives the path its routes and neighbours: those of the kernel and the configured ones.
 
 use std::{
     collections::HashMap,
@@ -54,7 +54,7 @@ impl RoutingTables {
         Self { config, links, routes, state: None, neighbours: HashMap::new() }
     }
 
-    /// What the path is told where there is no kernel beside it.
+    /// What the path gets without a kernel (`host = false`).
     #[must_use]
     pub fn without_kernel(&mut self) -> Picture {
         let routes: Vec<Route> =
@@ -101,7 +101,7 @@ impl RoutingTables {
         changed
     }
 
-    /// A configured route counts, whatever others there are to the same network.
+    /// A configured route wins over all others to the same network.
     fn is_configured(&self, network: &IpAddr, prefix: u8) -> bool {
         self.config.routes.iter().any(|r| r.to.length() == prefix && r.to.network().address() == *network)
     }
@@ -161,7 +161,7 @@ fn v4(address: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
-/// A global address: link-local ones are no good to whoever is further away.
+/// A global address: link-local ones don't work for hosts further away.
 fn v6(address: IpAddr) -> Option<Ipv6Addr> {
     match address {
         IpAddr::V6(address) if !address.is_unicast_link_local() => Some(address),

@@ -9,10 +9,10 @@ use crate::{
     path::flow::route::RouteTable,
 };
 
-/// How often the kernel is told.
+/// How often the kernel gets them.
 const PERIOD: u32 = seconds(5);
 
-/// Next hops of all servers, looked up anew when services or routes have changed.
+/// Next hops of all servers, looked up again when services or routes have changed.
 #[derive(Default)]
 pub(super) struct ServerHops {
     hops: BTreeSet<(PortId, IpAddr)>,

@@ -1,4 +1,4 @@
-//! Signals: what stops the gateway, and what doesn't end it although that is the signal's default.
+//! Signals: which stop the gateway, and which are ignored although they would end it by default.
 //!
 //! SIGQUIT and the signals of a crash keep their defaults, for the core dump; real-time signals are the drivers'.
 

@@ -1,5 +1,5 @@
-//! What an operator should look at of the machine and the kernel beside the workers: one sentence a kind of trouble, with
-//! names. [`Workers::warnings`](crate::control::workers::Workers::warnings) has the rest.
+//! Warnings for the operator about the machine and the kernel: one sentence per kind of trouble, with names.
+//! [`Workers::warnings`](crate::control::workers::Workers::warnings) has the rest.
 
 use std::{
     collections::BTreeSet,
@@ -162,7 +162,7 @@ mod tests {
         };
         let mac = Reachability::Usable(Mac([2; 6]));
         let silent = Reachability::Failed;
-        // Nobody was asked for; all answer; one that gets no traffic doesn't.
+        // No neighbour asked for; all answer; one without traffic doesn't.
         assert_eq!(told(Some(&state(&[], &[])), &[]), None);
         assert_eq!(told(Some(&state(&[], &[("10.0.0.1", mac), ("10.0.0.254", mac)])), &[]), None);
         assert_eq!(told(Some(&state(&[], &[("10.0.0.2", silent)])), &[]), None);

@@ -1,4 +1,4 @@
-//! The service manager's watchdog: it hears that the gateway lives only while every worker polls.
+//! The service manager's watchdog: it is notified only while every worker polls.
 //!
 //! A thread that ends takes the process with it ([`crate::threads`]); one that hangs doesn't. If a worker stops polling, or
 //! the control loop itself stops, the service manager hears nothing for the unit's `WatchdogSec` and starts the gateway

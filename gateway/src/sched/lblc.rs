@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(chosen, [3, 3, 3, 3, 3, 2, 2, 2, 1, 1]);
         list[1].counters.active.set(2);
         list[2].counters.active.set(9);
-        // Crowded, but nobody is below half: it stays.
+        // Overloaded, but no server is below half: it stays.
         assert_eq!(at(&mut lblc, &list, 1, 0), 1);
     }
 
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_chosen_next_and_what_is_known_are_told() {
+    fn the_preview_shows_the_next_choice_and_the_state() {
         let mut list = weights(&[5, 5]);
         let mut lblc = Locality::new(&list, 60);
         assert!(matches!(lblc.standing(&list, &flow(1, 1, 0)), Standing::Unknown));

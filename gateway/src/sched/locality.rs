@@ -185,7 +185,7 @@ impl<V> LocalityTable<V> {
         None
     }
 
-    /// Does what is due: to be called with every session scheduled. `removed` is told what goes.
+    /// Does what is due; call it for every session scheduled. `removed` gets what is removed.
     pub fn maintain(&mut self, now: Tick, expiration: u32, mut removed: impl FnMut(&V)) {
         let next = *self.next_check.get_or_insert(now.after(CHECK_INTERVAL));
         if now.reached(next) {

@@ -70,7 +70,7 @@ impl Maglev {
         hash::sip_1_3(client.wrapping_add(offset), KEY) % SLOTS
     }
 
-    /// Fills the table anew from `last_weights`; no allocation.
+    /// Fills the table again from `last_weights`; no allocation.
     fn fill(&mut self, servers: &[Server]) {
         self.table.fill(EMPTY);
         let divisor = self.last_weights.iter().fold(0, |a, &b| gcd(a, b));
@@ -201,7 +201,7 @@ mod tests {
         assert_ne!(new.table, table);
         new.inherit(&mut old, &list, &quiesced);
         assert_eq!(new.table, table);
-        // And through a further change, which fills the table anew.
+        // And through a further change, which fills the table again.
         let mut more = quiesced.clone();
         more.insert(0, server(9, 1, 0, 0));
         let mut last = Maglev::new(0, &more);

@@ -1,9 +1,9 @@
 //! Schedulers: which real server gets a new session.
 //!
-//! One file a scheduler, one trait. Every worker has its own instance of every service's scheduler. A change
-//! of the service comes as a *new* instance, prepared by control with whatever tables it needs for the new
-//! server list (so that a worker never allocates); the worker lets it [`Scheduler::inherit`] what the old
-//! one must hand on, a rotation's position say, and swaps them.
+//! One file a scheduler, one trait. Every worker has its own instance of every service's scheduler. A change of the
+//! service comes as a *new* instance, prepared by control with the tables it needs for the new server list (so that a
+//! worker never allocates); the worker lets it [`Scheduler::inherit`] what the old one must hand on, a rotation's
+//! position say, and swaps them.
 
 use std::{any::Any, net::IpAddr, sync::Arc};
 
@@ -146,8 +146,8 @@ pub trait Scheduler: Any + Send {
     /// `servers` is the list this instance was prepared for. No allocation.
     fn schedule(&mut self, servers: &[Server], flow: &Flow) -> Option<usize>;
 
-    /// Picks as [`Scheduler::schedule`] would now and leaves everything as it is, for whoever only asks. What
-    /// schedules without a memory needs no preview of its own.
+    /// Picks as [`Scheduler::schedule`] would now and leaves everything as it is, for `explain`. What schedules
+    /// without a memory needs no preview of its own.
     fn preview(&mut self, servers: &[Server], flow: &Flow) -> Option<usize> {
         self.schedule(servers, flow)
     }
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_schedules_without_available_servers() {
+    fn no_scheduler_chooses_without_available_servers() {
         let quiesced = testing::servers(&[(0, 0, 0), (0, 3, 1)]);
         let full = testing::servers(&[(1, 2, 0), (3, 0, 0)]);
         let full: Vec<_> = full.into_iter().map(|s| testing::overload(s, true)).collect();

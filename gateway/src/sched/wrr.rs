@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_could_be_chosen_the_first_is_asked_first_again() {
+    fn after_no_choice_the_first_server_is_tried_first() {
         let list = weights(&[1, 1]);
         let over: Vec<_> = list.iter().map(|s| overload(s.clone(), true)).collect();
         let mut wrr = wrr(&list);

@@ -120,7 +120,7 @@ impl ServerCounters {
         counters.iter().for_each(|counter| counter.0.store(0, Relaxed));
     }
 
-    /// One more packet, of so many bytes; only the owning worker may call this.
+    /// One more packet of this many bytes; only the owning worker may call this.
     #[inline(always)]
     pub fn count(&self, direction: Direction, bytes: u16) {
         let (packets, of) = match direction {
@@ -168,7 +168,7 @@ impl ServerTable {
     }
 }
 
-/// One server's counters in a worker's table, held by whoever reads or writes them.
+/// A reference to one server's counters in a worker's table, for reading or writing them.
 #[derive(Clone, Debug)]
 pub struct ServerCountersRef {
     table: Arc<ServerTable>,
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_are_the_tables_and_begin_anew() {
+    fn counters_are_in_the_table_and_can_be_reset() {
         let table = ServerTable::new(4).unwrap();
         let held = ServerCountersRef::of(&table, ServerId(2)).unwrap();
         held.active.inc();

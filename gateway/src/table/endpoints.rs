@@ -1,7 +1,7 @@
-//! Addresses and ports of a packet of either family, for whoever has time to look at them.
+//! Addresses and ports of a packet of either family, for the slow path.
 //!
-//! The fast path goes by [`Tuple`], twelve bytes. An IPv6 packet has thirty-six: its tuple holds digests of the
-//! addresses, which say nothing but "probably the same", and the addresses themselves are a [`Pair`].
+//! The fast path uses [`Tuple`], twelve bytes of the 5-tuple. An IPv6 packet has thirty-six: its tuple holds digests
+//! of the addresses, which only mean "probably the same", and the addresses themselves are a [`Pair`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

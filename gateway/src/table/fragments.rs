@@ -1,9 +1,9 @@
-//! What a worker knows of packets that come in fragments: virtual reassembly.
+//! Virtual reassembly: what a worker knows of fragmented packets.
 //!
-//! Ports are in the first fragment only. It leaves them here under (source, destination, identification, protocol), and
-//! the others find them; those that come before it wait, up to a limit. Nothing is joined: each fragment goes on by
-//! itself. Bytes that came already don't come again, so that nobody can say two things about one place (RFC 1858, RFC
-//! 5722): the later fragment is dropped.
+//! Ports are in the first fragment only. It leaves them here under (source, destination, identification, protocol),
+//! and the others find them; fragments that come before the first wait, up to a limit. Nothing is joined: each
+//! fragment is forwarded by itself. A fragment that overlaps an earlier one is dropped, so that nobody can send two
+//! versions of the same bytes (RFC 1858, RFC 5722).
 //!
 //! SCTP's checksum is a CRC, and what other ports change about it depends on how many bytes follow: its fragments wait for
 //! their last, too, which says how long the packet is.
@@ -32,7 +32,7 @@ const WAYS: usize = 4;
 const WAITING: usize = 64;
 /// Fragments of one packet that wait.
 const WAITING_EACH: usize = 16;
-/// Gaps and what lies between them that are told apart in one packet.
+/// How many gaps and ranges are tracked in one packet.
 const RANGES: usize = 24;
 /// How long a packet may be under way: Linux's `ipfrag_time`.
 const LIFETIME: u32 = seconds(30);
@@ -106,7 +106,7 @@ struct WaitingFragment<T> {
     what: T,
 }
 
-/// What is to be done with a fragment.
+/// What to do with a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FragmentVerdict {
     /// It belongs to a packet with these ports, and leaves under this identification where it needs a new one.
@@ -504,7 +504,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the order, every byte passes once.
+        /// In any order, every byte passes once.
         #[test]
         fn no_byte_passes_twice(pieces in prop::collection::vec((0u16..60, 1u16..20), 1..40)) {
             let mut f: Fragments<u8, u8> = Fragments::new(1, 0);

@@ -119,7 +119,7 @@ impl Index {
         Ok(Self { buckets: zeroed_table(buckets_for(entries))? })
     }
 
-    /// Bytes that an index for so many entries takes.
+    /// Bytes that an index for this many entries takes.
     #[must_use]
     pub const fn bytes_for(entries: usize) -> usize {
         buckets_for(entries) * size_of::<Bucket>()
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn colliding_hashes_are_told_apart_by_the_caller() {
+    fn colliding_hashes_are_resolved_by_the_caller() {
         let mut index = Index::new(100).unwrap();
         for n in 0..30 {
             assert!(index.insert(0x1234_5678_9abc, n));
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_that_nobody_passes_any_more_ends_the_search() {
+    fn a_bucket_without_overflow_ends_the_search() {
         let mut index = Index::new(100).unwrap();
         let probes = |index: &Index| {
             let mut asked = 0;
@@ -328,7 +328,7 @@ mod tests {
         };
         (0..20).for_each(|n| assert!(index.insert(9, n)));
         assert_eq!(probes(&index), 20);
-        // The second bucket's: then the first is passed by none, and whoever is removed there isn't looked for on.
+        // The second bucket's: then no entry passes the first, and a search for a removed one ends there.
         (12..20).for_each(|n| assert!(index.remove(9, n)));
         assert_eq!(index.buckets.at(0).tags[PASSED], 0);
         assert!(!index.remove(9, 12) && !index.replace(9, 12, 1));

@@ -1,4 +1,4 @@
-//! How many sessions a server may have (`-x`), counted over all workers.
+//! A server's limit of sessions (upper and lower threshold, `-x` and `-y`), counted over all workers.
 //!
 //! One word, in a line of its own: the server's sessions, and whether it is overloaded, as IPVS's flag says (set at the
 //! upper threshold, cleared below the lower one). A worker takes a place when it schedules and gives it back when the
@@ -29,7 +29,7 @@ fn word(sessions: u32, overloaded: bool) -> u64 {
 }
 
 impl Limit {
-    /// Thresholds (`-x`, and `-y` or 0 for three quarters of it) of a server that has so many sessions.
+    /// Thresholds (`-x`, and `-y` or 0 for three quarters of it) of a server that has this many sessions.
     #[must_use]
     pub fn new(upper: u32, lower: u32, sessions: u32) -> Self {
         let word = word(sessions, upper != 0 && sessions >= upper);
@@ -47,7 +47,7 @@ impl Limit {
         });
     }
 
-    /// Whether no session is to be scheduled to the server.
+    /// Whether no session may be scheduled to the server.
     #[inline]
     #[must_use]
     pub fn is_overloaded(&self) -> bool {
@@ -66,7 +66,7 @@ impl Limit {
         self.change(|now| (now & OVERLOADED == 0).then(|| self.opened(now, 1)))
     }
 
-    /// Takes a place whatever the thresholds say: for a session that IPVS doesn't ask them about, a template's.
+    /// Takes a place regardless of the thresholds: for a session that IPVS doesn't check, a template's.
     pub fn exceed(&self) {
         self.change(|now| Some(self.opened(now, 1)));
     }

@@ -13,7 +13,7 @@ fn fill(limit: &Limit) -> u32 {
 }
 
 #[test]
-fn so_many_and_not_one_more() {
+fn the_threshold_and_not_one_more() {
     for upper in [1, 2, 5, 50] {
         let limit = Limit::new(upper, 0, 0);
         assert_eq!(fill(&limit), upper);

@@ -1,7 +1,7 @@
-//! What is known of the MTU of the way to a tunnel's server: routers on it tell by ICMP.
+//! The path MTU to a tunnel's server, as routers report it by ICMP.
 //!
-//! Whichever worker hears of it writes, all read. It is forgotten after ten minutes, as Linux does (`mtu_expires`),
-//! since a way may have got better, and until then only becomes lower.
+//! The worker that gets the ICMP error writes it, all workers read it. It expires after ten minutes, as in Linux
+//! (`mtu_expires`), since the path may have improved; until then it only decreases.
 
 use std::{
     net::IpAddr,

@@ -111,7 +111,7 @@ pub enum Exhausted {
     Ports,
     /// The pool's memory is used up: more pairs or lines than sessions were configured.
     Memory,
-    /// Replies from this server to these addresses come home to other workers, whatever the port; only with
+    /// Replies from this server to these addresses arrive at other workers with any port; only with
     /// [`super::steering::HomeBy::LocalAddress`].
     Home,
     /// There is no local address.

@@ -41,7 +41,7 @@ impl Tuple {
         }
     }
 
-    /// 32 bits that are the same for every packet of a flow and spread flows, for whoever has no need of a secret.
+    /// 32 bits that are the same for every packet of a flow and spread flows, for uses that need no secret.
     #[inline]
     #[must_use]
     pub fn spread(self) -> u32 {
@@ -120,12 +120,12 @@ pub const TEMPLATE: u8 = 16;
 pub const ONE_PACKET: u8 = 32;
 /// A template stays as long as the session does: see [`super::sessions::Sessions::attach`].
 pub const CONTROLLED: u8 = 64;
-/// The server is told the client's address (TOA): its requests have a fast path of their own.
+/// The server gets the client's address by TOA: its requests have a fast path of their own.
 pub const TELLS: u8 = 128;
 
 /// Beside the state: a session of SNAT, whose states have time-outs of their own.
 pub const SNAT: u8 = 32;
-/// Beside the state: a session whose server is told the client's address by PROXY, which changes the stream.
+/// A flag next to the state: a session whose server gets the client's address by PROXY, which changes the stream.
 pub const PROXIED: u8 = 64;
 /// Beside the state: both sides began, so each one's numbers are known (TCP's sequence numbers, SCTP's tags).
 pub const ANSWERED: u8 = 128;
@@ -458,7 +458,7 @@ impl Session {
         self.flags & ONE_WAY != 0
     }
 
-    /// Whether the server is told the client's address by a TCP option ([`TELLS`]).
+    /// Whether the server gets the client's address by a TCP option ([`TELLS`]).
     #[inline]
     #[must_use]
     pub(crate) fn tells_client(&self) -> bool {

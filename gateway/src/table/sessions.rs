@@ -54,7 +54,7 @@ pub struct Found {
     pub direction: Direction,
 }
 
-/// An index entry that is to be confirmed by its record.
+/// An index entry that its record must confirm.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate(u32);
 
@@ -406,7 +406,7 @@ impl Sessions {
         self.arm(id.0);
     }
 
-    /// The session is looked at again at `when`, whatever its own deadline is.
+    /// The session is looked at again at `when`, before or after its own deadline.
     pub fn revisit(&mut self, id: SessionId, when: Tick) {
         if (id.0 as usize) < self.records.len() {
             self.wheel.disarm(id.0);
@@ -527,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_may_begin_anew_and_a_visit_be_put_off() {
+    fn a_timeout_may_restart_and_a_visit_be_delayed() {
         let mut s = table(2);
         let a = s.insert(&tuple(1), seconds(10), Tick(0)).unwrap();
         let b = s.insert(&tuple(2), seconds(10), Tick(0)).unwrap();

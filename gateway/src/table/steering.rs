@@ -1,10 +1,10 @@
-//! Which worker a packet belongs to, and how a session's packets come home to it.
+//! Which worker a packet belongs to, and how a session's packets get there.
 //!
 //! Workers share nothing, so the reply of a session must reach the worker that has the session. A frame's queue
-//! follows from its tuple by the ports' receive-side scaling; the owner of a reply tuple is *defined* as the
-//! worker of that queue, and a worker only uses local ports whose replies it owns. Where ports can't be made to
-//! agree on key and table, the same function is computed in software, and whoever receives a frame hands it to
-//! its owner. One value of [`Steering`] is shared by all workers and never changes.
+//! follows from its tuple by the ports' receive-side scaling; the owner of a reply tuple is *defined* as the worker
+//! of that queue, and a worker only uses local ports whose replies it owns. Where ports can't be made to agree on key
+//! and table, the same function is computed in software, and the worker that receives a frame hands it to its owner.
+//! One value of [`Steering`] is shared by all workers and never changes.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -25,11 +25,11 @@ use crate::{
 /// What brings the replies of a protocol's sessions to their worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HomeBy {
-    /// The choice of the local port: whatever the addresses, every worker has ports.
+    /// The choice of the local port: every worker has ports for any addresses.
     Port,
     /// The choice of the local address, as far as the ports don't do: a worker may find none for a server.
     LocalAddress,
-    /// The NIC doesn't; whoever receives a reply hands it to its owner.
+    /// The NIC doesn't; the worker that receives a reply hands it to its owner.
     HandOver,
 }
 
@@ -214,7 +214,7 @@ impl TupleKind {
     }
 }
 
-/// Whether every worker has a class in every coset, that is: ports whatever the addresses.
+/// Whether every worker has a class in every coset, that is, ports for any addresses.
 fn every_coset_has_all(classes: &Classes, table: &[u16], workers: u16) -> bool {
     let workers = usize::from(workers);
     let mut has = vec![false; workers << classes.coset_bits()];

@@ -28,7 +28,7 @@ pub struct V6Record {
 
 const _: () = assert!(size_of::<V6Record>() == 64);
 
-/// The place of [`V6Record::hop`] before any is known, whatever generation of routes it is asked for.
+/// The value of [`V6Record::hop`] before any is known, for any generation of routes.
 const NO_HOPS: Pair = {
     let mut pair = [0; 32];
     let [low, high] = NO_HOP.to_le_bytes();

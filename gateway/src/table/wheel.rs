@@ -64,7 +64,7 @@ impl Wheel {
         self.links.populate(max)
     }
 
-    /// The slot in which a session with this deadline is to be looked at: that of the deadline, or the last one.
+    /// The slot in which a session with this deadline is checked: that of the deadline, or the last one.
     #[inline]
     fn slot_of(&self, deadline: Tick) -> u32 {
         let ahead = (deadline.since(self.begins) / SLOT_TICKS).min(SLOTS - 1);
@@ -90,7 +90,7 @@ impl Wheel {
         }
     }
 
-    /// Starts loading what [`Self::disarm`] will touch beside the session's own link.
+    /// Prefetches what [`Self::disarm`] will touch in addition to the session's own link.
     #[inline]
     pub fn prefetch_disarming(&self, id: u32) {
         let &WheelLink { next, previous, .. } = self.links.at(id as usize);

@@ -155,7 +155,7 @@ fn kept(rig: &mut Rig, port: u16) -> usize {
     (0..12).filter(|n| segment(rig, *n, port, "S") == Some(1)).count()
 }
 
-pub fn templates_are_told_of_and_ended() {
+pub fn templates_are_reported_and_ended() {
     let shared = Shared::new(keeping());
     let outcome = drain(&shared, &mut shared.pace(), "--timeout 2s");
     assert_eq!(outcome.status, 4, "{outcome:?}");

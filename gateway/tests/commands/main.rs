@@ -53,7 +53,7 @@ fn main() -> ExitCode {
         draining::{
             a_server_empties, what_is_left_is_killed, an_interrupt_leaves_it_drained, time_may_be_up,
             undraining_restores_the_weight, sessions_that_only_wait_to_expire_are_not_waited_for,
-            templates_are_told_of_and_ended, killing_ends_templates_too, a_weight_given_meanwhile_stays,
+            templates_are_reported_and_ended, killing_ends_templates_too, a_weight_given_meanwhile_stays,
             draining_twice_remembers_the_weight,
         }
         screen::{top_fits_on_80_by_24, drops_and_workers_have_their_tables, keys_sort_scroll_and_pause}

@@ -40,7 +40,7 @@ fn services_work_with_unfinished_checksums(workers: u16) {
 
 /// Frames of 64 KB don't fit: `status` says what to do, and then it works.
 #[test]
-fn tcp_that_nobody_splits_is_told_of() {
+fn unsegmented_tcp_is_reported() {
     let scene = Scene::fullnat(&Options::default());
     leave_to_devices(&scene);
     scene.serve("-t", 80, "rr", &[(0, 1)]);

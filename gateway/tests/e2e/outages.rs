@@ -90,7 +90,7 @@ fn a_link_that_goes_takes_the_twins_carrier_with_it() {
 }
 
 #[test]
-fn a_deleted_interface_is_told_of() {
+fn a_deleted_interface_is_reported() {
     let scene = Scene::fullnat(&Options::default());
     scene.network.gateway.ip("link del lan0");
     wait_for_faults(&scene.gateway, 1, &["interface `lan0` is gone"]);
@@ -99,10 +99,10 @@ fn a_deleted_interface_is_told_of() {
     scene.gateway.stop();
 }
 
-with_one_and_two_workers!(an_interface_that_is_made_anew_joins_again);
+with_one_and_two_workers!(a_recreated_interface_joins_again);
 
 /// Deleted and made again, with another MAC address, twice.
-fn an_interface_that_is_made_anew_joins_again(workers: u16) {
+fn a_recreated_interface_joins_again(workers: u16) {
     let scene = Scene::fullnat(&Options::workers(workers));
     scene.serve("-t", 80, "rr", &[(0, 1), (1, 1)]);
     let (gateway, router) = (&scene.network.gateway, &scene.network.beyond);

@@ -1,4 +1,4 @@
-//! What commands changed, or would change.
+//! What a command changed, or would change.
 
 use serde::{Deserialize, Serialize};
 

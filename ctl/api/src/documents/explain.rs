@@ -49,7 +49,7 @@ pub struct Explanation {
     pub reason: Option<String>,
     /// What that means and what to do.
     pub advice: Option<String>,
-    /// What the sender of a dropped packet is told.
+    /// The reply to the sender of a dropped packet.
     pub answer: Option<Answer>,
 }
 
@@ -100,7 +100,7 @@ pub struct Scheduling {
 pub enum Standing {
     /// It has no memory.
     Stateless,
-    /// Whoever hashes to this slot belongs to this server.
+    /// Clients that hash to this slot belong to this server.
     Slot {
         /// The slot.
         slot: u32,
@@ -127,7 +127,7 @@ pub enum Standing {
         /// The server to look at next; the list's length is past the last.
         next: u32,
     },
-    /// The destination is remembered with so many servers.
+    /// The destination is remembered with this many servers.
     Remembered {
         /// How many.
         servers: u32,

@@ -1,4 +1,4 @@
-//! Lines of ipvsadm 1.31's, option for option: what they ask for, and its complaints byte for byte.
+//! Parses lines of ipvsadm 1.31, option by option, with its error messages byte for byte.
 //!
 //! ```text
 //!  words --scan--> options and arguments --parse--> Entry --check--> Action

@@ -1,6 +1,5 @@
-//! From the words of a command line to what its options say, in ipvsadm's order of complaining: first what
-//! each option makes of its argument, in the order of the line; the table of legal combinations comes
-//! after ([`super::check`]).
+//! Parses the words of a command line and reports errors in ipvsadm's order: first each option's argument, in the
+//! order of the line; the table of legal combinations comes after ([`super::check`]).
 
 use std::net::IpAddr;
 

@@ -1,9 +1,9 @@
 //! Reads a command line as popt does, which is how ipvsadm 1.31 reads it.
 //!
-//! What scripts rely on: no abbreviations; short options may be bundled, the last with its argument
-//! attached, after one `=` or none (`-Ln`, `-w4`, `-w=4`; `-w==4` is `=4`); a mandatory argument takes the next word whatever
-//! it looks like, an optional one only if it doesn't begin with a dash; words that aren't options are
-//! put aside and complained of last; errors name the word as it was written.
+//! What scripts rely on: no abbreviations; short options may be bundled, the last with its argument attached, after
+//! one `=` or none (`-Ln`, `-w4`, `-w=4`; `-w==4` is `=4`); a mandatory argument takes the next word whatever it
+//! looks like, an optional one only if it doesn't begin with a dash; words that aren't options are put aside and
+//! reported last; errors name the word as it was written.
 
 use super::options::{Argument, LOCAL_SPELLINGS, SERVER_SPELLINGS, SPELLINGS, Spelling, Tag};
 

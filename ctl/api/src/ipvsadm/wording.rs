@@ -1,5 +1,5 @@
-//! Changes as lines of ipvsadm's, with what ipvsadm forgets: for rules that are saved and for the log. And the
-//! options of which such lines and listings are made.
+//! Writes changes as ipvsadm lines, for saved rules and for the log, including what ipvsadm -S leaves out. Also the
+//! options that such lines and listings consist of.
 
 use crate::{
     model::{Family, Forwarding, Protocol, Server, Service, ServiceKey, Tunnel, TunnelChecksum, TunnelKind},
@@ -96,7 +96,7 @@ pub fn thresholds(server: &Server) -> String {
     option("-x", server.upper) + &option("-y", server.lower)
 }
 
-/// What a service has beside its scheduler, as options; `own`: nothing is forgotten.
+/// A service's options other than its scheduler; `own`: nothing is forgotten.
 #[must_use]
 pub fn options(service: &Service, own: bool) -> String {
     let mut text = String::new();

@@ -73,7 +73,7 @@ pub enum Back {
 pub struct Return {
     /// What it comes between. A port 0 as in [`Explanation::leaves`].
     pub comes: Tuple,
-    /// Name of the port that leads to whoever sends it; absent if none does.
+    /// Name of the port that leads to the sender; absent if none does.
     pub port: Option<String>,
     /// What it leaves between.
     pub leaves: Tuple,
@@ -101,7 +101,7 @@ pub struct Scheduling {
 pub enum Standing {
     /// It has no memory.
     Stateless,
-    /// Whoever hashes to this slot belongs to this server.
+    /// Clients that hash to this slot belong to this server.
     Slot {
         /// The slot.
         slot: u32,
@@ -125,7 +125,7 @@ pub enum Standing {
         /// The server to look at next; the list's length is past the last.
         next: u32,
     },
-    /// The destination is remembered with so many servers.
+    /// The destination is remembered with this many servers.
     Remembered {
         /// How many.
         servers: u32,
@@ -210,7 +210,7 @@ pub enum End {
         reason: String,
         /// What it means and what to do about it.
         advice: String,
-        /// What the sender is told.
+        /// The reply to the sender.
         answer: Option<Answer>,
     },
     /// It is given to the kernel for a server of the gateway itself.

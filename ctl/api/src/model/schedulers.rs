@@ -1,4 +1,4 @@
-//! The schedulers by their names: the one list of them. How each chooses, the gateway's `sched` folder says.
+//! The schedulers by name: the only list of them. The gateway's `sched` folder implements them.
 
 /// Every scheduler that `-s` takes, as IPVS names them.
 pub const SCHEDULERS: [&str; 13] =

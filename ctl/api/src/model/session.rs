@@ -1,4 +1,4 @@
-//! Sessions, and which of them are meant.
+//! Sessions, and filters for them.
 
 use std::net::IpAddr;
 
@@ -117,11 +117,11 @@ pub struct SessionFilter {
     pub protocol: Option<Protocol>,
     /// In this state.
     pub state: Option<SessionState>,
-    /// Opened at least so long ago.
+    /// Opened at least this long ago.
     pub min_age: Option<u32>,
-    /// Opened at most so long ago.
+    /// Opened at most this long ago.
     pub max_age: Option<u32>,
-    /// Without a packet for at least so long.
+    /// Idle for at least this long.
     pub min_idle: Option<u32>,
     /// Of this worker.
     pub worker: Option<u16>,

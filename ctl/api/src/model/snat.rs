@@ -1,4 +1,4 @@
-//! SNAT: rules by which an inside network reaches the outside under other addresses.
+//! SNAT rules: source NAT for inside networks.
 
 use std::{
     collections::HashSet,

@@ -44,7 +44,7 @@ pub enum TraceStage {
     Track,
     /// Its next hop was found.
     Route,
-    /// It was rewritten and put on its way, or whatever else was its end.
+    /// It was rewritten and sent, or ended otherwise.
     End,
 }
 

@@ -72,7 +72,7 @@ pub enum Request {
         /// The trace.
         trace: u64,
     },
-    /// Follow no more; answered by [`Response::Traced`] with what is left.
+    /// Stop the trace; answered by [`Response::Traced`] with the rest.
     EndTrace {
         /// The trace.
         trace: u64,

@@ -1,4 +1,4 @@
-//! The protocol between `weir` and whoever controls it, spoken over a Unix stream socket.
+//! The control protocol between `weir` and its clients, over a Unix stream socket.
 //!
 //! ```text
 //!   client                                   gateway

@@ -1,7 +1,8 @@
-//! Messages as older versions have them: what a peer of such a version is sent, and what is read from it.
+//! Messages of older versions, for peers that speak them.
 //!
-//! [`Request::since`](super::Request::since) keeps requests from peers that don't know them or know them otherwise. Here are the
-//! answers to requests that are as they were: [`Response::Status`], whose ports have faults since version 7.
+//! [`Request::since`](super::Request::since) keeps requests from peers that don't know them or know them otherwise.
+//! Here are the answers to requests that haven't changed: [`Response::Status`], whose ports have faults since version
+//! 7.
 
 use bincode::{Decode, Encode};
 

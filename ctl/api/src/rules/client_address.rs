@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_read_and_mistakes_told() {
+    fn words_are_read_and_errors_reported() {
         let vip: SocketAddr = "192.0.2.10:80".parse().unwrap();
         let key = ServiceKey::Address {
             protocol: crate::model::Protocol::Tcp,

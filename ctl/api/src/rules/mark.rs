@@ -104,7 +104,7 @@ pub fn ports(text: &str) -> Option<(u16, u16)> {
     (first <= last).then_some((first, last))
 }
 
-/// What a rule says beside mark and priority: option and value.
+/// A rule's options other than mark and priority: option and value.
 #[must_use]
 pub fn facts(rule: &MarkRule) -> Vec<(&'static str, String)> {
     let network = |(address, bits): (IpAddr, u8)| format!("{address}/{bits}");

@@ -1,4 +1,4 @@
-//! Lines of rules that begin with a word: what ipvsadm's options can't say.
+//! Lines of rules that begin with a word: for what ipvsadm's options can't express.
 //!
 //! ```text
 //! mark add MARK [OPTION..]
@@ -9,7 +9,7 @@
 //!
 //! What follows each of the words is read by [`mark`], [`client_address`] and [`snat`].
 //!
-//! The last line of what `weirctl -S` prints is such a comment, `# end of 12 rules`: a file that was cut lacks it.
+//! The last line of what `weirctl -S` prints is such a comment, `# end of 12 rules`: a truncated file lacks it.
 
 pub mod client_address;
 pub mod mark;
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_told_from_options() {
+    fn words_are_distinguished_from_options() {
         assert_eq!(line("# -C"), Some(Ok(RuleLine::Comment)));
         assert_eq!(line("mark clear"), Some(Ok(RuleLine::Change(Box::new(Change::ClearMarks)))));
         assert!(line("mark clean").unwrap().is_err() && line("client-address x toa").unwrap().is_err());

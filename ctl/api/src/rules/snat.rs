@@ -186,7 +186,7 @@ pub fn pool_text(rule: &SnatRule) -> String {
     rule.pool.iter().map(range).collect::<Vec<_>>().join(",")
 }
 
-/// What a rule says beside its name: options and values, those that aren't the default.
+/// A rule's options: options and values, those that aren't the default.
 #[must_use]
 pub fn facts(rule: &SnatRule) -> Vec<(&'static str, String)> {
     let network = |(address, bits): &(IpAddr, u8)| format!("{address}/{bits}");
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told() {
+    fn errors_are_reported() {
         let good = "add office --inside 10.0.0.0/8 --port wan --pool 192.0.2.1";
         for (line, why) in [
             ("add", "snat takes `add NAME ...', `delete NAME' or `clear'".to_owned()),

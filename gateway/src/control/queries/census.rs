@@ -1,4 +1,5 @@
-//! What kinds of sessions workers have, for `status`' warnings: each looks once in a while, and nobody waits for it.
+//! Kinds of sessions (such as half-open ones) for the warnings of `status`: each worker samples its table from time
+//! to time, and nobody waits for it.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! How packets have ended, worker by worker: `weirctl stats`. Workers count where control reads; nobody is asked.
+//! Verdict counters by worker, for `weirctl stats`. Control reads the workers' counters without asking them.
 
 use weir_api::model::PathCounter;
 

@@ -1,7 +1,7 @@
 //! What would happen to a packet: `weirctl explain`.
 //!
-//! The question goes from worker to worker as the packet would, and the answer, which speaks of numbers, gets the names
-//! that the configuration has for them.
+//! The question goes from worker to worker as the packet would. Numbers in the answer are replaced by the names of
+//! the configuration.
 
 use std::net::IpAddr;
 

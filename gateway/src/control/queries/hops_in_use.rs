@@ -18,11 +18,11 @@ use crate::{
 /// How often each worker is asked.
 const PERIOD: u32 = seconds(5);
 
-/// What is asked of each worker.
+/// The question to each worker.
 #[derive(Default)]
 pub(super) struct Inquiries(Vec<HopsInquiry>);
 
-/// What is asked of one worker.
+/// The question to one worker.
 #[derive(Default)]
 struct HopsInquiry {
     /// The question, unless the worker has it.

@@ -1,4 +1,4 @@
-//! What is asked of the data plane, a file a query; the query's other parts have the same name.
+//! Queries of the data plane, one file each; the query's other parts have the same name.
 //!
 //! | query | request | of workers | printed by `weirctl` |
 //! | --- | --- | --- | --- |
@@ -11,7 +11,7 @@
 //! | [`census`] | none: for `status`' warnings | `path::admin::census` | `status` |
 //! | [`hops_in_use`] | none: for the kernel | `path::admin::hops_in_use` | |
 //!
-//! What only workers can answer takes three steps, so that the configuration isn't locked while they think:
+//! A query that only workers can answer takes three steps, so that the configuration isn't locked meanwhile:
 //!
 //! ```text
 //! begin: Query::prepare  --Inquiry-->  ask: Query::ask  --Told-->  finish: Query::respond  -->  Response

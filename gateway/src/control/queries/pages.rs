@@ -1,4 +1,4 @@
-//! Lists of what all workers have: one worker after the other, a page at a time.
+//! Lists over all workers: one worker after the other, a page at a time.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! Certain sessions with their times, or their end: `weirctl sessions`.
+//! Finds sessions with their times, or ends them: `weirctl sessions`.
 
 use weir_api::{
     model::{FoundSession, SessionFilter},
@@ -112,7 +112,7 @@ impl Select {
                     found.sessions.extend(page.sessions);
                     walk.turn(page.next);
                 }
-                // What there is first; whoever goes on is told why there is no more.
+                // First what was found; the next request gets the error.
                 Err(_) if found.killed > 0 || !found.sessions.is_empty() => break,
                 Err(error) => return Err(error),
             }

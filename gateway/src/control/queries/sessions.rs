@@ -1,4 +1,4 @@
-//! Which sessions there are: `weirctl -Lc`.
+//! Lists all sessions: `weirctl -Lc`.
 
 use weir_api::{
     model::{EngineData, Session},
@@ -44,7 +44,7 @@ impl Query for ListSessions {
                     sessions.extend(page.sessions);
                     walk.turn(page.next);
                 }
-                // What there is first; whoever goes on is told why there is no more.
+                // First what was found; the next request gets the error.
                 Err(_) if !sessions.is_empty() => break,
                 Err(error) => return Err(error),
             }

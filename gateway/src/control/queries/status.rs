@@ -1,4 +1,5 @@
-//! How the gateway is: `weirctl status`. Loads and local addresses are read from what workers count; nobody is asked.
+//! The gateway's state: `weirctl status`. Loads and local addresses are read from the workers' counters without
+//! asking them.
 
 use std::{collections::HashMap, net::IpAddr};
 

@@ -1,4 +1,4 @@
-//! Real packets are followed for one client at a time, as long as it asks for them: `weirctl trace`.
+//! Follows real packets for one client at a time, as long as it fetches them: `weirctl trace`.
 //!
 //! Each worker gets a tracer with a ring to here; a client that has gone away is noticed by its silence, and the
 //! workers' tracers are taken back.
@@ -35,7 +35,7 @@ use crate::{
 
 /// Records that a worker's ring holds.
 const RING: usize = 1024;
-/// A client that hasn't asked for so long is taken to be gone.
+/// A client that hasn't asked for this long is considered gone.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// The trace under way, and those that were.

@@ -1,4 +1,4 @@
-//! What peers have changed, in the log: who, and the lines of ipvsadm's that ask for it.
+//! Logs what peers changed: who, and the changes as ipvsadm lines.
 
 use tracing::info;
 use weir_api::{
@@ -46,7 +46,7 @@ impl Audit {
         self.done(asked, response).iter().for_each(|line| info!(pid, uid, "{line}"));
     }
 
-    /// What the log is told of a request.
+    /// What is logged of a request.
     fn done(&mut self, asked: Asked, response: &Response) -> Vec<String> {
         match response {
             Response::Done { .. } => {
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_done_is_told_and_only_that() {
+    fn only_changes_are_logged() {
         let peer = Peer { pid: 1, uid: 2, access: Access::ReadWrite, version: 8 };
         let mut audit = Audit::new(peer);
         let request =

@@ -54,7 +54,7 @@ type Stream = BufReader<Timed>;
 /// The handshake; the version to speak, if there is a common one.
 fn greet(stream: &mut Stream, peer: Peer, shared: &Shared) -> Result<Option<u16>, ConnectionEnd> {
     stream.get_mut().allow(shared.limits.hello);
-    // Whoever serves a peer may end, but not panic.
+    // The thread that serves a peer may end, but not panic.
     let _ = threads::fault("control-peer");
     let hello = Hello::from_bytes(&frame::read(stream)?)?;
     let common = Hello::OURS.common(hello);

@@ -1,4 +1,4 @@
-//! The socket's file: opened without a moment in which two gateways could both have it.
+//! The socket's file, opened without a race between two gateways.
 
 use std::{
     fs::{self, File, Permissions},

@@ -1,8 +1,8 @@
 //! Batches: all of their changes or none.
 //!
-//! Each change is made in place and its reverse noted down. A refusal plays the notes backwards; otherwise
-//! the plane is told of every service that was touched, as it is now, and the ledger of every server that
-//! joined or left. Only then does anybody see the batch.
+//! Each change is made in place and its reverse recorded. On a refusal the recorded reverses are played backwards;
+//! otherwise the plane gets every service that was changed, as it is now, and the ledger every server that joined or
+//! left. Only then is the batch visible.
 
 use std::net::IpAddr;
 

@@ -1,9 +1,9 @@
 //! What services and servers have counted, and IPVS's rate estimator.
 //!
-//! Every 2 s IPVS reads its per-CPU counters into the counters that `--stats` shows, and moves each rate a
-//! quarter of the way towards the last two seconds' (`net/netfilter/ipvs/ip_vs_est.c`, Linux 6.1). Rates
-//! of connections and packets are kept scaled by 2^10, of bytes by 2^5. `-Z` subtracts the counters as of
-//! the last reading, so packets counted since then show up at the next one.
+//! Every 2 s IPVS reads its per-CPU counters into the totals that `--stats` shows, and moves each rate a quarter of
+//! the way towards the last two seconds' (`net/netfilter/ipvs/ip_vs_est.c`, Linux 6.1). Rates of connections and
+//! packets are kept scaled by 2^10, of bytes by 2^5. `-Z` subtracts the totals as of the last reading, so packets
+//! counted since then show up at the next one.
 
 use weir_api::model::{Rates, Stats};
 

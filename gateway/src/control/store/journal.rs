@@ -1,4 +1,4 @@
-//! What a batch does, noted down: its reverse, for a refusal, and what plane and ledger are told of, once it is complete.
+//! Records what a batch does: the reverse, in case of a refusal, and what plane and ledger get once it is complete.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -19,7 +19,7 @@ use crate::{
     path::settings::Settings,
 };
 
-/// What a batch has done so far, or several that the plane is told of at once.
+/// What a batch has done so far, or several batches that are sent to the plane together.
 #[derive(Default)]
 pub(super) struct Journal {
     pub(super) undo: Vec<Undo>,
@@ -83,7 +83,7 @@ pub(super) enum Undo {
     Snat(SnatRules),
 }
 
-/// What the ledger is told of, in this order.
+/// Events for the ledger, in this order.
 pub(super) enum LedgerEvent {
     Attach { id: ServerId, service: ServiceId, instance: u64 },
     Detach(ServerId),

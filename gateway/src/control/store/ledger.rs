@@ -31,7 +31,7 @@ const IDLE_PERIOD: u32 = seconds(120);
 /// No service has this sequence number.
 const NO_INSTANCE: u64 = 0;
 
-/// Who a server is, whatever its configuration.
+/// A server's identity, independent of its configuration.
 pub(super) type Identity = (ServiceKey, IpAddr, u16);
 
 /// What is kept of a server as long as it has a number.

@@ -95,7 +95,7 @@ pub struct Store<P> {
     /// How often counters have been read.
     estimates: u64,
     notices: Arc<Notices>,
-    /// Staged by whoever uses the store as a [`Transport`]; the socket's peers have a stage each.
+    /// Changes staged by a caller that uses the store as a [`Transport`]; the socket's peers have a stage each.
     stage: StagedChanges,
 }
 
@@ -105,7 +105,7 @@ impl<P: Plane> Store<P> {
         Self::with_settings(plane, Settings::default())
     }
 
-    /// An empty configuration with these settings, which the plane is told of.
+    /// An empty configuration with these settings, which are sent to the plane.
     pub fn with_settings(mut plane: P, settings: Settings) -> Self {
         let settings = Arc::new(settings);
         plane.apply(vec![super::plane::PlaneChange::Settings(settings.clone())]);
@@ -150,7 +150,7 @@ impl<P: Plane> Store<P> {
         self.generation
     }
 
-    /// Where changes are told of.
+    /// Where changes are announced.
     pub fn notices(&self) -> Arc<Notices> {
         self.notices.clone()
     }

@@ -1,4 +1,4 @@
-//! An address that sessions leave from has no other use.
+//! An address that sessions leave from must have no other use.
 //!
 //! What arrives at a local address, or at an external address of SNAT, is looked up among the sessions and nowhere
 //! else. A virtual address, a real server's or the gateway's own would lose its packets there, and two SNAT rules would
@@ -78,7 +78,7 @@ impl Uses {
 /// That a change gave an address a use: the change's place in its batch, and what it did.
 pub(super) type UseClaim = (u32, IpAddr, Use);
 
-/// Refuses a local address that is something whatever is configured.
+/// Refuses a local address that has another use in any configuration.
 pub(super) fn check_local(address: IpAddr, plane: &impl Plane) -> Result<(), Refusal> {
     if address.is_loopback() {
         return Err(refuse(format!("{address} is a loopback address: no server could answer it")));
@@ -134,7 +134,7 @@ impl<P: Plane> Store<P> {
         Err(Refusal { change: Some(change), ..refuse(detail) })
     }
 
-    /// What an address is beside `what`, for people.
+    /// What else an address is, other than `what`, for people.
     fn other_use(&self, address: IpAddr, what: Use, count: Count) -> String {
         let from_sessions = matches!(what, Use::Local | Use::Pool);
         if from_sessions && count.is(Use::Virtual) {

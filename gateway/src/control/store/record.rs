@@ -96,7 +96,7 @@ impl Record {
         self.servers.values().map(|entry| entry.id)
     }
 
-    /// As the plane is told of it.
+    /// As the plane gets it.
     pub fn state(&self) -> ServiceState {
         ServiceState {
             id: self.id,

@@ -1,4 +1,4 @@
-//! IPVS's sysctls by name (`net.ipv4.vs.*`), for the `[ipvs]` table and whoever replays recordings.
+//! IPVS's sysctls by name (`net.ipv4.vs.*`), for the `[ipvs]` table and for replays of recordings.
 
 use std::sync::Arc;
 

@@ -441,7 +441,7 @@ fn rule(mark: u32, priority: u32) -> weir_api::model::MarkRule {
 }
 
 #[test]
-fn mark_rules_are_kept_in_their_order_and_told_whole() {
+fn mark_rules_keep_their_order_and_go_out_whole() {
     let mut store = Store::new(Fake::default());
     let apply = |store: &mut Store<Fake>, changes: Vec<Change>| {
         store.apply(&Batch { changes, expect_generation: None }).map(drop)
@@ -494,7 +494,7 @@ fn the_client_s_address_is_the_service_s_through_edits_and_refusals() {
 }
 
 #[test]
-fn changes_that_come_together_are_told_at_once_and_each_has_its_answer() {
+fn concurrent_changes_are_sent_together_and_answered_one_by_one() {
     let mut store = two_servers();
     let generation = store.generation();
     let requests = [add("10.0.0.3"), add("10.0.0.1"), add("10.0.0.4"), delete("10.0.0.3")];

@@ -1,7 +1,7 @@
-//! Questions that only workers can answer, with a limit to how long one may take.
+//! Questions that only workers can answer, each with a time limit.
 //!
-//! Nothing is locked while an answer is awaited: a worker that hangs must keep nobody from the configuration, nor from
-//! the other workers.
+//! Nothing is locked while waiting for an answer: a worker that hangs must block neither the configuration nor the
+//! other workers.
 
 use std::{
     sync::Arc,
@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What is done while a worker's answer is awaited: sleep a little, or, in virtual time, run the worker.
 pub type Wait = Box<dyn Fn() + Send + Sync>;
 
-/// Whom to ask what only workers know. They are asked without a hold on the plane, because one may take its time, or hang.
-/// What is asked is the business of [`queries`](crate::control::queries).
+/// Whom to ask what only workers know. They are asked without a hold on the plane, because one may take its time, or
+/// hang. The questions are in [`queries`](crate::control::queries).
 pub trait Ask: Send + Sync {
     /// How many workers there are.
     fn workers(&self) -> u16;
@@ -127,7 +127,7 @@ impl Ask for Asker {
         for (worker, update) in (0..).zip(each) {
             tickets.push((worker, self.rings(worker)?.lock().ask(vec![update])));
         }
-        // All are waited for, so that no answer is left behind; the first error is told.
+        // Waits for all, so that no answer is left behind; returns the first error.
         let answers = tickets.into_iter().map(|(worker, ticket)| self.answer(worker, ticket, asked));
         let answers: Vec<_> = answers.collect();
         answers.into_iter().try_for_each(|answer| answer.map(drop))

@@ -1,4 +1,4 @@
-//! What the path claims of the packets that arrive: made of all services whenever one of them changes that.
+//! The addresses and ports that the path claims, built from all services whenever one of them changes that.
 
 use std::{net::IpAddr, sync::Arc};
 

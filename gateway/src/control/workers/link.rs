@@ -1,7 +1,7 @@
 //! Control's end of the rings to one worker.
 //!
-//! The rings have a lock of their own, so that whoever waits for a worker's answer holds nothing else; it is held for as
-//! long as a ring takes to be emptied.
+//! The rings have their own lock, so that a thread that waits for a worker's answer holds nothing else; it is held
+//! only while a ring is emptied.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -98,7 +98,7 @@ pub fn connect(counters: Arc<PathCounters>) -> (WorkerLink, ControlEnd) {
 }
 
 impl WorkerLink {
-    /// The rings, for whoever waits for answers.
+    /// The rings, for threads that wait for answers.
     pub(in crate::control) fn rings(&self) -> Arc<Mutex<UpdateRings>> {
         Arc::clone(&self.rings)
     }
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn each_batch_comes_back_to_whoever_sent_it() {
+    fn each_batch_returns_to_its_sender() {
         let (link, mut worker) = connect(Arc::new(PathCounters::new().unwrap()));
         link.send(vec![Update::Service(ServiceId(0), None)]);
         let first = link.ask(available(1));
@@ -227,7 +227,7 @@ mod tests {
         while let Ok(batch) = worker.updates.pop() {
             worker.retired.push(batch).unwrap();
         }
-        // Whoever looks first finds both, and drops neither.
+        // The first to look finds both, and drops neither.
         link.service();
         assert!(link.is_back(first));
         assert_eq!(link.take(second).as_ref().and_then(number), Some(2));
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_that_nobody_waits_for_is_taken_back() {
+    fn an_abandoned_question_is_withdrawn() {
         let (link, mut worker) = connect(Arc::new(PathCounters::new().unwrap()));
         let rings = link.rings();
         for _ in 0..RING {

@@ -1,8 +1,9 @@
-//! Servers at addresses of the gateway itself: what workers are told of them.
+//! Servers at the gateway's own addresses, as workers see them.
 //!
-//! As ipvsadm(8) has it they are reached locally, whatever their forwarding method. Workers deliver what has no next hop
-//! to the kernel (`path/local.rs`); here it is seen to that such servers have none, and that a session with one keeps the
-//! client's address, since the kernel takes no packet from an address of its own: FULLNAT is NAT there.
+//! As ipvsadm(8) has it they are reached locally, whatever their forwarding method. Workers deliver what has no next
+//! hop to the kernel (`path/egress/local.rs`); this file makes sure that such servers have none, and that a session
+//! with one keeps the client's address, since the kernel takes no packet from an address of its own: FULLNAT is NAT
+//! there.
 //!
 //! The kernel takes no packet to a loopback address by a twin either (RFC 1122 3.2.1.3, RFC 4291 2.5.3), and there is no
 //! other family's packet without another client's address: NAT to such servers leads to the virtual address, if the gateway
@@ -103,12 +104,12 @@ impl Workers {
         }
     }
 
-    /// What servers of the gateway itself lack.
+    /// Warnings about servers on the gateway itself.
     pub fn warnings_of_local(&self, has_kernel: bool) -> Vec<String> {
         lacking(self.services.values().map(|c| (&c.state, c.reach.as_slice())), has_kernel)
     }
 
-    /// Sees to it that no route leads to servers of the gateway itself.
+    /// Makes sure that no route leads to servers on the gateway itself.
     pub(super) fn renew_here(&mut self) {
         let reached = self.services.values().flat_map(|c| &c.reach).filter(|reach| reach.here);
         let here: BTreeSet<IpAddr> = reached.map(|reach| reach.address).collect();
@@ -128,7 +129,8 @@ impl Workers {
     }
 }
 
-/// Servers of the gateway itself that lack something: a kernel beside the gateway, or the PROXY header that others get.
+/// Servers on the gateway itself that lack something: a kernel beside the gateway, or the PROXY header that others
+/// get.
 fn lacking<'a>(
     services: impl Iterator<Item = (&'a ServiceState, &'a [Reach])>,
     has_kernel: bool,
@@ -157,7 +159,7 @@ mod tests {
     use crate::id::{ServerId, ServiceId};
 
     #[test]
-    fn servers_here_that_lack_something_are_told() {
+    fn warnings_name_servers_on_the_gateway() {
         let server = |address: &str| model::Server {
             address: address.parse().unwrap(),
             port: 80,

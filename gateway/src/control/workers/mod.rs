@@ -1,4 +1,5 @@
-//! The data plane made of workers: configuration becomes one batch of updates for each, figures are summed.
+//! The data plane made of workers: configuration becomes one batch of updates for each worker, and counters are
+//! summed.
 //!
 //! Control keeps its own end of every ring and shares with a worker only what one side writes and the other
 //! reads: counters. What a worker gives back is dropped here.
@@ -134,7 +135,7 @@ impl Workers {
         }
     }
 
-    /// Gives workers so long to answer a question.
+    /// How long workers may take to answer a question.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         // Nobody else asks yet.
@@ -218,7 +219,7 @@ impl Workers {
         Some(self.links.iter_mut().filter_map(take).collect())
     }
 
-    /// Tells the workers of MAC addresses beside the ports' own.
+    /// Tells the workers of MAC addresses in addition to the ports' own.
     pub fn set_stations(&mut self, stations: Stations) {
         let stations = Arc::new(stations);
         self.send_all(|_| vec![Update::Stations(Arc::clone(&stations))]);

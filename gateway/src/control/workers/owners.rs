@@ -1,4 +1,4 @@
-//! By what each service's packets belong to workers: [`crate::path::flow::owner`] says why.
+//! How each service's packets are assigned to workers; [`crate::path::flow::owner`] explains why.
 //!
 //! Services that share a NAT server get one way in common. Whenever a service's way changes, the former one is remembered
 //! for the sessions that are there; without sessions there is nothing to remember. A service that is deleted is remembered as
@@ -36,7 +36,7 @@ fn coarser(one: OwnedBy, other: OwnedBy, ipv6: bool) -> OwnedBy {
     }
 }
 
-/// What is known of a service.
+/// The state of a service.
 #[derive(Default)]
 struct Of {
     /// The present way is the last.

@@ -1,4 +1,4 @@
-//! Servers as workers know them: a slot each that it counts in, and the services that schedule among them.
+//! Servers as workers know them: a slot with counters for each, and the services that schedule among them.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -53,7 +53,7 @@ impl Workers {
                     tracing::error!(server = id.0, "more servers than a worker can hold");
                     continue;
                 };
-                // Nobody counts there yet: the number was free.
+                // Nothing is counted there yet: the number was free.
                 counters.reset();
                 slots.push(ServerSlot { counters, others: Arc::default(), limit: None, expected: 0 });
             }

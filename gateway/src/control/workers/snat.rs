@@ -1,4 +1,4 @@
-//! SNAT's rules become what workers translate by: room, blocks of ports, slots that rules count in.
+//! Turns SNAT rules into what workers use: tables, port blocks, counters of the rules.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -187,7 +187,7 @@ fn counting() -> model::Server {
     }
 }
 
-/// Another number each time, that nobody outside can know.
+/// A different number each time, which can't be guessed from outside.
 fn seed() -> u32 {
     use std::hash::{BuildHasher as _, RandomState};
     RandomState::new().hash_one(0) as u32

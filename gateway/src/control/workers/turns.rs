@@ -1,4 +1,4 @@
-//! What workers are told of each other's sessions: schedulers that weigh connections go by all of them.
+//! Tells workers each other's session counts: schedulers that weigh connections need those of all workers.
 
 use super::{Workers, servers::ServerState};
 use crate::{clock::Tick, id::ServerId};

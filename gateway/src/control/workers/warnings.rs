@@ -1,4 +1,4 @@
-//! What an operator should look at, as far as the workers and their configuration know: one sentence a kind of trouble,
+//! Warnings for the operator that follow from the workers and their configuration: one sentence per kind of trouble,
 //! with names and numbers.
 
 use std::{collections::BTreeSet, fmt::Display, net::IpAddr};
@@ -79,7 +79,7 @@ fn without_local_addresses<'a>(
     })
 }
 
-/// Services of marks that no rule gives have no packets: the marks of the kernel's packet filter stay in the kernel.
+/// Firewall-mark services whose mark no rule sets get no packets: the marks of the kernel's packet filter stay in the kernel.
 fn without_mark_rules<'a>(
     services: impl Iterator<Item = &'a ServiceState>,
     rules: &[MarkRule],

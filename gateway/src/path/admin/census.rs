@@ -1,5 +1,5 @@
-//! What kinds of sessions there are, found out by looking at some of them: counting as they change would cost every
-//! packet that opens one.
+//! Counts kinds of sessions (such as half-open ones, which wait for the handshake to end) by sampling: exact counters
+//! would slow down every packet that opens a session.
 
 use weir_api::model::SessionState;
 

@@ -1,4 +1,4 @@
-//! Control asks which next hops packets of sessions go by, a bounded number of records a request.
+//! Control asks which next hops sessions use, a bounded number of records per request.
 
 use crate::{
     clock::{Tick, seconds},
@@ -11,7 +11,7 @@ use crate::{
 
 /// Session records that one request looks at.
 pub const HOPS_STRIDE: u32 = 1024;
-/// Sessions without a packet for so long use no next hop.
+/// Sessions that are idle for this long use no next hop.
 const IDLE: u32 = seconds(60);
 
 /// Next hops wanted: goes from control to a worker and back until all records have been looked at.
@@ -37,7 +37,7 @@ impl HopsInUse {
         Box::new(Self { from: 0, generation: 0, seen, hops: Vec::with_capacity(MAX_HOPS), done: false })
     }
 
-    /// Asks anew.
+    /// Asks again.
     pub fn begin(&mut self) {
         (self.from, self.done) = (0, false);
         self.seen.fill(0);
@@ -53,7 +53,7 @@ impl HopsInUse {
 }
 
 impl Flows {
-    /// Looks through a bounded number of records; at the last one says which neighbours their packets go by.
+    /// Looks through a bounded number of records; after the last one, tells which neighbours their packets use.
     pub(crate) fn look_for_hops(&mut self, question: &mut HopsInUse) {
         // The numbers may have become others'.
         if question.generation != self.routing.generation {

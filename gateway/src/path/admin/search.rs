@@ -1,4 +1,4 @@
-//! Control looks for certain sessions, or ends them, a bounded number of records a request.
+//! Control searches for sessions or ends them, a bounded number of records per request.
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
-//! Real packets, followed through the stages for whoever asks (`weirctl trace`).
+//! Follows real packets through the stages (`weirctl trace`).
 //!
-//! While nobody asks, a burst pays one branch. While somebody does, its frames go one by one, each by the slow path
-//! (to the same effect), leaving a stamp at every stage. What became
-//! of a frame is read from what always says it: the counter of its verdict, and the transmit buffer. The record
-//! goes to control by a ring; one that finds no room is counted and lost, and nobody waits.
+//! Without a trace, a burst pays one branch. With one, frames go through the slow path one by one (with the same
+//! result) and leave a stamp at every stage. The result is read from the counter of the verdict and from the transmit
+//! buffer. The record goes to control by a ring; if the ring is full, the record is lost and counted, and nobody
+//! waits.
 
 use std::sync::{
     Arc,

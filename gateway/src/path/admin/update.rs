@@ -58,7 +58,7 @@ pub enum Update {
     ServerAddresses(Arc<ServerAddresses>),
     /// Routes and ports.
     Routes(Arc<RouteTable>),
-    /// MAC addresses beside the ports' own.
+    /// MAC addresses in addition to the ports' own.
     Stations(Arc<Stations>),
     /// Another share of a device.
     Device(PortId, Hand),

@@ -1,8 +1,8 @@
-//! The answers that IPVS's host would give.
+//! The answers that a host with IPVS would send.
 //!
-//! A TCP packet of no session gets a reset, a connection that no server can take gets ICMP port
-//! unreachable, a packet that is too big or too old gets its ICMP error. The frame that asked is reused for
-//! the answer; the verdict is still the drop's. Each kind of answers has a rate limit of its own.
+//! A TCP packet without a session gets a reset; a connection that no server can take gets ICMP port unreachable; a
+//! packet that is too big or whose TTL has run out gets its ICMP error. The answer reuses the frame of the packet,
+//! which still counts as dropped. Each kind of answer has its own rate limit.
 
 use std::net::IpAddr;
 
@@ -39,7 +39,7 @@ pub(crate) struct RateLimits {
     prohibited: TokenBucket,
     too_big: TokenBucket,
     time_exceeded: TokenBucket,
-    /// Parameter problems and whatever else there may be.
+    /// Parameter problems and everything else.
     others: TokenBucket,
 }
 

@@ -1,4 +1,4 @@
-//! A packet larger than its way takes leaves in fragments.
+//! Fragments a packet that is larger than the next hop's MTU.
 //!
 //! Of IPv4, without DF (RFC 791, 3.2): the first fragment keeps all options; the later ones have those options that
 //! aren't to be copied blanked with no-operation bytes, so that all headers have one length. Of IPv6 only what the

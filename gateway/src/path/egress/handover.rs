@@ -1,8 +1,8 @@
-//! A packet of another worker's goes there.
+//! Hands a packet over to the worker that owns it.
 //!
-//! Needed where a port's own RSS doesn't bring packets home: software devices, refused keys, fewer queues
-//! than workers. The owner is computed with the function that the NIC would apply, on a lookup miss only; a
-//! frame is handed over once, and a full ring is a counted drop: nobody waits for anybody.
+//! Needed where a port's RSS doesn't bring packets to their owner: software devices, refused keys, fewer queues than
+//! workers. The owner is computed with the function that the NIC would apply, on a lookup miss only; a frame is
+//! handed over once, and if the ring is full it is dropped and counted: no worker waits for another.
 
 use super::Egress;
 use crate::{

@@ -1,15 +1,16 @@
-//! Servers of the gateway itself, as IPVS's "local node".
+//! Servers on the gateway itself, as IPVS's "local node".
 //!
 //! ```text
 //! to the server     wire -> its session -> punt -> the port's twin -> kernel
 //! from the server   kernel -> a twin -> its session, as a packet that arrives at the twin's place -> wire
 //! ```
 //!
-//! That a server is here shows when its next hop is looked up: there is none ([`Reason::ToGateway`]), so packets of other
-//! sessions pay nothing for it. DR's and TUN's packets reach the kernel as they came, and what the server answers leaves as
-//! the kernel sent it. NAT's get the server's address and port; the client's stay, as the kernel takes nothing from its own
-//! addresses: control gives workers FULLNAT servers of this kind as those of NAT. Their replies leave by the twin that the kernel's routes name, and
-//! come to their session's owner as any reply does; where they have none, they leave as the kernel sent them.
+//! Such a server is recognised when its next hop is looked up and there is none ([`Reason::ToGateway`]), so packets
+//! of other sessions pay nothing for it. DR's and TUN's packets reach the kernel as they came, and what the server
+//! answers leaves as the kernel sent it. NAT's get the server's address and port; the client's stay, as the kernel
+//! takes nothing from its own addresses: control gives workers FULLNAT servers of this kind as those of NAT. Their
+//! replies leave by the twin that the kernel's routes name, and come to their session's owner as any reply does;
+//! where they have none, they leave as the kernel sent them.
 
 use super::{Carried, Egress, leave::rewrite, punt_kind::PuntKind};
 use crate::{

@@ -1,6 +1,6 @@
-//! How packets leave. What is to become of them has been decided: nothing here changes what the worker knows. What a
-//! session learns while a packet leaves is the [`Edit`] that comes back, and a packet that can't leave as it is comes back
-//! with the reply to its sender.
+//! How packets leave. The decision has been made before: nothing here changes what the worker knows. If a session
+//! learns something while its packet leaves, that is returned as an [`Edit`]. If a packet can't leave as it is, it is
+//! returned with the reply to its sender.
 
 use std::sync::Arc;
 
@@ -45,11 +45,11 @@ pub(crate) mod unproxy;
 /// Frames whose next hop's MAC address isn't known that one packet leaves behind: more than may wait for a neighbour.
 const UNRESOLVED: usize = 64;
 
-/// A packet that can't leave as it is, and what its sender is told.
+/// A packet that can't leave as it is, and the reply to its sender.
 pub(crate) struct Refused<F> {
     /// The frame, as it arrived.
     pub frame: F,
-    /// What its sender is told.
+    /// The reply to its sender.
     pub reply: Reply,
 }
 

@@ -1,4 +1,5 @@
-//! Stage 6 of FULLNAT between the families: an IPv6 service with IPv4 servers, or the reverse.
+//! Stage 6 of FULLNAT between the address families (NAT64 and NAT46): an IPv6 service with IPv4 servers, or the
+//! reverse.
 //!
 //! ```text
 //! | Ethernet | IPv4 [options]    | transport ..        20 bytes less or more, by moving the frame's beginning

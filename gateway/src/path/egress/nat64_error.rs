@@ -1,8 +1,8 @@
-//! ICMP errors about sessions between the families.
+//! ICMP errors about sessions between the address families (NAT64 and NAT46).
 //!
-//! An error from the one side becomes an error to the other, made anew: about the packet that its receiver sent, of
-//! which the quote has the beginning, and from the session's address on that side. RFC 7915 says what it is there
-//! ([`crate::net::icmp_translation`]); what has no equal is dropped.
+//! An error from one side is rebuilt as an error for the other side. It quotes the beginning of the packet that its
+//! receiver sent, and comes from the session's address on that side. RFC 7915 gives the type and code
+//! ([`crate::net::icmp_translation`]); an error without an equivalent is dropped.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! A datagram that leaves for a server that was chosen for it alone: it has no session.
+//! Sends a datagram that has no session to the server that was chosen for it (one-packet scheduling).
 
 use weir_api::model::Forwarding;
 

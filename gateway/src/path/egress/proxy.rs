@@ -466,7 +466,7 @@ mod tests {
     use crate::{io::memory::MemoryFrame, net::ethernet::Mac, path::ingress::parse};
 
     #[test]
-    fn a_datagram_s_own_length_grows_whatever_follows_it() {
+    fn a_datagram_s_length_grows_in_any_case() {
         let mut bytes = Vec::new();
         etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 1])
             .ipv6([0x20; 16], [0x30; 16], 64)

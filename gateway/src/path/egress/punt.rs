@@ -1,8 +1,8 @@
-//! What is the kernel's goes to the port's twin, and what the kernel sends goes out.
+//! Passes packets to the kernel through the port's TAP twin (punting), and sends the kernel's packets out.
 //!
-//! A bounded ring each way. To the kernel, each kind of frames ([`PuntKind`]) has a limit of its own and leaves room in the
-//! ring for those that matter more: a scan of the gateway's own addresses costs the path no more than a counter, and
-//! keeps neither ARP nor a routing protocol out.
+//! There is a bounded ring each way. Each kind of frame to the kernel ([`PuntKind`]) has its own rate limit and
+//! leaves room in the ring for more important kinds: a scan of the gateway's own addresses costs the path no more
+//! than a counter, and keeps neither ARP nor a routing protocol out.
 
 use super::{
     Egress,

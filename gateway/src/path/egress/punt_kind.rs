@@ -1,8 +1,9 @@
-//! What a frame for the kernel is: each kind has a limit of its own, so that a flood of one keeps none of the others out.
+//! Classifies frames for the kernel. Each kind has its own rate limit, so that a flood of one kind doesn't keep
+//! others out.
 //!
-//! Kinds are told by what a frame says of itself, which anybody may write. Where a protocol demands a TTL of 255, which
-//! nobody further away than the next link can send (RFC 5082), a frame without it is of no kind: nobody from afar
-//! uses up the limits of neighbour discovery, VRRP and BFD on a link.
+//! The kind follows from the frame's headers, which anybody can forge. Where a protocol demands a TTL of 255, which
+//! only a sender on the link can produce (RFC 5082), a frame with another TTL doesn't count as that kind: a remote
+//! sender can't use up the limits of neighbour discovery, VRRP and BFD.
 
 use crate::net::{
     Header,
@@ -32,7 +33,7 @@ pub enum PuntKind {
     Echo,
     /// The rest.
     Other,
-    /// For a server of the gateway itself, whatever it is.
+    /// For a server on the gateway itself, of any kind.
     Local,
 }
 
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn protocols_of_both_families_are_told() {
+    fn protocols_of_both_families_are_classified() {
         for of in [v4_packet, v6_packet] {
             assert_eq!(of(OSPF, 1, &[0; 20]), PuntKind::Ospf);
             assert_eq!(of(VRRP, 255, &[0; 20]), PuntKind::Vrrp);
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn icmp_is_told_by_its_type() {
+    fn icmp_is_classified_by_type() {
         for kind in 0..=255u8 {
             let mut out = Vec::new();
             let message = Icmpv4Type::Unknown { type_u8: kind, code_u8: 0, bytes5to8: [0; 4] };

@@ -1,4 +1,5 @@
-//! ICMP errors about sessions leave with the session's addresses, and quote the packet that their receiver sent.
+//! Rewrites ICMP errors about sessions: they leave with the session's addresses and quote the packet that their
+//! receiver sent.
 //!
 //! ```text
 //! ip | icmp: type code checksum .. | the packet that failed, as it left the gateway: ip [extensions] | ports ..
@@ -35,7 +36,7 @@ use crate::{
 const QUOTED: usize = tcp::CHECKSUM_AT + 2;
 
 impl<I: Io> Egress<I> {
-    /// Sends an error about a session to whoever sent the packet that it quotes.
+    /// Sends an error about a session to the sender of the quoted packet.
     pub(crate) fn send_error(
         &mut self,
         flows: &Flows,

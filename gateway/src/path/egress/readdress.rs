@@ -1,5 +1,5 @@
-//! Packets of a session that leave with other addresses and, behind them, without other ports: fragments after the first, and
-//! ICMP echoes, whose identifier is a port.
+//! Rewrites packets of a session that have no ports: fragments after the first, and ICMP echoes, whose identifier
+//! serves as a port.
 
 use std::net::IpAddr;
 
@@ -179,7 +179,8 @@ fn reidentify(flows: &Flows, frame: &mut impl Frame, p: &Parsed, found: Found) -
     Some(())
 }
 
-/// Moves a fragment so many bytes, whole eights, towards its packet's end; none if a packet can't be as long.
+/// Moves a fragment towards its packet's end by a number of bytes (a multiple of 8); none if the packet would be too
+/// long.
 fn move_on(data: &mut [u8], p: &Parsed, by: u16) -> Option<()> {
     let l3 = usize::from(p.l3);
     let headers = u16::from(p.l4 - p.l3);

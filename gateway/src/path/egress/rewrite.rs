@@ -1,4 +1,4 @@
-//! Stage 6: the packet takes on its other tuple.
+//! Stage 6: rewrites the packet's 5-tuple.
 //!
 //! Addresses, ports, TTL and both checksums; nothing else of the packet is touched. The checksums change by
 //! differences that were computed when the session was opened (RFC 1624): the payload is never read.

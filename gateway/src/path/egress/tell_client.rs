@@ -1,4 +1,5 @@
-//! A router's word about a tunnel's packet leaves for the client whose packet was inside, as if it had been said of that.
+//! Passes a router's ICMP error about a tunnelled packet on to the client that sent the inner packet, as an error
+//! about that.
 
 use super::Egress;
 use crate::{

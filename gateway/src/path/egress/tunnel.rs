@@ -1,4 +1,4 @@
-//! Stage 6 of TUN: the packet leaves inside an outer packet to its server.
+//! Stage 6 of TUN: encapsulates the packet for its server.
 //!
 //! ```text
 //! IPIP  | outer IP, protocol 4 or 41 | packet       RFC 2003, RFC 4213, RFC 2473
@@ -61,7 +61,7 @@ fn gue(flow: u32, port: u16, len: u16, inner_protocol: u8) -> [u8; GUE] {
     headers
 }
 
-/// What the outer headers say beside the packet's own facts.
+/// What the outer headers contain that doesn't follow from the packet.
 struct Outer {
     shape: Shape,
     /// Of the same family as the server.

@@ -1,4 +1,4 @@
-//! ICMP errors that quote a packet of a session with PROXY. Its sender gets a quote of what it sent.
+//! ICMP errors that quote a packet of a session with PROXY: the receiver gets a quote of the packet as it sent it.
 //!
 //! ```text
 //! sent     ip | udp, tcp |          | data

@@ -1,4 +1,4 @@
-//! Which destinations a change of routes has affected: what lets sessions keep their next hops through the others.
+//! Which destinations a change of routes affects: sessions to all others keep their next hops.
 
 use std::net::IpAddr;
 

@@ -1,7 +1,7 @@
-//! Which ports an address is behind: the way back to it, by the routes.
+//! Which ports an address is behind, by the routes back to it (reverse-path filter).
 //!
-//! A port's [`RpFilter`] says what has to be true of that before a packet may open a session: anybody can write any source
-//! address into a packet, but not every port leads to it. [`super::route::RouteTable`] has it beside the routes.
+//! A port's [`RpFilter`] sets what must hold before a packet may open a session: a source address can be forged, but
+//! not every port leads to it. [`super::route::RouteTable`] has it together with the routes.
 
 use serde::Deserialize;
 

@@ -1,8 +1,8 @@
 //! Which packets may change a session; their numbers are weighed in [`super::tcp_numbers`] and [`super::sctp_tags`].
 //!
-//! Whoever knows a connection's addresses and ports can send a packet in another's name. What its receiver wouldn't
-//! believe must not end the session here, nor lengthen its life (RFC 5961, whose idea this is; RFC 9260, 8.5, for SCTP).
-//! A packet counts if
+//! Anyone who knows a connection's addresses and ports can forge its packets. A packet that its receiver would
+//! discard must neither end the session here nor extend it (RFC 5961, whose idea this is; RFC 9260, 8.5, for SCTP). A
+//! packet counts if
 //!
 //! ```text
 //! it arrives by a port behind which its sender is     else it is dropped, a martian
@@ -15,10 +15,10 @@
 //!   ABORT  carries the verification tag
 //! ```
 //!
-//! Numbers are known from the handshake, and from then on by what both sides acknowledge: every packet notes it. A number
-//! that isn't known (a connection picked up in its middle, a SYN-ACK that doesn't answer the SYN that passed here) isn't
-//! asked for. NAT's sessions are IPVS's until the server has answered, unless the setting `nat_strict_tcp` says otherwise;
-//! of DR's and TUN's only one side passes: they go by checksums and flags alone.
+//! Sequence numbers are known from the handshake and then from what both sides acknowledge; every packet updates
+//! them. If a number isn't known (a connection picked up in the middle, a SYN-ACK that doesn't answer the SYN seen
+//! here), it isn't checked. Sessions of NAT behave as in IPVS until the server has answered, unless `nat_strict_tcp`
+//! is set. Of DR and TUN only one side passes, so only checksums and flags count.
 
 use weir_api::model::SessionState;
 

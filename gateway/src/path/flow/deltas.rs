@@ -1,4 +1,4 @@
-//! What checksums change by when a packet gets other addresses and ports (RFC 1624).
+//! Checksum differences for new addresses and ports (RFC 1624).
 
 use std::net::IpAddr;
 

@@ -1,5 +1,5 @@
-//! Destinations that nobody may choose: those that no packet on a wire has, and those of groups and single links, which
-//! are the kernel's. Services, mark rules and SNAT don't take them.
+//! Destinations that services, mark rules and SNAT don't take: addresses that no packet on a wire may have, and
+//! multicast and link-local addresses, which are the kernel's.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn unserved_is_what_nobody_or_a_group_has() {
+    fn unserved_addresses_are_invalid_or_multicast() {
         let unserved = |a: IpAddr| is_martian(a) || is_group(a);
         for (network, bits) in UNSERVED_V4 {
             let last = network.to_bits() | u32::MAX.checked_shr(bits.into()).unwrap_or(0);

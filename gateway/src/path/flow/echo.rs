@@ -1,6 +1,6 @@
-//! Stage 4 for ICMP echoes: they have sessions where SNAT's rules want them, and are the kernel's else.
+//! Stage 4 for ICMP echoes: they get a session if a SNAT rule matches, otherwise they go to the kernel.
 //!
-//! The identifier is the port of whoever asks (RFC 5508). ICMPv6's checksum has a pseudo-header, ICMP's has none: the
+//! The identifier serves as the sender's port (RFC 5508). ICMPv6's checksum has a pseudo-header, ICMP's has none: the
 //! session's difference knows.
 
 use super::{Flows, belief::Belief, open::Claimed, snat::SnatRole};

@@ -1,4 +1,5 @@
-//! Stage 7: how a packet of a session leaves. Its session remembers the next hop of each direction, or it is looked up.
+//! Stage 7: how a packet of a session leaves. The session remembers the next hop of each direction; otherwise it is
+//! looked up.
 
 use std::net::IpAddr;
 
@@ -145,7 +146,7 @@ impl Flows {
         what: &As,
     ) -> Result<u16, Reason> {
         if let As::Error(_) = what {
-            // Made anew, it goes to whom the session's packets go, whoever that is.
+            // Rebuilt, it goes to the destination of the session's packets.
             let to = self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?;
             return self.routing.towards(to.destination.0, Need::Guest, self.now);
         }

@@ -1,5 +1,5 @@
-//! Stage 3 of packets that come in fragments: whose they are. The first has the ports and goes as a whole packet would, the
-//! others go by the ports that it has left, or where it went.
+//! Stage 3 for fragments: finds their session. The first fragment has the ports and is handled as a whole packet; the
+//! others use the ports that it left, or go where it went.
 
 use super::{Flows, belief::Belief, session::Course};
 use crate::{
@@ -28,7 +28,7 @@ impl Flows {
         self.beside_refusal(packet.port, ends.source.0, packet.origin).map(Next::Drop)
     }
 
-    /// Whether a packet between these addresses may be one that the path claims, whatever its ports.
+    /// Whether the path may claim a packet between these addresses, with any ports.
     fn may_be_claimed(&self, ends: &Endpoints, p: &Parsed) -> bool {
         match p.protocol {
             protocol::TCP | protocol::UDP | protocol::SCTP => {
@@ -89,7 +89,7 @@ impl Flows {
             Course::Kernel => return Next::Punt,
             Course::TtlExpired => return Next::Reply(self.ttl_expired(packet)),
             Course::ServerDeleted => return Next::Drop(Reason::ServerDeleted),
-            Course::On | Course::Anew => {}
+            Course::On | Course::Reopen => {}
         }
         if let Some(session) = self.sessions.get_mut(found.id) {
             session.last_seen = self.now.0;

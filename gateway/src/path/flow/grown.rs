@@ -1,7 +1,7 @@
-//! What a router behind the gateway says of the size of packets that the gateway made longer.
+//! Path MTU of packets that the gateway lengthened (TOA option, PROXY header).
 //!
-//! A client whose packets get a TOA option or a PROXY header has to send that much less than the router's link takes: what it
-//! is told is less by it, or it would send packets that never arrive.
+//! A client whose packets get a TOA option or a PROXY header must send smaller packets than the router's link takes.
+//! The MTU in the error to the client is lowered by that length; otherwise its packets would never arrive.
 
 use super::{Flows, toa_state};
 use crate::{
@@ -58,8 +58,8 @@ impl Flows {
         self.streams.path_mtu(found.id.0, self.now).map_or(mtu, |way| way.min(mtu))
     }
 
-    /// Whether a client's packet may become so long: by IPv6 not from what every link takes to more, since nobody could be
-    /// told that a link takes no more than that.
+    /// Whether a client's packet may become this long. In IPv6 it may not grow beyond the size that every link takes
+    /// (1280 bytes), since no sender can be told to send less.
     pub(crate) fn may_grow(&self, p: &Parsed, found: Found, longer: usize) -> bool {
         !p.ipv6
             || usize::from(p.ip_len) > MIN_MTU

@@ -1,10 +1,10 @@
-//! Next hops that a worker keeps, by number.
+//! The next hops of a worker, by number.
 //!
 //! A session remembers its hops' numbers until the era ends in which it was given them, so a number may only become
-//! another neighbour's when no session of the era in force can know it. (An era ends when everything may have changed;
-//! some changed routes only begin another generation of it.) A hop is *held* in the era in which sessions were last given
-//! its number, which they are only while its neighbour is known; what isn't held in the era in force may go. Where too few
-//! may, a new era begins: whoever still needs a hop asks once more.
+//! another neighbour's when no session of the era in force can know it. (An era ends when everything may have
+//! changed; some changed routes only begin another generation of it.) A hop is *held* in the era in which sessions
+//! were last given its number, which they are only while its neighbour is known; what isn't held in the era in force
+//! may go. Where too few may, a new era begins: sessions that still need a hop ask again.
 //!
 //! Routes by one neighbour may have different MTUs: each has a hop of its own there, chained to the first.
 //!
@@ -35,7 +35,7 @@ const UNRESOLVED: usize = 1024;
 const STRIDE: usize = 64;
 /// How long after a renewal hops are left to those who still need them, while there are others.
 const RESPITE: u32 = seconds(2);
-/// Between renewals at least: while there is room left, and while there is none.
+/// Minimum time between renewals: while there is room, and while there is none.
 const PERIOD: u32 = seconds(10);
 const PERIOD_FULL: u32 = seconds(1);
 
@@ -66,7 +66,7 @@ impl Hop {
     pub(crate) const NOTHING: Self = Self { macs: [0; 12], mtu: 0, port: PortId(0), usable: false };
 }
 
-/// What a hop is beside what packets need of it.
+/// A hop's state that packets don't need.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HopState {
     pub address: IpAddr,
@@ -445,12 +445,12 @@ mod tests {
             assert!(add(&mut h, server(n), Need::Server, true, &mut g, now).is_some(), "server {n}");
         }
         assert_eq!(add(&mut h, server(9999), Need::Server, true, &mut g, now), None, "all are held");
-        // A second later those that nobody has needed since make room.
+        // A second later, hops that weren't needed since make room.
         assert!(add(&mut h, server(9999), Need::Server, true, &mut g, Tick(seconds(1))).is_some());
     }
 
     #[test]
-    fn a_number_that_sessions_may_know_is_nobody_else_s() {
+    fn a_number_that_sessions_may_know_is_not_reused() {
         let (mut h, mut g) = (Hops::default(), 1);
         let ours = add(&mut h, server(1), Need::Server, true, &mut g, Tick(0)).unwrap();
         for n in 0..200_000 {
@@ -504,7 +504,7 @@ mod tests {
         h.drop_where(|address| address != guest(3));
         assert_eq!([1, 2, 3].map(|n| h.known(PORT, guest(n))), [None, None, Some(c)]);
         assert!(!h.get(a).unwrap().usable && !h.get(b).unwrap().usable && h.get(c).unwrap().usable);
-        // What nobody waits for is the next one's, what somebody waits for nobody's.
+        // A hop that no packet waits for may be reused, one that packets wait for may not.
         assert_eq!(add(&mut h, guest(4), Need::Guest, true, &mut g, Tick(0)), Some(a));
         assert_eq!(add(&mut h, guest(5), Need::Guest, true, &mut g, Tick(0)), Some(c + 1));
         // What is gone can't go again.
@@ -516,7 +516,7 @@ mod tests {
     #[test]
     fn a_neighbour_has_a_hop_for_each_mtu_and_each_goes_alone() {
         for address in [server(1), guest(1)] {
-            // In whatever order they go.
+            // In any order.
             for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
                 let (mut h, mut g) = (Hops::default(), 1);
                 let first = add(&mut h, address, Need::Server, true, &mut g, Tick(0)).unwrap();

@@ -1,13 +1,13 @@
-//! Stage 3 of ICMP errors: whose session one is about, and whether it is believed.
+//! Stage 3 for ICMP errors: which session an error is about, and whether to believe it.
 //!
 //! ```text
 //! ip | icmp: type code checksum .. | the packet that failed, as it left the gateway: ip | ports ..
 //! ```
 //!
-//! The quoted packet, turned round, is a packet that would come back: its session is found as that packet's
-//! would be. The error then goes the way of that packet: its outer addresses become the session's on that
-//! side, and the quote becomes the packet that the receiver of the error once sent. As IPVS does, the error
-//! seems to come from the virtual service (to clients), or from the local address (to a FULLNAT server).
+//! The quoted packet with its addresses swapped is a packet of the other direction: its session is looked up like
+//! that of such a packet. The error then takes that packet's route: its outer addresses become the session's on that
+//! side, and the quote becomes the packet that the receiver of the error once sent. As IPVS does, the error seems to
+//! come from the virtual service (to clients), or from the local address (to a FULLNAT server).
 
 use super::{Flows, open::Claimed};
 use crate::{
@@ -105,15 +105,15 @@ impl Flows {
         self.forward(packet, found, As::Error(*inner))
     }
 
-    /// Whether an error about the session may go on to whoever sent the packet that it quotes.
+    /// Whether an error about the session may go on to the sender of the quoted packet.
     fn tells_sender(&self, frame: &impl Frame, p: &Parsed, found: Found) -> bool {
         let Some(icmp) = IcmpHeader::at(frame.data(), usize::from(p.l4)) else { return false };
         if p.ipv6 {
             return icmp.tells_sender_v6();
         }
         // To the other family a parameter problem goes as a new message of RFC 7915 4.2, if at all.
-        let anew = || self.sessions.get(found.id).is_some_and(Session::is_nat64);
-        icmp.tells_sender_v4() || (icmp.kind == icmp::v4::PARAMETER_PROBLEM && anew())
+        let rebuilt = || self.sessions.get(found.id).is_some_and(Session::is_nat64);
+        icmp.tells_sender_v4() || (icmp.kind == icmp::v4::PARAMETER_PROBLEM && rebuilt())
     }
 }
 

@@ -1,8 +1,8 @@
 //! Stage 4: marks, for firewall-mark services.
 //!
-//! What netfilter's mark is to IPVS, these rules are to Weir: a packet without session gets the mark of the
-//! first rule that applies, and the service of that mark takes it before any service of its address. All
-//! rules are looked at together, see [`crate::table::classifier`]; `weir-bench marks` holds that beside DPDK's rte_acl.
+//! These rules replace netfilter's fwmark: a packet without a session gets the mark of the first rule that matches,
+//! and a firewall-mark service takes it before any service of its address. All rules are looked at together, see
+//! [`crate::table::classifier`]; `weir-bench marks` compares that with DPDK's rte_acl.
 
 use std::net::IpAddr;
 

@@ -1,5 +1,5 @@
-//! What a worker knows: sessions, services and servers, local addresses, routes and next hops. No frame is in it, and nothing
-//! here receives or sends one.
+//! What a worker knows: sessions, services and servers, local addresses, routes and next hops. It holds no frames,
+//! and nothing here receives or sends one.
 
 use std::{net::Ipv6Addr, sync::Arc};
 
@@ -133,7 +133,7 @@ pub(crate) struct Flows {
     pub(crate) snat: Option<Box<Nat>>,
     /// Where the fragments behind the first at hand go, if their ports don't say it.
     pub(crate) rest_goes: Option<RestGoes>,
-    /// Whoever follows packets.
+    /// The tracer, while packets are followed.
     pub(crate) trace: Option<Box<Tracer>>,
 }
 

@@ -1,8 +1,8 @@
 //! One-packet scheduling (`-o`): every datagram gets a server of its own, and no session.
 //!
-//! As in IPVS such a datagram counts as a connection that ends at once, and a NAT server's reply isn't
-//! translated: it leaves to whoever routes it. FULLNAT, which IPVS lacks, can't do without: a local port is taken, only replies
-//! lead to it, and two seconds after the first one it's free again.
+//! As in IPVS such a datagram counts as a connection that ends at once, and a NAT server's reply isn't translated: it
+//! leaves as any routed packet. FULLNAT, which IPVS lacks, can't do without: a local port is taken, only replies lead
+//! to it, and two seconds after the first one it's free again.
 //!
 //! A datagram that comes in fragments is one all the same: where the first went, the others go (`reassembly`).
 

@@ -1,4 +1,5 @@
-//! Stage 4: a packet without session. Whose is it, and which server gets it?
+//! Stage 4, on the slow path: a packet without a session, such as a SYN. Finds the service and the server, and opens
+//! a session.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -389,7 +390,7 @@ impl Flows {
         }
     }
 
-    /// A packet for a service, from a client without session, or with one that it begins anew: that ends once a server
+    /// A packet for a service, from a client without session, or with one that it starts again: that ends once a server
     /// is chosen, as in IPVS, whose schedulers and thresholds count it until then.
     pub(crate) fn open<F: Frame>(
         &mut self,

@@ -1,14 +1,15 @@
-//! Who owns the packets of services, with several workers.
+//! Which worker owns a packet of a service.
 //!
-//! RSS can't bring a reply of NAT home: it is addressed to the client itself. So requests of a service with NAT
-//! servers belong to a worker by the client's address and port, and replies to the same by their destination; where
-//! clients are kept at their servers, by the masked address. Services that share a NAT server have one way in common, the
-//! coarsest of theirs: of two sessions that share a reply one worker has both, and the newest gets the replies.
+//! RSS can't bring a NAT reply to the worker with its session: the reply is addressed to the client itself. So
+//! requests of a service with NAT servers belong to a worker by the client's address and port, and replies to the
+//! same by their destination; where clients are kept at their servers, by the masked address. Services that share a
+//! NAT server have one way in common, the coarsest of theirs: of two sessions that share a reply one worker has both,
+//! and the newest gets the replies.
 //!
-//! A service may be given another way while it has sessions. These stay where they are, so the owners by its former ways
-//! are tried, one after the other, before the owner by the present one opens a session. Replies go the other way round:
-//! to the present owner first. What a NAT server's replies belong to, its address and port say, of deleted servers too as
-//! long as sessions refer to them.
+//! The way a service's packets are assigned may change while it has sessions. The sessions stay where they are, so
+//! the owners by the former ways are tried, one after the other, before the owner by the present way opens a session.
+//! Replies go to the present owner first. What a NAT server's replies belong to, its address and port say, of deleted
+//! servers too as long as sessions refer to them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

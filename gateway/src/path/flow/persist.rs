@@ -1,4 +1,4 @@
-//! Stage 4 of persistent services: a client stays at its server (Linux `ip_vs_sched_persist`).
+//! Stage 4 for persistent services: a client stays with its server (Linux `ip_vs_sched_persist`).
 //!
 //! ```text
 //! template   protocol, client network -> virtual address and port | mark | all ports      server

@@ -1,5 +1,5 @@
-//! What PROXY asks of a packet before it may change anything about its session, and what headers its server is to get: read by
-//! all stages, changed by none.
+//! What a packet of a session with PROXY must fulfil before it may change the session, and which header its server
+//! gets. All stages read this, none changes it.
 
 use super::{
     Flows,

@@ -1,4 +1,4 @@
-//! Which answer the sender of a packet gets that isn't forwarded.
+//! Which reply the sender of a dropped packet gets.
 
 use std::net::IpAddr;
 

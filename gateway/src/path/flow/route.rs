@@ -1,10 +1,10 @@
 //! Stage 7: where the packet goes next.
 //!
-//! Control makes a [`RouteTable`] of the kernel's routes and the configured ones; a new one replaces it. Next hops are
-//! the worker's own: the table says "by way of 10.0.0.1 on port 2", and the worker keeps one [`Hop`] for every such pair
-//! it has used ([`super::hops`]), with the MAC addresses ready to be copied. A session remembers its two hops until routes
-//! change that may concern it. A hop whose address isn't known yet is asked for (the kernel resolves it), and up to a few
-//! packets wait for the answer.
+//! Control builds a [`RouteTable`] from the kernel's routes and the configured ones; a new table replaces the old
+//! one. Next hops belong to the worker: the table says "via 10.0.0.1 on port 2", and the worker keeps one [`Hop`] for
+//! every such pair it has used ([`super::hops`]), with the MAC addresses ready to be copied. A session remembers its
+//! two hops until routes change that may affect it. If a hop's MAC address isn't known yet, the kernel is asked to
+//! resolve it, and a few packets wait for the answer.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -101,11 +101,12 @@ pub struct Routing {
     cached: Box<[Cached; ROUTE_CACHE]>,
     /// How many packets wait for clients and strangers.
     waiting_guests: u16,
-    /// How often the kernel is asked for these: it, too, has room for so many neighbours only.
+    /// How often the kernel is asked for these: its neighbour table is limited, too.
     asks: TokenBucket,
 }
 
-/// IPv4 destinations whose hops are remembered, beside what sessions remember: new ones go to few servers.
+/// The route cache of a worker: IPv4 destinations whose hops are remembered, in addition to those of sessions. New
+/// sessions go to few servers.
 const ROUTE_CACHE: usize = 1024;
 
 /// What a look-up for an address of IPv4 gave.
@@ -249,7 +250,7 @@ impl Routing {
             self.table.lookup(destination).ok_or_else(|| self.table.no_way(destination, Reason::NoRoute))?;
         let via = *route.via(destination).map_err(|why| self.table.no_way(destination, why))?;
         let mtu = route.mtu;
-        // Routers are few, whoever is behind them.
+        // There are few routers, however many hosts are behind them.
         let need = if via.gateway.is_some() { Need::Server } else { need };
         let id = self.hop_of(via.port, (via.gateway.unwrap_or(destination), mtu), need, now)?;
         if let Some((hop, state)) = self.hops.get_mut(id) {
@@ -287,8 +288,8 @@ impl Routing {
         Ok(id)
     }
 
-    /// The way back to `destination`, whose packet arrived by `port` from `mac`: to there, where it is attached to that
-    /// port and unknown. So whoever is answered takes no hop.
+    /// The way back to `destination`, whose packet arrived by `port` from `mac`: to there, where it is attached to
+    /// that port and unknown. So an answer takes no hop.
     pub(crate) fn back_to(
         &mut self,
         destination: IpAddr,

@@ -1,8 +1,8 @@
 //! The route table: an immutable picture of the kernel's routes and the configured ones, made by control.
 //!
-//! [`Routes`] has them all and makes versions of the [`RouteTable`], which share what didn't change and say what did, so
-//! that a change costs what it changes: a full table of the internet's routes is neither made anew for one of them nor
-//! are the sessions' next hops forgotten.
+//! [`Routes`] has them all and makes versions of the [`RouteTable`]. Versions share what didn't change and tell what
+//! did, so the cost of a change depends on its size: one changed route of a full internet table neither rebuilds the
+//! table nor makes sessions forget their next hops.
 
 use std::{
     collections::HashSet,
@@ -115,7 +115,7 @@ impl RouteWay {
 /// Which of the routes around an address counts: the highest table's, and there the longest prefix's.
 type Rank = (Table, u8);
 
-/// What is known of the addresses around one.
+/// What the table has about the addresses around one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Leaf {
     way: Option<Arc<RouteWay>>,
@@ -389,7 +389,7 @@ impl RouteTable {
     pub fn behind(&self, address: IpAddr) -> Behind {
         match address {
             IpAddr::V4(a) if a.is_loopback() || a.is_multicast() => Behind::MARTIAN,
-            // Who is told an IPv4-mapped client's address takes it for that of IPv4.
+            // A server that learns an IPv4-mapped client address takes it for an IPv4 address.
             IpAddr::V6(a) if a.is_multicast() || a.to_ipv4_mapped().is_some() => Behind::MARTIAN,
             _ => self.leaf(address).behind(),
         }
@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_asked_in_their_order_whatever_the_prefix_lengths() {
+    fn tables_are_searched_in_order_regardless_of_prefix_lengths() {
         let mut routes = Routes::new(&[]);
         let mut set = |table, route: Route, there: bool| {
             routes.set_in(table, route.network, route.prefix, there.then_some(&route));

@@ -206,7 +206,7 @@ fn guests_have_half_of_the_queue_and_silent_neighbours_one_place() {
 }
 
 #[test]
-fn whoever_a_server_is_too_is_no_guest() {
+fn an_address_that_is_a_server_is_no_guest() {
     let mut r = to_lan();
     let hop = r.towards(at([10, 0, 0, 1]), Need::Guest, Tick(0)).unwrap();
     assert_eq!(r.towards(at([10, 0, 0, 1]), Need::Server, Tick(0)), Ok(hop));

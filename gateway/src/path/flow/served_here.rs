@@ -1,4 +1,4 @@
-//! Which packets belong to servers of the gateway itself.
+//! Which packets belong to servers on the gateway itself.
 
 use super::Flows;
 use crate::{

@@ -1,6 +1,6 @@
-//! Stage 4: which service an unknown packet is for.
+//! Stage 4: which virtual service a packet without a session is for.
 //!
-//! [`Lookup`] is an immutable picture of what the path claims, made by control and swapped whole;
+//! [`Lookup`] is an immutable table of what the path claims, built by control and swapped as a whole;
 //! [`WorkerService`] is a service with this worker's scheduler.
 
 use std::{
@@ -122,7 +122,7 @@ pub type ServerAddresses = HashMap<IpAddr, u32, RandomState>;
 pub struct Lookup {
     v4: Claims<u32>,
     v6: Claims<u128>,
-    /// Virtual and local addresses, hashed: most others are told from them at a glance.
+    /// Virtual and local addresses, hashed: a quick filter for most others.
     ours: Glance,
     /// Addresses at which the gateway itself has servers whose replies are translated.
     here: HashSet<IpAddr, RandomState>,
@@ -359,7 +359,7 @@ impl Lookup {
         by_family!(self, address, |claims, number| claims.addresses.contains(&number))
     }
 
-    /// Whether a packet between these addresses may be a service's or a session's, whatever its ports.
+    /// Whether a packet between these addresses may belong to a service or a session, with any ports.
     #[must_use]
     pub fn may_claim(&self, ends: &Endpoints) -> bool {
         let of_marks = if ends.is_ipv6() { &self.v6.of_marks } else { &self.v4.of_marks };
@@ -409,7 +409,7 @@ pub struct WorkerService {
     pub persistence: Option<Persistence>,
     /// Every datagram gets a server of its own.
     pub one_packet: bool,
-    /// Clients are told apart by the Call-ID of their SIP messages too (`--pe sip`).
+    /// Clients are also distinguished by the Call-ID of their SIP messages (`--pe sip`).
     pub by_call: bool,
     /// How FULLNAT servers learn the client's address.
     pub client_address: ClientAddress,
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn most_addresses_are_told_from_ours_at_a_glance() {
+    fn most_foreign_addresses_are_filtered_quickly() {
         let mut lookup = Lookup::default();
         let v4 = |n: u32| IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + n));
         let v6 = |n: u32| IpAddr::from(Ipv6Addr::from_bits(0x2001 << 112 | u128::from(n)));

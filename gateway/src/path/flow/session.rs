@@ -1,8 +1,8 @@
 //! Stage 3: the packet's session.
 //!
-//! A packet of an established session only writes `last_seen` and its server's counters. Whatever else may
-//! happen to a session (a state, another time-out, a deleted server, a SYN on a finished connection) goes
-//! through [`Flows::known`], as Linux's `ip_vs_in` orders it.
+//! A packet of an established session only writes `last_seen` and its server's counters. Everything else (another
+//! state or time-out, a deleted server, a SYN on a closed connection) goes through [`Flows::known`], in the order of
+//! Linux's `ip_vs_in`.
 
 use weir_api::model::{SessionState, trace::TraceStage};
 
@@ -57,7 +57,7 @@ pub(crate) enum Course {
     /// Its time to live is used up.
     TtlExpired,
     /// It begins a connection of its own.
-    Anew,
+    Reopen,
     /// Its server was deleted.
     ServerDeleted,
     /// It goes on.
@@ -84,14 +84,14 @@ impl Flows {
         if self.one_way_unchanged(found.id, p) {
             return self.forward(packet, found, As::Packet);
         }
-        if !self.arrives_right(packet.port, found) && !self.arrives_anew(packet.port, found) {
+        if !self.arrives_right(packet.port, found) && !self.arrives_again(packet.port, found) {
             return Next::Drop(Reason::Martian);
         }
         let believed = self.believed(&packet.frame, p, found);
         match self.course(found, p, believed) {
             Course::Kernel => return Next::Punt,
             Course::TtlExpired => return Next::Reply(self.ttl_expired(packet)),
-            Course::Anew => return self.anew(packet, found.id),
+            Course::Reopen => return self.reopen(packet, found.id),
             Course::ServerDeleted => return Next::Drop(Reason::ServerDeleted),
             Course::On => {}
         }
@@ -134,7 +134,7 @@ impl Flows {
     /// A packet that came by a port behind which its sender isn't. The kernel is asked no questions: the twin that it sends
     /// by is the one from now on.
     #[cold]
-    fn arrives_anew(&mut self, port: PortId, found: Found) -> bool {
+    fn arrives_again(&mut self, port: PortId, found: Found) -> bool {
         let session = self.sessions.get_mut(found.id).filter(|_| port.is_twin());
         session.is_some_and(|session| {
             session.set_arrival(found.direction, port);
@@ -163,15 +163,16 @@ impl Flows {
             return Course::On;
         }
         match available {
-            _ if believed.counts() && self.begins_anew(found.id, session, p) => Course::Anew,
+            _ if believed.counts() && self.reopens(found.id, session, p) => Course::Reopen,
             true => Course::On,
-            false if self.settings.expire_nodest_conn => Course::Anew,
+            false if self.settings.expire_nodest_conn => Course::Reopen,
             false => Course::ServerDeleted,
         }
     }
 
-    /// Whether a client's packet begins another connection, for which a server is to be chosen anew (Linux's `ip_vs_in`).
-    fn begins_anew(&self, id: SessionId, session: &Session, p: &Parsed) -> bool {
+    /// Whether a client's packet begins another connection, for which a server must be chosen again (Linux's
+    /// `ip_vs_in`).
+    fn reopens(&self, id: SessionId, session: &Session, p: &Parsed) -> bool {
         if !begins(p) || session.is_snat() {
             return false;
         }
@@ -201,7 +202,7 @@ impl Flows {
 
     /// A packet of a session that begins another connection. The session's server counts it until another is chosen, as
     /// in IPVS.
-    fn anew<F: Frame>(&mut self, packet: &Packet<'_, F>, old: SessionId) -> Next {
+    fn reopen<F: Frame>(&mut self, packet: &Packet<'_, F>, old: SessionId) -> Next {
         let (ends, protocol) = (packet.endpoints(), packet.parsed.protocol);
         match self.lookup.claim(packet.port, &ends, protocol) {
             Some(service)

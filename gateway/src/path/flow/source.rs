@@ -1,7 +1,7 @@
-//! Stage 4: whether a packet may come from where it says.
+//! Stage 4: whether a packet's source address is valid on its port.
 //!
-//! Asked of every packet that would open something: a session of any kind, a template, a mapping of SNAT. What belongs to a
-//! session isn't asked again, but for what anybody may send without knowing its ports: ICMP errors about it, and fragments.
+//! Checked for every packet that would open a session, a template or a SNAT mapping. Packets of a session aren't
+//! checked again, except those that can be sent without knowing its ports: ICMP errors and fragments.
 
 use std::net::IpAddr;
 

@@ -1,17 +1,18 @@
-//! What the gateway knows of a client's stream that begins with a PROXY header, and what it lets through because of it.
+//! The state of a client's TCP stream that begins with a PROXY header, and which segments may pass.
 //!
 //! ```text
 //! client        seq n+1 ..                 n: the client's initial sequence number
 //! server        seq n+1 [header] n+1+H ..  H: the header's length
 //! ```
 //!
-//! The server must take its first H bytes from the gateway alone. So the stream begins where the first SYN with a right
-//! checksum says, and until the server has acknowledged the header nothing of the client's goes on but what begins there,
-//! behind the header: all else the client sends again. From then on every number is H further on, however long the
-//! stream is: nothing is compared with where it began, which comes round again after 4 GiB.
+//! The server must take its first H bytes from the gateway alone. So the stream begins at the number of the first SYN
+//! with a correct checksum. Until the server has acknowledged the header, only segments of the client that begin
+//! there are forwarded, behind the header; the client retransmits the others. From then on every number is moved by
+//! H; nothing is compared with the beginning of the stream, since numbers wrap after 4 GiB.
 //!
-//! A SYN with another number moves nothing. It goes to the server, whose SYN-ACK says whether a connection begins there:
-//! then a stream does, too. Until it has answered, what would be such a connection's first byte is held back.
+//! A SYN with another sequence number changes nothing. It goes to the server, whose SYN-ACK tells whether a new
+//! connection, and so a new stream, begins there. Until the server has answered, the first byte of such a connection
+//! is held back.
 
 use weir_api::model::ClientAddress;
 
@@ -25,7 +26,7 @@ use crate::{
     table::session::Direction,
 };
 
-/// For so long a server has the time to answer a SYN with another number.
+/// How long a server may take to answer a SYN with another sequence number.
 const PATIENCE: u32 = seconds(3);
 
 /// Version 1 of the header.
@@ -87,7 +88,7 @@ pub(crate) enum Step {
     Bare,
     /// With a sequence number so much further on.
     Shifted(u32),
-    /// Behind the header, at this sequence number, without so many bytes of its payload.
+    /// Behind the header, at this sequence number, without this many bytes of its payload.
     Behind {
         /// Where the header is.
         start: u32,
@@ -100,7 +101,7 @@ pub(crate) enum Step {
     Drop(Reason),
 }
 
-/// What is known of a session's stream.
+/// The state of a session's stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stream {
     /// Where the header is: one more than the client's initial sequence number.
@@ -181,7 +182,7 @@ impl Stream {
             return Step::Drop(Reason::ProxyWaits);
         }
         if s.has(tcp::RST) {
-            // Nobody knows whether the header has got there: it probably has.
+            // It isn't known whether the header has arrived: it probably has.
             return match s.sequence.wrapping_sub(self.start) as i32 {
                 0 if !self.is(SENT) => Step::Shifted(0),
                 0.. => Step::Shifted(self.len.into()),
@@ -311,7 +312,7 @@ impl Stream {
         }
     }
 
-    /// The server has acknowledged the header, or there is none: what the client sends stays as long as it is.
+    /// The server has acknowledged the header, or there is none: the client's segments keep their length.
     pub fn is_settled(&self) -> bool {
         self.flags & (ACKNOWLEDGED | MIDDLE) != 0
     }
@@ -355,7 +356,7 @@ mod tests {
         segment(tcp::ACK, 1, number, 0)
     }
 
-    /// One whose header was sent with so many bytes behind it.
+    /// One whose header was sent with this many bytes behind it.
     fn told(start: u32, payload: u16) -> Stream {
         let mut stream = Stream::new(ClientAddress::ProxyV2, true);
         assert_eq!(stream.request(&syn(start.wrapping_sub(1)), H, Tick(0)), Step::Bare);
@@ -473,7 +474,7 @@ mod tests {
         Piece(Segment),
         /// The server's SYN-ACK, or its acknowledgement of so much behind the header.
         Answer(u32),
-        /// The server's connection ends, and nobody is told.
+        /// The server's connection ends silently.
         Endpoints,
         Time(u32),
     }

@@ -1,5 +1,5 @@
-//! What is known of all sessions with PROXY: of a stream what [`super::stream`] says, two words each; of datagrams what a
-//! router has told of their way, in the same words: the MTU, and when.
+//! The state of all sessions with PROXY, two words each: for streams that of [`super::stream`], for datagrams the
+//! path MTU from a router's ICMP error and its time.
 
 use super::stream::Stream;
 use crate::{clock::Tick, table::path_mtu::LIFETIME};
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_so_many_as_sessions() {
+    fn there_is_one_for_each_session() {
         let mut streams = Streams::new(2);
         let stream = Stream::new(ClientAddress::ProxyV1, true);
         streams.set(1, stream);

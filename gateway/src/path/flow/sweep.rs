@@ -1,5 +1,5 @@
-//! All sessions are gone through, a bounded number of records a poll: those of deleted servers end, and none remembers next
-//! hops of generations whose number comes again.
+//! Walks through all sessions, a bounded number of records per poll: ends those of deleted servers, and clears next
+//! hops of old generations before their number is used again.
 
 use super::Flows;
 use crate::{id::ServerId, table::session::SessionId};

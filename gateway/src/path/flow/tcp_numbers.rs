@@ -1,8 +1,8 @@
 //! What a TCP segment may change about its session, by its flags and numbers: see [`super::belief`].
 //!
-//! A session remembers for each direction what its packets expect of the other side: `expected_by(Reply)` is the sequence
-//! number that the server expects of the client. A SYN says what its answer has to acknowledge, and the SYN-ACK makes
-//! both sides' numbers known.
+//! A session remembers for each direction the next sequence number of the other side: `expected_by(Reply)` is the
+//! number that the server expects from the client. A SYN determines what its answer must acknowledge; with the
+//! SYN-ACK the numbers of both sides are known.
 
 use weir_api::model::SessionState::{
     self, Close, CloseWait, Established, FinWait, LastAck, SynRecv, SynSent, TimeWait,
@@ -115,7 +115,7 @@ pub(crate) fn weigh(session: &Session, direction: Direction, s: &ClientSegment, 
     }
 }
 
-/// A segment that is near what is known of both sides.
+/// A segment whose numbers are near those of both sides.
 fn fits(session: &Session, direction: Direction, s: &ClientSegment) -> bool {
     is_near(s.sequence, session.expected_by(direction.opposite()))
         && (!s.has(ACK) || is_near(s.acknowledgement, session.expected_by(direction)))
@@ -146,7 +146,7 @@ fn weigh_reset(session: &Session, direction: Direction, s: &ClientSegment) -> Be
     }
 }
 
-/// A SYN on a session that lives is the server's to judge: it answers with a challenge (RFC 5961, 4), or begins anew.
+/// A SYN on a session that lives is the server's to judge: it answers with a challenge (RFC 5961, 4), or starts again.
 fn weigh_syn(state: SessionState, direction: Direction, s: &ClientSegment) -> Belief {
     match (direction, state) {
         (Request, FinWait | CloseWait | LastAck) => Belief::Nothing,
@@ -219,7 +219,7 @@ fn learn_syn(session: &mut Session, direction: Direction, s: &ClientSegment) {
     }
 }
 
-/// The SYN-ACK of whoever sends in this direction.
+/// The SYN-ACK of the sender in this direction.
 fn learn_answer(session: &mut Session, direction: Direction, s: &ClientSegment, shaking: bool) {
     let other = direction.opposite();
     let (before, last) = (session.expected_by(other), session.expected_by(direction));
@@ -230,7 +230,7 @@ fn learn_answer(session: &mut Session, direction: Direction, s: &ClientSegment, 
         session.expect(direction, known(number));
         session.set_answered(true);
     } else if before == 0 {
-        // It answers another SYN than the one that passed here: nobody knows whose numbers are right.
+        // It answers another SYN than the one seen here: either's numbers may be right.
         session.expect(other, 0);
         session.expect(direction, 0);
         session.set_answered(true);
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_only_syn_isn_t_answered_nobody_s_numbers_are_asked_for() {
+    fn an_unanswered_syn_leaves_numbers_unchecked() {
         let mut s = session(FULLNAT, SynRecv);
         learn(&mut s, Request, &segment(SYN, 1000, 0, 0));
         learn(&mut s, Reply, &segment(SYN | ACK, 5000, 77, 0));

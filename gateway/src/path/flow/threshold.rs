@@ -1,7 +1,7 @@
-//! Stage 4: a server's place for a session, under its threshold (`-x`).
+//! Stage 4: reserves a session under a server's threshold (`-x`).
 //!
-//! A place is taken when a server is chosen, before the session is there, and whoever then doesn't open the session gives
-//! it back. So no two workers take the last one. Servers without a threshold have no [`Limit`].
+//! The reservation is made when a server is chosen, before the session exists, and released if the session isn't
+//! opened. So two workers can't both take the last one. Servers without a threshold have no [`Limit`].
 
 use super::{Flows, service::Chosen};
 use crate::{

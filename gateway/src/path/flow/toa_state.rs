@@ -1,8 +1,9 @@
 //! Whether a session's server has been told the client's address by TOA.
 //!
-//! It has when the client acknowledges what the server was seen to send behind its SYN: it takes a connection only with
-//! an acknowledgement of the SYN, and all of these had the option. Segments count with a right checksum only, so that
-//! nobody ends the telling by what the server never sees. A SYN-ACK with another number begins it again.
+//! It has been told when the client acknowledges data that the server sent after its SYN: the server accepts a
+//! connection only with an acknowledgement of its SYN, and all of those carried the option. Only segments with a
+//! correct checksum count, so that a forged segment that the server discards can't end this. A SYN-ACK with another
+//! number starts over.
 
 use std::net::IpAddr;
 
@@ -32,7 +33,7 @@ pub(crate) enum ToaStep {
     Pass,
 }
 
-/// What is known of a session's server.
+/// The state of a session's server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ToaServer {
     /// The sequence number of its first byte of data.
@@ -121,7 +122,7 @@ impl Told {
         self.set(session, ToaServer::default());
     }
 
-    /// What is known of a session's server.
+    /// The state of a session's server.
     pub fn get(&self, session: u32) -> ToaServer {
         self.0.get(session as usize).map_or_else(ToaServer::default, |&word| ToaServer::unpack(word))
     }
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_is_told_when_the_client_has_what_it_sent() {
+    fn the_server_has_been_told_once_its_data_is_acknowledged() {
         for first in [5001, 0, u32::MAX, 1 << 31] {
             for (taken, told) in [(-1, false), (0, false), (1, true), (100, true), (101, false)] {
                 let mut server = server(first, 100);

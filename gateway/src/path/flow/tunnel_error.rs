@@ -4,15 +4,15 @@
 //! ip | icmp | outer ip of ours | [GRE, or UDP and GUE] | the client's packet, as far as the router quotes it
 //! ```
 //!
-//! A router on the way to a server doesn't know of the packet inside. What it says goes to the client as if it had been
-//! said of that packet, from the virtual service, as Linux's `ip_vs_in_icmp` does it for IPv4 in IPv4 (RFC 2003, 4): an MTU
+//! A router on the path to a server doesn't know the inner packet. Its error goes to the client as an error about the
+//! inner packet, from the virtual service, as Linux's `ip_vs_in_icmp` does for IPv4 in IPv4 (RFC 2003, 4): an MTU
 //! less the tunnel's headers, unreachable and time exceeded as they are. Where the families differ both mean to the
 //! client that the server can't be reached (RFC 2473, 8). An MTU is remembered for the server besides
 //! ([`crate::table::path_mtu`]), by all workers, so that the next packet is refused or fragmented here.
 //!
-//! Anybody can send such an error. It has to come by the port that leads to the server (`rp_filter`) and to quote a packet
-//! from an address of ours to a tunnel's server; if it quotes enough of the client's packet, one of a session that leads
-//! there.
+//! Such an error can be forged. It must arrive on the port that leads to the server (`rp_filter`) and quote a packet
+//! from one of our addresses to a tunnel's server; if it quotes enough of the client's packet, that packet must
+//! belong to a session with that server.
 
 use std::net::IpAddr;
 
@@ -179,7 +179,7 @@ fn said(data: &[u8], p: &Parsed, quoted: &[u8]) -> Said {
     }
 }
 
-/// What the client is told of its packet, which lay at `at` in the outer one; nothing if it isn't to be told.
+/// The reply to the client about its packet, which was at `at` in the outer one; none if it gets no reply.
 fn problem(said: Said, packet: &[u8], (outer, at): (&Inner, usize), ipv6: bool) -> Option<Problem> {
     let inner_ipv6 = packet.first()? >> 4 == 6;
     match said {
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_told_of_an_mtu_that_it_can_keep_to() {
+    fn a_client_gets_an_mtu_that_it_can_use() {
         let told = |mtu, packet: &[u8], server, at| match problem(
             Said::TooBig(mtu),
             packet,
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_is_told_in_the_client_s_family() {
+    fn the_error_is_of_the_client_s_family() {
         let of = |said, packet: &[u8], ipv6| problem(said, packet, (&outer("10.0.0.1"), 20), ipv6);
         for (packet, ipv6) in [(v4(true), false), (v6(100), true)] {
             let same = of(Said::Lost(3, 1), &packet, ipv6);

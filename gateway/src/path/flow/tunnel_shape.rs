@@ -1,4 +1,4 @@
-//! What tunnels are like: what they add to a packet, what they leave room for, which packets are theirs.
+//! The shape of tunnels: how many bytes they add, the MTU that they leave, and which packets are theirs.
 
 use std::net::IpAddr;
 
@@ -165,8 +165,9 @@ fn path_mtu(others: &OtherWorkers, now: Tick) -> u16 {
     })
 }
 
-/// The largest packet that a client may send through a tunnel which adds so many bytes, over a way that takes `way` bytes.
-/// IPv6's smallest is sent in any case, in fragments of the outer packet if need be (RFC 2473, 7.1; RFC 4213, 3.2).
+/// The largest packet that a client may send through a tunnel that adds this many bytes, over a path with an MTU of
+/// `way`. IPv6's smallest is sent in any case, in fragments of the outer packet if need be (RFC 2473, 7.1; RFC 4213,
+/// 3.2).
 pub(crate) fn inner_mtu(way: u16, added: u16, ipv6: bool) -> u16 {
     way.saturating_sub(added).max(if ipv6 { ipv6::MIN_MTU as u16 } else { 0 })
 }

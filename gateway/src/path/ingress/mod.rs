@@ -1,4 +1,4 @@
-//! How packets come in: parsed, for whose MAC address, with which checksums.
+//! How packets come in: parsing, MAC address filter, checksums.
 
 pub mod parse;
 pub(crate) mod sctp_event;

@@ -1,4 +1,4 @@
-//! Stage 2: what a frame is.
+//! Stage 2: parses a frame.
 //!
 //! Reads the headers once and keeps what the later stages need in a few words, so that they don't go back
 //! to the frame before it is rewritten. Nothing here changes a frame.
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// What is to be done with a frame.
+/// How to handle a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// TCP or UDP over IPv4: look for its session.
@@ -40,7 +40,7 @@ pub enum Kind {
     Fragment,
     /// IP of another protocol: the kernel's, unless a service wants it.
     OtherIp,
-    /// ARP and whatever else: the kernel's.
+    /// ARP and everything else: for the kernel.
     Host,
     /// IP of any protocol in a frame to a group of stations: nobody's but the kernel's.
     Group,
@@ -54,7 +54,7 @@ pub struct Parsed {
     /// Addresses and, for [`Kind::Transport`], ports. Of IPv6 the ports alone, until the stage `session` puts digests
     /// there: see [`crate::table::endpoints`].
     pub tuple: Tuple,
-    /// What is to be done.
+    /// How to handle it.
     pub kind: Kind,
     /// IP total length.
     pub ip_len: u16,
@@ -344,7 +344,7 @@ fn parse_ipv4(packet: &[u8], available: usize) -> Result<Parsed, Reason> {
     Ok(parsed)
 }
 
-/// An echo's identifier in the place of the port of whoever asks.
+/// An echo's identifier in place of the sender's port.
 pub(crate) fn echo_ports(icmp: &IcmpHeader, asks: bool) -> u32 {
     let (source, destination) = if asks { (icmp.echo_id(), 0) } else { (0, icmp.echo_id()) };
     Tuple::new((0, source), (0, destination)).ports
@@ -488,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn extension_headers_are_passed_and_fragments_are_told() {
+    fn extension_headers_are_skipped_and_fragments_recognised() {
         // Hop-by-hop options, then an atomic or a first fragment, then UDP.
         for (more, kind) in [(0, Kind::TransportV6), (1, Kind::Fragment)] {
             let mut packet = vec![0x60, 0, 0, 0, 0, 28, 0, 9];

@@ -1,5 +1,5 @@
-//! What an SCTP packet is to the state of its association (RFC 9260, 4). It counts by its first chunk; an ABORT behind a cookie
-//! counts before that.
+//! The event that an SCTP packet is for its association (RFC 9260, 4). The first chunk decides; an ABORT behind a
+//! cookie comes before that.
 
 use crate::net::sctp::{self, chunk};
 

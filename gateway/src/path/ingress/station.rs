@@ -1,5 +1,5 @@
-//! Frames to MAC addresses that the kernel has on a port beside the port's own, such as those of VRRP's
-//! virtual routers (RFC 9568, 7.3) on a macvlan over the twin.
+//! Frames to additional MAC addresses that the kernel has on a port, such as those of VRRP's virtual routers (RFC
+//! 9568, 7.3) on a macvlan over the twin.
 //!
 //! Such a frame is parsed again as one for that address. It isn't changed: a macvlan takes what is punted by its
 //! destination.
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// MAC addresses that ports have beside their own.
+/// MAC addresses that ports have in addition to their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stations(Vec<(PortId, Mac)>);
 
@@ -56,7 +56,7 @@ impl Macs {
         self.ports.get(port.index()).copied()
     }
 
-    /// Whether a port has a MAC address, as its own or beside it.
+    /// Whether a port has this MAC address, its own or an additional one.
     pub fn has(&self, port: PortId, mac: Mac) -> bool {
         self.of(port) == Some(mac) || self.beside.has(port, mac)
     }

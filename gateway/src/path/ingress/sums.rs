@@ -1,8 +1,8 @@
 //! Checksums over whole frames, chained buffers included.
 //!
 //! The path changes checksums by what it rewrites, so that a wrong one stays wrong and the receiver drops the packet.
-//! What the gateway itself believes of a packet (a number, a flag, an end) has to be checked here first: else a packet
-//! that its receiver never takes could change a session.
+//! Before the gateway acts on a packet's content (a number, a flag), the checksum must be verified here: otherwise a
+//! packet that its receiver discards could change a session.
 
 use super::parse::Parsed;
 use crate::{
@@ -86,8 +86,9 @@ fn pseudo_header(frame: &impl Frame, p: &Parsed) -> Option<(Sum, usize)> {
     Some((addresses.word(p.protocol.into()).word(u16::try_from(len).ok()?), len))
 }
 
-/// The checksum that a sender's kernel left to its device and nobody filled in: the field has the pseudo-header's sum
-/// (Linux's `CHECKSUM_PARTIAL`), or of SCTP nothing. None if it isn't so, or the checksum is right as it is.
+/// A checksum that a sender's kernel left to its device and that was never filled in: the field has the
+/// pseudo-header's sum (Linux's `CHECKSUM_PARTIAL`), or of SCTP nothing. None if it isn't so, or the checksum is
+/// right as it is.
 pub(crate) fn unfinished(frame: &impl Frame, p: &Parsed) -> Option<Unfinished> {
     let at = usize::from(p.l4);
     if p.protocol == protocol::SCTP {

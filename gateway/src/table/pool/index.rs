@@ -149,7 +149,7 @@ impl Index {
         }
     }
 
-    /// One bucket more: the entries of the bucket that it splits off from are dealt out anew.
+    /// One bucket more: the entries of the bucket that it splits off from are dealt out again.
     fn grow(&mut self) {
         let small = 1 << self.in_use.ilog2();
         let split = self.in_use - small;

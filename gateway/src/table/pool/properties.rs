@@ -58,7 +58,7 @@ fn pools(steering: &Arc<Steering>, first: u16, ports: u16, sessions: usize) -> V
 
 type Port = (Ipv4Addr, u16, usize);
 
-/// What is known of one worker's ports.
+/// The model's view of one worker's ports.
 struct Model {
     /// All that are the worker's, by address and server.
     own: HashMap<(Ipv4Addr, usize), HashSet<u16>>,

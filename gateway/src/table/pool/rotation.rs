@@ -8,7 +8,7 @@
 
 use super::line::Source;
 
-/// After so many addresses in vain, the next session starts where this one found a port.
+/// After this many addresses without a free port, the next session starts where this one found one.
 const FAR: usize = 4;
 
 /// What is remembered of a server.

@@ -1,4 +1,4 @@
-//! The long way to a port: one local address after the other, from the best that they may have to the worst.
+//! The slow search for a port: one local address after the other, from the best ports to the worst.
 
 use weir_api::model::Protocol;
 

@@ -150,7 +150,7 @@ fn stray_releases_change_nothing_and_are_counted() {
 }
 
 #[test]
-fn no_local_address_is_told_apart() {
+fn no_local_address_is_an_error_of_its_own() {
     assert_eq!(pool(1, 9).allocate(&[], RIP, 80, Protocol::Tcp, T0), Err(Exhausted::Addresses));
 }
 
@@ -187,7 +187,7 @@ fn a_pair_past_its_peak_gives_lines_back() {
 }
 
 #[test]
-fn no_memory_is_told_apart_and_idle_pairs_make_room() {
+fn no_memory_is_an_error_of_its_own_and_idle_pairs_make_room() {
     let mut p = sized(1024, 65_535, 2);
     assert!(p.allocate(&[LIP], RIP, 1, Protocol::Tcp, T0).is_ok());
     let (_, port) = p.allocate(&[LIP], RIP, 2, Protocol::Tcp, T0).unwrap();

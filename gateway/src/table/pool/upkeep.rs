@@ -1,4 +1,4 @@
-//! What a pool does once in a while: making pairs and lines, and giving them back.
+//! What a pool does from time to time: making pairs and lines, and freeing them.
 
 use weir_api::model::Protocol;
 
@@ -13,7 +13,7 @@ impl<A: Address> LocalPool<A> {
     #[cold]
     pub(super) fn new_epoch(&mut self, now: Tick, passed: u32) {
         if passed > i32::MAX as u32 {
-            // Nobody asked for 248 days, or time went backwards: what rests, rests a little longer.
+            // Not asked for 248 days, or time went backwards: resting ports rest a little longer.
             self.epoch_start = now;
             return;
         }
@@ -98,7 +98,7 @@ impl<A: Address> LocalPool<A> {
                 pair.open(&mut self.lines, line);
                 return Ok(());
             }
-            // Nothing of the range in there: it counts as opened, so that nobody looks again.
+            // No port of the range in it: it counts as opened, so that it isn't searched again.
             opened.set(number);
             pair.closed -= 1;
         }

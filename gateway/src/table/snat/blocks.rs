@@ -65,7 +65,7 @@ struct Block {
     resting: [[u64; PROTOCOLS]; STEPS],
     /// Step of the clock that `resting[0]` is of.
     step: u32,
-    /// The next one in the ring of whose it is; none if nobody's.
+    /// The next one in its owner's ring; none without an owner.
     next: Option<BlockId>,
 }
 
@@ -73,7 +73,7 @@ struct Block {
 #[derive(Debug)]
 pub struct Blocks {
     blocks: Box<[Block]>,
-    /// Those that nobody has, the next one last.
+    /// Free ones, the next one last.
     free: VecDeque<u16>,
 }
 
@@ -121,7 +121,7 @@ impl Blocks {
         Some(n)
     }
 
-    /// Whether there is a block that nobody has and that is `usable`.
+    /// Whether there is a free block that is `usable`.
     #[must_use]
     pub fn has_free(&self, usable: impl Fn(u16) -> bool) -> bool {
         self.free.iter().any(|&n| usable(n))
@@ -143,7 +143,7 @@ impl Blocks {
         self.blocks.get(usize::from(n)).map_or(0, |block| !block.used[usize::from(row) % PROTOCOLS])
     }
 
-    /// Whether nobody has a block.
+    /// Whether no block is in use.
     #[must_use]
     pub fn is_unused(&self) -> bool {
         self.blocks.iter().all(|block| block.next.is_none())

@@ -1,4 +1,4 @@
-//! What one worker knows of SNAT: who has which ports, and which mappings there are.
+//! One worker's SNAT state: which inside address has which ports, and the mappings.
 //!
 //! ```text
 //! host      an inside address under one rule: its external address, its blocks, how many ports and sessions it has
@@ -130,7 +130,7 @@ struct InsideHost {
     address: IpAddr,
     /// Its blocks, that of the last port first.
     blocks: Ring,
-    /// By protocol the step of the clock in which none of its blocks has a free port, plus one; 0: nobody knows.
+    /// By protocol the step of the clock in which none of its blocks has a free port, plus one; 0: unknown.
     exhausted: [u32; PROTOCOLS],
     ports: u32,
     sessions: u32,
@@ -326,7 +326,7 @@ impl SnatTables {
     /// The inside address, known or new.
     fn host(&mut self, key: (IpAddr, ServerId), pool: &[IpAddr], now: Tick) -> Result<u32, Full> {
         let known = self.by_host.get(&key).and_then(|&id| Some((id, self.hosts.get(id as usize)?.address)));
-        // One whose external address was withdrawn begins anew, at another.
+        // One whose external address was withdrawn starts again, at another.
         if let Some((id, address)) = known
             && !self.addresses.is_withdrawn(address)
         {
@@ -419,7 +419,7 @@ impl SnatTables {
         if host.blocks.len() >= limits.blocks() {
             return None;
         }
-        // Without a block yet it may have any address, so that one full address shuts nobody out.
+        // Without a block yet it may have any address, so that one full address excludes no host.
         let others = if limits.paired && !host.blocks.is_empty() { &[] } else { pool };
         let mut candidates = std::iter::once(host.address).chain(others.iter().copied());
         let (external, block) =

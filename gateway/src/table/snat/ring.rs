@@ -139,7 +139,7 @@ impl Addresses {
         })
     }
 
-    /// A block of the address that nobody has and that has ports for this protocol.
+    /// A free block of the address that has ports for this protocol.
     pub fn take(&mut self, address: IpAddr, row: Row) -> Option<BlockId> {
         let n = *self.by_address.get(&address)?;
         let External { blocks, standing, .. } = self.all.get_mut(usize::from(n))?;
@@ -192,7 +192,8 @@ impl Ring {
         Some(out)
     }
 
-    /// The first block that is `right`, once round. `right` is told as the function of [`Self::find`] is.
+    /// The first block that is `right`, once round. `right` gets the same arguments as the function of
+    /// [`Self::find`].
     pub fn look(
         &self,
         addresses: &Addresses,
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_nobody_uses_makes_room_for_another() {
+    fn an_unused_address_makes_room_for_another() {
         let mut all = addresses(MAX_ADDRESSES as u32);
         let taken: Vec<BlockId> =
             (0..MAX_ADDRESSES as u32 - 1).map(|n| all.take(address(n), UDP).unwrap()).collect();

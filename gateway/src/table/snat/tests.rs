@@ -56,7 +56,7 @@ fn a_mapping_may_depend_on_the_outside() {
 }
 
 #[test]
-fn blocks_are_told_of_and_go_back_after_their_ports_have_rested() {
+fn blocks_are_logged_and_freed_after_their_ports_have_rested() {
     let mut t = tables();
     let mut told = Vec::new();
     let (id, _) =
@@ -215,7 +215,7 @@ fn what_rests_is_used_where_there_is_no_other() {
 }
 
 #[test]
-fn full_tables_are_told_apart() {
+fn full_tables_have_errors_of_their_own() {
     let mut t = SnatTables::new(3, 1);
     POOL.iter().for_each(|&a| t.add_address(a, &mut Some(Box::new(Blocks::new(0, 1)))));
     for n in 0..3 {

@@ -1,4 +1,4 @@
-//! Where a packet that is explained leaves, and the way of the answer.
+//! How an explained packet leaves, and the path of the answer.
 
 use std::net::IpAddr;
 

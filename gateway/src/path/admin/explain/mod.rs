@@ -1,8 +1,8 @@
 //! What would happen to a packet, and why.
 //!
-//! The stages' own decisions, asked in their order, with a packet that exists in words only. Nothing changes:
-//! no scheduler moves on ([`crate::sched::Scheduler::preview`]), no port is taken, no session opened, no
-//! counter touched. What a stage decides it decides here by the same function, so that the two can't diverge.
+//! Asks the stages for their decisions, in order, about a packet that exists only as a description. Nothing changes:
+//! no scheduler moves on ([`crate::sched::Scheduler::preview`]), no port is taken, no session opened, no counter
+//! touched. Each decision is made by the function that the stage itself uses, so that the two can't diverge.
 //!
 //! Control doesn't know which worker a packet belongs to. It asks any of them, and goes on with the one that the
 //! answer names: first the worker whose queue the packet arrives in, then perhaps the one it is handed to.
@@ -113,7 +113,7 @@ impl Flows {
             Course::Kernel => self.explain_punt(e),
             Course::TtlExpired => e.drops(Reason::TtlExpired),
             Course::ServerDeleted => e.drops(Reason::ServerDeleted),
-            Course::Anew => self.explain_unknown(e, port, p, Some(found.id)),
+            Course::Reopen => self.explain_unknown(e, port, p, Some(found.id)),
             Course::On => match self.would_hold_back(p, found) {
                 Some(reason) => e.drops(reason),
                 None => self.explain_session_s_way(e, p, found),
@@ -121,7 +121,7 @@ impl Flows {
         }
     }
 
-    /// `old` is the packet's session, if it begins anew.
+    /// `old` is the packet's session, if it starts again.
     fn explain_unknown(&mut self, e: &mut Explain, port: PortId, p: &Parsed, old: Option<SessionId>) {
         let origin = if e.at == At::Handed { Origin::Worker } else { Origin::Port };
         let ends = e.ends;

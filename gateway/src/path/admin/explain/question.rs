@@ -76,7 +76,7 @@ pub struct Explain {
     pub back: Option<ReturnLeg>,
     /// It is given to the kernel for a server of the gateway itself.
     pub delivered: bool,
-    /// How it ends, and what the sender is told.
+    /// How it ends, and the reply to the sender.
     pub end: (Verdict, Option<Answer>),
 }
 
@@ -159,7 +159,7 @@ impl ReturnLeg {
     }
 }
 
-/// What the sender of a dropped packet is told.
+/// The reply to the sender of a dropped packet.
 fn answer_to(reason: Reason) -> Option<Answer> {
     match reason {
         Reason::NoServer => Some(Answer::PortUnreachable),

@@ -65,8 +65,8 @@ impl Routes {
         self
     }
 
-    /// Sets what is known of the ports, the gateway's own addresses beside theirs, and the broadcast addresses of attached
-    /// networks.
+    /// Sets the facts about the ports, the gateway's own addresses in addition to theirs, and the broadcast addresses
+    /// of attached networks.
     pub fn set_ports(
         &mut self,
         ports: Vec<PortFacts>,
@@ -135,7 +135,7 @@ impl Routes {
         }
     }
 
-    /// The route that counts around a network beside the one of this rank.
+    /// The route that applies around a network, other than the one of this rank.
     fn around(&self, network: IpAddr, (table, prefix): Rank) -> (Option<Arc<RouteWay>>, Rank) {
         let shorter = (0..prefix).rev().map(|prefix| (table, prefix));
         let later = [Table::Main, Table::Default].into_iter().filter(|later| *later < table);
@@ -182,7 +182,7 @@ fn key<A: TrieKey>(network: A, (table, prefix): Rank) -> (A, Rank) {
     (network.above(A::WIDTH.saturating_sub(prefix)), (table, prefix))
 }
 
-/// Sets what is known of a network; whether that is new.
+/// Sets the facts about a network; returns whether they are new.
 fn remember<A: TrieKey>(known: &mut Known<A>, key: (A, Rank), way: Option<Arc<RouteWay>>) -> bool {
     match way {
         None => known.remove(&key).is_some(),

@@ -1,4 +1,4 @@
-//! Stage 4 for packets that no service claims: an inside network reaches the outside under other addresses.
+//! Stage 4 for packets that no service claims: source NAT (SNAT) for inside networks.
 //!
 //! ```text
 //! from inside    rule -> owner by the inside address -> mapping, found or new -> session
@@ -66,7 +66,7 @@ pub struct Nat {
 }
 
 impl Nat {
-    /// Room for so many mappings; blocks are told of through `log`.
+    /// Has room for this many mappings; port blocks are reported through `log`.
     #[must_use]
     pub fn new(mappings: usize, seed: u32, log: rtrb::Producer<BlockEvent>) -> Self {
         Self { rules: Arc::default(), tables: SnatTables::new(mappings, seed), log }

@@ -1,4 +1,4 @@
-//! Which rule a packet from inside comes under, and which addresses are external ones.
+//! Which rule applies to a packet from inside, and which addresses are external.
 
 use std::{collections::HashMap, net::IpAddr};
 
