@@ -50,3 +50,5 @@ pub mod commands;
 pub mod ipvsadm;
 pub mod permission;
 pub mod program;
+#[cfg(feature = "serve")]
+pub mod serve;

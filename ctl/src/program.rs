@@ -116,6 +116,9 @@ fn run_command(command: &Command, socket: &Path, patience: Duration, style: Styl
             Ok(mut client) => run_in_process(command, &mut client, socket, (patience, style)),
             Err(error) => run_in_process(command, &mut Nobody(Some(error)), socket, (patience, style)),
         },
+        // The gateway may come later.
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => crate::serve::run(args, socket, patience),
         _ => Client::connect_for(socket, patience).map_err(|error| cannot_connect(error, socket)).and_then(
             |mut client| match command {
                 Command::Top(args) if !args.json && io::stdout().is_terminal() => {

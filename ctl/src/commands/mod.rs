@@ -29,7 +29,7 @@ mod pace;
 mod pcapng;
 pub mod plan;
 mod plan_snat;
-mod ready;
+pub mod ready;
 mod rules;
 mod save;
 mod sessions;
@@ -158,6 +158,8 @@ pub fn run(command: &cli::Command, world: &mut World<'_>) -> Result<(), Failure>
         cli::Command::Explain(args) => explain::run(args, world),
         cli::Command::Trace(args) => trace::run(args, world),
         cli::Command::Top(args) => top::snapshot(args, world),
+        #[cfg(feature = "serve")]
+        cli::Command::Serve(_) => Err(Failure::Usage("serve isn't a command of one answer".into())),
         cli::Command::Completion(args) => completion::run(args, world.out),
     };
     done.and_then(|()| Ok(world.out.flush()?))

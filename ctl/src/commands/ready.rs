@@ -7,7 +7,7 @@ use weir_api::{
     model::status::{Status, WorkerStatus},
 };
 
-use super::{Failure, World, cli::JsonArgs, fetch, json, style::clean};
+use super::{Failure, World, cli::ReadyArgs, fetch, json, style::clean};
 
 /// How far apart looks are.
 const SAMPLE: Duration = Duration::from_millis(200);
@@ -16,17 +16,22 @@ const LOOKS: u32 = 5;
 /// A table as full as this, of a thousand, has no headroom for a burst.
 const FULL: u64 = 950;
 
-pub(super) fn run(args: &JsonArgs, world: &mut World<'_>) -> Result<(), Failure> {
+pub(super) fn run(args: &ReadyArgs, world: &mut World<'_>) -> Result<(), Failure> {
     let first = fetch::status(world.transport)?;
-    let mut status = first.clone();
+    let (mut status, mut standing) = (first.clone(), Vec::new());
     for _ in 0..LOOKS {
         world.pace.wait(SAMPLE);
         status = fetch::status(world.transport)?;
-        if standing(&first, &status).next().is_none() {
+        standing = idle(&first, &status);
+        if standing.is_empty() {
             break;
         }
     }
-    let reasons = reasons(&first, &status);
+    let needs = match args.rules && status.services == 0 {
+        true => Needs::Rules { snat: fetch::snat(world.transport)?.len() },
+        false => Needs::NoRules,
+    };
+    let reasons = reasons(&status, &standing, needs);
     if args.json {
         json::write(world.out, Body::Ready(Ready { ready: reasons.is_empty(), reasons: reasons.clone() }))?;
     } else if reasons.is_empty() {
@@ -40,24 +45,53 @@ pub(super) fn run(args: &JsonArgs, world: &mut World<'_>) -> Result<(), Failure>
 }
 
 /// Numbers of the workers that haven't polled between two looks.
-fn standing<'a>(first: &'a Status, now: &'a Status) -> impl Iterator<Item = usize> + use<'a> {
+fn idle(first: &Status, now: &Status) -> Vec<usize> {
     let polled =
         |n: usize, worker: &WorkerStatus| first.workers.get(n).is_some_and(|w| w.polls != worker.polls);
-    now.workers.iter().enumerate().filter(move |(n, worker)| !polled(*n, worker)).map(|(n, _)| n)
+    now.workers.iter().enumerate().filter(|(n, worker)| !polled(*n, worker)).map(|(n, _)| n).collect()
 }
 
-/// Everything that keeps the gateway from taking traffic.
-fn reasons(first: &Status, now: &Status) -> Vec<String> {
-    let ports = now
-        .ports
-        .iter()
-        .flat_map(|port| port.faults.iter().map(|fault| format!("port {}: {fault}", port.name)));
-    let standing = standing(first, now).map(|n| format!("worker {n} doesn't poll"));
-    let full =
-        now.workers.iter().enumerate().filter(|(_, worker)| is_full(worker)).map(|(n, worker)| {
-            format!("worker {n} has {} of {} sessions", worker.sessions, worker.max_sessions)
-        });
-    ports.chain(standing).chain(full).collect()
+/// Whether a gateway that nobody has given rules is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// It is: it does all that it was told.
+    NoRules,
+    /// It isn't: what it was sent would be lost. It has virtual services, or so many SNAT rules.
+    Rules {
+        /// How many.
+        snat: usize,
+    },
+}
+
+/// What isn't alive: workers, `standing` by their numbers. That the process is, its answer shows.
+#[must_use]
+pub fn dead(status: &Status, standing: &[usize]) -> Vec<String> {
+    let mut reasons: Vec<String> = standing.iter().map(|n| format!("worker {n} doesn't poll")).collect();
+    if status.workers.is_empty() {
+        reasons.push("the gateway has no workers yet".into());
+    }
+    reasons
+}
+
+/// Everything that keeps the gateway from taking traffic, for `weirctl ready` and `/readyz`.
+#[must_use]
+pub fn reasons(status: &Status, standing: &[usize], needs: Needs) -> Vec<String> {
+    let mut reasons = Vec::new();
+    for port in &status.ports {
+        reasons.extend(port.faults.iter().map(|fault| format!("port {}: {fault}", port.name)));
+        if !port.up && port.faults.is_empty() {
+            reasons.push(format!("port {}: no link", port.name));
+        }
+    }
+    reasons.extend(dead(status, standing));
+    let full = status.workers.iter().enumerate().filter(|(_, worker)| is_full(worker));
+    reasons.extend(full.map(|(n, worker)| {
+        format!("worker {n} has {} of {} sessions", worker.sessions, worker.max_sessions)
+    }));
+    if status.services == 0 && needs == (Needs::Rules { snat: 0 }) {
+        reasons.push("no rules are loaded: there is no virtual service and no SNAT rule".into());
+    }
+    reasons
 }
 
 fn is_full(worker: &WorkerStatus) -> bool {
@@ -88,18 +122,48 @@ mod tests {
             ..WorkerStatus::default()
         };
         let faults = fault.map(str::to_owned).into_iter().collect();
-        let port = PortStatus { name: "wan".into(), faults, ..PortStatus::default() };
+        let port = PortStatus { name: "wan".into(), up: true, faults, ..PortStatus::default() };
         Status { ports: vec![port], workers: polls.iter().map(worker).collect(), ..Status::default() }
     }
 
     #[test]
+    fn workers_that_poll_are_told_from_those_that_dont() {
+        let first = status(&[5, 5], 0, None);
+        assert_eq!(idle(&first, &status(&[6, 6], 0, None)), [0; 0]);
+        assert_eq!(idle(&first, &status(&[6, 5], 0, None)), [1]);
+        assert_eq!(idle(&first, &status(&[6, 6, 6], 0, None)), [2]);
+    }
+
+    #[test]
     fn what_keeps_it_from_traffic_is_named() {
-        let told = |now: &Status| reasons(&status(&[5, 5], 0, None), now);
-        assert_eq!(told(&status(&[6, 6], 949, None)), [""; 0]);
-        assert_eq!(told(&status(&[6, 5], 0, None)), ["worker 1 doesn't poll"]);
-        assert_eq!(told(&status(&[6, 6], 0, Some("no link"))), ["port wan: no link"]);
-        let full = told(&status(&[6, 6], 950, None));
+        let told = |now: &Status, standing: &[usize]| reasons(now, standing, Needs::NoRules);
+        assert_eq!(told(&status(&[6, 6], 949, None), &[]), [""; 0]);
+        assert_eq!(told(&status(&[6, 5], 0, None), &[1]), ["worker 1 doesn't poll"]);
+        assert_eq!(told(&status(&[], 0, None), &[]), ["the gateway has no workers yet"]);
+        assert_eq!(
+            told(&status(&[6, 6], 0, Some("the device is gone")), &[]),
+            ["port wan: the device is gone"]
+        );
+        let mut down = status(&[6], 0, None);
+        down.ports[0].up = false;
+        assert_eq!(told(&down, &[]), ["port wan: no link"]);
+        let full = told(&status(&[6, 6], 950, None), &[]);
         assert_eq!(full, ["worker 0 has 950 of 1000 sessions", "worker 1 has 950 of 1000 sessions"]);
+    }
+
+    #[test]
+    fn a_gateway_without_rules_is_ready_for_whom_that_is_enough() {
+        let mut status = status(&[6], 0, None);
+        let mut told = |services, needs| {
+            status.services = services;
+            reasons(&status, &[], needs).join("")
+        };
+        assert!(told(0, Needs::Rules { snat: 0 }).starts_with("no rules are loaded"));
+        for (services, needs) in
+            [(0, Needs::NoRules), (0, Needs::Rules { snat: 1 }), (1, Needs::Rules { snat: 0 })]
+        {
+            assert_eq!(told(services, needs), "");
+        }
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub enum Command {
     /// Show the gateway's state: version, uptime, ports and links, workers and their load, sessions, warnings
     Status(JsonArgs),
     /// Tell by the exit status whether the gateway forwards, and print why not: ports, workers, full session tables
-    Ready(JsonArgs),
+    Ready(ReadyArgs),
     /// Show what keeps the gateway from forwarding, or from its speed, on this machine. Exit status: 0 nothing, 1 something to improve, 2 a problem
     Doctor(DoctorArgs),
     /// Show the counters of services, servers and workers, and why packets were dropped, with advice
@@ -59,6 +59,9 @@ pub enum Command {
     Sessions(SessionsArgs),
     /// Show the busiest services and servers, dropped packets by reason, and workers, live
     Top(TopArgs),
+    /// Serve metrics for Prometheus, health, a status page and the JSON of these commands over HTTP, until SIGTERM
+    #[cfg(feature = "serve")]
+    Serve(crate::serve::ServeArgs),
     /// Replace the configuration by that of a file (TOML or saved rules), all or nothing; sessions go on
     Apply(ApplyArgs),
     /// Show what `apply` would change

@@ -1,4 +1,4 @@
-//! Counters and sessions: `stats`, `sessions`, `top`.
+//! Readiness, counters and sessions: `ready`, `stats`, `sessions`, `top`.
 
 use clap::{Args, ValueEnum};
 use clap_complete::ArgValueCandidates;
@@ -9,6 +9,17 @@ use crate::commands::{
     completion,
     names::{self, ServiceName},
 };
+
+/// `ready`
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ReadyArgs {
+    /// A gateway without any virtual service or SNAT rule isn't ready either
+    #[arg(long)]
+    pub rules: bool,
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// `stats`
 #[derive(Args, Clone, Debug)]

@@ -1,0 +1,79 @@
+//! `weirctl serve`: what the gateway tells, over HTTP: metrics, health, a status page, the documents of `--json`.
+//!
+//! ```text
+//!  Prometheus, browsers --HTTP--> connection -> route -> metrics, health, page ... --Look--> Desk --socket--> gateway
+//!                       200 at most                                              two threads, one question at a time each
+//! ```
+//!
+//! It is a process of its own and only reads: whatever happens here, the gateway goes on. One thread serves all
+//! connections and never waits for the gateway; two others do that, one for what is looked at again and again and
+//! one for documents. A gateway that doesn't answer is asked no more until it does, and 503 is said at once.
+
+mod body;
+mod connection;
+mod desk;
+mod documents;
+mod events;
+mod health;
+mod look;
+mod metrics;
+mod page;
+mod patient;
+mod query;
+mod route;
+mod stub_status;
+
+use std::{io, net::SocketAddr, path::Path, time::Duration};
+
+use clap::Args;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::commands::Failure;
+
+/// Where it listens unless told otherwise.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:9901";
+
+/// Longest that the gateway may take for one answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// `serve`
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// Listen there; may be given several times. Whoever gets there reads everything: mind the firewall
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_LISTEN)]
+    pub listen: Vec<SocketAddr>,
+}
+
+/// Serves until SIGTERM or SIGINT. The gateway behind `socket` may come and go meanwhile; it has `patience` for an
+/// answer, 5 s at most.
+///
+/// # Errors
+/// It can't listen, or the system has no thread left.
+pub fn run(args: &ServeArgs, socket: &Path, patience: Duration) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let desk = desk::Desk::open(socket, patience.min(PATIENCE))?;
+    runtime.block_on(serve(args, route::Site::new(desk)))
+}
+
+async fn serve(args: &ServeArgs, site: route::Site) -> Result<(), Failure> {
+    let site = std::sync::Arc::new(site);
+    let connections = connection::Connections::default();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    for &address in &args.listen {
+        let cannot = |e: io::Error| Failure::Refused(format!("cannot listen on {address}: {e}"));
+        let listener = TcpListener::bind(address).await.map_err(cannot)?;
+        let bound = listener.local_addr().map_err(cannot)?;
+        eprintln!("weirctl: serving on http://{bound}/");
+        tokio::spawn(connection::accept(listener, connections.clone(), site.clone()));
+    }
+    // Without systemd nobody needs to know.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! What is where, and the answers' headers.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Body as _, Incoming},
+    header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+};
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{
+    body::Body,
+    desk::{Desk, Unanswered},
+    documents, events, health, metrics, page, stub_status,
+};
+
+/// Pages and documents that are sent at a time: each holds a look.
+const LARGE: usize = 4;
+/// The same for scrapes, which pages mustn't keep waiting.
+const SCRAPES: usize = 4;
+/// Streams of events at a time: browsers that watch the page.
+const STREAMS: usize = 50;
+/// How long an answer may take to begin.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+
+const JSON: &str = "application/json";
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// What answers requests.
+pub(super) struct Site {
+    pub desk: Desk,
+    large: Arc<Semaphore>,
+    scrapes: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+}
+
+type Reply = Response<Body>;
+
+/// A status and why.
+struct Problem(StatusCode, String);
+
+impl From<Unanswered> for Problem {
+    fn from(error: Unanswered) -> Self {
+        let status = match error {
+            Unanswered::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Unanswered::Wrong(_) => StatusCode::BAD_REQUEST,
+            Unanswered::Refused(_) => StatusCode::NOT_FOUND,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+impl Site {
+    pub(super) fn new(desk: Desk) -> Self {
+        let semaphore = |n| Arc::new(Semaphore::new(n));
+        Self { desk, large: semaphore(LARGE), scrapes: semaphore(SCRAPES), streams: semaphore(STREAMS) }
+    }
+
+    fn permit(of: &Arc<Semaphore>, what: &str) -> Result<OwnedSemaphorePermit, Problem> {
+        let full = |_| Problem(StatusCode::SERVICE_UNAVAILABLE, format!("too many {what} at a time"));
+        of.clone().try_acquire_owned().map_err(full)
+    }
+}
+
+/// Answers a request.
+pub(super) async fn answer(site: Arc<Site>, request: Request<Incoming>) -> Result<Reply, Infallible> {
+    let json = wants_json(request.uri().path());
+    let late = || Problem(StatusCode::SERVICE_UNAVAILABLE, "the answer took too long".into());
+    let answered = match tokio::time::timeout(ANSWER_TIME, reply(site, request)).await {
+        Ok(answered) => answered,
+        Err(_) => Err(late()),
+    };
+    let mut response = answered.unwrap_or_else(|Problem(status, why)| problem(status, &why, json));
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    Ok(response)
+}
+
+fn wants_json(path: &str) -> bool {
+    path.starts_with("/v1/") || path == "/healthz" || path == "/readyz"
+}
+
+fn problem(status: StatusCode, why: &str, as_json: bool) -> Reply {
+    let (kind, text) =
+        if as_json { (JSON, json!({ "error": why }).to_string()) } else { (PLAIN, why.to_owned()) };
+    let mut response = respond(status, kind, format!("{text}\n"));
+    let headers = response.headers_mut();
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
+        StatusCode::METHOD_NOT_ALLOWED => drop(headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"))),
+        // What follows isn't read.
+        StatusCode::PAYLOAD_TOO_LARGE => drop(headers.insert(CONNECTION, HeaderValue::from_static("close"))),
+        _ => {}
+    }
+    response
+}
+
+fn respond(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Reply {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+async fn reply(site: Arc<Site>, request: Request<Incoming>) -> Result<Reply, Problem> {
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        return Err(Problem(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered".into()));
+    }
+    if !request.body().is_end_stream() {
+        return Err(Problem(StatusCode::PAYLOAD_TOO_LARGE, "a request has no body here".into()));
+    }
+    let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+    match path {
+        "/" => {
+            let asked = page::Asked::read(query).map_err(Unanswered::Wrong)?;
+            let permit = Site::permit(&site.large, "pages")?;
+            Ok(page::reply(site.desk.look().await, asked, permit))
+        }
+        "/metrics" => {
+            let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+            let format = metrics::Format::accepted(accept.unwrap_or_default());
+            let permit = Site::permit(&site.scrapes, "scrapes")?;
+            let pieces = Box::new(metrics::pieces(site.desk.look().await?, format));
+            Ok(respond(StatusCode::OK, format.content_type(), Body::Pieces { pieces, _permit: permit }))
+        }
+        "/healthz" => Ok(checked("healthy", site.desk.brief().await.map(|brief| health::health(&brief)))),
+        "/readyz" => Ok(checked("ready", site.desk.brief().await.map(|brief| health::readiness(&brief)))),
+        "/stub_status" => Ok(respond(StatusCode::OK, PLAIN, stub_status::page(&*site.desk.look().await?))),
+        "/events" => {
+            let permit = Site::permit(&site.streams, "streams of events")?;
+            let events = Body::Events { events: events::stream(site), _permit: permit };
+            Ok(respond(StatusCode::OK, "text/event-stream", events))
+        }
+        "/v1" | "/v1/" => {
+            let names: Vec<String> = documents::names().map(|name| format!("/v1/{name}")).collect();
+            Ok(respond(StatusCode::OK, JSON, format!("{}\n", json!({ "documents": names }))))
+        }
+        "/v1/openapi.json" => Ok(respond(StatusCode::OK, JSON, format!("{}\n", documents::description()))),
+        _ => document(&site, path, query).await,
+    }
+}
+
+fn checked(what: &str, reasons: Result<Vec<String>, Unanswered>) -> Reply {
+    let reasons = reasons.unwrap_or_else(|error| vec![error.to_string()]);
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    respond(status, JSON, format!("{}\n", health::document(what, &reasons)))
+}
+
+/// Whatever isn't, to the letter, the name of a document isn't there.
+async fn document(site: &Site, path: &str, query: &str) -> Result<Reply, Problem> {
+    let command = path.strip_prefix("/v1/").and_then(|name| documents::command(name, query));
+    let not_found = || Problem(StatusCode::NOT_FOUND, "there is nothing here".into());
+    let (command, whole) = command.ok_or_else(not_found)??;
+    if whole {
+        let servers = site.desk.brief().await?.status.servers;
+        if servers > documents::MAX_SERVERS {
+            let most = documents::MAX_SERVERS;
+            let why = format!(
+                "{servers} servers are too many for one document, at most {most}: see /metrics, or weirctl"
+            );
+            return Err(Problem(StatusCode::SERVICE_UNAVAILABLE, why));
+        }
+    }
+    let permit = Site::permit(&site.large, "documents")?;
+    let text = site.desk.document(command).await?;
+    let pieces = Box::new(std::iter::once(text.into()));
+    Ok(respond(StatusCode::OK, JSON, Body::Pieces { pieces, _permit: permit }))
+}
