@@ -18,7 +18,7 @@ use fake::FakePlane;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use weir::control::{
-    server::{ConnectionLimits, ControlServer, ServerError},
+    server::{ClaimedSocket, ConnectionLimits, ControlServer, ServerError, SocketPermissions},
     store::Store,
 };
 use weir_api::{
@@ -52,7 +52,10 @@ impl Gateway {
         let name = format!("control-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let store = Arc::new(Mutex::new(Store::new(FakePlane::default())));
-        let server = ControlServer::start(&folder.join("s"), store.clone(), limits).unwrap();
+        let permissions = SocketPermissions::default();
+        let claim = ClaimedSocket::new(&folder.join("s"), permissions).unwrap();
+        let claim = claim.and_reading(&folder.join("r"), permissions).unwrap();
+        let server = claim.serve(store.clone(), limits).unwrap();
         Self { server: Some(server), store, folder }
     }
 
@@ -90,6 +93,34 @@ impl Drop for Gateway {
         std::fs::remove_dir_all(&self.folder).unwrap();
         assert_eq!(left, 0, "files left behind");
     }
+}
+
+/// Not even whoever may change everything by the other socket.
+#[test]
+fn nobody_changes_anything_by_the_socket_for_reading() {
+    let gateway = Gateway::start(ConnectionLimits::default());
+    let mut reader = Client::connect(&gateway.folder.join("r")).unwrap();
+    assert!(matches!(reader.call(Request::Info).unwrap(), Response::Info(_)));
+    for request in [Request::Apply(add(80).into()), Request::Stage(vec![add(80)])] {
+        let Response::Refused(refusal) = reader.call(request).unwrap() else { panic!("it was carried out") };
+        assert_eq!(refusal.code, ErrorCode::ReadOnly);
+        assert!(refusal.detail.contains("read_socket"), "{refusal}");
+    }
+    assert_eq!(gateway.services(), 0);
+    let done = gateway.client().call(Request::Apply(add(80).into())).unwrap();
+    assert_eq!(done, Response::Done { generation: 1 });
+    let Response::Rows { rows, .. } = reader.call(list(None)).unwrap() else { panic!("no rows") };
+    assert_eq!(rows.len(), 1);
+}
+
+/// A second gateway is kept out by the second socket, too, and leaves the first one's alone.
+#[test]
+fn the_socket_for_reading_has_one_gateway() {
+    let gateway = Gateway::start(ConnectionLimits::default());
+    let claim = ClaimedSocket::new(&gateway.folder.join("other"), SocketPermissions::default()).unwrap();
+    let refused = claim.and_reading(&gateway.folder.join("r"), SocketPermissions::default());
+    assert!(matches!(refused, Err(ServerError::InUse(_))), "{refused:?}");
+    assert!(!gateway.folder.join("other").exists() && gateway.folder.join("r").exists());
 }
 
 fn list(service: Option<ServiceKey>) -> Request {

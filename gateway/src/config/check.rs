@@ -127,8 +127,15 @@ impl Findings<'_> {
 
     fn socket(&mut self) {
         // sockaddr_un has room for 108 bytes with the terminating zero.
-        if self.config.socket.as_os_str().len() > 107 {
-            self.error("socket", "the path is too long: a socket's path has at most 107 bytes");
+        let paths =
+            [("socket", Some(&self.config.socket)), ("read_socket", self.config.read_socket.as_ref())];
+        for (key, path) in paths {
+            if path.is_some_and(|path| path.as_os_str().len() > 107) {
+                self.error(key, "the path is too long: a socket's path has at most 107 bytes");
+            }
+        }
+        if let Err(reason) = self.config.read_socket_permissions() {
+            self.error("read_socket_group", format!("read_socket_group: {reason}"));
         }
         if let Err(reason) = self.config.socket_permissions() {
             self.error("socket_group", format!("socket_group: {reason}"));

@@ -50,6 +50,8 @@ pub(super) fn validate(file: File, lines: KeyPositions, path: &Path) -> Result<C
         socket: file.socket,
         socket_group: file.socket_group,
         socket_mode: file.socket_mode,
+        read_socket: file.read_socket,
+        read_socket_group: file.read_socket_group,
         workers: file.cores.map_or(Workers::Count(file.workers.unwrap_or(1)), Workers::Cores),
         rules: file.rules.map(|r| directory.join(r)),
         host: file.host,
@@ -123,6 +125,7 @@ impl Problems<'_> {
             self.add("socket", "socket is empty");
         }
         self.socket_mode(file.socket_mode);
+        self.read_socket(file);
         match (&file.workers, &file.cores) {
             (Some(_), Some(_)) => self.add("cores", "give either workers or cores, not both"),
             (Some(n), None) if *n == 0 || *n > MAX_WORKERS => {
@@ -165,6 +168,19 @@ impl Problems<'_> {
         for (who, digit) in digits.into_iter().filter(|(_, digit)| *digit != 0 && *digit & 2 == 0) {
             let reason = format!("socket_mode {mode:04o} gives {who} {digit}: connecting takes 6");
             self.add("socket_mode", reason);
+        }
+    }
+
+    fn read_socket(&mut self, file: &File) {
+        match &file.read_socket {
+            Some(path) if path.as_os_str().is_empty() => self.add("read_socket", "read_socket is empty"),
+            Some(path) if *path == file.socket => {
+                self.add("read_socket", "read_socket is a second socket: it can't be where socket is");
+            }
+            None if file.read_socket_group.is_some() => {
+                self.add("read_socket_group", "read_socket_group can't be used without read_socket");
+            }
+            _ => {}
         }
     }
 
@@ -382,6 +398,12 @@ mod tests {
     fn top_level() {
         for (text, complaint) in [
             ("socket_mode = \"0640\"\n", "1: socket_mode 0640 gives its group 4: connecting takes 6"),
+            ("read_socket = \"\"\n", "1: read_socket is empty"),
+            (
+                "read_socket = \"/run/weir/weir.sock\"\n",
+                "1: read_socket is a second socket: it can't be where socket is",
+            ),
+            ("read_socket_group = \"0\"\n", "1: read_socket_group can't be used without read_socket"),
             ("workers = 0\n", "1: 0 workers: must be 1 to 127"),
             ("workers = 1\ncores = [1]\n", "2: give either workers or cores, not both"),
             ("cores = []\n", "1: cores is empty: name at least one CPU"),

@@ -29,6 +29,10 @@ pub(super) struct File {
     /// `socket_mode`: the mode of the socket's file, as chmod takes it. Default `"0660"`.
     #[serde(deserialize_with = "mode")]
     pub socket_mode: u32,
+    /// `read_socket`: a second socket, by which everybody may only look. Default: none.
+    pub read_socket: Option<PathBuf>,
+    /// `read_socket_group`: the group that may use that one, by name or number. Default: the gateway's own group.
+    pub read_socket_group: Option<String>,
     /// `workers`: how many lcores forward, placed on the CPUs the process may use. Default 1; not with `cores`.
     pub workers: Option<u16>,
     /// `cores`: the CPUs of the workers, one each. Default: none, `workers` counts.
@@ -66,6 +70,8 @@ impl Default for File {
             socket: "/run/weir/weir.sock".into(),
             socket_group: None,
             socket_mode: 0o660,
+            read_socket: None,
+            read_socket_group: None,
             workers: None,
             cores: None,
             rules: None,
@@ -379,6 +385,8 @@ pub(super) const KEYS: &[&str] = &[
     "socket",
     "socket_group",
     "socket_mode",
+    "read_socket",
+    "read_socket_group",
     "workers",
     "cores",
     "rules",

@@ -184,6 +184,10 @@ pub struct Config {
     pub socket_group: Option<String>,
     /// Mode of the control socket, 0 to 0o777.
     pub socket_mode: u32,
+    /// Path of the socket by which everybody may only look, if there is to be one.
+    pub read_socket: Option<PathBuf>,
+    /// Its group, by name or number, if not the gateway's own.
+    pub read_socket_group: Option<String>,
     /// The workers.
     pub workers: Workers,
     /// File of rules to load before the first packet; relative paths are resolved against the
@@ -255,6 +259,15 @@ impl Config {
     pub fn socket_permissions(&self) -> Result<SocketPermissions, String> {
         let group = self.socket_group.as_deref().map(gid).transpose()?;
         Ok(SocketPermissions { mode: self.socket_mode, group })
+    }
+
+    /// For whom the socket is by which everybody may only look: its owner and its group.
+    ///
+    /// # Errors
+    /// There is no such group.
+    pub fn read_socket_permissions(&self) -> Result<SocketPermissions, String> {
+        let group = self.read_socket_group.as_deref().map(gid).transpose()?;
+        Ok(SocketPermissions { mode: 0o660, group })
     }
 
     /// The port called `name`.

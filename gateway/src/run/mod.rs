@@ -80,9 +80,14 @@ pub enum RunError {
     /// The rules.
     #[error(transparent)]
     Rules(#[from] RulesError),
-    /// The control socket's group.
-    #[error("socket_group: {0}")]
-    Group(String),
+    /// A control socket's group.
+    #[error("{key}: {reason}")]
+    Group {
+        /// The key that names it.
+        key: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
     /// The control socket.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -120,8 +125,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
 
 fn run_watched(config: &Config, signals: Signals) -> Result<(), RunError> {
     // Before anything is touched: a second gateway must not reach for the first one's ports.
-    let permissions = config.socket_permissions().map_err(RunError::Group)?;
-    let claim = ClaimedSocket::new(&config.socket, permissions)?;
+    let claim = claim(config)?;
     let mut eal = Eal::init(&ports::eal_config(config, Some(log_dpdk)))?;
     // EAL has moved this thread off the workers' CPUs.
     log::follow_caller();
@@ -131,6 +135,15 @@ fn run_watched(config: &Config, signals: Signals) -> Result<(), RunError> {
         warn!(%error, "EAL did not end cleanly");
     }
     ended
+}
+
+fn claim(config: &Config) -> Result<ClaimedSocket, RunError> {
+    let group = |key| move |reason| RunError::Group { key, reason };
+    let permissions = config.socket_permissions().map_err(group("socket_group"))?;
+    let claim = ClaimedSocket::new(&config.socket, permissions)?;
+    let Some(path) = &config.read_socket else { return Ok(claim) };
+    let permissions = config.read_socket_permissions().map_err(group("read_socket_group"))?;
+    Ok(claim.and_reading(path, permissions)?)
 }
 
 fn log_dpdk(level: LogLevel, line: &str) {

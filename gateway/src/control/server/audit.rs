@@ -74,13 +74,13 @@ impl Drop for Audit {
 
 #[cfg(test)]
 mod tests {
-    use weir_api::protocol::{Access, Batch, Change, ErrorCode};
+    use weir_api::protocol::{Batch, Change, ErrorCode};
 
     use super::*;
 
     #[test]
     fn only_changes_are_logged() {
-        let peer = Peer { pid: 1, uid: 2, access: Access::ReadWrite, version: 8 };
+        let peer = Peer::example();
         let mut audit = Audit::new(peer);
         let request =
             |n| Request::Apply(Batch { changes: vec![Change::Zero(None); n], expect_generation: None });

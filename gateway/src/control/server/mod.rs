@@ -137,6 +137,7 @@ pub struct ControlServer {
     acceptor: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
     file: SocketFile,
+    reading: Option<SocketFile>,
 }
 
 /// What the threads share.
@@ -158,11 +159,13 @@ impl std::fmt::Debug for Shared {
 }
 
 /// A socket that is ours and listens, but isn't served yet: peers that connect wait. Taken before anything
-/// else is touched, it keeps a second gateway out of the first one's way. Dropping it removes the file.
+/// else is touched, it keeps a second gateway out of the first one's way. Dropping it removes the files.
 #[derive(Debug)]
 pub struct ClaimedSocket {
     listener: UnixListener,
     file: SocketFile,
+    /// Where everybody may only look.
+    reading: Option<(UnixListener, SocketFile)>,
 }
 
 impl ClaimedSocket {
@@ -172,7 +175,15 @@ impl ClaimedSocket {
     /// [`ServerError`].
     pub fn new(path: &Path, permissions: SocketPermissions) -> Result<Self, ServerError> {
         let (listener, file) = socket::open(path, permissions)?;
-        Ok(Self { listener, file })
+        Ok(Self { listener, file, reading: None })
+    }
+
+    /// Opens a second socket by which everybody may only look, root too.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub fn and_reading(self, path: &Path, permissions: SocketPermissions) -> Result<Self, ServerError> {
+        Ok(Self { reading: Some(socket::open(path, permissions)?), ..self })
     }
 
     /// Serves the socket from threads of the server's own.
@@ -184,16 +195,20 @@ impl ClaimedSocket {
         handler: Arc<dyn Handler>,
         limits: ConnectionLimits,
     ) -> Result<ControlServer, ServerError> {
-        let Self { listener, file } = self;
+        let Self { listener, file, reading } = self;
+        let (reader, reading) = reading.unzip();
         let failed = |source| ServerError::Io { path: file.path.clone(), source };
         let (wake, woken) = UnixStream::pair().map_err(failed)?;
         let complaints = Mutex::new((Instant::now(), 0));
         let (group, peers, gone) = (file.group, Mutex::default(), Condvar::new());
         let shared = Arc::new(Shared { handler, limits, group, peers, gone, complaints });
         let accepting = shared.clone();
-        let run = move || accept_loop(&listener, &woken, &accepting);
+        let listeners: Vec<(UnixListener, Access)> = std::iter::once((listener, Access::ReadWrite))
+            .chain(reader.map(|reader| (reader, Access::ReadOnly)))
+            .collect();
+        let run = move || accept_loop(&listeners, &woken, &accepting);
         let acceptor = threads::spawn("socket", run).map_err(failed)?;
-        Ok(ControlServer { wake: Some(wake), acceptor: Some(acceptor), shared, file })
+        Ok(ControlServer { wake: Some(wake), acceptor: Some(acceptor), shared, file, reading })
     }
 }
 
@@ -221,6 +236,7 @@ impl ControlServer {
 impl Drop for ControlServer {
     fn drop(&mut self) {
         self.file.remove();
+        self.reading.iter().for_each(SocketFile::remove);
         drop(self.wake.take());
         if let Some(thread) = self.acceptor.take() {
             // It ended by itself or by a panic that is on stderr already.
@@ -249,38 +265,45 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// Endpoints when it is told to; otherwise says why.
-fn accept_loop(listener: &UnixListener, woken: &UnixStream, shared: &Arc<Shared>) -> Result<(), String> {
-    for number in 0.. {
-        let mut fds =
-            [PollFd::new(listener.as_fd(), PollFlags::POLLIN), PollFd::new(woken.as_fd(), PollFlags::POLLIN)];
+/// Ends when it is told to; otherwise says why. Each socket's peers may do at most what stands beside it.
+fn accept_loop(
+    listeners: &[(UnixListener, Access)],
+    woken: &UnixStream,
+    shared: &Arc<Shared>,
+) -> Result<(), String> {
+    let sockets = listeners.iter().map(|(listener, _)| listener.as_fd());
+    let awaited: Vec<_> = std::iter::once(woken.as_fd()).chain(sockets).collect();
+    let mut numbers = 0..;
+    loop {
+        let mut fds: Vec<_> = awaited.iter().map(|&fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         if let Err(e) = poll(&mut fds, PollTimeout::NONE)
             && e != nix::errno::Errno::EINTR
         {
             return Err(format!("can't wait for the control socket: {e}"));
         }
-        if fds[1].any().unwrap_or(true) {
+        if fds[0].any().unwrap_or(true) {
             return Ok(());
         }
         if threads::fault("socket") {
-            break;
+            return Err("ended".to_owned());
         }
-        match listener.accept() {
-            Ok((stream, _)) => admit(number, stream, shared),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(e) => {
-                warn!(error = %e, "a control connection can't be accepted");
-                // Out of descriptors, most likely: wait for one rather than spin.
-                std::thread::sleep(Duration::from_millis(50));
+        for ((listener, most), number) in listeners.iter().zip(&mut numbers) {
+            match listener.accept() {
+                Ok((stream, _)) => admit(number, stream, *most, shared),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => {
+                    warn!(error = %e, "a control connection can't be accepted");
+                    // Out of descriptors, most likely: wait for one rather than spin.
+                    std::thread::sleep(Duration::from_millis(50));
+                }
             }
         }
     }
-    Err("ended".to_owned())
 }
 
-fn admit(number: u64, stream: UnixStream, shared: &Arc<Shared>) {
+fn admit(number: u64, stream: UnixStream, most: Access, shared: &Arc<Shared>) {
     let peer = match Peer::of(&stream, shared.group) {
-        Ok(peer) => peer,
+        Ok(peer) => peer.at_most(most),
         Err(e) => return debug!(error = %e, "a control client disconnected at once"),
     };
     if shared.is_full(peer.access) {

@@ -19,6 +19,8 @@ pub(super) struct Peer {
     pub access: Access,
     /// Version of the protocol that it speaks: the oldest until it has said so.
     pub version: u16,
+    /// It came by the socket by which nobody may change anything.
+    pub reading: bool,
 }
 
 impl Peer {
@@ -29,7 +31,22 @@ impl Peer {
         let writes =
             uid.is_root() || uid == Uid::effective() || gid.as_raw() == group || is_member(uid, gid, group);
         let access = if writes { Access::ReadWrite } else { Access::ReadOnly };
-        Ok(Self { pid: credentials.pid(), uid: uid.as_raw(), access, version: OLDEST_VERSION })
+        let (pid, uid) = (credentials.pid(), uid.as_raw());
+        Ok(Self { pid, uid, access, version: OLDEST_VERSION, reading: false })
+    }
+
+    /// The same by a socket that allows `access` at most.
+    pub fn at_most(self, access: Access) -> Self {
+        match access {
+            Access::ReadWrite => self,
+            Access::ReadOnly => Self { access, reading: true, ..self },
+        }
+    }
+
+    /// For tests of what is done with one.
+    #[cfg(test)]
+    pub fn example() -> Self {
+        Self { pid: 1, uid: 2, access: Access::ReadWrite, version: VERSION, reading: false }
     }
 
     /// Whether the peer's version has a request. Others, or their answers, are other bytes there, which the peer couldn't read.
@@ -60,6 +77,10 @@ impl Peer {
 
 /// The refusal of a peer that may only look: who may do more, and how to become one of them.
 pub(super) fn read_only(peer: Peer, group: u32) -> Refusal {
+    if peer.reading {
+        let detail = "nobody may change things by `read_socket`: use `socket` of weir.toml".to_owned();
+        return Refusal::new(ErrorCode::ReadOnly, detail);
+    }
     let detail = match Group::from_gid(Gid::from_raw(group)) {
         Ok(Some(of)) if group != 0 => {
             let user = User::from_uid(Uid::from_raw(peer.uid)).ok().flatten();
@@ -94,5 +115,13 @@ mod tests {
         let peer = Peer::of(&a, u32::MAX).unwrap();
         assert_eq!(peer.access, Access::ReadWrite);
         assert_eq!(peer.pid, std::process::id() as i32);
+        assert_eq!(peer.at_most(Access::ReadWrite).access, Access::ReadWrite);
+    }
+
+    #[test]
+    fn nobody_may_write_by_a_socket_for_reading() {
+        let peer = Peer::example().at_most(Access::ReadOnly);
+        assert_eq!(peer.access, Access::ReadOnly);
+        assert!(read_only(peer, 0).detail.contains("read_socket"));
     }
 }
