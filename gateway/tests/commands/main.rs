@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         }
         documents::{the_schema_is_not_stale, every_command_prints_what_the_schema_says, the_schema_refuses_what_is_wrong}
         man::{pages_are_not_stale}
-        service::{the_unit_is_as_the_docs_say, the_steps_fit_the_sample}
+        service::{the_unit_is_as_the_docs_say, the_unit_for_serve_may_only_look, the_steps_fit_the_sample}
     };
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -1,4 +1,4 @@
-//! `packaging/weir.service`, option by option, beside what docs/deploy.md and the program say.
+//! The units in `packaging/`, option by option, beside what docs/deploy.md and the program say.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -7,9 +7,9 @@ fn file(name: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// The unit's options, as `Section.Key`; of one that is given again, its values with spaces between them.
-fn options() -> BTreeMap<String, String> {
-    let text = file("packaging/weir.service");
+/// A unit's options, as `Section.Key`; of one that is given again, its values with spaces between them.
+fn options(unit: &str) -> BTreeMap<String, String> {
+    let text = file(&format!("packaging/{unit}"));
     let mut section = "";
     let mut options = BTreeMap::new();
     for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -54,7 +54,7 @@ const SANDBOX: [(&str, &str); 20] = [
 pub fn the_unit_is_as_the_docs_say() {
     let (server, manual) = (file("docs/deploy.md"), file("docs/man/weir.8"));
     let package = file("gateway/Cargo.toml");
-    let mut options = options();
+    let mut options = options("weir.service");
     let mut take =
         |key: &str| options.remove(key).unwrap_or_else(|| panic!("the unit has no {key}")).trim().to_owned();
 
@@ -139,6 +139,52 @@ pub fn the_unit_is_as_the_docs_say() {
     }
     // An option that takes something away needs a look at what the gateway needs, and a line above.
     assert_eq!(options, BTreeMap::new(), "options that this test knows nothing of");
+}
+
+/// What weir-serve.service may do less than that.
+const LESS: [(&str, &str); 14] = [
+    ("DeviceAllow", ""),
+    ("DynamicUser", "yes"),
+    ("CapabilityBoundingSet", ""),
+    ("PrivateDevices", "yes"),
+    ("PrivateUsers", "yes"),
+    ("ProcSubset", "pid"),
+    ("ProtectKernelTunables", "yes"),
+    ("RestrictAddressFamilies", "AF_UNIX AF_INET AF_INET6"),
+    ("SystemCallFilter", "@system-service ~@privileged @resources @keyring @obsolete @memlock @setuid"),
+    ("UMask", "0077"),
+    ("MemoryMax", "1G"),
+    ("TasksMax", "32"),
+    ("CPUWeight", "20"),
+    ("OOMScoreAdjust", "500"),
+];
+
+pub fn the_unit_for_serve_may_only_look() {
+    let (deploy, monitoring) = (file("docs/deploy.md"), file("docs/monitoring.md"));
+    let options = options("weir-serve.service");
+    let value = |key: &str| options.get(&format!("Service.{key}")).map_or("", |value| value.trim());
+    assert_eq!(value("ExecStart"), "/usr/bin/weirctl serve $OPTIONS");
+    assert_eq!(value("Type"), "notify");
+    let file_of_options = value("EnvironmentFile").trim_start_matches('-');
+    assert!(monitoring.contains(&format!("`OPTIONS=` in `{file_of_options}`")), "{file_of_options}");
+    // The packaged configuration has the socket, and its group is the unit's and the gateway's user's.
+    let (packaged, users) = (file("packaging/weir.toml"), file("packaging/sysusers.conf"));
+    let socket = value("Environment").strip_prefix("WEIR_SOCKET=").expect("a socket");
+    assert!(packaged.contains(&format!("\nread_socket = {socket:?}\n")), "{socket}");
+    let group = value("SupplementaryGroups");
+    assert!(packaged.contains(&format!("\nread_socket_group = {group:?}\n")), "{group}");
+    assert!(users.contains(&format!("\ng {group} ")) && users.contains(&format!("\nm weir {group}\n")));
+    assert!(monitoring.contains(&format!("in the group `{group}`")) && deploy.contains(socket));
+    let same = SANDBOX.iter().filter(|(key, _)| LESS.iter().all(|(less, _)| less != key));
+    for (key, wanted) in same.chain(&LESS) {
+        assert_eq!(value(key), *wanted, "{key}");
+    }
+    for step in
+        ["systemctl enable --now weir-serve", "`weir-serve.service` runs as a user that systemd makes"]
+    {
+        assert!(deploy.contains(step), "deploy.md lacks: {step}");
+    }
+    assert!(file("gateway/Cargo.toml").matches("packaging/weir-serve.service").count() == 2);
 }
 
 /// The steps of deploy.md change the packaged configuration as they say.
