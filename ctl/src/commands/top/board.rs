@@ -5,6 +5,7 @@ use std::{
     collections::{HashMap, VecDeque},
 };
 
+use ratatui::style::{Color, Style};
 use weir_api::{
     client::Transport,
     model::{Rates, ServiceKey, status::Status},
@@ -240,6 +241,11 @@ impl Board {
     /// All services' rates together, over time, the latest last.
     pub fn totals(&self) -> impl DoubleEndedIterator<Item = &Rates> {
         self.totals.iter()
+    }
+
+    /// What is drawn in this colour, where there are colours.
+    pub(super) fn tone(&self, colour: Color) -> Style {
+        if self.colour { Style::new().fg(colour) } else { Style::new() }
     }
 
     /// Sessions there are, and that there is room for.

@@ -43,10 +43,6 @@ pub fn draw(board: &mut Board, frame: &mut Frame<'_>) {
     frame.render_widget(Paragraph::new(help_line(board)), help);
 }
 
-pub(super) fn tone(board: &Board, colour: Color) -> Style {
-    if board.colour { Style::new().fg(colour) } else { Style::new() }
-}
-
 fn headline(board: &Board) -> Vec<Text<'static>> {
     let s = &board.status;
     let (sessions, limit) = board.sessions();
@@ -65,7 +61,7 @@ fn headline(board: &Board) -> Vec<Text<'static>> {
     let mut second = vec![Span::raw(second)];
     if !s.warnings.is_empty() {
         let text = format!("  {} warnings: see weirctl status", s.warnings.len());
-        second.push(Span::styled(text, tone(board, Color::Yellow)));
+        second.push(Span::styled(text, board.tone(Color::Yellow)));
     }
     vec![Text::styled(first, Modifier::BOLD), Text::from(second)]
 }
@@ -83,7 +79,7 @@ fn draw_graphs(board: &Board, frame: &mut Frame<'_>, area: Rect) {
         frame.render_widget(Paragraph::new(format!("{} {name}", names::short(latest))), title);
         let mut data: Vec<u64> = board.totals().map(of).collect();
         data.drain(..data.len().saturating_sub(bars.width.into()));
-        frame.render_widget(Sparkline::default().data(&data).style(tone(board, Color::Green)), bars);
+        frame.render_widget(Sparkline::default().data(&data).style(board.tone(Color::Green)), bars);
     }
 }
 
@@ -133,7 +129,7 @@ fn row(board: &Board, line: &BoardLine) -> Row<'static> {
     let name = if line.is_server { format!("  {}", line.name) } else { line.name.clone() };
     let style = match line.weight {
         None => Style::new().add_modifier(Modifier::BOLD),
-        Some(0) => tone(board, Color::Yellow),
+        Some(0) => board.tone(Color::Yellow),
         Some(_) => Style::new(),
     };
     Row::new([

@@ -10,7 +10,6 @@ use ratatui::{
 
 use super::{
     board::Board,
-    draw::tone,
     panes::{Drop, Worker},
 };
 use crate::commands::{names, status::tenth, style::clean};
@@ -27,7 +26,7 @@ fn right(text: impl Into<String>) -> Text<'static> {
 pub(super) fn drops(board: &Board, frame: &mut Frame<'_>, area: Rect) {
     let head = Row::new([Text::from("DROPPED"), right("PKT/S"), right("PKTS"), Text::from("ADVICE")]);
     let row = |drop: &Drop| {
-        let style = if drop.rate > 0 { tone(board, Color::Yellow) } else { Style::new() };
+        let style = if drop.rate > 0 { board.tone(Color::Yellow) } else { Style::new() };
         let cells = [
             Text::from(clean(&drop.name)),
             number(drop.rate),
@@ -51,8 +50,8 @@ pub(super) fn workers(board: &Board, frame: &mut Frame<'_>, area: Rect) {
         let used = u64::from(status.sessions) * 1000 / u64::from(status.max_sessions.max(1));
         let frames = worker.load.frames_millis();
         let style = match busy.max(used) {
-            950.. => tone(board, Color::Red),
-            800.. => tone(board, Color::Yellow),
+            950.. => board.tone(Color::Red),
+            800.. => board.tone(Color::Yellow),
             _ => Style::new(),
         };
         let cells = [
