@@ -6,6 +6,7 @@ use weir_api::{
     client::{ClientError, Transport},
     model::{
         ClientAddress, MarkRule, PathCounter, ServiceKey, Timeouts,
+        event::{EventPage, MAX_EVENTS},
         snat::{SnatRow, SnatRule},
         status::Status,
     },
@@ -142,6 +143,26 @@ pub fn snat(transport: &mut dyn Transport) -> Result<Vec<SnatRow>, Failure> {
         Ok(_) => Err(unexpected()),
         Err(ClientError::TooOld { .. }) => Ok(Vec::new()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// What has happened from an event's number on, as far as the gateway keeps it.
+///
+/// # Errors
+/// The gateway can't be asked.
+pub fn events(transport: &mut dyn Transport, from: u64) -> Result<EventPage, Failure> {
+    let mut all = EventPage { next: from, ..EventPage::default() };
+    loop {
+        let page = match transport.call(Request::Events { from: all.next, max: MAX_PAGE })? {
+            Response::Events(page) => page,
+            Response::Refused(refusal) => return Err(refusal.into()),
+            _ => return Err(unexpected()),
+        };
+        (all.started, all.next) = (page.started, page.next);
+        if page.events.is_empty() || all.events.len() >= MAX_EVENTS {
+            return Ok(all);
+        }
+        all.events.extend(page.events);
     }
 }
 

@@ -12,6 +12,7 @@ mod client_address;
 pub mod completion;
 mod doctor;
 mod drain;
+mod events;
 mod explain;
 pub mod fetch;
 pub mod file;
@@ -147,6 +148,7 @@ pub fn run(command: &cli::Command, world: &mut World<'_>) -> Result<(), Failure>
         cli::Command::Sessions(args) => sessions::run(args, world),
         cli::Command::Apply(args) => rules::apply(args, world),
         cli::Command::Diff(args) => rules::diff(args, world),
+        cli::Command::Events(args) => events::run(args, world),
         cli::Command::Export(args) => rules::export(args, world),
         cli::Command::Save(args) => save::run(args, world),
         cli::Command::Drain(args) => drain::drain(args, world),

@@ -12,7 +12,7 @@ use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH},
     iterator::Signals,
 };
-use time::UtcOffset;
+use time::{OffsetDateTime, UtcOffset};
 use weir_api::client::Client;
 
 /// What ended a wait.
@@ -40,6 +40,15 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// `2026-11-30`, local time, or UTC where that isn't known.
+    #[must_use]
+    pub fn date(&self) -> String {
+        let local = (self.since_1970.as_secs() as i64).saturating_add(self.offset.unwrap_or(0).into());
+        // Years beyond those that it knows are nobody's.
+        let at = OffsetDateTime::from_unix_timestamp(local).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        format!("{:04}-{:02}-{:02}", at.year(), u8::from(at.month()), at.day())
+    }
+
     /// `12:34:56`, local time; `12:34:56 UTC` where that isn't known.
     #[must_use]
     pub fn time_of_day(&self) -> String {
@@ -183,6 +192,7 @@ mod tests {
         ] {
             let moment = Moment { since_1970: Duration::from_secs(since_1970), offset };
             assert_eq!(moment.time_of_day(), expected);
+            assert_eq!(moment.date().len(), 10);
         }
     }
 }

@@ -8,7 +8,9 @@ use std::{
 
 use weir_api::{
     client::Transport,
-    model::{PathCounter, ServiceKey, Stats, snat::SnatRow, status::Status, status::WorkerStatus},
+    model::{
+        PathCounter, ServiceKey, Stats, event::EventPage, snat::SnatRow, status::Status, status::WorkerStatus,
+    },
     protocol::{ListQuery, MAX_PAGE, Request, Response, Row},
 };
 
@@ -27,6 +29,9 @@ const SAMPLE: Duration = Duration::from_secs(1);
 /// The first time it has to be shorter.
 const FIRST_SAMPLE: Duration = Duration::from_millis(200);
 
+/// Events that are kept here: the latest. All that the gateway keeps is at `/v1/events`.
+const EVENTS: usize = 100;
+
 /// How the gateway is.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Brief {
@@ -37,6 +42,8 @@ pub(super) struct Brief {
     pub loads: Vec<Load>,
     /// Workers that poll no more, by their numbers.
     pub hanging: Vec<usize>,
+    /// The latest events.
+    pub events: EventPage,
     /// How long the gateway took to tell all of it.
     pub took: Duration,
 }
@@ -106,6 +113,7 @@ pub(super) struct Watcher {
     /// Each worker's polls, and when they were last seen to grow.
     polled: Vec<(u64, Instant)>,
     uptime: u64,
+    events: EventPage,
     counted: HashMap<ServiceKey, Stats>,
     totals: Stats,
 }
@@ -121,10 +129,30 @@ impl Watcher {
             status = fetch::status(transport)?;
             self.follow(&status, Instant::now());
         }
+        self.recall(transport)?;
         let counters = fetch::counters(transport)?;
         let snat = fetch::snat(transport)?;
         let hanging = self.hanging(Instant::now());
-        Ok(Brief { status, counters, snat, loads: self.loads.clone(), hanging, took: start.elapsed() })
+        let (loads, events) = (self.loads.clone(), self.events.clone());
+        Ok(Brief { status, counters, snat, loads, hanging, events, took: start.elapsed() })
+    }
+
+    /// Takes note of what has happened since the look before. A gateway that is older tells nothing.
+    fn recall(&mut self, transport: &mut dyn Transport) -> Result<(), Failure> {
+        let mut since = |from| match fetch::events(transport, from) {
+            Err(Failure::Refused(_)) => Ok(EventPage::default()),
+            other => other,
+        };
+        let mut page = since(self.events.next)?;
+        if page.started != self.events.started {
+            self.events = EventPage::default();
+            page = since(0)?;
+        }
+        self.events.events.extend(page.events);
+        let old = self.events.events.len().saturating_sub(EVENTS);
+        self.events.events.drain(..old);
+        (self.events.started, self.events.next) = (page.started, page.next);
+        Ok(())
     }
 
     /// How the gateway is, with all services and servers.

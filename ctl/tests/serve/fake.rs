@@ -14,6 +14,7 @@ use std::{
 use weir_api::{
     model::{
         Forwarding, PathCounter, Protocol, Rates, Server, Service, ServiceKey, Stats, Timeouts,
+        event::EventPage,
         status::{LocalAddressUse, PortStatus, Status, WorkerStatus},
     },
     protocol::{
@@ -125,6 +126,9 @@ impl State {
             Request::ClientAddresses => Response::ClientAddresses(Vec::new()),
             Request::Timeouts => Response::Timeouts(Timeouts { tcp: 900, tcp_fin: 120, udp: 300 }),
             Request::Info => Response::Info(Info { version: "0.1.0".into(), generation: 7 }),
+            Request::Events { from, .. } => {
+                Response::Events(EventPage { started: 1, events: Vec::new(), next: from.max(1) })
+            }
             Request::FindSessions { .. } => Response::Found { sessions: Vec::new(), next: None },
             other => panic!("{other:?} was asked"),
         }

@@ -2,6 +2,7 @@
 
 pub mod change;
 pub mod error;
+pub mod events;
 pub mod notices;
 pub mod plane;
 pub mod queries;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use tracing::Level;
+use weir_api::model::event::Event;
 
 use super::queue::LogLine;
 
@@ -66,8 +67,19 @@ fn datagram(line: &LogLine) -> Vec<u8> {
     if let Some(target) = &line.target {
         field(&mut bytes, "TARGET", target);
     }
+    line.fields.iter().for_each(|(name, value)| field(&mut bytes, name, value));
     field(&mut bytes, "MESSAGE", &line.text);
     bytes
+}
+
+/// An event's fields as journald has them: `WEIR_EVENT`, `WEIR_SEQUENCE`, `WEIR_SERVICE`.
+pub(super) fn fields(event: &Event) -> Vec<(String, String)> {
+    let own = [("event", event.kind.clone()), ("sequence", event.sequence.to_string())];
+    let own = own.map(|(name, value)| (name.to_owned(), value));
+    let named = |(name, value): (String, String)| {
+        (format!("WEIR_{}", name.to_ascii_uppercase().replace('-', "_")), value)
+    };
+    own.into_iter().chain(event.fields.iter().cloned()).map(named).collect()
 }
 
 /// A value with line breaks is preceded by its length, 64 bits, little-endian.
@@ -102,19 +114,25 @@ mod tests {
         let journald = UnixDatagram::bind(&path).unwrap();
         let mut journal = Journald::at(&path);
         let mut buffer = [0; 512];
-        let mut sent = |target: Option<&str>, text: &str| {
+        let mut sent = |target: Option<&str>, text: &str, fields: &[(&str, &str)]| {
             let target = target.map(str::to_owned);
-            journal.send(&LogLine { level: Level::WARN, target, text: text.to_owned() }).unwrap();
+            let fields =
+                fields.iter().map(|(n, v): &(&str, &str)| ((*n).to_owned(), (*v).to_owned())).collect();
+            journal.send(&LogLine { level: Level::WARN, target, text: text.to_owned(), fields }).unwrap();
             let length = journald.recv(&mut buffer).unwrap();
             String::from_utf8_lossy(&buffer[..length]).into_owned()
         };
         assert_eq!(
-            sent(Some("weir::run"), "the link changed"),
+            sent(Some("weir::run"), "the link changed", &[]),
             "PRIORITY=4\nSYSLOG_IDENTIFIER=weir\nTARGET=weir::run\nMESSAGE=the link changed\n"
         );
         assert_eq!(
-            sent(None, "a\nbc"),
+            sent(None, "a\nbc", &[]),
             "PRIORITY=4\nSYSLOG_IDENTIFIER=weir\nMESSAGE\n\u{4}\0\0\0\0\0\0\0a\nbc\n"
+        );
+        assert_eq!(
+            sent(None, "a", &[("WEIR_EVENT", "link-down")]),
+            "PRIORITY=4\nSYSLOG_IDENTIFIER=weir\nWEIR_EVENT=link-down\nMESSAGE=a\n"
         );
         std::fs::remove_file(&path).unwrap();
     }

@@ -34,6 +34,7 @@ mod queue;
 
 use output::Output;
 use queue::{LogLine, LogQueue};
+use weir_api::model::event::Event;
 
 /// Lines that wait to be written.
 const ROOM: usize = 1024;
@@ -45,6 +46,8 @@ static LOG: OnceLock<Log> = OnceLock::new();
 
 struct Log {
     queue: Arc<LogQueue>,
+    /// Lines go to journald, which takes fields.
+    journal: bool,
     writer: OnceLock<Pid>,
 }
 
@@ -55,7 +58,8 @@ struct Log {
 pub fn init() -> io::Result<()> {
     let output = Output::find();
     let journal = output.is_journal();
-    let log = LOG.get_or_init(|| Log { queue: Arc::new(LogQueue::new(ROOM)), writer: OnceLock::new() });
+    let log =
+        LOG.get_or_init(|| Log { queue: Arc::new(LogQueue::new(ROOM)), journal, writer: OnceLock::new() });
     let tell_lost = if journal { lost_plainly } else { lost_with_time };
     let write = move || {
         let _ = log.writer.set(gettid());
@@ -87,11 +91,22 @@ pub fn follow_caller() {
 pub fn complain(level: Level, text: &str) {
     for line in text.lines() {
         match LOG.get() {
-            Some(log) => log.queue.push(LogLine { level, target: None, text: cut(line).to_owned() }),
+            Some(log) => {
+                let text = cut(line).to_owned();
+                log.queue.push(LogLine { level, target: None, text, fields: Vec::new() });
+            }
             // Nobody could be told that this failed.
             None => _ = writeln!(io::stderr(), "{line}"),
         }
     }
+}
+
+/// Hands an event to journald, where the log goes there, with a field for each of its own; whether somebody should look. What it
+/// is about is logged in words by whoever noticed it.
+pub fn event(event: &Event, trouble: bool) {
+    let Some(log) = LOG.get().filter(|log| log.journal) else { return };
+    let level = if trouble { Level::WARN } else { Level::INFO };
+    log.queue.push(LogLine { level, target: None, text: event.text.clone(), fields: journal::fields(event) });
 }
 
 /// Waits until all lines are written, for `limit` at most; whether they are.
@@ -104,7 +119,8 @@ fn lost(lines: u64) -> String {
 }
 
 fn lost_plainly(lines: u64) -> LogLine {
-    LogLine { level: Level::WARN, target: Some(module_path!().to_owned()), text: lost(lines) }
+    let target = Some(module_path!().to_owned());
+    LogLine { level: Level::WARN, target, text: lost(lines), fields: Vec::new() }
 }
 
 fn lost_with_time(lines: u64) -> LogLine {
@@ -138,7 +154,7 @@ impl<'a> MakeWriter<'a> for LogLines {
     }
 }
 
-/// One event on its way into the queue: written by a single call.
+/// What is said at once on its way into the queue: written by a single call.
 struct LogEvent {
     level: Level,
     target: Option<String>,
@@ -149,7 +165,8 @@ impl Write for LogEvent {
         if let Some(log) = LOG.get() {
             let text = String::from_utf8_lossy(bytes);
             let text = cut(text.trim_end_matches('\n')).to_owned();
-            log.queue.push(LogLine { level: self.level, target: self.target.clone(), text });
+            let target = self.target.clone();
+            log.queue.push(LogLine { level: self.level, target, text, fields: Vec::new() });
         }
         Ok(bytes.len())
     }

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn line(text: &str) -> LogLine {
-        LogLine { level: Level::WARN, target: None, text: text.to_owned() }
+        LogLine { level: Level::WARN, target: None, text: text.to_owned(), fields: Vec::new() }
     }
 
     fn lost(lines: u64) -> LogLine {

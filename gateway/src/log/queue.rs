@@ -15,6 +15,8 @@ pub(super) struct LogLine {
     /// The module that speaks; none for what isn't an event, such as the configuration's mistakes.
     pub target: Option<String>,
     pub text: String,
+    /// Fields for journald beside that, by their names there.
+    pub fields: Vec<(String, String)>,
 }
 
 /// What is to be written next.
@@ -99,7 +101,7 @@ mod tests {
     use super::*;
 
     fn line(text: &str) -> LogLine {
-        LogLine { level: Level::INFO, target: None, text: text.to_owned() }
+        LogLine { level: Level::INFO, target: None, text: text.to_owned(), fields: Vec::new() }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use weir_api::model::status::PortStatus;
 use super::{
     Running, SharedStore,
     devices::Devices,
+    happenings::Happenings,
     mac_filter::MacFilter,
     port_status,
     ready::Readiness,
@@ -87,6 +88,7 @@ impl Control<'_> {
         let mut carriers: Vec<bool> = devices.states().iter().map(|device| device.up).collect();
         let (mut ready, mut watchdog) = (Readiness::new(), Watchdog::from_environment());
         let mut looked = Instant::now();
+        let (events, mut happenings) = (self.store.lock().events(), Happenings::default());
         let (mut filter, mut reattach) = (MacFilter::new(self.config), Reattach::new(self.config));
         self.look_at_ports(&devices);
         while !self.signals.stop.load(Relaxed) {
@@ -107,7 +109,13 @@ impl Control<'_> {
                 devices.look_again(self.config, self.handles);
                 self.reattach(&mut reattach, &mut devices, &mut filter);
                 self.mirror_carriers(&devices, &mut carriers);
-                ready.tell(&self.look_at_ports(&devices))?;
+                let (ports, was_ready) = (self.look_at_ports(&devices), ready.is_said());
+                ready.tell(&ports)?;
+                if ready.is_said() && !was_ready {
+                    happenings.ready(&ports, &events);
+                }
+                happenings.look_at_ports(&ports, &events);
+                happenings.look_around(self.store, &events);
             }
             if running.iter().any(dpdk::Running::is_finished) && !self.signals.stop.load(Relaxed) {
                 return Err(Failure { thread: "worker".to_owned(), why: "ended".to_owned() }.into());

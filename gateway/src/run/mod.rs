@@ -16,6 +16,7 @@ use dpdk::{Eal, LogLevel};
 use parking_lot::Mutex;
 use thiserror::Error;
 use tracing::{debug, error, info, warn};
+use weir_api::model::event::EventKind;
 
 use crate::{
     config::{Config, check::RuleError},
@@ -42,6 +43,7 @@ mod build;
 mod control;
 mod devices;
 mod frames;
+mod happenings;
 mod mac_filter;
 pub mod plane;
 mod port_status;
@@ -184,6 +186,9 @@ fn load_rules(config: &Config, store: &SharedStore) -> Result<(), RunError> {
             warn!("{complaint}");
         }
         rules.apply(&mut store.lock())?;
+        let (count, path) = (rules.len(), file.display());
+        let fields: [(&str, &dyn std::fmt::Display); 2] = [("changes", &count), ("file", &path)];
+        store.lock().events().tell(EventKind::RulesApplied, &fields, format!("{count} rules of {path}"));
         info!(file = %file.display(), rules = rules.len(), "rules loaded");
     }
     Ok(())

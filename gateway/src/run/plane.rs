@@ -114,15 +114,26 @@ impl GatewayPlane {
             .flat_map(|p| p.faults.iter().map(move |fault| format!("port {}: {fault}", p.name)));
         let state = self.host.as_ref().map(|host| host.state());
         let workers = &self.workers;
-        let known = |port, address| workers.knows(port, address);
         let others = [
             self.ordinary_memory.as_deref().map(warnings::no_huge_pages),
             state.as_deref().and_then(|s| warnings::absent(workers.services(), s, workers.hears_vrrp())),
-            warnings::unresolved(workers.services(), &self.routes, state.as_deref(), &self.ports, known),
+            warnings::unresolved(&self.silent(state.as_deref()), &self.ports),
             self.unsplit_warning(),
         ];
         let local = workers.warnings_of_local(self.host.is_some());
         faults.chain(others.into_iter().flatten()).chain(local).collect()
+    }
+
+    fn silent(&self, state: Option<&NetState>) -> warnings::Silent {
+        let known = |port, address| self.workers.knows(port, address);
+        warnings::silent(self.workers.services(), &self.routes, state, known)
+    }
+
+    /// Next hops that servers need and that don't answer, by the names of their ports.
+    pub fn silent_hops(&self) -> BTreeSet<(String, IpAddr)> {
+        let state = self.host.as_ref().map(|host| host.state());
+        let silent = self.silent(state.as_deref());
+        silent.into_iter().map(|(_, _, port, hop)| (self.name(port).to_owned(), hop)).collect()
     }
 
     /// Puts a route table in force. Local addresses that waited for a route may find their port now.

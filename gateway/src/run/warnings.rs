@@ -42,23 +42,25 @@ pub(super) fn absent<'a>(
     })
 }
 
+/// Servers, by address and port, and the ports and next hops by which they can't be reached.
+pub(super) type Silent = BTreeSet<(IpAddr, u16, PortId, IpAddr)>;
+
 /// Servers with a weight whose next hop isn't `known` and has been asked for in vain, or can't be.
-pub(super) fn unresolved<'a>(
+pub(super) fn silent<'a>(
     services: impl Iterator<Item = &'a ServiceState>,
     routes: &RouteTable,
     state: Option<&NetState>,
-    ports: &[String],
     known: impl Fn(PortId, IpAddr) -> bool,
-) -> Option<String> {
+) -> Silent {
+    let mut found = BTreeSet::new();
     if state.is_some_and(|state| state.neighbours.iter().all(|n| n.mac().is_some())) {
-        return None;
+        return found;
     }
     let silent = |server: &Server| {
         let (port, hop) = routes.way(server.address).filter(|_| server.weight > 0)?;
         let asked = state.is_none_or(|s| s.neighbour(port, hop).is_some_and(|n| n.mac().is_none()));
         (asked && !known(port, hop)).then_some((port, hop))
     };
-    let mut found = BTreeSet::new();
     for service in services {
         for (_, server) in &service.servers {
             if let Some((port, hop)) = silent(server) {
@@ -66,6 +68,11 @@ pub(super) fn unresolved<'a>(
             }
         }
     }
+    found
+}
+
+/// That there are such servers.
+pub(super) fn unresolved(found: &Silent, ports: &[String]) -> Option<String> {
     let each = found.iter().map(|(address, number, port, hop)| {
         let server = SocketAddr::new(*address, *number);
         let port = ports.get(port.index()).map_or("?", String::as_str);
@@ -158,15 +165,16 @@ mod tests {
         let ports = ["wan".to_owned(), "lan".to_owned()];
         let services = [service("192.0.2.10", &[("10.0.0.1", 1), ("10.0.0.2", 0), ("10.9.0.1", 1)])];
         let told = |state: Option<&NetState>, known: &[&str]| {
-            unresolved(services.iter(), &table, state, &ports, |_, a| known.iter().any(|k| ip(k) == a))
+            let known = |_, address| known.iter().any(|k| ip(k) == address);
+            unresolved(&silent(services.iter(), &table, state, known), &ports)
         };
         let mac = Reachability::Usable(Mac([2; 6]));
-        let silent = Reachability::Failed;
+        let failed = Reachability::Failed;
         // No neighbour asked for; all answer; one without traffic doesn't.
         assert_eq!(told(Some(&state(&[], &[])), &[]), None);
         assert_eq!(told(Some(&state(&[], &[("10.0.0.1", mac), ("10.0.0.254", mac)])), &[]), None);
-        assert_eq!(told(Some(&state(&[], &[("10.0.0.2", silent)])), &[]), None);
-        for of in [silent, Reachability::Pending] {
+        assert_eq!(told(Some(&state(&[], &[("10.0.0.2", failed)])), &[]), None);
+        for of in [failed, Reachability::Pending] {
             let warning = told(Some(&state(&[], &[("10.0.0.1", of), ("10.0.0.254", of)])), &[]).unwrap();
             let both = ": 10.0.0.1:80 on lan, 10.9.0.1:80 by 10.0.0.254 on lan";
             assert!(warning.ends_with(both), "{warning}");

@@ -112,10 +112,12 @@ fn configured() -> Shared {
 }
 
 /// Nothing is said of a command that can't be checked: every one that takes `--json` is run here.
-const LINES: [&str; 39] = [
+const LINES: [&str; 41] = [
     "ready",
     "doctor --root /nonexistent",
     "status",
+    "events",
+    "events --from 1 --limit 1",
     "stats",
     "stats tcp/192.0.2.10:80",
     "sessions",

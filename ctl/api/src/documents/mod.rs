@@ -8,6 +8,7 @@
 pub mod change;
 pub mod configuration;
 pub mod doctor;
+pub mod events;
 pub mod explain;
 pub mod parts;
 pub mod rules;
@@ -47,6 +48,8 @@ pub enum Body {
     Stats(stats::Statistics),
     /// Sessions, or how many.
     Sessions(sessions::Sessions),
+    /// What has happened.
+    Events(events::Events),
     /// One look at what `top` shows.
     Top(stats::Top),
     /// What was changed.

@@ -14,6 +14,7 @@ use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 pub mod counters;
+pub mod event;
 pub mod explain;
 pub mod schedulers;
 pub mod session;

@@ -12,6 +12,7 @@ use crate::model::{
     ClientAddress, EngineData, Family, Forwarding, FoundSession, LocalAddress, MarkRule, Network,
     PathCounter, Protocol, Rates, Server, Service, ServiceKey, Session, SessionFilter, SessionState, Stats,
     Timeouts, Tunnel, TunnelChecksum, TunnelKind,
+    event::{Event, EventPage},
     explain::{
         Answer, Back, CandidateServer, End, Explanation, LocalRoom, Question, Return, Scheduling, Skip,
         Standing, Way,
@@ -344,6 +345,22 @@ fn snat_since_version_7() {
 #[test]
 fn requests_since_version_8() {
     pinned(vec![(Request::InitialTimeouts, "12")]);
+}
+
+#[test]
+fn events_since_version_9() {
+    pinned(vec![(Request::Events { from: 300, max: 5 }, "13fb2c0105")]);
+    let event = Event {
+        sequence: 7,
+        time: 1 << 33,
+        kind: "link-up".into(),
+        fields: vec![("port".into(), "wan".into())],
+        text: "up".into(),
+    };
+    pinned(vec![(
+        Response::Events(EventPage { started: 7, events: vec![event], next: 8 }),
+        "12070107fd0000000002000000076c696e6b2d75700104706f72740377616e02757008",
+    )]);
 }
 
 #[test]

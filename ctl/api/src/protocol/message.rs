@@ -8,6 +8,7 @@ use super::{MAX_BATCH, MAX_INTERFACE, MAX_NAME, MAX_TRANSACTION};
 use crate::model::{
     ClientAddress, FoundSession, LocalAddress, MarkRule, PathCounter, Rates, Server, Service, ServiceKey,
     Session, SessionFilter, Stats, Timeouts,
+    event::EventPage,
     explain::{Explanation, Question},
     snat::{self, SnatRow, SnatRule},
     status::{Notice, Status},
@@ -83,6 +84,13 @@ pub enum Request {
     /// The time-outs that the gateway began with, before anybody set others; answered by [`Response::Timeouts`]. Since
     /// version 8.
     InitialTimeouts,
+    /// What has happened, a page; answered by [`Response::Events`]. Since version 9.
+    Events {
+        /// Number of the first event that is wanted; those before it are left out.
+        from: u64,
+        /// Most events wanted; the gateway may send fewer.
+        max: u32,
+    },
 }
 
 /// Changes that happen all or not at all.
@@ -298,6 +306,8 @@ pub enum Response {
     },
     /// SNAT rules with what they have counted.
     Snat(Vec<SnatRow>),
+    /// A page of events.
+    Events(EventPage),
 }
 
 /// About the gateway.
@@ -378,6 +388,7 @@ impl Request {
             Self::ClientAddresses | Self::Trace(_) | Self::Traced { .. } | Self::EndTrace { .. } => 3,
             Self::Snat => 7,
             Self::Explain(_) | Self::InitialTimeouts => 8,
+            Self::Events { .. } => 9,
         }
     }
 

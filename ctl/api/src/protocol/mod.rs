@@ -32,7 +32,7 @@ pub use message::{
 pub use stage::StagedChanges;
 
 /// Version of the messages that this library speaks.
-pub const VERSION: u16 = 8;
+pub const VERSION: u16 = 9;
 
 /// Oldest version that this library still speaks.
 pub const OLDEST_VERSION: u16 = 1;

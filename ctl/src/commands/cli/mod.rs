@@ -55,6 +55,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Show the counters of services, servers and workers, and why packets were dropped, with advice
     Stats(StatsArgs),
+    /// Show what has happened (servers, weights, links, neighbours, what runs out), and follow what happens
+    Events(EventsArgs),
     /// Find, count or end sessions
     Sessions(SessionsArgs),
     /// Show the busiest services and servers, dropped packets by reason, and workers, live

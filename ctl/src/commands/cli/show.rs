@@ -39,6 +39,23 @@ pub struct StatsArgs {
     pub json: bool,
 }
 
+/// `events`
+#[derive(Args, Clone, Copy, Debug)]
+pub struct EventsArgs {
+    /// From this number on
+    #[arg(long, value_name = "N")]
+    pub from: Option<u64>,
+    /// So many at most: the last ones, or the first of those from a number on
+    #[arg(long, short = 'n', value_name = "N")]
+    pub limit: Option<usize>,
+    /// Then those to come, until interrupted
+    #[arg(long, short)]
+    pub follow: bool,
+    /// As JSON, a document whenever there are some: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `sessions`
 #[derive(Args, Clone, Debug, Default)]
 pub struct SessionsArgs {

@@ -1,5 +1,9 @@
 //! The page's parts but for the services.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use weir_api::model::event::EVENT_KINDS;
+
 use super::{
     super::{
         health,
@@ -9,10 +13,14 @@ use super::{
 };
 use crate::commands::names::{seconds, short};
 
+/// Events that the page shows.
+const EVENTS: usize = 10;
+
 pub(super) fn write(look: &Look, html: &mut Html) {
     let brief = &look.brief;
     summary(brief, html);
     warnings(brief, html);
+    events(brief, html);
     drops(brief, html);
     ports(brief, html);
     workers(brief, html);
@@ -82,6 +90,27 @@ fn warnings(brief: &Brief, html: &mut Html) {
         }
         html.raw("</ul>");
     }
+    end(html);
+}
+
+/// The latest ones, the newest first.
+fn events(brief: &Brief, html: &mut Html) {
+    section(html, "events", "Events");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    if brief.events.events.is_empty() {
+        html.raw("<p>None.</p>");
+        return end(html);
+    }
+    html.table(&[">ago", "event", "what happened"]);
+    for event in brief.events.events.iter().rev().take(EVENTS) {
+        html.raw("<tr>");
+        html.number(seconds(now.saturating_sub(event.time) / 1000));
+        let trouble = EVENT_KINDS.iter().any(|(kind, name, _)| *name == event.kind && kind.is_trouble());
+        html.state(if trouble { State::Bad } else { State::Good }, &event.kind);
+        html.cell(&event.text);
+        html.raw("</tr>\n");
+    }
+    html.end_table();
     end(html);
 }
 

@@ -190,7 +190,8 @@ pub(super) fn begin(request: Request, held: &mut dyn Configuration) -> Result<Qu
         | Request::Marks
         | Request::ClientAddresses
         | Request::Snat
-        | Request::InitialTimeouts => return Err(request),
+        | Request::InitialTimeouts
+        | Request::Events { .. } => return Err(request),
     })
 }
 

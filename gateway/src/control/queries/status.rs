@@ -44,6 +44,12 @@ pub fn of_worker(link: &WorkerLink) -> WorkerStatus {
 }
 
 impl Workers {
+    /// Each worker's load.
+    #[must_use]
+    pub fn loads(&self) -> Vec<WorkerStatus> {
+        self.links.iter().map(of_worker).collect()
+    }
+
     /// How often each worker has polled.
     #[must_use]
     pub fn polls(&self) -> Vec<u64> {
@@ -60,6 +66,19 @@ pub fn of_addresses(links: &[WorkerLink]) -> Vec<LocalAddressUse> {
     rows.sort_unstable_by_key(|row| (std::cmp::Reverse((row.busiest, row.used)), row.address));
     rows.truncate(MAX_STATUS_ADDRESSES);
     rows
+}
+
+/// Whether a local address has so many ports in use over all servers that it may be `full` towards one.
+pub(in crate::control) fn may_be_nearly_full(links: &[WorkerLink], full: impl Fn(u64, u64) -> bool) -> bool {
+    let ports = links.iter().map(|link| link.tables.ports).max().unwrap_or_default();
+    let mut used: HashMap<IpAddr, u64> = HashMap::new();
+    for link in links {
+        let (v4, v6) = (link.tables.pool.as_deref(), link.tables.pool_v6.as_deref());
+        let v4 = v4.into_iter().flat_map(|pool| pool.addresses().map(|(a, n)| (IpAddr::from(a), n)));
+        let v6 = v6.into_iter().flat_map(|pool| pool.addresses().map(|(a, n)| (IpAddr::from(a), n)));
+        v4.chain(v6).for_each(|(address, n)| *used.entry(address).or_default() += u64::from(n));
+    }
+    used.values().any(|n| full(*n, ports.into()))
 }
 
 fn of_family<'a, A: Address + Into<IpAddr>>(

@@ -53,6 +53,7 @@ impl<P: Plane> Store<P> {
             journal.back_to(mark);
             return Err(refusal);
         }
+        self.tell(journal);
         journal.undo.clear();
         self.generation += u64::from(journal.changed);
         journal.changed_before |= std::mem::take(&mut journal.changed);

@@ -45,6 +45,9 @@ pub(super) struct Journal {
     pub(super) changed: bool,
     /// Whether a batch before it has.
     pub(super) changed_before: bool,
+    /// Steps that events have told of one by one, and those that are to be told together.
+    pub(super) told: usize,
+    pub(super) untold: usize,
 }
 
 /// A journal as it was before a batch, without the notes for undoing: batches before it stay.
@@ -147,6 +150,7 @@ impl<P: Plane> Store<P> {
 
     /// Makes the batches in `journal` visible to everybody.
     pub(super) fn commit(&mut self, journal: Journal) {
+        self.tell_rest(&journal);
         let mut changes: Vec<PlaneChange> =
             journal.removed.into_iter().map(PlaneChange::RemoveService).collect();
         let touched = journal.touched.iter().filter_map(|s| self.services.get(s));

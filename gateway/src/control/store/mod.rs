@@ -7,6 +7,7 @@
 //! | file | concern |
 //! | --- | --- |
 //! | `apply` | batches: each change is made at once and noted down, so that a refusal undoes the batch |
+//! | `happenings` | what a batch has done, as events |
 //! | `journal` | what a batch has done, to be undone or told to the plane |
 //! | `record` | a service with its servers |
 //! | `check` | what the kernel would refuse |
@@ -23,6 +24,7 @@ mod apply;
 mod check;
 mod configuration;
 mod estimator;
+mod happenings;
 mod journal;
 mod ledger;
 mod listing;
@@ -43,7 +45,7 @@ use std::{
 use weir_api::{
     client::{ClientError, Transport},
     model::{ClientAddress, MarkRule, ServiceKey, Timeouts, status::Notice},
-    protocol::{Access, ErrorCode, Info, Refusal, Request, Response, StagedChanges},
+    protocol::{Access, ErrorCode, Info, MAX_PAGE, Refusal, Request, Response, StagedChanges},
 };
 
 pub use self::sysctl::SysctlError;
@@ -54,6 +56,7 @@ use self::{
     record::{Record, SnatRules},
 };
 use super::{
+    events::Events,
     notices::Notices,
     plane::Plane,
     queries::{self, QueryStep},
@@ -95,6 +98,7 @@ pub struct Store<P> {
     /// How often counters have been read.
     estimates: u64,
     notices: Arc<Notices>,
+    events: Arc<Events>,
     /// Changes staged by a caller that uses the store as a [`Transport`]; the socket's peers have a stage each.
     stage: StagedChanges,
 }
@@ -126,6 +130,7 @@ impl<P: Plane> Store<P> {
             next_estimate: None,
             estimates: 0,
             notices: Arc::default(),
+            events: Arc::default(),
             stage: StagedChanges::default(),
         }
     }
@@ -153,6 +158,11 @@ impl<P: Plane> Store<P> {
     /// Where changes are announced.
     pub fn notices(&self) -> Arc<Notices> {
         self.notices.clone()
+    }
+
+    /// What has happened.
+    pub fn events(&self) -> Arc<Events> {
+        self.events.clone()
     }
 
     fn publish(&self) {
@@ -197,6 +207,9 @@ impl<P: Plane> Store<P> {
             Request::Timeouts => Response::Timeouts(timeouts(&self.settings)),
             Request::InitialTimeouts => Response::Timeouts(self.initial_timeouts),
             Request::Snat => self.snat_rows(),
+            Request::Events { from, max } => {
+                Response::Events(self.events.page(from, max.min(MAX_PAGE) as usize))
+            }
             Request::Marks => Response::Marks(self.marks.clone()),
             Request::ClientAddresses => {
                 let told = self.services.values().filter(|r| r.client_address != ClientAddress::None);

@@ -44,6 +44,17 @@ impl Workers {
     }
 }
 
+/// Local addresses of which nearly all ports are in use towards one server. Ports are counted by server only where so many
+/// are in use over all servers.
+#[must_use]
+pub fn nearly_full_addresses(links: &[WorkerLink]) -> BTreeSet<IpAddr> {
+    if !status::may_be_nearly_full(links, is_nearly_full) {
+        return BTreeSet::new();
+    }
+    let full = |a: &LocalAddressUse| is_nearly_full(a.busiest.into(), a.ports.into());
+    status::of_addresses(links).into_iter().filter(full).map(|a| a.address).collect()
+}
+
 /// Names with commas between, the first few of them.
 pub fn some<D: Display>(all: impl IntoIterator<Item = D>) -> String {
     let mut all = all.into_iter();
@@ -52,6 +63,12 @@ pub fn some<D: Display>(all: impl IntoIterator<Item = D>) -> String {
         0 => first.join(", "),
         more => format!("{} and {more} more", first.join(", ")),
     }
+}
+
+/// Whether so many are so large a part of a table, or of a local address's ports, that it is nearly full.
+#[must_use]
+pub fn is_nearly_full(part: u64, whole: u64) -> bool {
+    whole > 0 && is_above(part, whole, NEARLY_FULL)
 }
 
 fn is_above(part: u64, whole: u64, percent: u64) -> bool {
@@ -100,9 +117,7 @@ fn without_mark_rules<'a>(
 }
 
 fn full_tables(workers: &[WorkerStatus]) -> Option<String> {
-    let full = |(_, w): &(usize, &WorkerStatus)| {
-        is_above(w.sessions.into(), w.max_sessions.into(), NEARLY_FULL) && w.max_sessions > 0
-    };
+    let full = |(_, w): &(usize, &WorkerStatus)| is_nearly_full(w.sessions.into(), w.max_sessions.into());
     let full: Vec<String> = workers
         .iter()
         .enumerate()
@@ -133,7 +148,7 @@ fn half_open(shares: &[((u32, u32), &WorkerStatus)]) -> Option<String> {
 }
 
 fn full_addresses(addresses: &[LocalAddressUse]) -> Option<String> {
-    let full = |a: &&LocalAddressUse| is_above(a.busiest.into(), a.ports.into(), NEARLY_FULL) && a.ports > 0;
+    let full = |a: &&LocalAddressUse| is_nearly_full(a.busiest.into(), a.ports.into());
     let mut full = addresses.iter().filter(full).peekable();
     full.peek()?;
     let each = full.map(|a| format!("{} has {} of {} in use", a.address, a.busiest, a.ports));
