@@ -31,7 +31,7 @@ mod pcapng;
 pub mod plan;
 mod plan_snat;
 pub mod ready;
-mod rules;
+pub mod rules;
 mod save;
 mod sessions;
 mod snat;
@@ -58,6 +58,9 @@ pub enum Failure {
     /// The gateway refused.
     #[error("{0}")]
     Refused(String),
+    /// The configuration isn't the one that the change was made for.
+    #[error("{0}")]
+    Stale(String),
     /// The command line, or a file that it names, is wrong.
     #[error("{0}")]
     Usage(String),
@@ -86,7 +89,7 @@ impl Failure {
     #[must_use]
     pub fn status(&self) -> u8 {
         match self {
-            Self::Refused(_) | Self::Output(_) => 1,
+            Self::Refused(_) | Self::Stale(_) | Self::Output(_) => 1,
             Self::Found { problems, .. } => 1 + u8::from(*problems),
             Self::Usage(_) => 2,
             Self::Unreachable(_) => 3,
@@ -145,10 +148,10 @@ pub fn run(command: &cli::Command, world: &mut World<'_>) -> Result<(), Failure>
         cli::Command::Ready(args) => ready::run(args, world),
         cli::Command::Doctor(args) => doctor::run(args, world),
         cli::Command::Stats(args) => stats::run(args, world),
+        cli::Command::Events(args) => events::run(args, world),
         cli::Command::Sessions(args) => sessions::run(args, world),
         cli::Command::Apply(args) => rules::apply(args, world),
         cli::Command::Diff(args) => rules::diff(args, world),
-        cli::Command::Events(args) => events::run(args, world),
         cli::Command::Export(args) => rules::export(args, world),
         cli::Command::Save(args) => save::run(args, world),
         cli::Command::Drain(args) => drain::drain(args, world),

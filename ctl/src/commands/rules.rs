@@ -3,6 +3,7 @@
 use std::{fs::File, io::Read, path::Path};
 
 use weir_api::{
+    client::Transport,
     documents::{
         Body,
         change::{Applied, Difference},
@@ -24,25 +25,50 @@ const TRIES: u32 = 5;
 
 pub(super) fn apply(args: &ApplyArgs, world: &mut World<'_>) -> Result<(), Failure> {
     let wanted = read(&args.file, world.input)?;
+    let (plan, generation) = carry_out(&wanted, &args.file, args.expect_generation, world.transport)?;
+    report(args.json, &plan, generation, world)
+}
+
+/// Makes the configuration what `text` says, as `apply` does, if its generation is `expected`.
+///
+/// # Errors
+/// [`Failure::Usage`] if the text is wrong, [`Failure::Stale`] if the generation is another one, and whatever `apply` says.
+pub fn replace(text: &str, expected: u64, transport: &mut dyn Transport) -> Result<Applied, Failure> {
+    let name = Path::new("rules");
+    let wanted = parse(name, text)?;
+    let (plan, generation) = carry_out(&wanted, name, Some(expected), transport)?;
+    Ok(applied(&plan, generation))
+}
+
+/// What was changed, and the generation that came of it.
+fn carry_out(
+    wanted: &file::Wanted,
+    path: &Path,
+    expected: Option<u64>,
+    transport: &mut dyn Transport,
+) -> Result<(Plan, u64), Failure> {
     for _ in 0..TRIES {
-        let now = fetch::snapshot(world.transport)?;
-        if let Some(expected) = args.expect_generation.filter(|e| *e != now.generation) {
+        let now = fetch::snapshot(transport)?;
+        if let Some(expected) = expected.filter(|e| *e != now.generation) {
             let message = format!(
                 "the configuration has generation {}, not {expected}: nothing was changed",
                 now.generation
             );
-            return Err(Failure::Refused(message));
+            return Err(Failure::Stale(message));
         }
-        let plan = plan(&now, &wanted);
+        let plan = plan(&now, wanted);
         if plan.changes.is_empty() {
-            return report(args.json, &plan, now.generation, world);
+            return Ok((plan, now.generation));
         }
         let changes: Vec<Change> = plan.changes.iter().map(|(change, _)| change.clone()).collect();
-        match fetch::apply(world.transport, &changes, Some(now.generation))? {
-            Ok(generation) => return report(args.json, &plan, generation, world),
-            Err(refusal)
-                if refusal.code == ErrorCode::StaleGeneration && args.expect_generation.is_none() => {}
-            Err(refusal) => return Err(refused(&args.file, &plan, &refusal)),
+        match fetch::apply(transport, &changes, Some(now.generation))? {
+            Ok(generation) => return Ok((plan, generation)),
+            Err(refusal) if refusal.code == ErrorCode::StaleGeneration => {
+                if expected.is_some() {
+                    return Err(Failure::Stale(format!("{refusal}: nothing was changed")));
+                }
+            }
+            Err(refusal) => return Err(refused(path, &plan, &refusal)),
         }
     }
     Err(Failure::Refused("the configuration keeps changing: nothing was changed, try again".into()))
@@ -101,10 +127,13 @@ fn hint(change: &Change, refusal: &Refusal) -> String {
     }
 }
 
+fn applied(plan: &Plan, generation: u64) -> Applied {
+    Applied { changed: !plan.changes.is_empty(), generation, changes: plan.lines.clone() }
+}
+
 fn report(as_json: bool, plan: &Plan, generation: u64, world: &mut World<'_>) -> Result<(), Failure> {
     if as_json {
-        let applied = Applied { changed: !plan.changes.is_empty(), generation, changes: plan.lines.clone() };
-        return Ok(json::write(world.out, Body::Apply(applied))?);
+        return Ok(json::write(world.out, Body::Apply(applied(plan, generation)))?);
     }
     show(plan, world)?;
     match plan.changes.len() {
@@ -162,8 +191,11 @@ fn read(path: &Path, stdin: &mut dyn Read) -> Result<file::Wanted, Failure> {
     } else {
         File::open(path).and_then(|file| input::read_text(file, input::LONGEST))
     };
-    let text = text.map_err(unreadable)?;
-    let wanted = if file_rules::is(&text) { file_rules::read(&text) } else { file::read(&text) };
+    parse(path, &text.map_err(unreadable)?)
+}
+
+fn parse(path: &Path, text: &str) -> Result<file::Wanted, Failure> {
+    let wanted = if file_rules::is(text) { file_rules::read(text) } else { file::read(text) };
     wanted.map_err(|error| {
         let line = error.line.map(|l| format!(":{l}")).unwrap_or_default();
         Failure::Usage(format!("{}{line}: {}", path.display(), error.message))

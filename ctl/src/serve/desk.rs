@@ -12,6 +12,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use weir_api::{
     client::{Client, ClientError, Transport},
+    documents::Body,
     protocol::{Request, Response},
 };
 
@@ -19,7 +20,7 @@ use super::{
     documents,
     look::{Brief, Look, Watcher},
 };
-use crate::commands::{Failure, cli::Command};
+use crate::commands::{Failure, cli::Command, fetch, file_write, json, rules};
 
 /// Whoever wants one as new as this gets the one that is there: figures change every 2 s.
 const FRESH: Duration = Duration::from_secs(1);
@@ -49,6 +50,9 @@ pub(super) enum Unanswered {
     /// The gateway refuses: 404, as it has no such thing.
     #[error("{0}")]
     Refused(String),
+    /// The configuration has another generation: 412.
+    #[error("{0}")]
+    Stale(String),
 }
 
 impl From<Failure> for Unanswered {
@@ -56,6 +60,7 @@ impl From<Failure> for Unanswered {
         match failure {
             Failure::Usage(why) => Self::Wrong(why),
             Failure::Refused(why) => Self::Refused(why),
+            Failure::Stale(why) => Self::Stale(why),
             Failure::Unreachable(_) | Failure::Unfinished(_) | Failure::Found { .. } | Failure::Output(_) => {
                 Self::Unavailable(failure.to_string())
             }
@@ -70,10 +75,28 @@ enum Question {
     Look(oneshot::Sender<Answer<Arc<Look>>>),
 }
 
+/// What takes long, and nothing is told until it is done.
+enum Task {
+    /// What a command writes.
+    Document(Box<Command>),
+    /// The configuration as a file.
+    Rules,
+    /// The configuration is to become what a file says, if its generation is this one.
+    Replace(String, u64),
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub text: String,
+    /// The configuration's generation, where it is about that.
+    pub generation: u64,
+}
+
 struct Order {
-    command: Command,
+    task: Task,
     until: Instant,
-    reply: oneshot::Sender<Answer<String>>,
+    reply: oneshot::Sender<Answer<Written>>,
 }
 
 /// What both sides know. It is locked for an instant, never while anybody waits.
@@ -144,9 +167,23 @@ impl Desk {
 
     /// What `command` writes.
     pub(super) async fn document(&self, command: Command) -> Answer<String> {
+        Ok(self.order(Task::Document(Box::new(command))).await?.text)
+    }
+
+    /// The configuration as a file, and its generation.
+    pub(super) async fn rules(&self) -> Answer<Written> {
+        self.order(Task::Rules).await
+    }
+
+    /// Makes the configuration what `text` says, if its generation is `expected`: what was changed, as `apply` says it.
+    pub(super) async fn replace(&self, text: String, expected: u64) -> Answer<Written> {
+        self.order(Task::Replace(text, expected)).await
+    }
+
+    async fn order(&self, task: Task) -> Answer<Written> {
         self.known(|_| None::<&(Instant, Arc<()>)>)?;
         let (reply, answer) = oneshot::channel();
-        let order = Order { command, until: Instant::now() + DOCUMENT_TIME, reply };
+        let order = Order { task, until: Instant::now() + DOCUMENT_TIME, reply };
         let busy = |_| Unanswered::Unavailable("too many documents are being written: try again".into());
         self.documents.try_send(order).map_err(busy)?;
         within(DOCUMENT_TIME, answer).await
@@ -258,19 +295,47 @@ impl Clerk {
     }
 
     fn write(self, mut orders: mpsc::Receiver<Order>) {
-        while let Some(Order { command, until, reply }) = orders.blocking_recv() {
+        while let Some(Order { task, until, reply }) = orders.blocking_recv() {
             if reply.is_closed() || until <= Instant::now() {
                 continue;
             }
             let answer = Client::connect_for(&self.socket, self.patience)
                 .map_err(Failure::from)
-                .and_then(|client| {
-                    let mut bounded = Bounded { client, until, reply: &reply, patience: self.patience };
-                    documents::write(&command, &mut bounded, &self.socket, self.patience)
-                })
+                .and_then(|client| self.carry_out(&task, client, until, &reply))
                 .map_err(Unanswered::from);
             // Whoever asked may have gone.
             let _ = reply.send(answer);
+        }
+    }
+}
+
+impl Clerk {
+    fn carry_out(
+        &self,
+        task: &Task,
+        mut client: Client,
+        until: Instant,
+        reply: &oneshot::Sender<Answer<Written>>,
+    ) -> Result<Written, Failure> {
+        // Of what has been begun whoever asked wants to know the end.
+        if let Task::Replace(text, expected) = task {
+            let applied = rules::replace(text, *expected, &mut client)?;
+            let generation = applied.generation;
+            let mut text = Vec::new();
+            json::write(&mut text, Body::Apply(applied))?;
+            return Ok(Written { text: String::from_utf8_lossy(&text).into_owned(), generation });
+        }
+        let mut bounded = Bounded { client, until, reply, patience: self.patience };
+        match task {
+            Task::Document(command) => {
+                let text = documents::write(command, &mut bounded, &self.socket, self.patience)?;
+                Ok(Written { text, generation: 0 })
+            }
+            _ => {
+                let snapshot = fetch::snapshot(&mut bounded)?;
+                let text = file_write::write(&snapshot).map_err(Failure::Refused)?;
+                Ok(Written { text, generation: snapshot.generation })
+            }
         }
     }
 }
@@ -302,7 +367,7 @@ fn refuse(question: Question, error: &Unanswered) {
 struct Bounded<'a> {
     client: Client,
     until: Instant,
-    reply: &'a oneshot::Sender<Answer<String>>,
+    reply: &'a oneshot::Sender<Answer<Written>>,
     patience: Duration,
 }
 

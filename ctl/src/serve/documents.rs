@@ -7,7 +7,6 @@ use std::{
 };
 
 use clap::Parser;
-use serde_json::{Map, Value, json};
 use weir_api::client::Transport;
 
 use super::{desk::Unanswered, query};
@@ -20,16 +19,16 @@ use crate::commands::{
 const LONGEST: usize = 64 << 20;
 /// Servers above which documents that have all of them aren't written: each takes kilobytes on the way.
 pub(super) const MAX_SERVERS: u32 = 20_000;
-/// Sessions that `sessions` shows if not told how many.
+/// Sessions that `sessions` shows, and events that `events` does, if not told how many.
 const SESSIONS: &str = "1000";
 /// Sessions that it shows at most.
 const MOST_SESSIONS: u64 = 10_000;
 
 /// A document: its name below `/v1/`, the words that print it, and the parameters that it takes.
-struct Document {
-    name: &'static str,
-    words: &'static [&'static str],
-    parameters: &'static [&'static str],
+pub(super) struct Document {
+    pub name: &'static str,
+    pub words: &'static [&'static str],
+    pub parameters: &'static [&'static str],
     /// It has all servers, unless a parameter says of which service.
     whole: bool,
 }
@@ -59,10 +58,11 @@ const SESSION_FILTERS: &[&str] = &[
 ];
 
 /// All of them. None changes anything.
-const DOCUMENTS: [Document; 9] = [
+pub(super) const DOCUMENTS: [Document; 10] = [
     document("status", &["status"], &[], false),
     document("stats", &["stats"], &["service"], true),
     document("sessions", &["sessions"], SESSION_FILTERS, false),
+    document("events", &["events"], &["from", "limit"], false),
     document("export", &["export"], &[], true),
     document("top", &["top"], &[], true),
     document("mark", &["mark", "list"], &[], false),
@@ -74,29 +74,6 @@ const DOCUMENTS: [Document; 9] = [
 /// The names of all documents.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     DOCUMENTS.iter().map(|document| document.name)
-}
-
-/// What there is below `/v1/`, as OpenAPI 3.1.
-pub(super) fn description() -> Value {
-    let parameter = |name: &&str| json!({ "name": name, "in": "query", "schema": { "type": "string" } });
-    let answer = |what: &str| json!({ "description": what, "content": { "application/json": { "schema": { "type": "object" } } } });
-    let path = |document: &Document| {
-        let get = json!({
-            "operationId": document.name,
-            "summary": format!("What `weirctl {} --json` prints", document.words.join(" ")),
-            "parameters": document.parameters.iter().map(parameter).collect::<Vec<_>>(),
-            "responses": {
-                "200": answer("The document: docs/json.md has its keys"),
-                "400": answer("A parameter is wrong"),
-                "404": answer("The gateway has no such service"),
-                "503": answer("The gateway doesn't answer, or the document is too large"),
-            },
-        });
-        (format!("/v1/{}", document.name), json!({ "get": get }))
-    };
-    let paths: Map<String, Value> = DOCUMENTS.iter().map(path).collect();
-    let info = json!({ "title": "weirctl serve", "version": weir_api::documents::VERSION.to_string() });
-    json!({ "openapi": "3.1.0", "info": info, "paths": paths })
 }
 
 /// The command that writes the document called `name`; whether it has all servers. None if there is no such document.
@@ -140,7 +117,7 @@ fn words(document: &Document, query: &str) -> Result<(Vec<String>, bool), Unansw
         }
         words.push(format!("--{name}={value}"));
     }
-    if document.name == "sessions" && !limited {
+    if document.parameters.contains(&"limit") && !limited {
         words.push(format!("--limit={SESSIONS}"));
     }
     // A value is a value, whatever it begins with.
@@ -208,18 +185,11 @@ mod tests {
     }
 
     #[test]
-    fn every_document_is_described() {
-        let paths = &description()["paths"];
-        assert!(names().all(|name| paths[format!("/v1/{name}")]["get"]["responses"]["503"].is_object()));
-        let parameters = paths["/v1/sessions"]["get"]["parameters"].as_array().unwrap();
-        assert!(parameters.iter().any(|parameter| parameter["name"] == "client"));
-    }
-
-    #[test]
     fn parameters_become_options_and_nothing_else() {
         let said = line("sessions", "service=tcp/192.0.2.10:80&limit=5").unwrap();
         assert_eq!(said, "weirctl sessions --json --service=tcp/192.0.2.10:80 --limit=5");
         assert_eq!(line("sessions", "").unwrap(), "weirctl sessions --json --limit=1000");
+        assert_eq!(line("events", "from=7").unwrap(), "weirctl events --json --from=7 --limit=1000");
         assert_eq!(line("stats", "service=--all").unwrap(), "weirctl stats --json -- --all");
         for (name, query) in [
             ("sessions", "kill=1"),

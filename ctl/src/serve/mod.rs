@@ -5,7 +5,7 @@
 //!                       200 at most                                              two threads, one question at a time each
 //! ```
 //!
-//! It is a process of its own and only reads: whatever happens here, the gateway goes on. One thread serves all
+//! It is a process of its own and only reads, unless it is told to let those with a token change the rules: whatever happens here, the gateway goes on. One thread serves all
 //! connections and never waits for the gateway; two others do that, one for what is looked at again and again and
 //! one for documents. A gateway that doesn't answer is asked no more until it does, and 503 is said at once.
 
@@ -17,13 +17,20 @@ mod events;
 mod health;
 mod look;
 mod metrics;
+mod openapi;
 mod page;
 mod patient;
 mod query;
 mod route;
+mod rules;
 mod stub_status;
 
-use std::{io, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use tokio::{
@@ -45,17 +52,25 @@ pub struct ServeArgs {
     /// Listen there; may be given several times. Whoever gets there reads everything: mind the firewall
     #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_LISTEN)]
     pub listen: Vec<SocketAddr>,
+    /// Let whoever has the token change the rules: PUT /v1/rules
+    #[arg(long, requires = "token_file")]
+    pub allow_write: bool,
+    /// The token, on a line of a file that others can't read
+    #[arg(long, value_name = "FILE", requires = "allow_write", value_hint = clap::ValueHint::FilePath)]
+    pub token_file: Option<PathBuf>,
 }
 
 /// Serves until SIGTERM or SIGINT. The gateway behind `socket` may come and go meanwhile; it has `patience` for an
 /// answer, 5 s at most.
 ///
 /// # Errors
-/// It can't listen, or the system has no thread left.
+/// It can't listen, the token file is no good, or the system has no thread left.
 pub fn run(args: &ServeArgs, socket: &Path, patience: Duration) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let writers = args.token_file.as_deref().filter(|_| args.allow_write);
+    let writers = writers.map(rules::Writers::open).transpose()?;
     let desk = desk::Desk::open(socket, patience.min(PATIENCE))?;
-    runtime.block_on(serve(args, route::Site::new(desk)))
+    runtime.block_on(serve(args, route::Site::new(desk, writers)))
 }
 
 async fn serve(args: &ServeArgs, site: route::Site) -> Result<(), Failure> {

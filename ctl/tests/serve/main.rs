@@ -254,8 +254,25 @@ fn documents_are_those_of_the_tool() {
     let fake = Fake::start("documents", 3, 2);
     let server = Server::start(fake.socket());
     let names = server.json("/v1/").1["documents"].as_array().expect("names").clone();
-    assert_eq!(names.len(), 9);
-    assert_eq!(server.json("/v1/openapi.json").1["openapi"], "3.1.0");
+    assert_eq!(names.len(), 10);
+    // What is described is there, and what is there is described.
+    let description = server.json("/v1/openapi.json").1;
+    assert_eq!(description["openapi"], "3.1.0");
+    let paths = description["paths"].as_object().expect("paths");
+    for path in paths.keys().filter(|path| *path != "/events") {
+        let (status, body) = server.curl(path, &["-I"]);
+        assert_eq!(status, 200, "{path}: {body}");
+        let kind = paths[path]["get"]["responses"]["200"]["content"].as_object().expect("a type");
+        let kind = kind.keys().next().expect("a type");
+        let told = body.lines().any(|line| line.to_lowercase().starts_with(&format!("content-type: {kind}")));
+        assert!(told, "{path} isn't {kind}: {body}");
+    }
+    for name in &names {
+        assert!(paths.contains_key(name.as_str().expect("a name")), "{name} isn't described");
+    }
+    // Nobody may change anything here.
+    let (status, body) = server.curl("/v1/rules", &["-X", "PUT", "-H", "If-Match: \"7\"", "-d", "timeouts"]);
+    assert!(status == 405 && body.contains("only GET and HEAD"), "{status} {body}");
     for name in names {
         let path = name.as_str().expect("a name");
         let (status, document) = server.json(path);

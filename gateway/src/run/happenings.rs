@@ -130,7 +130,7 @@ impl Happenings {
 fn tell_port(name: &str, before: &Port, now: &Port, faults: &str, events: &Events) {
     match (before.up, now.up) {
         (false, true) => {
-            events.tell(EventKind::LinkUp, &[("port", &name)], format!("port {name}: the link is up"))
+            events.tell(EventKind::LinkUp, &[("port", &name)], format!("port {name}: the link is up"));
         }
         (true, false) => {
             let why = if faults.is_empty() { "the link is down" } else { faults };

@@ -181,6 +181,131 @@ fn why_a_gateway_isnt_ready_is_told() {
     serve.stop();
 }
 
+/// What an operator does, what the network does, and numbers that go on.
+#[test]
+fn events_tell_what_happened() {
+    let scene = Scene::fullnat(&Options::workers(1));
+    let serve = Serve::start(&scene, &[], &[]);
+    let page = |from: u64| {
+        let (status, body) = get(&scene, &format!("/v1/events?from={from}"), &[]);
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str::<serde_json::Value>(&body).expect("JSON")
+    };
+    let first = page(0);
+    assert_eq!(first["events"][0]["event"], "gateway-ready", "{first}");
+    let next = first["next"].as_u64().expect("a number");
+    scene.serve("-t", 80, "rr", &[(0, 1)]);
+    let server = scene.network.servers[0].address;
+    scene.gateway.ctl(&format!("drain tcp/{VIP}:80 {server}:80"));
+    let page = page(next);
+    let told: Vec<String> = page["events"]
+        .as_array()
+        .expect("events")
+        .iter()
+        .map(|e| format!("{} {}", e["event"].as_str().expect("a name"), e["text"].as_str().expect("a text")))
+        .collect();
+    let service = format!("tcp/{VIP}:80");
+    assert_eq!(
+        told,
+        [
+            format!("service-added {service}: added"),
+            format!("rules-changed {service}: local addresses changed"),
+            format!("server-added {service}: server {server}:80 added, weight 1"),
+            format!("server-weight {service}: server {server}:80 has weight 0, before 1"),
+        ]
+    );
+    let weight = &page["events"][3];
+    assert_eq!(weight["sequence"].as_u64(), Some(next + 3));
+    let field = |name: &str| weight["fields"][name].as_str().unwrap_or_default().to_owned();
+    assert_eq!([field("service"), field("weight"), field("before")], [service, "0".into(), "1".into()]);
+    // A follower sees what comes, line by line.
+    let mut command = scene.gateway.ctl_command("events --limit 0 --follow");
+    let mut follower =
+        Process::start("weirctl events", &mut command, &scene.network.lab.directory().join("events.log"));
+    // It follows from when it began, which nobody is told of: a mark shows it.
+    wait_until("the follower", LIMIT, || {
+        scene.gateway.ctl("mark add 7");
+        scene.gateway.ctl("mark delete 7");
+        follower
+            .wait_for("a mark", Duration::from_secs(1), |line| line.contains("mark rules").then_some(()))
+            .ok()
+    });
+    scene.network.client.ip("link set eth0 down");
+    let down =
+        follower.wait_for("link-down", LIMIT, |line| line.contains("link-down").then(|| line.to_owned()));
+    assert!(down.as_ref().is_ok_and(|line| line.contains("port wan: ")), "{down:?}");
+    scene.network.client.ip("link set eth0 up");
+    follower
+        .wait_for("link-up", LIMIT, |line| line.contains("link-up").then_some(()))
+        .expect("the link is back");
+    // The next hop to the servers falls silent, and packets need it.
+    scene.gateway.ctl(&format!("undrain tcp/{VIP}:80 {server}:80"));
+    scene.network.beyond.ip("link set up0 arp off");
+    scene.network.twins.run("ip neigh flush dev lan");
+    wait_until("neighbour-lost", 2 * LIMIT, || {
+        let _ = scene.connect(80, Duration::from_millis(200));
+        let lost = |line: &str| line.contains("neighbour-lost").then(|| line.to_owned());
+        follower.wait_for("neighbour-lost", Duration::from_secs(1), lost).ok()
+    });
+    follower.signal(Signal::SIGINT);
+    assert!(follower.wait(LIMIT).success());
+    serve.stop();
+    scene.gateway.stop();
+}
+
+/// The rules are replaced by whoever has the token, if nobody has changed them meanwhile, and by nobody else.
+#[test]
+fn rules_are_replaced_by_whoever_may() {
+    let scene = Scene::fullnat(&Options::workers(1));
+    let (directory, token) = (scene.network.lab.directory(), "a-token-of-many-characters");
+    let file = directory.join("token");
+    std::fs::write(&file, token).expect("a file");
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("it is ours");
+    let serve = Serve::start(&scene, &[], &["--allow-write", "--token-file", &file.display().to_string()]);
+    scene.serve("-t", 80, "rr", &[(0, 1)]);
+    assert_eq!(scene.answers(1), ["RS1"]);
+    let (status, head) = get(&scene, "/v1/rules", &["-i"]);
+    let lower = head.to_lowercase();
+    let tag = lower.lines().find_map(|line| line.strip_prefix("etag: ")).expect("a generation").to_owned();
+    let rules = head.split_once("\r\n\r\n").expect("a body").1.to_owned();
+    assert!(status == 200 && rules.contains("192.168.80.4:80"), "{head}");
+    let servers = &scene.network.servers;
+    let moved = rules.replace(&servers[0].address.to_string(), &servers[1].address.to_string());
+    let path = directory.join("rules.toml");
+    let body = format!("@{}", path.display());
+    let put = |text: &str, tag: Option<&str>, token: &str| {
+        std::fs::write(&path, text).expect("a file");
+        let bearer = format!("Authorization: Bearer {token}");
+        let matching = tag.map(|tag| format!("If-Match: {tag}"));
+        let mut options = vec!["-X", "PUT", "-H", &bearer, "--data-binary", &body];
+        if let Some(matching) = &matching {
+            options.extend(["-H", matching]);
+        }
+        get(&scene, "/v1/rules", &options)
+    };
+    for (text, tag, token, expected, why) in [
+        (&*moved, Some(&*tag), "another-token-of-many-characters", 401, "the right token"),
+        (&moved, None, token, 428, "If-Match"),
+        (&moved, Some("7x"), token, 400, "a generation"),
+        (&moved, Some("\"999\""), token, 412, "has generation"),
+        ("[[service]]\nprotocol = \"tpc\"\n", Some(&tag), token, 400, "rules:2"),
+        (&moved.replace("\"rr\"", "\"rrr\""), Some(&tag), token, 422, "nothing was changed"),
+    ] {
+        let (status, body) = put(text, tag, token);
+        assert!(status == expected && body.contains(why), "{expected} {why}: {status} {body}");
+    }
+    let (status, body) = get(&scene, "/v1/rules", &["-X", "DELETE"]);
+    assert_eq!(status, 405, "{body}");
+    assert_eq!(scene.answers(1), ["RS1"], "nothing was changed");
+    let (status, body) = put(&moved, Some(&tag), token);
+    assert!(status == 200 && body.contains("\"changed\":true"), "{status} {body}");
+    assert_eq!(scene.answers(2), ["RS2", "RS2"]);
+    // The generation is another one now.
+    assert_eq!(put(&rules, Some(&tag), token).0, 412);
+    serve.stop();
+    scene.gateway.stop();
+}
+
 fn connect(scene: &Scene) -> TcpStream {
     let at: SocketAddr = AT.parse().expect("an address");
     let stream = scene.network.gateway.connect(at, LIMIT).expect("it listens");

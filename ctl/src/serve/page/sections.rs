@@ -14,18 +14,18 @@ use super::{
 use crate::commands::names::{seconds, short};
 
 /// Events that the page shows.
-const EVENTS: usize = 10;
+const EVENTS: usize = 5;
 
 pub(super) fn write(look: &Look, html: &mut Html) {
     let brief = &look.brief;
     summary(brief, html);
     warnings(brief, html);
-    events(brief, html);
     drops(brief, html);
     ports(brief, html);
     workers(brief, html);
     local_addresses(brief, html);
     snat(brief, html);
+    events(brief, html);
 }
 
 fn section(html: &mut Html, id: &str, title: &str) {

@@ -79,7 +79,7 @@ impl<P: Plane> Store<P> {
                 events.tell(EventKind::RulesChanged, &fields, text);
             }
             Undo::Marks(_) => {
-                events.tell(EventKind::RulesChanged, &[("what", &"marks")], "mark rules changed")
+                events.tell(EventKind::RulesChanged, &[("what", &"marks")], "mark rules changed");
             }
             Undo::Snat(_) => events.tell(EventKind::RulesChanged, &[("what", &"snat")], "SNAT rules changed"),
         }
