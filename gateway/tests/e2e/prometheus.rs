@@ -82,6 +82,30 @@ fn documentation(file: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/monitoring").join(file)
 }
 
+/// The expressions of the Grafana board, with what Grafana puts in place of its variables.
+fn board_expressions() -> BTreeSet<String> {
+    fn collect(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(of) => {
+                found.extend(of.get("expr").and_then(Value::as_str).map(str::to_owned));
+                of.values().for_each(|inner| collect(inner, found));
+            }
+            Value::Array(of) => of.iter().for_each(|inner| collect(inner, found)),
+            _ => {}
+        }
+    }
+    let board = fs::read_to_string(documentation("weir.board.json")).expect("the board");
+    let mut found = BTreeSet::new();
+    collect(&serde_json::from_str(&board).expect("JSON"), &mut found);
+    let values = [("$__rate_interval", "10s"), ("$instance", ".*"), ("$service", ".*")];
+    let found: BTreeSet<String> = found
+        .into_iter()
+        .map(|expression| values.iter().fold(expression, |e, (name, value)| e.replace(name, value)))
+        .collect();
+    assert!(found.len() > 25 && found.iter().all(|expression| !expression.contains('$')), "{found:?}");
+    found
+}
+
 /// The names of metrics in an expression.
 fn names(expression: &str) -> impl Iterator<Item = &str> {
     let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && !"_:".contains(c));
@@ -121,6 +145,10 @@ fn prometheus_knows_every_expression_of_the_documentation() {
     for rule in &rules {
         assert_eq!(rule["health"], "ok", "{rule}");
         prometheus.knows_all(rule["query"].as_str().expect("an expression"));
+    }
+    for expression in board_expressions() {
+        prometheus.knows_all(&expression);
+        prometheus.series(&expression);
     }
     // No alert but those that this gateway earns.
     let firing: BTreeSet<String> = prometheus
