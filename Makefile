@@ -12,6 +12,7 @@
 #   make compose-demo       a client and two web servers with the gateway between them, each in a container
 #   make service            the Debian package under a real systemd, in QEMU 10
 #   make guard              instructions a packet beside those that the repository keeps
+#   make recipes            the recipes for additions, carried out in a copy: docs/recipes
 
 SHELL := /bin/bash
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -27,7 +28,7 @@ QUICK := not binary(e2e) | test(/^(lifecycle|outages|steering)::/) | test(/^(for
 # Demo and tests use the programs in /usr/sbin.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
-.PHONY: demo test check quick lint bench guard mutants rss deb rpm image compose-demo service deps
+.PHONY: demo test check quick lint bench guard recipes mutants rss deb rpm image compose-demo service deps
 
 demo:
 	@scripts/deps demo
@@ -69,11 +70,14 @@ bench:
 	cargo run --release --package weir-bench -- compare
 
 # Counted in a release build, so that it is what ships; then that two workers share no cache line, and that a packet's way
-# has no check that would panic.
+# has no check that would panic. All three count, so that they don't mind each other.
 guard: deps
-	cargo run --release --package weir-bench -- guard
-	cargo run --release --package weir-bench -- lines
-	cargo run --release --package weir-bench -- panics
+	cargo build --release --package weir-bench
+	@printf '%s\n' guard lines panics | xargs -P 3 -I COMMAND sh -c \
+	  '$(TARGET)/release/weir-bench COMMAND >$(TARGET)/COMMAND.out 2>&1; status=$$?; cat $(TARGET)/COMMAND.out; exit $$status'
+
+recipes: deps
+	scripts/recipes $(ARGS)
 
 mutants:
 	@scripts/deps mutants
