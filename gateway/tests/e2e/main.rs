@@ -16,6 +16,7 @@ mod neighbours;
 mod offloads;
 mod operation;
 mod outages;
+mod page;
 mod path_mtu;
 mod pool;
 mod prometheus;
