@@ -14,8 +14,9 @@
 use zerocopy::FromBytes;
 
 use super::{
+    found::entry,
     session::{Direction, NewSession, Session, SessionId, is_nat},
-    sessions::{Found, Sessions, entry},
+    sessions::{Found, Sessions},
 };
 use crate::clock::Tick;
 

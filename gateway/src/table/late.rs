@@ -7,8 +7,9 @@
 use arrayvec::ArrayVec;
 
 use super::{
+    found::entry,
     session::{Direction, NewSession, SessionId},
-    sessions::{Sessions, entry},
+    sessions::Sessions,
 };
 use crate::clock::Tick;
 

@@ -6,6 +6,7 @@ pub mod classifier;
 pub mod counters;
 pub mod displaced;
 pub mod endpoints;
+mod found;
 pub mod fragments;
 pub mod index;
 mod late;
@@ -21,6 +22,7 @@ mod share;
 pub mod snat;
 pub mod steering;
 mod templates;
+mod tuple;
 pub mod v6_record;
 mod wheel;
 

@@ -8,8 +8,10 @@
 use arrayvec::ArrayVec;
 use cpu::{HugeSlice, HugeTable, zeroed_slice, zeroed_table};
 
+pub use super::found::{Candidate, Found};
 use super::{
     displaced::Links,
+    found::{entry, found},
     index::{HashKey, Index},
     late::{LATE, Late},
     session::{Direction, NewSession, ONE_PACKET, Session, SessionId, TEMPLATE, Tuple},
@@ -43,47 +45,6 @@ pub struct Sessions {
     pub(super) late: ArrayVec<Late, LATE>,
     /// Sessions whose reply couldn't be.
     pub(super) clashes: ArrayVec<SessionId, LATE>,
-}
-
-/// Which session a packet belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// The session.
-    pub id: SessionId,
-    /// The packet's direction.
-    pub direction: Direction,
-}
-
-/// An index entry that its record must confirm.
-#[derive(Clone, Copy, Debug)]
-pub struct Candidate(u32);
-
-impl Candidate {
-    /// Belongs to no session.
-    pub const NONE: Self = Self(u32::MAX);
-
-    /// Number of its record.
-    #[inline]
-    pub(super) fn record(self) -> usize {
-        (self.0 >> 1) as usize
-    }
-
-    /// What it is if it is confirmed.
-    #[inline]
-    pub(super) fn found(self) -> Found {
-        found(self.0)
-    }
-}
-
-#[inline]
-pub(super) fn entry(id: u32, direction: Direction) -> u32 {
-    id << 1 | direction.index() as u32
-}
-
-#[inline]
-fn found(entry: u32) -> Found {
-    let direction = if entry & 1 == 0 { Direction::Request } else { Direction::Reply };
-    Found { id: SessionId(entry >> 1), direction }
 }
 
 impl Sessions {
