@@ -30,9 +30,11 @@ fn chromium(scene: &Scene, folder: &Path, options: &[String]) -> Output {
         .arg(format!("http://{AT}/"));
     let output = output_within(&mut command, CHROMIUM);
     assert!(output.status.success(), "{}", text(&output));
-    // What the policy forbids and what the script stumbles over is told there.
+    // What the policy forbids and what the script stumbles over is told there; and that the machine is slow.
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!said.contains("CONSOLE"), "{said}");
+    let ours =
+        said.lines().filter(|line| line.contains("CONSOLE") && !line.contains("Slow network is detected"));
+    assert_eq!(ours.collect::<Vec<_>>(), [""; 0]);
     output
 }
 
@@ -71,9 +73,13 @@ fn shows(services: usize) {
     let page = String::from_utf8_lossy(&dom.stdout).into_owned();
     assert_eq!(page.matches("<details").count(), services, "{page}");
     assert_eq!(page.matches("<path d=\"M").count(), services, "the script hasn't run: {page}");
-    let folder = std::env::var_os("WEIR_SCREENSHOTS").map_or(scratch.clone(), Into::into);
-    for (width, height) in [(1280, 1400), (390, 1900)] {
-        for (theme, scheme) in [("light", 1), ("dark", 0)] {
+    let kept = std::env::var_os("WEIR_SCREENSHOTS");
+    // Each takes seconds: where nobody keeps them, one shows that it can be done.
+    let themes: &[_] = if kept.is_some() { &[("light", 1), ("dark", 0)] } else { &[("dark", 0)] };
+    let sizes: &[_] = if kept.is_some() { &[(1280, 1400), (390, 1900)] } else { &[(390, 1900)] };
+    let folder = kept.map_or(scratch.clone(), Into::into);
+    for (width, height) in sizes {
+        for (theme, scheme) in themes {
             let file = folder.join(format!("status-{services}-{width}-{theme}.png"));
             let options = [
                 format!("--window-size={width},{height}"),
