@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    patient::Patient,
+    bounded_stream::BoundedStream,
     route::{self, Site},
 };
 
@@ -72,7 +72,7 @@ pub(super) async fn accept(listener: TcpListener, connections: Connections, site
 }
 
 async fn turn_away(stream: TcpStream) -> io::Result<()> {
-    let mut stream = Patient::new(stream);
+    let mut stream = BoundedStream::new(stream);
     stream.write_all(FULL).await?;
     stream.shutdown().await
 }
@@ -87,6 +87,6 @@ async fn serve(stream: TcpStream, site: Arc<Site>) -> Result<(), hyper::Error> {
         .max_headers(MAX_FIELDS)
         // A client that has said all it will still gets its answer.
         .half_close(true)
-        .serve_connection(TokioIo::new(Patient::new(stream)), answer)
+        .serve_connection(TokioIo::new(BoundedStream::new(stream)), answer)
         .await
 }

@@ -9,7 +9,7 @@ use std::{
 use clap::Parser;
 use weir_api::client::Transport;
 
-use super::{desk::Unanswered, query};
+use super::{asker::Unanswered, query};
 use crate::commands::{
     self, Failure, RealPace, Style, World,
     cli::{Cli, Command},

@@ -39,7 +39,7 @@ pub(super) fn stream(site: Arc<Site>) -> mpsc::Receiver<Bytes> {
 }
 
 async fn message(site: &Site, told: &mut Option<(u64, u64)>) -> String {
-    match site.desk.brief().await {
+    match site.asker.brief().await {
         Ok(brief) => {
             let data = json!({ "generation": brief.status.generation, "uptime_ms": brief.status.uptime });
             format!("{}event: look\ndata: {data}\n\n", happened(&brief.events, told))

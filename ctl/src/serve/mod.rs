@@ -1,7 +1,7 @@
 //! `weirctl serve`: what the gateway tells, over HTTP: metrics, health, a status page, the documents of `--json`.
 //!
 //! ```text
-//!  Prometheus, browsers --HTTP--> connection -> route -> metrics, health, page ... --Look--> Desk --socket--> gateway
+//!  Prometheus, browsers --HTTP--> connection -> route -> metrics, health, page ... --Look--> Asker --socket--> gateway
 //!                       200 at most                                              two threads, one question at a time each
 //! ```
 //!
@@ -9,9 +9,10 @@
 //! connections and never waits for the gateway; two others do that, one for what is looked at again and again and
 //! one for documents. A gateway that doesn't answer is asked no more until it does, and 503 is said at once.
 
+mod asker;
 mod body;
+mod bounded_stream;
 mod connection;
-mod desk;
 mod documents;
 mod events;
 mod health;
@@ -19,46 +20,22 @@ mod look;
 mod metrics;
 mod openapi;
 mod page;
-mod patient;
 mod query;
 mod route;
 mod rules;
 mod stub_status;
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, path::Path, time::Duration};
 
-use clap::Args;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
 
-use crate::commands::Failure;
-
-/// Where it listens unless told otherwise.
-pub const DEFAULT_LISTEN: &str = "127.0.0.1:9901";
+use crate::commands::{Failure, cli::ServeArgs};
 
 /// Longest that the gateway may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// `serve`
-#[derive(Args, Clone, Debug)]
-pub struct ServeArgs {
-    /// Listen there; may be given several times. Whoever gets there reads everything: mind the firewall
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_LISTEN)]
-    pub listen: Vec<SocketAddr>,
-    /// Let whoever has the token change the rules: PUT /v1/rules
-    #[arg(long, requires = "token_file")]
-    pub allow_write: bool,
-    /// The token, on a line of a file that others can't read
-    #[arg(long, value_name = "FILE", requires = "allow_write", value_hint = clap::ValueHint::FilePath)]
-    pub token_file: Option<PathBuf>,
-}
 
 /// Serves until SIGTERM or SIGINT. The gateway behind `socket` may come and go meanwhile; it has `patience` for an
 /// answer, 5 s at most.
@@ -69,8 +46,8 @@ pub fn run(args: &ServeArgs, socket: &Path, patience: Duration) -> Result<(), Fa
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let writers = args.token_file.as_deref().filter(|_| args.allow_write);
     let writers = writers.map(rules::Writers::open).transpose()?;
-    let desk = desk::Desk::open(socket, patience.min(PATIENCE))?;
-    runtime.block_on(serve(args, route::Site::new(desk, writers)))
+    let asker = asker::Asker::open(socket, patience.min(PATIENCE))?;
+    runtime.block_on(serve(args, route::Site::new(asker, writers)))
 }
 
 async fn serve(args: &ServeArgs, site: route::Site) -> Result<(), Failure> {

@@ -14,8 +14,8 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
+    asker::{Asker, Unanswered},
     body::Body,
-    desk::{Desk, Unanswered},
     documents, events, health, metrics, openapi, page,
     rules::Writers,
     stub_status,
@@ -121,7 +121,7 @@ pub(super) const ROUTES: [Route; 9] = [
 
 /// What answers requests.
 pub(super) struct Site {
-    pub desk: Desk,
+    pub asker: Asker,
     /// Who may change things, if anybody may.
     writers: Option<Writers>,
     large: Arc<Semaphore>,
@@ -148,10 +148,10 @@ impl From<Unanswered> for Problem {
 }
 
 impl Site {
-    pub(super) fn new(desk: Desk, writers: Option<Writers>) -> Self {
+    pub(super) fn new(asker: Asker, writers: Option<Writers>) -> Self {
         let semaphore = |n| Arc::new(Semaphore::new(n));
         let (large, scrapes, streams) = (semaphore(LARGE), semaphore(SCRAPES), semaphore(STREAMS));
-        Self { desk, writers, large, scrapes, streams }
+        Self { asker, writers, large, scrapes, streams }
     }
 
     fn permit(of: &Arc<Semaphore>, what: &str) -> Result<OwnedSemaphorePermit, Problem> {
@@ -231,20 +231,22 @@ async fn at(place: Place, site: Arc<Site>, request: &Request<Incoming>) -> Resul
             let query = request.uri().query().unwrap_or_default();
             let asked = page::Asked::read(query).map_err(Unanswered::Wrong)?;
             let permit = Site::permit(&site.large, "pages")?;
-            Ok(page::reply(site.desk.look().await, asked, permit))
+            Ok(page::reply(site.asker.look().await, asked, permit))
         }
         Place::Metrics => {
             let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
             let format = metrics::Format::accepted(accept.unwrap_or_default());
             let permit = Site::permit(&site.scrapes, "scrapes")?;
-            let pieces = Box::new(metrics::pieces(site.desk.look().await?, format));
+            let pieces = Box::new(metrics::pieces(site.asker.look().await?, format));
             Ok(respond(StatusCode::OK, format.content_type(), Body::Pieces { pieces, _permit: permit }))
         }
-        Place::Health => Ok(checked("healthy", site.desk.brief().await.map(|brief| health::health(&brief)))),
+        Place::Health => Ok(checked("healthy", site.asker.brief().await.map(|brief| health::health(&brief)))),
         Place::Readiness => {
-            Ok(checked("ready", site.desk.brief().await.map(|brief| health::readiness(&brief))))
+            Ok(checked("ready", site.asker.brief().await.map(|brief| health::readiness(&brief))))
         }
-        Place::StubStatus => Ok(respond(StatusCode::OK, PLAIN, stub_status::page(&*site.desk.look().await?))),
+        Place::StubStatus => {
+            Ok(respond(StatusCode::OK, PLAIN, stub_status::page(&*site.asker.look().await?)))
+        }
         Place::Events => {
             let permit = Site::permit(&site.streams, "streams of events")?;
             let events = Body::Events { events: events::stream(site), _permit: permit };
@@ -258,7 +260,7 @@ async fn at(place: Place, site: Arc<Site>, request: &Request<Incoming>) -> Resul
         Place::Rules => {
             small_enough(&site).await?;
             let permit = Site::permit(&site.large, "documents")?;
-            let written = site.desk.rules().await?;
+            let written = site.asker.rules().await?;
             let pieces = Box::new(std::iter::once(written.text.into()));
             let reply = respond(StatusCode::OK, PLAIN, Body::Pieces { pieces, _permit: permit });
             Ok(tagged(reply, written.generation))
@@ -289,14 +291,14 @@ async fn document(site: &Site, path: &str, query: &str) -> Result<Reply, Problem
         small_enough(site).await?;
     }
     let permit = Site::permit(&site.large, "documents")?;
-    let text = site.desk.document(command).await?;
+    let text = site.asker.document(command).await?;
     let pieces = Box::new(std::iter::once(text.into()));
     Ok(respond(StatusCode::OK, JSON, Body::Pieces { pieces, _permit: permit }))
 }
 
 /// Whether a document may have all servers.
 async fn small_enough(site: &Site) -> Result<(), Problem> {
-    let (servers, most) = (site.desk.brief().await?.status.servers, documents::MAX_SERVERS);
+    let (servers, most) = (site.asker.brief().await?.status.servers, documents::MAX_SERVERS);
     if servers > most {
         let why = format!(
             "{servers} servers are too many for one document, at most {most}: see /metrics, or weirctl"

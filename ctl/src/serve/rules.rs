@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::{
-    desk::{Unanswered, Written},
+    asker::{Unanswered, Written},
     route::{Problem, Site},
 };
 use crate::commands::Failure;
@@ -58,7 +58,7 @@ impl Writers {
         }
         let expected = generation(request.headers().get(IF_MATCH).map(HeaderValue::as_bytes))?;
         let text = body(request.into_body()).await?;
-        site.desk.replace(text, expected).await.map_err(|error| match error {
+        site.asker.replace(text, expected).await.map_err(|error| match error {
             Unanswered::Refused(why) => Problem(StatusCode::UNPROCESSABLE_ENTITY, why),
             other => other.into(),
         })

@@ -3,6 +3,8 @@
 mod configuration;
 mod packet;
 mod rule;
+#[cfg(feature = "serve")]
+mod serve;
 mod service;
 mod show;
 
@@ -10,6 +12,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+#[cfg(feature = "serve")]
+pub use self::serve::ServeArgs;
 pub use self::{configuration::*, packet::*, rule::*, service::*, show::*};
 use super::style::Color;
 use crate::ipvsadm::EXTENSIONS;
@@ -63,7 +67,7 @@ pub enum Command {
     Top(TopArgs),
     /// Serve metrics for Prometheus, health, a status page and the JSON of these commands over HTTP, until SIGTERM
     #[cfg(feature = "serve")]
-    Serve(crate::serve::ServeArgs),
+    Serve(ServeArgs),
     /// Replace the configuration by that of a file (TOML or saved rules), all or nothing; sessions go on
     Apply(ApplyArgs),
     /// Show what `apply` would change

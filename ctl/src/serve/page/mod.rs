@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 
 use self::html::Html;
-use super::{body::Body, desk::Unanswered, look::Look, query};
+use super::{asker::Unanswered, body::Body, look::Look, query};
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");

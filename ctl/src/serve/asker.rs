@@ -118,35 +118,35 @@ impl Known {
 }
 
 #[derive(Clone, Default)]
-struct Board(Arc<Mutex<Known>>);
+struct Cache(Arc<Mutex<Known>>);
 
-impl Board {
+impl Cache {
     fn with<T>(&self, f: impl FnOnce(&mut Known) -> T) -> T {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// Takes questions.
-pub(super) struct Desk {
-    board: Board,
+pub(super) struct Asker {
+    cache: Cache,
     looks: mpsc::Sender<Question>,
     documents: mpsc::Sender<Order>,
 }
 
-impl Desk {
+impl Asker {
     /// For the gateway behind `socket`, which has `patience` for an answer.
     ///
     /// # Errors
     /// The system has no thread left.
     pub(super) fn open(socket: &Path, patience: Duration) -> io::Result<Self> {
-        let board = Board::default();
+        let cache = Cache::default();
         let (looks, questions) = mpsc::channel(LOOKS);
         let (documents, orders) = mpsc::channel(DOCUMENTS);
-        let clerk = Clerk { board: board.clone(), socket: socket.into(), patience };
-        let writer = Clerk { board: board.clone(), ..clerk.clone() };
-        thread::Builder::new().name("looks".into()).spawn(move || clerk.look(questions))?;
+        let looker = AskerThread { cache: cache.clone(), socket: socket.into(), patience };
+        let writer = AskerThread { cache: cache.clone(), ..looker.clone() };
+        thread::Builder::new().name("looks".into()).spawn(move || looker.look(questions))?;
         thread::Builder::new().name("documents".into()).spawn(move || writer.write(orders))?;
-        Ok(Self { board, looks, documents })
+        Ok(Self { cache, looks, documents })
     }
 
     /// How the gateway is.
@@ -194,7 +194,7 @@ impl Desk {
     /// # Errors
     /// The gateway is known not to answer.
     fn known<T>(&self, of: impl Fn(&Known) -> Option<&(Instant, Arc<T>)>) -> Answer<Option<Arc<T>>> {
-        self.board.with(|known| match &known.down {
+        self.cache.with(|known| match &known.down {
             Some(why) => Err(Unanswered::Unavailable(why.clone())),
             None => Ok(of(known).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, it)| it.clone())),
         })
@@ -219,13 +219,13 @@ async fn within<T>(limit: Duration, answer: oneshot::Receiver<Answer<T>>) -> Ans
 
 /// Asks the gateway, on a thread of its own.
 #[derive(Clone)]
-struct Clerk {
-    board: Board,
+struct AskerThread {
+    cache: Cache,
     socket: PathBuf,
     patience: Duration,
 }
 
-impl Clerk {
+impl AskerThread {
     fn look(self, mut questions: mpsc::Receiver<Question>) {
         let mut watcher = Watcher::default();
         while let Some(first) = questions.blocking_recv() {
@@ -241,7 +241,7 @@ impl Clerk {
                     let error = Unanswered::from(failure);
                     let down = matches!(error, Unanswered::Unavailable(_));
                     if down {
-                        self.board.with(|known| known.down = Some(error.to_string()));
+                        self.cache.with(|known| known.down = Some(error.to_string()));
                     }
                     waiting.into_iter().for_each(|question| refuse(question, &error));
                     if down {
@@ -254,7 +254,7 @@ impl Clerk {
 
     fn see(&self, watcher: &mut Watcher, whole: bool) -> Result<Seen, Failure> {
         // Whoever asked during the last look may have its answer.
-        if let Some(seen) = self.board.with(|known| known.fresh(whole)) {
+        if let Some(seen) = self.cache.with(|known| known.fresh(whole)) {
             return Ok(seen);
         }
         let mut client = Client::connect_for(&self.socket, self.patience)?;
@@ -265,7 +265,7 @@ impl Clerk {
             (Arc::new(watcher.brief(&mut client)?), None)
         };
         let now = Instant::now();
-        self.board.with(|known| {
+        self.cache.with(|known| {
             known.brief = Some((now, brief.clone()));
             // An old one would take memory for nothing.
             known.look.take_if(|(at, _)| at.elapsed() >= FRESH);
@@ -288,10 +288,10 @@ impl Clerk {
             thread::sleep(AGAIN);
             match Client::connect_for(&self.socket, STOPPED) {
                 Ok(_) => break,
-                Err(why) => self.board.with(|known| known.down = Some(why.to_string())),
+                Err(why) => self.cache.with(|known| known.down = Some(why.to_string())),
             }
         }
-        self.board.with(|known| known.down = None);
+        self.cache.with(|known| known.down = None);
     }
 
     fn write(self, mut orders: mpsc::Receiver<Order>) {
@@ -309,7 +309,7 @@ impl Clerk {
     }
 }
 
-impl Clerk {
+impl AskerThread {
     fn carry_out(
         &self,
         task: &Task,
@@ -393,16 +393,16 @@ mod tests {
 
     #[test]
     fn a_gateway_that_is_stopped_is_said_to_be_and_asked_no_more() {
-        let path = std::env::temp_dir().join(format!("weirctl-desk-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("weirctl-asker-{}", std::process::id()));
         // The kernel connects, and nobody reads.
         let listener = UnixListener::bind(&path).unwrap();
-        let desk = Desk::open(&path, Duration::from_millis(100)).unwrap();
+        let asker = Asker::open(&path, Duration::from_millis(100)).unwrap();
         run(async {
-            let Err(Unanswered::Unavailable(why)) = desk.brief().await else { panic!() };
+            let Err(Unanswered::Unavailable(why)) = asker.brief().await else { panic!() };
             assert!(why.contains("has not answered"), "{why}");
             let start = Instant::now();
             for _ in 0..1000 {
-                assert!(desk.look().await.is_err() && desk.brief().await.is_err());
+                assert!(asker.look().await.is_err() && asker.brief().await.is_err());
             }
             assert!(start.elapsed() < Duration::from_secs(2));
         });
@@ -414,9 +414,9 @@ mod tests {
 
     #[test]
     fn a_gateway_that_is_not_there_is_said_so_at_once() {
-        let desk = Desk::open(Path::new("/nonexistent/weir.sock"), Duration::from_secs(5)).unwrap();
+        let asker = Asker::open(Path::new("/nonexistent/weir.sock"), Duration::from_secs(5)).unwrap();
         let start = Instant::now();
-        let Err(Unanswered::Unavailable(why)) = run(desk.look()) else { panic!() };
+        let Err(Unanswered::Unavailable(why)) = run(asker.look()) else { panic!() };
         assert!(why.starts_with("cannot reach the gateway at /nonexistent/weir.sock"), "{why}");
         assert!(start.elapsed() < Duration::from_secs(2));
     }

@@ -27,7 +27,7 @@ const READS: usize = 16;
 
 /// A stream that ends with `TimedOut` when its peer takes fewer than a kilobyte a second of what waits for it.
 #[derive(Debug)]
-pub(super) struct Patient<S> {
+pub(super) struct BoundedStream<S> {
     stream: S,
     /// The end of the window; there is none while nothing waits.
     until: Option<Pin<Box<Sleep>>>,
@@ -36,7 +36,7 @@ pub(super) struct Patient<S> {
     closing: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Patient<S> {
+impl<S> BoundedStream<S> {
     pub(super) fn new(stream: S) -> Self {
         Self { stream, until: None, taken: 0, closing: None }
     }
@@ -58,7 +58,7 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for BoundedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match Pin::new(&mut self.stream).poll_write(cx, bytes) {
             Poll::Ready(written) => {
@@ -100,7 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for BoundedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -129,7 +129,7 @@ mod tests {
     fn what_a_peer_still_sends_is_read_before_the_end() {
         run(async {
             let (mut client, server) = duplex(1 << 10);
-            let mut server = Patient::new(server);
+            let mut server = BoundedStream::new(server);
             let (closed, ()) = tokio::join!(server.shutdown(), async {
                 client.write_all(&[0; 1 << 20]).await.unwrap();
                 client.shutdown().await.unwrap();
@@ -142,7 +142,7 @@ mod tests {
     fn a_peer_that_never_ends_is_left_after_a_while() {
         run(async {
             let (mut client, server) = duplex(1 << 10);
-            let (mut server, start) = (Patient::new(server), Instant::now());
+            let (mut server, start) = (BoundedStream::new(server), Instant::now());
             tokio::select! {
                 closed = server.shutdown() => closed.unwrap(),
                 () = async {
