@@ -35,20 +35,11 @@ use weir_api::{
 };
 
 use super::{
+    file_error::FileError,
     file_marks::{self, WantedMark},
     file_snat::{self, WantedSnat},
     names,
 };
-
-/// What is wrong with a file.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}{message}", line.map(|l| format!("line {l}: ")).unwrap_or_default())]
-pub struct FileError {
-    /// Line, from 1.
-    pub line: Option<usize>,
-    /// What is wrong with it.
-    pub message: String,
-}
 
 /// A configuration as a file has it.
 #[derive(Clone, Debug, Default)]

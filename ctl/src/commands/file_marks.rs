@@ -22,7 +22,7 @@ use weir_api::{
     rules::mark,
 };
 
-use super::file::FileError;
+use super::file_error::FileError;
 
 /// A rule with its line.
 pub type WantedMark = (usize, MarkRule);

@@ -11,7 +11,8 @@ use weir_api::{
 };
 
 use super::{
-    file::{FileError, Wanted, WantedService},
+    file::{Wanted, WantedService},
+    file_error::FileError,
     names,
 };
 

@@ -28,7 +28,7 @@ use weir_api::{
     rules::snat::{self, OWN, dependence_name, kind_name, pooling_name},
 };
 
-use super::file::FileError;
+use super::file_error::FileError;
 
 /// A rule with its line.
 pub type WantedSnat = (usize, SnatRule);

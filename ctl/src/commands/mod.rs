@@ -16,6 +16,7 @@ mod events;
 mod explain;
 pub mod fetch;
 pub mod file;
+pub mod file_error;
 pub mod file_marks;
 pub mod file_rules;
 pub mod file_snat;
