@@ -1,4 +1,4 @@
-//! A token bucket on the worker's clock: how often something may be done in a second, and how often at once.
+//! A token bucket on the worker's clock: limits how often something may be done per second, and in one burst.
 
 use crate::clock::{TICKS_PER_SECOND, Tick};
 
@@ -12,7 +12,7 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// `rate` a second (at least one a tick), `burst` at once; full.
+    /// A full bucket with `rate` tokens per second (at least one per tick) and a burst of `burst`.
     #[must_use]
     pub const fn new(rate: u32, burst: u32) -> Self {
         Self { tokens: burst, rate, burst, filled: Tick(0) }

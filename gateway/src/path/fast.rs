@@ -1,9 +1,9 @@
-//! The fast path: a packet that changes nothing about its session but when that was last seen, and whose way is known. Here
-//! alone a packet is decided on and sent in one go.
+//! The fast path, for a packet that changes nothing about its session except when it was last seen, and whose next hop
+//! is known. Only here are the decision and the sending one step.
 //!
-//! FULLNAT, NAT and SNAT are found in the session at once. DR, TUN, TOA and IPv4 to IPv6 keep their next hops where these
-//! don't look, and come here by [`Worker::known_otherwise`], so that the others pay nothing for them. Whatever else may happen
-//! to a session is the slow path's: [`Flows::known`].
+//! FULLNAT, NAT and SNAT sessions have their next hops where the fast path looks first. DR, TUN, TOA and IPv4 to IPv6
+//! keep them elsewhere and come here through [`Worker::known_otherwise`], so that the others pay nothing for them.
+//! Everything else that may happen to a session takes the slow path: [`Flows::known`].
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -32,8 +32,8 @@ use crate::{
     },
 };
 
-/// Whether a packet takes the fast path: it changes nothing about its session, its server is there, its way is known (which
-/// `known` is asked) and takes the `len` bytes that it will have.
+/// Whether a packet takes the fast path: it changes nothing about its session, its server is available, and its next
+/// hop is known (according to `known`) and takes the `len` bytes that it will have.
 #[inline(always)]
 fn is_usual(
     p: &Parsed,
@@ -50,18 +50,18 @@ fn is_usual(
         && next.usable
 }
 
-/// What leaves the fast path: a whole packet.
+/// A packet that leaves the fast path whole.
 #[inline(always)]
 fn packet<F>(frame: F, parsed: &Parsed, (port, origin): Arrival) -> Packet<'_, F> {
     Packet { frame, port, origin, parsed, first: None }
 }
 
-/// Where a packet arrived, and where it came from. The fast path takes what it knows of a packet apart, so that it stays in
-/// registers: a [`Packet`] is made for what leaves it.
+/// The port and origin of a packet. The fast path passes the parts of a packet separately, so that they stay in
+/// registers; a [`Packet`] is only made when one leaves the fast path.
 pub(super) type Arrival = (PortId, Origin);
 
 impl<I: Io> Worker<I> {
-    /// A TCP or UDP packet of IPv4; with its hash, and what that led to.
+    /// Handles a TCP or UDP packet over IPv4, given its hash and the first candidate.
     #[inline]
     pub(super) fn transport(
         &mut self,
@@ -76,7 +76,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// As [`Self::transport`] for a packet whose first candidate isn't its session.
+    /// Like [`Self::transport`], for a packet whose first candidate isn't its session.
     #[inline(never)]
     pub(super) fn transport_sought(&mut self, frame: I::Frame, p: &Parsed, at: Arrival, hash: u64) {
         match self.flows.sessions.find(hash, p.tuple, p.protocol) {
@@ -85,7 +85,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// As [`Self::transport`] for IPv6, and for what is neither.
+    /// Like [`Self::transport`], for IPv6 and for all other kinds.
     #[inline(never)]
     pub(super) fn transport_v6(
         &mut self,
@@ -106,8 +106,8 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// A packet of a session: one that arrived by IPv6 where `V6`. One of IPv4 whose session's other side is IPv6's has no
-    /// next hop here.
+    /// Handles a packet of a session, which arrived by IPv6 if `V6`. A packet over IPv4 whose session has IPv6 on its
+    /// other side has no next hop here.
     #[inline(always)]
     fn known<const V6: bool>(&mut self, mut frame: I::Frame, p: &Parsed, at: Arrival, found: Found) {
         let flows = &mut self.flows;
@@ -155,15 +155,16 @@ impl<I: Io> Worker<I> {
         self.egress.transmit(out, frame);
     }
 
-    /// What isn't the usual packet of FULLNAT, NAT or SNAT. Cold, so that these have the registers; the next one isn't.
+    /// Handles packets other than the usual ones of FULLNAT, NAT or SNAT. This call is cold so that the usual ones get
+    /// the registers; the function behind it isn't.
     #[cold]
     #[inline(never)]
     fn unusual(&mut self, frame: I::Frame, p: &Parsed, at: Arrival, found: Found) {
         self.known_otherwise(frame, p, at, found);
     }
 
-    /// A packet of a session that isn't the usual one of FULLNAT, NAT or SNAT: the fast path of DR and TUN, of sessions whose
-    /// servers are told of clients by TOA, and of IPv4 to IPv6; else the slow path.
+    /// Handles a packet of a session that isn't a usual one of FULLNAT, NAT or SNAT: it takes the fast path of DR and
+    /// TUN, of sessions with TOA, or of IPv4 to IPv6, or else the slow path.
     #[inline(never)]
     fn known_otherwise(&mut self, frame: I::Frame, p: &Parsed, at: Arrival, found: Found) {
         let Some(frame) = self.fast_one_way(frame, p, at, found) else { return };
@@ -172,7 +173,7 @@ impl<I: Io> Worker<I> {
         self.slow(packet(frame, p, at), found);
     }
 
-    /// The fast path of DR and TUN. Gives back what isn't for it.
+    /// The fast path of DR and TUN. Returns a packet that can't take it.
     #[inline]
     fn fast_one_way(
         &mut self,
@@ -229,14 +230,14 @@ impl<I: Io> Worker<I> {
         None
     }
 
-    /// Sends a packet, which changes nothing about its session, through a tunnel that has something special.
+    /// Sends a packet that changes nothing about its session through a tunnel with special handling.
     #[inline(never)]
     fn through_tunnel(&mut self, packet: Packet<'_, I::Frame>, found: Found, hop: u16) {
         self.carry_out(packet, Next::Forward(found, Exit::Hop(hop), As::Packet));
     }
 
-    /// The fast path of requests whose server has been told of its client: without options that have to be blanked. Gives back
-    /// what isn't for it.
+    /// The fast path of requests whose server has learned the client's address, if they have no options that must be
+    /// blanked. Returns a packet that can't take it.
     #[inline]
     fn fast_told(&mut self, mut frame: I::Frame, p: &Parsed, at: Arrival, found: Found) -> Option<I::Frame> {
         let flows = &mut self.flows;
@@ -278,7 +279,7 @@ impl<I: Io> Worker<I> {
         None
     }
 
-    /// The fast path of TCP from IPv4 to IPv6. Gives back what isn't for it.
+    /// The fast path of TCP from IPv4 to IPv6. Returns a packet that can't take it.
     #[inline]
     fn fast_to_ipv6(&mut self, frame: I::Frame, p: &Parsed, at: Arrival, found: Found) -> Option<I::Frame> {
         let flows = &mut self.flows;
@@ -304,7 +305,7 @@ impl<I: Io> Worker<I> {
         if let Some(mark) = flows.told.mark(session, found)
             && (mark == 0 || toa::is_clean(frame.data(), p))
         {
-            // Nothing that has to be looked at more closely.
+            // There is nothing to be inspected more closely.
         } else {
             return Some(frame);
         }

@@ -3,21 +3,22 @@
 //!
 //! ```text
 //! burst      a burst from a port, another worker or the kernel: parse, hash, prefetch, look up, then frame by frame
-//! fast         the packet of a session that it changes nothing about: rewritten and sent at once
-//! slow         any other: flow decides, egress carries it out
+//! fast         a packet that changes nothing about its session: rewritten and sent at once
+//! slow         any other packet: flow decides, egress carries out the decision
 //! ```
 //!
-//! Four rooms:
+//! There are four modules of stages:
 //!
 //! - [`ingress`] reads frames.
-//! - [`flow`] is what a worker knows, [`flow::Flows`]: it decides, and touches no device, ring or frame that is kept. A packet
-//!   of a session comes to `session`, one without to `open` (or `snat`, which takes what no service claims), ICMP errors to
-//!   `icmp`, fragments to `fragments`, pings to `echo`. `exit` says by which next hop a packet leaves.
-//! - [`egress`] is how packets leave, [`egress::Egress`]: it reads what the worker knows and changes nothing of it. `leave`
-//!   sends by a session, `answer` to the sender, `punt` to the kernel, `handover` to another worker.
+//! - [`flow`] has the worker's state, [`flow::Flows`], and decides. It touches no device and no ring, and keeps no frame.
+//!   A packet of a session goes to `session`, one without to `open` (or to `snat`, if no service claims it), ICMP errors
+//!   to `icmp`, fragments to `fragments`, pings to `echo`. `exit` chooses the next hop by which a packet leaves.
+//! - [`egress`] sends packets, [`egress::Egress`]. It reads the worker's state and never changes it. `leave` sends a
+//!   packet in its session, `answer` replies to the sender, `punt` gives a packet to the kernel, `handover` to another
+//!   worker.
 //! - [`admin`] answers control between two bursts.
 //!
-//! Types that both sides need are in `packet` and `next`. Frames wait in `reassembly` for their packet's first
+//! Types that several of them need are in `packet` and `next`. Frames wait in `reassembly` for their packet's first
 //! fragment, and in `waiting` for their next hop's MAC address. Every frame ends in one [`verdict::Verdict`].
 
 use std::sync::Arc;
@@ -55,17 +56,17 @@ pub mod stages;
 pub mod verdict;
 mod waiting;
 
-/// A worker's ends of the rings between it and control.
+/// A worker's ends of the rings to and from control.
 pub struct ControlEnd {
-    /// Changes to take.
+    /// Changes to apply.
     pub updates: rtrb::Consumer<Batch>,
-    /// Batches taken, with what they replaced.
+    /// Applied batches, with what they replaced.
     pub retired: rtrb::Producer<Batch>,
-    /// Neighbours to resolve.
+    /// Neighbours for the kernel to resolve.
     pub resolve: rtrb::Producer<Resolve>,
 }
 
-/// What a worker is made of.
+/// The parts of a worker.
 pub struct Parts<I: Io> {
     /// Its number.
     pub id: WorkerId,
@@ -73,9 +74,9 @@ pub struct Parts<I: Io> {
     pub io: I,
     /// The ports' MAC addresses.
     pub macs: Vec<Mac>,
-    /// Whether the ports' own RSS brings every frame to its owner (one entry a port).
+    /// Whether a port's own RSS steers every frame to its owner (one entry per port).
     pub steered: Vec<bool>,
-    /// Sessions it may hold.
+    /// The most sessions it may have.
     pub max_sessions: usize,
     /// Key of the session hash.
     pub key: HashKey,
@@ -93,21 +94,21 @@ pub struct Parts<I: Io> {
     pub peers: egress::handover::Peers<I::Frame>,
 }
 
-/// One worker: everything it touches is its own, in lines of its own wherever it lies.
+/// One worker. Everything it touches is its own, in cache lines that no other worker shares.
 #[repr(align(64))]
 pub struct Worker<I: Io> {
-    /// What it knows.
+    /// The worker's knowledge and decisions.
     flows: Flows,
     /// How packets leave.
     egress: Egress<I>,
-    /// Packets that come in fragments.
+    /// Packets that arrive in fragments.
     held: Held<I::Frame>,
     /// Frames that wait for their next hop.
     waiting: Waiting<I::Frame>,
     control: ControlEnd,
-    /// What other workers hand over.
+    /// Rings of packets that other workers hand over.
     handed: Vec<rtrb::Consumer<(PortId, I::Frame)>>,
-    /// What the stages know of a burst's packets.
+    /// What the stages know about the packets of a burst.
     notes: Option<Box<Notes>>,
     stages: Stages,
 }
@@ -115,8 +116,7 @@ pub struct Worker<I: Io> {
 impl<I: Io> Worker<I> {
     /// A worker without services or routes.
     ///
-    /// # Errors
-    /// The system's, when there's no memory for the session table.
+    /// # Errors The system's, if there is no memory for the session table.
     pub fn new(parts: Parts<I>, now: Tick) -> std::io::Result<Self> {
         let ports = parts.io.ports();
         let flows = Flows::new(
@@ -147,15 +147,14 @@ impl<I: Io> Worker<I> {
         })
     }
 
-    /// As [`Sessions::populate`].
+    /// See [`Sessions::populate`].
     ///
-    /// # Errors
-    /// As there.
+    /// # Errors See there.
     pub fn populate(&mut self) -> std::io::Result<()> {
         self.flows.sessions.populate()
     }
 
-    /// Runs once over everything that may have something to do. Returns the number of frames taken in.
+    /// Polls everything once that may have work to do. Returns the number of frames taken in.
     pub fn poll(&mut self, now: Tick) -> usize {
         self.flows.now = now;
         if !self.control.updates.is_empty() {

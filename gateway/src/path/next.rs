@@ -15,43 +15,43 @@ use crate::{
 /// The decision about a packet, made without touching a device or a ring and without keeping a frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Next {
-    /// It goes on in its session, of which nothing has to be asked any more, towards this next hop.
+    /// It is forwarded in its session to this next hop; the session needs no further look.
     Plain(Found, u16),
-    /// It goes on in its session.
+    /// It is forwarded in its session.
     Forward(Found, Exit, As),
-    /// It goes to a server that was chosen for it alone; `true`: as a fragment behind the first.
+    /// It goes to a server that was chosen for this packet alone; `true` if it is a later fragment.
     Once(Chosen, Exit, bool),
-    /// A router's word about a tunnel's packet goes on to the client whose packet was inside.
+    /// A router's error about a tunnel's packet is passed on to the client that sent the inner packet.
     TellClient(TunnelError),
     /// It isn't forwarded, and its sender gets a reply.
     Reply(Reply),
-    /// It is the kernel's.
+    /// It goes to the kernel.
     Punt,
-    /// The kernel sent it, and it leaves as it was sent.
+    /// The kernel sent it, and it leaves unchanged.
     AsSent,
-    /// It is another worker's.
+    /// It belongs to another worker.
     HandOver(WorkerId),
-    /// It ends here.
+    /// It is dropped.
     Drop(Reason),
 }
 
 /// How a packet leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// Towards this next hop.
+    /// To this next hop.
     Hop(u16),
-    /// To the kernel: the server is the gateway itself.
+    /// To the kernel: the server is on the gateway itself.
     Local,
-    /// It comes in again, from inside to an external address.
+    /// Back in again: it goes from inside to an external address.
     Hairpin,
 }
 
-/// As what a packet goes on in its session.
+/// The form in which a packet is forwarded in its session.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum As {
     /// A whole packet, or its first fragment.
     Packet,
-    /// A fragment behind the first, with the identification it leaves under where it needs a new one.
+    /// A later fragment, with the identification under which it leaves if it needs a new one.
     Fragment(u16),
     /// An ICMP echo.
     Echo,
@@ -59,12 +59,12 @@ pub(crate) enum As {
     Error(Inner),
 }
 
-/// An ICMP error about a packet in a tunnel, as the client is to get it.
+/// An ICMP error about a packet in a tunnel, in the form that the client gets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TunnelError {
     /// The client's packet.
     pub inner: Inner,
-    /// Where in the quote it begins.
+    /// Where it begins in the quote.
     pub at: usize,
     /// The reply to the client.
     pub problem: Problem,
@@ -77,11 +77,11 @@ pub(crate) struct TunnelError {
 pub(crate) struct Reply {
     /// Why it isn't forwarded.
     pub reason: Reason,
-    /// What its sender gets.
+    /// The answer that the sender gets.
     pub answer: ReplyKind,
 }
 
-/// An answer of the gateway's own.
+/// An answer by the gateway itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ReplyKind {
     /// A TCP reset.
@@ -95,19 +95,19 @@ pub(crate) enum ReplyKind {
 pub(crate) enum Edit {
     /// Nothing.
     Nothing,
-    /// How far its PROXY stream is.
+    /// The new state of its PROXY stream.
     Stream(SessionId, Stream),
-    /// What its server knows by TOA.
+    /// What its server has learned by TOA.
     Told(SessionId, toa_state::ToaServer),
 }
 
-/// Where a packet's fragments go after its first, if their ports don't say it.
+/// Where later fragments of a packet go, if their ports don't determine it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum RestGoes {
-    /// To a server that was chosen for the packet alone.
+    /// To a server that was chosen for this packet alone.
     Once(Chosen),
-    /// By the session whose replies have these ends; its requests aren't found.
+    /// In the session whose replies have these endpoints; its requests can't be looked up.
     BySession(Endpoints),
-    /// Nowhere.
+    /// They are dropped.
     Nowhere(Reason),
 }

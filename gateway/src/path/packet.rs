@@ -1,4 +1,4 @@
-//! A packet as the stages pass it on: its frame, what it is, and where it came from.
+//! A packet as the stages pass it on: its frame, the result of parsing, and its origin.
 
 use super::ingress::parse::Parsed;
 use crate::{
@@ -19,12 +19,12 @@ pub(super) fn trim(frame: &mut impl Frame, p: &Parsed) {
     }
 }
 
-/// Where a frame came from: what another worker handed over isn't handed on.
+/// The origin of a frame. A frame from another worker isn't handed over again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// A port's receive queue.
     Port,
-    /// Another worker: the packet is ours even if the hash says otherwise.
+    /// Another worker: the packet belongs here even if the hash says otherwise.
     Worker,
 }
 
@@ -32,13 +32,13 @@ pub(crate) enum Origin {
 pub(crate) struct Packet<'a, F> {
     /// The frame that holds it.
     pub frame: F,
-    /// The port it arrived by.
+    /// The port it arrived on.
     pub port: PortId,
     /// Where it came from.
     pub origin: Origin,
-    /// What parsing found.
+    /// The result of parsing.
     pub parsed: &'a Parsed,
-    /// If it is the first of several fragments.
+    /// Set if it is the first of several fragments.
     pub first: Option<FirstFragment>,
 }
 
@@ -48,7 +48,7 @@ impl<F: Frame> Packet<'_, F> {
         self.parsed.endpoints(self.frame.data())
     }
 
-    /// The port whose RSS may have brought it to its owner: a fragment's ports no device knows.
+    /// The port whose RSS may have steered it to its owner. None for a fragment, whose ports no device knows.
     pub fn queue(&self) -> PortId {
         if self.first.is_some() { PortId::NONE } else { self.port }
     }
@@ -57,8 +57,8 @@ impl<F: Frame> Packet<'_, F> {
 /// Facts about a packet whose first fragment has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FirstFragment {
-    /// The identification it leaves under where it needs a new one.
+    /// The identification under which it leaves if it needs a new one.
     pub id: u16,
-    /// The packet's length without IP headers, where its checksum depends on it.
+    /// The packet's length without IP headers, if its checksum depends on it.
     pub whole: Option<u16>,
 }

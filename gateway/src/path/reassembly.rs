@@ -1,16 +1,16 @@
-//! Packets that come in fragments, see [`crate::table::fragments`].
+//! Packets that arrive in fragments, see [`crate::table::fragments`].
 //!
 //! ```text
-//! first fragment   has the ports: goes as a whole packet would, its checksum changes by the same
-//! later ones       go by the ports that the first has left: addresses, and nothing behind them
+//! first fragment   has the ports: handled like a whole packet, with the same change of the checksum
+//! later ones       use the ports that the first one stored: only addresses are rewritten
 //! ```
 //!
-//! Ports lead to no session where each datagram has a server of its own (`one_packet`): the first says where the rest goes.
+//! For one-packet services, ports lead to no session: the first fragment determines where the rest goes.
 //!
-//! RSS spreads fragments by addresses alone, so they may arrive at a worker whose session it isn't. All of a packet
-//! arrive at the same one, which hands the first to the session's owner and the others after it. Where many senders get
-//! one address (FULLNAT, SNAT), a packet's identification becomes one of this worker's, or receivers would join pieces
-//! of different packets.
+//! RSS spreads fragments by addresses alone, so they may arrive at a worker that doesn't own the session. All fragments
+//! of a packet arrive at the same worker, which hands the first one to the session's owner and the others after it.
+//! Where many senders share one address (FULLNAT, SNAT), a packet gets an identification of this worker's; otherwise
+//! receivers would join fragments of different packets.
 
 use super::{
     Worker,
@@ -40,13 +40,13 @@ use crate::{
     },
 };
 
-/// A fragment that waits for its first.
+/// A fragment that waits for the first one.
 pub(super) type Early<F> = (PortId, F, Parsed, Origin);
 
-/// The packets that come in fragments to a worker.
+/// A worker's fragmented packets.
 pub(super) type Held<F> = Fragments<Early<F>, RestGoes>;
 
-/// Which packet a fragment is of, and which bytes; none if it is no fragment that can be.
+/// The packet that a fragment belongs to, and its range of bytes; none if it isn't a valid fragment.
 fn facts(data: &[u8], p: &Parsed, ends: &Endpoints) -> Option<(FragmentKey, Piece)> {
     let l3 = usize::from(p.l3);
     let headers = u16::from(p.l4 - p.l3);
@@ -58,12 +58,12 @@ fn facts(data: &[u8], p: &Parsed, ends: &Endpoints) -> Option<(FragmentKey, Piec
         (ip.id().into(), ip.fragment_offset(), ip.more_fragments())
     };
     let (from, len) = (u16::try_from(from).ok()?, p.ip_len.checked_sub(headers)?);
-    // All but the last are of whole eights of bytes.
+    // All fragments but the last hold a multiple of eight bytes.
     if len == 0 || (more && len % 8 != 0) {
         return None;
     }
     let to = from.checked_add(len)?;
-    // The whole packet has to have an IPv4 length.
+    // The whole packet must fit an IPv4 length.
     if !p.ipv6 {
         to.checked_add(headers)?;
     }
@@ -72,14 +72,14 @@ fn facts(data: &[u8], p: &Parsed, ends: &Endpoints) -> Option<(FragmentKey, Piec
     Some((FragmentKey { source, destination, id, protocol: p.protocol }, piece))
 }
 
-/// What a first fragment is as a packet: with its ports and flags. None if it hasn't got them (RFC 1858).
+/// A first fragment as a packet, with its ports and flags. None if it doesn't have them (RFC 1858).
 fn first(data: &[u8], p: &Parsed) -> Option<Parsed> {
     let end = (usize::from(p.l3) + usize::from(p.ip_len)).min(data.len());
     let transport = data.get(usize::from(p.l4)..end)?;
     let flags = match p.protocol {
         protocol::TCP => {
             let (header, _) = TcpHeader::split(transport)?;
-            // A header that goes on in another fragment could say anything there.
+            // A TCP header that continues in another fragment could contain anything there.
             (header.header_len() >= TcpHeader::LEN && header.header_len() <= transport.len())
                 .then_some(header.flags)?
         }
@@ -99,7 +99,7 @@ fn first(data: &[u8], p: &Parsed) -> Option<Parsed> {
     Some(whole)
 }
 
-/// What the first fragment of an echo is as a packet; none if it is another message's.
+/// The first fragment of an echo as a packet; none if it is another ICMP message.
 fn echo(p: &Parsed, icmp: &IcmpHeader) -> Option<Parsed> {
     let asks = match (p.protocol, icmp.kind) {
         (protocol::ICMP, icmp::v4::ECHO) | (protocol::ICMPV6, icmp::v6::ECHO) => true,
@@ -110,13 +110,13 @@ fn echo(p: &Parsed, icmp: &IcmpHeader) -> Option<Parsed> {
     Some(Parsed { kind: Kind::Echo, tuple, ..*p })
 }
 
-/// Whether a fragment that waits is its packet's first.
+/// Whether a waiting fragment is the first of its packet.
 fn is_first<F: Frame>((_, frame, p, _): &Early<F>) -> bool {
     facts(frame.data(), p, &p.endpoints(frame.data())).is_some_and(|(_, piece)| piece.from == 0)
 }
 
 impl<I: Io> Worker<I> {
-    /// A fragment of an IP packet.
+    /// Handles a fragment of an IP packet.
     #[inline(never)]
     pub(super) fn reassemble(&mut self, packet: Packet<'_, I::Frame>) {
         let (p, ends) = (packet.parsed, packet.endpoints());
@@ -128,7 +128,7 @@ impl<I: Io> Worker<I> {
         };
         let whole = if piece.from == 0 { first(packet.frame.data(), p) } else { None };
         if piece.from == 0 && whole.is_none() {
-            // Another message than an echo is the kernel's.
+            // An ICMP message other than an echo goes to the kernel.
             let next = if is_echo(p.protocol) { Next::Punt } else { Next::Drop(Reason::BadFragment) };
             return self.carry_out(packet, next);
         }
@@ -165,8 +165,8 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// The first fragment goes as a packet would, and determines where the others go. Whether it leaves under the
-    /// identification `id`, its session says, which may have to be made first.
+    /// Handles the first fragment like a whole packet; it determines where the others go. Its session, which may have
+    /// to be opened first, determines whether it leaves under the identification `id`.
     fn first_fragment(&mut self, mut packet: Packet<'_, I::Frame>, key: &FragmentKey, id: u16) {
         let (now, sctp) = (self.flows.now, packet.parsed.protocol == protocol::SCTP);
         let whole = if sctp { self.held.len(key, now) } else { None };
@@ -178,7 +178,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// A later one goes by the ports that the first had.
+    /// Handles a later fragment by the ports of the first one.
     fn later_fragment(&mut self, packet: Packet<'_, I::Frame>, key: &FragmentKey, (ports, id): (u32, u16)) {
         let mut p = *packet.parsed;
         p.tuple.ports = ports;
@@ -188,7 +188,7 @@ impl<I: Io> Worker<I> {
         self.carry_out(packet, next);
     }
 
-    /// Drops fragments whose first hasn't come in time.
+    /// Drops fragments whose first one hasn't arrived in time.
     pub(super) fn give_up_fragments(&mut self) {
         while let Some((_, frame, ..)) = self.held.given_up(self.flows.now) {
             self.egress.drop(frame, Reason::FragmentsIncomplete);
@@ -200,7 +200,7 @@ impl<I: Io> Worker<I> {
 mod tests {
     use super::*;
 
-    /// What an IPv4 packet with `options` bytes of options is as a fragment.
+    /// The parsed fragment of an IPv4 packet with `options` bytes of options.
     fn read(options: usize, offset: usize, more: bool, len: u16) -> Option<Piece> {
         let mut data = [0; 14 + 60];
         let mut ip = Ipv4Header::new([10, 1, 0, 1].into(), [192, 0, 2, 10].into(), protocol::UDP, 0);
@@ -237,7 +237,7 @@ mod tests {
             data.extend_from_slice(transport);
             let ip_len = 20 + transport.len() as u16;
             let p = Parsed { l3: 14, l4: 34, protocol, ip_len, ipv6, ..Parsed::NOTHING };
-            // What follows a short packet in its frame isn't looked at.
+            // The padding behind a short packet in its frame is ignored.
             data.resize(80, 7);
             first(&data, &p).map(|p| (p.kind, p.tuple.ports, p.flags))
         };

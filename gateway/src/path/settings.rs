@@ -40,9 +40,10 @@ impl Default for StateTimeouts {
 /// IPVS's sysctls (`net.ipv4.vs.*`) that Weir has, with the kernel's defaults, and the time-outs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Not 0: a SYN on an entry in TIME_WAIT or CLOSE is scheduled again. Bit 1: of DR and TUN in FIN_WAIT, too.
+    /// Not 0: a SYN on an entry in TIME_WAIT or CLOSE is scheduled again. Bit 1: the same for DR and TUN entries in
+    /// FIN_WAIT.
     pub conn_reuse_mode: u32,
-    /// A packet for a deleted server ends its entry, and a SYN one whose server has weight 0.
+    /// A packet for a deleted server ends its entry; a SYN also ends one whose server has weight 0.
     pub expire_nodest_conn: bool,
     /// Persistence templates of a quiesced server end.
     pub expire_quiescent_template: bool,
@@ -50,12 +51,12 @@ pub struct Settings {
     pub sloppy_tcp: bool,
     /// Schedule SCTP packets without INIT.
     pub sloppy_sctp: bool,
-    /// Seconds after which an unused lblc entry goes.
+    /// Seconds after which an unused lblc entry expires.
     pub lblc_expiration: u32,
-    /// Seconds after which an unused lblcr entry goes.
+    /// Seconds after which an unused lblcr entry expires.
     pub lblcr_expiration: u32,
-    /// NAT: a TCP connection is established once both sides have made the handshake, as with FULLNAT. IPVS takes the
-    /// client's word.
+    /// NAT: a TCP connection is established once both sides have completed the handshake, as with FULLNAT. IPVS relies
+    /// on the client's segments alone.
     pub nat_strict_tcp: bool,
     /// Time-outs by state.
     pub timeouts: StateTimeouts,

@@ -1,5 +1,5 @@
-//! The slow path: decides about a packet, then carries the decision out. The result comes back here: what a session
-//! has learned, an answer to the sender, frames that have to wait for a neighbour.
+//! The slow path: decides about a packet, then carries out the decision. The results are handled here: what a session
+//! has learned, an answer to the sender, frames that must wait for a neighbour.
 
 use super::{
     Worker,
@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl<I: Io> Worker<I> {
-    /// A packet of a session that may change it.
+    /// Handles a packet that may change its session.
     #[cold]
     #[inline(never)]
     pub(super) fn slow(&mut self, packet: Packet<'_, I::Frame>, found: Found) {
@@ -23,14 +23,14 @@ impl<I: Io> Worker<I> {
         self.carry_out(packet, next);
     }
 
-    /// A packet of no session of this worker.
+    /// Handles a packet without a session at this worker.
     #[inline(never)]
     pub(super) fn unknown(&mut self, packet: Packet<'_, I::Frame>) {
         let next = self.flows.unknown(&packet);
         self.carry_out(packet, next);
     }
 
-    /// Does with a packet what has been decided.
+    /// Carries out the decision on a packet.
     #[inline]
     pub(super) fn carry_out(&mut self, packet: Packet<'_, I::Frame>, next: Next) {
         let (port, p) = (packet.port, packet.parsed);
@@ -49,7 +49,7 @@ impl<I: Io> Worker<I> {
     fn answer(&mut self, (port, p): (PortId, &Parsed), refused: Refused<I::Frame>) {
         let Some(ready) = self.egress.answer(&self.flows, (port, p), refused) else { return };
         let now = self.flows.now;
-        // To an external address it turns back, and needs no next hop.
+        // An answer to an external address turns back and needs no next hop.
         let back = match self.flows.is_external(ready.to()) {
             true => Err(Reason::ToGateway),
             false => self.flows.routing.back_to(ready.to(), ready.station(port), now),
@@ -57,14 +57,14 @@ impl<I: Io> Worker<I> {
         self.egress.send_answer(&self.flows, port, ready, back);
     }
 
-    /// Lets frames wait whose next hop isn't known, and has the kernel asked for it.
+    /// Lets frames wait for their next hop, and has the kernel asked to resolve it.
     #[cold]
     fn wait_for_neighbours(&mut self) {
         let now = self.flows.now;
         for Unresolved { frame, hop, received } in std::mem::take(&mut self.egress.unresolved) {
             let (ask, refused) = self.waiting.wait(&mut self.flows.routing, hop, (frame, received), now);
             if let Some(ask) = ask {
-                // A full ring is no loss: it's asked again a second later.
+                // A full ring does no harm: the question is repeated a second later.
                 let _ = self.control.resolve.push(ask);
             }
             if let (Some(frame), true) = (refused, received) {
@@ -73,7 +73,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// Sends the packets whose next hop is known by now, and gives up on those that waited too long.
+    /// Sends the packets whose next hop is known by now, and drops those that waited too long.
     #[cold]
     pub(super) fn send_waiting(&mut self) {
         while let Some((mut waiting, hop)) = self.waiting.ready(&mut self.flows.routing, self.flows.now) {

@@ -4,31 +4,31 @@
 //! poll: updates | rx | parse, hash, ask for buckets | first candidates | session by session: find, rewrite, route | tx | expire
 //! ```
 //!
-//! Without the feature [`Stages`] is nothing and its calls are none. What happens to one packet isn't timed one by one:
-//! reading the counter costs as much as a stage of it. `weir-bench stages` prints them, `weir-bench profile` and `cycles`
-//! tell the stages of one packet apart by instructions and by samples.
+//! Without the feature, [`Stages`] is empty and its calls do nothing. The steps of a single packet aren't timed,
+//! because reading the counter costs as much as one of them. `weir-bench stages` prints the cycles; `weir-bench
+//! profile` and `cycles` break down a single packet by instructions and by samples.
 
 /// A stage of a burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Taking what control has sent, and all between polls.
+    /// Applying control's changes, and everything between polls.
     Control,
     /// Receiving.
     Rx,
-    /// Parsing, hashing, asking for buckets of the index.
+    /// Parsing, hashing, prefetching buckets of the index.
     Parse,
-    /// Looking into the first buckets and asking for records.
+    /// Looking into the first buckets and prefetching records.
     Candidates,
-    /// Each packet: its session or a new one, rewriting, routing.
+    /// Handling each packet: finding or opening its session, rewriting, routing.
     Sessions,
-    /// Sending, and what waits for neighbours.
+    /// Sending, and retrying packets that wait for neighbours.
     Tx,
-    /// Sessions whose time is over.
+    /// Expiring sessions.
     Expire,
 }
 
 impl Stage {
-    /// All, in order.
+    /// All stages, in order.
     pub const ALL: [Self; 7] =
         [Self::Control, Self::Rx, Self::Parse, Self::Candidates, Self::Sessions, Self::Tx, Self::Expire];
 }
@@ -49,7 +49,7 @@ mod counted {
             Self { since: cpu::tsc(), cycles: [0; Stage::ALL.len()] }
         }
 
-        /// What has passed since the last stage was this one.
+        /// Adds the cycles since the last call to this stage.
         #[inline]
         pub(in crate::path) fn end(&mut self, stage: Stage) {
             let now = cpu::tsc();
@@ -82,7 +82,7 @@ mod counted {
         #[inline(always)]
         pub(in crate::path) fn end(&mut self, _stage: Stage) {}
 
-        /// None.
+        /// No cycles.
         pub fn cycles(&self) -> impl Iterator<Item = (Stage, u64)> + '_ {
             std::iter::empty()
         }

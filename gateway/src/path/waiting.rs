@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use super::flow::route::{Hop, Resolve, Routing, Waits};
 use crate::clock::{Tick, seconds};
 
-/// Packets that wait for neighbours, in all.
+/// The most packets that wait for neighbours, in all.
 pub(super) const WAITING: usize = 256;
 /// How long a packet waits for a neighbour.
 pub(super) const PATIENCE: u32 = seconds(3);
@@ -16,9 +16,9 @@ pub(super) const PATIENCE: u32 = seconds(3);
 pub struct Waiter<F> {
     waits: Waits,
     since: Tick,
-    /// The frame, finished but for its MAC addresses.
+    /// The frame, complete except for its MAC addresses.
     pub frame: F,
-    /// Whether it is a received frame, whose end is counted.
+    /// Whether it is a received frame, which is counted when it leaves or is dropped.
     pub received: bool,
 }
 
@@ -32,8 +32,8 @@ impl<F> Default for Waiting<F> {
 }
 
 impl<F> Waiting<F> {
-    /// Lets a frame wait for its hop; gives it back if too many wait. Says what to ask of the kernel, if it's time to ask
-    /// (again).
+    /// Lets a frame wait for its hop; returns it if too many wait. Also returns the question for the kernel, if it is
+    /// time to ask (again).
     pub fn wait(
         &mut self,
         routing: &mut Routing,
@@ -50,7 +50,7 @@ impl<F> Waiting<F> {
         (ask, refused.map(|full| full.element().frame))
     }
 
-    /// Takes out a waiting frame whose hop has become usable (returned with it), or whose patience is over.
+    /// Takes out a waiting frame whose hop has become usable (returned with it), or that has waited too long.
     pub fn ready(&mut self, routing: &mut Routing, now: Tick) -> Option<(Waiter<F>, Option<Hop>)> {
         let over = |w: &Waiter<F>| now.since(w.since) >= PATIENCE || routing.awaited(w.waits).is_some();
         let at = self.0.iter().position(over)?;
@@ -60,7 +60,7 @@ impl<F> Waiting<F> {
         Some((waiter, hop))
     }
 
-    /// Whether nothing waits.
+    /// Whether no frame waits.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {

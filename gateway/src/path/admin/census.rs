@@ -8,20 +8,20 @@ use crate::{
     table::{counters::Gauge, session::SessionId},
 };
 
-/// Session records that a worker looks at, spread evenly over those in use.
+/// The number of session records that a worker examines, spread evenly over those in use.
 const SAMPLE: u32 = 1024;
 
-/// What a worker saw when it looked last.
+/// The result of a worker's latest sample.
 #[derive(Debug, Default)]
 pub struct Census {
-    /// Sessions seen, persistence templates apart.
+    /// Sessions seen, without persistence templates.
     pub seen: Gauge,
-    /// Of these, sessions whose handshake isn't over.
+    /// Of these, the sessions whose handshake isn't complete.
     pub half_open: Gauge,
 }
 
 impl Flows {
-    /// Looks at a bounded number of records: at all of them where there are few.
+    /// Examines a bounded number of records, or all of them if there are few.
     pub(crate) fn count_sessions(&self, census: &Census) {
         let end = self.sessions.high_water();
         let looked_at = end.min(SAMPLE);
@@ -40,7 +40,7 @@ impl Flows {
     }
 }
 
-/// Whether a handshake has begun and isn't over.
+/// Whether a handshake has begun and isn't complete.
 fn is_half_open(state: SessionState) -> bool {
     use SessionState as S;
     matches!(

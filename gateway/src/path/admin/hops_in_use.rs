@@ -1,4 +1,4 @@
-//! Control asks which next hops sessions use, a bounded number of records per request.
+//! Lets control ask which next hops sessions use, a bounded number of records per request.
 
 use crate::{
     clock::{Tick, seconds},
@@ -9,35 +9,36 @@ use crate::{
     table::session::{LOOKED_AT, SessionId},
 };
 
-/// Session records that one request looks at.
+/// The number of session records examined per request.
 pub const HOPS_STRIDE: u32 = 1024;
 /// Sessions that are idle for this long use no next hop.
 const IDLE: u32 = seconds(60);
 
-/// Next hops wanted: goes from control to a worker and back until all records have been looked at.
+/// A question for the next hops in use. It goes back and forth between control and a worker until all records have been
+/// examined.
 #[derive(Debug)]
 pub struct HopsInUse {
-    /// First record to look at.
+    /// The first record to examine.
     from: u32,
-    /// The generation of hops that the numbers are of.
+    /// The generation in which the hop numbers are valid.
     generation: u16,
-    /// A bit for each number.
+    /// One bit per hop number.
     seen: [u64; MAX_HOPS / 64],
     /// Neighbours that are known and in use; filled at the end.
     pub hops: Vec<Resolve>,
-    /// All records have been looked at.
+    /// All records have been examined.
     pub done: bool,
 }
 
 impl HopsInUse {
-    /// A question with room for every answer.
+    /// A question with enough room for the answer.
     #[must_use]
     pub fn new() -> Box<Self> {
         let seen = [0; MAX_HOPS / 64];
         Box::new(Self { from: 0, generation: 0, seen, hops: Vec::with_capacity(MAX_HOPS), done: false })
     }
 
-    /// Asks again.
+    /// Restarts the question.
     pub fn begin(&mut self) {
         (self.from, self.done) = (0, false);
         self.seen.fill(0);
@@ -53,9 +54,9 @@ impl HopsInUse {
 }
 
 impl Flows {
-    /// Looks through a bounded number of records; after the last one, tells which neighbours their packets use.
+    /// Examines a bounded number of records; after the last one, fills in the neighbours that their packets use.
     pub(crate) fn look_for_hops(&mut self, question: &mut HopsInUse) {
-        // The numbers may have become others'.
+        // In another generation the numbers may belong to other hops.
         if question.generation != self.routing.generation {
             question.begin();
             question.generation = self.routing.generation;

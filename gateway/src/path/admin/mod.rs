@@ -1,4 +1,4 @@
-//! What control asks of a worker between two bursts: changes, lists, explanations, traces.
+//! Control's requests to a worker between two bursts: changes, lists, explanations, traces.
 
 pub mod census;
 pub mod explain;

@@ -1,4 +1,4 @@
-//! Control searches for sessions or ends them, a bounded number of records per request.
+//! Lets control search for sessions or end them, a bounded number of records per request.
 
 use std::sync::Arc;
 
@@ -11,38 +11,38 @@ use crate::{
     table::session::{Session, SessionId},
 };
 
-/// Session records that one request looks at.
+/// The number of session records examined per request.
 pub const LISTING_STRIDE: u32 = 4096;
-/// Sessions that one request to end sessions ends at most.
+/// The most sessions ended per request.
 pub const KILL_STRIDE: u32 = 256;
-/// Which sessions to find, and whether to end them.
+/// Selects sessions, and tells whether to end them.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// Those to which this applies, and
+    /// The filter that sessions must match.
     pub filter: SessionFilter,
-    /// that were scheduled to one of these servers, in ascending order; absent: to any.
+    /// The servers that sessions must belong to, in ascending order; any if absent.
     pub servers: Option<Arc<[ServerId]>>,
-    /// End them.
+    /// Whether to end them.
     pub kill: bool,
 }
 
-/// Sessions wanted: asked for with room, returned filled.
+/// A search: sent with reserved room, returned filled.
 #[derive(Debug)]
 pub struct Search {
-    /// Which ones.
+    /// The sessions to find.
     pub selection: Selection,
-    /// First record to look at.
+    /// The first record to examine.
     pub from: u32,
     /// Sessions found, at most as many as `capacity` was reserved for.
     pub sessions: Vec<FoundSession>,
-    /// Sessions ended.
+    /// The number of sessions ended.
     pub killed: u32,
-    /// Where to go on; `None` if that was the last record.
+    /// The record to continue at; `None` after the last one.
     pub next: Option<u32>,
 }
 
 impl Flows {
-    /// Looks through a bounded number of records, and ends a smaller one of sessions.
+    /// Examines a bounded number of records, and ends a smaller number of sessions.
     pub(crate) fn select(&mut self, search: &mut Search) {
         let end = self.sessions.high_water();
         let mut at = search.from;

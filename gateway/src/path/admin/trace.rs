@@ -1,9 +1,8 @@
 //! Follows real packets through the stages (`weirctl trace`).
 //!
-//! Without a trace, a burst pays one branch. With one, frames go through the slow path one by one (with the same
-//! result) and leave a stamp at every stage. The result is read from the counter of the verdict and from the transmit
-//! buffer. The record goes to control by a ring; if the ring is full, the record is lost and counted, and nobody
-//! waits.
+//! Without a trace, a burst pays one branch. With one, frames take the slow path one by one (with the same result) and
+//! leave a stamp at every stage. The result is read from the verdict's counter and from the transmit buffer. The record
+//! goes to control through a ring; if the ring is full, the record is lost and counted, and nobody waits.
 
 use std::sync::{
     Arc,
@@ -29,18 +28,18 @@ use crate::{
     table::{endpoints::Endpoints, session::Tuple},
 };
 
-/// Which packets are wanted.
+/// Selects packets. A packet must meet all conditions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Filter {
     /// IP protocol number.
     pub protocol: Option<u8>,
-    /// To or from an address in this network.
+    /// An address in this network as source or destination.
     pub host: Option<Network>,
-    /// To or from this port, host order.
+    /// This source or destination port, host order.
     pub service_port: Option<u16>,
-    /// That arrived on this port.
+    /// Arrival on this port.
     pub port: Option<PortId>,
-    /// That were dropped.
+    /// The packet was dropped.
     pub dropped: bool,
 }
 
@@ -52,19 +51,19 @@ pub type Head = ArrayVec<u8, TRACE_SNAP>;
 pub struct Traced {
     /// Time-stamp counter on arrival.
     pub tsc: u64,
-    /// Came from another worker.
+    /// Whether it was handed over by another worker.
     pub handed: bool,
-    /// Arrived on.
+    /// The port that it arrived on.
     pub port: PortId,
-    /// Bytes of the frame.
+    /// The length of the frame.
     pub length: u32,
     /// Its first bytes.
     pub received: Head,
-    /// What left on its account, and by which port.
+    /// The frame sent because of it, and the port that it left by.
     pub sent: Option<(PortId, Head)>,
-    /// How it ended; none: it waits for a neighbour.
+    /// How it ended; none if it waits for a neighbour.
     pub verdict: Option<Verdict>,
-    /// Stages and their cycles.
+    /// The stages and the cycles each one took.
     pub stages: ArrayVec<(TraceStage, u32), 12>,
 }
 
@@ -79,7 +78,7 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Follows what `filter` wants; `lost` counts records that find no room in `ring`.
+    /// Follows the packets that match `filter`; `lost` counts records that find no room in `ring`.
     #[must_use]
     pub fn new(filter: Filter, ring: rtrb::Producer<Traced>, lost: Arc<AtomicU64>) -> Self {
         Self { filter, ring, lost, stages: ArrayVec::new(), last: 0 }
@@ -92,7 +91,7 @@ impl Tracer {
     }
 }
 
-/// IP protocol and ends of a frame that holds IP.
+/// The IP protocol and the endpoints of an IP frame.
 #[must_use]
 pub fn endpoints_of(frame: &[u8]) -> Option<(u8, Endpoints)> {
     if frame.get(12..14) == Some(&[0x86, 0xdd]) {
@@ -142,7 +141,7 @@ fn head_of(frame: &impl Frame) -> Head {
 }
 
 impl Flows {
-    /// Notes that the packet at hand came to a stage, if it is followed.
+    /// Notes that the current packet has reached a stage, if it is followed.
     #[inline]
     pub(crate) fn stamp(&mut self, stage: TraceStage) {
         if let Some(tracer) = &mut self.trace {

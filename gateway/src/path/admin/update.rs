@@ -1,7 +1,7 @@
-//! What control tells a worker between two bursts, and how the worker takes it.
+//! Changes that control sends to a worker between two bursts, and how the worker applies them.
 //!
-//! Control prepares everything: a worker swaps pointers, allocates nothing and frees nothing. What an update
-//! replaces stays in the batch, which goes back to control by another ring and is dropped there.
+//! Control prepares everything: the worker swaps pointers, and neither allocates nor frees. What an update replaces
+//! stays in the batch, which goes back to control through another ring and is dropped there.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -42,17 +42,17 @@ use crate::{
     },
 };
 
-/// One change. After it was taken, it holds what it replaced.
+/// One change. Once applied, it holds what it replaced.
 pub enum Update {
-    /// A service is now like this, or gone.
+    /// Replaces a service, or removes it.
     Service(ServiceId, Option<Box<WorkerService>>),
-    /// A server's counters, or none if its number is free again.
+    /// A server's counters; none if its number is unused again.
     Server(ServerId, Option<ServerSlot>),
     /// The server is configured (`true`) or deleted.
     Available(ServerId, bool),
     /// End the server's sessions (`expire_nodest_conn`).
     ExpireServer(ServerId),
-    /// What the path claims.
+    /// The table of what the path claims.
     Lookup(Arc<Lookup>),
     /// The servers' addresses.
     ServerAddresses(Arc<ServerAddresses>),
@@ -60,50 +60,50 @@ pub enum Update {
     Routes(Arc<RouteTable>),
     /// MAC addresses in addition to the ports' own.
     Stations(Arc<Stations>),
-    /// Another share of a device.
+    /// Another use of a device.
     Device(PortId, Hand),
-    /// A neighbour's address came or went.
+    /// A neighbour's address has appeared or gone.
     Neighbour(Neighbour),
     /// Settings and time-outs.
     Settings(Arc<Settings>),
-    /// A page of the session list is wanted.
+    /// Asks for a page of the session list.
     List(Listing),
-    /// Room for Call-IDs, if the worker has none yet.
+    /// The table for Call-IDs, if the worker has none yet.
     CallIds(Option<Box<CallIds>>),
-    /// What kinds of sessions are there?
+    /// Asks which kinds of sessions there are.
     Census(Arc<Census>),
-    /// Certain sessions are wanted, or are to end.
+    /// Asks for certain sessions, or ends them.
     Select(Search),
-    /// The next hops that sessions use are wanted.
+    /// Asks for the next hops that sessions use.
     HopsInUse(Box<HopsInUse>),
-    /// Follow packets from now on, or no more.
+    /// Starts following packets, or stops.
     Trace(Option<Box<Tracer>>),
-    /// What would happen to a packet?
+    /// Asks what would happen to a packet.
     Explain(Box<Explain>),
-    /// Room for SNAT, if the worker has none yet.
+    /// The tables for SNAT, if the worker has none yet.
     SnatRoom(Option<Box<Nat>>),
     /// This worker's blocks of an external address, if it has none yet.
     SnatAddress(IpAddr, Option<Box<Blocks>>),
     /// The SNAT rules.
     Snat(Arc<RuleSet>),
-    /// External addresses were withdrawn: end the sessions that have them.
+    /// External addresses were withdrawn: ends the sessions that use them.
     SnatWithdrawn,
-    /// Ports of own addresses that are the kernel's.
+    /// The kernel's ports of shared addresses.
     SnatReserved(Arc<Reserved>),
-    /// Room for local addresses of IPv6, if the worker has none yet.
+    /// The tables for IPv6 local addresses, if the worker has none yet.
     PoolV6(Option<Box<LocalPool<Ipv6Addr>>>),
 }
 
-/// A page of the session list: asked for with room, returned filled.
+/// A page of the session list: sent with reserved room, returned filled.
 #[derive(Debug)]
 pub struct Listing {
-    /// First record to look at.
+    /// The first record to examine.
     pub from: u32,
     /// Sessions, at most as many as `capacity` was reserved for.
     pub sessions: Vec<model::Session>,
-    /// Call-IDs of templates among them, by their place in `sessions`; those that there's capacity for.
+    /// The Call-IDs of templates among them, by their index in `sessions`, as many as there is capacity for.
     pub calls: Vec<(u32, CallId)>,
-    /// Where to go on; `None` if that was the last record.
+    /// The record to continue at; `None` after the last one.
     pub next: Option<u32>,
 }
 
@@ -156,7 +156,7 @@ impl Flows {
 }
 
 impl<I: Io> Worker<I> {
-    /// Takes the batches that wait in the ring; a batch for whose return there's no room waits.
+    /// Applies the batches that wait in the ring. A batch stays there while there is no room to return it.
     pub(crate) fn take_updates(&mut self) {
         while !self.control.retired.is_full() {
             let Ok(mut batch) = self.control.updates.pop() else { return };
@@ -164,7 +164,7 @@ impl<I: Io> Worker<I> {
                 self.take_update(update);
             }
             self.flows.forget_old_hops();
-            // There was room a moment ago and nobody else fills the ring.
+            // There was room a moment ago, and only this worker fills the ring.
             let _ = self.control.retired.push(batch);
         }
     }
@@ -243,14 +243,14 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// The time now.
+    /// The current time.
     #[must_use]
     pub fn now(&self) -> Tick {
         self.flows.now
     }
 }
 
-/// The slot `n` of a table that was given its full capacity at the start.
+/// The slot `n` of a table that got its full capacity at the start.
 fn slot<T>(table: &mut Vec<Option<T>>, n: u32, max: usize) -> Option<&mut Option<T>> {
     let n = n as usize;
     if n >= max {

@@ -23,16 +23,17 @@ use crate::{
     table::endpoints::Endpoints,
 };
 
-/// Bytes of a packet that an answer may need to see, and the longest answer: IPv6's 1280 bytes of packet behind an
-/// Ethernet header (IPv4's have 576).
+/// The most bytes of a packet that an answer needs, and the longest answer: 1280 bytes of IPv6 packet behind an
+/// Ethernet header (IPv4 answers have at most 576).
 const SEEN: usize = 1280 + 16;
 
-/// Resets a worker sends in a second, and at once.
+/// Resets per second and worker, and their burst.
 const RESETS: (u32, u32) = (10_000, 1000);
-/// ICMP errors of one kind: as Linux sends of all together (`icmp_msgs_per_sec`, `icmp_msgs_burst`).
+/// ICMP errors of one kind, with the limits that Linux has for all kinds together (`icmp_msgs_per_sec`,
+/// `icmp_msgs_burst`).
 const ERRORS: (u32, u32) = (1000, 50);
 
-/// How many answers a worker gives, by kind: who asks for one of them must not cost others theirs.
+/// A worker's rate limits of answers, by kind: whoever provokes one kind must not use up the others.
 pub(crate) struct RateLimits {
     resets: TokenBucket,
     unreachable: TokenBucket,
@@ -58,7 +59,7 @@ impl Default for RateLimits {
 }
 
 impl RateLimits {
-    /// The limit of ICMP errors that say this.
+    /// The rate limit of ICMP errors about this problem.
     fn of(&mut self, problem: Problem) -> &mut TokenBucket {
         match problem {
             Problem::PortUnreachable | Problem::HostUnreachable | Problem::NetworkUnreachable => {
@@ -72,30 +73,30 @@ impl RateLimits {
     }
 }
 
-/// An answer that is ready in its frame.
+/// An answer, finished in its frame.
 pub(crate) struct ReadyAnswer<F> {
     frame: F,
     answer: ReplyKind,
-    /// Between whom the packet was that it answers.
+    /// The endpoints of the packet that it answers.
     asked: Endpoints,
-    /// The station that sent that, if one did.
+    /// The MAC address that sent this packet, if it was a single station.
     sender: Option<Mac>,
 }
 
 impl<F> ReadyAnswer<F> {
-    /// Whom it goes to.
+    /// The address it goes to.
     pub fn to(&self) -> IpAddr {
         self.asked.source.0
     }
 
-    /// The port that the packet arrived by that it answers is `port`: where it came from.
+    /// The port and station it goes back to; the answered packet arrived on `port`.
     pub fn station(&self, port: PortId) -> (PortId, Option<Mac>) {
         (port, self.sender)
     }
 }
 
 impl<I: Io> Egress<I> {
-    /// Builds the answer to a packet that isn't forwarded, in its frame. None where the limit says so.
+    /// Builds the answer to a packet that isn't forwarded, in the packet's frame. None if the rate limit is exceeded.
     pub(crate) fn answer(
         &mut self,
         flows: &Flows,
@@ -132,7 +133,7 @@ impl<I: Io> Egress<I> {
         Some(ReadyAnswer { frame, answer: reply.answer, asked, sender })
     }
 
-    /// Sends an answer the way back to the packet's source.
+    /// Sends an answer back towards the packet's source.
     pub(crate) fn send_answer(
         &mut self,
         flows: &Flows,
@@ -142,7 +143,7 @@ impl<I: Io> Egress<I> {
     ) {
         let ReadyAnswer { mut frame, answer, asked, .. } = ready;
         let sent = match back {
-            // About a hairpin on its way back in: whoever sent it is behind SNAT.
+            // The answer is about a hairpin on its way back in, whose sender is behind SNAT.
             _ if flows.is_external(asked.source.0) => {
                 self.turn_to_owner(flows, port, frame, &asked.reversed());
                 true
@@ -176,7 +177,7 @@ impl<I: Io> Egress<I> {
         .add(u64::from(sent));
     }
 
-    /// Who sent a frame that arrived by `port`, if one station did.
+    /// The sender of a frame that arrived on `port`, if it was a single station.
     fn sender(&self, port: PortId, frame: &I::Frame) -> Option<Mac> {
         let (to, from) = frame.data().first_chunk::<12>()?.split_at(6);
         let ours = to.first_chunk().is_some_and(|to| self.macs.has(port, Mac(*to)));

@@ -1,6 +1,6 @@
-//! Stage 6 of DR: the packet keeps its addresses and only goes to its server's MAC address.
+//! Stage 6 for DR: the packet keeps its addresses and is sent to its server's MAC address.
 //!
-//! DR and TUN sessions never see a reply. IPVS calls that "no output" and believes the client alone, see
+//! DR and TUN sessions never see a reply. IPVS calls that "no output" and relies on the client's packets alone, see
 //! [`crate::path::flow::tcp_state`].
 
 use super::{Carried, Egress, too_big};
@@ -16,7 +16,7 @@ use crate::{
     table::session::{Direction, Session, SessionId},
 };
 
-/// Takes one off the TTL or hop limit; false if there's no IP header at `l3`.
+/// Decrements the TTL or hop limit; false if there is no IP header at `l3`.
 pub(crate) fn age(data: &mut [u8], l3: usize) -> bool {
     if data.get(l3).is_some_and(|first| first >> 4 == 6) {
         return Ipv6Header::at_mut(data, l3).map(Ipv6Header::decrement_hop_limit).is_some();
@@ -46,7 +46,7 @@ impl<I: Io> Egress<I> {
         }
     }
 
-    /// Sends a packet unchanged, one hop older, to `hop`.
+    /// Sends a packet to `hop`, unchanged except for its TTL.
     pub(crate) fn send_direct(
         &mut self,
         flows: &Flows,

@@ -1,9 +1,9 @@
 //! Fragments a packet that is larger than the next hop's MTU.
 //!
-//! Of IPv4, without DF (RFC 791, 3.2): the first fragment keeps all options; the later ones have those options that
-//! aren't to be copied blanked with no-operation bytes, so that all headers have one length. Of IPv6 only what the
-//! gateway itself has made a packet of: around an IPv4 packet without DF, or one that is smaller than IPv6 lets a link be
-//! (RFC 2473, 7), and in place of an IPv4 packet or fragment (RFC 7915, 4).
+//! IPv4 packets without DF are fragmented (RFC 791, 3.2): the first fragment keeps all options; in the later ones,
+//! options that must not be copied are overwritten with no-operation bytes, so that all headers have the same length.
+//! IPv6 packets are only fragmented if the gateway made them: around an IPv4 packet without DF, or around a packet
+//! smaller than the minimum MTU of IPv6 (RFC 2473, 7), and in place of an IPv4 packet or fragment (RFC 7915, 4).
 
 use zerocopy::IntoBytes;
 
@@ -23,22 +23,22 @@ use crate::{
     },
 };
 
-/// Longest header of a fragment: Ethernet and IPv4 with options.
+/// The longest header of a fragment: Ethernet and IPv4 with options.
 const HEADERS: usize = EthernetHeader::LEN + 60;
 
-/// Which part of its packet a frame holds.
+/// The part of a packet that a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Part {
     /// Identification.
     pub id: u32,
-    /// First byte behind the IP header.
+    /// The offset of its first byte behind the IP header.
     pub at: u16,
-    /// Further fragments follow.
+    /// More fragments follow.
     pub more: bool,
 }
 
 impl<I: Io> Egress<I> {
-    /// Sends a finished frame to `hop` in fragments of at most `mtu` bytes; counted as one packet.
+    /// Sends a finished frame to `hop` in fragments of at most `mtu` bytes; it counts as one packet.
     #[cold]
     #[inline(never)]
     pub(crate) fn fragment(&mut self, flows: &Flows, frame: I::Frame, hop: u16, mtu: u16) {
@@ -50,8 +50,8 @@ impl<I: Io> Egress<I> {
         self.count_fragmented(sent);
     }
 
-    /// Sends a finished IPv6 frame without extension headers, a part of its packet, to `hop` in fragments of at most
-    /// `mtu` bytes: one, if it fits.
+    /// Sends a finished IPv6 frame without extension headers, one part of a packet, to `hop` in fragments of at most
+    /// `mtu` bytes. It stays one fragment if it fits.
     #[cold]
     #[inline(never)]
     pub(crate) fn fragment_v6(&mut self, flows: &Flows, frame: I::Frame, hop: u16, part: Part, mtu: u16) {
@@ -59,7 +59,7 @@ impl<I: Io> Egress<I> {
         self.count_fragmented(sent);
     }
 
-    /// An identification for IPv6 that no other worker gives.
+    /// An identification for IPv6 that no other worker uses.
     pub(crate) fn next_fragment_id(&mut self) -> u32 {
         self.fragment_ids = self.fragment_ids.wrapping_add(1);
         self.fragment_ids
@@ -144,7 +144,7 @@ impl<I: Io> Egress<I> {
     }
 }
 
-/// Sets length, offset and checksum of a fragment's header. `at` is in bytes.
+/// Sets the length, offset and checksum of a fragment's header. `at` is in bytes.
 fn finish_header(data: &mut [u8], header_len: usize, len: usize, at: usize, more: bool) -> Option<()> {
     let ip = Ipv4Header::at_mut(data, EthernetHeader::LEN)?;
     ip.set_total_len((header_len + len) as u16);
@@ -157,7 +157,7 @@ fn finish_header(data: &mut [u8], header_len: usize, len: usize, at: usize, more
     Some(())
 }
 
-/// Copies bytes from `from` on out of a frame of several segments; false if it has too few.
+/// Copies bytes, starting at `from`, out of a frame of several segments; false if the frame has too few.
 fn copy_out(frame: &impl Frame, mut from: usize, mut out: &mut [u8]) -> bool {
     let mut n = 0;
     while let (false, Some(segment)) = (out.is_empty(), frame.segment(n)) {
@@ -176,7 +176,7 @@ fn copy_out(frame: &impl Frame, mut from: usize, mut out: &mut [u8]) -> bool {
     out.is_empty()
 }
 
-/// Overwrites options without the copied flag by no-operation bytes.
+/// Overwrites options without the copied flag with no-operation bytes.
 fn blank_options(options: &mut [u8]) {
     const END: u8 = 0;
     const NOP: u8 = 1;

@@ -15,10 +15,10 @@ use crate::{
     table::{endpoints::Endpoints, sessions::Found},
 };
 
-/// Frames that turn back in one poll.
+/// Frames that may turn back in one poll.
 pub(crate) const TURNED_BACK: usize = 2 * BURST;
 
-/// Gives a packet the hop back that rewriting has taken.
+/// Restores the TTL of a packet that rewriting has decremented.
 fn give_hop_back(data: &mut [u8], p: &Parsed) {
     let l3 = usize::from(p.l3);
     if p.ipv6 {
@@ -26,14 +26,14 @@ fn give_hop_back(data: &mut [u8], p: &Parsed) {
             *limit = limit.saturating_add(1);
         }
     } else if let Some(ip) = Ipv4Header::at_mut(data, l3) {
-        // TTL is the high byte of the word that it shares with the protocol.
+        // The TTL is the high byte of the word it shares with the protocol.
         ip.ttl = ip.ttl.saturating_add(1);
         ip.set_checksum(Delta::word(0, 0x0100).apply(ip.checksum()));
     }
 }
 
 impl<I: Io> Egress<I> {
-    /// A packet from inside to an external address, translated on its way out, comes in again.
+    /// Sends a packet from inside to an external address, translated on its way out, back in.
     pub(crate) fn turn_back(
         &mut self,
         flows: &Flows,
@@ -50,7 +50,7 @@ impl<I: Io> Egress<I> {
         Ok(Edit::Nothing)
     }
 
-    /// A rewritten packet of the session goes through the stages once more, at the worker that it belongs to now.
+    /// Sends a rewritten packet of the session through the stages once more, at the worker that owns it now.
     pub(crate) fn come_in_again(
         &mut self,
         flows: &Flows,
@@ -58,7 +58,7 @@ impl<I: Io> Egress<I> {
         mut frame: I::Frame,
         (p, found): (&Parsed, Found),
     ) {
-        // One hop in all: the next time through takes it.
+        // The packet passes the gateway twice but takes one hop: the second pass counts it.
         give_hop_back(frame.data_mut(), p);
         let Some(leaving) = flows.sessions.leaving(found.id, found.direction) else {
             return self.drop(frame, Reason::NoSession);
@@ -66,7 +66,7 @@ impl<I: Io> Egress<I> {
         self.turn_to_owner(flows, port, frame, &leaving);
     }
 
-    /// A frame between these endpoints comes in again, at the worker that its destination's block of ports belongs to.
+    /// Sends a frame between these endpoints back in, at the worker that owns the destination's port block.
     pub(crate) fn turn_to_owner(&mut self, flows: &Flows, port: PortId, frame: I::Frame, ends: &Endpoints) {
         let owner = flows.snat_owner(ends, SnatRole::In);
         if owner != flows.id {

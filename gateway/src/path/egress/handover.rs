@@ -1,8 +1,8 @@
 //! Hands a packet over to the worker that owns it.
 //!
-//! Needed where a port's RSS doesn't bring packets to their owner: software devices, refused keys, fewer queues than
-//! workers. The owner is computed with the function that the NIC would apply, on a lookup miss only; a frame is
-//! handed over once, and if the ring is full it is dropped and counted: no worker waits for another.
+//! This is needed where a port's RSS doesn't steer packets to their owner: software devices, refused keys, fewer queues
+//! than workers. The owner is computed only on a lookup miss, with the function that the NIC would apply. A frame is
+//! handed over once. If the ring is full, the frame is dropped and counted: no worker waits for another.
 
 use super::Egress;
 use crate::{
@@ -11,17 +11,17 @@ use crate::{
     path::verdict::{Reason, Verdict},
 };
 
-/// Frames a ring between two workers holds.
+/// The capacity, in frames, of a ring between two workers.
 const RING: usize = 1024;
 
-/// Rings to each worker; none to itself.
+/// The rings to each worker; none to itself.
 pub type Outgoing<F> = Vec<Option<rtrb::Producer<(PortId, F)>>>;
 
-/// Rings between one worker and all others.
+/// The rings between one worker and all others.
 pub struct Peers<F> {
-    /// From each other worker.
+    /// The rings from each other worker.
     pub incoming: Vec<rtrb::Consumer<(PortId, F)>>,
-    /// To each worker; none to itself.
+    /// The rings to each worker; none to itself.
     pub outgoing: Outgoing<F>,
 }
 
@@ -31,7 +31,7 @@ impl<F> Default for Peers<F> {
     }
 }
 
-/// The rings among `workers` workers, one set a worker.
+/// Creates the rings among `workers` workers, one set per worker.
 #[must_use]
 pub fn connect<F>(workers: usize) -> Vec<Peers<F>> {
     let mut peers: Vec<Peers<F>> = (0..workers).map(|_| Peers::default()).collect();
@@ -50,7 +50,7 @@ pub fn connect<F>(workers: usize) -> Vec<Peers<F>> {
 }
 
 impl<I: Io> Egress<I> {
-    /// Gives a frame to its owner.
+    /// Gives a frame to the worker that owns it.
     pub(crate) fn hand_over(&mut self, port: PortId, frame: I::Frame, owner: WorkerId) {
         let pushed = match self.peers.get_mut(usize::from(owner.0)) {
             Some(Some(ring)) => ring.push((port, frame)).is_ok(),

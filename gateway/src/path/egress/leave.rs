@@ -1,4 +1,4 @@
-//! Stages 6 to 8 of a packet in its session: it is rewritten and goes to its next hop.
+//! Stages 6 to 8 for a packet of a session: it is rewritten and sent to its next hop.
 
 use super::{Carried, Egress, Unresolved, rewrite, too_big};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     table::{session::Session, sessions::Found},
 };
 
-/// Gives a packet the other tuple of its session, of the same family.
+/// Rewrites a packet to the other tuple of its session, of the same family.
 #[inline]
 pub(crate) fn rewrite(flows: &Flows, frame: &mut impl Frame, p: &Parsed, found: Found) -> bool {
     let data = frame.data_mut();
@@ -25,7 +25,7 @@ pub(crate) fn rewrite(flows: &Flows, frame: &mut impl Frame, p: &Parsed, found: 
     rewrite::rewrite(data, p, session, found.direction)
 }
 
-/// The MTU towards a hop, if the packet is larger and must not be fragmented.
+/// The MTU towards a hop, if the packet exceeds it and must not be fragmented.
 #[inline]
 pub(crate) fn exceeded<F: Frame>(flows: &Flows, packet: &Packet<'_, F>, hop: u16) -> Option<u16> {
     let mtu = flows.routing.hop(hop)?.mtu;
@@ -33,7 +33,7 @@ pub(crate) fn exceeded<F: Frame>(flows: &Flows, packet: &Packet<'_, F>, hop: u16
 }
 
 impl<I: Io> Egress<I> {
-    /// Rewrites a whole packet of a session about which there is nothing special, and sends it to its next hop.
+    /// Rewrites a whole packet of a session without special handling and sends it to its next hop.
     #[inline]
     pub(crate) fn send_plain(
         &mut self,
@@ -54,7 +54,7 @@ impl<I: Io> Egress<I> {
         Ok(Edit::Nothing)
     }
 
-    /// As [`Self::send_plain`] for a packet that comes in fragments, or is of a session with something special about it.
+    /// Like [`Self::send_plain`], for a packet that comes in fragments or whose session needs special handling.
     #[inline(never)]
     pub(crate) fn send(
         &mut self,
@@ -84,7 +84,7 @@ impl<I: Io> Egress<I> {
         self.send_special(flows, packet, found, (hop, mtu))
     }
 
-    /// Rewrites a packet that comes in fragments, or whose server is told the client's address, and sends it.
+    /// Rewrites and sends a packet that comes in fragments, or whose server is told the client's address.
     fn send_special(
         &mut self,
         flows: &Flows,
@@ -127,7 +127,7 @@ impl<I: Io> Egress<I> {
         Ok(edit)
     }
 
-    /// Sends a finished frame to a next hop: its Ethernet header is written here.
+    /// Sends a finished frame to a next hop; writes its Ethernet header.
     pub(crate) fn leave(&mut self, flows: &Flows, mut frame: I::Frame, hop: u16, ip_len: u16) {
         let Some(next) = flows.routing.hop(hop) else { return self.drop(frame, Reason::NoRoute) };
         if ip_len > next.mtu {
@@ -143,7 +143,7 @@ impl<I: Io> Egress<I> {
         self.tx.push(&mut self.io, &self.counters, next.port, frame);
     }
 
-    /// As [`Self::leave`] for a frame that isn't a received one: an answer or a fragment.
+    /// Like [`Self::leave`], for a frame that wasn't received: an answer or a fragment.
     pub(crate) fn leave_uncounted(&mut self, flows: &Flows, mut frame: I::Frame, hop: u16) {
         let Some(next) = flows.routing.hop(hop) else { return };
         if !next.usable {
@@ -154,7 +154,7 @@ impl<I: Io> Egress<I> {
         self.tx.push_uncounted(&mut self.io, &self.counters, next.port, frame);
     }
 
-    /// A frame waits until its next hop is known.
+    /// Makes a frame wait until the MAC address of its next hop is known.
     #[cold]
     fn wait_for(&mut self, frame: I::Frame, hop: u16, received: bool) {
         if let Err(full) = self.unresolved.try_push(Unresolved { frame, hop, received })

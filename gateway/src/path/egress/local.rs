@@ -1,16 +1,16 @@
-//! Servers on the gateway itself, as IPVS's "local node".
+//! Servers on the gateway itself, IPVS's "local node".
 //!
 //! ```text
 //! to the server     wire -> its session -> punt -> the port's twin -> kernel
-//! from the server   kernel -> a twin -> its session, as a packet that arrives at the twin's place -> wire
+//! from the server   kernel -> a twin -> its session, like a packet that arrives on the twin's port -> wire
 //! ```
 //!
-//! Such a server is recognised when its next hop is looked up and there is none ([`Reason::ToGateway`]), so packets
-//! of other sessions pay nothing for it. DR's and TUN's packets reach the kernel as they came, and what the server
-//! answers leaves as the kernel sent it. NAT's get the server's address and port; the client's stay, as the kernel
-//! takes nothing from its own addresses: control gives workers FULLNAT servers of this kind as those of NAT. Their
-//! replies leave by the twin that the kernel's routes name, and come to their session's owner as any reply does;
-//! where they have none, they leave as the kernel sent them.
+//! Such a server is recognised when the look-up of its next hop finds none ([`Reason::ToGateway`]), so packets of other
+//! sessions pay nothing for it. DR and TUN packets reach the kernel unchanged, and the server's answers leave as the
+//! kernel sent them. NAT packets get the server's address and port, and keep the client's, because the kernel accepts
+//! no packets from its own addresses. For the same reason control gives workers a FULLNAT server of this kind as a NAT
+//! server. Replies leave the kernel through the twin that its routes name, and are taken to their session's owner like
+//! any reply; without a session they leave as the kernel sent them.
 
 use super::{Carried, Egress, leave::rewrite, punt_kind::PuntKind};
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
 };
 
 impl<I: Io> Egress<I> {
-    /// A packet of a session whose server is here gets the session's other addresses, and the kernel gets it.
+    /// Rewrites a packet of a session whose server is here, and gives it to the kernel.
     #[cold]
     pub(crate) fn send_here(
         &mut self,
@@ -43,7 +43,8 @@ impl<I: Io> Egress<I> {
         Ok(Edit::Nothing)
     }
 
-    /// Gives the kernel a finished frame whose destination it has, by the twin that it would answer the sender by.
+    /// Gives the kernel a finished frame for one of its addresses, through the twin by which it would answer the
+    /// sender.
     pub(crate) fn deliver(&mut self, flows: &Flows, port: PortId, mut frame: I::Frame, p: &Parsed) {
         if port.is_twin() {
             return self.drop(frame, Reason::ToGateway);
@@ -59,7 +60,7 @@ impl<I: Io> Egress<I> {
         self.punt_as(flows, PuntKind::Local, twin, frame);
     }
 
-    /// An answer to a packet of the kernel's goes there.
+    /// Gives the kernel an answer to one of its packets.
     pub(crate) fn answer_here(&mut self, flows: &Flows, port: PortId, frame: I::Frame) {
         let pushed = self.host.as_mut().is_some_and(|host| {
             let port = if port.is_twin() { port.of_twin() } else { port };
@@ -70,7 +71,8 @@ impl<I: Io> Egress<I> {
         }
     }
 
-    /// Addresses a frame that the kernel sent out of the twin of `port` as one that arrives there. Whether it could be.
+    /// Addresses a frame that the kernel sent out of the twin of `port` like one that arrives on the port. Returns
+    /// whether this was possible.
     pub(crate) fn turn_round(&self, port: PortId, frame: &mut I::Frame) -> bool {
         let (Some(us), Some(&to)) = (self.macs.of(port), frame.data().first_chunk::<6>()) else {
             return false;
@@ -82,7 +84,7 @@ impl<I: Io> Egress<I> {
         true
     }
 
-    /// A frame of the kernel's that is no reply after all leaves as it was sent.
+    /// Sends out, unchanged, a frame of the kernel's that turned out not to be a reply.
     pub(crate) fn leave_as_sent(&mut self, port: PortId, mut frame: I::Frame) {
         if let Some(field) = frame.data_mut().first_chunk_mut::<12>() {
             field.rotate_left(6);

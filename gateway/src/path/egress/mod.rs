@@ -1,6 +1,6 @@
-//! How packets leave. The decision has been made before: nothing here changes what the worker knows. If a session
-//! learns something while its packet leaves, that is returned as an [`Edit`]. If a packet can't leave as it is, it is
-//! returned with the reply to its sender.
+//! How packets leave. All decisions have been made before: nothing here changes the worker's state. If a session learns
+//! something while its packet leaves, this is returned as an [`Edit`]. If a packet can't leave, it is returned with the
+//! reply to its sender.
 
 use std::sync::Arc;
 
@@ -42,10 +42,11 @@ pub mod tunnel;
 pub mod tx;
 pub(crate) mod unproxy;
 
-/// Frames whose next hop's MAC address isn't known that one packet leaves behind: more than may wait for a neighbour.
+/// The most frames that one packet may leave behind while a next hop's MAC address is unknown: more than may wait for a
+/// neighbour.
 const UNRESOLVED: usize = 64;
 
-/// A packet that can't leave as it is, and the reply to its sender.
+/// A packet that can't leave, with the reply to its sender.
 pub(crate) struct Refused<F> {
     /// The frame, as it arrived.
     pub frame: F,
@@ -53,20 +54,20 @@ pub(crate) struct Refused<F> {
     pub reply: Reply,
 }
 
-/// What a packet that has left, or ended, leaves behind.
+/// The result of sending or dropping a packet.
 pub(crate) type Carried<F> = Result<Edit, Refused<F>>;
 
-/// A frame whose next hop's MAC address isn't known.
+/// A frame whose next hop's MAC address is unknown.
 pub(crate) struct Unresolved<F> {
-    /// Finished but for its MAC addresses.
+    /// The frame, complete except for its MAC addresses.
     pub frame: F,
     /// The next hop.
     pub hop: u16,
-    /// Whether it is a received frame, whose end is counted.
+    /// Whether it is a received frame, which is counted when it leaves or is dropped.
     pub received: bool,
 }
 
-/// A worker's way out: devices, rings, and what it numbers packets with that it makes.
+/// A worker's way out: devices, rings, and identifications for the packets it makes.
 pub(crate) struct Egress<I: Io> {
     pub(crate) io: I,
     /// The gateway's MAC addresses.
@@ -74,21 +75,21 @@ pub(crate) struct Egress<I: Io> {
     pub(crate) tx: TxBuffers<I::Frame>,
     pub(crate) counters: Arc<PathCounters>,
     pub(crate) host: Option<HostEnd<I::Frame>>,
-    /// To each other worker.
+    /// The rings to each other worker.
     pub(crate) peers: Outgoing<I::Frame>,
     pub(crate) answers: answer::RateLimits,
-    /// Identification of the last outer packet.
+    /// The identification of the last outer packet.
     pub(crate) tunnel_id: u16,
-    /// Identification of the last IPv6 packet that left in fragments of the gateway's making.
+    /// The identification of the last IPv6 packet that the gateway itself fragmented.
     pub(crate) fragment_ids: u32,
     /// Packets from inside to external addresses, on their way back in.
     pub(crate) turned_back: ArrayVec<(PortId, I::Frame), TURNED_BACK>,
-    /// Frames that have to wait for their next hop.
+    /// Frames that must wait for their next hop.
     pub(crate) unresolved: ArrayVec<Unresolved<I::Frame>, UNRESOLVED>,
 }
 
 impl<I: Io> Egress<I> {
-    /// The way out of worker `id`, over its queues of the ports with these MAC addresses.
+    /// The way out of worker `id`, through its queues of the ports with these MAC addresses.
     pub(crate) fn new(
         id: WorkerId,
         io: I,
@@ -112,7 +113,7 @@ impl<I: Io> Egress<I> {
         }
     }
 
-    /// Does with a packet what has been decided.
+    /// Carries out the decision on a packet.
     #[inline(always)]
     pub(crate) fn carry_out(
         &mut self,
@@ -157,24 +158,24 @@ impl<I: Io> Egress<I> {
         Ok(Edit::Nothing)
     }
 
-    /// Puts a finished frame on its way out of a port.
+    /// Queues a finished frame for transmission by a port.
     #[inline(always)]
     pub(crate) fn transmit(&mut self, port: PortId, frame: I::Frame) {
         self.tx.push(&mut self.io, &self.counters, port, frame);
     }
 
-    /// As [`Self::transmit`] for a frame that isn't a received one.
+    /// Like [`Self::transmit`], for a frame that wasn't received.
     pub(crate) fn transmit_uncounted(&mut self, port: PortId, frame: I::Frame) {
         self.tx.push_uncounted(&mut self.io, &self.counters, port, frame);
     }
 
-    /// Transmits what waits for the end of a burst.
+    /// Transmits the frames that were gathered during a burst.
     #[inline]
     pub(crate) fn flush(&mut self) {
         self.tx.flush(&mut self.io);
     }
 
-    /// Counts and drops.
+    /// Counts and drops a frame.
     #[cold]
     #[inline(never)]
     pub(crate) fn drop(&self, frame: I::Frame, reason: Reason) {
@@ -182,14 +183,14 @@ impl<I: Io> Egress<I> {
         drop(frame);
     }
 
-    /// As [`Self::drop`], where an [`Edit`] is asked for.
+    /// Like [`Self::drop`], where an [`Edit`] must be returned.
     pub(crate) fn dropped(&self, frame: I::Frame, reason: Reason) -> Carried<I::Frame> {
         self.drop(frame, reason);
         Ok(Edit::Nothing)
     }
 }
 
-/// Refuses a packet that is larger than its way takes.
+/// Refuses a packet that exceeds the MTU of its next hop.
 pub(crate) fn too_big<F: Frame>(flows: &Flows, packet: Packet<'_, F>, mtu: u16) -> Carried<F> {
     let reply = flows.too_big(packet.port, &packet.frame, packet.parsed, mtu);
     Err(Refused { frame: packet.frame, reply })

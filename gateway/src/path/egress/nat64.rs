@@ -6,18 +6,20 @@
 //! | Ethernet | IPv6 [extensions] | transport ..
 //! ```
 //!
-//! Headers are translated as RFC 7915 says: type of service and traffic class are the same octet, the TTL counts on,
-//! options and extension headers go. The transport checksum changes by what addresses and ports do: the rest of both
-//! pseudo-headers sums to the same. A UDP datagram without checksum gets one, which IPv6 asks for.
+//! Headers are translated according to RFC 7915: type of service and traffic class are the same octet, the TTL is
+//! decremented, options and extension headers are removed. The transport checksum changes only with addresses and
+//! ports, because the rest of both pseudo-headers has the same sum. A UDP datagram without a checksum gets one, which
+//! IPv6 requires.
 //!
-//! A packet towards IPv6 grows by 20 bytes: the MSS that the IPv6 side announces is lowered to what its port takes with
-//! both headers. What is still too big is refused with the MTU that the sender has to keep to if it has DF, else it
-//! leaves in fragments that every IPv6 link takes. Towards IPv4 DF is set where the IPv6 packet was larger than any link
-//! has to take (1280 bytes): its sender can be told of less. A fragment stays one, by a fragment header there and the
-//! IPv4 header here; of a datagram without checksum it can't get to IPv6.
+//! A packet towards IPv6 grows by 20 bytes, so the MSS that the IPv6 side announces is lowered to what its port takes
+//! with both headers. A packet that is still too big and has DF is refused with the MTU that its sender must keep to;
+//! without DF it leaves in fragments that fit every IPv6 link. Towards IPv4, DF is set if the IPv6 packet was larger
+//! than the minimum MTU (1280 bytes), because only then can its sender be told to send less. A fragment stays a
+//! fragment, with a fragment header in IPv6 and the usual header in IPv4; a fragment of a datagram without a checksum
+//! can't be sent to IPv6.
 //!
-//! The fast path of IPv6 knows such sessions at once; IPv4's doesn't, and pays nothing for them: next hops of IPv4 packets
-//! are remembered apart, where it doesn't find them.
+//! The IPv6 fast path finds such sessions. The IPv4 fast path doesn't, and pays nothing for them: the next hops of
+//! their IPv4 packets are remembered elsewhere.
 
 use std::net::IpAddr;
 
@@ -52,19 +54,19 @@ use crate::{
     },
 };
 
-/// Longest IPv4 packet in place of an IPv6 one that every IPv6 link takes: nobody could tell its sender to send less, so
-/// it has no DF (RFC 7915, 5.1).
+/// The longest IPv4 packet made from an IPv6 one that fits every IPv6 link. Its sender couldn't be told to send less,
+/// so it has no DF (RFC 7915, 5.1).
 const UNTOLD: u16 = MIN_MTU as u16 - GROWTH;
-/// By how much a fragment's header is longer in IPv6.
+/// How much longer a fragment's header is in IPv6.
 const FRAGMENT_GROWTH: u16 = GROWTH + FragmentHeader::LEN as u16;
 
-/// What a packet gets that leaves by IPv6.
+/// The new header fields of a packet that leaves by IPv6.
 pub(crate) struct Across<'a> {
-    /// MAC addresses as they lie in the frame.
+    /// The MAC addresses, as laid out in the frame.
     pub macs: [u8; 12],
-    /// Ports as they lie in the header.
+    /// The ports, as laid out in the header.
     pub ports: u32,
-    /// By what the transport checksum changes.
+    /// The difference of the transport checksum.
     pub delta: Delta,
     /// Source address.
     pub source: &'a [u8],
@@ -72,8 +74,8 @@ pub(crate) struct Across<'a> {
     pub destination: &'a [u8],
 }
 
-/// Gives a TCP packet of IPv4 without options IPv6's headers. What it acknowledges; none, and the frame spoilt, if it isn't as
-/// `p` says or there's no room in front.
+/// Replaces the header of an IPv4 TCP packet without options with IPv6's. Returns the acknowledgement number; none, and
+/// the frame spoilt, if the frame doesn't match `p` or there is no headroom.
 #[inline(always)]
 pub(crate) fn to_ipv6<F: Frame>(mut frame: F, p: &Parsed, across: &Across<'_>) -> (F, Option<[u8; 4]>) {
     cut(&mut frame, p);
@@ -97,7 +99,7 @@ pub(crate) fn to_ipv6<F: Frame>(mut frame: F, p: &Parsed, across: &Across<'_>) -
 }
 
 impl<I: Io> Egress<I> {
-    /// Sends an IPv6 packet without extension headers on by IPv4: the end of the fast path.
+    /// Sends an IPv6 packet without extension headers on by IPv4: the last step of the fast path.
     #[inline(always)]
     pub(crate) fn leave_by_v4(
         &mut self,
@@ -126,7 +128,7 @@ impl<I: Io> Egress<I> {
         self.tx.push(&mut self.io, &self.counters, out, frame);
     }
 
-    /// Sends a packet of a session whose other side is of the other family.
+    /// Sends a packet of a session whose other side has the other family.
     #[inline(never)]
     pub(crate) fn send_nat64(
         &mut self,
@@ -176,7 +178,7 @@ impl<I: Io> Egress<I> {
         Ok(edit)
     }
 
-    /// As [`Self::leave_nat64`] for a whole packet to an IPv6 server, whose way takes `way` bytes and no more.
+    /// Like [`Self::leave_nat64`], for a whole packet to an IPv6 server whose path has an MTU of only `way` bytes.
     #[cold]
     #[inline(never)]
     fn leave_narrow(
@@ -193,8 +195,8 @@ impl<I: Io> Egress<I> {
         if len <= way { self.leave(flows, frame, hop, len) } else { self.fragment(flows, frame, hop, way) }
     }
 
-    /// Sends a fragment of such a session that isn't the first; `id` is its packet's identification where its sender's is
-    /// one among many.
+    /// Sends a later fragment of such a session. `id` is the identification of its packet, for when the sender's own
+    /// wouldn't be unique.
     pub(crate) fn send_nat64_fragment(
         &mut self,
         flows: &Flows,
@@ -217,7 +219,7 @@ impl<I: Io> Egress<I> {
         Ok(Edit::Nothing)
     }
 
-    /// Translates a packet, of `ip_len` bytes by now, or a part of one, and sends it to `hop`.
+    /// Translates a packet or a part of one, now `ip_len` bytes long, and sends it to `hop`.
     fn leave_nat64(
         &mut self,
         flows: &Flows,
@@ -235,7 +237,7 @@ impl<I: Io> Egress<I> {
             return self.leave(flows, frame, hop, len);
         }
         let part = part.unwrap_or_else(|| {
-            // The local address is many clients': their identifications aren't unique there.
+            // Many clients share the local address, where their identifications aren't unique.
             let id = match found.direction {
                 Direction::Request => self.next_fragment_id(),
                 Direction::Reply => own_id.into(),
@@ -247,7 +249,7 @@ impl<I: Io> Egress<I> {
         self.fragment_v6(flows, frame, hop, part, most);
     }
 
-    /// Gives a packet, of `ip_len` bytes by now, or a part of one, the other family's headers. Its length from now on.
+    /// Gives a packet or a part of one, now `ip_len` bytes long, the other family's headers. Returns its new length.
     pub(crate) fn translate_packet(
         &mut self,
         flows: &Flows,
@@ -268,8 +270,8 @@ fn header_len(ipv6: bool) -> u16 {
     if ipv6 { Ipv6Header::LEN as u16 } else { Ipv4Header::LEN as u16 }
 }
 
-/// The part of its packet that a packet says it is; none if it is a whole one. An IPv6 packet with a fragment header is a
-/// part even if it is the only one (RFC 6946).
+/// The part of a packet that the frame holds; none if it is a whole packet. An IPv6 packet with a fragment header
+/// counts as a part even if it is the only one (RFC 6946).
 fn part_of(data: &[u8], p: &Parsed) -> Option<Part> {
     let l3 = usize::from(p.l3);
     if p.ipv6 {
@@ -284,15 +286,15 @@ fn part_of(data: &[u8], p: &Parsed) -> Option<Part> {
     Some(Part { id: ip.id().into(), at: ip.fragment_offset() as u16, more: ip.more_fragments() })
 }
 
-/// A part as it leaves: under the low half of its identification, both families have that (RFC 7915), or the gateway's
-/// own `id` where its sender's will be one among many.
+/// A part as it leaves. It keeps the low half of its identification, which both families have (RFC 7915), or gets the
+/// gateway's own `id` if the sender's wouldn't be unique.
 fn leaving_part(part: Part, found: Found, id: Option<u16>) -> Part {
     let own = id.filter(|_| found.direction == Direction::Request);
     Part { id: own.unwrap_or(part.id as u16).into(), ..part }
 }
 
-/// The largest packet that the sender may send where the next hop takes `mtu` bytes, as it counts: its own header is
-/// shorter, or longer. What every IPv6 link takes may be sent in any case: it leaves without DF.
+/// The largest packet, as the sender counts, for a next hop that takes `mtu` bytes: the sender's own header is shorter
+/// or longer. A packet that fits every IPv6 link may always be sent, because it leaves without DF.
 fn sender_s_mtu(p: &Parsed, mtu: u16, is_part: bool) -> u16 {
     match (p.ipv6, is_part) {
         (true, _) => mtu.saturating_add(GROWTH).max(MIN_MTU as u16),
@@ -301,16 +303,16 @@ fn sender_s_mtu(p: &Parsed, mtu: u16, is_part: bool) -> u16 {
     }
 }
 
-/// Whether the sender has to be told that a packet is larger than `mtu`. Options and extension headers don't count, they
-/// stay here.
+/// Whether the sender must be told that a packet is larger than `mtu`. Options and extension headers don't count, since
+/// they are removed.
 fn is_refused(p: &Parsed, mtu: u16) -> bool {
     let plain = p.ip_len - u16::from(p.l4 - p.l3) + header_len(p.ipv6);
     p.dont_fragment && plain > mtu
 }
 
-/// Gives a packet, or a part of one, with `transport_len` bytes behind its headers those of the family of `leaving`. Its
-/// length from now on, in which a fragment header isn't counted; none, with the frame spoilt, if it isn't as `p` says or
-/// there's no room in front.
+/// Replaces the headers of a packet or a part of one, with `transport_len` bytes behind them, with those of the family
+/// of `leaving`. Returns the new length without a fragment header; none, with the frame spoilt, if the frame doesn't
+/// match `p` or there is no headroom.
 fn translate(
     frame: &mut impl Frame,
     p: &Parsed,
@@ -366,14 +368,14 @@ fn translate(
     Some(len)
 }
 
-/// Whether a packet by IPv6 is one that its sender can't be asked to make smaller: it may be fragmented on its way,
-/// whatever it grew by here.
+/// Whether the sender of an IPv6 packet can't be asked to send less: the packet, which has grown here, may be
+/// fragmented on its way.
 #[cold]
 fn was_untold(p: &Parsed) -> bool {
     p.ip_len.saturating_sub(u16::from(p.l4 - p.l3)).saturating_add(header_len(false)) <= UNTOLD
 }
 
-/// Gives a datagram a checksum.
+/// Fills in the checksum of a datagram.
 fn sum_up(frame: &mut impl Frame, p: &Parsed, transport_len: u16, leaving: &Endpoints) -> Option<()> {
     let l4 = usize::from(p.l4);
     let sum = sum_over(frame, l4, usize::from(transport_len))?;
@@ -392,13 +394,13 @@ fn cut(frame: &mut impl Frame, p: &Parsed) {
     }
 }
 
-/// What the header says that takes the place of the packet's.
+/// The fields of the new header that are taken from the packet's.
 #[inline(always)]
 fn later(p: &Parsed, tos: u8) -> Fields {
     Fields { tos, ttl: p.ttl.wrapping_sub(1), protocol: p.protocol }
 }
 
-/// The octet of service, and the TTL one hop later.
+/// The type of service or traffic class, and the decremented TTL.
 fn tos_ttl(data: &[u8], p: &Parsed) -> Option<(u8, u8)> {
     let l3 = usize::from(p.l3);
     let tos = if p.ipv6 { Ipv6Header::at(data, l3)?.traffic_class() } else { Ipv4Header::at(data, l3)?.tos };

@@ -28,13 +28,13 @@ use crate::{
     table::{endpoints::Endpoints, sessions::Found},
 };
 
-/// Bytes of the quoted transport part that are passed on.
+/// The bytes of the quoted transport part that are passed on.
 const QUOTED: usize = 512;
-/// Room for the packet that the receiver sent, as far as it is known, and for the error.
+/// Room for the receiver's packet, as far as it is known, and for the error.
 const ROOM: usize = 14 + 40 + 8 + 40 + QUOTED;
 
 impl<I: Io> Egress<I> {
-    /// Tells the other side of a session between the families what became of its packet.
+    /// Tells the other side of a session between the families what happened to its packet.
     pub(crate) fn translate_error(
         &mut self,
         flows: &Flows,
@@ -51,7 +51,7 @@ impl<I: Io> Egress<I> {
         ) else {
             return self.drop(frame, Reason::NoSession);
         };
-        // To whom it goes, and where its packet had gone.
+        // The receiver of the error, and the destination of the packet it is about.
         let mtus = [&outer, &sent].map(|ends| mtu_towards(flows, ends.destination.0));
         let quoted = frame.data().get(usize::from(p.l4) + IcmpHeader::LEN..).unwrap_or_default();
         let Some(problem) = problem(frame.data(), p, quoted, mtus) else {
@@ -72,13 +72,13 @@ impl<I: Io> Egress<I> {
     }
 }
 
-/// The MTU of the next hop towards an address; of any, if there's no way there.
+/// The MTU of the next hop towards an address, or of any port if there is no route.
 fn mtu_towards(flows: &Flows, address: IpAddr) -> u32 {
     flows.routing.view(address).map_or(u16::MAX, |way| way.mtu).into()
 }
 
-/// What an error says, for the other family. `mtus` are those of the next hops to whom it goes and where the packet had
-/// gone that it is about.
+/// The error's meaning for the other family. `mtus` are those of the next hops towards the error's receiver and towards
+/// the destination of the packet that it is about.
 fn problem(data: &[u8], p: &Parsed, quoted: &[u8], mtus: [u32; 2]) -> Option<Problem> {
     let icmp = IcmpHeader::at(data, usize::from(p.l4))?;
     if p.ipv6 {
@@ -102,19 +102,20 @@ fn problem(data: &[u8], p: &Parsed, quoted: &[u8], mtus: [u32; 2]) -> Option<Pro
     Some(Problem::Message { kind, code, rest: pointer.into() })
 }
 
-/// RFC 7915, 5.2.
+/// The MTU for an IPv4 sender (RFC 7915, 5.2).
 fn mtu_for_v4(told: u32, [v4, v6]: [u32; 2]) -> u32 {
     let growth = u32::from(GROWTH);
     told.saturating_sub(growth).min(v4).min(v6.saturating_sub(growth))
 }
 
-/// RFC 7915, 4.2.
+/// The MTU for an IPv6 sender (RFC 7915, 4.2).
 fn mtu_for_v6(told: u32, [v6, v4]: [u32; 2]) -> u32 {
     let growth = u32::from(GROWTH);
     (told + growth).min(v6).min(v4 + growth).max(MIN_MTU as u32)
 }
 
-/// Writes the packet between the endpoints `received` of which `quoted`, sent on between the endpoints `sent`, was made. Its length.
+/// Reconstructs the packet received between the endpoints `received`, from `quoted`, which was sent on between the
+/// endpoints `sent`. Returns its length.
 fn as_received(
     out: &mut [u8],
     quoted: &[u8],

@@ -1,4 +1,4 @@
-//! Sends a datagram that has no session to the server that was chosen for it (one-packet scheduling).
+//! Sends a datagram without a session to the server that was chosen for it (one-packet scheduling).
 
 use weir_api::model::Forwarding;
 
@@ -20,7 +20,7 @@ use crate::{
 };
 
 impl<I: Io> Egress<I> {
-    /// Sends a datagram, or a fragment of one after the first (`later`), to the server that was chosen for it.
+    /// Sends a datagram, or a later fragment of one (`later`), to the server that was chosen for it.
     pub(crate) fn send_once(
         &mut self,
         flows: &Flows,
@@ -62,7 +62,7 @@ impl<I: Io> Egress<I> {
     }
 }
 
-/// Gives a fragment after the first the server's address.
+/// Gives a later fragment the server's address.
 fn readdress_once(frame: &mut impl Frame, p: &Parsed, chosen: Chosen) -> bool {
     let leaving = Endpoints { destination: (chosen.address, 0), ..p.endpoints(frame.data()) };
     readdress(frame.data_mut(), p, &leaving)

@@ -1,17 +1,19 @@
 //! PROXY protocol: a header in front of a client's stream, or of each datagram, tells a FULLNAT server the client's
 //! address (HAProxy, "The PROXY protocol, versions 1 & 2").
 //!
-//! A stream's goes where the client's first byte would be, with the first segment that acknowledges the server's SYN, data
-//! or not: servers that speak first get it, too. Until the server has acknowledged it, every segment of the client that
-//! begins there brings it again, so that whatever makes the client send again makes up for a lost header; `stream` says
-//! what else passes, and by how much numbers move. These are the client's sequence numbers, the server's acknowledgements,
-//! the edges of its SACK blocks, and what ICMP errors quote of both. Where header and data don't fit into one packet, or the
-//! data is urgent, the header goes ahead in its own.
+//! In a stream, the header takes the place of the client's first byte. It goes with the first segment that acknowledges
+//! the server's SYN, with or without data, so that servers that speak first get it, too. Until the server has
+//! acknowledged it, every client segment that begins there carries the header again, so a lost header is made up for by
+//! whatever makes the client retransmit. The module `stream` decides what else passes, and by how much numbers are
+//! shifted: the client's sequence numbers, the server's acknowledgements, the edges of its SACK blocks, and the numbers
+//! that ICMP errors quote. If header and data don't fit into one packet, or the data is urgent, the header goes ahead
+//! in its own packet.
 //!
-//! Datagrams have one each; where they come in fragments it is in the first, and what follows moves on. Segments in fragments
-//! pass once the server has acknowledged the header: nobody can verify their checksum.
+//! Each datagram has its own header. If the datagram is fragmented, the header is in the first fragment and the offsets
+//! of the others are increased. Fragmented segments pass once the server has acknowledged the header: nobody can verify
+//! their checksum.
 //!
-//! A session that does this never remembers its next hops, so that none of its packets takes the fast path.
+//! A session with PROXY never remembers its next hops, so none of its packets takes the fast path.
 
 use super::{Carried, Egress, leave::rewrite, toa, too_big};
 use crate::{
@@ -45,19 +47,20 @@ use crate::{
     },
 };
 
-/// Kind of the option with SACK blocks (RFC 2018).
+/// The option kind of SACK blocks (RFC 2018).
 const SACK: u8 = 5;
 
 /// Why a packet of a session with PROXY isn't sent.
 pub(crate) enum ProxyRefusal {
     Drop(Reason),
-    /// With the header it would exceed this MTU, as the sender counts.
+    /// With the header it would exceed this MTU, as the sender counts it.
     TooBig(u16),
 }
 
 impl<I: Io> Egress<I> {
-    /// Takes a packet of a session with PROXY, before it is rewritten and leaves by `hop`. `mtu` is the next hop's, as the
-    /// sender counts, and `fragments` whether what exceeds it may be fragmented. Its IP length from now on.
+    /// Prepares a packet of a session with PROXY, before it is rewritten and leaves by `hop`. `mtu` is the next hop's,
+    /// as the sender counts it, and `fragments` tells whether larger packets may be fragmented. Returns the new IP
+    /// length.
     #[cold]
     pub(crate) fn proxied(
         &mut self,
@@ -84,7 +87,7 @@ impl<I: Io> Egress<I> {
         }
     }
 
-    /// A packet that isn't sent.
+    /// Refuses a packet.
     #[cold]
     pub(crate) fn not_proxied(
         &self,
@@ -112,12 +115,12 @@ impl<I: Io> Egress<I> {
         }
         let len = text.len() as u16;
         let longer = p.ip_len.checked_add(len).ok_or(ProxyRefusal::Drop(Reason::TooBig))?;
-        // Of a datagram in fragments more follows.
+        // The rest of a fragmented datagram follows.
         let whole = UdpHeader::at(packet.frame.data(), p.l4.into()).map_or(usize::MAX, UdpHeader::len);
         if whole.saturating_add(text.len()) > usize::from(u16::MAX) {
             return Err(ProxyRefusal::Drop(Reason::TooBig));
         }
-        // Nobody can be asked to send less than every link of IPv6 takes.
+        // Nobody can be asked to send less than fits every IPv6 link.
         let small = p.ipv6 && usize::from(p.ip_len) <= MIN_MTU && p.is_bare();
         if longer > mtu && !fragments && !small {
             let least = if p.ipv6 { MIN_MTU as u16 } else { 0 };
@@ -169,7 +172,7 @@ impl<I: Io> Egress<I> {
         Ok((ip_len, Edit::Stream(found.id, stream)))
     }
 
-    /// Puts the header before a segment's payload, or sends it ahead. The packet's IP length from now on.
+    /// Puts the header before a segment's payload, or sends it ahead. Returns the packet's new IP length.
     fn put_header(
         &mut self,
         flows: &Flows,
@@ -194,7 +197,7 @@ impl<I: Io> Egress<I> {
         Ok(p.ip_len)
     }
 
-    /// Sends the header in a packet of its own, with the headers of `frame`.
+    /// Sends the header in its own packet, with the headers of `frame`.
     fn send_header_ahead(
         &mut self,
         flows: &Flows,
@@ -223,7 +226,7 @@ impl<I: Io> Egress<I> {
         }
     }
 
-    /// Sends a packet of the gateway's own making in a session, before another.
+    /// Sends a packet that the gateway made for a session ahead of another packet.
     fn send_ahead(
         &mut self,
         flows: &Flows,
@@ -242,8 +245,8 @@ impl<I: Io> Egress<I> {
     }
 }
 
-/// The first fragment of a segment, whose checksum nobody can verify: it changes nothing, and passes where that is of no
-/// account.
+/// Handles the first fragment of a segment. Nobody can verify the segment's checksum, so it changes nothing, and passes
+/// only where that doesn't matter.
 fn proxied_fragment<F: Frame>(flows: &Flows, packet: &mut Packet<'_, F>, found: Found) -> Option<()> {
     let (p, frame) = (packet.parsed, &mut packet.frame);
     let segment = Segment::of(frame.data(), p)?;
@@ -257,12 +260,12 @@ fn proxied_fragment<F: Frame>(flows: &Flows, packet: &mut Packet<'_, F>, found: 
     Some(())
 }
 
-/// The header that the server gets with a packet.
+/// The PROXY header that the server gets with a packet.
 fn header_of(flows: &Flows, found: Found, p: &Parsed) -> Result<Text, ProxyRefusal> {
     flows.header_for(found, p.protocol).ok_or(ProxyRefusal::Drop(Reason::NoSession))
 }
 
-/// What the server acknowledges, as the client counts.
+/// Converts the server's acknowledgements to the client's count.
 fn proxied_reply<F: Frame>(flows: &Flows, packet: &mut Packet<'_, F>, found: Found) -> Edit {
     let (p, frame) = (packet.parsed, &mut packet.frame);
     let Some(segment) = Segment::of(frame.data(), p) else { return Edit::Nothing };
@@ -276,7 +279,7 @@ fn proxied_reply<F: Frame>(flows: &Flows, packet: &mut Packet<'_, F>, found: Fou
     edit
 }
 
-/// Gives what a server acknowledges the client's count. A SYN-ACK comes before any header.
+/// Converts a server's acknowledgements to the client's count. A SYN-ACK precedes any header.
 fn renumber_reply(data: &mut [u8], p: &Parsed, segment: &Segment, stream: &Stream) {
     if segment.flags & (tcp::SYN | tcp::ACK) == tcp::ACK {
         renumber(data, p, None, Some(stream.back(segment.acknowledgement)));
@@ -284,7 +287,7 @@ fn renumber_reply(data: &mut [u8], p: &Parsed, segment: &Segment, stream: &Strea
     }
 }
 
-/// Leaves nothing of a segment but its headers. The packet's IP length from now on.
+/// Removes a segment's payload. Returns the packet's new IP length.
 fn without_payload(frame: &mut impl Frame, p: &Parsed, payload: u16) -> Option<u16> {
     if payload == 0 {
         return Some(p.ip_len);
@@ -297,8 +300,8 @@ fn without_payload(frame: &mut impl Frame, p: &Parsed, payload: u16) -> Option<u
     Some(bare.ip_len)
 }
 
-/// Takes `cut` bytes off the front of a segment's payload and gives it the sequence number `start`. The packet from now on;
-/// none if these bytes aren't in the first buffer.
+/// Cuts `cut` bytes off the front of a segment's payload and sets its sequence number to `start`. Returns the new
+/// packet; none if these bytes aren't in the first buffer.
 fn begin_at(frame: &mut impl Frame, p: &Parsed, start: u32, cut: u16) -> Option<Parsed> {
     renumber(frame.data_mut(), p, Some(start), None);
     if cut == 0 {
@@ -315,14 +318,15 @@ fn begin_at(frame: &mut impl Frame, p: &Parsed, start: u32, cut: u16) -> Option<
     }
     let shorter = Parsed { ip_len: p.ip_len.checked_sub(cut)?, ..*p };
     set_ip_len(frame.data_mut(), p, shorter.ip_len);
-    // The checksum was right, and so is this one: an odd number of bytes would move all others to their words' other half.
+    // The checksum was correct and stays so. It is computed again because an odd number of bytes would shift all others
+    // to the other half of their words.
     TcpHeader::at_mut(frame.data_mut(), l4)?.set_checksum(0);
     let check = transport_sum(frame, &shorter)?.checksum();
     TcpHeader::at_mut(frame.data_mut(), l4)?.set_checksum(check);
     Some(shorter)
 }
 
-/// Gives a segment other numbers.
+/// Sets a segment's numbers.
 fn renumber(data: &mut [u8], p: &Parsed, sequence: Option<u32>, acknowledgement: Option<u32>) {
     let Some((header, _)) = data.get_mut(usize::from(p.l4)..).and_then(TcpHeader::split_mut) else { return };
     let between =
@@ -339,7 +343,7 @@ fn renumber(data: &mut [u8], p: &Parsed, sequence: Option<u32>, acknowledgement:
     }
 }
 
-/// Gives the edges of SACK blocks back to the client's count.
+/// Converts the edges of SACK blocks back to the client's count.
 fn renumber_sack(data: &mut [u8], p: &Parsed, stream: &Stream) {
     let Some(segment) = data.get_mut(usize::from(p.l4)..) else { return };
     let Some((header, _)) = TcpHeader::split(segment) else { return };
@@ -353,7 +357,7 @@ fn renumber_sack(data: &mut [u8], p: &Parsed, stream: &Stream) {
     }
 }
 
-/// Gives the edges of SACK blocks another count.
+/// Converts the edges of SACK blocks to another count.
 pub(crate) fn renumber_edges(options: &mut [u8], other: impl Fn(u32) -> u32) {
     toa::each_option(options, |kind, value| {
         if kind == SACK {
@@ -364,8 +368,8 @@ pub(crate) fn renumber_edges(options: &mut [u8], other: impl Fn(u32) -> u32) {
     });
 }
 
-/// Takes the payload, which sums to `payload`, out of the account of the headers in `data`: of what was `p` and is
-/// `bare` now, flags included.
+/// Removes the payload, with the sum `payload`, from the lengths and checksums of the headers in `data`. `p` describes
+/// the packet before, `bare` after, flags included.
 fn shorten(data: &mut [u8], p: &Parsed, bare: &Parsed, payload: Sum) {
     set_ip_len(data, p, bare.ip_len);
     let transport = |p: &Parsed| p.ip_len - u16::from(p.l4 - p.l3);
@@ -390,7 +394,7 @@ pub(crate) fn set_ip_len(data: &mut [u8], p: &Parsed, len: u16) {
     }
 }
 
-/// Puts `text` in front of a packet's payload. False, and the frame as it was, without room.
+/// Puts `text` in front of a packet's payload. Without room it returns false and leaves the frame unchanged.
 fn insert(frame: &mut impl Frame, p: &Parsed, text: &[u8]) -> bool {
     let l4 = usize::from(p.l4);
     let header_len = match p.protocol {
@@ -404,14 +408,14 @@ fn insert(frame: &mut impl Frame, p: &Parsed, text: &[u8]) -> bool {
     if frame.data().len() < end || !frame.prepend(added) {
         return false;
     }
-    // What filled up a short frame needn't any more.
+    // The padding of a short frame is no longer needed.
     frame.truncate(usize::from(p.l3) + usize::from(p.ip_len) + added);
     let data = frame.data_mut();
     data.copy_within(added..added + end, 0);
     data[end..end + added].copy_from_slice(text);
     let segment = p.ip_len - u16::from(p.l4 - p.l3);
     set_ip_len(data, p, p.ip_len + added as u16);
-    // An odd length moves all that follows to the other half of its words.
+    // An odd length shifts all that follows to the other half of its words.
     let moved = added % 2 == 1;
     let transport = &mut data[l4..];
     if p.protocol == protocol::TCP {
@@ -428,7 +432,7 @@ fn insert(frame: &mut impl Frame, p: &Parsed, text: &[u8]) -> bool {
     let (old, new) = (header.len() as u16, header.len() as u16 + added as u16);
     header.set_len(new);
     if header.checksum() != 0 {
-        // The length counts in the header and in the pseudo-header.
+        // The checksum covers the length twice: in the header and in the pseudo-header.
         let length = Delta::word(old, new);
         let delta = length.and(length).and(Delta::from_sums(Sum::ZERO, Sum::of(text)));
         header.set_checksum(delta.apply_udp(header.checksum()));
@@ -436,8 +440,8 @@ fn insert(frame: &mut impl Frame, p: &Parsed, text: &[u8]) -> bool {
     true
 }
 
-/// The checksum of a segment whose payload moved by an odd number of bytes: what was covered before is swapped, so the
-/// old checksum still tells whether it was right.
+/// Updates the checksum of a segment whose payload was shifted by an odd number of bytes. The sum of the old bytes is
+/// swapped, so a wrong checksum stays wrong.
 fn resum_tcp(frame: &mut impl Frame, p: &Parsed, added: usize) -> bool {
     let l4 = usize::from(p.l4);
     let Some((header, _)) = frame.data().get(l4..).and_then(TcpHeader::split) else { return false };

@@ -1,8 +1,8 @@
 //! Passes packets to the kernel through the port's TAP twin (punting), and sends the kernel's packets out.
 //!
-//! There is a bounded ring each way. Each kind of frame to the kernel ([`PuntKind`]) has its own rate limit and
-//! leaves room in the ring for more important kinds: a scan of the gateway's own addresses costs the path no more
-//! than a counter, and keeps neither ARP nor a routing protocol out.
+//! There is a bounded ring in each direction. Each kind of frame to the kernel ([`PuntKind`]) has its own rate limit
+//! and leaves room in the ring for more important kinds. A scan of the gateway's own addresses therefore costs the path
+//! no more than a counter, and doesn't displace ARP or a routing protocol.
 
 use super::{
     Egress,
@@ -18,21 +18,21 @@ use crate::{
     },
 };
 
-/// Frames from the kernel that one poll takes.
+/// The most frames from the kernel taken in one poll.
 pub(crate) const HOST_BURST: usize = 32;
 
 /// A worker's ends of the rings to and from the twins.
 pub struct HostEnd<F> {
-    /// To the kernel.
+    /// The ring to the kernel.
     pub punted: rtrb::Producer<(PortId, F)>,
-    /// From the kernel.
+    /// The ring from the kernel.
     pub injected: rtrb::Consumer<(PortId, F)>,
-    /// Limits the former, by kind.
+    /// The rate limits of frames to the kernel, by kind.
     limits: [TokenBucket; KINDS],
 }
 
 impl<F: Frame> HostEnd<F> {
-    /// With the usual limits.
+    /// Ring ends with the usual limits.
     #[must_use]
     pub fn new(punted: rtrb::Producer<(PortId, F)>, injected: rtrb::Consumer<(PortId, F)>) -> Self {
         let limits = PuntKind::ALL.map(|kind| {
@@ -42,7 +42,7 @@ impl<F: Frame> HostEnd<F> {
         Self { punted, injected, limits }
     }
 
-    /// Puts a frame into the ring to the kernel if its kind may have one more there; else it is lost.
+    /// Puts a frame into the ring to the kernel if its kind may have another one there; otherwise drops it.
     pub(crate) fn push(&mut self, port: PortId, frame: F, kind: PuntKind, now: Tick) -> bool {
         let reserved = self.punted.buffer().capacity() * kind.reserved_eighths() / 8;
         let limit = self.limits.get_mut(kind as usize);
@@ -53,7 +53,7 @@ impl<F: Frame> HostEnd<F> {
 }
 
 impl<I: Io> Egress<I> {
-    /// Gives a frame to the kernel, or back to it: it leaves then.
+    /// Gives a frame to the kernel; a frame that came from the kernel leaves as it was sent.
     pub(crate) fn punt(&mut self, flows: &Flows, port: PortId, frame: I::Frame) {
         if port.is_twin() {
             return self.leave_as_sent(port, frame);
@@ -65,7 +65,7 @@ impl<I: Io> Egress<I> {
         self.punt_as(flows, kind, port, frame);
     }
 
-    /// Gives a frame to the kernel as one of this kind.
+    /// Gives a frame to the kernel, counted as this kind.
     pub(crate) fn punt_as(&mut self, flows: &Flows, kind: PuntKind, port: PortId, frame: I::Frame) {
         let Some(host) = &mut self.host else { return self.drop(frame, Reason::NoHost) };
         let events = &self.counters.events;

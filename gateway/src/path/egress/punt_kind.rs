@@ -43,16 +43,16 @@ const OSPF: u8 = 89;
 const VRRP: u8 = 112;
 /// TCP port of BGP.
 const BGP: u16 = 179;
-/// UDP ports of BFD over one hop: control, echo, and control over the links of a bundle (RFC 7130).
+/// UDP ports of single-hop BFD: control, echo, and control over the members of a link aggregate (RFC 7130).
 const BFD_ONE_HOP: [u16; 3] = [3784, 3785, 6784];
-/// UDP port of BFD over several hops.
+/// UDP port of multihop BFD.
 const BFD_MULTIHOP: u16 = 4784;
-/// TTL of what comes from the link itself.
+/// The TTL of packets that come from the link itself.
 const FROM_THE_LINK: u8 = 255;
-/// VLAN tags that may stand before a packet: the kernel may have devices for them on a port's twin.
+/// The most VLAN tags in front of a packet: the kernel may have devices for them on a port's twin.
 const MOST_TAGS: usize = 2;
 
-/// How many kinds there are.
+/// The number of kinds.
 pub const KINDS: usize = PuntKind::ALL.len();
 
 impl PuntKind {
@@ -69,7 +69,7 @@ impl PuntKind {
         Self::Local,
     ];
 
-    /// Frames of the kind that a worker gives the kernel in a second, and at once.
+    /// Frames of the kind that a worker gives the kernel per second, and in one burst.
     #[must_use]
     pub const fn limit(self) -> (u32, u32) {
         match self {
@@ -79,8 +79,8 @@ impl PuntKind {
         }
     }
 
-    /// Eighths of the ring that stay free for kinds that matter more: without neighbours nothing leaves, without
-    /// routing protocols nothing arrives.
+    /// Eighths of the ring that stay free for more important kinds: without neighbours nothing leaves, without routing
+    /// protocols nothing arrives.
     #[must_use]
     pub const fn reserved_eighths(self) -> usize {
         match self {
@@ -108,7 +108,7 @@ impl PuntKind {
         }
     }
 
-    /// Name of the counter of frames dropped for want of room: each is a `punt-limited`, too.
+    /// Name of the counter of frames dropped for lack of room; each is also counted as `punt-limited`.
     #[must_use]
     pub const fn limited(self) -> &'static str {
         match self {
@@ -124,7 +124,7 @@ impl PuntKind {
         }
     }
 
-    /// What the frame `data` is, with VLAN tags or without.
+    /// Classifies the frame `data`, with or without VLAN tags.
     #[must_use]
     pub fn of(data: &[u8]) -> Self {
         let Some((ethernet, mut rest)) = EthernetHeader::split(data) else { return Self::Other };
@@ -160,7 +160,7 @@ fn of_ipv6(packet: &[u8]) -> PuntKind {
     of_upper(upper.protocol, ip.hop_limit, transport.unwrap_or_default())
 }
 
-/// By the upper layer; its bytes are empty in a fragment that isn't the first.
+/// Classifies a frame by its upper layer, whose bytes are empty in a later fragment.
 fn of_upper(protocol: u8, ttl: u8, transport: &[u8]) -> PuntKind {
     let port = |at: usize| {
         transport.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |&bytes| u16::from_be_bytes(bytes))

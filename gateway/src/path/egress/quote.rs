@@ -32,7 +32,7 @@ use crate::{
     },
 };
 
-/// Bytes of the quoted transport header that may have to change: up to TCP's checksum.
+/// The bytes of the quoted transport header that may need rewriting: up to TCP's checksum.
 const QUOTED: usize = tcp::CHECKSUM_AT + 2;
 
 impl<I: Io> Egress<I> {
@@ -48,7 +48,7 @@ impl<I: Io> Egress<I> {
             return self.dropped(packet.frame, Reason::NoSession);
         };
         if session.is_one_way() {
-            // The server of a DR or TUN session sent the quoted packet itself: the error goes there as it is.
+            // The server of a DR or TUN session sent the quoted packet itself, so the error goes there unchanged.
             return self.send_one_way(flows, packet, found.id, exit);
         }
         let Packet { mut frame, port, parsed: p, .. } = packet;
@@ -65,20 +65,20 @@ impl<I: Io> Egress<I> {
         match exit {
             Exit::Hop(hop) => self.leave(flows, frame, hop, p.ip_len),
             Exit::Local => self.deliver(flows, port, frame, p),
-            // RFC 5508 REQ-7.
+            // Hairpins are translated like other errors (RFC 5508 REQ-7).
             Exit::Hairpin => self.come_in_again(flows, port, frame, (p, found)),
         }
         Ok(Edit::Nothing)
     }
 }
 
-/// Lowers the MTU that an error to a client tells by what its packets grow by.
+/// Lowers the MTU in an error to a client by the number of bytes that its packets grow.
 fn lower_mtu(flows: &Flows, data: &mut [u8], p: &Parsed, found: Found) {
     let by = flows.growth(found);
     let nat64 = flows.sessions.get(found.id).is_some_and(Session::is_nat64);
     let Some(icmp) = IcmpHeader::at_mut(data, usize::from(p.l4)).filter(|_| by != 0) else { return };
     let Some((told, least)) = told_mtu(icmp, p.ipv6, nat64) else { return };
-    // Of an old router that says none, the client guesses by what is quoted.
+    // An old router reports no MTU; the client then guesses from the quote.
     let lower = told.saturating_sub(by.into()).max(least.min(told));
     let before = icmp.rest();
     if p.ipv6 {
@@ -93,9 +93,9 @@ fn lower_mtu(flows: &Flows, data: &mut [u8], p: &Parsed, found: Found) {
 /// Whether an error of the session keeps its sender's address.
 fn keeps_source(session: &Session, direction: Direction) -> bool {
     match direction {
-        // The client's router stays visible to a NAT server.
+        // A NAT server sees the address of the client's router.
         Direction::Request => !session.is_fullnat() && !session.is_snat(),
-        // The router outside that saw the error stays its sender.
+        // An inside host sees the address of the outside router.
         Direction::Reply => session.is_snat(),
     }
 }
@@ -122,19 +122,19 @@ fn rewrite_error(flows: &Flows, data: &mut [u8], p: &Parsed, (found, inner): (Fo
     Some(())
 }
 
-/// Gives an error the addresses of `outer`; it becomes a hop older. What that adds to its checksum.
+/// Gives an error the addresses of `outer` and decrements its TTL. Returns the difference of its checksum.
 fn readdress(data: &mut [u8], p: &Parsed, outer: &Endpoints) -> Option<Delta> {
     let before = p.endpoints(data);
     if !super::readdress::readdress(data, p, outer) {
         return None;
     }
     let sum = |ends: &Endpoints| ends.pair().map(|pair| Sum::of(&pair));
-    // There is no pseudo-header in ICMP's checksum.
+    // ICMP's checksum has no pseudo-header.
     if p.ipv6 { Some(Delta::from_sums(sum(&before)?, sum(outer)?)) } else { Some(Delta::NONE) }
 }
 
-/// Turns the quote of a packet that was sent between the endpoints `sent` into that of the packet received between the endpoints
-/// `received`.
+/// Turns the quote of a packet that was sent between the endpoints `sent` into a quote of the packet received between
+/// the endpoints `received`.
 fn rewrite_quote(quoted: &mut [u8], inner: &Inner, sent: &Endpoints, received: &Endpoints) -> Option<()> {
     let (ip_delta, mut delta) = deltas_of(sent, received);
     let total_len = if sent.is_ipv6() {
@@ -154,8 +154,9 @@ fn rewrite_quote(quoted: &mut [u8], inner: &Inner, sent: &Endpoints, received: &
     requote(transport, inner.protocol, received, (delta, total_len.saturating_sub(inner.transport_at)))
 }
 
-/// Gives the quoted transport header of a packet between the endpoints `received` its ports and its checksum, as far as they are
-/// quoted: `delta` is by what both and the addresses change it. The packet's transport part has `len` bytes.
+/// Sets the ports and the checksum in a quoted transport header, as far as they are quoted, for a packet between the
+/// endpoints `received`. `delta` is the checksum difference of addresses and ports. The packet's transport part has
+/// `len` bytes.
 pub(crate) fn requote(
     transport: &mut [u8],
     protocol: u8,
@@ -166,7 +167,7 @@ pub(crate) fn requote(
     match protocol {
         protocol::SCTP => return sctp::requote(transport, ports, len),
         protocol::ICMP | protocol::ICMPV6 => {
-            // An echo's identifier is the port of whoever asked.
+            // An echo's identifier is the port of the host that sent the request.
             let identifier = received.source.1 | received.destination.1;
             transport.get_mut(4..6)?.copy_from_slice(&identifier.to_be_bytes());
             let field = transport.get_mut(2..4)?.first_chunk_mut::<2>()?;

@@ -29,7 +29,7 @@ use crate::{
 };
 
 impl<F: Frame> Packet<'_, F> {
-    /// Prepares the checksum of SCTP's first fragment, which is the whole packet's, for the ports of its session.
+    /// Prepares the checksum of SCTP's first fragment, which covers the whole packet, for the ports of its session.
     pub(crate) fn reach_over(&mut self, flows: &Flows, found: Found) {
         let p = self.parsed;
         let whole = self.first.and_then(|first| first.whole);
@@ -41,7 +41,7 @@ impl<F: Frame> Packet<'_, F> {
         }
     }
 
-    /// Gives a first fragment of IPv4 an identification of this worker's where its sender's will be one among many.
+    /// Gives an IPv4 first fragment an identification of this worker's, if the sender's wouldn't be unique.
     pub(crate) fn identify(&mut self, flows: &Flows, found: Found) {
         if let Some(first) = self.first {
             identify(flows, &mut self.frame, self.parsed, (found, first.id));
@@ -50,8 +50,7 @@ impl<F: Frame> Packet<'_, F> {
 }
 
 impl<I: Io> Egress<I> {
-    /// Sends a fragment that isn't the first on its session's way; `id` is the identification it leaves under where it needs
-    /// a new one.
+    /// Sends a later fragment in its session. `id` is the identification under which it leaves if it needs a new one.
     pub(crate) fn send_fragment(
         &mut self,
         flows: &Flows,
@@ -120,7 +119,7 @@ impl<I: Io> Egress<I> {
     }
 }
 
-/// Gives an IPv4 fragment an identification of this worker's where its sender's will be one among many.
+/// Gives an IPv4 fragment an identification of this worker's, if the sender's wouldn't be unique.
 fn identify(flows: &Flows, frame: &mut impl Frame, p: &Parsed, (found, id): (Found, u16)) {
     let shared = |session: &Session| session.is_fullnat() || session.is_snat();
     let shared = flows.sessions.get(found.id).is_some_and(shared);
@@ -134,13 +133,14 @@ fn identify(flows: &Flows, frame: &mut impl Frame, p: &Parsed, (found, id): (Fou
     }
 }
 
-/// Gives a packet the other addresses of its session, and nothing behind the IP header.
+/// Rewrites a packet's addresses to the other ones of its session, and nothing behind the IP header.
 fn readdress_by(flows: &Flows, frame: &mut impl Frame, p: &Parsed, found: Found) -> bool {
     let leaving = flows.sessions.leaving(found.id, found.direction);
     leaving.is_some_and(|leaving| readdress(frame.data_mut(), p, &leaving))
 }
 
-/// Gives a packet the addresses of `leaving`, of its own family, and nothing behind the IP header. It becomes a hop older.
+/// Rewrites a packet's addresses to those of `leaving`, of its own family, and nothing behind the IP header. Decrements
+/// its TTL.
 pub(crate) fn readdress(data: &mut [u8], p: &Parsed, leaving: &Endpoints) -> bool {
     let l3 = usize::from(p.l3);
     match (leaving.source.0, leaving.destination.0) {
@@ -165,7 +165,7 @@ pub(crate) fn readdress(data: &mut [u8], p: &Parsed, leaving: &Endpoints) -> boo
     }
 }
 
-/// Gives an echo the identifier that its session has on the other side.
+/// Rewrites the identifier of an echo to the one that its session has on the other side.
 fn reidentify(flows: &Flows, frame: &mut impl Frame, p: &Parsed, found: Found) -> Option<()> {
     let session = flows.sessions.get(found.id)?;
     let (leaving, (_, delta)) = (session.leaving(found.direction), session.deltas(found.direction));
@@ -179,13 +179,12 @@ fn reidentify(flows: &Flows, frame: &mut impl Frame, p: &Parsed, found: Found) -
     Some(())
 }
 
-/// Moves a fragment towards its packet's end by a number of bytes (a multiple of 8); none if the packet would be too
-/// long.
+/// Increases a fragment's offset by a number of bytes (a multiple of 8); none if the packet would be too long.
 fn move_on(data: &mut [u8], p: &Parsed, by: u16) -> Option<()> {
     let l3 = usize::from(p.l3);
     let headers = u16::from(p.l4 - p.l3);
     if p.ipv6 {
-        // Behind it lies what isn't a header any more.
+        // The bytes behind the fragment header aren't a transport header.
         let fragment = FragmentHeader::at_mut(data, usize::from(p.l4).checked_sub(FragmentHeader::LEN)?)?;
         let at = u16::try_from(fragment.offset()).ok()?.checked_add(by)?;
         at.checked_add(p.ip_len - headers)?;

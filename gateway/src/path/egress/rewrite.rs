@@ -1,6 +1,6 @@
 //! Stage 6: rewrites the packet's 5-tuple.
 //!
-//! Addresses, ports, TTL and both checksums; nothing else of the packet is touched. The checksums change by
+//! It changes addresses, ports, TTL and both checksums, and nothing else in the packet. The checksums change by
 //! differences that were computed when the session was opened (RFC 1624): the payload is never read.
 
 use std::ops::Deref;
@@ -16,13 +16,13 @@ use crate::{
     },
 };
 
-/// TTL is the high byte of the word that it shares with the protocol.
+/// The TTL is the high byte of the word it shares with the protocol.
 const ONE_HOP: Delta = Delta::word(0x0100, 0);
 
-/// A session by which packets are rewritten. One that may be changed takes note of what they acknowledge: the header is at
+/// A session used for rewriting packets. A mutable one notes what the packets acknowledge, since their header is at
 /// hand here.
 pub trait Of: Deref<Target = Session> {
-    /// A packet in this direction acknowledges this.
+    /// Notes the acknowledgement number of a packet in this direction.
     fn note(&mut self, direction: Direction, acknowledged: [u8; 4]);
 }
 
@@ -38,8 +38,8 @@ impl Of for &mut Session {
     }
 }
 
-/// Rewrites the frame `data`, a packet of `session` that arrived in `direction`, and decrements its TTL. False, with the
-/// frame spoilt, if it isn't as `parsed` says.
+/// Rewrites the frame `data`, a packet of `session` that arrived in `direction`, and decrements its TTL. False, with
+/// the frame spoilt, if it doesn't match `parsed`.
 #[inline]
 #[must_use]
 pub fn rewrite(data: &mut [u8], parsed: &Parsed, mut session: impl Of, direction: Direction) -> bool {
@@ -66,8 +66,8 @@ pub fn rewrite(data: &mut [u8], parsed: &Parsed, mut session: impl Of, direction
     rewrite_others(data, parsed, session, direction)
 }
 
-/// SCTP, and whatever has IP options or is shorter than Ethernet's frames are. It ends [`rewrite`], which then has nothing
-/// to keep across a call.
+/// Handles SCTP, packets with IP options, and packets shorter than the minimum Ethernet frame. As a tail call of
+/// [`rewrite`] it leaves nothing to save across the call.
 #[inline(never)]
 fn rewrite_others(data: &mut [u8], parsed: &Parsed, session: impl Of, direction: Direction) -> bool {
     let new = session.leaving(direction);
@@ -81,7 +81,7 @@ fn rewrite_others(data: &mut [u8], parsed: &Parsed, session: impl Of, direction:
     note(session, direction, rewritten)
 }
 
-/// Has the session take note of what a rewritten packet acknowledges, if it is one; whether it is one.
+/// Lets the session note the acknowledgement of a packet if it was rewritten. Returns whether it was.
 #[inline]
 fn note(mut session: impl Of, direction: Direction, rewritten: Option<[u8; 4]>) -> bool {
     if let Some(acknowledged) = rewritten {
@@ -90,7 +90,7 @@ fn note(mut session: impl Of, direction: Direction, rewritten: Option<[u8; 4]>) 
     rewritten.is_some()
 }
 
-/// As [`rewrite`] for a packet that arrives and leaves by IPv6, whose session has the addresses `wide`.
+/// Like [`rewrite`], for a packet that arrives and leaves by IPv6, whose session has the addresses `wide`.
 #[inline]
 #[must_use]
 pub fn rewrite_v6(
@@ -112,8 +112,9 @@ pub fn rewrite_v6(
     note(session, direction, rewritten)
 }
 
-/// Ports and checksum of a packet that `parsed` describes, of which `transport` is the part behind the IP headers as far
-/// as the first buffer has it. Returns what TCP acknowledges as it lies in the header; of the others nothing in particular.
+/// Rewrites the ports and the checksum of a packet that `parsed` describes. `transport` is the part behind the IP
+/// headers, as far as it is in the first buffer. Returns TCP's acknowledgement number as laid out in the header; for
+/// other protocols the value has no meaning.
 #[inline]
 pub(crate) fn rewrite_transport(
     transport: Option<&mut [u8]>,
@@ -140,7 +141,7 @@ pub(crate) fn rewrite_transport(
     Some([0; 4])
 }
 
-/// All but the transport's checksum of a packet without IP options: everything at a fixed place.
+/// Rewrites all but the transport checksum of a packet without IP options, in which every field has a fixed place.
 #[inline(always)]
 fn rewrite_usual(head: &mut [u8; 54], new: Tuple, ip_delta: Delta) {
     head[22] = head[22].wrapping_sub(1);

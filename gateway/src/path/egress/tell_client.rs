@@ -1,5 +1,5 @@
-//! Passes a router's ICMP error about a tunnelled packet on to the client that sent the inner packet, as an error
-//! about that.
+//! Passes a router's ICMP error about a tunnelled packet on to the client that sent the inner packet, as an error about
+//! the inner packet.
 
 use super::Egress;
 use crate::{
@@ -17,11 +17,11 @@ use crate::{
     },
 };
 
-/// Longest answer: IPv6's 1280 bytes behind an Ethernet header.
+/// The longest answer: 1280 bytes of IPv6 behind an Ethernet header.
 const LONGEST: usize = 14 + MIN_MTU;
 
 impl<I: Io> Egress<I> {
-    /// Tells a client what a router has told of its packet, from the virtual service.
+    /// Tells a client, from the virtual service, what a router reported about its packet.
     pub(crate) fn send_tunnel_error(
         &mut self,
         flows: &Flows,

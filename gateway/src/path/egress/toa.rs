@@ -3,18 +3,19 @@
 //! ```text
 //! | 254 | 8 or 20 | client's port | client's address |     kind, length, network byte order
 //! ```
-//! The option comes first among a segment's options, where DPVS and the FULLNAT kernels of LVS put it and
-//! their receiver modules look. It goes into the SYN and into every request that acknowledges nothing beyond
-//! the server's SYN: the server reads it from whichever of them completes its handshake, so a lost one costs
-//! nothing. When the client has acknowledged data, the connection was accepted and no more is said.
+//! The option comes first among a segment's options, where DPVS and the FULLNAT kernels of LVS put it and their
+//! receiver modules expect it. It goes into the SYN and into every request that acknowledges nothing beyond the
+//! server's SYN: the server reads it from whichever of them completes the handshake, so a lost one does no harm. Once
+//! the client has acknowledged data, the connection was accepted and the option is no longer added.
 //!
-//! Sequence numbers stay. Where the 40 bytes of option space or the next hop's MTU leave no room the segment
-//! goes on without the option, counted. What the client itself sent of this kind is blanked in every segment, as long as
-//! the session lives: else it could have the server take an address of its choice for its own. The MSS in the server's
-//! SYN-ACK is lowered by the option's length, so that a client's full segments have that room.
+//! Sequence numbers are unchanged. If the 40 bytes of option space or the next hop's MTU leave no room, the segment is
+//! forwarded without the option and counted. Options of this kind that the client sent itself are blanked in every
+//! segment throughout the session: otherwise the client could make the server accept any address as the client's. The
+//! MSS in the server's SYN-ACK is lowered by the option's length, so that a client's full segments leave room for it.
 //!
-//! `told` knows when the server has been told. Until then such a session remembers no next hop; after that one with a mark,
-//! which the fast path doesn't find: its requests go by `fast_told`, and others' pay nothing.
+//! `told` knows when the server has learned the address. Until then, such a session remembers no next hop. Afterwards
+//! it remembers one with a mark, which the fast path doesn't find: its requests take `fast_told`, and those of other
+//! sessions pay nothing.
 
 use std::net::IpAddr;
 
@@ -43,22 +44,23 @@ use crate::{
     table::{session::Direction, sessions::Found},
 };
 
-/// Kind of the option, from the range for experiments (RFC 4727).
+/// The option's kind, from the range for experiments (RFC 4727).
 const KIND: u8 = 254;
-/// Longest TCP header.
+/// The longest TCP header.
 const MAX_HEADER: usize = 60;
-/// Kind of the maximum segment size option (RFC 9293, 3.7.1).
+/// The kind of the maximum segment size option (RFC 9293, 3.7.1).
 const MSS: u8 = 2;
-/// Kind of the option that fills up.
+/// The kind of the no-operation option, used as padding.
 const NOP: u8 = 1;
-/// What the time's option begins with where it is alone.
+/// The first bytes of a timestamp option that is the only option.
 const TIME: [u8; 4] = [NOP, NOP, 8, 10];
-/// Smallest MSS that is lowered: every host takes segments of 536 bytes, and less is the sender's own choice.
+/// The smallest MSS that is lowered: every host takes segments of 536 bytes, and a smaller MSS is the sender's own
+/// choice.
 const MIN_MSS: u16 = 536;
 
 impl<I: Io> Egress<I> {
-    /// Takes a packet of a session with TOA, before it's rewritten. `mtu` is the next hop's. The packet's IP length from now
-    /// on.
+    /// Prepares a packet of a session with TOA, before it is rewritten. `mtu` is the next hop's. Returns the packet's
+    /// new IP length.
     #[cold]
     pub(crate) fn tell(
         &self,
@@ -89,7 +91,7 @@ impl<I: Io> Egress<I> {
         let p = packet.parsed;
         let Some(client) = flows.sessions.arriving(found.id, Direction::Request) else { return p.ip_len };
         let option = option(client.source);
-        // A fragment that grew would shift those that follow it.
+        // A fragment must not grow: the fragments behind it would have to be shifted.
         let longer = usize::from(p.ip_len) + option.len();
         let room = packet.first.is_none() && longer <= usize::from(mtu) && flows.may_grow(p, found, longer);
         if room && insert(&mut packet.frame, p, &option) {
@@ -101,7 +103,7 @@ impl<I: Io> Egress<I> {
     }
 }
 
-/// What a segment asks for, and what it says of whether the server has been told.
+/// What a segment needs, and the server's state after it.
 fn step(flows: &Flows, frame: &impl Frame, p: &Parsed, found: Found) -> (ToaStep, Edit) {
     let Some(segment) = Segment::of(frame.data(), p) else { return (ToaStep::Pass, Edit::Nothing) };
     let before = flows.told.get(found.id.0);
@@ -111,7 +113,7 @@ fn step(flows: &Flows, frame: &impl Frame, p: &Parsed, found: Found) -> (ToaStep
     (step, if learns { Edit::Told(found.id, told) } else { Edit::Nothing })
 }
 
-/// Puts the option behind the fixed header. False, and nothing changed, without room.
+/// Inserts the option behind the fixed header. Without room it returns false and changes nothing.
 fn insert(frame: &mut impl Frame, p: &Parsed, option: &[u8]) -> bool {
     let (l3, l4) = (usize::from(p.l3), usize::from(p.l4));
     let (fixed, added) = (l4 + TcpHeader::LEN, option.len());
@@ -120,7 +122,7 @@ fn insert(frame: &mut impl Frame, p: &Parsed, option: &[u8]) -> bool {
     if header_len + added > MAX_HEADER || !frame.prepend(added) {
         return false;
     }
-    // What filled up a short frame needn't any more.
+    // The padding of a short frame is no longer needed.
     frame.truncate(l3 + usize::from(p.ip_len) + added);
     let data = frame.data_mut();
     data.copy_within(added..added + fixed, 0);
@@ -135,7 +137,7 @@ fn insert(frame: &mut impl Frame, p: &Parsed, option: &[u8]) -> bool {
         ip.set_total_len(p.ip_len + added as u16);
         ip.set_checksum(longer(p.ip_len).apply(ip.checksum()));
     }
-    // Bytes 12 and 13 of the header: its length in words in the high four bits, flags.
+    // Bytes 12 and 13 of the header hold its length in words, in the high four bits, and flags.
     let offset = u16::from_be_bytes([data[l4 + 12], data[l4 + 13]]);
     let new_offset = offset + ((added as u16 / 4) << 12);
     data[l4 + 12..l4 + 14].copy_from_slice(&new_offset.to_be_bytes());
@@ -151,7 +153,7 @@ fn insert(frame: &mut impl Frame, p: &Parsed, option: &[u8]) -> bool {
 fn option((address, port): (IpAddr, u16)) -> ArrayVec<u8, LEN_V6> {
     let mut bytes = ArrayVec::new();
     let mut push = |part: &[u8]| {
-        // There is room: the longest option is as long as the longest address makes it.
+        // There is room: the array fits the option with the longest address.
         let _ = bytes.try_extend_from_slice(part);
     };
     push(&[KIND, if address.is_ipv6() { LEN_V6 as u8 } else { LEN as u8 }]);
@@ -163,17 +165,17 @@ fn option((address, port): (IpAddr, u16)) -> ArrayVec<u8, LEN_V6> {
     bytes
 }
 
-/// Lowers the MSS by the option's length. Malformed options and an MSS that is small already stay.
+/// Lowers the MSS by the option's length. Malformed options and a small MSS are left alone.
 fn lower_mss(data: &mut [u8], p: &Parsed, by: u16) {
     change_mss(data, p, |old| old.saturating_sub(by).max(MIN_MSS));
 }
 
-/// Lowers the MSS to `most` where it is above.
+/// Lowers an MSS above `most` to `most`.
 pub(crate) fn limit_mss(data: &mut [u8], p: &Parsed, most: u16) {
     change_mss(data, p, |_| most);
 }
 
-/// Gives a segment the MSS that `lower` makes of its own, if that is less.
+/// Sets a segment's MSS to what `lower` makes of it, if that is smaller.
 fn change_mss(data: &mut [u8], p: &Parsed, lower: impl FnOnce(u16) -> u16) {
     let Some(segment) = data.get_mut(usize::from(p.l4)..) else { return };
     let Some((header, _)) = TcpHeader::split(segment) else { return };
@@ -186,15 +188,15 @@ fn change_mss(data: &mut [u8], p: &Parsed, lower: impl FnOnce(u16) -> u16) {
     }
     segment[at..at + 2].copy_from_slice(&new.to_be_bytes());
     let delta = Delta::word(old, new);
-    // At an odd offset both bytes belong to different words: the change counts with its bytes swapped.
+    // At an odd offset the two bytes belong to different words, so the difference counts with its bytes swapped.
     let delta = if at % 2 == 0 { delta } else { Delta::from_bits(delta.bits().swap_bytes()) };
     if let Some((header, _)) = TcpHeader::split_mut(segment) {
         header.set_checksum(delta.apply(check));
     }
 }
 
-/// Whether a segment's options are none of our kind, and a list that every receiver reads alike. Those that almost all
-/// segments have are known at a glance: none, or the time alone (RFC 7323, appendix A).
+/// Whether a segment has no option of this kind, and a list of options that every receiver reads alike. The most common
+/// cases are recognised quickly: no options, or timestamps alone (RFC 7323, appendix A).
 #[inline(always)]
 pub(crate) fn is_clean(data: &[u8], p: &Parsed) -> bool {
     let segment = data.get(usize::from(p.l4)..).unwrap_or_default();
@@ -211,8 +213,8 @@ fn options(segment: &[u8]) -> &[u8] {
     segment.get(TcpHeader::LEN..end).unwrap_or_default()
 }
 
-/// Where the first option of our kind is among `options`, or something that isn't an option and not the zeros behind the
-/// last.
+/// The position in `options` of the first option of this kind, or of something that is neither an option nor the zeros
+/// behind the last one.
 #[inline(never)]
 fn forged_at(options: &[u8]) -> Option<usize> {
     let mut at = 0;
@@ -228,8 +230,8 @@ fn forged_at(options: &[u8]) -> Option<usize> {
     None
 }
 
-/// Overwrites options of our kind that came with a segment by no-operations, and what is no list of options by zeros: a
-/// receiver may read it as it likes. Whether there were such.
+/// Overwrites options of this kind that arrived with a segment with no-operations, and a malformed rest of the list
+/// with zeros, because receivers may read it in different ways. Returns whether there were any.
 fn blank(data: &mut [u8], p: &Parsed) -> bool {
     let Some(segment) = data.get_mut(usize::from(p.l4)..) else { return false };
     let Some((header, _)) = TcpHeader::split(segment) else { return false };
@@ -254,7 +256,7 @@ fn blank(data: &mut [u8], p: &Parsed) -> bool {
     found
 }
 
-/// Calls `each` with the kind and the value of every option, up to the end of the list or a broken one.
+/// Calls `each` with the kind and the value of every option, up to the end of the list or a malformed option.
 pub(crate) fn each_option(options: &mut [u8], mut each: impl FnMut(u8, &mut [u8])) {
     let mut at = 0;
     while let Some(&kind) = options.get(at) {
@@ -271,7 +273,7 @@ pub(crate) fn each_option(options: &mut [u8], mut each: impl FnMut(u8, &mut [u8]
     }
 }
 
-/// Where the value of the MSS option lies in a TCP header.
+/// The position of the MSS option's value in a TCP header.
 fn find_mss(header: &[u8]) -> Option<usize> {
     let mut at = TcpHeader::LEN;
     loop {

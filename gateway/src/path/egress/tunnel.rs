@@ -6,13 +6,14 @@
 //! GUE   | outer IP, protocol 17 | UDP | 0 4 0 0 | packet       draft-ietf-intarea-gue, variant 0
 //! ```
 //!
-//! The outer header as Linux's `ip_vs_tunnel_xmit` makes it: ToS, TTL and DF are the packet's own, the source
-//! is the gateway's address on the port towards the server. Both packets may be of either family; an IPv4 packet around
-//! an IPv6 one has no DF. A packet too big for the tunnel is refused if it has DF or is of IPv6; else the outer packet leaves
-//! in fragments (RFC 2473, 7.2), and so it does around 1280 bytes of IPv6, which nobody can be asked to send less than.
-//! What routers on the way to the server say of its MTU counts as well as the next hop's, see `tunnel_error`. The inner packet is one hop older and otherwise
-//! as it came. Linux asks for remote checksum offload only for packets whose checksum its own stack has left
-//! undone; packets off a wire never are, so `--tun-remcsum` means a full outer checksum, there and here.
+//! The outer header follows Linux's `ip_vs_tunnel_xmit`: ToS, TTL and DF are copied from the packet, and the source is
+//! the gateway's address on the port towards the server. Both packets may have either family; an IPv4 packet around an
+//! IPv6 one has no DF. A packet too big for the tunnel is refused if it has DF or is IPv6. Otherwise the outer packet
+//! leaves in fragments (RFC 2473, 7.2). So does one around an IPv6 packet of up to 1280 bytes, since no sender can be
+//! asked to send less. The limit is the next hop's MTU or the path MTU that routers have reported, see `tunnel_error`.
+//! The inner packet's TTL is decremented; the rest is unchanged. Linux uses remote checksum offload only for packets
+//! whose checksum its own stack has left unfinished. Packets from the wire are never like that, so `--tun-remcsum`
+//! means a full outer checksum, in Linux and here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -46,10 +47,10 @@ use crate::{
     },
 };
 
-/// GUE over UDP comes from one of these ports, by flow, as Linux's default `ip_local_port_range` has them.
+/// The source ports of GUE over UDP, chosen by flow; the same as Linux's default `ip_local_port_range`.
 const FLOW_PORTS: std::ops::Range<u16> = 32768..60999;
 
-/// GUE's headers of `len` bytes with them, around a packet of such a protocol number.
+/// The UDP and GUE headers, `len` bytes with the packet, around a packet with this protocol number.
 #[inline(always)]
 fn gue(flow: u32, port: u16, len: u16, inner_protocol: u8) -> [u8; GUE] {
     let ports = u64::from(FLOW_PORTS.end - FLOW_PORTS.start);
@@ -61,15 +62,15 @@ fn gue(flow: u32, port: u16, len: u16, inner_protocol: u8) -> [u8; GUE] {
     headers
 }
 
-/// What the outer headers contain that doesn't follow from the packet.
+/// The contents of the outer headers that don't follow from the packet.
 struct Outer {
     shape: Shape,
-    /// Of the same family as the server.
+    /// The source address, of the server's family.
     source: IpAddr,
     server: IpAddr,
     /// Whether the packet inside is IPv6.
     ipv6: bool,
-    /// Chooses GUE's source port.
+    /// The flow's hash, which chooses GUE's source port.
     flow: u32,
     id: u16,
 }
@@ -104,7 +105,7 @@ impl Outer {
         if self.ipv6 { protocol::IPV6 } else { protocol::IPIP }
     }
 
-    /// UDP's, over `len` bytes.
+    /// The sum of UDP's pseudo-header, for a length of `len` bytes.
     fn pseudo_header(&self, len: u16) -> Sum {
         match (self.source, self.server) {
             (IpAddr::V4(from), IpAddr::V4(to)) => Sum::pseudo_v4(from, to, protocol::UDP, len),
@@ -123,8 +124,7 @@ impl Outer {
         };
     }
 
-    /// Puts the packet that lies behind the Ethernet header of `frame` into the tunnel. `len` is the outer
-    /// packet's length.
+    /// Encapsulates the packet behind the Ethernet header of `frame`. `len` is the outer packet's length.
     fn wrap<F: Frame>(&self, frame: &mut F, len: u16) -> Result<(), Reason> {
         let ethernet = EthernetHeader::LEN;
         let outer_len = header_len(self.server);
@@ -139,7 +139,7 @@ impl Outer {
         if !frame.prepend(end - ethernet) {
             return Err(Reason::NoHeadroom);
         }
-        // The MAC addresses are whoever's it leaves for.
+        // The MAC addresses are set when the frame leaves.
         let head = frame.data_mut().get_mut(..end).ok_or(Reason::Truncated)?;
         head[12..ethernet].copy_from_slice(&type_of(self.server.is_ipv6()).to_be_bytes());
         self.write_outer(&mut head[ethernet..between], len, inner);
@@ -148,19 +148,19 @@ impl Outer {
     }
 }
 
-/// The server at the other end of a tunnel, by whose family the outer header is made.
+/// The server at the other end of a tunnel; its family is that of the outer header.
 pub(crate) trait TunnelServer: Copy {
-    /// Bytes of the outer IP header.
+    /// The length of the outer IP header.
     const LEN: usize;
-    /// Packets of this size every link takes: a tunnel through less is none.
+    /// Every link takes packets of this size: a tunnel over a smaller MTU is unusable.
     const MIN_MTU: u16;
-    /// Type of the outer packet.
+    /// The EtherType of the outer packet.
     const TYPE: u16;
 
     /// The gateway's own address on a port.
     fn source(facts: &PortFacts) -> Option<Self>;
 
-    /// Writes the outer IP header of a packet of `len` bytes to here; none if there's less room.
+    /// Writes the outer IP header of a packet of `len` bytes to this server; none if there isn't enough room.
     fn write(
         self,
         out: &mut [u8],
@@ -228,23 +228,23 @@ impl TunnelServer for Ipv6Addr {
     }
 }
 
-/// A tunnel without a checksum over what is inside.
+/// A tunnel whose outer headers have no checksum over the payload.
 struct Plain<A> {
     kind: TunnelKind,
     source: A,
     server: A,
     /// Whether the packet inside is IPv6.
     ipv6: bool,
-    /// Of the outer packet.
+    /// The identification of the outer packet.
     id: u16,
     len: u16,
-    /// GUE's.
+    /// The source port of GUE.
     port: u16,
     flow: u32,
 }
 
 impl<A: TunnelServer> Plain<A> {
-    /// Puts the packet that lies behind the Ethernet header of `frame` into the tunnel; it becomes a hop older.
+    /// Encapsulates the packet behind the Ethernet header of `frame`, and decrements its TTL.
     #[inline(always)]
     fn wrap(&self, frame: &mut impl Frame) -> Result<(), Reason> {
         let (inner, of) =
@@ -264,8 +264,8 @@ impl<A: TunnelServer> Plain<A> {
         }
     }
 
-    /// With `BETWEEN` bytes after the outer IP header, which are returned: the same bytes as [`Outer::wrap`] writes,
-    /// without asking what they depend on.
+    /// Does this with `BETWEEN` bytes after the outer IP header, and returns them. Writes the same bytes as
+    /// [`Outer::wrap`], but without branches on what they depend on.
     #[inline(always)]
     fn wrap_with<'a, const BETWEEN: usize>(
         &self,
@@ -290,7 +290,7 @@ impl<A: TunnelServer> Plain<A> {
     }
 }
 
-/// What the outer header takes over from the packet inside.
+/// The fields that the outer header copies from the inner packet.
 #[derive(Clone, Copy)]
 pub(crate) struct InnerPacket {
     tos: u8,
@@ -308,13 +308,13 @@ impl InnerPacket {
         Some(Self { tos: ip.tos, ttl: ip.ttl, dont_fragment: ip.dont_fragment() })
     }
 
-    /// What the outer header of a packet says.
+    /// Reads the fields for the outer header from a packet.
     #[inline(always)]
     fn fields(self, protocol: u8) -> Fields {
         Fields { tos: self.tos, ttl: self.ttl, protocol }
     }
 
-    /// Of a packet that becomes a hop older.
+    /// Reads the fields from a packet and decrements its TTL.
     #[inline(always)]
     fn aged(packet: &mut [u8], ipv6: bool) -> Option<Self> {
         if ipv6 {
@@ -333,8 +333,8 @@ fn type_of(ipv6: bool) -> u16 {
 }
 
 impl<I: Io> Egress<I> {
-    /// The tunnel that a server's facts describe in `word`, to the server at `server`, if there is nothing special about
-    /// it and the packet.
+    /// The tunnel to the server at `server` that `word` in the server's facts describes, if neither the tunnel nor the
+    /// packet needs special handling.
     #[inline(always)]
     fn plain_tunnel<A: TunnelServer>(
         &self,
@@ -358,8 +358,8 @@ impl<I: Io> Egress<I> {
         Some(Plain { kind, source, server, ipv6: p.ipv6, id, len, port, flow })
     }
 
-    /// Sends a packet, which changes nothing about its session, through the tunnel that a server's facts describe in `word`
-    /// to `next`, which is usable. Gives the frame back if there is something special about the tunnel.
+    /// Sends a packet that changes nothing about its session to `next`, a usable hop, through the tunnel that `word` in
+    /// a server's facts describes. Returns the frame if the tunnel needs special handling.
     #[inline(always)]
     pub(crate) fn tunnel_fast<A: TunnelServer>(
         &mut self,
@@ -382,7 +382,7 @@ impl<I: Io> Egress<I> {
         None
     }
 
-    /// Sends a packet through the tunnel to a server, at `address`, by way of `hop`.
+    /// Sends a packet through the tunnel to the server at `address`, by the next hop `hop`.
     pub(crate) fn send_tunnelled(
         &mut self,
         flows: &Flows,
@@ -445,7 +445,7 @@ mod tests {
         assert_ne!(port(1 << 30), port(1 << 31));
     }
 
-    /// A packet of 31 bytes behind its IPv4 header, or of 11 behind IPv6's, as it arrives.
+    /// A packet with 31 bytes behind its IPv4 header, or 11 behind its IPv6 header, as it arrives.
     fn packet(n: u8, ipv6: bool) -> (Vec<u8>, u16) {
         let mut ip = if ipv6 {
             let ip =
@@ -464,7 +464,7 @@ mod tests {
         let builder = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]).ip(ip);
         builder.udp(1, 2).write(&mut out, b"abc").unwrap();
         let len = out.len() - 14;
-        // What follows a short packet on a wire.
+        // The padding that follows a short packet on the wire.
         out.resize(70, 0);
         (out, len as u16)
     }
@@ -485,7 +485,7 @@ mod tests {
             assert!(age(other.data_mut(), 14));
             let outer = Outer { shape, source: source.into(), server: server.into(), ipv6, flow, id };
             outer.wrap(&mut other, len).unwrap();
-            // The MAC addresses come later.
+            // The MAC addresses are set later.
             assert_eq!(plain.bytes()[12..], other.bytes()[12..], "{shape:?} {bytes:x?}");
         }
     }

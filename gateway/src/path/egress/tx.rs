@@ -1,4 +1,4 @@
-//! Stage 8: frames leave, gathered by port into bursts.
+//! Stage 8: transmits frames, gathered into bursts by port.
 
 use crate::{
     io::{Burst, Io, PortId},
@@ -17,7 +17,7 @@ impl<F> TxBuffers<F> {
         Self { ports: (0..ports).map(|_| Burst::new()).collect() }
     }
 
-    /// As [`Self::push`] for a frame that isn't a received one: counted only if it's lost.
+    /// Like [`Self::push`], for a frame that wasn't received: it is only counted if it is lost.
     pub fn push_uncounted<I: Io<Frame = F>>(
         &mut self,
         io: &mut I,
@@ -30,11 +30,11 @@ impl<F> TxBuffers<F> {
         }
     }
 
-    /// Puts a frame on its way out of `port`. A full buffer is transmitted first; a frame that finds no room
-    /// even then is dropped and counted, as is one for a port that doesn't exist.
+    /// Queues a frame for transmission by `port`. A full buffer is transmitted first. A frame that still finds no room
+    /// is dropped and counted, as is one for a port that doesn't exist.
     #[inline(always)]
     pub fn push<I: Io<Frame = F>>(&mut self, io: &mut I, counters: &PathCounters, port: PortId, frame: F) {
-        // Not through `count`, which has to find out what to count.
+        // `count` isn't used, because it would have to find out what to count.
         match self.queue(io, port, frame) {
             Ok(()) => counters.count_forwarded(),
             Err(reason) => lost(counters, reason),
@@ -50,12 +50,12 @@ impl<F> TxBuffers<F> {
         buffer.try_push(frame).map_err(|_| Reason::TransmitFull)
     }
 
-    /// The frame that was put there last, of the first port that has any.
+    /// The last frame queued on the first port that has any.
     pub(crate) fn newest(&self) -> Option<(PortId, &F)> {
         self.ports.iter().enumerate().find_map(|(n, buffer)| Some((PortId(n as u8), buffer.last()?)))
     }
 
-    /// Transmits what waits. What a device doesn't take stays for the next time.
+    /// Transmits the queued frames. Frames that a device doesn't take stay queued.
     #[inline]
     pub fn flush<I: Io<Frame = F>>(&mut self, io: &mut I) {
         for (n, buffer) in self.ports.iter_mut().enumerate() {
@@ -66,14 +66,14 @@ impl<F> TxBuffers<F> {
     }
 }
 
-/// A frame that could not be put on its way.
+/// Drops a frame that couldn't be queued.
 #[cold]
 #[inline(never)]
 fn lost(counters: &PathCounters, reason: Reason) {
     counters.count(Verdict::Drop(reason));
 }
 
-/// Out of line: what goes to one port only fills its buffer with the burst's last packet.
+/// Out of line: traffic to a single port fills its buffer only with the burst's last packet.
 #[cold]
 #[inline(never)]
 fn transmit<I: Io>(io: &mut I, port: PortId, buffer: &mut Burst<I::Frame>) {

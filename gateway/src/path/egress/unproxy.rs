@@ -5,8 +5,9 @@
 //! quoted   ip | udp, tcp | header   | data, as far as it is quoted
 //! ```
 //!
-//! Of what the client sent, the header is taken out again, from lengths and checksums, too, and sequence numbers are as the
-//! client counts; of what the server sent, acknowledgement and SACK blocks are as the server counts.
+//! In a quoted client packet, the header is removed, also from lengths and checksums, and sequence numbers are
+//! converted to the client's count. In a quoted server packet, the acknowledgement and SACK blocks are converted to the
+//! server's count.
 
 use super::proxy::{renumber_edges, set_ip_len};
 use crate::{
@@ -38,13 +39,13 @@ use crate::{
 /// A header in a quoted packet.
 struct Quoted {
     text: Text,
-    /// Where the transport header is in the quote, and its length.
+    /// The offset of the transport header in the quote, and its length.
     transport: (usize, usize),
     protocol: u8,
 }
 
-/// Turns the quote of an error about a session with PROXY into that of the packet that the error's receiver sent,
-/// addresses and ports apart. The error from now on.
+/// Turns the quote of an error about a session with PROXY into the packet that the error's receiver sent, except for
+/// addresses and ports. Returns the new error.
 pub(crate) fn unproxy_quote(
     flows: &Flows,
     frame: &mut impl Frame,
@@ -64,7 +65,7 @@ pub(crate) fn unproxy_quote(
     *p
 }
 
-/// The header in a quote of what a client sent, if it begins with one as far as it is there.
+/// The PROXY header in a quote of a client's packet, if the packet begins with one as far as it is quoted.
 fn quoted_header(
     flows: &Flows,
     quote: &[u8],
@@ -91,8 +92,8 @@ fn quoted_header(
     (holds && begins(&text)).then_some(Quoted { text, transport: (transport_at, headers), protocol })
 }
 
-/// Gives the numbers of the client's stream that an error quotes to the other side's count: where what a client sent
-/// begins, or what a server acknowledged, SACK blocks included.
+/// Converts the numbers of the client's stream in an error's quote to the other side's count: the sequence number of a
+/// client's segment, or the acknowledgement of a server's, SACK blocks included.
 fn renumber_quote(flows: &Flows, data: &mut [u8], p: &Parsed, found: Found, transport_at: usize) {
     let l4 = usize::from(p.l4);
     let Some(quoted) = data.get_mut(l4 + IcmpHeader::LEN + transport_at..) else { return };
@@ -104,8 +105,8 @@ fn renumber_quote(flows: &Flows, data: &mut [u8], p: &Parsed, found: Found, tran
     }
 }
 
-/// Gives a quoted segment, as far as it is there, the numbers of the side that the error goes to, and its checksum what
-/// that changes.
+/// Sets the numbers of a quoted segment, as far as it is quoted, to the count of the error's receiver, and updates its
+/// checksum.
 fn requote(quoted: &mut [u8], stream: &Stream, direction: Direction) {
     let from_server = direction == Direction::Reply;
     let other = |number: u32| if from_server { stream.back(number) } else { stream.forth(number) };
@@ -126,7 +127,7 @@ fn requote(quoted: &mut [u8], stream: &Stream, direction: Direction) {
     }
 }
 
-/// The length that a quoted packet says it has.
+/// The length field of a quoted packet.
 fn total_len(quote: &[u8]) -> Option<usize> {
     match quote.first()? >> 4 {
         6 => Ipv6Header::at(quote, 0).map(Ipv6Header::total_len),
@@ -134,7 +135,8 @@ fn total_len(quote: &[u8]) -> Option<usize> {
     }
 }
 
-/// Takes the header out of an error's quote. The error from now on; none, and the frame as it was, if that can't be.
+/// Removes the PROXY header from an error's quote. Returns the new error; none, with the frame unchanged, if this isn't
+/// possible.
 fn without_header(frame: &mut impl Frame, p: &Parsed, quoted: &Quoted) -> Option<Parsed> {
     let (l3, l4) = (usize::from(p.l3), usize::from(p.l4));
     let message = frame.data_mut().get_mut(l4..l3 + usize::from(p.ip_len))?;
@@ -160,12 +162,12 @@ fn without_header(frame: &mut impl Frame, p: &Parsed, quoted: &Quoted) -> Option
     Some(shorter)
 }
 
-/// Where the quote ends in an error that may have extensions behind it (RFC 4884). Their place depends on the quote's
-/// length, so they go.
+/// The end of the quote in an error that may have extensions behind it (RFC 4884). Their position depends on the
+/// quote's length, so they are removed.
 fn end_of_quote(message: &mut [u8], ipv6: bool) -> usize {
     let (at, unit) = if ipv6 { (4, 8) } else { (5, 4) };
     let whole = message.len();
-    // Of ICMPv6's packet too big, and of its parameter problem, all four bytes are a number.
+    // In ICMPv6's packet too big and parameter problem, all four bytes are one number.
     let has = message.first().is_some_and(|kind| !ipv6 || matches!(kind, 1 | 3));
     let Some(length) = message.get_mut(at).filter(|length| has && **length != 0) else { return whole };
     let end = IcmpHeader::LEN + usize::from(*length) * unit;
@@ -173,7 +175,7 @@ fn end_of_quote(message: &mut [u8], ipv6: bool) -> usize {
     end.min(whole)
 }
 
-/// Takes the header out of the lengths and checksums of a quoted packet.
+/// Removes the header from the lengths and checksums of a quoted packet.
 fn shorten_quote(quote: &mut [u8], ipv6: bool, quoted: &Quoted) -> Option<()> {
     let (transport_at, headers) = quoted.transport;
     let added = quoted.text.len() as u16;
@@ -203,7 +205,7 @@ fn shorten_datagram(transport: &mut [u8], text: &Text) -> Option<()> {
     let new = old.checked_sub(text.len() as u16).filter(|&len| usize::from(len) >= UdpHeader::LEN)?;
     header.set_len(new);
     if header.checksum() != 0 {
-        // The length counts in the header and in the pseudo-header.
+        // The checksum covers the length twice: in the header and in the pseudo-header.
         let length = Delta::word(old, new);
         let delta = length.and(length).and(Delta::from_sums(Sum::of(text), Sum::ZERO));
         header.set_checksum(delta.apply_udp(header.checksum()));
@@ -211,7 +213,7 @@ fn shorten_datagram(transport: &mut [u8], text: &Text) -> Option<()> {
     Some(())
 }
 
-/// `len` is the segment's, `headers` of them its header's.
+/// `len` is the segment's length, `headers` that of its header.
 fn shorten_segment(
     transport: &mut [u8],
     (len, headers): (u16, usize),
@@ -220,13 +222,14 @@ fn shorten_segment(
 ) -> Option<()> {
     let new_len = len.checked_sub(text.len() as u16)?;
     let Some(header) = transport.get_mut(..headers) else {
-        // Nothing but ports and a number is quoted.
+        // Only the ports and the sequence number are quoted.
         return Some(());
     };
     let field = header.get_mut(tcp::CHECKSUM_AT..)?.first_chunk_mut::<2>()?;
     let check = u16::from_be_bytes(std::mem::take(field));
     let around = |len: u16| addresses.word(protocol::TCP.into()).word(len);
-    // What the checksum covers beside the client's data, and these: an odd length has moved them to the other half of words.
+    // The part of the checksum that doesn't cover the client's data. An odd header length has shifted the data to the
+    // other half of words.
     let known = around(len).and(Sum::of(header)).and(Sum::of(text));
     let data = Sum::ZERO.word(!check).word(!known.fold());
     let data = if text.len() % 2 == 1 { data.swapped() } else { data };
@@ -240,7 +243,7 @@ mod tests {
     use super::*;
     use crate::{io::memory::MemoryFrame, net::ethernet::Mac, path::ingress::parse};
 
-    /// An error that quotes `quoted` in 128 bytes, with an extension of 8 behind them.
+    /// An error that quotes `quoted` in 128 bytes, followed by an extension of 8 bytes.
     fn extended(quoted: &[u8]) -> (MemoryFrame, Parsed) {
         let mut icmp = [&[11, 0, 0, 0, 0, 32, 0, 0], quoted].concat();
         icmp.resize(IcmpHeader::LEN + 128, 0);

@@ -1,22 +1,23 @@
 //! Which ports an address is behind, by the routes back to it (reverse-path filter).
 //!
-//! A port's [`RpFilter`] sets what must hold before a packet may open a session: a source address can be forged, but
-//! not every port leads to it. [`super::route::RouteTable`] has it together with the routes.
+//! A port's [`RpFilter`] sets the condition for a packet to open a session: a source address can be forged,
+//! but not every port leads to it. [`super::route::RouteTable`] keeps this together with the routes.
 
 use serde::Deserialize;
 
 use crate::io::PortId;
 
-/// What the routes must say of a packet's source (RFC 3704; Linux's `rp_filter` 1, 2 and 0).
+/// The condition on the routes to a packet's source (RFC 3704; Linux's `rp_filter` 1, 2 and 0).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RpFilter {
-    /// The best route to it leads by the port that the packet arrived on; of equal ones any.
+    /// The best route to the source leaves by the port that the packet arrived on; any one of equal routes
+    /// will do.
     #[default]
     Strict,
-    /// There is a route to it, by any port.
+    /// There is a route to the source, by any port.
     Loose,
-    /// Nothing.
+    /// No condition.
     Off,
 }
 
@@ -25,22 +26,22 @@ pub enum RpFilter {
 pub struct Behind(u64);
 
 impl Behind {
-    /// No packet may come from there.
+    /// No packet may come from these addresses.
     pub(crate) const MARTIAN: Self = Self(1 << 63);
-    /// Its best route is the default route.
+    /// The best route is the default route.
     const DEFAULT: u64 = 1 << 62;
 
     pub(crate) fn by(ports: impl Iterator<Item = PortId>) -> Self {
         Self(ports.filter(|port| *port != PortId::NONE).fold(0, |ports, port| ports | bit(port)))
     }
 
-    /// By the default route.
+    /// Marks the default route.
     #[inline]
     pub(crate) fn by_default(self) -> Self {
         if self.0 == 0 { self } else { Self(self.0 | Self::DEFAULT) }
     }
 
-    /// By these ports and by those.
+    /// Joins two sets of ports.
     pub(crate) fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
@@ -52,27 +53,27 @@ impl Behind {
         self.0 & bit(port) != 0
     }
 
-    /// Whether they leave by no port at all.
+    /// Whether packets to the address leave by no port at all.
     #[must_use]
     pub fn is_nowhere(self) -> bool {
         self.0 & u64::from(u32::MAX) == 0
     }
 
-    /// Whether nothing but the default route leads there.
+    /// Whether only the default route leads there.
     #[must_use]
     pub fn is_by_default(self) -> bool {
         self.0 & Self::DEFAULT != 0
     }
 
-    /// Whether no packet may have the address as its source, wherever it comes from (RFC 1812 5.3.7, RFC 4291 2): it is
-    /// the gateway's own, a broadcast or multicast address, of the loopback network or unspecified.
+    /// Whether the address is invalid as a source on every port (RFC 1812 5.3.7, RFC 4291 2): it is the
+    /// gateway's own, broadcast, multicast, loopback or unspecified.
     #[must_use]
     pub fn is_martian(self) -> bool {
         self.0 & Self::MARTIAN.0 != 0
     }
 }
 
-/// There are 32 ports at most.
+/// There are at most 32 ports.
 #[inline]
 fn bit(port: PortId) -> u64 {
     1 << (port.0 & 31)
@@ -163,7 +164,7 @@ mod tests {
             route("10.0.0.0", 8, &[4], 6),
             route("11.0.0.0", 8, &[4], 6),
             route("11.0.0.0", 8, &[3], 5),
-            // Host bits say nothing.
+            // Host bits are ignored.
             route("11.2.3.4", 8, &[6], 5),
         ]);
         assert_eq!(ports(&ways, "10.1.1.1"), [1, 2, 3]);
@@ -175,7 +176,7 @@ mod tests {
         let ways = table(&[
             route("0.0.0.0", 0, &[0], 0),
             route("::", 0, &[0], 0),
-            // Whatever routes say.
+            // Whatever the routes are.
             route("127.0.0.0", 8, &[1], 0),
             route("224.0.0.0", 24, &[1], 0),
             route("ff02::", 16, &[1], 0),
@@ -229,7 +230,7 @@ mod tests {
         assert_eq!((ports(&ways, "11.1.0.1"), ports(&ways, "12.1.0.1")), (vec![4], vec![0]));
         let ways = set(&mut routes, "0.0.0.0", 0, None);
         assert_eq!((ports(&ways, "11.1.0.1"), ports(&ways, "12.1.0.1")), (vec![4], vec![]));
-        // An address of the gateway's own goes, and another comes.
+        // One of the gateway's own addresses is removed, and another is added.
         let martian = |ways: &RouteTable, a: &str| ways.behind(network(a)).is_martian();
         routes.set_ports(Vec::new(), [network("11.0.0.1")], []);
         let ways = routes.publish();

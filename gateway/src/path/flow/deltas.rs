@@ -7,8 +7,8 @@ use crate::{
     table::{endpoints::Endpoints, session::Tuple},
 };
 
-/// What rewriting from `old` to `new` adds to the IP checksum, and to a transport checksum with its
-/// pseudo-header.
+/// The differences, for rewriting from `old` to `new`, of the IP checksum and of a transport checksum with
+/// its pseudo-header.
 #[must_use]
 pub fn deltas(old: Tuple, new: Tuple) -> (Delta, Delta) {
     let addresses = |t: Tuple| {
@@ -20,7 +20,8 @@ pub fn deltas(old: Tuple, new: Tuple) -> (Delta, Delta) {
     (ip, ip.and(Delta::between(&ports(old), &ports(new))))
 }
 
-/// The same between packets of any two families: nothing for IP where one of them is IPv6, which has no checksum.
+/// The same between packets of any two families. The IP difference is nothing if either is IPv6, which has no
+/// checksum.
 #[must_use]
 pub fn deltas_of(old: &Endpoints, new: &Endpoints) -> (Delta, Delta) {
     if !old.is_ipv6() && !new.is_ipv6() {

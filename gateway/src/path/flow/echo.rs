@@ -1,7 +1,7 @@
 //! Stage 4 for ICMP echoes: they get a session if a SNAT rule matches, otherwise they go to the kernel.
 //!
-//! The identifier serves as the sender's port (RFC 5508). ICMPv6's checksum has a pseudo-header, ICMP's has none: the
-//! session's difference knows.
+//! The identifier serves as the sender's port (RFC 5508). ICMPv6's checksum has a pseudo-header and ICMP's
+//! has none; the session's checksum difference accounts for that.
 
 use super::{Flows, belief::Belief, open::Claimed, snat::SnatRole};
 use crate::{
@@ -13,7 +13,8 @@ use crate::{
 };
 
 impl Flows {
-    /// An ICMP echo request or reply: of a session, from inside, or the kernel's.
+    /// Handles an ICMP echo request or reply: it belongs to a session, comes from inside, or goes to the
+    /// kernel.
     #[inline(never)]
     pub(crate) fn echo<F: Frame>(&mut self, packet: &Packet<'_, F>) -> Next {
         let (p, ends) = (packet.parsed, packet.endpoints());
@@ -30,7 +31,8 @@ impl Flows {
         }
         let asks = ends.source.1 != 0 || ends.destination.1 == 0;
         match self.snat_claim(&ends, p.protocol) {
-            // An external address answers requests itself: an identifier is no port that leads to an inside host.
+            // An external address answers requests itself: an identifier, unlike a port, doesn't lead to an
+            // inside host.
             Some(claim @ SnatRole::Out(_)) if asks && !self.is_external(ends.destination.0) => {
                 let plan = self.plan(PortId::NONE, &ends, p.protocol, (Claimed::Snat(claim), packet.origin));
                 self.commit(packet, &ends, plan)
@@ -38,7 +40,7 @@ impl Flows {
             Some(SnatRole::In) if ends.destination.1 != 0 => {
                 match self.snat_elsewhere(&ends, SnatRole::In, packet.origin) {
                     Some(owner) => Next::HandOver(owner),
-                    // A reply that nobody waits for may be to a ping of the kernel's own.
+                    // A reply without a session may answer the kernel's own ping.
                     None => Next::Punt,
                 }
             }

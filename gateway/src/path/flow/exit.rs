@@ -24,7 +24,7 @@ use crate::{
 };
 
 impl Flows {
-    /// A packet goes on in its session.
+    /// Forwards a packet in its session.
     #[inline(always)]
     pub(crate) fn forward<F: Frame>(&mut self, packet: &Packet<'_, F>, found: Found, what: As) -> Next {
         let whole = matches!(what, As::Packet) && packet.first.is_none();
@@ -42,7 +42,7 @@ impl Flows {
         }
     }
 
-    /// As [`Self::forward`] for what isn't a whole packet, or is of a session with something special about it.
+    /// Like [`Self::forward`], for a packet that isn't whole or whose session has something special about it.
     #[inline(never)]
     fn forward_special<F: Frame>(&mut self, packet: &Packet<'_, F>, found: Found, what: As) -> Next {
         let exit = self.exit(packet, found, &what);
@@ -70,12 +70,12 @@ impl Flows {
         }
     }
 
-    /// How a packet leaves for a server that was chosen for it alone.
+    /// How a packet leaves for a server that was chosen for this packet alone.
     pub(crate) fn exit_to(&mut self, server: IpAddr) -> Result<Exit, Reason> {
         or_here(self.routing.towards(server, Need::Server, self.now))
     }
 
-    /// The next hop of a session in a direction: the one it remembers, or looked up.
+    /// The next hop of a session in a direction: the remembered one, or one looked up.
     fn hop_for(&mut self, found: Found) -> Result<u16, Reason> {
         let generation = self.routing.generation;
         let session = self.sessions.get_mut(found.id).ok_or(Reason::NoSession)?;
@@ -87,7 +87,7 @@ impl Flows {
             return Ok(hop & !LOOKED_AT);
         }
         let session = self.sessions.get(found.id).ok_or(Reason::NoSession)?;
-        // SNAT's requests lead to whomever an inside host likes.
+        // Inside hosts choose where SNAT's requests go, so those hops count as guests.
         let guest = found.direction == Direction::Reply || session.is_snat();
         let to = self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?.destination.0;
         let need = if guest { Need::Guest } else { Need::Server };
@@ -101,7 +101,8 @@ impl Flows {
         Ok(hop)
     }
 
-    /// Whether both hops of a session are as they were though routes have changed since. Then it remembers them on.
+    /// Whether both hops of a session are still valid although routes have changed since. If so, the session
+    /// keeps them.
     #[cold]
     fn still_hold(&mut self, id: SessionId) -> bool {
         let Some(session) = self.sessions.get(id) else { return false };
@@ -116,7 +117,7 @@ impl Flows {
         both
     }
 
-    /// The next hop towards the server: the one the session remembers, or looked up.
+    /// The next hop towards the server: the remembered one, or one looked up.
     fn one_way_hop(&mut self, id: SessionId) -> Result<u16, Reason> {
         let generation = self.routing.generation;
         let session = self.sessions.get(id).ok_or(Reason::NoSession)?;
@@ -138,7 +139,7 @@ impl Flows {
         Ok(hop)
     }
 
-    /// The next hop of a packet whose session's other side is of the other family.
+    /// The next hop of a packet whose session has the other family on its other side.
     fn nat64_exit<F: Frame>(
         &mut self,
         packet: &Packet<'_, F>,
@@ -146,7 +147,7 @@ impl Flows {
         what: &As,
     ) -> Result<u16, Reason> {
         if let As::Error(_) = what {
-            // Rebuilt, it goes to the destination of the session's packets.
+            // The rebuilt error goes to the destination of the session's packets.
             let to = self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?;
             return self.routing.towards(to.destination.0, Need::Guest, self.now);
         }
@@ -154,7 +155,7 @@ impl Flows {
         if let As::Packet = what {
             self.remember_across(packet.parsed.ipv6, found, hop);
             if packet.first.is_some() && is_unchecked(packet.frame.data(), packet.parsed) {
-                // Nobody has all of it to sum up (RFC 7915, 4.5).
+                // Nobody has the whole packet to compute its checksum (RFC 7915, 4.5).
                 self.rest_goes = Some(RestGoes::Nowhere(Reason::OtherFamily));
                 return Err(Reason::OtherFamily);
             }
@@ -162,7 +163,7 @@ impl Flows {
         Ok(hop)
     }
 
-    /// From now on the fast path of IPv6 knows the next hop of a session between the families.
+    /// Lets the IPv6 fast path know the next hop of a session between the families.
     fn remember_across(&mut self, ipv6: bool, found: Found, hop: u16) {
         let generation = self.routing.generation;
         let known = self.routing.may_be_remembered(hop);
@@ -175,7 +176,7 @@ impl Flows {
         }
     }
 
-    /// The next hop of such a session in a direction: the one it remembers, or looked up.
+    /// The next hop of such a session in a direction: the remembered one, or one looked up.
     fn hop_of_nat64(&mut self, found: Found) -> Result<u16, Reason> {
         let generation = self.routing.generation;
         if let Some(hop) = self.sessions.nat64_hop(found.id, found.direction, generation) {
@@ -185,7 +186,7 @@ impl Flows {
         self.nat64_hop(found, leaving.destination.0)
     }
 
-    /// Looks up the next hop of such a session, which remembers it.
+    /// Looks up the next hop of such a session, and remembers it.
     fn nat64_hop(&mut self, found: Found, to: IpAddr) -> Result<u16, Reason> {
         let need = if found.direction == Direction::Reply { Need::Guest } else { Need::Server };
         let hop = self.routing.towards(to, need, self.now)?;
@@ -197,7 +198,7 @@ impl Flows {
     }
 }
 
-/// A hop, or the gateway itself where there is none because the destination is its own.
+/// A hop; the gateway itself if there is no hop because the destination is its own address.
 fn or_here(hop: Result<u16, Reason>) -> Result<Exit, Reason> {
     match hop {
         Err(Reason::ToGateway) => Ok(Exit::Local),

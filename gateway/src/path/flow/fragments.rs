@@ -1,5 +1,5 @@
-//! Stage 3 for fragments: finds their session. The first fragment has the ports and is handled as a whole packet; the
-//! others use the ports that it left, or go where it went.
+//! Stage 3 for fragments: finds their session. The first fragment has the ports and is handled as a whole
+//! packet; the others use the ports that the first one stored, or follow it.
 
 use super::{Flows, belief::Belief, session::Course};
 use crate::{
@@ -15,7 +15,8 @@ use crate::{
 };
 
 impl Flows {
-    /// Decides on a fragment that needs no look at its packet: one that nobody claims, or from a wrong source.
+    /// Decides on a fragment that doesn't need its packet: one that nobody claims, or one from a wrong
+    /// source.
     pub(crate) fn before_reassembly<F: Frame>(
         &self,
         packet: &Packet<'_, F>,
@@ -24,7 +25,7 @@ impl Flows {
         if !self.may_be_claimed(ends, packet.parsed) {
             return Some(Next::Punt);
         }
-        // Before it takes the place of another's.
+        // Checked before it can take the place of another sender's fragment.
         self.beside_refusal(packet.port, ends.source.0, packet.origin).map(Next::Drop)
     }
 
@@ -41,7 +42,7 @@ impl Flows {
         }
     }
 
-    /// The first fragment goes as a packet would.
+    /// Handles the first fragment like a whole packet.
     pub(crate) fn first_fragment<F: Frame>(&mut self, packet: &Packet<'_, F>) -> Next {
         let p = packet.parsed;
         match self.sessions.find_endpoints(&packet.endpoints(), p.protocol) {
@@ -51,8 +52,8 @@ impl Flows {
         }
     }
 
-    /// A later one goes by the ports that the first had, or where that went; `id` is the identification it leaves under where
-    /// it needs a new one.
+    /// Handles a later fragment by the ports of the first one, or by where that one went. `id` is the
+    /// identification under which it leaves if it needs a new one.
     pub(crate) fn later_fragment<F: Frame>(
         &mut self,
         packet: &Packet<'_, F>,
@@ -77,13 +78,13 @@ impl Flows {
         let claimed = self.claimed(packet.port, &ends, p.protocol);
         match self.owner_elsewhere(PortId::NONE, &ends, p.protocol, &claimed, packet.origin) {
             Some(owner) => Next::HandOver(owner),
-            // An echo without session is the kernel's, see `echo`.
+            // An echo without a session goes to the kernel, see `echo`.
             None if claimed.is_nobody_s() || is_echo(p.protocol) => Next::Punt,
             None => Next::Drop(Reason::Fragment),
         }
     }
 
-    /// A fragment that isn't the first goes on in its packet's session.
+    /// Forwards a later fragment in its packet's session.
     fn fragment_of<F: Frame>(&mut self, packet: &Packet<'_, F>, found: Found, id: u16) -> Next {
         match self.course(found, packet.parsed, Belief::Nothing) {
             Course::Kernel => return Next::Punt,

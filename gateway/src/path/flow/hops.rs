@@ -1,15 +1,17 @@
 //! The next hops of a worker, by number.
 //!
-//! A session remembers its hops' numbers until the era ends in which it was given them, so a number may only become
-//! another neighbour's when no session of the era in force can know it. (An era ends when everything may have
-//! changed; some changed routes only begin another generation of it.) A hop is *held* in the era in which sessions
-//! were last given its number, which they are only while its neighbour is known; what isn't held in the era in force
-//! may go. Where too few may, a new era begins: sessions that still need a hop ask again.
+//! A session remembers the numbers of its hops until the end of the era in which it got them. A number may
+//! therefore pass to another neighbour only when no session of the current era can know it. (An era ends when
+//! everything may have changed; when only some routes change, a new generation begins within the era.) A hop
+//! is *held* in the last era in which sessions were given its number, which happens only while its neighbour
+//! is known. A hop that isn't held in the current era may be reused. When too few hops may be reused, a new
+//! era begins and sessions that still need a hop look it up again.
 //!
-//! Routes by one neighbour may have different MTUs: each has a hop of its own there, chained to the first.
+//! Routes through one neighbour may have different MTUs: each MTU has its own hop, chained to the neighbour's
+//! first.
 //!
-//! Hops towards clients and strangers have no more than three quarters of the numbers, and those whose neighbour hasn't
-//! answered yet [`UNRESOLVED`] of these: neither can shut servers out.
+//! Hops towards clients and strangers take at most three quarters of the numbers, and at most [`UNRESOLVED`]
+//! of these may wait for a neighbour that hasn't answered yet: neither can crowd out servers.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,24 +27,24 @@ use crate::{
     table::session::NO_HOP,
 };
 
-/// Next hops a worker keeps.
+/// The number of next hops a worker keeps.
 pub const MAX_HOPS: usize = 16_384;
-/// Of these towards clients and strangers at most.
+/// The most hops towards clients and strangers.
 const GUESTS: usize = MAX_HOPS / 4 * 3;
-/// Of these whose neighbours never answered at most.
+/// The most hops towards clients and strangers whose neighbours have never answered.
 const UNRESOLVED: usize = 1024;
-/// Hops that are looked at when one is sought that may go.
+/// The number of hops examined in one search for a reusable one.
 const STRIDE: usize = 64;
-/// How long after a renewal hops are left to those who still need them, while there are others.
+/// How long hops are left to those who still need them after a renewal, while other hops are available.
 const RESPITE: u32 = seconds(2);
-/// Minimum time between renewals: while there is room, and while there is none.
+/// The minimum time between renewals: the first while there is room, the second while there is none.
 const PERIOD: u32 = seconds(10);
 const PERIOD_FULL: u32 = seconds(1);
 
-/// For whom a hop is.
+/// Who a hop is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// A server, or a router.
+    /// A server or a router.
     Server,
     /// A client, a host inside or outside, or a stranger.
     Guest,
@@ -51,7 +53,7 @@ pub enum Need {
 /// A next hop with its link-layer header ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hop {
-    /// Destination and source MAC address as they lie in the frame.
+    /// The destination and source MAC addresses, as laid out in the frame.
     pub macs: [u8; 12],
     /// Largest IP packet.
     pub mtu: u16,
@@ -62,30 +64,30 @@ pub struct Hop {
 }
 
 impl Hop {
-    /// Nobody's.
+    /// An unused hop.
     pub(crate) const NOTHING: Self = Self { macs: [0; 12], mtu: 0, port: PortId(0), usable: false };
 }
 
-/// A hop's state that packets don't need.
+/// The state of a hop that packets don't need.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HopState {
     pub address: IpAddr,
-    /// When the kernel was asked for it.
+    /// When the kernel was last asked to resolve it.
     pub asked: Option<Tick>,
-    /// The MTU of the routes that lead by it, if they have one.
+    /// The MTU of the routes through it, if they set one.
     mtu: Option<u16>,
-    /// The next hop by the same neighbour, with another MTU; [`NO_HOP`]: none.
+    /// The next hop through the same neighbour with another MTU; [`NO_HOP`] if there is none.
     sibling: u16,
-    /// Packets that wait for it.
+    /// The number of packets that wait for it.
     pub waiting: u16,
     /// Only guests have needed it so far.
     pub guest: bool,
-    /// It didn't answer in time.
+    /// The neighbour didn't answer in time.
     pub silent: bool,
-    /// The generation in which sessions may know its number; 0: none.
+    /// The last generation in which sessions may have learned its number; 0 if there is none.
     held: u16,
     in_use: bool,
-    /// It is among those that haven't answered yet.
+    /// It is in the queue of hops that haven't answered yet.
     queued: bool,
 }
 
@@ -105,17 +107,17 @@ pub(crate) struct Hops {
     by_address: HashMap<(PortId, u32), u16, RandomState>,
     by_address_v6: HashMap<(PortId, u128), u16, RandomState>,
     free: Vec<u16>,
-    /// Those that haven't answered, the oldest first; others among them are passed over.
+    /// Hops that haven't answered, oldest first. Entries that have answered since are skipped.
     unresolved: VecDeque<u16>,
     used: usize,
-    /// Where the search for one that may go goes on.
+    /// Where the next search for a reusable hop starts.
     hand: usize,
     renewed: Option<Tick>,
 }
 
 impl Default for Hops {
     fn default() -> Self {
-        // Twice the room, so that maps tidy up in place and never grow.
+        // Twice the room, so that the maps tidy up in place and never grow.
         let map = 2 * MAX_HOPS;
         Self {
             hops: Vec::with_capacity(MAX_HOPS),
@@ -141,12 +143,12 @@ impl Hops {
         self.hops.get_mut(usize::from(id)).zip(self.states.get_mut(usize::from(id)))
     }
 
-    /// The address of a hop that is somebody's.
+    /// The address of a hop that is in use.
     pub fn address(&self, id: u16) -> Option<IpAddr> {
         self.states.get(usize::from(id)).filter(|state| state.in_use).map(|state| state.address)
     }
 
-    /// Gives the hops of a port its MAC address and its MTU, where their routes' isn't smaller.
+    /// Gives the hops of a port its MAC address, and its MTU unless their routes have a smaller one.
     pub fn renew_ports(&mut self, facts: impl Fn(PortId) -> Option<PortFacts>) {
         for (hop, state) in self.hops.iter_mut().zip(&self.states) {
             if let Some(facts) = facts(hop.port) {
@@ -156,7 +158,7 @@ impl Hops {
         }
     }
 
-    /// The first hop by a neighbour, if there has been need of one.
+    /// The first hop through a neighbour, if one was ever needed.
     pub fn known(&self, port: PortId, address: IpAddr) -> Option<u16> {
         match address {
             IpAddr::V4(a) => self.by_address.get(&(port, a.to_bits())),
@@ -165,7 +167,7 @@ impl Hops {
         .copied()
     }
 
-    /// The hop by a neighbour for routes with this MTU.
+    /// The hop through a neighbour for routes with this MTU.
     pub fn known_for(&self, port: PortId, address: IpAddr, mtu: Option<u16>) -> Option<u16> {
         let mut id = self.known(port, address)?;
         loop {
@@ -177,7 +179,7 @@ impl Hops {
         }
     }
 
-    /// The next hop by the same neighbour.
+    /// The next hop through the same neighbour.
     pub fn sibling(&self, id: u16) -> Option<u16> {
         self.states.get(usize::from(id)).map(|state| state.sibling).filter(|id| *id != NO_HOP)
     }
@@ -189,7 +191,7 @@ impl Hops {
         }
     }
 
-    /// A number for another neighbour.
+    /// Finds a number for another neighbour.
     pub fn room(&mut self, need: Need, generation: u16, now: Tick) -> NumberSource {
         if self.unresolved.len() >= UNRESOLVED
             && let Some(id) = self.give_up_unresolved(generation)
@@ -214,7 +216,7 @@ impl Hops {
         }
     }
 
-    /// A generation begins: no session knows a number.
+    /// Begins a generation in which no session knows a number yet.
     pub fn renew(&mut self, now: Tick) {
         self.renewed = Some(now);
     }
@@ -229,8 +231,8 @@ impl Hops {
         id.map_or(NumberSource::Full, NumberSource::Number)
     }
 
-    /// Gives a number, which [`Self::room`] found, to a neighbour, for routes with this MTU. What is known of the neighbour
-    /// is known of this hop, too.
+    /// Assigns a number that [`Self::room`] found to a neighbour, for routes with this MTU. The hop takes
+    /// over what is already known about the neighbour.
     pub fn take(
         &mut self,
         id: u16,
@@ -260,7 +262,7 @@ impl Hops {
         }
     }
 
-    /// Puts a hop behind the first by its neighbour.
+    /// Inserts a hop behind the first one of its neighbour.
     fn chain(&mut self, first: u16, id: u16) {
         let next = self.sibling(first).unwrap_or(NO_HOP);
         for (of, to) in [(first, id), (id, next)] {
@@ -270,7 +272,7 @@ impl Hops {
         }
     }
 
-    /// Makes a hop the first by its neighbour, or leaves none.
+    /// Makes a hop the first one of its neighbour, or leaves the neighbour without.
     fn begin_with(&mut self, port: PortId, address: IpAddr, id: Option<u16>) {
         match (address, id) {
             (IpAddr::V4(a), Some(id)) => self.by_address.insert((port, a.to_bits()), id),
@@ -280,13 +282,13 @@ impl Hops {
         };
     }
 
-    /// Whether a hop's number may become another's.
+    /// Whether a hop's number may be reused.
     fn may_go(&self, id: u16, generation: u16) -> bool {
         let state = self.states.get(usize::from(id));
         state.is_some_and(|s| s.in_use && s.held != generation && s.waiting == 0)
     }
 
-    /// Forgets a hop whose neighbour is gone, if it may go.
+    /// Forgets a hop whose neighbour is gone, if its number may be reused.
     pub fn forget(&mut self, id: u16, generation: u16) {
         if self.may_go(id, generation) {
             self.remove(id);
@@ -294,8 +296,8 @@ impl Hops {
         }
     }
 
-    /// Forgets the hops to certain neighbours, which nothing leads to any more. What waits for one of them gives up in its
-    /// time, and the number is lost.
+    /// Forgets the hops to certain neighbours that no route leads to any more. Packets that wait for one of
+    /// them time out, and the number is lost.
     pub fn drop_where(&mut self, is_gone: impl Fn(IpAddr) -> bool) {
         for id in 0..self.states.len() as u16 {
             let Some(state) = self.states.get(usize::from(id)) else { return };
@@ -327,7 +329,7 @@ impl Hops {
         }
     }
 
-    /// Takes the number of the neighbour that hasn't answered for longest.
+    /// Takes the number of the guest that has failed to answer for longest.
     fn give_up_unresolved(&mut self, generation: u16) -> Option<u16> {
         for _ in 0..STRIDE {
             let id = self.unresolved.pop_front()?;
@@ -346,7 +348,7 @@ impl Hops {
         None
     }
 
-    /// Takes the number of a hop that may go.
+    /// Takes the number of a hop that may be reused.
     fn one_to_go(&mut self, generation: u16) -> Option<u16> {
         for _ in 0..STRIDE {
             self.hand = if self.hand + 1 < self.hops.len() { self.hand + 1 } else { 0 };
@@ -360,7 +362,7 @@ impl Hops {
     }
 }
 
-/// The MTU by a port with these facts, of routes with this MTU.
+/// The MTU of a route with this MTU on a port with these facts.
 fn mtu_of(facts: &PortFacts, route: Option<u16>) -> u16 {
     route.map_or(facts.mtu, |mtu| mtu.min(facts.mtu))
 }
@@ -398,7 +400,7 @@ mod tests {
         Ipv4Addr::from_bits(0x0a00_0000 + n).into()
     }
 
-    /// A hop for a neighbour that answers at once or never; held if it does.
+    /// Adds a hop for a neighbour that answers at once or never. If it answers, the hop is held.
     fn add(h: &mut Hops, address: IpAddr, need: Need, answers: bool, g: &mut u16, now: Tick) -> Option<u16> {
         let id = match h.room(need, *g, now) {
             NumberSource::Renew => {
@@ -445,7 +447,7 @@ mod tests {
             assert!(add(&mut h, server(n), Need::Server, true, &mut g, now).is_some(), "server {n}");
         }
         assert_eq!(add(&mut h, server(9999), Need::Server, true, &mut g, now), None, "all are held");
-        // A second later, hops that weren't needed since make room.
+        // A second later, hops that weren't needed since then make room.
         assert!(add(&mut h, server(9999), Need::Server, true, &mut g, Tick(seconds(1))).is_some());
     }
 
@@ -458,7 +460,7 @@ mod tests {
             let before = g;
             add(&mut h, guest(n), Need::Guest, true, &mut g, now);
             if g != before {
-                // A session that goes on asks again.
+                // A session that continues looks its hop up again.
                 assert_eq!(h.known(PORT, server(1)), Some(ours));
                 h.hold(ours, g);
             }
@@ -507,7 +509,7 @@ mod tests {
         // A hop that no packet waits for may be reused, one that packets wait for may not.
         assert_eq!(add(&mut h, guest(4), Need::Guest, true, &mut g, Tick(0)), Some(a));
         assert_eq!(add(&mut h, guest(5), Need::Guest, true, &mut g, Tick(0)), Some(c + 1));
-        // What is gone can't go again.
+        // A hop that was forgotten can't be forgotten again.
         h.forget(b, g + 1);
         h.drop_where(|address| address == guest(2));
         assert_eq!((add(&mut h, guest(6), Need::Guest, true, &mut g, Tick(0)), h.used), (Some(c + 2), 4));
@@ -516,7 +518,7 @@ mod tests {
     #[test]
     fn a_neighbour_has_a_hop_for_each_mtu_and_each_goes_alone() {
         for address in [server(1), guest(1)] {
-            // In any order.
+            // The order doesn't matter.
             for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
                 let (mut h, mut g) = (Hops::default(), 1);
                 let first = add(&mut h, address, Need::Server, true, &mut g, Tick(0)).unwrap();
@@ -569,7 +571,7 @@ mod tests {
             before - h.used
         };
         assert_eq!((gone(&mut h, at(RESPITE - 1)), gone(&mut h, at(RESPITE))), (0, 1));
-        // Where all are held, the next renewal is due sooner if there's no room at all.
+        // When all hops are held, the next renewal is due sooner if there is no room at all.
         let hold = |h: &mut Hops| (0..MAX_HOPS as u16).for_each(|id| h.hold(id, 2));
         hold(&mut h);
         add(&mut h, guest(most + 1), Need::Guest, true, &mut g, at(RESPITE)).unwrap();

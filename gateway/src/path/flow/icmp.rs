@@ -4,10 +4,11 @@
 //! ip | icmp: type code checksum .. | the packet that failed, as it left the gateway: ip | ports ..
 //! ```
 //!
-//! The quoted packet with its addresses swapped is a packet of the other direction: its session is looked up like
-//! that of such a packet. The error then takes that packet's route: its outer addresses become the session's on that
-//! side, and the quote becomes the packet that the receiver of the error once sent. As IPVS does, the error seems to
-//! come from the virtual service (to clients), or from the local address (to a FULLNAT server).
+//! With its addresses swapped, the quoted packet is a packet of the other direction, and its session is
+//! looked up as for such a packet. The error then takes that packet's route: its outer addresses become the
+//! session's on that side, and the quote becomes the packet that the receiver of the error once sent. As in
+//! IPVS, the error appears to come from the virtual service (to clients) or from the local address (to a
+//! FULLNAT server).
 
 use super::{Flows, open::Claimed};
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
 };
 
 impl Flows {
-    /// An ICMP or ICMPv6 error.
+    /// Handles an ICMP or ICMPv6 error.
     #[inline(never)]
     pub(crate) fn icmp_error<F: Frame>(&mut self, packet: &Packet<'_, F>) -> Next {
         let p = packet.parsed;
@@ -64,8 +65,8 @@ impl Flows {
         }
     }
 
-    /// An error about no session of this worker; `back` is the packet that would come back. It came to a local address if
-    /// `local`.
+    /// Handles an error about no session of this worker. `back` is the packet that would come back; `local`
+    /// tells whether the error was sent to a local address.
     fn error_of_nobody<F: Frame>(
         &self,
         packet: &Packet<'_, F>,
@@ -86,7 +87,7 @@ impl Flows {
         }
     }
 
-    /// An error about a session, which quotes this packet.
+    /// Handles an error about a session, which quotes this packet.
     fn error_of<F: Frame>(&mut self, packet: &Packet<'_, F>, found: Found, inner: &Inner) -> Next {
         let p = packet.parsed;
         if !self.tells_sender(&packet.frame, p, found) {
@@ -105,26 +106,27 @@ impl Flows {
         self.forward(packet, found, As::Error(*inner))
     }
 
-    /// Whether an error about the session may go on to the sender of the quoted packet.
+    /// Whether an error about the session may be passed on to the sender of the quoted packet.
     fn tells_sender(&self, frame: &impl Frame, p: &Parsed, found: Found) -> bool {
         let Some(icmp) = IcmpHeader::at(frame.data(), usize::from(p.l4)) else { return false };
         if p.ipv6 {
             return icmp.tells_sender_v6();
         }
-        // To the other family a parameter problem goes as a new message of RFC 7915 4.2, if at all.
+        // A parameter problem for the other family is rebuilt as a new message (RFC 7915 4.2), if it can be
+        // translated.
         let rebuilt = || self.sessions.get(found.id).is_some_and(Session::is_nat64);
         icmp.tells_sender_v4() || (icmp.kind == icmp::v4::PARAMETER_PROBLEM && rebuilt())
     }
 }
 
-/// The packet that an error quotes, as far as it does and the first buffer has it: without what follows the error in its
-/// frame.
+/// The packet that an error quotes, as far as it is quoted and the first buffer holds it, without anything
+/// that follows the error in its frame.
 pub(crate) fn quote_of<'a>(data: &'a [u8], p: &Parsed) -> &'a [u8] {
     let end = (usize::from(p.l3) + usize::from(p.ip_len)).min(data.len());
     data.get(usize::from(p.l4) + IcmpHeader::LEN..end).unwrap_or_default()
 }
 
-/// Whether the checksum is right, over all segments.
+/// Whether the checksum is correct, over all segments.
 fn checksum_ok(frame: &impl Frame, p: &Parsed) -> bool {
     let from = usize::from(p.l4);
     let len = (usize::from(p.l3) + usize::from(p.ip_len)).saturating_sub(from);

@@ -1,8 +1,8 @@
 //! Stage 4: marks, for firewall-mark services.
 //!
-//! These rules replace netfilter's fwmark: a packet without a session gets the mark of the first rule that matches,
-//! and a firewall-mark service takes it before any service of its address. All rules are looked at together, see
-//! [`crate::table::classifier`]; `weir-bench marks` compares that with DPDK's rte_acl.
+//! These rules replace netfilter's fwmark. A packet without a session gets the mark of the first rule that
+//! matches, and a service of that mark takes precedence over services of its address. All rules are matched
+//! at once, see [`crate::table::classifier`]; `weir-bench marks` compares that with DPDK's rte_acl.
 
 use std::net::IpAddr;
 
@@ -22,17 +22,17 @@ pub struct Rule {
     mark: u32,
     source: Range,
     destination: Range,
-    /// First and last.
+    /// First and last port.
     source_ports: (u16, u16),
     destination_ports: (u16, u16),
     protocol: Option<u8>,
     port: Option<PortId>,
 }
 
-/// First and last.
+/// First and last port.
 const EVERY_PORT: (u16, u16) = (0, u16::MAX);
 
-/// Addresses of one family, or all.
+/// The addresses of one network, or all addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Range {
     Any,
@@ -66,7 +66,7 @@ impl Range {
         }
     }
 
-    /// First and last address of IPv4; none if it is IPv6's.
+    /// The first and last IPv4 address; none for an IPv6 network.
     fn v4(self) -> Option<(u32, u32)> {
         match self {
             Self::Any => Some((0, u32::MAX)),
@@ -85,7 +85,7 @@ impl Range {
 }
 
 impl Rule {
-    /// From a configured rule, given the names of the ports; none if its port isn't there.
+    /// Builds a configured rule, given the names of the ports; none if its port doesn't exist.
     #[must_use]
     pub fn new(rule: &MarkRule, ports: &[String]) -> Option<Self> {
         let port = match &rule.port {
@@ -103,7 +103,7 @@ impl Rule {
         })
     }
 
-    /// A rule that packets to this network get no mark: there are no services of mark 0.
+    /// A rule that gives packets to this network no mark: mark 0 has no services.
     pub(crate) fn unmarked(destination: (IpAddr, u8)) -> Self {
         Self {
             mark: 0,
@@ -116,7 +116,7 @@ impl Rule {
         }
     }
 
-    /// Whether it applies to a packet that arrived on `port`.
+    /// Whether the rule applies to a packet that arrived on `port`.
     #[must_use]
     pub fn applies(&self, port: PortId, ends: &Endpoints, protocol: u8) -> bool {
         let within = |(first, last): (u16, u16), port: u16| first <= port && port <= last;
@@ -140,7 +140,7 @@ pub struct Marks {
 /// The rules for packets of one family.
 #[derive(Debug)]
 struct FamilyRules<A> {
-    /// The marks that they give.
+    /// The marks that the rules set.
     marks: Box<[u32]>,
     sources: Field<A>,
     destinations: Field<A>,
@@ -209,7 +209,7 @@ impl FromIterator<Rule> for Marks {
 }
 
 impl Marks {
-    /// The mark of a packet that arrived on `port`; 0 is none.
+    /// The mark of a packet that arrived on `port`; 0 if it has none.
     #[must_use]
     pub fn of(&self, port: PortId, ends: &Endpoints, protocol: u8) -> Option<u32> {
         let ((source, sport), (destination, dport)) = (ends.source, ends.destination);

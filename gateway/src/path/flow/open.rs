@@ -34,7 +34,7 @@ use crate::{
     },
 };
 
-/// The address of a local end that there isn't, of the server's family.
+/// The unset address of a local end, in the server's family.
 fn nobody(server: IpAddr) -> (IpAddr, u16) {
     match server {
         IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), 0),
@@ -42,7 +42,7 @@ fn nobody(server: IpAddr) -> (IpAddr, u16) {
     }
 }
 
-/// The state of a session after the packet that opens it; SCTP's comes when the packet is tracked.
+/// The state of a session after its opening packet. SCTP's state is set when the packet is tracked.
 fn first_state(p: &Parsed, flags: u8) -> SessionState {
     match p.protocol {
         protocol::UDP => SessionState::Udp,
@@ -57,13 +57,13 @@ fn first_state(p: &Parsed, flags: u8) -> SessionState {
 /// Why a packet may not open a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OpenRefusal {
-    /// Without a word.
+    /// Dropped silently.
     Drop(Reason),
-    /// Its time to live is used up: ICMP time exceeded.
+    /// Its TTL has run out: answered with ICMP time exceeded.
     TtlExpired,
-    /// TCP in the middle of a connection: reset.
+    /// TCP in the middle of a connection: answered with a reset.
     Reset,
-    /// SCTP in the middle of an association: the kernel's, which says that it knows none.
+    /// SCTP in the middle of an association: left to the kernel, which answers that it knows none.
     Punt,
 }
 
@@ -75,31 +75,31 @@ enum Unopened {
     NoServer,
 }
 
-/// Whose a packet without session is.
+/// Who a packet without a session belongs to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Claimed {
-    /// A service's.
+    /// A service.
     Service(ServiceId),
     /// It came to a local address.
     Local,
-    /// SNAT's.
+    /// SNAT.
     Snat(SnatRole),
-    /// The kernel's, unless another worker's NAT knows it.
+    /// The kernel, unless another worker's NAT knows the packet.
     Nobody,
 }
 
-/// What a packet without session is to do.
+/// What happens to a packet without a session.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Plan {
     /// It opens a session of this service.
     Open(ServiceId),
     /// It opens a session of SNAT.
     Snat(SnatRole),
-    /// It is another worker's.
+    /// It belongs to another worker.
     HandOver(WorkerId),
-    /// It may open nothing.
+    /// It may not open anything.
     Refuse(Reason),
-    /// It is the kernel's.
+    /// It goes to the kernel.
     Punt,
 }
 
@@ -117,7 +117,7 @@ impl Claimed {
 }
 
 impl Flows {
-    /// Whose a packet between these endpoints is, if it has no session.
+    /// Who a packet between these endpoints belongs to, if it has no session.
     #[inline(always)]
     pub(crate) fn claimed(&self, port: PortId, ends: &Endpoints, protocol: u8) -> Claimed {
         if let Some(service) = self.lookup.claim(port, ends, protocol) {
@@ -129,8 +129,8 @@ impl Flows {
         self.snat_claim(ends, protocol).map_or(Claimed::Nobody, Claimed::Snat)
     }
 
-    /// The other worker that has to look for the session of a packet that no NIC brings to its owner: a fragment, or an
-    /// error about it.
+    /// The other worker that must look for the session of a packet that no NIC steers to its owner: a
+    /// fragment, or an error about one.
     #[inline(always)]
     pub(crate) fn owner_elsewhere(
         &self,
@@ -149,8 +149,8 @@ impl Flows {
         }
     }
 
-    /// The other worker that owns a packet, if it is another's and the port didn't bring it there: a NIC doesn't know of
-    /// a fragment's ports.
+    /// The other worker that owns a packet, if the port didn't steer the packet there: a NIC doesn't know a
+    /// fragment's ports.
     #[inline]
     pub(crate) fn elsewhere(
         &self,
@@ -169,7 +169,7 @@ impl Flows {
         (owner != self.id).then_some(owner)
     }
 
-    /// The owner of a packet between these endpoints, by the function that RSS applies.
+    /// The owner of a packet between these endpoints, computed by the function that RSS applies.
     pub(crate) fn owner(&self, ends: &Endpoints, protocol: u8) -> WorkerId {
         let (sport, dport, protocol) = (ends.source.1, ends.destination.1, transport(protocol));
         match (ends.source.0, ends.destination.0) {
@@ -183,7 +183,7 @@ impl Flows {
         }
     }
 
-    /// The server of a packet for a service, and the template that keeps its client there.
+    /// Chooses the server of a packet for a service, and the template that keeps its client there.
     #[inline(always)]
     fn pick<F: Frame>(
         &mut self,
@@ -212,14 +212,14 @@ impl Flows {
         }
     }
 
-    /// A session that another one takes the place of.
+    /// A session that is replaced by another one.
     #[cold]
     #[inline(never)]
     fn end_former(&mut self, id: SessionId) {
         self.end_session(id);
     }
 
-    /// Why the packet may not open a session, if it may not.
+    /// The reason why the packet may not open a session, if there is one.
     #[inline]
     pub(crate) fn refusal(&self, p: &Parsed, ends: &Endpoints, port: PortId) -> Option<OpenRefusal> {
         if let Some(reason) = self.source_refusal(port, ends.source.0) {
@@ -227,7 +227,7 @@ impl Flows {
         }
         let tcp = p.protocol == protocol::TCP;
         match () {
-            // A virtual service is nobody's client: "land".
+            // A virtual service is nobody's client ("land" attack).
             () if ends.source.0 == ends.destination.0 => Some(OpenRefusal::Drop(Reason::Martian)),
             () if p.ttl <= 1 => Some(OpenRefusal::TtlExpired),
             () if tcp && p.flags & tcp_flags::RST != 0 => Some(OpenRefusal::Drop(Reason::NoSession)),
@@ -258,7 +258,8 @@ impl Flows {
             Forwarding::FullNat => {
                 (self.allocate_local(service, chosen.address, port, p.protocol)?, FULLNAT | INACTIVE)
             }
-            // Only what is wrapped, or gets other addresses on both sides, can get to the other family.
+            // Only a tunnel, or FULLNAT, which replaces the addresses on both sides, can reach the other
+            // family.
             Forwarding::Nat | Forwarding::Route if nat64 => return Err(Reason::OtherFamily),
             Forwarding::Nat => (client, INACTIVE),
             Forwarding::Route => (client, ONE_WAY | INACTIVE),
@@ -285,7 +286,7 @@ impl Flows {
         let inserted = if p.ipv6 || nat64 {
             self.sessions.insert_sought_endpoints((&request, &reply), &new, timeout, self.now)
         } else if flags & (FULLNAT | ONE_PACKET) == FULLNAT {
-            // The server answers what leaves after this burst.
+            // The server only answers packets that leave after this burst.
             self.sessions.insert_early(&new, timeout, self.now)
         } else {
             self.sessions.insert_sought(&new, timeout, self.now)
@@ -330,8 +331,8 @@ impl Flows {
         Ok(id)
     }
 
-    /// Replies of the burst's new sessions are found from now on. A session whose reply is another's ends; so rarely
-    /// that its first packet is left to find no answer.
+    /// Makes the replies of the burst's new sessions findable. A session ends if its reply tuple is taken by
+    /// another session. This is so rare that its first packet may go unanswered.
     #[inline(never)]
     pub(crate) fn settle(&mut self) {
         for id in self.sessions.settle() {
@@ -340,7 +341,7 @@ impl Flows {
         }
     }
 
-    /// A TCP, UDP or SCTP packet that belongs to no session of this worker.
+    /// Handles a TCP, UDP or SCTP packet that belongs to no session of this worker.
     #[inline(always)]
     pub(crate) fn unknown<F: Frame>(&mut self, packet: &Packet<'_, F>) -> Next {
         let (ends, protocol) = (packet.endpoints(), packet.parsed.protocol);
@@ -349,7 +350,8 @@ impl Flows {
         self.commit(packet, &ends, plan)
     }
 
-    /// What a packet between these endpoints is to do, if it has no session: nothing changes. RSS may have brought it by `queue`.
+    /// Plans what happens to a packet between these endpoints if it has no session. Changes nothing. RSS may
+    /// have brought it by `queue`.
     #[inline(always)]
     pub(crate) fn plan(
         &self,
@@ -359,7 +361,7 @@ impl Flows {
         (claimed, origin): (Claimed, Origin),
     ) -> Plan {
         let owner = match claimed {
-            // Told here, or its owner would take it for one that turned back.
+            // Counted here, because the owner would take it for a packet that turned back.
             Claimed::Snat(_) if origin == Origin::Port && self.is_external(ends.source.0) => {
                 let Some(owner) = self.nat_elsewhere(ends, protocol, origin) else {
                     return Plan::Refuse(Reason::Martian);
@@ -377,7 +379,7 @@ impl Flows {
         }
     }
 
-    /// Does with a packet without session what has been planned.
+    /// Carries out the plan for a packet without a session.
     #[inline(always)]
     pub(crate) fn commit<F: Frame>(&mut self, packet: &Packet<'_, F>, ends: &Endpoints, plan: Plan) -> Next {
         match plan {
@@ -390,8 +392,9 @@ impl Flows {
         }
     }
 
-    /// A packet for a service, from a client without session, or with one that it starts again: that ends once a server
-    /// is chosen, as in IPVS, whose schedulers and thresholds count it until then.
+    /// Opens a session for a packet of a service whose client has no session, or has one that the packet
+    /// starts again. The old session ends once a server is chosen, as in IPVS, whose schedulers and
+    /// thresholds count it until then.
     pub(crate) fn open<F: Frame>(
         &mut self,
         packet: &Packet<'_, F>,
@@ -427,7 +430,7 @@ impl Flows {
         }
     }
 
-    /// A packet that opens no session.
+    /// Handles a packet that opens no session.
     #[cold]
     #[inline(never)]
     fn turn_away<F: Frame>(&self, packet: &Packet<'_, F>, why: Unopened) -> Next {
@@ -440,7 +443,7 @@ impl Flows {
         }
     }
 
-    /// The packet that opened a session goes the session's way.
+    /// Forwards the packet that opened a session.
     #[inline(always)]
     pub(crate) fn first_packet<F: Frame>(&mut self, packet: &Packet<'_, F>, id: SessionId) -> Next {
         let (p, found) = (packet.parsed, Found { id, direction: Direction::Request });

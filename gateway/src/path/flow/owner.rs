@@ -1,15 +1,16 @@
 //! Which worker owns a packet of a service.
 //!
-//! RSS can't bring a NAT reply to the worker with its session: the reply is addressed to the client itself. So
-//! requests of a service with NAT servers belong to a worker by the client's address and port, and replies to the
-//! same by their destination; where clients are kept at their servers, by the masked address. Services that share a
-//! NAT server have one way in common, the coarsest of theirs: of two sessions that share a reply one worker has both,
-//! and the newest gets the replies.
+//! RSS can't steer a NAT reply to the worker with its session, because the reply is addressed to the client
+//! itself. Requests of a service with NAT servers are therefore assigned to a worker by the client's address
+//! and port, and replies by their destination, which is the same. If clients are kept at their servers, the
+//! masked address is used. Services that share a NAT server share one way of assignment, the coarsest of
+//! theirs: two sessions with the same reply tuple are then at the same worker, and the newest gets the
+//! replies.
 //!
-//! The way a service's packets are assigned may change while it has sessions. The sessions stay where they are, so
-//! the owners by the former ways are tried, one after the other, before the owner by the present way opens a session.
-//! Replies go to the present owner first. What a NAT server's replies belong to, its address and port say, of deleted
-//! servers too as long as sessions refer to them.
+//! The way a service's packets are assigned may change while it has sessions. The sessions stay where they
+//! are, so the owners by former ways are tried one after the other before the owner by the present way opens
+//! a session. Replies go to the present owner first. The address and port of a NAT server determine how its
+//! replies are assigned, even for deleted servers as long as sessions refer to them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -24,28 +25,28 @@ use crate::{
     table::endpoints::Endpoints,
 };
 
-/// By what packets of a service belong to a worker.
+/// How packets of a service are assigned to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OwnedBy {
-    /// All of a packet, as the NIC spreads it: services without NAT that keep no clients.
+    /// By the whole packet, as the NIC spreads it: services without NAT that don't keep clients at servers.
     Queue,
-    /// The client's address and port.
+    /// By the client's address and port.
     Client,
-    /// The client's address under this mask, see [`masked`].
+    /// By the client's address under this mask, see [`masked`].
     Network(u32),
 }
 
-/// Ways of one service or NAT server: what is more isn't known any longer.
+/// The most ways kept for one service or NAT server; older ones are forgotten.
 pub const MOST: usize = 4;
 
-/// The ways of a service, the present one last, or those of a NAT server's replies, the present one first.
+/// The ways of a service, present one last, or of a NAT server's replies, present one first.
 pub type Ways = ArrayVec<OwnedBy, MOST>;
 
 /// Workers to try, in this order.
 type Owners = ArrayVec<WorkerId, MOST>;
 
-/// The one to try after worker `here`, which has no session for the packet. What comes from a port may have arrived at any
-/// worker; what was handed over has been at all before this one.
+/// The worker to try after worker `here`, which has no session for the packet. A packet from a port may have
+/// arrived at any worker; a packet that was handed over has already been at all workers before this one.
 fn next(mut owners: Owners, here: WorkerId, origin: Origin) -> Option<WorkerId> {
     if origin == Origin::Worker {
         let at = owners.iter().position(|owner| *owner == here)?;
@@ -54,14 +55,13 @@ fn next(mut owners: Owners, here: WorkerId, origin: Origin) -> Option<WorkerId> 
     owners.into_iter().find(|owner| *owner != here)
 }
 
-/// The worker, of `workers`, that owns NAT's packets of a client.
+/// The worker, out of `workers`, that owns a client's NAT packets.
 #[must_use]
 pub fn owner(protocol: u8, (address, port): (IpAddr, u16), workers: usize) -> WorkerId {
     spread(address, u64::from(port) << 8 | u64::from(protocol), workers)
 }
 
-/// A client's network: `mask` are the bits of an IPv4 address (host order) that count, or how many leading ones of
-/// an IPv6 address do.
+/// A client's network. For IPv4, `mask` is the netmask (host order); for IPv6 it is the prefix length.
 #[inline]
 #[must_use]
 pub fn masked(mask: u32, client: IpAddr) -> IpAddr {
@@ -74,14 +74,14 @@ pub fn masked(mask: u32, client: IpAddr) -> IpAddr {
     }
 }
 
-/// The worker, of `workers`, that owns the packets of a masked client address to persistent services: one for all of
-/// them, since replies of a NAT server don't say whose they are.
+/// The worker, out of `workers`, that owns the packets of a masked client address to persistent services. All
+/// such services use the same worker, since replies of a NAT server don't tell which service they belong to.
 #[must_use]
 pub fn owner_of_network(client: IpAddr, workers: usize) -> WorkerId {
     spread(client, 1 << 32, workers)
 }
 
-/// Spreads addresses over workers, in a way of its own for each `salt`.
+/// Spreads addresses over workers, differently for each `salt`.
 #[inline]
 #[must_use]
 pub fn spread(address: IpAddr, salt: u64, workers: usize) -> WorkerId {
@@ -89,13 +89,13 @@ pub fn spread(address: IpAddr, salt: u64, workers: usize) -> WorkerId {
         IpAddr::V4(a) => a.mix(salt),
         IpAddr::V6(a) => a.mix(salt),
     };
-    // The high half, scaled: even for any number of workers.
+    // The high half, scaled: this spreads evenly over any number of workers.
     let mixed = fold(mixed ^ salt, 0xbf58_476d_1ce4_e5b9);
     WorkerId((((mixed >> 32) * workers as u64) >> 32) as u16)
 }
 
 impl Flows {
-    /// The other worker to which a packet that may be a reply of NAT belongs, or may belong after this one.
+    /// The other worker that owns a possible NAT reply, or that may own it after this one.
     pub(crate) fn nat_elsewhere(&self, reply: &Endpoints, protocol: u8, origin: Origin) -> Option<WorkerId> {
         let workers = self.workers;
         if workers < 2 {
@@ -106,7 +106,7 @@ impl Flows {
         let mut owners = Owners::new();
         for way in ways {
             let owner = match *way {
-                // No reply of NAT's.
+                // Services assigned by queue have no NAT replies.
                 OwnedBy::Queue => continue,
                 OwnedBy::Client => owner(protocol, client, workers),
                 OwnedBy::Network(mask) => owner_of_network(masked(mask, client.0), workers),
@@ -118,7 +118,7 @@ impl Flows {
         next(owners, self.id, origin)
     }
 
-    /// The other worker that owns a packet of `service`, or may own it after this one.
+    /// The other worker that owns a packet of `service`, or that may own it after this one.
     pub(crate) fn elsewhere_of(
         &self,
         port: PortId,
@@ -154,7 +154,7 @@ impl Flows {
                 OwnedBy::Client => owner(protocol, client, workers),
                 OwnedBy::Network(mask) => owner_of_network(masked(mask, client.0), workers),
             };
-            // The last of them opens: of two places in the list it is the later one.
+            // The last owner in the list opens the session, so a duplicate keeps its later place.
             owners.retain(|other| *other != owner);
             owners.push(owner);
         }

@@ -5,14 +5,15 @@
 //! sessions   as always, controlled by the template
 //! ```
 //!
-//! The first connection of a client network is scheduled and leaves a template; the next ones take its server,
-//! quiesced or not, and give it its time-out again. A template whose time is over while it controls sessions
-//! gets 60 s more. With the engine `sip` each Call-ID of a client has a template of its own, and a datagram
-//! without one is dropped.
+//! The first connection of a client network is scheduled and leaves a template. Later connections take the
+//! template's server, quiesced or not, and restart its time-out. A template that expires while it controls
+//! sessions gets 60 s more. With the engine `sip`, each Call-ID of a client has its own template, and a
+//! datagram without a Call-ID is dropped.
 //!
-//! With several workers the packets of persistent services belong to the worker that [`super::owner::owner_of_network`] gives for
-//! the client network, or for a larger one ([`super::owner`]), whatever queue they arrive on: templates need no lock and no messages,
-//! and a client has one server on all workers.
+//! With several workers, the packets of persistent services belong to the worker that
+//! [`super::owner::owner_of_network`] gives for the client network, or for a larger one ([`super::owner`]),
+//! whatever queue they arrive on. Templates therefore need no lock and no messages, and a client has one
+//! server on all workers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -37,16 +38,16 @@ use crate::{
     },
 };
 
-/// How much longer a template lives that controls sessions, in ticks.
+/// The extra life, in ticks, of a template that still controls sessions.
 pub(crate) const RESPITE: u32 = seconds(60);
-/// FTP's control port: its templates cover all ports of the client, for the sake of data connections.
+/// FTP's control port: its templates cover all ports of the client, so that data connections match too.
 pub const FTP: u16 = 21;
-/// Templates lie under protocol numbers of their own: these are nobody's, and leave room for
+/// Templates have their own protocol numbers. These are unassigned, and leave room for
 /// [`crate::table::endpoints::IPV6`].
 const PROTOCOLS: [(u8, u8); 4] =
     [(0, 187), (protocol::TCP, 188), (protocol::UDP, 189), (protocol::SCTP, 190)];
 
-/// The protocol of the packets that a template is for; 0 for those of a mark.
+/// The protocol of a template's packets; 0 for a template of a mark.
 #[must_use]
 pub fn packets_of(template: u8) -> u8 {
     PROTOCOLS.iter().find(|(_, t)| *t == template).map_or(0, |(packets, _)| *packets)
@@ -60,17 +61,17 @@ fn template_of(packets: u8) -> u8 {
 pub(crate) enum Kept {
     /// At this server, by this template.
     At(SessionId, Chosen),
-    /// This template's server is there no more.
+    /// This template's server no longer exists.
     NoMore(SessionId),
     /// It has no template.
     Nowhere,
 }
 
-/// What a client's template is found by.
+/// The key that finds a client's template.
 struct Key {
     request: Endpoints,
     protocol: u8,
-    /// The packet is for the port that the service names.
+    /// The packet is for the port that the service is configured with.
     own_port: bool,
 }
 
@@ -87,14 +88,16 @@ impl Key {
         Self { request, protocol: template_of(protocol), own_port }
     }
 
-    /// The server's port: its own for the service's port, else the one that the client asked for (0).
+    /// The server's port: its own if the packet is for the service's port, else the port that the client
+    /// asked for (0).
     fn server_port(&self, port: u16) -> u16 {
         if self.own_port { port } else { 0 }
     }
 }
 
 impl Flows {
-    /// Whether a client of `service` is kept at its server here. Of calls nobody knows without looking into the datagram.
+    /// Whether a client of `service` is kept at its server here. With Call-IDs this is unknown without
+    /// reading the datagram.
     pub(crate) fn keeps_client(&self, ends: &Endpoints, protocol: u8, service: ServiceId) -> bool {
         let Some(Some(service)) = self.services.get(service.0 as usize) else { return false };
         service.persistence.is_some_and(|persistence| {
@@ -103,8 +106,8 @@ impl Flows {
         })
     }
 
-    /// The server for a client of a persistent service, and the template that keeps it there. `None`: no
-    /// server can take it.
+    /// The server for a client of a persistent service, and the template that keeps it there. `None` if no
+    /// server can take the client.
     pub(crate) fn schedule_persistent(
         &mut self,
         data: &[u8],
@@ -119,7 +122,7 @@ impl Flows {
         match self.kept_by(&key, call.as_ref(), id) {
             Kept::At(found, chosen) => {
                 self.renew(found);
-                // As IPVS: a template's clients go on, whatever the threshold.
+                // As in IPVS, a template's clients are accepted whatever the threshold.
                 if let Some(limit) = self.limit_of(chosen.server) {
                     limit.exceed();
                 }
@@ -150,7 +153,7 @@ impl Flows {
         Ok(Some((chosen, made?)))
     }
 
-    /// Where the client of a packet is kept, by a service that doesn't look at calls.
+    /// Where the client of a packet is kept, for a service that ignores Call-IDs.
     pub(crate) fn kept(
         &self,
         p: &Parsed,
@@ -171,7 +174,7 @@ impl Flows {
         }
     }
 
-    /// The choice with the port that a persistent service would use for this packet.
+    /// The choice, with the port that a persistent service would use for this packet.
     pub(crate) fn persistent_port(
         &self,
         p: &Parsed,
@@ -238,7 +241,7 @@ impl Flows {
         })
     }
 
-    /// Starts a template's time-out again.
+    /// Restarts a template's time-out.
     fn renew(&mut self, template: SessionId) {
         let now = self.now;
         if let Some(template) = self.sessions.get_mut(template) {
@@ -246,7 +249,7 @@ impl Flows {
         }
     }
 
-    /// A session got somewhere: its template is no longer one of connections that were never established.
+    /// Notes that a session was established: its template is no longer one whose connections never were.
     pub(crate) fn assure(&mut self, id: SessionId) {
         if let Some(template) = self.sessions.template_of(id)
             && let Some(template) = self.sessions.get_mut(template)
@@ -264,7 +267,7 @@ fn of_mark(mark: u32, client: IpAddr) -> IpAddr {
     }
 }
 
-/// An address if it is of the same family as another; none otherwise (all zeros).
+/// The address if it is of the same family as the other; else the unspecified address (all zeros).
 fn like(address: IpAddr, other: IpAddr) -> IpAddr {
     match other {
         _ if address.is_ipv4() == other.is_ipv4() => address,
@@ -280,7 +283,7 @@ fn call_of(data: &[u8], p: &Parsed) -> Option<CallId> {
     (p.protocol == protocol::UDP).then(|| sip::call_id(payload)).flatten().and_then(CallId::new)
 }
 
-/// What control lists of a template instead of a session's facts: protocol.
+/// The protocol that control lists for a template.
 pub(crate) fn listed_protocol(session: &Session) -> u8 {
     if session.is_template() { packets_of(session.protocol()) } else { session.protocol() }
 }

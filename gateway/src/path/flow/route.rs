@@ -25,30 +25,30 @@ use crate::{
 
 pub use super::hops::{Hop, MAX_HOPS, Need};
 pub use super::route_table::{Changes, PortFacts, Route, RouteTable, RouteWay, Routes, Table, Via};
-/// Packets that wait for clients and strangers, of [`crate::path::waiting::WAITING`] in all; for one neighbour; and for one
-/// that didn't answer in time before.
+/// The most packets that may wait for clients and strangers, out of [`crate::path::waiting::WAITING`] in all;
+/// for one neighbour; and for one that didn't answer in time before.
 const WAITING_GUESTS: u16 = 128;
 const WAITING_EACH: u16 = 32;
 const WAITING_SILENT: u16 = 1;
-/// Clients and strangers that the kernel is asked for in a second.
+/// The most clients and strangers the kernel is asked to resolve per second.
 const GUESTS_ASKED: u32 = 500;
 
-/// Generations after which sessions are swept of old ones, after which that has to be over, and after which no
-/// neighbour's sake begins another: the numbers come again after 65 535.
+/// The age in generations at which sessions are swept of old generations, at which the sweep must be over,
+/// and at which no neighbour may begin another generation. Generation numbers recur after 65 535.
 const SWEEP_AGE: u16 = 1 << 14;
 const LATE_AGE: u16 = 3 << 14;
 const LAST_AGE: u16 = u16::MAX - 256;
 
-/// A way as it is at the moment.
+/// A route as it is at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
     /// Port.
     pub port: PortId,
     /// The route's network and prefix length.
     pub network: (IpAddr, u8),
-    /// Router, or the destination itself.
+    /// The router, or the destination itself.
     pub next_hop: IpAddr,
-    /// Its MAC address, if it is known and usable.
+    /// The next hop's MAC address, if it is known and usable.
     pub mac: Option<Mac>,
     /// Largest IP packet.
     pub mtu: u16,
@@ -70,51 +70,51 @@ pub struct Neighbour {
     pub port: PortId,
     /// Address.
     pub address: IpAddr,
-    /// MAC address; none if it can't be used.
+    /// The MAC address; none if it can't be used.
     pub mac: Option<Mac>,
 }
 
 /// Where an answer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReturnHop {
-    /// By this hop.
+    /// To this hop.
     Hop(u16),
-    /// By the port that the question came by, with these MAC addresses.
+    /// Out of the port that the question arrived on, with these MAC addresses.
     Neighbour([u8; 12]),
 }
 
 /// A worker's routing state.
 pub struct Routing {
     table: Arc<RouteTable>,
-    /// Counts changes of the table, never 0; a session's hops are valid for one generation, and through those after it
-    /// whose changes are elsewhere ([`Self::holds`]).
+    /// Counts the changes of the table and is never 0. A session's hops are valid in one generation, and in
+    /// later ones whose changes don't concern them ([`Self::holds`]).
     pub(crate) generation: u16,
-    /// Counts the changes after which no session's hops are valid, never 0.
+    /// Counts the changes that invalidate the hops of all sessions; never 0.
     era: u16,
-    /// No session remembers hops of a generation before this one.
+    /// No session remembers hops of an older generation than this.
     oldest: u16,
-    /// Sessions are being asked to forget those before the generation in force.
+    /// Sessions are being asked to forget generations before the current one.
     sweeping: bool,
     affected: Affected,
     hops: Hops,
-    /// The route cache: where IPv4 addresses were found to lead.
+    /// The route cache: the hops found for IPv4 destinations.
     cached: Box<[Cached; ROUTE_CACHE]>,
-    /// How many packets wait for clients and strangers.
+    /// The number of packets that wait for clients and strangers.
     waiting_guests: u16,
-    /// How often the kernel is asked for these: its neighbour table is limited, too.
+    /// Limits how often the kernel is asked to resolve guests: its neighbour table is limited, too.
     asks: TokenBucket,
 }
 
-/// The route cache of a worker: IPv4 destinations whose hops are remembered, in addition to those of sessions. New
-/// sessions go to few servers.
+/// The size of a worker's route cache: IPv4 destinations whose hops are remembered, in addition to those of
+/// sessions. New sessions go to few servers.
 const ROUTE_CACHE: usize = 1024;
 
-/// What a look-up for an address of IPv4 gave.
+/// The result of a look-up for an IPv4 address.
 #[derive(Clone, Copy)]
 struct Cached {
     /// Host order.
     address: u32,
-    /// [`NO_HOP`]: none was looked up in the table in force.
+    /// [`NO_HOP`] if the address hasn't been looked up in the current table.
     hop: u16,
 }
 
@@ -140,14 +140,14 @@ impl Default for Routing {
 }
 
 impl Routing {
-    /// The table in force.
+    /// The current table.
     #[must_use]
     pub fn table(&self) -> &RouteTable {
         &self.table
     }
 
-    /// Puts another table in force and returns the old one. If more than some routes changed, hops take over the MTUs and
-    /// MAC addresses of their ports.
+    /// Installs another table and returns the old one. If more than individual routes changed, hops take over
+    /// the MTUs and MAC addresses of their ports.
     pub fn replace(&mut self, table: Arc<RouteTable>) -> Arc<RouteTable> {
         let old = std::mem::replace(&mut self.table, table);
         let table = Arc::clone(&self.table);
@@ -162,7 +162,7 @@ impl Routing {
         old
     }
 
-    /// Routes to some networks changed: what leads elsewhere stays valid.
+    /// Takes over changed routes to some networks; hops to other destinations stay valid.
     fn take_changes(&mut self, changes: &Changes) {
         let before = self.generation;
         self.generation = next(before);
@@ -175,42 +175,43 @@ impl Routing {
         }
     }
 
-    /// Whether the hop that was remembered towards `destination` in generation `of` is still the way there.
+    /// Whether the hop remembered for `destination` in generation `of` is still the right one.
     #[must_use]
     pub fn holds(&self, of: u16, destination: IpAddr) -> bool {
         of != 0 && self.affected.holds(of, self.generation, destination)
     }
 
-    /// How many generations ago the oldest was that sessions may remember.
+    /// The age, in generations, of the oldest hops that sessions may remember.
     fn age(&self) -> u16 {
         self.generation.wrapping_sub(self.oldest)
     }
 
-    /// Whether sessions should forget the hops of old generations, whose numbers will come again: before which one then.
+    /// The generation before which sessions should forget their hops, if a sweep is due: its number will be
+    /// used again.
     pub fn sweep_due(&mut self) -> Option<u16> {
         let due = self.age() >= SWEEP_AGE && !self.sweeping;
         self.sweeping |= due;
         due.then_some(self.generation)
     }
 
-    /// Whether that has begun and can't be put off any longer.
+    /// Whether a sweep has begun that can't be put off any longer.
     #[must_use]
     pub fn sweep_is_late(&self) -> bool {
         self.sweeping && self.age() >= LATE_AGE
     }
 
-    /// That couldn't begin.
+    /// Notes that the sweep couldn't begin.
     pub fn not_swept(&mut self) {
         self.sweeping = false;
     }
 
-    /// No session remembers hops of a generation before this one.
+    /// Notes that no session remembers hops of an older generation than this.
     pub fn swept(&mut self, oldest: u16) {
         self.oldest = oldest;
         self.sweeping = false;
     }
 
-    /// Sessions' hops, and those in the route cache, are no longer valid.
+    /// Invalidates the hops of sessions and of the route cache.
     fn renew(&mut self) {
         self.generation = next(self.generation);
         self.era = next(self.era);
@@ -218,8 +219,8 @@ impl Routing {
         self.cached.fill(Cached::NOTHING);
     }
 
-    /// The hop towards `destination`, with the MTU that counts there. Its number may be remembered, with the generation,
-    /// if it is usable.
+    /// The hop towards `destination` and the MTU that applies. The hop's number may be remembered, with the
+    /// generation, if the hop is usable.
     #[inline]
     pub fn towards(&mut self, destination: IpAddr, need: Need, now: Tick) -> Result<u16, Reason> {
         let IpAddr::V4(address) = destination else { return self.look_up(destination, need, now) };
@@ -237,7 +238,7 @@ impl Routing {
         Ok(hop)
     }
 
-    /// Whether a hop's number is good for as long as the generation: its neighbour is known.
+    /// Whether a hop's number is valid for the rest of the generation: its neighbour is known.
     #[inline]
     #[must_use]
     pub fn may_be_remembered(&self, id: u16) -> bool {
@@ -262,7 +263,7 @@ impl Routing {
         Ok(id)
     }
 
-    /// The hop by a neighbour, for routes with this MTU.
+    /// The hop through a neighbour, for routes with this MTU.
     fn hop_of(
         &mut self,
         port: PortId,
@@ -288,8 +289,8 @@ impl Routing {
         Ok(id)
     }
 
-    /// The way back to `destination`, whose packet arrived by `port` from `mac`: to there, where it is attached to
-    /// that port and unknown. So an answer takes no hop.
+    /// The way back to `destination`, whose packet arrived on `port` from `mac`. If it is an unknown
+    /// neighbour attached to that port, the answer goes to that MAC address, so that it takes up no hop.
     pub(crate) fn back_to(
         &mut self,
         destination: IpAddr,
@@ -312,7 +313,7 @@ impl Routing {
         }
     }
 
-    /// Whether nothing leaves for `destination` because it is the gateway itself.
+    /// Whether nothing is sent to `destination` because it is the gateway itself.
     #[must_use]
     pub fn leads_here(&self, destination: IpAddr) -> bool {
         match self.table.lookup(destination).map(|way| way.via(destination)) {
@@ -321,10 +322,9 @@ impl Routing {
         }
     }
 
-    /// The way to `destination` as it is now: nothing is noted.
+    /// The current route to `destination`. Nothing is noted.
     ///
-    /// # Errors
-    /// There is none.
+    /// # Errors There is no route.
     pub fn view(&self, destination: IpAddr) -> Result<View, Reason> {
         let route = self.table.lookup(destination).ok_or(Reason::NoRoute)?;
         let via = *route.via(destination)?;
@@ -353,7 +353,7 @@ impl Routing {
         Some(Resolve { port: hop.port, address: self.hops.address(id)? })
     }
 
-    /// Takes note of a neighbour.
+    /// Takes in news about a neighbour.
     pub fn neighbour(&mut self, neighbour: Neighbour, now: Tick) {
         let Neighbour { port, address, mac } = neighbour;
         let mut hop = match (self.hops.known(port, address), mac) {
@@ -361,7 +361,7 @@ impl Routing {
             (known, _) => known,
         };
         while let Some(id) = hop {
-            // It may go.
+            // The hop may be removed.
             hop = self.hops.sibling(id);
             match mac {
                 Some(mac) => self.found(id, mac),
@@ -370,7 +370,7 @@ impl Routing {
         }
     }
 
-    /// A neighbour's MAC address is known.
+    /// Sets the MAC address of a neighbour's hop.
     fn found(&mut self, id: u16, mac: Mac) {
         if let Some((hop, state)) = self.hops.get_mut(id) {
             hop.usable = true;
@@ -379,7 +379,7 @@ impl Routing {
         }
     }
 
-    /// A neighbour is gone: its hop leads nowhere, and goes unless somebody may need it.
+    /// Handles the loss of a neighbour: its hop becomes unusable, and is removed unless somebody may need it.
     fn lose(&mut self, id: u16) {
         if let Some((hop, _)) = self.hops.get_mut(id) {
             hop.usable = false;
@@ -387,8 +387,9 @@ impl Routing {
         self.hops.forget(id, self.era);
     }
 
-    /// A packet has to wait for its hop. Says what to ask of the kernel, if it's time to ask (again), and whether the packet
-    /// may wait, as one that a guest needs if so: then it counts until [`Self::waited`].
+    /// A packet has to wait for its hop. Returns the question for the kernel, if it's time to ask (again),
+    /// and whether the packet may wait. A waiting packet counts until [`Self::waited`]; if a guest needs the
+    /// hop, it counts as a guest's.
     pub(crate) fn wait(&mut self, hop: u16, now: Tick) -> (Option<Resolve>, Option<Waits>) {
         let Some((h, state)) = self.hops.get_mut(hop) else { return (None, None) };
         let mut ask = None;
@@ -407,12 +408,12 @@ impl Routing {
         (ask, Some(Waits { hop, guest }))
     }
 
-    /// The hop for which a packet waits, if it is usable by now.
+    /// The hop that a packet waits for, if it is usable by now.
     pub(crate) fn awaited(&self, waits: Waits) -> Option<Hop> {
         self.hop(waits.hop).filter(|hop| hop.usable).copied()
     }
 
-    /// A packet waits no longer: its hop is usable, or hasn't answered in time.
+    /// Ends a packet's wait: its hop is usable, or hasn't answered in time.
     pub(crate) fn waited(&mut self, waits: Waits) {
         let usable = self.awaited(waits).is_some();
         self.turned_away(waits);
@@ -421,7 +422,7 @@ impl Routing {
         }
     }
 
-    /// A packet doesn't wait after all.
+    /// Takes back the wait of a packet that doesn't wait after all.
     pub(crate) fn turned_away(&mut self, waits: Waits) {
         self.waiting_guests -= u16::from(waits.guest);
         if let Some((_, state)) = self.hops.get_mut(waits.hop) {
@@ -430,19 +431,19 @@ impl Routing {
     }
 }
 
-/// That a packet waits for a hop.
+/// The wait of one packet for a hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Waits {
     hop: u16,
     guest: bool,
 }
 
-/// The number after this one; 0 is none.
+/// The number after this one, skipping 0, which stands for none.
 fn next(number: u16) -> u16 {
     number.checked_add(1).unwrap_or(1)
 }
 
-/// Whether a session's remembered hop may be used.
+/// Whether the hop that a session remembers may be used.
 #[inline]
 #[must_use]
 pub fn remembered(hop: u16, of: u16, generation: u16) -> Option<u16> {

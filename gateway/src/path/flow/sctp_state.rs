@@ -1,9 +1,10 @@
-//! SCTP states of a session as IPVS keeps them (Linux `ip_vs_proto_sctp.c`; RFC 9260, 4; the recordings in the golden
-//! folder are the oracle).
+//! SCTP states of a session, as IPVS keeps them (Linux `ip_vs_proto_sctp.c`; RFC 9260, 4; the recordings in
+//! the golden folder are the oracle).
 //!
-//! The states are the server's, as far as packets show them: INIT1, INIT, C-SENT and C-REPLIED are its CLOSED on the way
-//! to an association that the client opens, C-WAIT, COOKIE and C-ECHOED are those of one that the server opens. A packet
-//! counts by its first chunk; an ABORT behind a cookie counts before it.
+//! The states are the server's, as far as packets show them. INIT1, INIT, C-SENT and C-REPLIED are the
+//! server's CLOSED while the client opens an association; C-WAIT, COOKIE and C-ECHOED are the states of an
+//! association that the server opens. A packet counts by its first chunk, except that an ABORT behind a
+//! cookie counts before it.
 
 use weir_api::model::SessionState::{
     self, Established as ES, None as NO, SctpClosed as CL, SctpCookie as CO, SctpCookieEchoed as CE,
@@ -61,7 +62,8 @@ const REQUESTS_ONLY: Table = [
     [CL, CL, CL, CL, CL, RJ, CL, CL, CL, CL, CL, CL, CL, CL],
 ];
 
-/// Time-outs: an INIT that isn't answered, or is rejected, is forgotten soon; else 60 s, RTO.Max, and one more.
+/// Time-outs. An INIT that is unanswered or rejected is forgotten soon. Any other state short of an
+/// established association lasts 60 s (RTO.Max) and one more.
 #[must_use]
 pub fn timeout(state: SessionState) -> u32 {
     match state {
@@ -72,12 +74,13 @@ pub fn timeout(state: SessionState) -> u32 {
     }
 }
 
-/// The states that have time-outs here and no others.
+/// The states that have time-outs here and in no other protocol.
 pub fn own_states() -> impl Iterator<Item = SessionState> {
     STATES.into_iter().filter(|state| !matches!(state, NO | ES))
 }
 
-/// The state after a packet: seen both ways, or requests only where the server's never pass (`one_way`).
+/// The state after a packet. With `one_way` only requests are seen, because the server's packets don't pass
+/// the gateway.
 #[must_use]
 pub fn next(state: SessionState, direction: Direction, event: u8, one_way: bool) -> SessionState {
     let table = match direction {

@@ -1,7 +1,8 @@
-//! What an SCTP packet may change about its session, by its verification tag (RFC 9260, 8.5): see [`super::belief`].
+//! What an SCTP packet may change about its session, by its verification tag (RFC 9260, 8.5): see
+//! [`super::belief`].
 //!
-//! Each side says in its INIT or INIT-ACK which tag the other's packets have to carry; a session remembers it for each
-//! direction, where TCP has sequence numbers.
+//! Each side sets in its INIT or INIT-ACK the tag that the other's packets must carry. A session remembers
+//! the tag for each direction, where TCP sessions have sequence numbers.
 
 use weir_api::model::SessionState;
 
@@ -16,14 +17,14 @@ use crate::{
 pub(crate) struct Tags {
     /// The verification tag.
     pub tag: u32,
-    /// Of an INIT or INIT-ACK the initiate tag, else nothing that counts; 0 if there is none.
+    /// The initiate tag of an INIT or INIT-ACK, meaningless in other packets; 0 if there is none.
     pub own: u32,
-    /// The T bit: the verification tag is the one that its sender was sent.
+    /// The T bit: the verification tag is the one that the sender itself received.
     pub reflected: bool,
 }
 
 impl Tags {
-    /// Those of the packet in `data`.
+    /// Reads the tags of the packet in `data`.
     pub fn read(data: &[u8], p: &Parsed) -> Self {
         let l4 = usize::from(p.l4);
         let word = |at: usize| {
@@ -43,10 +44,10 @@ pub(crate) fn weigh_chunk(session: &Session, direction: Direction, event: u8, ta
     let lax = session.is_one_way() || (!session.is_answered() && !session.is_fullnat());
     match event {
         sctp_event::DATA | sctp_event::NOTHING => Belief::Quiet,
-        // Nobody has sent an INIT that it could answer.
+        // There has been no INIT that it could answer.
         sctp_event::INIT_ACK if !lax && known == 0 && other != 0 => Belief::Nothing,
         _ if lax || known == 0 || event == sctp_event::INIT || tags.tag == known => Belief::Counts,
-        // The T bit: its sender has no association, and gives back the tag that it was sent.
+        // With the T bit, the sender has no association and reflects the tag that it received.
         sctp_event::ABORT | sctp_event::SHUTDOWN_COMPLETE
             if tags.reflected && other != 0 && tags.tag == other =>
         {
@@ -56,7 +57,7 @@ pub(crate) fn weigh_chunk(session: &Session, direction: Direction, event: u8, ta
     }
 }
 
-/// Takes the tags of an INIT or INIT-ACK into the session.
+/// Stores the tags of an INIT or INIT-ACK in the session.
 pub(crate) fn learn_chunk(session: &mut Session, direction: Direction, event: u8, tags: Tags) {
     let over = session.state() == SessionState::SctpClosed;
     match event {
@@ -70,7 +71,7 @@ pub(crate) fn learn_chunk(session: &mut Session, direction: Direction, event: u8
         sctp_event::INIT_ACK
             if session.expected_by(direction) == 0 && session.expected_by(direction.opposite()) != 0 => {}
         sctp_event::INIT_ACK if !session.is_answered() => {
-            // Without its sender's tag it answers another INIT: nobody knows whose are right.
+            // Without its sender's tag it answers another INIT, and it is unknown whose tags are right.
             let right = tags.tag == session.expected_by(direction);
             session.expect(direction.opposite(), if right { tags.own } else { 0 });
             session.expect(direction, if right { tags.tag } else { 0 });
@@ -105,7 +106,7 @@ mod tests {
         Tags { tag, own, reflected }
     }
 
-    /// The client wants to be called 11, the server 22.
+    /// The client's tag is 11, the server's is 22.
     fn answered(flags: u8) -> Session {
         let mut s = session(flags);
         learn_chunk(&mut s, Request, INIT, tags(0, 11, false));
@@ -143,7 +144,7 @@ mod tests {
         assert!(!weigh_chunk(&s, Reply, ABORT, tags(3, 0, false)).counts());
         learn_chunk(&mut s, Reply, INIT_ACK, tags(12, 22, false));
         assert!(!s.is_answered() && weigh_chunk(&s, Reply, ABORT, tags(3, 0, false)).counts());
-        // NAT's are IPVS's until the server has answered.
+        // NAT follows IPVS until the server has answered.
         let mut s = session(0);
         learn_chunk(&mut s, Request, INIT, tags(0, 11, false));
         assert!(weigh_chunk(&s, Reply, ABORT, tags(3, 0, false)).counts());

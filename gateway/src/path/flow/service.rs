@@ -26,28 +26,28 @@ use crate::{
     table::{counters::OtherWorkers, endpoints::Endpoints},
 };
 
-/// Port that active FTP's data connections come from, and to which a proxy's may go.
+/// The port that active FTP's data connections come from, and that a proxy's may go to.
 const FTP_DATA: u16 = 20;
 
-/// What the path claims of the packets of one family.
+/// What the path claims of one family's packets.
 #[derive(Debug)]
 struct Claims<A> {
     /// Services by protocol, address and port (0: every port), host order.
     services: HashMap<(u8, A, u16), ServiceId, RandomState>,
-    /// Persistent FTP services by address: they take data connections too.
+    /// Persistent FTP services by address: they also take data connections.
     ftp: HashMap<A, ServiceId, RandomState>,
-    /// Services of marks.
+    /// Services of firewall marks.
     of_marks: HashMap<u32, ServiceId, RandomState>,
     /// Virtual addresses, host order.
     addresses: HashSet<A, RandomState>,
     /// Local addresses of all services, host order.
     local: HashSet<A, RandomState>,
-    /// NAT servers by protocol, address and port (0: every port): whose packets may be replies that another worker
-    /// owns.
+    /// NAT servers by protocol, address and port (0: every port). Packets from them may be replies that
+    /// another worker owns.
     nat_servers: HashMap<(u8, A, u16), Ways, RandomState>,
-    /// Their addresses.
+    /// The addresses of NAT servers.
     nat_addresses: HashSet<A, RandomState>,
-    /// What each worker has of tunnels' servers, by address.
+    /// What each worker has of the servers of tunnels, by address.
     tunnels: HashMap<A, Vec<Arc<OtherWorkers>>, RandomState>,
 }
 
@@ -67,7 +67,8 @@ impl<A> Default for Claims<A> {
 }
 
 impl<A: Copy + Eq + Hash> Claims<A> {
-    /// The service of a packet: that of its port, else FTP's for its data connections, else that of all ports.
+    /// The service of a packet: the one at its port, else FTP's for its data connections, else the one of all
+    /// ports.
     #[inline]
     fn service(&self, protocol: u8, address: A, port: u16) -> Option<ServiceId> {
         if self.services.is_empty() {
@@ -85,12 +86,12 @@ impl<A: Copy + Eq + Hash> Claims<A> {
         self.nat_addresses.insert(address);
         let ways = self.nat_servers.entry((protocol, address, port)).or_default();
         if !ways.contains(&way) {
-            // More than there is room for would need as many services of different persistence at one server.
+            // To exceed the room, as many services with different persistence would have to share one server.
             let _ = ways.try_push(way);
         }
     }
 
-    /// What is true of every port of a server is true of those that have ways of their own.
+    /// Adds the ways of a server's port 0 to the server's single ports.
     fn join_nat_servers(&mut self) {
         let of_all = |((protocol, address, port), ways): (&(u8, A, u16), &Ways)| {
             (*port == 0).then(|| ((*protocol, *address), ways.clone()))
@@ -114,7 +115,7 @@ impl<A: Copy + Eq + Hash> Claims<A> {
     }
 }
 
-/// The addresses of all servers, and how many servers have each.
+/// The addresses of all servers, and the number of servers at each.
 pub type ServerAddresses = HashMap<IpAddr, u32, RandomState>;
 
 /// What the path claims of the packets that arrive.
@@ -122,20 +123,21 @@ pub type ServerAddresses = HashMap<IpAddr, u32, RandomState>;
 pub struct Lookup {
     v4: Claims<u32>,
     v6: Claims<u128>,
-    /// Virtual and local addresses, hashed: a quick filter for most others.
+    /// A hash filter of the virtual and local addresses: it quickly rules out most others.
     ours: Glance,
-    /// Addresses at which the gateway itself has servers whose replies are translated.
+    /// The gateway's own addresses that run servers whose replies are translated.
     here: HashSet<IpAddr, RandomState>,
-    /// The addresses that such servers are configured with, where they are others.
+    /// The addresses such servers are configured with, where these differ.
     listed: HashMap<ServerId, IpAddr, RandomState>,
     marks: Marks,
-    /// By what the packets of services belong to workers, former ways first; of the usual service, and beyond the last, nothing.
+    /// How packets of each service are assigned to workers, former ways first. Empty for ordinary services
+    /// and beyond the end.
     ways: Vec<Ways>,
-    /// Services there are, of any kind.
+    /// The number of services of any kind.
     count: usize,
 }
 
-/// A set of addresses, of which it knows that most others aren't in it.
+/// A set of addresses that can quickly rule out most addresses that aren't in it.
 #[derive(Debug)]
 struct Glance(Box<[u64; Self::WORDS]>);
 
@@ -146,7 +148,7 @@ impl Default for Glance {
 }
 
 impl Glance {
-    /// Of 64 bits: with ten thousand addresses, one of seven others has to be looked at more closely.
+    /// Words of 64 bits: with ten thousand addresses, one foreign address in seven needs a full look-up.
     const WORDS: usize = 1024;
 
     #[inline]
@@ -200,7 +202,7 @@ macro_rules! by_family {
 }
 
 impl Lookup {
-    /// Claims a service of an address, if packets may come for it.
+    /// Claims a service at an address, if packets may come for it.
     pub fn add_service(&mut self, protocol: u8, address: IpAddr, port: u16, id: ServiceId) {
         self.count += 1;
         if destination::is_martian(address) || destination::is_group(address) {
@@ -229,7 +231,8 @@ impl Lookup {
         self.count += 1;
     }
 
-    /// The rules that mark packets. To nobody's addresses, those of groups and these broadcast addresses they don't apply.
+    /// Sets the rules that mark packets. They don't apply to unspecified, multicast and these broadcast
+    /// addresses.
     pub fn set_marks(&mut self, rules: impl Iterator<Item = Rule>, broadcast: impl Iterator<Item = IpAddr>) {
         let mut rules = rules.peekable();
         if rules.peek().is_some() {
@@ -239,7 +242,7 @@ impl Lookup {
         }
     }
 
-    /// The service of a packet that arrived on `port`: that of its mark before that of its address.
+    /// The service of a packet that arrived on `port`: its mark's takes precedence over its address's.
     #[inline]
     #[must_use]
     pub fn claim(&self, port: PortId, ends: &Endpoints, protocol: u8) -> Option<ServiceId> {
@@ -262,8 +265,8 @@ impl Lookup {
         });
     }
 
-    /// By what the packets of a service belong to workers, if not by the NIC's queues; as long as it may have sessions by
-    /// others, those come first.
+    /// Sets how packets of a service are assigned to workers, if not by the NIC's queues. While sessions may
+    /// exist that were assigned in former ways, those come first.
     pub fn set_ways(&mut self, id: ServiceId, ways: Ways) {
         let at = id.0 as usize;
         if self.ways.len() <= at {
@@ -274,26 +277,26 @@ impl Lookup {
         }
     }
 
-    /// What [`Self::set_ways`] was told.
+    /// The ways that [`Self::set_ways`] set.
     #[inline]
     pub(crate) fn ways(&self, id: ServiceId) -> &[OwnedBy] {
         self.ways.get(id.0 as usize).map_or(&[], |ways| ways.as_slice())
     }
 
-    /// Notes a NAT server and by what its replies belong to a worker.
+    /// Adds a NAT server and how its replies are assigned to a worker.
     pub fn add_nat_server(&mut self, protocol: u8, address: IpAddr, port: u16, way: OwnedBy) {
         by_family!(mut self, address, |claims, number| {
             claims.add_nat_server((protocol, number, port), way);
         });
     }
 
-    /// To be called once all NAT servers are noted.
+    /// Must be called once all NAT servers are added.
     pub fn join_nat_servers(&mut self) {
         self.v4.join_nat_servers();
         self.v6.join_nat_servers();
     }
 
-    /// Notes that an address of a NAT server is the gateway's own, and the one that the server is configured with.
+    /// Notes that a NAT server's address is the gateway's own, and the address the server is configured with.
     pub fn add_here(&mut self, address: IpAddr, (id, listed): (ServerId, IpAddr)) {
         self.here.insert(address);
         if listed != address {
@@ -301,7 +304,7 @@ impl Lookup {
         }
     }
 
-    /// The address that a server is configured with, whose sessions have this one.
+    /// The address that a server is configured with, given the address in its sessions.
     #[must_use]
     pub fn listed(&self, id: ServerId, address: IpAddr) -> IpAddr {
         self.listed.get(&id).copied().unwrap_or(address)
@@ -319,20 +322,20 @@ impl Lookup {
         self.here.contains(&address)
     }
 
-    /// Notes what a worker has of a tunnel's server.
+    /// Adds what a worker has of a tunnel's server.
     pub fn add_tunnel(&mut self, address: IpAddr, others: &Arc<OtherWorkers>) {
         by_family!(mut self, address, |claims, number| {
             claims.tunnels.entry(number).or_default().push(Arc::clone(others));
         });
     }
 
-    /// What the workers have of the tunnels' servers at `address`: nothing where there are none.
+    /// What the workers have of the tunnels' servers at `address`; empty if there are none.
     #[must_use]
     pub fn tunnels(&self, address: IpAddr) -> &[Arc<OtherWorkers>] {
         by_family!(self, address, |claims, number| claims.tunnels.get(&number).map_or(&[], Vec::as_slice))
     }
 
-    /// Whether no service is configured: IPVS lets everything pass then, sessions or not.
+    /// Whether no service is configured: like IPVS, the path then lets everything pass, sessions or not.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -346,14 +349,14 @@ impl Lookup {
         by_family!(self, address, |claims, number| claims.local.contains(&number))
     }
 
-    /// Whether `address` may be a service's or a local one; if not, it is neither.
+    /// Whether `address` may be a virtual or local address; if not, it certainly is neither.
     #[inline]
     #[must_use]
     pub fn may_be_ours(&self, address: IpAddr) -> bool {
         self.ours.may_have(address)
     }
 
-    /// Whether `address` is a service's.
+    /// Whether `address` is a virtual address.
     #[must_use]
     pub fn is_virtual(&self, address: IpAddr) -> bool {
         by_family!(self, address, |claims, number| claims.addresses.contains(&number))
@@ -371,7 +374,8 @@ impl Lookup {
             || by_family!(self, from, |claims, number| claims.nat_addresses.contains(&number))
     }
 
-    /// By what the replies of the NAT server with this address and port belong to a worker, if there is one.
+    /// How replies of the NAT server with this address and port are assigned to a worker, if there is such a
+    /// server.
     #[must_use]
     pub fn nat_server(&self, protocol: u8, address: IpAddr, port: u16) -> Option<&Ways> {
         by_family!(self, address, |claims, number| claims.nat_server(protocol, number, port))
@@ -383,11 +387,11 @@ impl Lookup {
 pub struct Persistence {
     /// Time-out of a template, in ticks.
     pub timeout: u32,
-    /// Clients that are the same under this mask are one, see [`super::owner::masked`].
+    /// Clients that are equal under this mask count as one, see [`super::owner::masked`].
     pub mask: u32,
 }
 
-/// A service as one worker has it.
+/// A service from one worker's point of view.
 pub struct WorkerService {
     /// Its number.
     pub id: ServiceId,
@@ -395,28 +399,28 @@ pub struct WorkerService {
     pub servers: Vec<sched::Server>,
     /// Their forwarding methods, in the same order.
     pub methods: Vec<Forwarding>,
-    /// This worker's scheduler, prepared for `servers`; none if this version has no such scheduler.
+    /// This worker's scheduler, prepared for `servers`; none if this version doesn't have the scheduler.
     pub scheduler: Option<Box<dyn sched::Scheduler>>,
     /// Local addresses towards IPv4 servers.
     pub local_addresses: Vec<Ipv4Addr>,
     /// Local addresses towards IPv6 servers.
     pub local_addresses_v6: Vec<Ipv6Addr>,
-    /// Port it was configured with, host order; 0 = all, or a mark's.
+    /// The configured port, host order; 0 for all ports, or for a mark.
     pub port: u16,
-    /// Its mark, if it isn't of an address.
+    /// The firewall mark, if the service isn't defined by an address.
     pub mark: Option<u32>,
     /// Whether clients stay at their servers.
     pub persistence: Option<Persistence>,
-    /// Every datagram gets a server of its own.
+    /// Every datagram is scheduled on its own.
     pub one_packet: bool,
-    /// Clients are also distinguished by the Call-ID of their SIP messages (`--pe sip`).
+    /// Clients are also told apart by the Call-ID of their SIP messages (`--pe sip`).
     pub by_call: bool,
     /// How FULLNAT servers learn the client's address.
     pub client_address: ClientAddress,
 }
 
 impl WorkerService {
-    /// Takes over from the instance that this one replaces.
+    /// Takes over state from the instance that this one replaces.
     pub fn inherit(&mut self, old: &mut Self) {
         if let (Some(new), Some(before)) = (&mut self.scheduler, &mut old.scheduler) {
             new.inherit(before.as_mut(), &old.servers, &self.servers);
@@ -444,7 +448,7 @@ pub struct Chosen {
     pub server: ServerId,
     /// Its address.
     pub address: IpAddr,
-    /// Its port, host order; 0 = the port that the client asked for.
+    /// Its port, host order; 0 for the port that the client asked for.
     pub port: u16,
     /// Its forwarding method.
     pub method: Forwarding,

@@ -1,8 +1,8 @@
 //! Stage 3: the packet's session.
 //!
-//! A packet of an established session only writes `last_seen` and its server's counters. Everything else (another
-//! state or time-out, a deleted server, a SYN on a closed connection) goes through [`Flows::known`], in the order of
-//! Linux's `ip_vs_in`.
+//! A packet of an established session only writes `last_seen` and its server's counters. Everything else (a
+//! change of state or time-out, a deleted server, a SYN on a closed connection) goes through
+//! [`Flows::known`], in the order of Linux's `ip_vs_in`.
 
 use weir_api::model::{SessionState, trace::TraceStage};
 
@@ -42,30 +42,30 @@ fn begins(p: &Parsed) -> bool {
     }
 }
 
-/// Whether a packet is none that changes its session's state or time-out.
+/// Whether a packet leaves its session's state and time-out unchanged.
 #[inline(always)]
 pub(crate) fn is_quiet(p: &Parsed, session: &Session, timeouts: &[u32; TIMEOUTS]) -> bool {
     let state = usize::from(session.state_number()) & (TIMEOUTS - 1);
     p.flags & CONTROL == QUIET[state] && session.timeout == timeouts[state]
 }
 
-/// What a packet of a session is to do.
+/// What happens to a packet of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Course {
-    /// It is the kernel's.
+    /// It goes to the kernel.
     Kernel,
-    /// Its time to live is used up.
+    /// Its TTL has run out.
     TtlExpired,
-    /// It begins a connection of its own.
+    /// It begins a new connection.
     Reopen,
     /// Its server was deleted.
     ServerDeleted,
-    /// It goes on.
+    /// It is forwarded.
     On,
 }
 
 impl Flows {
-    /// The hash of an IPv6 packet, whose tuple gets the digests of its addresses; its bucket is being loaded from now on.
+    /// Hashes an IPv6 packet and stores the digests of its addresses in its tuple; starts loading its bucket.
     #[inline(never)]
     pub(crate) fn hash_v6(&self, frame: &impl Frame, p: &mut Parsed) -> u64 {
         if p.ipv6
@@ -78,7 +78,7 @@ impl Flows {
         hash
     }
 
-    /// A packet of a session that may change it.
+    /// Handles a packet that may change its session.
     pub(crate) fn known<F: Frame>(&mut self, packet: &Packet<'_, F>, found: Found) -> Next {
         let p = packet.parsed;
         if self.one_way_unchanged(found.id, p) {
@@ -106,7 +106,7 @@ impl Flows {
         self.forward(packet, found, As::Packet)
     }
 
-    /// An SCTP packet: each may change its session's state, so there is no fast path.
+    /// Handles an SCTP packet. Each may change its session's state, so there is no fast path.
     #[inline(never)]
     pub(crate) fn sctp<F: Frame>(&mut self, packet: &Packet<'_, F>) -> Next {
         match self.sessions.find_endpoints(&packet.endpoints(), packet.parsed.protocol) {
@@ -115,8 +115,8 @@ impl Flows {
         }
     }
 
-    /// Whether a packet is of a DR or TUN session and changes nothing about it but the time it was last seen;
-    /// it's counted then.
+    /// Whether a packet belongs to a DR or TUN session and changes nothing but the time the session was last
+    /// seen. If so, it is counted.
     #[inline]
     pub(crate) fn one_way_unchanged(&mut self, id: SessionId, p: &Parsed) -> bool {
         let Some(session) = self.sessions.get(id).filter(|s| s.is_one_way()) else { return false };
@@ -131,8 +131,8 @@ impl Flows {
         unchanged
     }
 
-    /// A packet that came by a port behind which its sender isn't. The kernel is asked no questions: the twin that it sends
-    /// by is the one from now on.
+    /// Handles a packet that arrived on a port its sender isn't behind. The kernel isn't asked: from now on
+    /// the sender's twin port is the one it now sends by.
     #[cold]
     fn arrives_again(&mut self, port: PortId, found: Found) -> bool {
         let session = self.sessions.get_mut(found.id).filter(|_| port.is_twin());
@@ -148,12 +148,12 @@ impl Flows {
         server.is_some_and(|s| s.available.get() != 0)
     }
 
-    /// What a packet of a session is to do, before anything is done about it.
+    /// Decides what happens to a packet of a session, before anything is done about it.
     pub(crate) fn course(&self, found: Found, p: &Parsed, believed: Belief) -> Course {
         let Some(session) = self.sessions.get(found.id) else { return Course::On };
         let available = self.is_available(found);
         if !available && self.lookup.is_empty() && !session.is_fullnat() && !session.is_snat() {
-            // Without any service IPVS looks at nothing: the packet is the kernel's.
+            // Without any service, IPVS looks at nothing: the packet goes to the kernel.
             return Course::Kernel;
         }
         if p.ttl <= 1 {
@@ -170,7 +170,7 @@ impl Flows {
         }
     }
 
-    /// Whether a client's packet begins another connection, for which a server must be chosen again (Linux's
+    /// Whether a client's packet begins a new connection, for which a server must be chosen again (Linux's
     /// `ip_vs_in`).
     fn reopens(&self, id: SessionId, session: &Session, p: &Parsed) -> bool {
         if !begins(p) || session.is_snat() {
@@ -182,14 +182,15 @@ impl Flows {
         let mode = self.settings.conn_reuse_mode;
         let over = match session.state() {
             SessionState::TimeWait | SessionState::Close | SessionState::SctpClosed => true,
-            // The last state of which a client alone tells.
+            // The last state that the client's packets alone can lead to.
             SessionState::FinWait => mode & 2 != 0 && session.is_one_way(),
             _ => false,
         };
         mode != 0 && over && self.sessions.template_of(id).is_none()
     }
 
-    /// Whether a client's packet leaves a server that gets no new sessions, whatever the state of its own.
+    /// Whether a client's packet leaves a server that gets no new sessions, whatever the state of its
+    /// session.
     pub(crate) fn leaves_server(&self, id: SessionId, p: &Parsed) -> bool {
         if !self.settings.expire_nodest_conn || !begins(p) {
             return false;
@@ -200,8 +201,8 @@ impl Flows {
         server.is_some_and(|slot| slot.as_ref().is_some_and(quiesced))
     }
 
-    /// A packet of a session that begins another connection. The session's server counts it until another is chosen, as
-    /// in IPVS.
+    /// Handles a packet of a session that begins a new connection. The session's server counts it until
+    /// another server is chosen, as in IPVS.
     fn reopen<F: Frame>(&mut self, packet: &Packet<'_, F>, old: SessionId) -> Next {
         let (ends, protocol) = (packet.endpoints(), packet.parsed.protocol);
         match self.lookup.claim(packet.port, &ends, protocol) {
@@ -217,7 +218,7 @@ impl Flows {
         }
     }
 
-    /// Takes in what a session has learned when its packet left.
+    /// Stores what was learned about a session when its packet left.
     pub(crate) fn learn(&mut self, edit: Edit) {
         match edit {
             Edit::Nothing => {}
@@ -225,15 +226,15 @@ impl Flows {
             Edit::Told(id, server) => {
                 self.told.set(id.0, server);
                 if let Some(session) = self.sessions.get_mut(id) {
-                    // It has to come by again, or not any more.
+                    // The session must look its hops up again, or no longer uses them.
                     session.forget_hops();
                 }
             }
         }
     }
 
-    /// IP in a frame to a group of stations. What is for a group, the kernel may want; what is for one host is neither
-    /// forwarded nor delivered nor answered (RFC 1812 5.3.4, RFC 1122 3.2.2 and 3.3.6).
+    /// Handles IP in a frame to a group of stations. The kernel may want a packet for a group; a packet for
+    /// one host is neither forwarded nor delivered nor answered (RFC 1812 5.3.4, RFC 1122 3.2.2 and 3.3.6).
     #[cold]
     pub(crate) fn group_frame<F: Frame>(&self, packet: &Packet<'_, F>) -> Next {
         let to = packet.endpoints().destination.0;
@@ -247,13 +248,13 @@ impl Flows {
         server.count(found.direction, p.ip_len);
     }
 
-    /// Takes a packet into the session's state and time-out, as far as it is believed.
+    /// Applies a packet to the session's state and time-out, as far as it is believed.
     pub(crate) fn track(&mut self, found: Found, p: &Parsed, believed: Belief) {
         let Found { id, direction } = found;
         let now = self.now;
         match believed {
             Belief::Nothing => return,
-            // How much silence ends a session of SNAT, its rule says.
+            // The rule of a SNAT session sets how much silence ends it.
             Belief::Doubtful if self.is_snat(id) => return,
             Belief::Doubtful => return self.doubt(id),
             _ => {}
@@ -305,7 +306,7 @@ impl Flows {
         self.sessions.get(id).is_some_and(Session::is_snat)
     }
 
-    /// The time-out of a state: SCTP has its own, for those that it shares with others too.
+    /// The time-out of a state: SCTP has its own, even for states that it shares with other protocols.
     pub(crate) fn timeout_of(&self, protocol: u8, state: SessionState) -> u32 {
         if protocol == protocol::SCTP {
             return sctp_state::timeout(state);
@@ -313,7 +314,7 @@ impl Flows {
         self.timeouts[state as usize & (TIMEOUTS - 1)]
     }
 
-    /// Moves a session between its server's active and inactive ones.
+    /// Moves a session between its server's active and inactive counts.
     pub(crate) fn recount(&mut self, id: SessionId, active: bool) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         if session.is_active() == active {

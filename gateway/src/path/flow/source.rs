@@ -1,7 +1,8 @@
 //! Stage 4: whether a packet's source address is valid on its port.
 //!
-//! Checked for every packet that would open a session, a template or a SNAT mapping. Packets of a session aren't
-//! checked again, except those that can be sent without knowing its ports: ICMP errors and fragments.
+//! Checked for every packet that would open a session, a template or a SNAT mapping. Packets of a session
+//! aren't checked again, except for ICMP errors and fragments, which can be forged without knowing the
+//! session's ports.
 
 use std::net::IpAddr;
 
@@ -17,7 +18,7 @@ use crate::{
 };
 
 impl Flows {
-    /// Why a packet from `source` that arrived on `port` may open nothing, if it may not.
+    /// The reason why a packet from `source` that arrived on `port` may not open anything, if there is one.
     #[inline(always)]
     pub(crate) fn source_refusal(&self, port: PortId, source: IpAddr) -> Option<Reason> {
         let behind = self.routing.table().behind(source);
@@ -44,8 +45,9 @@ impl Flows {
         }
     }
 
-    /// As [`Self::source_refusal`] for a packet that SNAT claims. An inside network isn't to be found by the default route
-    /// of its outside port, where everybody is; a packet that turned back comes from an external address.
+    /// Like [`Self::source_refusal`], for a packet that SNAT claims. An inside network must not be reached
+    /// through the default route of its outside port, behind which anybody may be. A packet that turned back
+    /// comes from an external address.
     pub(crate) fn snat_source_refusal(
         &self,
         port: PortId,
@@ -68,9 +70,10 @@ impl Flows {
         self.source_refusal(port, source).or(everywhere.then_some(Reason::NoWayBack))
     }
 
-    /// Why an ICMP error or a fragment from `source` that arrived on `port` isn't passed on, if it isn't. Routers often have addresses to
-    /// which no route leads: they are heard. The kernel's own come by twins, from the gateway's own addresses; what another
-    /// worker handed over, or what has turned back, was asked before.
+    /// The reason why an ICMP error or a fragment from `source` that arrived on `port` isn't passed on, if
+    /// there is one. Routers often have addresses that no route leads to; their errors are accepted. The
+    /// kernel's own packets come through twins, from the gateway's addresses. Packets that another worker
+    /// handed over, or that have turned back, were checked before.
     pub(crate) fn beside_refusal(&self, port: PortId, source: IpAddr, origin: Origin) -> Option<Reason> {
         if port.is_twin() || origin == Origin::Worker {
             return None;
@@ -82,7 +85,8 @@ impl Flows {
         }
     }
 
-    /// Why a router's word about the way to `server` isn't heard, if it isn't: it has to come by the port that leads there.
+    /// The reason why a router's error about the path to `server` isn't accepted, if there is one: it must
+    /// arrive on the port that leads to the server.
     pub(crate) fn router_refusal(&self, port: PortId, router: IpAddr, server: IpAddr) -> Option<Reason> {
         let table = self.routing.table();
         let strict = table.rp_filter(port) == RpFilter::Strict;

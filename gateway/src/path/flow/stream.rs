@@ -5,14 +5,15 @@
 //! server        seq n+1 [header] n+1+H ..  H: the header's length
 //! ```
 //!
-//! The server must take its first H bytes from the gateway alone. So the stream begins at the number of the first SYN
-//! with a correct checksum. Until the server has acknowledged the header, only segments of the client that begin
-//! there are forwarded, behind the header; the client retransmits the others. From then on every number is moved by
-//! H; nothing is compared with the beginning of the stream, since numbers wrap after 4 GiB.
+//! The server must receive its first H bytes from the gateway alone. The stream therefore begins at the
+//! sequence number of the first SYN with a correct checksum. Until the server has acknowledged the header,
+//! the gateway forwards only client segments that begin there, placed behind the header; the client
+//! retransmits the others. From then on every number is shifted by H. Nothing is compared with the beginning
+//! of the stream any more, since numbers wrap after 4 GiB.
 //!
-//! A SYN with another sequence number changes nothing. It goes to the server, whose SYN-ACK tells whether a new
-//! connection, and so a new stream, begins there. Until the server has answered, the first byte of such a connection
-//! is held back.
+//! A SYN with another sequence number changes nothing by itself. It goes to the server, and the SYN-ACK shows
+//! whether a new connection, and so a new stream, begins there. Until the server has answered, the first byte
+//! of such a connection is held back.
 
 use weir_api::model::ClientAddress;
 
@@ -31,20 +32,20 @@ const PATIENCE: u32 = seconds(3);
 
 /// Version 1 of the header.
 const V1: u8 = 1;
-/// Opened in the middle of a connection: without header.
+/// The session was opened in the middle of a connection, so there is no header.
 const MIDDLE: u8 = 2;
-/// There is a stream: a SYN has come.
+/// The stream has begun: a SYN has arrived.
 const BEGUN: u8 = 4;
-/// The server's SYN-ACK has come.
+/// The server's SYN-ACK has arrived.
 const ANSWERED: u8 = 8;
 /// The header was sent.
 const SENT: u8 = 16;
 /// The server has acknowledged the header.
 const ACKNOWLEDGED: u8 = 32;
-/// A SYN with another number has come.
+/// A SYN with another sequence number has arrived.
 const ASKED: u8 = 64;
 
-/// What a TCP segment says of its stream.
+/// The fields of a TCP segment that matter to its stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segment {
     /// Sequence number.
@@ -58,7 +59,7 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// The segment in the frame `data`; none if it isn't as `p` says.
+    /// The segment in the frame `data`; none if the frame doesn't match `p`.
     pub fn of(data: &[u8], p: &Parsed) -> Option<Self> {
         let header = TcpHeader::at(data, p.l4.into())?;
         let headers = u16::from(p.l4.checked_sub(p.l3)?) + header.header_len() as u16;
@@ -75,40 +76,40 @@ impl Segment {
         self.flags & flags == flags
     }
 
-    /// The sequence space that it takes, a SYN's apart.
+    /// The sequence space the segment takes, not counting a SYN.
     pub fn len(&self) -> u32 {
         u32::from(self.payload) + u32::from(self.has(tcp::FIN))
     }
 }
 
-/// How a client's segment goes on.
+/// How a client's segment is forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// A SYN: without its payload.
+    /// A SYN is forwarded without its payload.
     Bare,
-    /// With a sequence number so much further on.
+    /// Its sequence number is increased by this much.
     Shifted(u32),
-    /// Behind the header, at this sequence number, without this many bytes of its payload.
+    /// It goes behind the header, at this sequence number and without this many bytes of its payload.
     Behind {
-        /// Where the header is.
+        /// The sequence number of the header.
         start: u32,
-        /// Bytes to be cut off the payload's front.
+        /// Bytes to cut off the front of the payload.
         cut: u16,
     },
-    /// As it is: the server isn't told.
+    /// It is forwarded unchanged: the server isn't told the client's address.
     Untold,
-    /// Not at all.
+    /// It is dropped.
     Drop(Reason),
 }
 
 /// The state of a session's stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stream {
-    /// Where the header is: one more than the client's initial sequence number.
+    /// The sequence number of the header: one more than the client's initial sequence number.
     start: u32,
-    /// Where a stream would begin by a SYN with another number, and when that came.
+    /// Where the stream of a SYN with another number would begin, and when that SYN arrived.
     asked: (u32, Tick),
-    /// How far the client's bytes behind the header have gone on until the server acknowledged it.
+    /// How many bytes behind the header the client had sent when the server acknowledged it.
     reach: u16,
     /// The header's length.
     len: u8,
@@ -116,13 +117,13 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// A session's before its first segment: one that begins a connection, or is from the middle of one.
+    /// The state before the first segment, which either begins a connection or is from the middle of one.
     pub fn new(how: ClientAddress, begins: bool) -> Self {
         let version = if how == ClientAddress::ProxyV1 { V1 } else { 0 };
         Self { flags: version | if begins { 0 } else { MIDDLE }, ..Self::default() }
     }
 
-    /// From two words.
+    /// Reads the state from two words.
     pub fn unpack([low, high]: [u64; 2]) -> Self {
         Self {
             start: low as u32,
@@ -133,7 +134,7 @@ impl Stream {
         }
     }
 
-    /// As two words.
+    /// Packs the state into two words.
     pub fn pack(self) -> [u64; 2] {
         let (asked, when) = self.asked;
         let low = u64::from(self.start) | u64::from(asked) << 32;
@@ -150,23 +151,25 @@ impl Stream {
         if self.is(V1) { ClientAddress::ProxyV1 } else { ClientAddress::ProxyV2 }
     }
 
-    /// Where the header is in the server's count.
+    /// The sequence number of the header, as the server counts.
     pub fn start(&self) -> u32 {
         self.start
     }
 
-    /// A segment without payload that the client would send next, a SYN again.
+    /// A segment without payload that the client would send next; a SYN is the same SYN again.
     pub fn next(&self, flags: u8) -> Segment {
         let sequence = self.start.wrapping_sub(u32::from(flags & tcp::SYN != 0));
         Segment { sequence, acknowledgement: 0, flags, payload: 0 }
     }
 
-    /// Whether a segment of the client's has to have a right checksum: it may begin something, or goes behind the header.
+    /// Whether a client's segment needs a correct checksum: it may begin a connection, or goes behind the
+    /// header.
     pub fn is_weighed(&self, s: &Segment) -> bool {
         s.has(tcp::SYN) || self.flags & (ACKNOWLEDGED | MIDDLE) == 0
     }
 
-    /// Takes a client's segment; one that [`Self::is_weighed`] has a right checksum. `len` is the header's length.
+    /// Takes a client's segment, whose checksum is correct if [`Self::is_weighed`]. `len` is the header's
+    /// length.
     pub fn request(&mut self, s: &Segment, len: u8, now: Tick) -> Step {
         if s.has(tcp::SYN) {
             return self.syn(s, len, now);
@@ -182,7 +185,7 @@ impl Stream {
             return Step::Drop(Reason::ProxyWaits);
         }
         if s.has(tcp::RST) {
-            // It isn't known whether the header has arrived: it probably has.
+            // The header's arrival isn't confirmed, but likely.
             return match s.sequence.wrapping_sub(self.start) as i32 {
                 0 if !self.is(SENT) => Step::Shifted(0),
                 0.. => Step::Shifted(self.len.into()),
@@ -194,10 +197,10 @@ impl Stream {
         if !s.has(tcp::ACK) || !(probe || before <= s.payload.into()) {
             return Step::Drop(Reason::ProxyWaits);
         }
-        // Less than the payload's length, which is 16 bits.
+        // Smaller than the payload's length, which has 16 bits.
         let cut = if probe { 0 } else { before as u16 };
         if cut != 0 && s.has(tcp::URG) {
-            // Where would it point?
+            // The urgent pointer would have no place to point to.
             return Step::Drop(Reason::ProxyWaits);
         }
         let behind = s.len() - u32::from(cut);
@@ -209,7 +212,7 @@ impl Stream {
         step
     }
 
-    /// A SYN.
+    /// Takes a SYN.
     fn syn(&mut self, s: &Segment, len: u8, now: Tick) -> Step {
         if s.flags & (tcp::ACK | tcp::RST | tcp::FIN) != 0 {
             return Step::Drop(Reason::SecondSyn);
@@ -231,7 +234,7 @@ impl Stream {
         }
         self.asked = (start, now);
         self.flags |= ASKED;
-        // A connection in the middle of which the session was opened has no header's length yet.
+        // A connection that the session joined in the middle has no header length yet.
         self.len = if self.is(BEGUN) { self.len } else { len };
         Step::Bare
     }
@@ -240,8 +243,8 @@ impl Stream {
         *self = Self { start, len, flags: self.flags & V1 | BEGUN, ..Self::default() };
     }
 
-    /// The step, unless the segment, `len` long at the server's number `at`, has what would be the first byte by another
-    /// SYN.
+    /// Returns the step, unless the segment, `len` long at the server's number `at`, contains the byte that
+    /// would be the first one after another SYN.
     fn unless_asked(&self, step: Step, at: u32, len: u32, now: Tick) -> Step {
         let (asked, when) = self.asked;
         let covers = asked.wrapping_sub(at) < len;
@@ -251,8 +254,9 @@ impl Stream {
         step
     }
 
-    /// By how much the number of a segment moves that comes in fragments, of which this is the first: it passes where it can
-    /// change nothing, and where no byte of it, wherever it ends, can be a stream's first.
+    /// The shift of the sequence number for a fragmented segment, given its first fragment. The segment
+    /// passes only where it can change nothing and where none of its bytes, wherever it ends, can be the
+    /// first of a stream.
     pub fn piece(&self, s: &Segment, direction: Direction, now: Tick) -> Option<u32> {
         if s.has(tcp::SYN) {
             return None;
@@ -269,27 +273,27 @@ impl Stream {
         }
     }
 
-    /// The header was sent.
+    /// Notes that the header was sent.
     pub fn sent(&mut self) {
         self.flags |= SENT;
     }
 
-    /// Whether a server's segment with a right checksum may go on: a SYN-ACK must answer a SYN that counts. What the client
-    /// would learn of another it could use to write where the header belongs.
+    /// Whether a server's segment with a correct checksum may pass. A SYN-ACK must answer a SYN that counts:
+    /// from any other, the client would learn numbers that let it write where the header belongs.
     pub fn expects(&self, s: &Segment) -> bool {
         let first = self.is(BEGUN) && s.acknowledgement == self.start;
         let other = self.is(ASKED) && s.acknowledgement == self.asked.0;
         !s.has(tcp::SYN) || (s.has(tcp::ACK) && (first || other))
     }
 
-    /// Whether a server's segment changes the stream if its checksum is right.
+    /// Whether a server's segment changes the stream, provided its checksum is correct.
     pub fn would_change(&self, s: &Segment) -> bool {
         let mut after = *self;
         after.reply(s);
         after != *self
     }
 
-    /// Takes a server's segment with a right checksum.
+    /// Takes a server's segment with a correct checksum.
     pub fn reply(&mut self, s: &Segment) {
         if !s.has(tcp::ACK) || s.has(tcp::RST) {
             return;
@@ -312,12 +316,13 @@ impl Stream {
         }
     }
 
-    /// The server has acknowledged the header, or there is none: the client's segments keep their length.
+    /// Whether the client's segments keep their length: the server has acknowledged the header, or there is
+    /// none.
     pub fn is_settled(&self) -> bool {
         self.flags & (ACKNOWLEDGED | MIDDLE) != 0
     }
 
-    /// A number of the server's count as the client counts.
+    /// Converts a number from the server's count to the client's.
     pub fn back(&self, number: u32) -> u32 {
         let len = u32::from(self.len);
         if self.is(ACKNOWLEDGED) {
@@ -330,7 +335,7 @@ impl Stream {
         }
     }
 
-    /// A number of the client's count, as far as the server has acknowledged, as the server counts.
+    /// Converts a number that the server has acknowledged from the client's count to the server's.
     pub fn forth(&self, number: u32) -> u32 {
         if self.is(ACKNOWLEDGED) { number.wrapping_add(self.len.into()) } else { number }
     }
@@ -356,7 +361,7 @@ mod tests {
         segment(tcp::ACK, 1, number, 0)
     }
 
-    /// One whose header was sent with this many bytes behind it.
+    /// A stream whose header was sent with this many bytes behind it.
     fn told(start: u32, payload: u16) -> Stream {
         let mut stream = Stream::new(ClientAddress::ProxyV2, true);
         assert_eq!(stream.request(&syn(start.wrapping_sub(1)), H, Tick(0)), Step::Bare);
@@ -385,7 +390,7 @@ mod tests {
                 (at(1), start.wrapping_sub(1))
             );
             stream.reply(&ack(at(28)));
-            // Every number there is, a wrap included.
+            // All kinds of numbers, including a wrap.
             for n in [0, 1, 28, 1 << 31, (1 << 31) + 1, u32::MAX - 27, u32::MAX] {
                 assert_eq!(
                     (stream.back(at(n).wrapping_add(28)), stream.forth(at(n))),
@@ -426,7 +431,7 @@ mod tests {
         assert_eq!(stream.request(&other, H, Tick(PATIENCE - 1)), Step::Bare);
         assert_eq!(stream.request(&third, H, Tick(2 * PATIENCE - 2)), Step::Drop(Reason::SecondSyn));
         let answer = |number| segment(tcp::SYN | tcp::ACK, 1, number, 0);
-        // The first SYN's answer, once more, leaves the stream as it is.
+        // The first SYN's answer, repeated, leaves the stream unchanged.
         let before = stream;
         stream.reply(&answer(1001));
         assert_eq!(
@@ -441,7 +446,7 @@ mod tests {
             (stream.start, stream.len, stream.is(ANSWERED), stream.is(SENT | ACKNOWLEDGED)),
             (7000, H, true, false)
         );
-        // From then on there is one stream: another SYN would change it before the header is there.
+        // From then on there is only one stream: another SYN would change it before the header has arrived.
         assert_eq!(stream.request(&third, H, Tick(9 * PATIENCE)), Step::Drop(Reason::SecondSyn));
         let mut stream = told(1001, 100);
         stream.reply(&ack(1029));
@@ -451,7 +456,7 @@ mod tests {
 
     #[test]
     fn a_connection_on_one_that_was_under_way_has_its_own_number_and_length() {
-        // Its first byte has the number 0, as a stream's that hasn't begun.
+        // Its first byte has the number 0, like that of a stream that hasn't begun.
         let mut stream = Stream::new(ClientAddress::ProxyV2, false);
         assert_eq!(stream.request(&syn(u32::MAX), H, Tick(0)), Step::Bare);
         let answer = segment(tcp::SYN | tcp::ACK, 1, 0, 0);
@@ -466,15 +471,15 @@ mod tests {
 
     #[derive(Clone, Copy, Debug)]
     enum Event {
-        /// A client's SYN, which may be lost behind the gateway.
+        /// A client's SYN, which may get lost behind the gateway.
         Syn(u32, bool),
-        /// A client's data, end or reset.
+        /// A client's data, FIN or reset.
         Data(Segment),
-        /// The same as the first fragment of a segment that may be as long as any.
+        /// The same as the first fragment of a segment of any length.
         Piece(Segment),
-        /// The server's SYN-ACK, or its acknowledgement of so much behind the header.
+        /// The server's SYN-ACK, or its acknowledgement of this many bytes behind the header.
         Answer(u32),
-        /// The server's connection ends silently.
+        /// The server silently ends its connection.
         Endpoints,
         Time(u32),
     }
@@ -486,7 +491,7 @@ mod tests {
         /// Its SYN-ACK has passed the gateway.
         answered: bool,
         header: bool,
-        /// It takes nothing any more of what it has acknowledged.
+        /// It accepts no more of what it has acknowledged.
         acknowledged: bool,
     }
 
@@ -506,8 +511,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes in whatever order: no byte of the client's is where the server looks for the header. Nobody can
-        /// acknowledge a SYN-ACK that hasn't passed the gateway, so that the server takes nothing before that.
+        /// In any order of segments, no byte of the client's ends up where the server looks for the header. A
+        /// SYN-ACK that hasn't passed the gateway can't be acknowledged, so the server accepts nothing before
+        /// that.
         #[test]
         fn no_client_writes_the_header(
             middle in any::<bool>(),

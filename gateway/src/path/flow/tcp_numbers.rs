@@ -1,8 +1,8 @@
-//! What a TCP segment may change about its session, by its flags and numbers: see [`super::belief`].
+//! What a TCP segment may change about its session, judged by its flags and numbers: see [`super::belief`].
 //!
-//! A session remembers for each direction the next sequence number of the other side: `expected_by(Reply)` is the
-//! number that the server expects from the client. A SYN determines what its answer must acknowledge; with the
-//! SYN-ACK the numbers of both sides are known.
+//! For each direction a session remembers the other side's next sequence number: `expected_by(Reply)` is the
+//! number that the server expects from the client. A SYN determines what its answer must acknowledge; the
+//! SYN-ACK makes the numbers of both sides known.
 
 use weir_api::model::SessionState::{
     self, Close, CloseWait, Established, FinWait, LastAck, SynRecv, SynSent, TimeWait,
@@ -21,12 +21,12 @@ use crate::{
     },
 };
 
-/// How far from what is expected a number may be: more than most connections have on their way, and one in 128 of those
-/// that somebody makes up.
+/// How far a number may be from the expected one: more than most connections have in flight, while a made-up
+/// number hits it once in 128 times.
 const NEAR: i32 = 1 << 24;
-/// Bytes that a SYN may carry (RFC 7413).
+/// The most bytes a SYN may carry (RFC 7413).
 const EARLY: u32 = 0xffff;
-/// A TCP segment, its numbers as the client counts.
+/// A TCP segment with its numbers as the client counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClientSegment {
     pub flags: u8,
@@ -37,7 +37,7 @@ pub(crate) struct ClientSegment {
 }
 
 impl ClientSegment {
-    /// From the packet in `data`.
+    /// Reads the segment from the packet in `data`.
     pub fn read(data: &[u8], p: &Parsed) -> Option<Self> {
         let (header, _) = data.get(usize::from(p.l4)..).and_then(TcpHeader::split)?;
         let headers = usize::from(p.l4.wrapping_sub(p.l3)) + header.header_len();
@@ -54,7 +54,7 @@ impl ClientSegment {
     }
 }
 
-/// A number to be remembered: 0 stands for none.
+/// A number as it is remembered: 0 stands for none.
 pub(crate) fn known(number: u32) -> u32 {
     number.max(1)
 }
@@ -69,21 +69,22 @@ fn is_near(number: u32, expected: u32) -> bool {
     expected == 0 || (-NEAR..=NEAR).contains(&(number.wrapping_sub(expected) as i32))
 }
 
-/// Whether a server's acknowledgement answers the SYN before this number, and what the SYN may have carried.
+/// Whether a server's acknowledgement answers the SYN before this number, possibly including the data in the
+/// SYN.
 fn answers(acknowledgement: u32, expected: u32) -> bool {
     expected != 0 && known(acknowledgement).wrapping_sub(expected) <= EARLY
 }
 
-/// Whether the session is one whose handshake both sides have to make.
+/// Whether the session requires the handshake of both sides.
 fn is_strict(session: &Session, nat_strict: bool) -> bool {
     session.is_fullnat() || session.is_snat() || nat_strict
 }
 
-/// Whether acknowledgements leave the session's state what it is.
+/// Whether acknowledgements leave the session's state unchanged.
 fn is_idle(session: &Session) -> bool {
     match session.state() {
         Established | FinWait | CloseWait | TimeWait => true,
-        // One of SNAT's lives again (RFC 7857, 2.1).
+        // A SNAT session comes back to life (RFC 7857, 2.1).
         Close => !session.is_snat(),
         _ => false,
     }
@@ -100,7 +101,7 @@ pub(crate) fn weigh(session: &Session, direction: Direction, s: &ClientSegment, 
     }
     match s.flags & (SYN | FIN | RST | ACK) {
         flags if flags & RST != 0 => weigh_reset(session, direction, s),
-        // IPVS ends a session by a segment without any flag. No receiver looks at it.
+        // IPVS would end a session by a segment without any flag, but no receiver accepts such a segment.
         0 if strict => Belief::Nothing,
         0 => weigh_reset(session, direction, s),
         flags if flags & SYN != 0 && strict => weigh_syn(state, direction, s),
@@ -115,13 +116,13 @@ pub(crate) fn weigh(session: &Session, direction: Direction, s: &ClientSegment, 
     }
 }
 
-/// A segment whose numbers are near those of both sides.
+/// Whether a segment's numbers are near those of both sides.
 fn fits(session: &Session, direction: Direction, s: &ClientSegment) -> bool {
     is_near(s.sequence, session.expected_by(direction.opposite()))
         && (!s.has(ACK) || is_near(s.acknowledgement, session.expected_by(direction)))
 }
 
-/// A segment that acknowledges the other side's SYN, and begins behind its sender's own.
+/// Whether a segment acknowledges the other side's SYN and begins right after its sender's own.
 fn completes(session: &Session, direction: Direction, s: &ClientSegment) -> bool {
     session.is_answered()
         && is(s.sequence, session.expected_by(direction.opposite()))
@@ -131,7 +132,7 @@ fn completes(session: &Session, direction: Direction, s: &ClientSegment) -> bool
 fn weigh_reset(session: &Session, direction: Direction, s: &ClientSegment) -> Belief {
     let state = session.state();
     if !session.is_answered() && matches!(state, SynSent | SynRecv) {
-        // The answer to a SYN has no number of its own that anybody could know.
+        // The answer to a SYN has no sequence number of its own that anybody could know.
         let refuses = match direction {
             Request => !session.is_snat() || is(s.sequence, session.expected_by(Reply)),
             Reply => s.has(ACK) && answers(s.acknowledgement, session.expected_by(Reply)),
@@ -146,7 +147,8 @@ fn weigh_reset(session: &Session, direction: Direction, s: &ClientSegment) -> Be
     }
 }
 
-/// A SYN on a session that lives is the server's to judge: it answers with a challenge (RFC 5961, 4), or starts again.
+/// Judges a SYN on a live session. The server decides: it answers with a challenge ACK (RFC 5961, 4), or
+/// starts again.
 fn weigh_syn(state: SessionState, direction: Direction, s: &ClientSegment) -> Belief {
     match (direction, state) {
         (Request, FinWait | CloseWait | LastAck) => Belief::Nothing,
@@ -164,7 +166,7 @@ fn weigh_acknowledgement(session: &Session, direction: Direction, s: &ClientSegm
     match direction {
         _ if !matches!(session.state(), SynRecv | SynSent) => Belief::Counts,
         Request if completes(session, direction, s) => Belief::Counts,
-        // A server's bare acknowledgement may be a challenge; data it sends to whom it has accepted.
+        // A server's bare acknowledgement may be a challenge; it only sends data to a client it has accepted.
         Reply if session.is_answered() && s.len != 0 && fits(session, direction, s) => {
             Belief::Becomes(Established)
         }
@@ -172,7 +174,7 @@ fn weigh_acknowledgement(session: &Session, direction: Direction, s: &ClientSegm
     }
 }
 
-/// Takes the numbers of a segment that counts into the session, before its state changes.
+/// Takes the numbers of an accepted segment into the session, before its state changes.
 pub(crate) fn learn(session: &mut Session, direction: Direction, s: &ClientSegment) {
     let end = known(s.sequence.wrapping_add(1).wrapping_add(s.len));
     match s.flags & (SYN | FIN | RST | ACK) {
@@ -203,7 +205,7 @@ fn learn_syn(session: &mut Session, direction: Direction, s: &ClientSegment) {
         Request if shaking && session.is_answered() => {}
         Request if s.has(ACK) && session.is_snat() => learn_answer(session, direction, s, shaking),
         Request => {
-            // Of several SYNs the server may answer either of the last two.
+            // Of several SYNs, the server may answer either of the last two.
             let before = if shaking { session.expected_by(Reply) } else { 0 };
             if before != first {
                 session.expect(Request, before);
@@ -219,7 +221,7 @@ fn learn_syn(session: &mut Session, direction: Direction, s: &ClientSegment) {
     }
 }
 
-/// The SYN-ACK of the sender in this direction.
+/// Learns the numbers of the SYN-ACK from the sender in this direction.
 fn learn_answer(session: &mut Session, direction: Direction, s: &ClientSegment, shaking: bool) {
     let other = direction.opposite();
     let (before, last) = (session.expected_by(other), session.expected_by(direction));
@@ -230,7 +232,7 @@ fn learn_answer(session: &mut Session, direction: Direction, s: &ClientSegment, 
         session.expect(direction, known(number));
         session.set_answered(true);
     } else if before == 0 {
-        // It answers another SYN than the one seen here: either's numbers may be right.
+        // It answers another SYN than the one seen here: the numbers of either may be right.
         session.expect(other, 0);
         session.expect(direction, 0);
         session.set_answered(true);
@@ -258,7 +260,7 @@ mod tests {
         ClientSegment { flags, sequence, acknowledgement, len }
     }
 
-    /// A FULLNAT session whose client began at 1000 and whose server at 5000.
+    /// A FULLNAT session whose client began at 1000 and whose server began at 5000.
     fn answered(state: SessionState) -> Session {
         let mut s = session(FULLNAT, SynRecv);
         learn(&mut s, Request, &segment(SYN, 1000, 0, 0));
@@ -428,7 +430,7 @@ mod tests {
         for state in [Established, FinWait, CloseWait, TimeWait, Close] {
             assert_eq!(of(&answered(state), Request, ACK, 9, 9), Belief::Quiet, "{state:?}");
         }
-        // One of SNAT's that was reset lives again, by what fits.
+        // A SNAT session that was reset comes back to life by a segment that fits.
         let mut s = answered(Close);
         s.set_snat();
         assert_eq!(

@@ -1,9 +1,9 @@
-//! Whether a session's server has been told the client's address by TOA.
+//! Whether a session's server has learned the client's address by TOA.
 //!
-//! It has been told when the client acknowledges data that the server sent after its SYN: the server accepts a
-//! connection only with an acknowledgement of its SYN, and all of those carried the option. Only segments with a
-//! correct checksum count, so that a forged segment that the server discards can't end this. A SYN-ACK with another
-//! number starts over.
+//! It has when the client acknowledges data that the server sent after its SYN: the server accepts a
+//! connection only with an acknowledgement of its SYN, and all of those carried the option. Only segments
+//! with a correct checksum count, so that a forged segment, which the server discards, can't end this phase.
+//! A SYN-ACK with another number starts over.
 
 use std::net::IpAddr;
 
@@ -16,20 +16,20 @@ use crate::{
     },
 };
 
-/// Bytes of TOA's option with an IPv4 address, and with an IPv6 one.
+/// The length of the TOA option with an IPv4 address, and with an IPv6 address.
 pub(crate) const LEN: usize = 8;
 pub(crate) const LEN_V6: usize = 20;
-/// Bits for how far a server has sent.
+/// Bits that count how far a server has sent.
 const FAR: u32 = 30;
 
-/// What a segment of a session with TOA asks for.
+/// What a segment of a session with TOA needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ToaStep {
-    /// Put the option in.
+    /// The option is inserted.
     Tell,
-    /// Lower the MSS.
+    /// The MSS is lowered.
     Lower,
-    /// Nothing.
+    /// No change.
     Pass,
 }
 
@@ -38,9 +38,9 @@ pub(crate) enum ToaStep {
 pub(crate) struct ToaServer {
     /// The sequence number of its first byte of data.
     first: u32,
-    /// How much it has sent from there, below 2^30.
+    /// The number of bytes it has sent since, below 2^30.
     sent: u32,
-    /// Its SYN-ACK has come.
+    /// Its SYN-ACK has arrived.
     answered: bool,
     told: bool,
 }
@@ -58,12 +58,12 @@ impl ToaServer {
             | u64::from(self.told) << 63
     }
 
-    /// It knows the client's address: no segment has the option any more.
+    /// The server knows the client's address: the option is no longer added.
     pub fn is_told(self) -> bool {
         self.told
     }
 
-    /// Takes a segment; what it changes counts if its checksum is right.
+    /// Takes a segment; changes are only kept if its checksum is correct.
     pub fn take(&mut self, s: &Segment, direction: Direction) -> ToaStep {
         if direction == Direction::Reply { self.reply(s) } else { self.request(s) }
     }
@@ -103,12 +103,12 @@ impl ToaServer {
     }
 }
 
-/// The length of TOA's option for a client's address.
+/// The length of the TOA option for a client's address.
 pub(crate) fn option_len(client: IpAddr) -> u16 {
     (if client.is_ipv6() { LEN_V6 } else { LEN }) as u16
 }
 
-/// The servers of all sessions. The memory isn't touched before a session of a service with TOA is opened.
+/// The servers of all sessions. The memory isn't touched until a session of a service with TOA is opened.
 pub(crate) struct Told(Vec<u64>);
 
 impl Told {
@@ -117,7 +117,7 @@ impl Told {
         Self(vec![0; sessions])
     }
 
-    /// Forgets what an earlier session in the same place left.
+    /// Forgets the state of an earlier session in the same slot.
     pub fn forget(&mut self, session: u32) {
         self.set(session, ToaServer::default());
     }
@@ -127,15 +127,15 @@ impl Told {
         self.0.get(session as usize).map_or_else(ToaServer::default, |&word| ToaServer::unpack(word))
     }
 
-    /// Takes the place of what was known.
+    /// Replaces the state of a session's server.
     pub fn set(&mut self, session: u32, server: ToaServer) {
         if let Some(word) = self.0.get_mut(session as usize) {
             *word = server.pack();
         }
     }
 
-    /// The mark of a next hop that a session remembers for a direction; none if it may not remember one, because its
-    /// packets have to be seen still.
+    /// The mark of a next hop that a session remembers for a direction; none if it may not remember one
+    /// because its packets must still be inspected.
     #[inline]
     pub fn mark(&self, session: &Session, found: Found) -> Option<u16> {
         if !session.tells_client() {
@@ -154,7 +154,7 @@ mod tests {
         Segment { sequence, acknowledgement, flags, payload }
     }
 
-    /// One whose server's first byte of data has the number `first`, and has come with `sent` others.
+    /// A server whose first byte of data has the number `first`, and which has sent `sent` more.
     fn server(first: u32, sent: u16) -> ToaServer {
         let mut server = ToaServer::default();
         let syn = segment(tcp::SYN | tcp::ACK, first.wrapping_sub(1), 1, 0);

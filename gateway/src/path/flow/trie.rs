@@ -1,26 +1,27 @@
-//! Longest-prefix match: a trie of four address bits a node that leaves out nodes without branches, and whose versions
-//! share what they have in common.
+//! Longest-prefix match: a trie with four address bits per node. It omits nodes without branches, and its
+//! versions share their common parts.
 //!
 //! ```text
 //! node   first    the first address that it covers
-//!        shift    its four bits begin above so many
+//!        shift    the position of its four bits
 //!        entries  16: a leaf, or a node of shorter networks
-//!        outside  the leaf of addresses that come by here and that it doesn't cover
+//!        outside  the leaf of addresses that arrive here and that it doesn't cover
 //! ```
 //!
-//! A leaf is what the longest network around it says, so that a look-up ends at the first leaf: a few nodes for a full
-//! table of routes, one or two for a handful. A change copies the nodes on its way and those whose leaves it changes.
+//! A leaf holds the value of the most specific network around it, so a look-up ends at the first leaf: after
+//! a few nodes with a full routing table, one or two with a handful of routes. A change copies the nodes on
+//! its path and those whose leaves it changes.
 
 use std::{array, hash::Hash, sync::Arc};
 
 /// Entries of a node.
 const FAN: usize = 16;
-/// Bits that choose one.
+/// Address bits that select an entry.
 const BITS: u8 = 4;
 
 /// An address as a number.
 pub(crate) trait TrieKey: Copy + Eq + Hash {
-    /// Bits of an address.
+    /// The number of bits in an address.
     const WIDTH: u8;
     /// The distance of the address from `first`, in units of `1 << shift`; too large if it lies before.
     fn offset(self, first: Self, shift: u8) -> usize;
@@ -50,7 +51,7 @@ macro_rules! number {
 number!(u32);
 number!(u128);
 
-/// A version of a trie with leaves of `L`.
+/// A version of a trie with leaves of type `L`.
 #[derive(Clone)]
 pub(crate) struct Trie<A, L> {
     root: Entry<A, L>,
@@ -77,14 +78,14 @@ impl<A: TrieKey, L: Clone + Eq> Node<A, L> {
         Self { first: network.above(shift + BITS), shift, outside: leaf.clone(), entries }
     }
 
-    /// Whether a network is a part of what it covers.
+    /// Whether the node covers a network.
     fn holds(&self, network: A, free: u8) -> bool {
         free < self.shift + BITS && network.above(self.shift + BITS) == self.first
     }
 }
 
 impl<A: TrieKey, L: Clone + Eq> Trie<A, L> {
-    /// All addresses have this leaf.
+    /// A trie that gives all addresses this leaf.
     pub fn new(leaf: L) -> Self {
         Self { root: Entry::Leaf(leaf) }
     }
@@ -104,7 +105,7 @@ impl<A: TrieKey, L: Clone + Eq> Trie<A, L> {
         }
     }
 
-    /// Changes the leaves of a network: `change` says what one becomes, or none where it stays.
+    /// Changes the leaves of a network: `change` returns a leaf's new value, or none to keep it.
     pub fn change(&mut self, network: A, prefix: u8, change: &impl Fn(&L) -> Option<L>) {
         let free = A::WIDTH - prefix.min(A::WIDTH);
         self.root.change(A::WIDTH, network.above(free), free, change);
@@ -112,7 +113,7 @@ impl<A: TrieKey, L: Clone + Eq> Trie<A, L> {
 }
 
 impl<A: TrieKey, L: Clone + Eq> Entry<A, L> {
-    /// Changes the leaves of the network with `free` bits of its own; the entry is that of `height` bits.
+    /// Changes the leaves of the network with `free` host bits. The entry covers `height` bits.
     fn change(&mut self, height: u8, network: A, free: u8, change: &impl Fn(&L) -> Option<L>) {
         if free >= height {
             if let Some(changed) = self.changed(height, change) {
@@ -145,7 +146,7 @@ impl<A: TrieKey, L: Clone + Eq> Entry<A, L> {
         self.tidy(height);
     }
 
-    /// What the whole entry becomes, unless it stays.
+    /// The new value of the whole entry, or none if it stays.
     fn changed(&self, height: u8, change: &impl Fn(&L) -> Option<L>) -> Option<Self> {
         let node = match self {
             Self::Leaf(leaf) => return change(leaf).map(Self::Leaf),
@@ -165,7 +166,7 @@ impl<A: TrieKey, L: Clone + Eq> Entry<A, L> {
         Some(changed)
     }
 
-    /// Leaves out a node that doesn't branch.
+    /// Removes a node that doesn't branch.
     fn tidy(&mut self, height: u8) {
         let Self::Node(node) = self else { return };
         let mut inner = node.entries.iter().filter(|entry| matches!(entry, Self::Node(_)));
@@ -180,7 +181,7 @@ impl<A: TrieKey, L: Clone + Eq> Entry<A, L> {
             Self::Leaf(other) => other == leaf,
             Self::Node(_) => true,
         });
-        // Nothing is outside a node that covers all there is.
+        // No address is outside a node that covers the whole address space.
         if others && (node.outside == *leaf || node.shift + BITS == height) {
             *self = one.cloned().unwrap_or_else(|| Self::Leaf(leaf.clone()));
         }
@@ -195,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    /// A leaf: the prefix length of the network that it is of, and a value.
+    /// A leaf: the prefix length of its network, and a value.
     type Leaf = (u8, u16);
 
     fn set<A: TrieKey>(trie: &mut Trie<A, Leaf>, network: A, prefix: u8, value: u16) {
@@ -210,13 +211,13 @@ mod tests {
     }
 
     fn network(prefix: u8, bits: u32) -> (u32, u8) {
-        // Few different ones, all over the lengths.
+        // A few different values, spread over the lengths.
         let spread = (bits & 7) << 29 | (bits >> 3 & 7) << 14 | bits >> 6 & 7;
         (spread.above(32 - prefix), prefix)
     }
 
     proptest! {
-        /// As a look-up through all networks says, in each version.
+        /// Each version agrees with a look-up through all networks.
         #[test]
         fn the_longest_network_counts(
             steps in prop::collection::vec((0..=32u8, 0..512u32, prop::option::of(1..9u16)), 1..60),

@@ -1,18 +1,19 @@
-//! Stage 3 of ICMP errors about the packets that tunnels are made of.
+//! Stage 3 for ICMP errors about the outer packets of tunnels.
 //!
 //! ```text
 //! ip | icmp | outer ip of ours | [GRE, or UDP and GUE] | the client's packet, as far as the router quotes it
 //! ```
 //!
-//! A router on the path to a server doesn't know the inner packet. Its error goes to the client as an error about the
-//! inner packet, from the virtual service, as Linux's `ip_vs_in_icmp` does for IPv4 in IPv4 (RFC 2003, 4): an MTU
-//! less the tunnel's headers, unreachable and time exceeded as they are. Where the families differ both mean to the
-//! client that the server can't be reached (RFC 2473, 8). An MTU is remembered for the server besides
-//! ([`crate::table::path_mtu`]), by all workers, so that the next packet is refused or fragmented here.
+//! A router on the path to a server doesn't know the inner packet. Its error goes to the client as an error
+//! about the inner packet, from the virtual service, as Linux's `ip_vs_in_icmp` does for IPv4 in IPv4 (RFC
+//! 2003, 4): an MTU is reduced by the tunnel's headers; unreachable and time exceeded are kept. If the
+//! families differ, both of the latter tell the client that the server can't be reached (RFC 2473, 8). All
+//! workers also remember the MTU for the server ([`crate::table::path_mtu`]), so that the next packet is
+//! refused or fragmented here.
 //!
-//! Such an error can be forged. It must arrive on the port that leads to the server (`rp_filter`) and quote a packet
-//! from one of our addresses to a tunnel's server; if it quotes enough of the client's packet, that packet must
-//! belong to a session with that server.
+//! Such an error can be forged. It must arrive on the port that leads to the server (`rp_filter`) and quote a
+//! packet from one of the gateway's addresses to a tunnel's server. If it quotes enough of the client's
+//! packet, that packet must belong to a session with that server.
 
 use std::net::IpAddr;
 
@@ -49,20 +50,20 @@ use crate::{
     },
 };
 
-/// Whose the packet in a tunnel is.
+/// Who the packet in a tunnel belongs to.
 enum Owner {
-    /// This worker's.
+    /// This worker.
     Us,
-    /// Another's.
+    /// Another worker.
     Other(WorkerId),
-    /// Nobody's.
+    /// Nobody.
     Nobody,
 }
 
-/// What an error says.
+/// The meaning of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said {
-    /// Packets of this size pass; as the router said it.
+    /// Packets of this size pass, according to the router.
     TooBig(u32),
     /// The packet was lost: type and code.
     Lost(u8, u8),
@@ -71,7 +72,8 @@ enum Said {
 }
 
 impl Flows {
-    /// Whether an error to the address `to` that quotes this packet is about one of a tunnel of ours.
+    /// Whether an error sent to the address `to` that quotes this packet is about one of the gateway's
+    /// tunnels.
     pub(crate) fn is_about_tunnel(&self, to: IpAddr, outer: &Inner) -> bool {
         let is_of = |word| may_be_of(word, outer.protocol, outer.destination_port);
         outer.source == to
@@ -79,7 +81,7 @@ impl Flows {
             && self.lookup.tunnels(outer.destination).iter().any(|others| is_of(others.tunnel.get()))
     }
 
-    /// An error about a packet of a tunnel of ours.
+    /// Handles an error about a packet of one of the gateway's tunnels.
     pub(crate) fn tunnel_error<F: Frame>(&mut self, packet: &Packet<'_, F>, outer: &Inner) -> Next {
         let (p, router) = (packet.parsed, packet.endpoints().source.0);
         if let Some(reason) = self.router_refusal(packet.port, router, outer.destination) {
@@ -110,7 +112,7 @@ impl Flows {
         }
     }
 
-    /// Remembers an MTU of the way to a server, for all workers and all services that have it.
+    /// Remembers the path MTU to a server, for all workers and all services with that server.
     fn learn_path_mtu(&self, told: u32, outer: &Inner) {
         let Some(mtu) = plausible(told, outer.destination) else { return };
         self.counters.events.path_mtus_learned.add(1);
@@ -120,11 +122,11 @@ impl Flows {
         }
     }
 
-    /// Whose the packet is that a tunnel carried: it is of a session that leads there, or of a service of single packets
-    /// that may.
+    /// Who the packet in a tunnel belongs to: it is of a session with that server, or of a one-packet service
+    /// that may use it.
     fn owner_of_inner(&self, outer: &Inner, inner: &Inner, origin: Origin) -> Owner {
         if inner.later_fragment {
-            // Without ports it leads to no session.
+            // Without ports, no session can be found.
             return Owner::Us;
         }
         let ends = Endpoints {
@@ -139,7 +141,7 @@ impl Flows {
                     .is_some_and(|reply| reply.source.0 == outer.destination);
             return if leads { Owner::Us } else { Owner::Nobody };
         }
-        // The client's packet came by another port than this error.
+        // The client's packet arrived on another port than this error.
         let claim = |n| self.lookup.claim(PortId(n), &ends, inner.protocol);
         let Some(service) = (0..self.ports as u8).find_map(claim) else { return Owner::Nobody };
         if let Some(worker) = self.elsewhere_of(PortId::NONE, &ends, inner.protocol, service, origin) {
@@ -164,7 +166,7 @@ fn read(packet: &[u8]) -> Option<Inner> {
     }
 }
 
-/// What an error says that quotes `quoted`.
+/// The meaning of an error that quotes `quoted`.
 fn said(data: &[u8], p: &Parsed, quoted: &[u8]) -> Said {
     let Some(icmp) = IcmpHeader::at(data, usize::from(p.l4)) else { return Said::Other };
     match (p.ipv6, icmp.kind, icmp.code) {
@@ -179,7 +181,8 @@ fn said(data: &[u8], p: &Parsed, quoted: &[u8]) -> Said {
     }
 }
 
-/// The reply to the client about its packet, which was at `at` in the outer one; none if it gets no reply.
+/// The reply to the client about its packet, which was at `at` in the outer packet; none if the client gets
+/// no reply.
 fn problem(said: Said, packet: &[u8], (outer, at): (&Inner, usize), ipv6: bool) -> Option<Problem> {
     let inner_ipv6 = packet.first()? >> 4 == 6;
     match said {
@@ -187,7 +190,8 @@ fn problem(said: Said, packet: &[u8], (outer, at): (&Inner, usize), ipv6: bool) 
             plausible(told, outer.destination)?;
             let way = told.min(u16::MAX.into()) as u16;
             let mtu = inner_mtu(way, at as u16, inner_ipv6);
-            // Who lets packets be fragmented doesn't look for an MTU. Of IPv6 none is too big that every link takes.
+            // A sender that allows fragmentation doesn't look for an MTU. An IPv6 packet that fits every link
+            // is never too big.
             let tell = match inner_ipv6 {
                 true => Ipv6Header::at(packet, 0)?.total_len() > MIN_MTU,
                 false => Ipv4Header::at(packet, 0)?.dont_fragment(),

@@ -1,4 +1,4 @@
-//! The shape of tunnels: how many bytes they add, the MTU that they leave, and which packets are theirs.
+//! The shape of tunnels: how many bytes they add, the MTU that they leave, and which packets belong to them.
 
 use std::net::IpAddr;
 
@@ -20,23 +20,23 @@ use crate::{
     table::counters::OtherWorkers,
 };
 
-/// A UDP header, and GUE's without options.
+/// A UDP header, and a GUE header without options.
 pub(crate) const GUE: usize = UdpHeader::LEN + 4;
 
-/// Every link takes IPv4 packets of this size (RFC 791, 3.2): a tunnel through less is none. IPv6 has its own
-/// ([`ipv6::MIN_MTU`]), which is what a tunnel over it must take.
+/// Every link takes IPv4 packets of this size (RFC 791, 3.2): a tunnel over a smaller MTU is unusable. For a
+/// tunnel over IPv6 the minimum is [`ipv6::MIN_MTU`].
 pub(crate) const MIN_MTU: u16 = 68;
 
-/// GRE: a checksum is there.
+/// GRE's flag for a checksum.
 pub(crate) const GRE_CHECKSUM: u16 = 0x8000;
 
 /// In a tunnel's word: outer packets have a checksum.
 pub(crate) const CHECKED: u32 = 1 << 2;
 
-/// In a tunnel's word: routers have told of a path MTU lower than the next hop's.
+/// In a tunnel's word: routers have reported a path MTU lower than the next hop's.
 pub const LEARNED: u32 = 1 << 3;
 
-/// A tunnel in one word, for a server's facts. 0 is IPIP.
+/// Packs a tunnel into one word, for a server's facts. 0 is IPIP.
 #[must_use]
 pub fn pack(tunnel: Tunnel) -> u32 {
     let kind = match tunnel.kind {
@@ -48,12 +48,12 @@ pub fn pack(tunnel: Tunnel) -> u32 {
     kind | checksum | u32::from(tunnel.port) << 16
 }
 
-/// What [`pack`] made.
+/// A tunnel as packed by [`pack`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub kind: TunnelKind,
     pub checksum: bool,
-    /// GUE's.
+    /// The UDP port of GUE.
     pub port: u16,
 }
 
@@ -77,7 +77,7 @@ impl Shape {
         }
     }
 
-    /// The outer header's protocol number around a packet of such a protocol number.
+    /// The protocol number in the outer header, for an inner packet with this protocol number.
     pub fn protocol(self, inner: u8) -> u8 {
         match self.kind {
             TunnelKind::Ipip => inner,
@@ -87,7 +87,8 @@ impl Shape {
     }
 }
 
-/// Whether a packet of this protocol, to that port where it has one, may be of the tunnel in `word`.
+/// Whether a packet with this protocol and, if it has one, this destination port may belong to the tunnel in
+/// `word`.
 pub(crate) fn may_be_of(word: u32, protocol: u8, port: u16) -> bool {
     let shape = Shape::unpack(word);
     match shape.kind {
@@ -97,8 +98,8 @@ pub(crate) fn may_be_of(word: u32, protocol: u8, port: u16) -> bool {
     }
 }
 
-/// Where the packet inside one begins that has such a protocol behind its IP header, which ends at `at`; none if that
-/// isn't there.
+/// Where the inner packet begins, given the protocol behind the outer IP header, which ends at `at`; none if
+/// the inner packet isn't there.
 pub(crate) fn inside_at(packet: &[u8], at: usize, protocol: u8) -> Option<usize> {
     match protocol {
         protocol::UDP => Some(at + GUE),
@@ -111,22 +112,22 @@ pub(crate) fn inside_at(packet: &[u8], at: usize, protocol: u8) -> Option<usize>
     }
 }
 
-/// Length of the IP header towards an address.
+/// The length of the IP header towards an address.
 pub(crate) fn header_len(to: IpAddr) -> usize {
     if to.is_ipv6() { Ipv6Header::LEN } else { Ipv4Header::LEN }
 }
 
-/// What a tunnel to a server is like, and what it leaves room for.
+/// The shape of a tunnel to a server, and the room that it leaves.
 pub(crate) struct TunnelRoom {
     pub shape: Shape,
-    /// Bytes that it adds to a packet.
+    /// The bytes added to a packet.
     pub added: u16,
     /// The largest outer packet.
     pub way: u16,
 }
 
 impl TunnelRoom {
-    /// Of the tunnel to a server, by a next hop that takes `mtu` bytes.
+    /// The room of the tunnel to a server, through a next hop that takes `mtu` bytes.
     pub fn of(flows: &Flows, (address, server): (IpAddr, ServerId), mtu: u16) -> Result<Self, Reason> {
         let facts = flows.servers.get(server.0 as usize).and_then(Option::as_ref);
         let shape = Shape::unpack(facts.map_or(0, |s| s.others.tunnel.get()));
@@ -140,8 +141,8 @@ impl TunnelRoom {
     }
 }
 
-/// Why a packet can't go through the tunnel to a server, by a way of this MTU and port, if it can't: what
-/// sending it would say of it.
+/// The reason why a packet can't go through the tunnel to a server, by a next hop with this MTU and port, if
+/// there is one. It is the same that sending the packet would give.
 pub(crate) fn refusal(
     flows: &Flows,
     p: &Parsed,
@@ -155,7 +156,7 @@ pub(crate) fn refusal(
     }
 }
 
-/// What routers have told of the way to a server; any size if nothing.
+/// The path MTU that routers have reported for a server; the maximum if none has.
 fn path_mtu(others: &OtherWorkers, now: Tick) -> u16 {
     others.path.get(now).unwrap_or_else(|| {
         if others.tunnel.get() & LEARNED != 0 {
@@ -165,9 +166,9 @@ fn path_mtu(others: &OtherWorkers, now: Tick) -> u16 {
     })
 }
 
-/// The largest packet that a client may send through a tunnel that adds this many bytes, over a path with an MTU of
-/// `way`. IPv6's smallest is sent in any case, in fragments of the outer packet if need be (RFC 2473, 7.1; RFC 4213,
-/// 3.2).
+/// The largest packet that a client may send through a tunnel that adds this many bytes, over a path with an
+/// MTU of `way`. IPv6's minimum MTU always passes, in fragments of the outer packet if need be (RFC 2473,
+/// 7.1; RFC 4213, 3.2).
 pub(crate) fn inner_mtu(way: u16, added: u16, ipv6: bool) -> u16 {
     way.saturating_sub(added).max(if ipv6 { ipv6::MIN_MTU as u16 } else { 0 })
 }

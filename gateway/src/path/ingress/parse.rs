@@ -1,7 +1,7 @@
 //! Stage 2: parses a frame.
 //!
-//! Reads the headers once and keeps what the later stages need in a few words, so that they don't go back
-//! to the frame before it is rewritten. Nothing here changes a frame.
+//! Reads the headers once and keeps what the later stages need in a few words, so that they don't go back to the frame
+//! before it is rewritten. Parsing never changes a frame.
 
 use super::sctp_event;
 use crate::{
@@ -34,25 +34,26 @@ pub enum Kind {
     Sctp,
     /// An ICMP error that may be about a session.
     IcmpError,
-    /// An ICMP echo request or reply: its identifier is the sender's port of a request, the receiver's of a reply.
+    /// An ICMP echo request or reply. Its identifier serves as the source port of a request and the destination port of
+    /// a reply.
     Echo,
     /// A fragment of an IP packet.
     Fragment,
-    /// IP of another protocol: the kernel's, unless a service wants it.
+    /// IP with another protocol: for the kernel, unless a service claims it.
     OtherIp,
     /// ARP and everything else: for the kernel.
     Host,
-    /// IP of any protocol in a frame to a group of stations: nobody's but the kernel's.
+    /// IP of any protocol in a frame to a group of stations: only the kernel may take it.
     Group,
-    /// Not to be used.
+    /// Must be dropped.
     Bad(Reason),
 }
 
-/// A frame's headers in short.
+/// A summary of a frame's headers.
 #[derive(Clone, Copy, Debug)]
 pub struct Parsed {
-    /// Addresses and, for [`Kind::Transport`], ports. Of IPv6 the ports alone, until the stage `session` puts digests
-    /// there: see [`crate::table::endpoints`].
+    /// Addresses and, for [`Kind::Transport`], ports. For IPv6 it has only the ports until the stage `session` adds
+    /// digests of the addresses: see [`crate::table::endpoints`].
     pub tuple: Tuple,
     /// How to handle it.
     pub kind: Kind,
@@ -64,11 +65,11 @@ pub struct Parsed {
     pub l4: u8,
     /// IP protocol number.
     pub protocol: u8,
-    /// TCP flags; of SCTP what the packet is to the state ([`crate::path::flow::sctp_state`]); 0 for the others.
+    /// TCP flags; for SCTP the event ([`crate::path::flow::sctp_state`]); 0 for other protocols.
     pub flags: u8,
-    /// TTL on arrival.
+    /// The TTL on arrival.
     pub ttl: u8,
-    /// Whether DF is set; nothing of IPv6 may be fragmented on its way.
+    /// Whether DF is set; always true for IPv6, where routers don't fragment.
     pub dont_fragment: bool,
     /// Whether it is IPv6.
     pub ipv6: bool,
@@ -90,14 +91,14 @@ impl Parsed {
         }
     }
 
-    /// A frame that isn't there.
+    /// The value for a frame that doesn't exist.
     pub(crate) const NOTHING: Self = Self::of(Kind::Host);
 
     const fn bad(reason: Reason) -> Self {
         Self::of(Kind::Bad(reason))
     }
 
-    /// Addresses and ports of the packet in the frame `data`.
+    /// The addresses and ports of the packet in the frame `data`.
     #[inline]
     #[must_use]
     pub fn endpoints(&self, data: &[u8]) -> Endpoints {
@@ -107,7 +108,7 @@ impl Parsed {
         }
     }
 
-    /// Whether nothing stands between the IP header and the transport header.
+    /// Whether the transport header directly follows the fixed IP header.
     #[inline(always)]
     #[must_use]
     pub fn is_bare(&self) -> bool {
@@ -137,19 +138,20 @@ pub fn pair(data: &[u8], l3: u8) -> Option<&Pair> {
     data.get(usize::from(l3) + 8..)?.first_chunk()
 }
 
-/// What the TCP segment in the frame `data` acknowledges, as it lies in its header; of other packets nothing in particular.
+/// The acknowledgement number of the TCP segment in the frame `data`, as laid out in its header; for other packets the
+/// value has no meaning.
 #[inline]
 #[must_use]
 pub fn acknowledged(data: &[u8], p: &Parsed) -> Option<[u8; 4]> {
     data.get(usize::from(p.l4) + 8..)?.first_chunk().copied()
 }
 
-/// Ethernet, IPv4 without options and TCP without options: what the usual frame has at fixed places. A UDP
-/// frame is padded to more than this by any Ethernet.
+/// The headers that the usual frame has at fixed places: Ethernet, IPv4 without options and TCP without options.
+/// Ethernet pads a UDP frame to more than this.
 const USUAL: usize = 14 + 20 + 20;
 
-/// Reads the headers of `frame`, which arrived on a port with the address `mac`, into `parsed`: written in
-/// place, since reading back a copy of just written bytes costs more than parsing them. True if it is
+/// Parses the headers of `frame`, which arrived on a port with the address `mac`, into `parsed`. The result is written
+/// in place, because copying bytes that were just written costs more than parsing them. True if it is
 /// [`Kind::Transport`].
 #[inline(always)]
 pub fn parse(frame: &impl Frame, mac: Mac, parsed: &mut Parsed) -> bool {
@@ -162,14 +164,15 @@ pub fn parse(frame: &impl Frame, mac: Mac, parsed: &mut Parsed) -> bool {
     parse_others(frame, mac, parsed)
 }
 
-/// EtherType 0x0800, version 4, header length 20. Asked first: most of what isn't has nothing of the usual frame.
+/// Whether the frame has EtherType 0x0800, version 4 and header length 20. Tested first, because most other frames fail
+/// here.
 #[inline]
 fn is_plain_v4(head: &[u8; USUAL]) -> bool {
     let word = head[12..].first_chunk().map_or(0, |&b| u32::from_le_bytes(b));
     word << 8 == 0x4500_0800
 }
 
-/// What isn't IPv4's usual frame. Out of line, as all that is IPv6's, so that IPv4 pays nothing for it.
+/// Parses anything but the usual IPv4 frame. Out of line, like all of IPv6, so that IPv4 pays nothing for it.
 #[inline(never)]
 fn parse_others(frame: &impl Frame, mac: Mac, parsed: &mut Parsed) -> bool {
     if !parse_usual_v6(frame.data(), frame.total_len(), mac, parsed) {
@@ -178,7 +181,8 @@ fn parse_others(frame: &impl Frame, mac: Mac, parsed: &mut Parsed) -> bool {
     parsed.kind == Kind::Transport
 }
 
-/// The usual frame, of which [`is_plain_v4`], by a few wide loads; false if it isn't one: then [`parse_any`] says what it is.
+/// Parses the usual frame, for which [`is_plain_v4`] holds, with a few wide loads. False if the frame isn't one:
+/// [`parse_any`] then classifies it.
 #[inline(always)]
 fn parse_usual(head: &[u8; USUAL], frame_len: usize, mac: Mac, parsed: &mut Parsed) -> bool {
     let word = |at: usize| head.get(at..).and_then(|b| b.first_chunk()).map_or(0, |&b| u64::from_le_bytes(b));
@@ -195,7 +199,7 @@ fn parse_usual(head: &[u8; USUAL], frame_len: usize, mac: Mac, parsed: &mut Pars
     };
     let (middle, addresses) = (word(16), word(26));
     let first = u64::from(half(12) >> 16) + u64::from(u16::from_le_bytes([head[24], head[25]]));
-    // Neither an offset nor more fragments to come.
+    // The fragment offset and the flag for more fragments.
     const FRAGMENT: u64 = 0xff3f << 32;
     let usual = (word(0) << 16 == mac.word() << 16)
         & (middle & FRAGMENT == 0)
@@ -221,7 +225,7 @@ fn parse_usual(head: &[u8; USUAL], frame_len: usize, mac: Mac, parsed: &mut Pars
 /// Ethernet, IPv6 without extension headers, and UDP.
 const USUAL_V6: usize = 14 + 40 + 8;
 
-/// As [`parse_usual`] for IPv6.
+/// Like [`parse_usual`], for IPv6.
 #[inline]
 fn parse_usual_v6(data: &[u8], frame_len: usize, mac: Mac, parsed: &mut Parsed) -> bool {
     let Some(head) = data.first_chunk::<USUAL_V6>() else { return false };
@@ -258,16 +262,16 @@ fn parse_usual_v6(data: &[u8], frame_len: usize, mac: Mac, parsed: &mut Parsed) 
     usual
 }
 
-/// Whether a header's words, not all of them zero, sum to all ones: its checksum is right. The order of bytes doesn't
-/// matter, nor how words are put together: 2^16 and 2^64 leave 1 when divided by 65535, so a sum with the carries added
-/// again is as much a multiple of it as the words' own.
+/// Whether a header's words, which aren't all zero, sum to all ones, so that its checksum is correct. Neither the byte
+/// order nor the grouping of words matters: 2^16 and 2^64 are both 1 modulo 65535, so the sum with end-around carries
+/// is a multiple of 65535 exactly if the sum of the words is.
 #[inline(always)]
 fn sums_to_ones(first: u64, second: u64, third: u64) -> bool {
     let add = |a: u64, b: u64| {
         let (sum, carry) = a.overflowing_add(b);
         sum + u64::from(carry)
     };
-    // Divided by multiplying with the inverse modulo 2^64: quotients of multiples alone stay small.
+    // Divides by multiplying with the inverse modulo 2^64: only quotients of multiples are small.
     const INVERSE: u64 = 0x0001_0001_0001_0001_u64.wrapping_neg();
     add(add(second, third), first).wrapping_mul(INVERSE) <= u64::MAX / 0xffff
 }
@@ -344,14 +348,14 @@ fn parse_ipv4(packet: &[u8], available: usize) -> Result<Parsed, Reason> {
     Ok(parsed)
 }
 
-/// An echo's identifier in place of the sender's port.
+/// An echo's identifier, in the place of the sender's port.
 pub(crate) fn echo_ports(icmp: &IcmpHeader, asks: bool) -> u32 {
     let (source, destination) = if asks { (icmp.echo_id(), 0) } else { (0, icmp.echo_id()) };
     Tuple::new((0, source), (0, destination)).ports
 }
 
-/// Whether options say by which routers a packet is to go: hosts and routers have long refused that (RFC 7126, 4.3), and
-/// Linux does.
+/// Whether the options contain a source route: hosts and routers, Linux among them, have long refused those (RFC 7126,
+/// 4.3).
 fn is_source_routed(options: &[u8]) -> bool {
     const LOOSE: u8 = 131;
     const STRICT: u8 = 137;
@@ -369,7 +373,7 @@ fn is_source_routed(options: &[u8]) -> bool {
     false
 }
 
-/// Ports; of TCP flags, too.
+/// Reads the ports, and for TCP the flags.
 #[inline]
 fn parse_transport(parsed: &mut Parsed, payload: &[u8], payload_len: usize) -> Result<(), Reason> {
     if parsed.protocol == protocol::TCP {
@@ -384,7 +388,7 @@ fn parse_transport(parsed: &mut Parsed, payload: &[u8], payload_len: usize) -> R
     Ok(())
 }
 
-/// Ports, and in the place of flags what the packet is to the state.
+/// Reads the ports, and the event in the place of flags.
 fn parse_sctp(parsed: &mut Parsed, payload: &[u8]) -> Result<(), Reason> {
     let (_, chunks) = SctpHeader::split(payload).ok_or(Reason::Truncated)?;
     parsed.flags = sctp_event::event(chunks);
@@ -393,16 +397,16 @@ fn parse_sctp(parsed: &mut Parsed, payload: &[u8]) -> Result<(), Reason> {
     Ok(())
 }
 
-/// An IPv6 packet, extension headers and all.
+/// Parses an IPv6 packet with its extension headers.
 fn parse_ipv6(packet: &[u8], available: usize) -> Result<Parsed, Reason> {
     let (ip, _) = Ipv6Header::split(packet).ok_or(Reason::Truncated)?;
     let total_len = ip.check(available)?;
     let upper = ipv6::upper(packet)?;
-    // What an IPv4 source route is (RFC 5095).
+    // This is IPv6's counterpart of a source route (RFC 5095).
     if upper.routing.is_some_and(|routing| routing.kind == 0) {
         return Err(Reason::SourceRouted);
     }
-    // Not at its destination yet: whether it goes on from here, the kernel says.
+    // The packet isn't at its final destination; the kernel decides whether to forward it.
     if upper.routing.is_some_and(|routing| routing.segments_left != 0) {
         return Ok(Parsed { ipv6: true, l3: EthernetHeader::LEN as u8, ..Parsed::of(Kind::OtherIp) });
     }
@@ -411,7 +415,7 @@ fn parse_ipv6(packet: &[u8], available: usize) -> Result<Parsed, Reason> {
         kind: Kind::OtherIp,
         ip_len: u16::try_from(total_len).map_err(|_| Reason::BadIpHeader)?,
         l3: EthernetHeader::LEN as u8,
-        // Who needs more than 241 bytes of extension headers to get to a transport header?
+        // A packet with more than 241 bytes of extension headers is refused.
         l4: u8::try_from(EthernetHeader::LEN + upper.offset).map_err(|_| Reason::BadIpHeader)?,
         protocol: upper.protocol,
         flags: 0,
@@ -447,7 +451,7 @@ fn parse_ipv6(packet: &[u8], available: usize) -> Result<Parsed, Reason> {
     Ok(parsed)
 }
 
-/// Both ports of a transport header, as they lie there.
+/// Both ports of a transport header, as laid out there.
 #[inline]
 fn ports(transport: &[u8]) -> Result<u32, Reason> {
     transport.first_chunk().map(|&b| u32::from_le_bytes(b)).ok_or(Reason::Truncated)
@@ -512,7 +516,7 @@ mod tests {
     }
 
     proptest! {
-        /// Both ways of reading IPv6 agree on every frame that the quick one takes.
+        /// The quick and the full IPv6 parser agree on every frame that the quick one takes.
         #[test]
         fn reading_ipv6_at_a_glance_is_reading(
             tcp in any::<bool>(),
@@ -541,7 +545,7 @@ mod tests {
             }
         }
 
-        /// Both ways of reading agree on every frame that the quick one takes.
+        /// The quick and the full parser agree on every frame that the quick one takes.
         #[test]
         fn reading_at_a_glance_is_reading(
             tcp in any::<bool>(),
@@ -574,7 +578,7 @@ mod tests {
             for before in [&[][..], &[1], &[1, 1, 1], &[148, 2], &[148, 4, 0, 0], &[7, 3, 4, 1, 148, 2]] {
                 assert!(is_source_routed(&[before, &[route, 7, 4]].concat()), "{before:?}");
             }
-            // The end of the list, lengths that can't be, and the value of another.
+            // The end of the list, impossible lengths, and the option's number inside another option's value.
             for before in [&[0][..], &[1, 0], &[148, 1], &[148, 0], &[148, 200], &[148, 3]] {
                 assert!(!is_source_routed(&[before, &[route, 7, 4]].concat()), "{before:?}");
             }

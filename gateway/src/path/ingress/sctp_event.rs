@@ -1,27 +1,27 @@
-//! The event that an SCTP packet is for its association (RFC 9260, 4). The first chunk decides; an ABORT behind a
-//! cookie comes before that.
+//! The event that an SCTP packet means for its association (RFC 9260, 4). The first chunk decides, except that an ABORT
+//! behind a cookie takes precedence.
 
 use crate::net::sctp::{self, chunk};
 
-/// What a packet is to the state; kept where TCP has its flags.
+/// The event of a packet, stored where TCP has its flags.
 pub const DATA: u8 = 0;
-/// An association is opened.
+/// The packet opens an association.
 pub const INIT: u8 = 1;
-/// The server agrees.
+/// The server accepts.
 pub const INIT_ACK: u8 = 2;
 pub(crate) const COOKIE_ECHO: u8 = 3;
 pub(crate) const COOKIE_ACK: u8 = 4;
 pub(crate) const SHUTDOWN: u8 = 5;
 pub(crate) const SHUTDOWN_ACK: u8 = 6;
-/// The association is over.
+/// The association has ended.
 pub const SHUTDOWN_COMPLETE: u8 = 7;
 pub(crate) const ERROR: u8 = 8;
-/// The association is given up.
+/// The association is aborted.
 pub const ABORT: u8 = 9;
-/// No chunk at all.
+/// The packet has no chunk.
 pub const NOTHING: u8 = 10;
 
-/// What the chunks behind the common header are to the state.
+/// The event of the chunks behind the common header.
 #[must_use]
 pub fn event(chunks: &[u8]) -> u8 {
     let Some(&[kind, _, high, low]) = chunks.first_chunk() else { return NOTHING };

@@ -1,8 +1,8 @@
-//! Frames to additional MAC addresses that the kernel has on a port, such as those of VRRP's virtual routers (RFC
-//! 9568, 7.3) on a macvlan over the twin.
+//! Frames to additional MAC addresses that the kernel has on a port, such as those of VRRP's virtual routers (RFC 9568,
+//! 7.3) on a macvlan over the twin.
 //!
-//! Such a frame is parsed again as one for that address. It isn't changed: a macvlan takes what is punted by its
-//! destination.
+//! Such a frame is parsed again as one for that address. It isn't changed, because a macvlan recognises punted frames
+//! by their destination.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use crate::{
     },
 };
 
-/// MAC addresses that ports have in addition to their own.
+/// The MAC addresses that ports have in addition to their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stations(Vec<(PortId, Mac)>);
 
 impl Stations {
-    /// These addresses.
+    /// A set of these addresses.
     #[must_use]
     pub fn new(addresses: impl IntoIterator<Item = (PortId, Mac)>) -> Self {
         let mut addresses: Vec<_> = addresses.into_iter().collect();
@@ -33,16 +33,16 @@ impl Stations {
     }
 }
 
-/// The MAC addresses that are the gateway's.
+/// The gateway's MAC addresses.
 pub(crate) struct Macs {
-    /// The ports' own, at their places as twins, too.
+    /// The ports' own, repeated at the numbers of their twins.
     ports: Vec<Mac>,
-    /// Those beside them.
+    /// The additional ones.
     pub beside: Arc<Stations>,
 }
 
 impl Macs {
-    /// The ports' addresses, at the places of the ports and of their twins.
+    /// The ports' addresses, at the numbers of the ports and of their twins.
     pub fn new(ports: Vec<Mac>) -> Self {
         let mut all = ports.clone();
         all.resize(PortId(0).twin().index(), Mac([0; 6]));
@@ -50,7 +50,7 @@ impl Macs {
         Self { ports: all, beside: Arc::default() }
     }
 
-    /// A port's own.
+    /// A port's own MAC address.
     #[inline]
     pub fn of(&self, port: PortId) -> Option<Mac> {
         self.ports.get(port.index()).copied()
@@ -61,7 +61,7 @@ impl Macs {
         self.of(port) == Some(mac) || self.beside.has(port, mac)
     }
 
-    /// Reads a frame that may be for either kind of address.
+    /// Parses a frame that may be for an own or an additional address.
     pub fn parse(&self, port: PortId, frame: &impl Frame) -> Option<Parsed> {
         let to = EthernetHeader::at(frame.data(), 0)?.destination;
         let mac = if self.beside.has(port, to) { to } else { self.of(port)? };

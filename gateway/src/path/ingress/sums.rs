@@ -1,8 +1,8 @@
 //! Checksums over whole frames, chained buffers included.
 //!
-//! The path changes checksums by what it rewrites, so that a wrong one stays wrong and the receiver drops the packet.
-//! Before the gateway acts on a packet's content (a number, a flag), the checksum must be verified here: otherwise a
-//! packet that its receiver discards could change a session.
+//! When the path rewrites a packet it only updates the checksum, so that a wrong one stays wrong and the receiver drops
+//! the packet. Before the gateway acts on a packet's content (a number, a flag), the checksum must be verified here:
+//! otherwise a packet that its receiver discards could change a session.
 
 use super::parse::Parsed;
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// The parts of a frame's segments that make up its `len` bytes from `skip` on; a frame that has fewer gives fewer.
+/// The slices of a frame's segments that make up `len` bytes from `skip` on, or fewer if the frame ends before.
 fn parts(frame: &impl Frame, mut skip: usize, mut len: usize) -> impl Iterator<Item = &[u8]> {
     let mut segments = (0..).map_while(|n| frame.segment(n));
     std::iter::from_fn(move || {
@@ -29,7 +29,7 @@ fn parts(frame: &impl Frame, mut skip: usize, mut len: usize) -> impl Iterator<I
     })
 }
 
-/// The sum of `len` bytes of a frame from `skip` on, over all segments; none if it has fewer.
+/// The sum of `len` bytes of a frame from `skip` on, over all segments; none if the frame has fewer.
 pub(crate) fn sum_over(frame: &impl Frame, skip: usize, len: usize) -> Option<Sum> {
     let (mut sum, mut done) = (Sum::ZERO, 0);
     for part in parts(frame, skip, len) {
@@ -40,11 +40,11 @@ pub(crate) fn sum_over(frame: &impl Frame, skip: usize, len: usize) -> Option<Su
     (done == len).then_some(sum)
 }
 
-/// Whether the receiver of a TCP segment, UDP datagram or SCTP packet that arrived as `p` says will find its checksum
-/// right. A UDP datagram without one is right over IPv4 and wrong over IPv6 (RFC 8200, 8.1).
+/// Whether the receiver will find the checksum correct in a TCP segment, UDP datagram or SCTP packet that `p`
+/// describes. A UDP datagram without a checksum is correct over IPv4 and wrong over IPv6 (RFC 8200, 8.1).
 ///
-/// False for what can't be told: a fragment, a frame shorter than `p` says, another protocol. Reads the whole packet:
-/// for the few packets that matter, never for every one.
+/// False if it can't be known: for a fragment, a frame shorter than its headers state, or another protocol. Reads the
+/// whole packet, so it is only used for the few packets where this matters.
 pub(crate) fn transport_checksum_ok(frame: &impl Frame, p: &Parsed) -> bool {
     is_right(frame, p).unwrap_or(false)
 }
@@ -61,34 +61,35 @@ fn is_right(frame: &impl Frame, p: &Parsed) -> Option<bool> {
     }
 }
 
-/// Bytes behind the IP headers.
+/// The stated number of bytes behind the IP headers.
 fn stated(p: &Parsed) -> Option<usize> {
     usize::from(p.ip_len).checked_sub(p.l4.checked_sub(p.l3)?.into())
 }
 
-/// The sum that a TCP segment's or a UDP datagram's checksum is of, its own field included; none if the frame is shorter
-/// than `p` says.
+/// The sum over a TCP segment or UDP datagram and its pseudo-header, including the checksum field; none if the frame is
+/// shorter than `p` states.
 pub(crate) fn transport_sum(frame: &impl Frame, p: &Parsed) -> Option<Sum> {
     let (pseudo, len) = pseudo_header(frame, p)?;
     Some(sum_over(frame, p.l4.into(), len)?.and(pseudo))
 }
 
-/// The sum of a TCP segment's or a UDP datagram's pseudo-header, and its length.
+/// The sum of the pseudo-header of a TCP segment or UDP datagram, and the latter's length.
 fn pseudo_header(frame: &impl Frame, p: &Parsed) -> Option<(Sum, usize)> {
     let (l3, l4) = (usize::from(p.l3), usize::from(p.l4));
     let len = match p.protocol {
         protocol::UDP => UdpHeader::at(frame.data(), l4)?.check(stated(p)?).ok()?,
         _ => stated(p)?,
     };
-    // Source and destination count as one string, and length and protocol alike in both families' pseudo-headers.
+    // Source and destination are summed as one string. Length and protocol count alike in the pseudo-headers of both
+    // families.
     let (at, size) = if p.ipv6 { (l3 + 8, 32) } else { (l3 + 12, 8) };
     let addresses = Sum::of(frame.data().get(at..at + size)?);
     Some((addresses.word(p.protocol.into()).word(u16::try_from(len).ok()?), len))
 }
 
-/// A checksum that a sender's kernel left to its device and that was never filled in: the field has the
-/// pseudo-header's sum (Linux's `CHECKSUM_PARTIAL`), or of SCTP nothing. None if it isn't so, or the checksum is
-/// right as it is.
+/// Detects a checksum that the sender's kernel left to its device and that was never filled in: the field holds the
+/// pseudo-header's sum (Linux's `CHECKSUM_PARTIAL`), or 0 for SCTP. None if this isn't the case, or if the checksum is
+/// correct anyway.
 pub(crate) fn unfinished(frame: &impl Frame, p: &Parsed) -> Option<Unfinished> {
     let at = usize::from(p.l4);
     if p.protocol == protocol::SCTP {
@@ -113,7 +114,7 @@ pub(crate) fn unfinished(frame: &impl Frame, p: &Parsed) -> Option<Unfinished> {
     })
 }
 
-/// What a checksum field is to have, host order.
+/// The value that a checksum field should have, host order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unfinished {
     Tcp(u16),
@@ -121,7 +122,7 @@ pub(crate) enum Unfinished {
     Sctp(u32),
 }
 
-/// Whether a packet is but a part of what its transport checksum covers.
+/// Whether a packet is only a part of what its transport checksum covers.
 fn is_fragment(packet: &[u8], v6: bool) -> Option<bool> {
     if !v6 {
         return Some(Ipv4Header::split(packet)?.0.is_fragment());
@@ -134,7 +135,7 @@ fn crc_is_right(frame: &impl Frame, l4: usize, len: usize) -> Option<bool> {
     Some(crc_of(frame, l4, len)? == SctpHeader::at(frame.data(), l4)?.checksum())
 }
 
-/// SCTP's CRC32c, its own field counted as 0; none if the frame is shorter than that.
+/// The CRC32c of an SCTP packet, with its own field counted as 0; none if the frame is shorter.
 fn crc_of(frame: &impl Frame, l4: usize, len: usize) -> Option<u32> {
     let rest = len.checked_sub(SctpHeader::LEN)?;
     let (mut crc, mut done) = (SctpHeader::at(frame.data(), l4)?.own_crc(), 0);
@@ -163,7 +164,7 @@ mod tests {
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
-    /// A frame as etherparse writes it, and SCTP as RFC 9260 has it.
+    /// A frame as etherparse writes it, with SCTP according to RFC 9260.
     fn frame(protocol: u8, v6: bool, payload: &[u8]) -> Vec<u8> {
         let link = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], MAC.0);
         let ip = if v6 {
@@ -191,7 +192,7 @@ mod tests {
         transport_checksum_ok(frame, &p)
     }
 
-    /// Where the transport header is.
+    /// The offset of the transport header.
     fn transport_at(v6: bool) -> usize {
         if v6 { 54 } else { 34 }
     }
@@ -270,7 +271,7 @@ mod tests {
             let mut bytes = frame(protocol, v6, &payload);
             let end = bytes.len();
             bytes.resize(end + padding, 0x55);
-            // The headers are in the first segment; what follows is cut anywhere.
+            // The headers are in the first segment; the rest is cut anywhere.
             let mut cuts: Vec<_> = cuts.iter().map(|n| 82.min(end) + n % 40).map(|n| n.min(bytes.len())).collect();
             cuts.sort_unstable();
             let chained = |bytes: &[u8]| {
@@ -283,7 +284,7 @@ mod tests {
                 MemoryFrame::chained(&parts)
             };
             prop_assert!(is_right(&chained(&bytes)));
-            // Ports, numbers, payload and checksum are covered; lengths would make it another packet.
+            // Ports, numbers, payload and checksum are covered. A changed length would make another packet.
             let header = transport_at(v6);
             let fixed = if protocol == protocol::TCP { 12..14 } else { 4..6 };
             let covered: Vec<_> = (header..end).filter(|n| protocol == protocol::SCTP || !fixed.contains(&(n - header))).collect();

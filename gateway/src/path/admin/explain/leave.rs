@@ -1,4 +1,4 @@
-//! How an explained packet leaves, and the path of the answer.
+//! How an explained packet leaves, and the way of the answer.
 
 use std::net::IpAddr;
 
@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl Flows {
-    /// A packet of a session goes the session's way.
+    /// Explains how a packet of a session leaves.
     pub(super) fn explain_session_s_way(&self, e: &mut Explain, p: &Parsed, found: Found) {
         let Found { id, direction } = found;
         let Some(session) = self.sessions.get(id) else { return };
@@ -46,7 +46,7 @@ impl Flows {
         self.explain_leave(e, p, Leg { to: leaves.destination.0, leaves, tunnel: None, back });
     }
 
-    /// The way of a session that doesn't exist yet; `local` is its local address, `once`: it never will.
+    /// The way of a session that doesn't exist yet. `local` is its local address; with `once` it never will exist.
     pub(super) fn new_leg(&self, ends: &Endpoints, chosen: Chosen, local: Option<IpAddr>, once: bool) -> Leg {
         let server = (chosen.address, chosen.port);
         let answer = |comes| Some(ReturnLeg::here(comes, ends.reversed()));
@@ -58,7 +58,7 @@ impl Flows {
             }
             (_, None) => {
                 let leaves = Endpoints { destination: server, ..*ends };
-                // Nobody translates what answers a datagram that had no session.
+                // The answer to a datagram without a session isn't translated.
                 (leaves, if once { None } else { answer(leaves.reversed()) })
             }
         };
@@ -66,7 +66,7 @@ impl Flows {
         Leg { to: chosen.address, leaves, tunnel, back }
     }
 
-    /// A packet leaves, if it can.
+    /// Explains how a packet leaves, if it can.
     pub(super) fn explain_leave(&self, e: &mut Explain, p: &Parsed, leg: Leg) {
         if self.routing.leads_here(leg.to) {
             e.delivered = true;
@@ -88,12 +88,12 @@ impl Flows {
         }
         e.end = (Verdict::Forwarded, None);
         e.leaves = Some(leg.leaves);
-        // What has turned back is answered from inside.
+        // A packet that has turned back is answered from inside.
         let turned_back = e.ends != e.packet.ends;
         e.back = leg.back.filter(|_| !turned_back).and_then(|back| self.way_back(back));
     }
 
-    /// The way of an answer; none of one that would turn back.
+    /// The way of an answer; none for one that would turn back.
     fn way_back(&self, back: ReturnLeg) -> Option<ReturnLeg> {
         match back {
             ReturnLeg::Itself => Some(ReturnLeg::Itself),

@@ -1,11 +1,11 @@
-//! What would happen to a packet, and why.
+//! Explains what would happen to a packet, and why.
 //!
-//! Asks the stages for their decisions, in order, about a packet that exists only as a description. Nothing changes:
-//! no scheduler moves on ([`crate::sched::Scheduler::preview`]), no port is taken, no session opened, no counter
+//! It asks the stages for their decisions, in order, about a packet that exists only as a description. Nothing changes:
+//! no scheduler advances ([`crate::sched::Scheduler::preview`]), no port is taken, no session opened, no counter
 //! touched. Each decision is made by the function that the stage itself uses, so that the two can't diverge.
 //!
-//! Control doesn't know which worker a packet belongs to. It asks any of them, and goes on with the one that the
-//! answer names: first the worker whose queue the packet arrives in, then perhaps the one it is handed to.
+//! Control doesn't know which worker owns a packet. It asks any of them, and continues with the one named in the
+//! answer: first the worker whose queue the packet arrives in, then perhaps the one that it is handed to.
 
 mod leave;
 pub mod question;
@@ -50,7 +50,7 @@ use crate::{
 };
 
 impl AskedPacket {
-    /// As parsing would have it between these endpoints: without payload, and with hops to spare.
+    /// The result of parsing a packet between these endpoints, without payload and with enough TTL.
     fn parsed(self, ends: &Endpoints) -> Parsed {
         let tcp = self.protocol == protocol::TCP;
         Parsed {
@@ -101,7 +101,7 @@ impl Flows {
     fn explain_known(&mut self, e: &mut Explain, port: PortId, p: &Parsed, found: Found) {
         let Some(session) = self.sessions.get(found.id) else { return };
         let reply = found.direction == Direction::Reply;
-        // Of a packet that has turned back the one that it came with counts.
+        // For a packet that has turned back, the session it arrived in counts.
         if e.session.is_none() {
             e.session = Some((self.found(found.id, session), session.server(), reply));
             e.method = (!session.is_snat()).then(|| method(session));
@@ -121,7 +121,7 @@ impl Flows {
         }
     }
 
-    /// `old` is the packet's session, if it starts again.
+    /// `old` is the packet's session, if the packet starts it again.
     fn explain_unknown(&mut self, e: &mut Explain, port: PortId, p: &Parsed, old: Option<SessionId>) {
         let origin = if e.at == At::Handed { Origin::Worker } else { Origin::Port };
         let ends = e.ends;
@@ -211,7 +211,7 @@ impl Flows {
         }
     }
 
-    /// The server that a new session would get.
+    /// Explains which server a new session would get.
     fn explain_choice(
         &mut self,
         e: &mut Explain,
@@ -241,7 +241,7 @@ impl Flows {
         Ok(chosen.map(|chosen| self.persistent_port(p, &flow.endpoints(), chosen, id)))
     }
 
-    /// The way of a new session, if it could be opened.
+    /// Explains how a new session would leave, if it could be opened.
     fn explain_session(
         &self,
         e: &mut Explain,
@@ -253,7 +253,7 @@ impl Flows {
         let port = if chosen.port == 0 { e.ends.destination.1 } else { chosen.port };
         let chosen = Chosen { port, ..chosen };
         e.server = Some(chosen);
-        // A template comes before the old session ends, a session after.
+        // A template is added before the old session ends, a session after.
         let mut room = self.sessions.capacity() - self.sessions.len();
         if service.persistence.is_some() && e.template.is_none() {
             room = room.checked_sub(1).ok_or(Reason::SessionsFull)?;
@@ -274,7 +274,7 @@ impl Flows {
         Ok(self.new_leg(&e.ends, chosen, local, once))
     }
 
-    /// The local address of a new session, and what there is of them.
+    /// Explains the local address of a new session, and how many ports are left.
     fn explain_local(
         &self,
         e: &mut Explain,

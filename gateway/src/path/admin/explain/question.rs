@@ -1,4 +1,4 @@
-//! What is asked about a packet, with room for the answer.
+//! A question about a packet, with room for the answer.
 
 use std::net::IpAddr;
 
@@ -20,7 +20,7 @@ use crate::{
 /// Where the packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
-    /// On its way to a queue.
+    /// Between a port and a queue.
     Port,
     /// In this worker's queue.
     Queue,
@@ -28,16 +28,16 @@ pub enum At {
     Handed,
 }
 
-/// The packet that is asked about.
+/// The packet in question.
 #[derive(Clone, Copy, Debug)]
 pub struct AskedPacket {
     /// Addresses and ports.
     pub ends: Endpoints,
     /// IP protocol number.
     pub protocol: u8,
-    /// Port it arrives on; none: the one that leads to its source, else the first.
+    /// The port that it arrives on; if none, the one that leads to its source, else the first.
     pub port: Option<PortId>,
-    /// Of TCP: SYN, or ACK.
+    /// For TCP: whether it is a SYN; otherwise it is an ACK.
     pub opens: bool,
 }
 
@@ -46,37 +46,38 @@ pub struct AskedPacket {
 pub struct Explain {
     /// The packet.
     pub packet: AskedPacket,
-    /// What it goes between now: not what it did in the beginning, once it has turned back.
+    /// Its current endpoints, which differ from the packet's once it has turned back.
     pub ends: Endpoints,
     /// Where it is.
     pub at: At,
-    /// Another worker has it: ask that one.
+    /// The worker to ask next, because it has the packet.
     pub elsewhere: Option<WorkerId>,
-    /// The service that takes it.
+    /// The service that claims it.
     pub service: Option<ServiceId>,
-    /// The session that it belongs to, its server's number and whether it comes from that server.
+    /// The session that it belongs to, the server's number, and whether the packet comes from the server.
     pub session: Option<(FoundSession, ServerId, bool)>,
-    /// The session's method, which may not be its server's any more; of a tunnel the kind is the server's.
+    /// The session's forwarding method, which may differ from its server's by now; the kind of a tunnel is the
+    /// server's.
     pub method: Option<Forwarding>,
     /// The persistence template that names the server.
     pub template: Option<FoundSession>,
-    /// Scheduler, where it stands and whom it chooses.
+    /// The scheduler, its state, and the server it chooses.
     pub scheduling: Option<(&'static str, Standing, Option<u32>)>,
-    /// The servers it chooses from, as many as there was capacity for.
+    /// The servers to choose from, as many as there was capacity for.
     pub candidates: Vec<CandidateServer>,
-    /// The server that gets it: number, address and port, method.
+    /// The chosen server: number, address and port, method.
     pub server: Option<Chosen>,
-    /// What local addresses have left, as many as there was capacity for.
+    /// The free ports of local addresses, as many as there was capacity for.
     pub local_addresses: Vec<LocalRoom>,
-    /// The way out.
+    /// The route that it takes.
     pub way: Option<View>,
-    /// What it leaves between, if it does; a port 0 isn't chosen yet.
+    /// The endpoints with which it leaves, if it does. Port 0 means that the port hasn't been chosen yet.
     pub leaves: Option<Endpoints>,
     /// The way of the answer.
     pub back: Option<ReturnLeg>,
-    /// It is given to the kernel for a server of the gateway itself.
+    /// The kernel gets it, for a server on the gateway itself.
     pub delivered: bool,
-    /// How it ends, and the reply to the sender.
+    /// The verdict, and the reply to the sender.
     pub end: (Verdict, Option<Answer>),
 }
 
@@ -105,13 +106,13 @@ impl Explain {
         }
     }
 
-    /// The same question to the worker that the answer names.
+    /// The same question, for the worker named in the answer.
     #[must_use]
     pub fn again(self) -> Self {
         Self { elsewhere: None, ..self }
     }
 
-    /// It comes in again between other ends, at another worker or this one.
+    /// The packet comes in again with other endpoints, at another worker or this one.
     pub(super) fn turns_back(&mut self, ends: Endpoints, owner: WorkerId) {
         (self.ends, self.at, self.elsewhere) = (ends, At::Handed, Some(owner));
     }
@@ -124,11 +125,11 @@ impl Explain {
 /// Where a packet goes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Leg {
-    /// Who is looked for among the routes.
+    /// The destination to look up in the routes.
     pub to: IpAddr,
-    /// What it leaves between.
+    /// The endpoints with which it leaves.
     pub leaves: Endpoints,
-    /// Through the tunnel to this server.
+    /// The server whose tunnel it goes through.
     pub tunnel: Option<ServerId>,
     /// The way of the answer.
     pub back: Option<ReturnLeg>,
@@ -139,21 +140,21 @@ pub(super) struct Leg {
 pub enum ReturnLeg {
     /// The server answers the client itself.
     Itself,
-    /// It comes by here.
+    /// It passes the gateway.
     Here {
-        /// What it comes between.
+        /// The endpoints with which it arrives.
         comes: Endpoints,
         /// The port that leads to its sender.
         port: Option<PortId>,
-        /// What it leaves between.
+        /// The endpoints with which it leaves.
         leaves: Endpoints,
-        /// Its way out.
+        /// The route that it takes.
         way: Result<View, Reason>,
     },
 }
 
 impl ReturnLeg {
-    /// An answer whose way isn't known yet.
+    /// An answer whose route isn't known yet.
     pub(super) fn here(comes: Endpoints, leaves: Endpoints) -> Self {
         Self::Here { comes, port: None, leaves, way: Err(Reason::NoRoute) }
     }

@@ -5,10 +5,11 @@
 //! from outside   owner by the external port's block  -> mapping, found        -> session, if the filter lets it
 //! ```
 //!
-//! A session of SNAT is a session like NAT's: both directions take the fast path. What differs is here: where it
-//! comes from, its TCP states and time-outs (RFC 5382, RFC 7857), ICMP echo, whose identifier is its port (RFC 5508),
-//! and hairpins: a packet from inside to an external address is translated on its way out and comes in again
-//! (RFC 4787, REQ-9). docs/snat.md holds requirement by requirement against tests.
+//! A SNAT session is like a NAT session: both directions take the fast path. This module has the differences:
+//! how a session is opened, its TCP states and time-outs (RFC 5382, RFC 7857), ICMP echo, whose identifier is
+//! its port (RFC 5508), and hairpins, which are packets from inside to an external address: they are
+//! translated on their way out and come in again (RFC 4787, REQ-9). docs/snat.md lists the tests of each
+//! requirement.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -58,64 +59,66 @@ pub use track::{SnatTimeoutTicks, TimeoutTicks};
 
 /// A worker's SNAT.
 pub struct Nat {
-    /// The rules in force.
+    /// The current rules.
     pub(crate) rules: Arc<RuleSet>,
     tables: SnatTables,
-    /// Tells control of blocks.
+    /// Reports port blocks to control.
     log: rtrb::Producer<BlockEvent>,
 }
 
 impl Nat {
-    /// Has room for this many mappings; port blocks are reported through `log`.
+    /// A SNAT with room for this many mappings; port blocks are reported through `log`.
     #[must_use]
     pub fn new(mappings: usize, seed: u32, log: rtrb::Producer<BlockEvent>) -> Self {
         Self { rules: Arc::default(), tables: SnatTables::new(mappings, seed), log }
     }
 
-    /// Time-outs by state, in ticks, as [`RuleSet::timeouts`].
+    /// Time-outs by state, in ticks, as in [`RuleSet::timeouts`].
     #[must_use]
     pub fn timeouts(&self) -> &TimeoutTicks {
         self.rules.timeouts()
     }
 
-    /// Puts rules in force; what they replace is in `rules` then.
+    /// Installs new rules; afterwards `rules` holds the old ones.
     pub fn set_rules(&mut self, rules: &mut Arc<RuleSet>) {
         std::mem::swap(&mut self.rules, rules);
         let rules = &self.rules;
         self.tables.set_standing(|address| rules.standing(address));
     }
 
-    /// Says which ports of own addresses are the kernel's; what it replaces is in `reserved` then.
+    /// Sets which ports of the gateway's own addresses are the kernel's; afterwards `reserved` holds the old
+    /// ones.
     pub fn set_reserved(&mut self, reserved: &mut Arc<Reserved>) {
         self.tables.set_reserved(reserved);
     }
 
-    /// Whether a packet to this end is the kernel's without asking, though the address is an external one.
+    /// Whether a packet to this endpoint always goes to the kernel, though the address is an external one.
     fn is_kernels(&self, protocol: u8, (address, port): Endpoint) -> bool {
         self.rules.standing(address) == Some(AddressRole::Own) && self.tables.is_kept(protocol, port)
     }
 
-    /// The port that packets under a rule leave by.
+    /// The port by which packets under a rule leave.
     pub(crate) fn outside_port(&self, rule: ServerId) -> Option<PortId> {
         self.rules.by_id(rule).map(|rule| rule.port)
     }
 
-    /// Takes this worker's blocks of an external address.
+    /// Adds this worker's blocks of an external address.
     pub fn add_address(&mut self, address: IpAddr, blocks: &mut Option<Box<Blocks>>) {
         self.tables.add_address(address, blocks);
     }
 }
 
-/// What a packet is to SNAT.
+/// The role of a packet in SNAT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SnatRole {
-    /// From inside, under this rule.
+    /// It comes from inside, under this rule.
     Out(ServerId),
-    /// To an external address.
+    /// It is sent to an external address.
     In,
 }
 
-/// A packet whose source may not open anything. What the kernel sends from its own addresses leaves.
+/// The refusal of a packet whose source may not open anything. What the kernel sends from its own addresses
+/// leaves.
 #[cold]
 pub(crate) fn refuse_source(port: PortId, reason: Reason) -> Next {
     if port.is_twin() { Next::AsSent } else { Next::Drop(reason) }
@@ -132,7 +135,7 @@ fn refused(full: Full) -> Reason {
 }
 
 impl Flows {
-    /// What a packet without session and service is to SNAT.
+    /// The role in SNAT of a packet without a session and a service.
     pub(crate) fn snat_claim(&self, ends: &Endpoints, protocol: u8) -> Option<SnatRole> {
         let nat = self.snat.as_ref()?;
         let rules = &nat.rules;
@@ -145,7 +148,7 @@ impl Flows {
             if nat.is_kernels(protocol, ends.destination) {
                 return None;
             }
-            // A hairpin doesn't leave by any port: that of the external address is as good as another.
+            // A hairpin doesn't leave by any port, so the rule of any port will do.
             let rule = of_port(Some(port)).or_else(|| of_port(None));
             return Some(rule.map_or(SnatRole::In, |rule| SnatRole::Out(rule.id)));
         }
@@ -155,7 +158,8 @@ impl Flows {
         of_port(Some(self.port_outside(pair.1)?)).map(|rule| SnatRole::Out(rule.id))
     }
 
-    /// The port that packets to `destination` leave by; none if they are the gateway's own, or nobody's to translate.
+    /// The port by which packets to `destination` leave; none if the destination is the gateway's own or must
+    /// not be translated.
     fn port_outside(&self, destination: IpAddr) -> Option<PortId> {
         let table = self.routing.table();
         if table.is_own(destination) || table.is_broadcast(destination) {
@@ -167,7 +171,8 @@ impl Flows {
         self.routing.view(destination).ok().map(|way| way.port)
     }
 
-    /// Whether a route may lead SNAT's packets to this destination: to addresses of a single link a default route doesn't.
+    /// Whether SNAT's packets may be routed to this destination: a default route doesn't lead to link-local
+    /// addresses.
     #[cold]
     fn goes_outside(&self, destination: IpAddr) -> bool {
         let by_default = || self.routing.table().network(destination).1 == 0;
@@ -175,7 +180,7 @@ impl Flows {
         !is_martian(destination) && !is_group(destination) && !on_a_link
     }
 
-    /// The worker that a packet of SNAT belongs to.
+    /// The worker that owns a packet of SNAT.
     pub(crate) fn snat_owner(&self, ends: &Endpoints, claim: SnatRole) -> WorkerId {
         let workers = self.workers.max(1) as u16;
         match claim {
@@ -191,7 +196,7 @@ impl Flows {
         }
     }
 
-    /// The other worker that the packet belongs to, if it is another's and hasn't been handed over yet.
+    /// The other worker that owns the packet, if there is one and the packet hasn't been handed over yet.
     pub(crate) fn snat_elsewhere(
         &self,
         ends: &Endpoints,
@@ -205,7 +210,7 @@ impl Flows {
         (owner != self.id).then_some(owner)
     }
 
-    /// A packet without session, of SNAT, at the worker that it belongs to.
+    /// Handles a SNAT packet without a session at the worker that owns it.
     pub(crate) fn snat_open<F: Frame>(
         &mut self,
         packet: &Packet<'_, F>,
@@ -251,8 +256,8 @@ impl Flows {
         }
     }
 
-    /// Whether a packet from outside that no mapping lets in is the kernel's: of an own address it may be, but not one
-    /// that comes from there itself, which is a hairpin's.
+    /// Whether a packet from outside that no mapping lets in goes to the kernel. It may if it is for one of
+    /// the gateway's own addresses, unless it comes from there itself, which makes it a hairpin.
     pub(crate) fn is_left_to_kernel(&self, ends: &Endpoints, claim: SnatRole, reason: Reason) -> bool {
         claim == SnatRole::In
             && matches!(reason, Reason::SnatNoMapping | Reason::SnatFiltered)
@@ -261,17 +266,17 @@ impl Flows {
             && !self.is_external(ends.source.0)
     }
 
-    /// Whether the kernel has an external address, too.
+    /// Whether the kernel uses an external address, too.
     pub(crate) fn is_shared(&self, address: IpAddr) -> bool {
         self.snat.as_ref().is_some_and(|nat| nat.rules.standing(address) == Some(AddressRole::Own))
     }
 
-    /// Whether a fragment between these endpoints, whose ports aren't known, may be SNAT's.
+    /// Whether a fragment between these endpoints, whose ports are unknown, may belong to SNAT.
     pub(crate) fn snat_may_claim(&self, ends: &Endpoints, protocol: u8) -> bool {
         self.is_external(ends.destination.0) || self.snat_claim(ends, protocol).is_some()
     }
 
-    /// Whether a session of SNAT has an external address that no rule has any more.
+    /// Whether a SNAT session has an external address that no rule has any more.
     pub(crate) fn is_withdrawn(&self, id: SessionId) -> bool {
         self.sessions.get(id).is_some_and(|session| session.in_use() && session.is_snat())
             && self
@@ -280,7 +285,7 @@ impl Flows {
                 .is_some_and(|reply| !self.is_external(reply.destination.0))
     }
 
-    /// A session for a packet from inside.
+    /// Opens a session for a packet from inside.
     fn snat_out(
         &mut self,
         p: &Parsed,
@@ -320,7 +325,7 @@ impl Flows {
         opened.map(|id| (id, Direction::Request))
     }
 
-    /// A session for a packet from outside that a mapping lets in.
+    /// Opens a session for a packet from outside that a mapping lets in.
     fn snat_in(&mut self, p: &Parsed, ends: &Endpoints) -> Result<(SessionId, Direction), Reason> {
         let (mapping, of, rules) = self.lets_in(p, ends)?;
         let rule = rules.by_id(of.rule).ok_or(Reason::SnatNoMapping)?;
@@ -328,8 +333,8 @@ impl Flows {
         self.snat_session(mapping, rule, &request, p.protocol).map(|id| (id, Direction::Reply))
     }
 
-    /// What a packet without session would leave between, if a session could be opened; the port is 0 where it would be
-    /// chosen only then.
+    /// The endpoints with which a packet without a session would leave if a session were opened. The port is
+    /// 0 if it would only be chosen then.
     pub(crate) fn snat_preview(
         &self,
         p: &Parsed,
@@ -426,7 +431,7 @@ impl Flows {
             session.set_snat();
             session.set_state(state);
             let (ip, l4) = deltas_of(request, &reply.reversed());
-            // There is no pseudo-header in ICMP's checksum, but in ICMPv6's.
+            // ICMP's checksum has no pseudo-header, ICMPv6's has one.
             let l4 = if protocol == protocol::ICMP { Delta::word(request.source.1, external.1) } else { l4 };
             session.set_deltas(ip, l4);
         }
@@ -438,7 +443,7 @@ impl Flows {
         Ok(id)
     }
 
-    /// A session of SNAT has ended.
+    /// Handles the end of a SNAT session.
     pub(crate) fn snat_ended(&mut self, protocol: u8, external: Endpoint) {
         let now = self.now;
         let Some(nat) = &mut self.snat else { return };
@@ -447,7 +452,7 @@ impl Flows {
         self.counters.events.snat_mappings_ended.add((before - nat.tables.len()) as u64);
     }
 
-    /// Gives back blocks whose inside addresses have been silent, a few a poll.
+    /// Gives back blocks whose inside addresses have been silent, a few per poll.
     pub(crate) fn snat_tidy(&mut self) {
         let (now, counters) = (self.now, &self.counters);
         let Some(nat) = &mut self.snat else { return };
@@ -457,7 +462,7 @@ impl Flows {
         }
     }
 
-    /// Whether packets of the session go to an external address: they come in again.
+    /// Whether packets of the session go to an external address, so that they come in again.
     pub(crate) fn is_hairpin(&self, found: Found) -> bool {
         self.snat.is_some()
             && self.sessions.get(found.id).is_some_and(Session::is_snat)
@@ -484,7 +489,7 @@ fn tell(
     }
 }
 
-/// Both halves of an address in one word.
+/// Folds both halves of an address into one word.
 fn folded(address: Ipv6Addr) -> u64 {
     let bits = address.to_bits();
     (bits >> 64) as u64 ^ bits as u64

@@ -14,33 +14,34 @@ use crate::{
     table::snat::{AddressRole, SnatLimits},
 };
 
-/// A rule as the path has it.
+/// A rule in the form that the path uses.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// Under this number it counts.
+    /// The number under which it is counted.
     pub id: ServerId,
     /// Inside network.
     pub inside: Prefix,
-    /// Only this IP protocol.
+    /// The IP protocol it is limited to, if any.
     pub protocol: Option<u8>,
-    /// Destinations that are left alone.
+    /// Destinations that aren't translated.
     pub except: Vec<Prefix>,
-    /// Port that leads outside.
+    /// The port that leads outside.
     pub port: PortId,
     /// External addresses.
     pub pool: Vec<IpAddr>,
-    /// They are the port's own: the kernel has its ports there, too.
+    /// The external addresses are the port's own, so the kernel uses ports there, too.
     pub masquerade: bool,
-    /// Whom a mapping lets in.
+    /// Which remote endpoints a mapping lets in.
     pub filtering: Dependence,
-    /// What an inside address may have.
+    /// The limits of an inside address.
     pub limits: SnatLimits,
     /// How long sessions last.
     pub timeouts: SnatTimeoutTicks,
 }
 
 impl Rule {
-    /// From a configured rule; `port` is its outside port, `own` that port's own address for masquerading.
+    /// Builds a configured rule; `port` is its outside port, `own` is that port's own address for
+    /// masquerading.
     #[must_use]
     pub fn new(id: ServerId, rule: &SnatRule, port: PortId, own: Option<IpAddr>) -> Self {
         let network = |&(address, bits): &(IpAddr, u8)| {
@@ -71,14 +72,14 @@ impl Rule {
     }
 }
 
-/// All rules, swapped whole.
+/// All rules, replaced as a whole.
 #[derive(Debug)]
 pub struct RuleSet {
-    /// The smallest network first.
+    /// Sorted, the smallest network first.
     rules: Vec<Rule>,
-    /// Their places by their numbers.
+    /// The index of each rule by its number.
     by_id: HashMap<ServerId, usize, RandomState>,
-    /// External addresses, the ports of the rules that have them, and what they are.
+    /// External addresses, with the ports of their rules and their roles.
     pool: HashMap<IpAddr, (PortId, AddressRole), RandomState>,
     timeouts: TimeoutTicks,
 }
@@ -90,7 +91,7 @@ impl Default for RuleSet {
 }
 
 impl RuleSet {
-    /// From rules in the order in which they were added.
+    /// Builds the set from rules in the order in which they were added.
     #[must_use]
     pub fn new(mut rules: Vec<Rule>) -> Self {
         rules.sort_by_key(|rule| std::cmp::Reverse(rule.inside.length()));
@@ -104,14 +105,14 @@ impl RuleSet {
         Self { rules, by_id, pool, timeouts }
     }
 
-    /// Time-outs by state, in ticks, the shortest of all rules: sessions are looked at after that time, and stay if their
-    /// own rule gives them more.
+    /// Time-outs by state, in ticks, the shortest of all rules: a session is checked after that time, and
+    /// stays if its own rule gives it more.
     #[must_use]
     pub fn timeouts(&self) -> &TimeoutTicks {
         &self.timeouts
     }
 
-    /// Whether this is an external address.
+    /// Whether the address is an external one.
     #[must_use]
     pub fn is_external(&self, address: IpAddr) -> bool {
         self.pool.contains_key(&address)
@@ -122,7 +123,7 @@ impl RuleSet {
         self.pool.get(&external).map(|(port, _)| *port)
     }
 
-    /// What an external address is; none if it isn't one.
+    /// The role of an external address; none if it isn't one.
     #[must_use]
     pub fn standing(&self, external: IpAddr) -> Option<AddressRole> {
         self.pool.get(&external).map(|(_, standing)| *standing)
@@ -133,7 +134,7 @@ impl RuleSet {
         self.rules.iter().any(|rule| rule.inside.contains(&address))
     }
 
-    /// The rule for a packet that leaves by `port`; by any, if none is given.
+    /// The rule for a packet that leaves by `port`, or by any port if none is given.
     pub(super) fn of_inside(
         &self,
         (source, destination): (IpAddr, IpAddr),

@@ -1,4 +1,4 @@
-//! TCP states and time-outs of SNAT's sessions (RFC 4787, 5382, 5508, 7857).
+//! TCP states and time-outs of SNAT sessions (RFC 4787, 5382, 5508, 7857).
 
 use weir_api::model::{
     SessionState::{self, Close, CloseWait, Established, FinWait, SynRecv, SynSent, TimeWait, Udp},
@@ -18,23 +18,23 @@ use crate::{
     table::session::{Direction, SNAT, SessionId, TIMEOUTS},
 };
 
-/// Time-outs by state, ticks.
+/// Time-outs by state, in ticks.
 pub type TimeoutTicks = [u32; 16];
 
-/// Where DNS servers are asked.
+/// The port of DNS servers.
 const DNS: u16 = 53;
 
 /// How long sessions of a rule last without a packet, in ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnatTimeoutTicks {
-    /// States without a meaning here have TCP's transitory one.
+    /// States without a meaning here have TCP's transitory time-out.
     by_state: TimeoutTicks,
     /// UDP to port 53.
     dns: u32,
 }
 
 impl SnatTimeoutTicks {
-    /// As configured.
+    /// Takes the configured time-outs.
     #[must_use]
     pub fn new(of: &SnatTimeouts) -> Self {
         let mut by_state = [seconds(of.tcp_transitory); 16];
@@ -44,7 +44,7 @@ impl SnatTimeoutTicks {
         Self { by_state, dns: seconds(of.dns) }
     }
 
-    /// Of a session in this state towards an outside port.
+    /// The time-out of a session in this state towards an outside port.
     #[must_use]
     pub fn of(&self, state: SessionState, outside: u16) -> u32 {
         match state {
@@ -60,7 +60,7 @@ impl Default for SnatTimeoutTicks {
     }
 }
 
-/// The shortest time-outs of several rules, by state; without any the usual ones.
+/// The shortest time-outs of several rules, by state; the usual ones if there are no rules.
 pub(super) fn shortest<'a>(rules: impl Iterator<Item = &'a SnatTimeoutTicks>) -> TimeoutTicks {
     let of = |timeouts: &SnatTimeoutTicks| {
         let mut by_state = timeouts.by_state;
@@ -71,17 +71,18 @@ pub(super) fn shortest<'a>(rules: impl Iterator<Item = &'a SnatTimeoutTicks>) ->
     rules.map(of).reduce(shorter).unwrap_or_else(|| of(&SnatTimeoutTicks::default()))
 }
 
-/// What a packet from inside is to a connection that isn't there. Other protocols than TCP open one always.
+/// What a packet from inside means for a connection that doesn't exist. Protocols other than TCP always open
+/// one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FirstSegment {
-    /// A SYN and nothing else that counts.
+    /// A SYN without any other relevant flag.
     Opens,
-    /// Of a connection that the gateway has lost.
+    /// It is from a connection that the gateway has lost.
     Midway,
-    /// The end of one.
+    /// It resets a connection.
     Reset,
-    /// It can't be a connection's first, nor one in the middle that a reset would help: a SYN-ACK, or flags that no
-    /// stack sends (conntrack's "invalid").
+    /// It can't be the first of a connection, nor one from the middle of a connection that a reset would
+    /// help: a SYN-ACK, or flags that no stack sends (conntrack's "invalid").
     Invalid,
 }
 
@@ -99,8 +100,8 @@ impl FirstSegment {
     }
 }
 
-/// The state after a packet with these flags (RFC 7857, 2.1, with IPVS's names). An inbound RST changes nothing: it
-/// could be forged, and a real one is followed by silence, which ends the session too.
+/// The state after a packet with these flags (RFC 7857, 2.1, with IPVS's names). An inbound RST changes
+/// nothing: it could be forged, and a real one is followed by silence, which ends the session too.
 fn next_state(old: SessionState, direction: Direction, flags: u8) -> SessionState {
     let request = direction == Direction::Request;
     if flags & RST != 0 {
@@ -126,7 +127,7 @@ fn next_state(old: SessionState, direction: Direction, flags: u8) -> SessionStat
     }
     match old {
         SynRecv if flags & ACK != 0 => Established,
-        // Data after a RST: the connection lives (RFC 7857, 2.1).
+        // Data after a RST: the connection is alive (RFC 7857, 2.1).
         Close if request => Established,
         SessionState::None => Established,
         other => other,
@@ -134,7 +135,7 @@ fn next_state(old: SessionState, direction: Direction, flags: u8) -> SessionStat
 }
 
 impl Flows {
-    /// Takes a packet of a SNAT session into its state and time-out, as far as it is believed.
+    /// Applies a packet to the state and time-out of a SNAT session, as far as it is believed.
     pub(crate) fn snat_track(&mut self, id: SessionId, direction: Direction, p: &Parsed, believed: Belief) {
         let now = self.now;
         let Some(session) = self.sessions.get_mut(id) else { return };
@@ -155,8 +156,8 @@ impl Flows {
         self.recount(id, active);
     }
 
-    /// When a session of SNAT ends unless a packet comes: by its rule's time-outs, which may be longer than the ones that
-    /// it is looked at by. None of other sessions, and once the rule is gone.
+    /// When a SNAT session ends unless a packet arrives: by its rule's time-outs, which may be longer than
+    /// those that trigger a check. None for other sessions, and once the rule is gone.
     pub(crate) fn snat_deadline(&self, id: SessionId) -> Option<Tick> {
         let session = self.sessions.get(id).filter(|session| session.is_snat())?;
         let rule = self.snat.as_ref()?.rules.by_id(session.server())?;
@@ -164,7 +165,7 @@ impl Flows {
         Some(Tick(session.last_seen).after(rule.timeouts.of(session.state(), outside)))
     }
 
-    /// Time-outs by state as the settings and the rules of SNAT have them now.
+    /// Recomputes the time-outs by state from the current settings and SNAT rules.
     pub(crate) fn renew_timeouts(&mut self) {
         self.timeouts = timeout_ticks(&self.settings.timeouts);
         if let Some(nat) = &self.snat {
@@ -189,7 +190,7 @@ mod tests {
         assert_eq!(run(&open[..1]), SynSent);
         assert_eq!(run(&open[..2]), SynRecv);
         assert_eq!(with(&[]), Established);
-        // RFC 5382, REQ-2: both open at once.
+        // RFC 5382, REQ-2: simultaneous open.
         assert_eq!(run(&[(Request, SYN), (Reply, SYN), (Request, SYN | ACK), (Reply, ACK)]), Established);
         assert_eq!(with(&[(Request, FIN | ACK)]), FinWait);
         assert_eq!(with(&[(Request, FIN | ACK), (Reply, ACK), (Reply, FIN | ACK)]), TimeWait);
@@ -257,7 +258,7 @@ mod tests {
         use Direction::{Reply, Request};
         let states = [SessionState::None, SynSent, SynRecv, Established, FinWait, CloseWait, TimeWait, Close];
         let none = SessionState::None;
-        // Of `states`, in their order.
+        // The next states, in the order of `states`.
         for (direction, flags, due) in [
             (Request, RST, [Close; 8]),
             (Reply, RST, states),
@@ -290,7 +291,7 @@ mod tests {
                 assert_eq!(next_state(before, direction, flags), after, "{before:?} {direction:?} {flags}");
             }
         }
-        // A RST counts for more than what it comes with, then a SYN.
+        // A RST takes precedence over other flags, then a SYN.
         assert_eq!(next_state(Established, Request, RST | SYN | FIN | ACK), Close);
         assert_eq!(next_state(none, Request, SYN | FIN | ACK), SynSent);
     }
