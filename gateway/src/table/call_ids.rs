@@ -1,12 +1,12 @@
-//! Call-IDs of persistence templates: what `--pe sip` matches beside addresses.
+//! Call-IDs of persistence templates: with `--pe sip` a template matches them as well as addresses.
 //!
-//! A template's record has no room for up to 255 bytes: they lie here, one slot a template, and the record
-//! keeps the slot's number. Control makes the table when the first service with an engine is configured.
+//! A template's record has no room for up to 255 bytes, so Call-IDs are kept here, one slot per template, and the
+//! record stores the slot's number. Control creates the table when the first service with an engine is configured.
 
 use cpu::{HugeSlice, zeroed_slice};
 use zerocopy::FromBytes;
 
-/// Longest Call-ID that is used, as in IPVS.
+/// The longest Call-ID that is used, as in IPVS.
 pub const MAX_CALL_ID: usize = 255;
 
 /// One Call-ID.
@@ -18,7 +18,7 @@ pub struct CallId {
 }
 
 impl CallId {
-    /// From its bytes; none if there are none, or too many.
+    /// A Call-ID of these bytes; none if there are no bytes, or too many.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Option<Self> {
         let len = u8::try_from(bytes.len()).ok().filter(|&len| len != 0)?;
@@ -44,20 +44,19 @@ impl std::fmt::Debug for CallId {
 pub struct CallIds {
     slots: HugeSlice<CallId>,
     free: Vec<u32>,
-    /// Slots from here on were never used.
+    /// Slots from here on have never been used.
     fresh: u32,
 }
 
 impl CallIds {
-    /// Room for `max` of them.
+    /// A table for `max` Call-IDs.
     ///
-    /// # Errors
-    /// The system's, when there's no memory to map.
+    /// # Errors The system's, if there is no memory to map.
     pub fn new(max: usize) -> std::io::Result<Self> {
         Ok(Self { slots: zeroed_slice(max)?, free: Vec::with_capacity(max), fresh: 0 })
     }
 
-    /// Keeps one; the number of its slot, or none if there's no room.
+    /// Stores a Call-ID. Returns the number of its slot, or none if there is no room.
     pub fn insert(&mut self, id: &CallId) -> Option<u32> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
@@ -71,7 +70,7 @@ impl CallIds {
         Some(slot)
     }
 
-    /// The one in a slot.
+    /// The Call-ID in a slot.
     #[must_use]
     pub fn get(&self, slot: u32) -> Option<&CallId> {
         self.slots.get(slot as usize)
@@ -110,7 +109,7 @@ mod tests {
         let slots = ["a", "b"].map(|text| ids.insert(&id(text)).unwrap());
         assert_eq!(slots, [0, 1]);
         slots.iter().for_each(|&slot| ids.remove(slot));
-        // One too many neither grows the list nor gives a slot out twice over.
+        // A removal too many neither grows the list nor makes a slot be given out twice.
         ids.remove(0);
         assert_eq!((ids.free.len(), ids.free.capacity()), (2, 2));
         assert_eq!(

@@ -1,9 +1,9 @@
-//! Which ports move a frame to which entry of a redirection table.
+//! Maps ports to entries of a redirection table.
 //!
-//! The Toeplitz hash is linear, and so is "the low bits of it", which index the redirection table. A reply's
-//! table index is therefore `base ^ P(lport)`, with `base` the index of the tuple with port 0 and `P` a linear
-//! map from the 16 port bits to the index bits. Ports with equal `P` form a *class*: a coset of `P`'s kernel,
-//! so that all classes have the same size, 2^(16 - rank).
+//! The Toeplitz hash is linear, and so is taking its low bits, which index the redirection table. A reply's table index
+//! is therefore `base ^ P(lport)`, where `base` is the index of the tuple with port 0 and `P` a linear map from the 16
+//! port bits to the index bits. Ports with equal `P` form a *class*. A class is a coset of `P`'s kernel, so all classes
+//! have the same size, 2^(16 - rank).
 //!
 //! Elimination over GF(2) gives coordinates in which everything is a shift and a mask:
 //!
@@ -12,9 +12,9 @@
 //! index <->  (coset: the bits no port can change, class)     a linear bijection, one table
 //! ```
 //!
-//! A table over all 65 536 ports would do the same at 128 KB; being linear, the bijection falls apart into one
-//! table a byte, which stays in the first-level cache. The lowest port bits are preferred as pivots, so that
-//! the high bits of a member are the high bits of its port: a range of ports is then (nearly) a range of members.
+//! A table over all 65 536 ports would do the same in 128 KB. Because the bijection is linear, it can be split into one
+//! table per byte, which stays in the first-level cache. The lowest port bits are preferred as pivots, so that the high
+//! bits of a member are the high bits of its port: a range of ports is then (nearly) a range of members.
 
 /// Number of bits in a port.
 const PORT_BITS: u32 = 16;
@@ -60,8 +60,8 @@ pub struct Classes {
 }
 
 impl Classes {
-    /// The classes when bit `b` of the port contributes `contributions[b]` to an index of `index_bits` bits
-    /// (at most 15; further bits of the contributions are ignored).
+    /// The classes if bit `b` of the port contributes `contributions[b]` to an index of `index_bits` bits (at most 15;
+    /// further bits of the contributions are ignored).
     #[must_use]
     pub fn new(contributions: [u32; 16], index_bits: u32) -> Self {
         let mask = (1u32 << index_bits) - 1;
@@ -104,7 +104,7 @@ impl Classes {
         self.rank
     }
 
-    /// 2^this cosets of table indexes exist, between which no port can choose.
+    /// There are 2^this cosets of table indexes; no choice of port leads from one to another.
     #[must_use]
     pub fn coset_bits(&self) -> u32 {
         self.coset_bits
@@ -124,7 +124,7 @@ impl Classes {
         ((packed >> self.rank) as u16, (packed & ((1 << self.rank) - 1)) as u16)
     }
 
-    /// The class of a port and its place in there.
+    /// The class of a port, and the port's number within the class.
     #[inline]
     #[must_use]
     pub fn of_port(&self, port: u16) -> (u16, u16) {
@@ -132,25 +132,25 @@ impl Classes {
         ((x >> (PORT_BITS - self.rank)) as u16, (x & (self.members() - 1)) as u16)
     }
 
-    /// The port at a place in a class.
+    /// The port with this number in a class.
     #[inline]
     #[must_use]
     pub fn port(&self, class: u16, member: u16) -> u16 {
         self.to_port.apply((u32::from(class) << (PORT_BITS - self.rank)) as u16 | member)
     }
 
-    /// The members, in any class, that the ports `first..=last` can be: start and end (exclusive). Members
+    /// The range of members, in any class, that the ports `first..=last` can be: start and end (exclusive). Members
     /// within it may still be ports a little outside of `first..=last`.
     #[must_use]
     pub fn member_range(&self, first: u16, last: u16) -> (u32, u32) {
-        // Above the pivots all bits are free, below them some.
+        // All bits above the pivots are free, and some below.
         let low_free = self.pivot_end - self.rank;
         let of = |p: u16| u32::from(p) >> self.pivot_end << low_free;
         (of(first), of(last) + (1 << low_free))
     }
 }
 
-/// One pivot: an index vector and the ports bits that make it.
+/// One pivot: an index vector and the port bits that produce it.
 #[derive(Clone, Copy, Debug)]
 struct Pivot {
     vector: u32,
@@ -160,9 +160,9 @@ struct Pivot {
 
 /// The port map in reduced form.
 struct Elimination {
-    /// Reduced: a pivot's lead bit is set in no other pivot's vector.
+    /// Reduced: a pivot's leading bit is set in no other pivot's vector.
     basis: Vec<Pivot>,
-    /// A free port bit, and the port with it, otherwise only pivots, that contributes nothing.
+    /// A free port bit, and the port of that bit and pivots that contributes nothing.
     kernel: Vec<(u32, u16)>,
 }
 
@@ -196,7 +196,7 @@ impl Elimination {
         self.basis.iter().fold(0, |m, p| m | 1 << p.lead)
     }
 
-    /// What of an index no port can change, and the class coordinate of the rest.
+    /// The part of an index that no port can change, and the class coordinate of the rest.
     fn coordinates(&self, index: u32) -> (u32, u32) {
         let mut rest = index;
         let mut class = 0;
@@ -239,7 +239,7 @@ mod tests {
         fn ports_and_classes_are_one_to_one(
             mut columns in any::<[u32; 16]>(), bits in 0u32..=12, zeroed in any::<u16>(),
         ) {
-            // Deficient maps too.
+            // Including maps of deficient rank.
             for (b, c) in columns.iter_mut().enumerate() {
                 if zeroed >> b & 1 == 1 {
                     *c &= 0xffff_fff1;
@@ -253,7 +253,7 @@ mod tests {
                 prop_assert!(u32::from(class) < 1 << k.rank() && u32::from(member) < k.members());
                 prop_assert_eq!(k.port(class, member), port);
                 seen[(u32::from(class) * k.members() + u32::from(member)) as usize] = true;
-                // The class coordinate is the coordinate of what the port contributes.
+                // The class coordinate is that of the port's contribution.
                 let (coset, of_index) = k.of_index(contribution(&columns, port) & mask);
                 prop_assert_eq!((coset, of_index), (0, class));
             }
@@ -286,7 +286,7 @@ mod tests {
                 let member = u32::from(k.of_port(port).1);
                 prop_assert!(start <= member && member < end);
             }
-            // Not much more than needed.
+            // The range is not much larger than needed.
             prop_assert!((end - start) << k.rank() <= u32::from(last - first) + 1 + (2 << k.pivot_end));
         }
     }

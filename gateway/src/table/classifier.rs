@@ -1,4 +1,4 @@
-//! Which of many rules is the first to apply to a packet: bit vectors, as Lakshman and Stiliadis have them ("High-speed
+//! Finds the first of many rules that applies to a packet, with bit vectors after Lakshman and Stiliadis ("High-speed
 //! policy-based packet forwarding", SIGCOMM 1998).
 //!
 //! ```text
@@ -7,26 +7,26 @@
 //! rows     0000       0101        0100        1100   one bit a rule, the first rule lowest
 //! ```
 //!
-//! Each field's value is looked up in its starts; the rows of all fields and-ed have the bits of the rules that apply. A
-//! row begins with a word that says which of its others aren't zero, so that most are never looked at (Baboescu and
-//! Varghese, "Scalable packet classification", SIGCOMM 2001). Time grows with the logarithm of the rules; memory with
-//! their square: a quarter of a megabyte a field for 1000 rules, 4 MB for 4096.
+//! The value of each field is looked up among its starts. The bitwise AND of the rows of all fields has the bits of the
+//! rules that apply. The first word of a row tells which of its other words aren't zero, so that most are never read
+//! (Baboescu and Varghese, "Scalable packet classification", SIGCOMM 2001). Time grows with the logarithm of the number
+//! of rules, memory with its square: a quarter of a megabyte per field for 1000 rules, 4 MB for 4096.
 
 /// One field of all rules.
 #[derive(Clone, Debug)]
 pub struct Field<T> {
-    /// Where rows begin, in order; the first is the least value.
+    /// The values at which rows begin, ascending; the first is the least value.
     starts: Box<[T]>,
-    /// As many rows as starts, each of `words` words, the first of which sums up the others.
+    /// As many rows as starts, each of `words` words; the first word summarises the others.
     rows: Box<[u64]>,
     words: usize,
 }
 
-/// Numbers that a field may be of.
+/// A number that can be a field's value.
 pub trait ClassifierKey: Copy + Ord {
-    /// The least.
+    /// The least value.
     const ZERO: Self;
-    /// The next one, if there is one.
+    /// The next value, if there is one.
     fn next(self) -> Option<Self>;
 }
 
@@ -44,11 +44,11 @@ macro_rules! numbers {
 numbers!(u8, u16, u32, u128);
 
 impl<T: ClassifierKey> Field<T> {
-    /// From the first and the last value of each rule.
+    /// Builds the field from the first and the last value of each rule.
     #[must_use]
     pub fn new(ranges: &[(T, T)]) -> Self {
         let words = 1 + ranges.len().div_ceil(64);
-        // Where a rule begins, and where it has ended.
+        // Where rules begin, and where they have ended.
         let begins = ranges.iter().enumerate().map(|(n, r)| (r.0, n));
         let ends = ranges.iter().enumerate().filter_map(|(n, r)| Some((r.1.next()?, n)));
         let mut changes: Vec<(T, usize)> = begins.chain(ends).collect();
@@ -66,7 +66,7 @@ impl<T: ClassifierKey> Field<T> {
         Self { starts: starts.into(), rows: rows.into(), words }
     }
 
-    /// The rules that a value lies in.
+    /// The row of rules that a value lies in.
     #[inline]
     #[must_use]
     pub fn row(&self, value: T) -> &[u64] {
@@ -75,12 +75,12 @@ impl<T: ClassifierKey> Field<T> {
     }
 }
 
-/// Words that one bit of a row's first word stands for.
+/// The number of words that one bit of a row's first word stands for.
 fn group(words: usize) -> usize {
     (words - 1).div_ceil(64).max(1)
 }
 
-/// A row with its first word.
+/// Fills in the first word of a row.
 fn summed_up(row: &mut [u64]) -> &[u64] {
     let group = group(row.len());
     let some = |words: &[u64]| words.iter().any(|word| *word != 0);
@@ -89,7 +89,7 @@ fn summed_up(row: &mut [u64]) -> &[u64] {
     row
 }
 
-/// The first rule that all rows have, which are of fields of the same rules.
+/// The first rule in all rows. The rows must be of fields of the same rules.
 #[inline]
 #[must_use]
 pub fn first<const N: usize>(rows: [&[u64]; N]) -> Option<usize> {

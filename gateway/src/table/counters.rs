@@ -1,11 +1,11 @@
 //! Counters with one writer.
 //!
-//! A worker adds with a relaxed load and store (two plain moves, no locked instruction); control reads
-//! whenever it likes. One server's counters on one worker share a cache line, so that an established packet
-//! touches one line of counters. A service's counters are the sum over its servers.
+//! A worker adds with a relaxed load and store (two plain moves, no locked instruction); control reads at any time. One
+//! server's counters on one worker share a cache line, so that an established packet touches one line of counters. A
+//! service's counters are the sum over its servers.
 //!
-//! A worker's lines lie side by side in a table by the server's number, on huge pages: with 100 000 servers a packet
-//! finds its line from the session's record alone, and can ask for it ahead of time.
+//! A worker's lines form a table, indexed by the server's number, on huge pages: even with 100 000 servers a packet
+//! finds its line from the session's record alone, and can prefetch it.
 
 use std::{
     io,
@@ -32,7 +32,7 @@ impl Counter {
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
-    /// The value now.
+    /// The current value.
     #[inline]
     #[must_use]
     pub fn get(&self) -> u64 {
@@ -45,17 +45,17 @@ impl Counter {
 pub struct Gauge(AtomicU32);
 
 impl Gauge {
-    /// One more; only the owning worker may call this.
+    /// Increments the gauge; only the owning worker may call this.
     #[inline]
     pub fn inc(&self) {
         self.0.store(self.0.load(Relaxed).wrapping_add(1), Relaxed);
     }
-    /// One less; only the owning worker may call this.
+    /// Decrements the gauge; only the owning worker may call this.
     #[inline]
     pub fn dec(&self) {
         self.0.store(self.0.load(Relaxed).wrapping_sub(1), Relaxed);
     }
-    /// Sets the gauge if it shows something else; only the owning thread may call this.
+    /// Sets the gauge if its value differs; only the owning thread may call this.
     #[inline]
     pub fn renew(&self, n: u32) {
         if self.get() != n {
@@ -75,7 +75,7 @@ impl Gauge {
     pub fn lower(&self, bits: u32) {
         self.0.fetch_and(!bits, Relaxed);
     }
-    /// The value now.
+    /// The current value.
     #[inline]
     #[must_use]
     pub fn get(&self) -> u32 {
@@ -110,7 +110,7 @@ pub struct ServerCounters {
 const _: () = assert!(size_of::<ServerCounters>() == 64);
 
 impl ServerCounters {
-    /// Sets everything to 0, for another server. No worker knows the server of before any more.
+    /// Resets all counters for another server. No worker knows the previous server any more.
     pub fn reset(&self) {
         [&self.active, &self.inactive, &self.persistent, &self.available]
             .iter()
@@ -120,7 +120,7 @@ impl ServerCounters {
         counters.iter().for_each(|counter| counter.0.store(0, Relaxed));
     }
 
-    /// One more packet of this many bytes; only the owning worker may call this.
+    /// Counts a packet of this many bytes; only the owning worker may call this.
     #[inline(always)]
     pub fn count(&self, direction: Direction, bytes: u16) {
         let (packets, of) = match direction {
@@ -132,17 +132,16 @@ impl ServerCounters {
     }
 }
 
-/// One worker's counters of all servers, by their numbers. In a line of its own, apart from the count of those who refer
-/// to it: control changes that with every server, the worker reads this with every packet.
+/// One worker's counters of all servers, indexed by server number. It is aligned to a cache line of its own, away from
+/// the reference count: control changes the count with every server, and the worker reads this with every packet.
 #[derive(Debug)]
 #[repr(align(64))]
 pub struct ServerTable(HugeTable<ServerCounters>);
 
 impl ServerTable {
-    /// Zeros for this many servers, rounded up to a power of two. Memory comes with their use.
+    /// Counters at zero for this many servers, rounded up to a power of two. Memory is only taken when used.
     ///
-    /// # Errors
-    /// The system's, when there's no room to map.
+    /// # Errors The system's, if there is no room to map.
     pub fn new(servers: usize) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self(zeroed_table(servers)?)))
     }
@@ -154,14 +153,15 @@ impl ServerTable {
         self.0.get(id.0 as usize)
     }
 
-    /// The counters of a session's server, which has a number of the table's: others find another's.
+    /// The counters of a session's server. The number must be within the table: any other leads to another server's
+    /// counters.
     #[inline(always)]
     #[must_use]
     pub fn of_session(&self, id: ServerId) -> &ServerCounters {
         self.0.at(id.0 as usize)
     }
 
-    /// Asks for a server's counters ahead of time.
+    /// Prefetches a server's counters.
     #[inline(always)]
     pub fn prefetch(&self, id: ServerId) {
         cpu::prefetch(self.of_session(id));
@@ -172,21 +172,20 @@ impl ServerTable {
 #[derive(Clone, Debug)]
 pub struct ServerCountersRef {
     table: Arc<ServerTable>,
-    /// In the table.
+    /// Index in the table.
     at: usize,
 }
 
 impl ServerCountersRef {
-    /// Those of a server; none if the table has no room for its number.
+    /// The counters of a server; none if its number is beyond the table.
     #[must_use]
     pub fn of(table: &Arc<ServerTable>, id: ServerId) -> Option<Self> {
         table.get(id).map(|_| Self { table: Arc::clone(table), at: id.0 as usize })
     }
 
-    /// Counters of a server that is in no worker's table.
+    /// Counters of a server that isn't in any worker's table.
     ///
-    /// # Errors
-    /// As [`ServerTable::new`].
+    /// # Errors See [`ServerTable::new`].
     pub fn alone() -> io::Result<Self> {
         Ok(Self { table: ServerTable::new(1)?, at: 0 })
     }
@@ -201,8 +200,8 @@ impl Deref for ServerCountersRef {
     }
 }
 
-/// The other workers' session counts of one server, written by control every 10 ms for the schedulers of
-/// one worker that weigh connections; zero with one worker.
+/// The other workers' session counts of one server, for the schedulers of one worker that weigh connections. Control
+/// writes them every 10 ms; they are zero with one worker.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct OtherWorkers {
@@ -210,29 +209,29 @@ pub struct OtherWorkers {
     pub active: Gauge,
     /// Inactive sessions on the other workers.
     pub inactive: Gauge,
-    /// The tunnel to the server, packed as the path does it; written by control, a mark in it by workers.
+    /// The tunnel to the server, packed by the path. Control writes it; workers set a mark in it.
     pub tunnel: Gauge,
     /// 1 while the server's weight is 0; written by control.
     pub quiesced: Gauge,
-    /// MTU of the tunnel's way; written by whichever worker hears of it.
+    /// The path MTU of the tunnel; written by any worker that learns of it.
     pub path: PathMtu,
 }
 
-/// What a worker keeps of a server.
+/// A worker's view of a server.
 #[derive(Clone, Debug)]
 pub struct ServerSlot {
     /// Its own counters.
     pub counters: ServerCountersRef,
-    /// The other workers'.
+    /// The other workers' counts.
     pub others: Arc<OtherWorkers>,
-    /// Its threshold, if it has one: all workers'.
+    /// The server's threshold, if it has one; shared by all workers.
     pub limit: Option<Arc<Limit>>,
-    /// The worker's own sessions as the threshold counts them until the worker knows of it.
+    /// The worker's own sessions, as the threshold counts them until the worker has joined.
     pub expected: u32,
 }
 
 impl ServerSlot {
-    /// Counts the worker's own sessions towards the threshold from now on, unless it did `before`.
+    /// Counts the worker's own sessions towards the threshold from now on, unless `before` already did.
     pub fn join(&self, before: Option<&Self>) {
         let Some(limit) = &self.limit else { return };
         let known = before.and_then(|slot| slot.limit.as_ref());
@@ -241,7 +240,7 @@ impl ServerSlot {
         }
     }
 
-    /// A session has ended, or wasn't opened: its place under the threshold is another's.
+    /// Gives back the place of a session under the threshold: it has ended, or wasn't opened.
     #[inline]
     pub fn release(&self) {
         if let Some(limit) = &self.limit {

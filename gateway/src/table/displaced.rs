@@ -1,15 +1,15 @@
-//! Sessions of NAT whose replies look the same.
+//! NAT sessions with the same reply tuple.
 //!
-//! A client may use one port towards two services that have a server in common: both sessions' replies arrive with the
-//! same addresses and ports. As in Linux, whose `ip_vs_conn_hash` puts the newest first and refuses none, the newest
-//! session gets them. Only that one is in the index; the others wait behind it, and when it ends, the next newest takes
-//! its place.
+//! A client may use one port towards two services that share a server: the replies of both sessions then have the same
+//! addresses and ports. The newest session gets them, as in Linux, whose `ip_vs_conn_hash` puts the newest first and
+//! refuses none. Only the newest session is in the index; the others wait behind it, and when it ends, the next newest
+//! takes its place.
 //!
 //! ```text
 //! index -> newest <-> older <-> oldest
 //! ```
 //!
-//! Links lie in a table of their own, beside the records, on pages that stay untouched while no session waits.
+//! The links are in their own table, indexed like the records, whose pages stay untouched while no session waits.
 
 use zerocopy::FromBytes;
 
@@ -20,14 +20,14 @@ use super::{
 };
 use crate::clock::Tick;
 
-/// A session's neighbours in its chain: number of the record plus 1, 0 for none.
+/// A session's neighbours in its chain: the number of the record plus 1; 0 for none.
 #[derive(Clone, Copy, Debug, Default, FromBytes)]
 pub(super) struct Links {
     older: u32,
     newer: u32,
 }
 
-/// The session behind a link.
+/// The session that a link leads to.
 fn linked(link: u32) -> Option<SessionId> {
     link.checked_sub(1).map(SessionId)
 }
@@ -37,8 +37,8 @@ fn link(to: Option<SessionId>) -> u32 {
 }
 
 impl Sessions {
-    /// Adds a session whose request's tuple is known to be free. Its reply's belongs to `taken`, from which it takes the
-    /// replies if both are NAT's; `None` if they aren't.
+    /// Adds a session whose request tuple is known to be free. Its reply tuple belongs to the session `taken`, which
+    /// loses its replies if both are NAT sessions; `None` if they aren't.
     #[inline(always)]
     pub(super) fn insert_before(
         &mut self,
@@ -74,7 +74,7 @@ impl Sessions {
         Some(id)
     }
 
-    /// Whether another session may get the replies that lead to this one.
+    /// Whether the replies that lead to this session may be taken over by another one.
     fn may_be_displaced(&self, found: Found) -> bool {
         found.direction == Direction::Reply && self.get(found.id).is_some_and(Session::is_nat)
     }
@@ -87,7 +87,7 @@ impl Sessions {
         }
     }
 
-    /// Makes two sessions neighbours, or one the end of its chain.
+    /// Links two sessions, or makes one the end of its chain.
     fn join(&mut self, older: Option<SessionId>, newer: Option<SessionId>) {
         if let Some(links) = older.and_then(|id| self.chains.get_mut(id.0 as usize)) {
             links.newer = link(newer);
@@ -97,8 +97,8 @@ impl Sessions {
         }
     }
 
-    /// A session that ends leaves its chain; if it had the replies (found under `hash`), the next newest gets them.
-    /// False if it is in none, and the replies' entry is still to be removed.
+    /// Removes a session that ends from its chain. If it had the replies (found under `hash`), the next newest session
+    /// gets them. False if it is in no chain, so that the reply's entry must still be removed.
     pub(super) fn leave_chain(&mut self, id: SessionId, record: &Session, hash: u64) -> bool {
         if self.displaced == 0 || !record.is_nat() {
             return false;
@@ -132,7 +132,7 @@ mod tests {
         },
     };
 
-    /// A client's session with virtual address `n`, all at one server.
+    /// A client's session with virtual address `n`; all use one server.
     fn new(client: u16, n: u32, flags: u8) -> NewSession {
         NewSession {
             request: Tuple::new((0x0a01_0001, client), (0xc000_0200 + n, 80)),
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(replies_of(&s, 9), Some(b));
         let d = add(&mut s, 9, 3);
         assert_eq!((d, replies_of(&s, 9)), (c, Some(d)), "a record used again");
-        // One in the middle goes, then the newest.
+        // The middle session ends, then the newest.
         s.remove(b);
         assert_eq!(replies_of(&s, 9), Some(d));
         s.remove(d);
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(replies_of(&s, 8), Some(nat));
         s.remove(one_way);
         assert_eq!((replies_of(&s, 8), s.displaced), (Some(nat), 0));
-        // A reply that is somebody's request isn't taken over.
+        // A reply tuple that is also some session's request isn't taken over.
         let turned =
             NewSession { reply: new(8, 1, 0).request, request: new(7, 1, 0).request, ..new(7, 1, 0) };
         assert_eq!(s.insert(&turned, 100, Tick(0)), None);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     proptest! {
-        /// As a list of the sessions of each client, the newest last.
+        /// Behaves like a list of each client's sessions, newest last.
         #[test]
         fn replies_are_the_newest_session_s(ops in prop::collection::vec((any::<bool>(), 0u16..3, 0u32..8), 0..200)) {
             let mut s = table();

@@ -7,11 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::session::Tuple;
 
-/// Source and destination as they lie in an IPv6 header.
+/// Source and destination, as laid out in an IPv6 header.
 pub type Pair = [u8; 32];
 
-/// Set in the protocol number under which IPv6 packets look for their session. No protocol that has sessions has
-/// this bit itself, nor have templates (see [`crate::path::flow::persist`]).
+/// Set in the protocol number under which IPv6 packets look up their session. Neither protocols with sessions nor those
+/// of templates (see [`crate::path::flow::persist`]) have this bit.
 pub const IPV6: u8 = 0x40;
 
 /// Addresses and ports (host order) of a packet.
@@ -24,7 +24,7 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// Of an IPv4 packet.
+    /// The endpoints of an IPv4 packet.
     #[inline]
     #[must_use]
     pub fn of(tuple: Tuple) -> Self {
@@ -32,7 +32,7 @@ impl Endpoints {
         Self { source: end(tuple.source()), destination: end(tuple.destination()) }
     }
 
-    /// Of an IPv6 packet, whose tuple has the ports.
+    /// The endpoints of an IPv6 packet, whose tuple has the ports.
     #[inline]
     #[must_use]
     pub fn of_pair(pair: &Pair, tuple: Tuple) -> Self {
@@ -43,21 +43,21 @@ impl Endpoints {
         }
     }
 
-    /// Those of the answer.
+    /// The endpoints of the answer.
     #[inline]
     #[must_use]
     pub fn reversed(self) -> Self {
         Self { source: self.destination, destination: self.source }
     }
 
-    /// Whether it is an IPv6 packet's.
+    /// Whether they are an IPv6 packet's.
     #[inline]
     #[must_use]
     pub fn is_ipv6(&self) -> bool {
         self.source.0.is_ipv6()
     }
 
-    /// The addresses of an IPv6 packet; none of an IPv4 one.
+    /// The addresses of an IPv6 packet; none for IPv4.
     #[inline]
     #[must_use]
     pub fn pair(&self) -> Option<Pair> {
@@ -70,7 +70,7 @@ impl Endpoints {
         Some(pair)
     }
 
-    /// The tuple of an IPv4 packet; of an IPv6 one the ports alone.
+    /// The tuple of an IPv4 packet; for IPv6 only with the ports.
     #[inline]
     #[must_use]
     pub fn tuple(&self) -> Tuple {
@@ -82,7 +82,7 @@ impl Endpoints {
     }
 }
 
-/// One of a pair's addresses, which begins at `at`.
+/// The address of a pair that begins at `at`.
 fn half(pair: &Pair, at: usize) -> [u8; 16] {
     pair.get(at..).and_then(|b| b.first_chunk()).copied().unwrap_or_default()
 }

@@ -1,8 +1,8 @@
-//! What the index says of a packet: a candidate, and the session once its record has confirmed it.
+//! The result of an index look-up: a candidate, and the session once its record has confirmed it.
 
 use super::session::{Direction, SessionId};
 
-/// Which session a packet belongs to.
+/// The session that a packet belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The session.
@@ -11,12 +11,12 @@ pub struct Found {
     pub direction: Direction,
 }
 
-/// An index entry that its record must confirm.
+/// An index entry that must be confirmed by its record.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate(pub(super) u32);
 
 impl Candidate {
-    /// Belongs to no session.
+    /// A candidate of no session.
     pub const NONE: Self = Self(u32::MAX);
 
     /// Number of its record.
@@ -25,7 +25,7 @@ impl Candidate {
         (self.0 >> 1) as usize
     }
 
-    /// What it is if it is confirmed.
+    /// The session and direction, provided the candidate is confirmed.
     #[inline]
     pub(super) fn found(self) -> Found {
         found(self.0)

@@ -1,16 +1,16 @@
-//! Virtual reassembly: what a worker knows of fragmented packets.
+//! Virtual reassembly: a worker's knowledge of fragmented packets.
 //!
-//! Ports are in the first fragment only. It leaves them here under (source, destination, identification, protocol),
-//! and the others find them; fragments that come before the first wait, up to a limit. Nothing is joined: each
+//! Only the first fragment has ports. It stores them here under (source, destination, identification, protocol), and
+//! the others look them up; fragments that arrive before the first one wait, up to a limit. Nothing is joined: each
 //! fragment is forwarded by itself. A fragment that overlaps an earlier one is dropped, so that nobody can send two
 //! versions of the same bytes (RFC 1858, RFC 5722).
 //!
-//! SCTP's checksum is a CRC, and what other ports change about it depends on how many bytes follow: its fragments wait for
-//! their last, too, which says how long the packet is.
+//! SCTP's checksum is a CRC, and the effect of changed ports on it depends on how many bytes follow. SCTP fragments
+//! therefore also wait for the last one, which reveals the packet's length.
 //!
-//! The table has a fixed size, four places for each hash. A flood of fragments pushes out other fragments, the oldest
-//! first, and nothing else. Where too many wait, one goes whose sender has the most of them: a single sender can't keep
-//! others from waiting.
+//! The table has a fixed size, with four slots per hash. A flood of fragments displaces only other fragments, oldest
+//! first. When too many wait, the sender with the most waiting fragments loses one: a single sender can't keep others
+//! from waiting.
 
 use std::net::IpAddr;
 
@@ -24,22 +24,22 @@ use crate::{
     },
 };
 
-/// Packets under way that a worker knows.
+/// The number of fragmented packets that a worker keeps track of.
 const FLOWS: usize = 1024;
-/// Places for one hash.
+/// Slots per hash.
 const WAYS: usize = 4;
-/// Fragments that wait for their first, in all.
+/// The most fragments that wait for their first one, in all.
 const WAITING: usize = 64;
-/// Fragments of one packet that wait.
+/// The most fragments of one packet that wait.
 const WAITING_EACH: usize = 16;
-/// How many gaps and ranges are tracked in one packet.
+/// The most separate ranges tracked in one packet.
 const RANGES: usize = 24;
-/// How long a packet may be under way: Linux's `ipfrag_time`.
+/// How long a packet's fragments may take to arrive: Linux's `ipfrag_time`.
 const LIFETIME: u32 = seconds(30);
 /// How long a fragment waits for the first one.
 const PATIENCE: u32 = seconds(2);
 
-/// Which packet a fragment is of.
+/// Identifies the packet that a fragment belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FragmentKey {
     /// Sender.
@@ -48,7 +48,7 @@ pub struct FragmentKey {
     pub destination: IpAddr,
     /// Identification.
     pub id: u32,
-    /// IP protocol number of what is fragmented.
+    /// IP protocol number of the fragmented packet.
     pub protocol: u8,
 }
 
@@ -63,7 +63,8 @@ impl FragmentKey {
         (mixed >> 32) as usize % (FLOWS / WAYS) * WAYS
     }
 
-    /// Whom the fragment counts against: the sender's address, of IPv6 the /64, in which anybody may have them all.
+    /// The sender that the fragment counts against: its address, or its /64 for IPv6, since anybody may own a whole
+    /// /64.
     fn sender(&self) -> u64 {
         match self.source {
             IpAddr::V4(a) => a.to_bits().into(),
@@ -72,33 +73,33 @@ impl FragmentKey {
     }
 }
 
-/// Which bytes of its packet a fragment holds.
+/// The range of its packet that a fragment holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
     /// First byte behind the IP headers.
     pub from: u16,
     /// One more than the last.
     pub to: u16,
-    /// No further fragment follows.
+    /// No fragment follows.
     pub last: bool,
 }
 
 #[derive(Clone, Debug)]
 struct FragmentedPacket<W> {
     key: FragmentKey,
-    /// Source port in the low half, as they lie in the header.
+    /// The ports as laid out in the header, with the source port in the low half.
     ports: Option<u32>,
-    /// Where the first went, if ports don't say it.
+    /// Where the first fragment went, if the ports don't determine it.
     way: Option<W>,
     since: Tick,
-    /// Bytes that have come, in order, never adjacent.
+    /// The ranges that have arrived, in order, never adjacent.
     seen: ArrayVec<(u16, u16), RANGES>,
     end: Option<u16>,
-    /// Identification that it leaves with where its sender's isn't unique any more.
+    /// The identification under which it leaves if the sender's own is no longer unique.
     id: u16,
 }
 
-/// A fragment that waits.
+/// A waiting fragment.
 #[derive(Debug)]
 struct WaitingFragment<T> {
     key: FragmentKey,
@@ -109,29 +110,29 @@ struct WaitingFragment<T> {
 /// What to do with a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FragmentVerdict {
-    /// It belongs to a packet with these ports, and leaves under this identification where it needs a new one.
+    /// It belongs to a packet with these ports, and leaves under this identification if it needs a new one.
     Known(u32, u16),
-    /// The first one hasn't come; of SCTP that one or the last.
+    /// The first fragment hasn't arrived; for SCTP, the first or the last.
     TooEarly,
-    /// Some of its bytes came before, or lie behind the packet's end.
+    /// Some of its bytes had already arrived, or lie beyond the packet's end.
     Overlaps,
-    /// The packet has more gaps than anybody makes by accident.
+    /// The packet has more gaps than can arise by accident.
     Scattered,
 }
 
-/// The table; `T` is what waits, `W` a way that ports don't say.
+/// The table. `T` is a waiting fragment, `W` a destination that the ports don't determine.
 #[derive(Debug)]
 pub struct Fragments<T, W> {
     flows: Box<[Option<FragmentedPacket<W>>]>,
     waiting: ArrayVec<WaitingFragment<T>, WAITING>,
     seed: u64,
     ids: u16,
-    /// The place that is looked at next for a packet whose time is over.
+    /// The next slot to be checked for a packet whose time is over.
     next: usize,
 }
 
 impl<W> FragmentedPacket<W> {
-    /// Adds a piece, or says why not.
+    /// Adds a range, or tells why it can't be added.
     fn add(&mut self, piece: Piece) -> Result<(), FragmentVerdict> {
         let beyond = self.end.is_some_and(|end| piece.to > end || piece.last && piece.to != end);
         let behind = piece.last && self.seen.last().is_some_and(|(_, to)| *to > piece.to);
@@ -159,26 +160,27 @@ impl<W> FragmentedPacket<W> {
         Ok(())
     }
 
-    /// Whether it may still be under way.
+    /// Whether fragments of the packet may still arrive.
     fn is_alive(&self, now: Tick) -> bool {
         now.since(self.since) < LIFETIME
     }
 
-    /// Every byte has come.
+    /// Whether every byte has arrived.
     fn is_whole(&self) -> bool {
         matches!((self.seen.as_slice(), self.end), (&[(0, to)], Some(end)) if to == end)
     }
 }
 
 impl<T, W: Copy> Fragments<T, W> {
-    /// An empty table; identifications start at `first_id` and go on in steps of 1.
+    /// An empty table; identifications start at `first_id` and increase by 1.
     #[must_use]
     pub fn new(seed: u64, first_id: u16) -> Self {
         let flows = (0..FLOWS).map(|_| None).collect();
         Self { flows, waiting: ArrayVec::new(), seed, ids: first_id, next: 0 }
     }
 
-    /// Takes note of a fragment; `ports` if it is the first. Who has dealt with it calls [`Self::finish`].
+    /// Notes a fragment; `ports` are given for the first one. The caller calls [`Self::finish`] once it has handled the
+    /// fragment.
     pub fn note(
         &mut self,
         key: &FragmentKey,
@@ -215,7 +217,7 @@ impl<T, W: Copy> Fragments<T, W> {
             .map_or(FragmentVerdict::TooEarly, |ports| FragmentVerdict::Known(ports, flow.id))
     }
 
-    /// How many bytes a packet has behind its IP headers, once its last fragment has come.
+    /// The length of a packet behind its IP headers, once its last fragment has arrived.
     #[must_use]
     pub fn len(&self, key: &FragmentKey, now: Tick) -> Option<u16> {
         self.own(key, now).and_then(|at| self.flows[at].as_ref()?.end)
@@ -234,7 +236,7 @@ impl<T, W: Copy> Fragments<T, W> {
         self.own(key, now).and_then(|at| self.flows[at].as_ref()?.way)
     }
 
-    /// Forgets a packet whose fragments have all come and gone: its identification is free for another.
+    /// Forgets a packet whose fragments have all arrived and left: its identification becomes free.
     pub fn finish(&mut self, key: &FragmentKey, now: Tick) {
         if let Some(at) = self.own(key, now)
             && self.flows[at].as_ref().is_some_and(FragmentedPacket::is_whole)
@@ -243,7 +245,7 @@ impl<T, W: Copy> Fragments<T, W> {
         }
     }
 
-    /// Forgets a packet whose time is over, if the next place holds one.
+    /// Forgets the packet in the next slot if its time is over.
     fn tidy(&mut self, now: Tick) {
         self.next = (self.next + 1) % FLOWS;
         if let Some(place) = self.flows.get_mut(self.next)
@@ -253,14 +255,14 @@ impl<T, W: Copy> Fragments<T, W> {
         }
     }
 
-    /// The place where a packet is.
+    /// The slot of a known packet.
     fn own(&self, key: &FragmentKey, now: Tick) -> Option<usize> {
         let first = key.set(self.seed);
         let is = |flow: &FragmentedPacket<W>| flow.key == *key && flow.is_alive(now);
         (first..first + WAYS).find(|&n| self.flows[n].as_ref().is_some_and(is))
     }
 
-    /// The place of a packet: its own, a free or stale one, else the oldest's.
+    /// The slot for a packet: its own, a free or stale one, or that of the oldest packet.
     fn place(&self, key: &FragmentKey, now: Tick) -> usize {
         let first = key.set(self.seed);
         let alive = |n: usize| self.flows[n].as_ref().filter(|f| f.is_alive(now));
@@ -268,8 +270,8 @@ impl<T, W: Copy> Fragments<T, W> {
         self.own(key, now).or_else(|| (first..first + WAYS).max_by_key(age)).unwrap_or(first)
     }
 
-    /// Lets a fragment wait for its first; gives back one that may wait no longer: it, where too many of its packet
-    /// wait, or the oldest of the sender who has the most.
+    /// Lets a fragment wait for its first one. Returns a fragment that may not wait (any longer): this one if too many
+    /// of its packet wait, or the oldest of the sender with the most.
     pub fn wait(&mut self, key: &FragmentKey, what: T, now: Tick) -> Option<T> {
         if self.waiting.iter().filter(|w| w.key == *key).count() >= WAITING_EACH {
             return Some(what);
@@ -280,26 +282,26 @@ impl<T, W: Copy> Fragments<T, W> {
         out.or(refused.map(|full| full.element().what))
     }
 
-    /// Which of those that wait has to make room for one of this sender's.
+    /// The waiting fragment that must make room for one of this sender's.
     fn dispensable(&self, sender: u64) -> Option<usize> {
         let of = |wanted: u64| self.waiting.iter().filter(|w| w.key.sender() == wanted).count();
         let held = |w: &WaitingFragment<T>| of(w.key.sender()) + usize::from(w.key.sender() == sender);
-        // Of equals the last that `max_by_key` sees: the oldest.
+        // Among equals, `max_by_key` returns the last one, which is the oldest here.
         self.waiting.iter().enumerate().rev().max_by_key(|(_, w)| held(w)).map(|(at, _)| at)
     }
 
-    /// The next fragment of this packet that waits, in the order of arrival.
+    /// The next waiting fragment of this packet, in order of arrival.
     pub fn released(&mut self, key: &FragmentKey) -> Option<T> {
         self.released_if(key, |_| true)
     }
 
-    /// The next one for which `is_it` holds.
+    /// The next waiting fragment for which `is_it` holds.
     pub fn released_if(&mut self, key: &FragmentKey, is_it: impl Fn(&T) -> bool) -> Option<T> {
         let at = self.waiting.iter().position(|w| w.key == *key && is_it(&w.what))?;
         Some(self.waiting.remove(at).what)
     }
 
-    /// A fragment whose first hasn't come in time.
+    /// A fragment whose first one hasn't arrived in time.
     #[inline]
     pub fn given_up(&mut self, now: Tick) -> Option<T> {
         let oldest = self.waiting.first()?;
@@ -334,7 +336,7 @@ mod tests {
             FragmentVerdict::TooEarly,
             "another packet"
         );
-        // Identifications go on by one: 8 went to the second packet.
+        // Identifications increase by one: 8 went to the second packet.
         assert_eq!(f.note(&key(1), piece(0, 8, false), Some(98), Tick(0)), FragmentVerdict::Known(98, 9));
     }
 
@@ -346,7 +348,7 @@ mod tests {
                 f.note(&key(1), piece(from, to, last), (from == 0).then_some(5), Tick(0));
             }
             f.finish(&key(1), Tick(0));
-            // Who is forgotten may come again.
+            // A packet that was forgotten may start again.
             f.note(&key(1), piece(0, 8, false), Some(6), Tick(0)) == FragmentVerdict::Known(6, 1)
         };
         assert!(whole(&[(0, 8, false), (8, 16, false), (16, 20, true)]));
@@ -467,7 +469,7 @@ mod tests {
             assert_eq!(note(n), FragmentVerdict::TooEarly, "{n}");
         }
         assert_eq!(note(RANGES as u16), FragmentVerdict::Scattered);
-        // What fills a gap needs no room.
+        // A fragment that fills a gap needs no room.
         assert_eq!(f.note(&key(1), piece(8, 16, false), None, Tick(0)), FragmentVerdict::TooEarly);
         assert_eq!(note_at(&mut f, RANGES as u16), FragmentVerdict::TooEarly);
     }

@@ -1,16 +1,16 @@
-//! The session index: which slab record belongs to a packet's tuple.
+//! The session index: finds the slab record of a packet's tuple.
 //!
 //! ```text
 //! bucket = one cache line:  | tags 12 x u8 | passed u8 | - | entries 12 x u32 |
 //! ```
 //!
-//! Open addressing over buckets. A lookup compares the twelve tags of a bucket at once; an entry whose tag
-//! matches is only a candidate, the caller compares the record's tuple. `passed` counts the entries that
-//! found the bucket full and went on, so that a lookup stops at the first bucket nobody passed (as in
-//! Facebook's F14); it sticks at 255. At the load the table is sized for (two thirds) nearly every lookup
+//! The index uses open addressing over buckets. A lookup compares the twelve tags of a bucket at once. An entry with a
+//! matching tag is only a candidate: the caller compares the record's tuple. `passed` counts the entries that found the
+//! bucket full and went to a later one, so that a lookup stops at the first bucket that no entry passed (as in
+//! Facebook's F14); the count saturates at 255. At the load the table is sized for (two thirds), nearly every lookup
 //! ends in its first bucket.
 //!
-//! The hash is keyed at random: a client can't choose tuples that collide.
+//! The key of the hash is random, so a client can't choose tuples that collide.
 
 use cpu::{HugeTable, zeroed_table};
 use zerocopy::FromBytes;
@@ -19,7 +19,7 @@ use zerocopy::FromBytes;
 const WAYS: usize = 12;
 /// Mask of the bits of a tag match that belong to entries.
 const WAY_MASK: u32 = (1 << WAYS) - 1;
-/// Byte of the tag block that counts passers-by.
+/// The byte of the tag block that counts passed entries.
 const PASSED: usize = WAYS;
 
 #[derive(Clone, Copy, FromBytes)]
@@ -36,7 +36,7 @@ const _: () = assert!(size_of::<Bucket>() == 64);
 pub struct HashKey([u64; 4]);
 
 impl HashKey {
-    /// A key that follows from `seed` (SplitMix64).
+    /// A key derived from `seed` (SplitMix64).
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
         let mut state = seed;
@@ -69,19 +69,19 @@ impl HashKey {
     }
 }
 
-/// Both halves of a 64 x 64 bit product, xored.
+/// XORs both halves of a 64 x 64 bit product.
 #[inline]
 fn fold(a: u64, b: u64) -> u64 {
     let p = u128::from(a) * u128::from(b);
     (p as u64) ^ ((p >> 64) as u64)
 }
 
-/// The index. Entries are opaque 32-bit values; equal values may not be stored under one hash twice.
+/// The index. Entries are opaque 32-bit values; the same value may not be stored twice under one hash.
 pub struct Index {
     buckets: HugeTable<Bucket>,
 }
 
-/// The way of a hash through the buckets.
+/// The sequence of buckets for a hash.
 struct Probe {
     bucket: usize,
     step: usize,
@@ -105,7 +105,7 @@ impl Probe {
     }
 }
 
-/// A third of the ways stays free.
+/// The number of buckets that leaves a third of the entries free.
 const fn buckets_for(entries: usize) -> usize {
     (entries * 3 / 2).div_ceil(WAYS)
 }
@@ -113,19 +113,18 @@ const fn buckets_for(entries: usize) -> usize {
 impl Index {
     /// An index for up to `entries` entries.
     ///
-    /// # Errors
-    /// The system's, when there's no memory to map.
+    /// # Errors The system's, if there is no memory to map.
     pub fn new(entries: usize) -> std::io::Result<Self> {
         Ok(Self { buckets: zeroed_table(buckets_for(entries))? })
     }
 
-    /// Bytes that an index for this many entries takes.
+    /// The size in bytes of an index for this many entries.
     #[must_use]
     pub const fn bytes_for(entries: usize) -> usize {
         buckets_for(entries) * size_of::<Bucket>()
     }
 
-    /// Bytes of address space the buckets take.
+    /// The size of the buckets' address space in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.buckets.len() * size_of::<Bucket>()
@@ -133,8 +132,7 @@ impl Index {
 
     /// Has the kernel provide the buckets' memory now.
     ///
-    /// # Errors
-    /// As of [`HugeTable::populate`].
+    /// # Errors See [`HugeTable::populate`].
     pub fn populate(&mut self) -> std::io::Result<()> {
         self.buckets.populate(usize::MAX)
     }
@@ -151,7 +149,8 @@ impl Index {
     pub fn candidate(&self, hash: u64) -> Option<u32> {
         let probe = Probe::new(hash);
         let bucket = self.buckets.at(probe.bucket);
-        // With a hit past the entries none is needed to stay off the bytes behind the tags.
+        // An extra hit beyond the entries ensures there is always one, so no branch is needed to stay off the bytes
+        // behind the tags.
         let hits = u32::from(cpu::match16(&bucket.tags, probe.tag)) | 1 << WAYS;
         bucket.entries.get(hits.trailing_zeros() as usize).copied()
     }
@@ -222,7 +221,7 @@ impl Index {
         false
     }
 
-    /// Puts `new` in the place of `entry`, stored under `hash`; false if it isn't there.
+    /// Replaces `entry`, stored under `hash`, with `new`; false if it isn't there.
     pub fn replace(&mut self, hash: u64, entry: u32, new: u32) -> bool {
         let mut probe = Probe::new(hash);
         for _ in 0..self.buckets.len() {
@@ -241,7 +240,7 @@ impl Index {
         false
     }
 
-    /// Changes the passer-by counts of the first `passed` buckets on the way of `hash`.
+    /// Changes the passed counts of the first `passed` buckets in the sequence of `hash`.
     fn count_passers(&mut self, hash: u64, passed: usize, change: impl Fn(u8) -> u8) {
         let mut probe = Probe::new(hash);
         for _ in 0..passed {
@@ -296,14 +295,14 @@ mod tests {
 
     #[test]
     fn there_is_half_as_much_room_again_in_whole_buckets() {
-        // 8 192 x 3 / 2 / 12 buckets, which is a power of two; one more entry takes twice as many.
+        // 8 192 x 3 / 2 / 12 buckets is a power of two; one more entry takes twice as many.
         assert_eq!(Index::new(8192).unwrap().bytes(), 1024 * 64);
         assert_eq!(Index::new(8193).unwrap().bytes(), 2048 * 64);
     }
 
     #[test]
     fn a_bucket_that_very_many_passed_is_always_passed() {
-        // More than a count of passers-by can say go on from their first bucket.
+        // More entries go beyond their first bucket than the count can hold.
         let mut index = Index::new(400).unwrap();
         let entries = 12 + 300;
         (0..entries).for_each(|n| assert!(index.insert(0, n)));
@@ -328,7 +327,8 @@ mod tests {
         };
         (0..20).for_each(|n| assert!(index.insert(9, n)));
         assert_eq!(probes(&index), 20);
-        // The second bucket's: then no entry passes the first, and a search for a removed one ends there.
+        // Removes the second bucket's entries. No entry passes the first bucket then, and a search for a removed one
+        // ends there.
         (12..20).for_each(|n| assert!(index.remove(9, n)));
         assert_eq!(index.buckets.at(0).tags[PASSED], 0);
         assert!(!index.remove(9, 12) && !index.replace(9, 12, 1));
@@ -351,7 +351,7 @@ mod tests {
     fn a_candidate_is_the_first_entry_of_its_tag() {
         let mut index = Index::new(100).unwrap();
         assert_eq!(index.candidate(0), None);
-        // A tag of 0 would be a free place: a hash with that byte has tag 1, as has one with 1.
+        // A tag of 0 would mark a free entry: hashes whose tag byte is 0 or 1 both get tag 1.
         assert!(index.insert(0, 70) && index.insert(0, 71));
         assert_eq!((index.candidate(0), index.candidate(1), index.candidate(2)), (Some(70), Some(70), None));
         assert!(index.remove(0, 70));

@@ -1,8 +1,8 @@
 //! Replies of new sessions, entered into the index at the end of their burst.
 //!
-//! The bucket of a FULLNAT session's reply is known only when its local port is chosen, and would be waited for at
-//! once: a miss for every new connection. But the server answers what leaves after the burst. So the bucket is
-//! asked for when the session is inserted, and the reply looked at and entered when the burst is through.
+//! The bucket of a FULLNAT session's reply is only known when its local port is chosen. Accessing it at once would cost
+//! a cache miss for every new connection. But the server only answers packets that leave after the burst. The bucket is
+//! therefore prefetched when the session is inserted, and the reply is entered when the burst is done.
 
 use arrayvec::ArrayVec;
 
@@ -13,10 +13,10 @@ use super::{
 };
 use crate::clock::Tick;
 
-/// Replies that may wait: a burst's.
+/// The most replies that may wait: those of a burst.
 pub(super) const LATE: usize = 32;
 
-/// A reply to be entered.
+/// A reply that is still to be entered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Late {
     hash: u64,
@@ -24,8 +24,8 @@ pub(super) struct Late {
 }
 
 impl Sessions {
-    /// As [`Self::insert_sought`] for a session whose reply can't come before [`Self::settle`]. Only the request's tuple
-    /// is found until then.
+    /// Like [`Self::insert_sought`], for a session whose reply can't arrive before [`Self::settle`]. Until then only
+    /// the request's tuple is found.
     pub fn insert_early(&mut self, new: &NewSession, timeout: u32, now: Tick) -> Option<SessionId> {
         debug_assert!(!self.holds(new.request, new.protocol));
         let hashes = [self.hash(new.request, new.protocol), self.hash(new.reply, new.protocol)];
@@ -38,28 +38,28 @@ impl Sessions {
         Some(id)
     }
 
-    /// Whether there is something to [`Self::settle`].
+    /// Whether [`Self::settle`] has something to do.
     #[inline]
     #[must_use]
     pub fn is_unsettled(&self) -> bool {
         !self.late.is_empty() || !self.clashes.is_empty()
     }
 
-    /// Enters the replies of sessions inserted early. Returns those sessions whose reply belongs to another session,
-    /// or found no room: they have to end.
+    /// Enters the replies of sessions that were inserted early. Returns the sessions whose reply belongs to another
+    /// session or found no room: they must end.
     pub fn settle(&mut self) -> ArrayVec<SessionId, LATE> {
         self.enter_replies();
         self.clashes.drain(..).collect()
     }
 
-    /// Enters what waits, and forgets a clash of the session that is about to end.
+    /// Enters the waiting replies, and forgets a clash of the session that is about to end.
     pub(super) fn settle_before_end_of(&mut self, id: SessionId) {
         self.enter_replies();
         self.clashes.retain(|clash| *clash != id);
     }
 
     fn enter_replies(&mut self) {
-        // In their order: the first ones' buckets are there by now.
+        // In order of insertion: the buckets of the first ones have been loaded by now.
         for n in 0..self.late.len() {
             let Some(&Late { hash, id }) = self.late.get(n) else { break };
             let Some(record) = self.get(SessionId(id)) else { continue };
@@ -67,7 +67,7 @@ impl Sessions {
                 (record.arriving(Direction::Reply), record.key_protocol(Direction::Reply));
             let free = self.find(hash, tuple, protocol).is_none();
             if !(free && self.index.insert(hash, entry(id, Direction::Reply))) {
-                // One that finds no room here would be the second burst of clashes without a settlement; it lives
+                // The list is full only if a second burst clashes before the first is settled. The session then stays
                 // without replies until it expires.
                 let _ = self.clashes.try_push(SessionId(id));
             }
@@ -107,7 +107,7 @@ mod tests {
         assert!(s.is_unsettled());
         assert!(s.settle().is_empty() && !s.is_unsettled());
         assert_eq!(find(&s, tuple(1).reply), Some(a));
-        // More than may wait: the first ones are entered meanwhile.
+        // More than may wait, so the first ones are entered early.
         let many: Vec<_> = (2..60).map(|n| s.insert_early(&tuple(n), 100, Tick(0)).unwrap()).collect();
         assert!(s.settle().is_empty());
         assert!((2..60).zip(&many).all(|(n, id)| find(&s, tuple(n).reply) == Some(*id)));
@@ -122,7 +122,8 @@ mod tests {
         assert_eq!(s.settle().as_slice(), [mine]);
         s.remove(mine).unwrap();
         assert!(s.holds(tuple(1).reply, 6) && !s.holds(new.request, 6));
-        // One that ends first clashes no more, and its record's next session has nothing to do with it.
+        // A session that ends before it is settled no longer clashes, and the next session in its record isn't
+        // affected.
         let mine = s.insert_early(&new, 100, Tick(0)).unwrap();
         s.remove(mine).unwrap();
         assert_eq!(s.insert_early(&tuple(3), 100, Tick(0)), Some(mine));
@@ -153,7 +154,8 @@ mod tests {
             (1..=LATE as u32).map(|n| s.insert_early(&clashing(n), 100, Tick(0)).unwrap()).collect();
         assert_eq!(s.settle().as_slice(), ids);
         assert!(!s.is_unsettled() && s.settle().is_empty());
-        // One that ends while it waits gives both its entries back, and so does one that was entered.
+        // A session that ends while its reply waits gives both its entries back, and so does one whose reply was
+        // entered.
         let early = s.insert_early(&tuple(99), 100, Tick(0)).unwrap();
         s.remove(early).unwrap();
         assert!(!s.holds(tuple(99).request, 6) && !s.holds(tuple(99).reply, 6) && !s.is_unsettled());

@@ -1,4 +1,4 @@
-//! Thresholds at, below and above each limit, and by threads.
+//! Thresholds at, below and above each limit, and with several threads.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering::SeqCst},
@@ -7,7 +7,7 @@ use std::{
 
 use super::limit::Limit;
 
-/// Opens until no more are let in.
+/// Opens sessions until no more are admitted.
 fn fill(limit: &Limit) -> u32 {
     (0..1000).take_while(|_| limit.reserve()).count() as u32
 }
@@ -34,7 +34,7 @@ fn below_the_lower_threshold_or_three_quarters_it_is_open_again() {
             !limit.is_overloaded()
         })
     };
-    // 8 * 3/4 = 6: below that is 5.
+    // 8 * 3/4 = 6, so 5 is the first count below it.
     assert_eq!((to_open(8, 0), to_open(5, 0), to_open(1, 0)), (Some(3), Some(2), Some(1)));
     assert_eq!((to_open(8, 8), to_open(8, 3), to_open(8, 1)), (Some(1), Some(6), Some(8)));
 }
@@ -71,7 +71,7 @@ fn edits_take_effect_at_once() {
 
 #[test]
 fn workers_join_with_what_they_have() {
-    // Control counted 3 + 2; one has 4 by now, the other 0.
+    // Control counted 3 + 2; by now one worker has 4 and the other 0.
     let limit = Limit::new(6, 0, 5);
     limit.join(3, 4);
     assert_eq!((limit.sessions(), limit.is_overloaded()), (6, true));

@@ -1,4 +1,4 @@
-//! What a worker remembers: sessions, timers, local addresses, counters.
+//! A worker's tables: sessions, timers, local addresses, counters.
 
 pub mod call_ids;
 pub mod classes;
@@ -26,7 +26,7 @@ mod tuple;
 pub mod v6_record;
 mod wheel;
 
-/// Where models put something else.
+/// Models replace this module.
 mod sync {
     pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 }

@@ -15,10 +15,10 @@ use crate::{
 
 /// How long an MTU is remembered.
 pub const LIFETIME: u32 = seconds(600);
-/// What every link of IPv4 takes (RFC 791, 3.2): less isn't true.
+/// Every IPv4 link takes packets of this size (RFC 791, 3.2): a smaller MTU can't be true.
 const SMALLEST: u32 = 68;
 
-/// An MTU and the moment when it was told last.
+/// An MTU, and when it was last reported.
 #[derive(Debug, Default)]
 pub struct PathMtu(AtomicU64);
 
@@ -39,8 +39,8 @@ impl PathMtu {
     }
 }
 
-/// What is remembered where a router says `told` of packets to `server`; none if that can't be true. Less than every host
-/// takes is no more than that: who forges errors can't have packets cut to nothing.
+/// The MTU to remember if a router reports `told` about packets to `server`; none if that can't be true. A value below
+/// what every host takes is raised to that, so that forged errors can't make packets arbitrarily small.
 #[must_use]
 pub fn plausible(told: u32, server: IpAddr) -> Option<u16> {
     let (smallest, least) = match server {

@@ -1,19 +1,19 @@
 //! One worker's local addresses: which (local address, port) is free towards which server.
 //!
-//! A port of a local address is free or not *towards a server*: replies from different servers can't be
-//! confused, so every server has all ports of every local address, 64 k sessions each. The worker uses only
-//! those whose replies come home to it (see [`super::share`]), and so needs no word with the other workers.
+//! A port of a local address is free or not *towards a server*: replies from different servers can't be confused, so
+//! every server can use all ports of every local address, 64 k sessions each. The worker uses only the ports whose
+//! replies arrive at itself (see [`super::share`]), and so needs no coordination with the other workers.
 //!
 //! ```text
 //! (LIP, RIP:rport, protocol) --index--> pair --queues--> lines: 192 ports, 64 bytes each
 //!          port -> line number         --pair, directory--> line
 //! ```
 //!
-//! Lines are opened when the ones before have nothing free, and closed when there are too many or the pair has
-//! been idle, so memory follows use: 64 bytes for 192 ports, 24 KB for all 65 536 with everything, 230
-//! bytes for a pair with a few sessions, and nothing to speak of for a local address. Allocation and release touch one line each; there is no search
-//! over ports and no sweep. A freed port rests for one to two rest periods (60 s each by default), unless there
-//! is nothing else: then the longest rested goes first, and that is counted.
+//! Lines are opened when the open ones have nothing free, and closed when there are too many or the pair has been idle,
+//! so memory follows use: 64 bytes for 192 ports, 24 KB for all 65 536 in total, 230 bytes for a pair with a few
+//! sessions, and next to nothing for a local address. Allocation and release touch one line each; there is no search
+//! over ports and no sweep. A freed port rests for one to two rest periods (60 s each by default). If nothing else is
+//! free, the longest rested port is reused early, and that is counted.
 
 mod generation;
 mod index;
@@ -26,7 +26,7 @@ mod slab;
 mod upkeep;
 mod usage;
 
-/// What [`generation`] is made of; a model has others.
+/// The atomics that [`generation`] uses; a model has others.
 mod sync {
     pub(super) use std::sync::atomic::{AtomicU32, Ordering, fence};
 }
@@ -55,11 +55,11 @@ use crate::{
     net::address::{Address, fold},
 };
 
-/// Sizes and habits of a pool.
+/// The size and settings of a pool.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolConfig {
-    /// Sessions that the worker can have: there is room for so many pairs of local address and server, and for
-    /// so many lines. It is address space until it's used (about 280 bytes each).
+    /// The most sessions that the worker can have: there is room for as many pairs of local address and server, and as
+    /// many lines. Until used, they only take address space (about 280 bytes each).
     pub sessions: usize,
     /// The usable ports.
     pub ports: PortRange,
@@ -76,7 +76,7 @@ impl Default for PoolConfig {
     }
 }
 
-/// Why a pool can't be made.
+/// Why a pool can't be created.
 #[derive(Debug, Error)]
 pub enum PoolError {
     /// The port range is empty or has port 0.
@@ -106,12 +106,12 @@ pub enum PoolError {
 /// Why there is no port for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exhausted {
-    /// Every port that this worker has on any of the local addresses is in use towards this server. (A range
-    /// of very few ports may have none for some workers: see [`every_worker_has_ports`].)
+    /// This worker uses all its ports on all of the local addresses towards this server. (In a very small range some
+    /// workers may have no ports at all: see [`every_worker_has_ports`].)
     Ports,
-    /// The pool's memory is used up: more pairs or lines than sessions were configured.
+    /// The pool's memory is used up: there are more pairs or lines than sessions were configured.
     Memory,
-    /// Replies from this server to these addresses arrive at other workers with any port; only with
+    /// Replies from this server to these addresses arrive at other workers whatever the port; only possible with
     /// [`super::steering::HomeBy::LocalAddress`].
     Home,
     /// There is no local address.
@@ -124,26 +124,26 @@ const MAX_ADDRESSES: usize = 1 << 16;
 /// The most sessions to reserve memory for.
 const MAX_SESSIONS: usize = 1 << 30;
 
-/// A pair that has this many ports more than twice what it uses gives lines back.
+/// A pair gives lines back if it has this many ports more than twice the number it uses.
 const SPARE_PORTS: u32 = 1024;
 
 /// The pool of one worker for one address family.
 #[derive(Debug)]
 pub struct LocalPool<A: Address = Ipv4Addr> {
     steering: Arc<Steering>,
-    /// By protocol, as in [`super::steering::kind_number`].
+    /// By protocol, see [`super::steering::kind_number`].
     shares: [Share; 3],
     pairs: Slab<Pair>,
     opened: Vec<Opened>,
     lines: Slab<Line>,
     directories: Directories,
-    /// Local addresses: number of pairs each has.
+    /// Local addresses: the number of pairs of each.
     addresses: Slab<u32>,
     pair_index: Index,
     address_index: Index,
     usage: Arc<PoolUsage<A>>,
     rotation: Rotation,
-    /// First of the pairs without a port in use; the others follow in the order they became so.
+    /// The first of the pairs without a port in use; the others follow in the order in which they became idle.
     idle: u32,
     rest: u32,
     epoch: u32,
@@ -155,8 +155,7 @@ pub struct LocalPool<A: Address = Ipv4Addr> {
 impl<A: Address> LocalPool<A> {
     /// The pool of `worker`.
     ///
-    /// # Errors
-    /// If the configuration makes no sense, the worker doesn't exist, or memory can't be reserved.
+    /// # Errors The configuration is invalid, the worker doesn't exist, or memory can't be reserved.
     pub fn new(steering: Arc<Steering>, worker: WorkerId, config: &PoolConfig) -> Result<Self, PoolError> {
         let PortRange { first, last } = config.ports;
         if first == 0 || first > last {
@@ -181,7 +180,7 @@ impl<A: Address> LocalPool<A> {
         let most_lines = shares.iter().map(Share::max_slots).max().unwrap_or(0).div_ceil(PORTS);
         Ok(Self {
             shares,
-            // A pair that needs one has hundreds of sessions.
+            // A pair that needs a directory has hundreds of sessions.
             directories: Directories::new(n.min(n / 64 + 1024), most_lines)?,
             pairs: Slab::new(n)?,
             opened,
@@ -207,11 +206,10 @@ impl<A: Address> LocalPool<A> {
         Arc::clone(&self.usage)
     }
 
-    /// Takes a port of one of `lips`, the service's local addresses, for a session to the server (`rip`,
-    /// `rport`). The addresses take turns. Ports in host order.
+    /// Takes a port of one of `lips`, the service's local addresses, for a session to the server (`rip`, `rport`). The
+    /// addresses take turns. Ports are in host order.
     ///
-    /// # Errors
-    /// See [`Exhausted`]; nothing has changed then.
+    /// # Errors See [`Exhausted`]; nothing has changed then.
     #[inline]
     pub fn allocate(
         &mut self,
@@ -248,8 +246,8 @@ impl<A: Address> LocalPool<A> {
         }
     }
 
-    /// Gives back a port that [`LocalPool::allocate`] gave; it rests before it's used again. The local
-    /// address need not belong to any service any more. False, and counted, if the port wasn't in use.
+    /// Gives back a port that [`LocalPool::allocate`] returned; it rests before it is used again. The local address may
+    /// have left all services by now. False, and counted, if the port wasn't in use.
     #[inline]
     pub fn release(&mut self, lip: A, lport: u16, rip: A, rport: u16, protocol: Protocol, now: Tick) -> bool {
         self.advance(now);
@@ -283,7 +281,7 @@ impl<A: Address> LocalPool<A> {
         Some(())
     }
 
-    /// Takes a port from a line of the pair that offers `source`.
+    /// Takes a port from a line of the pair that has ports of `source`.
     #[inline]
     fn take(&mut self, id: u32, protocol: Protocol, source: Source, random: u64) -> Option<u16> {
         let pair = &mut self.pairs[id];
@@ -301,7 +299,7 @@ impl<A: Address> LocalPool<A> {
         Some(port)
     }
 
-    /// Starts a new epoch if it is time, and gives back a little of what has long been idle.
+    /// Starts a new epoch if it is time, and frees a little of what has long been idle.
     #[inline]
     fn advance(&mut self, now: Tick) {
         let passed = now.0.wrapping_sub(self.epoch_start.0);
@@ -331,7 +329,7 @@ impl<A: Address> LocalPool<A> {
     }
 }
 
-/// The next state and number of a generator, xorshift64*: good enough to be a nuisance to guess, and cheap.
+/// The next state and number of an xorshift64* generator: cheap, and hard enough to guess.
 #[inline]
 fn xorshift(mut x: u64) -> (u64, u64) {
     x ^= x >> 12;

@@ -1,6 +1,6 @@
 //! How a port spreads frames over its queues: key, table and hashed fields.
 //!
-//! Weir sets one [`Rss`] on every port and reads it back; what the ports then have in common decides how
+//! Weir sets one [`Rss`] on every port and reads it back. The settings that the ports then have in common determine how
 //! steering works (see [`super::steering`]).
 
 use weir_api::model::Protocol;
@@ -11,33 +11,33 @@ use crate::net::{
     toeplitz::{KEY_LEN, Toeplitz},
 };
 
-/// What a port hashes of a protocol's frames.
+/// The fields that a port hashes in a protocol's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HashFields {
     /// Addresses and ports.
     Ports,
     /// Addresses only.
     Addresses,
-    /// Nothing that could be relied on.
+    /// Nothing reliable.
     None,
 }
 
 /// A port's receive-side scaling. Queue n belongs to worker n.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rss {
-    /// The first 40 bytes of the key.
+    /// The first 40 bytes of the hash key.
     pub key: [u8; KEY_LEN],
-    /// Queue by table index; the length is a power of two. The hash's low bits are the index.
+    /// The queue of each table index; the length is a power of two. The index is the hash's low bits.
     pub reta: Vec<u16>,
-    /// What is hashed of TCP.
+    /// The hashed fields of TCP.
     pub tcp: HashFields,
-    /// What is hashed of UDP.
+    /// The hashed fields of UDP.
     pub udp: HashFields,
-    /// What is hashed of SCTP.
+    /// The hashed fields of SCTP.
     pub sctp: HashFields,
 }
 
-/// Weir's key. Drawn from SplitMix64, then the bits that meet the destination port redrawn until, for every
+/// Weir's key. It was drawn from SplitMix64; then the bits that meet the destination port were redrawn until, for every
 /// table of 2^1 to 2^16 entries and both families, the lowest port bits reach every entry (see the tests).
 const KEY: [u8; KEY_LEN] = [
     0x56, 0x51, 0x5b, 0xac, 0x3b, 0x98, 0xba, 0x22, 0x68, 0x0b, 0x09, 0x6c, 0x6d, 0x69, 0xdf, 0x4a, 0x9b,
@@ -45,12 +45,12 @@ const KEY: [u8; KEY_LEN] = [
     0x14, 0xdb, 0xb7, 0x62, 0xad, 0xd6,
 ];
 
-/// Entries in Weir's table: what the common NICs have.
+/// The number of entries in Weir's table, which is what common NICs have.
 const RETA: usize = 128;
 
 impl Rss {
-    /// The key and table that Weir sets where it may: 128 entries, dealt round to `workers` queues (more
-    /// entries where 128 would be uneven: four a worker at least), ports hashed for every protocol.
+    /// The key and table that Weir sets where it may: 128 entries, dealt round-robin to `workers` queues (more entries
+    /// where 128 would be uneven, at least four per worker), and ports hashed for every protocol.
     #[must_use]
     pub fn weir(workers: u16) -> Self {
         let workers = workers.max(1);
@@ -64,15 +64,15 @@ impl Rss {
         }
     }
 
-    /// The table for a port whose own has `entries` entries (a power of two): repeated in a larger one, which
-    /// changes nothing. `None` if the port's is smaller and can't hold it.
+    /// The table for a port whose own table has `entries` entries (a power of two). In a larger table it is repeated,
+    /// which changes nothing. `None` if the port's table is too small for it.
     #[must_use]
     pub fn reta_of(&self, entries: usize) -> Option<Vec<u16>> {
         let fits = entries.is_power_of_two() && entries >= self.reta.len();
         fits.then(|| (0..entries).map(|i| self.reta[i % self.reta.len()]).collect())
     }
 
-    /// What is hashed of `protocol`.
+    /// The hashed fields of `protocol`.
     #[must_use]
     pub fn fields(&self, protocol: Protocol) -> HashFields {
         match protocol {
@@ -82,8 +82,8 @@ impl Rss {
         }
     }
 
-    /// How many bits of the table index the 16 destination-port bits can choose, for frames of `protocol`
-    /// between addresses of family `A`: log2 of the table's length at best, 0 if ports aren't hashed.
+    /// How many bits of the table index the 16 destination-port bits can determine, for frames of `protocol` between
+    /// addresses of family `A`: at best log2 of the table's length, 0 if ports aren't hashed.
     #[must_use]
     pub fn port_rank<A: Address>(&self, protocol: Protocol) -> u32 {
         self.classes::<A>(&Toeplitz::new(&self.key), self.fields(protocol)).rank()
@@ -95,7 +95,7 @@ impl Rss {
         self.reta.len().max(1).ilog2()
     }
 
-    /// The port classes when `fields` are hashed.
+    /// The port classes if `fields` are hashed.
     pub(super) fn classes<A: Address>(&self, hash: &Toeplitz, fields: HashFields) -> Classes {
         let contributions = std::array::from_fn(|bit| match fields {
             HashFields::Ports => hash.contribution(A::DESTINATION_PORT + 1 - bit / 8, 1 << (bit % 8)),
@@ -104,7 +104,7 @@ impl Rss {
         Classes::new(contributions, self.index_bits())
     }
 
-    /// The same with the shortest table that does the same.
+    /// The equivalent with the shortest table.
     pub(super) fn reduced(mut self) -> Self {
         while self.reta.len() > 1 {
             let (a, b) = self.reta.split_at(self.reta.len() / 2);
@@ -116,8 +116,8 @@ impl Rss {
         self
     }
 
-    /// Whether steering can be computed from it: the table's length a power of two of at most 2^15, and every
-    /// worker's queue in it, no other.
+    /// Whether steering can be computed from it: the table's length is a power of two of at most 2^15, and it contains
+    /// the queue of every worker and no other.
     pub(super) fn serves(&self, workers: u16) -> bool {
         self.reta.len().is_power_of_two()
             && self.reta.len() <= 1 << 15
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(rss.port_rank::<Ipv6Addr>(Protocol::Udp), 7);
         rss.udp = HashFields::Addresses;
         assert_eq!(rss.port_rank::<Ipv4Addr>(Protocol::Udp), 0);
-        // A key that repeats every two bytes: the symmetric one that many drivers offer.
+        // A key that repeats every two bytes: the symmetric key that many drivers offer.
         rss.key = std::array::from_fn(|i| [0x6d, 0x5a][i % 2]);
         assert_eq!(rss.port_rank::<Ipv4Addr>(Protocol::Tcp), 7);
         rss.key = [0xff; KEY_LEN];

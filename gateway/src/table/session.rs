@@ -5,10 +5,10 @@
 //! key[1]  server -> local address        what a reply carries on arrival
 //! ```
 //!
-//! A packet that matches `key[d]` leaves with the other key turned round: a request goes from the local
-//! address to the server, a reply from the virtual service to the client. NAT is the case in which the local
-//! address is the client's own. Rewriting is therefore the same few stores for every direction and method.
-//! DR and TUN rewrite nothing and see no replies: their second key only says where requests go.
+//! A packet that matches `key[d]` leaves with the other key reversed: a request goes from the local address to the
+//! server, a reply from the virtual service to the client. With NAT the local address is the client's own. Rewriting is
+//! therefore the same few stores for every direction and method. DR and TUN rewrite nothing and see no replies: their
+//! second key only determines where requests go.
 
 use weir_api::model::SessionState;
 use zerocopy::FromBytes;
@@ -30,48 +30,50 @@ pub struct SessionId(pub u32);
 pub const INACTIVE: u8 = 1;
 /// The session has a local address of the pool (FULLNAT).
 pub const FULLNAT: u8 = 2;
-/// Replies don't come by (DR, TUN): only requests lead to the session, and they leave unchanged. The second
-/// key still holds the server. The next hop of requests is kept in the place of replies', so that no packet
-/// of such a session takes the fast path, which rewrites.
+/// Replies don't pass the gateway (DR, TUN): only requests lead to the session, and they leave unchanged. The second
+/// key still holds the server. The next hop of requests is stored in the field for replies, so that no packet of such a
+/// session takes the fast path, which rewrites.
 pub const ONE_WAY: u8 = 4;
-/// Requests leave inside an outer header (TUN); goes with [`ONE_WAY`].
+/// Requests leave inside an outer header (TUN); set together with [`ONE_WAY`].
 pub const TUNNEL: u8 = 8;
-/// No session but a persistence template; goes with [`ONE_WAY`], under a protocol number that no packet has.
+/// The record is a persistence template, not a session; set together with [`ONE_WAY`], under a protocol number that no
+/// packet has.
 pub const TEMPLATE: u8 = 16;
 /// The session of one datagram: only replies lead to it.
 pub const ONE_PACKET: u8 = 32;
-/// A template stays as long as the session does: see [`super::sessions::Sessions::attach`].
+/// A template lives at least as long as the session: see [`super::sessions::Sessions::attach`].
 pub const CONTROLLED: u8 = 64;
-/// The server gets the client's address by TOA: its requests have a fast path of their own.
+/// The server gets the client's address by TOA: the requests have their own fast path.
 pub const TELLS: u8 = 128;
 
-/// Beside the state: a session of SNAT, whose states have time-outs of their own.
+/// A flag in the state's byte: a SNAT session, whose states have their own time-outs.
 pub const SNAT: u8 = 32;
-/// A flag next to the state: a session whose server gets the client's address by PROXY, which changes the stream.
+/// A flag in the state's byte: the server gets the client's address by PROXY, which changes the stream.
 pub const PROXIED: u8 = 64;
-/// Beside the state: both sides began, so each one's numbers are known (TCP's sequence numbers, SCTP's tags).
+/// A flag in the state's byte: both sides have begun, so the numbers of both are known (TCP's sequence numbers, SCTP's
+/// tags).
 pub const ANSWERED: u8 = 128;
-/// The state's part of its byte.
+/// The mask of the state in its byte.
 pub const STATE: u8 = 31;
-/// Time-outs there are: of the states, then of SNAT's.
+/// The number of time-outs: those of the states, then those of SNAT's states.
 pub const TIMEOUTS: usize = 64;
 
-/// Beside a next hop of requests: their TCP options have to be looked at (TOA). Next hops have smaller numbers, so that
-/// whoever doesn't know this finds none.
+/// A mark on the next hop of requests whose TCP options must be inspected (TOA). Next hops have smaller numbers, so
+/// code that doesn't know the mark finds no hop.
 pub const LOOKED_AT: u16 = 0x8000;
-/// No port known.
+/// The port isn't known.
 pub const NO_PORT: u8 = u8::MAX;
-/// No next hop known.
+/// The next hop isn't known.
 pub const NO_HOP: u16 = u16::MAX;
 
-/// A session's record. Plain words, so that a table of them can lie on untouched zero pages.
+/// A session's record. It has only plain words, so that a table of records can use untouched zero pages.
 #[derive(Clone, Copy, Debug, FromBytes)]
 #[repr(C, align(64))]
 pub struct Session {
     addresses: [u64; 2],
     ports: [u32; 2],
-    /// What rewriting a request adds to the IP header checksum and to the transport checksum (one's
-    /// complement, to be applied as RFC 1624 says); a reply takes the complement.
+    /// What rewriting a request adds to the IP header checksum and to the transport checksum (one's complement, applied
+    /// according to RFC 1624); for a reply the complement is added.
     pub(crate) ip_delta: u16,
     pub(crate) l4_delta: u16,
     /// Tick of the last packet.
@@ -79,18 +81,18 @@ pub struct Session {
     /// Ticks from the last packet to expiry.
     pub(crate) timeout: u32,
     server: u32,
-    /// Next hops by direction, valid while `hops_generation` is the route table's.
+    /// Next hops by direction, valid while `hops_generation` is that of the route table.
     pub(crate) hops: [u16; 2],
     pub(crate) hops_generation: u16,
     state: u8,
     pub(crate) flags: u8,
-    /// TCP: by direction the acknowledgement number of its latest packet, which is the sequence number that the other
-    /// side is expected at; before there was one, the initial number and 1. SCTP: the verification tag. Little-endian
-    /// words of what lies in headers, 0 as long as it isn't known; of UDP nothing in particular.
+    /// TCP: the acknowledgement number of each direction's latest packet, which is the next sequence number expected
+    /// from the other side; before that, the initial sequence number plus 1. SCTP: the verification tag. Little-endian
+    /// words as laid out in headers, 0 while unknown. For UDP the value has no meaning.
     expected: [u32; 2],
-    /// Port by which packets of a direction arrive; [`NO_PORT`] before it is known.
+    /// The port on which packets of a direction arrive; [`NO_PORT`] until it is known.
     arrives: [u8; 2],
-    /// IP protocol number by direction, with [`IPV6`] where packets arrive by IPv6; zeros: no session.
+    /// IP protocol number by direction, with [`IPV6`] if packets arrive by IPv6; zeros if the record holds no session.
     protocols: [u8; 2],
     /// Tick at which it was opened.
     pub(crate) born: u32,
@@ -98,7 +100,7 @@ pub struct Session {
 
 const _: () = assert!(size_of::<Session>() == 64);
 
-/// By their numbers; the numbers that none has stand for no state.
+/// The states by number; unused numbers are mapped to no state.
 const STATES: [SessionState; STATE as usize + 1] = {
     let mut states = [SessionState::None; STATE as usize + 1];
     let (known, mut number) = (KNOWN, 0);
@@ -137,7 +139,7 @@ const KNOWN: [SessionState; 25] = [
     SessionState::SctpClosed,
 ];
 
-/// What a new session is made of.
+/// The parameters of a new session.
 #[derive(Clone, Copy, Debug)]
 pub struct NewSession {
     /// The request as it arrives.
@@ -148,7 +150,7 @@ pub struct NewSession {
     pub protocol: u8,
     /// Server.
     pub server: ServerId,
-    /// [`INACTIVE`] and those of the forwarding method.
+    /// [`INACTIVE`] and the flags of the forwarding method.
     pub flags: u8,
 }
 
@@ -160,13 +162,13 @@ impl NewSession {
     }
 }
 
-/// Whether sessions with these flags are NAT's, if they aren't SNAT's.
+/// Whether sessions with these flags are NAT sessions, provided they aren't SNAT's.
 pub(super) fn is_nat(flags: u8) -> bool {
     flags & (FULLNAT | ONE_WAY | TEMPLATE | ONE_PACKET) == 0
 }
 
 impl Session {
-    /// A record; the table's are made by [`super::sessions::Sessions::insert`].
+    /// A new record; those of the table are made by [`super::sessions::Sessions::insert`].
     #[must_use]
     pub(crate) fn new(new: &NewSession, now: Tick) -> Self {
         Self {
@@ -205,26 +207,26 @@ impl Session {
         self.protocols[0] & !IPV6
     }
 
-    /// The protocol number under which packets of `direction` look for the session.
+    /// The protocol number under which packets of `direction` look up the session.
     #[inline]
     #[must_use]
     pub(super) fn key_protocol(&self, direction: Direction) -> u8 {
         self.protocols[direction.index()]
     }
 
-    /// Says by which families packets arrive.
+    /// Sets the families by which packets arrive.
     pub(super) fn set_key_protocols(&mut self, protocols: [u8; 2]) {
         self.protocols = protocols;
     }
 
-    /// Whether packets of `direction` arrive by IPv6: the tuple has digests then.
+    /// Whether packets of `direction` arrive by IPv6, so that the tuple has digests.
     #[inline]
     #[must_use]
     pub fn is_v6(&self, direction: Direction) -> bool {
         self.protocols[direction.index()] & IPV6 != 0
     }
 
-    /// Of a session between the families the direction whose packets arrive by IPv4.
+    /// For a session between the families, the direction whose packets arrive by IPv4.
     #[inline]
     #[must_use]
     pub(crate) fn v4_direction(&self) -> Direction {
@@ -238,7 +240,7 @@ impl Session {
         self.protocols[0] != self.protocols[1]
     }
 
-    /// Whether this is what a packet of `direction` with such a tuple looks for.
+    /// Whether packets of `direction` with this tuple belong to the session.
     #[inline]
     #[must_use]
     pub(super) fn is_at(&self, direction: Direction, tuple: Tuple, protocol: u8) -> bool {
@@ -297,7 +299,7 @@ impl Session {
         self.hops = [NO_HOP; 2];
     }
 
-    /// What rewriting a packet of `direction` adds to the checksums: of the IP header and of the transport.
+    /// What rewriting a packet of `direction` adds to the checksums of the IP header and of the transport.
     #[inline]
     #[must_use]
     pub(crate) fn deltas(&self, direction: Direction) -> (Delta, Delta) {
@@ -306,13 +308,13 @@ impl Session {
         (of(self.ip_delta), of(self.l4_delta))
     }
 
-    /// Notes what rewriting a request adds to the checksums.
+    /// Stores what rewriting a request adds to the checksums.
     pub(crate) fn set_deltas(&mut self, ip: Delta, l4: Delta) {
         self.ip_delta = ip.bits();
         self.l4_delta = l4.bits();
     }
 
-    /// The state as its number, with [`SNAT`].
+    /// The state's number, with [`SNAT`].
     #[inline]
     #[must_use]
     pub(crate) fn state_number(&self) -> u8 {
@@ -323,7 +325,7 @@ impl Session {
         self.state = self.state & !STATE | state as u8;
     }
 
-    /// Makes it a session of SNAT.
+    /// Makes it a SNAT session.
     pub(crate) fn set_snat(&mut self) {
         self.state |= SNAT;
     }
@@ -353,7 +355,7 @@ impl Session {
         self.state & PROXIED != 0
     }
 
-    /// Whether it is a session of SNAT.
+    /// Whether it is a SNAT session.
     #[inline]
     #[must_use]
     pub fn is_snat(&self) -> bool {
@@ -367,7 +369,8 @@ impl Session {
         self.flags & FULLNAT != 0
     }
 
-    /// Whether both ends keep their addresses towards the server (NAT): the replies' tuple is the client's to choose.
+    /// Whether both ends keep their addresses towards the server (NAT), so that the client determines the tuple of the
+    /// replies.
     #[must_use]
     pub(super) fn is_nat(&self) -> bool {
         is_nat(self.flags) && !self.is_snat()
@@ -387,8 +390,7 @@ impl Session {
         self.flags & TELLS != 0 && self.protocol() == protocol::TCP
     }
 
-    /// Whether packets only get other addresses, of the same family, and go: no tunnel, nothing told to the server,
-    /// nothing of SNAT.
+    /// Whether packets are only rewritten to other addresses of the same family: no tunnel, TOA, PROXY or SNAT.
     #[inline]
     #[must_use]
     pub(crate) fn is_plain(&self) -> bool {
@@ -402,14 +404,14 @@ impl Session {
         self.flags & TEMPLATE != 0
     }
 
-    /// Remembers what a template with a Call-ID is found by beside its key: `salt` (not 0), and the slot of
-    /// the Call-ID. A template has no use for checksums' changes and next hops, whose place they take.
+    /// Stores the second part of the key of a template with a Call-ID: `salt` (not 0), and the slot of the Call-ID.
+    /// They take the place of checksum differences and next hops, which a template doesn't need.
     pub(crate) fn set_call(&mut self, salt: u32, slot: u32) {
         (self.ip_delta, self.l4_delta) = (salt as u16, (salt >> 16) as u16);
         self.hops = [slot as u16, (slot >> 16) as u16];
     }
 
-    /// What [`Self::set_call`] remembered; none for sessions and templates without Call-ID.
+    /// The values that [`Self::set_call`] stored; none for sessions, and templates without a Call-ID.
     #[must_use]
     pub(crate) fn call(&self) -> Option<(u32, u32)> {
         let word = |low: u16, high: u16| u32::from(low) | u32::from(high) << 16;
@@ -417,52 +419,53 @@ impl Session {
         (self.is_template() && salt != 0).then(|| (salt, word(self.hops[0], self.hops[1])))
     }
 
-    /// Whether packets of `direction` are known to arrive by this port.
+    /// Whether packets of `direction` are known to arrive on this port.
     #[inline(always)]
     #[must_use]
     pub(crate) fn arrives_by(&self, direction: Direction, port: PortId) -> bool {
         self.arrives[direction.index()] == port.0
     }
 
-    /// Notes the port by which packets of `direction` arrive.
+    /// Sets the port on which packets of `direction` arrive.
     #[inline]
     pub(crate) fn set_arrival(&mut self, direction: Direction, port: PortId) {
         self.arrives[direction.index()] = port.0;
     }
 
-    /// What packets of `direction` say that they expect of the other side; 0 if that isn't known.
+    /// The number that packets of `direction` expect from the other side; 0 if it isn't known.
     #[inline]
     #[must_use]
     pub(crate) fn expected_by(&self, direction: Direction) -> u32 {
         self.expected[direction.index()].swap_bytes()
     }
 
-    /// Notes what packets of `direction` expect of the other side, host order.
+    /// Sets the number that packets of `direction` expect from the other side, host order.
     #[inline]
     pub(crate) fn expect(&mut self, direction: Direction, number: u32) {
         self.expected[direction.index()] = number.swap_bytes();
     }
 
-    /// As [`Self::expect`], with the acknowledgement as it lies in the header: all that an established packet costs.
+    /// Like [`Self::expect`], with the acknowledgement as laid out in the header: an established packet costs no more
+    /// than this.
     #[inline(always)]
     pub(crate) fn note_acknowledged(&mut self, direction: Direction, acknowledged: [u8; 4]) {
         self.expected[direction.index()] = u32::from_le_bytes(acknowledged);
     }
 
-    /// Whether both sides' numbers are known from how they began.
+    /// Whether both sides' numbers are known from the beginning of the connection.
     #[inline]
     #[must_use]
     pub(crate) fn is_answered(&self) -> bool {
         self.state & ANSWERED != 0
     }
 
-    /// Says whether both sides' numbers are known from how they began.
+    /// Sets whether both sides' numbers are known from the beginning of the connection.
     pub(crate) fn set_answered(&mut self, answered: bool) {
         self.state = if answered { self.state | ANSWERED } else { self.state & !ANSWERED };
     }
 
-    /// Gives both servers' and the virtual port the number 65535, as IPVS marks a template that is used no
-    /// more.
+    /// Sets the ports of the server and of the virtual service to 65535, as IPVS marks a template that is no longer
+    /// used.
     pub(super) fn spoil_ports(&mut self) {
         self.ports = [0xffff_0000, 0xffff];
     }
@@ -474,7 +477,7 @@ impl Session {
         self.flags & TUNNEL != 0
     }
 
-    /// When the session ends unless a packet comes.
+    /// When the session ends unless a packet arrives.
     #[inline]
     #[must_use]
     pub fn deadline(&self) -> Tick {

@@ -1,9 +1,8 @@
 //! All sessions of one worker: a slab of records, the index over both directions, and the timer wheel.
 //!
-//! The wheel is armed lazily: a packet only writes `last_seen`. Each session sits in one slot, not later
-//! than the slot of its deadline; when the slot comes due and a packet has come meanwhile, the session
-//! moves on to the slot of its new deadline. Only a *shorter* time-out moves a session back at once
-//! ([`Sessions::set_timeout`]).
+//! The wheel is armed lazily: a packet only writes `last_seen`. Each session is in a slot no later than that of its
+//! deadline. When the slot comes due and a packet has arrived meanwhile, the session moves on to the slot of its new
+//! deadline. Only a *shorter* time-out moves a session at once, to an earlier slot ([`Sessions::set_timeout`]).
 
 use arrayvec::ArrayVec;
 use cpu::{HugeSlice, HugeTable, zeroed_slice, zeroed_table};
@@ -23,35 +22,34 @@ use crate::clock::Tick;
 
 /// Sessions of one worker.
 pub struct Sessions {
-    /// Of these the first `capacity` are used; the last one, which [`Candidate::NONE`] leads to, never is.
+    /// The first `capacity` records are used; the last one, which [`Candidate::NONE`] leads to, never is.
     pub(super) records: HugeTable<Session>,
     capacity: usize,
-    /// Of a template the sessions that it controls, of a controlled session its template.
+    /// For a template, the number of sessions that it controls; for a controlled session, its template.
     pub(super) control: HugeSlice<u32>,
     /// Addresses of sessions with an IPv6 side.
     pub(super) v6: HugeSlice<V6Record>,
-    /// Which sessions of NAT wait for their replies behind which.
+    /// The chains of NAT sessions that wait for their replies.
     pub(super) chains: HugeSlice<Links>,
-    /// How many do.
+    /// The number of sessions that wait.
     pub(super) displaced: u32,
     pub(super) index: Index,
     pub(super) key: HashKey,
     free: u32,
-    /// Records from here on were never used.
+    /// Records from here on have never been used.
     fresh: u32,
     used: u32,
     wheel: Wheel,
-    /// Replies to be entered.
+    /// Replies that are still to be entered.
     pub(super) late: ArrayVec<Late, LATE>,
-    /// Sessions whose reply couldn't be.
+    /// Sessions whose reply couldn't be entered.
     pub(super) clashes: ArrayVec<SessionId, LATE>,
 }
 
 impl Sessions {
     /// Room for `max` sessions (at most 2^31 - 1), starting at `now`.
     ///
-    /// # Errors
-    /// The system's, when there's no memory to map.
+    /// # Errors The system's, if there is no memory to map.
     pub fn new(max: usize, key: HashKey, now: Tick) -> std::io::Result<Self> {
         Ok(Self {
             records: zeroed_table(max + 1)?,
@@ -71,49 +69,48 @@ impl Sessions {
         })
     }
 
-    /// Bytes that a table for `max` sessions takes, once it is full.
+    /// The size in bytes of a full table for `max` sessions.
     #[must_use]
     pub fn bytes_for(max: usize) -> u64 {
         (Index::bytes_for(max * 2) + max * size_of::<Session>() + Wheel::bytes(max)) as u64
     }
 
-    /// Bytes that [`Self::populate`] takes.
+    /// The number of bytes that [`Self::populate`] takes.
     #[must_use]
     pub fn populated_bytes(&self) -> u64 {
         (self.index.bytes() + self.capacity * size_of::<Session>() + Wheel::bytes(self.capacity)) as u64
     }
 
-    /// Has the kernel provide what every session takes, so that none waits while a page is made: two milliseconds have been
-    /// seen for one of 2 MB. Addresses of sessions with an IPv6 side, and what templates need, still come with their use.
-    /// Call it on the worker's own thread.
+    /// Has the kernel provide the memory that every session needs, so that no session waits for a new page: two
+    /// milliseconds have been seen for one of 2 MB. The addresses of sessions with an IPv6 side, and what templates
+    /// need, are still provided on use. Must be called on the worker's own thread.
     ///
-    /// # Errors
-    /// Memory is short, or the kernel is older than 5.14; the table works all the same.
+    /// # Errors Memory is short, or the kernel is older than 5.14; the table works all the same.
     pub fn populate(&mut self) -> std::io::Result<()> {
         self.index.populate()?;
         self.wheel.populate(self.capacity)?;
         self.records.populate(self.capacity)
     }
 
-    /// Sessions held.
+    /// The number of sessions.
     #[must_use]
     pub fn len(&self) -> usize {
         self.used as usize
     }
 
-    /// Whether there are none.
+    /// Whether there are no sessions.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.used == 0
     }
 
-    /// Sessions that can be held.
+    /// The most sessions there can be.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Records up to here may be in use: the bound for a listing.
+    /// The bound of record numbers that may be in use, for listings.
     #[must_use]
     pub fn high_water(&self) -> u32 {
         self.fresh
@@ -132,7 +129,7 @@ impl Sessions {
         self.index.prefetch(hash);
     }
 
-    /// The entry that `hash` probably belongs to, whose record is being loaded from now on.
+    /// The entry that `hash` probably belongs to; starts loading its record.
     #[inline]
     #[must_use]
     pub fn candidate(&self, hash: u64) -> Candidate {
@@ -141,15 +138,15 @@ impl Sessions {
         candidate
     }
 
-    /// The record of a candidate, in use or not; of none one that no packet looks for.
+    /// The record of a candidate, in use or not. For no candidate, a record that matches no packet.
     #[inline(always)]
     #[must_use]
     pub fn record(&self, candidate: Candidate) -> &Session {
         self.records.at(candidate.record())
     }
 
-    /// The session of a packet with this tuple if it is `candidate`, which [`Self::candidate`] gave for its hash; if not,
-    /// [`Self::find`] has to look for it.
+    /// The session of a packet with this tuple, if it is `candidate`, which [`Self::candidate`] returned for its hash.
+    /// If not, [`Self::find`] must look it up.
     #[inline(always)]
     #[must_use]
     pub fn confirm(&self, candidate: Candidate, tuple: Tuple, protocol: u8) -> Option<Found> {
@@ -183,13 +180,13 @@ impl Sessions {
         self.records.get(id.0 as usize)
     }
 
-    /// The record of a session that was just found, to be changed.
+    /// The mutable record of a session that was just found.
     #[inline(always)]
     pub fn found_mut(&mut self, found: Found) -> &mut Session {
         self.records.at_mut(found.id.0 as usize)
     }
 
-    /// The record of a session, to be changed.
+    /// The mutable record of a session.
     #[inline]
     pub fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
         self.records.get_mut(id.0 as usize)
@@ -201,10 +198,9 @@ impl Sessions {
         self.find(self.hash(tuple, protocol), tuple, protocol).is_some()
     }
 
-    /// Adds a session that expires `timeout` ticks from now; `None` if there's no room, or if one of its
-    /// two tuples belongs to another session. Of a [`ONE_WAY`] session only the request's tuple counts, of a
-    /// [`ONE_PACKET`] one only the reply's. A session of NAT takes the replies of another one of NAT, see
-    /// [`super::displaced`].
+    /// Adds a session that expires `timeout` ticks from now; `None` if there is no room, or if one of its two tuples
+    /// belongs to another session. For a [`ONE_WAY`] session only the request's tuple counts, for a [`ONE_PACKET`]
+    /// session only the reply's. A NAT session takes over the replies of another NAT session, see [`super::displaced`].
     pub fn insert(&mut self, new: &NewSession, timeout: u32, now: Tick) -> Option<SessionId> {
         let hashes = [self.hash(new.request, new.protocol), self.hash(new.reply, new.protocol)];
         self.prefetch_insertion(hashes, now.after(timeout));
@@ -214,7 +210,7 @@ impl Sessions {
         self.insert_under(hashes, new, timeout, now)
     }
 
-    /// As [`Self::insert`] for a request that was just looked for and is no session's.
+    /// Like [`Self::insert`], for a request that was just looked up and belongs to no session.
     pub fn insert_sought(&mut self, new: &NewSession, timeout: u32, now: Tick) -> Option<SessionId> {
         debug_assert!(new.flags & ONE_PACKET != 0 || !self.holds(new.request, new.protocol));
         let hashes = [self.hash(new.request, new.protocol), self.hash(new.reply, new.protocol)];
@@ -222,8 +218,8 @@ impl Sessions {
         self.insert_under(hashes, new, timeout, now)
     }
 
-    /// Starts loading every line that an insertion under these hashes touches, so that the misses overlap: both
-    /// buckets, the record, its link and that of its future neighbour on the wheel.
+    /// Starts loading every line that an insertion under these hashes touches, so that the cache misses overlap: both
+    /// buckets, the record, its link, and the link of its future neighbour on the wheel.
     #[inline]
     pub(super) fn prefetch_insertion(&self, hashes: [u64; 2], deadline: Tick) {
         hashes.into_iter().for_each(|hash| self.index.prefetch(hash));
@@ -232,7 +228,7 @@ impl Sessions {
         self.wheel.prefetch_arming(record, deadline);
     }
 
-    /// Starts loading a record, if there is one of that number.
+    /// Starts loading a record, if one with this number exists.
     #[inline]
     fn prefetch_record(&self, id: u32) {
         if let Some(record) = self.records.get(id as usize) {
@@ -240,7 +236,7 @@ impl Sessions {
         }
     }
 
-    /// Adds a session whose request's tuple is known to be free, its directions under these hashes.
+    /// Adds a session whose request tuple is known to be free, with these hashes of its directions.
     fn insert_under(
         &mut self,
         hashes: [u64; 2],
@@ -252,8 +248,8 @@ impl Sessions {
         self.insert_before(taken, hashes, new, [new.protocol; 2], timeout, now)
     }
 
-    /// Adds a session whose tuples are known to be free, its directions under these hashes and protocol numbers. Its
-    /// reply is entered only where `replies`.
+    /// Adds a session whose tuples are known to be free, with these hashes and protocol numbers of its directions. Its
+    /// reply is only entered if `replies`.
     pub(super) fn insert_found_by(
         &mut self,
         hashes: [u64; 2],
@@ -285,12 +281,12 @@ impl Sessions {
         Some(SessionId(id))
     }
 
-    /// Takes a request's entry out of the index.
+    /// Removes a request's entry from the index.
     pub(super) fn unindex(&mut self, hash: u64, id: SessionId) {
         self.index.remove(hash, entry(id.0, Direction::Request));
     }
 
-    /// Removes a session and returns its last record; `None` if there's none.
+    /// Removes a session and returns its last record; `None` if there is no such session.
     pub fn remove(&mut self, id: SessionId) -> Option<Session> {
         if self.is_unsettled() {
             self.settle_before_end_of(id);
@@ -316,7 +312,7 @@ impl Sessions {
         Some(record)
     }
 
-    /// Changes a session's time-out, moving it to an earlier slot if it would be looked at too late.
+    /// Changes a session's time-out, and moves the session to an earlier slot if it would be checked too late.
     #[inline]
     pub fn set_timeout(&mut self, id: SessionId, timeout: u32) {
         let Some(record) = self.records.get_mut(id.0 as usize) else { return };
@@ -328,8 +324,8 @@ impl Sessions {
         }
     }
 
-    /// The next session that has expired by `now`, still in place: the caller removes it (or gives it more
-    /// time by [`Sessions::postpone`]). At most `budget` sessions are looked at, and it is reduced by those.
+    /// The next session that has expired by `now`. It is still in place: the caller removes it, or gives it more time
+    /// by [`Sessions::postpone`]. At most `budget` sessions are checked, and `budget` is reduced by their number.
     pub fn next_expired(&mut self, now: Tick, budget: &mut usize) -> Option<SessionId> {
         while let Some(id) = self.wheel.due(now) {
             if *budget == 0 {
@@ -346,8 +342,8 @@ impl Sessions {
         None
     }
 
-    /// Starts loading what removing a session touches, whose record has come, and the record and link of the one after it
-    /// in its slot.
+    /// Starts loading what the removal of a session touches, whose record has been loaded, and the record and link of
+    /// the next session in its slot.
     fn prefetch_end_of(&self, id: u32) {
         let Some(record) = self.records.get(id as usize) else { return };
         let after = self.wheel.next(id);
@@ -367,7 +363,7 @@ impl Sessions {
         self.arm(id.0);
     }
 
-    /// The session is looked at again at `when`, before or after its own deadline.
+    /// Has the session checked again at `when`, before or after its own deadline.
     pub fn revisit(&mut self, id: SessionId, when: Tick) {
         if (id.0 as usize) < self.records.len() {
             self.wheel.disarm(id.0);
@@ -545,7 +541,7 @@ mod tests {
         assert_eq!(s.len(), 70);
     }
 
-    /// Pages that this thread had to wait for so far.
+    /// The page faults of this thread so far.
     fn faults() -> i64 {
         use nix::sys::resource::{UsageWho, getrusage};
         getrusage(UsageWho::RUSAGE_THREAD).unwrap().minor_page_faults()
@@ -564,8 +560,8 @@ mod tests {
             }
             faults() - before
         };
-        // With huge pages a handful, with small ones a thousand. The code itself, whose pages are read as it first
-        // runs, has run afterwards.
+        // With huge pages there are a handful, with small ones a thousand. The first run also loads the pages of the
+        // code itself, so that the second one doesn't wait for those.
         assert!(opened(false) > 0);
         assert_eq!(opened(true), 0);
     }

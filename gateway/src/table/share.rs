@@ -1,14 +1,14 @@
-//! One worker's share of the local ports: the ports whose replies come home to it, numbered from 0.
+//! One worker's share of the local ports: the ports whose replies arrive at this worker, numbered from 0.
 //!
-//! For a given server and local address everything hangs on the reply's table index with port 0: its coset says
-//! which classes exist, its class coordinate shifts them all. A worker's share is then
+//! For a given server and local address everything depends on the reply's table index with port 0: its coset determines
+//! which classes exist, and its class coordinate shifts them all. A worker's share is then
 //!
 //! ```text
 //! slot = place of the class among the worker's classes in this coset * members + member
 //! ```
 //!
-//! and both directions between slot and port are a few table look-ups. The share is the same for all servers
-//! and addresses, up to the shift, so there is one per worker, protocol and family.
+//! and both directions between slot and port take a few table look-ups. Up to the shift, the share is the same for all
+//! servers and addresses, so there is one per worker, protocol and family.
 
 use weir_api::model::Protocol;
 use zerocopy::FromZeros;
@@ -19,9 +19,9 @@ use crate::{id::WorkerId, net::address::Address};
 /// The local ports that may be used, in host order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortRange {
-    /// Lowest, at least 1.
+    /// The lowest port, at least 1.
     pub first: u16,
-    /// Highest.
+    /// The highest port.
     pub last: u16,
 }
 
@@ -34,7 +34,7 @@ impl PortRange {
     }
 }
 
-/// Where a server and local address stand: coset and class coordinate of the reply with port 0.
+/// The coset and class coordinate of the reply with port 0, for a server and local address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
 pub(super) struct Base {
     pub coset: u16,
@@ -53,17 +53,17 @@ struct Owned {
 pub(super) struct Share {
     classes: Classes,
     range: PortRange,
-    /// First member that can be a port of the range, and how many.
+    /// The first member that can be a port of the range, and the number of such members.
     member_start: u32,
     members: u32,
-    /// Of these, how many at the start and at the end may be ports outside of the range.
+    /// How many of these, at the start and at the end, may be ports outside of the range.
     edges: (u32, u32),
     /// 2^32 / members, rounded up: exact for dividing slots.
     reciprocal: u64,
     cosets: Vec<Owned>,
     /// The owned classes, coset after coset.
     owned: Vec<u16>,
-    /// Place in its coset's list by `coset << rank | class`; `FOREIGN` for the other workers' classes.
+    /// The class's place in its coset's list, by `coset << rank | class`; `FOREIGN` for the other workers' classes.
     place: Vec<u16>,
 }
 
@@ -108,20 +108,20 @@ impl Share {
         Self { classes, range, member_start, members, edges, reciprocal, cosets, owned, place }
     }
 
-    /// Where the tuple whose reply has this table index (with port 0) stands.
+    /// The coset and class coordinate of a tuple whose reply has this table index (with port 0).
     #[inline]
     pub fn base(&self, index: u32) -> Base {
         let (coset, class) = self.classes.of_index(index);
         Base { coset, class }
     }
 
-    /// Number of slots; 0 if no port brings these replies home.
+    /// The number of slots; 0 if these replies reach this worker with no port.
     #[inline]
     pub fn slots(&self, base: Base) -> u32 {
         self.cosets[usize::from(base.coset)].slots
     }
 
-    /// Number of slots whose ports are in the range.
+    /// The number of slots whose ports are in the range.
     pub fn ports(&self, base: Base) -> u32 {
         let slots = self.slots(base);
         let (first, last) = (self.edges.0, self.members - self.edges.1.min(self.members));
@@ -132,12 +132,12 @@ impl Share {
         slots - out.count() as u32
     }
 
-    /// The most slots that any server and address have.
+    /// The largest number of slots for any server and address.
     pub fn max_slots(&self) -> u32 {
         self.cosets.iter().map(|c| c.slots).max().unwrap_or(0)
     }
 
-    /// The port of a slot (below [`Share::slots`]); not necessarily in the range.
+    /// The port of a slot (below [`Share::slots`]), which may be outside of the range.
     #[inline]
     pub fn port(&self, base: Base, slot: u32) -> u16 {
         let place = ((u64::from(slot) * self.reciprocal) >> 32) as u32;
@@ -146,15 +146,14 @@ impl Share {
         self.classes.port(class ^ base.class, member as u16)
     }
 
-    /// Whether the ports of all slots from `start` to `end` (exclusive, not the same) are in the range: surely
-    /// if true.
+    /// Whether the ports of all slots from `start` to `end` (exclusive, not the same) are certain to be in the range.
     pub fn all_in_range(&self, start: u32, end: u32) -> bool {
         let member = start % self.members;
         self.edges == (0, 0)
             || self.edges.0 <= member && member + (end - start) <= self.members - self.edges.1
     }
 
-    /// The slot of a port, if it is in the range and its replies come home.
+    /// The slot of a port, if it is in the range and its replies reach this worker.
     #[inline]
     pub fn slot(&self, base: Base, port: u16) -> Option<u32> {
         if !self.range.contains(port) {
@@ -166,7 +165,7 @@ impl Share {
         if place == FOREIGN {
             return None;
         }
-        // In the range, so the member is too.
+        // The port is in the range, and so is the member.
         Some(u32::from(place) * self.members + (u32::from(member) - self.member_start))
     }
 
@@ -177,8 +176,8 @@ impl Share {
     }
 }
 
-/// Whether each of `workers` has a port towards the server by at least one of `lips`: always so when
-/// [`Steering::home_by`] says `Port` and the range has ports enough, worth a warning otherwise.
+/// Whether each of `workers` has a port towards the server on at least one of `lips`. This always holds if
+/// [`Steering::home_by`] is `Port` and the range has enough ports; otherwise it is worth a warning.
 #[must_use]
 pub fn every_worker_has_ports<A: Address>(
     steering: &Steering,
@@ -212,7 +211,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
-        /// All workers' shares together are the range, each port once, and each port's reply comes home.
+        /// The shares of all workers together are the range, with each port once, and each port's reply reaches its
+        /// worker.
         #[test]
         fn shares_split_the_ports(
             key in prop::array::uniform32(any::<u8>()), bits in 0u32..=9, workers in 1u16..=7,
@@ -298,7 +298,7 @@ mod tests {
         let range = PortRange { first: 1024, last: 1033 };
         let share = Share::new::<Ipv4Addr>(&Steering::single(), WorkerId(0), Protocol::Udp, range);
         assert!(share.all_in_range(0, 10) && share.max_slots() == 10);
-        // With several workers all but the members at the edges, and these only where the range cuts them.
+        // With several workers it is all but the members at the edges, and those only if the range cuts them.
         let steering = Steering::software(4);
         let range = PortRange { first: 1000, last: 60_000 };
         let base = |share: &Share| {

@@ -1,10 +1,10 @@
 //! Which worker a packet belongs to, and how a session's packets get there.
 //!
-//! Workers share nothing, so the reply of a session must reach the worker that has the session. A frame's queue
-//! follows from its tuple by the ports' receive-side scaling; the owner of a reply tuple is *defined* as the worker
-//! of that queue, and a worker only uses local ports whose replies it owns. Where ports can't be made to agree on key
-//! and table, the same function is computed in software, and the worker that receives a frame hands it to its owner.
-//! One value of [`Steering`] is shared by all workers and never changes.
+//! Workers share nothing, so the reply of a session must reach the worker that has the session. A frame's queue follows
+//! from its tuple by the ports' receive-side scaling. The owner of a reply tuple is *defined* as the worker of that
+//! queue, and a worker only uses local ports whose replies it owns. If the ports can't agree on a key and table, the
+//! same function is computed in software, and the worker that receives a frame hands it to its owner. One immutable
+//! [`Steering`] is shared by all workers.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -22,14 +22,14 @@ use crate::{
     },
 };
 
-/// What brings the replies of a protocol's sessions to their worker.
+/// How the replies of a protocol's sessions reach their worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HomeBy {
-    /// The choice of the local port: every worker has ports for any addresses.
+    /// By the choice of the local port: every worker has ports for any addresses.
     Port,
-    /// The choice of the local address, as far as the ports don't do: a worker may find none for a server.
+    /// By the choice of the local address where ports don't suffice: a worker may have none for a server.
     LocalAddress,
-    /// The NIC doesn't; the worker that receives a reply hands it to its owner.
+    /// By hand-over: the worker that receives a reply hands it to its owner.
     HandOver,
 }
 
@@ -41,12 +41,12 @@ pub(super) struct TupleKind {
     home: HomeBy,
 }
 
-/// The function from packets to workers.
+/// The function that assigns packets to workers.
 #[derive(Debug)]
 pub struct Steering {
     workers: u16,
     hash: Toeplitz,
-    /// Worker by table index.
+    /// The worker of each table index.
     table: Vec<u16>,
     ipv4: [TupleKind; 3],
     ipv6: [TupleKind; 3],
@@ -59,17 +59,17 @@ impl Steering {
         Self::software(1)
     }
 
-    /// Ports that don't spread frames by anything known: owners are computed with Weir's own key and table,
-    /// and frames that arrive elsewhere are handed over.
+    /// For ports that don't spread frames by a known function: owners are computed with Weir's own key and table, and
+    /// frames that arrive elsewhere are handed over.
     #[must_use]
     pub fn software(workers: u16) -> Self {
         Self::build(&Rss::weir(workers), workers.max(1), true)
     }
 
-    /// What `ports` have in common, as read back from them (`None`: the port has no RSS, or not all of it is
-    /// known). They must agree on key and table, tables of different lengths meaning the same included, and
-    /// have a queue for every worker; if not, it is [`Steering::software`]. A protocol that they hash
-    /// differently, or not at all, is handed over, the others aren't.
+    /// The steering that `ports` have in common, as read back from them (`None`: the port has no RSS, or its settings
+    /// aren't fully known). The ports must agree on key and table (tables of different lengths may be equivalent) and
+    /// have a queue for every worker; otherwise the result is [`Steering::software`]. Only protocols that they hash
+    /// differently, or not at all, are handed over.
     #[must_use]
     pub fn for_ports(ports: &[Option<Rss>], workers: u16) -> Self {
         let workers = workers.max(1);
@@ -89,7 +89,7 @@ impl Steering {
             }
         }
         let this = Self::build(&common, workers, false);
-        // Where software decides anyway, every worker shall have ports.
+        // Software decides anyway, so every worker gets ports.
         let poor = |k: &TupleKind| {
             k.home == HomeBy::HandOver && !every_coset_has_all(&k.classes, &this.table, workers)
         };
@@ -105,21 +105,21 @@ impl Steering {
         Self { workers, hash, table: rss.reta, ipv4, ipv6 }
     }
 
-    /// Number of workers, at least 1.
+    /// The number of workers, at least 1.
     #[inline]
     #[must_use]
     pub fn workers(&self) -> u16 {
         self.workers
     }
 
-    /// How replies of `protocol` come home.
+    /// How replies of `protocol` reach their worker.
     #[must_use]
     pub fn home_by<A: Address>(&self, protocol: Protocol) -> HomeBy {
         self.kind::<A>(protocol).home
     }
 
-    /// The worker that owns the session to which a reply from the server (`rip`, `rport`) to the local
-    /// address (`lip`, `lport`) belongs. Ports in host order.
+    /// The worker that owns the session of a reply from the server (`rip`, `rport`) to the local address (`lip`,
+    /// `lport`). Ports are in host order.
     #[inline]
     #[must_use]
     pub fn owner_of_reply<A: Address>(
@@ -136,8 +136,8 @@ impl Steering {
         WorkerId(self.table[self.index(rip, rport, lip, lport, protocol) as usize & (self.table.len() - 1)])
     }
 
-    /// The worker that owns what belongs to a client (NAT: the source on requests, the destination on
-    /// replies). `cport` in host order.
+    /// The worker that owns a client's packets (with NAT, the client is the source of requests and the destination of
+    /// replies). `cport` is in host order.
     #[inline]
     #[must_use]
     pub fn owner_of_client<A: Address>(&self, cip: A, cport: u16, protocol: Protocol) -> WorkerId {
@@ -145,7 +145,7 @@ impl Steering {
             return WorkerId(0);
         }
         let h = fold(cip.mix(u64::from(cport) << 32 | protocol as u64), CLIENTS);
-        // The high half, scaled: even for any number of workers.
+        // The high half, scaled: this spreads evenly over any number of workers.
         WorkerId((((h >> 32) * u64::from(self.workers)) >> 32) as u16)
     }
 
@@ -166,7 +166,7 @@ impl Steering {
         h & (self.table.len() - 1) as u32
     }
 
-    /// Worker by table index.
+    /// The worker of each table index.
     pub(super) fn table(&self) -> &[u16] {
         &self.table
     }
@@ -178,7 +178,7 @@ impl Steering {
     }
 }
 
-/// A number for the hash of clients (the fraction of the square root of 2).
+/// An arbitrary number for the hash of clients (the fraction of the square root of 2).
 const CLIENTS: u64 = 0x6a09_e667_f3bc_c909;
 
 /// Index of a protocol in tables.
@@ -199,7 +199,7 @@ impl TupleKind {
         workers: u16,
         hand_over: bool,
     ) -> Self {
-        // What the NIC doesn't hash is computed in software, with ports.
+        // A protocol that the NIC doesn't hash is computed in software, with ports.
         let (fields, hand_over) = match rss.fields(protocol) {
             HashFields::None => (HashFields::Ports, true),
             fields => (fields, hand_over),
@@ -214,7 +214,7 @@ impl TupleKind {
     }
 }
 
-/// Whether every worker has a class in every coset, that is, ports for any addresses.
+/// Whether every worker has a class in every coset, and so ports for any addresses.
 fn every_coset_has_all(classes: &Classes, table: &[u16], workers: u16) -> bool {
     let workers = usize::from(workers);
     let mut has = vec![false; workers << classes.coset_bits()];
@@ -283,11 +283,11 @@ mod tests {
             assert_eq!(home(&[other, same.clone()], Protocol::Tcp), expected, "{case}, the other way round");
         }
         assert_eq!(home(&[], Protocol::Tcp), HomeBy::HandOver);
-        // A difference in one protocol concerns that one only.
+        // A difference in one protocol affects only that protocol.
         let ports = [same.clone(), with(|r| r.udp = HashFields::None)];
         assert_eq!(home(&ports, Protocol::Tcp), HomeBy::Port);
         assert_eq!(home(&ports, Protocol::Udp), HomeBy::HandOver);
-        // A key that no port bit gets through is no use to software either.
+        // A key that no port bit influences is useless in software, too.
         let bad = with(|r| (r.key, r.udp) = ([0; 40], HashFields::None));
         assert_eq!(home(&[bad.clone(), bad], Protocol::Tcp), HomeBy::HandOver);
         let bad = with(|r| r.key = [0; 40]);

@@ -1,8 +1,8 @@
 //! Persistence templates among the sessions.
 //!
-//! A template is a record like a session's, as in IPVS: client network and virtual service in the first key,
-//! the server in the second, found by the first alone. Sessions scheduled by it are *controlled*: while there
-//! are any, the template outlives its time-out.
+//! As in IPVS, a template has a record like a session's: client network and virtual service in the first key, the
+//! server in the second. It is found only by the first key. Sessions scheduled by it are *controlled*: while there are
+//! any, the template outlives its time-out.
 
 use super::{
     call_ids::CallId,
@@ -12,13 +12,13 @@ use super::{
 };
 use crate::clock::Tick;
 
-/// What a Call-ID's digest changes about the hash of a template's key; nothing for 0, which stands for none.
+/// The change that a Call-ID's digest makes to the hash of a template's key; none for 0, which stands for no Call-ID.
 pub(super) fn spread(salt: u32) -> u64 {
     u64::from(salt).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl Sessions {
-    /// A digest of a Call-ID, keyed as the session hash is; never 0.
+    /// A digest of a Call-ID, with the same key as the session hash; never 0.
     #[must_use]
     pub fn digest(&self, call: &CallId) -> u32 {
         let fold = |hash: u64, chunk: &[u8]| {
@@ -30,7 +30,7 @@ impl Sessions {
         (call.as_bytes().chunks(8).fold(0, fold) >> 16) as u32 | 1
     }
 
-    /// The template of a call: `matches` compares the Call-ID in a slot.
+    /// The template of a Call-ID: `matches` compares the Call-ID in a slot.
     #[must_use]
     pub fn find_call(
         &self,
@@ -48,7 +48,7 @@ impl Sessions {
         self.find_where(key.hash ^ spread(salt), same).map(|found| found.id)
     }
 
-    /// Adds the template of a call, which must not be there yet.
+    /// Adds the template of a Call-ID, which must not exist yet.
     pub fn insert_call(
         &mut self,
         ends: (&Endpoints, &Endpoints),
@@ -74,7 +74,7 @@ impl Sessions {
         }
     }
 
-    /// Endpoints a template's control of a session.
+    /// Ends a template's control of a session.
     pub fn detach(&mut self, id: SessionId) {
         let Some(template) = self.template_of(id) else { return };
         self.records[id.0 as usize].flags &= !CONTROLLED;
@@ -97,7 +97,7 @@ impl Sessions {
         controls && self.records[id.0 as usize].is_template()
     }
 
-    /// Makes a template one that is found no more. It stays until its time is over.
+    /// Makes a template unfindable. It stays until it expires.
     pub fn invalidate(&mut self, id: SessionId) {
         let Some(record) = self.records.get_mut(id.0 as usize).filter(|r| r.is_template()) else { return };
         let (tuple, protocol) =
@@ -156,7 +156,8 @@ mod tests {
     #[test]
     fn a_session_controls_nothing_and_is_controlled_once() {
         let mut sessions = Sessions::new(8, HashKey::from_seed(0), Tick(0)).unwrap();
-        // The template's number isn't 0, and stands where a template has its count.
+        // This session makes the template's number nonzero: a controlled session stores it where a template has its
+        // count.
         insert(&mut sessions, 9, 0);
         let templates = [0, 1].map(|n| insert(&mut sessions, n, TEMPLATE | ONE_WAY));
         let session = insert(&mut sessions, 2, 0);
@@ -167,7 +168,7 @@ mod tests {
         assert_eq!(sessions.template_of(session), Some(templates[1]));
         sessions.detach(session);
         assert!(!sessions.controls(templates[1]), "attached twice, counted once");
-        // Nothing happens to what isn't there.
+        // Calls for sessions that don't exist have no effect.
         sessions.attach(SessionId(99), templates[1]);
         sessions.detach(SessionId(99));
         assert!(!sessions.controls(templates[1]) && !sessions.controls(SessionId(99)));

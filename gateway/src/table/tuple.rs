@@ -1,7 +1,7 @@
-//! A packet's addresses and ports, and which way it goes: what a session's record is made of and looked up by.
+//! A packet's addresses, ports and direction: the key of a session's record.
 
-/// Addresses and ports of a packet as they lie in its headers: network byte order read as little-endian
-/// words, source first.
+/// Addresses and ports of a packet as laid out in its headers: network byte order read as little-endian words, source
+/// first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tuple {
     /// Source address in the low half, destination in the high half.
@@ -11,7 +11,7 @@ pub struct Tuple {
 }
 
 impl Tuple {
-    /// From addresses and ports in host order.
+    /// Builds the tuple from addresses and ports in host order.
     #[must_use]
     pub fn new(source: (u32, u16), destination: (u32, u16)) -> Self {
         Self {
@@ -20,7 +20,8 @@ impl Tuple {
         }
     }
 
-    /// 32 bits that are the same for every packet of a flow and spread flows, for uses that need no secret.
+    /// A 32-bit value that is the same for every packet of a flow and differs between flows, for uses that need no
+    /// secret.
     #[inline]
     #[must_use]
     pub fn spread(self) -> u32 {
@@ -28,7 +29,7 @@ impl Tuple {
         (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
     }
 
-    /// The tuple of the answer: source and destination exchanged.
+    /// The tuple of the answer, with source and destination exchanged.
     #[inline]
     #[must_use]
     pub fn reversed(self) -> Self {
@@ -50,7 +51,7 @@ impl Tuple {
     }
 }
 
-/// Which way a packet of a session goes.
+/// The direction of a packet in its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Direction {
@@ -61,7 +62,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// The other way.
+    /// The opposite direction.
     #[inline]
     #[must_use]
     pub fn opposite(self) -> Self {
@@ -71,7 +72,7 @@ impl Direction {
         }
     }
 
-    /// As an index into a session's pairs.
+    /// The index into a session's pairs.
     #[inline]
     #[must_use]
     pub fn index(self) -> usize {

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! record   as always, with digests in place of addresses    64 bytes
-//! wide     both pairs of addresses, by direction             64 bytes, beside the record in a table of its own
+//! wide     both pairs of addresses, by direction             64 bytes, with the record's number, in another table
 //! ```
 //!
-//! A record stays one cache line, and a gateway without IPv6 never touches the second table, which lies on untouched
-//! pages. Digests are keyed; where two pairs have one, the pairs decide. A direction is IPv6's if its protocol number
-//! has [`IPV6`]: a session from an IPv6 client to an IPv4 server has one of each.
+//! A record stays one cache line, and a gateway without IPv6 never touches the second table, whose pages stay
+//! untouched. Digests are keyed; if two pairs have the same digest, the pairs decide. A direction is IPv6 if its
+//! protocol number has [`IPV6`]: a session from an IPv6 client to an IPv4 server has one direction of each family.
 
 use zerocopy::FromBytes;
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::clock::Tick;
 
-/// The addresses of both directions as they arrive; of IPv4's what [`V6Record::hop`] finds there.
+/// The addresses of both directions as they arrive. An IPv4 direction holds the hops of [`V6Record::hop`] instead.
 #[derive(Clone, Copy, Debug, FromBytes)]
 #[repr(C, align(64))]
 pub struct V6Record {
@@ -28,7 +28,7 @@ pub struct V6Record {
 
 const _: () = assert!(size_of::<V6Record>() == 64);
 
-/// The value of [`V6Record::hop`] before any is known, for any generation of routes.
+/// The initial value of the hops of [`V6Record::hop`]: unknown in any generation of routes.
 const NO_HOPS: Pair = {
     let mut pair = [0; 32];
     let [low, high] = NO_HOP.to_le_bytes();
@@ -37,7 +37,7 @@ const NO_HOPS: Pair = {
 };
 
 impl V6Record {
-    /// The addresses of requests and replies as they arrive; none where neither is IPv6's.
+    /// The addresses of requests and replies as they arrive; none if neither is IPv6.
     #[must_use]
     pub fn of(request: &Endpoints, reply: &Endpoints) -> Option<Self> {
         let pairs = [request.pair(), reply.pair()];
@@ -51,8 +51,8 @@ impl V6Record {
         &self.pairs[direction.index()]
     }
 
-    /// Where a session between the families remembers its next hops, since the record's place for them is for the
-    /// fast path: in the pair that IPv4 has no use for. Two hops, then the generation of routes that they are of.
+    /// The next hops of a session between the families. The record's field for them belongs to the fast path, so they
+    /// are stored in the pair that the IPv4 direction doesn't need: two hops, then their generation of routes.
     #[inline]
     #[must_use]
     pub(crate) fn hop(&self, v4: Direction, direction: Direction) -> (u16, u16) {
@@ -82,7 +82,7 @@ impl V6Record {
     }
 }
 
-/// What an IPv6 packet's session is found by.
+/// The key of an IPv6 packet's session.
 #[derive(Clone, Copy, Debug)]
 pub struct V6Key {
     /// Digests and ports.
@@ -93,7 +93,7 @@ pub struct V6Key {
     pub pair: Pair,
 }
 
-/// Tuple, protocol number and hash under which a packet of either family looks for its session.
+/// The tuple, protocol number and hash under which a packet of either family looks up its session.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key {
     pub tuple: Tuple,
@@ -102,7 +102,7 @@ pub(super) struct Key {
 }
 
 impl Sessions {
-    /// The digests of a pair, in the place of addresses.
+    /// The digests of a pair, in the form of a tuple's addresses.
     #[inline]
     #[must_use]
     pub fn digests(&self, pair: &Pair) -> u64 {
@@ -113,7 +113,7 @@ impl Sessions {
         half(0) | half(16) << 32
     }
 
-    /// What the session of an IPv6 packet is found by; none for IPv4.
+    /// The key of an IPv6 packet's session; none for IPv4.
     #[must_use]
     pub fn v6_key(&self, ends: &Endpoints, protocol: u8) -> Option<V6Key> {
         let pair = ends.pair()?;
@@ -121,7 +121,7 @@ impl Sessions {
         Some(V6Key { tuple, protocol: protocol | IPV6, pair })
     }
 
-    /// Under what a packet of either family looks for its session.
+    /// The key under which a packet of either family looks up its session.
     pub(super) fn key(&self, ends: &Endpoints, protocol: u8) -> Key {
         let (tuple, protocol) = match self.v6_key(ends, protocol) {
             Some(key) => (key.tuple, key.protocol),
@@ -130,7 +130,7 @@ impl Sessions {
         Key { tuple, protocol, hash: self.hash(tuple, protocol) }
     }
 
-    /// The session of a packet with these ends, which look for it under `key`.
+    /// The session of a packet with these endpoints, given its `key`.
     fn find_key(&self, key: &Key, ends: &Endpoints) -> Option<Found> {
         match ends.pair() {
             Some(pair) => self.find_v6_at(key.hash, key.tuple, key.protocol, &pair),
@@ -138,7 +138,7 @@ impl Sessions {
         }
     }
 
-    /// The session of a packet with these ends, of whichever family.
+    /// The session of a packet with these endpoints, of either family.
     #[must_use]
     pub fn find_endpoints(&self, ends: &Endpoints, protocol: u8) -> Option<Found> {
         self.find_key(&self.key(ends, protocol), ends)
@@ -161,7 +161,7 @@ impl Sessions {
         self.v6_record(found.id).is_some_and(|v6| v6.arriving(found.direction) == pair)
     }
 
-    /// As [`Self::candidate`], and its addresses are being loaded too.
+    /// Like [`Self::candidate`]; also starts loading its addresses.
     #[inline]
     #[must_use]
     pub fn candidate_v6(&self, hash: u64) -> Candidate {
@@ -172,7 +172,7 @@ impl Sessions {
         candidate
     }
 
-    /// As [`Self::confirm`] for an IPv6 packet: `protocol` has [`IPV6`].
+    /// Like [`Self::confirm`], for an IPv6 packet: `protocol` has [`IPV6`].
     #[inline]
     #[must_use]
     pub fn confirm_v6(
@@ -210,14 +210,14 @@ impl Sessions {
         }
     }
 
-    /// The next hop that [`Self::remember_nat64_hop`] noted.
+    /// The next hop that [`Self::remember_nat64_hop`] stored.
     pub(crate) fn nat64_hop(&self, id: SessionId, direction: Direction, generation: u16) -> Option<u16> {
         let (record, v6) = self.records.get(id.0 as usize).zip(self.v6.get(id.0 as usize))?;
         let (hop, of) = v6.hop(record.v4_direction(), direction);
         (of == generation && hop != NO_HOP).then_some(hop)
     }
 
-    /// A session's record, to be changed, and its addresses.
+    /// A session's mutable record, and its addresses.
     #[inline]
     pub fn get_mut_v6(&mut self, id: SessionId) -> Option<(&mut Session, &V6Record)> {
         self.records.get_mut(id.0 as usize).zip(self.v6.get(id.0 as usize))
@@ -235,7 +235,7 @@ impl Sessions {
         self.arriving(id, direction.opposite()).map(Endpoints::reversed)
     }
 
-    /// As [`Self::arriving`], for a record that may be a copy: its addresses stay until the number is used again.
+    /// Like [`Self::arriving`], for a record that may be a copy: its addresses stay until the number is reused.
     #[inline]
     #[must_use]
     pub fn endpoints_of(&self, id: SessionId, record: &Session, direction: Direction) -> Endpoints {
@@ -246,8 +246,8 @@ impl Sessions {
         }
     }
 
-    /// Adds a session between these endpoints: requests and replies as they arrive. Both may be of either family. As
-    /// [`Self::insert`] otherwise, whose tuples `new` need not have.
+    /// Adds a session between these endpoints: requests and replies as they arrive, each of either family. Otherwise
+    /// like [`Self::insert`], except that `new` need not have the tuples.
     pub fn insert_endpoints(
         &mut self,
         (request, reply): (&Endpoints, &Endpoints),
@@ -266,7 +266,7 @@ impl Sessions {
         self.insert_keys((request, reply), keys, new, timeout, now)
     }
 
-    /// As [`Self::insert_endpoints`] for a request that was just looked for and is no session's.
+    /// Like [`Self::insert_endpoints`], for a request that was just looked up and belongs to no session.
     pub fn insert_sought_endpoints(
         &mut self,
         (request, reply): (&Endpoints, &Endpoints),
@@ -279,7 +279,7 @@ impl Sessions {
         self.insert_keys((request, reply), keys, new, timeout, now)
     }
 
-    /// As [`Self::insert_endpoints`] with requests under a hash changed by `salt`, where the caller has looked for them.
+    /// Like [`Self::insert_endpoints`], with the hash of requests changed by `salt`; the caller has looked them up.
     pub(super) fn insert_salted(
         &mut self,
         (request, reply): (&Endpoints, &Endpoints),

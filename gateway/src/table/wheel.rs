@@ -5,19 +5,19 @@
 //! links   by session: the next and the previous one of its slot, and the slot
 //! ```
 //!
-//! Links lie beside the records: a record's line is needed by every packet, a link's only when a session begins, ends or
-//! moves. Of a record that holds no session the link leads to the next such one.
+//! Links are kept apart from the records: every packet needs a record's line, but a link is only needed when a session
+//! begins, ends or moves. The link of an unused record leads to the next unused one.
 
 use cpu::{HugeTable, zeroed_table};
 use zerocopy::FromBytes;
 
 use crate::clock::Tick;
 
-/// Ticks a slot covers.
+/// The ticks that a slot covers.
 const SLOT_TICKS: u32 = 25;
-/// Slots: 1 024 s; later deadlines wait in the last slot and are looked at again.
+/// The number of slots, 1 024 s in all. Later deadlines wait in the last slot and are checked again.
 const SLOTS: u32 = 4096;
-/// In no slot.
+/// Marks a session that is in no slot.
 const NO_SLOT: u32 = u32::MAX;
 /// End of a list.
 pub(super) const NIL: u32 = u32::MAX;
@@ -36,7 +36,7 @@ struct WheelLink {
 pub(super) struct Wheel {
     links: HugeTable<WheelLink>,
     heads: Box<[u32]>,
-    /// Slot to be emptied next, and the moment at which the time it covers begins.
+    /// The slot to be emptied next, and the start of the time it covers.
     cursor: u32,
     begins: Tick,
 }
@@ -44,22 +44,20 @@ pub(super) struct Wheel {
 impl Wheel {
     /// A wheel for `max` sessions, starting at `now`.
     ///
-    /// # Errors
-    /// The system's, when there's no memory to map.
+    /// # Errors The system's, if there is no memory to map.
     pub fn new(max: usize, now: Tick) -> std::io::Result<Self> {
         let heads = vec![NIL; SLOTS as usize].into_boxed_slice();
         Ok(Self { links: zeroed_table(max)?, heads, cursor: 0, begins: now })
     }
 
-    /// Bytes that [`Self::populate`] takes for `max` sessions.
+    /// The number of bytes that [`Self::populate`] takes for `max` sessions.
     pub const fn bytes(max: usize) -> usize {
         max * size_of::<WheelLink>()
     }
 
     /// Has the kernel provide the links of `max` sessions now.
     ///
-    /// # Errors
-    /// As of [`HugeTable::populate`].
+    /// # Errors See [`HugeTable::populate`].
     pub fn populate(&mut self, max: usize) -> std::io::Result<()> {
         self.links.populate(max)
     }
@@ -81,7 +79,7 @@ impl Wheel {
         self.links.at_mut(id as usize)
     }
 
-    /// Starts loading what [`Self::arm`] will touch.
+    /// Starts loading what [`Self::arm`] touches.
     #[inline]
     pub fn prefetch_arming(&self, id: u32, deadline: Tick) {
         self.prefetch(id);
@@ -90,7 +88,7 @@ impl Wheel {
         }
     }
 
-    /// Prefetches what [`Self::disarm`] will touch in addition to the session's own link.
+    /// Starts loading what [`Self::disarm`] touches in addition to the session's own link.
     #[inline]
     pub fn prefetch_disarming(&self, id: u32) {
         let &WheelLink { next, previous, .. } = self.links.at(id as usize);
@@ -133,7 +131,7 @@ impl Wheel {
         *self.link(id) = WheelLink { next: NIL, previous: NIL, slot: NO_SLOT, unused: 0 };
     }
 
-    /// The first session of a slot that has come due by `now`; empty slots are left behind.
+    /// The first session of a slot that is due by `now`; moves past empty slots.
     #[inline]
     pub fn due(&mut self, now: Tick) -> Option<u32> {
         while now.reached(self.begins.after(SLOT_TICKS)) {
@@ -148,13 +146,13 @@ impl Wheel {
         None
     }
 
-    /// The one after a session in its slot, or of records without session.
+    /// The next session in the slot, or the next unused record.
     #[inline]
     pub fn next(&self, id: u32) -> u32 {
         self.links.at(id as usize).next
     }
 
-    /// Puts a record without session before another such one.
+    /// Puts an unused record before another one.
     #[inline]
     pub fn chain(&mut self, id: u32, next_free: u32) {
         *self.link(id) = WheelLink { next: next_free, previous: NIL, slot: NO_SLOT, unused: 0 };
@@ -165,7 +163,7 @@ impl Wheel {
 mod tests {
     use super::*;
 
-    /// The sessions of the slots up to `now`, in their order, each taken out.
+    /// Takes the sessions out of the slots up to `now`, in order.
     fn due(wheel: &mut Wheel, now: u32) -> Vec<u32> {
         std::iter::from_fn(|| {
             let id = wheel.due(Tick(now))?;
@@ -181,7 +179,7 @@ mod tests {
         for (id, deadline) in [(0, 100), (1, 101), (2, 102), (3, 124), (4, 125), (5, 9_999_999)] {
             wheel.arm(id, Tick(deadline));
         }
-        // The middle, the head, the tail of one list; one that is gone is no more to be taken out.
+        // The middle, the head and the tail of one list. A session that was taken out can't be taken out again.
         wheel.disarm(1);
         wheel.disarm(3);
         wheel.disarm(0);

@@ -1,7 +1,8 @@
-//! A slot with one writer that readers read while it changes, without a lock: they notice that it did.
+//! A slot with one writer, read without a lock while it may change: readers notice that it did.
 //!
-//! A generation that is even while the slot's key holds, odd while there is none, different each time, and 0 before
-//! the first. `tests/share_nothing.rs` takes this file as it is through every order that a processor may choose.
+//! The generation is even while the slot's key is valid, odd while there is none, different each time, and 0 before the
+//! first use. `tests/share_nothing.rs` includes this file unchanged and runs it through every memory ordering that a
+//! processor may choose.
 
 use super::sync::{
     AtomicU32,
@@ -9,7 +10,7 @@ use super::sync::{
     fence,
 };
 
-/// Reads a slot, unless it is unused or changes meanwhile.
+/// Reads a slot; none if it is unused or changes meanwhile.
 pub(super) fn consistent<T>(generation: &AtomicU32, read: impl FnOnce() -> T) -> Option<T> {
     let before = generation.load(Acquire);
     if before == 0 || before % 2 == 1 {

@@ -1,19 +1,19 @@
 //! From hash to number: the index of pairs and of lines.
 //!
-//! Linear hashing in memory reserved beforehand: the table grows one bucket at a time as entries come, so no
-//! insertion costs more than one bucket's redistribution, and untouched memory stays untouched. A bucket is a
-//! cache line of seven hashes and seven numbers; what doesn't fit goes to a chained bucket. There are three
-//! entries a bucket on average, so that nearly every search ends in the first line.
+//! It uses linear hashing in memory reserved beforehand: the table grows one bucket at a time as entries are added, so
+//! no insertion costs more than one bucket's redistribution, and unused memory stays untouched. A bucket is a cache
+//! line of seven hashes and seven numbers; further entries go to a chained bucket. There are three entries per bucket
+//! on average, so that nearly every search ends in the first line.
 
 use zerocopy::FromZeros;
 
-/// Entries in a bucket.
+/// Entries per bucket.
 const WIDTH: usize = 7;
 
-/// Entries a bucket the table aims at.
+/// The average number of entries per bucket that the table aims at.
 const LOAD: usize = 3;
 
-/// Buckets to begin with.
+/// The initial number of buckets.
 const START: usize = 16;
 
 /// One cache line. A number of 0 marks a free entry.
@@ -22,7 +22,7 @@ const START: usize = 16;
 struct Bucket {
     hash: [u32; WIDTH],
     number: [u32; WIDTH],
-    /// Chained bucket + 1.
+    /// The chained bucket's number plus 1.
     next: u32,
     _pad: u32,
 }
@@ -33,27 +33,27 @@ const EMPTY: Bucket = Bucket { hash: [0; WIDTH], number: [0; WIDTH], next: 0, _p
 /// The index.
 #[derive(Debug)]
 pub(super) struct Index {
-    /// Addressed buckets: `buckets[..in_use]`.
+    /// Addressed buckets, of which `buckets[..in_use]` are used.
     buckets: Vec<Bucket>,
     in_use: usize,
     /// Chained buckets.
     chained: Vec<Bucket>,
-    /// First never used chained bucket, and the list of those given back.
+    /// The first chained bucket that was never used, and the list of those given back.
     chained_top: usize,
     chained_free: u32,
     len: usize,
 }
 
-/// Memory for the index is not to be had.
+/// There is no memory for the index.
 #[derive(Debug)]
 pub(super) struct NoMemory;
 
 impl Index {
-    /// For up to `capacity` entries.
+    /// An index for up to `capacity` entries.
     pub fn new(capacity: usize) -> Result<Self, NoMemory> {
         let buckets = (capacity / LOAD + 1).max(START);
         let vec = |n| Bucket::new_vec_zeroed(n).map_err(|_| NoMemory);
-        // Were every entry chained, this would still do.
+        // This would suffice even if every entry were chained.
         let chained = vec(capacity.div_ceil(WIDTH) + buckets / 2)?;
         Ok(Self { buckets: vec(buckets)?, in_use: START, chained, chained_top: 0, chained_free: 0, len: 0 })
     }
@@ -65,7 +65,7 @@ impl Index {
         if v6 < self.in_use { v6 } else { hash as usize & (small - 1) }
     }
 
-    /// The number stored under `hash` for which `is_it` holds. Numbers are what was inserted.
+    /// The number stored under `hash` for which `is_it` holds. Numbers are those that were inserted.
     #[inline]
     pub fn find(&self, hash: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut bucket = self.buckets.get(self.address(hash))?;
@@ -92,7 +92,7 @@ impl Index {
         added
     }
 
-    /// Takes out `number` stored under `hash`.
+    /// Removes `number`, stored under `hash`.
     pub fn remove(&mut self, hash: u32, number: u32) -> bool {
         let home = self.address(hash);
         let mut previous = None;
@@ -128,7 +128,7 @@ impl Index {
         }
     }
 
-    /// Stores `number` (already + 1) in the first free place.
+    /// Stores `number` (already plus 1) in the first free place.
     fn put(&mut self, hash: u32, number: u32) -> bool {
         let home = self.address(hash);
         let mut at = None;
@@ -149,7 +149,7 @@ impl Index {
         }
     }
 
-    /// One bucket more: the entries of the bucket that it splits off from are dealt out again.
+    /// Adds a bucket and redistributes the entries of the bucket that it is split from.
     fn grow(&mut self) {
         let small = 1 << self.in_use.ilog2();
         let split = self.in_use - small;
@@ -159,7 +159,7 @@ impl Index {
         loop {
             let next = bucket.next;
             for i in (0..WIDTH).filter(|&i| bucket.number[i] != 0) {
-                // Never fails: a chained bucket was given back for each one that might be needed.
+                // This can't fail: a chained bucket was given back for each one that might be needed.
                 self.put(bucket.hash[i], bucket.number[i]);
             }
             if next == 0 {

@@ -1,7 +1,7 @@
-//! 192 local ports of one server and local address: one cache line.
+//! 192 local ports of one server and local address, in one cache line.
 //!
-//! Two bits a port, in two bitmaps that swap roles with every rest period ("epoch"): `young` takes what is
-//! freed in this epoch, `old` has what was freed in the one before.
+//! There are two bits per port, in two bitmaps that swap roles with every rest period ("epoch"): `young` has the ports
+//! freed in this epoch, `old` those freed in the previous one.
 //!
 //! ```text
 //! young old
@@ -11,26 +11,26 @@
 //!   1    1   free
 //! ```
 //!
-//! At the end of an epoch what is old becomes free: `young |= old`, and the two swap. So a port rests for one to
-//! two epochs. A line does this when it is next touched; nobody walks over lines.
+//! At the end of an epoch, old ports become free: `young |= old`, and the two swap. So a port rests for one to two
+//! epochs. A line does this when it is next touched; nothing sweeps the lines.
 
 use zerocopy::FromZeros;
 
 /// Ports in a line.
 pub(super) const PORTS: u32 = 192;
 
-/// The lines of one pair at most: 342.
+/// The most lines of one pair: 342.
 pub(super) const MAX_LINES: u32 = 65_536_u32.div_ceil(PORTS);
 
-/// How epochs are kept in a line: 24 bits, 31 years of minutes.
+/// The mask of the epoch in a line: 24 bits, 31 years of minutes.
 const EPOCH_MASK: u32 = 0xff_ffff;
 
-/// What a port may be taken from, in order of preference.
+/// The sources of a port, in order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Source {
     /// Ports that have rested.
     Free,
-    /// Ports that have rested for at least one epoch's end.
+    /// Ports that have rested past the end of at least one epoch.
     Old,
     /// Ports freed in this epoch.
     Young,
@@ -43,7 +43,7 @@ pub(super) struct Line {
     bits: [[u64; 2]; 3],
     /// The next line in the pair's queue.
     pub next: u32,
-    /// Its number in the pair.
+    /// The line's number in the pair.
     pub number: u32,
     /// Epoch << 8 | ports in use.
     state: u32,
@@ -71,13 +71,13 @@ impl Line {
         }
     }
 
-    /// Ports in use.
+    /// The number of ports in use.
     #[inline]
     pub fn used(&self) -> u32 {
         self.state & 0xff
     }
 
-    /// Brings the line to `epoch`.
+    /// Brings the line up to `epoch`.
     #[inline]
     pub fn age(&mut self, epoch: u32) {
         let passed = epoch.wrapping_sub(self.state >> 8) & EPOCH_MASK;
@@ -94,7 +94,7 @@ impl Line {
         self.state = epoch << 8 | self.used();
     }
 
-    /// Which bitmap is the young one.
+    /// The bitmap that is currently the young one.
     #[inline]
     fn young(&self) -> usize {
         (self.state >> 8 & 1) as usize
@@ -125,17 +125,16 @@ impl Line {
         a[0] | a[1] | b[0] | b[1] | c[0] | c[1] == 0
     }
 
-    /// Ports that rest.
+    /// The number of resting ports.
     pub fn resting(&self) -> u32 {
         self.bits.iter().map(|b| (b[0] ^ b[1]).count_ones()).sum()
     }
 
-    /// Takes a port from `source`, any of them by chance (`random`); returns its bit, and whether that was the
-    /// last one there.
+    /// Takes a port from `source`, chosen by `random`. Returns its bit, and whether it was the last one there.
     #[inline]
     pub fn take(&mut self, source: Source, random: u32) -> Option<(u32, bool)> {
         let mut words = self.words(source);
-        // The first word that has one, from a random one on; written so that it needs no branch.
+        // The first word that has a port, starting from a random one; written without branches.
         let first = (((random >> 16) * 3) >> 16) as usize;
         let second = if first == 2 { 0 } else { first + 1 };
         let at = if words[second] != 0 { second } else { 3 - first - second };
@@ -153,8 +152,8 @@ impl Line {
         Some((at as u32 * 64 + bit, words[0] | words[1] | words[2] == 0))
     }
 
-    /// Port `bit` is no longer used and rests. False if it wasn't in use. (That it is a usable port is for
-    /// the caller to know.)
+    /// Releases port `bit`, which rests from now on. False if it wasn't in use. (The caller must know that it is a
+    /// usable port.)
     #[inline]
     pub fn rest(&mut self, bit: u32) -> bool {
         let young = self.young();

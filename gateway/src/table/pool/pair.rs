@@ -1,4 +1,4 @@
-//! A local address towards one server: its lines, by what they have to offer.
+//! A local address towards one server, with its lines sorted by what they offer.
 //!
 //! ```text
 //! Free   lines with at least one port that has rested
@@ -7,8 +7,8 @@
 //! (none) lines whose ports are all in use
 //! ```
 //!
-//! At a change of epoch the Old lines join the Free ones and the Young ones are the new Old: three moves of
-//! queues, however many lines there are. All work is at the head of a queue.
+//! When the epoch changes, the Old lines join the Free ones and the Young ones become Old: this moves three queues,
+//! however many lines there are. All work is done at the head of a queue.
 
 use zerocopy::FromZeros;
 
@@ -18,31 +18,31 @@ use super::{
 };
 use crate::table::share::Base;
 
-/// Lines that need no directory.
+/// The number of lines that need no directory.
 pub(super) const FIRST_LINES: usize = 2;
 
-/// The pair. Links are pair ids in the pool's list of idle pairs.
+/// The pair. Its links are pair numbers in the pool's list of idle pairs.
 #[derive(Clone, Copy, Debug, FromZeros)]
 #[repr(C, align(64))]
 pub(super) struct Pair {
     /// Lines by [`Source`].
     queues: [SlotQueue; 3],
-    /// Epoch of the queues. In an idle pair: when it became so.
+    /// The epoch of the queues. In an idle pair, the epoch in which it became idle.
     epoch: u32,
     prev: u32,
     next: u32,
-    /// Slot of the local address.
+    /// The slot of the local address.
     pub address: u32,
-    /// Ids of the lines with the lowest numbers, 0 = not open.
+    /// The numbers of the lines that come first; 0 = not open.
     first_lines: [u32; FIRST_LINES],
-    /// Where the ids of all others are; 0 = none.
+    /// Where the numbers of all other lines are; 0 = none.
     pub directory: u32,
     pub base: Base,
-    /// Lines that exist.
+    /// The number of open lines.
     pub lines: u16,
-    /// Lines never opened, or closed again.
+    /// The number of lines never opened, or closed again.
     pub closed: u16,
-    /// Line 0 has the ports of this window, line 1 of the next one and so on, round.
+    /// Line 0 has the ports of this window, line 1 those of the next one, and so on, wrapping around.
     pub turn: u16,
 }
 
@@ -77,13 +77,13 @@ impl Pair {
         Self { base, address, closed: lines as u16, turn: turn as u16, epoch, ..Self::new_zeroed() }
     }
 
-    /// The epoch that the pair was brought to last.
+    /// The epoch that the pair was last brought up to.
     #[inline]
     pub fn epoch(&self) -> u32 {
         self.epoch
     }
 
-    /// Brings the queues to `epoch`.
+    /// Brings the queues up to `epoch`.
     #[inline]
     pub fn age(&mut self, lines: &mut Slab<Line>, epoch: u32) {
         let passed = epoch.wrapping_sub(self.epoch);
@@ -99,13 +99,13 @@ impl Pair {
         }
     }
 
-    /// Whether a port can be taken from `source`, once the pair has been brought to its epoch.
+    /// Whether a port can be taken from `source`, once the pair has been brought up to its epoch.
     #[inline]
     pub fn offers(&self, source: Source) -> bool {
         self.queues[source as usize].head() != 0
     }
 
-    /// The best that can be taken once the pair is brought to `epoch`.
+    /// The best source once the pair is brought up to `epoch`.
     #[must_use]
     pub fn best_at(&self, epoch: u32) -> Option<Source> {
         let passed = epoch.wrapping_sub(self.epoch) as usize;
@@ -116,7 +116,7 @@ impl Pair {
             .find(|source| (0..self.queues.len()).any(|n| has(n) && age(n) == *source as usize))
     }
 
-    /// Takes a port from a line that offers `source`; it must be offered.
+    /// Takes a port from a line with `source`, which must be available.
     #[inline]
     pub fn take(&mut self, lines: &mut Slab<Line>, source: Source, random: u32) -> Option<Taken> {
         let id = self.queues[source as usize].head();
@@ -130,7 +130,7 @@ impl Pair {
         taken.map(|(bit, emptied)| Taken { number, bit, emptied })
     }
 
-    /// The first line of `source` offers nothing more of it: it goes where it still offers something.
+    /// Moves the first line of `source`, which has no more of it, to the queue of what it still has.
     #[cold]
     fn move_down(&mut self, lines: &mut Slab<Line>, id: u32, source: Source) {
         self.queues[source as usize].pop(lines);
@@ -142,7 +142,7 @@ impl Pair {
         }
     }
 
-    /// Port `bit` of line `id` is no longer used. False if it wasn't.
+    /// Releases port `bit` of line `id`. False if it wasn't in use.
     #[inline]
     pub fn rest(&mut self, lines: &mut Slab<Line>, id: u32, bit: u32) -> bool {
         let line = &mut lines[id];
@@ -164,8 +164,8 @@ impl Pair {
         self.closed -= 1;
     }
 
-    /// A line without ports in use, if it is at the head of a queue: of the Free one only, and without ports
-    /// that rest, unless `any`.
+    /// A line without ports in use, if it is at the head of a queue. Unless `any`, only the Free queue is considered,
+    /// and only a line without resting ports.
     pub fn unused_line(&mut self, lines: &mut Slab<Line>, any: bool) -> Option<u32> {
         let queues = if any { &self.queues[..] } else { &self.queues[..1] };
         let id = queues.iter().map(SlotQueue::head).find(|&id| id != 0)?;
@@ -173,7 +173,7 @@ impl Pair {
         (lines[id].used() == 0 && (any || lines[id].resting() == 0)).then_some(id)
     }
 
-    /// Takes line `id`, the head of a queue, out.
+    /// Removes line `id`, the head of a queue.
     pub fn close(&mut self, lines: &Slab<Line>, id: u32) {
         if let Some(queue) = self.queues.iter_mut().find(|queue| queue.head() == id) {
             queue.pop(lines);
@@ -182,7 +182,7 @@ impl Pair {
         }
     }
 
-    /// Which window of 192 slots a line has, when there are `slots` in all.
+    /// The window of 192 slots that a line has, out of `slots` in all.
     #[inline]
     pub fn window(&self, number: u32, slots: u32) -> u32 {
         let window = number + u32::from(self.turn);
@@ -190,7 +190,7 @@ impl Pair {
         if window < windows { window } else { window - windows }
     }
 
-    /// Which line has a window of 192 slots.
+    /// The line that has a window of 192 slots.
     #[inline]
     pub fn number(&self, window: u32, slots: u32) -> u32 {
         let turn = u32::from(self.turn);
@@ -206,7 +206,7 @@ impl Pair {
         }
     }
 
-    /// Remembers the id of a line. False if there is no room for it.
+    /// Stores the id of a line. False if there is no room for it.
     pub fn set_line(&mut self, directories: &mut Directories, number: u32, id: u32) -> bool {
         if let Some(line) = self.first_lines.get_mut(number as usize) {
             *line = id;
@@ -223,17 +223,17 @@ impl Pair {
     }
 }
 
-/// What [`Pair::take`] found.
+/// The result of [`Pair::take`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Taken {
     /// Number of the line.
     pub number: u32,
     pub bit: u32,
-    /// The line has no more of it.
+    /// The line has no more ports of this source.
     pub emptied: bool,
 }
 
-/// The ids of the lines of pairs that have more than [`FIRST_LINES`], by number.
+/// The ids of the lines, by number, of pairs that have more than [`FIRST_LINES`].
 #[derive(Debug)]
 pub(super) struct Directories {
     ids: Vec<u32>,
@@ -255,7 +255,7 @@ impl Directories {
         directory as usize * self.width + number as usize - FIRST_LINES
     }
 
-    /// Directory 0 is empty and stays so.
+    /// Directory 0 always stays empty.
     #[inline]
     fn get(&self, directory: u32, number: u32) -> u32 {
         self.ids[self.at(directory, number)]
@@ -266,7 +266,7 @@ impl Directories {
         self.ids[at] = id;
     }
 
-    /// An empty directory.
+    /// Allocates an empty directory.
     fn insert(&mut self) -> Option<u32> {
         self.slots.insert(0)
     }
@@ -279,14 +279,14 @@ impl Directories {
     }
 }
 
-/// Which lines of a pair were opened: those that exist, and those found to have no port of the range.
+/// The lines of a pair that were opened: existing ones, and those found to have no port of the range.
 #[derive(Clone, Copy, Debug, FromZeros)]
 pub(super) struct Opened([u64; (MAX_LINES as usize).div_ceil(64)]);
 
 impl Opened {
     pub const NONE: Self = Self([0; (MAX_LINES as usize).div_ceil(64)]);
 
-    /// The first of `lines` that isn't opened.
+    /// The first of `lines` that hasn't been opened.
     pub fn first_closed(&self, lines: u32) -> Option<u32> {
         let word = self.0.iter().position(|&w| w != u64::MAX)?;
         let line = word as u32 * 64 + self.0[word].trailing_ones();

@@ -6,8 +6,8 @@ use super::{Address, LocalPool, PairKey, line::Source, pair_hash, xorshift};
 use crate::clock::Tick;
 
 impl<A: Address> LocalPool<A> {
-    /// The local address of which [`LocalPool::allocate`] would take a port now; none if there is no port. What memory
-    /// would allow isn't looked at.
+    /// The local address of which [`LocalPool::allocate`] would take a port now; none if there is no port. The limits
+    /// of memory are ignored.
     #[must_use]
     pub fn preview(&self, lips: &[A], rip: A, rport: u16, protocol: Protocol, now: Tick) -> Option<A> {
         let epoch = self.epoch_at(now);
@@ -21,7 +21,7 @@ impl<A: Address> LocalPool<A> {
         worst.into_iter().find_map(|worst| in_turn().find(|lip| best(*lip).is_some_and(|s| s <= worst)))
     }
 
-    /// The best that a local address has towards a server.
+    /// The best source that a local address has towards a server.
     fn best_of(&self, key: &PairKey<A>, server: u64, epoch: u32) -> Option<Source> {
         let (used, ports) = self.room(key.lip, key.rip, key.rport, key.protocol);
         if used >= ports {
@@ -35,7 +35,7 @@ impl<A: Address> LocalPool<A> {
         pair.best_at(epoch)
     }
 
-    /// The epoch of a moment.
+    /// The epoch at this time.
     fn epoch_at(&self, now: Tick) -> u32 {
         let passed = now.0.wrapping_sub(self.epoch_start.0);
         if passed > i32::MAX as u32 { self.epoch } else { self.epoch.wrapping_add(passed / self.rest) }

@@ -1,4 +1,4 @@
-//! The pool against a model that knows everything and forgets nothing.
+//! Tests the pool against a simple model that keeps everything.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,7 +18,7 @@ const SERVERS: [(Ipv4Addr, u16, Protocol); 4] = [
     (Ipv4Addr::new(10, 0, 0, 1), 80, Protocol::Udp),
 ];
 
-/// Some way that ports may spread frames: any key, any number of workers, any table with all of them.
+/// Any way in which ports may spread frames: any key, any number of workers, any table with all of them.
 fn steering() -> impl Strategy<Value = Arc<Steering>> {
     (
         prop::array::uniform32(any::<u8>()),
@@ -60,12 +60,12 @@ type Port = (Ipv4Addr, u16, usize);
 
 /// The model's view of one worker's ports.
 struct Model {
-    /// All that are the worker's, by address and server.
+    /// All ports of the worker, by address and server.
     own: HashMap<(Ipv4Addr, usize), HashSet<u16>>,
     used: HashSet<Port>,
     /// When a port was last released.
     released: HashMap<Port, Tick>,
-    /// The pool has so little memory that it can't do everything.
+    /// The pool has so little memory that it may fail.
     poor: bool,
 }
 
@@ -123,14 +123,14 @@ impl Model {
             return Ok(());
         }
         let rested = self.released.get(&this).map(|&t| now.since(t));
-        // How long a port rests depends on when in a period it was freed: one to two of them.
+        // A port rests for one to two periods, depending on when in a period it was freed.
         prop_assert!(early == 1 || rested.is_none_or(|r| r > REST), "rested {:?}", rested);
         if early == 1 {
             prop_assert!(rested.is_some_and(|r| r < 2 * REST), "not early: {:?}", rested);
             for (other, since) in self.unused(lips, server) {
                 let other_rested = since.map(|t| now.since(t));
                 prop_assert!(other_rested.is_some_and(|r| r <= 2 * REST), "{:?} was free", other);
-                // Nor had any rested for a period longer.
+                // No other port had rested for a period longer, either.
                 prop_assert!(other_rested < rested.map(|r| r + REST), "{:?} rested more", other);
             }
         }
@@ -153,9 +153,9 @@ impl Model {
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// That many sessions on a worker to a server, from that many of the addresses.
+    /// A worker opens this many sessions to a server, on this many of the addresses.
     Allocate(u16, usize, usize, u16),
-    /// That many sessions of a worker end, beginning somewhere.
+    /// This many sessions of a worker end, starting from some index.
     Release(u16, usize, u16),
     /// Ticks pass.
     Wait(u32),
@@ -185,7 +185,7 @@ proptest! {
         let mut models: Vec<Model> =
             (0..steering.workers()).map(|w| Model::new(&steering, w, range, sessions < 2000)).collect();
         let reserved = pools[0].opened.capacity();
-        // Start anywhere, near the wrap of the clock for instance.
+        // Starts anywhere, for instance near the wrap of the clock.
         let mut now = Tick(u32::from(first).wrapping_mul(70_000));
         for op in ops {
             match op {
@@ -227,7 +227,7 @@ proptest! {
         }
     }
 
-    /// All workers together have every port of every address towards every server, each of them once.
+    /// All workers together have every port of every address towards every server exactly once.
     #[test]
     fn every_port_is_somebodys(steering in steering(), first in 1u16..65_000, ports in 1u16..3000) {
         let mut pools = pools(&steering, first, ports, 2000);
@@ -247,7 +247,7 @@ proptest! {
     }
 }
 
-/// All 64 512 ports of two addresses by five workers with the table of a common NIC.
+/// All 64 512 ports of two addresses, with five workers and the table of a common NIC.
 #[test]
 fn the_whole_range_is_reachable() {
     let steering = Arc::new(Steering::for_ports(&[Some(Rss::weir(5))], 5));

@@ -1,28 +1,28 @@
-//! Which local address a server's next session starts looking at, and how far it need not look.
+//! The local address at which a server's next session starts its search, and how far it need not search.
 //!
-//! A service's local addresses take turns, server by server (one turn for all servers would fall into step with
-//! the scheduler: with 4 servers and 12 addresses each server would see only three of them). When all addresses
-//! of a server are nearly or wholly used up, remembering it keeps a new session from asking each in vain.
+//! A service's local addresses take turns, separately for each server. (A common turn would fall into step with the
+//! scheduler: with 4 servers and 12 addresses each server would see only three of them.) When all addresses of a server
+//! are nearly or completely used up, this is remembered, so that a new session doesn't ask each one in vain.
 //!
-//! It is a cache: servers that fall on the same entry displace each other, which costs time and evenness only.
+//! This is a cache: servers that map to the same entry displace each other, which costs only time and evenness.
 
 use super::line::Source;
 
-/// After this many addresses without a free port, the next session starts where this one found one.
+/// After this many addresses without a free port, the next session starts at the address where this one found a port.
 const FAR: usize = 4;
 
-/// What is remembered of a server.
+/// What is remembered about a server.
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
     server: u64,
-    /// Fingerprint of the local addresses that had no port at all, if `exhausted`.
+    /// A fingerprint of the local addresses that had no port at all, if `exhausted`.
     list: u64,
     epoch: u32,
-    /// Length of the list that all this is about.
+    /// The length of the list of addresses.
     addresses: u16,
     /// Index into the list.
     turn: u16,
-    /// No address of the list has ports better than this.
+    /// The best source that any address of the list may have.
     source: u8,
     exhausted: bool,
 }
@@ -31,16 +31,16 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Rotation {
     entries: Vec<Entry>,
-    /// Entries that are marked exhausted.
+    /// The number of entries that are marked exhausted.
     exhausted: usize,
 }
 
 /// Where to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RotationTurn {
-    /// Index of the first address to ask.
+    /// The index of the first address to ask.
     pub start: usize,
-    /// The best that any address has.
+    /// The best source that any address has.
     pub source: Source,
 }
 
@@ -58,8 +58,8 @@ impl Rotation {
         &mut self.entries[at]
     }
 
-    /// Where to look for a port towards `server`; `None` if all of `list` is known to have none. `random`
-    /// starts a new server's turns somewhere.
+    /// Where to start searching for a port towards `server`; `None` if all of `list` is known to have none. `random`
+    /// chooses where a new server's turns start.
     #[inline]
     pub fn begin(
         &mut self,
@@ -80,7 +80,7 @@ impl Rotation {
             }
             (e.exhausted, e.source) = (false, 0);
         } else if e.epoch != epoch {
-            // Ports have rested meanwhile.
+            // Ports have become free in the new epoch.
             (e.epoch, e.source) = (epoch, 0);
         }
         let turn = RotationTurn { start: usize::from(e.turn), source: SOURCES[usize::from(e.source)] };
@@ -88,7 +88,7 @@ impl Rotation {
         Some(turn)
     }
 
-    /// What [`Self::begin`] would say, without having begun.
+    /// What [`Self::begin`] would return, without changing anything.
     pub fn look(
         &self,
         server: u64,
@@ -110,7 +110,7 @@ impl Rotation {
         Some(RotationTurn { start: usize::from(e.turn), source })
     }
 
-    /// A port that has rested was found where the server's turn was.
+    /// Notes that a rested port was found at the address whose turn it was.
     #[inline]
     pub fn next(&mut self, server: u64, addresses: usize) {
         let e = self.entry(server);
@@ -118,7 +118,7 @@ impl Rotation {
         e.turn = if usize::from(at) < addresses { at } else { 0 };
     }
 
-    /// A port was found after `skipped` addresses in vain, in `source`.
+    /// Notes that a port was found in `source`, after `skipped` addresses without one.
     #[inline]
     pub fn found(
         &mut self,
@@ -134,14 +134,14 @@ impl Rotation {
         e.source = source as u8;
     }
 
-    /// No address has a port.
+    /// Notes that no address has a port.
     pub fn exhaust(&mut self, server: u64, list: u64) {
         let e = self.entry(server);
         (e.exhausted, e.list) = (true, list);
         self.exhausted += 1;
     }
 
-    /// A port of `server` was freed.
+    /// Notes that a port of `server` was freed.
     #[inline]
     pub fn freed(&mut self, server: u64) {
         if self.exhausted == 0 {
@@ -173,7 +173,7 @@ mod tests {
             }
         }
         assert_eq!(seen, [0, 1, 2, 0, 1, 2]);
-        // Found far from where the search began: the next one begins there.
+        // The port was found far from where the search began, so the next search begins there.
         let t = r.begin(6, 0, 48, 0, || 0).unwrap();
         r.found(6, 48, t, 40, Source::Free);
         assert_eq!(r.begin(6, 0, 48, 0, || 0).unwrap().start, 40);

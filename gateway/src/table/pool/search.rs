@@ -5,7 +5,7 @@ use weir_api::model::Protocol;
 use super::{Address, Exhausted, LocalPool, PairKey, line::Source, pair_hash, rotation::RotationTurn};
 use crate::table::steering::kind_number;
 
-/// What one local address had to offer.
+/// What one local address offers.
 pub(super) enum Offer {
     Port(u16, Source),
     /// Nothing of the wanted sources.
@@ -25,7 +25,7 @@ impl<A: Address> LocalPool<A> {
         (pair.map_or(0, |id| self.usage.used_of(id)), share.ports(base))
     }
 
-    /// Takes a port of the first of `lips`, in turn, that has the best there is.
+    /// Takes a port of the first of `lips`, in turn, that has the best available source.
     #[inline(never)]
     pub(super) fn search(
         &mut self,
@@ -75,7 +75,7 @@ impl<A: Address> LocalPool<A> {
         }
     }
 
-    /// Asks one local address for a port, from `worst` or better.
+    /// Asks one local address for a port from `worst` or better.
     fn ask(&mut self, key: &PairKey<A>, server: u64, worst: Source, random: u64) -> Offer {
         let hash = pair_hash(key, server);
         let id = match self.find_pair(key, hash) {

@@ -4,8 +4,8 @@ use zerocopy::FromZeros;
 
 use super::index::NoMemory;
 
-/// The slab. Number 0 is never handed out, so that it can mean "none". Memory that was never handed out is
-/// never touched: a large slab costs address space only.
+/// The slab. Number 0 is never handed out, so it can mean "none". Memory that was never handed out is never touched: a
+/// large slab only costs address space.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
     items: Vec<T>,
@@ -23,7 +23,7 @@ impl<T: FromZeros> Slab<T> {
         Ok(Self { items, top: 1, free })
     }
 
-    /// Puts a record somewhere.
+    /// Stores a record and returns its number.
     #[inline]
     pub fn insert(&mut self, item: T) -> Option<u32> {
         let id = match self.free.pop() {
@@ -44,13 +44,13 @@ impl<T: FromZeros> Slab<T> {
         self.free.push(id);
     }
 
-    /// Whether nothing is left.
+    /// Whether the slab is full.
     #[inline]
     pub fn is_exhausted(&self) -> bool {
         self.free.is_empty() && self.top as usize >= self.items.len()
     }
 
-    /// Records handed out now.
+    /// The number of records in use.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.top as usize - 1 - self.free.len()
@@ -121,7 +121,7 @@ pub(super) trait Queued {
     fn set_next(&mut self, id: u32);
 }
 
-/// A queue of records, linked by numbers: putting one in touches the last one only, taking one out no other.
+/// A queue of records, linked by numbers. Adding a record touches only the last one; removing one touches no other.
 #[derive(Clone, Copy, Debug, Default, FromZeros)]
 pub(super) struct SlotQueue {
     head: u32,

@@ -31,7 +31,7 @@ fn ten_ports_are_ten_sessions() {
     let mut ports: Vec<u16> = (0..10).map(|_| get(&mut p, T0).unwrap()).collect();
     assert_eq!(get(&mut p, T0), Err(Exhausted::Ports));
     assert_eq!(get(&mut p, T0), Err(Exhausted::Ports), "again, as remembered");
-    // Another server, another protocol and another address have their own.
+    // Another server, another protocol and another address have their own ports.
     assert!(p.allocate(&[LIP], RIP, 81, Protocol::Tcp, T0).is_ok());
     assert!(p.allocate(&[LIP], RIP, 80, Protocol::Udp, T0).is_ok());
     assert!(p.allocate(&[LIP], Ipv4Addr::new(10, 0, 0, 2), 80, Protocol::Tcp, T0).is_ok());
@@ -60,11 +60,11 @@ fn ports_rest_while_others_are_free() {
     let mut p = pool(1000, 1383); // two lines
     let first: Vec<u16> = (0..192).map(|_| get(&mut p, T0).unwrap()).collect();
     first.iter().for_each(|&port| put(&mut p, port, Tick(5999)));
-    // The other 192 come first, up to the end of the epoch after this one.
+    // The other 192 are used first, up to the end of the next epoch.
     let second: Vec<u16> = (0..192).map(|_| get(&mut p, Tick(11_999)).unwrap()).collect();
     assert!(second.iter().all(|port| !first.contains(port)));
     assert_eq!(p.usage().early_reuse(), 0);
-    // Then the first ones have rested.
+    // By then the first ones have rested.
     let third: Vec<u16> = (0..192).map(|_| get(&mut p, Tick(12_000)).unwrap()).collect();
     assert!(third.iter().all(|port| first.contains(port)));
     assert_eq!(p.usage().early_reuse(), 0);
@@ -124,13 +124,13 @@ fn an_address_taken_off_and_added_again_still_has_its_ports_in_use() {
     let mut p = pool(1000, 1009);
     let lips = [LIP, LIP2];
     let mut mine: Vec<_> = (0..20).map(|_| p.allocate(&lips, RIP, 80, Protocol::Tcp, T0).unwrap()).collect();
-    // LIP off: its sessions end as any others.
+    // LIP is removed from the list: its sessions end like any others.
     assert_eq!(p.allocate(&[LIP2], RIP, 80, Protocol::Tcp, T0), Err(Exhausted::Ports));
     let at = mine.iter().position(|&(a, _)| a == LIP).unwrap();
     let (lip, port) = mine.swap_remove(at);
     assert!(p.release(lip, port, RIP, 80, Protocol::Tcp, T0));
     assert_eq!(p.allocate(&[LIP2], RIP, 80, Protocol::Tcp, T0), Err(Exhausted::Ports));
-    // On again: one port, not ten.
+    // LIP is back: it has lost one port, not ten.
     assert_eq!(p.allocate(&lips, RIP, 80, Protocol::Tcp, T0), Ok((LIP, port)));
     assert_eq!(p.allocate(&lips, RIP, 80, Protocol::Tcp, T0), Err(Exhausted::Ports));
 }
@@ -160,7 +160,7 @@ fn memory_follows_use() {
     let ports: Vec<u16> = (0..50_000).map(|_| get(&mut p, T0).unwrap()).collect();
     assert_eq!(p.lines.len(), 50_000_usize.div_ceil(192));
     ports.iter().for_each(|&port| put(&mut p, port, Tick(10)));
-    // Traffic elsewhere, later: the idle pair goes, line by line.
+    // With later traffic elsewhere, the idle pair is freed line by line.
     for _ in 0..400 {
         p.allocate(&[LIP2], RIP, 443, Protocol::Tcp, Tick(13_000)).unwrap();
     }
@@ -193,7 +193,7 @@ fn no_memory_is_an_error_of_its_own_and_idle_pairs_make_room() {
     let (_, port) = p.allocate(&[LIP], RIP, 2, Protocol::Tcp, T0).unwrap();
     assert_eq!(p.allocate(&[LIP], RIP, 3, Protocol::Tcp, T0), Err(Exhausted::Memory));
     assert!(p.release(LIP, port, RIP, 2, Protocol::Tcp, T0));
-    // Its rest is given up for want of memory, and counted.
+    // Its rest is cut short for lack of memory, and this is counted.
     assert!(p.allocate(&[LIP], RIP, 3, Protocol::Tcp, T0).is_ok());
     assert_eq!((p.usage().early_reuse(), p.pairs.len(), p.lines.len()), (1, 2, 2));
     assert_eq!(p.allocate(&[LIP], RIP, 2, Protocol::Tcp, T0), Err(Exhausted::Memory));
@@ -213,7 +213,7 @@ fn bad_configurations_are_refused() {
     assert_eq!(error, "local ports 9-8: must be from 1 to 65535, the lowest first");
 }
 
-/// Control reads while the worker makes, uses and gives back pairs.
+/// Control reads while the worker creates, uses and frees pairs.
 #[test]
 fn counters_can_be_read_at_any_time() {
     let mut p = sized(1000, 1099, 4);
@@ -223,7 +223,7 @@ fn counters_can_be_read_at_any_time() {
         threads.spawn(|| {
             while seen.load(Relaxed) < 20_000 {
                 for (key, used) in usage.pairs() {
-                    // Port and address belong together, or the reader saw half a change.
+                    // Port and address match, or the reader saw half a change.
                     assert_eq!(key.rip, Ipv4Addr::from_bits(u32::from(key.rport)));
                     assert!(used <= 1);
                     seen.fetch_add(1, Relaxed);

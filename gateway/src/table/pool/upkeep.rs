@@ -1,4 +1,4 @@
-//! What a pool does from time to time: making pairs and lines, and freeing them.
+//! The pool's occasional work: creating pairs and lines, and freeing them.
 
 use weir_api::model::Protocol;
 
@@ -9,11 +9,11 @@ use super::{
 use crate::{clock::Tick, table::steering::kind_number};
 
 impl<A: Address> LocalPool<A> {
-    /// The epoch is over, `passed` ticks after its start.
+    /// Ends the epoch, `passed` ticks after its start.
     #[cold]
     pub(super) fn new_epoch(&mut self, now: Tick, passed: u32) {
         if passed > i32::MAX as u32 {
-            // Not asked for 248 days, or time went backwards: resting ports rest a little longer.
+            // The pool wasn't used for 248 days, or time went backwards: resting ports rest a little longer.
             self.epoch_start = now;
             return;
         }
@@ -21,7 +21,7 @@ impl<A: Address> LocalPool<A> {
         self.epoch_start = Tick(now.0.wrapping_sub(passed % self.rest));
     }
 
-    /// A pair without ports in use yet.
+    /// Creates a pair without ports in use.
     #[cold]
     pub(super) fn new_pair(&mut self, key: &PairKey<A>, hash: u32, random: u32) -> Result<u32, Offer> {
         let share = &self.shares[kind_number(key.protocol)];
@@ -41,7 +41,7 @@ impl<A: Address> LocalPool<A> {
         self.usage.set_pair(id, key);
         match self.opened.get_mut(id as usize) {
             Some(opened) => *opened = Opened::NONE,
-            // Within what was reserved.
+            // This is within the reserved memory.
             None => self.opened.push(Opened::NONE),
         }
         if !self.pair_index.insert(hash, id) {
@@ -98,14 +98,14 @@ impl<A: Address> LocalPool<A> {
                 pair.open(&mut self.lines, line);
                 return Ok(());
             }
-            // No port of the range in it: it counts as opened, so that it isn't searched again.
+            // The line has no port of the range: it counts as opened, so that it isn't searched again.
             opened.set(number);
             pair.closed -= 1;
         }
         Ok(())
     }
 
-    /// Gives back an unused line of a pair that has many more ports than it needs.
+    /// Frees an unused line of a pair that has many more ports than it needs.
     pub(super) fn give_back_spare(&mut self, id: u32, used: u32) {
         let pair = &mut self.pairs[id];
         if u32::from(pair.lines) * PORTS <= 2 * used + SPARE_PORTS {
@@ -120,19 +120,19 @@ impl<A: Address> LocalPool<A> {
         let number = self.lines[line].number;
         let pair = &mut self.pairs[id];
         pair.close(&self.lines, line);
-        // The line was there, so its place in the directory is.
+        // The line existed, so its place in the directory does, too.
         pair.set_line(&mut self.directories, number, 0);
         self.lines.remove(line);
         self.opened[id as usize].clear(number);
     }
 
-    /// Gives back one line of the pair that has been idle longest, or the pair when it has none.
+    /// Frees one line of the pair that has been idle longest, or the pair if it has no lines.
     #[cold]
     pub(super) fn shrink_idle(&mut self) {
         let id = self.idle;
         let pair = &mut self.pairs[id];
         if let Some(line) = pair.unused_line(&mut self.lines, true) {
-            // It has rested unless memory is short.
+            // The line has rested, unless memory is short.
             self.lines[line].age(self.epoch);
             self.usage.count_early_reuse(self.lines[line].resting());
             self.close_line(id, line);
@@ -145,7 +145,7 @@ impl<A: Address> LocalPool<A> {
         self.forget_pair(id, address);
     }
 
-    /// Gives back the pair's number, and its address's if it was the last one of that.
+    /// Frees the pair's number, and that of its address if this was the address's last pair.
     fn forget_pair(&mut self, id: u32, address: u32) {
         self.directories.remove(self.pairs[id].directory);
         self.pairs.remove(id);
@@ -159,7 +159,7 @@ impl<A: Address> LocalPool<A> {
         }
     }
 
-    /// Takes memory from idle pairs whose ports still rest. False if there is none to be had.
+    /// Takes memory from idle pairs whose ports still rest. False if there is none to take.
     #[cold]
     pub(super) fn make_room(&mut self) -> bool {
         for _ in 0..8 {

@@ -1,7 +1,7 @@
-//! How much of the local addresses is in use, for control to read while the worker goes on.
+//! How much of the local addresses is in use, read by control while the worker runs.
 //!
-//! The worker is the only writer. Slots are used again for other keys; a generation that is even while the
-//! slot's key holds, and different each time, lets a reader notice that it read across a change.
+//! The worker is the only writer. Slots are reused for other keys. Each has a generation that is even while the slot's
+//! key is valid, and different each time, so that a reader notices a change during its read.
 
 use std::sync::atomic::{
     AtomicU32,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{net::address::Address, table::counters::Counter};
 
-/// Ports in use of one local address, over all servers.
+/// The ports of one local address in use, over all servers.
 #[derive(Debug, FromZeros)]
 #[repr(C)]
 struct AddressUse<A: Address> {
@@ -26,7 +26,7 @@ struct AddressUse<A: Address> {
     address: A::Cell,
 }
 
-/// Ports in use of one local address towards one server. Also the pool's own copy of the key.
+/// The ports of one local address in use towards one server. This is also the pool's own copy of the key.
 #[derive(Debug, FromZeros)]
 #[repr(C)]
 struct PairUse<A: Address> {
@@ -64,7 +64,7 @@ impl<A> PairKey<A> {
 pub struct PoolUsage<A: Address> {
     addresses: Vec<AddressUse<A>>,
     pairs: Vec<PairUse<A>>,
-    /// Slots above these were never used.
+    /// Slots above these have never been used.
     addresses_top: AtomicU32,
     pairs_top: AtomicU32,
     early_reuse: Counter,
@@ -89,13 +89,13 @@ impl<A: Address> PoolUsage<A> {
         self.early_reuse.get()
     }
 
-    /// Releases of ports that weren't in use: a fault in the caller.
+    /// Releases of ports that weren't in use: a bug in the caller.
     #[must_use]
     pub fn stray_releases(&self) -> u64 {
         self.stray_releases.get()
     }
 
-    /// Every local address with ports in use or resting, and its ports in use.
+    /// Every local address with ports in use or resting, and the number of its ports in use.
     pub fn addresses(&self) -> impl Iterator<Item = (A, u32)> {
         let top = self.addresses_top.load(Acquire) as usize;
         self.addresses.iter().take(top + 1).filter_map(|slot| {
@@ -103,13 +103,13 @@ impl<A: Address> PoolUsage<A> {
         })
     }
 
-    /// Ports of `lip` in use.
+    /// The number of ports of `lip` in use.
     #[must_use]
     pub fn used(&self, lip: A) -> u32 {
         self.addresses().find(|&(a, _)| a == lip).map_or(0, |(_, used)| used)
     }
 
-    /// Every local address and server with ports in use or resting, and the ports in use between them.
+    /// Every pair of local address and server with ports in use or resting, and the number of its ports in use.
     pub fn pairs(&self) -> impl Iterator<Item = (PairKey<A>, u32)> {
         let top = self.pairs_top.load(Acquire) as usize;
         self.pairs
@@ -118,13 +118,13 @@ impl<A: Address> PoolUsage<A> {
             .filter_map(|slot| consistent(&slot.generation, || (slot.key(), slot.used.load(Relaxed))))
     }
 
-    /// Ports in use between a local address and a server.
+    /// The number of ports in use between a local address and a server.
     #[must_use]
     pub fn used_towards(&self, key: PairKey<A>) -> u32 {
         self.pairs().find(|&(k, _)| k == key).map_or(0, |(_, used)| used)
     }
 
-    /// Ports in use by a pair.
+    /// The number of ports that a pair uses.
     pub(super) fn used_of(&self, id: u32) -> u32 {
         self.pairs[id as usize].used.load(Relaxed)
     }
@@ -175,7 +175,7 @@ impl<A: Address> PoolUsage<A> {
         close(&self.addresses[id as usize].generation);
     }
 
-    /// One port more (`by` = 1) or less (-1) in use; returns how many the pair has now.
+    /// Counts one port more (`by` = 1) or less (-1) in use; returns how many the pair uses now.
     #[inline]
     pub(super) fn count(&self, pair: u32, address: u32, by: i32) -> u32 {
         let add = |used: &AtomicU32| {

@@ -1,4 +1,5 @@
-//! Port blocks of one external address: each belongs to one worker for good, and to one inside address at a time.
+//! Port blocks of one external address: each block belongs to one worker permanently, and to one inside address at a
+//! time.
 //!
 //! ```text
 //! port   1024 .. 1087 | 1088 .. 1151 | ...      block n begins at 1024 + 64 n and is worker n mod W's
@@ -6,32 +7,32 @@
 //!        resting    the same for ports freed in this minute, the one before and the one before that
 //! ```
 //!
-//! Which worker a packet to an external port belongs to is therefore known without asking (RFC 7422 has the idea of
-//! blocks; one log line a block is RFC 6888, REQ-12 and -14). A freed port rests for two minutes at least, unless
+//! The worker that owns a packet to an external port is therefore known without asking (RFC 7422 has the idea of
+//! blocks; logging one line per block is RFC 6888, REQ-12 and -14). A freed port rests for at least two minutes, unless
 //! the address has no other (RFC 6888, REQ-8).
 
 use std::collections::VecDeque;
 
 use crate::{clock::Tick, clock::seconds};
 
-/// Ports of a block.
+/// The number of ports in a block.
 pub const BLOCK: u16 = 64;
-/// First external port.
+/// The first external port.
 pub const FIRST_PORT: u16 = 1024;
-/// Blocks of an address.
+/// The number of blocks of an address.
 pub const BLOCKS: u16 = ((65_536 - FIRST_PORT as u32) / BLOCK as u32) as u16;
-/// Protocols with ports of their own: TCP, UDP, ICMP identifiers.
+/// The number of protocols with their own ports: TCP, UDP, ICMP identifiers.
 pub const PROTOCOLS: usize = 3;
-/// Ticks of one step of resting.
+/// The length of one step of resting, in ticks.
 const STEP: u32 = seconds(60);
-/// Steps that a freed port rests.
+/// The number of steps that a freed port rests.
 const STEPS: usize = 3;
 
-/// A protocol's row in a block.
+/// The row of a protocol in a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row(pub u8);
 
-/// The block that an external port lies in; none below [`FIRST_PORT`].
+/// The block of an external port; none below [`FIRST_PORT`].
 #[must_use]
 pub fn block_of(port: u16) -> Option<u16> {
     Some(port.checked_sub(FIRST_PORT)? / BLOCK)
@@ -43,16 +44,16 @@ pub fn first_port(n: u16) -> u16 {
     FIRST_PORT + n * BLOCK
 }
 
-/// The step of the clock: ports stop resting where one begins, never within.
+/// The number of the clock's step: ports stop resting only when a step begins.
 #[must_use]
 pub fn step(now: Tick) -> u32 {
     now.0 / STEP
 }
 
-/// A block by the place of its address and its number.
+/// Identifies a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockId {
-    /// Place of the external address among a worker's.
+    /// The index of the external address among a worker's.
     pub address: u16,
     /// Number of the block.
     pub n: u16,
@@ -63,9 +64,9 @@ pub struct BlockId {
 struct Block {
     used: [u64; PROTOCOLS],
     resting: [[u64; PROTOCOLS]; STEPS],
-    /// Step of the clock that `resting[0]` is of.
+    /// The clock's step that `resting[0]` belongs to.
     step: u32,
-    /// The next one in its owner's ring; none without an owner.
+    /// The next block in its owner's ring; none without an owner.
     next: Option<BlockId>,
 }
 
@@ -73,12 +74,12 @@ struct Block {
 #[derive(Debug)]
 pub struct Blocks {
     blocks: Box<[Block]>,
-    /// Free ones, the next one last.
+    /// Free blocks; the next one to use is last.
     free: VecDeque<u16>,
 }
 
 impl Block {
-    /// Lets time pass.
+    /// Brings the block up to the current time.
     fn settle(&mut self, now: Tick) {
         let step = step(now);
         let passed = step.wrapping_sub(self.step).min(STEPS as u32);
@@ -95,7 +96,7 @@ impl Block {
     }
 }
 
-/// The place of one of the bits that are set, chosen by `random`.
+/// The position of one of the set bits, chosen by `random`.
 fn pick(bits: u64, random: u32) -> Option<u16> {
     let turn = random % 64;
     let place = bits.rotate_right(turn).trailing_zeros();
@@ -113,7 +114,7 @@ impl Blocks {
         }
     }
 
-    /// Gives a block that is `usable` to an inside address: it is a ring by itself, at the place `address`.
+    /// Takes a block that is `usable`, as a ring of its own; `address` is the index of the external address.
     pub fn take(&mut self, address: u16, usable: impl Fn(u16) -> bool) -> Option<u16> {
         let at = self.free.iter().rposition(|&n| usable(n))?;
         let n = self.free.remove(at)?;
@@ -127,7 +128,7 @@ impl Blocks {
         self.free.iter().any(|&n| usable(n))
     }
 
-    /// The ports of a block that are neither in use nor resting, a bit a port.
+    /// The ports of a block that are neither in use nor resting, one bit per port.
     #[must_use]
     pub fn free(&self, n: u16, Row(row): Row, now: Tick) -> u64 {
         let Some(block) = self.blocks.get(usize::from(n)) else { return 0 };
@@ -137,7 +138,7 @@ impl Blocks {
         !(block.used[row] | resting)
     }
 
-    /// Those that aren't in use, though they may be resting.
+    /// The ports of a block that aren't in use; they may be resting.
     #[must_use]
     pub fn unused(&self, n: u16, Row(row): Row) -> u64 {
         self.blocks.get(usize::from(n)).map_or(0, |block| !block.used[usize::from(row) % PROTOCOLS])
@@ -155,12 +156,12 @@ impl Blocks {
         self.blocks.get(usize::from(n))?.next
     }
 
-    /// Puts another block after this one, and returns the one that was there.
+    /// Links another block after this one, and returns the one that was there.
     pub fn set_next(&mut self, n: u16, next: BlockId) -> Option<BlockId> {
         self.blocks.get_mut(usize::from(n))?.next.replace(next)
     }
 
-    /// Takes a block back. False if one of its ports is still in use or resting.
+    /// Gives a block back. False if one of its ports is still in use or resting.
     pub fn give_back(&mut self, n: u16, now: Tick) -> bool {
         let Some(block) = self.blocks.get_mut(usize::from(n)).filter(|b| b.next.is_some()) else {
             return false;
@@ -170,12 +171,12 @@ impl Blocks {
             return false;
         }
         block.next = None;
-        // There was room for all of them from the start.
+        // The queue had room for all blocks from the start.
         self.free.push_front(n);
         true
     }
 
-    /// A port of the block that is neither in use nor resting, nor `kept` (a bit a port).
+    /// Takes a port of the block that is neither in use nor resting, nor `kept` (one bit per port).
     pub fn allocate(&mut self, n: u16, Row(row): Row, now: Tick, (random, kept): (u32, u64)) -> Option<u16> {
         let block = self.blocks.get_mut(usize::from(n))?;
         block.settle(now);
@@ -186,7 +187,7 @@ impl Blocks {
         Some(FIRST_PORT + n * BLOCK + place)
     }
 
-    /// A port of the block that rests, the one that has rested longest, and isn't `kept`.
+    /// Takes the resting port of the block that has rested longest and isn't `kept`.
     pub fn allocate_resting(
         &mut self,
         n: u16,
@@ -204,7 +205,7 @@ impl Blocks {
         Some(FIRST_PORT + n * BLOCK + place)
     }
 
-    /// A port is no longer in use: it rests.
+    /// Releases a port, which rests from now on.
     pub fn release(&mut self, port: u16, Row(row): Row, now: Tick) {
         let Some(n) = block_of(port) else { return };
         let Some(block) = self.blocks.get_mut(usize::from(n)) else { return };
@@ -262,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_port_rests_from_two_to_three_minutes() {
-        // Freed in the middle of a minute, at its first and its last tick.
+        // Freed in the middle of a minute, at its first tick and at its last tick.
         for (freed, free_at) in [(0, 18_000), (3_000, 18_000), (5_999, 18_000), (6_000, 24_000)] {
             let mut blocks = Blocks::new(0, 1);
             let n = blocks.take(0, |_| true).unwrap();
@@ -280,7 +281,7 @@ mod tests {
         let all: Vec<u16> = (0..64).map(|_| blocks.allocate(n, TCP, Tick(0), (0, 0)).unwrap()).collect();
         for (at, port) in [(0, all[5]), (60, all[3]), (120, all[9])] {
             blocks.release(port, TCP, Tick(seconds(at)));
-            // A second time changes nothing.
+            // A second release changes nothing.
             blocks.release(port, TCP, Tick(seconds(at)));
         }
         let now = Tick(seconds(130));
@@ -288,13 +289,13 @@ mod tests {
             assert_eq!(blocks.allocate_resting(n, TCP, now, (0, 0)), Some(all[port]));
         }
         assert_eq!(blocks.allocate_resting(n, TCP, now, (0, 0)), None);
-        // They are in use again, however long it lasts, and rest once more when they are freed.
+        // The ports are used again, for any length of time, and rest again when they are freed.
         let later = Tick(seconds(1000));
         assert_eq!(blocks.allocate(n, TCP, later, (0, 0)), None);
         blocks.release(all[3], TCP, later);
         assert_eq!(blocks.allocate(n, TCP, later.after(seconds(119)), (0, 0)), None);
         assert_eq!(blocks.allocate(n, TCP, later.after(seconds(180)), (0, 0)), Some(all[3]));
-        // What isn't this worker's, or isn't used, can't be freed.
+        // A port of another worker, or one that isn't in use, can't be freed.
         blocks.release(1023, TCP, now);
         blocks.release(all[5], Row(1), now);
         assert_eq!(blocks.allocate_resting(n, Row(1), now, (0, 0)), None);

@@ -1,12 +1,12 @@
-//! One worker's SNAT state: which inside address has which ports, and the mappings.
+//! One worker's SNAT state: the ports of inside addresses, and the mappings.
 //!
 //! ```text
 //! host      an inside address under one rule: its external address, its blocks, how many ports and sessions it has
 //! mapping   inside address and port <-> external address and port, by protocol; sessions refer to it
 //! ```
 //!
-//! A mapping lives as long as a session refers to it. It is looked for only where a packet has no session, so
-//! this is no part of the fast path; all room is taken when the first rule comes.
+//! A mapping lives as long as a session refers to it. It is only looked up for packets without a session, so this isn't
+//! part of the fast path. All memory is reserved when the first rule is added.
 
 pub mod blocks;
 mod preview;
@@ -33,22 +33,23 @@ use crate::{
     net::protocol,
 };
 
-/// Inside addresses that a worker keeps at once.
+/// The most inside addresses that a worker keeps at once.
 const MAX_HOSTS: usize = 65_536;
-/// External addresses that a worker keeps at once.
+/// The most external addresses that a worker keeps at once.
 pub const MAX_ADDRESSES: usize = 1024;
-/// Blocks that any inside address may have: while some ports rest there are others.
+/// Extra blocks that any inside address may have, to use while ports of the others rest.
 const SPARE_BLOCKS: u16 = 16;
 /// How long after its last mapping an inside address gives its blocks back: as long as ports rest.
 const LINGER: u32 = seconds(185);
-/// Inside addresses that are looked at in one poll for blocks to give back, and blocks that each gives back at most.
+/// The number of inside addresses checked in one poll for blocks to give back, and the most blocks that each gives
+/// back.
 const TIDY: usize = 4;
 const TIDY_BLOCKS: u16 = 64;
 
 /// Address and port.
 pub type Endpoint = (IpAddr, u16);
 
-/// A protocol's row of ports; none if it has no ports here.
+/// The row of a protocol's ports; none if it has no ports here.
 #[must_use]
 pub fn row(protocol: u8) -> Option<Row> {
     match protocol {
@@ -59,21 +60,21 @@ pub fn row(protocol: u8) -> Option<Row> {
     }
 }
 
-/// What a rule allows an inside address.
+/// The limits that a rule sets for an inside address.
 #[derive(Clone, Copy, Debug)]
 pub struct SnatLimits {
-    /// External ports.
+    /// The most external ports.
     pub ports: u32,
-    /// Sessions; 0 is no limit.
+    /// The most sessions; 0 is no limit.
     pub sessions: u32,
-    /// All mappings at one external address.
+    /// Whether all mappings use one external address.
     pub paired: bool,
     /// What mappings depend on.
     pub mapping: Dependence,
 }
 
 impl SnatLimits {
-    /// Blocks of one inside address.
+    /// The most blocks of one inside address.
     fn blocks(&self) -> u16 {
         let needed = self.ports.div_ceil(u32::from(BLOCK));
         u16::try_from(needed).unwrap_or(u16::MAX).max(SPARE_BLOCKS)
@@ -91,11 +92,11 @@ pub enum Full {
     Ports,
     /// The inside address has all the sessions it may have.
     Sessions,
-    /// The worker's tables.
+    /// The worker's tables are full.
     Tables,
 }
 
-/// A block that was given to an inside address, or given back: for the log.
+/// A block that was given to an inside address or given back, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockEvent {
     /// Inside address.
@@ -104,7 +105,7 @@ pub struct BlockEvent {
     pub external: IpAddr,
     /// First port.
     pub first: u16,
-    /// Given, not given back.
+    /// Whether it was given; otherwise it was given back.
     pub given: bool,
 }
 
@@ -119,7 +120,7 @@ pub struct Mapping {
     pub external: Endpoint,
     /// IP protocol number.
     pub protocol: u8,
-    /// Outside address and port where it depends on them.
+    /// The outside address and port, if the mapping depends on them.
     outside: Option<Endpoint>,
     host: u32,
     sessions: u32,
@@ -128,13 +129,13 @@ pub struct Mapping {
 struct InsideHost {
     key: (IpAddr, ServerId),
     address: IpAddr,
-    /// Its blocks, that of the last port first.
+    /// Its blocks; that of the last port comes first.
     blocks: Ring,
-    /// By protocol the step of the clock in which none of its blocks has a free port, plus one; 0: unknown.
+    /// By protocol, the clock's step in which none of its blocks has a free port, plus one; 0 if unknown.
     exhausted: [u32; PROTOCOLS],
     ports: u32,
     sessions: u32,
-    /// Since when it has had no mapping, and is in the queue of those.
+    /// When it lost its last mapping and was queued for giving blocks back.
     idle: Option<Tick>,
 }
 
@@ -155,7 +156,7 @@ pub struct SnatTables {
 }
 
 impl SnatTables {
-    /// Room for as many mappings.
+    /// Tables for this many mappings.
     #[must_use]
     pub fn new(mappings: usize, seed: u32) -> Self {
         fn map<K, V>(capacity: usize) -> HashMap<K, V, RandomState> {
@@ -176,23 +177,23 @@ impl SnatTables {
         }
     }
 
-    /// Takes blocks of an external address, unless there are some already. Where there is no room they replace those of
-    /// an address that nobody has a port of, which `blocks` holds then.
+    /// Adds the blocks of an external address, unless it has some already. If there is no room they replace those of an
+    /// address without ports in use, which `blocks` holds afterwards.
     pub fn add_address(&mut self, address: IpAddr, blocks: &mut Option<Box<Blocks>>) {
         self.addresses.add(address, blocks);
     }
 
-    /// Says what each external address is from now on; none of those that no rule has any more.
+    /// Sets the role of each external address; none for those that no rule has any more.
     pub fn set_standing(&mut self, of: impl Fn(IpAddr) -> Option<AddressRole>) {
         self.addresses.set_standing(of);
     }
 
-    /// Says which ports of own addresses are the kernel's; what it replaces is in `reserved` then.
+    /// Sets the kernel's ports of shared addresses; afterwards `reserved` holds the old ones.
     pub fn set_reserved(&mut self, reserved: &mut Arc<Reserved>) {
         self.addresses.set_reserved(reserved);
     }
 
-    /// Whether a packet to an own address is the kernel's without asking.
+    /// Whether a packet to a shared address always goes to the kernel.
     #[must_use]
     pub fn is_kept(&self, protocol: u8, port: u16) -> bool {
         self.addresses.is_kept(protocol, port)
@@ -205,7 +206,7 @@ impl SnatTables {
         Some((id, self.mappings.get(id as usize)?))
     }
 
-    /// The mapping of an inside address and port towards an outside one, if there is one.
+    /// The mapping of an inside address and port towards an outside endpoint, if it exists.
     #[must_use]
     pub fn by_inside(
         &self,
@@ -217,7 +218,7 @@ impl SnatTables {
     ) -> Option<(u32, &Mapping)> {
         let id = *self.by_inside.get(&key(rule, limits, protocol, inside, outside))?;
         let mapping = self.mappings.get(id as usize)?;
-        // Its sessions are about to end.
+        // The sessions of a withdrawn address are about to end.
         (!self.addresses.is_withdrawn(mapping.external.0)).then_some((id, mapping))
     }
 
@@ -234,7 +235,7 @@ impl SnatTables {
         limits.sessions == 0 || host.is_some_and(|h| h.sessions < limits.sessions)
     }
 
-    /// A session refers to the mapping from now on.
+    /// Notes that another session refers to the mapping.
     pub fn hold(&mut self, mapping: u32) {
         let Some(mapping) = self.mappings.get_mut(mapping as usize) else { return };
         mapping.sessions += 1;
@@ -243,8 +244,8 @@ impl SnatTables {
         }
     }
 
-    /// A session that referred to the mapping of an external address and port has ended. The mapping ends with
-    /// the last.
+    /// Notes the end of a session that referred to the mapping of an external address and port. The mapping ends with
+    /// its last session.
     pub fn let_go(&mut self, protocol: u8, external: Endpoint, now: Tick) {
         let Some(&id) = self.by_external.get(&(protocol, external)) else { return };
         let Some(mapping) = self.mappings.get_mut(id as usize) else { return };
@@ -257,7 +258,7 @@ impl SnatTables {
         }
     }
 
-    /// Endpoints a mapping that no session refers to.
+    /// Ends a mapping that no session refers to.
     pub fn end_unused(&mut self, id: u32, now: Tick) {
         if self.mappings.get(id as usize).is_some_and(|m| m.sessions == 0) {
             self.end(id, now);
@@ -270,7 +271,7 @@ impl SnatTables {
             return;
         }
         let key = (m.protocol, m.inside, m.outside, m.rule);
-        // One whose external address was withdrawn may have been replaced.
+        // A mapping with a withdrawn external address may have been replaced.
         if self.by_inside.get(&key) == Some(&id) {
             self.by_inside.remove(&key);
         }
@@ -288,10 +289,9 @@ impl SnatTables {
         }
     }
 
-    /// A new mapping. `pool` are the rule's external addresses.
+    /// Opens a mapping. `pool` are the rule's external addresses.
     ///
-    /// # Errors
-    /// There is no room for it.
+    /// # Errors There is no room for it.
     pub fn open(
         &mut self,
         (rule, limits, pool): (ServerId, &SnatLimits, &[IpAddr]),
@@ -323,10 +323,10 @@ impl SnatTables {
         Ok((id, early))
     }
 
-    /// The inside address, known or new.
+    /// The inside address, known or added.
     fn host(&mut self, key: (IpAddr, ServerId), pool: &[IpAddr], now: Tick) -> Result<u32, Full> {
         let known = self.by_host.get(&key).and_then(|&id| Some((id, self.hosts.get(id as usize)?.address)));
-        // One whose external address was withdrawn starts again, at another.
+        // An inside address whose external address was withdrawn starts again with another.
         if let Some((id, address)) = known
             && !self.addresses.is_withdrawn(address)
         {
@@ -348,12 +348,12 @@ impl SnatTables {
             None => return Err(Full::Tables),
         };
         self.by_host.insert(key, id);
-        // It may never get a mapping.
+        // It may never get a mapping, so it is queued.
         self.idle.push_back(id);
         Ok(id)
     }
 
-    /// A port for the inside address `id`; whether it was taken out of its rest early.
+    /// Takes a port for the inside address `id`. Returns whether its rest was cut short.
     fn port(
         &mut self,
         id: u32,
@@ -380,12 +380,12 @@ impl SnatTables {
         self.resting_port(id, row, now, random).map(|port| (port, true)).ok_or(Full::Pool)
     }
 
-    /// A free port of the blocks that the inside address has.
+    /// Takes a free port of the blocks that the inside address has.
     fn free_port(&mut self, id: u32, row: Row, now: Tick, random: u32) -> Option<Endpoint> {
         let addresses = &mut self.addresses;
         let host = self.hosts.get_mut(id as usize)?;
         let exhausted = host.exhausted.get_mut(usize::from(row.0))?;
-        // Ports that go back in the meantime rest: there is no other before the next step.
+        // Ports that are released meanwhile rest, so none becomes free before the next step.
         let step = blocks::step(now).wrapping_add(1);
         if *exhausted == step {
             return None;
@@ -397,7 +397,7 @@ impl SnatTables {
         found.and_then(|(block, port)| addresses.place(block, port))
     }
 
-    /// A port of theirs that rests.
+    /// Takes a resting port of its blocks.
     fn resting_port(&mut self, id: u32, row: Row, now: Tick, random: u32) -> Option<Endpoint> {
         let addresses = &mut self.addresses;
         let host = self.hosts.get_mut(id as usize)?;
@@ -406,7 +406,7 @@ impl SnatTables {
         addresses.place(block, port)
     }
 
-    /// Another block for the inside address.
+    /// Takes another block for the inside address.
     fn new_block(
         &mut self,
         id: u32,
@@ -419,7 +419,7 @@ impl SnatTables {
         if host.blocks.len() >= limits.blocks() {
             return None;
         }
-        // Without a block yet it may have any address, so that one full address excludes no host.
+        // Without a block it may still use any address, so that a full address excludes no host.
         let others = if limits.paired && !host.blocks.is_empty() { &[] } else { pool };
         let mut candidates = std::iter::once(host.address).chain(others.iter().copied());
         let (external, block) =
@@ -434,7 +434,7 @@ impl SnatTables {
         Some(block)
     }
 
-    /// Takes the blocks of inside addresses back that have had no mapping for long enough, a few a call.
+    /// Takes blocks back from inside addresses that have had no mapping for long enough, a few per call.
     pub fn tidy(&mut self, now: Tick, log: &mut impl FnMut(BlockEvent)) {
         for _ in 0..TIDY {
             let Some(&id) = self.idle.front() else { return };
@@ -470,19 +470,19 @@ impl SnatTables {
         }
     }
 
-    /// Whether an inside address waits for its blocks to go back.
+    /// Whether an inside address waits to give its blocks back.
     #[must_use]
     pub fn has_idle(&self) -> bool {
         !self.idle.is_empty()
     }
 
-    /// Mappings there are.
+    /// The number of mappings.
     #[must_use]
     pub fn len(&self) -> usize {
         self.by_external.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no mappings.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_external.is_empty()

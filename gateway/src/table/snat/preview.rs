@@ -10,11 +10,10 @@ use super::{
 use crate::{clock::Tick, id::ServerId};
 
 impl SnatTables {
-    /// The external address of which [`SnatTables::open`] would give the inside address `inside` a port, for a session that
-    /// may be opened.
+    /// The external address of which [`SnatTables::open`] would give the inside address `inside` a port, provided a
+    /// session may be opened.
     ///
-    /// # Errors
-    /// As there.
+    /// # Errors See there.
     pub fn preview(
         &self,
         (rule, limits, pool): (ServerId, &SnatLimits, &[IpAddr]),
@@ -54,7 +53,7 @@ impl SnatTables {
         Ok(found)
     }
 
-    /// The first of these addresses that has a block to give.
+    /// The first of these addresses that has a free block.
     fn fresh(&self, first: IpAddr, others: &[IpAddr], row: Row) -> Option<IpAddr> {
         let mut candidates = std::iter::once(first).chain(others.iter().copied());
         candidates.find(|address| self.addresses.has_block(*address, row))

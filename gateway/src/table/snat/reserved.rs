@@ -1,16 +1,16 @@
-//! Ports that the kernel keeps of the addresses that it shares with SNAT (masquerading): its ephemeral range, and those on
-//! which somebody listens.
+//! The kernel's ports of addresses that it shares with SNAT (masquerading): its ephemeral range, and ports with
+//! listeners.
 
 use super::{
     blocks::{BLOCK, FIRST_PORT, Row},
     row,
 };
 
-/// Words of a bit a port.
+/// The number of words with one bit per port.
 const WORDS: usize = 65_536 / 64;
 const _: () = assert!(BLOCK == 64 && FIRST_PORT.is_multiple_of(BLOCK));
 
-/// A bit a port, one for TCP and one for UDP. Identifiers of ICMP are shared.
+/// One bit per port, for TCP and for UDP. ICMP identifiers are shared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reserved {
     bits: [Box<[u64; WORDS]>; 2],
@@ -23,28 +23,28 @@ impl Default for Reserved {
 }
 
 impl Reserved {
-    /// Keeps ports of TCP and UDP, whichever protocol they are used by.
+    /// Reserves ports for both TCP and UDP.
     pub fn keep_range(&mut self, first: u16, last: u16) {
         for port in first..=last {
             self.bits.iter_mut().for_each(|bits| bits[usize::from(port / 64)] |= 1 << (port % 64));
         }
     }
 
-    /// Keeps a port of TCP (row 0) or UDP (row 1).
+    /// Reserves a port of TCP (row 0) or UDP (row 1).
     pub fn keep(&mut self, Row(row): Row, port: u16) {
         if let Some(bits) = self.bits.get_mut(usize::from(row)) {
             bits[usize::from(port / 64)] |= 1 << (port % 64);
         }
     }
 
-    /// The ports of a block that are kept, a bit each.
+    /// The reserved ports of a block, one bit each.
     #[must_use]
     pub fn of_block(&self, Row(row): Row, n: u16) -> u64 {
         let word = usize::from(FIRST_PORT / 64) + usize::from(n);
         self.bits.get(usize::from(row)).and_then(|bits| bits.get(word)).copied().unwrap_or(0)
     }
 
-    /// Whether packets of a protocol to this port are the kernel's without asking.
+    /// Whether packets of a protocol to this port always go to the kernel.
     #[must_use]
     pub fn is_kept(&self, protocol: u8, port: u16) -> bool {
         let Some(bits) = row(protocol).and_then(|Row(row)| self.bits.get(usize::from(row))) else {
@@ -53,7 +53,7 @@ impl Reserved {
         port < FIRST_PORT || bits[usize::from(port / 64)] & 1 << (port % 64) != 0
     }
 
-    /// Ports that are left for SNAT by both protocols.
+    /// The number of ports left for SNAT in both protocols.
     #[must_use]
     pub fn left(&self) -> u32 {
         let words = self.bits[0].iter().zip(self.bits[1].iter()).skip(usize::from(FIRST_PORT / 64));

@@ -1,11 +1,11 @@
-//! A worker's external addresses, and the rings that the blocks of an inside address form.
+//! A worker's external addresses, and the rings formed by the blocks of an inside address.
 //!
 //! ```text
 //! inside address -> block 7 of address 0 -> block 9 of address 0 -> block 7 ..      the first gave the last port
 //! ```
 //!
-//! The links lie in the blocks themselves, so that an inside address may have one block or all of them and nothing is
-//! allocated.
+//! The links are in the blocks themselves, so that an inside address may have any number of blocks without an
+//! allocation.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -21,23 +21,23 @@ use super::{
 pub(super) struct External {
     address: IpAddr,
     blocks: Box<Blocks>,
-    /// What it is at the moment; none if no rule has it any more: no new ports of it.
+    /// Its current role; none if no rule has it any more, so that it gives no new ports.
     standing: Option<AddressRole>,
 }
 
-/// What an external address is.
+/// The role of an external address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressRole {
-    /// SNAT's alone.
+    /// It is used by SNAT alone.
     Pool,
-    /// A port's own, whose ports the kernel has, too.
+    /// It is a port's own address, so the kernel uses ports of it, too.
     Own,
 }
 
-/// External addresses with this worker's blocks of them.
+/// External addresses, with this worker's blocks of them.
 pub(super) struct Addresses {
     all: Vec<External>,
-    /// Ports of own addresses that are the kernel's.
+    /// The kernel's ports of shared addresses.
     reserved: Arc<Reserved>,
     by_address: HashMap<IpAddr, u16, RandomState>,
 }
@@ -73,7 +73,7 @@ impl Addresses {
         }
     }
 
-    /// Says what each address is from now on.
+    /// Sets the role of each address.
     pub fn set_standing(&mut self, of: impl Fn(IpAddr) -> Option<AddressRole>) {
         self.all.iter_mut().for_each(|external| external.standing = of(external.address));
     }
@@ -84,17 +84,17 @@ impl Addresses {
         external.is_some_and(|external| external.standing.is_none())
     }
 
-    /// Says which ports of own addresses are the kernel's; what it replaces is in `reserved` then.
+    /// Sets the kernel's ports of shared addresses; afterwards `reserved` holds the old ones.
     pub fn set_reserved(&mut self, reserved: &mut Arc<Reserved>) {
         std::mem::swap(&mut self.reserved, reserved);
     }
 
-    /// Whether a packet to an own address is the kernel's without asking.
+    /// Whether a packet to a shared address always goes to the kernel.
     pub fn is_kept(&self, protocol: u8, port: u16) -> bool {
         self.reserved.is_kept(protocol, port)
     }
 
-    /// Ports of a block that may not be given out; none may of an address that no rule has.
+    /// The ports of a block that may not be given out; all of them if no rule has the address.
     fn kept(reserved: &Reserved, standing: Option<AddressRole>, row: Row, n: u16) -> u64 {
         match standing {
             None => u64::MAX,
@@ -103,7 +103,7 @@ impl Addresses {
         }
     }
 
-    /// The blocks among which this one is, and the ports of it that may not be given out.
+    /// The address's blocks that contain this one, and the ports of it that may not be given out.
     pub fn at_kept(&mut self, block: BlockId, row: Row) -> Option<(&mut Blocks, u64)> {
         let external = self.all.get_mut(usize::from(block.address))?;
         let kept = Self::kept(&self.reserved, external.standing, row, block.n);
@@ -116,7 +116,7 @@ impl Addresses {
         self.all.get_mut(usize::from(n)).map(|external| &mut *external.blocks)
     }
 
-    /// The blocks among which this one is.
+    /// The address's blocks that contain this one.
     pub fn at(&mut self, block: BlockId) -> Option<&mut Blocks> {
         self.all.get_mut(usize::from(block.address)).map(|external| &mut *external.blocks)
     }
@@ -139,7 +139,7 @@ impl Addresses {
         })
     }
 
-    /// A free block of the address that has ports for this protocol.
+    /// Takes a free block of the address that has ports for this protocol.
     pub fn take(&mut self, address: IpAddr, row: Row) -> Option<BlockId> {
         let n = *self.by_address.get(&address)?;
         let External { blocks, standing, .. } = self.all.get_mut(usize::from(n))?;
@@ -152,7 +152,7 @@ impl Addresses {
 /// The blocks of one inside address.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ring {
-    /// Where it begins.
+    /// The first block of the ring.
     first: Option<BlockId>,
     len: u16,
 }
@@ -166,7 +166,7 @@ impl Ring {
         self.len == 0
     }
 
-    /// A block that was just taken becomes the first.
+    /// Puts a block that was just taken at the front of the ring.
     pub fn push(&mut self, addresses: &mut Addresses, block: BlockId) {
         if let Some(first) = self.first {
             let after = addresses.at(first).and_then(|b| b.set_next(first.n, block));
@@ -178,7 +178,7 @@ impl Ring {
         self.len += 1;
     }
 
-    /// Takes out the block after the first, which is the first if there is no other.
+    /// Takes out the block after the first, or the first if there is no other.
     pub fn pop(&mut self, addresses: &mut Addresses) -> Option<BlockId> {
         let first = self.first?;
         let out = addresses.at(first)?.next(first.n)?;
@@ -192,8 +192,7 @@ impl Ring {
         Some(out)
     }
 
-    /// The first block that is `right`, once round. `right` gets the same arguments as the function of
-    /// [`Self::find`].
+    /// The first block, once round, that is `right`. `right` gets the same arguments as the function of [`Self::find`].
     pub fn look(
         &self,
         addresses: &Addresses,
@@ -212,8 +211,8 @@ impl Ring {
         None
     }
 
-    /// What `give` makes of the first block that it makes anything of, once round; that block becomes the first. It is
-    /// told the ports of the protocol's that may not be given out.
+    /// The first result that `give` returns for a block, once round; that block becomes the first. `give` also gets the
+    /// ports of the protocol that may not be given out.
     pub fn find<T>(
         &mut self,
         addresses: &mut Addresses,
@@ -275,7 +274,7 @@ mod tests {
             let block = all.take(address(n % 2), UDP).unwrap();
             ring.push(&mut all, block);
         }
-        // 0 of the first address, 0 of the second, 1 of the first.
+        // Block 0 of the first address, 0 of the second, 1 of the first.
         assert_eq!(blocks(&mut ring, &mut all), [(3, 1), (3, 0), (3, 0)]);
         let (block, _) = ring.find(&mut all, UDP, |_, n, _| (n == 0).then_some(())).unwrap();
         assert_eq!(block, BlockId { address: 0, n: 0 });
@@ -284,7 +283,7 @@ mod tests {
         assert_eq!(ring.pop(&mut all), Some(BlockId { address: 0, n: 1 }));
         assert_eq!(ring.pop(&mut all), Some(BlockId { address: 0, n: 0 }));
         assert!(ring.is_empty() && ring.pop(&mut all).is_none());
-        // Those that were taken out are rings of their own.
+        // Blocks that were taken out are rings of their own.
         ring.push(&mut all, BlockId { address: 1, n: 0 });
         assert_eq!(blocks(&mut ring, &mut all), [(1, 0)]);
     }
@@ -319,7 +318,7 @@ mod tests {
         assert!(blocks.is_some(), "the old ones go back to control");
         assert!(all.blocks_of(new).is_some() && all.blocks_of(last).is_none());
         assert!(all.take(new, UDP).is_some() && all.take(last, UDP).is_none());
-        // Now all are used.
+        // Now all slots are used.
         all.add(last, &mut blocks);
         assert!(all.blocks_of(last).is_none() && all.blocks_of(new).is_some());
     }

@@ -112,7 +112,7 @@ fn sessions_have_a_limit_and_are_counted_down() {
     assert!(t.may_open(id, &limits) && t.len() == 1, "the mapping has another session");
     t.let_go(17, external, Tick(0));
     assert!(t.is_empty());
-    // The address is known still, and has nothing.
+    // The address is still known, but has no ports.
     let (id, _) = t.open((RULE, &limits, &POOL), (6, (host, 2), OUTSIDE), Tick(0), &mut |_| {}).unwrap();
     t.hold(id);
     assert!(t.may_open(id, &limits));
@@ -188,7 +188,7 @@ fn a_freed_port_rests_before_the_next_mapping_has_it() {
         before = Some(got.external);
         t.let_go(17, got.external, now);
     }
-    // None of the 200 was given twice: all within two minutes.
+    // None of the 200 was given out twice: they are all from within two minutes.
     assert_eq!(t.hosts[0].blocks.len(), 4);
 }
 
@@ -224,7 +224,7 @@ fn full_tables_have_errors_of_their_own() {
     assert_eq!(open(&mut t, &limits(), (v4(10), 2), Tick(0)).unwrap_err(), Full::Tables);
     let first = t.by_inside(RULE, &limits(), 17, (v4(10), 1), OUTSIDE).unwrap().1.external;
     t.let_go(17, first, Tick(0));
-    // A mapping is free again, a place for another inside address isn't, until the silent one goes.
+    // A mapping is free again, but another inside address only finds room once the silent one is gone.
     assert_eq!(open(&mut t, &limits(), (v4(20), 1), Tick(0)).unwrap_err(), Full::Tables);
     assert_eq!(t.len(), 2);
     open(&mut t, &limits(), (v4(10), 3), Tick(0)).unwrap();
@@ -241,7 +241,7 @@ fn a_silent_inside_address_goes_after_its_ports_have_rested() {
         assert_eq!(t.has_idle(), there, "{at}");
     }
     assert!(t.by_host.is_empty() && t.free_hosts.len() == 1);
-    // One that comes back in time stays.
+    // A host that returns in time stays.
     let got = open(&mut t, &limits(), (v4(10), 1), Tick(seconds(300))).unwrap();
     t.let_go(17, got.external, Tick(seconds(300)));
     open(&mut t, &limits(), (v4(10), 2), Tick(seconds(400))).unwrap();
@@ -275,7 +275,7 @@ fn a_withdrawn_address_is_left_for_another() {
     assert!(t.by_inside(RULE, &limits(), 17, (v4(10), 1), OUTSIDE).is_none(), "not to be used again");
     let new = get(&mut t, 1, 1);
     assert_eq!(new.0, POOL[1]);
-    // The old mapping's end leaves the new one alone.
+    // The end of the old mapping doesn't affect the new one.
     t.let_go(17, old, Tick(0));
     assert_eq!(t.by_inside(RULE, &limits(), 17, (v4(10), 1), OUTSIDE).unwrap().1.external, new);
     t.tidy(Tick(seconds(200)), &mut |event| assert_eq!(event.external, POOL[0]));
