@@ -1,15 +1,15 @@
 //! Frames of DPDK's ports.
 //!
-//! Worker w drives queue w of every port. Where a device has fewer send queues than there are workers, a worker
-//! without one passes its frames to one that has, which sends them when it next looks for frames of that port:
+//! Worker w drives queue w of every port. If a device has fewer send queues than there are workers, a worker without
+//! one passes its frames to a worker that has one, which sends them when it next polls that port:
 //!
 //! ```text
 //! worker 0: tx -> queue 0 of the device <-+
 //! worker 1: tx -> ring -------------------+ taken by worker 0's rx
 //! ```
 //!
-//! Where it has fewer receive queues, the other workers receive nothing there; frames reach their owners by
-//! hand-over, as they do from ports that spread them otherwise.
+//! If it has fewer receive queues, the other workers receive nothing from it. Frames then reach their owners by
+//! hand-over, as they do from ports that spread them by another function.
 
 use arrayvec::ArrayVec;
 use dpdk::{
@@ -58,18 +58,18 @@ impl Frame for Mbuf {
     }
 }
 
-/// How a worker's frames get out of a port.
+/// How a worker's frames leave by a port.
 pub(super) enum TxPath {
-    /// By a queue of its own, and with it frames of workers that have none.
+    /// Through its own queue, which may also send the frames of workers without one.
     Queue(TxQueue, Option<Box<Relay>>),
-    /// By the queue of another worker.
+    /// Through the queue of another worker.
     Ring(SharedSender),
 }
 
-/// Frames on their way out by another worker's queue.
+/// Frames to be sent through another worker's queue.
 pub(super) struct Relay {
     ring: Receiver,
-    /// What the device had no room for yet.
+    /// Frames that the device had no room for yet.
     waiting: Burst<Mbuf>,
 }
 
@@ -78,7 +78,7 @@ impl Relay {
         Self { ring, waiting: ArrayVec::new() }
     }
 
-    /// Sends what the others have passed on, a burst at most.
+    /// Sends frames that other workers have passed on, at most one burst.
     fn pump(&mut self, queue: &mut TxQueue) {
         self.ring.receive(&mut self.waiting);
         queue.tx(&mut self.waiting);

@@ -14,17 +14,17 @@ use super::{
 };
 use crate::{config, mac::Mac, table::rss::Rss};
 
-/// Frames that may wait for a device that isn't there.
+/// The most frames that may wait for a device that is gone.
 const NOWHERE: u32 = 2;
 
-/// What control holds of a device.
+/// Control's view of a device.
 pub struct PortHandle {
     pub(super) name: String,
     pub(super) device: String,
     /// None while the device is gone.
     pub(super) port: RefCell<Option<Port>>,
     pub(super) pool: Mempool,
-    /// Its hardware address, which a device that comes back is given again.
+    /// Its hardware address, which is set again when the device comes back.
     pub(super) mac: Mac,
     /// The device's MTU at the start.
     pub(super) mtu: u16,
@@ -34,9 +34,9 @@ pub struct PortHandle {
     pub offloads: Offloads,
     /// Receive queues: workers from this number on receive nothing here.
     pub rx_queues: u16,
-    /// Send queues: workers from this number on send by way of another.
+    /// The number of send queues: workers from this number on send through another worker.
     pub tx_queues: u16,
-    /// Key, table and hashed fields that are in force, as read back; or why frames aren't spread by them.
+    /// The key, table and hashed fields in force, as read back; or why frames aren't spread by them.
     pub rss: Result<Rss, String>,
 }
 
@@ -47,7 +47,7 @@ impl PortHandle {
         &self.name
     }
 
-    /// The device, as it was attached.
+    /// The device string, as it was attached.
     #[must_use]
     pub fn device(&self) -> &str {
         &self.device
@@ -59,7 +59,7 @@ impl PortHandle {
         Ref::filter_map(self.port.borrow(), Option::as_ref).ok()
     }
 
-    /// Buffers of the port: for frames that control makes. Any thread may use it.
+    /// The port's pool of buffers, for frames that control makes. Any thread may use it.
     #[must_use]
     pub fn pool(&self) -> &Mempool {
         &self.pool
@@ -71,51 +71,47 @@ impl PortHandle {
         self.mac
     }
 
-    /// The MTU in bytes of an IP packet of a port that is on it.
+    /// The MTU, in bytes of an IP packet, of a port on the device.
     #[must_use]
     pub fn mtu_of(&self, port: &config::Port) -> u16 {
         let device = self.port().and_then(|port| port.mtu().ok()).unwrap_or(self.mtu);
         port.mtu.map_or(device, |mtu| mtu.min(device))
     }
 
-    /// Whether the link is up; a driver that doesn't tell has none.
+    /// Whether the link is up; no if the driver can't tell.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.port().is_some_and(|port| port.link().is_ok_and(|l| l.up))
     }
 
-    /// Waits until the link is up, for `limit` at most; whether it is.
+    /// Waits at most for `limit` until the link is up; returns whether it is.
     ///
-    /// # Errors
-    /// The driver doesn't tell.
+    /// # Errors The driver can't tell.
     pub fn wait_link(&self, limit: Duration) -> Result<bool, OpenError> {
         let Some(port) = self.port() else { return Ok(false) };
         port.wait_link(limit).map(|l| l.up).map_err(|e| device_error(&self.name, e))
     }
 
-    /// Shares of no device: what workers hold while it is gone. Frames for it find no room.
+    /// Shares without a device, which workers hold while the device is gone. Frames for it find no room.
     ///
-    /// # Errors
-    /// Memory is short.
+    /// # Errors Memory is short.
     pub fn nothing(&self, eal: &Eal, workers: u16) -> Result<Vec<Hand>, OpenError> {
         let (sender, _) = ring::mpsc(eal, NOWHERE).map_err(|e| device_error(&self.name, e))?;
         let share = || Share { rx: None, way: TxPath::Ring(sender.clone()), pool: self.pool.clone() };
         Ok((0..workers).map(|_| Box::new(share()) as Hand).collect())
     }
 
-    /// Has EAL forget the device, whose queues the workers have given up.
+    /// Has EAL forget the device. The workers must have given up its queues.
     ///
-    /// # Errors
-    /// Queues are still held, or EAL keeps the device.
+    /// # Errors Queues are still held, or EAL keeps the device.
     pub fn detach(&self, eal: &Eal) -> Result<(), OpenError> {
         let Some(port) = self.port.borrow_mut().take() else { return Ok(()) };
         eal.detach(port).map_err(|e| device_error(&self.name, e))
     }
 
-    /// Attaches the device of `config` again, as it was. Returns each worker's share.
+    /// Attaches the device of `config` again. Returns each worker's share.
     ///
-    /// # Errors
-    /// It isn't there, or isn't what it was.
+    /// # Errors The device isn't there, or isn't what it was.
     pub fn reattach(&self, eal: &Eal, config: &config::Port, workers: u16) -> Result<Vec<Hand>, OpenError> {
         let mut port = eal.attach(&device_for(config, workers)).map_err(|e| device_error(&self.name, e))?;
         let dealt = self
@@ -127,7 +123,7 @@ impl PortHandle {
                 Ok(shares.into_iter().map(|share| Box::new(share) as Hand).collect())
             }
             Err(error) => {
-                // It may come back another time.
+                // The device may come back another time.
                 _ = eal.detach(port);
                 Err(error)
             }
@@ -159,10 +155,9 @@ impl PortHandle {
         OpenError::Unfit { port: self.name.clone(), reason: reason.to_owned() }
     }
 
-    /// Stops and closes the port, whose queues the workers have given up.
+    /// Stops and closes the port. The workers must have given up its queues.
     ///
-    /// # Errors
-    /// Queues are still held, or the driver fails.
+    /// # Errors Queues are still held, or the driver fails.
     pub fn close(self) -> Result<(), OpenError> {
         let Self { name, port, .. } = self;
         port.into_inner().map_or(Ok(()), Port::close).map_err(|e| device_error(&name, e))

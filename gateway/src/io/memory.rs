@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use super::{Burst, Frame, Io, PortId};
 
-/// Room before the data of a fresh frame, as DPDK's headroom.
+/// The room before the data of a fresh frame, like DPDK's headroom.
 const HEADROOM: usize = 128;
-/// Room for data in the first segment.
+/// The room for data in the first segment.
 const DATAROOM: usize = 2048;
 
 /// A frame as a list of segments.
@@ -95,12 +95,12 @@ impl Frame for MemoryFrame {
     fn prefetch(&self) {}
 }
 
-/// Ports made of two queues each: what will be received, and what was transmitted.
+/// Ports with two queues each: frames to receive, and frames transmitted.
 #[derive(Debug, Default)]
 pub struct MemoryIo {
     received: Vec<VecDeque<MemoryFrame>>,
     transmitted: Vec<Vec<MemoryFrame>>,
-    /// Frames a transmit call accepts at most; lower it to test full queues.
+    /// The most frames that a transmit call accepts; lower it to test full queues.
     pub tx_room: usize,
 }
 
@@ -120,7 +120,7 @@ impl MemoryIo {
         self.received[port.index()].push_back(frame);
     }
 
-    /// Takes what was transmitted on `port`.
+    /// Takes the frames that were transmitted on `port`.
     pub fn take(&mut self, port: PortId) -> Vec<MemoryFrame> {
         std::mem::take(&mut self.transmitted[port.index()])
     }

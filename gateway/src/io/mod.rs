@@ -1,7 +1,7 @@
-//! Where frames come from and go to: the only interface between the packet path and DPDK.
+//! The only interface between the packet path and DPDK: where frames come from and go to.
 //!
-//! `ports` sets real ports up and `dpdk` drives them; `memory` serves tests, fuzzing and replays. A frame is owned:
-//! its holder forwards it, hands it on or drops it, and dropping frees the buffer.
+//! `ports` sets up real ports and `dpdk` drives them; `memory` serves tests, fuzzing and replays. A frame is owned: its
+//! holder forwards it, hands it on or drops it, and dropping frees the buffer.
 
 use std::any::Any;
 
@@ -29,21 +29,21 @@ impl PortId {
     /// No port.
     pub const NONE: Self = Self(u8::MAX);
 
-    /// As an array index.
+    /// The array index.
     #[inline]
     #[must_use]
     pub fn index(self) -> usize {
         self.0 as usize
     }
 
-    /// The place where the kernel's frames come in that leave this port's twin for the path. There are 32 ports at most,
-    /// so the numbers above are free.
+    /// The port number under which frames arrive that the kernel sends out of this port's twin. There are at most 32
+    /// ports, so the numbers above are free.
     #[must_use]
     pub const fn twin(self) -> Self {
         Self(self.0 | Self::TWIN)
     }
 
-    /// Whether it is such a place.
+    /// Whether it is the number of a twin.
     #[must_use]
     pub const fn is_twin(self) -> bool {
         self.0 & Self::TWIN != 0
@@ -58,16 +58,16 @@ impl PortId {
     const TWIN: u8 = 0x80;
 }
 
-/// Where a port is.
+/// The location of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortPlace {
-    /// The device, counted from 0.
+    /// The device's number.
     pub device: u8,
-    /// Its VLAN there, 1 to 4094; none: what has no tag.
+    /// Its VLAN on the device, 1 to 4094; none for frames without a tag.
     pub vlan: Option<u16>,
 }
 
-/// The places of ports: each on a device of its own unless an earlier port has the same `device`.
+/// The locations of ports: each has its own device unless an earlier port has the same `device`.
 pub fn places<'a, D: PartialEq + 'a>(ports: impl Iterator<Item = (&'a D, Option<u16>)>) -> Vec<PortPlace> {
     let mut devices: Vec<&D> = Vec::new();
     let place = |(device, vlan)| {
@@ -85,16 +85,16 @@ pub fn places<'a, D: PartialEq + 'a>(ports: impl Iterator<Item = (&'a D, Option<
 pub trait Frame: Send + 'static {
     /// The bytes of the first segment.
     fn data(&self) -> &[u8];
-    /// The bytes of the first segment, to be rewritten.
+    /// The bytes of the first segment, mutable.
     fn data_mut(&mut self) -> &mut [u8];
-    /// Length over all segments.
+    /// The length over all segments.
     fn total_len(&self) -> usize;
     /// Bytes of segment `n` (0 = the first); `None` past the last.
     fn segment(&self, n: usize) -> Option<&[u8]>;
-    /// Cuts the frame to `len` bytes in all; later segments go. Longer than the frame is a no-op.
+    /// Truncates the frame to `len` bytes in all and drops segments beyond. Does nothing if the frame is shorter.
     fn truncate(&mut self, len: usize);
-    /// Gives the frame `len` bytes in its first segment, contents unspecified, dropping what it held.
-    /// False, and nothing changed, if the first segment has no such room.
+    /// Replaces the frame's contents by `len` unspecified bytes in its first segment. Without such room it returns
+    /// false and changes nothing.
     fn reset(&mut self, len: usize) -> bool;
     /// Adds `n` bytes in front and returns whether there was room.
     fn prepend(&mut self, n: usize) -> bool;
@@ -115,13 +115,13 @@ pub trait Io {
     fn ports(&self) -> usize;
     /// Receives up to the free room of `burst` from the worker's queue of `port`.
     fn rx(&mut self, port: PortId, burst: &mut Burst<Self::Frame>);
-    /// Transmits `burst` on the worker's queue of `port`, taking the accepted frames out of it; what the
-    /// device had no room for stays.
+    /// Transmits `burst` on the worker's queue of `port` and removes the accepted frames from it; frames that the
+    /// device had no room for stay.
     fn tx(&mut self, port: PortId, burst: &mut Burst<Self::Frame>);
     /// A fresh buffer with an empty first segment, for frames that the gateway makes itself.
     fn alloc(&mut self) -> Option<Self::Frame>;
     /// Exchanges the worker's share of device `device` for the one in `hand`: control takes a device away, or brings it
-    /// back. Without devices there is nothing to exchange.
+    /// back. Does nothing if there are no devices.
     fn exchange(&mut self, device: PortId, hand: &mut Hand) {
         let _ = (device, hand);
     }

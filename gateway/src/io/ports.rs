@@ -1,8 +1,8 @@
-//! Ports from configuration to running: devices attached, pools made, queues dealt to the workers, RSS set and
-//! read back.
+//! Takes ports from configuration to operation: attaches devices, creates pools, deals queues to the workers, sets RSS
+//! and reads it back.
 //!
-//! The order at the end is the reverse: workers return (and with them their [`DpdkIo`]), control drops its
-//! [`PortHandle`]s, the [`Eal`] goes last and gives everything back.
+//! Shutdown has the reverse order: workers return (and with them their [`DpdkIo`]), control drops its [`PortHandle`]s,
+//! and the [`Eal`] goes last and gives everything back.
 
 use std::cell::RefCell;
 
@@ -17,22 +17,23 @@ use super::{
 };
 use crate::{config, mac::Mac, table::rss::Rss};
 
-/// Frames that may wait for another worker to send them, a port and sending worker.
+/// The most frames that may wait for another worker to send them, per port and sending worker.
 const RELAY: u32 = 1024;
-/// Buffers an lcore keeps for itself, a pool.
+/// The number of buffers that an lcore caches, per pool.
 const CACHE: u32 = 256;
-/// Bytes of a frame beyond its IP packet: Ethernet header, two VLAN tags, and a CRC that some devices leave.
+/// The bytes of a frame in addition to its IP packet: Ethernet header, two VLAN tags, and a CRC that some devices
+/// leave.
 const FRAMING: usize = 14 + 8 + 4;
 
 /// Why ports can't be opened.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// DPDK or the device's driver refuses.
+    /// DPDK or the device's driver refused.
     #[error("port `{port}`: {source}")]
     Device {
         /// The port's name.
         port: String,
-        /// What DPDK says.
+        /// DPDK's error.
         source: dpdk::Error,
     },
     /// The device can't do what the configuration needs.
@@ -49,7 +50,7 @@ pub enum OpenError {
 #[must_use]
 pub fn eal_config(config: &config::Config, log: Option<dpdk::LogSink>) -> EalConfig {
     let cpus = match &config.workers {
-        // Pinned, all gateways of a machine would crowd on its first CPU.
+        // If pinned, all gateways of a machine would crowd on its first CPU.
         config::Workers::Count(n) => dpdk::Cpus::Floating((*n).into()),
         config::Workers::Cores(cores) => dpdk::Cpus::Pinned(cores.iter().map(|c| usize::from(*c)).collect()),
     };
@@ -65,19 +66,19 @@ pub fn eal_config(config: &config::Config, log: Option<dpdk::LogSink>) -> EalCon
     }
 }
 
-/// Where the ports are: on which device, in which VLAN.
+/// The location of the ports: their devices and VLANs.
 #[must_use]
 pub fn places(ports: &[config::Port]) -> Vec<PortPlace> {
     super::places(ports.iter().map(|p| (&p.device, p.vlan)))
 }
 
-/// By device, whether its frames come from an interface of the kernel.
+/// For each device, whether its frames come from a kernel interface.
 #[must_use]
 pub fn kernel_interfaces(ports: &[config::Port]) -> Vec<bool> {
     devices(ports).iter().map(|port| port.device.interface().is_some()).collect()
 }
 
-/// One port for each device, the first; its MTU is enough for all.
+/// The first port of each device, with an MTU that suffices for all its ports.
 fn devices(ports: &[config::Port]) -> Vec<config::Port> {
     let mut devices: Vec<config::Port> = Vec::new();
     for (port, place) in ports.iter().zip(places(ports)) {
@@ -89,7 +90,7 @@ fn devices(ports: &[config::Port]) -> Vec<config::Port> {
     devices
 }
 
-/// DPDK memory that a port takes: its pool, and descriptors of 64 bytes with what drivers note about each.
+/// The DPDK memory for a port: its pool, and descriptors of 64 bytes with the driver's data about each.
 fn memory_of(port: &config::Port, workers: u16) -> u64 {
     let descriptors = (u64::from(port.rx_desc) + u64::from(port.tx_desc)) * u64::from(workers);
     let rings = u64::from(workers) * u64::from(RELAY) * 16;
@@ -100,8 +101,8 @@ fn pool_of(port: &config::Port, data_room: usize) -> MempoolConfig {
     MempoolConfig { buffers: port.mbufs, data_room, cache: CACHE, socket: None }
 }
 
-/// Bytes a buffer of the port must hold: a frame, if the device can't receive one into `several` of them, and
-/// what `net_af_packet` insists on.
+/// The bytes that a buffer of the port must hold: a frame, if the device can't receive one into several buffers
+/// (`whole_frames`), and the size that `net_af_packet` requires.
 fn data_room(port: &config::Port, whole_frames: bool) -> usize {
     let frame = port.mtu.filter(|_| whole_frames).map_or(0, |m| usize::from(m) + FRAMING);
     let slot = port.device.argument("framesz").and_then(|f| f.parse().ok()).unwrap_or(0);
@@ -112,11 +113,10 @@ pub(super) fn device_error(port: &str, source: dpdk::Error) -> OpenError {
     OpenError::Device { port: port.to_owned(), source }
 }
 
-/// Attaches and starts the devices of all `ports` for so many `workers`. Returns each worker's share and, for control, a
-/// handle of every device, both as [`places`] counts them.
+/// Attaches and starts the devices of all `ports` for this many `workers`. Returns each worker's share and, for
+/// control, a handle of every device, both numbered as in [`places`].
 ///
-/// # Errors
-/// A device can't be attached, set up or started, or lacks what it takes. Ports opened before are closed.
+/// # Errors A device can't be attached, set up or started, or lacks a required feature. Ports opened before are closed.
 pub fn open(
     eal: &Eal,
     ports: &[config::Port],
@@ -148,14 +148,14 @@ fn open_one(eal: &Eal, config: &config::Port, workers: u16) -> Result<(Queues, P
     if rx_queues == 0 || tx_queues == 0 {
         return unfit(format!("its device ({}) lacks receive or transmit queues", info.driver));
     }
-    // The kernel deals frames to every socket the driver has opened, polled or not.
+    // The kernel deals frames to every socket that the driver has opened, even if it isn't polled.
     if info.driver == "net_af_packet" && info.max_rx_queues > workers {
         return unfit(format!(
             "qpairs={} is more than the number of workers ({workers})",
             info.max_rx_queues
         ));
     }
-    // Devices, unlike most virtual ones, take a buffer for every receive descriptor when they start.
+    // Unlike most virtual devices, real ones take a buffer for every receive descriptor when they start.
     let descriptors = u32::from(rx_queues) * u32::from(config.rx_desc);
     if config.device.bus() == config::Bus::Pci && config.mbufs < descriptors {
         return unfit(format!(
@@ -184,7 +184,7 @@ fn open_one(eal: &Eal, config: &config::Port, workers: u16) -> Result<(Queues, P
     Ok((queues, handle))
 }
 
-/// Sets up and starts an attached port with a queue pair a worker, as far as it has so many.
+/// Sets up and starts an attached port with a queue pair per worker, as far as the device has that many.
 pub(super) fn start(
     port: &mut Port,
     info: &PortInfo,
@@ -202,16 +202,16 @@ pub(super) fn start(
         ..PortConfig::default()
     };
     let queues = port.start(&wanted, pool)?;
-    // ARP, neighbour discovery and routing daemons live on group addresses. Most virtual devices deliver them
-    // anyway and know no such mode.
+    // ARP, neighbour discovery and routing daemons use group addresses. Most virtual devices deliver those anyway and
+    // don't have this mode.
     _ = port.set_all_multicast(true);
     let rss = set_rss(port, info, wanted.rx_queues, workers);
     Ok((queues, rss))
 }
 
-/// The device string: as configured, with a queue pair a worker where the driver wants to be told.
+/// The device string: as configured, with a queue pair per worker where the driver must be told.
 pub(super) fn device_for(port: &config::Port, workers: u16) -> String {
-    /// What the driver has at most.
+    /// The most queues that the driver supports.
     const AF_PACKET_QUEUES: u16 = 16;
     let device = port.device.to_string();
     let tell = port.device.bus() == config::Bus::Virtual("net_af_packet")
@@ -240,7 +240,7 @@ pub(super) fn deal(
         };
         ways.push(TxPath::Queue(queue, relay));
     }
-    // Worker w without a queue goes by the one of worker w mod owners, which has a relay since w - owners >= it.
+    // Worker w without a queue uses the one of worker w mod owners, which has a relay since w - owners >= it.
     ways.extend((owners..workers).map(|w| TxPath::Ring(senders[usize::from(w % owners)].clone())));
     let rx = queues.rx.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
     Ok(ways.into_iter().zip(rx).map(|(way, rx)| Share { rx, way, pool: handle.pool.clone() }).collect())
@@ -261,7 +261,7 @@ mod tests {
         config::Config::parse(&text, Path::new("test.toml")).unwrap()
     }
 
-    /// Runs a test in a process of its own: DPDK's EAL starts once in a process, and tests may share one.
+    /// Runs a test in its own process: DPDK's EAL starts only once per process, and tests may share one.
     fn in_own_process(test: &str, body: fn()) {
         const CHILD: &str = "WEIR_TEST_IN_OWN_PROCESS";
         if std::env::var_os(CHILD).is_some() {
@@ -290,7 +290,7 @@ mod tests {
         bytes
     }
 
-    /// The frames in such a file; time stamps left aside.
+    /// The frames in such a file, without their time stamps.
     fn frames_in(bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut rest = &bytes[24..];
         let mut frames = Vec::new();
@@ -327,7 +327,8 @@ mod tests {
                 workers[worker].tx(port, &mut burst);
                 assert!(burst.is_empty());
             }
-            // The device's owner sends for the others as it polls, a burst a time, and receives nothing more.
+            // The worker with the device's queue sends the others' frames as it polls, one burst at a time, and
+            // receives nothing more.
             workers[0].rx(port, &mut burst);
             assert!(burst.is_empty());
             drop((workers, handles));
@@ -414,7 +415,7 @@ mod tests {
         });
     }
 
-    /// The same steps on both kinds of frames have the same result.
+    /// The same steps on both kinds of frames must have the same result.
     fn drive(mut a: dpdk::Mbuf, mut b: MemoryFrame) {
         let mut same = |step: &dyn Fn(&mut dyn Steps) -> bool| {
             assert_eq!(step(&mut a), step(&mut b));

@@ -1,4 +1,4 @@
-//! RSS: setting it on a port's device and reading back what is in force.
+//! Sets RSS on a port's device and reads back what is in force.
 
 use dpdk::{Port, PortInfo, RssSettings};
 
@@ -7,11 +7,11 @@ use crate::{
     table::rss::{HashFields, Rss},
 };
 
-/// Drivers that accept RSS settings and spread frames by something else.
+/// Drivers that accept RSS settings but spread frames in another way.
 const RSS_IN_NAME_ONLY: [&str; 1] = ["net_null"];
 
-/// Packets whose frames RSS spreads: by ports where there are any. The types with mobility's headers are the same for
-/// all other packets, and some devices (QEMU's igb) hash the ports of IPv6 by those only.
+/// The packets that RSS spreads: by ports if they have any. The types for mobility headers are equivalent for all other
+/// packets, and some devices (QEMU's igb) hash IPv6 ports only with them.
 pub(super) const HASH_TYPES: u64 = {
     use dpdk::hash_types::*;
     IPV4 | IPV4_TCP
@@ -26,7 +26,7 @@ pub(super) const HASH_TYPES: u64 = {
         | IPV6_MOBILE_UDP
 };
 
-/// Sets Weir's key and table on a started port and reads them back; says why not if they aren't in force.
+/// Sets Weir's key and table on a started port and reads them back; returns why they aren't in force, if so.
 pub(super) fn set_rss(port: &Port, info: &PortInfo, rx_queues: u16, workers: u16) -> Result<Rss, String> {
     if workers == 1 {
         return Err("one worker".to_owned());
@@ -58,7 +58,8 @@ pub(super) fn set_rss(port: &Port, info: &PortInfo, rx_queues: u16, workers: u16
     Ok(Rss { reta: is.table, ..fields(is.types, wanted) })
 }
 
-/// What hash types mean for each protocol. IPv4 and IPv6 are reported together: what both have.
+/// The hashed fields of each protocol for these hash types. IPv4 and IPv6 are reported together: only fields that both
+/// have count.
 fn fields(types: u64, rss: Rss) -> Rss {
     use dpdk::hash_types::{IPV4, IPV4_SCTP, IPV4_TCP, IPV4_UDP, IPV6, IPV6_SCTP, IPV6_TCP, IPV6_UDP};
     let of = |with_ports: [u64; 2]| {

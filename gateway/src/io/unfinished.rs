@@ -1,8 +1,9 @@
-//! Frames that a kernel on the same machine left unfinished for its device's offloads, where there is no device.
+//! Frames that a kernel on the same machine left unfinished for its device's offloads, although there is no device.
 //!
-//! Through a veth a neighbour's kernel hands over packets whose checksums its device was to fill in, and TCP that it
-//! was to split; a packet socket gets them as they are. Checksums are completed here. Unsegmented TCP doesn't fit a
-//! buffer and is truncated: it is dropped under a reason of its own. Only ports on such interfaces are looked at.
+//! Through a veth, a neighbour's kernel hands over packets whose checksums its device should have filled in, and TCP
+//! that the device should have split; a packet socket gets them unfinished. Checksums are completed here. Unsegmented
+//! TCP doesn't fit a buffer and is truncated, so it is dropped with its own reason. Only ports on such interfaces are
+//! checked.
 
 use crate::path::{
     ingress::{
@@ -25,13 +26,12 @@ use crate::{
     },
 };
 
-/// No link has a smaller MTU for IPv4 and IPv6: what is cut below it was cut by somebody else (RFC 8200, 5).
+/// No link has a smaller MTU for both families: a packet truncated below it was truncated elsewhere (RFC 8200, 5).
 const LEAST_MTU: usize = 1280;
 
-/// Completes the checksum of a frame, if that is missing.
+/// Completes the checksum of a frame if it is missing.
 ///
-/// # Errors
-/// It is TCP that was to be split.
+/// # Errors The frame is TCP that should have been split.
 pub(super) fn finish(frame: &mut impl Frame) -> Result<(), Reason> {
     let Some(to) = EthernetHeader::at(frame.data(), 0).map(|ethernet| ethernet.destination) else {
         return Ok(());
@@ -58,8 +58,8 @@ fn set(data: &mut [u8], at: usize, checksum: Unfinished) {
     };
 }
 
-/// Whether the frame is the beginning of a TCP segment that is longer than a link carries. Its length may be missing
-/// altogether, where it has more than 16 bits.
+/// Whether the frame is the beginning of a TCP segment that is longer than a link carries. The length field may even be
+/// 0, if the length doesn't fit its 16 bits.
 fn is_unsplit(frame: &impl Frame) -> bool {
     let Some((ethernet, packet)) = EthernetHeader::split(frame.data()) else { return false };
     let there = frame.total_len() - EthernetHeader::LEN;
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
     use crate::io::memory::MemoryFrame;
 
-    /// A frame with its checksum as a kernel leaves it to a device, and as it should be.
+    /// A frame with the checksum that a kernel leaves to a device, and the same frame with the correct one.
     fn both(tcp: bool, v6: bool, payload: &[u8]) -> (Vec<u8>, Vec<u8>) {
         let link = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 1]);
         let ip = if v6 {
@@ -125,13 +125,13 @@ mod tests {
             let (left, good) = both(tcp, v6, &payload);
             prop_assert_eq!(finished(&left), Ok(good.clone()));
             prop_assert_eq!(finished(&good), Ok(good.clone()));
-            // In two buffers.
+            // The frame in two buffers.
             if let Some((a, b)) = left.split_at_checked(cut.max(76)) {
                 let mut frame = MemoryFrame::chained(&[a, b]);
                 prop_assert_eq!(finish(&mut frame), Ok(()));
                 prop_assert_eq!(frame.bytes(), good.clone());
             }
-            // A wrong one stays wrong.
+            // A wrong checksum stays wrong.
             let mut wrong = good.clone();
             wrong[if tcp { if v6 { 70 } else { 50 } } else if v6 { 60 } else { 40 }] ^= 0x55;
             prop_assert!(finished(&wrong) == Ok(wrong.clone()) || wrong == left);

@@ -7,10 +7,10 @@
 //! device 1 ----- no tag:  port 2 "dmz"    passed through
 //! ```
 //!
-//! The path above knows nothing of tags. A port whose device has no VLANs costs a branch a burst. The first port of a
-//! shared device polls it and leaves what is the others' in their `waiting`, which is emptied in the same round.
-//! Where a device has an untagged port, that one gets every frame of no other port, tags of unknown VLANs included;
-//! otherwise such a frame is dropped and counted.
+//! The path above doesn't know about tags. A port whose device has no VLANs costs a branch per burst. The first port of
+//! a shared device polls it and puts the other ports' frames into their `waiting`, which is emptied in the same round.
+//! If a device has an untagged port, that port gets every frame that isn't for another port, including unknown VLANs
+//! with their tags; otherwise such a frame is dropped and counted.
 
 use std::sync::Arc;
 
@@ -26,26 +26,26 @@ use crate::{
     },
 };
 
-/// Bytes of the two MAC addresses, which a tag stands behind.
+/// The length of the two MAC addresses in front of a tag.
 const ADDRESSES: usize = 12;
 
-/// A port with a VLAN, or beside one.
+/// A port with a VLAN, or one that shares its device with such a port.
 struct Lane<F> {
     vlan: Option<u16>,
     /// Whether it polls the device.
     first: bool,
-    /// Received, on its way to the path.
+    /// Received frames on their way to the path.
     waiting: Burst<F>,
-    /// Tagged, on its way to the device.
+    /// Tagged frames on their way to the device.
     leaving: Burst<F>,
 }
 
-/// Ports over devices, some of them by VLAN.
+/// Ports over devices, some of them VLANs.
 pub struct VlanIo<I: Io> {
     io: I,
     devices: Vec<PortId>,
     lanes: Vec<Option<Box<Lane<I::Frame>>>>,
-    /// By device, whether frames may come from it unfinished.
+    /// Whether frames from a device may be unfinished, by device.
     unfinished: Vec<bool>,
     counters: Arc<PathCounters>,
 }
@@ -66,7 +66,7 @@ impl<I: Io> VlanIo<I> {
         Self { io, devices, lanes, unfinished: Vec::new(), counters }
     }
 
-    /// The same, with frames of these devices completed ([`super::unfinished`]); one entry a device.
+    /// The same, but completes frames of these devices ([`super::unfinished`]); one entry per device.
     #[must_use]
     pub fn finishing(mut self, unfinished: Vec<bool>) -> Self {
         for (lane, device) in self.lanes.iter_mut().zip(&self.devices) {
@@ -113,7 +113,7 @@ impl<I: Io> VlanIo<I> {
         }
     }
 
-    /// Gives a frame of a device to the port that it is for. There is room: no port has more than a burst waiting.
+    /// Gives a device's frame to the port that it is for. There is room: no port has more than a burst waiting.
     fn sort(&mut self, device: PortId, mut frame: I::Frame) {
         let tag = tag_of(frame.data());
         let counters = &self.counters;
@@ -199,14 +199,14 @@ fn lanes_of<'a, F>(
     all.filter(move |(_, of)| **of == device).filter_map(|(lane, _)| lane.as_deref_mut())
 }
 
-/// The VLAN of a frame; none without a tag, or with one that has a priority only (VLAN 0).
+/// The VLAN of a frame; none without a tag, or with one that only sets a priority (VLAN 0).
 fn tag_of(data: &[u8]) -> Option<u16> {
     let (ethernet, rest) = EthernetHeader::split(data)?;
     let tag = VlanTag::split(rest).filter(|_| ethernet.ether_type() == ether_type::VLAN)?.0;
     Some(tag.id()).filter(|id| *id != 0)
 }
 
-/// Takes the tag off, if there is one; false if the frame is too short for what it says.
+/// Removes the tag, if there is one; false if the frame is too short for its type.
 fn untag(frame: &mut impl Frame) -> bool {
     let Some(ethernet) = EthernetHeader::at(frame.data(), 0) else { return true };
     if ethernet.ether_type() != ether_type::VLAN {
@@ -220,7 +220,7 @@ fn untag(frame: &mut impl Frame) -> bool {
     frame.trim_front(VlanTag::LEN)
 }
 
-/// Puts a tag on; false if there's no room before the frame.
+/// Adds a tag; false if there is no room before the frame.
 fn tag(frame: &mut impl Frame, vlan: u16) -> bool {
     if frame.data().len() < EthernetHeader::LEN || !frame.prepend(VlanTag::LEN) {
         return false;
@@ -264,7 +264,7 @@ mod tests {
         VlanIo::new(MemoryIo::new(devices.into()), &places, counters)
     }
 
-    /// The marks of what `port` receives, each without a tag.
+    /// The marks of the frames that `port` receives, each without a tag.
     fn received(io: &mut VlanIo<MemoryIo>, port: u8) -> Vec<u8> {
         let mut burst = Burst::new();
         io.rx(PortId(port), &mut burst);

@@ -1,4 +1,4 @@
-//! What the tables need of an address, so that one table serves both families.
+//! The operations that tables need of an address, so that one table serves both families.
 
 use std::{
     fmt::Debug,
@@ -13,16 +13,16 @@ use super::toeplitz::{IPV4_DESTINATION_PORT, IPV6_DESTINATION_PORT, Toeplitz};
 
 /// An IPv4 or IPv6 address.
 pub trait Address: Copy + Eq + Hash + Debug + Send + Sync + 'static {
-    /// Where one thread stores an address and others may read it; torn reads are the caller's business.
+    /// A cell in which one thread stores an address that others may read; the caller must deal with torn reads.
     type Cell: FromZeros + Debug + Send + Sync + 'static;
     /// False for IPv4, true for IPv6.
     const IS_IPV6: bool;
-    /// Where the destination port is in a Toeplitz message.
+    /// The offset of the destination port in a Toeplitz message.
     const DESTINATION_PORT: usize;
 
-    /// The address in `cell`.
+    /// Reads the address from `cell`.
     fn load(cell: &Self::Cell) -> Self;
-    /// Puts the address into `cell`.
+    /// Stores the address in `cell`.
     fn store(self, cell: &Self::Cell);
     /// Mixes the address into a keyed hash.
     fn mix(self, state: u64) -> u64;
@@ -89,7 +89,7 @@ impl Address for Ipv6Addr {
     }
 }
 
-/// An odd constant without pattern (the golden ratio's fraction).
+/// An odd constant without a pattern (the fraction of the golden ratio).
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Multiplies to 128 bits and folds the halves: every input bit reaches every output bit.

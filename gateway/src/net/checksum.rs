@@ -1,13 +1,13 @@
 //! The Internet checksum: sums (RFC 1071), incremental updates (RFC 1624), pseudo-headers.
 //!
-//! A checksum field holds the complement of the one's-complement sum of the 16-bit words it covers. When a
-//! session rewrites addresses and ports, the change of that sum is the same for each of its packets: a
-//! [`Delta`], computed once and applied with one addition a packet.
+//! A checksum field holds the complement of the one's-complement sum of the 16-bit words it covers. When a session
+//! rewrites addresses and ports, the change of that sum is the same for each of its packets: a [`Delta`], computed once
+//! and applied with one addition per packet.
 //!
-//! Corner: one's complement has two zeros. A sum of words that aren't all zero folds to 0xffff, never to
-//! 0x0000, so a correct field is 0x0000 where both would verify; RFC 1624's equation 3 keeps that, its
-//! predecessor in RFC 1141 didn't. UDP alone sends 0xffff instead of 0x0000, because a field of 0x0000
-//! says "no checksum": [`Delta::apply_udp`] and [`Sum::udp_checksum`] do so.
+//! One's complement has two zeros. A sum of words that aren't all zero folds to 0xffff, never to 0x0000, so a correct
+//! field is 0x0000 where both values would verify. RFC 1624's equation 3 preserves this; its predecessor in RFC 1141
+//! didn't. Only UDP sends 0xffff instead of 0x0000, because a field of 0x0000 means "no checksum": [`Delta::apply_udp`]
+//! and [`Sum::udp_checksum`] do so.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -26,9 +26,9 @@ impl Sum {
     #[inline]
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        // One's-complement addition commutes with swapping bytes, so whole machine words are added in
-        // native order (two 32-bit halves a step, which compilers turn into vector code; 64 bits can't
-        // overflow below 2^34 bytes) and the order is put right at the end.
+        // One's-complement addition commutes with swapping bytes, so whole machine words are added in native order and
+        // the byte order is fixed at the end. Each step adds two 32-bit halves, which compilers vectorise; 64 bits
+        // can't overflow below 2^34 bytes.
         let (words, tail) = bytes.as_chunks::<8>();
         let mut total = 0u64;
         for word in words {
@@ -44,7 +44,7 @@ impl Sum {
         Self(u32::from(fold64(total).to_be()))
     }
 
-    /// Sums two strings.
+    /// Adds the sums of two strings.
     #[inline]
     #[must_use]
     pub fn and(self, other: Self) -> Self {
@@ -59,8 +59,8 @@ impl Sum {
         self.and(Self(u32::from(word)))
     }
 
-    /// The sum of the same string moved by one byte: what a string adds that starts at an odd offset, as
-    /// a segment may in a chained buffer.
+    /// The sum of the same string shifted by one byte: for a string that starts at an odd offset, as a segment of a
+    /// chained buffer may.
     #[inline]
     #[must_use]
     pub fn swapped(self) -> Self {
@@ -74,15 +74,15 @@ impl Sum {
         fold32(self.0)
     }
 
-    /// What goes into a checksum field (host order) when this is the sum of all that it covers, the field
-    /// itself counted as 0. A sum that *includes* the field is right if this gives 0.
+    /// The value of a checksum field (host order) if this is the sum of all that it covers, with the field itself
+    /// counted as 0. If the sum *includes* the field, 0 means that the field is correct.
     #[inline]
     #[must_use]
     pub fn checksum(self) -> u16 {
         !self.fold()
     }
 
-    /// As [`Self::checksum`] for a UDP field, where 0 would mean "none".
+    /// Like [`Self::checksum`], for a UDP field, where 0 would mean "none".
     #[inline]
     #[must_use]
     pub fn udp_checksum(self) -> u16 {
@@ -92,7 +92,7 @@ impl Sum {
         }
     }
 
-    /// The pseudo-header of TCP, UDP over IPv4 (RFC 9293 3.1): `len` is the length of header and payload.
+    /// The pseudo-header of TCP and UDP over IPv4 (RFC 9293 3.1): `len` is the length of header and payload.
     #[inline]
     #[must_use]
     pub fn pseudo_v4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, len: u16) -> Self {
@@ -116,7 +116,7 @@ fn fold32(total: u32) -> u16 {
     ((once & 0xffff) + (once >> 16)) as u16
 }
 
-/// The 16-bit sum of a sum of words of any size.
+/// Folds a sum of words of any size to 16 bits.
 #[inline]
 pub(super) fn fold64(total: u64) -> u16 {
     let once = (total & 0xffff_ffff) + (total >> 32);
@@ -125,8 +125,8 @@ pub(super) fn fold64(total: u64) -> u16 {
 
 /// The change of a sum when covered words change: `~old + new`, folded (RFC 1624, equation 3).
 ///
-/// Kept as it lies in a packet: one's-complement addition doesn't mind the order of bytes, so a field is changed without
-/// turning it round first.
+/// It is stored in the byte order of a packet: one's-complement addition works in any byte order, so a field is changed
+/// without swapping its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delta(u16);
 
@@ -144,11 +144,11 @@ impl Default for Delta {
 }
 
 impl Delta {
-    /// Nothing changes.
+    /// No change.
     pub const NONE: Self = Self(0);
 
-    /// The change from `old` to `new` words, host order. The lists may differ in length: words that are
-    /// added or taken away count as replaced zeros.
+    /// The change from the words `old` to the words `new`, host order. The lists may differ in length: added or removed
+    /// words count as replacing zeros or replaced by them.
     #[inline]
     #[must_use]
     pub fn between(old: &[u16], new: &[u16]) -> Self {
@@ -156,14 +156,14 @@ impl Delta {
         Self::from_sums(total(old), total(new))
     }
 
-    /// The change as a number, to be kept in a record.
+    /// The change as a number, to be stored in a record.
     #[inline]
     #[must_use]
     pub const fn bits(self) -> u16 {
         self.0
     }
 
-    /// The change that [`Self::bits`] gave.
+    /// The change that [`Self::bits`] returned as a number.
     #[inline]
     #[must_use]
     pub const fn from_bits(bits: u16) -> Self {
@@ -177,42 +177,42 @@ impl Delta {
         Self(add(!old, new).to_be())
     }
 
-    /// The change when the covered bytes that summed to `old` sum to `new`.
+    /// The change if the covered bytes, whose sum was `old`, now have the sum `new`.
     #[inline]
     #[must_use]
     pub fn from_sums(old: Sum, new: Sum) -> Self {
         Self(Sum(u32::from(!old.fold())).and(new).fold().to_be())
     }
 
-    /// Both changes.
+    /// Combines two changes.
     #[inline]
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self(add(self.0, other.0))
     }
 
-    /// The change there, or back: without a branch.
+    /// The change itself, or its inverse, without a branch.
     #[inline(always)]
     #[must_use]
     pub fn inverse_if(self, back: bool) -> Self {
         Self(self.0 ^ u16::from(back).wrapping_neg())
     }
 
-    /// The checksum field after the change, given the field before it; host order both.
+    /// The checksum field after the change, given the field before it; both in host order.
     #[inline]
     #[must_use]
     pub fn apply(self, check: u16) -> u16 {
         u16::from_be_bytes(self.apply_to(check.to_be_bytes()))
     }
 
-    /// As [`Self::apply`] for the field as it lies in the packet.
+    /// Like [`Self::apply`], for the field as laid out in the packet.
     #[inline(always)]
     #[must_use]
     pub fn apply_to(self, field: [u8; 2]) -> [u8; 2] {
         (!add(!u16::from_ne_bytes(field), self.0)).to_ne_bytes()
     }
 
-    /// As [`Self::apply`] for a UDP field: none stays none, and no other becomes none.
+    /// Like [`Self::apply`], for a UDP field: a missing checksum stays missing, and no other becomes one.
     #[inline]
     #[must_use]
     pub fn apply_udp(self, check: u16) -> u16 {
@@ -233,7 +233,7 @@ mod tests {
 
     use super::*;
 
-    /// RFC 1071, the plain way.
+    /// RFC 1071, implemented plainly.
     fn plain(bytes: &[u8]) -> u16 {
         let mut total = 0u32;
         for pair in bytes.chunks(2) {
@@ -266,7 +266,7 @@ mod tests {
         for check in 0..=u16::MAX {
             assert_eq!(Delta::NONE.apply(check), check);
         }
-        // A word replaced by itself: the field stays, in the canonical one of the two zeros.
+        // A word replaced by itself: the field is unchanged, and keeps the canonical one of the two zeros.
         for check in 0..u16::MAX {
             assert_eq!(Delta::word(0x1234, 0x1234).apply(check), check);
         }
@@ -319,7 +319,7 @@ mod tests {
             old in proptest::collection::vec(prop_oneof![Just(0u16), Just(0xffff), any::<u16>()], 1..8),
             new in proptest::collection::vec(prop_oneof![Just(0u16), Just(0xffff), any::<u16>()], 1..8),
         ) {
-            // A covered word that isn't zero, as every pseudo-header and IP header has.
+            // A covered word that isn't zero, as in every pseudo-header and IP header.
             let head = [0x4500];
             let with = |words: &[u16]| Sum::of(&bytes_of(&[&head[..], &kept, words].concat()));
             let (before, after) = (with(&old), with(&new));

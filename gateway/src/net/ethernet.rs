@@ -25,7 +25,7 @@ pub mod ether_type {
     pub const SERVICE_VLAN: u16 = 0x88a8;
 }
 
-/// Shortest frame without its check sequence; shorter ones are padded on the wire.
+/// The shortest frame without its check sequence; shorter ones are padded on the wire.
 pub const MIN_FRAME: usize = 60;
 
 pub use crate::mac::Mac;
@@ -52,20 +52,20 @@ pub struct VlanTag {
 headers!(EthernetHeader = 14, VlanTag = 4);
 
 impl EthernetHeader {
-    /// A header with this content; `ether_type` in host order.
+    /// A header with these fields; `ether_type` in host order.
     #[must_use]
     pub fn new(destination: Mac, source: Mac, ether_type: u16) -> Self {
         Self { destination, source, ether_type: U16::new(ether_type) }
     }
 
-    /// What follows, host order; values below 0x0600 are 802.3 lengths.
+    /// The type of the payload, host order; values below 0x0600 are 802.3 lengths.
     #[inline]
     #[must_use]
     pub fn ether_type(&self) -> u16 {
         self.ether_type.get()
     }
 
-    /// Sets what follows.
+    /// Sets the type of the payload.
     #[inline]
     pub fn set_ether_type(&mut self, ether_type: u16) {
         self.ether_type.set(ether_type);
@@ -86,14 +86,14 @@ impl VlanTag {
         self.control.get() & 0x0fff
     }
 
-    /// Priority and drop-eligible bits with the number, as on the wire (host order).
+    /// Priority, drop-eligible bit and number, as on the wire (host order).
     #[inline]
     #[must_use]
     pub fn control(&self) -> u16 {
         self.control.get()
     }
 
-    /// What follows the tag, host order.
+    /// The type of what follows the tag, host order.
     #[inline]
     #[must_use]
     pub fn ether_type(&self) -> u16 {

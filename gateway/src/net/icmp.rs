@@ -48,7 +48,7 @@ pub mod v4 {
     pub const PROTOCOL: u8 = 2;
     /// Code of [`UNREACHABLE`]: port.
     pub const PORT: u8 = 3;
-    /// Code of [`UNREACHABLE`]: too big for the next hop and not to be fragmented.
+    /// Code of [`UNREACHABLE`]: too big for the next hop, with DF set.
     pub const FRAGMENTATION_NEEDED: u8 = 4;
     /// Code of [`UNREACHABLE`]: forbidden by an administrator.
     pub const PROHIBITED: u8 = 13;
@@ -168,7 +168,7 @@ impl IcmpHeader {
         self.set_rest(self.rest() & 0xffff_0000 | u32::from(mtu));
     }
 
-    /// Whether the message, as one of ICMP for IPv4, reports on a packet that it quotes.
+    /// Whether the message, taken as ICMP for IPv4, reports on a packet that it quotes.
     #[inline]
     #[must_use]
     pub fn is_error_v4(&self) -> bool {
@@ -178,22 +178,22 @@ impl IcmpHeader {
         )
     }
 
-    /// Whether the message, as one of ICMP for IPv4, tells a packet's sender what became of it, and nothing else: what a
-    /// redirect or a parameter problem says of one network has no meaning in another.
+    /// Whether the message, taken as ICMP for IPv4, tells a packet's sender what happened to the packet, and nothing
+    /// else: the contents of a redirect or a parameter problem have no meaning in another network.
     #[inline]
     #[must_use]
     pub fn tells_sender_v4(&self) -> bool {
         matches!(self.kind, v4::UNREACHABLE | v4::SOURCE_QUENCH | v4::TIME_EXCEEDED)
     }
 
-    /// As [`Self::tells_sender_v4`] for ICMPv6: the errors of RFC 4443.
+    /// Like [`Self::tells_sender_v4`], for ICMPv6: the errors of RFC 4443.
     #[inline]
     #[must_use]
     pub fn tells_sender_v6(&self) -> bool {
         matches!(self.kind, v6::UNREACHABLE..=v6::PARAMETER_PROBLEM)
     }
 
-    /// Whether the message, as one of ICMPv6, is an error: types below 128 are.
+    /// Whether the message, taken as ICMPv6, is an error: types below 128 are.
     #[inline]
     #[must_use]
     pub fn is_error_v6(&self) -> bool {
@@ -201,28 +201,28 @@ impl IcmpHeader {
     }
 }
 
-/// The packet that an error quotes, as far as it is there: errors carry 8 bytes past the IP header at
-/// least, so TCP's ports are there but not its flags or checksum.
+/// The packet that an error quotes, as far as it is quoted. Errors quote at least 8 bytes behind the IP header, so
+/// TCP's ports are present but not its flags or checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inner {
     /// Its source address.
     pub source: IpAddr,
     /// Its destination address.
     pub destination: IpAddr,
-    /// Its protocol; past extension headers for IPv6.
+    /// Its protocol; for IPv6 the one behind the extension headers.
     pub protocol: u8,
-    /// Source port, host order; the identifier in place of both ports for an echo message.
+    /// Source port, host order; an echo message has its identifier in the place of ports.
     pub source_port: u16,
     /// Destination port, host order.
     pub destination_port: u16,
-    /// Where its transport header starts, in bytes from the start of its IP header.
+    /// The offset of its transport header from the start of its IP header.
     pub transport_at: usize,
-    /// A fragment, and not the first: there are no ports then (both are 0).
+    /// It is a later fragment, without ports (both are 0).
     pub later_fragment: bool,
 }
 
-/// Reads the packet quoted by an IPv4 error; `quoted` is what follows the 8 bytes of ICMP header. Its total
-/// length isn't checked: quotes are cut.
+/// Reads the packet quoted by an IPv4 error; `quoted` is what follows the 8 bytes of ICMP header. The total length
+/// isn't checked, because quotes are truncated.
 pub fn inner_v4(quoted: &[u8]) -> Result<Inner, Malformed> {
     let (header, _) = Ipv4Header::split(quoted).ok_or(Malformed::Truncated)?;
     if header.version() != 4 {

@@ -1,17 +1,17 @@
-//! What an ICMP error of one family is in the other: RFC 7915, 4.2 and 5.2.
+//! Translates ICMP errors between the families (RFC 7915, 4.2 and 5.2).
 //!
-//! The tables of codes and pointers; MTUs are up to the caller, which knows the paths.
+//! These are the tables of codes and pointers; MTUs are left to the caller, which knows the paths.
 
 use super::icmp::{v4, v6};
 
-/// Type and code, and the pointer of a parameter problem.
+/// A type and code, and the pointer of a parameter problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meaning {
     /// Type.
     pub kind: u8,
     /// Code.
     pub code: u8,
-    /// Of a parameter problem: which byte of the quoted packet. Else 0.
+    /// For a parameter problem, the byte of the quoted packet; otherwise 0.
     pub pointer: u8,
 }
 
@@ -21,14 +21,14 @@ impl Meaning {
     }
 }
 
-/// Code of ICMPv6's parameter problem: a field makes no sense.
+/// Code of ICMPv6's parameter problem: a field is erroneous.
 const FIELD: u8 = 0;
-/// Code of ICMPv6's parameter problem: the next header isn't known.
+/// Code of ICMPv6's parameter problem: the next header is unknown.
 const NEXT_HEADER: u8 = 1;
-/// Where the next header stands in the IPv6 header.
+/// The offset of the next header in the IPv6 header.
 const NEXT_HEADER_AT: u8 = 6;
 
-/// What an IPv4 error is in ICMPv6; none if it has no equal there. The MTU of "packet too big" is left to the caller.
+/// The ICMPv6 equivalent of an IPv4 error; none if there is none. The MTU of "packet too big" is left to the caller.
 #[must_use]
 pub fn v4_to_v6(Meaning { kind, code, pointer }: Meaning) -> Option<Meaning> {
     Some(match (kind, code) {
@@ -60,8 +60,8 @@ pub fn v4_to_v6(Meaning { kind, code, pointer }: Meaning) -> Option<Meaning> {
     })
 }
 
-/// What an ICMPv6 error is in IPv4; none if it has no equal there. The MTU of "fragmentation needed" is left to the caller.
-/// `pointer` of one that lies beyond 255 is 255, which has no equal either.
+/// The IPv4 equivalent of an ICMPv6 error; none if there is none. The MTU of "fragmentation needed" is left to the
+/// caller. A pointer beyond 255 is passed as 255, which has no equivalent either.
 #[must_use]
 pub fn v6_to_v4(Meaning { kind, code, pointer }: Meaning) -> Option<Meaning> {
     Some(match (kind, code) {
@@ -87,10 +87,10 @@ pub fn v6_to_v4(Meaning { kind, code, pointer }: Meaning) -> Option<Meaning> {
     })
 }
 
-/// Sizes of packets that networks take (RFC 1191, 7), the largest first.
+/// The packet sizes that networks take (RFC 1191, 7), largest first.
 const PLATEAUS: [u16; 11] = [65535, 32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68];
 
-/// The MTU to assume where a router that is older than RFC 1191 says none about a packet of `total_len` bytes.
+/// The MTU to assume if a router older than RFC 1191 reports none about a packet of `total_len` bytes.
 #[must_use]
 pub fn plateau(total_len: usize) -> u16 {
     PLATEAUS.into_iter().find(|&plateau| usize::from(plateau) < total_len).unwrap_or(68)

@@ -51,17 +51,17 @@ pub struct Ipv4Header {
 
 headers!(Ipv4Header = 20);
 
-/// Lengths that were found consistent, in bytes: `20 <= header_len <= total_len`.
+/// Lengths that were checked for consistency, in bytes: `20 <= header_len <= total_len`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Header with options.
+    /// The header with its options.
     pub header_len: usize,
-    /// Header and payload, without link-layer padding.
+    /// The header and payload, without link-layer padding.
     pub total_len: usize,
 }
 
 impl Ipv4Header {
-    /// A header without options, with TTL 64, no flags and the checksum still 0: see [`Self::seal`].
+    /// A header without options, with TTL 64, no flags and the checksum 0: see [`Self::seal`].
     #[must_use]
     pub fn new(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, total_len: u16) -> Self {
         Self {
@@ -78,14 +78,15 @@ impl Ipv4Header {
         }
     }
 
-    /// Writes the header of a packet of `len` bytes, without options; without an identification it isn't to be
-    /// fragmented. `ends` are the addresses as they lie in it, the source in the low half.
+    /// Writes the header of a packet of `len` bytes, without options. Without an identification the packet gets DF.
+    /// `ends` are the addresses as laid out in the header, the source in the low half.
     ///
-    /// Word by word: a header that was made elsewhere would be read back as soon as it was written.
+    /// The header is written word by word: a header made elsewhere would be read back right after it was written.
     #[inline(always)]
     pub fn put(out: &mut [u8; Self::LEN], fields: Fields, len: u16, id: Option<u16>, ends: u64) {
         let (id, flags) = id.map_or((0, DONT_FRAGMENT), |id| (id, 0));
-        // As they lie in memory, little end first: a one's-complement sum comes out as it lies there too (RFC 1071).
+        // Words as they lie in memory, little-endian: their one's-complement sum then has the byte order of memory, too
+        // (RFC 1071).
         let first = 0x45 | u32::from(fields.tos) << 8 | u32::from(len.swap_bytes()) << 16;
         let second = u32::from(id.swap_bytes()) | u32::from(flags.swap_bytes()) << 16;
         let third = u32::from(fields.ttl) | u32::from(fields.protocol) << 8;
@@ -97,8 +98,8 @@ impl Ipv4Header {
         out[12..].copy_from_slice(&ends.to_le_bytes());
     }
 
-    /// Whether version and lengths agree with each other and with the `available` bytes from the header's
-    /// first on, over all segments of the frame. More bytes than stated are link-layer padding.
+    /// Checks that version and lengths agree with each other and with the `available` bytes from the header's first
+    /// one, over all segments of the frame. Further bytes are link-layer padding.
     #[inline]
     pub fn check(&self, available: usize) -> Result<Extent, Malformed> {
         let (header_len, total_len) = (self.header_len(), self.total_len());
@@ -115,7 +116,7 @@ impl Ipv4Header {
         }
     }
 
-    /// IP version, 4 if the header is one.
+    /// The IP version; 4 if the header is valid.
     #[inline]
     #[must_use]
     pub fn version(&self) -> u8 {
@@ -168,28 +169,28 @@ impl Ipv4Header {
         self.flags_fragment.set(value);
     }
 
-    /// The packet mustn't be fragmented.
+    /// Whether the packet must not be fragmented.
     #[inline]
     #[must_use]
     pub fn dont_fragment(&self) -> bool {
         self.flags_fragment() & DONT_FRAGMENT != 0
     }
 
-    /// Further fragments follow this one.
+    /// Whether more fragments follow this one.
     #[inline]
     #[must_use]
     pub fn more_fragments(&self) -> bool {
         self.flags_fragment() & MORE_FRAGMENTS != 0
     }
 
-    /// Where in the datagram this fragment's payload belongs, in bytes.
+    /// The offset of this fragment's payload in the datagram, in bytes.
     #[inline]
     #[must_use]
     pub fn fragment_offset(&self) -> usize {
         usize::from(self.flags_fragment() & OFFSET_MASK) * 8
     }
 
-    /// Part of a datagram: ports are in the first fragment only.
+    /// Whether it is part of a datagram: only the first fragment has ports.
     #[inline]
     #[must_use]
     pub fn is_fragment(&self) -> bool {
@@ -209,14 +210,14 @@ impl Ipv4Header {
         self.checksum.set(check);
     }
 
-    /// Source (low half) and destination address as they lie in the header, read as one little-endian word.
+    /// The source (low half) and destination address as laid out in the header, read as one little-endian word.
     #[inline]
     #[must_use]
     pub fn address_words(&self) -> u64 {
         u64::from(u32::from_le_bytes(self.source)) | u64::from(u32::from_le_bytes(self.destination)) << 32
     }
 
-    /// Sets what [`Self::address_words`] gives.
+    /// Sets the value of [`Self::address_words`].
     #[inline]
     pub fn set_address_words(&mut self, words: u64) {
         self.source = (words as u32).to_le_bytes();
@@ -249,13 +250,13 @@ impl Ipv4Header {
         self.destination = address.octets();
     }
 
-    /// Takes one off the TTL and updates the checksum; a TTL of 0 stays. Returns the new TTL.
+    /// Decrements the TTL, unless it is 0, and updates the checksum. Returns the new TTL.
     #[inline]
     pub fn decrement_ttl(&mut self) -> u8 {
         if self.ttl != 0 {
             self.ttl -= 1;
-            // RFC 1141: the high half of a word falls by one, so the checksum rises by 256, end-around; its 0xffff is
-            // written as 0, as the sum of all that is in a header never is 0.
+            // RFC 1141: the high half of a word decreases by one, so the checksum increases by 256, with end-around
+            // carry. A result of 0xffff is written as 0, since the sum of a header is never 0.
             let risen = u32::from(self.checksum()) + 0x100;
             self.set_checksum((risen + u32::from(risen >= 0xffff)) as u16);
         }
@@ -269,14 +270,14 @@ impl Ipv4Header {
     }
 }
 
-/// Whether the checksum of `header` (all of it, options included) is right.
+/// Whether the checksum of `header`, including its options, is correct.
 #[inline]
 #[must_use]
 pub fn checksum_ok(header: &[u8]) -> bool {
     Sum::of(header).checksum() == 0
 }
 
-/// Takes a whole packet apart: header, options, payload without link-layer padding.
+/// Splits a whole packet into header, options, and payload without link-layer padding.
 pub fn split(packet: &[u8]) -> Result<(&Ipv4Header, &[u8], &[u8]), Malformed> {
     let (header, _) = Ipv4Header::split(packet).ok_or(Malformed::Truncated)?;
     let Extent { header_len, total_len } = header.check(packet.len())?;

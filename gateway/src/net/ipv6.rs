@@ -19,11 +19,11 @@ use zerocopy::{
 
 use super::{Fields, Header, Malformed, headers, protocol};
 
-/// By how much the header is longer than IPv4's.
+/// How much longer the header is than IPv4's.
 pub const GROWTH: u16 = (Ipv6Header::LEN - super::ipv4::Ipv4Header::LEN) as u16;
 /// Every link carries packets of this size (RFC 8200 5).
 pub const MIN_MTU: usize = 1280;
-/// Extension headers that [`upper`] looks at; more is [`Malformed::HeaderLength`].
+/// The most extension headers that [`upper`] accepts; more is [`Malformed::HeaderLength`].
 pub const MAX_EXTENSIONS: usize = 8;
 
 /// The fixed header.
@@ -67,7 +67,8 @@ impl Ipv6Header {
         }
     }
 
-    /// Writes the header of a packet with `payload` bytes behind it, word by word, see [`super::ipv4::Ipv4Header::put`].
+    /// Writes the header of a packet with `payload` bytes behind it, word by word: see
+    /// [`super::ipv4::Ipv4Header::put`].
     #[inline(always)]
     pub fn put(
         out: &mut [u8; Self::LEN],
@@ -83,8 +84,8 @@ impl Ipv6Header {
         out[24..].copy_from_slice(destination);
     }
 
-    /// Length of header and payload if the version is right and that much is among the `available` bytes
-    /// from the header's first on, over all segments of the frame.
+    /// The length of header and payload, if the version is correct and that many of the `available` bytes are there,
+    /// counted from the header's first one, over all segments of the frame.
     #[inline]
     pub fn check(&self, available: usize) -> Result<usize, Malformed> {
         if self.version() != 6 {
@@ -96,7 +97,7 @@ impl Ipv6Header {
         }
     }
 
-    /// IP version, 6 if the header is one.
+    /// The IP version; 6 if the header is valid.
     #[inline]
     #[must_use]
     pub fn version(&self) -> u8 {
@@ -144,7 +145,7 @@ impl Ipv6Header {
         self.payload_len.set(len);
     }
 
-    /// Stated length of the whole packet in bytes. (Jumbograms aren't known: theirs is 40.)
+    /// Stated length of the whole packet in bytes. (Jumbograms aren't supported: theirs is 40.)
     #[inline]
     #[must_use]
     pub fn total_len(&self) -> usize {
@@ -177,7 +178,7 @@ impl Ipv6Header {
         self.destination = address.octets();
     }
 
-    /// Takes one off the hop limit; 0 stays. Returns the new one.
+    /// Decrements the hop limit, unless it is 0. Returns the new one.
     #[inline]
     pub fn decrement_hop_limit(&mut self) -> u8 {
         self.hop_limit = self.hop_limit.saturating_sub(1);
@@ -193,19 +194,19 @@ impl FragmentHeader {
         Self { next_header, reserved: 0, offset_more, id: U32::new(id) }
     }
 
-    /// Where in the fragmented part this payload belongs, in bytes.
+    /// The offset of this payload in the fragmented part, in bytes.
     #[inline]
     #[must_use]
     pub fn offset(&self) -> usize {
         usize::from(self.offset_more.get() & 0xfff8)
     }
 
-    /// Puts it elsewhere, at a multiple of eight.
+    /// Sets the offset, a multiple of eight.
     pub fn set_offset(&mut self, offset: u16) {
         self.offset_more.set(offset & 0xfff8 | self.offset_more.get() & 7);
     }
 
-    /// Further fragments follow.
+    /// Whether more fragments follow.
     #[inline]
     #[must_use]
     pub fn more_fragments(&self) -> bool {
@@ -220,31 +221,31 @@ impl FragmentHeader {
     }
 }
 
-/// What the extension headers lead to.
+/// The end of the chain of extension headers.
 #[derive(Clone, Copy, Debug)]
 pub struct UpperLayer<'a> {
     /// Protocol number of the upper layer. [`protocol::ESP`] and [`protocol::NO_NEXT_HEADER`] end the chain.
     pub protocol: u8,
-    /// Where its header starts, in bytes from the start of the IPv6 header. In a fragment other than the
-    /// first there is no such header, only a piece of payload.
+    /// The offset of its header from the start of the IPv6 header. A later fragment has no such header, only a piece of
+    /// payload.
     pub offset: usize,
-    /// The fragment header, if there was one.
+    /// The fragment header, if there is one.
     pub fragment: Option<&'a FragmentHeader>,
-    /// The routing header, if there was one; of several that which matters most: of type 0, else with segments left.
+    /// The routing header, if there is one. Of several, the most relevant one: of type 0, else with segments left.
     pub routing: Option<RoutingHeader>,
 }
 
-/// What a routing header says (RFC 8200 4.4).
+/// The contents of a routing header (RFC 8200 4.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoutingHeader {
     /// Routing type.
     pub kind: u8,
-    /// Nodes that the packet is still to visit before its destination.
+    /// The number of nodes to visit before the packet's destination.
     pub segments_left: u8,
 }
 
 impl RoutingHeader {
-    /// How much it matters.
+    /// How relevant the header is.
     fn weight(self) -> u8 {
         match self {
             Self { kind: 0, .. } => 2,
@@ -254,8 +255,8 @@ impl RoutingHeader {
     }
 }
 
-/// Follows the chain of extension headers of `packet`, which starts with the IPv6 header (its own lengths
-/// aren't looked at). Errors if the chain leaves the bytes, or is longer than [`MAX_EXTENSIONS`].
+/// Follows the chain of extension headers of `packet`, which starts with the IPv6 header (whose length field is
+/// ignored). Fails if the chain exceeds the bytes, or is longer than [`MAX_EXTENSIONS`].
 #[inline]
 pub fn upper(packet: &[u8]) -> Result<UpperLayer<'_>, Malformed> {
     let (header, _) = Ipv6Header::split(packet).ok_or(Malformed::Truncated)?;
@@ -287,7 +288,7 @@ pub fn upper(packet: &[u8]) -> Result<UpperLayer<'_>, Malformed> {
         {
             found.routing = Some(routing);
         }
-        // Lengths count units past the first 8 bytes: of 8 bytes, of 4 in the authentication header.
+        // Lengths count units beyond the first 8 bytes; a unit is 8 bytes, or 4 in the authentication header.
         found.offset += 8 + usize::from(len) * unit;
         found.protocol = next;
         if found.offset > packet.len() {

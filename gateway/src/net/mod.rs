@@ -1,10 +1,9 @@
 //! Wire formats: headers laid over bytes, without copies and without unsafe code.
 //!
-//! Every header is a `#[repr(C)]` struct of bytes and network-order integers, so any bytes of sufficient
-//! length *are* one: laying a header over a frame checks the length and nothing else. What the bytes mean
-//! (is this version 4? do the lengths agree?) is asked separately, through accessors that return numbers
-//! in host order and checks that return [`Malformed`]. Fields that the packet path writes have setters;
-//! none of them touches a checksum: see [`checksum::Delta`].
+//! Every header is a `#[repr(C)]` struct of bytes and network-order integers, so any sufficiently long bytes *are* a
+//! header: laying one over a frame only checks the length. The contents (is this version 4? do the lengths agree?) are
+//! checked separately, by accessors that return numbers in host order and checks that return [`Malformed`]. Fields that
+//! the packet path writes have setters. None of them updates a checksum: see [`checksum::Delta`].
 //!
 //! [`reply`] builds the frames that the gateway sends in its own name.
 
@@ -43,7 +42,7 @@ pub mod protocol {
     pub const FRAGMENT: u8 = 44;
     /// Generic routing encapsulation.
     pub const GRE: u8 = 47;
-    /// Encapsulating security payload: nothing after it can be read.
+    /// Encapsulating security payload: whatever follows can't be read.
     pub const ESP: u8 = 50;
     /// Authentication header.
     pub const AUTHENTICATION: u8 = 51;
@@ -57,24 +56,24 @@ pub mod protocol {
     pub const SCTP: u8 = 132;
 }
 
-/// Why bytes aren't the packet that they claim to be.
+/// Why bytes aren't a valid packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Malformed {
-    /// Fewer bytes than the header or the lengths in it ask for.
+    /// There are fewer bytes than the header or its length fields require.
     #[error("the packet ends before its header or its stated length does")]
     Truncated,
-    /// Another IP version than the link layer announced.
+    /// The IP version differs from the one announced by the link layer.
     #[error("the IP version doesn't match the EtherType")]
     Version,
-    /// A header length below the fixed header.
+    /// The header length is below that of the fixed header.
     #[error("the header length is below the minimum")]
     HeaderLength,
-    /// A total length below the header length.
+    /// The total length is below the header length.
     #[error("the total length is below the header length")]
     TotalLength,
 }
 
-/// What an IP header that is written whole says, beside addresses and length.
+/// The fields of a new IP header, apart from addresses and length.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields {
     /// Type of service or traffic class: the same octet.
@@ -87,7 +86,7 @@ pub struct Fields {
 
 /// A fixed-size header that can be laid over the front of some bytes.
 pub trait Header: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned + Sized {
-    /// Bytes of the fixed header.
+    /// The length of the fixed header.
     const LEN: usize = size_of::<Self>();
 
     /// The header at the front and the bytes after it; `None` if there are fewer than [`Self::LEN`].
@@ -96,7 +95,7 @@ pub trait Header: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned + 
         Self::ref_from_prefix(bytes).ok()
     }
 
-    /// As [`Self::split`], to be rewritten.
+    /// Like [`Self::split`], but mutable.
     #[inline]
     fn split_mut(bytes: &mut [u8]) -> Option<(&mut Self, &mut [u8])> {
         Self::mut_from_prefix(bytes).ok()
@@ -108,7 +107,7 @@ pub trait Header: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned + 
         Some(Self::split(bytes.get(offset..)?)?.0)
     }
 
-    /// As [`Self::at`], to be rewritten.
+    /// Like [`Self::at`], but mutable.
     #[inline]
     fn at_mut(bytes: &mut [u8], offset: usize) -> Option<&mut Self> {
         Some(Self::split_mut(bytes.get_mut(offset..)?)?.0)

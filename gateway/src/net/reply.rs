@@ -1,15 +1,15 @@
-//! Frames that the gateway sends in its own name: a reset for a segment that belongs nowhere, and ICMP
-//! errors about packets that can't be forwarded.
+//! Frames that the gateway sends in its own name: a reset for a segment without a connection, and ICMP errors about
+//! packets that can't be forwarded.
 //!
-//! Both are built from the offending packet into a buffer that the caller provides, with exactly the
-//! length returned (the device pads short frames), nothing allocated. When the RFCs forbid an answer, the
-//! builders say so instead: [`NoReply::Forbidden`].
+//! Both are built from the offending packet into a buffer that the caller provides. Nothing is allocated, and the frame
+//! has exactly the returned length (the device pads short frames). When the RFCs forbid an answer, the builders return
+//! [`NoReply::Forbidden`].
 //!
-//! The offending packet is given from its IP header on, as it was received. It may be cut (a chained
-//! buffer's first segment will do): lengths are taken from its headers, and an error quotes what is there.
+//! The offending packet is passed from its IP header on, as it was received. It may be truncated (the first segment of
+//! a chained buffer suffices): lengths are taken from its headers, and an error quotes the bytes that are there.
 //!
-//! Sources: RFC 9293 3.10.7.1 (resets); RFC 792, RFC 1122 3.2.2 and RFC 1812 4.3.2 (ICMP); RFC 4443 2.4
-//! (ICMPv6). Numbers that the RFCs leave open (TTL 64, DF on resets, precedence of errors) are Linux's.
+//! Sources: RFC 9293 3.10.7.1 (resets); RFC 792, RFC 1122 3.2.2 and RFC 1812 4.3.2 (ICMP); RFC 4443 2.4 (ICMPv6).
+//! Values that the RFCs leave open (TTL 64, DF on resets, precedence of errors) follow Linux.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -26,11 +26,11 @@ use super::{
     tcp::{self, TcpHeader},
 };
 
-/// Precedence of ICMP errors: internetwork control (RFC 1812 4.3.2.5).
+/// The precedence of ICMP errors: internetwork control (RFC 1812 4.3.2.5).
 const PRECEDENCE_CONTROL: u8 = 0xc0;
-/// Type-of-service bits that an ICMP error takes over from the packet.
+/// The type-of-service bits that an ICMP error copies from the packet.
 const TOS_KEPT: u8 = 0x1e;
-/// The DSCP bits; the ECN bits aren't answered in kind.
+/// The DSCP bits; the ECN bits aren't copied.
 const DSCP: u8 = 0xfc;
 
 /// The Ethernet header of a reply.
@@ -40,32 +40,31 @@ pub struct ReplyLink {
     pub destination: Mac,
     /// The port's own address.
     pub source: Mac,
-    /// VLAN to tag the frame with.
+    /// The VLAN of the frame's tag, if any.
     pub vlan: Option<u16>,
 }
 
 /// Why no reply was built; the buffer's contents are unspecified then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum NoReply {
-    /// The packet can't be read far enough.
+    /// The packet isn't readable far enough.
     #[error("the offending packet can't be read: {0}")]
     Malformed(#[from] Malformed),
     /// The buffer is too short for the reply.
     #[error("no room for the reply")]
     NoRoom,
-    /// A reply to such a packet isn't allowed: a reset or ICMP error itself, a fragment, a group address.
+    /// Such a packet must not be answered: a reset, an ICMP error, a fragment, a group address.
     #[error("such a packet isn't answered")]
     Forbidden,
-    /// The sender's address is of another family than the packet, or a reset was asked for a packet that
-    /// isn't TCP.
+    /// The sender's address has another family than the packet, or a reset was requested for a packet that isn't TCP.
     #[error("the reply doesn't fit the packet's protocol")]
     Mismatch,
 }
 
-/// What an ICMP error says.
+/// The problem that an ICMP error reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Problem {
-    /// Nothing listens: 3/3, ICMPv6 1/4.
+    /// Nothing listens on the port: 3/3, ICMPv6 1/4.
     PortUnreachable,
     /// The host doesn't answer: 3/1, ICMPv6 1/3.
     HostUnreachable,
@@ -73,14 +72,14 @@ pub enum Problem {
     NetworkUnreachable,
     /// Forbidden by an administrator: 3/13, ICMPv6 1/1.
     Prohibited,
-    /// Larger than the next hop takes and not to be fragmented: 3/4, ICMPv6 2/0.
+    /// Larger than the next hop takes, and with DF: 3/4, ICMPv6 2/0.
     TooBig {
         /// The MTU of the next hop, IP header included.
         mtu: u32,
     },
     /// The TTL ran out: 11/0, ICMPv6 3/0.
     TtlExceeded,
-    /// As the packet's own family has it.
+    /// A message in the packet's own family.
     Message {
         /// Type.
         kind: u8,
@@ -121,10 +120,10 @@ impl Problem {
     }
 }
 
-/// Builds the reset that answers the TCP segment in `packet`, from the address it was sent to.
+/// Builds the reset that answers the TCP segment in `packet`, from the address that the segment was sent to.
 ///
-/// Returns the frame's length. With an ACK in the segment the reset carries its number as sequence
-/// number, otherwise sequence number 0 and an ACK of all that the segment holds.
+/// Returns the frame's length. If the segment has an ACK, the reset takes its number as sequence number. Otherwise it
+/// has sequence number 0 and acknowledges the whole segment.
 pub fn tcp_reset(out: &mut [u8], link: &ReplyLink, packet: &[u8]) -> Result<usize, NoReply> {
     match packet.first().ok_or(Malformed::Truncated)? >> 4 {
         4 => tcp_reset_v4(out, link, packet),
@@ -177,7 +176,7 @@ fn tcp_reset_v6(out: &mut [u8], link: &ReplyLink, packet: &[u8]) -> Result<usize
     put(out, link, ether_type::IPV6, &[header.as_bytes(), reset.as_bytes()])
 }
 
-/// The reset for a segment of `len` bytes, header included; checksum 0.
+/// The reset for a segment of `len` bytes, header included; the checksum is 0.
 fn answer(segment: &TcpHeader, len: usize) -> Result<TcpHeader, NoReply> {
     let header_len = segment.check(len)?;
     if segment.has(tcp::RST) {
@@ -196,10 +195,10 @@ fn answer(segment: &TcpHeader, len: usize) -> Result<TcpHeader, NoReply> {
     })
 }
 
-/// Builds the ICMP error that tells the sender of `packet` about `problem`, sent by `from`.
+/// Builds the ICMP error from the address `from` that tells the sender of `packet` about `problem`.
 ///
-/// Returns the frame's length. The error quotes as much of the packet as fits into 576 bytes (IPv4, RFC
-/// 1812) or 1280 bytes (IPv6, RFC 4443) of IP packet.
+/// Returns the frame's length. The error quotes as much of the packet as fits into an IP packet of 576 bytes (IPv4, RFC
+/// 1812) or 1280 bytes (IPv6, RFC 4443).
 pub fn icmp_error(
     out: &mut [u8],
     link: &ReplyLink,
@@ -246,7 +245,8 @@ fn icmp_error_v4(
     let total = Ipv4Header::LEN + IcmpHeader::LEN + quoted.len();
     let mut header = Ipv4Header::new(from, ip.source(), protocol::ICMP, total as u16);
     header.tos = ip.tos & TOS_KEPT | PRECEDENCE_CONTROL;
-    // May be fragmented on its way, so it needs an identification: the packet's own differs from others'.
+    // The error may be fragmented on its way, so it needs an identification. The packet's own differs from those of
+    // other packets.
     header.set_id(ip.id());
     header.seal();
     put(out, link, ether_type::IPV4, &[header.as_bytes(), icmp.as_bytes(), quoted])
@@ -263,7 +263,7 @@ fn icmp_error_v6(
     let (ip, _) = Ipv6Header::split(packet).ok_or(Malformed::Truncated)?;
     let total_len = ip.check(usize::MAX)?;
     let upper = ipv6::upper(packet)?;
-    // Path MTU discovery works for groups too, so this one error is allowed (RFC 4443 2.4 e.3).
+    // Path MTU discovery also works for multicast, so this one error is allowed (RFC 4443 2.4 e.3).
     let to_group = ip.destination().is_multicast() && !matches!(problem, Problem::TooBig { .. });
     if to_group || !single_v6(ip.source()) {
         return Err(NoReply::Forbidden);
@@ -285,7 +285,7 @@ fn icmp_error_v6(
     put(out, link, ether_type::IPV6, &[header.as_bytes(), icmp.as_bytes(), quoted])
 }
 
-/// Whether the address is one host's, so that an answer to it reaches that one host.
+/// Whether the address belongs to one host, so that an answer reaches only that host.
 fn single_v4(address: Ipv4Addr) -> bool {
     !address.is_unspecified() && !address.is_loopback() && !address.is_multicast() && !address.is_broadcast()
 }
@@ -294,7 +294,7 @@ fn single_v6(address: Ipv6Addr) -> bool {
     !address.is_unspecified() && !address.is_multicast() && !address.is_loopback()
 }
 
-/// Writes the link header and `parts` one after the other; returns the length of it all.
+/// Writes the link header followed by `parts`; returns the total length.
 fn put(out: &mut [u8], link: &ReplyLink, ether_type: u16, parts: &[&[u8]]) -> Result<usize, NoReply> {
     let mut at = 0;
     let mut append = |bytes: &[u8]| {

@@ -41,7 +41,7 @@ fn datagram_v6(payload: usize) -> Vec<u8> {
     bytes
 }
 
-/// The reset's fields, after etherparse has agreed with its checksums and addresses.
+/// The reset's fields, after etherparse has verified its checksums and addresses.
 fn read_reset(frame: &[u8]) -> etherparse::TcpHeader {
     let sliced = SlicedPacket::from_ethernet(frame).unwrap();
     let Some(TransportSlice::Tcp(tcp)) = sliced.transport else { panic!("no TCP") };
@@ -211,7 +211,7 @@ fn errors_arent_sent_where_they_must_not() {
         .write(&mut bytes, &datagram_v4(1))
         .unwrap();
     assert_eq!(ask(v4, port, &bytes), Err(NoReply::Forbidden));
-    // An address mask reply is the last type that is known to be no error.
+    // An address mask reply is the last type that is known not to be an error.
     for (kind, answered) in [(17, true), (18, true), (19, false), (255, false)] {
         let mut bytes = Vec::new();
         let message = Icmpv4Type::Unknown { type_u8: kind, code_u8: 0, bytes5to8: [0; 4] };
@@ -237,7 +237,7 @@ fn errors_arent_sent_where_they_must_not() {
         PacketBuilder::ipv6([0x20; 16], [0x30; 16], 60).icmpv6(message).write(&mut bytes, &[]).unwrap();
         assert_eq!(ask(v6, port, &bytes).is_ok(), answered, "{kind}");
     }
-    // A later fragment's first byte is no type; the first one's is.
+    // The first byte of a later fragment isn't a type; that of the first fragment is.
     for (offset, answered) in [(0, true), (1, false)] {
         let fragment = [&[58, 0, 0, offset * 8 + 1, 0, 0, 0, 7][..], &[128, 0, 0, 0, 0, 0, 0, 0]].concat();
         let mut bytes = Vec::new();

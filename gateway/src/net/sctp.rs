@@ -54,35 +54,35 @@ impl SctpHeader {
         self.checksum = crc.to_le_bytes();
     }
 
-    /// The CRC32c of this header with a checksum field of 0: what a packet's CRC goes on from.
+    /// The CRC32c of this header with a checksum field of 0, from which a packet's CRC continues.
     #[must_use]
     pub fn own_crc(&self) -> u32 {
         crc32c::crc32c_append(crc32c::crc32c(self.as_bytes().get(..8).unwrap_or_default()), &[0; 4])
     }
 
-    /// Gives the packet, of which this is the header and which has `len` bytes, other ports, as they lie in a tuple. The
-    /// checksum changes by what they do: one that was wrong stays wrong.
+    /// Sets the ports, as laid out in a tuple, of the packet of `len` bytes that begins with this header. The checksum
+    /// changes accordingly: a wrong one stays wrong.
     pub fn set_port_words(&mut self, ports: u32, len: usize) {
         self.checksum = (self.checksum() ^ self.difference(ports, len)).to_le_bytes();
         self.ports = ports.to_le_bytes();
     }
 
-    /// Prepares the checksum for [`Self::set_port_words`] with the length `part`, where the header is that of the first
-    /// fragment of a packet of `whole` bytes: it is the whole packet's.
+    /// Prepares the checksum for [`Self::set_port_words`] with the length `part`, for the header of the first fragment
+    /// of a packet of `whole` bytes: the checksum covers the whole packet.
     pub fn prepare_checksum(&mut self, ports: u32, part: usize, whole: usize) {
         let difference = self.difference(ports, part) ^ self.difference(ports, whole);
         self.checksum = (self.checksum() ^ difference).to_le_bytes();
     }
 
-    /// What other ports change about the checksum of a packet of `len` bytes. CRCs are affine: what differs between two
-    /// strings' is the CRC of their difference, moved on by what follows.
+    /// The change that other ports make to the checksum of a packet of `len` bytes. CRCs are affine: the difference
+    /// between those of two strings is the CRC of the strings' difference, advanced over the rest.
     fn difference(&self, ports: u32, len: usize) -> u32 {
         let difference = crc32c::crc32c(&self.ports) ^ crc32c::crc32c(&ports.to_le_bytes());
         crc32c::crc32c_combine(difference, 0, len.saturating_sub(self.ports.len()))
     }
 }
 
-/// The same for a packet's beginning, header or not, as an ICMP error quotes it; `len` is the whole packet's.
+/// The same for the beginning of a packet quoted by an ICMP error, header or not; `len` is the whole packet's length.
 #[must_use]
 pub fn requote(quoted: &mut [u8], ports: u32, len: usize) -> Option<()> {
     match SctpHeader::split_mut(quoted) {
@@ -98,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    /// The checksum as the RFC has it computed.
+    /// The checksum, computed according to the RFC.
     fn checksum(packet: &[u8]) -> [u8; 4] {
         let mut packet = packet.to_vec();
         packet[8..12].fill(0);

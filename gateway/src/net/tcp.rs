@@ -26,16 +26,16 @@ pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
 /// Push.
 pub const PSH: u8 = 0x08;
-/// The acknowledgement number counts.
+/// The acknowledgement number is valid.
 pub const ACK: u8 = 0x10;
-/// The urgent pointer counts.
+/// The urgent pointer is valid.
 pub const URG: u8 = 0x20;
 /// ECN echo, RFC 3168.
 pub const ECE: u8 = 0x40;
 /// Congestion window reduced, RFC 3168.
 pub const CWR: u8 = 0x80;
 
-/// Byte of the checksum field in the header.
+/// The offset of the checksum field in the header.
 pub const CHECKSUM_AT: usize = 16;
 
 /// The fixed part of the header.
@@ -47,7 +47,7 @@ pub struct TcpHeader {
     sequence: U32,
     acknowledgement: U32,
     offset: u8,
-    /// Flag bits: [`SYN`] and its like.
+    /// Flag bits, such as [`SYN`].
     pub flags: u8,
     window: U16,
     checksum: U16,
@@ -73,7 +73,7 @@ impl TcpHeader {
         }
     }
 
-    /// Header length with options if it is at least 20 and the segment of `available` bytes has that many.
+    /// The header length with options, if it is at least 20 and within the `available` bytes of the segment.
     #[inline]
     pub fn check(&self, available: usize) -> Result<usize, Malformed> {
         let len = self.header_len();
@@ -86,7 +86,7 @@ impl TcpHeader {
         }
     }
 
-    /// Sets both ports from a word that holds them as they lie in the header, read as little-endian.
+    /// Sets both ports from a word that holds them as laid out in the header, read as little-endian.
     #[inline]
     pub fn set_port_words(&mut self, words: u32) {
         self.source_port = U16::from_bytes((words as u16).to_le_bytes());
@@ -132,7 +132,7 @@ impl TcpHeader {
         self.sequence.set(number);
     }
 
-    /// Acknowledgement number; it counts with [`ACK`] only.
+    /// Acknowledgement number; only valid with [`ACK`].
     #[inline]
     #[must_use]
     pub fn acknowledgement(&self) -> u32 {
@@ -179,7 +179,7 @@ impl TcpHeader {
         self.checksum.set(check);
     }
 
-    /// Sequence space that a segment with `payload` bytes takes: SYN and FIN count one each.
+    /// The sequence space of a segment with `payload` bytes: SYN and FIN count one each.
     #[inline]
     #[must_use]
     pub fn sequence_len(&self, payload: u32) -> u32 {

@@ -12,19 +12,19 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Bytes in a key. NICs with longer keys use the first 40 for these messages.
+/// The length of a key. NICs with longer keys use the first 40 bytes for these messages.
 pub const KEY_LEN: usize = 40;
 
 /// The longest message: two IPv6 addresses and two ports.
 const MESSAGE_LEN: usize = 36;
 
-/// Where the destination port's most significant byte is in an IPv4 message.
+/// The offset of the destination port in an IPv4 message.
 pub const IPV4_DESTINATION_PORT: usize = 10;
 
-/// Where the destination port's most significant byte is in an IPv6 message.
+/// The offset of the destination port in an IPv6 message.
 pub const IPV6_DESTINATION_PORT: usize = 34;
 
-/// The hash for one key, as tables: 36 KB, of which IPv4 uses the first 12.
+/// The hash for one key, as tables: 36 KB, of which IPv4 uses the first 12 KB.
 #[derive(Clone)]
 pub struct Toeplitz {
     tables: Box<[[u32; 256]; MESSAGE_LEN]>,
@@ -42,27 +42,27 @@ impl Toeplitz {
                     table[byte ^ low] ^ window(key, position * 8 + 7 - low.trailing_zeros() as usize);
             }
         }
-        // The length is what the type says, so this can't fail.
+        // The length is that of the type, so this can't fail.
         let tables =
             tables.into_boxed_slice().try_into().unwrap_or_else(|_| Box::new([[0; 256]; MESSAGE_LEN]));
         Self { tables }
     }
 
-    /// The hash of a message of at most 36 bytes; longer ones are cut there.
+    /// The hash of a message of at most 36 bytes; longer ones are truncated.
     #[inline]
     #[must_use]
     pub fn hash(&self, message: &[u8]) -> u32 {
         self.tables.iter().zip(message).fold(0, |h, (table, &byte)| h ^ table[byte as usize])
     }
 
-    /// What one byte at `position` (below 36) contributes to the hash.
+    /// The contribution of one byte at `position` (below 36) to the hash.
     #[inline]
     #[must_use]
     pub fn contribution(&self, position: usize, byte: u8) -> u32 {
         self.tables[position][byte as usize]
     }
 
-    /// Addresses only.
+    /// The hash of addresses only.
     #[inline]
     #[must_use]
     pub fn ipv4(&self, source: Ipv4Addr, destination: Ipv4Addr) -> u32 {
@@ -72,7 +72,7 @@ impl Toeplitz {
         self.hash(&message)
     }
 
-    /// Addresses and ports (host order).
+    /// The hash of addresses and ports (host order).
     #[inline]
     #[must_use]
     pub fn ipv4_ports(&self, source: Ipv4Addr, destination: Ipv4Addr, sport: u16, dport: u16) -> u32 {
@@ -84,7 +84,7 @@ impl Toeplitz {
         self.hash(&message)
     }
 
-    /// Addresses only.
+    /// The hash of addresses only.
     #[inline]
     #[must_use]
     pub fn ipv6(&self, source: Ipv6Addr, destination: Ipv6Addr) -> u32 {
@@ -94,7 +94,7 @@ impl Toeplitz {
         self.hash(&message)
     }
 
-    /// Addresses and ports (host order).
+    /// The hash of addresses and ports (host order).
     #[inline]
     #[must_use]
     pub fn ipv6_ports(&self, source: Ipv6Addr, destination: Ipv6Addr, sport: u16, dport: u16) -> u32 {
@@ -113,7 +113,7 @@ impl std::fmt::Debug for Toeplitz {
     }
 }
 
-/// The 32 key bits from bit `position` on; bit 0 is the first byte's most significant one.
+/// The 32 key bits from bit `position` on; bit 0 is the most significant bit of the first byte.
 fn window(key: &[u8; KEY_LEN], position: usize) -> u32 {
     let first = position / 8;
     let five = key[first..first + 5].iter().fold(0u64, |v, &b| v << 8 | u64::from(b));
@@ -182,7 +182,7 @@ mod tests {
             for bit in 0..8 {
                 let mut message = [0; MESSAGE_LEN];
                 message[position] = 0x80 >> bit;
-                // Shift the whole key left, bit by bit, as the definition does.
+                // Shifts the whole key left, bit by bit, as in the definition.
                 let mut key = KEY.to_vec();
                 for _ in 0..position * 8 + bit {
                     let mut carry = 0;

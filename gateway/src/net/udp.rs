@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, byteorde
 
 use super::{Header, Malformed, headers};
 
-/// Byte of the checksum field in the header.
+/// The offset of the checksum field in the header.
 pub const CHECKSUM_AT: usize = 6;
 
 /// The header.
@@ -38,7 +38,7 @@ impl UdpHeader {
         }
     }
 
-    /// The stated length if it is at least 8 and no more than the `available` bytes of IP payload.
+    /// The stated length, if it is at least 8 and within the `available` bytes of IP payload.
     #[inline]
     pub fn check(&self, available: usize) -> Result<usize, Malformed> {
         let len = self.len();
@@ -51,7 +51,7 @@ impl UdpHeader {
         }
     }
 
-    /// Sets both ports from a word that holds them as they lie in the header, read as little-endian.
+    /// Sets both ports from a word that holds them as laid out in the header, read as little-endian.
     #[inline]
     pub fn set_port_words(&mut self, words: u32) {
         self.source_port = U16::from_bytes((words as u16).to_le_bytes());
@@ -98,7 +98,7 @@ impl UdpHeader {
         self.len.set(len);
     }
 
-    /// The checksum field, host order; 0 says that the sender computed none.
+    /// The checksum field, host order; 0 means that the sender computed none.
     #[inline]
     #[must_use]
     pub fn checksum(&self) -> u16 {

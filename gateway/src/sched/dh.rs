@@ -1,12 +1,12 @@
-//! Destination hashing: a session for the same virtual address always goes to the same server, for caches
-//! behind a service that covers many addresses.
+//! Destination hashing: sessions to the same virtual address always go to the same server, for caches behind a service
+//! that covers many addresses.
 //!
-//! 256 buckets are dealt to the servers in list order, whatever their weights. The bucket's server being
-//! quiesced or overloaded, the session is refused.
+//! 256 buckets are dealt to the servers in list order, regardless of weights. If the bucket's server is quiesced or
+//! overloaded, the session is refused.
 
 use super::{Flow, Scheduler, Server, Standing, hash};
 
-/// The buckets; servers by index.
+/// The index of each bucket's server.
 pub struct DestinationHash([u32; 256]);
 
 impl DestinationHash {

@@ -1,8 +1,8 @@
-//! Weighted fail-over: everything to the available server of the largest weight, the first of equals.
+//! Weighted fail-over: everything goes to the available server of the largest weight, or the first of equals.
 
 use super::{Flow, Scheduler, Server};
 
-/// Has no state.
+/// The scheduler, which has no state.
 pub struct FailOver;
 
 impl Scheduler for FailOver {
@@ -17,7 +17,7 @@ impl Scheduler for FailOver {
     }
 }
 
-/// The first of the largest weight among those that qualify.
+/// The first server of the largest weight among the available ones.
 #[inline]
 pub fn heaviest(servers: &[Server], qualifies: impl Fn(&Server) -> bool) -> Option<usize> {
     let mut best = None;

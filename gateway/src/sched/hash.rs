@@ -1,9 +1,9 @@
-//! The fixed hashes of IPVS's hashing schedulers. They are part of what a scheduler *is*: with the same
-//! servers in the same order, every director makes the same choices.
+//! The fixed hashes of IPVS's hashing schedulers. They are part of a scheduler's definition: with the same servers in
+//! the same order, every director makes the same choices.
 
 use std::net::IpAddr;
 
-/// An address as 32 bits, host order: an IPv6 address is folded by exclusive or.
+/// An address as 32 bits, host order: the words of an IPv6 address are XORed.
 #[inline]
 pub fn fold(address: IpAddr) -> u32 {
     match address {
@@ -25,8 +25,8 @@ pub fn multiplicative_8(value: u32) -> usize {
     (value.wrapping_mul(0x61c8_8647) >> 24) as usize
 }
 
-/// `SipHash` with one round a word and three at the end, of one 32-bit number, cut to 32 bits; both key
-/// words are `key`. (Aumasson, Bernstein: "SipHash: a fast short-input PRF".)
+/// `SipHash` of one 32-bit number, with one round per word and three at the end, truncated to 32 bits; both key words
+/// are `key`. (Aumasson, Bernstein: "SipHash: a fast short-input PRF".)
 #[inline]
 pub fn sip_1_3(value: u32, key: u64) -> u32 {
     let mut v = [
@@ -35,7 +35,7 @@ pub fn sip_1_3(value: u32, key: u64) -> u32 {
         key ^ 0x6c79_6765_6e65_7261,
         key ^ 0x7465_6462_7974_6573,
     ];
-    // The only block: the length in bytes on top, the number at the bottom.
+    // The only block: the length in bytes in the top byte, the number at the bottom.
     let block = 4 << 56 | u64::from(value);
     v[3] ^= block;
     sip_round(&mut v);
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn sip_values() {
-        // What the standard library's hasher (SipHash-1-3 with key 0) gave for the same four bytes.
+        // Values that the standard library's hasher (SipHash-1-3 with key 0) returned for the same four bytes.
         for (value, expected) in
             [(0, 0x9ac4_8af0), (1, 0xc37b_7090), (0xdead_beef, 0x84fb_8253), (u32::MAX, 0x74ca_d6e2)]
         {

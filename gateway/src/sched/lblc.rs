@@ -1,9 +1,8 @@
-//! Locality-based least connection, for caches: a destination keeps its server until that one is loaded
-//! beyond its weight while another is less than half loaded; then, and at first, the weighted least
-//! connection decides.
+//! Locality-based least connection, for caches: a destination keeps its server until that server is loaded beyond its
+//! weight while another is less than half loaded. Then, and for new destinations, weighted least connection decides.
 //!
-//! Facts of IPVS: a destination's server keeps it even when it's above its upper threshold, and gets it
-//! back when it is deleted and added again. "Loaded" looks at active sessions only.
+//! Details of IPVS: a destination keeps its server even above the upper threshold, and gets it back when the server is
+//! deleted and added again. Only active sessions count as load.
 
 use std::any::Any;
 
@@ -28,21 +27,21 @@ pub struct Locality {
 }
 
 impl Locality {
-    /// `expiration` in seconds.
+    /// `expiration` is in seconds.
     pub fn new(servers: &[Server], expiration: u32) -> Self {
         Self { table: LocalityTable::new(), places: Places::new(servers), expiration: seconds(expiration) }
     }
 }
 
 impl Locality {
-    /// The destination's server, if it is remembered and still there.
+    /// The destination's server, if it is remembered and still exists.
     fn known(&self, servers: &[Server], flow: &Flow) -> Option<usize> {
         let cached = self.table.peek(flow.destination, flow.now, self.expiration)?;
         self.places.find(servers, cached.place, cached.hint)
     }
 }
 
-/// Whether the server has more than its share while another one has less than half.
+/// Whether the server is loaded beyond its weight while another one is less than half loaded.
 pub fn crowded(servers: &[Server], server: &Server) -> bool {
     let (active, weight) = (|s: &Server| u64::from(s.active()), |s: &Server| u64::from(s.weight));
     active(server) > weight(server) && servers.iter().any(|s| active(s) * 2 < weight(s))
@@ -110,7 +109,7 @@ mod tests {
             let list = servers(&[(3, active, 9), (4, other, 9)]);
             assert_eq!(crowded(&list, &list[0]), is, "{active} of 3, {other} of 4");
         }
-        // Weights as large as can be overflow nothing.
+        // Maximal weights don't overflow.
         let list = servers(&[(1, u32::MAX, 0), (u32::MAX, u32::MAX / 2, 0)]);
         assert!(crowded(&list, &list[0]));
     }
@@ -129,7 +128,7 @@ mod tests {
         assert_eq!(chosen, [3, 3, 3, 3, 3, 2, 2, 2, 1, 1]);
         list[1].counters.active.set(2);
         list[2].counters.active.set(9);
-        // Overloaded, but no server is below half: it stays.
+        // The server is overloaded, but no other one is less than half loaded: the destination stays.
         assert_eq!(at(&mut lblc, &list, 1, 0), 1);
     }
 

@@ -1,11 +1,10 @@
-//! Locality-based least connection with replication: as lblc, but a destination has a *set* of servers,
-//! which grows by one when the least loaded of them is crowded, and loses its most loaded one when it
-//! hasn't changed for the expiration time.
+//! Locality-based least connection with replication. It is like lblc, but a destination has a *set* of servers. The set
+//! grows by one when its least loaded server is crowded, and loses its most loaded one when it hasn't changed for the
+//! expiration time.
 //!
-//! Facts of IPVS: the newest member of a set comes first and wins ties; members above their threshold are
-//! passed over; a session that finds its set due for shrinking still goes to the server found before. One
-//! difference: members that were deleted are dropped from a set first, where IPVS goes on comparing the
-//! load that they had.
+//! Details of IPVS: the newest member of a set comes first and wins ties; members above their threshold are skipped; a
+//! session that finds its set due for shrinking still goes to the server found before. There is one difference: deleted
+//! members are dropped from a set first, where IPVS continues to compare the load that they had.
 
 use std::any::Any;
 
@@ -15,7 +14,7 @@ use super::{
 };
 use crate::clock::{Tick, seconds};
 
-/// Members of all sets together; a set that finds no room doesn't grow.
+/// The most members of all sets together; a set that finds no room doesn't grow.
 const MEMBERS: usize = 4 * CAPACITY;
 
 /// A destination's servers: a chain through [`Members`].
@@ -47,7 +46,7 @@ pub struct ReplicatedLocality {
 }
 
 impl ReplicatedLocality {
-    /// `expiration` in seconds.
+    /// `expiration` is in seconds.
     pub fn new(servers: &[Server], expiration: u32) -> Self {
         Self {
             table: LocalityTable::new(),
@@ -59,7 +58,7 @@ impl ReplicatedLocality {
 }
 
 impl Members {
-    /// Adds a server to the front of the set unless it is in it, or there is no room.
+    /// Adds a server to the front of the set, unless it is already in it or there is no room.
     fn insert(&mut self, set: &mut Set, server: &Server, hint: usize, now: Tick) {
         let place = ServerPlace::of(server);
         let mut at = set.first;
@@ -83,7 +82,7 @@ impl Members {
         *set = Set { first: at as u32, len: set.len + 1, changed: now };
     }
 
-    /// Gives back every member of the set.
+    /// Frees every member of the set.
     fn release(&mut self, set: &Set) {
         let mut at = set.first;
         while let Some(member) = self.all.get_mut(at as usize) {
@@ -116,8 +115,8 @@ impl Members {
         best.map(|(index, _)| index)
     }
 
-    /// Takes one member out: one that was deleted, else the one with the most load in proportion to its
-    /// weight, quiesced ones aside.
+    /// Removes one member: a deleted one if there is one, else the one with the most load in proportion to its weight,
+    /// apart from quiesced ones.
     fn shrink(&mut self, set: &mut Set, places: &Places, servers: &[Server], now: Tick) {
         let mut most: Option<(u32, u32, usize)> = None;
         let (mut before, mut at) = (NIL, set.first);
@@ -218,7 +217,7 @@ mod tests {
         servers[index].id.0
     }
 
-    /// Members in use, by the free list's word.
+    /// The number of members in use, according to the free list.
     fn used(lblcr: &ReplicatedLocality) -> usize {
         let mut free = 0;
         let mut at = lblcr.members.free;
@@ -238,7 +237,7 @@ mod tests {
         assert_eq!(used(&lblcr), 2);
         list.iter().for_each(|s| s.counters.active.set(0));
         list[1].counters.active.set(1);
-        // Due for shrinking: the least loaded is used, the most loaded goes.
+        // The set is due for shrinking: the least loaded server is used, the most loaded one is removed.
         assert_eq!(at(&mut lblcr, &list, 1, 101), 3);
         assert_eq!(used(&lblcr), 1);
         list[0].counters.active.set(4);

@@ -1,9 +1,9 @@
-//! Least connection: the available server with the fewest sessions, active ones counting 256 times as
-//! much as inactive ones; the first of equals. Weights count as zero or not zero only.
+//! Least connection: the available server with the fewest sessions, or the first of equals. An active session counts as
+//! much as 256 inactive ones. Only a weight of zero matters.
 
 use super::{Flow, Scheduler, Server};
 
-/// Has no state.
+/// The scheduler, which has no state.
 pub struct LeastConnection;
 
 impl Scheduler for LeastConnection {

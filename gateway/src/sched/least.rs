@@ -1,9 +1,9 @@
-//! What the least-connection schedulers have in common.
+//! The common part of the least-connection schedulers.
 
 use super::Server;
 
-/// The available server with the least load in proportion to its weight, the first of equals. Loads are
-/// compared as products, `a / wa > b / wb` being `a * wb > b * wa`, without rounding or overflow.
+/// The available server with the least load in proportion to its weight, or the first of equals. Loads are compared as
+/// products (`a / wa > b / wb` is `a * wb > b * wa`), without rounding or overflow.
 #[inline]
 pub fn weighted(servers: &[Server], load: impl Fn(&Server) -> u64) -> Option<usize> {
     let mut least: Option<(usize, u64, u32)> = None;
@@ -19,7 +19,7 @@ pub fn weighted(servers: &[Server], load: impl Fn(&Server) -> u64) -> Option<usi
     least.map(|(i, ..)| i)
 }
 
-/// Whether load `a` on weight `a_weight` is more than `b` on `b_weight`.
+/// Whether load `a` at weight `a_weight` is more than load `b` at weight `b_weight`.
 #[inline]
 pub fn heavier(a: u64, a_weight: u32, b: u64, b_weight: u32) -> bool {
     u128::from(a) * u128::from(b_weight) > u128::from(b) * u128::from(a_weight)

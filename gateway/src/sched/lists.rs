@@ -1,12 +1,12 @@
-//! What became of a server list.
+//! Changes of a server list.
 //!
-//! New servers come to the front and the others keep their order, so an old list and its successor can be
-//! matched in one walk from the back.
+//! New servers are added to the front and the others keep their order, so an old list and its successor can be matched
+//! in one walk from the back.
 
 use super::Server;
 
-/// Calls `found` with the (old, new) indices of every server that is in both lists, last first. A server
-/// that was deleted and added again (it is at the front now) counts as another one.
+/// Calls `found` with the (old, new) indices of every server that is in both lists, last one first. A server that was
+/// deleted and added again (and so is at the front) counts as another one.
 pub fn survivors(old: &[Server], new: &[Server], mut found: impl FnMut(usize, usize)) {
     let mut at = new.len();
     for (i, server) in old.iter().enumerate().rev() {
@@ -17,8 +17,8 @@ pub fn survivors(old: &[Server], new: &[Server], mut found: impl FnMut(usize, us
     }
 }
 
-/// Where a rotation that stood at `current` of the old list stands in the new one: at the same server, or
-/// the nearest before it that is left; `None` is the head of the list.
+/// The position in the new list of a rotation that was at `current` in the old one: the same server, or the nearest
+/// remaining one before it; `None` is the head of the list.
 pub fn successor(old: &[Server], new: &[Server], current: usize) -> Option<usize> {
     let mut place = None;
     survivors(old, new, |i, j| {
@@ -29,7 +29,7 @@ pub fn successor(old: &[Server], new: &[Server], current: usize) -> Option<usize
     place
 }
 
-/// Whether a scheduler sees the same in both lists.
+/// Whether both lists look the same to a scheduler.
 pub fn same(old: &[Server], new: &[Server]) -> bool {
     let seen = |s: &Server| (s.id, s.weight, s.upper);
     old.len() == new.len() && old.iter().zip(new).all(|(a, b)| seen(a) == seen(b))

@@ -1,11 +1,11 @@
-//! What lblc and lblcr remember of each destination: a bounded hash table that expires by itself.
+//! What lblc and lblcr remember of each destination: a bounded hash table with expiry.
 //!
-//! IPVS walks such a table from a timer: every 30 minutes it takes out what was unused for the configured
-//! time, and every minute, while there are more than 16 * 1024 entries, some of what was unused for six
-//! minutes. A worker has no such timer and must not stop to walk a table, so the same is done with every
-//! session scheduled: the walk goes on by a few buckets, and an entry that it hasn't come to yet is taken
-//! as gone when it's looked up. Entries past twice that number aren't made (IPVS goes on until memory ends);
-//! the table is allocated by control and its memory is touched only as entries are made.
+//! IPVS walks such a table from a timer. Every 30 minutes it removes entries that were unused for the configured time.
+//! Every minute, while there are more than 16 * 1024 entries, it removes some that were unused for six minutes. A
+//! worker has no such timer and must not stop to walk a table, so it does the same step by step: every scheduled
+//! session advances the walk by a few buckets, and a look-up ignores an expired entry that the walk hasn't reached yet.
+//! The table is limited to twice that number of entries (IPVS has no limit but memory). Control allocates it, and its
+//! memory is only touched as entries are added.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -16,22 +16,22 @@ use super::Server;
 use crate::clock::{Tick, seconds};
 
 const BUCKETS: usize = 1024;
-/// Entries above which old ones are taken out early.
+/// The number of entries above which old ones are removed early.
 const COMFORTABLE: usize = 16 * BUCKETS;
-/// Entries at most.
+/// The most entries.
 pub const CAPACITY: usize = 2 * COMFORTABLE;
 /// Time between checks.
 const CHECK_INTERVAL: u32 = seconds(60);
-/// Every so many checks, the table is checked for entries past their time.
+/// Every this many checks, the table is checked for expired entries.
 const CHECKS_A_ROUND: u32 = 30;
-/// What a full table keeps at least.
+/// The time that even a full table keeps an entry.
 const EARLY: u32 = seconds(6 * 60);
-/// Buckets walked with every session.
+/// Buckets walked per session.
 const STRIDE: usize = 4;
 /// End of a chain.
 pub const NIL: u32 = u32::MAX;
 
-/// A server's identity within its service: what outlives its deletion.
+/// A server's identity within its service, which outlives its deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServerPlace {
     address: IpAddr,
@@ -45,7 +45,7 @@ impl ServerPlace {
     }
 }
 
-/// Where each server is in the list.
+/// The position of each server in the list.
 pub struct Places(Vec<(ServerPlace, u32)>);
 
 impl Places {
@@ -55,7 +55,7 @@ impl Places {
         Self(places)
     }
 
-    /// The index of the server if it is (still, or again) in the list. `hint` is where it last was.
+    /// The index of the server, if it is (still, or again) in the list. `hint` is its last known index.
     pub fn find(&self, servers: &[Server], place: ServerPlace, hint: u32) -> Option<usize> {
         if servers.get(hint as usize).is_some_and(|s| ServerPlace::of(s) == place) {
             return Some(hint as usize);
@@ -72,26 +72,26 @@ struct Entry<V> {
     value: V,
 }
 
-/// A walk over the table that is under way.
+/// A walk over the table in progress.
 struct Walk {
-    /// Buckets to go.
+    /// The number of buckets left.
     buckets: usize,
-    /// Entries unused for `unused` ticks at `at` are taken out, up to `goal`.
+    /// Entries that were unused for `unused` ticks at the time `at` are removed, up to `goal`.
     at: Tick,
     unused: u32,
     goal: usize,
 }
 
-/// Checks that fell due.
+/// The checks that have become due.
 struct Due {
     checks: u32,
-    /// The last of them.
+    /// The time of the last one.
     last: Tick,
-    /// The latest that began a round, if any did.
+    /// The time of the latest check that began a round, if any did.
     round: Option<Tick>,
 }
 
-/// Destinations with a `V` each.
+/// A table of destinations with a `V` each.
 pub struct LocalityTable<V> {
     hasher: RandomState,
     heads: Vec<u32>,
@@ -125,8 +125,7 @@ impl<V> LocalityTable<V> {
         self.hasher.hash_one(destination) as usize % BUCKETS
     }
 
-    /// What is remembered of `destination`, unless it went unused for `expiration` ticks until the last
-    /// check; marks it as used now.
+    /// The value of `destination`, unless it was unused for `expiration` ticks at the last check. Marks it as used now.
     pub fn get(&mut self, destination: IpAddr, now: Tick, expiration: u32) -> Option<&mut V> {
         let mut at = self.heads[self.bucket(destination)];
         while at != NIL && self.entries[at as usize].destination != destination {
@@ -140,8 +139,8 @@ impl<V> LocalityTable<V> {
         Some(&mut entry.value)
     }
 
-    /// What [`LocalityTable::maintain`] and [`LocalityTable::get`] would find now, with nothing touched. (An entry that the walk
-    /// of an overfull table takes out with this very session is still found.)
+    /// What [`LocalityTable::maintain`] and [`LocalityTable::get`] would return now, without changing anything. (An
+    /// entry that this session's step of the walk would remove from an overfull table is still found.)
     pub fn peek(&self, destination: IpAddr, now: Tick, expiration: u32) -> Option<&V> {
         let mut at = self.heads[self.bucket(destination)];
         while at != NIL && self.entries[at as usize].destination != destination {
@@ -156,8 +155,8 @@ impl<V> LocalityTable<V> {
         (!gone).then_some(&entry.value)
     }
 
-    /// Remembers `value` in place of what was remembered of `destination`. Gives back the value that wasn't
-    /// kept: the former one, or this one when the table is full.
+    /// Sets the value of `destination`. Returns the value that wasn't kept: the previous one, or the new one if the
+    /// table is full.
     pub fn set(&mut self, destination: IpAddr, now: Tick, value: V) -> Option<V> {
         let bucket = self.bucket(destination);
         let mut at = self.heads[bucket];
@@ -185,7 +184,7 @@ impl<V> LocalityTable<V> {
         None
     }
 
-    /// Does what is due; call it for every session scheduled. `removed` gets what is removed.
+    /// Does the work that is due; must be called for every session scheduled. `removed` gets the removed values.
     pub fn maintain(&mut self, now: Tick, expiration: u32, mut removed: impl FnMut(&V)) {
         let next = *self.next_check.get_or_insert(now.after(CHECK_INTERVAL));
         if now.reached(next) {
@@ -200,7 +199,7 @@ impl<V> LocalityTable<V> {
         self.walk = (walk.buckets > 0 && walk.goal > 0).then_some(walk);
     }
 
-    /// The checks that fell due from `next` until now, as if each had been on time.
+    /// Makes up for the checks due from `next` until now, as if each had been on time.
     fn check(&mut self, next: Tick, now: Tick, expiration: u32) {
         let Due { checks, last, round } = self.due(next, now);
         self.next_check = Some(last.after(CHECK_INTERVAL));
@@ -216,11 +215,11 @@ impl<V> LocalityTable<V> {
         }
     }
 
-    /// The checks that fell due from `next` until `now`.
+    /// The checks due from `next` until `now`.
     fn due(&self, next: Tick, now: Tick) -> Due {
         let checks = now.since(next) / CHECK_INTERVAL + 1;
         let last = next.after((checks - 1) * CHECK_INTERVAL);
-        // The latest of them that began a round; the count starts at 1 after each.
+        // The latest check that began a round; the count starts at 1 after each.
         let round = (self.checks + checks > CHECKS_A_ROUND).then(|| {
             let since = (self.checks + checks - 1 - CHECKS_A_ROUND) % CHECKS_A_ROUND;
             Tick(last.0.wrapping_sub(since * CHECK_INTERVAL))
@@ -251,7 +250,7 @@ impl<V> LocalityTable<V> {
     }
 }
 
-/// Whether something last used at `last` had been unused for `ticks` at the moment `at`.
+/// Whether an entry last used at `last` had been unused for `ticks` at the time `at`.
 fn unused(last: Tick, at: Tick, ticks: u32) -> bool {
     at.reached(last) && at.since(last) >= ticks
 }
@@ -270,7 +269,7 @@ mod tests {
         Tick(crate::clock::seconds(seconds))
     }
 
-    /// Lets checks and walks come to their end.
+    /// Completes all checks and walks.
     fn settle(table: &mut LocalityTable<u32>, now: Tick, expiration: u32) -> usize {
         let mut gone = 0;
         (0..BUCKETS).for_each(|_| table.maintain(now, expiration, |_| gone += 1));
@@ -297,13 +296,13 @@ mod tests {
         table.set(address(2), at(2), 2);
         assert_eq!(settle(&mut table, at(1799), seconds(100)), 0);
         assert_eq!(table.get(address(1), at(1799), seconds(100)), Some(&mut 1));
-        // The 30th check takes out what wasn't used for 100 s, wherever the walk is.
+        // The 30th check removes entries that were unused for 100 s, wherever the walk is.
         table.maintain(at(1800), seconds(100), |_| {});
         assert_eq!(table.get(address(2), at(1800), seconds(100)), None);
         assert_eq!(table.get(address(1), at(1800), seconds(100)), Some(&mut 1));
         assert!(settle(&mut table, at(1801), seconds(100)) <= 1);
         assert_eq!(table.used, 1);
-        // And again every 30 checks, also when nobody came by for days.
+        // So does every 30th check after it, even if there was no session for days.
         assert_eq!(settle(&mut table, at(90 * 3600 + 59), seconds(100)), 1);
         assert_eq!(table.last_round, Some(at(90 * 3600)));
         assert_eq!(table.next_check, Some(at(90 * 3600 + 60)));

@@ -1,48 +1,48 @@
-//! Maglev hashing: sessions of the same client go to the same server, on every director with the same
-//! servers, and few of them move when a server comes or goes.
+//! Maglev hashing: sessions of the same client go to the same server, on every director with the same servers, and few
+//! of them move when a server is added or removed.
 //!
-//! A table of 4093 slots is filled by the servers in turn, each taking the next free slot of its own
-//! permutation of the table (start and stride are hashes of its address and port), as often a turn as its
-//! weight says. Where two want a slot, the one asked first gets it, so the table depends on list order a
-//! little. Source: Eisenbud and others, "Maglev: A Fast and Reliable Software Network Load Balancer", 3.4.
+//! The servers fill a table of 4093 slots in turns. In its turn a server takes the next free slots of its own
+//! permutation of the table (start and stride are hashes of its address and port), as many as its weight allows. If two
+//! servers want a slot, the one whose turn is first gets it, so the table depends slightly on list order. Source:
+//! Eisenbud and others, "Maglev: A Fast and Reliable Software Network Load Balancer", 3.4.
 //!
-//! Facts of IPVS: a quiesced server keeps its slots, at the last weight it had, and its sessions are
-//! refused (with `mh-fallback`, further slots are tried, each client in its own order). Turns are
-//! weight / gcd, shifted right so that at most 6 bits are left. `mh-port` hashes the source port too.
+//! Details of IPVS: a quiesced server keeps its slots, with the last weight it had, and its sessions are refused (with
+//! `mh-fallback`, further slots are tried, in an order that depends on the client). The number of slots per turn is
+//! weight / gcd, shifted right so that at most 6 bits are left. With `mh-port` the source port is hashed too.
 
 use std::any::Any;
 
 use super::{FLAG_FALLBACK, FLAG_PORT, Flow, Scheduler, Server, Standing, hash, lists};
 
-/// Slots; a prime.
+/// The number of slots, a prime.
 const SLOTS: u32 = 4093;
-/// Bits that are left of the largest weight.
+/// The number of bits left of the largest weight.
 const WEIGHT_BITS: u32 = 6;
-/// Key of the permutations' starts and of lookups.
+/// The key of the permutations' starts and of lookups.
 const KEY: u64 = 2_654_435_761;
-/// Key of the permutations' strides.
+/// The key of the permutations' strides.
 const STRIDE_KEY: u64 = 2_654_446_892;
 /// A slot without a server.
 const EMPTY: u32 = u32::MAX;
 
-/// The table, and what it was made from.
+/// The table, and the data it was made from.
 pub struct Maglev {
     fallback: bool,
     port: bool,
-    /// Servers by index.
+    /// The index of each slot's server.
     table: Vec<u32>,
     /// The last weight above 0 that each server had, 0 if none.
     last_weights: Vec<u32>,
-    /// Room for filling the table.
+    /// Scratch memory for filling the table.
     turns: Vec<Permutation>,
 }
 
-/// Where a server is in its permutation.
+/// A server's position in its permutation.
 #[derive(Clone, Copy, Default)]
 struct Permutation {
     at: u32,
     stride: u32,
-    /// Slots taken each time round.
+    /// The number of slots taken per turn.
     slots: u32,
 }
 
@@ -63,14 +63,14 @@ impl Maglev {
         new
     }
 
-    /// The slot that a client comes to, `offset` further tries on.
+    /// The slot of a client, after `offset` further tries.
     fn slot(&self, flow: &Flow, offset: u32) -> u32 {
         let port = if self.port { u32::from(flow.source_port) } else { 0 };
         let client = hash::fold(flow.source).wrapping_add(port);
         hash::sip_1_3(client.wrapping_add(offset), KEY) % SLOTS
     }
 
-    /// Fills the table again from `last_weights`; no allocation.
+    /// Refills the table from `last_weights`, without allocation.
     fn fill(&mut self, servers: &[Server]) {
         self.table.fill(EMPTY);
         let divisor = self.last_weights.iter().fold(0, |a, &b| gcd(a, b));
@@ -125,7 +125,7 @@ impl Scheduler for Maglev {
         if !carried {
             return;
         }
-        // Quiescing changes nothing in the table, and that is by far the commonest case.
+        // Quiescing, by far the most common change, leaves the table unchanged.
         let unchanged = matched == servers.len() && self.last_weights == old.last_weights;
         if unchanged {
             std::mem::swap(&mut self.table, &mut old.table);
@@ -201,7 +201,7 @@ mod tests {
         assert_ne!(new.table, table);
         new.inherit(&mut old, &list, &quiesced);
         assert_eq!(new.table, table);
-        // And through a further change, which fills the table again.
+        // The same holds after a further change, which refills the table.
         let mut more = quiesced.clone();
         more.insert(0, server(9, 1, 0, 0));
         let mut last = Maglev::new(0, &more);

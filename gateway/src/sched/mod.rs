@@ -1,9 +1,9 @@
 //! Schedulers: which real server gets a new session.
 //!
-//! One file a scheduler, one trait. Every worker has its own instance of every service's scheduler. A change of the
-//! service comes as a *new* instance, prepared by control with the tables it needs for the new server list (so that a
-//! worker never allocates); the worker lets it [`Scheduler::inherit`] what the old one must hand on, a rotation's
-//! position say, and swaps them.
+//! There is one file per scheduler, and one trait. Every worker has its own instance of every service's scheduler. When
+//! a service changes, control prepares a *new* instance with the tables it needs for the new server list, so that a
+//! worker never allocates. The worker lets it [`Scheduler::inherit`] the old one's state, such as a rotation's
+//! position, and swaps them.
 
 use std::{any::Any, net::IpAddr, sync::Arc};
 
@@ -41,10 +41,10 @@ mod testing;
 mod wlc;
 mod wrr;
 
-/// Bit of a service's scheduler flags: with sh and mh, the next choice when the first can't take a session
+/// A bit of a service's scheduler flags: sh and mh try the next choice when the first can't take a session
 /// (`sh-fallback`, `mh-fallback`, `flag-1`).
 pub const FLAG_FALLBACK: u8 = 1;
-/// Bit of a service's scheduler flags: sh and mh hash the source port too (`sh-port`, `mh-port`, `flag-2`).
+/// A bit of a service's scheduler flags: sh and mh also hash the source port (`sh-port`, `mh-port`, `flag-2`).
 pub const FLAG_PORT: u8 = 2;
 
 /// A real server as a scheduler sees it. Lists are in IPVS's order: the newest server first.
@@ -79,7 +79,7 @@ impl Server {
     pub fn inactive(&self) -> u32 {
         self.counters.inactive.get().wrapping_add(self.others.inactive.get())
     }
-    /// Above its upper threshold: not to be chosen.
+    /// Whether it is above its upper threshold, and so must not be chosen.
     #[must_use]
     pub fn overloaded(&self) -> bool {
         self.limit.as_ref().is_some_and(|limit| limit.is_overloaded())
@@ -89,15 +89,14 @@ impl Server {
     pub fn eligible(&self) -> bool {
         self.weight != 0 && !self.overloaded()
     }
-    /// Load as the least-connection schedulers count it: an active session weighs as much as 256 inactive
-    /// ones.
+    /// The load as the least-connection schedulers compute it: an active session counts as much as 256 inactive ones.
     #[must_use]
     pub fn overhead(&self) -> u64 {
         u64::from(self.active()) * 256 + u64::from(self.inactive())
     }
 }
 
-/// The packet that asks for a server. Ports are in host order.
+/// The packet to be scheduled. Ports are in host order.
 #[derive(Clone, Copy, Debug)]
 pub struct Flow {
     /// Client address.
@@ -108,12 +107,12 @@ pub struct Flow {
     pub destination: IpAddr,
     /// Virtual port.
     pub destination_port: u16,
-    /// Now.
+    /// The current time.
     pub now: Tick,
 }
 
 impl Flow {
-    /// Of a packet between these endpoints.
+    /// The flow of a packet between these endpoints.
     #[inline]
     #[must_use]
     pub fn new(ends: &Endpoints, now: Tick) -> Self {
@@ -132,44 +131,44 @@ impl Flow {
     }
 }
 
-/// A scheduling discipline with its state for one service on one worker.
+/// A scheduling algorithm, with its state for one service on one worker.
 pub trait Scheduler: Any + Send {
     /// The name in `-s`.
     fn name(&self) -> &'static str;
 
-    /// Takes over what must outlive a change of the service: called on the new instance, before its first
-    /// use, with the instance it replaces (whatever its kind) and both server lists. Large tables change
-    /// hands: the old instance is only to be dropped afterwards. No allocation.
+    /// Takes over the state that must survive a change of the service. It is called on the new instance, before its
+    /// first use, with the instance it replaces (of any kind) and both server lists. Large tables are moved, so the old
+    /// instance may only be dropped afterwards. Must not allocate.
     fn inherit(&mut self, old: &mut dyn Scheduler, old_servers: &[Server], servers: &[Server]);
 
-    /// Picks the index of a server for a new session, or `None` if none can take one.
-    /// `servers` is the list this instance was prepared for. No allocation.
+    /// Picks the index of a server for a new session, or `None` if no server can take one. `servers` is the list this
+    /// instance was prepared for. Must not allocate.
     fn schedule(&mut self, servers: &[Server], flow: &Flow) -> Option<usize>;
 
-    /// Picks as [`Scheduler::schedule`] would now and leaves everything as it is, for `explain`. What schedules
-    /// without a memory needs no preview of its own.
+    /// Picks what [`Scheduler::schedule`] would pick now, without changing anything, for `explain`. Schedulers without
+    /// state don't need to implement it.
     fn preview(&mut self, servers: &[Server], flow: &Flow) -> Option<usize> {
         self.schedule(servers, flow)
     }
 
-    /// Where it stands with respect to this packet.
+    /// The scheduler's state with respect to this packet.
     fn standing(&self, servers: &[Server], flow: &Flow) -> Standing {
         let _ = (servers, flow);
         Standing::Stateless
     }
 
-    /// The server's load as this discipline weighs it, before division by the weight; none if it weighs none.
+    /// The server's load as this scheduler computes it, before division by the weight; none if it doesn't use loads.
     fn load(&self, server: &Server) -> Option<u64> {
         let _ = server;
         None
     }
 
-    /// Whether a server above its threshold is never chosen.
+    /// Whether it never chooses a server above its threshold.
     fn heeds_thresholds(&self) -> bool {
         true
     }
 
-    /// Why the server is passed over, if it is.
+    /// The reason why the server is skipped, if there is one.
     fn passes_over(&self, server: &Server) -> Option<Skip> {
         match () {
             () if server.weight == 0 => Some(Skip::Quiesced),
@@ -179,13 +178,13 @@ pub trait Scheduler: Any + Send {
     }
 }
 
-/// Makes the instance that `worker` will use for a service whose servers are now `servers`.
+/// Creates the instance that `worker` uses for a service whose servers are now `servers`.
 ///
-/// Called by control: tables are allocated and filled here. `None` if there is no scheduler of that name.
-/// `flags` are the service's (`-b`): [`FLAG_FALLBACK`], [`FLAG_PORT`]; only sh and mh have any.
-/// `server_changes` counts the `-a`, `-e` and `-d` of the service so far: wrr starts over on each of them,
-/// even one that changes nothing a scheduler sees, but not on `-E`. A caller that doesn't count passes a
-/// constant; changes of the list itself are noticed anyway.
+/// Control calls this: tables are allocated and filled here. `None` if there is no scheduler of that name. `flags` are
+/// the service's (`-b`): [`FLAG_FALLBACK`] and [`FLAG_PORT`], which only sh and mh have. `server_changes` counts the
+/// `-a`, `-e` and `-d` of the service so far: wrr starts over on each of them, even on one that changes nothing a
+/// scheduler sees, but not on `-E`. A caller that doesn't count passes a constant; changes of the list itself are
+/// noticed anyway.
 #[must_use]
 pub fn prepare(
     name: &str,

@@ -2,7 +2,7 @@
 
 use super::{Flow, Scheduler, Server};
 
-/// Has no state.
+/// The scheduler, which has no state.
 pub struct NoScheduler;
 
 impl Scheduler for NoScheduler {

@@ -1,9 +1,9 @@
-//! Never queue: the first available server without an active session, and if there is none, the one that
-//! shortest expected delay picks.
+//! Never queue: the first available server without an active session; if there is none, the choice of shortest expected
+//! delay.
 
 use super::{Flow, Scheduler, Server, least, sed};
 
-/// Has no state.
+/// The scheduler, which has no state.
 pub struct NeverQueue;
 
 impl Scheduler for NeverQueue {

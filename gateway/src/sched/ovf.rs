@@ -1,10 +1,10 @@
-//! Weighted overflow: as fail-over, but a server is passed over while it has more active sessions than its
-//! weight. (So it takes weight + 1 of them: IPVS compares before it adds.) UDP never overflows, for its
-//! sessions aren't active ones.
+//! Weighted overflow: like fail-over, but a server is skipped while it has more active sessions than its weight. (It
+//! therefore takes weight + 1 of them: IPVS compares before it adds.) UDP never overflows, because its sessions aren't
+//! active.
 
 use super::{Flow, Scheduler, Server, Skip, fo};
 
-/// Has no state.
+/// The scheduler, which has no state.
 pub struct Overflow;
 
 impl Scheduler for Overflow {

@@ -1,8 +1,8 @@
-//! Round robin: the next available server after the last one chosen, whatever its weight.
+//! Round robin: the next available server after the last one chosen, regardless of weights.
 //!
-//! Facts of IPVS: the rotation stands at a *server*, so servers added to the front don't move it, and when
-//! its server is deleted it steps back to the one before. Worker i starts at offset i, so that workers
-//! don't all give their first session to the same server.
+//! Details of IPVS: the rotation's position is a *server*, so servers added to the front don't move it, and when its
+//! server is deleted it steps back to the one before. Worker i starts at offset i, so that workers don't all give their
+//! first session to the same server.
 
 use std::any::Any;
 
@@ -11,7 +11,7 @@ use crate::id::WorkerId;
 
 /// The rotation.
 pub struct RoundRobin {
-    /// Where to start when the rotation stands at the head of the list.
+    /// Where to start if the rotation is at the head of the list.
     start: usize,
     /// Index of the last server chosen; `None` is the head of the list.
     current: Option<usize>,
@@ -91,12 +91,12 @@ mod tests {
         let three = weights(&[1, 1, 1]);
         let mut old = RoundRobin::new(WorkerId(0));
         assert_eq!(choose(&mut old, &three, 2), [3, 2]);
-        // A server is added to the front: it's due after the last.
+        // A server is added to the front: its turn is after the last one.
         let four = weights(&[1, 1, 1, 1]);
         let mut new = RoundRobin::new(WorkerId(0));
         new.inherit(&mut old, &three, &four);
         assert_eq!(choose(&mut new, &four, 3), [1, 4, 3]);
-        // The server it stands at goes.
+        // The server at the rotation's position is deleted.
         let less: Vec<_> = four.iter().filter(|s| s.id.0 != 3).cloned().collect();
         let mut last = RoundRobin::new(WorkerId(0));
         last.inherit(&mut new, &four, &less);

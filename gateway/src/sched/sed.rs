@@ -1,12 +1,12 @@
-//! Shortest expected delay: the available server where a new session would find the least work in
-//! proportion to the weight, (active + 1) / weight; the first of equals. Inactive sessions don't count.
+//! Shortest expected delay: the available server with the least work for a new session in proportion to its weight,
+//! (active + 1) / weight, or the first of equals. Inactive sessions don't count.
 
 use super::{Flow, Scheduler, Server, least};
 
-/// Has no state.
+/// The scheduler, which has no state.
 pub struct ShortestExpectedDelay;
 
-/// Active sessions, the new one included.
+/// The number of active sessions, including the new one.
 #[inline]
 pub fn expected(server: &Server) -> u64 {
     u64::from(server.active()) + 1

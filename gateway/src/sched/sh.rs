@@ -1,14 +1,14 @@
 //! Source hashing: sessions of the same client always go to the same server.
 //!
-//! 256 buckets are dealt to the servers in list order, to each as many in a row as its weight (one for
-//! weight 0). The bucket's server being quiesced or overloaded, the session is refused; with `sh-fallback`
-//! other buckets are tried, each client in its own order. With `sh-port` the source port counts too.
+//! 256 buckets are dealt to the servers in list order; each server gets as many in a row as its weight (one for weight
+//! 0). If the bucket's server is quiesced or overloaded, the session is refused; with `sh-fallback` other buckets are
+//! tried, in an order that depends on the client. With `sh-port` the source port is hashed too.
 
 use super::{FLAG_FALLBACK, FLAG_PORT, Flow, Scheduler, Server, Standing, hash};
 
 const BUCKETS: usize = 256;
 
-/// The buckets; servers by index.
+/// The index of each bucket's server.
 pub struct SourceHash {
     fallback: bool,
     port: bool,
@@ -50,7 +50,7 @@ impl Scheduler for SourceHash {
         if found.is_some() || !self.fallback {
             return found;
         }
-        // The further tries start at twice the hash, as IPVS adds the bucket's number to the hash.
+        // Further tries start at twice the hash, because IPVS adds the bucket's number to the hash.
         (0..BUCKETS).find_map(|offset| available(first + first + offset))
     }
 

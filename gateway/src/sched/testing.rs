@@ -26,26 +26,26 @@ pub fn server(number: u32, weight: u32, active: u32, inactive: u32) -> Server {
     server
 }
 
-/// Servers of these (weight, active, inactive), numbered from the list's length down, as if the last had
-/// been added first.
+/// Servers with these (weight, active, inactive), numbered from the list's length down, so that the first was added
+/// last.
 pub fn servers(numbers: &[(u32, u32, u32)]) -> Vec<Server> {
     let ids = (1..=numbers.len() as u32).rev();
     ids.zip(numbers).map(|(n, &(w, a, i))| server(n, w, a, i)).collect()
 }
 
-/// Servers of these weights without sessions.
+/// Servers with these weights and no sessions.
 pub fn weights(weights: &[u32]) -> Vec<Server> {
     servers(&weights.iter().map(|&w| (w, 0, 0)).collect::<Vec<_>>())
 }
 
-/// The server with a threshold that is exceeded, or not.
+/// Gives the server a threshold that is exceeded, or not.
 pub fn overload(mut server: Server, over: bool) -> Server {
     server.upper = 1;
     server.limit = Some(Arc::new(Limit::new(1, 0, u32::from(over))));
     server
 }
 
-/// A packet of client 10.1.0.`client`:20000 + `client` for 198.51.100.`destination`:80 at `seconds`.
+/// A packet from client 10.1.0.`client`:20000 + `client` to 198.51.100.`destination`:80 at `seconds`.
 pub fn flow(client: u8, destination: u8, seconds: u32) -> Flow {
     Flow {
         source: [10, 1, 0, client].into(),
@@ -56,12 +56,12 @@ pub fn flow(client: u8, destination: u8, seconds: u32) -> Flow {
     }
 }
 
-/// The ids of `n` servers chosen one after the other, 0 for none.
+/// The ids of `n` servers chosen one after the other; 0 for none.
 pub fn choose(scheduler: &mut dyn Scheduler, servers: &[Server], n: usize) -> Vec<u32> {
     (0..n).map(|_| scheduler.schedule(servers, &flow(1, 1, 0)).map_or(0, |i| servers[i].id.0)).collect()
 }
 
-/// As [`choose`], each choice adding an active session.
+/// Like [`choose`], but each choice adds an active session.
 pub fn open(scheduler: &mut dyn Scheduler, servers: &[Server], n: usize) -> Vec<u32> {
     (0..n)
         .map(|_| {

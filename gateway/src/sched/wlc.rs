@@ -1,9 +1,9 @@
-//! Weighted least connection, IPVS's default: the available server with the fewest sessions in proportion
-//! to its weight, active ones counting 256 times as much as inactive ones; the first of equals.
+//! Weighted least connection, IPVS's default: the available server with the fewest sessions in proportion to its
+//! weight, or the first of equals. An active session counts as much as 256 inactive ones.
 
 use super::{Flow, Scheduler, Server, least};
 
-/// Has no state.
+/// The scheduler, which has no state.
 pub struct WeightedLeastConnection;
 
 impl Scheduler for WeightedLeastConnection {

@@ -1,13 +1,13 @@
 //! Weighted round robin: sessions in proportion to weights, interleaved.
 //!
-//! IPVS's way of doing it: passes over the list, each giving a session to every server whose weight is at
-//! least the pass's level. Levels go down from about the largest weight to 1 in steps of the weights'
-//! greatest common divisor, then start over: 4, 3, 2 gives passes {4}, {4,3}, {4,3,2}, {4,3,2}.
+//! IPVS makes passes over the list, each giving a session to every server whose weight is at least the pass's level.
+//! Levels go down from about the largest weight to 1 in steps of the weights' greatest common divisor, then start over:
+//! 4, 3, 2 gives passes {4}, {4,3}, {4,3,2}, {4,3,2}.
 //!
-//! Facts: the top level is max - (gcd - 1), so that the last is 1. Any change of a server takes the
-//! rotation to the head of the list and keeps the level if it's still on the scale, so a server list built
-//! up one by one may start at a lower level than the same list taken over from another scheduler. Worker i
-//! starts i sessions further on, after such a change too.
+//! Details of IPVS: the top level is max - (gcd - 1), so that the last one is 1. Any change of a server moves the
+//! rotation to the head of the list and keeps the level if it is still on the scale, so a server list built up one by
+//! one may start at a lower level than the same list taken over from another scheduler. Worker i starts i sessions
+//! further on, also after such a change.
 
 use std::any::Any;
 
@@ -17,15 +17,15 @@ use crate::id::WorkerId;
 /// The rotation.
 #[derive(Clone)]
 pub struct WeightedRoundRobin {
-    /// Index of the server to look at next; 0 is the head of the list, its length is past the last.
+    /// The index of the next server to consider; 0 is the head of the list, its length is past the end.
     next: usize,
-    /// Level of this pass.
+    /// The level of this pass.
     level: i64,
-    /// Level of the first pass; 0 when every weight is 0.
+    /// The level of the first pass; 0 if every weight is 0.
     top: i64,
-    /// Difference between passes.
+    /// The difference between passes.
     step: i64,
-    /// Choices to pass over before the next one.
+    /// The number of choices to skip before the next one.
     skip: u16,
     /// The worker's offset.
     offset: u16,
@@ -33,7 +33,7 @@ pub struct WeightedRoundRobin {
     changes: u64,
 }
 
-/// Greatest common divisor and maximum of the weights seen.
+/// The greatest common divisor and the maximum of the weights so far.
 #[derive(Clone, Copy, Default)]
 struct Scale {
     divisor: i64,
@@ -62,7 +62,7 @@ impl WeightedRoundRobin {
         new
     }
 
-    /// Follows the addition of the first `added` servers of the list, the last of them first.
+    /// Handles the addition of the first `added` servers of the list, the last of them first.
     fn grow(&mut self, servers: &[Server], added: usize) {
         let mut scale = Scale::of(&servers[added..]);
         for server in servers[..added].iter().rev() {
@@ -71,7 +71,7 @@ impl WeightedRoundRobin {
         }
     }
 
-    /// A server changed.
+    /// Handles a change of a server.
     fn rescale(&mut self, scale: Scale) {
         self.restart(scale);
         if self.level > self.top || self.level == 0 {
@@ -88,8 +88,8 @@ impl WeightedRoundRobin {
         self.top = scale.max - (self.step - 1);
     }
 
-    /// The next choice. Asks each server at most a handful of times, whatever the weights: levels that no
-    /// available server reaches are passed over at once.
+    /// The next choice. Considers each server at most a handful of times, whatever the weights: levels that no
+    /// available server reaches are skipped at once.
     fn pick(&mut self, servers: &[Server]) -> Option<usize> {
         if self.top == 0 {
             return None;
@@ -106,7 +106,7 @@ impl WeightedRoundRobin {
             if self.level <= 0 {
                 self.level = self.top;
                 if bottom || start == 0 {
-                    // Everybody has been asked at the lowest level.
+                    // All servers have been considered at the lowest level.
                     self.next = 0;
                     return None;
                 }
@@ -115,7 +115,7 @@ impl WeightedRoundRobin {
             let above = (self.level - reachable).max(0);
             self.level -= (above + self.step - 1) / self.step * self.step;
             bottom = self.level <= self.step;
-            // At the lowest level for the second time: only those before the start are left to be asked.
+            // This is the second pass at the lowest level: only the servers before the start are left.
             let end = if bottom && restarted { start } else { servers.len() };
             if let Some(chosen) = self.pass(servers, 0, end) {
                 return Some(chosen);
@@ -127,7 +127,7 @@ impl WeightedRoundRobin {
         }
     }
 
-    /// Looks for a server that takes part at this level, from index `from` up to `to`.
+    /// Looks for a server that reaches this level, from index `from` up to `to`.
     fn pass(&mut self, servers: &[Server], from: usize, to: usize) -> Option<usize> {
         let level = self.level;
         let found = servers[from..to].iter().position(|s| i64::from(s.weight) >= level && s.eligible())?;
@@ -204,8 +204,8 @@ mod tests {
 
     #[test]
     fn interleaves_by_weight() {
-        // Newest first: weights 4, 3, 2 belong to servers 1, 2, 3. While there was only the first, the one
-        // level was 1, and there it still is.
+        // Newest first: weights 4, 3, 2 belong to servers 1, 2, 3. While only the first server existed, the only level
+        // was 1, and it is still 1.
         let list = weights(&[2, 3, 4]);
         let cycle = [3, 2, 1, 1, 2, 1, 3, 2, 1];
         assert_eq!(choose(&mut wrr(&list), &list, 9), cycle);
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(choose(&mut wrr, &list, 3), [2, 1, 2]);
     }
 
-    /// The rotation without passing over levels.
+    /// The rotation without skipping levels.
     fn slow_pick(state: &mut WeightedRoundRobin, servers: &[Server]) -> Option<usize> {
         let (mut asked_low, mut at) = (0, state.next);
         while state.top != 0 {
