@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-/// Functions that the wrapper crate calls; the static inline ones among them get C wrappers.
+/// Functions that the wrapper crate calls; static inline ones get C wrappers.
 const FUNCTIONS: &[&str] = &[
     // EAL, logs, devices, lcores
     "rte_(version|strerror)",
@@ -41,7 +41,7 @@ const FUNCTIONS: &[&str] = &[
     "shim_.*",
 ];
 
-/// Types that no signature above brings in.
+/// Types that aren't used in any signature above.
 const TYPES: &[&str] = &[
     "rte_eth_fp_ops",
     "rte_eth_event_type",
@@ -68,7 +68,7 @@ const VARS: &[&str] = &[
     "SHIM_.*",
 ];
 
-/// Structures of DPDK that Rust only points at.
+/// Structures of DPDK to which Rust only has pointers.
 const OPAQUE: &[&str] = &["rte_mempool", "rte_ring", "rte_device", "rte_memzone", "rte_mbuf_ext_shared_info"];
 
 fn main() {
@@ -95,8 +95,8 @@ fn main() {
     }
 }
 
-/// The instruction set DPDK was built for: its inline functions don't compile without, and the
-/// pkg-config crate passes over the flag.
+/// The instruction set DPDK was built for: its inline functions don't compile without it, and the pkg-config crate
+/// ignores the flag.
 fn machine_flags() -> Vec<String> {
     pkg_config_words(&["--cflags", "libdpdk"]).into_iter().filter(|w| w.starts_with("-march=")).collect()
 }
@@ -108,7 +108,7 @@ fn pkg_config_words(args: &[&str]) -> Vec<String> {
     String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect()
 }
 
-/// Offload, hash-type and mbuf flags are 64-bit masks whatever the value of one of them.
+/// Offload, hash-type and mbuf flags are 64-bit masks, even if a single value would fit fewer bits.
 #[derive(Debug)]
 struct FlagsAreU64;
 
@@ -161,8 +161,8 @@ fn compile(statics: &Path, flags: &[String]) {
     build.compile("dpdk_statics");
 }
 
-/// Drivers register themselves in constructors, so every archive is linked whole; what the archives need in
-/// their turn is linked as usual.
+/// Drivers register themselves in constructors, so every archive is linked whole. The libraries that the archives need
+/// are linked as usual.
 fn link_static() {
     let libdir = pkg_config_words(&["--variable=libdir", "libdpdk"]).concat();
     println!("cargo:rustc-link-search=native={libdir}");
@@ -184,13 +184,13 @@ fn link_static() {
     }
 }
 
-/// Whether the C compiler finds something to link for `lib`. The list goes on to what shared libraries need
-/// that aren't linked statically here, and that needs no development package.
+/// Whether the C compiler finds something to link for `lib`. The list also has the dependencies of shared libraries,
+/// which aren't linked statically here and need no development package.
 fn exists(lib: &str, compiler: &Path) -> bool {
     ["so", "a"].iter().any(|end| {
         let name = format!("lib{lib}.{end}");
         let found = Command::new(compiler).arg(format!("-print-file-name={name}")).output();
-        // The bare name comes back where there is no such file.
+        // The compiler prints the bare name if there is no such file.
         found.is_ok_and(|o| String::from_utf8_lossy(&o.stdout).trim() != name)
     })
 }

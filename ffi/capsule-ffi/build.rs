@@ -1,4 +1,4 @@
-//! Bindings of the few functions that capsule uses, for the DPDK that is installed.
+//! Generates the bindings of the few functions that capsule uses, for the installed DPDK.
 
 use std::{env, path::PathBuf, process::Command};
 
@@ -18,7 +18,7 @@ const FUNCTIONS: &[&str] = &[
     "_rte_.*",
 ];
 
-/// DPDK's names since 21.11, by which capsule knew them.
+/// DPDK's names since 21.11, mapped to the names that capsule uses.
 #[derive(Debug)]
 struct OldNames;
 
@@ -42,7 +42,7 @@ fn main() {
         .probe("libdpdk")
         .expect("libdpdk-dev is installed");
     println!("cargo:rustc-link-lib=numa");
-    // pkg-config's crate leaves the instruction set out, without which DPDK's headers don't compile.
+    // The pkg-config crate omits the instruction set, without which DPDK's headers don't compile.
     let said = Command::new("pkg-config").args(["--cflags", "libdpdk"]).output().expect("pkg-config runs");
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     let machine = said.split_whitespace().filter(|word| word.starts_with("-march=")).map(str::to_owned);
@@ -60,7 +60,7 @@ fn main() {
         .parse_callbacks(Box::new(OldNames))
         .allowlist_type("rte_(mempool|eth_conf|eth_dev_info|eth_stats|ether_addr|cpuset_t)")
         .allowlist_type("capsule_mbuf_layout")
-        // lib.rs has it.
+        // lib.rs defines it.
         .blocklist_type("rte_mbuf");
     for function in FUNCTIONS {
         builder = builder.allowlist_function(function);

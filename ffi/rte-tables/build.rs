@@ -1,4 +1,4 @@
-//! Generates the bindings of the installed rte_hash and rte_acl. Linking is dpdk-sys's business.
+//! Generates the bindings of the installed rte_hash and rte_acl. dpdk-sys does the linking.
 
 use std::{env, path::PathBuf, process::Command};
 

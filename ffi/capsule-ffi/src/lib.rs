@@ -1,7 +1,8 @@
 //! What the crate capsule 0.1.5 expects of its `capsule-ffi`, for DPDK 22.11 and later.
 //!
-//! Only the benchmarks use capsule, as the baseline that Weir is held against (`weir-bench compare --with-capsule`); nothing
-//! that ships does. DPDK has no kernel NIC interface (KNI) any more: what capsule calls of it answers that it can't.
+//! Only the benchmarks use capsule, as the baseline that Weir is compared with (`weir-bench compare --with-capsule`);
+//! nothing that ships does. DPDK no longer has a kernel NIC interface (KNI): the functions that capsule calls report
+//! that it isn't supported.
 #![allow(
     missing_docs,
     non_camel_case_types,
@@ -23,8 +24,8 @@ pub const DEV_TX_OFFLOAD_MBUF_FAST_FREE: u64 = 1 << 16;
 /// 2 KB and the usual headroom.
 pub const RTE_MBUF_DEFAULT_BUF_SIZE: u32 = 2048 + 128;
 
-/// DPDK's buffer with the fields that capsule knows, wherever the installed DPDK has them. bindgen's structure won't do: from
-/// DPDK 24.11 on several of them are inside anonymous unions, and aren't fields of the buffer itself.
+/// DPDK's buffer with the fields that capsule uses, at the offsets of the installed DPDK. bindgen's structure doesn't
+/// fit: since DPDK 24.11 several of the fields are inside anonymous unions instead of the buffer itself.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct rte_mbuf {
@@ -58,7 +59,7 @@ pub struct rte_kni {
     _none: [u8; 0],
 }
 
-/// What a KNI device is to be like.
+/// The configuration of a KNI device.
 #[repr(C)]
 #[derive(Debug)]
 pub struct rte_kni_conf {
@@ -77,7 +78,7 @@ impl Default for rte_kni_conf {
     }
 }
 
-/// What the kernel may ask of a KNI device.
+/// The operations that the kernel may request of a KNI device.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct rte_kni_ops {

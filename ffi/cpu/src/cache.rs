@@ -1,9 +1,9 @@
 //! Prefetch and the tag match of a bucketed hash table.
 
-/// Bytes in a cache line on the machines we care for.
+/// The size of a cache line on the supported machines.
 pub const CACHE_LINE: usize = 64;
 
-/// Starts loading the cache line that holds the first byte of `value`; never faults, never waits.
+/// Starts loading the cache line of the first byte of `value`; never faults, never waits.
 #[inline(always)]
 pub fn prefetch<T: ?Sized>(value: &T) {
     prefetch_line(std::ptr::from_ref(value).cast());
@@ -18,7 +18,7 @@ pub fn prefetch_object<T>(value: &T) {
         prefetch_line(start.wrapping_add(offset));
         offset += CACHE_LINE;
     }
-    // A record that isn't aligned to a line ends in one more.
+    // A record that isn't aligned to a cache line may extend into one more.
     if align_of::<T>() < CACHE_LINE && size_of::<T>() > 1 {
         prefetch_line(start.wrapping_add(size_of::<T>() - 1));
     }
@@ -28,8 +28,8 @@ pub fn prefetch_object<T>(value: &T) {
 #[inline(always)]
 fn prefetch_line(address: *const u8) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    // SAFETY: a prefetch is a hint: any address is allowed, nothing is read architecturally. SSE is part of
-    // the x86-64 baseline.
+    // SAFETY: a prefetch is a hint: any address is allowed, and there is no architectural read. SSE is part of the
+    // x86-64 baseline.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
 }
 
@@ -69,7 +69,7 @@ pub fn match16(tags: &[u8; 16], tag: u8) -> u16 {
     match16_portable(tags, tag)
 }
 
-/// The same in plain code, which compilers vectorise where they can.
+/// The same in plain code, which compilers vectorise if they can.
 #[cfg(any(test, not(target_arch = "x86_64")))]
 fn match16_portable(tags: &[u8; 16], tag: u8) -> u16 {
     let mut mask = 0;

@@ -1,9 +1,9 @@
 //! Zero-initialised slices on huge pages, for tables of many megabytes.
 //!
-//! A table that is looked up at random costs a TLB miss a packet on 4 KB pages. On common kernels
-//! transparent huge pages are given only to memory that asks for them (`madvise`), which `Vec` doesn't. The
-//! memory is mapped, not touched: the kernel provides zeroed pages, on the NUMA node of the thread that
-//! touches them first. A table that would leave most of a huge page unused has ordinary pages.
+//! With 4 KB pages, a table with random look-ups costs a TLB miss per packet. Common kernels give transparent huge
+//! pages only to memory that asks for them (`madvise`), which `Vec` doesn't. The memory is mapped but not touched: the
+//! kernel provides zeroed pages on the NUMA node of the thread that touches them first. A table that would leave most
+//! of a huge page unused has ordinary pages.
 
 use std::{
     io,
@@ -14,19 +14,19 @@ use std::{
 
 use zerocopy::FromZeros;
 
-/// Size of the huge pages asked for, and the alignment of a slice that has some.
+/// The size of the requested huge pages, and the alignment of a slice that has any.
 const HUGE_PAGE: usize = 2 << 20;
-/// Bytes from which on a slice is worth a huge page: zeroing one takes longer than a few misses of the TLB.
+/// The size from which a slice is worth a huge page: zeroing one takes longer than a few TLB misses.
 const WORTH_A_HUGE_PAGE: usize = HUGE_PAGE / 8;
-/// What every mapping is aligned to; the kernel's pages may be larger.
+/// The alignment of every mapping; the kernel's pages may be larger.
 const PAGE: usize = 4096;
 
-/// A slice of zero-initialised values in memory of its own, on huge pages where the kernel has them.
+/// A slice of zero-initialised values in its own memory, on huge pages where the kernel has them.
 #[derive(Debug)]
 pub struct HugeSlice<T> {
     start: NonNull<T>,
     len: usize,
-    /// What to unmap; no bytes for an empty slice or values without size.
+    /// The number of bytes to unmap; 0 for an empty slice or values without size.
     mapped: usize,
 }
 
@@ -35,8 +35,8 @@ unsafe impl<T: Send> Send for HugeSlice<T> {}
 // SAFETY: shared access gives `&[T]` only.
 unsafe impl<T: Sync> Sync for HugeSlice<T> {}
 
-/// Maps `len` zero-initialised values of type `T`. Nothing is touched yet: pages come as they are first
-/// used, unless [`HugeSlice::populate`] asks for them.
+/// Maps `len` zero-initialised values of type `T`. Nothing is touched yet: pages are provided on first use, unless
+/// [`HugeSlice::populate`] requests them.
 ///
 /// # Errors
 /// The size overflows, or the kernel refuses the mapping.
@@ -73,7 +73,7 @@ fn map(size: usize) -> io::Result<*mut u8> {
     if base == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(base.cast()) }
 }
 
-/// Maps `size` bytes, a multiple of the huge page, at an address that is one too.
+/// Maps `size` bytes, a multiple of the huge page size, aligned to it.
 fn map_aligned(size: usize) -> io::Result<NonNull<u8>> {
     let base = map(size.checked_add(HUGE_PAGE).ok_or(io::ErrorKind::OutOfMemory)?)?;
     let before = base.align_offset(HUGE_PAGE);
@@ -92,8 +92,8 @@ fn map_aligned(size: usize) -> io::Result<NonNull<u8>> {
 }
 
 impl<T> HugeSlice<T> {
-    /// Has the kernel provide the pages of the first `values` now, so that no first use of a page costs its zeroing
-    /// later. Call it on the thread whose NUMA node the memory should be on.
+    /// Has the kernel provide the pages of the first `values` now, so that the first use of a page doesn't have to wait
+    /// for its zeroing. Must be called on a thread of the NUMA node that the memory should be on.
     ///
     /// # Errors
     /// Memory is short, or the kernel is older than 5.14.
@@ -139,18 +139,18 @@ impl<T> Drop for HugeSlice<T> {
     }
 }
 
-/// A slice of 2^n values whose positions wrap round: any number is one, and none needs checking.
+/// A slice of 2^n values whose indices wrap around, so that no index needs a bounds check.
 #[derive(Debug)]
 pub struct HugeTable<T> {
     slice: HugeSlice<T>,
-    /// The length less one. The length is a power of two and never changes.
+    /// The length minus one. The length is a power of two and never changes.
     mask: usize,
 }
 
 /// Maps `len` zero-initialised values, rounded up to a power of two; see [`zeroed_slice`].
 ///
 /// # Errors
-/// As of [`zeroed_slice`].
+/// See [`zeroed_slice`].
 pub fn zeroed_table<T: FromZeros>(len: usize) -> io::Result<HugeTable<T>> {
     let len = len.checked_next_power_of_two().ok_or(io::ErrorKind::OutOfMemory)?;
     Ok(HugeTable { slice: zeroed_slice(len)?, mask: len - 1 })
@@ -172,10 +172,10 @@ impl<T> DerefMut for HugeTable<T> {
 }
 
 impl<T> HugeTable<T> {
-    /// As [`HugeSlice::populate`].
+    /// See [`HugeSlice::populate`].
     ///
     /// # Errors
-    /// As there.
+    /// See there.
     pub fn populate(&mut self, values: usize) -> io::Result<()> {
         self.slice.populate(values)
     }
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn untouched_memory_costs_nothing() {
-        // Far more than the machine has: only what is touched becomes real.
+        // Far more than the machine has: only touched pages take real memory.
         let mut s = zeroed_slice::<u8>(1 << 40).unwrap();
         s[1 << 39] = 1;
         assert_eq!(s[1 << 39], 1);

@@ -1,7 +1,6 @@
-//! Safe access to a few things of the processor that the packet path wants: prefetch, a 16-byte tag
-//! match, slices on huge pages and the time-stamp counter. No DPDK here, so that tables can be tested
-//! and measured without it.
-// What production code keeps to and tests needn't.
+//! Safe access to the processor features that the packet path uses: prefetch, a 16-byte tag match, slices on huge pages
+//! and the time-stamp counter. This crate doesn't use DPDK, so that tables can be tested and measured without it.
+// Rules for production code that tests needn't follow.
 #![cfg_attr(
     not(test),
     warn(

@@ -1,14 +1,14 @@
-//! The time-stamp counter: the cheapest clock there is, 20 to 40 cycles a reading.
+//! The time-stamp counter: the cheapest clock there is, at 20 to 40 cycles per reading.
 
 use std::{
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
-/// How long the counter is compared with the system's clock: exact to about 10^-5.
+/// How long the counter is compared with the system's clock: gives a precision of about 10^-5.
 const CALIBRATION: Duration = Duration::from_millis(20);
 
-/// The counter now. It runs at [`tsc_hz`] whatever the core's frequency (on processors with an invariant
+/// The current count. It increases at [`tsc_hz`] whatever the core's frequency (on processors with an invariant
 /// counter: all of the last fifteen years) and is the same on all cores.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
@@ -18,7 +18,7 @@ pub fn tsc() -> u64 {
     unsafe { std::arch::x86_64::_rdtsc() }
 }
 
-/// The counter now: the virtual count, which runs at [`tsc_hz`] and is the same on all cores.
+/// The current virtual count, which increases at [`tsc_hz`] and is the same on all cores.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
 #[must_use]
@@ -31,7 +31,7 @@ pub fn tsc() -> u64 {
     count
 }
 
-/// The counter now: nanoseconds since its first use.
+/// The current count: nanoseconds since its first use.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[must_use]
 pub fn tsc() -> u64 {
@@ -39,8 +39,8 @@ pub fn tsc() -> u64 {
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
-/// Counts of [`tsc`] in a second. The first call measures it against the system's monotonic clock and takes
-/// 20 ms; later ones cost a load.
+/// Counts of [`tsc`] per second. The first call measures it against the system's monotonic clock and takes 20 ms; later
+/// calls cost a load.
 #[must_use]
 pub fn tsc_hz() -> u64 {
     static HZ: OnceLock<u64> = OnceLock::new();
@@ -56,8 +56,8 @@ fn calibrate() -> u64 {
     u64::try_from(hz).unwrap_or(u64::MAX).max(1)
 }
 
-/// Both clocks at one moment: of several tries the one that took least, so that an interruption between the
-/// readings doesn't spoil the result.
+/// Reads both clocks at one moment: the fastest of several tries, so that an interruption between the readings doesn't
+/// spoil the result.
 fn both_clocks() -> (u64, Instant) {
     (0..16)
         .map(|_| {

@@ -1,9 +1,9 @@
-//! How fast the bare wrapper is: empty polls, and frames from `net_pcap` (replayed from memory) to `net_null`.
+//! Measures the bare wrapper: empty polls, and frames from `net_pcap` (replayed from memory) to `net_null`.
 //!
 //! `cargo run --release -p dpdk --example rates [FRAMES_IN_FILE [SECONDS]]`
 //!
-//! Rates are per second of CPU time of the worker's thread, so that a busy machine doesn't spoil them. The
-//! frames pass unchanged: this is the ceiling for whatever the packet path does between receiving and sending.
+//! Rates are per second of CPU time of the worker's thread, so that a busy machine doesn't distort them. The frames
+//! pass unchanged: this is the upper bound for the packet path between receiving and sending.
 
 use std::{
     error::Error,
@@ -30,7 +30,7 @@ fn main() -> Result<()> {
 }
 
 fn measure(file: &Path, frames: usize, time: Duration) -> Result<()> {
-    // The pcap driver keeps its own buffers of the file beside the pool.
+    // The pcap driver keeps its own buffers of the file in addition to the pool.
     let buffers = MempoolConfig { buffers: 16_384, ..MempoolConfig::default() };
     let mut eal = Eal::init(&EalConfig {
         name: "rates".to_owned(),
@@ -60,13 +60,13 @@ fn measure(file: &Path, frames: usize, time: Duration) -> Result<()> {
     })?;
     let (result, lcore) = running.join();
     result.map_err(|_| "the worker panicked")?;
-    // What the closure didn't take: the other direction's queues.
+    // The queues of the other direction, which the closure didn't take.
     drop((from.tx, idle.tx, to.rx));
     drop((lcore, many, source, empty, sink));
     Ok(eal.shutdown()?)
 }
 
-/// Runs `f`, which returns how many it has done, for `time` and prints the rate.
+/// Runs `f`, which returns how many items it has handled, for `time` and prints the rate.
 fn rate(what: &str, time: Duration, mut f: impl FnMut() -> u64) {
     let (start, cpu) = (Instant::now(), cpu_seconds());
     let mut done = 0;

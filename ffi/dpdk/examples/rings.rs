@@ -1,9 +1,9 @@
-//! Frames from worker to worker: DPDK's rings against `rtrb`'s, in bursts of 32 and one by one.
+//! Compares DPDK's rings with `rtrb`'s for frames from worker to worker, in bursts of 32 and one by one.
 //!
 //! `cargo run --release -p dpdk --example rings [SECONDS]`
 //!
-//! First on one thread (what the instructions cost), then between two lcores (what the cache lines add).
-//! Results are nanoseconds of one side's CPU time a frame.
+//! It runs on one thread first (the cost of the instructions), then between two lcores (the added cost of the cache
+//! lines). Results are nanoseconds of one side's CPU time per frame.
 
 use std::{
     error::Error,
@@ -25,11 +25,11 @@ type Burst<const N: usize> = ArrayVec<Mbuf, N>;
 
 const CAPACITY: u32 = 1024;
 
-/// A sending end: takes what finds room out of the burst.
+/// A sending end: removes the frames that find room from the burst.
 trait Send32: Send + 'static {
     fn send<const N: usize>(&mut self, burst: &mut Burst<N>);
 }
-/// A receiving end: fills the burst's room.
+/// A receiving end: fills the free room of the burst.
 trait Receive32: Send + 'static {
     fn receive<const N: usize>(&mut self, burst: &mut Burst<N>);
 }

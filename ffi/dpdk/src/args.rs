@@ -1,4 +1,4 @@
-//! EAL's command line, made of what the caller wants and what the machine has.
+//! EAL's command line, composed from the caller's configuration and the machine's resources.
 
 use std::fmt::Write as _;
 
@@ -9,31 +9,31 @@ use crate::{
     hugepages,
 };
 
-/// Arguments that EAL and drivers need in addition to the caller's own.
+/// The memory that EAL and drivers need in addition to the caller's own.
 const OVERHEAD: u64 = 64 << 20;
 
-/// EAL's command line, with what was decided on the way.
+/// EAL's command line, and the decisions made on the way.
 #[derive(Debug)]
 pub(crate) struct Arguments {
-    /// The arguments, the program's name first.
+    /// The arguments, beginning with the program's name.
     pub list: Vec<String>,
-    /// The memory they ask for.
+    /// The memory that they request.
     pub memory: Memory,
-    /// Bytes of memory that they ask for, or that will be.
+    /// The bytes of memory that they request, or that will be requested.
     pub need: u64,
-    /// Whether the prefix of EAL's files was made up here and belongs to this process alone.
+    /// Whether the prefix of EAL's files was chosen here, for this process alone.
     pub own_prefix: bool,
 }
 
-/// What the arguments depend on in addition to the configuration.
+/// The properties of the machine that the arguments depend on.
 struct Machine {
     /// CPUs the process may use.
     cpus: Vec<usize>,
-    /// Bytes of huge pages, or why there aren't enough, given how many are needed.
+    /// Bytes of free huge pages, or why there aren't enough, given the number of bytes needed.
     huge: fn(u64) -> Result<u64, String>,
     /// Whether hugetlbfs is mounted.
     huge_mount: bool,
-    /// Something no other process on the machine has.
+    /// A string that no other process on the machine has.
     unique: String,
 }
 
@@ -51,7 +51,8 @@ pub(crate) fn build(config: &EalConfig) -> Result<Arguments, Error> {
     compose(config, &machine)
 }
 
-/// That there aren't enough huge pages for EAL, and what follows from it; none if there are, or if none are asked for.
+/// The warning that there aren't enough huge pages for EAL, and its consequences; none if there are, or if none are
+/// requested.
 #[must_use]
 pub fn lacks_huge_pages(config: &EalConfig) -> Option<String> {
     let arguments = build(config).ok()?;
@@ -85,7 +86,7 @@ fn compose(config: &EalConfig, machine: &Machine) -> Result<Arguments, Error> {
     if own_prefix {
         list.push(format!("--file-prefix={}-{}", config.name, machine.unique));
     }
-    // Nobody who doesn't know the prefix can use what EAL shares, and a process that is killed leaves it.
+    // Without the prefix nobody can use the files that EAL shares, and a killed process would leave them behind.
     let shares = ["--in-memory", "--no-shconf"];
     if own_prefix && !given(args, &shares) && !given(&list, &shares) {
         list.push("--no-shconf".to_owned());
@@ -107,13 +108,13 @@ fn compose(config: &EalConfig, machine: &Machine) -> Result<Arguments, Error> {
     Ok(Arguments { list, memory, need, own_prefix })
 }
 
-/// The memory to use, how much of it, and the arguments that ask for it.
+/// The memory to use, its size, and the arguments that request it.
 fn memory(config: &EalConfig, machine: &Machine) -> (Memory, u64, Vec<String>) {
     let args = &config.args;
     let megabytes = value(args, "-m").and_then(|m| m.parse::<u64>().ok());
     let need = megabytes.map_or(config.memory + OVERHEAD, |m| m << 20);
-    // A buffer doesn't cross a page, and ordinary pages have 4 KB: a pool of 2 KB buffers takes twice its size.
-    // What isn't used isn't touched.
+    // A buffer doesn't cross a page boundary, and ordinary pages have 4 KB: a pool of 2 KB buffers takes twice its
+    // size. Unused memory isn't touched.
     let ordinary_need = megabytes.map_or(2 * config.memory + OVERHEAD, |m| m << 20);
     let ordinary = |why: String| {
         let mut more = Vec::new();
@@ -141,7 +142,7 @@ fn memory(config: &EalConfig, machine: &Machine) -> (Memory, u64, Vec<String>) {
     }
     match (machine.huge)(need) {
         Err(why) => ordinary(why),
-        // Who names the files wants other processes (dpdk-pdump) to find them, which needs a mount.
+        // Naming the files means that other processes (dpdk-pdump) should find them, which needs a mount.
         Ok(free) if given(args, &["--file-prefix"]) && machine.huge_mount => {
             (Memory::Huge { free }, need, Vec::new())
         }
@@ -154,7 +155,7 @@ fn lcores(cpus: &Cpus, allowed: &[usize]) -> Result<String, Error> {
     let refuse =
         |argument: String, reason: &str| Err(Error::Argument { argument, reason: reason.to_owned() });
     let workers = cpus.workers();
-    // One lcore of RTE_MAX_LCORE is the main one.
+    // One of the RTE_MAX_LCORE lcores is the main one.
     if workers >= dpdk_sys::RTE_MAX_LCORE as usize {
         return refuse(format!("{workers} workers"), "more than this DPDK was built for");
     }
@@ -184,7 +185,7 @@ fn lcores(cpus: &Cpus, allowed: &[usize]) -> Result<String, Error> {
     Ok(map)
 }
 
-/// `(0,1,4)`.
+/// Formats a set such as `(0,1,4)`.
 fn set<'a>(cpus: impl Iterator<Item = &'a usize>) -> String {
     let list: Vec<String> = cpus.map(usize::to_string).collect();
     format!("({})", list.join(","))
@@ -204,7 +205,7 @@ fn value<'a>(args: &'a [String], option: &str) -> Option<&'a str> {
     }
 }
 
-/// What follows `option` in `arg`: nothing, or an attached value.
+/// The part of `arg` after `option`: nothing, or an attached value.
 fn strip<'a>(arg: &'a str, option: &str) -> Option<&'a str> {
     let rest = arg.strip_prefix(option)?;
     if option.starts_with("--") && !rest.is_empty() { rest.strip_prefix('=') } else { Some(rest) }

@@ -1,4 +1,4 @@
-//! What control asks of a port while it runs: addresses, link, modes, counters.
+//! Control operations on a running port: addresses, link, modes, counters.
 
 use std::{
     thread,
@@ -10,7 +10,7 @@ use crate::{Error, Port, log};
 /// State of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Whether there is one.
+    /// Whether the link is up.
     pub up: bool,
     /// Mb/s, if known.
     pub speed: Option<u32>,
@@ -36,7 +36,7 @@ impl Port {
     /// The device's MAC address.
     ///
     /// # Errors
-    /// The driver doesn't tell.
+    /// The driver doesn't report it.
     pub fn mac(&self) -> Result<[u8; 6], Error> {
         let mut address = dpdk_sys::rte_ether_addr::default();
         // SAFETY: room for the address.
@@ -58,10 +58,10 @@ impl Port {
         })
     }
 
-    /// MTU in bytes of IP packet.
+    /// The MTU in bytes of IP packet.
     ///
     /// # Errors
-    /// The driver doesn't tell.
+    /// The driver doesn't report it.
     pub fn mtu(&self) -> Result<u16, Error> {
         let mut mtu = 0;
         // SAFETY: room for the number.
@@ -69,25 +69,25 @@ impl Port {
         Ok(mtu)
     }
 
-    /// Sets the MTU, in bytes of IP packet. Many devices do so before [`Port::start`] only; use
+    /// Sets the MTU, in bytes of IP packet. Many devices only support this before [`Port::start`]; use
     /// [`PortConfig::mtu`].
     ///
     /// # Errors
-    /// The device refuses it, or can't and has another.
+    /// The device refuses it, or doesn't support the change and has another MTU.
     pub fn set_mtu(&self, mtu: u16) -> Result<(), Error> {
         // SAFETY: no preconditions but a port, which this is.
         let (code, said) = log::listen(|| unsafe { dpdk_sys::rte_eth_dev_set_mtu(self.id(), mtu) });
-        // A driver without such a function takes the MTU with the configuration.
+        // A driver without this function takes the MTU from the configuration.
         if code == 0 || code == -libc::ENOTSUP && self.mtu()? == mtu {
             return Ok(());
         }
         Err(self.error("set MTU", log::reason(&said, code)))
     }
 
-    /// State of the link now.
+    /// The current state of the link.
     ///
     /// # Errors
-    /// The driver doesn't tell.
+    /// The driver doesn't report it.
     pub fn link(&self) -> Result<Link, Error> {
         let (mut speed, mut up, mut full_duplex) = (0, 0, 0);
         // SAFETY: room for the three numbers.
@@ -98,10 +98,10 @@ impl Port {
         Ok(Link { up: up != 0, speed: known.then_some(speed), full_duplex: full_duplex != 0 })
     }
 
-    /// Waits until the link is up, for `limit` at most; returns its state in the end.
+    /// Waits at most for `limit` until the link is up; returns its final state.
     ///
     /// # Errors
-    /// The driver doesn't tell.
+    /// The driver doesn't report it.
     pub fn wait_link(&self, limit: Duration) -> Result<Link, Error> {
         let end = Instant::now() + limit;
         loop {
@@ -113,7 +113,7 @@ impl Port {
         }
     }
 
-    /// Whether frames for any MAC address are received.
+    /// Sets whether frames for any MAC address are received.
     ///
     /// # Errors
     /// The device refuses.
@@ -132,7 +132,7 @@ impl Port {
     /// Receives frames for this MAC address, too.
     ///
     /// # Errors
-    /// The device has no filter for addresses, or no room in it.
+    /// The device has no filter for addresses, or the filter is full.
     pub fn add_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
         let mut address = dpdk_sys::rte_ether_addr { addr_bytes: mac };
         // SAFETY: a port, which this is, and an address that outlives the call.
@@ -151,7 +151,7 @@ impl Port {
         self.check("remove a MAC address", code)
     }
 
-    /// Whether frames for any group address are received.
+    /// Sets whether frames for any group address are received.
     ///
     /// # Errors
     /// The device refuses.
@@ -170,7 +170,7 @@ impl Port {
     /// The port's counters since its start.
     ///
     /// # Errors
-    /// The driver doesn't count.
+    /// The driver has no counters.
     pub fn stats(&self) -> Result<Stats, Error> {
         let mut s = dpdk_sys::rte_eth_stats::default();
         // SAFETY: room for the structure.
@@ -190,7 +190,7 @@ impl Port {
     /// The driver's own counters, by name.
     ///
     /// # Errors
-    /// The driver doesn't tell.
+    /// The driver doesn't report them.
     pub fn xstats(&self) -> Result<Vec<(String, u64)>, Error> {
         const STEP: &str = "read extended statistics";
         // SAFETY: with no room the function only counts.

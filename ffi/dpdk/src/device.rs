@@ -8,8 +8,8 @@ pub fn is_pci_address(device: &str) -> bool {
     pci_parts(name_part(device)).is_some()
 }
 
-/// The name of a device without its arguments: what makes it one of its kind. PCI addresses get their
-/// domain and lower case, virtual devices lose the `vdev:` that may stand before them.
+/// The name of a device without its arguments, by which devices are told apart. PCI addresses get their domain and
+/// lower case; virtual devices lose an optional `vdev:` prefix.
 #[must_use]
 pub fn normal_name(device: &str) -> String {
     let name = name_part(device);
@@ -24,7 +24,7 @@ pub(crate) fn argument<'a>(device: &'a str, key: &str) -> Option<&'a str> {
     device.split(',').skip(1).find_map(|a| a.strip_prefix(key)?.strip_prefix('='))
 }
 
-/// Refuses what can't be a device string.
+/// Refuses strings that can't be a device.
 pub(crate) fn check(device: &str) -> Result<(), Error> {
     let refuse = |reason: &str| Err(Error::Device { device: device.to_owned(), reason: reason.to_owned() });
     if name_part(device).is_empty() {
@@ -39,12 +39,12 @@ pub(crate) fn check(device: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// What two devices both use, if they can't be used together.
+/// The resource that two devices both use, if they can't be used together.
 pub(crate) fn clash(a: &str, b: &str) -> Option<String> {
     if normal_name(a) == normal_name(b) {
         return Some(normal_name(a));
     }
-    // Two virtual devices on one interface get, or send, everything twice.
+    // Two virtual devices on one interface receive, or send, everything twice.
     let interface = argument(a, "iface").filter(|i| argument(b, "iface") == Some(i))?;
     Some(format!("interface {interface}"))
 }

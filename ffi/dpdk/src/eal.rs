@@ -1,4 +1,4 @@
-//! DPDK's environment: started once, with memory that is there, and given back at the end.
+//! DPDK's environment: started once, with the memory that is available, and given back at the end.
 
 use std::{
     collections::BTreeSet,
@@ -25,11 +25,11 @@ use crate::{
 /// Where workers run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cpus {
-    /// So many workers, each on any CPU the process may use: for machines shared with others.
+    /// This many workers, each on any CPU the process may use: for machines shared with others.
     Floating(usize),
-    /// So many workers, pinned to the CPUs the process may use, one after the other and round again.
+    /// This many workers, pinned to the CPUs the process may use, in round-robin order.
     Spread(usize),
-    /// One worker on each of these CPUs; the rest of the process keeps to the others if there are any.
+    /// One worker on each of these CPUs; the rest of the process uses the others, if there are any.
     Pinned(Vec<usize>),
 }
 
@@ -44,71 +44,71 @@ impl Cpus {
     }
 }
 
-/// How to start EAL.
+/// The configuration of EAL.
 #[derive(Clone, Debug)]
 pub struct EalConfig {
-    /// Name of the program: begins the names of what EAL leaves in the file system while it runs.
+    /// Name of the program, used as the prefix of files that EAL creates while it runs.
     pub name: String,
     /// Where the workers run.
     pub cpus: Cpus,
-    /// The devices that will be attached: the PCI addresses among them are the only ones EAL may touch.
+    /// The devices that will be attached. EAL may only touch the PCI addresses among them.
     pub devices: Vec<String>,
     /// Bytes of DPDK memory that will be needed; see [`crate::MempoolConfig::bytes`].
     pub memory: u64,
-    /// More arguments for EAL. They win over what would be chosen here.
+    /// Further arguments for EAL. They override what would be chosen here.
     pub args: Vec<String>,
-    /// Takes DPDK's log lines and what C code prints; without it they go to stderr.
+    /// Receives DPDK's log lines and the output of C code; without it they go to stderr.
     pub log: Option<LogSink>,
 }
 
 /// The memory EAL runs on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Memory {
-    /// Huge pages, of which this many bytes were free at the start.
+    /// Huge pages.
     Huge {
-        /// Bytes free at the start.
+        /// Bytes of huge pages that were free at the start.
         free: u64,
     },
     /// Ordinary memory.
     Ordinary {
         /// Bytes reserved.
         bytes: u64,
-        /// Why not huge pages.
+        /// Why there are no huge pages.
         why: String,
     },
-    /// Whatever the caller's EAL arguments say.
+    /// The memory that the caller's EAL arguments request.
     AsArguments,
 }
 
-/// What every handle shares and keeps alive.
+/// The state that all handles share and keep alive.
 pub(crate) struct Shared {
-    /// Pools, which live until EAL ends: frames point at them.
+    /// Pools, which live until EAL ends, because frames point at them.
     pub pools: Mutex<Vec<PoolPointer>>,
     /// Devices attached, as given, with their port numbers.
     attached: Mutex<Vec<(String, u16)>>,
 }
 
-/// DPDK's environment. It stays on the thread that started it, which is EAL's main lcore. Dropped as the
-/// last of all handles it gives everything back; see [`Eal::shutdown`] to learn whether it did.
+/// DPDK's environment. It stays on the thread that started it, which is EAL's main lcore. When dropped as the last of
+/// all handles, it gives everything back; see [`Eal::shutdown`] to learn whether that succeeded.
 pub struct Eal {
     shared: Arc<Shared>,
     memory: Memory,
     lcores: Vec<Lcore>,
     arguments: Vec<String>,
-    /// A directory that EAL made for this process and doesn't remove.
+    /// A directory that EAL created for this process and doesn't remove.
     runtime_directory: Option<RuntimeDirectory>,
-    /// Device probing isn't for several threads, nor is cleaning up for another one.
+    /// Devices must be probed on one thread, and EAL must clean up on the thread that started it.
     _here: PhantomData<*const ()>,
-    /// Whether it was given back.
+    /// Whether everything was given back.
     ended: bool,
 }
 
 impl Eal {
-    /// Starts EAL, with huge pages if enough are free and with ordinary memory if not.
+    /// Starts EAL, with huge pages if enough are free and with ordinary memory otherwise.
     ///
     /// # Errors
-    /// EAL was started before in this process, even if that failed; arguments contradict each other; EAL
-    /// doesn't start, with what it says about that.
+    /// EAL was already started in this process, even if that failed; arguments contradict each other; or EAL doesn't
+    /// start, with its own explanation.
     pub fn init(config: &EalConfig) -> Result<Self, Error> {
         static STARTED: AtomicBool = AtomicBool::new(false);
         let Arguments { list, memory, need, own_prefix } = args::build(config)?;
@@ -119,7 +119,7 @@ impl Eal {
         let mut argv = c_strings(&list)?;
         let count = libc::c_int::try_from(argv.len()).unwrap_or(libc::c_int::MAX);
         argv.push(std::ptr::null_mut());
-        // EAL keeps pointers into its arguments; this is once a process.
+        // EAL keeps pointers into its arguments; this happens once per process.
         let argv = argv.leak();
         // SAFETY: `argv` holds `count` NUL-terminated texts and a null pointer, all of them leaked; the flag
         // above makes this the only call.
@@ -157,22 +157,22 @@ impl Eal {
         &self.memory
     }
 
-    /// The arguments EAL was started with, the program's name first.
+    /// The arguments EAL was started with, beginning with the program's name.
     #[must_use]
     pub fn arguments(&self) -> &[String] {
         &self.arguments
     }
 
-    /// Hands out the worker lcores; the second time there are none.
+    /// Hands out the worker lcores; a second call returns none.
     pub fn take_lcores(&mut self) -> Vec<Lcore> {
         std::mem::take(&mut self.lcores)
     }
 
-    /// Attaches a device: a PCI address or a virtual device string such as `net_af_packet0,iface=veth1`.
-    /// A device can be attached again once it was detached.
+    /// Attaches a device: a PCI address or a virtual device string such as `net_af_packet0,iface=veth1`. A device can
+    /// be attached again after it was detached.
     ///
     /// # Errors
-    /// Not a device, used already, no such device or driver, or the driver's reason against it.
+    /// It isn't a device, is already in use, there is no such device or driver, or the driver refuses.
     pub fn attach(&self, device: &str) -> Result<Port, Error> {
         device::check(device)?;
         let mut attached = self.shared.attached.lock().unwrap_or_else(PoisonError::into_inner);
@@ -183,7 +183,7 @@ impl Eal {
         }
         let name = device::normal_name(device);
         let taken: BTreeSet<u16> = attached.iter().map(|(_, port)| *port).collect();
-        // EAL's own arguments may have brought the device up already: that's so for PCI.
+        // EAL's own arguments may already have attached the device, as they do for PCI.
         let port = match port::find(&name, &taken) {
             Some(port) => port,
             None => probe(device, &name, &taken)?,
@@ -193,10 +193,10 @@ impl Eal {
         Port::new(port, device.to_owned(), Arc::clone(&self.shared))
     }
 
-    /// Closes a port and has EAL forget its device, whatever became of that: it can be attached again.
+    /// Closes a port and has EAL forget its device, whatever the result of closing, so that it can be attached again.
     ///
     /// # Errors
-    /// Queues of the port are still held: then it is as before, but without this handle. Or EAL keeps the device.
+    /// Queues of the port are still held: the device stays attached, but without this handle. Or EAL keeps the device.
     pub fn detach(&self, port: Port) -> Result<(), Error> {
         let (id, name) = (port.id(), port.device().to_owned());
         let device = port.rte_device();
@@ -216,16 +216,16 @@ impl Eal {
         &self.shared
     }
 
-    /// Gives everything back: memory, devices, files. Call it when workers have ended and ports, queues, rings and
-    /// frames are gone; dropping the `Eal` does the same silently.
+    /// Gives everything back: memory, devices, files. Must be called after workers have ended and ports, queues, rings
+    /// and frames are gone; dropping the `Eal` does the same silently.
     ///
     /// # Errors
-    /// Something is still in use. Then DPDK's memory stays until the process ends.
+    /// Something is still in use. DPDK's memory then stays until the process ends.
     pub fn shutdown(mut self) -> Result<(), Error> {
         self.give_back()
     }
 
-    /// Cleans up once, and removes the directory that EAL made for this process either way.
+    /// Cleans up once, and in any case removes the directory that EAL created for this process.
     fn give_back(&mut self) -> Result<(), Error> {
         if std::mem::replace(&mut self.ended, true) {
             return Ok(());
@@ -249,8 +249,8 @@ impl Eal {
         if frames > 0 {
             return Err(Error::StillInUse(format!("{frames} buffers aren't back in their pools")));
         }
-        // SAFETY: this is the only `Eal` there ever is and `ended` was false, so EAL is up. No handle and no
-        // frame is left: nothing points into the memory that goes away.
+        // SAFETY: this is the only `Eal` there ever is and `ended` was false, so EAL is up. No handle and no frame is
+        // left, so nothing points into the memory that is unmapped.
         let result = unsafe { dpdk_sys::rte_eal_cleanup() };
         if result == 0 { Ok(()) } else { Err(Error::StillInUse(format!("EAL: {}", meaning(result)))) }
     }
@@ -277,10 +277,10 @@ fn probe(device: &str, name: &str, taken: &BTreeSet<u16>) -> Result<u16, Error> 
         .ok_or_else(|| fail(log::reason(&said, -libc::ENODEV)))
 }
 
-/// Why EAL doesn't start. Of memory it says only that it can't be had.
+/// The reason why EAL doesn't start. About memory EAL itself only says that there is none.
 fn why_not(said: &str, code: i32, memory: &Memory, need: u64) -> String {
     let reason = log::reason(said, code);
-    // The latter is what EAL says where its arguments insist on huge pages and there are none.
+    // EAL logs the latter if its arguments require huge pages and there are none.
     if !["Cannot init memory", "Cannot get hugepage information"].iter().any(|words| said.contains(words)) {
         return reason;
     }
@@ -288,7 +288,7 @@ fn why_not(said: &str, code: i32, memory: &Memory, need: u64) -> String {
         Memory::Ordinary { bytes, why } => {
             format!("{} MB of memory can't be had ({why}): {reason}", bytes >> 20)
         }
-        // Pages are there, but EAL looks for them in a file system.
+        // There are huge pages, but EAL looks for them in a file system.
         Memory::AsArguments if said.contains("no mounted hugetlbfs") && hugepages::usable(need).is_ok() => {
             format!(
                 "hugetlbfs isn't mounted, which EAL needs by these arguments (`mount -t hugetlbfs nodev /dev/hugepages`): {reason}"
@@ -298,7 +298,7 @@ fn why_not(said: &str, code: i32, memory: &Memory, need: u64) -> String {
     }
 }
 
-/// Arguments as C wants them; the texts are leaked.
+/// Arguments as C strings, which are leaked.
 fn c_strings(list: &[String]) -> Result<Vec<*mut c_char>, Error> {
     list.iter()
         .map(|a| {
@@ -390,7 +390,7 @@ mod tests {
             "300 MB of memory can't be had (none are free): EAL: Not enough memory"
         );
         assert_eq!(why_not("EAL: x\n", -1, &ordinary, 0), "EAL: x");
-        // All kinds of arguments that leave it no choice.
+        // All kinds of arguments that leave EAL no choice.
         let said = "EAL: Cannot get hugepage information.\n";
         let settled = why_not(said, -1, &Memory::AsArguments, u64::MAX / 2);
         assert!(settled.contains(" MB of huge pages are needed, "), "{settled}");

@@ -1,4 +1,4 @@
-//! What can fail when DPDK is set up or controlled. Nothing on the packet path does.
+//! The errors of setting up and controlling DPDK. Nothing on the packet path fails with them.
 
 use std::ffi::CStr;
 
@@ -6,10 +6,10 @@ use std::ffi::CStr;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// EAL can be initialised once in the life of a process.
+    /// EAL can only be initialised once in a process.
     #[error("DPDK's environment was initialised before in this process")]
     AlreadyInitialised,
-    /// An argument for EAL that can't be passed on, or that contradicts another.
+    /// An argument for EAL that can't be passed on, or that contradicts another one.
     #[error("EAL argument {argument:?}: {reason}")]
     Argument {
         /// The argument.
@@ -20,15 +20,15 @@ pub enum Error {
     /// `rte_eal_init` failed.
     #[error("DPDK's environment doesn't start: {reason}")]
     Init {
-        /// EAL's own words where it said something, else the meaning of its error number.
+        /// EAL's log if there is any, otherwise the meaning of its error number.
         reason: String,
     },
-    /// EAL has fewer worker lcores than asked for.
+    /// EAL has fewer worker lcores than requested.
     #[error("{wanted} worker lcores are needed, the EAL arguments provide {found}")]
     Lcores {
-        /// Workers asked for.
+        /// The number of workers requested.
         wanted: usize,
-        /// Workers there are.
+        /// The number of workers available.
         found: usize,
     },
     /// The text isn't a device.
@@ -39,14 +39,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// The device, or the interface below it, is used by another port.
+    /// Another port uses the device, or the interface below it.
     #[error("device {device:?} is used twice: {by:?} uses {what}")]
     Duplicate {
         /// As given.
         device: String,
-        /// The device that has it already, as given.
+        /// The device that already uses it, as given.
         by: String,
-        /// What both use.
+        /// The common resource.
         what: String,
     },
     /// A step on a port failed.
@@ -54,15 +54,15 @@ pub enum Error {
     Port {
         /// The device as given.
         device: String,
-        /// What was being done.
+        /// The step.
         step: &'static str,
         /// Why it failed.
         reason: String,
     },
-    /// No memory for a pool or ring.
+    /// There is no memory for a pool or ring.
     #[error("{what}: {reason}")]
     Memory {
-        /// What was to be made.
+        /// The object to be created.
         what: String,
         /// Why it failed.
         reason: String,
@@ -75,12 +75,12 @@ pub enum Error {
         /// Why it failed.
         reason: String,
     },
-    /// Handles of ports, queues, rings or frames were still in use when EAL was to be given back.
+    /// Handles of ports, queues, rings or frames were still in use when EAL should have been given back.
     #[error("DPDK's memory wasn't given back: {0}")]
     StillInUse(String),
 }
 
-/// The meaning of an error number as DPDK's functions return it, negative or positive.
+/// The meaning of an error number from DPDK's functions, negative or positive.
 pub(crate) fn meaning(code: i32) -> String {
     // SAFETY: the function returns a NUL-terminated text, constant or of the calling thread's.
     let text = unsafe { CStr::from_ptr(dpdk_sys::rte_strerror(code.saturating_abs())) };

@@ -1,4 +1,4 @@
-//! What devices tell of themselves: that they were removed, that they want to be reset.
+//! Events that devices report: that they were removed, or that they need a reset.
 
 use std::{
     ffi::c_void,
@@ -14,7 +14,7 @@ const PORTS: usize = dpdk_sys::RTE_MAX_ETHPORTS as usize;
 static REMOVED: [AtomicBool; PORTS] = [const { AtomicBool::new(false) }; PORTS];
 static RESET: [AtomicBool; PORTS] = [const { AtomicBool::new(false) }; PORTS];
 
-/// Notes an event; called by drivers, from whichever thread.
+/// Notes an event; drivers call it on any thread.
 unsafe extern "C" fn note(
     port: u16,
     event: dpdk_sys::rte_eth_event_type,
@@ -33,9 +33,9 @@ unsafe extern "C" fn note(
 }
 
 impl Port {
-    /// From now on takes note of the device's events.
+    /// Starts noting the device's events.
     pub(crate) fn listen_to_events(&self) -> Result<(), Error> {
-        // Another device may have had the number before.
+        // The number may have belonged to another device before.
         for flags in [&REMOVED, &RESET] {
             if let Some(flag) = flags.get(usize::from(self.id())) {
                 flag.store(false, Relaxed);
@@ -51,13 +51,13 @@ impl Port {
         Ok(())
     }
 
-    /// Whether the device was taken out of the machine.
+    /// Whether the device was removed from the machine.
     #[must_use]
     pub fn is_removed(&self) -> bool {
         REMOVED.get(usize::from(self.id())).is_some_and(|flag| flag.load(Relaxed))
     }
 
-    /// Whether the device has asked to be reset: it passes no frames until then.
+    /// Whether the device has requested a reset: it passes no frames until then.
     #[must_use]
     pub fn wants_reset(&self) -> bool {
         RESET.get(usize::from(self.id())).is_some_and(|flag| flag.load(Relaxed))
@@ -74,7 +74,7 @@ mod tests {
         let eal = testing::eal(1);
         let (one, other) = (eal.attach("net_null0").unwrap(), eal.attach("net_null1").unwrap());
         assert!(!one.is_removed() && !one.wants_reset());
-        // SAFETY: as a driver calls it.
+        // SAFETY: called as a driver would call it.
         unsafe {
             note(one.id(), dpdk_sys::RTE_ETH_EVENT_INTR_RMV, ptr::null_mut(), ptr::null_mut());
             note(other.id(), dpdk_sys::RTE_ETH_EVENT_INTR_RESET, ptr::null_mut(), ptr::null_mut());

@@ -6,9 +6,9 @@ use std::{
     sync::atomic::{AtomicU16, Ordering::Relaxed},
 };
 
-/// The first cache line of an `rte_mbuf`, all of which the packet path needs but the link to the next segment
-/// and the offload lengths. Bindgen's structure would do, but for its field names, which change from one DPDK
-/// to the next; the layout is checked below.
+/// The first cache line of an `rte_mbuf`. The packet path needs nothing else, except for the link to the next segment
+/// and the offload lengths. Bindgen's structure isn't used, because its field names change between DPDK releases; the
+/// layout is checked below.
 #[repr(C, align(64))]
 pub(crate) struct Head {
     pub buf_addr: *mut u8,
@@ -52,13 +52,13 @@ const _: () = {
 };
 
 impl Head {
-    /// Whether the buffer is referred to once, and is its own rather than a view of another's.
+    /// Whether the buffer has a single reference, and its own memory instead of a view of another buffer's.
     #[inline(always)]
     pub(crate) fn is_exclusive(&self) -> bool {
         self.refcnt.load(Relaxed) == 1 && self.ol_flags & dpdk_sys::RTE_MBUF_F_INDIRECT == 0
     }
 
-    /// Whether the buffer can go straight back to `pool`: one segment, nobody else's, memory of its own.
+    /// Whether the buffer can go straight back to `pool`: one segment, not shared, with its own memory.
     #[inline(always)]
     pub(crate) fn is_plain_of(&self, pool: *mut dpdk_sys::rte_mempool) -> bool {
         const ATTACHED: u64 = dpdk_sys::RTE_MBUF_F_INDIRECT | dpdk_sys::RTE_MBUF_F_EXTERNAL;
@@ -68,7 +68,7 @@ impl Head {
             && self.ol_flags & ATTACHED == 0
     }
 
-    /// Counts one more reference to the buffer.
+    /// Adds a reference to the buffer.
     #[cfg(test)]
     pub(crate) fn refer(&self) {
         self.refcnt.fetch_add(1, Relaxed);

@@ -1,4 +1,4 @@
-//! Which memory EAL can have, found out before it starts: it can't be started a second time.
+//! Finds out which memory EAL can have before it starts, because it can't be started a second time.
 
 use std::{fs, path::Path, ptr};
 
@@ -7,15 +7,15 @@ use std::{fs, path::Path, ptr};
 pub(crate) struct HugePages {
     /// Size of a page, bytes.
     pub size: u64,
-    /// Pages there are.
+    /// The number of pages.
     pub total: u64,
-    /// Pages nobody uses.
+    /// The number of unused pages.
     pub free: u64,
 }
 
 const SYSFS: &str = "/sys/kernel/mm/hugepages";
 
-/// The sizes of huge pages the kernel has, with what is free of each.
+/// The kernel's huge page sizes, with the free pages of each.
 pub(crate) fn available() -> Vec<HugePages> {
     read(Path::new(SYSFS))
 }
@@ -37,21 +37,21 @@ fn read(directory: &Path) -> Vec<HugePages> {
     pages
 }
 
-/// Whether `need` bytes of huge pages are there and can be had; if not, why.
+/// Checks that `need` bytes of huge pages exist and can be mapped; if not, returns why.
 pub(crate) fn usable(need: u64) -> Result<u64, String> {
     let pages = available();
     let free: u64 = pages.iter().map(|p| p.size * p.free).sum();
     if free < need {
         return Err(missing(need, &pages));
     }
-    // A control group may forbid what the kernel has: try one.
+    // A control group may forbid huge pages that the kernel has, so one is tried.
     for p in pages.iter().filter(|p| p.free > 0) {
         try_one(p.size).map_err(|e| format!("a huge page of {} kB can't be had: {e}", p.size >> 10))?;
     }
     Ok(free)
 }
 
-/// Why `need` bytes of huge pages can't be had: what there is now and what is missing.
+/// Explains why `need` bytes of huge pages aren't available: what there is, and what is missing.
 pub(crate) fn shortage(need: u64) -> String {
     missing(need, &available())
 }
@@ -75,15 +75,15 @@ fn missing(need: u64, pages: &[HugePages]) -> String {
     )
 }
 
-/// Maps one huge page of `size` bytes, has it provided, and gives it back.
+/// Maps one huge page of `size` bytes, populates it, and unmaps it.
 fn try_one(size: u64) -> std::io::Result<()> {
     let length = usize::try_from(size).map_err(std::io::Error::other)?;
     let flags = libc::MAP_PRIVATE
         | libc::MAP_ANONYMOUS
         | libc::MAP_HUGETLB
         | ((size.trailing_zeros() as libc::c_int) << libc::MAP_HUGE_SHIFT);
-    // SAFETY: a fresh anonymous mapping, which nothing refers to; populating reports what touching it would
-    // punish with a signal.
+    // SAFETY: a fresh anonymous mapping that nothing refers to. Populating reports an error where touching the page
+    // would raise a signal.
     unsafe {
         let page = libc::mmap(ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
         if page == libc::MAP_FAILED {
@@ -92,7 +92,7 @@ fn try_one(size: u64) -> std::io::Result<()> {
         let populated = libc::madvise(page, length, libc::MADV_POPULATE_WRITE);
         let error = std::io::Error::last_os_error();
         libc::munmap(page, length);
-        // Kernels before 5.14 don't know the advice: then the mapping itself has to do.
+        // Kernels before 5.14 don't know the advice; the mapping alone must then suffice.
         if populated == 0 || error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) }
     }
 }

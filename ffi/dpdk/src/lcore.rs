@@ -1,6 +1,6 @@
 //! EAL's worker threads, used like threads of the standard library.
 //!
-//! Workers run on them, not on threads of their own, for the mempools' per-lcore caches.
+//! Workers run on them instead of on their own threads because of the mempools' per-lcore caches.
 
 use std::{
     ffi::{c_int, c_void},
@@ -26,7 +26,7 @@ impl std::fmt::Debug for Lcore {
     }
 }
 
-/// All worker lcores; called once.
+/// All worker lcores; must be called only once.
 pub(crate) fn workers(shared: &Arc<Shared>) -> Vec<Lcore> {
     let mut found = Vec::new();
     let mut id = u32::MAX;
@@ -40,7 +40,7 @@ pub(crate) fn workers(shared: &Arc<Shared>) -> Vec<Lcore> {
     }
 }
 
-/// Where the closure's result waits for [`Running::join`]. EAL's own way of waiting spins.
+/// Holds the closure's result for [`Running::join`]. EAL's own way of waiting spins.
 type Slot<T> = Arc<(Mutex<Option<thread::Result<T>>>, Condvar)>;
 
 /// The closure on its way to the lcore.
@@ -56,7 +56,7 @@ impl Lcore {
         self.id
     }
 
-    /// The NUMA node the lcore is on, if it is on one.
+    /// The NUMA node of the lcore, if it has one.
     #[must_use]
     pub fn socket(&self) -> Option<u32> {
         // SAFETY: reads EAL's lcore table, which doesn't change after initialisation.
@@ -97,7 +97,7 @@ unsafe extern "C" fn trampoline<F: FnOnce() -> T, T>(job: *mut c_void) -> c_int 
     0
 }
 
-/// A closure running on an lcore. Dropped, it waits for the end.
+/// A closure running on an lcore. Dropping it waits for the closure's end.
 #[must_use = "dropping it waits for the closure's end"]
 pub struct Running<T> {
     lcore: Lcore,
@@ -112,7 +112,7 @@ impl<T> Running<T> {
         self.slot.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Waits until the closure has returned; gives its result, or what it panicked with, and the lcore.
+    /// Waits until the closure has returned. Returns its result, or its panic, and the lcore.
     pub fn join(mut self) -> (thread::Result<T>, Lcore) {
         self.wait();
         self.joined = true;
@@ -127,8 +127,8 @@ impl<T> Running<T> {
             result = self.slot.1.wait(result).unwrap_or_else(PoisonError::into_inner);
         }
         drop(result);
-        // SAFETY: the closure has returned, so this waits for the lcore's few last instructions only; then it
-        // can be launched on again.
+        // SAFETY: the closure has returned, so this only waits for the last few instructions on the lcore, which can
+        // then be launched on again.
         unsafe { dpdk_sys::rte_eal_wait_lcore(self.lcore.id) };
     }
 }

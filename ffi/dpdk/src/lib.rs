@@ -95,10 +95,10 @@ pub use port::{Offloads, Port, PortConfig, PortInfo, Queues};
 pub use queue::{RxQueue, TxQueue};
 pub use rss::{RssSettings, hash_types};
 
-/// Room in front of the data of a fresh buffer, in bytes.
+/// The room in front of the data of a fresh buffer, in bytes.
 pub const HEADROOM: usize = dpdk_sys::RTE_PKTMBUF_HEADROOM as usize;
 
-/// Bytes a buffer holds behind its headroom unless told otherwise: an Ethernet frame.
+/// The default number of bytes that a buffer holds behind its headroom: an Ethernet frame.
 pub const DATA_ROOM: usize = 2048;
 
 #[cfg(test)]

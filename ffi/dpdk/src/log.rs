@@ -1,7 +1,7 @@
-//! DPDK's log lines: to the caller's log or to stderr, and into the errors they explain.
+//! DPDK's log lines: passed to the caller's log or to stderr, and added to the errors they explain.
 //!
-//! EAL says why something failed in its log only, and by default it logs to *stdout*, where programs have their
-//! output. So DPDK gets a stream of ours before anything else. With a log of the caller's, what C code prints on
+//! EAL explains failures only in its log, and by default it logs to *stdout*, which belongs to the program's output.
+//! DPDK is therefore given a stream of this crate's before anything else. If the caller has a log, C code's output on
 //! stdout and stderr goes there, too: a stderr that nobody reads must not block the threads that print.
 
 use std::{
@@ -17,21 +17,21 @@ use crate::error::{Error, meaning};
 /// Lines written while somebody listens.
 static CAPTURED: Mutex<Option<String>> = Mutex::new(None);
 
-/// How much a log line matters.
+/// The level of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
     /// Something failed.
     Error,
     /// Something may be wrong.
     Warning,
-    /// Good to know.
+    /// Information.
     Info,
-    /// For those who look for faults in DPDK.
+    /// Details for debugging DPDK.
     Debug,
 }
 
 impl LogLevel {
-    /// Of DPDK's numbers: 1 an emergency, 8 for debugging.
+    /// Converts DPDK's level numbers: 1 is an emergency, 8 is debugging.
     fn of(number: i32) -> Self {
         match number {
             ..=4 => Self::Error,
@@ -42,16 +42,16 @@ impl LogLevel {
     }
 }
 
-/// Takes log lines; it must not wait.
+/// Receives log lines; must not block.
 pub type LogSink = fn(LogLevel, &str);
 
-/// Where log lines go apart from errors.
+/// The destination of log lines, apart from errors.
 static SINK: Mutex<Option<LogSink>> = Mutex::new(None);
 
-/// How long an aborting process waits until its last lines are written.
+/// How long an aborting process waits for its last lines to be written.
 static LAST_WORDS: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
-/// Gives DPDK's log a stream of ours, and keeps what C code prints off stdout. Once a process.
+/// Gives DPDK's log a stream of this crate's, and keeps C code's output off stdout. Called once per process.
 pub(crate) fn install(sink: Option<LogSink>) -> Result<(), Error> {
     static ONCE: Once = Once::new();
     let mut result = 0;
@@ -78,9 +78,9 @@ pub(crate) fn install(sink: Option<LogSink>) -> Result<(), Error> {
     if result == 0 { Ok(()) } else { Err(Error::Init { reason: format!("its log: {}", meaning(result)) }) }
 }
 
-/// DPDK logs why it aborts and does so at once, while the sink may leave writing to another thread.
+/// DPDK logs why it aborts and then aborts at once, while the sink may leave writing to another thread.
 extern "C" fn wait_for_last_words(_signal: libc::c_int) {
-    // SAFETY: async-signal-safe; the time is a constant, and what is left of it isn't asked for.
+    // SAFETY: async-signal-safe; the time is a constant, and the remaining time isn't requested.
     unsafe { libc::nanosleep(&raw const LAST_WORDS, ptr::null_mut()) };
 }
 
@@ -97,16 +97,16 @@ unsafe extern "C" fn write(_cookie: *mut c_void, buffer: *const c_char, size: us
         Some(sink) => {
             // SAFETY: reads a variable of the calling thread's or lcore's.
             let level = LogLevel::of(unsafe { dpdk_sys::rte_log_cur_msg_loglevel() });
-            // At the very end of a process a sink may have lost what it needs, and C code can't be unwound.
+            // At the very end of a process a sink may have lost what it needs, and a panic must not unwind into C code.
             _ = catch_unwind(|| text.lines().for_each(|line| sink(level, line)));
         }
-        // Without stderr there is nobody to tell.
+        // If stderr fails, there is nowhere to report it.
         None => _ = std::io::stderr().write_all(bytes),
     }
     size as libc::c_long
 }
 
-/// Runs `f` and returns its result with what DPDK logged meanwhile.
+/// Runs `f` and returns its result with DPDK's log lines from that time.
 pub(crate) fn listen<T>(f: impl FnOnce() -> T) -> (T, String) {
     *CAPTURED.lock().unwrap_or_else(PoisonError::into_inner) = Some(String::new());
     let result = f();
@@ -114,8 +114,8 @@ pub(crate) fn listen<T>(f: impl FnOnce() -> T) -> (T, String) {
     (result, text.unwrap_or_default())
 }
 
-/// Turns log lines and an error number into one reason: the first complaints, in the order they came (the cause
-/// comes first and then what failed for it), or the number's meaning.
+/// Turns log lines and an error number into one reason: the first complaints, in order (the cause comes before its
+/// consequences), or the number's meaning.
 pub(crate) fn reason(log: &str, code: i32) -> String {
     let mut lines: Vec<&str> =
         log.lines().map(str::trim).filter(|l| !l.is_empty() && !is_chatter(l)).collect();
@@ -127,11 +127,11 @@ pub(crate) fn reason(log: &str, code: i32) -> String {
         lines.retain(|l| !l.starts_with("EAL: Driver cannot attach the device"));
     }
     lines.truncate(3);
-    // Where there are words, the number is often a mere -1.
+    // If there are log lines, the number is often a mere -1.
     if lines.is_empty() { meaning(code) } else { lines.join("; ") }
 }
 
-/// What EAL says on every start.
+/// Whether EAL logs the line on every start.
 fn is_chatter(line: &str) -> bool {
     const CHATTER: [&str; 12] = [
         "EAL: Detected ",

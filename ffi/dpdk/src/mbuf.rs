@@ -9,9 +9,9 @@
 //!  +-----------------+      pkt_len = data_len of all segments
 //! ```
 //!
-//! The one invariant that makes `data_mut` sound: nobody else refers to the first segment's bytes. Fresh
-//! buffers are so, and drivers receive into such; the few that pass on what was sent to them are checked by
-//! [`crate::RxQueue`]; nothing here shares a buffer.
+//! The one invariant that makes `data_mut` sound: nobody else refers to the first segment's bytes. This holds for fresh
+//! buffers, into which drivers receive. [`crate::RxQueue`] checks frames of the few drivers that pass on what was sent
+//! to them. Nothing here shares a buffer.
 
 use std::{marker::PhantomData, ptr::NonNull, slice};
 
@@ -35,8 +35,8 @@ impl Mbuf {
     /// Takes over a buffer.
     ///
     /// # Safety
-    /// `raw` is a valid mbuf (the first segment of its chain) in a pool that outlives it, and the caller owns
-    /// it; the bytes of the first segment are nobody else's.
+    /// `raw` must be a valid mbuf (the first segment of its chain) in a pool that outlives it. The caller must own it,
+    /// and nobody else may refer to the bytes of the first segment.
     #[inline(always)]
     pub(crate) unsafe fn from_raw(raw: NonNull<rte_mbuf>) -> Self {
         Self(raw.cast())
@@ -47,7 +47,7 @@ impl Mbuf {
         self.0.as_ptr().cast()
     }
 
-    /// Where the head is, for fields outside of [`Head`].
+    /// The address of the head, for fields outside of [`Head`].
     #[inline(always)]
     pub(crate) fn address(&self) -> NonNull<Head> {
         self.0
@@ -55,7 +55,7 @@ impl Mbuf {
 
     #[inline(always)]
     pub(crate) fn head(&self) -> &Head {
-        // SAFETY: the invariant of `from_raw`; no `&mut Head` exists beside a `&Mbuf`.
+        // SAFETY: the invariant of `from_raw`; no `&mut Head` exists while there is a `&Mbuf`.
         unsafe { self.0.as_ref() }
     }
 
@@ -73,7 +73,7 @@ impl Mbuf {
         bytes_of(self.head())
     }
 
-    /// The bytes of the first segment, to be changed.
+    /// The bytes of the first segment, mutable.
     #[inline(always)]
     #[must_use]
     pub fn data_mut(&mut self) -> &mut [u8] {
@@ -142,16 +142,16 @@ impl<'a> Iterator for Segments<'a> {
     }
 }
 
-/// Changes of a frame's extent. Those that move its start or end void what was asked of the sending device.
+/// Changes of a frame's extent. Those that move its start or end cancel requests to the sending device.
 impl Mbuf {
-    /// Room in front of the data.
+    /// The room in front of the data.
     #[inline]
     #[must_use]
     pub fn headroom(&self) -> usize {
         self.head().data_off.into()
     }
 
-    /// Room behind the data of the last segment.
+    /// The room behind the data of the last segment.
     #[must_use]
     pub fn tailroom(&self) -> usize {
         // SAFETY: the frame owns its last segment, and `&self` keeps writers away.
@@ -159,7 +159,7 @@ impl Mbuf {
         usize::from(last.buf_len - last.data_off - last.data_len)
     }
 
-    /// Adds `n` bytes, contents unspecified, in front; false, and nothing changed, without the room for it.
+    /// Adds `n` unspecified bytes in front. Without the room it returns false and changes nothing.
     #[inline]
     pub fn prepend(&mut self, n: usize) -> bool {
         if n > self.headroom() {
@@ -167,14 +167,14 @@ impl Mbuf {
         }
         self.forget_requests();
         let head = self.head_mut();
-        // The new bytes were part of the buffer, so none of these can overflow.
+        // The new bytes were already part of the buffer, so none of these can overflow.
         head.data_off -= n as u16;
         head.data_len += n as u16;
         head.pkt_len = head.pkt_len.wrapping_add(n as u32);
         true
     }
 
-    /// Takes `n` bytes off the front of the first segment; false, and nothing changed, if it has fewer.
+    /// Removes `n` bytes from the front of the first segment. If it has fewer, returns false and changes nothing.
     #[inline]
     pub fn adj(&mut self, n: usize) -> bool {
         if n > usize::from(self.head().data_len) {
@@ -188,8 +188,8 @@ impl Mbuf {
         true
     }
 
-    /// Adds `n` bytes, contents unspecified, behind the last segment's data and returns them; `None`, and
-    /// nothing changed, without the room for it.
+    /// Adds `n` unspecified bytes behind the last segment's data and returns them. Without the room it returns `None`
+    /// and changes nothing.
     pub fn append(&mut self, n: usize) -> Option<&mut [u8]> {
         if n > self.tailroom() || self.head().pkt_len.checked_add(n as u32).is_none() {
             return None;
@@ -207,8 +207,8 @@ impl Mbuf {
         }
     }
 
-    /// Takes `n` bytes off the end, over as many segments as it takes; false, and nothing changed, if the
-    /// frame has fewer.
+    /// Removes `n` bytes from the end, over as many segments as needed. If the frame has fewer, returns false and
+    /// changes nothing.
     pub fn trim(&mut self, n: usize) -> bool {
         match self.len().checked_sub(n) {
             Some(rest) => {
@@ -219,7 +219,7 @@ impl Mbuf {
         }
     }
 
-    /// Cuts the frame to `len` bytes; segments left without any go. Longer than the frame is a no-op.
+    /// Truncates the frame to `len` bytes and drops empty segments. Does nothing if the frame is shorter.
     #[inline]
     pub fn truncate(&mut self, len: usize) {
         if len >= self.len() {
@@ -257,7 +257,7 @@ impl Mbuf {
         head.pkt_len = len as u32;
     }
 
-    /// Frees the segments after `segment` and makes it the last. The frame's counts are the caller's business.
+    /// Frees the segments after `segment`, which becomes the last. The caller must update the frame's counts.
     fn cut_after(segment: NonNull<Head>) {
         if let Some(rest) = next_of(segment) {
             // SAFETY: the segments belong to the frame that the caller has borrowed mutably; unlinked, they
@@ -269,8 +269,8 @@ impl Mbuf {
         }
     }
 
-    /// Makes the frame one segment of `len` bytes, contents unspecified, behind the usual headroom. False, and
-    /// nothing changed, if the first segment has no such room.
+    /// Makes the frame one segment of `len` unspecified bytes behind the usual headroom. If the first segment has no
+    /// such room, returns false and changes nothing.
     pub fn reset(&mut self, len: usize) -> bool {
         let head = self.head();
         let start = HEADROOM.min(head.buf_len.into());
@@ -290,7 +290,7 @@ impl Mbuf {
     /// Links the segments of `tail` behind this frame's.
     ///
     /// # Errors
-    /// Gives `tail` back if the frame would have more segments or bytes than can be counted.
+    /// Returns `tail` if the frame would have more segments or bytes than can be counted.
     pub fn chain(&mut self, tail: Self) -> Result<(), Self> {
         if self.head().pkt_len.checked_add(tail.head().pkt_len).is_none() {
             return Err(tail);
@@ -304,7 +304,7 @@ impl Mbuf {
         Ok(())
     }
 
-    /// Moves all bytes into the first segment; false, and nothing changed, if they don't fit there.
+    /// Moves all bytes into the first segment. If they don't fit, returns false and changes nothing.
     #[must_use]
     pub fn linearize(&mut self) -> bool {
         // SAFETY: a valid frame, and `&mut self` makes this access the only one.
@@ -403,7 +403,7 @@ mod tests {
         assert_eq!((frame.len(), frame.segment_count(), frame.headroom()), (60, 1, HEADROOM));
         drop(frame);
         drop(pool);
-        // Every segment found its way back.
+        // Every segment was returned.
         eal.shutdown().unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! Pools of frame buffers.
 //!
-//! A pool keeps free buffers in a ring that all threads share, and before it a cache for each lcore. Threads
-//! that aren't lcores go to the ring directly. A pool lives until EAL ends, since frames point at it.
+//! A pool keeps free buffers in a ring that all threads share, with a cache for each lcore in front. Threads that
+//! aren't lcores use the ring directly. A pool lives until EAL ends, since frames point at it.
 
 use std::{
     ffi::CString,
@@ -22,9 +22,9 @@ use crate::{
     hugepages,
 };
 
-/// Why there is no memory for this many bytes: another process may have taken huge pages since EAL started.
+/// Explains why there is no memory for this many bytes: another process may have taken huge pages since EAL started.
 pub(crate) fn no_memory(eal: &Eal, bytes: u64) -> String {
-    // DPDK 24.11 calls it a lack of buffers, which sends its reader to look for the wrong thing.
+    // DPDK 24.11 calls it a lack of buffers, which is misleading.
     let meaning = match last_code() {
         libc::ENOBUFS => meaning(libc::ENOMEM),
         code => meaning(code),
@@ -35,17 +35,17 @@ pub(crate) fn no_memory(eal: &Eal, bytes: u64) -> String {
     }
 }
 
-/// What a pool is like.
+/// The configuration of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MempoolConfig {
-    /// Buffers that there are at least: the ring of free ones needs slack, so it may be more, by a third at most
-    /// and 2048 in any case.
+    /// The minimum number of buffers. The ring of free ones needs slack, so there may be up to a third more. There are
+    /// at least 2048.
     pub buffers: u32,
-    /// Bytes a buffer holds behind its headroom.
+    /// The bytes that a buffer holds behind its headroom.
     pub data_room: usize,
-    /// Buffers an lcore may keep for itself.
+    /// The number of buffers that an lcore may cache.
     pub cache: u32,
-    /// NUMA node of the memory; `None`: anywhere.
+    /// The NUMA node of the memory; `None` for any.
     pub socket: Option<u32>,
 }
 
@@ -56,7 +56,7 @@ impl Default for MempoolConfig {
 }
 
 impl MempoolConfig {
-    /// DPDK memory that such a pool needs, in bytes, roughly: a buffer with its head, the ring and the caches.
+    /// The approximate DPDK memory of such a pool, in bytes: buffers with their heads, the ring and the caches.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         const HEADS: u64 = dpdk_sys::SHIM_MBUF_SIZE as u64 + 64 + 64;
@@ -69,7 +69,7 @@ impl MempoolConfig {
     }
 }
 
-/// A pool of EAL's list.
+/// A pool in EAL's list.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PoolPointer(NonNull<rte_mempool>);
 
@@ -79,7 +79,7 @@ unsafe impl Send for PoolPointer {}
 unsafe impl Sync for PoolPointer {}
 
 impl PoolPointer {
-    /// Buffers that are neither in the pool nor in a cache of it.
+    /// The number of buffers that are neither in the pool nor in one of its caches.
     pub(crate) fn in_use(&self) -> u32 {
         // SAFETY: pools live until EAL ends, and the list they are in goes before that.
         unsafe { dpdk_sys::rte_mempool_in_use_count(self.0.as_ptr()) }
@@ -91,7 +91,7 @@ impl PoolPointer {
 pub struct Mempool {
     pool: PoolPointer,
     data_room: usize,
-    /// Keeps EAL from ending under it.
+    /// Keeps EAL alive as long as the pool.
     _shared: Arc<Shared>,
 }
 
@@ -102,10 +102,10 @@ impl std::fmt::Debug for Mempool {
 }
 
 impl Mempool {
-    /// Makes a pool.
+    /// Creates a pool.
     ///
     /// # Errors
-    /// No memory for it, or a size DPDK can't do.
+    /// There is no memory for it, or DPDK doesn't support the size.
     pub fn new(eal: &Eal, config: &MempoolConfig) -> Result<Self, Error> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let what = || format!("a pool of {} buffers of {} bytes", config.buffers, config.data_room);
@@ -113,7 +113,7 @@ impl Mempool {
         let room = u16::try_from(HEADROOM + config.data_room)
             .map_err(|_| fail("a buffer holds 65535 bytes at most, headroom included".to_owned()))?;
         let name = CString::new(format!("mbufs{}", NUMBER.fetch_add(1, Relaxed))).unwrap_or_default();
-        // DPDK wants caches of two thirds of the pool at most, and has a limit of its own.
+        // DPDK limits caches to two thirds of the pool, and to a maximum of its own.
         let buffers = with_slack(config.buffers);
         let cache = config.cache.min(dpdk_sys::RTE_MEMPOOL_CACHE_MAX_SIZE).min(buffers / 3 * 2);
         let socket = config.socket.and_then(|s| i32::try_from(s).ok()).unwrap_or(-1);
@@ -135,13 +135,13 @@ impl Mempool {
         Ok(Self { pool, data_room: config.data_room, _shared: shared })
     }
 
-    /// Bytes a buffer holds behind its headroom.
+    /// The bytes that a buffer holds behind its headroom.
     #[must_use]
     pub fn data_room(&self) -> usize {
         self.data_room
     }
 
-    /// Buffers in use: with frames, queues and drivers. It counts, so it isn't for the packet path.
+    /// The number of buffers in use: by frames, queues and drivers. Counting is too slow for the packet path.
     #[must_use]
     pub fn in_use(&self) -> u32 {
         self.pool.in_use()
@@ -155,7 +155,7 @@ impl Mempool {
         unsafe { NonNull::new(dpdk_sys::rte_pktmbuf_alloc(self.raw())).map(|m| Mbuf::from_raw(m)) }
     }
 
-    /// A frame of these bytes, over as many buffers as it takes; `None` if the pool is exhausted.
+    /// A frame with these bytes, over as many buffers as needed; `None` if the pool is exhausted.
     #[must_use]
     pub fn alloc_from(&self, bytes: &[u8]) -> Option<Mbuf> {
         let mut parts = bytes.chunks(self.data_room.max(1));
@@ -171,7 +171,8 @@ impl Mempool {
         Some(frame)
     }
 
-    /// Fills the free room of `frames` with empty frames. False, and nothing changed, if the pool hasn't as many.
+    /// Fills the free room of `frames` with empty frames. If the pool doesn't have that many, returns false and changes
+    /// nothing.
     pub fn alloc_bulk<const CAP: usize>(&self, frames: &mut ArrayVec<Mbuf, CAP>) -> bool {
         let have = frames.len();
         let room = CAP - have;
@@ -192,26 +193,27 @@ impl Mempool {
     }
 }
 
-/// How the pool's ring is shared: with relaxed tails. DPDK's default (`ring_mp_mc`) has everybody wait for a thread
-/// that is preempted amid an operation, and on a machine whose CPUs are shared that is often: six threads on two
-/// CPUs needed more than 100 s for what takes half a second so. With a CPU for each the two cost the same.
+/// How the pool's ring is shared: with relaxed tails. With DPDK's default (`ring_mp_mc`) everybody waits for a thread
+/// that is preempted during an operation, which happens often on a machine with shared CPUs: six threads on two CPUs
+/// needed more than 100 s for what takes half a second with relaxed tails. With a CPU for each thread the two cost the
+/// same.
 const OPERATIONS: &std::ffi::CStr = c"ring_mt_rts";
 
-/// The least number of buffers, from `asked` on, that such a ring is safe with.
+/// The smallest number of buffers, from `asked` on, for which such a ring is safe.
 ///
-/// The tails may lag behind by an eighth of the ring and a bulk. Buffers that were taken in the meantime can
-/// come back while the ring still counts them as its own; without room for both it is full, and DPDK loses
-/// what doesn't fit (22.11: 511 buffers of 4095 within a second). A ring has the next power of two as its size.
+/// The tails may lag behind by an eighth of the ring and a bulk. Buffers that were taken in the meantime can come back
+/// while the ring still counts them as its own. Without room for both, the ring is full and DPDK loses the excess
+/// (22.11: 511 buffers of 4095 within a second). A ring has the next power of two as its size.
 fn with_slack(asked: u32) -> u32 {
-    /// A bulk: what a cache is filled with or emptied of at once, and a burst.
+    /// A bulk: what fills or empties a cache at once, plus a burst.
     const BULK: u32 = 2 * dpdk_sys::RTE_MEMPOOL_CACHE_MAX_SIZE;
     let asked = asked.clamp(2 * BULK, 1 << 30);
     let capacity = (asked + 1).next_power_of_two() - 1;
-    // One more than the ring holds makes it the next larger one, half of which is free.
+    // With one more than the ring holds, it is the next larger one, half of which is free.
     if capacity - asked >= capacity / 8 + BULK { asked } else { capacity + 1 }
 }
 
-/// Frees all `frames`: by one call if they are plain and of one pool, which most bursts are.
+/// Frees all `frames`: by one call if they are plain and from one pool, as in most bursts.
 #[inline]
 pub fn free_bulk<const CAP: usize>(frames: &mut ArrayVec<Mbuf, CAP>) {
     let Some(first) = frames.first() else { return };
@@ -247,7 +249,7 @@ mod tests {
         free_bulk(&mut frames);
         assert_eq!((frames.len(), pool.in_use()), (0, 0));
 
-        // Chained frames, and frames of two pools.
+        // Chained frames, and frames from two pools.
         let other = testing::pool(&eal);
         frames.push(pool.alloc_from(&[1; 5000]).unwrap());
         frames.push(other.alloc().unwrap());
@@ -322,7 +324,7 @@ mod tests {
                     s.spawn(|| (0..20_000).for_each(|_| drop(pool.alloc().unwrap())));
                 }
             });
-            // Nor is anything lost.
+            // Nothing is lost, either.
             assert_eq!(pool.in_use(), 0);
         }
         assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());

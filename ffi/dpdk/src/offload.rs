@@ -1,21 +1,21 @@
-//! What the receiving device found out about a frame, and what the sending one is asked to do for it.
+//! What the receiving device reports about a frame, and what the sending device is asked to do with it.
 
 use crate::{Mbuf, head::field};
 
-/// What a device found out about a checksum of a received frame.
+/// What a device reports about a checksum of a received frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksum {
-    /// Nothing: it wasn't looked at.
+    /// It wasn't checked.
     Unknown,
     /// It is wrong.
     Bad,
-    /// It is right.
+    /// It is correct.
     Good,
-    /// The data is right but the checksum isn't filled in: a virtual device's frame that never was on a wire.
+    /// The data is correct but the checksum isn't filled in: the frame of a virtual device that was never on a wire.
     NotFilledIn,
 }
 
-/// Whose checksum a device is to fill in.
+/// The protocol whose checksum a device must fill in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum L4 {
     /// TCP's.
@@ -24,7 +24,7 @@ pub enum L4 {
     Udp,
 }
 
-/// What the receiving device says.
+/// Reports of the receiving device.
 impl Mbuf {
     /// Number of the DPDK port that the frame came from.
     #[inline]
@@ -41,7 +41,7 @@ impl Mbuf {
         (head.ol_flags & dpdk_sys::RTE_MBUF_F_RX_RSS_HASH != 0).then_some(head.rss)
     }
 
-    /// The VLAN tag that the device took off, if it did (priority, CFI and identifier, host order).
+    /// The VLAN tag that the device removed, if it did (priority, CFI and identifier, host order).
     #[inline]
     #[must_use]
     pub fn stripped_vlan(&self) -> Option<u16> {
@@ -49,7 +49,7 @@ impl Mbuf {
         (head.ol_flags & dpdk_sys::RTE_MBUF_F_RX_VLAN_STRIPPED != 0).then_some(head.vlan_tci)
     }
 
-    /// What the device says of the IPv4 header checksum.
+    /// What the device reports about the IPv4 header checksum.
     #[inline]
     #[must_use]
     pub fn ip_checksum(&self) -> Checksum {
@@ -62,7 +62,7 @@ impl Mbuf {
         }
     }
 
-    /// What the device says of the TCP or UDP checksum.
+    /// What the device reports about the TCP or UDP checksum.
     #[inline]
     #[must_use]
     pub fn l4_checksum(&self) -> Checksum {
@@ -75,7 +75,7 @@ impl Mbuf {
         }
     }
 
-    /// What the device found the frame to be, as `RTE_PTYPE_*`; 0 if it didn't look.
+    /// The packet type that the device detected, as `RTE_PTYPE_*`; 0 if it didn't check.
     #[inline]
     #[must_use]
     pub fn packet_type(&self) -> u32 {
@@ -83,12 +83,12 @@ impl Mbuf {
     }
 }
 
-/// Requests to the device that will send the frame.
+/// Requests to the sending device.
 impl Mbuf {
-    /// Has the sending device compute checksums: IPv4's header checksum if `ipv4`, and the one of `l4`, which
-    /// must hold the pseudo header's sum (see [`crate::TxQueue::prepare`]). `l2_len` and `l3_len` are the
-    /// lengths of those headers in bytes. False, and nothing asked, if the first segment is too short for
-    /// such headers. Moving the frame's start or end takes the request back.
+    /// Requests checksums from the sending device: IPv4's header checksum if `ipv4`, and that of `l4`, which must hold
+    /// the pseudo-header's sum (see [`crate::TxQueue::prepare`]). `l2_len` and `l3_len` are the lengths of those
+    /// headers in bytes. If the first segment is too short for such headers, returns false and requests nothing. Moving
+    /// the frame's start or end cancels the request.
     pub fn request_checksums(&mut self, l2_len: usize, l3_len: usize, ipv4: bool, l4: Option<L4>) -> bool {
         use dpdk_sys::*;
         let l4_len = match l4 {
@@ -115,8 +115,8 @@ impl Mbuf {
         true
     }
 
-    /// Takes back what was asked of the sending device: lengths that no longer fit the frame would have a
-    /// driver read beyond it.
+    /// Cancels requests to the sending device: with lengths that no longer fit the frame, a driver would read beyond
+    /// it.
     #[inline(always)]
     pub(crate) fn forget_requests(&mut self) {
         use dpdk_sys::*;

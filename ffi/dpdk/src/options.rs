@@ -1,4 +1,4 @@
-//! EAL's options, as DPDK 22.11 to 24.11 have them on Linux: what is wrong with arguments, found out before EAL starts.
+//! EAL's options in DPDK 22.11 to 24.11 on Linux: finds errors in arguments before EAL starts.
 
 use dpdk_sys::{RTE_VER_MONTH, RTE_VER_YEAR};
 
@@ -13,10 +13,10 @@ enum Value {
 }
 use Value::{None as Bare, Optional, Required};
 
-/// Options of one letter that have a value, and those that don't.
+/// One-letter options with a value, and those without.
 const LETTERS: (&str, &str) = ("abcdlmnrsS", "hv");
 
-/// Long options, with their values.
+/// Long options, and whether they have values.
 const LONG: [(&str, Value); 37] = [
     ("allow", Required),
     ("base-virtaddr", Required),
@@ -56,11 +56,11 @@ const LONG: [(&str, Value); 37] = [
     ("vmware-tsc-map", Bare),
     ("syslog", Required),
 ];
-/// What 24.11 added or changed.
+/// Options that 24.11 added or changed.
 const LONG_24_11: [(&str, Value); 3] =
     [("log-color", Optional), ("log-timestamp", Optional), ("syslog", Optional)];
 
-/// Values that an option may have.
+/// The allowed values of options.
 const WORDS: [(&str, &[&str]); 4] = [
     ("--iova-mode", &["pa", "va"]),
     ("--vfio-intr", &["legacy", "msi", "msix"]),
@@ -70,7 +70,7 @@ const WORDS: [(&str, &[&str]); 4] = [
 /// Options whose values are numbers.
 const NUMBERS: [&str; 4] = ["-m", "-n", "-r", "--main-lcore"];
 
-/// Options that EAL refuses together, with any value or, where one stands here, with that.
+/// Options that EAL refuses together: with any value, or only with the value given here.
 const CONTRADICTIONS: [(&[&str], &str); 13] = [
     (&["-a", "--allow"], "-b"),
     (&["-a", "--allow"], "--block"),
@@ -87,22 +87,22 @@ const CONTRADICTIONS: [(&[&str], &str); 13] = [
     (&["--in-memory"], "--huge-unlink=never"),
 ];
 
-/// An option as it was given: its name with dashes, its value, and the argument's number.
+/// An option as given: its name with dashes, its value, and the argument's number.
 struct Given<'a> {
     name: String,
     value: Option<&'a str>,
     at: usize,
 }
 
-/// What keeps EAL from starting with the arguments of `config`, or would be ignored: the number of the argument, where one
-/// is to blame, and why. Numbers count `config.args` from 0. CPUs that can't be had are none of it.
+/// Errors in the arguments of `config` that would keep EAL from starting, or be ignored: the number of the argument, if
+/// one is at fault, and the reason. Numbers count `config.args` from 0. Unavailable CPUs aren't reported here.
 #[must_use]
 pub fn wrong_arguments(config: &EalConfig) -> Vec<(Option<usize>, String)> {
     let (given, mut wrong) = read(&config.args, (RTE_VER_YEAR, RTE_VER_MONTH));
     wrong.extend(given.iter().filter_map(|option| Some((option.at, complaint(option, config)?))));
     wrong.sort_by_key(|(at, _)| *at);
     let mut wrong: Vec<_> = wrong.into_iter().map(|(at, reason)| (Some(at), reason)).collect();
-    // What can't be built into a command line is about CPUs, not about an argument.
+    // If no command line can be built, the reason is CPUs, not an argument.
     if wrong.is_empty()
         && let Ok(whole) = args::build(config)
     {
@@ -111,7 +111,7 @@ pub fn wrong_arguments(config: &EalConfig) -> Vec<(Option<usize>, String)> {
     wrong
 }
 
-/// The options among `args`, and what isn't one, as getopt_long(3) reads them in EAL of a version.
+/// The options among `args`, and whatever isn't one, as EAL of this version reads them with getopt_long(3).
 fn read(args: &[String], version: (u32, u32)) -> (Vec<Given<'_>>, Vec<(usize, String)>) {
     let (mut given, mut wrong) = (Vec::new(), Vec::new());
     let mut rest = args.iter().map(String::as_str).enumerate();
@@ -169,7 +169,7 @@ fn unknown(arg: &str, name: &str, version: (u32, u32)) -> String {
     if LONG_24_11.iter().any(|(known, _)| *known == name) {
         return format!("`--{name}` came with DPDK 24.11, and this is {}.{}", version.0, version.1);
     }
-    // getopt_long takes what is unambiguous; who reads these arguments beside EAL wouldn't.
+    // getopt_long accepts unambiguous abbreviations; other readers of these arguments wouldn't.
     let longer: Vec<&str> =
         LONG.iter().map(|(known, _)| *known).filter(|known| known.starts_with(name)).collect();
     match longer.as_slice() {
@@ -207,14 +207,14 @@ fn complaint(option: &Given<'_>, config: &EalConfig) -> Option<String> {
     }
 }
 
-/// How many lcores an option's value asks for; none if that can't be told.
+/// The number of lcores that an option's value requests; none if it can't be determined.
 fn lcores(name: &str, value: &str) -> Option<usize> {
     if name == "-c" {
         let mask = value.trim_start_matches("0x").trim_start_matches("0X");
         return u128::from_str_radix(mask, 16).ok().map(|mask| mask.count_ones() as usize);
     }
     let (mut depth, mut all, mut of_cpus) = (0, String::new(), false);
-    // What follows `@` are CPUs, and a comma in parentheses ends nothing.
+    // CPUs follow `@`, and a comma in parentheses isn't a separator.
     for c in value.chars() {
         match c {
             '(' => depth += 1,
@@ -236,7 +236,7 @@ fn lcores(name: &str, value: &str) -> Option<usize> {
     all.split(',').map(range).sum()
 }
 
-/// Options that contradict each other, one of them in `whole` perhaps, which is what EAL is going to get.
+/// Options that contradict each other; one of them may be in `whole`, the arguments that EAL will get.
 fn contradiction(given: &[Given<'_>], whole: &[String]) -> Option<(Option<usize>, String)> {
     let (all, _) = read(whole, (RTE_VER_YEAR, RTE_VER_MONTH));
     let among = |list: &[Given<'_>], name: &str| {

@@ -1,7 +1,7 @@
-//! Ethernet ports: what a device can do, its set-up, and what control asks of it while it runs.
+//! Ethernet ports: a device's capabilities, its set-up, and its control while it runs.
 //!
-//! DPDK's control functions aren't for several threads at once, so a [`Port`] is used by one at a time. Its
-//! queues are separate handles, for the workers; the device is stopped and closed when the last handle goes.
+//! DPDK's control functions aren't thread-safe, so only one thread at a time uses a [`Port`]. Its queues are separate
+//! handles, for the workers; the device is stopped and closed when the last handle is dropped.
 
 use std::{
     cell::Cell,
@@ -19,15 +19,15 @@ use dpdk_sys::{rte_eth_conf, rte_eth_dev_info};
 
 use crate::{Error, Mempool, RxQueue, TxQueue, eal::Shared, error::meaning, log};
 
-/// Work that devices can take over.
+/// Work that can be offloaded to devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offloads {
     /// Receive a frame into several buffers.
     pub scatter: bool,
     /// Leave the RSS hash in the frame.
     pub rss_hash: bool,
-    /// Check IPv4, TCP and UDP checksums of received frames. A virtio device will then also deliver frames whose
-    /// checksums nobody has filled in.
+    /// Check IPv4, TCP and UDP checksums of received frames. A virtio device then also delivers frames whose checksums
+    /// aren't filled in.
     pub rx_checksum: bool,
     /// Send a frame from several buffers.
     pub multi_segments: bool,
@@ -53,7 +53,7 @@ impl Offloads {
         }
     }
 
-    /// What both have.
+    /// The offloads that are in both sets.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
@@ -78,49 +78,49 @@ impl Offloads {
     }
 }
 
-/// What a device is and can do.
+/// A device's properties and capabilities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortInfo {
     /// The driver's name: `net_af_packet`, `net_ixgbe`.
     pub driver: String,
     /// NUMA node of the device, if it is on one.
     pub socket: Option<u32>,
-    /// Receive queues it can have.
+    /// The most receive queues.
     pub max_rx_queues: u16,
-    /// Send queues it can have.
+    /// The most send queues.
     pub max_tx_queues: u16,
-    /// Least MTU, bytes of IP packet.
+    /// The smallest MTU, in bytes of IP packet.
     pub min_mtu: u16,
-    /// Greatest MTU, bytes of IP packet.
+    /// The largest MTU, in bytes of IP packet.
     pub max_mtu: u16,
-    /// Bytes a receive buffer must hold at least, headroom not counted.
+    /// The bytes that a receive buffer must hold at least, not counting headroom.
     pub min_rx_buffer: usize,
-    /// Entries of the RSS redirection table; 0 without RSS.
+    /// The number of entries in the RSS redirection table; 0 without RSS.
     pub table_size: usize,
-    /// Bytes of the RSS key; 0 without RSS.
+    /// The length of the RSS key in bytes; 0 without RSS.
     pub hash_key_size: usize,
-    /// RSS [`crate::hash_types`] it knows.
+    /// The RSS [`crate::hash_types`] that it supports.
     pub hash_types: u64,
-    /// Offloads it has.
+    /// The offloads that it supports.
     pub offloads: Offloads,
 }
 
-/// How to set a port up.
+/// The configuration of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortConfig {
-    /// Receive queues.
+    /// The number of receive queues.
     pub rx_queues: u16,
-    /// Send queues.
+    /// The number of send queues.
     pub tx_queues: u16,
-    /// Descriptors of a receive queue; moved into the device's limits.
+    /// Descriptors of a receive queue; adjusted to the device's limits.
     pub rx_descriptors: u16,
-    /// Descriptors of a send queue; moved into the device's limits.
+    /// Descriptors of a send queue; adjusted to the device's limits.
     pub tx_descriptors: u16,
-    /// MTU in bytes of IP packet; `None` leaves the device's.
+    /// MTU in bytes of IP packet; `None` keeps the device's.
     pub mtu: Option<u16>,
-    /// Packets to spread over the receive queues ([`crate::hash_types`]); those the device doesn't know are left out.
+    /// Packets to spread over the receive queues ([`crate::hash_types`]); unsupported ones are left out.
     pub hash_types: u64,
-    /// Offloads wanted; those the device lacks are left out.
+    /// The requested offloads; unsupported ones are left out.
     pub offloads: Offloads,
 }
 
@@ -144,7 +144,7 @@ impl Default for PortConfig {
     }
 }
 
-/// The queues of a started port, and what the device made of the configuration.
+/// The queues of a started port, and the settings that the device adopted.
 pub struct Queues {
     /// Receive queues by number.
     pub rx: Vec<RxQueue>,
@@ -158,14 +158,14 @@ pub struct Queues {
     pub tx_descriptors: u16,
 }
 
-/// Bytes of an RSS key on most devices: enough for the addresses and ports of IPv6.
+/// The length of an RSS key on most devices: enough for the addresses and ports of IPv6.
 const USUAL_KEY: usize = 40;
 
-/// Drivers that hand over the very buffers that were sent to them, which the sender may have shared. All others
-/// receive into fresh ones.
+/// Drivers that deliver the very buffers that were sent to them, which the sender may share. All others receive into
+/// fresh ones.
 const PASSING_THROUGH: [&str; 4] = ["net_ring", "net_bonding", "net_failsafe", "net_softnic"];
 
-/// What a port's handles share; stops and closes the device at the end.
+/// The state that a port's handles share; stops and closes the device at the end.
 pub(crate) struct PortInner {
     id: u16,
     device: String,
@@ -201,7 +201,7 @@ impl PortInner {
 
 impl Drop for PortInner {
     fn drop(&mut self) {
-        // Who wants to know uses `Port::close` last; DPDK has logged the reason.
+        // A caller that needs the result uses `Port::close` on the last handle; DPDK has logged the reason.
         _ = self.close();
     }
 }
@@ -209,7 +209,7 @@ impl Drop for PortInner {
 /// A device that was attached. One thread at a time may use it.
 pub struct Port {
     inner: Arc<PortInner>,
-    /// DPDK's control functions aren't for several threads.
+    /// DPDK's control functions aren't thread-safe.
     _not_sync: PhantomData<Cell<()>>,
 }
 
@@ -243,11 +243,11 @@ pub(crate) fn find(name: &str, taken: &BTreeSet<u16>) -> Option<u16> {
     if by_name == 0 && !taken.contains(&id) {
         return Some(id);
     }
-    // A driver may name its ports differently from the device they are on.
+    // A driver may name its ports differently from their device.
     all().into_iter().filter(|p| !taken.contains(p)).find(|p| device_name(*p).as_deref() == Some(name))
 }
 
-/// Name of the device that a port is on.
+/// The name of a port's device.
 fn device_name(id: u16) -> Option<String> {
     let device = device_info(id).ok()?.device;
     if device.is_null() {
@@ -284,7 +284,7 @@ impl Port {
         Ok(port)
     }
 
-    /// DPDK's number of the port: what [`crate::Mbuf::port`] gives.
+    /// DPDK's number of the port, as in [`crate::Mbuf::port`].
     #[must_use]
     pub fn id(&self) -> u16 {
         self.inner.id
@@ -300,21 +300,21 @@ impl Port {
         Error::Port { device: self.inner.device.clone(), step, reason }
     }
 
-    /// Turns a function's result into an error that says what failed.
+    /// Turns a function's result into an error that names the failed step.
     pub(crate) fn check(&self, step: &'static str, code: i32) -> Result<(), Error> {
         if code < 0 { Err(self.error(step, meaning(code))) } else { Ok(()) }
     }
 
-    /// Takes a step of set-up; a failure is explained in the words of DPDK or the driver.
+    /// Carries out a step of set-up; DPDK's or the driver's log lines explain a failure.
     pub(crate) fn step(&self, step: &'static str, take: impl FnOnce() -> i32) -> Result<(), Error> {
         let (code, said) = log::listen(take);
         if code < 0 { Err(self.error(step, log::reason(&said, code))) } else { Ok(()) }
     }
 
-    /// What the device is and can do.
+    /// The device's properties and capabilities.
     ///
     /// # Errors
-    /// The driver doesn't tell.
+    /// The driver doesn't report them.
     pub fn info(&self) -> Result<PortInfo, Error> {
         let info = device_info(self.id()).map_err(|c| self.error("query", meaning(c)))?;
         // SAFETY: the driver's name is null or a NUL-terminated constant; the socket is read from a table.
@@ -331,7 +331,7 @@ impl Port {
             max_mtu: max_mtu(info.max_mtu, info.max_rx_pktlen),
             min_rx_buffer: info.min_rx_bufsize as usize,
             table_size: info.reta_size.into(),
-            // Drivers that don't tell use keys of the usual length.
+            // Drivers that don't report a length use keys of the usual one.
             hash_key_size: match info.hash_key_size {
                 0 if info.reta_size > 0 => USUAL_KEY,
                 size => size.into(),
@@ -341,10 +341,10 @@ impl Port {
         })
     }
 
-    /// Sets the port up with queues that receive into `pool`, and starts it. Once.
+    /// Sets the port up with queues that receive into `pool`, and starts it. Possible only once.
     ///
     /// # Errors
-    /// The device refuses a step, or is started already.
+    /// The device refuses a step, or is already started.
     pub fn start(&mut self, config: &PortConfig, pool: &Mempool) -> Result<Queues, Error> {
         if self.inner.started.load(Ordering::SeqCst) {
             return Err(self.error("start", "it is started already".to_owned()));
@@ -359,7 +359,7 @@ impl Port {
         self.step("start", || unsafe { dpdk_sys::rte_eth_dev_start(self.id()) })?;
         self.inner.started.store(true, Ordering::SeqCst);
         let passes = PASSING_THROUGH.contains(&info.driver.as_str());
-        // The driver joins segments itself but doesn't say so.
+        // The driver joins segments itself but doesn't report this.
         let chains = offloads.multi_segments || info.driver == "net_pcap";
         let rx = (0..config.rx_queues).map(|q| RxQueue::new(Arc::clone(&self.inner), q, passes)).collect();
         let tx = (0..config.tx_queues).map(|q| TxQueue::new(Arc::clone(&self.inner), q, chains)).collect();
@@ -377,7 +377,7 @@ impl Port {
             conf.rxmode.mq_mode = dpdk_sys::RTE_ETH_MQ_RX_RSS;
             conf.rx_adv_conf.rss_conf.rss_hf = types;
         } else {
-            // Without several queues there is nothing the hash would tell.
+            // With a single queue the hash has no use.
             conf.rxmode.offloads &= !dpdk_sys::RTE_ETH_RX_OFFLOAD_RSS_HASH;
         }
         // SAFETY: the configuration outlives the call and holds no pointers but null.
@@ -411,13 +411,13 @@ impl Port {
         Ok((rx, tx))
     }
 
-    /// EAL's device that the port is on.
+    /// EAL's device of the port.
     pub(crate) fn rte_device(&self) -> Option<*mut dpdk_sys::rte_device> {
         let device = device_info(self.id()).ok()?.device;
         (!device.is_null()).then_some(device)
     }
 
-    /// Closes the port of a device that may be gone: what the driver says of that is of no interest.
+    /// Closes the port of a device that may be gone, and ignores the driver's errors.
     ///
     /// # Errors
     /// Queues are still held.
@@ -429,7 +429,7 @@ impl Port {
         self.close()
     }
 
-    /// Stops and closes the port. Without this the last of its handles does so, silently.
+    /// Stops and closes the port. Otherwise its last handle does so, silently.
     ///
     /// # Errors
     /// Queues are still held, or the device refuses.
@@ -445,13 +445,13 @@ impl Port {
     }
 }
 
-/// The greatest MTU that both of a driver's limits allow: of MTU and of frame. A driver that has an MTU tells by the
-/// difference what it counts of a frame; else header and CRC count, as for ethdev.
+/// The largest MTU that both of a driver's limits allow, for the MTU and for the frame. If a driver has an MTU limit,
+/// the difference is what it counts as framing; otherwise header and CRC count, as in ethdev.
 fn max_mtu(mtu: u16, frame: u32) -> u16 {
     const FRAMING: u32 = 14 + 4;
     let framing = if mtu != u16::MAX && frame > u32::from(mtu) { frame - u32::from(mtu) } else { FRAMING };
     match frame {
-        // It doesn't tell.
+        // The driver reports no limit.
         0 => mtu,
         _ => u16::try_from(frame.saturating_sub(framing)).unwrap_or(u16::MAX).min(mtu),
     }
@@ -535,7 +535,7 @@ mod tests {
         let error = port.start(&many, &pool).err().unwrap().to_string();
         assert!(error.starts_with("device \"net_ring0\": configure: "), "{error}");
         assert!(error.contains("500"), "{error}");
-        // A refusal leaves the port as it was.
+        // A refusal leaves the port unchanged.
         assert!(port.start(&PortConfig::default(), &pool).is_ok());
         assert!(port.set_mtu(60_000).is_err());
     }

@@ -1,8 +1,8 @@
-//! A port's queues: the packet path's way to the device.
+//! A port's queues: the packet path's access to the device.
 //!
-//! DPDK's burst functions are static inline, so calling them means a C function of our own that calls the
-//! driver: two calls. Calling the driver from here through `rte_eth_fp_ops`, as the inline functions do,
-//! halves an empty poll (2.0 instead of 4.0 ns). Callbacks (`dpdk-pdump` sets some) are called where set.
+//! DPDK's burst functions are static inline, so using them takes two calls: one of a C wrapper, which calls the driver.
+//! Calling the driver from here through `rte_eth_fp_ops`, as the inline functions do, halves the time of an empty poll
+//! (2.0 instead of 4.0 ns). Callbacks are called if any are set (`dpdk-pdump` sets some).
 
 use std::{
     ffi::c_void,
@@ -30,25 +30,25 @@ fn operations(port: &PortInner) -> NonNull<rte_eth_fp_ops> {
     }
 }
 
-/// What is registered to be called for a queue, if anything: C sets it from any thread.
+/// The callback registered for a queue, if any; C code sets it from any thread.
 ///
 /// # Safety
-/// `table` has an entry for `queue`.
+/// `table` must have an entry for `queue`.
 #[inline(always)]
 unsafe fn callback(table: *mut *mut c_void, queue: u16) -> *mut c_void {
     // SAFETY: the caller's word; the entry is a pointer, which C reads and writes atomically, too.
     unsafe { AtomicPtr::from_ptr(table.add(queue.into())).load(Relaxed) }
 }
 
-/// A receive queue of a started port. There is one handle of each queue, and the port runs as long as it.
+/// A receive queue of a started port. There is one handle of each queue, and it keeps the port running.
 pub struct RxQueue {
     operations: NonNull<rte_eth_fp_ops>,
     port: Arc<PortInner>,
     queue: u16,
-    /// Whether the frames received may be frames that somebody sent, rather than fresh buffers.
+    /// Whether received frames may be buffers that somebody sent, instead of fresh ones.
     passes_through: bool,
     lost: u64,
-    /// One thread at a time.
+    /// Only one thread at a time may use it.
     _not_sync: PhantomData<std::cell::Cell<()>>,
 }
 
@@ -66,14 +66,14 @@ impl RxQueue {
         self.queue
     }
 
-    /// Frames lost because they shared their buffer with others and there was none for a copy.
+    /// Frames lost because they shared their buffer with others and no buffer was free for a copy.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// Receives frames into the free room of `burst` and returns how many. Some drivers need room for 4 or 8
-    /// to receive anything: call it with an empty burst.
+    /// Receives frames into the free room of `burst` and returns their number. Some drivers need room for 4 or 8 frames
+    /// to receive anything, so `burst` should be empty.
     #[inline(always)]
     pub fn rx<const CAP: usize>(&mut self, burst: &mut ArrayVec<Mbuf, CAP>) -> usize {
         const { assert!(CAP > 0 && CAP <= u16::MAX as usize) };
@@ -104,8 +104,8 @@ impl RxQueue {
         burst.len() - had
     }
 
-    /// Replaces frames whose buffer somebody else refers to by copies of their own, so that they may be
-    /// changed. A bond that broadcasts to ring devices makes such.
+    /// Replaces frames whose buffer is shared by copies, so that they may be changed. A bond that broadcasts to ring
+    /// devices delivers such frames.
     #[cold]
     fn unshare<const CAP: usize>(&mut self, burst: &mut ArrayVec<Mbuf, CAP>, from: usize) {
         let mut at = from;
@@ -132,14 +132,14 @@ impl RxQueue {
     }
 }
 
-/// A send queue of a started port. There is one handle of each queue, and the port runs as long as it.
+/// A send queue of a started port. There is one handle of each queue, and it keeps the port running.
 pub struct TxQueue {
     operations: NonNull<rte_eth_fp_ops>,
     port: Arc<PortInner>,
     queue: u16,
     multi_segments: bool,
     lost: u64,
-    /// One thread at a time.
+    /// Only one thread at a time may use it.
     _not_sync: PhantomData<std::cell::Cell<()>>,
 }
 
@@ -157,14 +157,14 @@ impl TxQueue {
         self.queue
     }
 
-    /// Frames lost because they were longer than a buffer and the device takes one segment a frame only.
+    /// Frames lost because they were longer than a buffer and the device supports only one segment per frame.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// Sends frames from the front of `burst`, takes the accepted ones out of it and returns how many those
-    /// are; what the device has no room for stays.
+    /// Sends frames from the front of `burst`, removes the accepted ones from it and returns their number; frames that
+    /// the device has no room for stay.
     #[inline(always)]
     pub fn tx<const CAP: usize>(&mut self, burst: &mut ArrayVec<Mbuf, CAP>) -> usize {
         const { assert!(CAP > 0 && CAP <= u16::MAX as usize) };
@@ -198,8 +198,8 @@ impl TxQueue {
         }
     }
 
-    /// Has the driver check and complete what was asked for (pseudo-header sums); returns how many frames
-    /// from the front of `burst` may be sent. Needed for frames with checksum requests only.
+    /// Has the driver check and complete checksum requests (pseudo-header sums); returns how many frames from the front
+    /// of `burst` may be sent. Only needed for frames with checksum requests.
     pub fn prepare<const CAP: usize>(&mut self, burst: &mut ArrayVec<Mbuf, CAP>) -> usize {
         let count = burst.len().min(u16::MAX.into()) as u16;
         let frames = burst.as_mut_ptr().cast::<*mut rte_mbuf>();
@@ -208,7 +208,8 @@ impl TxQueue {
         usize::from(unsafe { dpdk_sys::rte_eth_tx_prepare(self.port.id(), self.queue, frames, count) })
     }
 
-    /// Joins the segments of chained frames for a device that can't; those that don't fit one are dropped.
+    /// Joins the segments of chained frames for a device that doesn't support them; frames that don't fit one segment
+    /// are dropped.
     fn linearize<const CAP: usize>(&mut self, burst: &mut ArrayVec<Mbuf, CAP>) {
         let mut lost = 0;
         burst.retain(|f| {
@@ -227,7 +228,7 @@ mod tests {
     use super::*;
     use crate::{PortConfig, testing};
 
-    /// Frames of many lengths, more than a buffer holds among them, each different from the others.
+    /// Frames of many lengths, all different, some of them longer than a buffer.
     fn frames() -> Vec<Vec<u8>> {
         let lengths = [60, 61, 64, 128, 500, 1500, 1514, 2048, 2049, 5000, 9000];
         lengths.iter().map(|n| (0..*n).map(|i| (i * 7 + n) as u8).collect()).collect()
@@ -253,7 +254,7 @@ mod tests {
             assert_eq!(frame.port(), port.id());
         }
         assert!(burst.iter().any(|f| f.segment_count() > 1));
-        // The pcap driver takes one segment a frame or several; either way the bytes are the same.
+        // Whether the pcap driver takes one segment per frame or several, the bytes are the same.
         while tx.tx(&mut burst) > 0 {}
         assert!(burst.is_empty());
         assert_eq!(tx.lost(), 0);
@@ -289,7 +290,7 @@ mod tests {
         }
         assert_eq!(burst[0].data(), sent.to_be_bytes());
         burst.clear();
-        // What was sent to a ring device comes back from it.
+        // Frames sent to a ring device come back from it.
         for expected in 0..sent {
             if burst.is_empty() {
                 assert!(queues.rx[0].rx(&mut burst) > 0);
@@ -341,7 +342,7 @@ mod tests {
         unsafe { Mbuf::from_raw(NonNull::new(raw).unwrap()) }
     }
 
-    /// What `dpdk-pdump` and the like register: counts, and keeps every second frame from being received.
+    /// A callback like those of `dpdk-pdump`: counts frames, and drops every second one.
     unsafe extern "C" fn halve(
         _port: u16,
         _queue: u16,

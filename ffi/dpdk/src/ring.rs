@@ -1,7 +1,7 @@
-//! Frames from thread to thread: DPDK's rings, bounded and without locks.
+//! Frames from thread to thread: DPDK's bounded, lock-free rings.
 //!
-//! For frames that a worker hands to another one, or that go out on another one's queue. A ring moves whole
-//! bursts at one synchronisation each.
+//! They carry frames that a worker hands to another one, or that leave by another worker's queue. A ring moves whole
+//! bursts with one synchronisation each.
 
 use std::{
     cell::Cell,
@@ -19,17 +19,17 @@ use dpdk_sys::rte_ring;
 
 use crate::{Eal, Error, Mbuf, eal::Shared, mempool::no_memory};
 
-/// Frames of the greatest ring: far more than anybody's backlog, far below what overflows in DPDK.
+/// The most frames of a ring: far more than any backlog, far below what overflows in DPDK.
 const GREATEST: u32 = 1 << 20;
 
-/// The ring that its ends share. The last end frees it, with the frames in it.
+/// The ring that its ends share. The last end frees it and the frames in it.
 struct Ring {
     raw: NonNull<rte_ring>,
     _shared: Arc<Shared>,
 }
 
-// SAFETY: a ring's functions may be called from several threads as far as its flags say; the ends' types keep
-// to that. Frames may go to any thread.
+// SAFETY: the ring's flags determine which functions several threads may call, and the types of its ends comply. Frames
+// may go to any thread.
 unsafe impl Send for Ring {}
 // SAFETY: the same.
 unsafe impl Sync for Ring {}
@@ -102,13 +102,13 @@ impl Drop for Ring {
     }
 }
 
-/// The one sending end of a ring for two threads.
+/// The only sending end of a ring between two threads.
 pub struct Sender {
     ring: Arc<Ring>,
     _not_sync: PhantomData<Cell<()>>,
 }
 
-/// A sending end of a ring with several; clones are further ones.
+/// A sending end of a ring with several; cloning creates another one.
 #[derive(Clone)]
 pub struct SharedSender {
     ring: Arc<Ring>,
@@ -123,18 +123,18 @@ pub struct Receiver {
 /// A ring of up to `capacity` frames from one thread to another.
 ///
 /// # Errors
-/// No memory for it, or more than DPDK can do.
+/// There is no memory for it, or DPDK doesn't support the size.
 pub fn spsc(eal: &Eal, capacity: u32) -> Result<(Sender, Receiver), Error> {
     let ring = Ring::new(eal, capacity, dpdk_sys::RING_F_SP_ENQ | dpdk_sys::RING_F_SC_DEQ)?;
     let receiver = Receiver { ring: Arc::clone(&ring), _not_sync: PhantomData };
     Ok((Sender { ring, _not_sync: PhantomData }, receiver))
 }
 
-/// A ring of up to `capacity` frames from several threads to one. A sender that is preempted amid sending
-/// doesn't hold up the others.
+/// A ring of up to `capacity` frames from several threads to one. A sender that is preempted while sending doesn't hold
+/// up the others.
 ///
 /// # Errors
-/// No memory for it, or more than DPDK can do.
+/// There is no memory for it, or DPDK doesn't support the size.
 pub fn mpsc(eal: &Eal, capacity: u32) -> Result<(SharedSender, Receiver), Error> {
     let ring = Ring::new(eal, capacity, dpdk_sys::RING_F_MP_RTS_ENQ | dpdk_sys::RING_F_SC_DEQ)?;
     let receiver = Receiver { ring: Arc::clone(&ring), _not_sync: PhantomData };
@@ -142,7 +142,7 @@ pub fn mpsc(eal: &Eal, capacity: u32) -> Result<(SharedSender, Receiver), Error>
 }
 
 impl Sender {
-    /// Sends frames from the front of `burst`, takes those that found room out of it and returns how many.
+    /// Sends frames from the front of `burst`, removes those that found room and returns their number.
     #[inline]
     pub fn send<const CAP: usize>(&mut self, burst: &mut ArrayVec<Mbuf, CAP>) -> usize {
         self.ring.send(burst)
@@ -150,7 +150,7 @@ impl Sender {
 }
 
 impl SharedSender {
-    /// Sends frames from the front of `burst`, takes those that found room out of it and returns how many.
+    /// Sends frames from the front of `burst`, removes those that found room and returns their number.
     #[inline]
     pub fn send<const CAP: usize>(&self, burst: &mut ArrayVec<Mbuf, CAP>) -> usize {
         self.ring.send(burst)
@@ -158,19 +158,19 @@ impl SharedSender {
 }
 
 impl Receiver {
-    /// Receives frames into the free room of `burst` and returns how many.
+    /// Receives frames into the free room of `burst` and returns their number.
     #[inline]
     pub fn receive<const CAP: usize>(&mut self, burst: &mut ArrayVec<Mbuf, CAP>) -> usize {
         self.ring.receive(burst)
     }
 
-    /// Frames waiting.
+    /// The number of frames waiting.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ring.len()
     }
 
-    /// Whether none is waiting.
+    /// Whether no frame is waiting.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

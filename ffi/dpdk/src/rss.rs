@@ -1,13 +1,13 @@
-//! Receive-side scaling: which queue of a port a frame arrives on.
+//! Receive-side scaling: which queue of a port a frame arrives in.
 //!
-//! The device hashes a frame's addresses and ports with a key (Toeplitz) and looks the low bits of the hash
-//! up in a table of queues, the redirection table.
+//! The device hashes a frame's addresses and ports with a key (Toeplitz). The low bits of the hash are the index into a
+//! table of queues, the redirection table.
 
 use dpdk_sys::{RTE_ETH_RETA_GROUP_SIZE, rte_eth_rss_conf, rte_eth_rss_reta_entry64};
 
 use crate::{Error, Port};
 
-/// Bits of a set of hash types: what kinds of packets are hashed, and over which of their fields.
+/// The bits of a set of hash types: which packets are hashed, and over which of their fields.
 pub mod hash_types {
     /// IPv4 addresses, of any IPv4 packet.
     pub const IPV4: u64 = dpdk_sys::RTE_ETH_RSS_IPV4;
@@ -27,7 +27,7 @@ pub mod hash_types {
     pub const IPV6_UDP: u64 = dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV6_UDP;
     /// IPv6 addresses and SCTP ports.
     pub const IPV6_SCTP: u64 = dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV6_SCTP;
-    /// IPv6 addresses, those of mobility's extension headers instead where a packet has them.
+    /// IPv6 addresses, or those in mobility extension headers if a packet has them.
     pub const IPV6_MOBILE: u64 = dpdk_sys::RTE_ETH_RSS_IPV6_EX;
     /// The same with TCP ports.
     pub const IPV6_MOBILE_TCP: u64 = dpdk_sys::RTE_ETH_RSS_IPV6_TCP_EX;
@@ -38,26 +38,26 @@ pub mod hash_types {
 /// Key, table and hash types of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RssSettings {
-    /// The hash's key; its length is the device's ([`crate::PortInfo::hash_key_size`]).
+    /// The hash key; the device determines its length ([`crate::PortInfo::hash_key_size`]).
     pub key: Vec<u8>,
-    /// Queues by the low bits of the hash; its length is the device's ([`crate::PortInfo::table_size`]).
+    /// Queues by the low bits of the hash; the device determines the length ([`crate::PortInfo::table_size`]).
     pub table: Vec<u16>,
     /// Set of [`hash_types`].
     pub types: u64,
 }
 
-/// Entries of a group, which is how DPDK hands tables over.
+/// The number of entries in a group; DPDK passes tables in groups.
 const GROUP: usize = RTE_ETH_RETA_GROUP_SIZE as usize;
 
 impl Port {
-    /// Sets key, hash types and redirection table of a started port. What the device made of it,
-    /// [`Port::rss`] tells: a success alone doesn't say that it is in force.
+    /// Sets key, hash types and redirection table of a started port. Success doesn't mean that they are in force:
+    /// [`Port::rss`] returns the actual settings.
     ///
     /// # Errors
     /// The device has no RSS, keys and tables of other lengths, or refuses the values.
     pub fn set_rss(&self, settings: &RssSettings) -> Result<(), Error> {
         let info = self.info()?;
-        // Drivers copy as much as they expect, whatever the lengths say.
+        // Drivers copy as much as they expect, whatever lengths are passed.
         if (settings.key.len(), settings.table.len()) != (info.hash_key_size, info.table_size) {
             let reason = format!(
                 "a key of {} bytes and a table of {} entries are wanted",
@@ -79,10 +79,10 @@ impl Port {
         self.check("set RSS table", result)
     }
 
-    /// Key, hash types and redirection table as the device has them.
+    /// Key, hash types and redirection table of the device.
     ///
     /// # Errors
-    /// The device has no RSS or doesn't tell.
+    /// The device has no RSS or doesn't report it.
     pub fn rss(&self) -> Result<RssSettings, Error> {
         let info = self.info()?;
         if info.hash_key_size == 0 || info.table_size == 0 {
@@ -111,7 +111,7 @@ fn conf(rss_key: *mut u8, rss_key_len: u8, rss_hf: u64) -> rte_eth_rss_conf {
     rte_eth_rss_conf { rss_key, rss_key_len, rss_hf, ..Default::default() }
 }
 
-/// A table as DPDK wants it: groups of 64 with a mask of the entries that count.
+/// A table in DPDK's form: groups of 64 with a mask of the valid entries.
 fn groups(table: &[u16]) -> Vec<rte_eth_rss_reta_entry64> {
     table
         .chunks(GROUP)

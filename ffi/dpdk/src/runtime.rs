@@ -1,8 +1,9 @@
-//! Where EAL keeps files of this process while it runs, and what dead processes have left there.
+//! The directory of EAL's files for this process, and those that dead processes have left.
 //!
-//! The directory is `/run/dpdk/PREFIX` for root, with a prefix `NAME-PID-HEX` of our making. Nothing is in it unless the
-//! caller's arguments ask for what EAL shares with others; then it is removed at once, so that a killed process leaves
-//! nothing. Where it isn't empty, a lock on it tells others that its owner lives, whatever process numbers they see.
+//! The directory is `/run/dpdk/PREFIX` for root, with a prefix `NAME-PID-HEX` that this crate chooses. It is empty
+//! unless the caller's arguments request files that EAL shares with others. An empty directory is removed at once, so
+//! that a killed process leaves nothing. Otherwise a lock on it tells others that its owner is alive, even if they see
+//! other process numbers.
 
 use std::{
     ffi::CStr,
@@ -10,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A directory of this process alone.
+/// A directory that belongs to this process alone.
 pub(crate) struct RuntimeDirectory {
     path: PathBuf,
     /// Holds a lock on it.
@@ -18,7 +19,7 @@ pub(crate) struct RuntimeDirectory {
 }
 
 impl RuntimeDirectory {
-    /// The one that EAL uses.
+    /// The directory that EAL uses.
     pub fn of_eal() -> Option<Self> {
         // SAFETY: returns a NUL-terminated text in static memory, written during initialisation.
         let text = unsafe { CStr::from_ptr(dpdk_sys::rte_eal_get_runtime_dir()) };
@@ -33,19 +34,19 @@ impl RuntimeDirectory {
         Self { path, _lock: lock }
     }
 
-    /// Its path, whether it is there or not.
+    /// Its path, whether it exists or not.
     #[cfg(test)]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Removes it with what is in it.
+    /// Removes it with its contents.
     pub fn remove(self) {
-        // An error about a directory that is already gone helps nobody.
+        // An error about a directory that is already gone can be ignored.
         _ = fs::remove_dir_all(&self.path);
     }
 
-    /// Removes the directories beside it of processes of the program `name` that have ended without doing so.
+    /// Removes the neighbouring directories that ended processes of the program `name` have left.
     pub fn clear_those_of_the_dead(&self, name: &str) {
         let alive = |pid: u32| Path::new("/proc").join(pid.to_string()).exists();
         if let Some(parent) = self.path.parent() {
@@ -59,13 +60,13 @@ fn clear(parent: &Path, name: &str, alive: impl Fn(u32) -> bool) {
     for entry in entries.filter_map(Result::ok) {
         let owner = entry.file_name().to_str().and_then(|entry| owner(entry, name));
         if owner.is_some_and(|pid| !alive(pid)) && is_abandoned(&entry.path()) {
-            // Another start may be at it, too.
+            // Another process may be removing it at the same time.
             _ = fs::remove_dir_all(entry.path());
         }
     }
 }
 
-/// The process whose directory is called `entry`, if that is one of the program `name`.
+/// The process that owns the directory `entry`, if it is one of the program `name`.
 fn owner(entry: &str, name: &str) -> Option<u32> {
     let (pid, unique) = entry.strip_prefix(name)?.strip_prefix('-')?.split_once('-')?;
     let is_ours = !unique.is_empty() && unique.bytes().all(|b| b.is_ascii_hexdigit());

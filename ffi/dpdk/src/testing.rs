@@ -1,5 +1,5 @@
-//! An environment for tests: ordinary memory, no PCI. EAL starts once a process, and the tests here rely on
-//! a process for each of them, which cargo-nextest gives.
+//! An environment for tests: ordinary memory, no PCI. EAL starts only once per process, so the tests here rely on
+//! running in separate processes, as with cargo-nextest.
 
 use crate::{Cpus, Eal, EalConfig, Mempool, MempoolConfig};
 
@@ -22,7 +22,7 @@ pub(crate) fn pool(eal: &Eal) -> Mempool {
     Mempool::new(eal, &MempoolConfig { buffers: 4095, ..MempoolConfig::default() }).unwrap()
 }
 
-/// A directory for a test's files, removed with them at the end.
+/// A directory for a test's files, removed at the end with its contents.
 pub(crate) struct Directory(pub std::path::PathBuf);
 
 impl Directory {

@@ -1,7 +1,6 @@
-//! DPDK's rule lookup (rte_acl), safely: what a gateway built from DPDK's own parts would find marks by.
+//! A safe wrapper of DPDK's rule lookup (rte_acl), with which a gateway built from DPDK's own parts would find marks.
 //!
-//! Rules are of IPv4 packets:
-//! protocol, networks, ranges of ports; one thread, one category.
+//! It supports rules for IPv4 packets (protocol, networks, ranges of ports), one thread, and one category.
 
 use std::{
     ffi::CString,
@@ -14,11 +13,11 @@ use dpdk::Eal;
 
 use crate::sys;
 
-/// What the rules look at, in network byte order: protocol, three bytes of nothing, source, destination, source port,
-/// destination port.
+/// The fields that the rules match, in network byte order: protocol, three unused bytes, source, destination, source
+/// port, destination port.
 pub type Key = [u8; 16];
 
-/// Keys that are classified together at most.
+/// The most keys that are classified together.
 pub const BULK: usize = 32;
 
 const FIELDS: usize = 5;
@@ -38,14 +37,14 @@ pub struct Rule {
     pub destination_ports: (u16, u16),
 }
 
-/// A rule as rte_acl takes it.
+/// A rule in rte_acl's form.
 #[repr(C)]
 struct Raw {
     data: sys::rte_acl_rule_data,
     field: [sys::rte_acl_field; FIELDS],
 }
 
-/// Rules that have been built into a trie, usable as long as EAL is up.
+/// Rules built into a trie, usable as long as EAL is up.
 pub struct RteAcl<'eal> {
     context: NonNull<sys::rte_acl_ctx>,
     _eal: PhantomData<&'eal Eal>,
@@ -86,7 +85,7 @@ fn raw(n: usize, rule: &Rule) -> Raw {
 }
 
 impl<'eal> RteAcl<'eal> {
-    /// The rules, the first of which counts most. `None` if DPDK cannot build them.
+    /// Builds the rules; the first one has the highest priority. `None` if DPDK can't build them.
     #[must_use]
     pub fn new(_eal: &'eal Eal, rules: &[Rule]) -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -119,7 +118,7 @@ impl<'eal> RteAcl<'eal> {
         built.then_some(acl)
     }
 
-    /// The first rules that apply to at most [`BULK`] keys, counted from 1; 0 where none does.
+    /// The first rules that apply to at most [`BULK`] keys, counted from 1; 0 if none applies.
     pub fn classify(&self, keys: &[Key], results: &mut [u32; BULK]) {
         let mut pointers = [std::ptr::null::<u8>(); BULK];
         for (pointer, key) in pointers.iter_mut().zip(keys) {

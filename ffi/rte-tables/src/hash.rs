@@ -1,7 +1,8 @@
-//! DPDK's cuckoo hash table, safely: what a gateway built from DPDK's own parts would use as its session index.
+//! A safe wrapper of DPDK's cuckoo hash table, which a gateway built from DPDK's own parts would use as its session
+//! index.
 //!
-//! Keys have 16 bytes,
-//! data are 64-bit numbers. One thread, default hash (CRC-32C in hardware), no locks.
+//! Keys have 16 bytes, data are 64-bit numbers. It supports one thread, with the default hash (CRC-32C in hardware) and
+//! no locks.
 
 use std::{
     ffi::{CString, c_void},
@@ -17,7 +18,7 @@ use crate::sys;
 /// A key.
 pub type Key = [u8; 16];
 
-/// Keys that one bulk lookup takes at most.
+/// The most keys of one bulk lookup.
 pub const BULK: usize = 64;
 
 /// A table, usable as long as EAL is up.
@@ -52,14 +53,14 @@ impl<'eal> RteHash<'eal> {
         unsafe { sys::rte_hash_add_key_data(self.table.as_ptr(), key.as_ptr().cast(), data) == 0 }
     }
 
-    /// Takes a key out. False if it wasn't there.
+    /// Removes a key. False if it wasn't there.
     pub fn remove(&mut self, key: &Key) -> bool {
         // SAFETY: the table is ours alone; the key has the length the table was made for.
         unsafe { sys::rte_hash_del_key(self.table.as_ptr(), key.as_ptr().cast()) >= 0 }
     }
 
-    /// Looks up at most [`BULK`] keys at once, with prefetching. Bit `n` of the result says whether key `n` was
-    /// found; `numbers[n]` is its number then.
+    /// Looks up at most [`BULK`] keys at once, with prefetching. Bit `n` of the result tells whether key `n` was found;
+    /// `numbers[n]` is then its number.
     pub fn find(&self, keys: &[Key], numbers: &mut [u64; BULK]) -> u64 {
         let mut pointers = [std::ptr::null::<c_void>(); BULK];
         for (pointer, key) in pointers.iter_mut().zip(keys) {

@@ -1,5 +1,5 @@
-//! DPDK's own tables, safely, for comparisons: only benchmarks depend on this package. The packet path has its own
-//! session index and its own lookup of marks, and no DPDK.
+//! Safe wrappers of DPDK's own tables, for comparisons: only benchmarks depend on this package. The packet path has its
+//! own session index and its own lookup of marks, and uses no DPDK.
 
 pub mod acl;
 pub mod hash;

@@ -1,4 +1,4 @@
-//! The clients in front of the gateway, and what they say in numbers.
+//! The clients in front of the gateway, and their measurements.
 
 use std::{
     fs::File,
@@ -29,7 +29,7 @@ pub fn reaches(client: &Namespace, url: &str, seconds: u32) -> bool {
     output(command.args(["--silent", "--fail", "--max-time", &seconds.to_string(), url])).status.success()
 }
 
-/// curl with the words of `options`: the status of the last answer, and the bodies.
+/// Runs curl with the words of `options`; returns the status of the last answer, and the bodies.
 ///
 /// # Panics
 /// If there is no answer within ten seconds.
@@ -42,7 +42,7 @@ pub fn visit(client: &Namespace, options: &str) -> (u16, String) {
     (status.parse().unwrap_or(0), body.to_owned())
 }
 
-/// Downloads `url` into `file`: bytes a second.
+/// Downloads `url` into `file`; returns bytes per second.
 ///
 /// # Panics
 /// If curl fails.
@@ -50,13 +50,13 @@ pub fn download(client: &Namespace, url: &str, file: &Path) -> f64 {
     speed(client.command("curl").arg("--output").arg(file).args(["--write-out", "%{speed_download}", url]))
 }
 
-/// Uploads `file` to `url`: bytes a second.
+/// Uploads `file` to `url`; returns bytes per second.
 ///
 /// # Panics
 /// If curl fails.
 pub fn upload(client: &Namespace, file: &Path, url: &str) -> f64 {
     let command = &mut client.command("curl");
-    // Without the empty header curl waits a second for leave to go on.
+    // Without the empty header, curl waits a second for a "100 Continue".
     command.args(["--header", "Expect:", "--output", "/dev/null", "--upload-file"]).arg(file);
     speed(command.args(["--write-out", "%{speed_upload}", url]))
 }
@@ -67,10 +67,10 @@ fn speed(curl: &mut Command) -> f64 {
         .expect("curl writes a number")
 }
 
-/// Fills `file` with `mebibytes` MiB that no compression and no coincidence gets right.
+/// Fills `file` with `mebibytes` MiB that can't be reproduced by compression or by accident.
 ///
 /// # Panics
-/// If it can't be written.
+/// If the file can't be written.
 pub fn random_file(file: &Path, mebibytes: usize) {
     let mut out = BufWriter::new(File::create(file).unwrap_or_else(|e| panic!("{}: {e}", file.display())));
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -94,24 +94,24 @@ pub fn sha256(file: &Path) -> String {
     line.split(' ').next().expect("sha256sum begins with the sum").to_owned()
 }
 
-/// What wrk found.
+/// The results of wrk.
 #[derive(Debug)]
 pub struct Load {
-    /// Requests a second.
+    /// Requests per second.
     pub requests: f64,
-    /// Everything wrk says, for when something is wrong.
+    /// wrk's whole output, for diagnosis.
     pub text: String,
 }
 
 impl Load {
-    /// Whether every request was answered as it should be.
+    /// Whether every request got a proper answer.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         !self.text.contains("Socket errors") && !self.text.contains("Non-2xx")
     }
 }
 
-/// Loads `url` with wrk.
+/// Puts load on `url` with wrk.
 ///
 /// # Panics
 /// If wrk fails.
@@ -124,16 +124,16 @@ pub fn wrk(client: &Namespace, url: &str, connections: u32, seconds: u32) -> Loa
     Load { requests: requests.and_then(|n| n.trim().parse().ok()).unwrap_or_default(), text }
 }
 
-/// What iperf3 measured on the receiving side.
+/// The results of iperf3 on the receiving side.
 #[derive(Debug)]
 pub struct Throughput {
-    /// Bits a second.
+    /// Bits per second.
     pub bits: f64,
     /// Datagrams lost, in percent; 0 for TCP.
     pub lost: f64,
 }
 
-/// Runs iperf3 for some seconds with the words of `options`, once more if the server is still busy.
+/// Runs iperf3 for some seconds with the words of `options`; tries once more if the server is still busy.
 ///
 /// # Panics
 /// If iperf3 fails.

@@ -1,4 +1,4 @@
-//! The gateway under test: its configuration file, the process, and `weirctl` beside it.
+//! The gateway under test: its configuration file, its process, and `weirctl`.
 
 use std::{
     fmt::Write as _,
@@ -15,8 +15,8 @@ use crate::{
     process::{self, Process, text},
 };
 
-/// How long the gateway may take to be ready. EAL without hugepages needs a fraction of a second; the
-/// rest is for a machine that is busy.
+/// How long the gateway may take to be ready. EAL without hugepages needs a fraction of a second; the rest is for a
+/// busy machine.
 const START: Duration = Duration::from_secs(30);
 /// How long it may take to stop.
 const STOP: Duration = Duration::from_secs(10);
@@ -24,15 +24,15 @@ const STOP: Duration = Duration::from_secs(10);
 /// A port in the configuration.
 #[derive(Clone, Debug)]
 pub struct Port {
-    /// Its name, and its twin's.
+    /// The name of the port and of its twin.
     pub name: String,
-    /// What DPDK drives.
+    /// The device that DPDK drives.
     pub device: String,
-    /// Its VLAN there, if any.
+    /// Its VLAN on the device, if any.
     pub vlan: Option<u16>,
     /// Addresses with prefix lengths.
     pub addresses: Vec<String>,
-    /// Its MTU, if not the device's.
+    /// Its MTU, if it differs from the device's.
     pub mtu: Option<u16>,
 }
 
@@ -47,14 +47,14 @@ pub struct Route {
     pub port: String,
 }
 
-/// What a configuration file says.
+/// The contents of a configuration file.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Control socket.
     pub socket: PathBuf,
     /// Workers.
     pub workers: u16,
-    /// Namespace of the TAP twins.
+    /// The namespace of the TAP twins.
     pub host_namespace: PathBuf,
     /// Ports.
     pub ports: Vec<Port>,
@@ -62,12 +62,12 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Rules loaded before the first packet, as `weirctl -S` prints them.
     pub rules: Vec<String>,
-    /// More of the file: sections as they are.
+    /// Further sections, copied verbatim.
     pub extra: String,
 }
 
 impl Config {
-    /// The file's text; `rules` is where the rules are, if there are any.
+    /// The file's text; `rules` is the path of the rules file, if there is one.
     #[must_use]
     pub fn text(&self, rules: Option<&Path>) -> String {
         let mut out = String::new();
@@ -98,7 +98,7 @@ impl Config {
         out
     }
 
-    /// Writes the file, and the rules beside it, as `DIRECTORY/NAME.toml`.
+    /// Writes the file as `DIRECTORY/NAME.toml`, and the rules next to it.
     ///
     /// # Panics
     /// If they can't be written.
@@ -129,10 +129,10 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// `weir`, with `weirctl` in the same directory.
+    /// `weir`, and `weirctl` in the same directory.
     ///
     /// # Panics
-    /// If one of them isn't there.
+    /// If one of them doesn't exist.
     #[must_use]
     pub fn beside(weir: &Path) -> Self {
         let weirctl = weir.with_file_name("weirctl");
@@ -155,16 +155,16 @@ impl Gateway {
     /// Starts the gateway in `namespace` and waits until it is ready.
     ///
     /// # Panics
-    /// If it doesn't get ready, with what it logged.
+    /// If it doesn't become ready; the message has its log.
     #[must_use]
     pub fn start(programs: &Programs, lab: &Lab, namespace: &Namespace, config: &Config) -> Self {
         Self::start_as(programs, lab, config, namespace.command(&programs.weir), None)
     }
 
-    /// As [`Self::start`], by a command that runs the gateway; with its stderr, if that isn't to be a file.
+    /// Like [`Self::start`], with a command that runs the gateway, and with its stderr unless that goes to a file.
     ///
     /// # Panics
-    /// If it doesn't get ready, with what it logged.
+    /// If it doesn't become ready; the message has its log.
     #[must_use]
     pub fn start_as(
         programs: &Programs,
@@ -190,7 +190,7 @@ impl Gateway {
         &mut self.process
     }
 
-    /// `weirctl` with the words of `line`, not yet running.
+    /// A command for `weirctl` with the words of `line`, not yet started.
     #[must_use]
     pub fn ctl_command(&self, line: &str) -> Command {
         let mut command = Command::new(&self.programs.weirctl);
@@ -204,7 +204,7 @@ impl Gateway {
         process::output(&mut self.ctl_command(line))
     }
 
-    /// Runs `weirctl` with the words of `line` and returns what it prints.
+    /// Runs `weirctl` with the words of `line` and returns its output.
     ///
     /// # Panics
     /// If its exit status isn't 0.
@@ -214,7 +214,7 @@ impl Gateway {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// A counter as `weirctl stats` names it, over all workers.
+    /// A counter of `weirctl stats`, summed over all workers.
     ///
     /// # Panics
     /// If there is no such counter.
@@ -230,7 +230,7 @@ impl Gateway {
             .unwrap_or_else(|| panic!("no counter {name}: {stats}"))
     }
 
-    /// Stops the gateway as an operator does.
+    /// Stops the gateway as an operator would.
     ///
     /// # Panics
     /// If it doesn't stop in time or the exit status isn't 0.

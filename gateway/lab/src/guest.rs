@@ -1,13 +1,13 @@
-//! A machine of its own for the gateway: a Debian kernel in QEMU, by software emulation, whose two NICs are bound to
-//! vfio-pci behind a virtual IOMMU, as on real hardware.
+//! A virtual machine for the gateway: a Debian kernel in QEMU, by software emulation. Its two NICs are bound to vfio-pci
+//! behind a virtual IOMMU, as on real hardware.
 //!
 //! ```text
 //!  namespace of one side ── tap wan0 ── NIC 0000:00:03.0 [guest: weir] NIC 0000:00:05.0 ── tap lan0 ── the other side
 //! ```
 //!
 //! The guest's root is an initramfs of this machine's files: busybox, weir and weirctl with their libraries, DPDK's
-//! drivers of the NICs. Its init says on the serial console what the gateway prints, and every second one line of
-//! `weirctl stats --all --json` and one of `weirctl status --json`.
+//! drivers of the NICs. Its init prints the gateway's output to the serial console, and every second one line each of
+//! `weirctl stats --all --json` and `weirctl status --json`.
 
 use std::{
     collections::BTreeSet,
@@ -26,20 +26,20 @@ use crate::{
     process::{self, Process, must},
 };
 
-/// Where the guest's NICs are on its PCI bus, in the order of [`TAPS`].
+/// The PCI addresses of the guest's NICs, in the order of [`TAPS`].
 pub const SLOTS: [&str; 2] = ["0000:00:03.0", "0000:00:05.0"];
-/// The taps behind them.
+/// The taps that the NICs are connected to.
 pub const TAPS: [&str; 2] = ["wan0", "lan0"];
 /// Emulation is slow, and the host may be busy.
 const BOOT: Duration = Duration::from_secs(120);
-/// DPDK's drivers that the guest's gateway needs.
+/// The DPDK drivers that the guest's gateway needs.
 const DRIVERS: [&str; 5] = ["bus_pci", "bus_vdev", "mempool_ring", "net_e1000", "net_virtio"];
-/// Kernel modules in the order of loading. `vfio_virqfd` is a part of `vfio` since Linux 6.3.
+/// Kernel modules in loading order. `vfio_virqfd` is part of `vfio` since Linux 6.3.
 const MODULES: [&str; 7] =
     ["irqbypass", "vfio", "vfio_virqfd", "vfio_iommu_type1", "vfio-pci-core", "vfio-pci", "tun"];
 
-/// What the guest does first. The gateway's own words and the console's lines can't be mistaken for one another:
-/// documents are JSON.
+/// The guest's init. The gateway's own lines and the documents on the console can be told apart, because documents are
+/// JSON.
 const INIT: &str = r#"#!/bin/sh
 export PATH=/bin
 mount -t proc proc /proc
@@ -68,12 +68,12 @@ pub enum Nic {
     Igb,
     /// virtio-net with four queues and RSS.
     Virtio,
-    /// virtio-net with four queues that the host fills as it likes.
+    /// virtio-net with four queues and no RSS: the host chooses the queue.
     VirtioWithoutRss,
 }
 
 impl Nic {
-    /// QEMU's words for the NIC behind a tap.
+    /// QEMU's arguments for the NIC behind a tap.
     fn arguments(self, n: usize) -> [String; 4] {
         let (tap, slot, mac) = (TAPS[n], &SLOTS[n][8..], format!("02:00:00:00:00:0{}", n + 1));
         let queues = if self == Self::Igb { "" } else { ",queues=4" };
@@ -92,7 +92,7 @@ impl Nic {
     }
 }
 
-/// What the guest is made of.
+/// The parts that the guest is made of.
 #[derive(Clone, Debug)]
 pub struct Parts {
     /// The kernel's image.
@@ -113,8 +113,8 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Starts a guest whose gateway has this configuration and these rules (`/etc/rules` in the guest). Its taps
-    /// appear in `namespace`.
+    /// Starts a guest whose gateway has this configuration and these rules (`/etc/rules` in the guest). Its taps appear
+    /// in `namespace`.
     ///
     /// # Panics
     /// If the image can't be made or QEMU doesn't start.
@@ -136,8 +136,8 @@ impl Guest {
         Self::boot(lab, namespace, (&parts.kernel, &initrd), nic, (1024, "hugepages=192"))
     }
 
-    /// Boots a kernel with a root in memory, which is made already, and with so many MiB and these words more on the kernel's
-    /// command line.
+    /// Boots a kernel with an existing root in memory, this many MiB, and additional words on the kernel's command
+    /// line.
     ///
     /// # Panics
     /// If QEMU doesn't start.
@@ -172,10 +172,10 @@ impl Guest {
         Self { process, namespace: namespace.clone() }
     }
 
-    /// Moves the tap to the namespace of those it leads to, and gives it their addresses.
+    /// Moves the tap to the namespace that it leads to, and gives it these addresses.
     ///
     /// # Panics
-    /// If QEMU doesn't make it.
+    /// If QEMU doesn't create it.
     pub fn connect(&self, tap: &str, to: &Namespace, addresses: &[&str]) {
         process::wait_until(tap, BOOT, || {
             self.namespace.ip("-o link").contains(&format!(" {tap}:")).then_some(())
@@ -187,18 +187,19 @@ impl Guest {
         to.ip(&format!("link set {tap} up"));
     }
 
-    /// Waits until the gateway says that it is ready.
+    /// Waits until the gateway reports that it is ready.
     ///
     /// # Panics
-    /// If it doesn't; the message has what was said instead.
+    /// If it doesn't; the message has its output.
     pub fn wait_for_ready(&mut self) {
         self.line("ready", |line| (line == "ready").then_some(()));
     }
 
-    /// The next document of `command` (`stats`, `status`) that `wanted` makes something of. They come every second.
+    /// The first result that `wanted` returns for a document of `command` (`stats`, `status`). Documents appear every
+    /// second.
     ///
     /// # Panics
-    /// If none does.
+    /// If there is no result.
     pub fn document<T>(&mut self, command: &str, mut wanted: impl FnMut(&Value) -> Option<T>) -> T {
         self.line(command, |line| {
             let document: Value = serde_json::from_str(line).ok()?;
@@ -210,7 +211,7 @@ impl Guest {
         self.line_within(what, BOOT, wanted)
     }
 
-    /// What `wanted` makes of the first line on the console that it makes something of.
+    /// The first result that `wanted` returns for a line on the console.
     ///
     /// # Panics
     /// If there is none in time.
@@ -230,7 +231,7 @@ impl Drop for Guest {
         if !thread::panicking() {
             return;
         }
-        // What the gateway said, and what it had counted in the end.
+        // The gateway's output, and its last counters.
         let (documents, words): (Vec<_>, Vec<_>) =
             self.process.unread().partition(|line| line.starts_with('{'));
         eprintln!("--- the guest said last\n{}", words.join("\n"));
@@ -246,7 +247,7 @@ impl Drop for Guest {
     }
 }
 
-/// Frequency of this machine's time-stamp counter, which the guest's has too.
+/// The frequency of this machine's time-stamp counter, which the guest shares.
 fn khz() -> u64 {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("cpu MHz"));
@@ -254,7 +255,7 @@ fn khz() -> u64 {
     (mhz.unwrap_or(2_000.0) * 1e3) as u64
 }
 
-/// Fills `root` with what the guest needs and packs it.
+/// Fills `root` with the guest's files and packs it.
 fn image(root: &Path, parts: &Parts, initrd: &Path) {
     let folder = |name: &str| {
         let path = root.join(name);
@@ -265,7 +266,7 @@ fn image(root: &Path, parts: &Parts, initrd: &Path) {
     for name in ["proc", "sys", "dev", "usr/lib", "usr/lib64"] {
         folder(name);
     }
-    // As on Debian: a library mustn't be found twice.
+    // As on Debian: otherwise a library would be found twice.
     symlink("usr/lib", root.join("lib")).expect("a link in a new folder");
     symlink("usr/lib64", root.join("lib64")).expect("a link in a new folder");
     let busybox = must(Command::new("sh").args(["-c", "command -v busybox"]));
@@ -290,7 +291,7 @@ fn image(root: &Path, parts: &Parts, initrd: &Path) {
     must(Command::new("sh").args(["-c", &pack]).current_dir(root));
 }
 
-/// Copies a library to the same place in `root`, with `/usr` before it.
+/// Copies a library to the same path in `root`, below `/usr`.
 fn put(root: &Path, file: &Path) {
     let Some(folder) = file.parent().and_then(|folder| folder.canonicalize().ok()) else { return };
     let to = root.join(folder.strip_prefix("/").unwrap_or(&folder));
@@ -299,7 +300,7 @@ fn put(root: &Path, file: &Path) {
     fs::copy(file, &to).unwrap_or_else(|e| panic!("{} to {}: {e}", file.display(), to.display()));
 }
 
-/// What `ldd` says that a program or library is linked with.
+/// The libraries that `ldd` lists for a program or library.
 fn libraries(of: &Path) -> Vec<PathBuf> {
     let said = must(Command::new("ldd").arg(of));
     said.split_whitespace()
@@ -329,7 +330,7 @@ fn drivers(root: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Copies the kernel's modules, unpacked, and the order of loading those that it has.
+/// Copies the kernel's modules, unpacked, and writes the loading order of those that exist.
 fn modules(to: &Path, from: &Path) {
     let mut order = Vec::new();
     for name in MODULES {

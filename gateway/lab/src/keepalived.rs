@@ -1,4 +1,4 @@
-//! keepalived's VRRP: virtual routers that one of several hosts is at a time.
+//! keepalived's VRRP: virtual routers that one of several hosts provides at a time.
 
 use std::fs;
 
@@ -6,14 +6,14 @@ use nix::sys::signal::Signal;
 
 use crate::{Lab, Namespace, process::Process};
 
-/// What virtual routers of one host are like.
+/// A virtual router of one host.
 #[derive(Clone, Debug)]
 pub struct Router {
-    /// Its number; of its MAC address the last byte.
+    /// Its number, which is also the last byte of its MAC address.
     pub id: u8,
-    /// The interface that it is over.
+    /// The interface below it.
     pub interface: String,
-    /// Whoever has the highest is the master.
+    /// The host with the highest priority is the master.
     pub priority: u8,
     /// The virtual addresses, with prefix lengths, of one family.
     pub addresses: Vec<String>,
@@ -52,7 +52,7 @@ impl Keepalived {
         &mut self.process
     }
 
-    /// Stops it as an operator does: it gives its routers away.
+    /// Stops it as an operator would: it gives up its routers.
     ///
     /// # Panics
     /// If it doesn't stop in time.

@@ -1,12 +1,11 @@
-//! The laboratory: real processes on real kernels' network stacks, in network namespaces of its own.
+//! The laboratory: real processes on the network stacks of real kernels, in their own network namespaces.
 //!
-//! A [`Lab`] owns namespaces and a scratch directory; both carry the process id in their names, so that labs
-//! of parallel tests never meet. Everything goes away when the lab is dropped, by a panic too; what a killed
-//! test leaves behind is swept by the next lab. Children die with the test that started them.
+//! A [`Lab`] owns namespaces and a scratch directory. Both have the process id in their names, so that labs of parallel
+//! tests never meet. Everything is removed when the lab is dropped, also by a panic; leftovers of a killed test are
+//! removed by the next lab. Children die with the test that started them.
 //!
-//! Nothing here waits for time to pass: it waits for a line, a listening port or the end of a process,
-//! and says what was missing when the time limit is over. What can't be done is a panic: a lab has no use for
-//! half a network.
+//! Nothing here simply sleeps: waits are for a line, a listening port or the end of a process, and report what was
+//! missing when the time limit is over. Failures are panics: a lab has no use for half a network.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -30,13 +29,13 @@ pub mod tunnel;
 
 pub use namespace::Namespace;
 
-/// How every namespace of every lab begins.
+/// The prefix of every lab's namespaces.
 const PREFIX: &str = "weirlab-";
 
-/// Labs made by this process so far.
+/// The number of labs made by this process so far.
 static MADE: AtomicU32 = AtomicU32::new(0);
 
-/// Namespaces and a scratch directory, gone when dropped.
+/// Namespaces and a scratch directory, removed when dropped.
 #[derive(Debug)]
 pub struct Lab {
     id: String,
@@ -49,7 +48,7 @@ impl Lab {
     /// An empty lab.
     ///
     /// # Panics
-    /// Without the right to make network namespaces, or if the scratch directory can't be made.
+    /// If there is no permission to create network namespaces, or the scratch directory can't be created.
     #[must_use]
     pub fn new() -> Self {
         sweep();
@@ -60,7 +59,7 @@ impl Lab {
         Self { id, directory, namespaces: Vec::new(), ipv6: false }
     }
 
-    /// An empty lab whose namespaces speak IPv6 too, with all that it says of itself.
+    /// An empty lab whose namespaces use IPv6 too, including neighbour discovery.
     #[must_use]
     pub fn with_ipv6() -> Self {
         let mut lab = Self::new();
@@ -68,14 +67,14 @@ impl Lab {
         lab
     }
 
-    /// A new namespace called `role` in this lab, with loopback up and IPv6 silent unless it is wanted.
+    /// A new namespace called `role` in this lab, with loopback up, and without IPv6 unless the lab uses it.
     pub fn namespace(&mut self, role: &str) -> Namespace {
         let made = Namespace::create(format!("{}-{role}", self.id), self.ipv6);
         self.namespaces.push(made.clone());
         made
     }
 
-    /// Whether its namespaces speak IPv6.
+    /// Whether its namespaces use IPv6.
     #[must_use]
     pub fn has_ipv6(&self) -> bool {
         self.ipv6
@@ -114,18 +113,18 @@ impl Drop for Lab {
     }
 }
 
-/// Deletes what labs of this process have made, for a process that is about to be ended by a signal. The
-/// processes in them follow their parent.
+/// Removes what the labs of this process have created, for a process that is about to be ended by a signal. The
+/// processes in them end with their parent.
 pub fn remove_own() {
     remove(|owner| owner == std::process::id());
 }
 
-/// Deletes what labs have left whose process has gone without cleaning up.
+/// Removes leftovers of labs whose process is gone.
 fn sweep() {
     remove(|owner| !Path::new("/proc").join(owner.to_string()).exists());
 }
 
-/// Deletes namespaces and scratch directories of the labs whose owner's process id is `chosen`.
+/// Removes namespaces and scratch directories of labs if `chosen` selects their process id.
 fn remove(chosen: impl Fn(u32) -> bool) {
     for (root, is_namespace) in [(PathBuf::from("/run/netns"), true), (std::env::temp_dir(), false)] {
         let Ok(entries) = fs::read_dir(root) else { continue };

@@ -23,37 +23,37 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes the namespace.
+    /// Creates the namespace.
     pub(crate) fn create(name: String, ipv6: bool) -> Self {
         process::must(Command::new("ip").args(["netns", "add", &name]));
         let made = Self { name, ipv6 };
         made.ip("link set lo up");
-        // Neighbour discovery and router solicitations would show up in counted frames.
+        // Neighbour discovery and router solicitations would appear among the counted frames.
         made.sysctl("net.ipv6.conf.all.disable_ipv6", u32::from(!ipv6));
         made.sysctl("net.ipv6.conf.default.disable_ipv6", u32::from(!ipv6));
-        // Nobody else is there, so that nobody needs to be waited for.
+        // Nobody else is there, so duplicate address detection would only cost time.
         made.sysctl("net.ipv6.conf.all.accept_dad", 0);
         made.sysctl("net.ipv6.conf.default.accept_dad", 0);
         made
     }
 
-    /// A namespace made by somebody else.
+    /// A namespace that somebody else created.
     pub(crate) fn existing(name: String) -> Self {
         Self { name, ipv6: false }
     }
 
-    /// Deletes the name; the namespace goes with its last process.
+    /// Deletes the name; the namespace itself ends with its last process.
     pub(crate) fn delete(&self) {
         let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
     }
 
-    /// Its name, as `ip netns` knows it.
+    /// Its name, as in `ip netns`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether it speaks IPv6.
+    /// Whether it uses IPv6.
     #[must_use]
     pub fn has_ipv6(&self) -> bool {
         self.ipv6
@@ -65,8 +65,8 @@ impl Namespace {
         PathBuf::from("/run/netns").join(&self.name)
     }
 
-    /// `program` inside the namespace. It is killed when the thread that starts it ends, so start what is to
-    /// live on from the test's own thread.
+    /// A command for `program` inside the namespace. The process is killed when the thread that starts it ends, so
+    /// anything that must survive must be started from the test's own thread.
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("ip");
@@ -74,7 +74,7 @@ impl Namespace {
         command
     }
 
-    /// Runs the words of `line` inside the namespace and returns what they print.
+    /// Runs the words of `line` inside the namespace and returns the output.
     ///
     /// # Panics
     /// If the exit status isn't 0.
@@ -84,7 +84,7 @@ impl Namespace {
         process::must(command.args(words))
     }
 
-    /// `ip` with the words of `line`, in the namespace.
+    /// Runs `ip` with the words of `line` in the namespace.
     ///
     /// # Panics
     /// If the exit status isn't 0.
@@ -105,8 +105,8 @@ impl Namespace {
         self.sysctl("net.ipv4.conf.default.rp_filter", 0);
     }
 
-    /// Lays a cable from link `near` here to link `far` in `other`, both up. Checksums are finished in
-    /// software on both ends: DPDK's side has nobody who would do it later.
+    /// Connects link `near` here to link `far` in `other`, and brings both up. Checksums are computed in software on
+    /// both ends, because on DPDK's side no device would complete them.
     pub fn cable(&self, near: &str, other: &Self, far: &str) {
         self.ip(&format!("link add {near} type veth peer name {far} netns {}", other.name));
         for (side, link) in [(self, near), (other, far)] {
@@ -120,8 +120,8 @@ impl Namespace {
         self.ip(&format!("addr add {address} dev {link}"));
     }
 
-    /// Runs `f` on a thread of its own inside the namespace. Sockets that `f` makes stay in the namespace
-    /// wherever they are used later. Start no processes in `f`: they would end with the thread.
+    /// Runs `f` on its own thread inside the namespace. Sockets that `f` creates stay in the namespace wherever they
+    /// are used later. `f` must not start processes: they would end with the thread.
     ///
     /// # Panics
     /// If `f` panics or the namespace can't be entered.
@@ -137,15 +137,15 @@ impl Namespace {
         })
     }
 
-    /// Connects from inside, from any local port.
+    /// Connects from inside the namespace, from any local port.
     pub fn connect(&self, to: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
         self.within(|| TcpStream::connect_timeout(&to, limit))
     }
 
-    /// Listens inside.
+    /// Listens inside the namespace.
     ///
     /// # Panics
-    /// If the address isn't there or is taken.
+    /// If the address doesn't exist or is in use.
     #[must_use]
     pub fn listen(&self, at: SocketAddr) -> TcpListener {
         self.within(|| TcpListener::bind(at))

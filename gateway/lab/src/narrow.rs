@@ -1,12 +1,12 @@
-//! A link on the way that takes less than others: what a router before it says of packets that are too big.
+//! A link with a small MTU on the path, and the ICMP errors of the router in front of it.
 
 const ETHERNET: usize = 14;
-/// Bytes of the packet that an error quotes: all of it is 576 (RFC 1812), or 1280 of IPv6 (RFC 4443).
+/// The bytes of the packet that an error quotes; the whole error has 576 (RFC 1812), or 1280 with IPv6 (RFC 4443).
 const QUOTED_V4: usize = 576 - 28;
 const QUOTED_V6: usize = 1280 - 48;
 
-/// The frame with the ICMP error about `frame`, if its packet exceeds `mtu` and may not be fragmented. It seems to come from
-/// the packet's destination.
+/// The frame with the ICMP error about `frame`, if its packet exceeds `mtu` and must not be fragmented. The error
+/// appears to come from the packet's destination.
 pub(crate) fn too_big(frame: &[u8], mtu: u16) -> Option<Vec<u8>> {
     let (head, packet) = frame.split_at_checked(ETHERNET)?;
     let half = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
@@ -48,7 +48,7 @@ fn v6(packet: &[u8], mtu: u16) -> Option<Vec<u8>> {
     Some([&[0x60, 0, 0, 0], &len[..], &[58, 64], &addresses, &icmp].concat())
 }
 
-/// The Internet checksum over parts, all but the last of even lengths.
+/// The Internet checksum over several parts, all but the last of even length.
 fn checksum(parts: &[&[u8]]) -> [u8; 2] {
     let words = parts.iter().flat_map(|part| part.chunks(2));
     let mut sum: u32 = words.map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0))).sum();

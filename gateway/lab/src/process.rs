@@ -1,4 +1,4 @@
-//! Processes that can't be lost: every one ends with the value that stands for it, and within a time limit.
+//! Processes that can't be lost: each one ends with its handle, and within a time limit.
 
 use std::{
     fs::{self, File},
@@ -18,7 +18,7 @@ use nix::{
 /// The time limit of [`must`] and [`output`].
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Polls `event` until it yields something.
+/// Polls `event` until it returns something.
 ///
 /// # Panics
 /// If it hasn't within `limit`; the message names `what`.
@@ -33,7 +33,7 @@ pub fn wait_until<T>(what: &str, limit: Duration, mut event: impl FnMut() -> Opt
     }
 }
 
-/// Runs a command that must succeed and returns what it prints.
+/// Runs a command that must succeed and returns its output.
 ///
 /// # Panics
 /// If it can't be started, fails, or takes longer than a minute.
@@ -51,7 +51,7 @@ pub fn output(command: &mut Command) -> Output {
     output_within(command, LIMIT)
 }
 
-/// Runs a command to its end, at most for `limit`.
+/// Runs a command to its end, for at most `limit`.
 ///
 /// # Panics
 /// If it can't be started or takes longer.
@@ -70,7 +70,7 @@ pub fn output_within(command: &mut Command, limit: Duration) -> Output {
     Output { status, stdout, stderr }
 }
 
-/// Reads a stream to its end on a thread of its own.
+/// Reads a stream to its end on its own thread.
 fn drain(stream: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     let (sender, receiver) = channel();
     thread::spawn(move || {
@@ -83,7 +83,7 @@ fn drain(stream: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     receiver
 }
 
-/// The command's own words, without the way into the namespace.
+/// The command itself, without the command that enters the namespace.
 fn line(command: &Command) -> String {
     let words: Vec<_> = std::iter::once(command.get_program())
         .chain(command.get_args())
@@ -99,7 +99,7 @@ pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// A running process. Dropping it kills it; if that happens in a panic, the end of its log is shown.
+/// A running process. Dropping it kills it; during a panic, the end of its log is shown.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -136,15 +136,15 @@ impl Process {
     /// Waits for a line on stdout.
     ///
     /// # Errors
-    /// What was read instead, if the process ends first; and that the limit is over.
+    /// The process ended first, with what was read instead; or the limit is over.
     pub fn wait_for_line(&mut self, wanted: &str, limit: Duration) -> Result<(), String> {
         self.wait_for(wanted, limit, |line| (line == wanted).then_some(()))
     }
 
-    /// Waits for a line on stdout that `wanted` makes something of; `what` is its name in errors.
+    /// Waits for a line on stdout for which `wanted` returns something; `what` names it in errors.
     ///
     /// # Errors
-    /// As of [`Self::wait_for_line`].
+    /// As for [`Self::wait_for_line`].
     pub fn wait_for<T>(
         &mut self,
         what: &str,
@@ -170,7 +170,7 @@ impl Process {
         }
     }
 
-    /// What it writes to stdout from here to its end.
+    /// The rest of its stdout, up to its end.
     ///
     /// # Panics
     /// If it still runs after `limit`.
@@ -186,7 +186,7 @@ impl Process {
         }
     }
 
-    /// The lines it has written to stdout by now that nobody has waited for.
+    /// The lines written to stdout so far that nobody has waited for.
     pub fn unread(&self) -> impl Iterator<Item = String> + '_ {
         self.lines.try_iter()
     }
@@ -197,7 +197,7 @@ impl Process {
         self.child.id()
     }
 
-    /// What it wrote to stderr so far.
+    /// The contents of its stderr so far.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
@@ -206,7 +206,7 @@ impl Process {
     /// Sends a signal.
     ///
     /// # Panics
-    /// If the process has gone.
+    /// If the process has ended.
     pub fn signal(&self, signal: Signal) {
         let id = Pid::from_raw(i32::try_from(self.child.id()).expect("process ids are small"));
         kill(id, signal).unwrap_or_else(|e| panic!("{signal} to {}: {e}", self.name));
@@ -240,7 +240,7 @@ impl Drop for Process {
     }
 }
 
-/// The lines of a stream, as they come.
+/// The lines of a stream, as they arrive.
 fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     thread::spawn(move || {

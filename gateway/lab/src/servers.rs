@@ -8,8 +8,8 @@ use crate::{
     topology::Host,
 };
 
-/// A web server, with another on the port above that wants PROXY headers and has a page for 10.9.9.9 alone, that answers `/` with its name and address, takes uploads below `/upload/` and logs the
-/// address of who asks.
+/// A web server. It answers `/` with its name and address, accepts uploads below `/upload/` and logs the addresses of
+/// its clients. A second server on the next port requires PROXY headers and has a page that only 10.9.9.9 may see.
 #[derive(Debug)]
 pub struct Web {
     /// The process.
@@ -94,19 +94,19 @@ impl Web {
         Self { process, directory }
     }
 
-    /// Where a file served as `/NAME` lies.
+    /// The path of the file that is served as `/NAME`.
     #[must_use]
     pub fn page(&self, name: &str) -> PathBuf {
         self.directory.join("html").join(name)
     }
 
-    /// Where what is uploaded as `/upload/NAME` lies.
+    /// The path of the file that is uploaded as `/upload/NAME`.
     #[must_use]
     pub fn upload(&self, name: &str) -> PathBuf {
         self.directory.join("upload").join(name)
     }
 
-    /// The addresses that PROXY headers told, on the port above the web server's own, in order.
+    /// The addresses from PROXY headers, received on the port after the web server's own, in order.
     #[must_use]
     pub fn told_clients(&self) -> Vec<String> {
         let log = fs::read_to_string(self.directory.join("proxied.log")).unwrap_or_default();
@@ -121,8 +121,8 @@ impl Web {
     }
 }
 
-/// nginx as people have it behind LVS: a status page, a password file, TLS with a session cache, pictures that only the
-/// site's own pages may show. `NAME` and `LISTEN_V6` are filled in.
+/// nginx in a usual configuration behind LVS: a status page, a password file, TLS with a session cache, pictures that
+/// only the site's own pages may show. `NAME` and `LISTEN_V6` are filled in.
 const SITE: &str = "
 daemon off;
 master_process off;
@@ -209,7 +209,7 @@ impl Site {
         Self { process, directory }
     }
 
-    /// Who visited which page, with what status, and `r` where a TLS session was taken up again.
+    /// The log of visits: client, page and status, and `r` if a TLS session was resumed.
     #[must_use]
     pub fn visits(&self) -> Vec<String> {
         let log = fs::read_to_string(self.directory.join("visits.log")).unwrap_or_default();
@@ -217,7 +217,7 @@ impl Site {
     }
 }
 
-/// Starts dnsmasq on `host`: it answers `NAME` with `address`, for UDP and TCP on port 53.
+/// Starts dnsmasq on `host`: it answers `NAME` with `address`, over UDP and TCP on port 53.
 #[must_use]
 pub fn dns(lab: &Lab, host: &Host, name: &str, address: &str) -> Process {
     let directory = lab.subdirectory(&format!("{}-dns", host.name));

@@ -1,4 +1,4 @@
-//! A host that the test itself plays, packet by packet: it may send what no kernel would.
+//! A host that the test itself plays, packet by packet: it may send what no kernel would send.
 
 use std::{
     net::Ipv4Addr,
@@ -11,14 +11,14 @@ use tappers::linux::Tap;
 
 use crate::{Namespace, trunk::tap};
 
-/// The stranger's link in the namespace that it hangs from, and both ends' MAC addresses.
+/// The stranger's link in the namespace that it is attached to, and both ends' MAC addresses.
 const LINK: &str = "stranger0";
 const OWN: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
 const NEAR: [u8; 6] = [2, 0, 0, 0, 0, 0x78];
-/// Bytes of an Ethernet header.
+/// The length of an Ethernet header.
 const ETHERNET: usize = 14;
 
-/// A host behind another, of the same network for everybody else.
+/// A host behind another one; to everybody else it seems to be in the same network.
 pub struct Stranger {
     tap: Tap,
 }
@@ -27,7 +27,7 @@ impl Stranger {
     /// A host with `address` behind `host`, which answers ARP for it on its link `link`.
     ///
     /// # Panics
-    /// If the link can't be made.
+    /// If the link can't be created.
     #[must_use]
     pub fn behind(host: &Namespace, link: &str, address: Ipv4Addr) -> Self {
         let tap = tap(host, LINK);
@@ -43,13 +43,13 @@ impl Stranger {
     /// Sends an IPv4 packet.
     ///
     /// # Panics
-    /// If the link takes none.
+    /// If the link doesn't accept it.
     pub fn send(&self, packet: &[u8]) {
         let frame = [&NEAR[..], &OWN, &[8, 0], packet].concat();
         self.tap.send(&frame).unwrap_or_else(|e| panic!("the stranger can't send: {e}"));
     }
 
-    /// The next IPv4 packet; none if none comes within `limit`.
+    /// The next IPv4 packet; none if none arrives within `limit`.
     #[must_use]
     pub fn receive(&self, limit: Duration) -> Option<Vec<u8>> {
         let until = Instant::now() + limit;

@@ -1,32 +1,32 @@
 //! The networks that the tests and the demo run on.
 //!
-//! FULLNAT: the servers' network knows nothing of the clients', and its way out isn't the gateway.
+//! FULLNAT: the servers' network doesn't know the clients' network, and its default route isn't through the gateway.
 //! ```text
 //!  client 192.168.80.100 ── wan [gateway] lan ── 10.10.0.1 router 10.20.0.1 ─┬─ rs1 10.20.0.11
 //!         (.101, .102 ...)  192.168.80.4 (VIP)   10.10.0.3                   └─ rs2 10.20.0.12
 //!                           192.168.80.3         10.10.0.200 (LIP)
 //! ```
-//! With `vlans` `wan` and `lan` are VLANs of one link. With `near_mtu` two routers joined by a link of that MTU
-//! stand between the client (then in 192.168.70.0/24) and the gateway, with `far_mtu` two stand between the gateway
+//! With `vlans`, `wan` and `lan` are VLANs of one link. With `near_mtu`, there are two routers joined by a link of that
+//! MTU between the client (then in 192.168.70.0/24) and the gateway; with `far_mtu`, there are two between the gateway
 //! and the servers.
 //!
-//! NAT: the servers' way out is the gateway.
+//! NAT: the servers' default route is through the gateway.
 //! ```text
 //!  client 192.168.80.100 ── wan [gateway] lan 192.168.10.8 ── switch ─┬─ rs1 192.168.10.9
 //!                           192.168.80.4 (VIP)                        └─ rs2 192.168.10.10
 //! ```
 //!
-//! Direct routing: all on one wire; the servers have the virtual address on loopback and answer by themselves.
+//! Direct routing: all hosts are on one wire; the servers have the virtual address on loopback and answer directly.
 //! ```text
 //!  client 192.168.80.100 ── switch ─┬─ wan [gateway] 192.168.80.4, 192.168.10.8 (VIP)
 //!                                   ├─ rs1 192.168.80.20, silent about 192.168.10.8
 //!                                   └─ rs2 192.168.80.22, silent about 192.168.10.8
 //! ```
-//! With `ipv6` every address and route of these has an IPv6 one beside it, see [`six`]: 192.168.80.4/24 is also
+//! With `ipv6`, every address and route also has an IPv6 counterpart, see [`six`]: 192.168.80.4/24 is also
 //! 2001:db8:192:168:80::4/80.
 //!
-//! The veths that DPDK drives lie in the namespace `gw`, where the kernel has no addresses; the TAP twins
-//! appear in `twins`. Otherwise the kernel, which sees AF_PACKET's frames too, would answer them.
+//! The veths that DPDK drives are in the namespace `gw`, where the kernel has no addresses; the TAP twins are in
+//! `twins`. Otherwise the kernel, which also sees AF_PACKET's frames, would answer them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -39,13 +39,13 @@ use crate::{
 
 /// The virtual address of the FULLNAT and NAT networks.
 pub const VIP: &str = "192.168.80.4";
-/// The gateway's own address on the clients' side, where an ordinary daemon can listen.
+/// The gateway's own address on the clients' side, on which an ordinary daemon can listen.
 pub const OWN: &str = "192.168.80.3";
 /// The local address of the FULLNAT network.
 pub const LIP: &str = "10.10.0.200";
 /// The virtual address of the network for direct routing.
 pub const DIRECT_VIP: &str = "192.168.10.8";
-/// How many addresses a client has, counted up from its first.
+/// The number of addresses of a client, counted up from its first.
 pub const CLIENT_ADDRESSES: u8 = 8;
 /// With VLANs, those of the gateway's ports.
 const WAN_VLAN: u16 = 100;
@@ -58,12 +58,12 @@ pub struct Host {
     pub name: String,
     /// Its address.
     pub address: Ipv4Addr,
-    /// Where it lives.
+    /// The namespace it runs in.
     pub namespace: Namespace,
 }
 
 impl Host {
-    /// Its other address.
+    /// Its IPv6 address.
     #[must_use]
     pub fn address_v6(&self) -> Ipv6Addr {
         six(&self.address.to_string()).parse().expect("an address")
@@ -76,7 +76,7 @@ impl Host {
     }
 }
 
-/// What differs between the networks of one kind.
+/// The options of a network.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Workers of the gateway; every port gets as many queues.
@@ -87,11 +87,11 @@ pub struct Options {
     pub near_mtu: Option<u32>,
     /// MTU of a link between gateway and servers.
     pub far_mtu: Option<u32>,
-    /// IPv6 beside IPv4.
+    /// Whether IPv6 is used in addition to IPv4.
     pub ipv6: bool,
-    /// FULLNAT: `wan` and `lan` are VLANs of one link of the gateway's, the only one.
+    /// FULLNAT: whether `wan` and `lan` are VLANs of the gateway's only link.
     pub vlans: bool,
-    /// Direct routing: the servers take packets out of tunnels, too.
+    /// Direct routing: whether the servers also accept packets from tunnels.
     pub tunnels: bool,
 }
 
@@ -134,11 +134,11 @@ pub struct Network {
     pub client: Namespace,
     /// The client's addresses.
     pub client_addresses: Vec<Ipv4Addr>,
-    /// Where the gateway runs and has its ports.
+    /// The namespace of the gateway and its ports.
     pub gateway: Namespace,
-    /// Where the TAP twins are.
+    /// The namespace of the TAP twins.
     pub twins: Namespace,
-    /// What the gateway's way to the servers is plugged into, at `up0`: a router (FULLNAT) or a switch.
+    /// The next namespace towards the servers, connected to the gateway at `up0`: a router (FULLNAT) or a switch.
     pub beyond: Namespace,
     /// The real servers.
     pub servers: Vec<Host>,
@@ -148,7 +148,7 @@ pub struct Network {
     pub trunk: Option<Trunk>,
     /// The servers' ends of tunnels.
     pub tunnels: Vec<TunnelEnd>,
-    /// What owns all this: last, so that it goes last.
+    /// The owner of all this; last, so that it is dropped last.
     pub lab: Lab,
 }
 
@@ -158,7 +158,7 @@ pub fn vip(port: u16) -> SocketAddr {
     SocketAddr::new(VIP.parse().expect("an address"), port)
 }
 
-/// The IPv6 address, or network, that goes with an IPv4 one of these networks.
+/// The IPv6 address or network that belongs to an IPv4 one of these networks.
 ///
 /// # Panics
 /// If it isn't one.
@@ -171,7 +171,7 @@ pub fn six(v4: &str) -> String {
     format!("2001:db8:{a}:{b}:{c}::{host}") + &length.map(|l| format!("/{l}")).unwrap_or_default()
 }
 
-/// An address and the IPv6 one beside it.
+/// Adds an address and the IPv6 one that belongs to it.
 fn address(namespace: &Namespace, link: &str, v4: &str) {
     namespace.address(link, v4);
     if namespace.has_ipv6() {
@@ -179,7 +179,7 @@ fn address(namespace: &Namespace, link: &str, v4: &str) {
     }
 }
 
-/// A route and the IPv6 one beside it; `to` is a network or `default`.
+/// Adds a route and the IPv6 one that belongs to it; `to` is a network or `default`.
 fn route(namespace: &Namespace, to: &str, via: &str) {
     namespace.ip(&format!("route add {to} via {via}"));
     let to = if to == "default" { to.to_owned() } else { six(to) };
@@ -188,7 +188,7 @@ fn route(namespace: &Namespace, to: &str, via: &str) {
     }
 }
 
-/// A route of the gateway's, and the IPv6 one beside it.
+/// A route of the gateway, and the IPv6 one that belongs to it.
 fn gateway_routes(lab: &Lab, to: &str, via: &str, port: &str) -> Vec<Route> {
     let v4 = (to.to_owned(), via.to_owned());
     let both = std::iter::once(v4).chain(lab.has_ipv6().then(|| (six(to), six(via))));
@@ -321,7 +321,7 @@ pub fn direct_routing(options: &Options) -> Network {
     }
 }
 
-/// A port of the gateway: veth `NAME0` in its namespace, with a queue for each worker.
+/// A port of the gateway: the veth `NAME0` in its namespace, with a queue per worker.
 fn port(name: &str, addresses: &[&str], options: &Options) -> Port {
     let workers = options.workers;
     let queues = if workers > 1 { format!(",qpairs={workers}") } else { String::new() };
@@ -349,7 +349,7 @@ fn config(lab: &Lab, twins: &Namespace, workers: u16, ports: Vec<Port>, routes: 
     }
 }
 
-/// The client's side up to the gateway's `wan0`: the client's addresses, the gateway's routes to it.
+/// Builds the client's side up to the gateway's `wan0`: the client's addresses, and the gateway's routes to it.
 fn clients(
     lab: &mut Lab,
     client: &Namespace,
@@ -386,7 +386,7 @@ fn client_addresses(client: &Namespace, first: [u8; 4]) -> Vec<Ipv4Addr> {
     addresses
 }
 
-/// Joins two routers by a link whose two ends have the MTU `mtu`.
+/// Joins two routers by a link with the MTU `mtu` at both ends.
 fn narrow(near: &Namespace, near_address: &str, far: &Namespace, far_address: &str, mtu: u32) {
     near.cable("narrow0", far, "narrow1");
     for (router, link, own) in [(near, "narrow0", near_address), (far, "narrow1", far_address)] {
@@ -396,13 +396,13 @@ fn narrow(near: &Namespace, near_address: &str, far: &Namespace, far_address: &s
     }
 }
 
-/// A switch `br0`.
+/// Creates a switch `br0`.
 fn bridge(namespace: &Namespace) {
     namespace.ip("link add br0 type bridge");
     namespace.ip("link set br0 up");
 }
 
-/// Servers at these addresses on the switch of `switch`, with this default gateway.
+/// Creates servers with these addresses and this default gateway on the switch of `switch`.
 fn servers(
     lab: &mut Lab,
     switch: &Namespace,
@@ -412,7 +412,7 @@ fn servers(
     plug_in(lab, switch, addresses, default, |link, namespace| switch.cable(link, namespace, "eth0"))
 }
 
-/// As [`servers`]; `plug` makes the link of a switch's port to a server's `eth0`.
+/// Like [`servers`]; `plug` creates the link from a switch's port to a server's `eth0`.
 fn plug_in(
     lab: &mut Lab,
     switch: &Namespace,
@@ -434,7 +434,7 @@ fn plug_in(
     (1..).zip(addresses).map(make).collect()
 }
 
-/// `count` addresses from `first` on.
+/// `count` addresses, beginning with `first`.
 fn some(first: [u8; 4], count: u8) -> impl Iterator<Item = Ipv4Addr> {
     let [a, b, c, d] = first;
     (d..d + count).map(move |d| Ipv4Addr::new(a, b, c, d))

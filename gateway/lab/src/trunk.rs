@@ -20,13 +20,13 @@ use tappers::{Interface, linux::Tap};
 
 use crate::Namespace;
 
-/// Bytes of the MAC addresses before a tag, and of the tag.
+/// The length of the MAC addresses in front of a tag, and of the tag.
 const ADDRESSES: usize = 12;
 const TAG: usize = 4;
-/// How long a switch that is told to stop may sleep, in milliseconds.
+/// How long a switch may sleep after it is told to stop, in milliseconds.
 const ROUND: u8 = 50;
 
-/// A thread that passes on what its links receive, until it is dropped.
+/// A thread that forwards what its links receive, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Relay {
     stop: Arc<AtomicBool>,
@@ -34,7 +34,7 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Calls `pass` whenever one of `links` has something.
+    /// Calls `pass` whenever one of `links` has a frame.
     pub(crate) fn start(links: Vec<Tap>, pass: impl Fn(&[Tap]) + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
@@ -64,10 +64,10 @@ pub struct Trunk {
 }
 
 impl Trunk {
-    /// Makes the link `trunk` and the access links, each in its namespace and for its VLAN, and joins them.
+    /// Creates the link `trunk` and the access links, each in its namespace and for its VLAN, and joins them.
     ///
     /// # Panics
-    /// If a link can't be made.
+    /// If a link can't be created.
     #[must_use]
     pub fn start(trunk: (&Namespace, &str), access: &[(&Namespace, &str, u16)]) -> Self {
         let vlans: Vec<u16> = access.iter().map(|(.., vlan)| *vlan).collect();
@@ -82,7 +82,7 @@ impl Trunk {
     }
 }
 
-/// Makes a link with this end in our hands.
+/// Creates a link whose other end this process holds.
 pub(crate) fn tap(namespace: &Namespace, name: &str) -> Tap {
     let tap = namespace.within(|| {
         let tap = Interface::new(name).and_then(Tap::create_named)?;
@@ -93,7 +93,7 @@ pub(crate) fn tap(namespace: &Namespace, name: &str) -> Tap {
     tap
 }
 
-/// Passes on what waits on the trunk, each frame to its VLAN; others go nowhere.
+/// Forwards the frames that wait on the trunk, each to its VLAN; others are dropped.
 fn from_trunk(trunk: &Tap, access: &[Tap], vlans: &[u16]) {
     let mut buffer = [0; 2048];
     while let Ok(len) = trunk.recv(&mut buffer) {
@@ -110,7 +110,7 @@ fn from_trunk(trunk: &Tap, access: &[Tap], vlans: &[u16]) {
     }
 }
 
-/// Passes on what waits on an access link.
+/// Forwards the frames that wait on an access link.
 fn to_trunk(access: &Tap, vlan: u16, trunk: &Tap) {
     let mut buffer = [0; 2048];
     while let Ok(len) = access.recv(&mut buffer[TAG..]) {

@@ -15,7 +15,7 @@ use crate::{
     trunk::{Relay, tap},
 };
 
-/// UDP port of GUE, as IANA has it.
+/// UDP port of GUE, assigned by IANA.
 pub const GUE_PORT: u16 = 6080;
 const ETHERNET: usize = 14;
 
@@ -28,10 +28,10 @@ pub struct TunnelEnd {
 }
 
 impl TunnelEnd {
-    /// Joins the link `outer` in one namespace with `inner` in another; makes both.
+    /// Joins the link `outer` in one namespace with `inner` in another, and creates both.
     ///
     /// # Panics
-    /// If a link can't be made.
+    /// If a link can't be created.
     #[must_use]
     pub fn start(outer: (&Namespace, &str), inner: (&Namespace, &str)) -> Self {
         let links = vec![tap(outer.0, outer.1), tap(inner.0, inner.1)];
@@ -62,7 +62,8 @@ impl TunnelEnd {
         Self { unwrapped, mtu, _relay: relay }
     }
 
-    /// The path to the server takes packets of this many bytes from now on: a router says so of larger ones.
+    /// Limits the path to the server to packets of this many bytes from now on: a router sends ICMP errors about larger
+    /// ones.
     pub fn narrow(&self, mtu: u16) {
         self.mtu.store(mtu, Relaxed);
     }
@@ -74,7 +75,7 @@ impl TunnelEnd {
     }
 }
 
-/// The frame with the packet that `frame` has in a tunnel; none if there is none.
+/// The frame with the packet inside the tunnel packet of `frame`; none if it isn't a tunnel packet.
 fn unwrap(frame: &[u8]) -> Option<Vec<u8>> {
     let half = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
     let (protocol, at) = match half(12)? {

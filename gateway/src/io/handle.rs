@@ -86,7 +86,8 @@ impl PortHandle {
 
     /// Waits at most for `limit` until the link is up; returns whether it is.
     ///
-    /// # Errors The driver can't tell.
+    /// # Errors
+    /// The driver can't tell.
     pub fn wait_link(&self, limit: Duration) -> Result<bool, OpenError> {
         let Some(port) = self.port() else { return Ok(false) };
         port.wait_link(limit).map(|l| l.up).map_err(|e| device_error(&self.name, e))
@@ -94,7 +95,8 @@ impl PortHandle {
 
     /// Shares without a device, which workers hold while the device is gone. Frames for it find no room.
     ///
-    /// # Errors Memory is short.
+    /// # Errors
+    /// Memory is short.
     pub fn nothing(&self, eal: &Eal, workers: u16) -> Result<Vec<Hand>, OpenError> {
         let (sender, _) = ring::mpsc(eal, NOWHERE).map_err(|e| device_error(&self.name, e))?;
         let share = || Share { rx: None, way: TxPath::Ring(sender.clone()), pool: self.pool.clone() };
@@ -103,7 +105,8 @@ impl PortHandle {
 
     /// Has EAL forget the device. The workers must have given up its queues.
     ///
-    /// # Errors Queues are still held, or EAL keeps the device.
+    /// # Errors
+    /// Queues are still held, or EAL keeps the device.
     pub fn detach(&self, eal: &Eal) -> Result<(), OpenError> {
         let Some(port) = self.port.borrow_mut().take() else { return Ok(()) };
         eal.detach(port).map_err(|e| device_error(&self.name, e))
@@ -111,7 +114,8 @@ impl PortHandle {
 
     /// Attaches the device of `config` again. Returns each worker's share.
     ///
-    /// # Errors The device isn't there, or isn't what it was.
+    /// # Errors
+    /// The device isn't there, or isn't what it was.
     pub fn reattach(&self, eal: &Eal, config: &config::Port, workers: u16) -> Result<Vec<Hand>, OpenError> {
         let mut port = eal.attach(&device_for(config, workers)).map_err(|e| device_error(&self.name, e))?;
         let dealt = self
@@ -157,7 +161,8 @@ impl PortHandle {
 
     /// Stops and closes the port. The workers must have given up its queues.
     ///
-    /// # Errors Queues are still held, or the driver fails.
+    /// # Errors
+    /// Queues are still held, or the driver fails.
     pub fn close(self) -> Result<(), OpenError> {
         let Self { name, port, .. } = self;
         port.into_inner().map_or(Ok(()), Port::close).map_err(|e| device_error(&name, e))

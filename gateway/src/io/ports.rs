@@ -116,7 +116,8 @@ pub(super) fn device_error(port: &str, source: dpdk::Error) -> OpenError {
 /// Attaches and starts the devices of all `ports` for this many `workers`. Returns each worker's share and, for
 /// control, a handle of every device, both numbered as in [`places`].
 ///
-/// # Errors A device can't be attached, set up or started, or lacks a required feature. Ports opened before are closed.
+/// # Errors
+/// A device can't be attached, set up or started, or lacks a required feature. Ports opened before are closed.
 pub fn open(
     eal: &Eal,
     ports: &[config::Port],

@@ -31,7 +31,8 @@ const LEAST_MTU: usize = 1280;
 
 /// Completes the checksum of a frame if it is missing.
 ///
-/// # Errors The frame is TCP that should have been split.
+/// # Errors
+/// The frame is TCP that should have been split.
 pub(super) fn finish(frame: &mut impl Frame) -> Result<(), Reason> {
     let Some(to) = EthernetHeader::at(frame.data(), 0).map(|ethernet| ethernet.destination) else {
         return Ok(());

@@ -197,8 +197,8 @@ fn answer(segment: &TcpHeader, len: usize) -> Result<TcpHeader, NoReply> {
 
 /// Builds the ICMP error from the address `from` that tells the sender of `packet` about `problem`.
 ///
-/// Returns the frame's length. The error quotes as much of the packet as fits into an IP packet of 576 bytes (IPv4, RFC
-/// 1812) or 1280 bytes (IPv6, RFC 4443).
+/// Returns the frame's length. The error quotes as much of the packet as fits into an IP packet of 576 bytes
+/// (IPv4, RFC 1812) or 1280 bytes (IPv6, RFC 4443).
 pub fn icmp_error(
     out: &mut [u8],
     link: &ReplyLink,

@@ -50,7 +50,7 @@ fn is_usual(
         && next.usable
 }
 
-/// A packet that leaves the fast path whole.
+/// Builds a [`Packet`] from the parts of one that leaves the fast path.
 #[inline(always)]
 fn packet<F>(frame: F, parsed: &Parsed, (port, origin): Arrival) -> Packet<'_, F> {
     Packet { frame, port, origin, parsed, first: None }

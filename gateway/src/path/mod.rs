@@ -116,7 +116,8 @@ pub struct Worker<I: Io> {
 impl<I: Io> Worker<I> {
     /// A worker without services or routes.
     ///
-    /// # Errors The system's, if there is no memory for the session table.
+    /// # Errors
+    /// The system's, if there is no memory for the session table.
     pub fn new(parts: Parts<I>, now: Tick) -> std::io::Result<Self> {
         let ports = parts.io.ports();
         let flows = Flows::new(
@@ -149,7 +150,8 @@ impl<I: Io> Worker<I> {
 
     /// See [`Sessions::populate`].
     ///
-    /// # Errors See there.
+    /// # Errors
+    /// See there.
     pub fn populate(&mut self) -> std::io::Result<()> {
         self.flows.sessions.populate()
     }

@@ -301,7 +301,8 @@ pub struct PathCounters {
 impl PathCounters {
     /// Counters at zero.
     ///
-    /// # Errors The system's, if there is no room to map the servers' counters.
+    /// # Errors
+    /// The system's, if there is no room to map the servers' counters.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             forwarded: Counter::default(),

@@ -51,7 +51,8 @@ pub struct CallIds {
 impl CallIds {
     /// A table for `max` Call-IDs.
     ///
-    /// # Errors The system's, if there is no memory to map.
+    /// # Errors
+    /// The system's, if there is no memory to map.
     pub fn new(max: usize) -> std::io::Result<Self> {
         Ok(Self { slots: zeroed_slice(max)?, free: Vec::with_capacity(max), fresh: 0 })
     }

@@ -141,7 +141,8 @@ pub struct ServerTable(HugeTable<ServerCounters>);
 impl ServerTable {
     /// Counters at zero for this many servers, rounded up to a power of two. Memory is only taken when used.
     ///
-    /// # Errors The system's, if there is no room to map.
+    /// # Errors
+    /// The system's, if there is no room to map.
     pub fn new(servers: usize) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self(zeroed_table(servers)?)))
     }
@@ -185,7 +186,8 @@ impl ServerCountersRef {
 
     /// Counters of a server that isn't in any worker's table.
     ///
-    /// # Errors See [`ServerTable::new`].
+    /// # Errors
+    /// See [`ServerTable::new`].
     pub fn alone() -> io::Result<Self> {
         Ok(Self { table: ServerTable::new(1)?, at: 0 })
     }

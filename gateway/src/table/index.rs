@@ -113,7 +113,8 @@ const fn buckets_for(entries: usize) -> usize {
 impl Index {
     /// An index for up to `entries` entries.
     ///
-    /// # Errors The system's, if there is no memory to map.
+    /// # Errors
+    /// The system's, if there is no memory to map.
     pub fn new(entries: usize) -> std::io::Result<Self> {
         Ok(Self { buckets: zeroed_table(buckets_for(entries))? })
     }
@@ -132,7 +133,8 @@ impl Index {
 
     /// Has the kernel provide the buckets' memory now.
     ///
-    /// # Errors See [`HugeTable::populate`].
+    /// # Errors
+    /// See [`HugeTable::populate`].
     pub fn populate(&mut self) -> std::io::Result<()> {
         self.buckets.populate(usize::MAX)
     }

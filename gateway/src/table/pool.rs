@@ -155,7 +155,8 @@ pub struct LocalPool<A: Address = Ipv4Addr> {
 impl<A: Address> LocalPool<A> {
     /// The pool of `worker`.
     ///
-    /// # Errors The configuration is invalid, the worker doesn't exist, or memory can't be reserved.
+    /// # Errors
+    /// The configuration is invalid, the worker doesn't exist, or memory can't be reserved.
     pub fn new(steering: Arc<Steering>, worker: WorkerId, config: &PoolConfig) -> Result<Self, PoolError> {
         let PortRange { first, last } = config.ports;
         if first == 0 || first > last {
@@ -209,7 +210,8 @@ impl<A: Address> LocalPool<A> {
     /// Takes a port of one of `lips`, the service's local addresses, for a session to the server (`rip`, `rport`). The
     /// addresses take turns. Ports are in host order.
     ///
-    /// # Errors See [`Exhausted`]; nothing has changed then.
+    /// # Errors
+    /// See [`Exhausted`]; nothing has changed then.
     #[inline]
     pub fn allocate(
         &mut self,

@@ -49,7 +49,8 @@ pub struct Sessions {
 impl Sessions {
     /// Room for `max` sessions (at most 2^31 - 1), starting at `now`.
     ///
-    /// # Errors The system's, if there is no memory to map.
+    /// # Errors
+    /// The system's, if there is no memory to map.
     pub fn new(max: usize, key: HashKey, now: Tick) -> std::io::Result<Self> {
         Ok(Self {
             records: zeroed_table(max + 1)?,
@@ -85,7 +86,8 @@ impl Sessions {
     /// milliseconds have been seen for one of 2 MB. The addresses of sessions with an IPv6 side, and what templates
     /// need, are still provided on use. Must be called on the worker's own thread.
     ///
-    /// # Errors Memory is short, or the kernel is older than 5.14; the table works all the same.
+    /// # Errors
+    /// Memory is short, or the kernel is older than 5.14; the table works all the same.
     pub fn populate(&mut self) -> std::io::Result<()> {
         self.index.populate()?;
         self.wheel.populate(self.capacity)?;

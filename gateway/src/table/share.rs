@@ -115,7 +115,7 @@ impl Share {
         Base { coset, class }
     }
 
-    /// The number of slots; 0 if these replies reach this worker with no port.
+    /// The number of slots; 0 if these replies can't reach this worker with any port.
     #[inline]
     pub fn slots(&self, base: Base) -> u32 {
         self.cosets[usize::from(base.coset)].slots

@@ -44,7 +44,8 @@ pub(super) struct Wheel {
 impl Wheel {
     /// A wheel for `max` sessions, starting at `now`.
     ///
-    /// # Errors The system's, if there is no memory to map.
+    /// # Errors
+    /// The system's, if there is no memory to map.
     pub fn new(max: usize, now: Tick) -> std::io::Result<Self> {
         let heads = vec![NIL; SLOTS as usize].into_boxed_slice();
         Ok(Self { links: zeroed_table(max)?, heads, cursor: 0, begins: now })
@@ -57,7 +58,8 @@ impl Wheel {
 
     /// Has the kernel provide the links of `max` sessions now.
     ///
-    /// # Errors See [`HugeTable::populate`].
+    /// # Errors
+    /// See [`HugeTable::populate`].
     pub fn populate(&mut self, max: usize) -> std::io::Result<()> {
         self.links.populate(max)
     }

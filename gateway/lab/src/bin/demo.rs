@@ -1,7 +1,7 @@
-//! The demo: FULLNAT with real web servers, told as it happens. `make demo` runs it.
+//! The demo: FULLNAT with real web servers, described step by step. `make demo` runs it.
 //!
-//! Everything it says is checked; the exit status is 0 only if all of it was so. `--hold` leaves the network
-//! up until Enter or Ctrl-C.
+//! Every claim is checked; the exit status is 0 only if all of them held. `--hold` leaves the network up until Enter or
+//! Ctrl-C.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -30,7 +30,7 @@ use lab::{
     topology::{self, LIP, Network, Options, VIP},
 };
 
-/// True while `--hold` waits for somebody to say that it is enough.
+/// True while `--hold` waits for the user to end the demo.
 static HOLDING: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
@@ -59,7 +59,7 @@ fn message(payload: &dyn std::any::Any) -> &str {
     text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("unknown reason")
 }
 
-/// Ctrl-C ends a demo that holds in the ordinary way, and cleans up after any other.
+/// Ends a demo that holds in the ordinary way on Ctrl-C, and cleans up after any other.
 fn watch_signals(stop: Sender<()>) {
     let mut signals = Signals::new([SIGINT, SIGTERM]).expect("signals can be watched");
     thread::spawn(move || {
@@ -72,7 +72,7 @@ fn watch_signals(stop: Sender<()>) {
     });
 }
 
-/// The whole story; it stays up before the end if there is a way to say when it is enough.
+/// Runs the whole demo; it stays up before the end if there is a way to end it.
 fn tell(hold: Option<(Sender<()>, Receiver<()>)>) {
     let programs = Programs::beside(&program("weir"));
     let network = topology::fullnat(&Options::default());
@@ -196,7 +196,7 @@ fn big_download(network: &Network, server: &Web) {
     println!("200 MB through it, by way of one session:\n");
     clients::random_file(&server.page("big"), 200);
     let copy = network.lab.directory().join("copy");
-    // Round robin is at RS1 or RS2: both have the file.
+    // Round robin may choose RS1 or RS2, so both have the file.
     for host in &network.servers[1..] {
         let other = network.lab.directory().join(format!("{}-80/html/big", host.name));
         std::fs::hard_link(server.page("big"), other).expect("the scratch directory takes a link");
@@ -232,7 +232,7 @@ fn say_how_to_poke(programs: &Programs, network: &Network) {
     println!("\nEnter or Ctrl-C ends it and cleans up.");
 }
 
-/// A line on stdin is enough. Without stdin only a signal is.
+/// A line on stdin ends the wait. Without stdin only a signal does.
 fn watch_stdin(stop: Sender<()>) {
     thread::spawn(move || {
         if io::stdin().lock().read_line(&mut String::new()).is_ok_and(|read| read > 0) {

@@ -1,8 +1,8 @@
-//! Receive-side scaling for real: the gateway on emulated NICs behind vfio-pci, with four workers. `scripts/rss` runs it.
+//! Receive-side scaling with the gateway on emulated NICs behind vfio-pci, with four workers. `scripts/rss` runs it.
 //!
-//! FULLNAT over TCP and UDP, IPv4 and IPv6. On an igb and on a virtio NIC with RSS no frame may be handed from one
-//! worker to another: every reply's tuple must have been chosen so that the NIC itself brings it home. On a virtio
-//! NIC without RSS the gateway hands frames over, which shows that they are counted.
+//! The traffic is FULLNAT over TCP and UDP, IPv4 and IPv6. On an igb and on a virtio NIC with RSS, no frame may be
+//! handed from one worker to another: every reply's tuple must have been chosen so that the NIC itself steers it to its
+//! worker. On a virtio NIC without RSS the gateway hands frames over, which shows that this is counted.
 #![forbid(unsafe_code)]
 
 use std::{env, process::ExitCode};
@@ -17,9 +17,9 @@ use lab::{
     topology::Host,
 };
 
-/// Pages fetched over each of IPv4 and IPv6.
+/// The number of pages fetched over IPv4 and over IPv6.
 const PAGES: u64 = 60;
-/// Names asked for over UDP.
+/// The number of names queried over UDP.
 const NAMES: u64 = 20;
 const WORKERS: usize = 4;
 const VIP: &str = "192.168.80.4";
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What a guest's gateway has counted.
+/// The counters of a guest's gateway.
 struct Observed {
     rss: bool,
     opened: Vec<u64>,
@@ -91,7 +91,7 @@ fn play(parts: &Parts, nic: Nic) -> Observed {
     for _ in 0..NAMES {
         assert_eq!(clients::dig(&client, VIP, "x.weir.test"), "203.0.113.7");
     }
-    // Control sees what workers count a little later.
+    // Control sees the workers' counters a little later.
     let stats = guest.document("stats", |stats| {
         (by_worker(stats, "sessions-opened").iter().sum::<u64>() == 2 * PAGES + NAMES).then(|| stats.clone())
     });

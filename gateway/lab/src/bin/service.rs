@@ -1,5 +1,6 @@
-//! The installed package under a real systemd: a guest whose root is a Debian with the package's dependencies. `scripts/service`
-//! makes that root and runs this; what happens inside is `scripts/service-guest`, which says each step on the console.
+//! Tests the installed package under a real systemd, in a guest whose root is a Debian with the package's dependencies.
+//! `scripts/service` makes that root and runs this. Inside the guest `scripts/service-guest` runs and reports each step
+//! on the console.
 #![forbid(unsafe_code)]
 
 use std::{env, path::Path, process::ExitCode, time::Duration};
@@ -14,11 +15,11 @@ use lab::{
 
 const VIP: &str = "192.168.80.4";
 const SERVER: &str = "10.10.0.11";
-/// A step of an emulated machine, its boot included, on a host that is busy.
+/// The limit for a step of an emulated machine, including its boot, on a busy host.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// MiB: the root is in memory, too.
+/// Memory in MiB: the root is in memory, too.
 const MEMORY: u32 = 3072;
-/// What the guest says in this order; those that it waits in for a session come from here.
+/// The guest's lines, in this order; in those marked, it waits for a session from here.
 const STEPS: [(&str, bool); 10] = [
     ("installed", false),
     ("unconfigured", false),

@@ -60,7 +60,7 @@ pub enum Update {
     Routes(Arc<RouteTable>),
     /// MAC addresses in addition to the ports' own.
     Stations(Arc<Stations>),
-    /// Another use of a device.
+    /// Exchanges the worker's share of a device.
     Device(PortId, Hand),
     /// A neighbour's address has appeared or gone.
     Neighbour(Neighbour),

@@ -324,7 +324,8 @@ impl Routing {
 
     /// The current route to `destination`. Nothing is noted.
     ///
-    /// # Errors There is no route.
+    /// # Errors
+    /// There is no route.
     pub fn view(&self, destination: IpAddr) -> Result<View, Reason> {
         let route = self.table.lookup(destination).ok_or(Reason::NoRoute)?;
         let via = *route.via(destination)?;

@@ -131,8 +131,8 @@ impl Flows {
         unchanged
     }
 
-    /// Handles a packet that arrived on a port its sender isn't behind. The kernel isn't asked: from now on
-    /// the sender's twin port is the one it now sends by.
+    /// Handles a packet that arrived on a port its sender isn't behind. The kernel may change the twin that it sends by
+    /// without being questioned: the new twin counts from now on.
     #[cold]
     fn arrives_again(&mut self, port: PortId, found: Found) -> bool {
         let session = self.sessions.get_mut(found.id).filter(|_| port.is_twin());

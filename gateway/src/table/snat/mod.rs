@@ -291,7 +291,8 @@ impl SnatTables {
 
     /// Opens a mapping. `pool` are the rule's external addresses.
     ///
-    /// # Errors There is no room for it.
+    /// # Errors
+    /// There is no room for it.
     pub fn open(
         &mut self,
         (rule, limits, pool): (ServerId, &SnatLimits, &[IpAddr]),

@@ -13,7 +13,8 @@ impl SnatTables {
     /// The external address of which [`SnatTables::open`] would give the inside address `inside` a port, provided a
     /// session may be opened.
     ///
-    /// # Errors See there.
+    /// # Errors
+    /// See there.
     pub fn preview(
         &self,
         (rule, limits, pool): (ServerId, &SnatLimits, &[IpAddr]),
