@@ -50,6 +50,8 @@ mount -t hugetlbfs huge /dev/hugepages
 for module in $(cat /modules/order); do insmod /modules/$module.ko; done
 for device in /sys/bus/pci/devices/*; do
   [ "$(cat $device/class)" = 0x020000 ] || continue
+  # A driver that is built into the kernel has taken it already.
+  [ ! -e $device/driver ] || echo ${device##*/} > $device/driver/unbind
   echo vfio-pci > $device/driver_override
   echo ${device##*/} > /sys/bus/pci/drivers_probe
 done
