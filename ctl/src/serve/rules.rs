@@ -27,7 +27,7 @@ use crate::commands::Failure;
 const LONGEST: usize = 16 << 20;
 /// Fewest characters of a token: 128 bits in base 64.
 const TOKEN: usize = 22;
-/// How long a wrong token is thought about: whoever guesses has one guess a second.
+/// How long the answer to a wrong token takes: a connection has one guess a second.
 const WRONG: Duration = Duration::from_secs(1);
 
 /// Who may change things.
@@ -49,13 +49,14 @@ impl Writers {
 
     /// Carries a request out.
     pub(super) async fn put(&self, site: &Site, request: Request<Incoming>) -> Result<Written, Problem> {
-        let busy = |_| Problem(StatusCode::SERVICE_UNAVAILABLE, "somebody else is changing the rules".into());
-        let _turn = self.turn.try_acquire().map_err(busy)?;
         if !self.knows(request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes))? {
             tokio::time::sleep(WRONG).await;
             let why = "this takes the header `Authorization: Bearer TOKEN' with the right token";
             return Err(Problem(StatusCode::UNAUTHORIZED, why.into()));
         }
+        // Only now: otherwise whoever has no token could keep everybody else out.
+        let busy = |_| Problem(StatusCode::SERVICE_UNAVAILABLE, "somebody else is changing the rules".into());
+        let _turn = self.turn.try_acquire().map_err(busy)?;
         let expected = generation(request.headers().get(IF_MATCH).map(HeaderValue::as_bytes))?;
         let text = body(request.into_body()).await?;
         site.asker.replace(text, expected).await.map_err(|error| match error {

@@ -101,8 +101,8 @@ pub fn complain(level: Level, text: &str) {
     }
 }
 
-/// Hands an event to journald, where the log goes there, with a field for each of its own; whether somebody should look. What it
-/// is about is logged in words by whoever noticed it.
+/// Sends an event to journald with a field for each of its own, if the log goes there: as a warning if it is `trouble`. The log
+/// itself has a line about the same from the code that noticed it.
 pub fn event(event: &Event, trouble: bool) {
     let Some(log) = LOG.get().filter(|log| log.journal) else { return };
     let level = if trouble { Level::WARN } else { Level::INFO };
