@@ -15,7 +15,7 @@ use weir_api::{
     client::Transport,
     model::{
         Forwarding, LocalAddress, MarkRule, Protocol, Server, Service, ServiceKey,
-        explain::{Answer, End, Explanation, Question, Skip, Standing},
+        explain::{Answer, Back, End, Explanation, Question, Skip, Standing},
     },
     protocol::{Change, Request, Response},
 };
@@ -162,7 +162,8 @@ fn drops_are_predicted_with_their_reason() {
     assert_eq!(dropped(&middle), ("no-session", Some(Answer::Reset)));
     let martian = explain(&mut rig, question(([127, 0, 0, 1].into(), 9), vip(), true));
     assert_eq!(dropped(&martian), ("martian", None));
-    assert!(open(&mut rig, 0, client(1)).is_some() && open(&mut rig, 0, client(2)).is_some());
+    let answering = open(&mut rig, 0, client(1)).unwrap();
+    assert!(open(&mut rig, 0, client(2)).is_some());
     let full = explain(&mut rig, question(client(3), vip(), true));
     assert_eq!(dropped(&full), ("local-ports-exhausted", None));
     assert_eq!((full.local_addresses[0].used, full.local_addresses[0].ports), (2, 2));
@@ -181,6 +182,13 @@ fn drops_are_predicted_with_their_reason() {
     });
     let deleted = explain(&mut rig, question(client(1), vip(), false));
     assert_eq!(dropped(&deleted), ("server-deleted", None));
+    // The server still answers; the client no longer gets through to it.
+    let local = rig.sessions().into_iter().find(|s| s.client.0 == client(1).0).unwrap().local;
+    let IpAddr::V4(address) = local.0 else { panic!() };
+    let reply = explain(&mut rig, question(answering, (address, local.1), false));
+    let Some(Back::Here(back)) = &reply.back else { panic!("{reply:?}") };
+    let refused = back.refused.as_ref().map(|(reason, _)| reason.as_str());
+    assert_eq!((reply.end, refused), (End::Forwarded, Some("server-deleted")));
 }
 
 #[test]

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use weir_api::model::Forwarding;
 
-use super::question::{Explain, Leg, ReturnLeg};
+use super::question::{AskedPacket, Explain, Leg, ReturnLeg};
 use crate::{
     path::{
-        flow::{Flows, service::Chosen, tunnel_shape},
+        flow::{Flows, belief::Belief, service::Chosen, session::Course, tunnel_shape},
         ingress::parse::Parsed,
         verdict::{Reason, Verdict},
     },
@@ -23,27 +23,44 @@ impl Flows {
     pub(super) fn explain_session_s_way(&self, e: &mut Explain, p: &Parsed, found: Found) {
         let Found { id, direction } = found;
         let Some(session) = self.sessions.get(id) else { return };
-        let (arriving, leaving) = (
-            |direction| self.sessions.arriving(id, direction),
-            |direction| self.sessions.leaving(id, direction),
-        );
         if session.is_one_way() {
-            let Some(reply) = arriving(Direction::Reply) else { return };
+            let Some(reply) = self.sessions.arriving(id, Direction::Reply) else { return };
             let tunnel = session.is_tunnelled().then(|| session.server());
             let leg = Leg { to: reply.source.0, leaves: e.ends, tunnel, back: Some(ReturnLeg::Itself) };
             return self.explain_leave(e, p, leg);
         }
-        let Some(leaves) = leaving(direction) else { return };
+        let Some(leaves) = self.sessions.leaving(id, direction) else { return };
         if self.is_hairpin(found) {
             let owner = self.snat_owner(&leaves, crate::path::flow::snat::SnatRole::In);
             return e.turns_back(leaves, owner);
         }
-        let other = direction.opposite();
-        // The next datagram of a one-packet service gets a session of its own.
-        let once = session.flags & ONE_PACKET != 0 && direction == Direction::Reply;
-        let answer = arriving(other).zip(leaving(other)).filter(|_| !once);
-        let back = answer.map(|(comes, leaves)| ReturnLeg::here(comes, leaves));
+        let (back, refused) = self.answer_in_session(e, found).unzip();
         self.explain_leave(e, p, Leg { to: leaves.destination.0, leaves, tunnel: None, back });
+        if let (Some(Some(reason)), Some(ReturnLeg::Here { way, .. })) = (refused, &mut e.back) {
+            *way = Err(reason);
+        }
+    }
+
+    /// The answer to a packet of a session, if it belongs to the session as well, and the reason for which it is
+    /// dropped, if it is: the client of a deleted server no longer gets through to it, though the server may answer.
+    fn answer_in_session(
+        &self,
+        e: &Explain,
+        Found { id, direction }: Found,
+    ) -> Option<(ReturnLeg, Option<Reason>)> {
+        let found = Found { id, direction: direction.opposite() };
+        // The next datagram of a one-packet service gets a session of its own.
+        if self.sessions.get(id)?.flags & ONE_PACKET != 0 && direction == Direction::Reply {
+            return None;
+        }
+        let comes = self.sessions.arriving(id, found.direction)?;
+        let leg = ReturnLeg::here(comes, self.sessions.leaving(id, found.direction)?);
+        let answer = AskedPacket { ends: comes, opens: false, ..e.packet }.parsed(&comes);
+        match self.course(found, &answer, Belief::Counts) {
+            Course::Kernel | Course::Reopen => None,
+            Course::ServerDeleted => Some((leg, Some(Reason::ServerDeleted))),
+            Course::TtlExpired | Course::On => Some((leg, self.would_hold_back(&answer, found))),
+        }
     }
 
     /// The way of a session that doesn't exist yet. `local` is its local address; with `once` it never will exist.
