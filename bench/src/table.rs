@@ -18,7 +18,7 @@ use rte_tables::hash::{self, RteHash};
 use serde_json::json;
 use weir::{
     clock::Tick,
-    id::ServerId,
+    id::SlotId,
     table::{
         index::HashKey,
         session::{NewSession, Tuple},
@@ -128,7 +128,7 @@ impl Index for Sessions {
             request: key.tuple(),
             reply: Tuple::new(server, local),
             protocol: key.protocol as u8,
-            server: ServerId(0),
+            slot: SlotId(0),
             flags: 0,
         };
         Sessions::insert(self, &new, u32::MAX / 4, Tick(0)).is_some()

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use weir_api::model;
 
 use crate::{
-    id::{ServerId, ServiceId},
+    id::{ServerId, ServiceId, SlotId, SnatRuleId},
     path::settings::Settings,
     prefix::Prefix,
 };
@@ -17,13 +17,13 @@ pub enum PlaneChange {
     SetService(ServiceState),
     /// The service is gone; its servers become unavailable, their sessions stay until they expire.
     RemoveService(ServiceId),
-    /// Nothing refers to this deleted server any more: its number will be used again. A server that came
+    /// Nothing refers to this deleted server or SNAT rule any more: its slot will be used again. A server that came
     /// and went within one batch is forgotten without ever having been told of.
-    ForgetServer(ServerId),
+    Forget(SlotId),
     /// New settings and time-outs.
     Settings(Arc<Settings>),
     /// The SNAT rules are now these, in the order in which they were added; sessions of others end.
-    Snat(Vec<(ServerId, Arc<weir_api::model::snat::SnatRule>)>),
+    Snat(Vec<(SnatRuleId, Arc<weir_api::model::snat::SnatRule>)>),
     /// The mark rules are now these, in this order.
     Marks(Arc<[model::MarkRule]>),
 }
@@ -43,10 +43,10 @@ pub struct ServiceState {
     pub client_address: model::ClientAddress,
 }
 
-/// A server's counters summed over the workers. They count from the moment the [`ServerId`] came into use
-/// and survive deletion of the server; zeroing (`-Z`) is the store's business: it remembers what to subtract.
+/// A server's or SNAT rule's counters summed over the workers. They count from the moment the [`SlotId`] came into use
+/// and survive deletion; zeroing (`-Z`) is the store's business: it remembers what to subtract.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ServerTotals {
+pub struct SlotTotals {
     /// Active sessions.
     pub active: u32,
     /// Inactive sessions.

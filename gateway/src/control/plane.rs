@@ -9,12 +9,12 @@ use std::{net::IpAddr, sync::Arc};
 
 use weir_api::model::status::{LocalAddressUse, PortStatus, WorkerStatus};
 
-pub use super::change::{AddressKind, PlaneChange, ServerTotals, ServiceState};
+pub use super::change::{AddressKind, PlaneChange, ServiceState, SlotTotals};
 use super::{
     error::{PlaneError, Unsupported},
     workers::{Ask, Nobody, Workers},
 };
-use crate::id::ServerId;
+use crate::id::SlotId;
 
 /// How the data plane is.
 #[derive(Clone, Debug, Default)]
@@ -57,9 +57,9 @@ pub trait Plane: Send {
         self.workers().map_or_else(|_| Arc::new(Nobody) as Arc<dyn Ask>, Workers::asker)
     }
 
-    /// One server's counters. A number that isn't in use has none.
-    fn server_totals(&self, id: ServerId) -> ServerTotals {
-        self.workers().map(|workers| workers.server_totals(id)).unwrap_or_default()
+    /// The counters of a slot. One that isn't in use has none.
+    fn totals(&self, slot: SlotId) -> SlotTotals {
+        self.workers().map(|workers| workers.totals(slot)).unwrap_or_default()
     }
 
     /// What `address` is to the gateway: IPVS refuses servers at broadcast addresses.

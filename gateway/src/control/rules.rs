@@ -17,10 +17,10 @@ use weir_api::{
 };
 
 use super::{
-    plane::{self, AddressKind, Plane, ServerTotals},
+    plane::{self, AddressKind, Plane, SlotTotals},
     store::Store,
 };
-use crate::{config::text, id::ServerId};
+use crate::{config::text, id::SlotId};
 
 /// What is wrong with a rules file.
 #[derive(Debug, thiserror::Error)]
@@ -220,8 +220,8 @@ fn kind_for_snat(plane: &impl Plane, address: IpAddr) -> AddressKind {
 impl Plane for Nowhere {
     fn apply(&mut self, _: Vec<plane::PlaneChange>) {}
 
-    fn server_totals(&self, _: ServerId) -> ServerTotals {
-        ServerTotals::default()
+    fn totals(&self, _: SlotId) -> SlotTotals {
+        SlotTotals::default()
     }
 
     fn address_kind(&self, address: IpAddr) -> AddressKind {

@@ -180,7 +180,7 @@ impl<I: Io> Worker<I> {
                 ahead.candidate = self.flows.candidate(&ahead.parsed, ahead.hash);
             }
             let near = self.flows.sessions.record(notes[NEAR].candidate);
-            self.flows.server_counters.prefetch(near.server());
+            self.flows.server_counters.prefetch(near.slot());
             let Note { parsed: p, hash, candidate } = &notes[0];
             match p.kind {
                 parse::Kind::Transport => self.transport(frame, p, (port, origin), (*hash, *candidate)),

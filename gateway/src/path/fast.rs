@@ -120,7 +120,7 @@ impl<I: Io> Worker<I> {
         let Some(next) = flows.routing.hop(session.hops[found.direction.index()]) else {
             return self.unusual(frame, p, at, found);
         };
-        let server = flows.server_counters.of_session(session.server());
+        let server = flows.server_counters.of_session(session.slot());
         let generation = flows.routing.generation;
         let known = || session.arrives_by(found.direction, at.0) && session.hops_generation == generation;
         let usual = is_usual(p, (session, server), &flows.timeouts, known, (next, p.ip_len));
@@ -186,7 +186,7 @@ impl<I: Io> Worker<I> {
         let Some(session) = flows.sessions.get(found.id).filter(|s| s.is_one_way()) else {
             return Some(frame);
         };
-        let Some(server) = flows.server_counters.get(session.server()) else { return Some(frame) };
+        let Some(server) = flows.server_counters.get(session.slot()) else { return Some(frame) };
         let reply = Direction::Reply.index();
         let hop = session.hops[reply];
         let Some(&next) = flows.routing.hop(hop) else { return Some(frame) };
@@ -197,7 +197,7 @@ impl<I: Io> Worker<I> {
         }
         server.count(Direction::Request, p.ip_len);
         let v6 = session.is_v6(Direction::Reply);
-        let of = session.server();
+        let of = session.slot();
         let tunnel = session.is_tunnelled().then(|| session.arriving(Direction::Reply).source().0);
         if let Some(session) = flows.sessions.get_mut(found.id) {
             session.last_seen = flows.now.0;
@@ -213,7 +213,7 @@ impl<I: Io> Worker<I> {
             }
             return None;
         };
-        let facts = flows.servers.get(of.0 as usize).and_then(Option::as_ref);
+        let facts = flows.slot(of);
         let word = facts.map_or(0, |facts| facts.others.tunnel.get());
         let server = if v6 { flows.sessions.v6_record(found.id) } else { None };
         let special = match server.and_then(|v6| v6.arriving(Direction::Reply).first_chunk::<16>()) {
@@ -247,7 +247,7 @@ impl<I: Io> Worker<I> {
             return Some(frame);
         }
         let Some(next) = flows.routing.hop(hop & !LOOKED_AT) else { return Some(frame) };
-        let server = flows.server_counters.of_session(session.server());
+        let server = flows.server_counters.of_session(session.slot());
         let nat64 = session.is_nat64();
         let generation = flows.routing.generation;
         let known = || session.arrives_by(found.direction, at.0) && session.hops_generation == generation;
@@ -288,8 +288,7 @@ impl<I: Io> Worker<I> {
             return Some(frame);
         };
         let (hop, generation) = v6.hop(found.direction, found.direction);
-        let (Some(server), Some(next)) =
-            (flows.server_counters.get(session.server()), flows.routing.hop(hop))
+        let (Some(server), Some(next)) = (flows.server_counters.get(session.slot()), flows.routing.hop(hop))
         else {
             return Some(frame);
         };

@@ -7,7 +7,7 @@ use std::{io, sync::Arc};
 
 use super::egress::punt_kind::{KINDS, PuntKind};
 use crate::{
-    id::MAX_SERVERS,
+    id::MAX_SLOTS,
     table::counters::{Counter, ServerTable},
 };
 
@@ -310,7 +310,7 @@ impl PathCounters {
             handed_over: Counter::default(),
             dropped: std::array::from_fn(|_| Counter::default()),
             events: Events::default(),
-            servers: ServerTable::new(MAX_SERVERS)?,
+            servers: ServerTable::new(MAX_SLOTS)?,
         })
     }
 

@@ -184,7 +184,7 @@ impl Start<'_> {
             running.push(launched.inspect_err(|_| stop.store(true, Relaxed))?);
         }
         drop(prepared);
-        // Endpoints when the last one is prepared.
+        // It ends when the last one is prepared.
         let _: Result<(), _> = preparing.recv();
         Ok(running)
     }

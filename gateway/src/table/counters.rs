@@ -1,10 +1,10 @@
 //! Counters with one writer.
 //!
 //! A worker adds with a relaxed load and store (two plain moves, no locked instruction); control reads at any time. One
-//! server's counters on one worker share a cache line, so that an established packet touches one line of counters. A
+//! server's counters (or one SNAT rule's) on one worker share a cache line, so that an established packet touches one line of counters. A
 //! service's counters are the sum over its servers.
 //!
-//! A worker's lines form a table, indexed by the server's number, on huge pages: even with 100 000 servers a packet
+//! A worker's lines form a table, indexed by the slot's number, on huge pages: even with 100 000 servers a packet
 //! finds its line from the session's record alone, and can prefetch it.
 
 use std::{
@@ -20,7 +20,7 @@ use cpu::{HugeTable, zeroed_table};
 use zerocopy::FromZeros;
 
 use super::{limit::Limit, path_mtu::PathMtu, session::Direction};
-use crate::id::ServerId;
+use crate::id::SlotId;
 
 /// A 64-bit counter with one writing thread.
 #[derive(Debug, Default, FromZeros)]
@@ -147,24 +147,24 @@ impl ServerTable {
         Ok(Arc::new(Self(zeroed_table(servers)?)))
     }
 
-    /// A server's counters.
+    /// The counters of a slot.
     #[inline(always)]
     #[must_use]
-    pub fn get(&self, id: ServerId) -> Option<&ServerCounters> {
+    pub fn get(&self, id: SlotId) -> Option<&ServerCounters> {
         self.0.get(id.0 as usize)
     }
 
-    /// The counters of a session's server. The number must be within the table: any other leads to another server's
+    /// The counters of a session's slot. The number must be within the table: any other leads to another slot's
     /// counters.
     #[inline(always)]
     #[must_use]
-    pub fn of_session(&self, id: ServerId) -> &ServerCounters {
+    pub fn of_session(&self, id: SlotId) -> &ServerCounters {
         self.0.at(id.0 as usize)
     }
 
-    /// Prefetches a server's counters.
+    /// Prefetches a slot's counters.
     #[inline(always)]
-    pub fn prefetch(&self, id: ServerId) {
+    pub fn prefetch(&self, id: SlotId) {
         cpu::prefetch(self.of_session(id));
     }
 }
@@ -178,9 +178,9 @@ pub struct ServerCountersRef {
 }
 
 impl ServerCountersRef {
-    /// The counters of a server; none if its number is beyond the table.
+    /// The counters of a slot; none if its number is beyond the table.
     #[must_use]
-    pub fn of(table: &Arc<ServerTable>, id: ServerId) -> Option<Self> {
+    pub fn of(table: &Arc<ServerTable>, id: SlotId) -> Option<Self> {
         table.get(id).map(|_| Self { table: Arc::clone(table), at: id.0 as usize })
     }
 
@@ -258,14 +258,14 @@ mod tests {
     #[test]
     fn counters_are_in_the_table_and_can_be_reset() {
         let table = ServerTable::new(4).unwrap();
-        let held = ServerCountersRef::of(&table, ServerId(2)).unwrap();
+        let held = ServerCountersRef::of(&table, SlotId(2)).unwrap();
         held.active.inc();
         held.count(Direction::Reply, 60);
-        let counters = table.get(ServerId(2)).unwrap();
+        let counters = table.get(SlotId(2)).unwrap();
         assert_eq!((counters.active.get(), counters.out_packets.get(), counters.out_bytes.get()), (1, 1, 60));
-        assert_eq!(table.get(ServerId(1)).unwrap().active.get(), 0);
+        assert_eq!(table.get(SlotId(1)).unwrap().active.get(), 0);
         counters.reset();
         assert_eq!((held.active.get(), held.out_bytes.get()), (0, 0));
-        assert!(table.get(ServerId(4)).is_none() && ServerCountersRef::of(&table, ServerId(4)).is_none());
+        assert!(table.get(SlotId(4)).is_none() && ServerCountersRef::of(&table, SlotId(4)).is_none());
     }
 }

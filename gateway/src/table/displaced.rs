@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        id::ServerId,
+        id::SlotId,
         table::{
             endpoints::Endpoints,
             index::HashKey,
@@ -138,7 +138,7 @@ mod tests {
             request: Tuple::new((0x0a01_0001, client), (0xc000_0200 + n, 80)),
             reply: Tuple::new((0x0a00_0001, 80), (0x0a01_0001, client)),
             protocol: 6,
-            server: ServerId(0),
+            slot: SlotId(0),
             flags,
         }
     }

@@ -80,7 +80,7 @@ impl Sessions {
 mod tests {
     use super::*;
     use crate::{
-        id::ServerId,
+        id::SlotId,
         table::{index::HashKey, session::Tuple},
     };
 
@@ -89,7 +89,7 @@ mod tests {
             request: Tuple::new((n, 1), (0xc000_020a, 80)),
             reply: Tuple::new((0x0a00_0001, 80), (0x0a00_00fe, n as u16)),
             protocol: 6,
-            server: ServerId(0),
+            slot: SlotId(0),
             flags: 0,
         }
     }

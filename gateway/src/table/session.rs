@@ -17,7 +17,7 @@ use super::endpoints::IPV6;
 pub use super::tuple::{Direction, Tuple};
 use crate::{
     clock::Tick,
-    id::ServerId,
+    id::SlotId,
     io::PortId,
     net::{checksum::Delta, protocol},
 };
@@ -80,7 +80,7 @@ pub struct Session {
     pub(crate) last_seen: u32,
     /// Ticks from the last packet to expiry.
     pub(crate) timeout: u32,
-    server: u32,
+    slot: u32,
     /// Next hops by direction, valid while `hops_generation` is that of the route table.
     pub(crate) hops: [u16; 2],
     pub(crate) hops_generation: u16,
@@ -148,8 +148,8 @@ pub struct NewSession {
     pub reply: Tuple,
     /// IP protocol number.
     pub protocol: u8,
-    /// Server.
-    pub server: ServerId,
+    /// The slot of its server or SNAT rule.
+    pub slot: SlotId,
     /// [`INACTIVE`] and the flags of the forwarding method.
     pub flags: u8,
 }
@@ -178,7 +178,7 @@ impl Session {
             l4_delta: 0,
             last_seen: now.0,
             timeout: 0,
-            server: new.server.0,
+            slot: new.slot.0,
             hops: [NO_HOP; 2],
             hops_generation: 0,
             state: SessionState::None as u8,
@@ -263,11 +263,11 @@ impl Session {
         Tuple { addresses: self.addresses[d], ports: self.ports[d] }.reversed()
     }
 
-    /// The server.
+    /// The slot of its server or SNAT rule.
     #[inline]
     #[must_use]
-    pub fn server(&self) -> ServerId {
-        ServerId(self.server)
+    pub fn slot(&self) -> SlotId {
+        SlotId(self.slot)
     }
 
     /// The state.
@@ -499,7 +499,7 @@ mod tests {
     fn session(flags: u8) -> Session {
         let nobody = Tuple::default();
         Session::new(
-            &NewSession { request: nobody, reply: nobody, protocol: 6, server: ServerId(3), flags },
+            &NewSession { request: nobody, reply: nobody, protocol: 6, slot: SlotId(3), flags },
             Tick(5),
         )
     }
@@ -582,7 +582,7 @@ mod tests {
             request: Tuple::new((0x0a01_0001, 40000), (0xc000_020a, 80)),
             reply: Tuple::new((0x0a00_0001, 8080), (0x0a00_00fe, 1024)),
             protocol: 6,
-            server: ServerId(3),
+            slot: SlotId(3),
             flags: FULLNAT,
         };
         let s = Session::new(&new, Tick(5));

@@ -406,14 +406,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{clock::seconds, id::ServerId};
+    use crate::{clock::seconds, id::SlotId};
 
     fn tuple(n: u32) -> NewSession {
         NewSession {
             request: Tuple::new((n, 1), (0xc000_020a, 80)),
             reply: Tuple::new((0x0a00_0001, 80), (0x0a00_00fe, n as u16)),
             protocol: 6,
-            server: ServerId(0),
+            slot: SlotId(0),
             flags: 0,
         }
     }

@@ -113,7 +113,7 @@ impl Sessions {
 mod tests {
     use crate::{
         clock::Tick,
-        id::ServerId,
+        id::SlotId,
         table::{
             call_ids::CallId,
             endpoints::Endpoints,
@@ -128,7 +128,7 @@ mod tests {
             request: Tuple::new((0x0a01_0001, client), (0xc000_020a, 80)),
             reply: Tuple::new((0x0a00_0001, 80), (0x0a01_0001, client)),
             protocol: if flags & TEMPLATE == 0 { 6 } else { 189 },
-            server: ServerId(0),
+            slot: SlotId(0),
             flags,
         };
         sessions.insert(&new, 100, Tick(0)).unwrap()
@@ -204,7 +204,7 @@ mod tests {
             request: Tuple::new((0x0a01_0001, 0), (0xc000_020a, 5060)),
             reply: Tuple::new((0x0a00_0001, 5060), (0x0a01_0001, 0)),
             protocol: 189,
-            server: ServerId(0),
+            slot: SlotId(0),
             flags: TEMPLATE | ONE_WAY,
         };
         let (request, reply) = (Endpoints::of(new.request), Endpoints::of(new.reply));

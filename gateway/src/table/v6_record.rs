@@ -320,7 +320,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        id::ServerId,
+        id::SlotId,
         table::{index::HashKey, session::ONE_WAY},
     };
 
@@ -334,7 +334,7 @@ mod tests {
 
     fn new(flags: u8) -> NewSession {
         let none = Tuple::default();
-        NewSession { request: none, reply: none, protocol: 6, server: ServerId(3), flags }
+        NewSession { request: none, reply: none, protocol: 6, slot: SlotId(3), flags }
     }
 
     fn table() -> Sessions {

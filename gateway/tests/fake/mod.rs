@@ -5,10 +5,10 @@ use std::{net::IpAddr, sync::Arc};
 use weir::{
     control::{
         error::{Gone, PlaneError},
-        plane::{AddressKind, Plane, PlaneChange, PlaneStatus, ServerTotals},
+        plane::{AddressKind, Plane, PlaneChange, PlaneStatus, SlotTotals},
         workers::Ask,
     },
-    id::ServerId,
+    id::SlotId,
     path::admin::update::Update,
 };
 use weir_api::model::{Session, SessionState, status::PortStatus};
@@ -47,8 +47,8 @@ impl Plane for FakePlane {
         self.applied += 1;
     }
 
-    fn server_totals(&self, _: ServerId) -> ServerTotals {
-        ServerTotals { active: self.active, ..ServerTotals::default() }
+    fn totals(&self, _: SlotId) -> SlotTotals {
+        SlotTotals { active: self.active, ..SlotTotals::default() }
     }
 
     fn address_kind(&self, address: IpAddr) -> AddressKind {

@@ -34,7 +34,7 @@ pub(super) struct SearchPage {
 /// Finds up to `max` sessions; a bounded number is looked at, so there may be none before the end.
 pub(super) struct FindSessions(Select);
 
-/// Endpoints sessions, as many as are found at once.
+/// Ends sessions, as many as are found at once.
 pub(super) struct KillSessions(Select);
 
 struct Select {

@@ -165,7 +165,7 @@ impl Workers {
         Ok((packets, lost))
     }
 
-    /// Endpoints a trace whose client is gone.
+    /// Ends a trace whose client is gone.
     pub(in crate::control) fn end_silent_trace(&mut self) {
         let silent = |t: &mut Tracing| t.asked.is_some_and(|at| at.elapsed() > SILENCE);
         if self.kept.trace.current.take_if(silent).is_some() {

@@ -49,7 +49,7 @@ impl<P: Plane> Store<P> {
         let mark = journal.mark();
         if let Err(refusal) = self.changes(journal, &batch.changes) {
             self.undo(std::mem::take(&mut journal.undo));
-            journal.opened.drain(mark.opened..).for_each(|id| self.ledger.close_number(id));
+            journal.opened.drain(mark.opened..).for_each(|id| self.ledger.close_rule(id));
             journal.back_to(mark);
             return Err(refusal);
         }

@@ -8,7 +8,7 @@
 use weir_api::model::{Rates, Stats};
 
 use super::Store;
-use crate::control::plane::{Plane, ServerTotals};
+use crate::control::plane::{Plane, SlotTotals};
 
 /// Ticks between two readings: 2 s.
 pub(super) const ESTIMATE_PERIOD: u32 = 200;
@@ -103,7 +103,7 @@ pub(super) fn sum(a: &Stats, b: &Stats) -> Stats {
 }
 
 /// The counters of `totals`.
-pub(super) fn counters(totals: &ServerTotals) -> Stats {
+pub(super) fn counters(totals: &SlotTotals) -> Stats {
     Stats {
         connections: totals.connections,
         in_packets: totals.in_packets,
@@ -120,7 +120,7 @@ impl<P: Plane> Store<P> {
             let Some(service) = self.estimators.get_mut(&record.id) else { continue };
             let mut total = service.gone;
             for id in record.server_ids() {
-                let now = counters(&self.plane.server_totals(id));
+                let now = counters(&self.plane.totals(id.slot()));
                 if let Some(account) = self.ledger.account_mut(id) {
                     account.estimator.read(now);
                     total = sum(&total, &difference(&now, &account.base));

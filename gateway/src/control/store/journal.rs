@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     control::plane::{Plane, PlaneChange},
-    id::{ServerId, ServiceId},
+    id::{ServerId, ServiceId, SnatRuleId},
     path::settings::Settings,
 };
 
@@ -33,11 +33,11 @@ pub(super) struct Journal {
     /// Whether the mark rules are others now.
     pub(super) marks: bool,
     /// Numbers of the SNAT rules that the plane knows of, if they are others now.
-    pub(super) snat: Option<Vec<ServerId>>,
+    pub(super) snat: Option<Vec<SnatRuleId>>,
     /// The SNAT rules as they were before this batch, if it has changed them.
     pub(super) snat_before: Option<SnatRules>,
     /// Numbers that SNAT rules got.
-    pub(super) opened: Vec<ServerId>,
+    pub(super) opened: Vec<SnatRuleId>,
     /// The change that is being made, and the uses that it and those before it gave addresses.
     pub(super) change: u32,
     pub(super) claims: Vec<UseClaim>,
@@ -58,7 +58,7 @@ pub(super) struct Savepoint {
     added: BTreeSet<u64>,
     settings: Option<Settings>,
     marks: bool,
-    snat: Option<Vec<ServerId>>,
+    snat: Option<Vec<SnatRuleId>>,
     pub(super) opened: usize,
 }
 
@@ -177,7 +177,7 @@ impl<P: Plane> Store<P> {
     fn account_for(&mut self, event: LedgerEvent) {
         match event {
             LedgerEvent::Attach { id, service, instance } => {
-                let now = counters(&self.plane.server_totals(id));
+                let now = counters(&self.plane.totals(id.slot()));
                 self.ledger.attach(id, service, instance, now);
             }
             LedgerEvent::Detach(id) => self.detach(id),

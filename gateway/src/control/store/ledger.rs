@@ -19,7 +19,7 @@ use super::{
 use crate::{
     clock::{Tick, seconds},
     control::plane::{Plane, PlaneChange},
-    id::{ServerId, ServiceId},
+    id::{ServerId, ServiceId, SnatRuleId},
 };
 
 /// Ticks between two looks through the trash.
@@ -53,7 +53,7 @@ pub(super) struct Account {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     accounts: Vec<Option<Account>>,
-    free_servers: BTreeSet<u32>,
+    free_slots: BTreeSet<u32>,
     identities: HashMap<Identity, ServerId>,
     trash: BTreeSet<ServerId>,
     next_look: Option<Tick>,
@@ -94,7 +94,7 @@ impl Ledger {
             base: Stats::default(),
             idle: None,
         };
-        let id = match self.free_servers.pop_first() {
+        let id = match self.free_slots.pop_first() {
             Some(number) => {
                 self.accounts[number as usize] = Some(account);
                 ServerId(number)
@@ -113,23 +113,23 @@ impl Ledger {
         self.leave_trash(id);
         let Some(account) = self.accounts.get_mut(id.0 as usize).and_then(Option::take) else { return };
         self.identities.remove(&account.identity);
-        self.free_servers.insert(id.0);
+        self.free_slots.insert(id.0);
     }
 
-    /// A server's number without account: a SNAT rule's.
-    pub fn open_number(&mut self) -> ServerId {
-        match self.free_servers.pop_first() {
-            Some(number) => ServerId(number),
+    /// A number for a new SNAT rule. It has a slot as a server has, and no account.
+    pub fn open_rule(&mut self) -> SnatRuleId {
+        match self.free_slots.pop_first() {
+            Some(number) => SnatRuleId(number),
             None => {
                 self.accounts.push(None);
-                ServerId(self.accounts.len() as u32 - 1)
+                SnatRuleId(self.accounts.len() as u32 - 1)
             }
         }
     }
 
-    /// Takes back a number without account.
-    pub fn close_number(&mut self, id: ServerId) {
-        self.free_servers.insert(id.0);
+    /// Takes back a SNAT rule's number.
+    pub fn close_rule(&mut self, id: SnatRuleId) {
+        self.free_slots.insert(id.0);
     }
 
     /// A number for a new service.
@@ -201,7 +201,7 @@ impl Ledger {
 impl<P: Plane> Store<P> {
     /// Adds what a leaving server contributed to its service's counters.
     pub(super) fn detach(&mut self, id: ServerId) {
-        let now = counters(&self.plane.server_totals(id));
+        let now = counters(&self.plane.totals(id.slot()));
         let contribution = self.ledger.detach(id, now);
         let service = self.ledger.account(id).map(|a| a.service);
         if let Some(ServiceEstimator { gone, .. }) = service.and_then(|s| self.estimators.get_mut(&s)) {
@@ -222,7 +222,7 @@ impl<P: Plane> Store<P> {
         self.ledger.next_look = Some(now.after(LOOK_PERIOD));
         let mut forgotten = Vec::new();
         for id in self.ledger.trash.clone() {
-            let totals = self.plane.server_totals(id);
+            let totals = self.plane.totals(id.slot());
             let used = totals.active | totals.inactive | totals.persistent != 0;
             let Some(account) = self.ledger.account_mut(id) else { continue };
             match account.idle {
@@ -236,7 +236,7 @@ impl<P: Plane> Store<P> {
             self.ledger.close(id);
         }
         if !forgotten.is_empty() {
-            self.plane.apply(forgotten.into_iter().map(PlaneChange::ForgetServer).collect());
+            self.plane.apply(forgotten.into_iter().map(|id| PlaneChange::Forget(id.slot())).collect());
         }
     }
 }

@@ -74,7 +74,7 @@ impl<P: Plane> Store<P> {
     }
 
     fn server_row(&self, entry: &ServerEntry) -> ServerRow {
-        let totals = self.plane.server_totals(entry.id);
+        let totals = self.plane.totals(entry.id.slot());
         let estimator = self.ledger.account(entry.id).map(|a| &a.estimator);
         ServerRow {
             server: entry.server.clone(),

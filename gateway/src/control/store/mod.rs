@@ -63,7 +63,7 @@ use super::{
 };
 use crate::{
     clock::Tick,
-    id::{ServerId, ServiceId},
+    id::{ServiceId, SnatRuleId},
     path::settings::Settings,
 };
 
@@ -91,7 +91,7 @@ pub struct Store<P> {
     /// What addresses are used for, as far as it is known.
     uses: Option<overlap::Uses>,
     /// Numbers of deleted SNAT rules to which sessions may refer.
-    closing: Vec<ServerId>,
+    closing: Vec<SnatRuleId>,
     /// The last sequence number given to a service or server; never reused.
     sequence: u64,
     next_estimate: Option<Tick>,

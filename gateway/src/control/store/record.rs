@@ -10,11 +10,11 @@ use weir_api::model::{ClientAddress, LocalAddress, Server, Service, snat::SnatRu
 
 use crate::{
     control::plane::ServiceState,
-    id::{ServerId, ServiceId},
+    id::{ServerId, ServiceId, SnatRuleId},
 };
 
 /// The SNAT rules in the order in which they were added, each with its number.
-pub(super) type SnatRules = Vec<(ServerId, Arc<SnatRule>)>;
+pub(super) type SnatRules = Vec<(SnatRuleId, Arc<SnatRule>)>;
 
 /// A service.
 #[derive(Debug)]

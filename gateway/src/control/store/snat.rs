@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     control::plane::{Plane, PlaneChange},
-    id::ServerId,
+    id::SnatRuleId,
 };
 
 /// Most SNAT rules.
@@ -46,7 +46,7 @@ impl<P: Plane> Store<P> {
         let mut before = journal.snat_before.iter().flatten();
         let known = before.find(|(_, there)| there.name == rule.name).map(|(id, _)| *id);
         let id = known.unwrap_or_else(|| {
-            let id = self.ledger.open_number();
+            let id = self.ledger.open_rule();
             journal.opened.push(id);
             id
         });
@@ -133,14 +133,14 @@ impl<P: Plane> Store<P> {
     /// heard of.
     pub(super) fn commit_snat(
         &mut self,
-        before: &[ServerId],
-        opened: &[ServerId],
+        before: &[SnatRuleId],
+        opened: &[SnatRuleId],
         changes: &mut Vec<PlaneChange>,
     ) {
-        let is_gone = |id: &&ServerId| self.snat.iter().all(|(kept, _)| kept != *id);
+        let is_gone = |id: &&SnatRuleId| self.snat.iter().all(|(kept, _)| kept != *id);
         self.closing.extend(before.iter().filter(is_gone));
         // A rule that came and went is unknown to the plane.
-        opened.iter().filter(is_gone).for_each(|id| self.ledger.close_number(*id));
+        opened.iter().filter(is_gone).for_each(|id| self.ledger.close_rule(*id));
         changes.push(PlaneChange::Snat(self.snat.clone()));
     }
 
@@ -148,21 +148,21 @@ impl<P: Plane> Store<P> {
     pub(super) fn close_snat(&mut self) {
         let plane = &self.plane;
         let (done, left) = std::mem::take(&mut self.closing).into_iter().partition(|id| {
-            let totals = plane.server_totals(*id);
+            let totals = plane.totals(id.slot());
             totals.active | totals.inactive == 0
         });
         self.closing = left;
-        let done: Vec<ServerId> = done;
+        let done: Vec<SnatRuleId> = done;
         if !done.is_empty() {
-            done.iter().for_each(|id| self.ledger.close_number(*id));
-            self.plane.apply(done.into_iter().map(PlaneChange::ForgetServer).collect());
+            done.iter().for_each(|id| self.ledger.close_rule(*id));
+            self.plane.apply(done.into_iter().map(|id| PlaneChange::Forget(id.slot())).collect());
         }
     }
 
     /// The rules with what they have counted.
     pub(super) fn snat_rows(&self) -> Response {
-        let row = |(id, rule): &(ServerId, Arc<SnatRule>)| {
-            let totals = self.plane.server_totals(*id);
+        let row = |(id, rule): &(SnatRuleId, Arc<SnatRule>)| {
+            let totals = self.plane.totals(id.slot());
             SnatRow {
                 rule: SnatRule::clone(rule),
                 sessions: totals.active.wrapping_add(totals.inactive),

@@ -10,21 +10,21 @@ use weir_api::{
 use super::Store;
 use crate::{
     clock::{Tick, seconds},
-    control::plane::{self, AddressKind, Plane, ServerTotals, ServiceState},
-    id::{ServerId, ServiceId},
+    control::plane::{self, AddressKind, Plane, ServiceState, SlotTotals},
+    id::{ServerId, ServiceId, SlotId, SnatRuleId},
 };
 
 #[derive(Debug, Default)]
 struct Fake {
     told: Vec<plane::PlaneChange>,
-    totals: HashMap<ServerId, ServerTotals>,
+    totals: HashMap<SlotId, SlotTotals>,
 }
 
 impl Plane for Fake {
     fn apply(&mut self, changes: Vec<plane::PlaneChange>) {
         self.told.extend(changes);
     }
-    fn server_totals(&self, id: ServerId) -> ServerTotals {
+    fn totals(&self, id: SlotId) -> SlotTotals {
         self.totals.get(&id).copied().unwrap_or_default()
     }
     fn address_kind(&self, address: IpAddr) -> AddressKind {
@@ -265,8 +265,8 @@ fn readers_may_not_change_anything() {
 fn a_deleted_server_comes_back_with_its_number_and_counters() {
     let mut store = two_servers();
     let totals =
-        ServerTotals { active: 1, connections: 3, in_packets: 10, in_bytes: 400, ..Default::default() };
-    store.plane.totals.insert(ServerId(1), totals);
+        SlotTotals { active: 1, connections: 3, in_packets: 10, in_bytes: 400, ..Default::default() };
+    store.plane.totals.insert(SlotId(1), totals);
     store.tick(Tick(0));
     store.tick(Tick(200));
     apply(&mut store, [delete("10.0.0.2")]).unwrap();
@@ -284,8 +284,8 @@ fn a_deleted_server_comes_back_with_its_number_and_counters() {
 #[test]
 fn a_server_revived_by_another_service_of_the_same_key_counts_from_zero() {
     let mut store = two_servers();
-    let totals = ServerTotals { active: 2, connections: 3, ..Default::default() };
-    store.plane.totals.insert(ServerId(1), totals);
+    let totals = SlotTotals { active: 2, connections: 3, ..Default::default() };
+    store.plane.totals.insert(SlotId(1), totals);
     store.tick(Tick(0));
     store.tick(Tick(200));
     apply(&mut store, [Change::DeleteService(VIP)]).unwrap();
@@ -302,7 +302,7 @@ fn a_server_revived_by_another_service_of_the_same_key_counts_from_zero() {
 #[test]
 fn numbers_are_used_again_once_forgotten() {
     let mut store = two_servers();
-    store.plane.totals.insert(ServerId(0), ServerTotals { inactive: 1, ..Default::default() });
+    store.plane.totals.insert(SlotId(0), SlotTotals { inactive: 1, ..Default::default() });
     apply(&mut store, [Change::Flush]).unwrap();
     store.plane.told.clear();
     for s in [0, 60, 120] {
@@ -311,7 +311,7 @@ fn numbers_are_used_again_once_forgotten() {
     assert!(store.plane.told.is_empty(), "seen idle at 60 s, for less than two minutes");
     store.tick(Tick(seconds(180)));
     assert!(
-        matches!(store.plane.told[..], [plane::PlaneChange::ForgetServer(ServerId(1))]),
+        matches!(store.plane.told[..], [plane::PlaneChange::Forget(SlotId(1))]),
         "{:?}",
         store.plane.told
     );
@@ -319,7 +319,7 @@ fn numbers_are_used_again_once_forgotten() {
     for s in [240, 300, 360] {
         store.tick(Tick(seconds(s)));
     }
-    assert!(matches!(store.plane.told[1..], [plane::PlaneChange::ForgetServer(ServerId(0))]));
+    assert!(matches!(store.plane.told[1..], [plane::PlaneChange::Forget(SlotId(0))]));
     apply(&mut store, [Change::AddService(service("rr")), add("10.0.0.9")]).unwrap();
     assert_eq!((last_state(&store).id, last_state(&store).servers[0].0), (ServiceId(0), ServerId(0)));
 }
@@ -335,30 +335,29 @@ fn a_deleted_snat_rule_s_number_is_used_again_when_its_last_session_has_ended() 
     };
     for (active, inactive) in [(1, 0), (0, 1)] {
         apply(&mut store, [add("office")]).unwrap();
-        assert_eq!(number(&store), ServerId(2));
-        store.plane.totals.insert(ServerId(2), ServerTotals { active, inactive, ..Default::default() });
+        assert_eq!(number(&store), SnatRuleId(2));
+        store.plane.totals.insert(SlotId(2), SlotTotals { active, inactive, ..Default::default() });
         apply(&mut store, [parse("delete office")]).unwrap();
         store.plane.told.clear();
         store.tick(Tick(0));
         assert!(store.plane.told.is_empty(), "it has sessions");
         apply(&mut store, [add("other")]).unwrap();
-        assert_eq!(number(&store), ServerId(3));
+        assert_eq!(number(&store), SnatRuleId(3));
         apply(&mut store, [parse("delete other")]).unwrap();
         store.plane.totals.clear();
         store.plane.told.clear();
         store.tick(Tick(0));
-        let [plane::PlaneChange::ForgetServer(a), plane::PlaneChange::ForgetServer(b)] = store.plane.told[..]
-        else {
+        let [plane::PlaneChange::Forget(a), plane::PlaneChange::Forget(b)] = store.plane.told[..] else {
             panic!("{:?}", store.plane.told)
         };
-        assert_eq!((a, b), (ServerId(2), ServerId(3)));
+        assert_eq!((a, b), (SlotId(2), SlotId(3)));
     }
 }
 
 #[test]
 fn zeroing_a_service_zeroes_its_servers() {
     let mut store = two_servers();
-    store.plane.totals.insert(ServerId(0), ServerTotals { connections: 5, ..Default::default() });
+    store.plane.totals.insert(SlotId(0), SlotTotals { connections: 5, ..Default::default() });
     store.tick(Tick(0));
     store.tick(Tick(200));
     assert_eq!(service_rows(&mut store)[0].stats.connections, 5);

@@ -95,7 +95,7 @@ impl Workers {
         }
         match change {
             PlaneChange::RemoveService(_) | PlaneChange::Marks(_) => true,
-            PlaneChange::ForgetServer(id) => self.nat_servers.contains_key(id),
+            PlaneChange::Forget(id) => self.nat_servers.contains_key(&id.server()),
             PlaneChange::Settings(_) | PlaneChange::Snat(_) => false,
             PlaneChange::SetService(new) => {
                 self.services.get(&new.id).is_none_or(|Configured { state: old, reach, .. }| {
@@ -127,8 +127,8 @@ impl Workers {
             }
             state.local_addresses.iter().for_each(|l| lookup.add_local(l.address));
             for (id, server) in &state.servers {
-                if let (Forwarding::Tunnel(_), Some(of)) = (server.forwarding, self.servers.get(id)) {
-                    of.slots.iter().for_each(|slot| lookup.add_tunnel(server.address, &slot.others));
+                if let (Forwarding::Tunnel(_), Some(of)) = (server.forwarding, self.slots.get(&id.slot())) {
+                    of.iter().for_each(|slot| lookup.add_tunnel(server.address, &slot.others));
                 }
             }
         }

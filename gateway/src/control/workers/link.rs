@@ -201,12 +201,12 @@ impl UpdateRings {
 mod tests {
     use super::*;
     use crate::{
-        id::{ServerId, ServiceId},
+        id::{ServiceId, SlotId},
         path::admin::update::Update,
     };
 
     fn available(n: u32) -> Batch {
-        vec![Update::Available(ServerId(n), true)]
+        vec![Update::Available(SlotId(n), true)]
     }
 
     fn number(batch: &Batch) -> Option<u32> {

@@ -99,7 +99,7 @@ impl Workers {
         let before = self.services.get(&state.id).map_or(&[][..], |c| c.reach.as_slice());
         for ((id, _), (old, new)) in state.servers.iter().zip(before.iter().zip(self.reaches(state))) {
             if old.forwarding != new.forwarding {
-                batches.iter_mut().for_each(|batch| batch.push(Update::ExpireServer(*id)));
+                batches.iter_mut().for_each(|batch| batch.push(Update::EndSessions(id.slot())));
             }
         }
     }

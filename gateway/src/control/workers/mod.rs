@@ -23,20 +23,18 @@ use std::{
 
 use weir_api::model::{self, snat::SnatRule};
 
-use self::{
-    asker::Asker, claims::NatServer, local::Reach, owners::Owners, servers::ServerState, turns::SharingTurn,
-};
+use self::{asker::Asker, claims::NatServer, local::Reach, owners::Owners, turns::SharingTurn};
 pub(super) use self::{asker::Nobody, link::Ticket};
 pub use self::{
     asker::{Ask, Wait},
     link::{MakePool, WorkerLink, WorkerTables, connect},
 };
 use super::{
-    plane::{AddressKind, PlaneChange, PlaneStatus, ServerTotals, ServiceState},
+    plane::{AddressKind, PlaneChange, PlaneStatus, ServiceState, SlotTotals},
     queries::{Ongoing, status},
 };
 use crate::{
-    id::{ServerId, ServiceId, WorkerId},
+    id::{ServerId, ServiceId, SlotId, SnatRuleId, WorkerId},
     io::{Hand, PortId},
     net::ethernet::Mac,
     path::{
@@ -50,6 +48,7 @@ use crate::{
     },
     table::{
         call_ids::CallIds,
+        counters::ServerSlot,
         snat::{BlockEvent, reserved::Reserved},
     },
 };
@@ -76,7 +75,7 @@ pub struct Workers {
     kind: AddressOracle,
     ports: Vec<String>,
     services: BTreeMap<ServiceId, Configured>,
-    servers: BTreeMap<ServerId, ServerState>,
+    slots: BTreeMap<SlotId, Vec<ServerSlot>>,
     turn: SharingTurn,
     /// Neighbours that are known.
     neighbours: HashMap<(PortId, IpAddr), Mac>,
@@ -87,10 +86,10 @@ pub struct Workers {
     settings: Arc<Settings>,
     marks: Arc<[model::MarkRule]>,
     /// The SNAT rules.
-    snat: Vec<(ServerId, Arc<SnatRule>)>,
+    snat: Vec<(SnatRuleId, Arc<SnatRule>)>,
     /// The external addresses that workers know, and the own ones among them.
     snat_addresses: BTreeSet<IpAddr>,
-    masquerade: BTreeMap<ServerId, Option<IpAddr>>,
+    masquerade: BTreeMap<SnatRuleId, Option<IpAddr>>,
     /// Ports of own addresses that are the kernel's.
     snat_reserved: Arc<Reserved>,
     /// The route table in force.
@@ -115,7 +114,7 @@ impl Workers {
             kind,
             ports,
             services: BTreeMap::new(),
-            servers: BTreeMap::new(),
+            slots: BTreeMap::new(),
             turn: SharingTurn::default(),
             neighbours: HashMap::new(),
             nat_servers: BTreeMap::new(),
@@ -284,10 +283,10 @@ impl Workers {
                 }
                 batches.iter_mut().for_each(|b| b.push(Update::Service(id, None)));
             }
-            PlaneChange::ForgetServer(id) => {
-                self.servers.remove(&id);
-                self.nat_servers.remove(&id);
-                batches.iter_mut().for_each(|b| b.push(Update::Server(id, None)));
+            PlaneChange::Forget(id) => {
+                self.slots.remove(&id);
+                self.nat_servers.remove(&id.server());
+                batches.iter_mut().for_each(|b| b.push(Update::Slot(id, None)));
             }
             PlaneChange::Marks(rules) => self.marks = rules,
             PlaneChange::Snat(rules) => self.set_snat(rules, batches),
@@ -382,11 +381,11 @@ impl Workers {
         self.follow_addresses();
     }
 
-    /// One server's counters over all workers. A number that isn't in use has none.
+    /// The counters of a slot over all workers. One that isn't in use has none.
     #[must_use]
-    pub fn server_totals(&self, id: ServerId) -> ServerTotals {
-        let mut t = ServerTotals::default();
-        let slots = self.servers.get(&id).map(|s| s.slots.as_slice()).unwrap_or_default();
+    pub fn totals(&self, id: SlotId) -> SlotTotals {
+        let mut t = SlotTotals::default();
+        let slots = self.slots.get(&id).map(Vec::as_slice).unwrap_or_default();
         for c in slots.iter().map(|s| &s.counters) {
             t.active = t.active.wrapping_add(c.active.get());
             t.inactive = t.inactive.wrapping_add(c.inactive.get());

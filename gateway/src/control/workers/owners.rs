@@ -92,9 +92,11 @@ impl Workers {
         let together = self.ways_together();
         let mut owners = std::mem::take(&mut self.owners);
         let busy = |id: ServerId| {
-            self.servers.get(&id).is_some_and(|server| {
-                let counters = server.slots.iter().map(|slot| &slot.counters);
-                counters.into_iter().any(|c| c.active.get() | c.inactive.get() | c.persistent.get() != 0)
+            self.slots.get(&id.slot()).is_some_and(|slots| {
+                slots
+                    .iter()
+                    .map(|slot| &slot.counters)
+                    .any(|c| c.active.get() | c.inactive.get() | c.persistent.get() != 0)
             })
         };
         owners.0.values_mut().for_each(|of| of.id = None);

@@ -11,7 +11,7 @@ use super::{Workers, local::Reach};
 use crate::{
     clock::seconds,
     control::change::ServiceState,
-    id::{ServerId, WorkerId},
+    id::{ServerId, SlotId, SnatRuleId, WorkerId},
     path::{
         admin::update::{Batch, Update},
         flow::{
@@ -26,31 +26,50 @@ use crate::{
     },
 };
 
-/// A server's slots.
-pub(super) struct ServerState {
-    /// One slot a worker.
-    pub(super) slots: Vec<ServerSlot>,
-}
-
 impl Workers {
     /// The server is deleted: its sessions end if they are to.
     pub(super) fn retire_server(&self, id: ServerId, batches: &mut [Batch]) {
         for batch in batches {
-            batch.push(Update::Available(id, false));
+            batch.push(Update::Available(id.slot(), false));
             if self.settings.expire_nodest_conn {
-                batch.push(Update::ExpireServer(id));
+                batch.push(Update::EndSessions(id.slot()));
             }
         }
     }
 
     /// The server is configured like this.
     pub(super) fn configure_server(&mut self, id: ServerId, server: &model::Server, batches: &mut [Batch]) {
-        let slots = &mut self.servers.entry(id).or_insert_with(|| ServerState { slots: Vec::new() }).slots;
-        let mut changed = slots.is_empty();
-        if changed {
+        let (slots, new) = self.open_slots(id.slot());
+        let changed = set_limit(slots, server) || new;
+        for (slot, batch) in slots.iter().zip(batches) {
+            slot.others.quiesced.set(u32::from(server.weight == 0));
+            if let Forwarding::Tunnel(tunnel) = server.forwarding {
+                set_tunnel(&slot.others, tunnel_shape::pack(tunnel));
+            }
+            if changed {
+                batch.push(Update::Slot(id.slot(), Some(slot.clone())));
+            }
+            batch.push(Update::Available(id.slot(), true));
+        }
+    }
+
+    /// A SNAT rule is counted from now on.
+    pub(super) fn open_rule(&mut self, id: SnatRuleId, batches: &mut [Batch]) {
+        let (slots, _) = self.open_slots(id.slot());
+        for (slot, batch) in slots.iter().zip(batches) {
+            batch.push(Update::Slot(id.slot(), Some(slot.clone())));
+            batch.push(Update::Available(id.slot(), true));
+        }
+    }
+
+    /// A slot's counters, one a worker, and whether nothing had the slot.
+    fn open_slots(&mut self, id: SlotId) -> (&mut Vec<ServerSlot>, bool) {
+        let slots = self.slots.entry(id).or_default();
+        let new = slots.is_empty();
+        if new {
             for link in &self.links {
                 let Some(counters) = ServerCountersRef::of(&link.counters.servers, id) else {
-                    tracing::error!(server = id.0, "more servers than a worker can hold");
+                    tracing::error!(slot = id.0, "more servers and SNAT rules than a worker can hold");
                     continue;
                 };
                 // Nothing is counted there yet: the number was free.
@@ -58,17 +77,7 @@ impl Workers {
                 slots.push(ServerSlot { counters, others: Arc::default(), limit: None, expected: 0 });
             }
         }
-        changed |= set_limit(slots, server);
-        for (slot, batch) in slots.iter().zip(batches) {
-            slot.others.quiesced.set(u32::from(server.weight == 0));
-            if let Forwarding::Tunnel(tunnel) = server.forwarding {
-                set_tunnel(&slot.others, tunnel_shape::pack(tunnel));
-            }
-            if changed {
-                batch.push(Update::Server(id, Some(slot.clone())));
-            }
-            batch.push(Update::Available(id, true));
-        }
+        (slots, new)
     }
 
     /// The service as one worker has it.
@@ -84,7 +93,7 @@ impl Workers {
             .iter()
             .zip(reach)
             .filter_map(|((id, s), reach)| {
-                let slot = self.servers.get(id)?.slots.get(usize::from(worker.0))?.clone();
+                let slot = self.slots.get(&id.slot())?.get(usize::from(worker.0))?.clone();
                 Some(sched::Server {
                     id: *id,
                     address: reach.address,

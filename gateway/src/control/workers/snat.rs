@@ -6,12 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use weir_api::model::{self, Forwarding, snat::SnatRule};
+use weir_api::model::snat::SnatRule;
 
 use super::Workers;
 use crate::{
     host::KernelPorts,
-    id::ServerId,
+    id::SnatRuleId,
     io::PortId,
     path::{
         admin::update::{Batch, Update},
@@ -31,7 +31,7 @@ const MAX_MAPPINGS: u32 = 1 << 20;
 
 impl Workers {
     /// Room for the first rule, blocks for new addresses, slots for new rules, the end of old ones' sessions.
-    pub(super) fn set_snat(&mut self, rules: Vec<(ServerId, Arc<SnatRule>)>, batches: &mut [Batch]) {
+    pub(super) fn set_snat(&mut self, rules: Vec<(SnatRuleId, Arc<SnatRule>)>, batches: &mut [Batch]) {
         if self.snat_log.is_empty() && !rules.is_empty() {
             for (link, batch) in self.links.iter().zip(batches.iter_mut()) {
                 let (log, told) = rtrb::RingBuffer::new(SNAT_LOG);
@@ -41,14 +41,14 @@ impl Workers {
                 self.snat_log.push(told);
             }
         }
-        let known: HashSet<ServerId> = self.snat.iter().map(|(id, _)| *id).collect();
+        let known: HashSet<SnatRuleId> = self.snat.iter().map(|(id, _)| *id).collect();
         for (id, _) in rules.iter().filter(|(id, _)| !known.contains(id)) {
-            self.configure_server(*id, &counting(), batches);
+            self.open_rule(*id, batches);
         }
         for batch in batches.iter_mut() {
             for (id, _) in self.snat.iter().filter(|(id, _)| rules.iter().all(|(kept, _)| kept != id)) {
-                batch.push(Update::Available(*id, false));
-                batch.push(Update::ExpireServer(*id));
+                batch.push(Update::Available(id.slot(), false));
+                batch.push(Update::EndSessions(id.slot()));
             }
         }
         self.snat = rules;
@@ -85,7 +85,7 @@ impl Workers {
     }
 
     /// The own address of each rule that masquerades, if its port has one that no service has as a local address.
-    fn own_addresses(&self) -> BTreeMap<ServerId, Option<IpAddr>> {
+    fn own_addresses(&self) -> BTreeMap<SnatRuleId, Option<IpAddr>> {
         let own = |rule: &SnatRule| {
             let port = self.ports.iter().position(|p| *p == rule.port)?;
             self.routes.port(PortId(port as u8))?.address_like(rule.inside.0)
@@ -172,18 +172,6 @@ impl Workers {
     /// What became of port blocks since it was asked for last.
     pub fn take_snat_log(&mut self) -> Vec<BlockEvent> {
         self.snat_log.iter_mut().flat_map(|log| std::iter::from_fn(|| log.pop().ok())).collect()
-    }
-}
-
-/// A rule counts as a server does.
-fn counting() -> model::Server {
-    model::Server {
-        address: IpAddr::from([0; 4]),
-        port: 0,
-        forwarding: Forwarding::Nat,
-        weight: 0,
-        upper: 0,
-        lower: 0,
     }
 }
 

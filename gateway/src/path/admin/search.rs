@@ -52,7 +52,7 @@ impl Flows {
             at += 1;
             let Some(session) = self.sessions.get(id).filter(|s| s.in_use()) else { continue };
             let servers = search.selection.servers.as_deref();
-            if servers.is_some_and(|servers| servers.binary_search(&session.server()).is_err()) {
+            if servers.is_some_and(|servers| servers.binary_search(&session.slot().server()).is_err()) {
                 continue;
             }
             let found = self.found(id, session);

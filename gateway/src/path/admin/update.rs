@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     clock::Tick,
-    id::{MAX_SERVERS, MAX_SERVICES, ServerId, ServiceId},
+    id::{MAX_SERVICES, MAX_SLOTS, ServiceId, SlotId},
     io::{Hand, Io, PortId},
     path::{
         Worker,
@@ -46,12 +46,12 @@ use crate::{
 pub enum Update {
     /// Replaces a service, or removes it.
     Service(ServiceId, Option<Box<WorkerService>>),
-    /// A server's counters; none if its number is unused again.
-    Server(ServerId, Option<ServerSlot>),
-    /// The server is configured (`true`) or deleted.
-    Available(ServerId, bool),
-    /// End the server's sessions (`expire_nodest_conn`).
-    ExpireServer(ServerId),
+    /// What a server or SNAT rule counts; none if its slot is free again.
+    Slot(SlotId, Option<ServerSlot>),
+    /// The server or SNAT rule is configured (`true`) or deleted.
+    Available(SlotId, bool),
+    /// End the sessions of a server (`expire_nodest_conn`) or SNAT rule.
+    EndSessions(SlotId),
     /// The table of what the path claims.
     Lookup(Arc<Lookup>),
     /// The servers' addresses.
@@ -145,7 +145,7 @@ impl Flows {
             client: request.source,
             virtual_: request.destination,
             local: reply.destination,
-            server: (self.lookup.listed(session.server(), reply.source.0), reply.source.1),
+            server: (self.lookup.listed(session.slot().server(), reply.source.0), reply.source.1),
             state: session.state(),
             expires: self.snat_deadline(id).unwrap_or(session.deadline()).since(self.now),
             fullnat: session.is_fullnat(),
@@ -172,8 +172,8 @@ impl<I: Io> Worker<I> {
     fn take_update(&mut self, update: &mut Update) {
         match update {
             Update::Service(id, new) => self.flows.take_service(*id, new),
-            Update::Server(id, counters) => {
-                if let Some(slot) = slot(&mut self.flows.servers, id.0, MAX_SERVERS) {
+            Update::Slot(id, counters) => {
+                if let Some(slot) = slot(&mut self.flows.slots, id.0, MAX_SLOTS) {
                     if let Some(new) = counters {
                         new.join(slot.as_ref());
                     }
@@ -181,13 +181,11 @@ impl<I: Io> Worker<I> {
                 }
             }
             Update::Available(id, available) => {
-                if let Some(Some(server)) = self.flows.servers.get(id.0 as usize) {
+                if let Some(server) = self.flows.slot(*id) {
                     server.counters.available.set(u32::from(*available));
                 }
             }
-            Update::ExpireServer(server) => {
-                self.flows.end_sessions_of(*server);
-            }
+            Update::EndSessions(slot) => self.flows.end_sessions_of(*slot),
             Update::Lookup(lookup) => std::mem::swap(&mut self.flows.lookup, lookup),
             Update::ServerAddresses(addresses) => std::mem::swap(&mut self.flows.server_addresses, addresses),
             Update::Routes(table) => *table = self.flows.routing.replace(Arc::clone(table)),

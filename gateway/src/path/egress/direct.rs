@@ -13,7 +13,7 @@ use crate::{
         packet::{Packet, trim},
         verdict::Reason,
     },
-    table::session::{Direction, Session, SessionId},
+    table::session::{Direction, SessionId},
 };
 
 /// Decrements the TTL or hop limit; false if there is no IP header at `l3`.
@@ -37,7 +37,11 @@ impl<I: Io> Egress<I> {
             self.deliver(flows, packet.port, packet.frame, packet.parsed);
             return Ok(Edit::Nothing);
         };
-        let tunnel = flows.sessions.get(id).filter(|session| session.is_tunnelled()).map(Session::server);
+        let tunnel = flows
+            .sessions
+            .get(id)
+            .filter(|session| session.is_tunnelled())
+            .map(|session| session.slot().server());
         let server = flows.sessions.arriving(id, Direction::Reply).map(|reply| reply.source.0);
         match (tunnel, server) {
             (None, _) => self.send_direct(flows, packet, hop),

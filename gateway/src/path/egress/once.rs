@@ -78,7 +78,7 @@ fn rewrite_once(flows: &Flows, frame: &mut impl Frame, p: &Parsed, chosen: Chose
             request: p.tuple,
             reply: reply.tuple(),
             protocol: p.protocol,
-            server: chosen.server,
+            slot: chosen.server.slot(),
             flags: INACTIVE,
         },
         flows.now,

@@ -7,7 +7,7 @@ use crate::table::session::{Direction, SessionId};
 const BUDGET: usize = 64;
 
 impl Flows {
-    /// Endpoints sessions whose time is over, a bounded number a poll.
+    /// Ends sessions whose time is over, a bounded number a poll.
     #[inline]
     pub(crate) fn expire(&mut self) {
         let mut budget = BUDGET;
@@ -27,7 +27,7 @@ impl Flows {
         }
     }
 
-    /// Endpoints a session: its record, its place in the server's counts, its local port. A template that controls
+    /// Ends a session: its record, its place in the server's counts, its local port. A template that controls
     /// sessions is only found no more, and goes after the last of them.
     pub(crate) fn end_session(&mut self, id: SessionId) {
         if self.sessions.controls(id) {
@@ -36,7 +36,7 @@ impl Flows {
         self.sessions.detach(id);
         let Some(session) = self.sessions.remove(id) else { return };
         if session.is_template() {
-            if let Some(Some(server)) = self.servers.get(session.server().0 as usize) {
+            if let Some(server) = self.slot(session.slot()) {
                 server.counters.persistent.dec();
                 server.limit.iter().for_each(|limit| limit.look(false));
             }
@@ -45,7 +45,7 @@ impl Flows {
             }
             return;
         }
-        if let Some(Some(server)) = self.servers.get(session.server().0 as usize) {
+        if let Some(server) = self.slot(session.slot()) {
             if session.is_active() {
                 server.counters.active.dec();
             } else {

@@ -17,7 +17,7 @@ use self::{
 use super::{admin::trace::Tracer, next::RestGoes, settings::Settings, verdict::PathCounters};
 use crate::{
     clock::Tick,
-    id::{MAX_SERVERS, MAX_SERVICES, ServerId, WorkerId},
+    id::{MAX_SERVICES, MAX_SLOTS, SlotId, WorkerId},
     table::{
         call_ids::CallIds,
         counters::{ServerCounters, ServerSlot, ServerTable},
@@ -107,7 +107,8 @@ pub(crate) struct Flows {
     pub(crate) now: Tick,
     pub(crate) sessions: Sessions,
     pub(crate) services: Vec<Option<Box<WorkerService>>>,
-    pub(crate) servers: Vec<Option<ServerSlot>>,
+    /// Servers and SNAT rules by slot.
+    pub(crate) slots: Vec<Option<ServerSlot>>,
     /// Their counters: what the fast path knows of servers.
     pub(crate) server_counters: Arc<ServerTable>,
     pub(crate) lookup: Arc<Lookup>,
@@ -153,7 +154,7 @@ impl Flows {
             now,
             sessions: Sessions::new(knows.max_sessions, knows.key, now)?,
             services: Vec::with_capacity(MAX_SERVICES),
-            servers: Vec::with_capacity(MAX_SERVERS),
+            slots: Vec::with_capacity(MAX_SLOTS),
             server_counters: Arc::clone(&knows.counters.servers),
             lookup: Arc::default(),
             server_addresses: Arc::default(),
@@ -174,9 +175,15 @@ impl Flows {
         })
     }
 
-    /// The counters of a server.
+    /// What a server or SNAT rule counts, and what else is known of it.
+    #[inline(always)]
+    pub(crate) fn slot(&self, id: SlotId) -> Option<&ServerSlot> {
+        self.slots.get(id.0 as usize)?.as_ref()
+    }
+
+    /// The counters of a slot.
     #[inline]
-    pub(crate) fn server(&self, id: ServerId) -> Option<&ServerCounters> {
-        Some(&*self.servers.get(id.0 as usize)?.as_ref()?.counters)
+    pub(crate) fn counters_of(&self, id: SlotId) -> Option<&ServerCounters> {
+        Some(&*self.slot(id)?.counters)
     }
 }

@@ -63,7 +63,7 @@ impl Flows {
         if to_other_family && !matches!(chosen.method, Forwarding::Tunnel(_)) {
             return Next::Drop(Reason::OtherFamily);
         }
-        if let Some(server) = self.server(chosen.server).filter(|_| later) {
+        if let Some(server) = self.counters_of(chosen.server.slot()).filter(|_| later) {
             server.count(Direction::Request, packet.parsed.ip_len);
         }
         match self.exit_to(chosen.address) {
@@ -87,7 +87,7 @@ impl Flows {
 
     /// A connection that comes and goes: its place under the server's threshold was taken, and is free again.
     fn count_once(&self, chosen: Chosen, p: &Parsed) {
-        let Some(Some(server)) = self.servers.get(chosen.server.0 as usize) else { return };
+        let Some(server) = self.slot(chosen.server.slot()) else { return };
         let counters = &server.counters;
         counters.connections.add(1);
         counters.in_packets.add(1);

@@ -279,7 +279,7 @@ impl Flows {
             request: p.tuple,
             reply: reply.tuple(),
             protocol: p.protocol,
-            server: chosen.server,
+            slot: chosen.server.slot(),
             flags,
         };
         let timeout = self.timeout_of(p.protocol, state);
@@ -319,7 +319,7 @@ impl Flows {
             let (ip, l4) = deltas_of(&request, &reply.reversed());
             session.set_deltas(ip, l4);
         }
-        if let Some(Some(server)) = self.servers.get(chosen.server.0 as usize) {
+        if let Some(server) = self.slot(chosen.server.slot()) {
             server.counters.connections.add(1);
             if active {
                 server.counters.active.inc();

@@ -138,12 +138,18 @@ impl Flows {
         let listed = if own == FTP { 0 } else { chosen.port };
         let none = Tuple::default();
         let (protocol, server) = (key.protocol, chosen.server);
-        let new = NewSession { request: none, reply: none, protocol, server, flags: TEMPLATE | ONE_WAY };
+        let new = NewSession {
+            request: none,
+            reply: none,
+            protocol,
+            slot: server.slot(),
+            flags: TEMPLATE | ONE_WAY,
+        };
         let reply =
             Endpoints { source: (chosen.address, listed), destination: (like(client, chosen.address), 0) };
         let made = self.insert_template((&key.request, &reply), &new, call.as_ref(), persistence.timeout);
-        match (made, self.servers.get(chosen.server.0 as usize)) {
-            (Ok(_), Some(Some(server))) => {
+        match (made, self.slot(chosen.server.slot())) {
+            (Ok(_), Some(server)) => {
                 server.counters.persistent.inc();
                 server.limit.iter().for_each(|limit| limit.look(true));
             }
@@ -228,7 +234,7 @@ impl Flows {
 
     /// The server of a template, if its clients may go on using it (`ip_vs_check_template`).
     fn server_of_template(&self, template: SessionId, service: ServiceId) -> Option<Chosen> {
-        let server = self.sessions.get(template)?.server();
+        let server = self.sessions.get(template)?.slot().server();
         let service = self.services.get(service.0 as usize)?.as_ref()?;
         let n = service.servers.iter().position(|s| s.id == server)?;
         let (facts, method) = (&service.servers[n], *service.methods.get(n)?);

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::Tick,
-        id::ServerId,
+        id::SlotId,
         path::ingress::sctp_event::{ABORT, DATA, INIT, INIT_ACK, SHUTDOWN_COMPLETE},
         table::session::{
             Direction::{Reply, Request},
@@ -98,7 +98,7 @@ mod tests {
 
     fn session(flags: u8) -> Session {
         let nobody = Tuple::default();
-        let new = NewSession { request: nobody, reply: nobody, protocol: 132, server: ServerId(0), flags };
+        let new = NewSession { request: nobody, reply: nobody, protocol: 132, slot: SlotId(0), flags };
         Session::new(&new, Tick(0))
     }
 

@@ -120,7 +120,7 @@ impl Flows {
     #[inline]
     pub(crate) fn one_way_unchanged(&mut self, id: SessionId, p: &Parsed) -> bool {
         let Some(session) = self.sessions.get(id).filter(|s| s.is_one_way()) else { return false };
-        let Some(server) = self.server_counters.get(session.server()) else { return false };
+        let Some(server) = self.server_counters.get(session.slot()) else { return false };
         let unchanged = is_quiet(p, session, &self.timeouts) && server.available.get() != 0 && p.ttl > 1;
         if unchanged {
             server.count(Direction::Request, p.ip_len);
@@ -144,7 +144,7 @@ impl Flows {
 
     /// Whether the session's server is configured.
     fn is_available(&self, found: Found) -> bool {
-        let server = self.sessions.get(found.id).and_then(|s| self.server(s.server()));
+        let server = self.sessions.get(found.id).and_then(|s| self.counters_of(s.slot()));
         server.is_some_and(|s| s.available.get() != 0)
     }
 
@@ -195,10 +195,10 @@ impl Flows {
         if !self.settings.expire_nodest_conn || !begins(p) {
             return false;
         }
-        let server = self.sessions.get(id).and_then(|s| self.servers.get(s.server().0 as usize));
+        let server = self.sessions.get(id).and_then(|s| self.slot(s.slot()));
         let quiesced =
             |slot: &ServerSlot| slot.counters.available.get() != 0 && slot.others.quiesced.get() != 0;
-        server.is_some_and(|slot| slot.as_ref().is_some_and(quiesced))
+        server.is_some_and(quiesced)
     }
 
     /// Handles a packet of a session that begins a new connection. The session's server counts it until
@@ -244,7 +244,9 @@ impl Flows {
 
     /// Counts a packet at its server.
     pub(crate) fn count_packet(&self, found: Found, p: &Parsed) {
-        let Some(server) = self.sessions.get(found.id).and_then(|s| self.server(s.server())) else { return };
+        let Some(server) = self.sessions.get(found.id).and_then(|s| self.counters_of(s.slot())) else {
+            return;
+        };
         server.count(found.direction, p.ip_len);
     }
 
@@ -321,7 +323,7 @@ impl Flows {
             return;
         }
         session.toggle_active();
-        let Some(Some(server)) = self.servers.get(session.server().0 as usize) else { return };
+        let Some(Some(server)) = self.slots.get(session.slot().0 as usize) else { return };
         let counters = &server.counters;
         if active {
             counters.inactive.dec();

@@ -2,7 +2,7 @@
 //! hops of old generations before their number is used again.
 
 use super::Flows;
-use crate::{id::ServerId, table::session::SessionId};
+use crate::{id::SlotId, table::session::SessionId};
 
 /// Session records that one poll looks at while a deleted server's sessions are ended.
 const SWEEP_STRIDE: u32 = 4096;
@@ -17,8 +17,8 @@ pub(crate) struct Sweep {
 /// Whose sessions end.
 #[derive(Clone, Copy, Debug)]
 enum Whose {
-    /// A deleted server's.
-    Server(ServerId),
+    /// A deleted server's, or SNAT rule's.
+    Slot(SlotId),
     /// Those of SNAT with an external address that no rule has any more.
     Withdrawn,
     /// Nobody's: sessions forget next hops of generations before this one.
@@ -26,13 +26,13 @@ enum Whose {
 }
 
 impl Flows {
-    /// Endpoints the sessions of a deleted server. Where too many are being ended already, these end one by one, when a packet
+    /// Ends the sessions of a deleted server or SNAT rule. Where too many are being ended already, these end one by one, when a packet
     /// comes.
-    pub(crate) fn end_sessions_of(&mut self, server: ServerId) {
-        let _ = self.sweeps.try_push(Sweep { whose: Whose::Server(server), next: 0 });
+    pub(crate) fn end_sessions_of(&mut self, slot: SlotId) {
+        let _ = self.sweeps.try_push(Sweep { whose: Whose::Slot(slot), next: 0 });
     }
 
-    /// Endpoints SNAT's sessions with external addresses that no rule has any more. Where too many are being ended already, these
+    /// Ends SNAT's sessions with external addresses that no rule has any more. Where too many are being ended already, these
     /// end when their time is over.
     pub(crate) fn end_withdrawn(&mut self) {
         let _ = self.sweeps.try_push(Sweep { whose: Whose::Withdrawn, next: 0 });
@@ -53,7 +53,7 @@ impl Flows {
         }
     }
 
-    /// Endpoints sessions of deleted servers and the like, a bounded number of records a poll.
+    /// Ends sessions of deleted servers and the like, a bounded number of records a poll.
     pub(crate) fn sweep(&mut self) {
         if let Some(sweep) = self.sweeps.pop() {
             self.sweep_on(sweep, SWEEP_STRIDE);
@@ -66,9 +66,7 @@ impl Flows {
         for at in sweep.next..stop {
             let id = SessionId(at);
             let ends = match sweep.whose {
-                Whose::Server(id_of) => {
-                    self.sessions.get(id).is_some_and(|s| s.in_use() && s.server() == id_of)
-                }
+                Whose::Slot(slot) => self.sessions.get(id).is_some_and(|s| s.in_use() && s.slot() == slot),
                 Whose::Withdrawn => self.is_withdrawn(id),
                 Whose::Remembered(_) => {
                     let generation = self.routing.generation;

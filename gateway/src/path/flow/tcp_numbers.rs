@@ -244,13 +244,13 @@ mod tests {
     use super::*;
     use crate::{
         clock::Tick,
-        id::ServerId,
+        id::SlotId,
         table::session::{FULLNAT, NewSession, Tuple},
     };
 
     fn session(flags: u8, state: SessionState) -> Session {
         let nobody = Tuple::default();
-        let new = NewSession { request: nobody, reply: nobody, protocol: 6, server: ServerId(0), flags };
+        let new = NewSession { request: nobody, reply: nobody, protocol: 6, slot: SlotId(0), flags };
         let mut session = Session::new(&new, Tick(0));
         session.set_state(state);
         session

@@ -47,7 +47,7 @@ impl Flows {
 
     /// A session wasn't opened after all.
     pub(crate) fn give_place_back(&self, server: ServerId) {
-        if let Some(Some(server)) = self.servers.get(server.0 as usize) {
+        if let Some(server) = self.slot(server.slot()) {
             server.release();
         }
     }
@@ -55,6 +55,6 @@ impl Flows {
     /// A server's threshold, if it has one.
     #[inline]
     pub(crate) fn limit_of(&self, server: ServerId) -> Option<&Limit> {
-        self.servers.get(server.0 as usize)?.as_ref()?.limit.as_deref()
+        self.slot(server.slot())?.limit.as_deref()
     }
 }

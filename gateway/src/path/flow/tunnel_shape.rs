@@ -129,7 +129,7 @@ pub(crate) struct TunnelRoom {
 impl TunnelRoom {
     /// The room of the tunnel to a server, through a next hop that takes `mtu` bytes.
     pub fn of(flows: &Flows, (address, server): (IpAddr, ServerId), mtu: u16) -> Result<Self, Reason> {
-        let facts = flows.servers.get(server.0 as usize).and_then(Option::as_ref);
+        let facts = flows.slot(server.slot());
         let shape = Shape::unpack(facts.map_or(0, |s| s.others.tunnel.get()));
         let added = (header_len(address) + shape.between()) as u16;
         let least = if address.is_ipv6() { ipv6::MIN_MTU as u16 } else { MIN_MTU };

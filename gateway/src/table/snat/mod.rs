@@ -29,7 +29,7 @@ use self::{
 pub use self::ring::AddressRole;
 use crate::{
     clock::{Tick, seconds},
-    id::ServerId,
+    id::SnatRuleId,
     net::protocol,
 };
 
@@ -113,7 +113,7 @@ pub struct BlockEvent {
 #[derive(Clone, Copy, Debug)]
 pub struct Mapping {
     /// The rule it came from.
-    pub rule: ServerId,
+    pub rule: SnatRuleId,
     /// Inside address and port.
     pub inside: Endpoint,
     /// External address and port.
@@ -127,7 +127,7 @@ pub struct Mapping {
 }
 
 struct InsideHost {
-    key: (IpAddr, ServerId),
+    key: (IpAddr, SnatRuleId),
     address: IpAddr,
     /// Its blocks; that of the last port comes first.
     blocks: Ring,
@@ -139,14 +139,14 @@ struct InsideHost {
     idle: Option<Tick>,
 }
 
-type InsideKey = (u8, Endpoint, Option<Endpoint>, ServerId);
+type InsideKey = (u8, Endpoint, Option<Endpoint>, SnatRuleId);
 
 /// The tables.
 pub struct SnatTables {
     addresses: Addresses,
     hosts: Vec<InsideHost>,
     free_hosts: Vec<u32>,
-    by_host: HashMap<(IpAddr, ServerId), u32, RandomState>,
+    by_host: HashMap<(IpAddr, SnatRuleId), u32, RandomState>,
     mappings: Vec<Mapping>,
     free_mappings: Vec<u32>,
     by_inside: HashMap<InsideKey, u32, RandomState>,
@@ -210,7 +210,7 @@ impl SnatTables {
     #[must_use]
     pub fn by_inside(
         &self,
-        rule: ServerId,
+        rule: SnatRuleId,
         limits: &SnatLimits,
         protocol: u8,
         inside: Endpoint,
@@ -295,7 +295,7 @@ impl SnatTables {
     /// There is no room for it.
     pub fn open(
         &mut self,
-        (rule, limits, pool): (ServerId, &SnatLimits, &[IpAddr]),
+        (rule, limits, pool): (SnatRuleId, &SnatLimits, &[IpAddr]),
         (protocol, inside, outside): (u8, Endpoint, Endpoint),
         now: Tick,
         log: &mut impl FnMut(BlockEvent),
@@ -325,7 +325,7 @@ impl SnatTables {
     }
 
     /// The inside address, known or added.
-    fn host(&mut self, key: (IpAddr, ServerId), pool: &[IpAddr], now: Tick) -> Result<u32, Full> {
+    fn host(&mut self, key: (IpAddr, SnatRuleId), pool: &[IpAddr], now: Tick) -> Result<u32, Full> {
         let known = self.by_host.get(&key).and_then(|&id| Some((id, self.hosts.get(id as usize)?.address)));
         // An inside address whose external address was withdrawn starts again with another.
         if let Some((id, address)) = known
@@ -503,7 +503,13 @@ fn next_random(mut x: u32) -> u32 {
     x ^ (x << 5)
 }
 
-fn key(rule: ServerId, limits: &SnatLimits, protocol: u8, inside: Endpoint, outside: Endpoint) -> InsideKey {
+fn key(
+    rule: SnatRuleId,
+    limits: &SnatLimits,
+    protocol: u8,
+    inside: Endpoint,
+    outside: Endpoint,
+) -> InsideKey {
     let outside = match limits.mapping {
         Dependence::EndpointIndependent => None,
         Dependence::AddressAndPortDependent => Some(outside),

@@ -7,7 +7,7 @@ use super::{
     blocks::{BlockId, Row},
     next_random, row,
 };
-use crate::{clock::Tick, id::ServerId};
+use crate::{clock::Tick, id::SnatRuleId};
 
 impl SnatTables {
     /// The external address of which [`SnatTables::open`] would give the inside address `inside` a port, provided a
@@ -17,7 +17,7 @@ impl SnatTables {
     /// See there.
     pub fn preview(
         &self,
-        (rule, limits, pool): (ServerId, &SnatLimits, &[IpAddr]),
+        (rule, limits, pool): (SnatRuleId, &SnatLimits, &[IpAddr]),
         (protocol, inside): (u8, IpAddr),
         now: Tick,
     ) -> Result<IpAddr, Full> {

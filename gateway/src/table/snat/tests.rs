@@ -6,7 +6,7 @@ use weir_api::model::snat::MAX_PORTS;
 
 use super::*;
 
-const RULE: ServerId = ServerId(7);
+const RULE: SnatRuleId = SnatRuleId(7);
 const POOL: [IpAddr; 2] = [v4(0xc000_0201), v4(0xc000_0202)];
 const OUTSIDE: Endpoint = (v4(0x0808_0808), 53);
 

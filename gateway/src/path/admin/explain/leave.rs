@@ -25,7 +25,7 @@ impl Flows {
         let Some(session) = self.sessions.get(id) else { return };
         if session.is_one_way() {
             let Some(reply) = self.sessions.arriving(id, Direction::Reply) else { return };
-            let tunnel = session.is_tunnelled().then(|| session.server());
+            let tunnel = session.is_tunnelled().then(|| session.slot().server());
             let leg = Leg { to: reply.source.0, leaves: e.ends, tunnel, back: Some(ReturnLeg::Itself) };
             return self.explain_leave(e, p, leg);
         }

@@ -103,7 +103,7 @@ impl Flows {
         let reply = found.direction == Direction::Reply;
         // For a packet that has turned back, the session it arrived in counts.
         if e.session.is_none() {
-            e.session = Some((self.found(found.id, session), session.server(), reply));
+            e.session = Some((self.found(found.id, session), session.slot().server(), reply));
             e.method = (!session.is_snat()).then(|| method(session));
         }
         if !self.may_arrive(port, found) {

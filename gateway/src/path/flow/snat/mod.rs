@@ -30,7 +30,7 @@ use super::{
     destination::{is_group, is_link_local, is_martian, may_be_special},
 };
 use crate::{
-    id::{ServerId, WorkerId},
+    id::{SnatRuleId, WorkerId},
     io::{Frame, PortId},
     net::{checksum::Delta, protocol},
     path::{
@@ -98,7 +98,7 @@ impl Nat {
     }
 
     /// The port by which packets under a rule leave.
-    pub(crate) fn outside_port(&self, rule: ServerId) -> Option<PortId> {
+    pub(crate) fn outside_port(&self, rule: SnatRuleId) -> Option<PortId> {
         self.rules.by_id(rule).map(|rule| rule.port)
     }
 
@@ -112,7 +112,7 @@ impl Nat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SnatRole {
     /// It comes from inside, under this rule.
-    Out(ServerId),
+    Out(SnatRuleId),
     /// It is sent to an external address.
     In,
 }
@@ -290,7 +290,7 @@ impl Flows {
         &mut self,
         p: &Parsed,
         ends: &Endpoints,
-        rule: ServerId,
+        rule: SnatRuleId,
     ) -> Result<(SessionId, Direction), Reason> {
         let now = self.now;
         let counters = Arc::clone(&self.counters);
@@ -416,7 +416,7 @@ impl Flows {
             return Err(Reason::TupleInUse);
         }
         let none = Tuple::default();
-        let new = NewSession { request: none, reply: none, protocol, server: rule.id, flags: INACTIVE };
+        let new = NewSession { request: none, reply: none, protocol, slot: rule.id.slot(), flags: INACTIVE };
         let state = match protocol {
             protocol::UDP => Udp,
             _ => SessionState::None,
@@ -435,7 +435,7 @@ impl Flows {
             let l4 = if protocol == protocol::ICMP { Delta::word(request.source.1, external.1) } else { l4 };
             session.set_deltas(ip, l4);
         }
-        if let Some(Some(server)) = self.servers.get(rule.id.0 as usize) {
+        if let Some(server) = self.slot(rule.id.slot()) {
             server.counters.connections.add(1);
             server.counters.inactive.inc();
         }

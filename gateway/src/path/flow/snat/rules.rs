@@ -7,7 +7,7 @@ use weir_api::model::snat::{Dependence, Kind, Pooling, SnatRule};
 
 use super::track::{SnatTimeoutTicks, TimeoutTicks, shortest};
 use crate::{
-    id::ServerId,
+    id::SnatRuleId,
     io::PortId,
     net::protocol,
     prefix::Prefix,
@@ -18,7 +18,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Rule {
     /// The number under which it is counted.
-    pub id: ServerId,
+    pub id: SnatRuleId,
     /// Inside network.
     pub inside: Prefix,
     /// The IP protocol it is limited to, if any.
@@ -43,7 +43,7 @@ impl Rule {
     /// Builds a configured rule; `port` is its outside port, `own` is that port's own address for
     /// masquerading.
     #[must_use]
-    pub fn new(id: ServerId, rule: &SnatRule, port: PortId, own: Option<IpAddr>) -> Self {
+    pub fn new(id: SnatRuleId, rule: &SnatRule, port: PortId, own: Option<IpAddr>) -> Self {
         let network = |&(address, bits): &(IpAddr, u8)| {
             Prefix::new(address, bits).unwrap_or(Prefix::host(address)).network()
         };
@@ -78,7 +78,7 @@ pub struct RuleSet {
     /// Sorted, the smallest network first.
     rules: Vec<Rule>,
     /// The index of each rule by its number.
-    by_id: HashMap<ServerId, usize, RandomState>,
+    by_id: HashMap<SnatRuleId, usize, RandomState>,
     /// External addresses, with the ports of their rules and their roles.
     pool: HashMap<IpAddr, (PortId, AddressRole), RandomState>,
     timeouts: TimeoutTicks,
@@ -150,7 +150,7 @@ impl RuleSet {
         })
     }
 
-    pub(super) fn by_id(&self, id: ServerId) -> Option<&Rule> {
+    pub(super) fn by_id(&self, id: SnatRuleId) -> Option<&Rule> {
         self.rules.get(*self.by_id.get(&id)?)
     }
 }
@@ -161,7 +161,7 @@ mod tests {
 
     fn rule(id: u32, inside: &str, port: u8) -> Rule {
         Rule {
-            id: ServerId(id),
+            id: SnatRuleId(id),
             inside: inside.parse().unwrap(),
             protocol: None,
             except: Vec::new(),
@@ -210,6 +210,6 @@ mod tests {
             assert_eq!(of(&rules, source, "8.8.8.8", port), expected, "{source} by {port:?}");
         }
         assert_eq!(rules.port_of([192, 0, 2, 2].into()), Some(PortId(1)));
-        assert_eq!((0..4).map(|n| rules.by_id(ServerId(n)).is_some()).filter(|there| *there).count(), 3);
+        assert_eq!((0..4).map(|n| rules.by_id(SnatRuleId(n)).is_some()).filter(|there| *there).count(), 3);
     }
 }

@@ -160,7 +160,7 @@ impl Flows {
     /// those that trigger a check. None for other sessions, and once the rule is gone.
     pub(crate) fn snat_deadline(&self, id: SessionId) -> Option<Tick> {
         let session = self.sessions.get(id).filter(|session| session.is_snat())?;
-        let rule = self.snat.as_ref()?.rules.by_id(session.server())?;
+        let rule = self.snat.as_ref()?.rules.by_id(session.slot().snat_rule())?;
         let outside = self.sessions.arriving(id, Direction::Request)?.destination.1;
         Some(Tick(session.last_seen).after(rule.timeouts.of(session.state(), outside)))
     }
