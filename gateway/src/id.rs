@@ -1,5 +1,7 @@
 //! Small numbers that name things across rooms.
 
+use zerocopy::FromBytes;
+
 /// A virtual service, as long as it is configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceId(pub u32);
@@ -58,3 +60,63 @@ pub const MAX_SLOTS: usize = 1_048_576;
 /// A worker: one pinned lcore with one queue pair of every port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkerId(pub u16);
+
+/// A next hop of one worker. Its number passes to another neighbour when no session can know it any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes)]
+#[repr(transparent)]
+pub struct HopId(u16);
+
+impl HopId {
+    /// No hop: it isn't known yet.
+    pub const NONE: Self = Self(u16::MAX);
+    /// A mark on the hop of requests whose TCP options must be inspected (TOA). Hops have smaller numbers, so that code
+    /// which doesn't ask for the mark finds no hop.
+    const INSPECTED: u16 = 0x8000;
+
+    /// The hop with this word, as [`Self::word`] returns it: below 32 768 the hop's number.
+    #[must_use]
+    pub const fn new(word: u16) -> Self {
+        Self(word)
+    }
+
+    /// The word in which a session's record stores it.
+    #[inline]
+    #[must_use]
+    pub const fn word(self) -> u16 {
+        self.0
+    }
+
+    /// The hop's place in a list of all hops; beyond every list for [`Self::NONE`] and marked ones.
+    #[inline]
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// Whether it is a hop.
+    #[inline]
+    #[must_use]
+    pub fn is_known(self) -> bool {
+        self != Self::NONE
+    }
+
+    /// The hop with the mark.
+    #[must_use]
+    pub const fn inspected(self) -> Self {
+        Self(self.0 | Self::INSPECTED)
+    }
+
+    /// Whether the mark is set, as it is in [`Self::NONE`], too.
+    #[inline]
+    #[must_use]
+    pub const fn is_inspected(self) -> bool {
+        self.0 & Self::INSPECTED != 0
+    }
+
+    /// The hop without the mark.
+    #[inline]
+    #[must_use]
+    pub const fn unmarked(self) -> Self {
+        Self(self.0 & !Self::INSPECTED)
+    }
+}

@@ -22,12 +22,13 @@ use super::{
     verdict::Reason,
 };
 use crate::{
+    id::HopId,
     io::{Frame, Io, PortId},
     net::{ipv6::GROWTH, protocol},
     table::{
         counters::ServerCounters,
         endpoints::IPV6,
-        session::{Direction, LOOKED_AT, Session, TIMEOUTS},
+        session::{Direction, Session, TIMEOUTS},
         sessions::{Candidate, Found},
     },
 };
@@ -232,7 +233,7 @@ impl<I: Io> Worker<I> {
 
     /// Sends a packet that changes nothing about its session through a tunnel with special handling.
     #[inline(never)]
-    fn through_tunnel(&mut self, packet: Packet<'_, I::Frame>, found: Found, hop: u16) {
+    fn through_tunnel(&mut self, packet: Packet<'_, I::Frame>, found: Found, hop: HopId) {
         self.carry_out(packet, Next::Forward(found, Exit::Hop(hop), As::Packet));
     }
 
@@ -243,10 +244,10 @@ impl<I: Io> Worker<I> {
         let flows = &mut self.flows;
         let Some(session) = flows.sessions.get_mut(found.id) else { return Some(frame) };
         let hop = session.hops[found.direction.index()];
-        if hop & LOOKED_AT == 0 {
+        if !hop.is_inspected() {
             return Some(frame);
         }
-        let Some(next) = flows.routing.hop(hop & !LOOKED_AT) else { return Some(frame) };
+        let Some(next) = flows.routing.hop(hop.unmarked()) else { return Some(frame) };
         let server = flows.server_counters.of_session(session.slot());
         let nat64 = session.is_nat64();
         let generation = flows.routing.generation;
@@ -301,8 +302,8 @@ impl<I: Io> Worker<I> {
         if !usual || session.is_proxied() {
             return Some(frame);
         }
-        if let Some(mark) = flows.told.mark(session, found)
-            && (mark == 0 || toa::is_clean(frame.data(), p))
+        if let Some(inspects) = flows.told.inspects(session, found)
+            && (!inspects || toa::is_clean(frame.data(), p))
         {
             // There is nothing to be inspected more closely.
         } else {

@@ -7,7 +7,7 @@ use super::{
     verdict::Reason,
 };
 use crate::{
-    id::WorkerId,
+    id::{HopId, WorkerId},
     net::{icmp::Inner, reply::Problem},
     table::{endpoints::Endpoints, session::SessionId, sessions::Found},
 };
@@ -16,7 +16,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Next {
     /// It is forwarded in its session to this next hop; the session needs no further look.
-    Plain(Found, u16),
+    Plain(Found, HopId),
     /// It is forwarded in its session.
     Forward(Found, Exit, As),
     /// It goes to a server that was chosen for this packet alone; `true` if it is a later fragment.
@@ -39,7 +39,7 @@ pub(crate) enum Next {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// To this next hop.
-    Hop(u16),
+    Hop(HopId),
     /// To the kernel: the server is on the gateway itself.
     Local,
     /// Back in again: it goes from inside to an external address.
@@ -69,7 +69,7 @@ pub(crate) struct TunnelError {
     /// The reply to the client.
     pub problem: Problem,
     /// The next hop towards the client.
-    pub hop: u16,
+    pub hop: HopId,
 }
 
 /// The reply to the sender of a packet that isn't forwarded.

@@ -5,6 +5,7 @@ use arrayvec::ArrayVec;
 
 use super::flow::route::{Hop, Resolve, Routing, Waits};
 use crate::clock::{Tick, seconds};
+use crate::id::HopId;
 
 /// The most packets that wait for neighbours, in all.
 pub(super) const WAITING: usize = 256;
@@ -37,7 +38,7 @@ impl<F> Waiting<F> {
     pub fn wait(
         &mut self,
         routing: &mut Routing,
-        hop: u16,
+        hop: HopId,
         (frame, received): (F, bool),
         now: Tick,
     ) -> (Option<Resolve>, Option<F>) {

@@ -17,7 +17,7 @@ use super::endpoints::IPV6;
 pub use super::tuple::{Direction, Tuple};
 use crate::{
     clock::Tick,
-    id::SlotId,
+    id::{HopId, SlotId},
     io::PortId,
     net::{checksum::Delta, protocol},
 };
@@ -58,13 +58,8 @@ pub const STATE: u8 = 31;
 /// The number of time-outs: those of the states, then those of SNAT's states.
 pub const TIMEOUTS: usize = 64;
 
-/// A mark on the next hop of requests whose TCP options must be inspected (TOA). Next hops have smaller numbers, so
-/// code that doesn't know the mark finds no hop.
-pub const LOOKED_AT: u16 = 0x8000;
 /// The port isn't known.
 pub const NO_PORT: u8 = u8::MAX;
-/// The next hop isn't known.
-pub const NO_HOP: u16 = u16::MAX;
 
 /// A session's record. It has only plain words, so that a table of records can use untouched zero pages.
 #[derive(Clone, Copy, Debug, FromBytes)]
@@ -82,7 +77,7 @@ pub struct Session {
     pub(crate) timeout: u32,
     slot: u32,
     /// Next hops by direction, valid while `hops_generation` is that of the route table.
-    pub(crate) hops: [u16; 2],
+    pub(crate) hops: [HopId; 2],
     pub(crate) hops_generation: u16,
     state: u8,
     pub(crate) flags: u8,
@@ -179,7 +174,7 @@ impl Session {
             last_seen: now.0,
             timeout: 0,
             slot: new.slot.0,
-            hops: [NO_HOP; 2],
+            hops: [HopId::NONE; 2],
             hops_generation: 0,
             state: SessionState::None as u8,
             flags: new.flags,
@@ -286,9 +281,9 @@ impl Session {
 
     /// Notes the next hop of a direction. Hops of another generation are forgotten.
     #[inline]
-    pub(crate) fn remember_hop(&mut self, direction: Direction, hop: u16, generation: u16) {
+    pub(crate) fn remember_hop(&mut self, direction: Direction, hop: HopId, generation: u16) {
         if self.hops_generation != generation {
-            self.hops = [NO_HOP; 2];
+            self.hops = [HopId::NONE; 2];
             self.hops_generation = generation;
         }
         self.hops[direction.index()] = hop;
@@ -296,7 +291,7 @@ impl Session {
 
     /// Forgets the next hops of both directions.
     pub(crate) fn forget_hops(&mut self) {
-        self.hops = [NO_HOP; 2];
+        self.hops = [HopId::NONE; 2];
     }
 
     /// What rewriting a packet of `direction` adds to the checksums of the IP header and of the transport.
@@ -408,7 +403,7 @@ impl Session {
     /// They take the place of checksum differences and next hops, which a template doesn't need.
     pub(crate) fn set_call(&mut self, salt: u32, slot: u32) {
         (self.ip_delta, self.l4_delta) = (salt as u16, (salt >> 16) as u16);
-        self.hops = [slot as u16, (slot >> 16) as u16];
+        self.hops = [slot as u16, (slot >> 16) as u16].map(HopId::new);
     }
 
     /// The values that [`Self::set_call`] stored; none for sessions, and templates without a Call-ID.
@@ -416,7 +411,7 @@ impl Session {
     pub(crate) fn call(&self) -> Option<(u32, u32)> {
         let word = |low: u16, high: u16| u32::from(low) | u32::from(high) << 16;
         let salt = word(self.ip_delta, self.l4_delta);
-        (self.is_template() && salt != 0).then(|| (salt, word(self.hops[0], self.hops[1])))
+        (self.is_template() && salt != 0).then(|| (salt, word(self.hops[0].word(), self.hops[1].word())))
     }
 
     /// Whether packets of `direction` are known to arrive on this port.
@@ -542,11 +537,11 @@ mod tests {
     #[test]
     fn hops_of_other_routes_are_forgotten() {
         let mut s = session(0);
-        s.remember_hop(Direction::Request, 4, 1);
-        s.remember_hop(Direction::Reply, 5, 1);
-        assert_eq!((s.hops, s.hops_generation), ([4, 5], 1));
-        s.remember_hop(Direction::Reply, 6, 2);
-        assert_eq!((s.hops, s.hops_generation), ([NO_HOP, 6], 2));
+        s.remember_hop(Direction::Request, HopId::new(4), 1);
+        s.remember_hop(Direction::Reply, HopId::new(5), 1);
+        assert_eq!((s.hops, s.hops_generation), ([4, 5].map(HopId::new), 1));
+        s.remember_hop(Direction::Reply, HopId::new(6), 2);
+        assert_eq!((s.hops, s.hops_generation), ([HopId::NONE, HopId::new(6)], 2));
     }
 
     #[test]

@@ -13,11 +13,12 @@ use zerocopy::FromBytes;
 
 use super::{
     endpoints::{Endpoints, IPV6, Pair},
-    session::{Direction, NO_HOP, NewSession, ONE_PACKET, Session, SessionId, Tuple},
+    session::{Direction, NewSession, ONE_PACKET, Session, SessionId, Tuple},
     sessions::{Candidate, Found, Sessions},
     templates::spread,
 };
 use crate::clock::Tick;
+use crate::id::HopId;
 
 /// The addresses of both directions as they arrive. An IPv4 direction holds the hops of [`V6Record::hop`] instead.
 #[derive(Clone, Copy, Debug, FromBytes)]
@@ -31,7 +32,7 @@ const _: () = assert!(size_of::<V6Record>() == 64);
 /// The initial value of the hops of [`V6Record::hop`]: unknown in any generation of routes.
 const NO_HOPS: Pair = {
     let mut pair = [0; 32];
-    let [low, high] = NO_HOP.to_le_bytes();
+    let [low, high] = HopId::NONE.word().to_le_bytes();
     (pair[0], pair[1], pair[2], pair[3]) = (low, high, low, high);
     pair
 };
@@ -55,22 +56,22 @@ impl V6Record {
     /// are stored in the pair that the IPv4 direction doesn't need: two hops, then their generation of routes.
     #[inline]
     #[must_use]
-    pub(crate) fn hop(&self, v4: Direction, direction: Direction) -> (u16, u16) {
+    pub(crate) fn hop(&self, v4: Direction, direction: Direction) -> (HopId, u16) {
         let word = |n: usize| {
             let bytes = self.pairs[v4.index()].get(2 * n..).and_then(|b| b.first_chunk());
             bytes.map_or(0, |b| u16::from_le_bytes(*b))
         };
-        (word(direction.index()), word(2))
+        (HopId::new(word(direction.index())), word(2))
     }
 
-    fn set_hop(&mut self, v4: Direction, direction: Direction, hop: u16, generation: u16) {
+    fn set_hop(&mut self, v4: Direction, direction: Direction, hop: HopId, generation: u16) {
         let (_, before) = self.hop(v4, direction);
         let pair = &mut self.pairs[v4.index()];
         if before != generation {
-            pair[..4].copy_from_slice(&NO_HOP.to_le_bytes().repeat(2));
+            pair[..4].copy_from_slice(&HopId::NONE.word().to_le_bytes().repeat(2));
             pair[4..6].copy_from_slice(&generation.to_le_bytes());
         }
-        pair[2 * direction.index()..][..2].copy_from_slice(&hop.to_le_bytes());
+        pair[2 * direction.index()..][..2].copy_from_slice(&hop.word().to_le_bytes());
     }
 
     /// The source and the destination with which a packet of `direction` leaves.
@@ -202,7 +203,7 @@ impl Sessions {
         &mut self,
         id: SessionId,
         direction: Direction,
-        hop: u16,
+        hop: HopId,
         generation: u16,
     ) {
         if let (Some(record), Some(v6)) = (self.records.get(id.0 as usize), self.v6.get_mut(id.0 as usize)) {
@@ -211,10 +212,10 @@ impl Sessions {
     }
 
     /// The next hop that [`Self::remember_nat64_hop`] stored.
-    pub(crate) fn nat64_hop(&self, id: SessionId, direction: Direction, generation: u16) -> Option<u16> {
+    pub(crate) fn nat64_hop(&self, id: SessionId, direction: Direction, generation: u16) -> Option<HopId> {
         let (record, v6) = self.records.get(id.0 as usize).zip(self.v6.get(id.0 as usize))?;
         let (hop, of) = v6.hop(record.v4_direction(), direction);
-        (of == generation && hop != NO_HOP).then_some(hop)
+        (of == generation && hop.is_known()).then_some(hop)
     }
 
     /// A session's mutable record, and its addresses.
@@ -376,8 +377,8 @@ mod tests {
         let id = s.insert_endpoints((&request, &reply), &new(0), 100, Tick(0)).unwrap();
         let both = [Direction::Request, Direction::Reply];
         assert!(both.iter().all(|d| (0..=3).all(|generation| s.nat64_hop(id, *d, generation).is_none())));
-        s.remember_nat64_hop(id, Direction::Request, 7, 0);
-        assert_eq!(both.map(|d| s.nat64_hop(id, d, 0)), [Some(7), None]);
+        s.remember_nat64_hop(id, Direction::Request, HopId::new(7), 0);
+        assert_eq!(both.map(|d| s.nat64_hop(id, d, 0)), [Some(HopId::new(7)), None]);
     }
 
     #[test]

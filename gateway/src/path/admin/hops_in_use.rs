@@ -2,11 +2,12 @@
 
 use crate::{
     clock::{Tick, seconds},
+    id::HopId,
     path::flow::{
         Flows,
         route::{MAX_HOPS, Resolve},
     },
-    table::session::{LOOKED_AT, SessionId},
+    table::session::SessionId,
 };
 
 /// The number of session records examined per request.
@@ -45,8 +46,8 @@ impl HopsInUse {
         self.hops.clear();
     }
 
-    fn note(&mut self, hop: u16) {
-        let hop = usize::from(hop & !LOOKED_AT);
+    fn note(&mut self, hop: HopId) {
+        let hop = hop.unmarked().index();
         if let Some(word) = self.seen.get_mut(hop / 64) {
             *word |= 1 << (hop % 64);
         }
@@ -83,7 +84,7 @@ impl Flows {
             while left != 0 && hops.len() < hops.capacity() {
                 let number = n * 64 + left.trailing_zeros() as usize;
                 left &= left - 1;
-                hops.extend(self.routing.known_neighbour(number as u16));
+                hops.extend(self.routing.known_neighbour(HopId::new(number as u16)));
             }
         }
     }

@@ -5,6 +5,7 @@
 
 use super::{Carried, Egress, too_big};
 use crate::{
+    id::HopId,
     io::{Frame, Io},
     net::{Header, ipv4::Ipv4Header, ipv6::Ipv6Header},
     path::{
@@ -55,7 +56,7 @@ impl<I: Io> Egress<I> {
         &mut self,
         flows: &Flows,
         packet: Packet<'_, I::Frame>,
-        hop: u16,
+        hop: HopId,
     ) -> Carried<I::Frame> {
         let Some(next) = flows.routing.hop(hop) else { return self.dropped(packet.frame, Reason::NoRoute) };
         if packet.parsed.ip_len > next.mtu && packet.parsed.dont_fragment {

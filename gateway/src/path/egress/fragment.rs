@@ -9,6 +9,7 @@ use zerocopy::IntoBytes;
 
 use super::Egress;
 use crate::{
+    id::HopId,
     io::{Frame, Io},
     net::{
         Header,
@@ -41,7 +42,7 @@ impl<I: Io> Egress<I> {
     /// Sends a finished frame to `hop` in fragments of at most `mtu` bytes; it counts as one packet.
     #[cold]
     #[inline(never)]
-    pub(crate) fn fragment(&mut self, flows: &Flows, frame: I::Frame, hop: u16, mtu: u16) {
+    pub(crate) fn fragment(&mut self, flows: &Flows, frame: I::Frame, hop: HopId, mtu: u16) {
         if frame.data().get(12..14) == Some(&ether_type::IPV6.to_be_bytes()) {
             let part = Part { id: self.next_fragment_id(), at: 0, more: false };
             return self.fragment_v6(flows, frame, hop, part, mtu);
@@ -54,7 +55,7 @@ impl<I: Io> Egress<I> {
     /// `mtu` bytes. It stays one fragment if it fits.
     #[cold]
     #[inline(never)]
-    pub(crate) fn fragment_v6(&mut self, flows: &Flows, frame: I::Frame, hop: u16, part: Part, mtu: u16) {
+    pub(crate) fn fragment_v6(&mut self, flows: &Flows, frame: I::Frame, hop: HopId, part: Part, mtu: u16) {
         let sent = self.fragments_v6(flows, &frame, hop, part, mtu);
         self.count_fragmented(sent);
     }
@@ -65,7 +66,7 @@ impl<I: Io> Egress<I> {
         self.fragment_ids
     }
 
-    fn fragments(&mut self, flows: &Flows, frame: &I::Frame, hop: u16, mtu: u16) -> Option<()> {
+    fn fragments(&mut self, flows: &Flows, frame: &I::Frame, hop: HopId, mtu: u16) -> Option<()> {
         let ip = Ipv4Header::at(frame.data(), EthernetHeader::LEN)?;
         let (header_len, total) = (ip.header_len(), ip.total_len());
         let headers = EthernetHeader::LEN + header_len;
@@ -102,7 +103,7 @@ impl<I: Io> Egress<I> {
         &mut self,
         flows: &Flows,
         frame: &I::Frame,
-        hop: u16,
+        hop: HopId,
         part: Part,
         mtu: u16,
     ) -> Option<()> {

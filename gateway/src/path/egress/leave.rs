@@ -2,6 +2,7 @@
 
 use super::{Carried, Egress, Unresolved, rewrite, too_big};
 use crate::{
+    id::HopId,
     io::{Frame, Io},
     path::{
         flow::Flows,
@@ -27,7 +28,7 @@ pub(crate) fn rewrite(flows: &Flows, frame: &mut impl Frame, p: &Parsed, found: 
 
 /// The MTU towards a hop, if the packet exceeds it and must not be fragmented.
 #[inline]
-pub(crate) fn exceeded<F: Frame>(flows: &Flows, packet: &Packet<'_, F>, hop: u16) -> Option<u16> {
+pub(crate) fn exceeded<F: Frame>(flows: &Flows, packet: &Packet<'_, F>, hop: HopId) -> Option<u16> {
     let mtu = flows.routing.hop(hop)?.mtu;
     (packet.parsed.ip_len > mtu && packet.parsed.dont_fragment).then_some(mtu)
 }
@@ -40,7 +41,7 @@ impl<I: Io> Egress<I> {
         flows: &Flows,
         packet: Packet<'_, I::Frame>,
         found: Found,
-        hop: u16,
+        hop: HopId,
     ) -> Carried<I::Frame> {
         if let Some(mtu) = exceeded(flows, &packet, hop) {
             return too_big(flows, packet, mtu);
@@ -90,7 +91,7 @@ impl<I: Io> Egress<I> {
         flows: &Flows,
         mut packet: Packet<'_, I::Frame>,
         found: Found,
-        (hop, mtu): (u16, u16),
+        (hop, mtu): (HopId, u16),
     ) -> Carried<I::Frame> {
         let p = packet.parsed;
         trim(&mut packet.frame, p);
@@ -128,7 +129,7 @@ impl<I: Io> Egress<I> {
     }
 
     /// Sends a finished frame to a next hop; writes its Ethernet header.
-    pub(crate) fn leave(&mut self, flows: &Flows, mut frame: I::Frame, hop: u16, ip_len: u16) {
+    pub(crate) fn leave(&mut self, flows: &Flows, mut frame: I::Frame, hop: HopId, ip_len: u16) {
         let Some(next) = flows.routing.hop(hop) else { return self.drop(frame, Reason::NoRoute) };
         if ip_len > next.mtu {
             return self.fragment(flows, frame, hop, next.mtu);
@@ -144,7 +145,7 @@ impl<I: Io> Egress<I> {
     }
 
     /// Like [`Self::leave`], for a frame that wasn't received: an answer or a fragment.
-    pub(crate) fn leave_uncounted(&mut self, flows: &Flows, mut frame: I::Frame, hop: u16) {
+    pub(crate) fn leave_uncounted(&mut self, flows: &Flows, mut frame: I::Frame, hop: HopId) {
         let Some(next) = flows.routing.hop(hop) else { return };
         if !next.usable {
             return self.wait_for(frame, hop, false);
@@ -156,7 +157,7 @@ impl<I: Io> Egress<I> {
 
     /// Makes a frame wait until the MAC address of its next hop is known.
     #[cold]
-    fn wait_for(&mut self, frame: I::Frame, hop: u16, received: bool) {
+    fn wait_for(&mut self, frame: I::Frame, hop: HopId, received: bool) {
         if let Err(full) = self.unresolved.try_push(Unresolved { frame, hop, received })
             && received
         {

@@ -15,7 +15,7 @@ use super::{
     verdict::{PathCounters, Reason, Verdict},
 };
 use crate::{
-    id::WorkerId,
+    id::{HopId, WorkerId},
     io::{Frame, Io, PortId},
     net::ethernet::Mac,
 };
@@ -62,7 +62,7 @@ pub(crate) struct Unresolved<F> {
     /// The frame, complete except for its MAC addresses.
     pub frame: F,
     /// The next hop.
-    pub hop: u16,
+    pub hop: HopId,
     /// Whether it is a received frame, which is counted when it leaves or is dropped.
     pub received: bool,
 }

@@ -27,6 +27,7 @@ use zerocopy::IntoBytes;
 
 use super::{Carried, Egress, fragment::Part, rewrite::rewrite_transport, toa, too_big};
 use crate::{
+    id::HopId,
     io::{Frame, Io, PortId},
     net::{
         Fields, Header,
@@ -186,7 +187,7 @@ impl<I: Io> Egress<I> {
         flows: &Flows,
         mut frame: I::Frame,
         p: &Parsed,
-        (found, hop): (Found, u16),
+        (found, hop): (Found, HopId),
         (ip_len, way): (u16, u16),
     ) {
         let Some(len) = self.translate_packet(flows, &mut frame, p, found, (ip_len, None)) else {
@@ -202,7 +203,7 @@ impl<I: Io> Egress<I> {
         flows: &Flows,
         mut packet: Packet<'_, I::Frame>,
         (found, id): (Found, u16),
-        hop: u16,
+        hop: HopId,
     ) -> Carried<I::Frame> {
         let p = packet.parsed;
         let Some(&next) = flows.routing.hop(hop) else { return self.dropped(packet.frame, Reason::NoRoute) };
@@ -225,7 +226,7 @@ impl<I: Io> Egress<I> {
         flows: &Flows,
         mut frame: I::Frame,
         p: &Parsed,
-        (found, hop): (Found, u16),
+        (found, hop): (Found, HopId),
         (ip_len, part): (u16, Option<Part>),
     ) {
         let next_mtu = flows.routing.hop(hop).map_or(0, |next| next.mtu);

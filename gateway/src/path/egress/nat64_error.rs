@@ -10,6 +10,7 @@ use zerocopy::IntoBytes;
 
 use super::{Egress, quote::requote};
 use crate::{
+    id::HopId,
     io::{Frame, Io},
     net::{
         Header,
@@ -41,7 +42,7 @@ impl<I: Io> Egress<I> {
         mut frame: I::Frame,
         p: &Parsed,
         (found, inner): (Found, &Inner),
-        hop: u16,
+        hop: HopId,
     ) {
         let opposite = found.direction.opposite();
         let (Some(outer), Some(sent), Some(received)) = (

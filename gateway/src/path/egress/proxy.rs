@@ -17,6 +17,7 @@
 
 use super::{Carried, Egress, leave::rewrite, toa, too_big};
 use crate::{
+    id::HopId,
     io::{Frame, Io},
     net::{
         Header,
@@ -66,7 +67,7 @@ impl<I: Io> Egress<I> {
         &mut self,
         flows: &Flows,
         packet: &mut Packet<'_, I::Frame>,
-        (found, hop): (Found, u16),
+        (found, hop): (Found, HopId),
         (mtu, fragments): (u16, bool),
     ) -> Result<(u16, Edit), ProxyRefusal> {
         let unchanged = Ok((packet.parsed.ip_len, Edit::Nothing));
@@ -137,7 +138,7 @@ impl<I: Io> Egress<I> {
         &mut self,
         flows: &Flows,
         packet: &mut Packet<'_, I::Frame>,
-        (found, hop): (Found, u16),
+        (found, hop): (Found, HopId),
         mtu: u16,
     ) -> Result<(u16, Edit), ProxyRefusal> {
         let (p, frame) = (packet.parsed, &mut packet.frame);
@@ -177,7 +178,7 @@ impl<I: Io> Egress<I> {
         &mut self,
         flows: &Flows,
         (frame, p): (&mut I::Frame, &Parsed),
-        (found, hop): (Found, u16),
+        (found, hop): (Found, HopId),
         (start, mtu): (u32, u16),
     ) -> Result<u16, ProxyRefusal> {
         let text = header_of(flows, found, p)?;
@@ -202,7 +203,7 @@ impl<I: Io> Egress<I> {
         &mut self,
         flows: &Flows,
         (frame, p): (&I::Frame, &Parsed),
-        (found, hop): (Found, u16),
+        (found, hop): (Found, HopId),
         text: &Text,
     ) {
         let Some(mut ahead) = self.io.alloc() else { return };
@@ -232,7 +233,7 @@ impl<I: Io> Egress<I> {
         flows: &Flows,
         mut frame: I::Frame,
         p: &Parsed,
-        (found, hop): (Found, u16),
+        (found, hop): (Found, HopId),
         ip_len: u16,
     ) {
         let ready = match flows.sessions.get(found.id).is_some_and(Session::is_nat64) {

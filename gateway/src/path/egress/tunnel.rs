@@ -21,7 +21,7 @@ use weir_api::model::TunnelKind;
 
 use super::{Carried, Egress, direct::age, too_big};
 use crate::{
-    id::ServerId,
+    id::{HopId, ServerId},
     io::{Frame, Io},
     net::{
         Fields, Header,
@@ -388,7 +388,7 @@ impl<I: Io> Egress<I> {
         flows: &Flows,
         packet: Packet<'_, I::Frame>,
         (address, server): (IpAddr, ServerId),
-        hop: u16,
+        hop: HopId,
     ) -> Carried<I::Frame> {
         let p = packet.parsed;
         let Some(&next) = flows.routing.hop(hop) else { return self.dropped(packet.frame, Reason::NoRoute) };

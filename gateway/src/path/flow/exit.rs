@@ -10,6 +10,7 @@ use super::{
     route::{self, Need},
 };
 use crate::{
+    id::HopId,
     io::Frame,
     path::{
         ingress::sums::is_unchecked,
@@ -18,7 +19,7 @@ use crate::{
         verdict::Reason,
     },
     table::{
-        session::{Direction, LOOKED_AT, NO_HOP, Session, SessionId},
+        session::{Direction, Session, SessionId},
         sessions::Found,
     },
 };
@@ -76,15 +77,15 @@ impl Flows {
     }
 
     /// The next hop of a session in a direction: the remembered one, or one looked up.
-    fn hop_for(&mut self, found: Found) -> Result<u16, Reason> {
+    fn hop_for(&mut self, found: Found) -> Result<HopId, Reason> {
         let generation = self.routing.generation;
         let session = self.sessions.get_mut(found.id).ok_or(Reason::NoSession)?;
         let hop = session.hops[found.direction.index()];
         if let Some(hop) = route::remembered(hop, session.hops_generation, generation) {
-            return Ok(hop & !LOOKED_AT);
+            return Ok(hop.unmarked());
         }
-        if hop != NO_HOP && self.still_hold(found.id) {
-            return Ok(hop & !LOOKED_AT);
+        if hop.is_known() && self.still_hold(found.id) {
+            return Ok(hop.unmarked());
         }
         let session = self.sessions.get(found.id).ok_or(Reason::NoSession)?;
         // Inside hosts choose where SNAT's requests go, so those hops count as guests.
@@ -95,8 +96,8 @@ impl Flows {
         let known = self.routing.may_be_remembered(hop);
         let session = self.sessions.get_mut(found.id).ok_or(Reason::NoSession)?;
         let passes_by = session.is_nat64() || session.is_proxied() || !known;
-        if !passes_by && let Some(mark) = self.told.mark(session, found) {
-            session.remember_hop(found.direction, hop | mark, generation);
+        if !passes_by && let Some(hop) = self.told.to_remember(session, found, hop) {
+            session.remember_hop(found.direction, hop, generation);
         }
         Ok(hop)
     }
@@ -118,7 +119,7 @@ impl Flows {
     }
 
     /// The next hop towards the server: the remembered one, or one looked up.
-    fn one_way_hop(&mut self, id: SessionId) -> Result<u16, Reason> {
+    fn one_way_hop(&mut self, id: SessionId) -> Result<HopId, Reason> {
         let generation = self.routing.generation;
         let session = self.sessions.get(id).ok_or(Reason::NoSession)?;
         let hop = session.hops[Direction::Reply.index()];
@@ -127,7 +128,7 @@ impl Flows {
         }
         let of = session.hops_generation;
         let server = self.sessions.arriving(id, Direction::Reply).ok_or(Reason::NoSession)?.source.0;
-        if hop != NO_HOP && self.routing.holds(of, server) {
+        if hop.is_known() && self.routing.holds(of, server) {
             self.sessions.get_mut(id).ok_or(Reason::NoSession)?.hops_generation = generation;
             return Ok(hop);
         }
@@ -145,7 +146,7 @@ impl Flows {
         packet: &Packet<'_, F>,
         found: Found,
         what: &As,
-    ) -> Result<u16, Reason> {
+    ) -> Result<HopId, Reason> {
         if let As::Error(_) = what {
             // The rebuilt error goes to the destination of the session's packets.
             let to = self.sessions.leaving(found.id, found.direction).ok_or(Reason::NoSession)?;
@@ -164,20 +165,20 @@ impl Flows {
     }
 
     /// Lets the IPv6 fast path know the next hop of a session between the families.
-    fn remember_across(&mut self, ipv6: bool, found: Found, hop: u16) {
+    fn remember_across(&mut self, ipv6: bool, found: Found, hop: HopId) {
         let generation = self.routing.generation;
         let known = self.routing.may_be_remembered(hop);
         let session =
             self.sessions.get_mut(found.id).filter(|session| known && ipv6 && !session.is_proxied());
         if let Some(session) = session
-            && let Some(mark) = self.told.mark(session, found)
+            && let Some(hop) = self.told.to_remember(session, found, hop)
         {
-            session.remember_hop(found.direction, hop | mark, generation);
+            session.remember_hop(found.direction, hop, generation);
         }
     }
 
     /// The next hop of such a session in a direction: the remembered one, or one looked up.
-    fn hop_of_nat64(&mut self, found: Found) -> Result<u16, Reason> {
+    fn hop_of_nat64(&mut self, found: Found) -> Result<HopId, Reason> {
         let generation = self.routing.generation;
         if let Some(hop) = self.sessions.nat64_hop(found.id, found.direction, generation) {
             return Ok(hop);
@@ -187,7 +188,7 @@ impl Flows {
     }
 
     /// Looks up the next hop of such a session, and remembers it.
-    fn nat64_hop(&mut self, found: Found, to: IpAddr) -> Result<u16, Reason> {
+    fn nat64_hop(&mut self, found: Found, to: IpAddr) -> Result<HopId, Reason> {
         let need = if found.direction == Direction::Reply { Need::Guest } else { Need::Server };
         let hop = self.routing.towards(to, need, self.now)?;
         if self.routing.may_be_remembered(hop) {
@@ -199,7 +200,7 @@ impl Flows {
 }
 
 /// A hop; the gateway itself if there is no hop because the destination is its own address.
-fn or_here(hop: Result<u16, Reason>) -> Result<Exit, Reason> {
+fn or_here(hop: Result<HopId, Reason>) -> Result<Exit, Reason> {
     match hop {
         Err(Reason::ToGateway) => Ok(Exit::Local),
         hop => hop.map(Exit::Hop),

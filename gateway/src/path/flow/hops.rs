@@ -23,8 +23,8 @@ use foldhash::fast::RandomState;
 use super::route_table::PortFacts;
 use crate::{
     clock::{Tick, seconds},
+    id::HopId,
     io::PortId,
-    table::session::NO_HOP,
 };
 
 /// The number of next hops a worker keeps.
@@ -76,8 +76,8 @@ pub(crate) struct HopState {
     pub asked: Option<Tick>,
     /// The MTU of the routes through it, if they set one.
     mtu: Option<u16>,
-    /// The next hop through the same neighbour with another MTU; [`NO_HOP`] if there is none.
-    sibling: u16,
+    /// The next hop through the same neighbour with another MTU; [`HopId::NONE`] if there is none.
+    sibling: HopId,
     /// The number of packets that wait for it.
     pub waiting: u16,
     /// Only guests have needed it so far.
@@ -94,7 +94,7 @@ pub(crate) struct HopState {
 /// Where the next number comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NumberSource {
-    Number(u16),
+    Number(HopId),
     /// From a renewed generation.
     Renew,
     Full,
@@ -104,11 +104,11 @@ pub(crate) enum NumberSource {
 pub(crate) struct Hops {
     hops: Vec<Hop>,
     states: Vec<HopState>,
-    by_address: HashMap<(PortId, u32), u16, RandomState>,
-    by_address_v6: HashMap<(PortId, u128), u16, RandomState>,
-    free: Vec<u16>,
+    by_address: HashMap<(PortId, u32), HopId, RandomState>,
+    by_address_v6: HashMap<(PortId, u128), HopId, RandomState>,
+    free: Vec<HopId>,
     /// Hops that haven't answered, oldest first. Entries that have answered since are skipped.
-    unresolved: VecDeque<u16>,
+    unresolved: VecDeque<HopId>,
     used: usize,
     /// Where the next search for a reusable hop starts.
     hand: usize,
@@ -135,17 +135,17 @@ impl Default for Hops {
 
 impl Hops {
     #[inline]
-    pub fn get(&self, id: u16) -> Option<&Hop> {
-        self.hops.get(usize::from(id))
+    pub fn get(&self, id: HopId) -> Option<&Hop> {
+        self.hops.get(id.index())
     }
 
-    pub fn get_mut(&mut self, id: u16) -> Option<(&mut Hop, &mut HopState)> {
-        self.hops.get_mut(usize::from(id)).zip(self.states.get_mut(usize::from(id)))
+    pub fn get_mut(&mut self, id: HopId) -> Option<(&mut Hop, &mut HopState)> {
+        self.hops.get_mut(id.index()).zip(self.states.get_mut(id.index()))
     }
 
     /// The address of a hop that is in use.
-    pub fn address(&self, id: u16) -> Option<IpAddr> {
-        self.states.get(usize::from(id)).filter(|state| state.in_use).map(|state| state.address)
+    pub fn address(&self, id: HopId) -> Option<IpAddr> {
+        self.states.get(id.index()).filter(|state| state.in_use).map(|state| state.address)
     }
 
     /// Gives the hops of a port its MAC address, and its MTU unless their routes have a smaller one.
@@ -159,7 +159,7 @@ impl Hops {
     }
 
     /// The first hop through a neighbour, if one was ever needed.
-    pub fn known(&self, port: PortId, address: IpAddr) -> Option<u16> {
+    pub fn known(&self, port: PortId, address: IpAddr) -> Option<HopId> {
         match address {
             IpAddr::V4(a) => self.by_address.get(&(port, a.to_bits())),
             IpAddr::V6(a) => self.by_address_v6.get(&(port, a.to_bits())),
@@ -168,10 +168,10 @@ impl Hops {
     }
 
     /// The hop through a neighbour for routes with this MTU.
-    pub fn known_for(&self, port: PortId, address: IpAddr, mtu: Option<u16>) -> Option<u16> {
+    pub fn known_for(&self, port: PortId, address: IpAddr, mtu: Option<u16>) -> Option<HopId> {
         let mut id = self.known(port, address)?;
         loop {
-            let state = self.states.get(usize::from(id))?;
+            let state = self.states.get(id.index())?;
             if state.mtu == mtu {
                 return Some(id);
             }
@@ -180,13 +180,13 @@ impl Hops {
     }
 
     /// The next hop through the same neighbour.
-    pub fn sibling(&self, id: u16) -> Option<u16> {
-        self.states.get(usize::from(id)).map(|state| state.sibling).filter(|id| *id != NO_HOP)
+    pub fn sibling(&self, id: HopId) -> Option<HopId> {
+        self.states.get(id.index()).map(|state| state.sibling).filter(|id| id.is_known())
     }
 
     /// Notes that sessions of this generation may know the number from now on.
-    pub fn hold(&mut self, id: u16, generation: u16) {
-        if let Some(state) = self.states.get_mut(usize::from(id)) {
+    pub fn hold(&mut self, id: HopId, generation: u16) {
+        if let Some(state) = self.states.get_mut(id.index()) {
             state.held = generation;
         }
     }
@@ -226,7 +226,7 @@ impl Hops {
             let id = u16::try_from(self.hops.len()).ok().filter(|_| self.hops.len() < MAX_HOPS)?;
             self.hops.push(Hop::NOTHING);
             self.states.push(HopState::NOTHING);
-            Some(id)
+            Some(HopId::new(id))
         });
         id.map_or(NumberSource::Full, NumberSource::Number)
     }
@@ -235,7 +235,7 @@ impl Hops {
     /// over what is already known about the neighbour.
     pub fn take(
         &mut self,
-        id: u16,
+        id: HopId,
         port: PortId,
         facts: &PortFacts,
         address: IpAddr,
@@ -244,7 +244,7 @@ impl Hops {
     ) {
         let first = self.known(port, address);
         let known = first.and_then(|first| self.get(first)).copied();
-        let silent = first.and_then(|first| self.states.get(usize::from(first))).is_some_and(|s| s.silent);
+        let silent = first.and_then(|first| self.states.get(first.index())).is_some_and(|s| s.silent);
         let Some((hop, state)) = self.get_mut(id) else { return };
         let queued = state.queued;
         let mut macs = known.map_or([0; 12], |known| known.macs);
@@ -263,17 +263,17 @@ impl Hops {
     }
 
     /// Inserts a hop behind the first one of its neighbour.
-    fn chain(&mut self, first: u16, id: u16) {
-        let next = self.sibling(first).unwrap_or(NO_HOP);
+    fn chain(&mut self, first: HopId, id: HopId) {
+        let next = self.sibling(first).unwrap_or(HopId::NONE);
         for (of, to) in [(first, id), (id, next)] {
-            if let Some(state) = self.states.get_mut(usize::from(of)) {
+            if let Some(state) = self.states.get_mut(of.index()) {
                 state.sibling = to;
             }
         }
     }
 
     /// Makes a hop the first one of its neighbour, or leaves the neighbour without.
-    fn begin_with(&mut self, port: PortId, address: IpAddr, id: Option<u16>) {
+    fn begin_with(&mut self, port: PortId, address: IpAddr, id: Option<HopId>) {
         match (address, id) {
             (IpAddr::V4(a), Some(id)) => self.by_address.insert((port, a.to_bits()), id),
             (IpAddr::V6(a), Some(id)) => self.by_address_v6.insert((port, a.to_bits()), id),
@@ -283,13 +283,13 @@ impl Hops {
     }
 
     /// Whether a hop's number may be reused.
-    fn may_go(&self, id: u16, generation: u16) -> bool {
-        let state = self.states.get(usize::from(id));
+    fn may_go(&self, id: HopId, generation: u16) -> bool {
+        let state = self.states.get(id.index());
         state.is_some_and(|s| s.in_use && s.held != generation && s.waiting == 0)
     }
 
     /// Forgets a hop whose neighbour is gone, if its number may be reused.
-    pub fn forget(&mut self, id: u16, generation: u16) {
+    pub fn forget(&mut self, id: HopId, generation: u16) {
         if self.may_go(id, generation) {
             self.remove(id);
             self.free.push(id);
@@ -299,8 +299,8 @@ impl Hops {
     /// Forgets the hops to certain neighbours that no route leads to any more. Packets that wait for one of
     /// them time out, and the number is lost.
     pub fn drop_where(&mut self, is_gone: impl Fn(IpAddr) -> bool) {
-        for id in 0..self.states.len() as u16 {
-            let Some(state) = self.states.get(usize::from(id)) else { return };
+        for id in (0..self.states.len() as u16).map(HopId::new) {
+            let Some(state) = self.states.get(id.index()) else { return };
             if !state.in_use || !is_gone(state.address) {
                 continue;
             }
@@ -312,29 +312,29 @@ impl Hops {
         }
     }
 
-    fn remove(&mut self, id: u16) {
+    fn remove(&mut self, id: HopId) {
         let Some((hop, state)) = self.get_mut(id) else { return };
         let (port, address) = (hop.port, state.address);
-        let sibling = std::mem::replace(&mut state.sibling, NO_HOP);
+        let sibling = std::mem::replace(&mut state.sibling, HopId::NONE);
         (hop.usable, state.in_use) = (false, false);
         self.used -= 1;
         let Some(first) = self.known(port, address) else { return };
         if first == id {
-            return self.begin_with(port, address, Some(sibling).filter(|id| *id != NO_HOP));
+            return self.begin_with(port, address, Some(sibling).filter(|id| id.is_known()));
         }
         let mut hops = std::iter::successors(Some(first), |at| self.sibling(*at));
         let before = hops.find(|at| self.sibling(*at) == Some(id));
-        if let Some(state) = before.and_then(|at| self.states.get_mut(usize::from(at))) {
+        if let Some(state) = before.and_then(|at| self.states.get_mut(at.index())) {
             state.sibling = sibling;
         }
     }
 
     /// Takes the number of the guest that has failed to answer for longest.
-    fn give_up_unresolved(&mut self, generation: u16) -> Option<u16> {
+    fn give_up_unresolved(&mut self, generation: u16) -> Option<HopId> {
         for _ in 0..STRIDE {
             let id = self.unresolved.pop_front()?;
             let usable = self.get(id).is_some_and(|hop| hop.usable);
-            let Some(state) = self.states.get_mut(usize::from(id)) else { continue };
+            let Some(state) = self.states.get_mut(id.index()) else { continue };
             if state.in_use && !usable && state.waiting != 0 {
                 self.unresolved.push_back(id);
                 continue;
@@ -349,10 +349,10 @@ impl Hops {
     }
 
     /// Takes the number of a hop that may be reused.
-    fn one_to_go(&mut self, generation: u16) -> Option<u16> {
+    fn one_to_go(&mut self, generation: u16) -> Option<HopId> {
         for _ in 0..STRIDE {
             self.hand = if self.hand + 1 < self.hops.len() { self.hand + 1 } else { 0 };
-            let id = self.hand as u16;
+            let id = HopId::new(self.hand as u16);
             if self.may_go(id, generation) {
                 self.remove(id);
                 return Some(id);
@@ -372,7 +372,7 @@ impl HopState {
         address: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
         asked: None,
         mtu: None,
-        sibling: NO_HOP,
+        sibling: HopId::NONE,
         waiting: 0,
         guest: false,
         silent: false,
@@ -401,7 +401,14 @@ mod tests {
     }
 
     /// Adds a hop for a neighbour that answers at once or never. If it answers, the hop is held.
-    fn add(h: &mut Hops, address: IpAddr, need: Need, answers: bool, g: &mut u16, now: Tick) -> Option<u16> {
+    fn add(
+        h: &mut Hops,
+        address: IpAddr,
+        need: Need,
+        answers: bool,
+        g: &mut u16,
+        now: Tick,
+    ) -> Option<HopId> {
         let id = match h.room(need, *g, now) {
             NumberSource::Renew => {
                 h.renew(now);
@@ -508,11 +515,14 @@ mod tests {
         assert!(!h.get(a).unwrap().usable && !h.get(b).unwrap().usable && h.get(c).unwrap().usable);
         // A hop that no packet waits for may be reused, one that packets wait for may not.
         assert_eq!(add(&mut h, guest(4), Need::Guest, true, &mut g, Tick(0)), Some(a));
-        assert_eq!(add(&mut h, guest(5), Need::Guest, true, &mut g, Tick(0)), Some(c + 1));
+        assert_eq!(add(&mut h, guest(5), Need::Guest, true, &mut g, Tick(0)), Some(HopId::new(c.word() + 1)));
         // A hop that was forgotten can't be forgotten again.
         h.forget(b, g + 1);
         h.drop_where(|address| address == guest(2));
-        assert_eq!((add(&mut h, guest(6), Need::Guest, true, &mut g, Tick(0)), h.used), (Some(c + 2), 4));
+        assert_eq!(
+            (add(&mut h, guest(6), Need::Guest, true, &mut g, Tick(0)), h.used),
+            (Some(HopId::new(c.word() + 2)), 4)
+        );
     }
 
     #[test]
@@ -572,7 +582,7 @@ mod tests {
         };
         assert_eq!((gone(&mut h, at(RESPITE - 1)), gone(&mut h, at(RESPITE))), (0, 1));
         // When all hops are held, the next renewal is due sooner if there is no room at all.
-        let hold = |h: &mut Hops| (0..MAX_HOPS as u16).for_each(|id| h.hold(id, 2));
+        let hold = |h: &mut Hops| (0..MAX_HOPS as u16).for_each(|id| h.hold(HopId::new(id), 2));
         hold(&mut h);
         add(&mut h, guest(most + 1), Need::Guest, true, &mut g, at(RESPITE)).unwrap();
         assert_eq!(gone(&mut h, at(PERIOD - 1)), 0);

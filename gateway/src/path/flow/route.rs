@@ -17,10 +17,10 @@ use super::{
 };
 use crate::{
     clock::{Tick, seconds},
+    id::HopId,
     io::PortId,
     net::ethernet::Mac,
     path::{bucket::TokenBucket, verdict::Reason},
-    table::session::NO_HOP,
 };
 
 pub use super::hops::{Hop, MAX_HOPS, Need};
@@ -78,7 +78,7 @@ pub struct Neighbour {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReturnHop {
     /// To this hop.
-    Hop(u16),
+    Hop(HopId),
     /// Out of the port that the question arrived on, with these MAC addresses.
     Neighbour([u8; 12]),
 }
@@ -114,12 +114,12 @@ const ROUTE_CACHE: usize = 1024;
 struct Cached {
     /// Host order.
     address: u32,
-    /// [`NO_HOP`] if the address hasn't been looked up in the current table.
-    hop: u16,
+    /// [`HopId::NONE`] if the address hasn't been looked up in the current table.
+    hop: HopId,
 }
 
 impl Cached {
-    const NOTHING: Self = Self { address: 0, hop: NO_HOP };
+    const NOTHING: Self = Self { address: 0, hop: HopId::NONE };
 }
 
 impl Default for Routing {
@@ -167,7 +167,7 @@ impl Routing {
         let before = self.generation;
         self.generation = next(before);
         self.affected.note(changes, self.generation);
-        for cached in self.cached.iter_mut().filter(|cached| cached.hop != NO_HOP) {
+        for cached in self.cached.iter_mut().filter(|cached| cached.hop.is_known()) {
             let address = IpAddr::V4(Ipv4Addr::from_bits(cached.address));
             if !self.affected.holds(before, self.generation, address) {
                 *cached = Cached::NOTHING;
@@ -222,13 +222,13 @@ impl Routing {
     /// The hop towards `destination` and the MTU that applies. The hop's number may be remembered, with the
     /// generation, if the hop is usable.
     #[inline]
-    pub fn towards(&mut self, destination: IpAddr, need: Need, now: Tick) -> Result<u16, Reason> {
+    pub fn towards(&mut self, destination: IpAddr, need: Need, now: Tick) -> Result<HopId, Reason> {
         let IpAddr::V4(address) = destination else { return self.look_up(destination, need, now) };
         let address = address.to_bits();
         let place =
             (address.wrapping_mul(0x9e37_79b9) >> (u32::BITS - ROUTE_CACHE.ilog2())) as usize % ROUTE_CACHE;
         let cached = self.cached[place];
-        if cached.address == address && cached.hop != NO_HOP {
+        if cached.address == address && cached.hop.is_known() {
             return Ok(cached.hop);
         }
         let hop = self.look_up(destination, need, now)?;
@@ -241,12 +241,12 @@ impl Routing {
     /// Whether a hop's number is valid for the rest of the generation: its neighbour is known.
     #[inline]
     #[must_use]
-    pub fn may_be_remembered(&self, id: u16) -> bool {
+    pub fn may_be_remembered(&self, id: HopId) -> bool {
         self.hop(id).is_some_and(|hop| hop.usable)
     }
 
     #[inline(never)]
-    fn look_up(&mut self, destination: IpAddr, need: Need, now: Tick) -> Result<u16, Reason> {
+    fn look_up(&mut self, destination: IpAddr, need: Need, now: Tick) -> Result<HopId, Reason> {
         let route =
             self.table.lookup(destination).ok_or_else(|| self.table.no_way(destination, Reason::NoRoute))?;
         let via = *route.via(destination).map_err(|why| self.table.no_way(destination, why))?;
@@ -270,7 +270,7 @@ impl Routing {
         (address, mtu): (IpAddr, Option<u16>),
         need: Need,
         now: Tick,
-    ) -> Result<u16, Reason> {
+    ) -> Result<HopId, Reason> {
         if let Some(id) = self.hops.known_for(port, address, mtu) {
             return Ok(id);
         }
@@ -344,12 +344,12 @@ impl Routing {
     /// A hop.
     #[inline]
     #[must_use]
-    pub fn hop(&self, id: u16) -> Option<&Hop> {
+    pub fn hop(&self, id: HopId) -> Option<&Hop> {
         self.hops.get(id)
     }
 
     /// The neighbour of a hop, if it is known.
-    pub(crate) fn known_neighbour(&self, id: u16) -> Option<Resolve> {
+    pub(crate) fn known_neighbour(&self, id: HopId) -> Option<Resolve> {
         let hop = self.hop(id).filter(|hop| hop.usable)?;
         Some(Resolve { port: hop.port, address: self.hops.address(id)? })
     }
@@ -372,7 +372,7 @@ impl Routing {
     }
 
     /// Sets the MAC address of a neighbour's hop.
-    fn found(&mut self, id: u16, mac: Mac) {
+    fn found(&mut self, id: HopId, mac: Mac) {
         if let Some((hop, state)) = self.hops.get_mut(id) {
             hop.usable = true;
             state.silent = false;
@@ -381,7 +381,7 @@ impl Routing {
     }
 
     /// Handles the loss of a neighbour: its hop becomes unusable, and is removed unless somebody may need it.
-    fn lose(&mut self, id: u16) {
+    fn lose(&mut self, id: HopId) {
         if let Some((hop, _)) = self.hops.get_mut(id) {
             hop.usable = false;
         }
@@ -391,7 +391,7 @@ impl Routing {
     /// A packet has to wait for its hop. Returns the question for the kernel, if it's time to ask (again),
     /// and whether the packet may wait. A waiting packet counts until [`Self::waited`]; if a guest needs the
     /// hop, it counts as a guest's.
-    pub(crate) fn wait(&mut self, hop: u16, now: Tick) -> (Option<Resolve>, Option<Waits>) {
+    pub(crate) fn wait(&mut self, hop: HopId, now: Tick) -> (Option<Resolve>, Option<Waits>) {
         let Some((h, state)) = self.hops.get_mut(hop) else { return (None, None) };
         let mut ask = None;
         let due = state.asked.is_none_or(|t| now.since(t) >= seconds(1));
@@ -435,7 +435,7 @@ impl Routing {
 /// The wait of one packet for a hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Waits {
-    hop: u16,
+    hop: HopId,
     guest: bool,
 }
 
@@ -447,8 +447,8 @@ fn next(number: u16) -> u16 {
 /// Whether the hop that a session remembers may be used.
 #[inline]
 #[must_use]
-pub fn remembered(hop: u16, of: u16, generation: u16) -> Option<u16> {
-    (hop != NO_HOP && of == generation).then_some(hop)
+pub fn remembered(hop: HopId, of: u16, generation: u16) -> Option<HopId> {
+    (hop.is_known() && of == generation).then_some(hop)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use super::*;
+use crate::id::HopId;
 use crate::path::waiting::{PATIENCE, WAITING, Waiter, Waiting};
 
 /// Routing, and frames that wait for its hops.
@@ -32,7 +33,7 @@ impl<F> DerefMut for Waits<F> {
 }
 
 impl<F> Waits<F> {
-    fn wait(&mut self, hop: u16, frame: F, now: Tick) -> (Option<Resolve>, Option<F>) {
+    fn wait(&mut self, hop: HopId, frame: F, now: Tick) -> (Option<Resolve>, Option<F>) {
         self.waiting.wait(&mut self.routing, hop, (frame, true), now)
     }
 

@@ -9,9 +9,10 @@ use std::net::IpAddr;
 
 use super::stream::Segment;
 use crate::{
+    id::HopId,
     net::tcp,
     table::{
-        session::{Direction, LOOKED_AT, Session},
+        session::{Direction, Session},
         sessions::Found,
     },
 };
@@ -134,15 +135,21 @@ impl Told {
         }
     }
 
-    /// The mark of a next hop that a session remembers for a direction; none if it may not remember one
-    /// because its packets must still be inspected.
+    /// Whether the TCP options of a direction's packets must be inspected although the server is known to have heard of the
+    /// client; none as long as it isn't known, when all packets must.
     #[inline]
-    pub fn mark(&self, session: &Session, found: Found) -> Option<u16> {
+    pub fn inspects(&self, session: &Session, found: Found) -> Option<bool> {
         if !session.tells_client() {
-            return Some(0);
+            return Some(false);
         }
-        let told = self.get(found.id.0).told;
-        told.then_some(if found.direction == Direction::Request { LOOKED_AT } else { 0 })
+        self.get(found.id.0).told.then_some(found.direction == Direction::Request)
+    }
+
+    /// The next hop as a session may remember it for a direction; none if it may not remember one yet.
+    #[inline]
+    pub fn to_remember(&self, session: &Session, found: Found, hop: HopId) -> Option<HopId> {
+        let inspects = self.inspects(session, found)?;
+        Some(if inspects { hop.inspected() } else { hop })
     }
 }
 
