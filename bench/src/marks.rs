@@ -10,7 +10,7 @@ use dpdk::Eal;
 use rte_tables::acl::{self, RteAcl};
 use weir::{
     io::PortId,
-    path::flow::mark::{Marks, Rule},
+    path::flow::mark::{Marks, WorkerMarkRule},
     table::endpoints::Endpoints,
 };
 use weir_api::model::{MarkRule, Protocol};
@@ -42,7 +42,7 @@ trait Finder {
     fn sum(&self) -> u64;
 }
 
-struct List(Vec<Rule>, Vec<Endpoints>);
+struct List(Vec<WorkerMarkRule>, Vec<Endpoints>);
 
 impl Finder for List {
     fn sum(&self) -> u64 {
@@ -156,7 +156,7 @@ fn made<'e>(
     packets: &[Endpoints],
     eal: &'e Eal,
 ) -> Result<(Box<dyn Finder + 'e>, f64)> {
-    let own = || rules.iter().filter_map(|rule| Rule::new(rule, &[]));
+    let own = || rules.iter().filter_map(|rule| WorkerMarkRule::new(rule, &[]));
     let begin = Instant::now();
     let finder: Box<dyn Finder> = match name {
         "list" => Box::new(List(own().collect(), packets.to_vec())),
@@ -214,7 +214,7 @@ mod tests {
         for count in [1, 70, 700] {
             let rules = rules(count);
             let packets = packets(&rules);
-            let own = || rules.iter().filter_map(|rule| Rule::new(rule, &[]));
+            let own = || rules.iter().filter_map(|rule| WorkerMarkRule::new(rule, &[]));
             let list = List(own().collect(), packets.clone()).sum();
             assert!(list > 0);
             assert_eq!(list, Vectors(own().collect(), packets).sum());

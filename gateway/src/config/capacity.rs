@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use super::{Bus, Config, Device, Port, StaticRoute};
+use super::{Bus, Config, ConfiguredRoute, Device, Port};
 use crate::table::sessions::Sessions;
 
 /// The largest MTU of drivers that have their own limit: DPDK 22.11 to 24.11 receive frames of 1518 bytes by these.
@@ -31,7 +31,7 @@ pub(super) fn oddities(config: &Config) -> Vec<(String, String)> {
 }
 
 /// As with `ip route`, a route may have more than its link: nothing longer than the latter leaves.
-fn route_mtu(n: usize, route: &StaticRoute, config: &Config) -> Option<(String, String)> {
+fn route_mtu(n: usize, route: &ConfiguredRoute, config: &Config) -> Option<(String, String)> {
     let port = config.ports.get(route.port.index())?;
     let most = port.mtu.unwrap_or(ETHERNET_MTU);
     let mtu = route.mtu.filter(|mtu| *mtu > most)?;

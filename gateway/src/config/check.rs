@@ -15,7 +15,7 @@ use nix::{
 
 use weir_doctor::cpu_list;
 
-use super::{Bus, Config, ConfigError, ConfigErrors, Device, Port, Workers, capacity, text};
+use super::{Bus, Config, ConfigError, ConfigErrors, Device, Placement, Port, capacity, text};
 use crate::io::ports;
 
 /// Something that works but is hardly meant.
@@ -97,12 +97,12 @@ impl Findings<'_> {
     fn workers(&mut self) {
         let cpus = allowed_cpus();
         match &self.config.workers {
-            Workers::Count(n) if usize::from(*n) > cpus.len() => {
+            Placement::Count(n) if usize::from(*n) > cpus.len() => {
                 let reason = format!("{n} workers share {} CPUs: they will take turns", cpus.len());
                 self.warn("workers", reason);
             }
-            Workers::Count(_) => {}
-            Workers::Cores(cores) => {
+            Placement::Count(_) => {}
+            Placement::Cores(cores) => {
                 for (n, core) in cores.iter().enumerate().filter(|(_, c)| !cpus.contains(c)) {
                     let reason = format!("there is no CPU {core}, or the process may not use it");
                     self.error(&format!("cores[{n}]"), reason);

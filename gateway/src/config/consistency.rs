@@ -7,7 +7,8 @@ use std::{
 };
 
 use super::{
-    Config, ConfigError, ConfigErrors, MAX_PORTS, MAX_WORKERS, Port, StaticNeighbour, StaticRoute, Workers,
+    Config, ConfigError, ConfigErrors, ConfiguredRoute, MAX_PORTS, MAX_WORKERS, Placement, Port,
+    StaticNeighbour,
     file::{self, File, KeyPositions},
     reach,
 };
@@ -38,7 +39,7 @@ pub(super) fn validate(file: File, lines: KeyPositions, path: &Path) -> Result<C
     let id = |name: &str| file::port_id(&file.port, name);
     let routes = file.route.iter();
     let routes =
-        routes.filter_map(|r| Some(StaticRoute { to: r.to, via: r.via, port: id(&r.port)?, mtu: r.mtu }));
+        routes.filter_map(|r| Some(ConfiguredRoute { to: r.to, via: r.via, port: id(&r.port)?, mtu: r.mtu }));
     let neighbours = file.neighbour.iter();
     let neighbours = neighbours
         .filter_map(|n| Some(StaticNeighbour { address: n.address, mac: n.mac, port: id(&n.port)? }));
@@ -52,7 +53,7 @@ pub(super) fn validate(file: File, lines: KeyPositions, path: &Path) -> Result<C
         socket_mode: file.socket_mode,
         read_socket: file.read_socket,
         read_socket_group: file.read_socket_group,
-        workers: file.cores.map_or(Workers::Count(file.workers.unwrap_or(1)), Workers::Cores),
+        workers: file.cores.map_or(Placement::Count(file.workers.unwrap_or(1)), Placement::Cores),
         rules: file.rules.map(|r| directory.join(r)),
         host: file.host,
         host_namespace: file.host_namespace,

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Display, net::IpAddr, ops::Range, path::Pa
 use serde::{Deserialize, Deserializer, de::Error as _};
 use toml::de::{DeTable, DeValue};
 
-use super::{Idle, LocalAddresses, Mac, Sessions, device::Device};
+use super::{Idle, LocalAddresses, Mac, SessionSettings, device::Device};
 use crate::{
     io::PortId,
     path::{
@@ -181,8 +181,8 @@ impl Default for SessionsShape {
 }
 
 impl SessionsShape {
-    pub const fn into_sessions(self) -> Sessions {
-        Sessions { max_per_worker: self.max_per_worker, prefault: self.prefault, seed: self.seed }
+    pub const fn into_sessions(self) -> SessionSettings {
+        SessionSettings { max_per_worker: self.max_per_worker, prefault: self.prefault, seed: self.seed }
     }
 }
 

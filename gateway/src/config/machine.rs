@@ -2,7 +2,7 @@
 
 use weir_doctor::{Facts, Finding, Machine, PortFacts};
 
-use super::{Config, Workers};
+use super::{Config, Placement};
 
 /// What [`super::check`] and EAL say with the line of the configuration.
 const SAID: [&str; 3] = ["device", "driver", "hugepages"];
@@ -11,8 +11,8 @@ const SAID: [&str; 3] = ["device", "driver", "hugepages"];
 #[must_use]
 pub fn examine(config: &Config, machine: &Machine) -> Vec<Finding> {
     let cores = match &config.workers {
-        Workers::Count(_) => Vec::new(),
-        Workers::Cores(cores) => cores.clone(),
+        Placement::Count(_) => Vec::new(),
+        Placement::Cores(cores) => cores.clone(),
     };
     let port = |port: &super::Port| PortFacts { name: port.name.clone(), device: port.device.to_string() };
     // The twins aren't there yet.

@@ -87,14 +87,14 @@ pub enum Idle {
 
 /// Where the workers run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Workers {
+pub enum Placement {
     /// This many, on the CPUs that the process may use.
     Count(u16),
     /// One on each of these CPUs.
     Cores(Vec<u16>),
 }
 
-impl Workers {
+impl Placement {
     /// How many there are, at least 1.
     #[must_use]
     pub fn count(&self) -> u16 {
@@ -107,7 +107,7 @@ impl Workers {
 
 /// `[sessions]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sessions {
+pub struct SessionSettings {
     /// Sessions a worker holds at most, at least 1.
     pub max_per_worker: u32,
     /// Whether the kernel provides their memory at start rather than when it's first used.
@@ -151,7 +151,7 @@ pub struct Port {
 
 /// `[[route]]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StaticRoute {
+pub struct ConfiguredRoute {
     /// Destination network, host bits clear.
     pub to: Prefix,
     /// Gateway, of the same family; the destination is on the link when absent.
@@ -189,7 +189,7 @@ pub struct Config {
     /// Its group, by name or number, if not the gateway's own.
     pub read_socket_group: Option<String>,
     /// The workers.
-    pub workers: Workers,
+    pub workers: Placement,
     /// File of rules to load before the first packet; relative paths are resolved against the
     /// configuration file's directory.
     pub rules: Option<PathBuf>,
@@ -204,13 +204,13 @@ pub struct Config {
     /// `[ipvs]` and `[timeouts]`.
     pub settings: Settings,
     /// `[sessions]`.
-    pub sessions: Sessions,
+    pub sessions: SessionSettings,
     /// `[local_addresses]`.
     pub local_addresses: LocalAddresses,
     /// `[[port]]`, at least one, at most [`MAX_PORTS`].
     pub ports: Vec<Port>,
     /// `[[route]]`.
-    pub routes: Vec<StaticRoute>,
+    pub routes: Vec<ConfiguredRoute>,
     /// `[[neighbour]]`.
     pub neighbours: Vec<StaticNeighbour>,
     lines: file::KeyPositions,
@@ -282,7 +282,7 @@ impl Config {
     #[must_use]
     pub fn idle(&self) -> Idle {
         self.idle.unwrap_or_else(|| match &self.workers {
-            Workers::Cores(cores) if check::all_isolated(cores) => Idle::Poll,
+            Placement::Cores(cores) if check::all_isolated(cores) => Idle::Poll,
             _ => Idle::Backoff,
         })
     }
@@ -323,10 +323,10 @@ mod tests {
         let c = parse(PORT).unwrap();
         assert_eq!(c.socket, Path::new("/run/weir/weir.sock"));
         assert_eq!(c.socket_permissions(), Ok(SocketPermissions::default()));
-        assert_eq!(c.workers, Workers::Count(1));
+        assert_eq!(c.workers, Placement::Count(1));
         assert!(c.host && c.host_namespace.is_none() && c.rules.is_none() && c.eal.is_empty());
         assert_eq!(c.settings, Settings::default());
-        assert_eq!(c.sessions, Sessions { max_per_worker: 1_048_576, prefault: true, seed: None });
+        assert_eq!(c.sessions, SessionSettings { max_per_worker: 1_048_576, prefault: true, seed: None });
         assert_eq!(c.local_addresses, LocalAddresses { first_port: 1024, last_port: 65535 });
         assert_eq!(c.idle(), Idle::Backoff);
         let p = &c.ports[0];
@@ -408,12 +408,12 @@ port = "lan"
         )
         .unwrap();
         assert_eq!(c.socket_permissions(), Ok(SocketPermissions { mode: 0o666, group: Some(4711) }));
-        assert_eq!(c.workers, Workers::Cores(vec![2, 3]));
+        assert_eq!(c.workers, Placement::Cores(vec![2, 3]));
         assert_eq!(c.rules.as_deref(), Some(Path::new("/etc/weir/rules.save")));
         assert!(c.settings.expire_nodest_conn);
         assert_eq!(c.settings.timeouts.established, 60);
         assert_eq!(c.settings.timeouts.udp, 300);
-        assert_eq!(c.sessions, Sessions { max_per_worker: 4096, prefault: false, seed: Some(0) });
+        assert_eq!(c.sessions, SessionSettings { max_per_worker: 4096, prefault: false, seed: Some(0) });
         assert_eq!(c.local_addresses, LocalAddresses { first_port: 5000, last_port: 5009 });
         assert_eq!(c.ports[0].addresses[1].to_string(), "2001:db8::1/64");
         assert_eq!(c.ports[0].mtu, Some(1400));

@@ -16,7 +16,7 @@ const LONGEST: usize = 256;
 
 /// The latest events.
 #[derive(Debug)]
-pub struct Events {
+pub struct EventLog {
     started: u64,
     kept: Mutex<Kept>,
 }
@@ -28,7 +28,7 @@ struct Kept {
     latest: VecDeque<Event>,
 }
 
-impl Default for Events {
+impl Default for EventLog {
     fn default() -> Self {
         Self { started: now(), kept: Mutex::default() }
     }
@@ -38,7 +38,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-impl Events {
+impl EventLog {
     /// Something has happened: to what, by names and values, and the same for people. journald gets it, too.
     pub fn tell(&self, kind: EventKind, fields: &[(&str, &dyn Display)], text: impl Display) {
         let field = |(name, value): &(&str, &dyn Display)| ((*name).to_owned(), cut(value.to_string()));
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn the_latest_are_kept_and_numbers_go_on() {
-        let events = Events::default();
+        let events = EventLog::default();
         assert_eq!((events.page(0, 9).events.len(), events.page(7, 9).next), (0, 1));
         for n in 1..=MAX_EVENTS + 5 {
             events.tell(EventKind::LinkUp, &[("port", &"wan"), ("n", &n)], format!("port wan: {n}"));

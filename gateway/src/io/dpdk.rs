@@ -86,7 +86,7 @@ impl Relay {
 }
 
 /// One worker's share of a port.
-pub(super) struct Share {
+pub(super) struct PortQueues {
     pub(super) rx: Option<RxQueue>,
     pub(super) way: TxPath,
     pub(super) pool: Mempool,
@@ -94,11 +94,11 @@ pub(super) struct Share {
 
 /// One worker's share of all ports.
 pub struct DpdkIo {
-    ports: Vec<Share>,
+    ports: Vec<PortQueues>,
 }
 
 impl DpdkIo {
-    pub(super) fn new(ports: Vec<Share>) -> Self {
+    pub(super) fn new(ports: Vec<PortQueues>) -> Self {
         Self { ports }
     }
 }
@@ -137,7 +137,7 @@ impl Io for DpdkIo {
 
     fn exchange(&mut self, device: PortId, hand: &mut Hand) {
         let own = self.ports.get_mut(device.index());
-        if let (Some(own), Some(other)) = (own, hand.downcast_mut::<Share>()) {
+        if let (Some(own), Some(other)) = (own, hand.downcast_mut::<PortQueues>()) {
             std::mem::swap(own, other);
         }
     }

@@ -9,7 +9,7 @@ use dpdk::{Eal, Mempool, Offloads, Port, PortInfo, Queues, ring};
 
 use super::{
     Hand,
-    dpdk::{Share, TxPath},
+    dpdk::{PortQueues, TxPath},
     ports::{OpenError, deal, device_error, device_for, start},
 };
 use crate::{config, mac::Mac, table::rss::Rss};
@@ -99,7 +99,7 @@ impl PortHandle {
     /// Memory is short.
     pub fn nothing(&self, eal: &Eal, workers: u16) -> Result<Vec<Hand>, OpenError> {
         let (sender, _) = ring::mpsc(eal, NOWHERE).map_err(|e| device_error(&self.name, e))?;
-        let share = || Share { rx: None, way: TxPath::Ring(sender.clone()), pool: self.pool.clone() };
+        let share = || PortQueues { rx: None, way: TxPath::Ring(sender.clone()), pool: self.pool.clone() };
         Ok((0..workers).map(|_| Box::new(share()) as Hand).collect())
     }
 

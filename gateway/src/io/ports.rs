@@ -12,7 +12,7 @@ use thiserror::Error;
 pub use super::handle::PortHandle;
 use super::{
     PortPlace,
-    dpdk::{DpdkIo, Relay, Share, TxPath},
+    dpdk::{DpdkIo, PortQueues, Relay, TxPath},
     rss::{HASH_TYPES, set_rss},
 };
 use crate::{config, mac::Mac, table::rss::Rss};
@@ -51,8 +51,10 @@ pub enum OpenError {
 pub fn eal_config(config: &config::Config, log: Option<dpdk::LogSink>) -> EalConfig {
     let cpus = match &config.workers {
         // If pinned, all gateways of a machine would crowd on its first CPU.
-        config::Workers::Count(n) => dpdk::Cpus::Floating((*n).into()),
-        config::Workers::Cores(cores) => dpdk::Cpus::Pinned(cores.iter().map(|c| usize::from(*c)).collect()),
+        config::Placement::Count(n) => dpdk::Cpus::Floating((*n).into()),
+        config::Placement::Cores(cores) => {
+            dpdk::Cpus::Pinned(cores.iter().map(|c| usize::from(*c)).collect())
+        }
     };
     let workers = config.workers.count();
     let devices = devices(&config.ports);
@@ -123,7 +125,7 @@ pub fn open(
     ports: &[config::Port],
     workers: u16,
 ) -> Result<(Vec<DpdkIo>, Vec<PortHandle>), OpenError> {
-    let mut shares: Vec<Vec<Share>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut shares: Vec<Vec<PortQueues>> = (0..workers).map(|_| Vec::new()).collect();
     let mut handles = Vec::new();
     for port in &devices(ports) {
         let (queues, handle) = open_one(eal, port, workers)?;
@@ -227,7 +229,7 @@ pub(super) fn deal(
     queues: Queues,
     handle: &PortHandle,
     workers: u16,
-) -> Result<Vec<Share>, dpdk::Error> {
+) -> Result<Vec<PortQueues>, dpdk::Error> {
     let owners = handle.tx_queues;
     let mut ways = Vec::new();
     let mut senders = Vec::new();
@@ -244,7 +246,7 @@ pub(super) fn deal(
     // Worker w without a queue uses the one of worker w mod owners, which has a relay since w - owners >= it.
     ways.extend((owners..workers).map(|w| TxPath::Ring(senders[usize::from(w % owners)].clone())));
     let rx = queues.rx.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
-    Ok(ways.into_iter().zip(rx).map(|(way, rx)| Share { rx, way, pool: handle.pool.clone() }).collect())
+    Ok(ways.into_iter().zip(rx).map(|(way, rx)| PortQueues { rx, way, pool: handle.pool.clone() }).collect())
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use weir_api::model::{
 
 use super::SharedStore;
 use crate::control::{
-    events::Events,
+    events::EventLog,
     workers::warnings::{is_nearly_full, nearly_full_addresses},
 };
 
@@ -49,7 +49,7 @@ struct Port {
 
 impl Happenings {
     /// The gateway forwards, with these ports.
-    pub fn ready(&mut self, ports: &[PortStatus], events: &Events) {
+    pub fn ready(&mut self, ports: &[PortStatus], events: &EventLog) {
         let up = ports.iter().filter(|port| port.up).count();
         let text = format!("ready: {up} of {} ports have a link", ports.len());
         events.tell(EventKind::GatewayReady, &[("ports", &ports.len()), ("up", &up)], text);
@@ -57,7 +57,7 @@ impl Happenings {
     }
 
     /// Tells what is new of the ports since then.
-    pub fn look_at_ports(&mut self, ports: &[PortStatus], events: &Events) {
+    pub fn look_at_ports(&mut self, ports: &[PortStatus], events: &EventLog) {
         for (before, status) in self.ports.iter_mut().zip(ports) {
             let faults = if status.up { status.faults.clone() } else { Vec::new() };
             let now = Port { up: status.up, faults };
@@ -67,7 +67,7 @@ impl Happenings {
     }
 
     /// Tells what is new of everything else, once a second.
-    pub fn look_around(&mut self, store: &SharedStore, events: &Events) {
+    pub fn look_around(&mut self, store: &SharedStore, events: &EventLog) {
         if self.looked.is_some_and(|looked| looked.elapsed() < ROUND) {
             return;
         }
@@ -96,7 +96,7 @@ impl Happenings {
         tell_addresses(events, EventKind::PortsEnough, &ended, "its ports suffice");
     }
 
-    fn look_at_workers(&mut self, workers: &[WorkerStatus], now: Instant, events: &Events) {
+    fn look_at_workers(&mut self, workers: &[WorkerStatus], now: Instant, events: &EventLog) {
         self.polls.resize(workers.len(), (u64::MAX, now, false));
         for (n, (worker, (polls, seen, stands))) in workers.iter().zip(&mut self.polls).enumerate() {
             if *polls != worker.polls {
@@ -127,7 +127,7 @@ impl Happenings {
     }
 }
 
-fn tell_port(name: &str, before: &Port, now: &Port, faults: &str, events: &Events) {
+fn tell_port(name: &str, before: &Port, now: &Port, faults: &str, events: &EventLog) {
     match (before.up, now.up) {
         (false, true) => {
             events.tell(EventKind::LinkUp, &[("port", &name)], format!("port {name}: the link is up"));
@@ -157,7 +157,7 @@ fn tell_port(name: &str, before: &Port, now: &Port, faults: &str, events: &Event
 }
 
 fn tell_each(
-    events: &Events,
+    events: &EventLog,
     kind: EventKind,
     hops: &[(String, IpAddr)],
     text: impl Fn(&(String, IpAddr)) -> String,
@@ -170,7 +170,7 @@ fn tell_each(
     }
 }
 
-fn tell_addresses(events: &Events, kind: EventKind, addresses: &[IpAddr], what: impl Display) {
+fn tell_addresses(events: &EventLog, kind: EventKind, addresses: &[IpAddr], what: impl Display) {
     for address in addresses.iter().take(EACH) {
         events.tell(kind, &[("address", address)], format!("local address {address}: {what}"));
     }
@@ -217,14 +217,14 @@ mod tests {
         PortStatus { name: name.into(), up, faults, ..PortStatus::default() }
     }
 
-    fn kinds(events: &Events, from: u64) -> String {
+    fn kinds(events: &EventLog, from: u64) -> String {
         let page = events.page(from, usize::MAX);
         page.events.iter().map(|event| format!("{}: {}\n", event.kind, event.text)).collect()
     }
 
     #[test]
     fn links_and_faults_are_told_when_they_change() {
-        let (events, mut seen) = (Events::default(), Happenings::default());
+        let (events, mut seen) = (EventLog::default(), Happenings::default());
         // Before it is ready nothing has been lost.
         seen.look_at_ports(&[port("wan", false, &["the link is down"])], &events);
         let mut look = |up, faults: &[&str]| {
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn workers_that_stand_or_are_full_are_told() {
-        let (events, mut seen, start) = (Events::default(), Happenings::default(), Instant::now());
+        let (events, mut seen, start) = (EventLog::default(), Happenings::default(), Instant::now());
         let mut look = |seconds, polls, sessions| {
             let from = events.page(0, usize::MAX).next;
             let worker = WorkerStatus { polls, sessions, max_sessions: 100, ..WorkerStatus::default() };

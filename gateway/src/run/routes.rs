@@ -173,7 +173,7 @@ fn to(to: &Prefix, via: Arc<[Via]>) -> Route {
     Route { network: to.network().address(), prefix: to.length(), via, metric: 0, mtu: None }
 }
 
-fn configured(route: &config::StaticRoute) -> Route {
+fn configured(route: &config::ConfiguredRoute) -> Route {
     let via = [Via { port: route.port, gateway: route.via, weight: 1 }].into();
     Route { mtu: route.mtu, ..to(&route.to, via) }
 }

@@ -38,9 +38,9 @@ use weir_api::model::Protocol;
 
 pub use self::usage::{PairKey, PoolUsage};
 use self::{
-    index::{Index, NoMemory},
+    index::{NoMemory, PairIndex},
     line::{Line, PORTS, Source},
-    pair::{Directories, Opened, Pair},
+    pair::{Directories, Opened, PortPair},
     rotation::{Rotation, RotationTurn},
     slab::Slab,
 };
@@ -133,14 +133,14 @@ pub struct LocalPool<A: Address = Ipv4Addr> {
     steering: Arc<Steering>,
     /// By protocol, see [`super::steering::kind_number`].
     shares: [Share; 3],
-    pairs: Slab<Pair>,
+    pairs: Slab<PortPair>,
     opened: Vec<Opened>,
     lines: Slab<Line>,
     directories: Directories,
     /// Local addresses: the number of pairs of each.
     addresses: Slab<u32>,
-    pair_index: Index,
-    address_index: Index,
+    pair_index: PairIndex,
+    address_index: PairIndex,
     usage: Arc<PoolUsage<A>>,
     rotation: Rotation,
     /// The first of the pairs without a port in use; the others follow in the order in which they became idle.
@@ -187,8 +187,8 @@ impl<A: Address> LocalPool<A> {
             opened,
             lines: Slab::new(n)?,
             addresses: Slab::new(n.min(MAX_ADDRESSES))?,
-            pair_index: Index::new(n)?,
-            address_index: Index::new(n.min(MAX_ADDRESSES))?,
+            pair_index: PairIndex::new(n)?,
+            address_index: PairIndex::new(n.min(MAX_ADDRESSES))?,
             usage: Arc::new(PoolUsage::new(n.min(MAX_ADDRESSES), n)?),
             rotation: Rotation::new(n.min(4096)),
             idle: 0,

@@ -30,7 +30,7 @@ use crate::{
             explain::question::{AskedPacket, At, Explain, ReturnLeg},
             update::Update,
         },
-        flow::{mark::Rule, route::View, service::Chosen},
+        flow::{mark::WorkerMarkRule, route::View, service::Chosen},
         verdict::Verdict,
     },
     table::endpoints::Endpoints,
@@ -191,7 +191,8 @@ impl Workers {
     /// The first mark rule that applies.
     fn mark_of(&self, port: PortId, packet: &AskedPacket) -> Option<MarkRule> {
         let applies = |rule: &&MarkRule| {
-            Rule::new(rule, self.port_names()).is_some_and(|r| r.applies(port, &packet.ends, packet.protocol))
+            WorkerMarkRule::new(rule, self.port_names())
+                .is_some_and(|r| r.applies(port, &packet.ends, packet.protocol))
         };
         self.marks().iter().find(applies).cloned()
     }

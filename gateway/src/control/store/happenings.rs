@@ -7,7 +7,7 @@ use super::{
     journal::{Journal, Undo},
     record::Record,
 };
-use crate::control::{events::Events, plane::Plane};
+use crate::control::{events::EventLog, plane::Plane};
 
 /// Changes at once that are told one by one. A whole configuration must not push everything else out of the ring.
 const EACH: usize = 64;
@@ -86,7 +86,7 @@ impl<P: Plane> Store<P> {
     }
 }
 
-fn of_service(events: &Events, kind: EventKind, record: &Record, what: &str) {
+fn of_service(events: &EventLog, kind: EventKind, record: &Record, what: &str) {
     let service = &record.service;
     let servers = record.servers().count();
     events.tell(
@@ -100,7 +100,7 @@ fn place(server: &Server) -> std::net::SocketAddr {
     (server.address, server.port).into()
 }
 
-fn of_server(events: &Events, kind: EventKind, service: &ServiceKey, server: &Server, what: &str) {
+fn of_server(events: &EventLog, kind: EventKind, service: &ServiceKey, server: &Server, what: &str) {
     let (at, weight) = (place(server), server.weight);
     events.tell(
         kind,
@@ -109,7 +109,7 @@ fn of_server(events: &Events, kind: EventKind, service: &ServiceKey, server: &Se
     );
 }
 
-fn edited(events: &Events, service: &ServiceKey, old: &Server, new: &Server) {
+fn edited(events: &EventLog, service: &ServiceKey, old: &Server, new: &Server) {
     let (at, before, weight) = (place(new), old.weight, new.weight);
     if before != weight {
         events.tell(

@@ -56,7 +56,7 @@ use self::{
     record::{Record, SnatRules},
 };
 use super::{
-    events::Events,
+    events::EventLog,
     notices::Notices,
     plane::Plane,
     queries::{self, QueryStep},
@@ -98,7 +98,7 @@ pub struct Store<P> {
     /// How often counters have been read.
     estimates: u64,
     notices: Arc<Notices>,
-    events: Arc<Events>,
+    events: Arc<EventLog>,
     /// Changes staged by a caller that uses the store as a [`Transport`]; the socket's peers have a stage each.
     stage: StagedChanges,
 }
@@ -161,7 +161,7 @@ impl<P: Plane> Store<P> {
     }
 
     /// What has happened.
-    pub fn events(&self) -> Arc<Events> {
+    pub fn events(&self) -> Arc<EventLog> {
         self.events.clone()
     }
 

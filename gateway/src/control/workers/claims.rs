@@ -146,7 +146,7 @@ impl Workers {
             }
         }
         lookup.join_nat_servers();
-        let marks = self.marks.iter().filter_map(|rule| mark::Rule::new(rule, &self.ports));
+        let marks = self.marks.iter().filter_map(|rule| mark::WorkerMarkRule::new(rule, &self.ports));
         lookup.set_marks(marks, self.routes.broadcast());
         lookup
     }

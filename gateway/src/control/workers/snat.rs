@@ -63,8 +63,8 @@ impl Workers {
         let made = self
             .snat
             .iter()
-            .filter_map(|(id, rule)| Some(snat::Rule::new(*id, rule, port(&rule.port)?, own(id))));
-        let made: Vec<snat::Rule> = made.collect();
+            .filter_map(|(id, rule)| Some(snat::WorkerSnatRule::new(*id, rule, port(&rule.port)?, own(id))));
+        let made: Vec<snat::WorkerSnatRule> = made.collect();
         let addresses: BTreeSet<IpAddr> = made.iter().flat_map(|rule| rule.pool.iter().copied()).collect();
         let workers = batches.len() as u16;
         for address in addresses.difference(&self.snat_addresses) {

@@ -18,7 +18,7 @@ use crate::{
 
 /// A rule; addresses and ports in host order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub struct WorkerMarkRule {
     mark: u32,
     source: Range,
     destination: Range,
@@ -84,7 +84,7 @@ impl Range {
     }
 }
 
-impl Rule {
+impl WorkerMarkRule {
     /// Builds a configured rule, given the names of the ports; none if its port doesn't exist.
     #[must_use]
     pub fn new(rule: &MarkRule, ports: &[String]) -> Option<Self> {
@@ -151,7 +151,7 @@ struct FamilyRules<A> {
 }
 
 impl<A: ClassifierKey> FamilyRules<A> {
-    fn new(rules: &[Rule], of: impl Fn(Range) -> Option<(A, A)>) -> Self {
+    fn new(rules: &[WorkerMarkRule], of: impl Fn(Range) -> Option<(A, A)>) -> Self {
         let (mut sources, mut destinations, mut own) = (Vec::new(), Vec::new(), Vec::new());
         for rule in rules {
             if let (Some(source), Some(destination)) = (of(rule.source), of(rule.destination)) {
@@ -160,7 +160,10 @@ impl<A: ClassifierKey> FamilyRules<A> {
                 own.push(rule);
             }
         }
-        fn field<T: ClassifierKey>(own: &[&Rule], of: impl Fn(&Rule) -> (T, T)) -> Field<T> {
+        fn field<T: ClassifierKey>(
+            own: &[&WorkerMarkRule],
+            of: impl Fn(&WorkerMarkRule) -> (T, T),
+        ) -> Field<T> {
             Field::new(&own.iter().map(|rule| of(rule)).collect::<Vec<_>>())
         }
         let one_or_all = |one: Option<u8>| one.map_or((0, u8::MAX), |n| (n, n));
@@ -201,9 +204,9 @@ impl Default for Marks {
     }
 }
 
-impl FromIterator<Rule> for Marks {
-    fn from_iter<T: IntoIterator<Item = Rule>>(rules: T) -> Self {
-        let rules: Vec<Rule> = rules.into_iter().collect();
+impl FromIterator<WorkerMarkRule> for Marks {
+    fn from_iter<T: IntoIterator<Item = WorkerMarkRule>>(rules: T) -> Self {
+        let rules: Vec<WorkerMarkRule> = rules.into_iter().collect();
         Self { v4: FamilyRules::new(&rules, Range::v4), v6: FamilyRules::new(&rules, Range::v6) }
     }
 }
@@ -246,7 +249,7 @@ mod tests {
 
     fn marks(rules: &[MarkRule]) -> Marks {
         let ports = ["wan".to_owned(), "lan".to_owned()];
-        rules.iter().filter_map(|r| Rule::new(r, &ports)).collect()
+        rules.iter().filter_map(|r| WorkerMarkRule::new(r, &ports)).collect()
     }
 
     fn packet(from: [u8; 4], sport: u16, to: [u8; 4], dport: u16) -> Endpoints {

@@ -68,14 +68,14 @@ pub(crate) enum Kept {
 }
 
 /// The key that finds a client's template.
-struct Key {
+struct TemplateKey {
     request: Endpoints,
     protocol: u8,
     /// The packet is for the port that the service is configured with.
     own_port: bool,
 }
 
-impl Key {
+impl TemplateKey {
     fn new(service: &WorkerService, client: IpAddr, protocol: u8, ends: &Endpoints) -> Self {
         let (address, port) = ends.destination;
         let own_port = service.mark.is_none() && port == service.port;
@@ -102,7 +102,8 @@ impl Flows {
         let Some(Some(service)) = self.services.get(service.0 as usize) else { return false };
         service.persistence.is_some_and(|persistence| {
             let client = masked(persistence.mask, ends.source.0);
-            !service.by_call && self.find_template(&Key::new(service, client, protocol, ends), None).is_some()
+            !service.by_call
+                && self.find_template(&TemplateKey::new(service, client, protocol, ends), None).is_some()
         })
     }
 
@@ -117,7 +118,7 @@ impl Flows {
     ) -> Result<Option<(Chosen, SessionId)>, Reason> {
         let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
         let client = masked(persistence.mask, flow.source);
-        let key = Key::new(service, client, p.protocol, &flow.endpoints());
+        let key = TemplateKey::new(service, client, p.protocol, &flow.endpoints());
         let call = if service.by_call { Some(call_of(data, p).ok_or(Reason::NoCallId)?) } else { None };
         match self.kept_by(&key, call.as_ref(), id) {
             Kept::At(found, chosen) => {
@@ -168,11 +169,11 @@ impl Flows {
         id: ServiceId,
     ) -> Result<Kept, Reason> {
         let Some(Some(service)) = self.services.get(id.0 as usize) else { return Err(Reason::NoServer) };
-        let key = Key::new(service, masked(persistence.mask, ends.source.0), p.protocol, ends);
+        let key = TemplateKey::new(service, masked(persistence.mask, ends.source.0), p.protocol, ends);
         Ok(self.kept_by(&key, None, id))
     }
 
-    fn kept_by(&self, key: &Key, call: Option<&CallId>, id: ServiceId) -> Kept {
+    fn kept_by(&self, key: &TemplateKey, call: Option<&CallId>, id: ServiceId) -> Kept {
         let Some(found) = self.find_template(key, call) else { return Kept::Nowhere };
         match self.server_of_template(found, id) {
             Some(chosen) => Kept::At(found, Chosen { port: key.server_port(chosen.port), ..chosen }),
@@ -190,14 +191,14 @@ impl Flows {
     ) -> Chosen {
         match self.services.get(id.0 as usize) {
             Some(Some(service)) if service.persistence.is_some() => {
-                let key = Key::new(service, ends.source.0, p.protocol, ends);
+                let key = TemplateKey::new(service, ends.source.0, p.protocol, ends);
                 Chosen { port: key.server_port(chosen.port), ..chosen }
             }
             _ => chosen,
         }
     }
 
-    fn find_template(&self, key: &Key, call: Option<&CallId>) -> Option<SessionId> {
+    fn find_template(&self, key: &TemplateKey, call: Option<&CallId>) -> Option<SessionId> {
         let Some(call) = call else {
             return self.sessions.find_endpoints(&key.request, key.protocol).map(|found| found.id);
         };

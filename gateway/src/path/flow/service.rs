@@ -15,7 +15,7 @@ use weir_api::model::{ClientAddress, Family, Forwarding};
 
 use super::{
     destination,
-    mark::{Marks, Rule},
+    mark::{Marks, WorkerMarkRule},
     owner::{OwnedBy, Ways},
 };
 use crate::{
@@ -233,11 +233,15 @@ impl Lookup {
 
     /// Sets the rules that mark packets. They don't apply to unspecified, multicast and these broadcast
     /// addresses.
-    pub fn set_marks(&mut self, rules: impl Iterator<Item = Rule>, broadcast: impl Iterator<Item = IpAddr>) {
+    pub fn set_marks(
+        &mut self,
+        rules: impl Iterator<Item = WorkerMarkRule>,
+        broadcast: impl Iterator<Item = IpAddr>,
+    ) {
         let mut rules = rules.peekable();
         if rules.peek().is_some() {
             let broadcast = broadcast.map(|address| (address, if address.is_ipv6() { 128 } else { 32 }));
-            let unmarked = destination::unserved().chain(broadcast).map(Rule::unmarked);
+            let unmarked = destination::unserved().chain(broadcast).map(WorkerMarkRule::unmarked);
             self.marks = unmarked.chain(rules).collect();
         }
     }

@@ -32,7 +32,7 @@ const EMPTY: Bucket = Bucket { hash: [0; WIDTH], number: [0; WIDTH], next: 0, _p
 
 /// The index.
 #[derive(Debug)]
-pub(super) struct Index {
+pub(super) struct PairIndex {
     /// Addressed buckets, of which `buckets[..in_use]` are used.
     buckets: Vec<Bucket>,
     in_use: usize,
@@ -48,7 +48,7 @@ pub(super) struct Index {
 #[derive(Debug)]
 pub(super) struct NoMemory;
 
-impl Index {
+impl PairIndex {
     /// An index for up to `capacity` entries.
     pub fn new(capacity: usize) -> Result<Self, NoMemory> {
         let buckets = (capacity / LOAD + 1).max(START);
@@ -205,7 +205,7 @@ mod tests {
         /// Few distinct hashes, so that chains grow long.
         #[test]
         fn behaves_as_a_map(ops in prop::collection::vec((any::<bool>(), 0u32..400), 0..3000), spread in 1u32..64) {
-            let mut index = Index::new(400).unwrap();
+            let mut index = PairIndex::new(400).unwrap();
             let mut model = HashMap::new();
             let hash = |n: u32| (n % spread).wrapping_mul(0x9e37_79b1);
             for (add, n) in ops {
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn holds_what_it_was_made_for_and_grows_on_the_way() {
-        let mut index = Index::new(100_000).unwrap();
+        let mut index = PairIndex::new(100_000).unwrap();
         let hash = |n: u32| n.wrapping_mul(0x9e37_79b1) ^ n >> 7;
         for n in 0..100_000 {
             assert!(index.insert(hash(n), n));

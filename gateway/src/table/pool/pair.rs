@@ -24,7 +24,7 @@ pub(super) const FIRST_LINES: usize = 2;
 /// The pair. Its links are pair numbers in the pool's list of idle pairs.
 #[derive(Clone, Copy, Debug, FromZeros)]
 #[repr(C, align(64))]
-pub(super) struct Pair {
+pub(super) struct PortPair {
     /// Lines by [`Source`].
     queues: [SlotQueue; 3],
     /// The epoch of the queues. In an idle pair, the epoch in which it became idle.
@@ -46,9 +46,9 @@ pub(super) struct Pair {
     pub turn: u16,
 }
 
-const _: () = assert!(size_of::<Pair>() == 64);
+const _: () = assert!(size_of::<PortPair>() == 64);
 
-impl Linked for Pair {
+impl Linked for PortPair {
     fn links(&self) -> (u32, u32) {
         (self.prev, self.next)
     }
@@ -71,7 +71,7 @@ impl Queued for Line {
     }
 }
 
-impl Pair {
+impl PortPair {
     /// A pair that can have `lines` lines, at most [`MAX_LINES`].
     pub fn new(base: Base, address: u32, lines: u32, turn: u32, epoch: u32) -> Self {
         Self { base, address, closed: lines as u16, turn: turn as u16, epoch, ..Self::new_zeroed() }
@@ -223,7 +223,7 @@ impl Pair {
     }
 }
 
-/// The result of [`Pair::take`].
+/// The result of [`PortPair::take`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Taken {
     /// Number of the line.
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn line_ids_by_number() {
         let mut directories = Directories::new(1, 9).unwrap();
-        let (mut a, mut b) = (Pair::new_zeroed(), Pair::new_zeroed());
+        let (mut a, mut b) = (PortPair::new_zeroed(), PortPair::new_zeroed());
         for number in 0..9 {
             assert_eq!(a.line(&directories, number), 0);
             assert!(a.set_line(&mut directories, number, 100 + number));

@@ -3,8 +3,8 @@
 use weir_api::model::Protocol;
 
 use super::{
-    Address, LocalPool, NoMemory, Opened, PORTS, Pair, PairKey, SPARE_PORTS, Source, line::Line, pair_hash,
-    search::Offer,
+    Address, LocalPool, NoMemory, Opened, PORTS, PairKey, PortPair, SPARE_PORTS, Source, line::Line,
+    pair_hash, search::Offer,
 };
 use crate::{clock::Tick, table::steering::kind_number};
 
@@ -35,7 +35,7 @@ impl<A: Address> LocalPool<A> {
         }
         let address = self.address_of(key.lip).ok_or(Offer::NoMemory)?;
         let turn = (u64::from(random) * u64::from(lines)) >> 32;
-        let pair = Pair::new(base, address, lines, turn as u32, self.epoch);
+        let pair = PortPair::new(base, address, lines, turn as u32, self.epoch);
         let id = self.pairs.insert(pair).ok_or(Offer::NoMemory)?;
         self.addresses[address] += 1;
         self.usage.set_pair(id, key);

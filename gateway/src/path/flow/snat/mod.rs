@@ -54,7 +54,7 @@ use crate::{
 mod rules;
 mod track;
 
-pub use rules::{Rule, RuleSet};
+pub use rules::{RuleSet, WorkerSnatRule};
 pub use track::{SnatTimeoutTicks, TimeoutTicks};
 
 /// A worker's SNAT.
@@ -402,7 +402,7 @@ impl Flows {
     fn snat_session(
         &mut self,
         mapping: u32,
-        rule: &Rule,
+        rule: &WorkerSnatRule,
         request: &Endpoints,
         protocol: u8,
     ) -> Result<SessionId, Reason> {

@@ -16,7 +16,7 @@ use crate::{
 
 /// A rule in the form that the path uses.
 #[derive(Clone, Debug)]
-pub struct Rule {
+pub struct WorkerSnatRule {
     /// The number under which it is counted.
     pub id: SnatRuleId,
     /// Inside network.
@@ -39,7 +39,7 @@ pub struct Rule {
     pub timeouts: SnatTimeoutTicks,
 }
 
-impl Rule {
+impl WorkerSnatRule {
     /// Builds a configured rule; `port` is its outside port, `own` is that port's own address for
     /// masquerading.
     #[must_use]
@@ -76,7 +76,7 @@ impl Rule {
 #[derive(Debug)]
 pub struct RuleSet {
     /// Sorted, the smallest network first.
-    rules: Vec<Rule>,
+    rules: Vec<WorkerSnatRule>,
     /// The index of each rule by its number.
     by_id: HashMap<SnatRuleId, usize, RandomState>,
     /// External addresses, with the ports of their rules and their roles.
@@ -93,12 +93,14 @@ impl Default for RuleSet {
 impl RuleSet {
     /// Builds the set from rules in the order in which they were added.
     #[must_use]
-    pub fn new(mut rules: Vec<Rule>) -> Self {
+    pub fn new(mut rules: Vec<WorkerSnatRule>) -> Self {
         rules.sort_by_key(|rule| std::cmp::Reverse(rule.inside.length()));
         let by_id = rules.iter().enumerate().map(|(n, rule)| (rule.id, n)).collect();
-        let standing = |rule: &Rule| if rule.masquerade { AddressRole::Own } else { AddressRole::Pool };
-        let of =
-            |rule: &Rule| rule.pool.iter().map(|a| (*a, (rule.port, standing(rule)))).collect::<Vec<_>>();
+        let standing =
+            |rule: &WorkerSnatRule| if rule.masquerade { AddressRole::Own } else { AddressRole::Pool };
+        let of = |rule: &WorkerSnatRule| {
+            rule.pool.iter().map(|a| (*a, (rule.port, standing(rule)))).collect::<Vec<_>>()
+        };
         let addresses = rules.iter().flat_map(of);
         let pool = addresses.collect();
         let timeouts = shortest(rules.iter().map(|rule| &rule.timeouts));
@@ -140,7 +142,7 @@ impl RuleSet {
         (source, destination): (IpAddr, IpAddr),
         protocol: u8,
         port: Option<PortId>,
-    ) -> Option<&Rule> {
+    ) -> Option<&WorkerSnatRule> {
         self.rules.iter().find(|rule| {
             port.is_none_or(|port| rule.port == port)
                 && rule.inside.contains(&source)
@@ -150,7 +152,7 @@ impl RuleSet {
         })
     }
 
-    pub(super) fn by_id(&self, id: SnatRuleId) -> Option<&Rule> {
+    pub(super) fn by_id(&self, id: SnatRuleId) -> Option<&WorkerSnatRule> {
         self.rules.get(*self.by_id.get(&id)?)
     }
 }
@@ -159,8 +161,8 @@ impl RuleSet {
 mod tests {
     use super::*;
 
-    fn rule(id: u32, inside: &str, port: u8) -> Rule {
-        Rule {
+    fn rule(id: u32, inside: &str, port: u8) -> WorkerSnatRule {
+        WorkerSnatRule {
             id: SnatRuleId(id),
             inside: inside.parse().unwrap(),
             protocol: None,
@@ -182,7 +184,7 @@ mod tests {
     #[test]
     fn the_smallest_network_counts_and_exceptions_are_left_alone() {
         let except = vec!["172.16.0.0/12".parse().unwrap()];
-        let first = Rule { except, ..rule(0, "10.0.0.0/8", 0) };
+        let first = WorkerSnatRule { except, ..rule(0, "10.0.0.0/8", 0) };
         let rules = RuleSet::new(vec![first, rule(1, "10.9.0.0/16", 0)]);
         let of = |source, destination| of(&rules, source, destination, Some(0));
         assert_eq!(of("10.1.0.1", "8.8.8.8"), Some(0));
