@@ -21,7 +21,7 @@ use crate::{
     error::{Error, Result},
     hugepages::Memory,
     method::Method,
-    process::check_interrupted,
+    process::{Process, check_interrupted, output_of, wait_for},
     report::{Spread, write_json},
     sample::Subject,
     weir,
@@ -64,6 +64,8 @@ const FLOWS: u32 = 1_000;
 const FRAME: usize = 60;
 /// Edits of one server that are timed in a round.
 const EDITS: u32 = 21;
+/// Seconds from one of Prometheus's scrapes to the next, if it isn't told otherwise.
+const PERIOD: f64 = 15.0;
 
 /// Runs the measurement and prints it.
 pub fn run(options: &Options) -> Result<()> {
@@ -112,7 +114,7 @@ impl Tool<'_> {
     }
 
     fn text(&self, arguments: &[&str]) -> Result<String> {
-        crate::process::output_of(&mut self.weirctl(arguments))
+        output_of(&mut self.weirctl(arguments))
     }
 
     /// Seconds that `weirctl` takes; it must succeed.
@@ -139,7 +141,7 @@ impl Tool<'_> {
 }
 
 impl Bench<'_> {
-    /// Restoring, listing and editing many services.
+    /// Restoring, listing, editing and scraping many services.
     fn configuration(&mut self, table: &mut Table) -> Result<()> {
         let Options { services, servers, rounds, .. } = *self.options;
         let all = services * servers;
@@ -181,6 +183,26 @@ impl Bench<'_> {
         );
         let (share, done) = self.loss(|tool| tool.time(&["-Ln"], None))?;
         table.share("forwarding while all are listed without end", &share, done, "listings");
+        self.scrapes(table)
+    }
+
+    /// `weirctl serve` asked for its metrics, as Prometheus asks.
+    fn scrapes(&mut self, table: &mut Table) -> Result<()> {
+        let serve = Serve::start(&self.tool)?;
+        let file = self.tool.testbed.path("metrics");
+        let mut times = Vec::new();
+        for _ in 0..self.options.rounds {
+            times.push(serve.scrape(&file)?);
+        }
+        table.seconds("a scrape of all", &times);
+        let (share, done) = self.loss(|_| serve.scrape(&file))?;
+        table.share("forwarding while they are scraped without end", &share, done, "scrapes");
+        let took = Spread::of(&times).map_or(0.0, |took| took.median);
+        let rare =
+            share.iter().map(|share| 1.0 - (1.0 - share) * took / PERIOD.max(took)).collect::<Vec<_>>();
+        table.share("the same with one scrape in 15 s, by calculation", &rare, 1, "scrape");
+        let bytes = fs::metadata(&file).map_err(Error::file(&file))?.len();
+        println!("{} MB a scrape, {} MB of memory", bytes / 1_000_000, serve.process.memory("VmHWM")?);
         Ok(())
     }
 
@@ -239,6 +261,40 @@ impl Bench<'_> {
             result.and(worked)
         })?;
         Ok((shares, done.load(Relaxed)))
+    }
+}
+
+/// `weirctl serve`, which ends when dropped.
+struct Serve {
+    process: Process,
+    metrics: String,
+}
+
+impl Serve {
+    fn start(tool: &Tool) -> Result<Self> {
+        let mut command = tool.weirctl(&["serve", "--listen", "127.0.0.1:0"]);
+        let mut process = Process::spawn(&mut command, &tool.testbed.path("serve.log"))?;
+        let site = wait_for(Duration::from_secs(10), || {
+            process.check_running()?;
+            let said = process.output()?;
+            Ok(said
+                .lines()
+                .find_map(|line| line.split_once("http://"))
+                .map(|(_, site)| site.trim().to_owned()))
+        })?;
+        let site = site.ok_or_else(|| process.failed("doesn't listen"))?;
+        Ok(Self { process, metrics: format!("http://{site}metrics") })
+    }
+
+    /// Seconds that a scrape takes; its text goes to a file.
+    fn scrape(&self, file: &Path) -> Result<f64> {
+        let start = Instant::now();
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--fail", "--noproxy", "*", "--output"])
+            .arg(file)
+            .arg(&self.metrics);
+        output_of(&mut curl)?;
+        Ok(start.elapsed().as_secs_f64())
     }
 }
 

@@ -61,7 +61,7 @@ enum What {
     Guard(guard::Options),
     /// What checksums cost: changed by the difference, asked of the device, summed again.
     Checksum(checksum::Options),
-    /// What restoring, listing and editing large configurations costs, and what forwarding loses meanwhile.
+    /// What restoring, listing, editing and scraping large configurations costs, and what forwarding loses meanwhile.
     Control(control::Options),
     /// Established packets of clients, of servers and of both mixed, in process.
     Directions(transfer::Directions),

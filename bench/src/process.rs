@@ -80,6 +80,17 @@ impl Process {
         self.child.id()
     }
 
+    /// A line of its status (`VmRSS`, `VmHWM`), in megabytes.
+    pub fn memory(&self, line: &str) -> Result<u64> {
+        let path = PathBuf::from(format!("/proc/{}/status", self.pid()));
+        let text = fs::read_to_string(&path).map_err(Error::file(&path))?;
+        let found = text.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':'));
+        let kilobytes = found.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
+        kilobytes
+            .map(|kb| kb / 1024)
+            .ok_or_else(|| Error::Unexpected(format!("no {line} in {}", path.display())))
+    }
+
     /// All that it printed.
     pub fn output(&self) -> Result<String> {
         let mut text = Vec::new();

@@ -135,7 +135,7 @@ impl Bench<'_> {
                 namespace.ip(&format!("address add {address} dev {PORT}"))?;
             }
         }
-        let before = self.memory("VmRSS")?;
+        let before = self.subject.process.memory("VmRSS")?;
         println!(
             "{:<44}  seconds  {:<20}  {:<20}  of kernel alone",
             format!("{routes} + {routes_v6} routes"),
@@ -149,7 +149,7 @@ impl Bench<'_> {
                 self.neighbours()?;
             }
         }
-        let (peak, after) = (self.memory("VmHWM")?, self.memory("VmRSS")?);
+        let (peak, after) = (self.subject.process.memory("VmHWM")?, self.subject.process.memory("VmRSS")?);
         println!("resident memory: {before} MB without routes, {peak} MB at most, {after} MB after them");
         self.rows.push(json!({ "what": "memory", "before_mb": before, "most_mb": peak, "after_mb": after }));
         Ok(())
@@ -214,17 +214,6 @@ impl Bench<'_> {
         let share = self.subject.read()?.mpps_since(&before) / quiet;
         thread::sleep(period);
         Ok((share, took))
-    }
-
-    /// A line of the process's status, in megabytes.
-    fn memory(&self, line: &str) -> Result<u64> {
-        let path = PathBuf::from(format!("/proc/{}/status", self.subject.process.pid()));
-        let text = fs::read_to_string(&path).map_err(Error::file(&path))?;
-        let found = text.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':'));
-        let kilobytes = found.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
-        kilobytes
-            .map(|kb| kb / 1024)
-            .ok_or_else(|| Error::Unexpected(format!("no {line} in {}", path.display())))
     }
 }
 
