@@ -297,8 +297,24 @@ fn rules_are_replaced_by_whoever_may() {
     let (status, body) = get(&scene, "/v1/rules", &["-X", "DELETE"]);
     assert_eq!(status, 405, "{body}");
     assert_eq!(scene.answers(1), ["RS1"], "nothing was changed");
-    let (status, body) = put(&moved, Some(&tag), token);
-    assert!(status == 200 && body.contains("\"changed\":true"), "{status} {body}");
+    // Whoever has the token and hasn't sent all rules yet keeps others with the token out, and learns nothing from them.
+    let mut first = connect(&scene);
+    let head = format!(
+        "PUT /v1/rules HTTP/1.1\r\nHost: weir\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
+         If-Match: {tag}\r\nContent-Length: {}\r\n\r\n",
+        moved.len()
+    );
+    first.write_all(head.as_bytes()).expect("it is taken");
+    let outdated = || put(&rules, Some("\"999\""), token);
+    let busy = wait_until("a writer's turn", LIMIT, || Some(outdated()).filter(|(status, _)| *status != 412));
+    assert!(busy.0 == 503 && busy.1.contains("somebody else"), "{busy:?}");
+    assert_eq!(put(&rules, Some(&tag), "another-token-of-many-characters").0, 401);
+    assert_eq!(scene.answers(1), ["RS1"], "nothing was changed");
+    first.write_all(moved.as_bytes()).expect("it is taken");
+    let mut answer = String::new();
+    first.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"changed\":true"), "{answer}");
+    assert_eq!(outdated().0, 412, "the turn is over");
     assert_eq!(scene.answers(2), ["RS2", "RS2"]);
     // The generation is another one now.
     assert_eq!(put(&rules, Some(&tag), token).0, 412);
