@@ -161,8 +161,36 @@ fn compile(statics: &Path, flags: &[String]) {
     build.compile("dpdk_statics");
 }
 
+/// Drivers of devices that no gateway has: their kinds.
+const OTHER_KINDS: [&str; 10] =
+    ["baseband", "compress", "crypto", "dma", "event", "gpu", "ml", "raw", "regex", "vdpa"];
+/// What else isn't linked, for the libraries that it would need: libpcap, jansson, libfdt, OpenSSL, libipsec-mb. Other
+/// distributions don't have all of them, nor under the same names.
+const LEFT_OUT: [&str; 13] = [
+    "bitratestats",
+    "bpf",
+    "common_qat",
+    "latencystats",
+    "metrics",
+    "net_ipn3ke",
+    "net_pcap",
+    "net_softnic",
+    "pcapng",
+    "pdump",
+    "pipeline",
+    "port",
+    "table",
+];
+
+/// Whether an archive of DPDK is linked into the program.
+fn is_wanted(archive: &str) -> bool {
+    let name = archive.trim_start_matches("librte_").trim_end_matches(".a");
+    let kind = name.split_once('_').map_or("", |(kind, _)| kind);
+    !OTHER_KINDS.contains(&kind) && !LEFT_OUT.contains(&name)
+}
+
 /// Drivers register themselves in constructors, so every archive is linked whole. The libraries that the archives need
-/// are linked as usual.
+/// are linked as usual, libbsd and libmd as archives: the C library of other distributions has their functions or not.
 fn link_static() {
     let libdir = pkg_config_words(&["--variable=libdir", "libdpdk"]).concat();
     println!("cargo:rustc-link-search=native={libdir}");
@@ -173,13 +201,16 @@ fn link_static() {
             continue;
         }
         if let Some(archive) = word.strip_prefix("-l:") {
-            println!("cargo:rustc-link-lib=static:-bundle,+whole-archive,+verbatim={archive}");
+            if is_wanted(archive) {
+                println!("cargo:rustc-link-lib=static:-bundle,+whole-archive,+verbatim={archive}");
+            }
         } else if let Some(dir) = word.strip_prefix("-L") {
             println!("cargo:rustc-link-search=native={dir}");
         } else if let Some(lib) =
             word.strip_prefix("-l").filter(|l| !l.starts_with("rte_") && exists(l, &compiler))
         {
-            println!("cargo:rustc-link-lib={lib}");
+            let kind = if ["bsd", "md"].contains(&lib) { "static:-bundle=" } else { "" };
+            println!("cargo:rustc-link-lib={kind}{lib}");
         }
     }
 }
