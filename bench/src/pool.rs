@@ -10,7 +10,7 @@ use std::{
 use clap::Args;
 use serde_json::{Value, json};
 use weir::{
-    clock::Tick,
+    clock::{Tick, Ticks},
     id::WorkerId,
     table::{
         pool::{LocalPool, PoolConfig},
@@ -82,7 +82,7 @@ impl Bench {
     fn churn(&mut self, n: usize, rate: u32, from: Tick) -> (Duration, Duration) {
         let (mut releasing, mut allocating) = (Duration::ZERO, Duration::ZERO);
         for batch in 0..n / 1024 {
-            let now = from.after((batch as u64 * 1024 * 100 / u64::from(rate)) as u32);
+            let now = from.after(Ticks((batch as u64 * 1024 * 100 / u64::from(rate)) as u32));
             let picks: HashSet<usize> = (0..1024).map(|_| self.draw(self.live.len())).collect();
             let old: Vec<Session> = picks.iter().map(|&at| self.live[at]).collect();
             let start = cpu_time();

@@ -17,7 +17,7 @@ use nix::time::{ClockId, clock_gettime};
 use rte_tables::hash::{self, RteHash};
 use serde_json::json;
 use weir::{
-    clock::Tick,
+    clock::{Tick, Ticks},
     id::SlotId,
     table::{
         index::HashKey,
@@ -131,7 +131,7 @@ impl Index for Sessions {
             slot: SlotId(0),
             flags: 0,
         };
-        Sessions::insert(self, &new, u32::MAX / 4, Tick(0)).is_some()
+        Sessions::insert(self, &new, Ticks(u32::MAX / 4), Tick(0)).is_some()
     }
     fn remove(&mut self, key: &Key) -> bool {
         let (tuple, protocol) = (key.tuple(), key.protocol as u8);

@@ -17,7 +17,7 @@ use std::{
 use libtest_mimic::{Arguments, Trial};
 use serde_json::Value;
 use weir::{
-    clock::{Tick, seconds},
+    clock::{Tick, Ticks},
     id::{ServerId, WorkerId},
     path::settings::Settings,
     sched::{FLAG_FALLBACK, FLAG_PORT, Flow, Scheduler, Server, prepare},
@@ -267,7 +267,7 @@ impl Model {
             source_port: client.port(),
             destination: vip.ip(),
             destination_port: vip.port(),
-            now: Tick(seconds(self.now)),
+            now: Tick::at(Ticks::seconds(self.now)),
         };
         let Some(chosen) = service.instance.schedule(&service.servers, &flow) else { return Ok(None) };
         let server = &service.servers[chosen];

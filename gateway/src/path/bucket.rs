@@ -1,6 +1,6 @@
 //! A token bucket on the worker's clock: limits how often something may be done per second, and in one burst.
 
-use crate::clock::{TICKS_PER_SECOND, Tick};
+use crate::clock::{TICKS_PER_SECOND, Tick, Ticks};
 
 /// Refilled at a rate per second, up to a maximum burst.
 #[derive(Clone, Copy, Debug)]
@@ -22,9 +22,9 @@ impl TokenBucket {
     #[inline]
     pub fn take(&mut self, now: Tick) -> bool {
         let passed = now.since(self.filled);
-        if passed != 0 {
+        if passed != Ticks(0) {
             self.filled = now;
-            let new = u64::from(passed) * u64::from(self.rate.div_ceil(TICKS_PER_SECOND));
+            let new = u64::from(passed.0) * u64::from(self.rate.div_ceil(TICKS_PER_SECOND));
             self.tokens = self.tokens.saturating_add(new.min(u64::from(self.burst)) as u32).min(self.burst);
         }
         if self.tokens == 0 {

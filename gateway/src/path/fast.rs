@@ -22,6 +22,7 @@ use super::{
     verdict::Reason,
 };
 use crate::{
+    clock::Ticks,
     id::HopId,
     io::{Frame, Io, PortId},
     net::{ipv6::GROWTH, protocol},
@@ -39,7 +40,7 @@ use crate::{
 fn is_usual(
     p: &Parsed,
     (session, server): (&Session, &ServerCounters),
-    timeouts: &[u32; TIMEOUTS],
+    timeouts: &[Ticks; TIMEOUTS],
     known: impl FnOnce() -> bool,
     (next, len): (&Hop, u16),
 ) -> bool {
@@ -129,7 +130,7 @@ impl<I: Io> Worker<I> {
         if !usual || (nat64 && !p.is_bare()) {
             return self.unusual(frame, p, at, found);
         }
-        session.last_seen = flows.now.0;
+        session.last_seen = flows.now;
         server.count(found.direction, p.ip_len);
         if nat64 {
             let (macs, out) = (next.macs, next.port);
@@ -201,7 +202,7 @@ impl<I: Io> Worker<I> {
         let of = session.slot();
         let tunnel = session.is_tunnelled().then(|| session.arriving(Direction::Reply).source().0);
         if let Some(session) = flows.sessions.get_mut(found.id) {
-            session.last_seen = flows.now.0;
+            session.last_seen = flows.now;
         }
         let Some(address) = tunnel else {
             trim(&mut frame, p);
@@ -256,7 +257,7 @@ impl<I: Io> Worker<I> {
         if !usual || !toa::is_clean(frame.data(), p) || (nat64 && !p.is_bare()) {
             return Some(frame);
         }
-        session.last_seen = flows.now.0;
+        session.last_seen = flows.now;
         if let Some(acknowledged) = parse::acknowledged(frame.data(), p) {
             session.note_acknowledged(found.direction, acknowledged);
         }
@@ -309,7 +310,7 @@ impl<I: Io> Worker<I> {
         } else {
             return Some(frame);
         }
-        session.last_seen = flows.now.0;
+        session.last_seen = flows.now;
         server.count(found.direction, p.ip_len);
         let (_, delta) = session.deltas(found.direction);
         let (source, destination) = v6.leaving(found.direction);

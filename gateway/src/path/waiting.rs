@@ -4,13 +4,13 @@
 use arrayvec::ArrayVec;
 
 use super::flow::route::{Hop, Resolve, Routing, Waits};
-use crate::clock::{Tick, seconds};
+use crate::clock::{Tick, Ticks};
 use crate::id::HopId;
 
 /// The most packets that wait for neighbours, in all.
 pub(super) const WAITING: usize = 256;
 /// How long a packet waits for a neighbour.
-pub(super) const PATIENCE: u32 = seconds(3);
+pub(super) const PATIENCE: Ticks = Ticks::seconds(3);
 
 /// A frame that waits for its next hop.
 #[derive(Debug, PartialEq, Eq)]

@@ -3,14 +3,14 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
-    clock::{Tick, seconds},
+    clock::{Tick, Ticks},
     control::workers::Workers,
     io::PortId,
     path::flow::route::RouteTable,
 };
 
 /// How often the kernel gets them.
-const PERIOD: u32 = seconds(5);
+const PERIOD: Ticks = Ticks::seconds(5);
 
 /// Next hops of all servers, looked up again when services or routes have changed.
 #[derive(Default)]

@@ -10,7 +10,7 @@ use super::{
     Flow, Scheduler, Server, Standing, least,
     locality::{LocalityTable, Places, ServerPlace},
 };
-use crate::clock::seconds;
+use crate::clock::Ticks;
 
 /// A destination's server, and where it last was in the list.
 #[derive(Clone, Copy)]
@@ -23,13 +23,17 @@ struct Cached {
 pub struct Locality {
     table: LocalityTable<Cached>,
     places: Places,
-    expiration: u32,
+    expiration: Ticks,
 }
 
 impl Locality {
     /// `expiration` is in seconds.
     pub fn new(servers: &[Server], expiration: u32) -> Self {
-        Self { table: LocalityTable::new(), places: Places::new(servers), expiration: seconds(expiration) }
+        Self {
+            table: LocalityTable::new(),
+            places: Places::new(servers),
+            expiration: Ticks::seconds(expiration),
+        }
     }
 }
 

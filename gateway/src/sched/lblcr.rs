@@ -12,7 +12,7 @@ use super::{
     Flow, Scheduler, Server, Standing, lblc, least,
     locality::{CAPACITY, LocalityTable, NIL, Places, ServerPlace},
 };
-use crate::clock::{Tick, seconds};
+use crate::clock::{Tick, Ticks};
 
 /// The most members of all sets together; a set that finds no room doesn't grow.
 const MEMBERS: usize = 4 * CAPACITY;
@@ -42,7 +42,7 @@ pub struct ReplicatedLocality {
     table: LocalityTable<Set>,
     members: Members,
     places: Places,
-    expiration: u32,
+    expiration: Ticks,
 }
 
 impl ReplicatedLocality {
@@ -52,7 +52,7 @@ impl ReplicatedLocality {
             table: LocalityTable::new(),
             members: Members { all: Vec::with_capacity(MEMBERS), free: NIL },
             places: Places::new(servers),
-            expiration: seconds(expiration),
+            expiration: Ticks::seconds(expiration),
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::Server;
-use crate::clock::{Tick, seconds};
+use crate::clock::{Tick, Ticks};
 
 const BUCKETS: usize = 1024;
 /// The number of entries above which old ones are removed early.
@@ -21,11 +21,11 @@ const COMFORTABLE: usize = 16 * BUCKETS;
 /// The most entries.
 pub const CAPACITY: usize = 2 * COMFORTABLE;
 /// Time between checks.
-const CHECK_INTERVAL: u32 = seconds(60);
+const CHECK_INTERVAL: Ticks = Ticks::seconds(60);
 /// Every this many checks, the table is checked for expired entries.
 const CHECKS_A_ROUND: u32 = 30;
 /// The time that even a full table keeps an entry.
-const EARLY: u32 = seconds(6 * 60);
+const EARLY: Ticks = Ticks::seconds(6 * 60);
 /// Buckets walked per session.
 const STRIDE: usize = 4;
 /// End of a chain.
@@ -78,7 +78,7 @@ struct Walk {
     buckets: usize,
     /// Entries that were unused for `unused` ticks at the time `at` are removed, up to `goal`.
     at: Tick,
-    unused: u32,
+    unused: Ticks,
     goal: usize,
 }
 
@@ -126,7 +126,7 @@ impl<V> LocalityTable<V> {
     }
 
     /// The value of `destination`, unless it was unused for `expiration` ticks at the last check. Marks it as used now.
-    pub fn get(&mut self, destination: IpAddr, now: Tick, expiration: u32) -> Option<&mut V> {
+    pub fn get(&mut self, destination: IpAddr, now: Tick, expiration: Ticks) -> Option<&mut V> {
         let mut at = self.heads[self.bucket(destination)];
         while at != NIL && self.entries[at as usize].destination != destination {
             at = self.entries[at as usize].next;
@@ -141,7 +141,7 @@ impl<V> LocalityTable<V> {
 
     /// What [`LocalityTable::maintain`] and [`LocalityTable::get`] would return now, without changing anything. (An
     /// entry that this session's step of the walk would remove from an overfull table is still found.)
-    pub fn peek(&self, destination: IpAddr, now: Tick, expiration: u32) -> Option<&V> {
+    pub fn peek(&self, destination: IpAddr, now: Tick, expiration: Ticks) -> Option<&V> {
         let mut at = self.heads[self.bucket(destination)];
         while at != NIL && self.entries[at as usize].destination != destination {
             at = self.entries[at as usize].next;
@@ -185,7 +185,7 @@ impl<V> LocalityTable<V> {
     }
 
     /// Does the work that is due; must be called for every session scheduled. `removed` gets the removed values.
-    pub fn maintain(&mut self, now: Tick, expiration: u32, mut removed: impl FnMut(&V)) {
+    pub fn maintain(&mut self, now: Tick, expiration: Ticks, mut removed: impl FnMut(&V)) {
         let next = *self.next_check.get_or_insert(now.after(CHECK_INTERVAL));
         if now.reached(next) {
             self.check(next, now, expiration);
@@ -200,7 +200,7 @@ impl<V> LocalityTable<V> {
     }
 
     /// Makes up for the checks due from `next` until now, as if each had been on time.
-    fn check(&mut self, next: Tick, now: Tick, expiration: u32) {
+    fn check(&mut self, next: Tick, now: Tick, expiration: Ticks) {
         let Due { checks, last, round } = self.due(next, now);
         self.next_check = Some(last.after(CHECK_INTERVAL));
         if let Some(round) = round {
@@ -218,11 +218,11 @@ impl<V> LocalityTable<V> {
     /// The checks due from `next` until `now`.
     fn due(&self, next: Tick, now: Tick) -> Due {
         let checks = now.since(next) / CHECK_INTERVAL + 1;
-        let last = next.after((checks - 1) * CHECK_INTERVAL);
+        let last = next.after(CHECK_INTERVAL * (checks - 1));
         // The latest check that began a round; the count starts at 1 after each.
         let round = (self.checks + checks > CHECKS_A_ROUND).then(|| {
             let since = (self.checks + checks - 1 - CHECKS_A_ROUND) % CHECKS_A_ROUND;
-            Tick(last.0.wrapping_sub(since * CHECK_INTERVAL))
+            last.before(CHECK_INTERVAL * since)
         });
         Due { checks, last, round }
     }
@@ -251,7 +251,7 @@ impl<V> LocalityTable<V> {
 }
 
 /// Whether an entry last used at `last` had been unused for `ticks` at the time `at`.
-fn unused(last: Tick, at: Tick, ticks: u32) -> bool {
+fn unused(last: Tick, at: Tick, ticks: Ticks) -> bool {
     at.reached(last) && at.since(last) >= ticks
 }
 
@@ -259,18 +259,18 @@ fn unused(last: Tick, at: Tick, ticks: u32) -> bool {
 mod tests {
     use super::*;
 
-    const DAY: u32 = seconds(86_400);
+    const DAY: Ticks = Ticks::seconds(86_400);
 
     fn address(n: u32) -> IpAddr {
         std::net::Ipv4Addr::from(n).into()
     }
 
     fn at(seconds: u32) -> Tick {
-        Tick(crate::clock::seconds(seconds))
+        Tick::at(Ticks::seconds(seconds))
     }
 
     /// Completes all checks and walks.
-    fn settle(table: &mut LocalityTable<u32>, now: Tick, expiration: u32) -> usize {
+    fn settle(table: &mut LocalityTable<u32>, now: Tick, expiration: Ticks) -> usize {
         let mut gone = 0;
         (0..BUCKETS).for_each(|_| table.maintain(now, expiration, |_| gone += 1));
         gone
@@ -291,19 +291,19 @@ mod tests {
     #[test]
     fn unused_entries_go_at_the_half_hour() {
         let mut table = LocalityTable::new();
-        table.maintain(at(0), seconds(100), |_| {});
+        table.maintain(at(0), Ticks::seconds(100), |_| {});
         table.set(address(1), at(1), 1);
         table.set(address(2), at(2), 2);
-        assert_eq!(settle(&mut table, at(1799), seconds(100)), 0);
-        assert_eq!(table.get(address(1), at(1799), seconds(100)), Some(&mut 1));
+        assert_eq!(settle(&mut table, at(1799), Ticks::seconds(100)), 0);
+        assert_eq!(table.get(address(1), at(1799), Ticks::seconds(100)), Some(&mut 1));
         // The 30th check removes entries that were unused for 100 s, wherever the walk is.
-        table.maintain(at(1800), seconds(100), |_| {});
-        assert_eq!(table.get(address(2), at(1800), seconds(100)), None);
-        assert_eq!(table.get(address(1), at(1800), seconds(100)), Some(&mut 1));
-        assert!(settle(&mut table, at(1801), seconds(100)) <= 1);
+        table.maintain(at(1800), Ticks::seconds(100), |_| {});
+        assert_eq!(table.get(address(2), at(1800), Ticks::seconds(100)), None);
+        assert_eq!(table.get(address(1), at(1800), Ticks::seconds(100)), Some(&mut 1));
+        assert!(settle(&mut table, at(1801), Ticks::seconds(100)) <= 1);
         assert_eq!(table.used, 1);
         // So does every 30th check after it, even if there was no session for days.
-        assert_eq!(settle(&mut table, at(90 * 3600 + 59), seconds(100)), 1);
+        assert_eq!(settle(&mut table, at(90 * 3600 + 59), Ticks::seconds(100)), 1);
         assert_eq!(table.last_round, Some(at(90 * 3600)));
         assert_eq!(table.next_check, Some(at(90 * 3600 + 60)));
         assert_eq!(table.used, 0);
@@ -312,13 +312,13 @@ mod tests {
     #[test]
     fn a_set_revives_what_had_expired() {
         let mut table = LocalityTable::new();
-        table.maintain(at(0), seconds(10), |_| {});
+        table.maintain(at(0), Ticks::seconds(10), |_| {});
         table.set(address(1), at(1), 1);
-        table.maintain(at(1800), seconds(10), |_| {});
+        table.maintain(at(1800), Ticks::seconds(10), |_| {});
         table.set(address(1), at(1800), 2);
-        assert_eq!(table.get(address(1), at(1801), seconds(10)), Some(&mut 2));
-        assert!(settle(&mut table, at(1802), seconds(10)) <= 1);
-        assert_eq!(table.get(address(1), at(1803), seconds(10)), Some(&mut 2));
+        assert_eq!(table.get(address(1), at(1801), Ticks::seconds(10)), Some(&mut 2));
+        assert!(settle(&mut table, at(1802), Ticks::seconds(10)) <= 1);
+        assert_eq!(table.get(address(1), at(1803), Ticks::seconds(10)), Some(&mut 2));
     }
 
     #[test]
@@ -342,12 +342,12 @@ mod tests {
     #[test]
     fn chains_stay_whole() {
         let mut table = LocalityTable::new();
-        table.maintain(at(0), seconds(600), |_| {});
+        table.maintain(at(0), Ticks::seconds(600), |_| {});
         (0..5000).for_each(|n| assert_eq!(table.set(address(n), at(n), n), None));
-        let gone = settle(&mut table, at(5400), seconds(600));
+        let gone = settle(&mut table, at(5400), Ticks::seconds(600));
         assert_eq!(gone, 4801);
         for n in 0..5000 {
-            assert_eq!(table.get(address(n), at(5400), seconds(600)).is_some(), n > 4800, "{n}");
+            assert_eq!(table.get(address(n), at(5400), Ticks::seconds(600)).is_some(), n > 4800, "{n}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use super::{Flow, Scheduler, Server};
 use crate::{
-    clock::Tick,
+    clock::{Tick, Ticks},
     id::ServerId,
     table::{counters::ServerCountersRef, limit::Limit},
 };
@@ -52,7 +52,7 @@ pub fn flow(client: u8, destination: u8, seconds: u32) -> Flow {
         source_port: 20000 + u16::from(client),
         destination: [198, 51, 100, destination].into(),
         destination_port: 80,
-        now: Tick(crate::clock::seconds(seconds)),
+        now: Tick::at(Ticks::seconds(seconds)),
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     session::{Direction, NewSession, Session, SessionId, is_nat},
     sessions::{Found, Sessions},
 };
-use crate::clock::Tick;
+use crate::clock::{Tick, Ticks};
 
 /// A session's neighbours in its chain: the number of the record plus 1; 0 for none.
 #[derive(Clone, Copy, Debug, Default, FromBytes)]
@@ -46,7 +46,7 @@ impl Sessions {
         hashes: [u64; 2],
         new: &NewSession,
         protocols: [u8; 2],
-        timeout: u32,
+        timeout: Ticks,
         now: Tick,
     ) -> Option<SessionId> {
         match taken {
@@ -63,7 +63,7 @@ impl Sessions {
         hashes: [u64; 2],
         new: &NewSession,
         protocols: [u8; 2],
-        timeout: u32,
+        timeout: Ticks,
         now: Tick,
     ) -> Option<SessionId> {
         if !(is_nat(new.flags) && self.may_be_displaced(older)) {
@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn add(s: &mut Sessions, client: u16, n: u32) -> SessionId {
-        s.insert(&new(client, n, 0), 100, Tick(0)).unwrap()
+        s.insert(&new(client, n, 0), Ticks(100), Tick(0)).unwrap()
     }
 
     fn replies_of(s: &Sessions, client: u16) -> Option<SessionId> {
@@ -179,28 +179,28 @@ mod tests {
     #[test]
     fn only_nat_displaces_and_is_displaced() {
         let mut s = table();
-        let theirs = s.insert(&new(9, 1, FULLNAT), 100, Tick(0)).unwrap();
-        assert_eq!(s.insert(&new(9, 2, 0), 100, Tick(0)), None, "FULLNAT keeps its replies");
+        let theirs = s.insert(&new(9, 1, FULLNAT), Ticks(100), Tick(0)).unwrap();
+        assert_eq!(s.insert(&new(9, 2, 0), Ticks(100), Tick(0)), None, "FULLNAT keeps its replies");
         assert_eq!(replies_of(&s, 9), Some(theirs));
         let nat = add(&mut s, 8, 1);
-        assert_eq!(s.insert(&new(8, 2, FULLNAT), 100, Tick(0)), None);
-        let one_way = s.insert(&new(8, 3, ONE_WAY), 100, Tick(0)).unwrap();
+        assert_eq!(s.insert(&new(8, 2, FULLNAT), Ticks(100), Tick(0)), None);
+        let one_way = s.insert(&new(8, 3, ONE_WAY), Ticks(100), Tick(0)).unwrap();
         assert_eq!(replies_of(&s, 8), Some(nat));
         s.remove(one_way);
         assert_eq!((replies_of(&s, 8), s.displaced), (Some(nat), 0));
         // A reply tuple that is also some session's request isn't taken over.
         let turned =
             NewSession { reply: new(8, 1, 0).request, request: new(7, 1, 0).request, ..new(7, 1, 0) };
-        assert_eq!(s.insert(&turned, 100, Tick(0)), None);
+        assert_eq!(s.insert(&turned, Ticks(100), Tick(0)), None);
         s.get_mut(nat).unwrap().set_snat();
-        assert_eq!(s.insert(&new(8, 2, 0), 100, Tick(0)), None, "nor what is SNAT's");
+        assert_eq!(s.insert(&new(8, 2, 0), Ticks(100), Tick(0)), None, "nor what is SNAT's");
     }
 
     #[test]
     fn full_tables_change_nothing() {
         let mut s = Sessions::new(2, HashKey::from_seed(0), Tick(0)).unwrap();
         let [_, b] = [1, 2].map(|n| add(&mut s, 9, n));
-        assert_eq!(s.insert(&new(9, 3, 0), 100, Tick(0)), None);
+        assert_eq!(s.insert(&new(9, 3, 0), Ticks(100), Tick(0)), None);
         assert_eq!((replies_of(&s, 9), s.displaced), (Some(b), 1));
     }
 
@@ -212,7 +212,7 @@ mod tests {
         let mut s = table();
         let mut add = |vip: &str| {
             let request = Endpoints { source: client, destination: (at(vip), 80) };
-            s.insert_endpoints((&request, &reply), &new(0, 0, 0), 100, Tick(0)).unwrap()
+            s.insert_endpoints((&request, &reply), &new(0, 0, 0), Ticks(100), Tick(0)).unwrap()
         };
         let [a, b] = ["2001:db8::a", "2001:db8::b"].map(&mut add);
         assert_eq!(s.find_endpoints(&reply, 6).map(|f| f.id), Some(b));
@@ -232,7 +232,7 @@ mod tests {
                 let list = &mut lists[usize::from(client)];
                 let at = list.iter().position(|(vip, _)| *vip == n);
                 match (opens, at) {
-                    (true, None) => list.push((n, s.insert(&new(client, n, 0), 100, Tick(0)).unwrap())),
+                    (true, None) => list.push((n, s.insert(&new(client, n, 0), Ticks(100), Tick(0)).unwrap())),
                     (false, Some(at)) => {
                         prop_assert!(s.remove(list.remove(at).1).is_some());
                     }

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 
 use crate::{
-    clock::{Tick, seconds},
+    clock::{Tick, Ticks},
     net::{
         address::{Address, fold},
         protocol,
@@ -35,9 +35,9 @@ const WAITING_EACH: usize = 16;
 /// The most separate ranges tracked in one packet.
 const RANGES: usize = 24;
 /// How long a packet's fragments may take to arrive: Linux's `ipfrag_time`.
-const LIFETIME: u32 = seconds(30);
+const LIFETIME: Ticks = Ticks::seconds(30);
 /// How long a fragment waits for the first one.
-const PATIENCE: u32 = seconds(2);
+const PATIENCE: Ticks = Ticks::seconds(2);
 
 /// Identifies the packet that a fragment belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,7 +266,7 @@ impl<T, W: Copy> Fragments<T, W> {
     fn place(&self, key: &FragmentKey, now: Tick) -> usize {
         let first = key.set(self.seed);
         let alive = |n: usize| self.flows[n].as_ref().filter(|f| f.is_alive(now));
-        let age = |n: &usize| alive(*n).map_or(u32::MAX, |f| now.since(f.since));
+        let age = |n: &usize| alive(*n).map_or(Ticks::MAX, |f| now.since(f.since));
         self.own(key, now).or_else(|| (first..first + WAYS).max_by_key(age)).unwrap_or(first)
     }
 
@@ -361,18 +361,18 @@ mod tests {
 
     #[test]
     fn a_packet_lives_for_thirty_seconds_and_no_longer() {
-        let again = |after: u32| {
+        let again = |after: Ticks| {
             let mut f: Fragments<u8, u8> = Fragments::new(1, 0);
             f.note(&key(1), piece(0, 8, false), Some(5), Tick(7));
             f.set_way(&key(1), 3, Tick(7));
-            let now = Tick(7 + after);
+            let now = Tick(7).after(after);
             (f.way(&key(1), now), f.note(&key(1), piece(0, 8, false), Some(6), now))
         };
-        assert_eq!(again(LIFETIME - 1), (Some(3), FragmentVerdict::Overlaps));
+        assert_eq!(again(Ticks(LIFETIME.0 - 1)), (Some(3), FragmentVerdict::Overlaps));
         assert_eq!(again(LIFETIME), (None, FragmentVerdict::Known(6, 1)));
-        assert_eq!(again(LIFETIME + 1), (None, FragmentVerdict::Known(6, 1)));
-        assert_eq!(again(seconds(3600)), (None, FragmentVerdict::Known(6, 1)));
-        assert_eq!(LIFETIME, seconds(30));
+        assert_eq!(again(Ticks(LIFETIME.0 + 1)), (None, FragmentVerdict::Known(6, 1)));
+        assert_eq!(again(Ticks::seconds(3600)), (None, FragmentVerdict::Known(6, 1)));
+        assert_eq!(LIFETIME, Ticks::seconds(30));
     }
 
     #[test]
@@ -381,11 +381,11 @@ mod tests {
         f.note(&key(1), piece(0, 8, false), Some(5), Tick(0));
         let held = |f: &Fragments<u8, u8>, id| f.flows.iter().flatten().any(|flow| flow.key == key(id));
         for n in 0..FLOWS {
-            f.note(&key(2), piece(n as u16 * 8, n as u16 * 8 + 8, false), None, Tick(LIFETIME - 1));
+            f.note(&key(2), piece(n as u16 * 8, n as u16 * 8 + 8, false), None, Tick(LIFETIME.0 - 1));
         }
         assert!(held(&f, 1) && held(&f, 2));
         for n in 0..FLOWS {
-            f.note(&key(2), piece(n as u16 * 8, n as u16 * 8 + 8, false), None, Tick(LIFETIME));
+            f.note(&key(2), piece(n as u16 * 8, n as u16 * 8 + 8, false), None, Tick::at(LIFETIME));
         }
         assert!(!held(&f, 1) && held(&f, 2));
     }
@@ -413,7 +413,7 @@ mod tests {
             [f.released(&key(1)), f.released(&key(1)), f.released(&key(1))],
             [Some(10), Some(11), None]
         );
-        assert_eq!((f.given_up(Tick(PATIENCE - 1)), f.given_up(Tick(PATIENCE))), (None, Some(20)));
+        assert_eq!((f.given_up(Tick(PATIENCE.0 - 1)), f.given_up(Tick::at(PATIENCE))), (None, Some(20)));
         for n in 0..WAITING_EACH {
             assert_eq!(f.wait(&key(3), n as u8, Tick(0)), None);
         }

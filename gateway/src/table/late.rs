@@ -11,7 +11,7 @@ use super::{
     session::{Direction, NewSession, SessionId},
     sessions::Sessions,
 };
-use crate::clock::Tick;
+use crate::clock::{Tick, Ticks};
 
 /// The most replies that may wait: those of a burst.
 pub(super) const LATE: usize = 32;
@@ -26,7 +26,7 @@ pub(super) struct Late {
 impl Sessions {
     /// Like [`Self::insert_sought`], for a session whose reply can't arrive before [`Self::settle`]. Until then only
     /// the request's tuple is found.
-    pub fn insert_early(&mut self, new: &NewSession, timeout: u32, now: Tick) -> Option<SessionId> {
+    pub fn insert_early(&mut self, new: &NewSession, timeout: Ticks, now: Tick) -> Option<SessionId> {
         debug_assert!(!self.holds(new.request, new.protocol));
         let hashes = [self.hash(new.request, new.protocol), self.hash(new.reply, new.protocol)];
         self.prefetch_insertion(hashes, now.after(timeout));
@@ -102,13 +102,13 @@ mod tests {
     fn a_reply_is_found_once_it_is_settled() {
         let mut s = table(80);
         let find = |s: &Sessions, t: Tuple| s.find(s.hash(t, 6), t, 6).map(|found| found.id);
-        let a = s.insert_early(&tuple(1), 100, Tick(0)).unwrap();
+        let a = s.insert_early(&tuple(1), Ticks(100), Tick(0)).unwrap();
         assert_eq!((find(&s, tuple(1).request), find(&s, tuple(1).reply)), (Some(a), None));
         assert!(s.is_unsettled());
         assert!(s.settle().is_empty() && !s.is_unsettled());
         assert_eq!(find(&s, tuple(1).reply), Some(a));
         // More than may wait, so the first ones are entered early.
-        let many: Vec<_> = (2..60).map(|n| s.insert_early(&tuple(n), 100, Tick(0)).unwrap()).collect();
+        let many: Vec<_> = (2..60).map(|n| s.insert_early(&tuple(n), Ticks(100), Tick(0)).unwrap()).collect();
         assert!(s.settle().is_empty());
         assert!((2..60).zip(&many).all(|(n, id)| find(&s, tuple(n).reply) == Some(*id)));
     }
@@ -116,17 +116,17 @@ mod tests {
     #[test]
     fn a_reply_of_another_session_clashes() {
         let mut s = table(8);
-        let theirs = s.insert(&tuple(1), 100, Tick(0)).unwrap();
+        let theirs = s.insert(&tuple(1), Ticks(100), Tick(0)).unwrap();
         let new = NewSession { request: tuple(2).request, ..tuple(1) };
-        let mine = s.insert_early(&new, 100, Tick(0)).unwrap();
+        let mine = s.insert_early(&new, Ticks(100), Tick(0)).unwrap();
         assert_eq!(s.settle().as_slice(), [mine]);
         s.remove(mine).unwrap();
         assert!(s.holds(tuple(1).reply, 6) && !s.holds(new.request, 6));
         // A session that ends before it is settled no longer clashes, and the next session in its record isn't
         // affected.
-        let mine = s.insert_early(&new, 100, Tick(0)).unwrap();
+        let mine = s.insert_early(&new, Ticks(100), Tick(0)).unwrap();
         s.remove(mine).unwrap();
-        assert_eq!(s.insert_early(&tuple(3), 100, Tick(0)), Some(mine));
+        assert_eq!(s.insert_early(&tuple(3), Ticks(100), Tick(0)), Some(mine));
         assert!(s.settle().is_empty());
         assert!(s.holds(tuple(3).reply, 6) && s.get(theirs).unwrap().in_use());
     }
@@ -137,7 +137,7 @@ mod tests {
         for (count, entered) in [(LATE as u32 - 1, 0), (LATE as u32, 0), (LATE as u32 + 1, LATE as u32)] {
             let mut s = table(80);
             for n in 0..count {
-                assert!(s.insert_early(&tuple(n), 100, Tick(0)).is_some());
+                assert!(s.insert_early(&tuple(n), Ticks(100), Tick(0)).is_some());
             }
             let found = (0..count).filter(|n| find(&s, *n)).count() as u32;
             assert_eq!((found, find(&s, count - 1)), (entered, false), "{count}");
@@ -148,15 +148,15 @@ mod tests {
     #[test]
     fn every_clash_of_a_burst_is_told_once() {
         let mut s = table(80);
-        s.insert(&tuple(0), 100, Tick(0)).unwrap();
+        s.insert(&tuple(0), Ticks(100), Tick(0)).unwrap();
         let clashing = |n| NewSession { request: tuple(n).request, ..tuple(0) };
         let ids: Vec<_> =
-            (1..=LATE as u32).map(|n| s.insert_early(&clashing(n), 100, Tick(0)).unwrap()).collect();
+            (1..=LATE as u32).map(|n| s.insert_early(&clashing(n), Ticks(100), Tick(0)).unwrap()).collect();
         assert_eq!(s.settle().as_slice(), ids);
         assert!(!s.is_unsettled() && s.settle().is_empty());
         // A session that ends while its reply waits gives both its entries back, and so does one whose reply was
         // entered.
-        let early = s.insert_early(&tuple(99), 100, Tick(0)).unwrap();
+        let early = s.insert_early(&tuple(99), Ticks(100), Tick(0)).unwrap();
         s.remove(early).unwrap();
         assert!(!s.holds(tuple(99).request, 6) && !s.holds(tuple(99).reply, 6) && !s.is_unsettled());
     }

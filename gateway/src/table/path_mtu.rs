@@ -9,12 +9,12 @@ use std::{
 };
 
 use crate::{
-    clock::{Tick, seconds},
+    clock::{Tick, Ticks},
     net::{ipv4, ipv6},
 };
 
 /// How long an MTU is remembered.
-pub const LIFETIME: u32 = seconds(600);
+pub const LIFETIME: Ticks = Ticks::seconds(600);
 /// Every IPv4 link takes packets of this size (RFC 791, 3.2): a smaller MTU can't be true.
 const SMALLEST: u32 = 68;
 
@@ -60,9 +60,9 @@ mod tests {
         assert_eq!(path.get(Tick(5)), None);
         path.learn(1400, Tick(5));
         assert_eq!(path.get(Tick(5)), Some(1400));
-        assert_eq!(path.get(Tick(5 + LIFETIME - 1)), Some(1400));
-        assert_eq!(path.get(Tick(5 + LIFETIME)), None);
-        assert_eq!(LIFETIME, seconds(600));
+        assert_eq!(path.get(Tick(4).after(LIFETIME)), Some(1400));
+        assert_eq!(path.get(Tick(5).after(LIFETIME)), None);
+        assert_eq!(LIFETIME, Ticks::seconds(600));
     }
 
     #[test]
@@ -70,13 +70,13 @@ mod tests {
         let path = PathMtu::default();
         path.learn(1400, Tick(0));
         path.learn(1401, Tick(10));
-        assert_eq!((path.get(Tick(10)), path.get(Tick(LIFETIME))), (Some(1400), None), "not told again");
+        assert_eq!((path.get(Tick(10)), path.get(Tick::at(LIFETIME))), (Some(1400), None), "not told again");
         path.learn(1400, Tick(20));
-        assert_eq!(path.get(Tick(LIFETIME)), Some(1400), "told again");
+        assert_eq!(path.get(Tick::at(LIFETIME)), Some(1400), "told again");
         path.learn(1399, Tick(30));
         assert_eq!(path.get(Tick(30)), Some(1399));
-        path.learn(1500, Tick(30 + LIFETIME));
-        assert_eq!(path.get(Tick(30 + LIFETIME)), Some(1500));
+        path.learn(1500, Tick(30).after(LIFETIME));
+        assert_eq!(path.get(Tick(30).after(LIFETIME)), Some(1500));
     }
 
     #[test]

@@ -50,7 +50,7 @@ use super::{
     steering::{Steering, kind_number},
 };
 use crate::{
-    clock::{Tick, seconds},
+    clock::{Tick, Ticks},
     id::WorkerId,
     net::address::{Address, fold},
 };
@@ -63,8 +63,8 @@ pub struct PoolConfig {
     pub sessions: usize,
     /// The usable ports.
     pub ports: PortRange,
-    /// Rest period in ticks: a freed port rests for one to two of them.
-    pub rest: u32,
+    /// Rest period: a freed port rests for one to two of them.
+    pub rest: Ticks,
     /// Key of the hashes and start of the pseudo-random choice of ports.
     pub seed: u64,
 }
@@ -72,7 +72,7 @@ pub struct PoolConfig {
 impl Default for PoolConfig {
     fn default() -> Self {
         let ports = PortRange { first: 1024, last: 65_535 };
-        Self { sessions: 1 << 20, ports, rest: seconds(60), seed: 0 }
+        Self { sessions: 1 << 20, ports, rest: Ticks::seconds(60), seed: 0 }
     }
 }
 
@@ -145,7 +145,7 @@ pub struct LocalPool<A: Address = Ipv4Addr> {
     rotation: Rotation,
     /// The first of the pairs without a port in use; the others follow in the order in which they became idle.
     idle: u32,
-    rest: u32,
+    rest: Ticks,
     epoch: u32,
     epoch_start: Tick,
     seed: u64,
@@ -192,7 +192,7 @@ impl<A: Address> LocalPool<A> {
             usage: Arc::new(PoolUsage::new(n.min(MAX_ADDRESSES), n)?),
             rotation: Rotation::new(n.min(4096)),
             idle: 0,
-            rest: config.rest.max(1),
+            rest: config.rest.max(Ticks(1)),
             epoch: 0,
             epoch_start: Tick::default(),
             seed,
@@ -304,7 +304,7 @@ impl<A: Address> LocalPool<A> {
     /// Starts a new epoch if it is time, and frees a little of what has long been idle.
     #[inline]
     fn advance(&mut self, now: Tick) {
-        let passed = now.0.wrapping_sub(self.epoch_start.0);
+        let passed = Ticks(now.0.wrapping_sub(self.epoch_start.0));
         if passed >= self.rest {
             self.new_epoch(now, passed);
         }

@@ -16,7 +16,7 @@ use zerocopy::FromBytes;
 use super::endpoints::IPV6;
 pub use super::tuple::{Direction, Tuple};
 use crate::{
-    clock::Tick,
+    clock::{Tick, Ticks},
     id::{HopId, SlotId},
     io::PortId,
     net::{checksum::Delta, protocol},
@@ -71,10 +71,10 @@ pub struct Session {
     /// according to RFC 1624); for a reply the complement is added.
     pub(crate) ip_delta: u16,
     pub(crate) l4_delta: u16,
-    /// Tick of the last packet.
-    pub(crate) last_seen: u32,
-    /// Ticks from the last packet to expiry.
-    pub(crate) timeout: u32,
+    /// When the last packet came.
+    pub(crate) last_seen: Tick,
+    /// From the last packet to expiry.
+    pub(crate) timeout: Ticks,
     slot: u32,
     /// Next hops by direction, valid while `hops_generation` is that of the route table.
     pub(crate) hops: [HopId; 2],
@@ -89,8 +89,8 @@ pub struct Session {
     arrives: [u8; 2],
     /// IP protocol number by direction, with [`IPV6`] if packets arrive by IPv6; zeros if the record holds no session.
     protocols: [u8; 2],
-    /// Tick at which it was opened.
-    pub(crate) born: u32,
+    /// When it was opened.
+    pub(crate) born: Tick,
 }
 
 const _: () = assert!(size_of::<Session>() == 64);
@@ -171,8 +171,8 @@ impl Session {
             ports: [new.request.ports, new.reply.ports],
             ip_delta: 0,
             l4_delta: 0,
-            last_seen: now.0,
-            timeout: 0,
+            last_seen: now,
+            timeout: Ticks(0),
             slot: new.slot.0,
             hops: [HopId::NONE; 2],
             hops_generation: 0,
@@ -181,7 +181,7 @@ impl Session {
             expected: [0; 2],
             arrives: [NO_PORT; 2],
             protocols: [new.protocol; 2],
-            born: now.0,
+            born: now,
         }
     }
 
@@ -476,7 +476,7 @@ impl Session {
     #[inline]
     #[must_use]
     pub fn deadline(&self) -> Tick {
-        Tick(self.last_seen).after(self.timeout)
+        self.last_seen.after(self.timeout)
     }
 }
 

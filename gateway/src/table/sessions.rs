@@ -18,7 +18,7 @@ use super::{
     v6_record::V6Record,
     wheel::{NIL, Wheel},
 };
-use crate::clock::Tick;
+use crate::clock::{Tick, Ticks};
 
 /// Sessions of one worker.
 pub struct Sessions {
@@ -200,10 +200,10 @@ impl Sessions {
         self.find(self.hash(tuple, protocol), tuple, protocol).is_some()
     }
 
-    /// Adds a session that expires `timeout` ticks from now; `None` if there is no room, or if one of its two tuples
+    /// Adds a session that expires `timeout` from now; `None` if there is no room, or if one of its two tuples
     /// belongs to another session. For a [`ONE_WAY`] session only the request's tuple counts, for a [`ONE_PACKET`]
     /// session only the reply's. A NAT session takes over the replies of another NAT session, see [`super::displaced`].
-    pub fn insert(&mut self, new: &NewSession, timeout: u32, now: Tick) -> Option<SessionId> {
+    pub fn insert(&mut self, new: &NewSession, timeout: Ticks, now: Tick) -> Option<SessionId> {
         let hashes = [self.hash(new.request, new.protocol), self.hash(new.reply, new.protocol)];
         self.prefetch_insertion(hashes, now.after(timeout));
         if new.flags & ONE_PACKET == 0 && self.find(hashes[0], new.request, new.protocol).is_some() {
@@ -213,7 +213,7 @@ impl Sessions {
     }
 
     /// Like [`Self::insert`], for a request that was just looked up and belongs to no session.
-    pub fn insert_sought(&mut self, new: &NewSession, timeout: u32, now: Tick) -> Option<SessionId> {
+    pub fn insert_sought(&mut self, new: &NewSession, timeout: Ticks, now: Tick) -> Option<SessionId> {
         debug_assert!(new.flags & ONE_PACKET != 0 || !self.holds(new.request, new.protocol));
         let hashes = [self.hash(new.request, new.protocol), self.hash(new.reply, new.protocol)];
         self.prefetch_insertion(hashes, now.after(timeout));
@@ -243,7 +243,7 @@ impl Sessions {
         &mut self,
         hashes: [u64; 2],
         new: &NewSession,
-        timeout: u32,
+        timeout: Ticks,
         now: Tick,
     ) -> Option<SessionId> {
         let taken = if new.is_one_way() { None } else { self.find(hashes[1], new.reply, new.protocol) };
@@ -258,7 +258,7 @@ impl Sessions {
         replies: bool,
         new: &NewSession,
         protocols: [u8; 2],
-        timeout: u32,
+        timeout: Ticks,
         now: Tick,
     ) -> Option<SessionId> {
         let requests = new.flags & ONE_PACKET == 0;
@@ -316,7 +316,7 @@ impl Sessions {
 
     /// Changes a session's time-out, and moves the session to an earlier slot if it would be checked too late.
     #[inline]
-    pub fn set_timeout(&mut self, id: SessionId, timeout: u32) {
+    pub fn set_timeout(&mut self, id: SessionId, timeout: Ticks) {
         let Some(record) = self.records.get_mut(id.0 as usize) else { return };
         let shorter = timeout < record.timeout;
         record.timeout = timeout;
@@ -357,9 +357,9 @@ impl Sessions {
     }
 
     /// Restarts a session's time-out now.
-    pub fn postpone(&mut self, id: SessionId, timeout: u32, now: Tick) {
+    pub fn postpone(&mut self, id: SessionId, timeout: Ticks, now: Tick) {
         let Some(record) = self.records.get_mut(id.0 as usize) else { return };
-        record.last_seen = now.0;
+        record.last_seen = now;
         record.timeout = timeout;
         self.wheel.disarm(id.0);
         self.arm(id.0);
@@ -406,7 +406,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{clock::seconds, id::SlotId};
+    use crate::id::SlotId;
 
     fn tuple(n: u32) -> NewSession {
         NewSession {
@@ -422,12 +422,12 @@ mod tests {
         Sessions::new(max, HashKey::from_seed(0), Tick(0)).unwrap()
     }
 
-    /// Runs the wheel from `from` to `to` and returns (session, tick of expiry).
-    fn expiries(sessions: &mut Sessions, from: u32, to: u32) -> Vec<(u32, u32)> {
+    /// Runs the wheel from 0 to `until` and returns (session, time of expiry).
+    fn expiries(sessions: &mut Sessions, until: Ticks) -> Vec<(u32, Ticks)> {
         let mut out = vec![];
-        for t in from..=to {
+        for t in (0..=until.0).map(Ticks) {
             let mut budget = 1000;
-            while let Some(id) = sessions.next_expired(Tick(t), &mut budget) {
+            while let Some(id) = sessions.next_expired(Tick::at(t), &mut budget) {
                 sessions.remove(id);
                 out.push((id.0, t));
             }
@@ -435,15 +435,20 @@ mod tests {
         out
     }
 
+    /// Whether a session due at `due` expired in time.
+    fn soon_after(due: Ticks, at: Ticks) -> bool {
+        (due..=Ticks(due.0 + 50)).contains(&at)
+    }
+
     #[test]
     fn both_directions_lead_to_the_session_and_removal_forgets_both() {
         let mut s = table(4);
-        let id = s.insert(&tuple(9), seconds(60), Tick(0)).unwrap();
+        let id = s.insert(&tuple(9), Ticks::seconds(60), Tick(0)).unwrap();
         for (t, direction) in [(tuple(9).request, Direction::Request), (tuple(9).reply, Direction::Reply)] {
             assert_eq!(s.find(s.hash(t, 6), t, 6), Some(Found { id, direction }));
             assert_eq!(s.find(s.hash(t, 17), t, 17), None);
         }
-        assert!(s.insert(&tuple(9), 1, Tick(0)).is_none(), "the same tuple twice");
+        assert!(s.insert(&tuple(9), Ticks(1), Tick(0)).is_none(), "the same tuple twice");
         assert!(s.remove(id).is_some());
         assert!(s.remove(id).is_none());
         assert!(!s.holds(tuple(9).request, 6) && !s.holds(tuple(9).reply, 6));
@@ -453,22 +458,22 @@ mod tests {
     #[test]
     fn no_room_is_said_and_a_removed_record_is_used_again() {
         let mut s = table(2);
-        let a = s.insert(&tuple(1), 100, Tick(0)).unwrap();
-        s.insert(&tuple(2), 100, Tick(0)).unwrap();
-        assert!(s.insert(&tuple(3), 100, Tick(0)).is_none());
+        let a = s.insert(&tuple(1), Ticks(100), Tick(0)).unwrap();
+        s.insert(&tuple(2), Ticks(100), Tick(0)).unwrap();
+        assert!(s.insert(&tuple(3), Ticks(100), Tick(0)).is_none());
         s.remove(a);
-        assert_eq!(s.insert(&tuple(3), 100, Tick(0)), Some(a));
+        assert_eq!(s.insert(&tuple(3), Ticks(100), Tick(0)), Some(a));
     }
 
     #[test]
     fn sessions_expire_within_half_a_second_after_their_deadline() {
         let mut s = table(10);
         for (n, secs) in [(1, 10), (2, 60), (3, 900), (4, 5000)] {
-            s.insert(&tuple(n), seconds(secs), Tick(0)).unwrap();
+            s.insert(&tuple(n), Ticks::seconds(secs), Tick(0)).unwrap();
         }
-        let seen = expiries(&mut s, 0, seconds(5001));
+        let seen = expiries(&mut s, Ticks::seconds(5001));
         for ((id, at), due) in seen.iter().zip([10, 60, 900, 5000]) {
-            assert!((seconds(due)..=seconds(due) + 50).contains(at), "{id} due {due} s, expired at {at}");
+            assert!(soon_after(Ticks::seconds(due), *at), "{id} due {due} s, expired at {at:?}");
         }
         assert_eq!(seen.len(), 4);
     }
@@ -476,37 +481,37 @@ mod tests {
     #[test]
     fn a_packet_puts_expiry_off_and_a_shorter_timeout_brings_it_forward() {
         let mut s = table(2);
-        let a = s.insert(&tuple(1), seconds(10), Tick(0)).unwrap();
-        let b = s.insert(&tuple(2), seconds(900), Tick(0)).unwrap();
-        s.get_mut(a).unwrap().last_seen = seconds(5);
-        s.set_timeout(b, seconds(1));
-        let seen = expiries(&mut s, 0, seconds(20));
+        let a = s.insert(&tuple(1), Ticks::seconds(10), Tick(0)).unwrap();
+        let b = s.insert(&tuple(2), Ticks::seconds(900), Tick(0)).unwrap();
+        s.get_mut(a).unwrap().last_seen = Tick::at(Ticks::seconds(5));
+        s.set_timeout(b, Ticks::seconds(1));
+        let seen = expiries(&mut s, Ticks::seconds(20));
         assert_eq!(seen.iter().map(|e| e.0).collect::<Vec<_>>(), [b.0, a.0]);
-        assert!(seen[0].1 < seconds(2) && seen[1].1 >= seconds(15));
+        assert!(seen[0].1 < Ticks::seconds(2) && seen[1].1 >= Ticks::seconds(15));
     }
 
     #[test]
     fn a_timeout_may_restart_and_a_visit_be_delayed() {
         let mut s = table(2);
-        let a = s.insert(&tuple(1), seconds(10), Tick(0)).unwrap();
-        let b = s.insert(&tuple(2), seconds(10), Tick(0)).unwrap();
-        s.postpone(a, seconds(20), Tick(seconds(5)));
-        assert_eq!(s.get(a).unwrap().deadline(), Tick(seconds(25)));
-        s.revisit(b, Tick(seconds(40)));
-        let seen = expiries(&mut s, 0, seconds(60));
+        let a = s.insert(&tuple(1), Ticks::seconds(10), Tick(0)).unwrap();
+        let b = s.insert(&tuple(2), Ticks::seconds(10), Tick(0)).unwrap();
+        s.postpone(a, Ticks::seconds(20), Tick::at(Ticks::seconds(5)));
+        assert_eq!(s.get(a).unwrap().deadline(), Tick::at(Ticks::seconds(25)));
+        s.revisit(b, Tick::at(Ticks::seconds(40)));
+        let seen = expiries(&mut s, Ticks::seconds(60));
         assert_eq!(seen.iter().map(|e| e.0).collect::<Vec<_>>(), [a.0, b.0]);
-        assert!((seconds(25)..=seconds(25) + 50).contains(&seen[0].1), "{seen:?}");
-        assert!((seconds(40)..=seconds(40) + 50).contains(&seen[1].1), "{seen:?}");
+        assert!(soon_after(Ticks::seconds(25), seen[0].1), "{seen:?}");
+        assert!(soon_after(Ticks::seconds(40), seen[1].1), "{seen:?}");
     }
 
     #[test]
     fn a_longer_timeout_waits_for_its_turn_and_an_equal_one_changes_nothing() {
         let mut s = table(2);
-        let a = s.insert(&tuple(1), seconds(10), Tick(0)).unwrap();
-        s.set_timeout(a, seconds(10));
-        s.set_timeout(a, seconds(30));
-        let seen = expiries(&mut s, 0, seconds(60));
-        assert!(seen.len() == 1 && (seconds(30)..=seconds(30) + 50).contains(&seen[0].1), "{seen:?}");
+        let a = s.insert(&tuple(1), Ticks::seconds(10), Tick(0)).unwrap();
+        s.set_timeout(a, Ticks::seconds(10));
+        s.set_timeout(a, Ticks::seconds(30));
+        let seen = expiries(&mut s, Ticks::seconds(60));
+        assert!(seen.len() == 1 && soon_after(Ticks::seconds(30), seen[0].1), "{seen:?}");
     }
 
     #[test]
@@ -519,23 +524,23 @@ mod tests {
 
     #[test]
     fn the_clock_may_wrap() {
-        let start = u32::MAX - seconds(5);
-        let mut s = Sessions::new(2, HashKey::from_seed(0), Tick(start)).unwrap();
-        s.insert(&tuple(1), seconds(10), Tick(start)).unwrap();
+        let start = Tick(u32::MAX).before(Ticks::seconds(5));
+        let mut s = Sessions::new(2, HashKey::from_seed(0), start).unwrap();
+        s.insert(&tuple(1), Ticks::seconds(10), start).unwrap();
         let mut budget = 100;
-        assert_eq!(s.next_expired(Tick(start).after(seconds(9)), &mut budget), None);
-        assert!(s.next_expired(Tick(start).after(seconds(11)), &mut budget).is_some());
+        assert_eq!(s.next_expired(start.after(Ticks::seconds(9)), &mut budget), None);
+        assert!(s.next_expired(start.after(Ticks::seconds(11)), &mut budget).is_some());
     }
 
     #[test]
     fn work_a_call_is_bounded() {
         let mut s = table(100);
         for n in 0..100 {
-            s.insert(&tuple(n), seconds(1), Tick(0)).unwrap();
+            s.insert(&tuple(n), Ticks::seconds(1), Tick(0)).unwrap();
         }
         let mut budget = 30;
         let mut n = 0;
-        while let Some(id) = s.next_expired(Tick(seconds(3)), &mut budget) {
+        while let Some(id) = s.next_expired(Tick::at(Ticks::seconds(3)), &mut budget) {
             s.remove(id);
             n += 1;
         }
@@ -558,7 +563,7 @@ mod tests {
             }
             let before = faults();
             for n in 0..60_000 {
-                assert!(s.insert(&tuple(n), 10, Tick(0)).is_some());
+                assert!(s.insert(&tuple(n), Ticks(10), Tick(0)).is_some());
             }
             faults() - before
         };
@@ -573,17 +578,16 @@ mod tests {
         fn every_session_expires_once_and_in_time(spec in prop::collection::vec((1u32..2000, 0u32..50), 1..60)) {
             let mut s = table(64);
             for (n, (secs, _)) in spec.iter().enumerate() {
-                s.insert(&tuple(n as u32), seconds(*secs), Tick(0)).unwrap();
+                s.insert(&tuple(n as u32), Ticks::seconds(*secs), Tick(0)).unwrap();
             }
             for (n, (_, later)) in spec.iter().enumerate() {
-                s.get_mut(SessionId(n as u32)).unwrap().last_seen = *later;
+                s.get_mut(SessionId(n as u32)).unwrap().last_seen = Tick(*later);
             }
-            let seen = expiries(&mut s, 0, seconds(2002));
+            let seen = expiries(&mut s, Ticks::seconds(2002));
             prop_assert_eq!(seen.len(), spec.len());
             for (id, at) in seen {
                 let (secs, later) = spec[id as usize];
-                let due = seconds(secs) + later;
-                prop_assert!(at >= due && at <= due + 50);
+                prop_assert!(soon_after(Ticks(Ticks::seconds(secs).0 + later), at));
             }
         }
     }

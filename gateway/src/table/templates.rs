@@ -10,7 +10,7 @@ use super::{
     session::{CONTROLLED, Direction, NewSession, Session, SessionId, Tuple},
     sessions::{Found, Sessions},
 };
-use crate::clock::Tick;
+use crate::clock::{Tick, Ticks};
 
 /// The change that a Call-ID's digest makes to the hash of a template's key; none for 0, which stands for no Call-ID.
 pub(super) fn spread(salt: u32) -> u64 {
@@ -54,7 +54,7 @@ impl Sessions {
         ends: (&Endpoints, &Endpoints),
         new: &NewSession,
         (salt, slot): (u32, u32),
-        timeout: u32,
+        timeout: Ticks,
         now: Tick,
     ) -> Option<SessionId> {
         let id = self.insert_salted(ends, new, salt, timeout, now)?;
@@ -112,7 +112,7 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use crate::{
-        clock::Tick,
+        clock::{Tick, Ticks},
         id::SlotId,
         table::{
             call_ids::CallId,
@@ -131,7 +131,7 @@ mod tests {
             slot: SlotId(0),
             flags,
         };
-        sessions.insert(&new, 100, Tick(0)).unwrap()
+        sessions.insert(&new, Ticks(100), Tick(0)).unwrap()
     }
 
     #[test]
@@ -213,7 +213,9 @@ mod tests {
             .collect();
         let ids: Vec<_> = (0..20u32)
             .map(|n| {
-                sessions.insert_call((&request, &reply), &new, (salts[n as usize], n), 100, Tick(0)).unwrap()
+                sessions
+                    .insert_call((&request, &reply), &new, (salts[n as usize], n), Ticks(100), Tick(0))
+                    .unwrap()
             })
             .collect();
         let find = |sessions: &Sessions, n: u32| {

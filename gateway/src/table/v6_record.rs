@@ -17,7 +17,7 @@ use super::{
     sessions::{Candidate, Found, Sessions},
     templates::spread,
 };
-use crate::clock::Tick;
+use crate::clock::{Tick, Ticks};
 use crate::id::HopId;
 
 /// The addresses of both directions as they arrive. An IPv4 direction holds the hops of [`V6Record::hop`] instead.
@@ -253,7 +253,7 @@ impl Sessions {
         &mut self,
         (request, reply): (&Endpoints, &Endpoints),
         new: &NewSession,
-        timeout: u32,
+        timeout: Ticks,
         now: Tick,
     ) -> Option<SessionId> {
         if !request.is_ipv6() && !reply.is_ipv6() {
@@ -272,7 +272,7 @@ impl Sessions {
         &mut self,
         (request, reply): (&Endpoints, &Endpoints),
         new: &NewSession,
-        timeout: u32,
+        timeout: Ticks,
         now: Tick,
     ) -> Option<SessionId> {
         debug_assert!(new.flags & ONE_PACKET != 0 || self.find_endpoints(request, new.protocol).is_none());
@@ -286,7 +286,7 @@ impl Sessions {
         (request, reply): (&Endpoints, &Endpoints),
         new: &NewSession,
         salt: u32,
-        timeout: u32,
+        timeout: Ticks,
         now: Tick,
     ) -> Option<SessionId> {
         let mut keys = [request, reply].map(|ends| self.key(ends, new.protocol));
@@ -299,7 +299,7 @@ impl Sessions {
         (request, reply): (&Endpoints, &Endpoints),
         keys: [Key; 2],
         new: &NewSession,
-        timeout: u32,
+        timeout: Ticks,
         now: Tick,
     ) -> Option<SessionId> {
         let hashes = [keys[0].hash, keys[1].hash];
@@ -354,14 +354,18 @@ mod tests {
             let mut s = table();
             let (request, reply) =
                 (endpoints((client, 4000), (vip, 80)), endpoints((server, 80), (local, 5000)));
-            let id = s.insert_endpoints((&request, &reply), &new(0), 100, Tick(0)).unwrap();
+            let id = s.insert_endpoints((&request, &reply), &new(0), Ticks(100), Tick(0)).unwrap();
             for (way, direction) in [(request, Direction::Request), (reply, Direction::Reply)] {
                 assert_eq!(s.find_endpoints(&way, 6), Some(Found { id, direction }));
                 assert_eq!(s.find_endpoints(&way, 17), None);
                 assert_eq!(s.arriving(id, direction), Some(way));
             }
             assert_eq!(s.leaving(id, Direction::Request), Some(reply.reversed()));
-            assert_eq!(s.insert_endpoints((&request, &reply), &new(0), 100, Tick(0)), None, "the same twice");
+            assert_eq!(
+                s.insert_endpoints((&request, &reply), &new(0), Ticks(100), Tick(0)),
+                None,
+                "the same twice"
+            );
             let record = s.remove(id).unwrap();
             assert_eq!((record.protocol(), s.len()), (6, 0));
             assert_eq!(s.endpoints_of(id, &record, Direction::Request), request);
@@ -374,7 +378,7 @@ mod tests {
         let mut s = table();
         let v4 = |n: u8| IpAddr::from([10, 0, 0, n]);
         let (request, reply) = (endpoints((v6(1), 4000), (v6(2), 80)), endpoints((v4(3), 80), (v4(4), 5000)));
-        let id = s.insert_endpoints((&request, &reply), &new(0), 100, Tick(0)).unwrap();
+        let id = s.insert_endpoints((&request, &reply), &new(0), Ticks(100), Tick(0)).unwrap();
         let both = [Direction::Request, Direction::Reply];
         assert!(both.iter().all(|d| (0..=3).all(|generation| s.nat64_hop(id, *d, generation).is_none())));
         s.remember_nat64_hop(id, Direction::Request, HopId::new(7), 0);
@@ -385,7 +389,7 @@ mod tests {
     fn addresses_decide_where_digests_are_the_same() {
         let mut s = table();
         let (request, reply) = (endpoints((v6(1), 4000), (v6(2), 80)), endpoints((v6(3), 80), (v6(4), 5000)));
-        let id = s.insert_endpoints((&request, &reply), &new(ONE_WAY), 100, Tick(0)).unwrap();
+        let id = s.insert_endpoints((&request, &reply), &new(ONE_WAY), Ticks(100), Tick(0)).unwrap();
         let key = s.v6_key(&request, 6).unwrap();
         let other = V6Key { pair: s.v6_key(&reply, 6).unwrap().pair, ..key };
         let found = Some(Found { id, direction: Direction::Request });

@@ -11,10 +11,10 @@
 use cpu::{HugeTable, zeroed_table};
 use zerocopy::FromBytes;
 
-use crate::clock::Tick;
+use crate::clock::{Tick, Ticks};
 
-/// The ticks that a slot covers.
-const SLOT_TICKS: u32 = 25;
+/// The time that a slot covers.
+const SLOT_TIME: Ticks = Ticks(25);
 /// The number of slots, 1 024 s in all. Later deadlines wait in the last slot and are checked again.
 const SLOTS: u32 = 4096;
 /// Marks a session that is in no slot.
@@ -67,7 +67,7 @@ impl Wheel {
     /// The slot in which a session with this deadline is checked: that of the deadline, or the last one.
     #[inline]
     fn slot_of(&self, deadline: Tick) -> u32 {
-        let ahead = (deadline.since(self.begins) / SLOT_TICKS).min(SLOTS - 1);
+        let ahead = (deadline.since(self.begins) / SLOT_TIME).min(SLOTS - 1);
         (self.cursor + ahead) % SLOTS
     }
 
@@ -136,14 +136,14 @@ impl Wheel {
     /// The first session of a slot that is due by `now`; moves past empty slots.
     #[inline]
     pub fn due(&mut self, now: Tick) -> Option<u32> {
-        while now.reached(self.begins.after(SLOT_TICKS)) {
+        while now.reached(self.begins.after(SLOT_TIME)) {
             if let Some(&id) = self.heads.get(self.cursor as usize)
                 && id != NIL
             {
                 return Some(id);
             }
             self.cursor = (self.cursor + 1) % SLOTS;
-            self.begins = self.begins.after(SLOT_TICKS);
+            self.begins = self.begins.after(SLOT_TIME);
         }
         None
     }
@@ -191,8 +191,8 @@ mod tests {
         wheel.arm(3, Tick(20));
         assert_eq!(due(&mut wheel, 149), [0; 0], "what is late already waits for the next slot");
         assert_eq!(due(&mut wheel, 150), [3, 4]);
-        assert_eq!(due(&mut wheel, SLOTS * SLOT_TICKS - 1), [0; 0]);
-        assert_eq!(due(&mut wheel, SLOTS * SLOT_TICKS), [5], "looked at in the last slot");
+        assert_eq!(due(&mut wheel, SLOTS * SLOT_TIME.0 - 1), [0; 0]);
+        assert_eq!(due(&mut wheel, SLOTS * SLOT_TIME.0), [5], "looked at in the last slot");
     }
 
     #[test]

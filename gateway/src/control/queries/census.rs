@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use crate::{
-    clock::{TICKS_PER_SECOND, Tick},
+    clock::{Tick, Ticks},
     control::workers::Workers,
     path::admin::{census::Census, update::Update},
 };
 
 /// How often workers look.
-const PERIOD: u32 = TICKS_PER_SECOND;
+const PERIOD: Ticks = Ticks::seconds(1);
 
 /// What each worker saw last.
 #[derive(Default)]

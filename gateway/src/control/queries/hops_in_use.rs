@@ -4,7 +4,7 @@
 //! sessions; answers are collected as they come, and nobody waits for them.
 
 use crate::{
-    clock::{Tick, seconds},
+    clock::{Tick, Ticks},
     control::workers::{Ticket, WorkerLink, Workers},
     path::{
         admin::{
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How often each worker is asked.
-const PERIOD: u32 = seconds(5);
+const PERIOD: Ticks = Ticks::seconds(5);
 
 /// The question to each worker.
 #[derive(Default)]

@@ -8,10 +8,13 @@
 use weir_api::model::{Rates, Stats};
 
 use super::Store;
-use crate::control::plane::{Plane, SlotTotals};
+use crate::{
+    clock::Ticks,
+    control::plane::{Plane, SlotTotals},
+};
 
-/// Ticks between two readings: 2 s.
-pub(super) const ESTIMATE_PERIOD: u32 = 200;
+/// The time between two readings.
+pub(super) const ESTIMATE_PERIOD: Ticks = Ticks::seconds(2);
 
 /// Counters of a service or server.
 #[derive(Clone, Debug, Default)]

@@ -17,16 +17,16 @@ use super::{
     estimator::{Estimator, ServiceEstimator, counters, difference, sum},
 };
 use crate::{
-    clock::{Tick, seconds},
+    clock::{Tick, Ticks},
     control::plane::{Plane, PlaneChange},
     id::{ServerId, ServiceId, SnatRuleId},
 };
 
-/// Ticks between two looks through the trash.
-const LOOK_PERIOD: u32 = seconds(60);
+/// The time between two looks through the trash.
+const LOOK_PERIOD: Ticks = Ticks::seconds(60);
 
 /// How long no session may have referred to a server before it is forgotten.
-const IDLE_PERIOD: u32 = seconds(120);
+const IDLE_PERIOD: Ticks = Ticks::seconds(120);
 
 /// No service has this sequence number.
 const NO_INSTANCE: u64 = 0;

@@ -67,7 +67,7 @@ use crate::{
     path::settings::Settings,
 };
 
-/// Ticks that are caught up with one by one; after a longer pause the estimator starts afresh.
+/// Readings that are caught up with one by one; after a longer pause the estimator starts afresh.
 const MAX_CATCH_UP: u32 = 64;
 
 /// The configuration and the plane that it drives.
@@ -258,7 +258,7 @@ impl<P: Plane> Store<P> {
     /// servers deleted long ago that no session refers to are forgotten.
     pub fn tick(&mut self, now: Tick) {
         let mut due = *self.next_estimate.get_or_insert(now.after(ESTIMATE_PERIOD));
-        if now.since(due) > MAX_CATCH_UP * ESTIMATE_PERIOD {
+        if now.since(due) > ESTIMATE_PERIOD * MAX_CATCH_UP {
             due = now;
         }
         while now.reached(due) {

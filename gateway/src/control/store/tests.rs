@@ -9,7 +9,7 @@ use weir_api::{
 
 use super::Store;
 use crate::{
-    clock::{Tick, seconds},
+    clock::{Tick, Ticks},
     control::plane::{self, AddressKind, Plane, ServiceState, SlotTotals},
     id::{ServerId, ServiceId, SlotId, SnatRuleId},
 };
@@ -306,10 +306,10 @@ fn numbers_are_used_again_once_forgotten() {
     apply(&mut store, [Change::Flush]).unwrap();
     store.plane.told.clear();
     for s in [0, 60, 120] {
-        store.tick(Tick(seconds(s)));
+        store.tick(Tick::at(Ticks::seconds(s)));
     }
     assert!(store.plane.told.is_empty(), "seen idle at 60 s, for less than two minutes");
-    store.tick(Tick(seconds(180)));
+    store.tick(Tick::at(Ticks::seconds(180)));
     assert!(
         matches!(store.plane.told[..], [plane::PlaneChange::Forget(SlotId(1))]),
         "{:?}",
@@ -317,7 +317,7 @@ fn numbers_are_used_again_once_forgotten() {
     );
     store.plane.totals.clear();
     for s in [240, 300, 360] {
-        store.tick(Tick(seconds(s)));
+        store.tick(Tick::at(Ticks::seconds(s)));
     }
     assert!(matches!(store.plane.told[1..], [plane::PlaneChange::Forget(SlotId(0))]));
     apply(&mut store, [Change::AddService(service("rr")), add("10.0.0.9")]).unwrap();

@@ -9,7 +9,7 @@ use weir_api::model::{self, Forwarding, ServiceKey};
 
 use super::{Workers, local::Reach};
 use crate::{
-    clock::seconds,
+    clock::Ticks,
     control::change::ServiceState,
     id::{ServerId, SlotId, SnatRuleId, WorkerId},
     path::{
@@ -131,7 +131,7 @@ impl Workers {
             },
             persistence: service
                 .persistent
-                .map(|timeout| Persistence { timeout: seconds(timeout), mask: service.netmask }),
+                .map(|timeout| Persistence { timeout: Ticks::seconds(timeout), mask: service.netmask }),
             one_packet: service.one_packet,
             by_call: service.engine.is_some(),
             client_address: state.client_address,

@@ -1,7 +1,7 @@
 //! Lets control ask which next hops sessions use, a bounded number of records per request.
 
 use crate::{
-    clock::{Tick, seconds},
+    clock::Ticks,
     id::HopId,
     path::flow::{
         Flows,
@@ -13,7 +13,7 @@ use crate::{
 /// The number of session records examined per request.
 pub const HOPS_STRIDE: u32 = 1024;
 /// Sessions that are idle for this long use no next hop.
-const IDLE: u32 = seconds(60);
+const IDLE: Ticks = Ticks::seconds(60);
 
 /// A question for the next hops in use. It goes back and forth between control and a worker until all records have been
 /// examined.
@@ -66,7 +66,7 @@ impl Flows {
         let stop = question.from.saturating_add(HOPS_STRIDE).min(end);
         for at in question.from..stop {
             let Some(session) = self.sessions.get(SessionId(at)) else { continue };
-            let recent = session.in_use() && self.now.since(Tick(session.last_seen)) < IDLE;
+            let recent = session.in_use() && self.now.since(session.last_seen) < IDLE;
             if recent && !session.is_template() && session.hops_generation == question.generation {
                 session.hops.into_iter().for_each(|hop| question.note(hop));
             }

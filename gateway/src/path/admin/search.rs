@@ -5,7 +5,6 @@ use std::sync::Arc;
 use weir_api::model::{FoundSession, SessionFilter};
 
 use crate::{
-    clock::Tick,
     id::ServerId,
     path::flow::Flows,
     table::session::{Session, SessionId},
@@ -73,8 +72,8 @@ impl Flows {
     pub(crate) fn found(&self, id: SessionId, session: &Session) -> FoundSession {
         FoundSession {
             session: self.describe(id, session),
-            age: self.now.since(Tick(session.born)),
-            idle: self.now.since(Tick(session.last_seen)),
+            age: self.now.since(session.born).0,
+            idle: self.now.since(session.last_seen).0,
         }
     }
 }

@@ -147,7 +147,7 @@ impl Flows {
             local: reply.destination,
             server: (self.lookup.listed(session.slot().server(), reply.source.0), reply.source.1),
             state: session.state(),
-            expires: self.snat_deadline(id).unwrap_or(session.deadline()).since(self.now),
+            expires: self.snat_deadline(id).unwrap_or(session.deadline()).since(self.now).0,
             fullnat: session.is_fullnat(),
             worker: self.id.0,
             engine: None,

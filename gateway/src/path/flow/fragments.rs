@@ -93,7 +93,7 @@ impl Flows {
             Course::On | Course::Reopen => {}
         }
         if let Some(session) = self.sessions.get_mut(found.id) {
-            session.last_seen = self.now.0;
+            session.last_seen = self.now;
         }
         self.count_packet(found, packet.parsed);
         self.forward(packet, found, As::Fragment(id))

@@ -22,7 +22,7 @@ use foldhash::fast::RandomState;
 
 use super::route_table::PortFacts;
 use crate::{
-    clock::{Tick, seconds},
+    clock::{Tick, Ticks},
     id::HopId,
     io::PortId,
 };
@@ -36,10 +36,10 @@ const UNRESOLVED: usize = 1024;
 /// The number of hops examined in one search for a reusable one.
 const STRIDE: usize = 64;
 /// How long hops are left to those who still need them after a renewal, while other hops are available.
-const RESPITE: u32 = seconds(2);
+const RESPITE: Ticks = Ticks::seconds(2);
 /// The minimum time between renewals: the first while there is room, the second while there is none.
-const PERIOD: u32 = seconds(10);
-const PERIOD_FULL: u32 = seconds(1);
+const PERIOD: Ticks = Ticks::seconds(10);
+const PERIOD_FULL: Ticks = Ticks::seconds(1);
 
 /// Who a hop is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,7 +203,7 @@ impl Hops {
             return self.unused();
         }
         let full = self.used >= limit;
-        let since = self.renewed.map_or(u32::MAX, |renewed| now.since(renewed));
+        let since = self.renewed.map_or(Ticks::MAX, |renewed| now.since(renewed));
         if (full || since >= RESPITE)
             && let Some(id) = self.one_to_go(generation)
         {
@@ -455,7 +455,7 @@ mod tests {
         }
         assert_eq!(add(&mut h, server(9999), Need::Server, true, &mut g, now), None, "all are held");
         // A second later, hops that weren't needed since then make room.
-        assert!(add(&mut h, server(9999), Need::Server, true, &mut g, Tick(seconds(1))).is_some());
+        assert!(add(&mut h, server(9999), Need::Server, true, &mut g, Tick::at(Ticks::seconds(1))).is_some());
     }
 
     #[test]
@@ -574,18 +574,19 @@ mod tests {
         assert_eq!((g, h.used), (1, most as usize), "there was room");
         add(&mut h, guest(most), Need::Guest, true, &mut g, begin).unwrap();
         assert_eq!((g, h.used), (2, most as usize + 1));
-        let at = |ticks: u32| Tick(begin.0 + ticks);
+        let at = |ticks: Ticks| begin.after(ticks);
+        let just_before = |ticks: Ticks| Tick(at(ticks).0 - 1);
         let gone = |h: &mut Hops, now| {
             let before = h.used;
             assert!(matches!(h.room(Need::Guest, 2, now), NumberSource::Number(_)));
             before - h.used
         };
-        assert_eq!((gone(&mut h, at(RESPITE - 1)), gone(&mut h, at(RESPITE))), (0, 1));
+        assert_eq!((gone(&mut h, just_before(RESPITE)), gone(&mut h, at(RESPITE))), (0, 1));
         // When all hops are held, the next renewal is due sooner if there is no room at all.
         let hold = |h: &mut Hops| (0..MAX_HOPS as u16).for_each(|id| h.hold(HopId::new(id), 2));
         hold(&mut h);
         add(&mut h, guest(most + 1), Need::Guest, true, &mut g, at(RESPITE)).unwrap();
-        assert_eq!(gone(&mut h, at(PERIOD - 1)), 0);
+        assert_eq!(gone(&mut h, just_before(PERIOD)), 0);
         assert_eq!(h.room(Need::Guest, 2, at(PERIOD)), NumberSource::Renew);
         let mut n = most + 2;
         while h.used < GUESTS {
@@ -593,8 +594,8 @@ mod tests {
             n += 1;
         }
         hold(&mut h);
-        assert_eq!(h.room(Need::Guest, 2, at(PERIOD_FULL - 1)), NumberSource::Full);
+        assert_eq!(h.room(Need::Guest, 2, just_before(PERIOD_FULL)), NumberSource::Full);
         assert_eq!(h.room(Need::Guest, 2, at(PERIOD_FULL)), NumberSource::Renew);
-        assert!(matches!(h.room(Need::Server, 2, at(0)), NumberSource::Number(_)), "servers have the rest");
+        assert!(matches!(h.room(Need::Server, 2, begin), NumberSource::Number(_)), "servers have the rest");
     }
 }

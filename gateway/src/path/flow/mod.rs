@@ -16,7 +16,7 @@ use self::{
 };
 use super::{admin::trace::Tracer, next::RestGoes, settings::Settings, verdict::PathCounters};
 use crate::{
-    clock::Tick,
+    clock::{Tick, Ticks},
     id::{MAX_SERVICES, MAX_SLOTS, SlotId, WorkerId},
     table::{
         call_ids::CallIds,
@@ -116,7 +116,7 @@ pub(crate) struct Flows {
     pub(crate) server_addresses: Arc<ServerAddresses>,
     pub(crate) settings: Arc<Settings>,
     /// By state, then those of SNAT.
-    pub(crate) timeouts: [u32; TIMEOUTS],
+    pub(crate) timeouts: [Ticks; TIMEOUTS],
     pub(crate) pool: LocalPool,
     /// Local addresses of IPv6, once a service has had one.
     pub(crate) pool_v6: Option<Box<LocalPool<Ipv6Addr>>>,

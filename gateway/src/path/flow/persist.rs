@@ -26,7 +26,7 @@ use super::{
     sip,
 };
 use crate::{
-    clock::seconds,
+    clock::Ticks,
     id::ServiceId,
     net::{Header, protocol, udp::UdpHeader},
     path::{ingress::parse::Parsed, verdict::Reason},
@@ -38,8 +38,8 @@ use crate::{
     },
 };
 
-/// The extra life, in ticks, of a template that still controls sessions.
-pub(crate) const RESPITE: u32 = seconds(60);
+/// The extra life of a template that still controls sessions.
+pub(crate) const RESPITE: Ticks = Ticks::seconds(60);
 /// FTP's control port: its templates cover all ports of the client, so that data connections match too.
 pub const FTP: u16 = 21;
 /// Templates have their own protocol numbers. These are unassigned, and leave room for
@@ -212,7 +212,7 @@ impl Flows {
         ends: (&Endpoints, &Endpoints),
         new: &NewSession,
         call: Option<&CallId>,
-        timeout: u32,
+        timeout: Ticks,
     ) -> Result<SessionId, Reason> {
         let Some(call) = call else {
             return self.sessions.insert_endpoints(ends, new, timeout, self.now).ok_or(Reason::SessionsFull);
@@ -252,7 +252,7 @@ impl Flows {
     fn renew(&mut self, template: SessionId) {
         let now = self.now;
         if let Some(template) = self.sessions.get_mut(template) {
-            template.last_seen = now.0;
+            template.last_seen = now;
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
     hops::{Hops, NumberSource},
 };
 use crate::{
-    clock::{Tick, seconds},
+    clock::{Tick, Ticks},
     id::HopId,
     io::PortId,
     net::ethernet::Mac,
@@ -394,7 +394,7 @@ impl Routing {
     pub(crate) fn wait(&mut self, hop: HopId, now: Tick) -> (Option<Resolve>, Option<Waits>) {
         let Some((h, state)) = self.hops.get_mut(hop) else { return (None, None) };
         let mut ask = None;
-        let due = state.asked.is_none_or(|t| now.since(t) >= seconds(1));
+        let due = state.asked.is_none_or(|t| now.since(t) >= Ticks::seconds(1));
         if due && (!state.guest || self.asks.take(now)) {
             state.asked = Some(now);
             ask = Some(Resolve { port: h.port, address: state.address });

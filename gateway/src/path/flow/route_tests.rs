@@ -134,7 +134,7 @@ fn packets_wait_for_their_neighbour_and_not_for_ever() {
 
     let silent = r.towards(at([10, 0, 0, 8]), Need::Server, Tick(0)).unwrap();
     r.wait(silent, 3, Tick(10));
-    let (waiting, hop) = r.ready(Tick(10 + PATIENCE)).unwrap();
+    let (waiting, hop) = r.ready(Tick(10).after(PATIENCE)).unwrap();
     assert!(waiting.frame == 3 && hop.is_none());
     assert_eq!(r.towards(at([11, 0, 0, 8]), Need::Server, Tick(0)), Err(Reason::NoRoute));
 }
@@ -196,14 +196,14 @@ fn guests_have_half_of_the_queue_and_silent_neighbours_one_place() {
     assert_eq!(waiting, usize::from(WAITING_GUESTS));
     let servers = (0..=255).filter(|n| waits(&mut r, at([10, 0, 0, *n]), Need::Server, 0)).count();
     assert_eq!(servers, WAITING - usize::from(WAITING_GUESTS));
-    while r.ready(Tick(PATIENCE)).is_some() {}
-    assert!(waits(&mut r, at([10, 0, 0, 1]), Need::Server, PATIENCE));
-    assert!(!waits(&mut r, at([10, 0, 0, 1]), Need::Server, PATIENCE), "it was silent");
-    assert!((0..5).all(|_| waits(&mut r, at([10, 2, 0, 1]), Need::Server, PATIENCE)));
+    while r.ready(Tick::at(PATIENCE)).is_some() {}
+    assert!(waits(&mut r, at([10, 0, 0, 1]), Need::Server, PATIENCE.0));
+    assert!(!waits(&mut r, at([10, 0, 0, 1]), Need::Server, PATIENCE.0), "it was silent");
+    assert!((0..5).all(|_| waits(&mut r, at([10, 2, 0, 1]), Need::Server, PATIENCE.0)));
     // Once it has answered it is as any other.
     known(&mut r, at([10, 0, 0, 1]), 1);
-    r.neighbour(Neighbour { port: PortId(1), address: at([10, 0, 0, 1]), mac: None }, Tick(PATIENCE));
-    assert!((0..5).all(|_| waits(&mut r, at([10, 0, 0, 1]), Need::Server, PATIENCE)));
+    r.neighbour(Neighbour { port: PortId(1), address: at([10, 0, 0, 1]), mac: None }, Tick::at(PATIENCE));
+    assert!((0..5).all(|_| waits(&mut r, at([10, 0, 0, 1]), Need::Server, PATIENCE.0)));
 }
 
 #[test]

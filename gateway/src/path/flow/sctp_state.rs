@@ -12,7 +12,7 @@ use weir_api::model::SessionState::{
     SctpRejected as RJ, SctpShutdownAckSent as SA, SctpShutdownReceived as SR, SctpShutdownSent as SS,
 };
 
-use crate::{clock::seconds, table::session::Direction};
+use crate::{clock::Ticks, table::session::Direction};
 
 /// Rows by event, columns by state.
 type Table = [[SessionState; 14]; 10];
@@ -65,12 +65,12 @@ const REQUESTS_ONLY: Table = [
 /// Time-outs. An INIT that is unanswered or rejected is forgotten soon. Any other state short of an
 /// established association lasts 60 s (RTO.Max) and one more.
 #[must_use]
-pub fn timeout(state: SessionState) -> u32 {
+pub fn timeout(state: SessionState) -> Ticks {
     match state {
-        NO => seconds(2),
-        I1 | RJ => seconds(4),
-        ES => seconds(900),
-        _ => seconds(61),
+        NO => Ticks::seconds(2),
+        I1 | RJ => Ticks::seconds(4),
+        ES => Ticks::seconds(900),
+        _ => Ticks::seconds(61),
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
     owner::{OwnedBy, Ways},
 };
 use crate::{
+    clock::Ticks,
     id::{ServerId, ServiceId},
     io::PortId,
     net::protocol,
@@ -389,8 +390,8 @@ impl Lookup {
 /// How a service is persistent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Persistence {
-    /// Time-out of a template, in ticks.
-    pub timeout: u32,
+    /// Time-out of a template.
+    pub timeout: Ticks,
     /// Clients that are equal under this mask count as one, see [`super::owner::masked`].
     pub mask: u32,
 }

@@ -14,6 +14,7 @@ use super::{
     tcp_state::{self, CONTROL, QUIET},
 };
 use crate::{
+    clock::Ticks,
     io::{Frame, PortId},
     net::{protocol, tcp as tcp_flags},
     path::{
@@ -44,7 +45,7 @@ fn begins(p: &Parsed) -> bool {
 
 /// Whether a packet leaves its session's state and time-out unchanged.
 #[inline(always)]
-pub(crate) fn is_quiet(p: &Parsed, session: &Session, timeouts: &[u32; TIMEOUTS]) -> bool {
+pub(crate) fn is_quiet(p: &Parsed, session: &Session, timeouts: &[Ticks; TIMEOUTS]) -> bool {
     let state = usize::from(session.state_number()) & (TIMEOUTS - 1);
     p.flags & CONTROL == QUIET[state] && session.timeout == timeouts[state]
 }
@@ -125,7 +126,7 @@ impl Flows {
         if unchanged {
             server.count(Direction::Request, p.ip_len);
             if let Some(session) = self.sessions.get_mut(id) {
-                session.last_seen = self.now.0;
+                session.last_seen = self.now;
             }
         }
         unchanged
@@ -266,7 +267,7 @@ impl Flows {
         if session.is_snat() {
             return self.snat_track(id, direction, p, believed);
         }
-        session.last_seen = now.0;
+        session.last_seen = now;
         if session.protocol() == protocol::TCP {
             let new = match believed {
                 Belief::Becomes(state) => state,
@@ -309,7 +310,7 @@ impl Flows {
     }
 
     /// The time-out of a state: SCTP has its own, even for states that it shares with other protocols.
-    pub(crate) fn timeout_of(&self, protocol: u8, state: SessionState) -> u32 {
+    pub(crate) fn timeout_of(&self, protocol: u8, state: SessionState) -> Ticks {
         if protocol == protocol::SCTP {
             return sctp_state::timeout(state);
         }

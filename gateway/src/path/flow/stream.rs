@@ -18,7 +18,7 @@
 use weir_api::model::ClientAddress;
 
 use crate::{
-    clock::{Tick, seconds},
+    clock::{Tick, Ticks},
     net::{
         Header,
         tcp::{self, TcpHeader},
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How long a server may take to answer a SYN with another sequence number.
-const PATIENCE: u32 = seconds(3);
+const PATIENCE: Ticks = Ticks::seconds(3);
 
 /// Version 1 of the header.
 const V1: u8 = 1;
@@ -427,9 +427,9 @@ mod tests {
         let mut stream = told(1001, 100);
         stream.reply(&ack(1029));
         assert_eq!(stream.request(&other, H, Tick(0)), Step::Bare);
-        assert_eq!(stream.request(&third, H, Tick(PATIENCE - 1)), Step::Drop(Reason::SecondSyn));
-        assert_eq!(stream.request(&other, H, Tick(PATIENCE - 1)), Step::Bare);
-        assert_eq!(stream.request(&third, H, Tick(2 * PATIENCE - 2)), Step::Drop(Reason::SecondSyn));
+        assert_eq!(stream.request(&third, H, Tick(PATIENCE.0 - 1)), Step::Drop(Reason::SecondSyn));
+        assert_eq!(stream.request(&other, H, Tick(PATIENCE.0 - 1)), Step::Bare);
+        assert_eq!(stream.request(&third, H, Tick(2 * PATIENCE.0 - 2)), Step::Drop(Reason::SecondSyn));
         let answer = |number| segment(tcp::SYN | tcp::ACK, 1, number, 0);
         // The first SYN's answer, repeated, leaves the stream unchanged.
         let before = stream;
@@ -447,11 +447,11 @@ mod tests {
             (7000, H, true, false)
         );
         // From then on there is only one stream: another SYN would change it before the header has arrived.
-        assert_eq!(stream.request(&third, H, Tick(9 * PATIENCE)), Step::Drop(Reason::SecondSyn));
+        assert_eq!(stream.request(&third, H, Tick(9 * PATIENCE.0)), Step::Drop(Reason::SecondSyn));
         let mut stream = told(1001, 100);
         stream.reply(&ack(1029));
         assert_eq!(stream.request(&other, H, Tick(0)), Step::Bare);
-        assert_eq!(stream.request(&third, H, Tick(PATIENCE)), Step::Bare, "patience has an end");
+        assert_eq!(stream.request(&third, H, Tick::at(PATIENCE)), Step::Bare, "patience has an end");
     }
 
     #[test]
@@ -567,7 +567,7 @@ mod tests {
                         }
                     }
                     Event::Endpoints => server = None,
-                    Event::Time(ticks) => now = now.after(ticks),
+                    Event::Time(ticks) => now = now.after(Ticks(ticks)),
                 }
             }
         }

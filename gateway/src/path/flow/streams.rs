@@ -64,7 +64,7 @@ mod tests {
         let mut streams = Streams::new(1);
         let stream = Stream::new(ClientAddress::ProxyV2, false);
         streams.set(0, stream);
-        let (begin, end) = (Tick(9), Tick(9 + LIFETIME));
+        let (begin, end) = (Tick(9), Tick(9).after(LIFETIME));
         assert_eq!((streams.path_mtu(0, begin), streams.path_mtu(1, begin)), (None, None));
         for (told, known) in [(1400, 1400), (1401, 1400), (1280, 1280)] {
             streams.learn_path_mtu(0, told, begin);

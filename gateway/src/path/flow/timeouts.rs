@@ -2,14 +2,15 @@
 
 use super::{sctp_state, snat::RuleSet};
 use crate::{
+    clock::Ticks,
     path::settings::StateTimeouts,
     table::session::{SNAT, TIMEOUTS},
 };
 
-/// Time-outs in ticks by [`weir_api::model::SessionState`], then SNAT's.
+/// Time-outs by [`weir_api::model::SessionState`], then SNAT's.
 #[must_use]
-pub fn timeout_ticks(t: &StateTimeouts) -> [u32; TIMEOUTS] {
-    let mut table = [crate::clock::seconds(t.none); TIMEOUTS];
+pub fn timeout_ticks(t: &StateTimeouts) -> [Ticks; TIMEOUTS] {
+    let mut table = [Ticks::seconds(t.none); TIMEOUTS];
     table[usize::from(SNAT)..][..16].copy_from_slice(RuleSet::default().timeouts());
     for state in sctp_state::own_states() {
         table[state as usize] = sctp_state::timeout(state);
@@ -29,7 +30,7 @@ pub fn timeout_ticks(t: &StateTimeouts) -> [u32; TIMEOUTS] {
         t.udp,
     ];
     for (ticks, s) in table.iter_mut().zip(seconds) {
-        *ticks = crate::clock::seconds(s);
+        *ticks = Ticks::seconds(s);
     }
     table
 }

@@ -9,7 +9,7 @@ use super::{
     tcp_numbers::{ClientSegment, known, learn, note, weigh},
 };
 use crate::{
-    clock::seconds,
+    clock::Ticks,
     io::{Frame, PortId},
     net::{
         protocol,
@@ -25,8 +25,8 @@ use crate::{
     },
 };
 
-/// How long after a reset that may be real the session waits for a sign of life, in ticks.
-const DOUBT: u32 = seconds(60);
+/// How long after a reset that may be real the session waits for a sign of life.
+const DOUBT: Ticks = Ticks::seconds(60);
 
 impl Flows {
     /// What a packet may change about its session; what it tells of numbers is noted.
@@ -150,7 +150,7 @@ impl Flows {
             return;
         }
         if let Some(session) = self.sessions.get_mut(id) {
-            session.last_seen = now.0;
+            session.last_seen = now;
         }
         self.sessions.set_timeout(id, doubt);
     }

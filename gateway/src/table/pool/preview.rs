@@ -37,7 +37,6 @@ impl<A: Address> LocalPool<A> {
 
     /// The epoch at this time.
     fn epoch_at(&self, now: Tick) -> u32 {
-        let passed = now.0.wrapping_sub(self.epoch_start.0);
-        if passed > i32::MAX as u32 { self.epoch } else { self.epoch.wrapping_add(passed / self.rest) }
+        self.epoch.wrapping_add(now.since(self.epoch_start) / self.rest)
     }
 }

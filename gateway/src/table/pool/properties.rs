@@ -50,7 +50,7 @@ fn pools(steering: &Arc<Steering>, first: u16, ports: u16, sessions: usize) -> V
     let ports = PortRange { first, last: first.saturating_add(ports - 1) };
     (0..steering.workers())
         .map(|w| {
-            let config = PoolConfig { sessions, ports, rest: REST, seed: u64::from(first) };
+            let config = PoolConfig { sessions, ports, rest: Ticks(REST), seed: u64::from(first) };
             LocalPool::new(Arc::clone(steering), WorkerId(w), &config).unwrap()
         })
         .collect()
@@ -122,13 +122,13 @@ impl Model {
         if self.poor {
             return Ok(());
         }
-        let rested = self.released.get(&this).map(|&t| now.since(t));
+        let rested = self.released.get(&this).map(|&t| now.since(t).0);
         // A port rests for one to two periods, depending on when in a period it was freed.
         prop_assert!(early == 1 || rested.is_none_or(|r| r > REST), "rested {:?}", rested);
         if early == 1 {
             prop_assert!(rested.is_some_and(|r| r < 2 * REST), "not early: {:?}", rested);
             for (other, since) in self.unused(lips, server) {
-                let other_rested = since.map(|t| now.since(t));
+                let other_rested = since.map(|t| now.since(t).0);
                 prop_assert!(other_rested.is_some_and(|r| r <= 2 * REST), "{:?} was free", other);
                 // No other port had rested for a period longer, either.
                 prop_assert!(other_rested < rested.map(|r| r + REST), "{:?} rested more", other);
@@ -218,7 +218,7 @@ proptest! {
                         models[w].released.insert(p, now);
                     }
                 }
-                Op::Wait(ticks) => now = now.after(ticks),
+                Op::Wait(ticks) => now = now.after(Ticks(ticks)),
             }
         }
         for (pool, model) in pools.iter().zip(&models) {

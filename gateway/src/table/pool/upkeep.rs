@@ -6,19 +6,22 @@ use super::{
     Address, LocalPool, NoMemory, Opened, PORTS, PairKey, PortPair, SPARE_PORTS, Source, line::Line,
     pair_hash, search::Offer,
 };
-use crate::{clock::Tick, table::steering::kind_number};
+use crate::{
+    clock::{Tick, Ticks},
+    table::steering::kind_number,
+};
 
 impl<A: Address> LocalPool<A> {
-    /// Ends the epoch, `passed` ticks after its start.
+    /// Ends the epoch, `passed` after its start.
     #[cold]
-    pub(super) fn new_epoch(&mut self, now: Tick, passed: u32) {
-        if passed > i32::MAX as u32 {
+    pub(super) fn new_epoch(&mut self, now: Tick, passed: Ticks) {
+        if passed > Ticks(i32::MAX as u32) {
             // The pool wasn't used for 248 days, or time went backwards: resting ports rest a little longer.
             self.epoch_start = now;
             return;
         }
         self.epoch = self.epoch.wrapping_add(passed / self.rest);
-        self.epoch_start = Tick(now.0.wrapping_sub(passed % self.rest));
+        self.epoch_start = now.before(passed % self.rest);
     }
 
     /// Creates a pair without ports in use.

@@ -13,7 +13,7 @@
 
 use std::collections::VecDeque;
 
-use crate::{clock::Tick, clock::seconds};
+use crate::clock::{Tick, Ticks};
 
 /// The number of ports in a block.
 pub const BLOCK: u16 = 64;
@@ -23,8 +23,8 @@ pub const FIRST_PORT: u16 = 1024;
 pub const BLOCKS: u16 = ((65_536 - FIRST_PORT as u32) / BLOCK as u32) as u16;
 /// The number of protocols with their own ports: TCP, UDP, ICMP identifiers.
 pub const PROTOCOLS: usize = 3;
-/// The length of one step of resting, in ticks.
-const STEP: u32 = seconds(60);
+/// The length of one step of resting.
+const STEP: Ticks = Ticks::seconds(60);
 /// The number of steps that a freed port rests.
 const STEPS: usize = 3;
 
@@ -47,7 +47,7 @@ pub fn first_port(n: u16) -> u16 {
 /// The number of the clock's step: ports stop resting only when a step begins.
 #[must_use]
 pub fn step(now: Tick) -> u32 {
-    now.0 / STEP
+    Ticks(now.0) / STEP
 }
 
 /// Identifies a block.
@@ -250,15 +250,19 @@ mod tests {
         assert!(blocks.allocate(n, Row(1), Tick(0), (1, 0)).is_some(), "UDP has ports of its own");
         let port = *ports.iter().next().unwrap();
         ports.remove(&port);
-        let freed = Tick(seconds(59));
+        let freed = Tick::at(Ticks::seconds(59));
         blocks.release(port, TCP, freed);
         for later in [1, 119] {
-            assert_eq!(blocks.allocate(n, TCP, freed.after(seconds(later)), (1, 0)), None, "{later} s later");
+            assert_eq!(
+                blocks.allocate(n, TCP, freed.after(Ticks::seconds(later)), (1, 0)),
+                None,
+                "{later} s later"
+            );
         }
-        assert_eq!(blocks.allocate(n, TCP, freed.after(seconds(181)), (1, 0)), Some(port));
-        blocks.release(port, TCP, freed.after(seconds(181)));
-        assert_eq!(blocks.allocate_resting(n, TCP, freed.after(seconds(182)), (1, 0)), Some(port));
-        assert_eq!(blocks.allocate_resting(n, TCP, freed.after(seconds(182)), (1, 0)), None);
+        assert_eq!(blocks.allocate(n, TCP, freed.after(Ticks::seconds(181)), (1, 0)), Some(port));
+        blocks.release(port, TCP, freed.after(Ticks::seconds(181)));
+        assert_eq!(blocks.allocate_resting(n, TCP, freed.after(Ticks::seconds(182)), (1, 0)), Some(port));
+        assert_eq!(blocks.allocate_resting(n, TCP, freed.after(Ticks::seconds(182)), (1, 0)), None);
     }
 
     #[test]
@@ -280,21 +284,21 @@ mod tests {
         let n = blocks.take(0, |_| true).unwrap();
         let all: Vec<u16> = (0..64).map(|_| blocks.allocate(n, TCP, Tick(0), (0, 0)).unwrap()).collect();
         for (at, port) in [(0, all[5]), (60, all[3]), (120, all[9])] {
-            blocks.release(port, TCP, Tick(seconds(at)));
+            blocks.release(port, TCP, Tick::at(Ticks::seconds(at)));
             // A second release changes nothing.
-            blocks.release(port, TCP, Tick(seconds(at)));
+            blocks.release(port, TCP, Tick::at(Ticks::seconds(at)));
         }
-        let now = Tick(seconds(130));
+        let now = Tick::at(Ticks::seconds(130));
         for port in [5, 3, 9] {
             assert_eq!(blocks.allocate_resting(n, TCP, now, (0, 0)), Some(all[port]));
         }
         assert_eq!(blocks.allocate_resting(n, TCP, now, (0, 0)), None);
         // The ports are used again, for any length of time, and rest again when they are freed.
-        let later = Tick(seconds(1000));
+        let later = Tick::at(Ticks::seconds(1000));
         assert_eq!(blocks.allocate(n, TCP, later, (0, 0)), None);
         blocks.release(all[3], TCP, later);
-        assert_eq!(blocks.allocate(n, TCP, later.after(seconds(119)), (0, 0)), None);
-        assert_eq!(blocks.allocate(n, TCP, later.after(seconds(180)), (0, 0)), Some(all[3]));
+        assert_eq!(blocks.allocate(n, TCP, later.after(Ticks::seconds(119)), (0, 0)), None);
+        assert_eq!(blocks.allocate(n, TCP, later.after(Ticks::seconds(180)), (0, 0)), Some(all[3]));
         // A port of another worker, or one that isn't in use, can't be freed.
         blocks.release(1023, TCP, now);
         blocks.release(all[5], Row(1), now);
@@ -308,9 +312,9 @@ mod tests {
         let port = blocks.allocate(n, TCP, Tick(0), (0, 0)).unwrap();
         assert!(!blocks.give_back(n, Tick(0)));
         blocks.release(port, TCP, Tick(0));
-        assert!(!blocks.give_back(n, Tick(seconds(100))));
-        assert!(blocks.give_back(n, Tick(seconds(181))));
-        assert!(!blocks.give_back(n, Tick(seconds(181))), "it is nobody's already");
+        assert!(!blocks.give_back(n, Tick::at(Ticks::seconds(100))));
+        assert!(blocks.give_back(n, Tick::at(Ticks::seconds(181))));
+        assert!(!blocks.give_back(n, Tick::at(Ticks::seconds(181))), "it is nobody's already");
         assert_ne!(blocks.take(0, |_| true), Some(n), "the others come first");
     }
 }

@@ -28,7 +28,7 @@ use self::{
 
 pub use self::ring::AddressRole;
 use crate::{
-    clock::{Tick, seconds},
+    clock::{Tick, Ticks},
     id::SnatRuleId,
     net::protocol,
 };
@@ -40,7 +40,7 @@ pub const MAX_ADDRESSES: usize = 1024;
 /// Extra blocks that any inside address may have, to use while ports of the others rest.
 const SPARE_BLOCKS: u16 = 16;
 /// How long after its last mapping an inside address gives its blocks back: as long as ports rest.
-const LINGER: u32 = seconds(185);
+const LINGER: Ticks = Ticks::seconds(185);
 /// The number of inside addresses checked in one poll for blocks to give back, and the most blocks that each gives
 /// back.
 const TIDY: usize = 4;

@@ -65,12 +65,12 @@ fn blocks_are_logged_and_freed_after_their_ports_have_rested() {
     let external = t.mappings[id as usize].external;
     assert!(told.len() == 1 && told[0].given && told[0].external == external.0);
     let mut silent = |_| panic!("nothing to tell");
-    t.tidy(Tick(seconds(500)), &mut silent);
-    t.let_go(6, external, Tick(seconds(500)));
-    t.tidy(Tick(seconds(600)), &mut silent);
+    t.tidy(Tick::at(Ticks::seconds(500)), &mut silent);
+    t.let_go(6, external, Tick::at(Ticks::seconds(500)));
+    t.tidy(Tick::at(Ticks::seconds(600)), &mut silent);
     let mut told = Vec::new();
     for at in [700, 900] {
-        t.tidy(Tick(seconds(at)), &mut |e| told.push(e));
+        t.tidy(Tick::at(Ticks::seconds(at)), &mut |e| told.push(e));
     }
     assert!(told.len() == 1 && !told[0].given, "{told:?}");
     assert!(t.by_host.is_empty() && !t.has_idle());
@@ -182,7 +182,7 @@ fn a_freed_port_rests_before_the_next_mapping_has_it() {
     let limits = SnatLimits { ports: 1, ..limits() };
     let mut before: Option<Endpoint> = None;
     for n in 0..200 {
-        let now = Tick(seconds(n / 4));
+        let now = Tick::at(Ticks::seconds(n / 4));
         let got = open(&mut t, &limits, (v4(10), n as u16), now).unwrap();
         assert_ne!(Some(got.external), before, "at {n}");
         before = Some(got.external);
@@ -196,7 +196,7 @@ fn a_freed_port_rests_before_the_next_mapping_has_it() {
 fn what_rests_is_used_where_there_is_no_other() {
     let mut t = tables();
     let limits = SnatLimits { ports: 64, ..limits() };
-    let freed = Tick(seconds(60));
+    let freed = Tick::at(Ticks::seconds(60));
     let mut all = Vec::new();
     for n in 0..64 * 16 {
         let got = open(&mut t, &limits, (v4(10), n), freed).unwrap();
@@ -205,11 +205,17 @@ fn what_rests_is_used_where_there_is_no_other() {
     }
     assert_eq!(t.hosts[0].blocks.len(), 16, "all that it may have");
     let again = |t: &mut SnatTables, at| {
-        t.open((RULE, &limits, &POOL), (17, (v4(10), 9999), OUTSIDE), Tick(seconds(at)), &mut |_| {}).unwrap()
+        t.open(
+            (RULE, &limits, &POOL),
+            (17, (v4(10), 9999), OUTSIDE),
+            Tick::at(Ticks::seconds(at)),
+            &mut |_| {},
+        )
+        .unwrap()
     };
     let (id, early) = again(&mut t, 61);
     assert!(early && all.contains(&t.external(id).unwrap()));
-    t.end_unused(id, Tick(seconds(61)));
+    t.end_unused(id, Tick::at(Ticks::seconds(61)));
     let (_, early) = again(&mut t, 241);
     assert!(!early, "they have rested");
 }
@@ -235,17 +241,17 @@ fn full_tables_have_errors_of_their_own() {
 fn a_silent_inside_address_goes_after_its_ports_have_rested() {
     let mut t = tables();
     let got = open(&mut t, &limits(), (v4(10), 1), Tick(0)).unwrap();
-    t.let_go(17, got.external, Tick(seconds(60)));
+    t.let_go(17, got.external, Tick::at(Ticks::seconds(60)));
     for (at, there) in [(184 + 60, true), (186 + 60, false)] {
-        t.tidy(Tick(seconds(at)), &mut |_| {});
+        t.tidy(Tick::at(Ticks::seconds(at)), &mut |_| {});
         assert_eq!(t.has_idle(), there, "{at}");
     }
     assert!(t.by_host.is_empty() && t.free_hosts.len() == 1);
     // A host that returns in time stays.
-    let got = open(&mut t, &limits(), (v4(10), 1), Tick(seconds(300))).unwrap();
-    t.let_go(17, got.external, Tick(seconds(300)));
-    open(&mut t, &limits(), (v4(10), 2), Tick(seconds(400))).unwrap();
-    t.tidy(Tick(seconds(600)), &mut |_| panic!("nothing goes back"));
+    let got = open(&mut t, &limits(), (v4(10), 1), Tick::at(Ticks::seconds(300))).unwrap();
+    t.let_go(17, got.external, Tick::at(Ticks::seconds(300)));
+    open(&mut t, &limits(), (v4(10), 2), Tick::at(Ticks::seconds(400))).unwrap();
+    t.tidy(Tick::at(Ticks::seconds(600)), &mut |_| panic!("nothing goes back"));
     assert!(!t.has_idle() && t.by_host.len() == 1);
 }
 
@@ -278,7 +284,7 @@ fn a_withdrawn_address_is_left_for_another() {
     // The end of the old mapping doesn't affect the new one.
     t.let_go(17, old, Tick(0));
     assert_eq!(t.by_inside(RULE, &limits(), 17, (v4(10), 1), OUTSIDE).unwrap().1.external, new);
-    t.tidy(Tick(seconds(200)), &mut |event| assert_eq!(event.external, POOL[0]));
+    t.tidy(Tick::at(Ticks::seconds(200)), &mut |event| assert_eq!(event.external, POOL[0]));
     assert_eq!(t.by_host.len(), 1);
     assert_eq!(get(&mut t, 1, 2).0, POOL[1]);
 }

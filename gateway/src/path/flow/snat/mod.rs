@@ -73,7 +73,7 @@ impl Nat {
         Self { rules: Arc::default(), tables: SnatTables::new(mappings, seed), log }
     }
 
-    /// Time-outs by state, in ticks, as in [`RuleSet::timeouts`].
+    /// Time-outs by state, as in [`RuleSet::timeouts`].
     #[must_use]
     pub fn timeouts(&self) -> &TimeoutTicks {
         self.rules.timeouts()

@@ -107,7 +107,7 @@ impl RuleSet {
         Self { rules, by_id, pool, timeouts }
     }
 
-    /// Time-outs by state, in ticks, the shortest of all rules: a session is checked after that time, and
+    /// Time-outs by state, the shortest of all rules: a session is checked after that time, and
     /// stays if its own rule gives it more.
     #[must_use]
     pub fn timeouts(&self) -> &TimeoutTicks {

@@ -6,7 +6,7 @@ use weir_api::model::{
 };
 
 use crate::{
-    clock::{Tick, seconds},
+    clock::{Tick, Ticks},
     net::{
         protocol,
         tcp::{ACK, FIN, RST, SYN},
@@ -18,35 +18,35 @@ use crate::{
     table::session::{Direction, SNAT, SessionId, TIMEOUTS},
 };
 
-/// Time-outs by state, in ticks.
-pub type TimeoutTicks = [u32; 16];
+/// Time-outs by state.
+pub type TimeoutTicks = [Ticks; 16];
 
 /// The port of DNS servers.
 const DNS: u16 = 53;
 
-/// How long sessions of a rule last without a packet, in ticks.
+/// How long sessions of a rule last without a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnatTimeoutTicks {
     /// States without a meaning here have TCP's transitory time-out.
     by_state: TimeoutTicks,
     /// UDP to port 53.
-    dns: u32,
+    dns: Ticks,
 }
 
 impl SnatTimeoutTicks {
     /// Takes the configured time-outs.
     #[must_use]
     pub fn new(of: &SnatTimeouts) -> Self {
-        let mut by_state = [seconds(of.tcp_transitory); 16];
-        by_state[SessionState::None as usize] = seconds(of.icmp);
-        by_state[Established as usize] = seconds(of.tcp_established);
-        by_state[Udp as usize] = seconds(of.udp);
-        Self { by_state, dns: seconds(of.dns) }
+        let mut by_state = [Ticks::seconds(of.tcp_transitory); 16];
+        by_state[SessionState::None as usize] = Ticks::seconds(of.icmp);
+        by_state[Established as usize] = Ticks::seconds(of.tcp_established);
+        by_state[Udp as usize] = Ticks::seconds(of.udp);
+        Self { by_state, dns: Ticks::seconds(of.dns) }
     }
 
     /// The time-out of a session in this state towards an outside port.
     #[must_use]
-    pub fn of(&self, state: SessionState, outside: u16) -> u32 {
+    pub fn of(&self, state: SessionState, outside: u16) -> Ticks {
         match state {
             Udp if outside == DNS => self.dns,
             state => self.by_state[state as usize % self.by_state.len()],
@@ -149,7 +149,7 @@ impl Flows {
                 _ => {}
             }
         }
-        session.last_seen = now.0;
+        session.last_seen = now;
         let timeout = self.timeouts[usize::from(session.state_number()) & (TIMEOUTS - 1)];
         let active = session.state() == Established;
         self.sessions.set_timeout(id, timeout);
@@ -162,7 +162,7 @@ impl Flows {
         let session = self.sessions.get(id).filter(|session| session.is_snat())?;
         let rule = self.snat.as_ref()?.rules.by_id(session.slot().snat_rule())?;
         let outside = self.sessions.arriving(id, Direction::Request)?.destination.1;
-        Some(Tick(session.last_seen).after(rule.timeouts.of(session.state(), outside)))
+        Some(session.last_seen.after(rule.timeouts.of(session.state(), outside)))
     }
 
     /// Recomputes the time-outs by state from the current settings and SNAT rules.
@@ -244,13 +244,13 @@ mod tests {
             (Udp, 52, 300),
             (SessionState::None, 53, 60),
         ] {
-            assert_eq!(of.of(state, outside), seconds(expected), "{state:?} {outside}");
+            assert_eq!(of.of(state, outside), Ticks::seconds(expected), "{state:?} {outside}");
         }
         let short =
             SnatTimeoutTicks::new(&SnatTimeouts { udp: 5, tcp_established: 8000, ..SnatTimeouts::default() });
         let all = shortest([&of, &short].into_iter());
-        assert_eq!((all[Udp as usize], all[Established as usize]), (seconds(5), seconds(7440)));
-        assert_eq!(shortest([].into_iter())[Udp as usize], seconds(15));
+        assert_eq!((all[Udp as usize], all[Established as usize]), (Ticks::seconds(5), Ticks::seconds(7440)));
+        assert_eq!(shortest([].into_iter())[Udp as usize], Ticks::seconds(15));
     }
 
     #[test]
