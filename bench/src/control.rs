@@ -313,7 +313,7 @@ fn vip(service: u32) -> String {
 }
 
 fn server(server: u32) -> String {
-    format!("198.19.1.{}:80", server + 1)
+    format!("198.19.2.{}:80", server + 1)
 }
 
 fn add_lines(services: u32, servers: u32) -> String {
