@@ -343,6 +343,7 @@ fn questions() -> Vec<Request> {
             opens: true,
         }),
         Request::Trace(TraceFilter::default()),
+        Request::SessionLog { filter, from: None, max: 10 },
     ]
 }
 

@@ -24,6 +24,7 @@ pub mod file_write;
 pub mod json;
 mod left;
 mod local_addresses;
+mod log;
 pub mod man;
 mod marks;
 pub mod names;
@@ -151,6 +152,7 @@ pub fn run(command: &cli::Command, world: &mut World<'_>) -> Result<(), Failure>
         cli::Command::Stats(args) => stats::run(args, world),
         cli::Command::Events(args) => events::run(args, world),
         cli::Command::Sessions(args) => sessions::run(args, world),
+        cli::Command::Log(args) => log::run(args, world),
         cli::Command::Apply(args) => rules::apply(args, world),
         cli::Command::Diff(args) => rules::diff(args, world),
         cli::Command::Export(args) => rules::export(args, world),

@@ -16,7 +16,8 @@ use weir_api::{
 use super::{
     Failure, World,
     cli::{CountBy, SessionsArgs},
-    fetch, json, names,
+    fetch, json,
+    names::{self, ServiceName},
     style::Tone,
 };
 
@@ -43,15 +44,8 @@ pub(super) fn run(args: &SessionsArgs, world: &mut World<'_>) -> Result<(), Fail
 
 fn filter(args: &SessionsArgs, transport: &mut dyn Transport) -> Result<SessionFilter, Failure> {
     let hundredths = |seconds: Option<u32>| seconds.map(|s| s.saturating_mul(100));
-    let service = match &args.service {
-        None => None,
-        Some(name) => {
-            let key = fetch::resolve(transport, name)?;
-            Some(fetch::service(transport, key)?.0.service.key)
-        }
-    };
     Ok(SessionFilter {
-        service,
+        service: service_key(args.service.as_ref(), transport)?,
         client: args.client,
         client_port: args.client_port,
         server: args.server.map(|s| s.0),
@@ -63,6 +57,16 @@ fn filter(args: &SessionsArgs, transport: &mut dyn Transport) -> Result<SessionF
         min_idle: hundredths(args.min_idle),
         worker: args.worker,
     })
+}
+
+/// The key of a service, if one is named; it must be configured.
+pub(super) fn service_key(
+    name: Option<&ServiceName>,
+    transport: &mut dyn Transport,
+) -> Result<Option<ServiceKey>, Failure> {
+    let Some(name) = name else { return Ok(None) };
+    let key = fetch::resolve(transport, name)?;
+    Ok(Some(fetch::service(transport, key)?.0.service.key))
 }
 
 /// Ends the sessions; how many there were.

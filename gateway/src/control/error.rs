@@ -43,6 +43,9 @@ pub enum Gone {
     /// A trace has ended, or never was.
     #[error("trace {0} no longer exists")]
     Trace(u64),
+    /// The session log has ended.
+    #[error("the session log has ended")]
+    SessionLog,
 }
 
 /// What only one client at a time can have.

@@ -228,6 +228,8 @@ pub struct Events {
     pub busy_polls: Counter,
     /// All polls.
     pub polls: Counter,
+    /// Records of the session log lost, because control was too slow to take them.
+    pub session_log_lost: Counter,
 }
 
 impl Events {
@@ -240,7 +242,7 @@ impl Events {
     }
 
     /// The events that have fixed names.
-    fn named(&self) -> [(&'static str, &Counter); 24] {
+    fn named(&self) -> [(&'static str, &Counter); 25] {
         [
             ("resets-sent", &self.resets_sent),
             ("icmp-sent", &self.icmp_sent),
@@ -262,6 +264,7 @@ impl Events {
             ("snat-blocks-given", &self.snat_blocks_given),
             ("snat-blocks-returned", &self.snat_blocks_returned),
             ("snat-log-lost", &self.snat_log_lost),
+            ("session-log-lost", &self.session_log_lost),
             ("ports-reused-early", &self.ports_reused_early),
             ("received", &self.received),
             ("busy-polls", &self.busy_polls),

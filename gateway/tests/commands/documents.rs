@@ -6,16 +6,17 @@ use std::{collections::BTreeSet, fs, path::Path};
 use clap::CommandFactory;
 use serde_json::{Value, json};
 use weir_api::{
-    documents::{self, Document},
-    model::{Forwarding, Server, Tunnel, TunnelChecksum, TunnelKind},
-    protocol::Change,
+    client::Transport,
+    documents::{self, Body, Document, log::Log},
+    model::{Forwarding, Server, SessionFilter, Tunnel, TunnelChecksum, TunnelKind},
+    protocol::{Change, Request},
 };
 use weirctl::commands::{Wake, cli::Cli};
 
 use crate::{
     questions::busy,
     rig::{
-        Rig, WAN,
+        LAN, Rig, WAN,
         frames::{self, Tcp},
     },
     world::{Outcome, Script, Shared, VIP, run, server, tcp},
@@ -165,6 +166,7 @@ pub fn every_command_prints_what_the_schema_says() {
     }
     watched(&shared, &mut checker);
     traced(&shared, &mut checker);
+    logged(&shared, &mut checker);
     assert_eq!(checker.complaints, [""; 0]);
     let unchecked: Vec<String> = commands(&Cli::command(), "")
         .into_iter()
@@ -198,6 +200,40 @@ fn traced(shared: &Shared, checker: &mut Checker) {
     });
     let documents = checker.check("trace", &outcome);
     assert_eq!(documents.len(), 3, "{documents:?}");
+}
+
+/// Sessions of a service and of SNAT are opened and closed, and records are lost.
+fn logged(shared: &Shared, checker: &mut Checker) {
+    let office = "snat add office --inside 10.0.0.0/24 --port wan --pool 192.0.2.100";
+    assert_eq!(shared.run(office).status, 0);
+    let mut step = 0;
+    let outcome = shared.run_while("log sessions -n 4 --timeout 60s --json", move |rig: &mut Rig| {
+        step += 1;
+        match step {
+            1 => {
+                let tcp = Tcp { flags: "S", seq: 2, ack: 9 };
+                rig.send(WAN, &frames::tcp(WAN, ([10, 1, 0, 41], 40_000), (VIP, 80), tcp, &[]));
+                rig.send(LAN, &frames::udp(LAN, ([10, 0, 0, 50], 5000), ([10, 1, 0, 9], 53), b"?"));
+            }
+            2 => {
+                let all = Request::KillSessions { filter: SessionFilter::default(), from: None };
+                rig.call(all).unwrap();
+            }
+            _ => {}
+        }
+    });
+    let documents = checker.check("log sessions", &outcome);
+    let said = |n: usize, key: &str| documents[n][key].as_str().unwrap_or_default().to_owned();
+    let events: Vec<_> = (0..documents.len()).map(|n| said(n, "event")).collect();
+    assert_eq!(events, ["opened", "opened", "closed", "closed"], "{documents:?}");
+    assert_eq!([said(0, "method"), said(1, "method"), said(1, "rule")], ["fullnat", "snat", "office"]);
+    assert_eq!(
+        (&documents[1]["virtual"], &documents[1]["external"]["address"]),
+        (&Value::Null, &json!("192.0.2.100"))
+    );
+    let lost = serde_json::to_value(Document::from(Body::Log(Log::Lost { count: 7 }))).unwrap();
+    assert_eq!(checker.wrong(&lost), [""; 0]);
+    assert_eq!(lost, json!({ "version": 1, "command": "log", "event": "lost", "count": 7 }));
 }
 
 pub fn the_schema_refuses_what_is_wrong() {

@@ -271,6 +271,7 @@ pub fn a_stopped_gateway_is_given_up_on() {
             "undrain tcp/192.0.2.10:80 10.0.0.1:80",
             "explain tcp 10.1.0.1:4000 192.0.2.10:80",
             "trace -n 1",
+            "log sessions",
             "mark list",
             "snat list",
             "local-address list",

@@ -68,8 +68,13 @@ pub fn a_worker_that_does_not_answer_is_named() {
     rig.hang(0);
     let shared = Shared::new(rig);
     let late = "timed out: worker 0 has not answered for 0.1 s\n";
-    for line in ["sessions", "sessions --kill --all", "explain tcp 10.1.0.1:4000 192.0.2.10:80", "trace -n 1"]
-    {
+    for line in [
+        "sessions",
+        "sessions --kill --all",
+        "explain tcp 10.1.0.1:4000 192.0.2.10:80",
+        "trace -n 1",
+        "log sessions",
+    ] {
         let outcome = shared.run(line);
         assert_eq!((outcome.status, outcome.err.as_str()), (1, late), "{line}: {outcome:?}");
     }

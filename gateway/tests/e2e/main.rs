@@ -24,6 +24,7 @@ mod proxy;
 mod routes;
 mod scene;
 mod serve;
+mod session_log;
 mod site;
 mod snat;
 mod steering;

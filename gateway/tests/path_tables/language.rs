@@ -113,7 +113,11 @@ const TOLD_APART: &[(&str, &str, &str)] = &[
 /// The tests.
 pub fn trials() -> Vec<Trial> {
     let holds = Trial::test("language::holds", || {
-        Ok(table::run("language.table", &include_str!("language.table").replace("SERVICE\n", SERVICE))?)
+        Ok(table::run(
+            "language.table",
+            &include_str!("language.table").replace("SERVICE\n", SERVICE),
+            false,
+        )?)
     });
     let failing = FAILING.iter().map(|&(name, lines, message)| {
         Trial::test(format!("language::fails::{name}"), move || Ok(fails(lines, message)?))
@@ -123,7 +127,7 @@ pub fn trials() -> Vec<Trial> {
     });
     let later = Trial::test("language::later_gateways_run", || {
         let text = "table\nwait x\nwait y\ntable\nwait z\ntable\nwait 0\n";
-        let wrong = table::run("f", text).err().unwrap_or_default();
+        let wrong = table::run("f", text, false).err().unwrap_or_default();
         let due = "f:2: wait x\n  x isn't a number of seconds\nf:5: wait z\n  z isn't a number of seconds";
         Ok(same(&wrong, due)?)
     });
@@ -136,7 +140,7 @@ fn same(got: &str, due: &str) -> Result<(), String> {
 
 fn fails(lines: &[&str], message: &str) -> Result<(), String> {
     let text = format!("{SERVICE}{}\n", lines.join("\n"));
-    let error = table::run("some.table", &text).err().ok_or("it passes")?;
+    let error = table::run("some.table", &text, false).err().ok_or("it passes")?;
     let line = SERVICE.lines().count() + lines.len();
     let begins = format!("some.table:{line}: {}", lines.last().unwrap_or(&""));
     if error.starts_with(&begins) && error.contains(message) { Ok(()) } else { Err(error) }
@@ -155,10 +159,11 @@ fn tells_apart(arrives: &str, not: &str) -> Result<(), String> {
     // What is there is seen,
     let own = attributes.replace("ttl=9", "ttl=8").replace("spoiled=tcp", "spoiled");
     let arrives = format!("> wan {kind} {ends} {attributes}");
-    table::run("right", &format!("{SERVICE}{arrives}\n< {leaves} {own}\n"))?;
+    table::run("right", &format!("{SERVICE}{arrives}\n< {leaves} {own}\n"), false)?;
     // and what isn't is missed.
     let line = format!("< {leaves} {not}");
-    let error = table::run("wrong", &format!("{SERVICE}{arrives}\n{line}\n")).err().ok_or("it passes")?;
+    let error =
+        table::run("wrong", &format!("{SERVICE}{arrives}\n{line}\n"), false).err().ok_or("it passes")?;
     let begins = format!("wrong:{}: {line}\n  expected: {leaves} ", SERVICE.lines().count() + 2);
     let got = format!("\n  got:      {}", leaves.split('$').next().unwrap_or_default());
     if error.starts_with(&begins) && error.contains(&got) { Ok(()) } else { Err(error) }

@@ -7,6 +7,7 @@ mod extension;
 mod fragments;
 mod language;
 mod link;
+mod log;
 mod message;
 mod proxy;
 mod read;
@@ -47,14 +48,16 @@ fn trials() -> Result<Vec<Trial>, String> {
     if files.is_empty() {
         return Err(format!("no tables in {}", folder.display()));
     }
-    let trial = |path: PathBuf| {
+    let trial = |path: &PathBuf, logged: bool| {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let (name, path) = (if logged { format!("{name}, logged") } else { name }, path.clone());
         Trial::test(name, move || {
             let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-            Ok(table::run(&path.display().to_string(), &text)?)
+            Ok(table::run(&path.display().to_string(), &text, logged)?)
         })
     };
-    let mut trials: Vec<_> = files.into_iter().map(trial).collect();
+    let both = |path| [trial(path, false), trial(path, true)];
+    let mut trials: Vec<_> = files.iter().flat_map(both).collect();
     if !named {
         trials.extend(language::trials());
     }

@@ -8,6 +8,7 @@ use crate::{
     build, expect,
     fragments::{self, Piece},
     link::{self, Link},
+    log::Reader,
     read,
     rig::{Options, Rig, Sent, WAN},
     words::{self, Names},
@@ -28,11 +29,13 @@ struct Run {
     arrivals: usize,
     /// Fragments that left and were named.
     pieces: Vec<Piece>,
+    /// Whoever reads the session log.
+    log: Option<Reader>,
 }
 
 /// Runs the lines of a table; every one that doesn't hold is told, as `NAME:LINE: ..`. After one the rest of
-/// its gateway's lines are passed over.
-pub fn run(name: &str, text: &str) -> Result<(), String> {
+/// its gateway's lines are passed over. With `logged` the gateway keeps a session log, and every line is compared with it.
+pub fn run(name: &str, text: &str, logged: bool) -> Result<(), String> {
     let mut errors = Vec::new();
     let mut run: Option<Run> = None;
     let mut options = Options::default();
@@ -53,7 +56,7 @@ pub fn run(name: &str, text: &str) -> Result<(), String> {
             options = Options::default();
             set(&mut options, rest.trim())
         } else {
-            run.get_or_insert_with(|| Run::new(&options)).line(word, rest.trim())
+            run.get_or_insert_with(|| Run::new(&options, logged)).logged_line(word, rest.trim())
         };
         failed = done.is_err();
         errors.extend(done.err().map(|e| format!("{name}:{n}: {line}\n  {e}")));
@@ -132,9 +135,11 @@ fn expected(what: &str, holds: bool, got: impl FnOnce() -> String) -> Result<(),
 }
 
 impl Run {
-    fn new(options: &Options) -> Self {
+    fn new(options: &Options, logged: bool) -> Self {
+        let mut rig = Rig::with(options);
+        let log = logged.then(|| Reader::new(&mut rig).expect("a log"));
         Self {
-            rig: Rig::with(options),
+            rig,
             names: Names::new(),
             sent: Vec::new(),
             before: Vec::new(),
@@ -142,7 +147,13 @@ impl Run {
             punted: 0,
             arrivals: 0,
             pieces: Vec::new(),
+            log,
         }
+    }
+
+    fn logged_line(&mut self, word: &str, rest: &str) -> Result<(), String> {
+        self.line(word, rest)?;
+        self.log.as_mut().map_or(Ok(()), |log| log.read(&mut self.rig))
     }
 
     fn line(&mut self, word: &str, rest: &str) -> Result<(), String> {

@@ -10,6 +10,7 @@ pub mod configuration;
 pub mod doctor;
 pub mod events;
 pub mod explain;
+pub mod log;
 pub mod parts;
 pub mod rules;
 pub mod sessions;
@@ -50,6 +51,8 @@ pub enum Body {
     Sessions(sessions::Sessions),
     /// What has happened.
     Events(events::Events),
+    /// A record of a log.
+    Log(log::Log),
     /// One look at what `top` shows.
     Top(stats::Top),
     /// What was changed.

@@ -1,6 +1,6 @@
 //! What an operator configures: virtual services, real servers and local addresses, as IPVS names them; and what
-//! the gateway tells of itself: sessions, counters ([`counters`]), its status ([`status`]), what would happen to a
-//! packet ([`explain`]) and what happened to packets ([`trace`]).
+//! the gateway tells of itself: sessions, and a log of them ([`session_log`]), counters ([`counters`]), its status
+//! ([`status`]), what would happen to a packet ([`explain`]) and what happened to packets ([`trace`]).
 //!
 //! These types travel in the control protocol, and the gateway's configuration store and packet path use them.
 //! Ports are in host order, weights and thresholds as IPVS has them (a C `int`, never negative here).
@@ -18,6 +18,7 @@ pub mod event;
 pub mod explain;
 pub mod schedulers;
 pub mod session;
+pub mod session_log;
 pub mod snat;
 pub mod status;
 pub mod trace;

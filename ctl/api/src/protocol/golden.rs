@@ -22,7 +22,7 @@ use crate::model::{
     trace::{TraceFilter, TraceStage, TracedPacket},
 };
 
-fn key() -> ServiceKey {
+pub(super) fn key() -> ServiceKey {
     ServiceKey::Address { protocol: Protocol::Tcp, address: [192, 0, 2, 10].into(), port: 80 }
 }
 
@@ -71,7 +71,7 @@ fn rates() -> Rates {
     Rates { connections: 6, in_packets: 7, out_packets: 8, in_bytes: 9, out_bytes: 10 }
 }
 
-fn session() -> Session {
+pub(super) fn session() -> Session {
     Session {
         protocol: 6,
         client: ([10, 1, 0, 2].into(), 20_007),
@@ -149,7 +149,7 @@ fn explanation() -> Explanation {
     }
 }
 
-fn pinned<M: Encode + Decode<()> + PartialEq + Debug>(cases: Vec<(M, &str)>) {
+pub(super) fn pinned<M: Encode + Decode<()> + PartialEq + Debug>(cases: Vec<(M, &str)>) {
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
     let wrong: Vec<String> = cases
         .iter()

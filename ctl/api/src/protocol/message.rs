@@ -10,6 +10,7 @@ use crate::model::{
     Session, SessionFilter, Stats, Timeouts,
     event::EventPage,
     explain::{Explanation, Question},
+    session_log::SessionLogPage,
     snat::{self, SnatRow, SnatRule},
     status::{Notice, Status},
     trace::{TraceFilter, TracedPacket},
@@ -89,6 +90,17 @@ pub enum Request {
         /// Number of the first event that is wanted; those before it are left out.
         from: u64,
         /// Most events wanted; the gateway may send fewer.
+        max: u32,
+    },
+    /// Sessions as they are opened and closed, a page; answered by [`Response::SessionLog`]. The gateway keeps a log as
+    /// long as somebody asks for it, every 5 s at least; what happens meanwhile is for everybody who asks. Since version
+    /// 10.
+    SessionLog {
+        /// Which sessions.
+        filter: SessionFilter,
+        /// Position of the first record that is wanted, as a page before said; absent to begin with what happens next.
+        from: Option<u64>,
+        /// Most records wanted; the gateway may send fewer, none even, before the end.
         max: u32,
     },
 }
@@ -308,6 +320,8 @@ pub enum Response {
     Snat(Vec<SnatRow>),
     /// A page of events.
     Events(EventPage),
+    /// A page of the session log.
+    SessionLog(SessionLogPage),
 }
 
 /// About the gateway.
@@ -389,6 +403,7 @@ impl Request {
             Self::Snat => 7,
             Self::Explain(_) | Self::InitialTimeouts => 8,
             Self::Events { .. } => 9,
+            Self::SessionLog { .. } => 10,
         }
     }
 

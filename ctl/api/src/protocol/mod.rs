@@ -24,6 +24,8 @@ mod stage;
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod golden_log;
 
 pub use error::{ErrorCode, Refusal};
 pub use message::{
@@ -32,7 +34,7 @@ pub use message::{
 pub use stage::StagedChanges;
 
 /// Version of the messages that this library speaks.
-pub const VERSION: u16 = 9;
+pub const VERSION: u16 = 10;
 
 /// Oldest version that this library still speaks.
 pub const OLDEST_VERSION: u16 = 1;

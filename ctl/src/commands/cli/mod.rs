@@ -1,6 +1,7 @@
 //! The command line of `weirctl`'s own commands. Help, completion and man pages come from these definitions.
 
 mod configuration;
+mod log;
 mod packet;
 mod rule;
 #[cfg(feature = "serve")]
@@ -14,7 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 #[cfg(feature = "serve")]
 pub use self::serve::ServeArgs;
-pub use self::{configuration::*, packet::*, rule::*, service::*, show::*};
+pub use self::{configuration::*, log::*, packet::*, rule::*, service::*, show::*};
 use super::style::Color;
 use crate::ipvsadm::EXTENSIONS;
 
@@ -63,6 +64,8 @@ pub enum Command {
     Events(EventsArgs),
     /// Find, count or end sessions
     Sessions(SessionsArgs),
+    /// Log what happens, one JSON object a line: sessions that are opened and closed
+    Log(LogArgs),
     /// Show the busiest services and servers, dropped packets by reason, and workers, live
     Top(TopArgs),
     /// Serve metrics for Prometheus, health, a status page and the JSON of these commands over HTTP, until SIGTERM

@@ -6,6 +6,7 @@
 //! | [`search`] | `FindSessions`, `KillSessions` | `path::admin::search` | `sessions` |
 //! | [`explain`] | `Explain` | `path::admin::explain` | `explain` |
 //! | [`trace`] | `Trace`, `Traced`, `EndTrace` | `path::admin::trace` | `trace` |
+//! | [`session_log`] | `SessionLog` | `path::admin::session_log` | `log sessions` |
 //! | [`status`] | `Status` | their counters | `status` |
 //! | [`counters`] | `Counters` | their counters | `stats` |
 //! | [`census`] | none: for `status`' warnings | `path::admin::census` | `status` |
@@ -25,6 +26,7 @@ mod explain;
 mod hops_in_use;
 mod pages;
 mod search;
+mod session_log;
 mod sessions;
 pub mod status;
 mod trace;
@@ -102,6 +104,9 @@ pub(super) trait Configuration {
     /// There is no such service.
     fn servers_of(&self, service: &ServiceKey) -> Result<Arc<[ServerId]>, Refusal>;
 
+    /// The service of a server, configured or deleted, to which sessions may refer.
+    fn service_of(&self, server: ServerId) -> Option<ServiceKey>;
+
     /// How much there is.
     fn extent(&self) -> ConfigurationSize;
 }
@@ -161,6 +166,7 @@ pub(super) struct Ongoing {
     census: census::Censuses,
     hops_in_use: hops_in_use::Inquiries,
     trace: trace::Traces,
+    session_log: session_log::SessionLogs,
 }
 
 /// Answers a query, or says what workers have to be asked for it.
@@ -178,6 +184,9 @@ pub(super) fn begin(request: Request, held: &mut dyn Configuration) -> Result<Qu
         Request::Trace(filter) => asks::<trace::BeginTrace>(filter, held),
         Request::Traced { trace } => QueryStep::Answered(response(trace::take(trace, false, held))),
         Request::EndTrace { trace } => QueryStep::Answered(response(trace::take(trace, true, held))),
+        Request::SessionLog { filter, from, max } => {
+            session_log::read(session_log::Wanted { filter, from, max }, held)
+        }
         Request::Status => QueryStep::Answered(Response::Status(status::status(held))),
         Request::Counters => QueryStep::Answered(Response::Counters(counters::counters(held))),
         // The configuration's; a request that nobody has a place for yet doesn't compile.

@@ -33,6 +33,10 @@ impl<P: Plane> Configuration for Store<P> {
         Ok(ids.into())
     }
 
+    fn service_of(&self, server: ServerId) -> Option<ServiceKey> {
+        self.ledger.service_of(server)
+    }
+
     fn extent(&self) -> ConfigurationSize {
         ConfigurationSize {
             generation: self.generation,

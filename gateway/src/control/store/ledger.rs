@@ -74,6 +74,11 @@ impl Ledger {
         self.accounts.get_mut(id.0 as usize)?.as_mut()
     }
 
+    /// The service of a server that isn't forgotten.
+    pub fn service_of(&self, id: ServerId) -> Option<ServiceKey> {
+        self.account(id).map(|account| account.identity.0)
+    }
+
     /// The number of a server that isn't forgotten.
     pub fn known(&self, identity: &Identity) -> Option<ServerId> {
         self.identities.get(identity).copied()

@@ -266,6 +266,7 @@ impl Workers {
     pub fn service_rings(&mut self) {
         self.links.iter().for_each(WorkerLink::service);
         self.end_silent_trace();
+        self.tend_session_log();
     }
 
     pub(in crate::control) fn send_all(&mut self, make: impl Fn(usize) -> Batch) {

@@ -169,6 +169,11 @@ impl Workers {
         self.snat.iter().map(|(_, rule)| &**rule)
     }
 
+    /// Names of the SNAT rules.
+    pub(in crate::control) fn snat_names(&self) -> impl Iterator<Item = (SnatRuleId, &str)> {
+        self.snat.iter().map(|(id, rule)| (*id, rule.name.as_str()))
+    }
+
     /// What became of port blocks since it was asked for last.
     pub fn take_snat_log(&mut self) -> Vec<BlockEvent> {
         self.snat_log.iter_mut().flat_map(|log| std::iter::from_fn(|| log.pop().ok())).collect()

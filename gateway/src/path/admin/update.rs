@@ -15,6 +15,7 @@ use super::{
     explain::question::Explain,
     hops_in_use::HopsInUse,
     search::{LISTING_STRIDE, Search},
+    session_log::SessionLog,
     trace::Tracer,
 };
 use crate::{
@@ -78,6 +79,8 @@ pub enum Update {
     HopsInUse(Box<HopsInUse>),
     /// Starts following packets, or stops.
     Trace(Option<Box<Tracer>>),
+    /// Starts logging sessions, or stops.
+    SessionLog(Option<Box<SessionLog>>),
     /// Asks what would happen to a packet.
     Explain(Box<Explain>),
     /// The tables for SNAT, if the worker has none yet.
@@ -208,6 +211,7 @@ impl<I: Io> Worker<I> {
             Update::Census(census) => self.flows.count_sessions(census),
             Update::HopsInUse(question) => self.flows.look_for_hops(question),
             Update::Trace(tracer) => std::mem::swap(&mut self.flows.trace, tracer),
+            Update::SessionLog(log) => std::mem::swap(&mut self.flows.session_log, log),
             Update::Explain(question) => self.flows.explain(question),
             Update::PoolV6(room) => {
                 if self.flows.pool_v6.is_none() {

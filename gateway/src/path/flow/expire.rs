@@ -45,6 +45,9 @@ impl Flows {
             }
             return;
         }
+        if self.session_log.is_some() {
+            self.log_closed(id, &session);
+        }
         if let Some(server) = self.slot(session.slot()) {
             if session.is_active() {
                 server.counters.active.dec();

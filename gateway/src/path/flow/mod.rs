@@ -14,7 +14,12 @@ use self::{
     timeouts::timeout_ticks,
     toa_state::Told,
 };
-use super::{admin::trace::Tracer, next::RestGoes, settings::Settings, verdict::PathCounters};
+use super::{
+    admin::{session_log::SessionLog, trace::Tracer},
+    next::RestGoes,
+    settings::Settings,
+    verdict::PathCounters,
+};
 use crate::{
     clock::{Tick, Ticks},
     id::{MAX_SERVICES, MAX_SLOTS, SlotId, WorkerId},
@@ -136,6 +141,8 @@ pub(crate) struct Flows {
     pub(crate) rest_goes: Option<RestGoes>,
     /// The tracer, while packets are followed.
     pub(crate) trace: Option<Box<Tracer>>,
+    /// The session log, while somebody reads it.
+    pub(crate) session_log: Option<Box<SessionLog>>,
 }
 
 impl Flows {
@@ -172,6 +179,7 @@ impl Flows {
             snat: None,
             rest_goes: None,
             trace: None,
+            session_log: None,
         })
     }
 

@@ -328,6 +328,9 @@ impl Flows {
             }
         }
         self.counters.events.sessions_opened.add(1);
+        if self.session_log.is_some() {
+            self.log_opened(id);
+        }
         Ok(id)
     }
 

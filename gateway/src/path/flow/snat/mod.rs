@@ -440,6 +440,9 @@ impl Flows {
             server.counters.inactive.inc();
         }
         self.counters.events.sessions_opened.add(1);
+        if self.session_log.is_some() {
+            self.log_opened(id);
+        }
         Ok(id)
     }
 
