@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{BufWriter, Write},
+    net::SocketAddr,
     path::Path,
     process::Command,
     time::Duration,
@@ -162,6 +163,19 @@ pub fn iperf(client: &Namespace, server: &str, options: &str, seconds: u32) -> T
 pub fn dig(client: &Namespace, server: &str, name: &str) -> String {
     let at = format!("@{server}");
     must(client.command("dig").args(["+short", "+tries=1", "+time=5", &at, name])).trim().to_owned()
+}
+
+/// As [`dig`], from an address and port, so that questions are of different sessions for certain: two of dig's own random
+/// ports may be the same.
+///
+/// # Panics
+/// If dig fails.
+#[must_use]
+pub fn dig_from(client: &Namespace, from: SocketAddr, server: &str, name: &str) -> String {
+    let (from, at) = (format!("{}#{}", from.ip(), from.port()), format!("@{server}"));
+    must(client.command("dig").args(["-b", &from, "+short", "+tries=1", "+time=5", &at, name]))
+        .trim()
+        .to_owned()
 }
 
 /// Whether `address` answers `count` echo requests.

@@ -5,7 +5,7 @@
 //! worker. On a virtio NIC without RSS the gateway hands frames over, which shows that this is counted.
 #![forbid(unsafe_code)]
 
-use std::{env, process::ExitCode};
+use std::{env, net::SocketAddr, process::ExitCode};
 
 use serde_json::Value;
 
@@ -22,6 +22,7 @@ const PAGES: u64 = 60;
 /// The number of names queried over UDP.
 const NAMES: u64 = 20;
 const WORKERS: usize = 4;
+const CLIENT: &str = "192.168.80.100";
 const VIP: &str = "192.168.80.4";
 const VIP_V6: &str = "2001:db8:80::4";
 const SERVER: &str = "10.10.0.11";
@@ -75,7 +76,7 @@ fn play(parts: &Parts, nic: Nic) -> Observed {
     let mut lab = Lab::with_ipv6();
     let [cradle, client, servers] = ["guest", "client", "servers"].map(|role| lab.namespace(role));
     let mut guest = Guest::start(&lab, &cradle, parts, nic, (&configuration(), &rules()));
-    guest.connect(TAPS[0], &client, &["192.168.80.100/24", "2001:db8:80::100/64"]);
+    guest.connect(TAPS[0], &client, &[&format!("{CLIENT}/24"), "2001:db8:80::100/64"]);
     guest.connect(TAPS[1], &servers, &[&format!("{SERVER}/24"), &format!("{SERVER_V6}/64")]);
     let host =
         Host { name: "RS1".to_owned(), address: SERVER.parse().expect("an address"), namespace: servers };
@@ -88,8 +89,10 @@ fn play(parts: &Parts, nic: Nic) -> Observed {
             assert_eq!(page, format!("<h1>RS1:{SERVER}</h1>\n"));
         }
     }
-    for _ in 0..NAMES {
-        assert_eq!(clients::dig(&client, VIP, "x.weir.test"), "203.0.113.7");
+    let from = CLIENT.parse().expect("an address");
+    for n in 0..NAMES {
+        let from = SocketAddr::new(from, 20_000 + n as u16);
+        assert_eq!(clients::dig_from(&client, from, VIP, "x.weir.test"), "203.0.113.7");
     }
     // Control sees the workers' counters a little later.
     let stats = guest.document("stats", |stats| {
