@@ -6,7 +6,11 @@ mod fake;
 use std::{ffi::OsString, net::IpAddr, path::Path};
 
 use fake::FakePlane;
-use weir::control::{plane::AddressKind, rules::RulesFile, store::Store};
+use weir::control::{
+    plane::AddressKind,
+    rules::RulesFile,
+    store::{ServiceDefaults, Store},
+};
 use weir_api::ipvsadm::names::SystemNames;
 use weirctl::ipvsadm::{Environment, ipvsadm};
 
@@ -97,7 +101,7 @@ fn in_a_rules_file() {
     for (first, second, v6) in pairs() {
         let text = of_family(&format!("{}{}", first.rules, second.rules), v6);
         let rules = RulesFile::parse(Path::new("rules"), text.as_bytes()).unwrap();
-        let checked = rules.check(&["wan".into()], []).map_err(|e| e.to_string());
+        let checked = rules.check(&["wan".into()], [], ServiceDefaults::default()).map_err(|e| e.to_string());
         let mut store = Store::new(FakePlane::default());
         let applied = rules.apply(&mut store).map_err(|e| e.to_string());
         assert_eq!(applied, checked, "{text}");
@@ -180,5 +184,33 @@ snat add one --inside 10.9.0.0/16 --port wan --pool 192.0.2.8
         ("-P -f 1 -z 192.0.2.10", true),
     ] {
         assert_eq!(restore(&mut store, &format!("{rule}\n")).is_empty(), free, "{rule}");
+    }
+}
+
+/// Whether or not a service uses them.
+#[test]
+fn default_local_addresses() {
+    for v6 in [false, true] {
+        let address = if v6 { "2001:db8::5" } else { "192.0.2.5" };
+        let defaults = || ServiceDefaults {
+            local_addresses: [address.parse().unwrap()].into(),
+            ..ServiceDefaults::default()
+        };
+        for other in USES {
+            let text = of_family(other.rules, v6);
+            let rules = RulesFile::parse(Path::new("rules"), text.as_bytes()).unwrap();
+            let checked = rules.check(&["wan".into()], [], defaults()).map_err(|e| e.to_string());
+            let store = || Store::new(FakePlane::default()).with_defaults(defaults());
+            assert_eq!(rules.apply(&mut store()).map_err(|e| e.to_string()), checked, "{text}");
+            let told = restore(&mut store(), &text);
+            if other.rules.contains("-P ") {
+                assert_eq!((checked, told.as_str()), (Ok(()), ""), "{text}: several services may have it");
+                continue;
+            }
+            let why = format!("{address} is a default local address");
+            let checked = checked.unwrap_err();
+            assert!(checked.starts_with(&format!("rules:{}: ", text.lines().count())), "{text}: {checked}");
+            assert!(checked.ends_with(&why) && told.ends_with(&why), "{text}: {checked}, {told}");
+        }
     }
 }

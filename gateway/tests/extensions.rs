@@ -1,12 +1,13 @@
-//! What weir's ipvsadm understands besides: FULLNAT and local addresses, with the front straight on a store.
+//! What weir's ipvsadm understands besides: FULLNAT, local addresses and `-m` for either method, with the front straight on a
+//! store.
 
 mod fake;
 
 use std::ffi::OsString;
 
 use fake::FakePlane;
-use weir::control::store::Store;
-use weir_api::ipvsadm::names::SystemNames;
+use weir::control::store::{ServiceDefaults, Store};
+use weir_api::{ipvsadm::names::SystemNames, model::Masquerade};
 use weirctl::ipvsadm::{Environment, ipvsadm};
 
 /// One call of `ipvsadm`: status, stdout, stderr.
@@ -23,7 +24,12 @@ fn call_as(name: &str, store: &mut Store<FakePlane>, line: &str, stdin: &str) ->
 }
 
 fn store(lines: &[&str]) -> Store<FakePlane> {
-    let mut store = Store::new(FakePlane::default());
+    store_with(Masquerade::Nat, lines)
+}
+
+fn store_with(masquerade: Masquerade, lines: &[&str]) -> Store<FakePlane> {
+    let defaults = ServiceDefaults { masquerade, ..ServiceDefaults::default() };
+    let mut store = Store::new(FakePlane::default()).with_defaults(defaults);
     for line in lines {
         assert_eq!(call(&mut store, line, ""), (0, String::new(), String::new()), "{line}");
     }
@@ -209,4 +215,153 @@ fn only_weirctl_knows_lines_of_words() {
     assert_eq!(call(&mut as_ipvsadm, "-S", "").1, "");
     let (status, _, err) = call(&mut store(&[]), "-R", rules);
     assert_eq!((status, err.as_str()), (255, "Try `ipvsadm -h' or 'ipvsadm --help' for more information.\n"));
+}
+
+/// Servers as a program of this name lists them: address and method.
+fn forward(name: &str, store: &mut Store<FakePlane>) -> Vec<String> {
+    let (status, out, err) = call_as(name, store, "-L -n", "");
+    assert_eq!((status, err.as_str()), (0, ""));
+    let rows =
+        out.lines().filter_map(|line| line.strip_prefix("  -> ").filter(|row| !row.starts_with("Remote")));
+    rows.map(|row| row.split_whitespace().take(2).collect::<Vec<_>>().join(" ")).collect()
+}
+
+const MASQUERADED: [&str; 4] = [
+    "-A -t 192.0.2.10:80 -s wlc",
+    "-a -t 192.0.2.10:80 -r 10.0.0.1:8080 -m -w 3 -x 9",
+    "-a -t 192.0.2.10:80 -r 10.0.0.2:80 -g",
+    "--add-server --tcp-service 192.0.2.10:80 --real-server 10.0.0.3:80 --masquerading",
+];
+
+#[test]
+fn masquerading_is_fullnat_where_the_gateway_says_so() {
+    let mut store = store_with(Masquerade::FullNat, &MASQUERADED);
+    assert_eq!(
+        forward("ipvsadm", &mut store),
+        ["10.0.0.1:8080 Masq", "10.0.0.2:80 Route", "10.0.0.3:80 Masq"]
+    );
+    let own = ["10.0.0.1:8080 FullNat", "10.0.0.2:80 Route", "10.0.0.3:80 FullNat"];
+    assert_eq!(forward("weirctl", &mut store), own);
+    let (_, rules, _) = call(&mut store, "-S -n", "");
+    let saved = "\
+-A -t 192.0.2.10:80 -s wlc
+-a -t 192.0.2.10:80 -r 10.0.0.1:8080 -m -w 3
+-a -t 192.0.2.10:80 -r 10.0.0.2:80 -g -w 1
+-a -t 192.0.2.10:80 -r 10.0.0.3:80 -m -w 1
+";
+    assert_eq!(rules, saved);
+    let mut second = store_with(Masquerade::FullNat, &[]);
+    assert_eq!(call(&mut second, "-R", &rules), (0, String::new(), String::new()));
+    assert_eq!(forward("weirctl", &mut second), own);
+    // Nor does IPVS know it otherwise.
+    let mut ipvs = crate::store(&[]);
+    assert_eq!(call(&mut ipvs, "-R", &rules).0, 0);
+    assert_eq!(
+        forward("weirctl", &mut ipvs),
+        ["10.0.0.1:8080 Masq", "10.0.0.2:80 Route", "10.0.0.3:80 Masq"]
+    );
+    let (_, rules, _) = call_as("weirctl", &mut store, "-S -n", "");
+    assert!(rules.contains("-r 10.0.0.1:8080 -b -w 3 -x 9"), "{rules}");
+}
+
+#[test]
+fn masquerading_is_nat_otherwise() {
+    let mut store = store(&MASQUERADED);
+    for name in ["ipvsadm", "weirctl"] {
+        let expected = ["10.0.0.1:8080 Masq", "10.0.0.2:80 Route", "10.0.0.3:80 Masq"];
+        assert_eq!(forward(name, &mut store), expected);
+    }
+    let (_, rules, _) = call_as("weirctl", &mut store, "-S -n", "");
+    assert!(rules.contains("-r 10.0.0.1:8080 -m -w 3 -x 9") && !rules.contains("--nat"), "{rules}");
+}
+
+#[test]
+fn both_families_marks_and_persistent_services_masquerade_alike() {
+    let mut store = store_with(
+        Masquerade::FullNat,
+        &[
+            "-A -t [2001:db8::10]:80 -p 60",
+            "-a -t [2001:db8::10]:80 -r [2001:db8:1::1]:8080 -m",
+            "-A -u 192.0.2.10:53 -o",
+            "-a -u 192.0.2.10:53 -r 10.0.0.1:5353 -m",
+            "-A -f 7 -6",
+            "-a -f 7 -6 -r [2001:db8:1::2]:81 -m",
+        ],
+    );
+    let mut methods = forward("weirctl", &mut store);
+    methods.sort();
+    let all = ["10.0.0.1:5353 FullNat", "[2001:db8:1::1]:8080 FullNat", "[2001:db8:1::2]:81 FullNat"];
+    assert_eq!(methods, all);
+    let line = "-a -t [2001:db8::10]:80 -r 10.0.0.1:80 -m";
+    let (status, _, err) = call(&mut store, line, "");
+    assert_eq!(
+        (status, err.as_str()),
+        (2, "Different address family is allowed only for tunneling servers\n")
+    );
+    // A server that only FULLNAT can reach is saved so that it comes back.
+    assert_eq!(call(&mut store, "-a -t [2001:db8::10]:80 -r 10.0.0.1:80 --fullnat", "").0, 0);
+    let (_, rules, _) = call(&mut store, "-S -n", "");
+    assert!(rules.contains("-r 10.0.0.1:80 -b -w 1"), "{rules}");
+    let mut second = store_with(Masquerade::FullNat, &[]);
+    assert_eq!(call(&mut second, "-R", &rules), (0, String::new(), String::new()));
+}
+
+/// What ldirectord and keepalived do with a weight.
+#[test]
+fn an_edit_by_masquerading_keeps_nat_and_fullnat() {
+    for masquerade in [Masquerade::Nat, Masquerade::FullNat] {
+        for name in ["ipvsadm", "weirctl"] {
+            let mut store = store_with(masquerade, &MASQUERADED[..1]);
+            for line in ["-r 10.0.0.1:80 --nat", "-r 10.0.0.2:80 --fullnat"] {
+                call_as("weirctl", &mut store, &format!("-a -t 192.0.2.10:80 {line}"), "");
+            }
+            for server in ["10.0.0.1:80", "10.0.0.2:80"] {
+                let line = format!("-e -t 192.0.2.10:80 -r {server} -m -w 0");
+                assert_eq!(call_as(name, &mut store, &line, ""), (0, String::new(), String::new()));
+            }
+            let (_, rules, _) = call_as("weirctl", &mut store, "-S -n", "");
+            let nat = if masquerade == Masquerade::Nat { "-m" } else { "--nat" };
+            assert!(rules.contains(&format!("-r 10.0.0.1:80 {nat} -w 0")), "{masquerade:?} {name}: {rules}");
+            assert!(rules.contains("-r 10.0.0.2:80 -b -w 0"), "{masquerade:?} {name}: {rules}");
+        }
+    }
+}
+
+#[test]
+fn a_service_may_mean_something_else_by_masquerading() {
+    let mut store = store(&MASQUERADED[..1]);
+    let set = "masquerade tcp/192.0.2.10:80 fullnat\n";
+    assert_eq!(call_as("weirctl", &mut store, "-R", set).0, 0);
+    assert_eq!(call(&mut store, "-E -t 192.0.2.10:80 -s rr", "").0, 0, "which an edit leaves alone");
+    assert_eq!(call(&mut store, MASQUERADED[1], "").0, 0);
+    assert_eq!(call_as("weirctl", &mut store, "-a -t 192.0.2.10:80 -r 10.0.0.2:80 --nat", "").0, 0);
+    assert_eq!(forward("ipvsadm", &mut store), ["10.0.0.1:8080 Masq", "10.0.0.2:80 Masq"]);
+    assert_eq!(forward("weirctl", &mut store), ["10.0.0.1:8080 FullNat", "10.0.0.2:80 Masq"]);
+    let (_, rules, _) = call_as("weirctl", &mut store, "-S -n", "");
+    let saved = "\
+-A -t 192.0.2.10:80 -s rr
+masquerade tcp/192.0.2.10:80 fullnat
+-a -t 192.0.2.10:80 -r 10.0.0.1:8080 -b -w 3 -x 9
+-a -t 192.0.2.10:80 -r 10.0.0.2:80 --nat -w 1
+# end of 4 rules
+";
+    assert_eq!(rules, saved);
+    // ipvsadm's names can't say whose service it is, so they say the method.
+    let (_, rules, _) = call(&mut store, "-S -n", "");
+    assert!(rules.contains("-r 10.0.0.1:8080 -b -w 3\n"), "{rules}");
+    assert!(rules.contains("-r 10.0.0.2:80 -m -w 1\n"), "{rules}");
+}
+
+#[test]
+fn ipvsadm_s_names_have_no_option_for_nat_alone() {
+    for masquerade in [Masquerade::Nat, Masquerade::FullNat] {
+        let mut store = store_with(masquerade, &MASQUERADED[..1]);
+        let line = "-a -t 192.0.2.10:80 -r 10.0.0.1 --nat";
+        assert_eq!(call(&mut store, line, ""), (255, String::new(), "--nat: unknown option\n".into()));
+        let (status, _, err) = call(&mut store, "-R", "masquerade tcp/192.0.2.10:80 fullnat\n");
+        assert_eq!((status, err.is_empty()), (255, false));
+        assert_eq!(call_as("weirctl", &mut store, line, "").0, 0);
+        let wrong = "-A -t 192.0.2.11:80 --nat";
+        assert_eq!(call_as("weirctl", &mut store, wrong, "").2, "--nat: unknown option\n");
+    }
 }

@@ -12,7 +12,7 @@ use rig::{
 };
 use weir::path::verdict::Reason;
 use weir_api::{
-    model::{Forwarding, Protocol, SessionState},
+    model::{Forwarding, Protocol, Server, SessionState},
     protocol::Change,
 };
 
@@ -103,6 +103,34 @@ fn sessions_survive_every_change_of_their_service() {
             }
         }
         assert_eq!(rig.session_count(), 6);
+    }
+}
+
+/// A server that is added by masquerading where that is FULLNAT, on another port than the service's.
+#[test]
+fn default_local_addresses_serve_until_the_service_has_its_own() {
+    use weir::control::store::ServiceDefaults;
+    use weir_api::model::{LocalAddress, Masquerade};
+    for workers in [1, 3] {
+        let default = Ipv4Addr::new(10, 0, 0, 201);
+        let local_addresses = [default.into()].into();
+        let defaults = ServiceDefaults { masquerade: Masquerade::FullNat, local_addresses };
+        let mut rig = Rig::with(&Options { workers, defaults, ..Options::default() });
+        let service = key(Protocol::Tcp, VIP, 80);
+        rig.add_service(Protocol::Tcp, VIP, 80, "rr", false);
+        let by_m = Server { port: 8080, ..server([10, 0, 0, 1], 80, Forwarding::Nat, 1) };
+        rig.change(Change::AddMasqueraded { service, server: by_m });
+        let first = establish(&mut rig, client(1));
+        assert_eq!((first.0.0, first.1), (default, (Ipv4Addr::new(10, 0, 0, 1), 8080)));
+        let own = LIP;
+        let local = LocalAddress { address: own.into(), interface: None };
+        rig.change(Change::AddLocalAddress { service, local });
+        assert_eq!(establish(&mut rig, client(2)).0.0, own, "{workers} workers");
+        assert!(reply(&mut rig, first, "A") && request(&mut rig, client(1), "PA") == Some(first));
+        rig.change(Change::DeleteLocalAddress { service, address: own.into() });
+        assert_eq!(establish(&mut rig, client(3)).0.0, default);
+        rig.change(Change::DeleteService(service));
+        assert!(reply(&mut rig, first, "PA"), "its session outlives the service");
     }
 }
 

@@ -2,25 +2,28 @@
 
 mod fake;
 
-use std::{ffi::OsString, net::IpAddr};
+use std::{ffi::OsString, net::IpAddr, path::Path};
 
 use fake::FakePlane;
 use proptest::prelude::*;
-use weir::control::store::Store;
+use weir::control::{
+    rules::RulesFile,
+    store::{ServiceDefaults, Store},
+};
 use weir_api::{
     ipvsadm::names::SystemNames,
     model::{
-        Family, Forwarding, LocalAddress, MarkRule, Protocol, Server, Service, ServiceKey, Timeouts, Tunnel,
-        TunnelChecksum, TunnelKind,
+        Family, Forwarding, LocalAddress, MarkRule, Masquerade, Protocol, Server, Service, ServiceKey,
+        Timeouts, Tunnel, TunnelChecksum, TunnelKind,
         snat::{DEFAULT_PORTS, Dependence, Kind, MAX_PORTS, MAX_TIMEOUT, Pooling, SnatRule, SnatTimeouts},
     },
     protocol::{Change, Refusal},
-    rules::client_address::WAYS,
+    rules::{client_address::WAYS, masquerade::MEANINGS},
 };
 use weirctl::{
     commands::{
         fetch::{self, Snapshot},
-        file, file_write,
+        file, file_rules, file_write,
         plan::plan,
     },
     ipvsadm::{Environment, ipvsadm},
@@ -43,14 +46,16 @@ fn call(store: &mut Store<FakePlane>, line: &str, stdin: &str) -> String {
 
 /// The state with what has no order in an order.
 fn state(store: &mut Store<FakePlane>) -> Vec<String> {
-    let Snapshot { services, client_addresses, marks, snat, timeouts, .. } = fetch::snapshot(store).unwrap();
+    let Snapshot { services, client_addresses, masquerade, marks, snat, timeouts, .. } =
+        fetch::snapshot(store).unwrap();
     let mut all: Vec<String> = Vec::new();
     for (mut row, mut servers) in services {
         servers.sort_by_key(|s| (s.server.address, s.server.port));
         row.local_addresses.sort_by_key(|local| local.address);
         let servers: Vec<&Server> = servers.iter().map(|s| &s.server).collect();
         let told = client_addresses.get(&row.service.key);
-        all.push(format!("{:?} {:?} {told:?} {servers:?}", row.service, row.local_addresses));
+        let means = masquerade.get(&row.service.key);
+        all.push(format!("{:?} {:?} {told:?} {means:?} {servers:?}", row.service, row.local_addresses));
     }
     all.sort();
     all.extend(marks.iter().map(|rule| format!("{rule:?}")));
@@ -148,10 +153,10 @@ fn servers() -> impl Strategy<Value = Vec<AnyServer>> {
     prop::collection::vec((1u8..9, 1u16..3, forwarding(), 0..=most, 0..=most, 0..=most), 0..5)
 }
 
-/// Service, servers, numbers of local addresses, how servers are told the client's address.
-type AnyService = (Service, Vec<AnyServer>, Vec<(u8, bool)>, usize);
+/// Service, servers, numbers of local addresses, how servers are told the client's address, what `-m` means.
+type AnyService = (Service, Vec<AnyServer>, Vec<(u8, bool)>, usize, usize);
 
-fn add(store: &mut Store<FakePlane>, (service, servers, locals, told): AnyService) {
+fn add(store: &mut Store<FakePlane>, (service, servers, locals, told, means): AnyService) {
     let key = service.key;
     // What can't be, or is there already, is refused, which is fine here.
     let mut apply = |change: Change| store.apply(&change.into()).is_ok();
@@ -175,6 +180,7 @@ fn add(store: &mut Store<FakePlane>, (service, servers, locals, told): AnyServic
         apply(Change::AddLocalAddress { service: key, local });
     }
     apply(Change::SetClientAddress { service: key, how: WAYS[told].1 });
+    apply(Change::SetMasquerade { service: key, how: MEANINGS[means].1 });
 }
 
 /// A mark, its priority, what its protocol and network follow from, and its ports.
@@ -250,20 +256,31 @@ struct Everything {
     marks: Vec<AnyMark>,
     snat: Vec<AnySnat>,
     timeouts: Option<[u32; 3]>,
+    /// Whether the gateway's setting is that `-m` is FULLNAT.
+    fullnat: bool,
+}
+
+/// A store with this setting.
+fn empty(fullnat: bool) -> Store<FakePlane> {
+    let masquerade = if fullnat { Masquerade::FullNat } else { Masquerade::Nat };
+    let defaults = ServiceDefaults { masquerade, ..ServiceDefaults::default() };
+    Store::new(FakePlane::default()).with_defaults(defaults)
 }
 
 fn everything() -> impl Strategy<Value = Everything> {
     let locals = prop::collection::vec((1u8..9, any::<bool>()), 0..3);
-    let services = prop::collection::vec((service(), servers(), locals, 0..WAYS.len()), 0..6);
+    let services =
+        prop::collection::vec((service(), servers(), locals, 0..WAYS.len(), 0..MEANINGS.len()), 0..6);
     let marks = prop::collection::vec((1u32..5, 0u32..3, 1u8.., prop::option::of(any::<(u16, u16)>())), 0..4);
     let timeouts = prop::option::of([1u32..9999, 1u32..9999, 1u32..9999]);
-    (services, marks, prop::collection::vec(any_snat(), 0..4), timeouts)
-        .prop_map(|(services, marks, snat, timeouts)| Everything { services, marks, snat, timeouts })
+    (services, marks, prop::collection::vec(any_snat(), 0..4), timeouts, any::<bool>()).prop_map(
+        |(services, marks, snat, timeouts, fullnat)| Everything { services, marks, snat, timeouts, fullnat },
+    )
 }
 
 /// A store in which all of it is configured that goes together.
 fn store(all: Everything) -> Store<FakePlane> {
-    let mut store = Store::new(FakePlane::default());
+    let mut store = empty(all.fullnat);
     all.services.into_iter().for_each(|service| add(&mut store, service));
     let mut changes: Vec<Change> =
         all.marks.into_iter().map(|rule| Change::AddMark(mark_rule(rule))).collect();
@@ -280,11 +297,27 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
     fn what_is_saved_is_what_there_was(all in everything()) {
+        let fullnat = all.fullnat;
         let mut first = store(all);
         let rules = call(&mut first, "-S -n", "");
-        let mut second = Store::new(FakePlane::default());
+        let mut second = empty(fullnat);
         prop_assert_eq!(call(&mut second, "-R", &rules), "");
         prop_assert_eq!(state(&mut second), state(&mut first), "{}", rules);
+        let mut other = empty(!fullnat);
+        call(&mut other, "-R", &rules);
+        // Where `-m` is NAT, so that ipvsadm takes the rules as well, another gateway's `-m` may be FULLNAT.
+        let follows = rules.lines().any(|line| line.starts_with("-a ") && line.contains(" -m "));
+        if fullnat || !follows {
+            prop_assert_eq!(state(&mut other), state(&mut first), "{}", rules);
+        }
+        // What the gateway loads, and what `apply` makes of the same rules.
+        let mut loaded = empty(!fullnat);
+        let file = RulesFile::parse(Path::new("rules"), rules.as_bytes()).unwrap();
+        prop_assert_eq!(file.apply(&mut loaded).map_err(|e| e.to_string()), Ok(()));
+        prop_assert_eq!(state(&mut loaded), state(&mut other), "{}", rules);
+        let setting = fetch::masquerade(&mut loaded).unwrap().default;
+        let wanted = file_rules::read(&rules, setting).map_err(|e| e.to_string()).unwrap();
+        prop_assert_eq!(plan(&fetch::snapshot(&mut loaded).unwrap(), &wanted).changes, vec![], "{}", rules);
     }
 
     /// Whatever there was before.
@@ -292,9 +325,9 @@ proptest! {
     fn what_is_exported_is_what_is_there_once_it_is_applied(all in everything(), other in everything()) {
         let mut first = store(all);
         let text = export(&mut first);
-        let mut empty = Store::new(FakePlane::default());
-        prop_assert!(apply(&mut empty, &text).is_ok());
-        prop_assert_eq!(export(&mut empty), text.clone());
+        let mut nothing = empty(other.fullnat);
+        prop_assert!(apply(&mut nothing, &text).is_ok());
+        prop_assert_eq!(export(&mut nothing), text.clone());
         let mut second = store(other);
         let before = export(&mut second);
         prop_assert_eq!(apply(&mut second, &text).map(drop), Ok(()), "{} onto {}", &text, &before);

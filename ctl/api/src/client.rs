@@ -228,6 +228,7 @@ impl Subscription {
 
 impl Transport for Client {
     fn call(&mut self, request: Request) -> Result<Response, ClientError> {
+        let request = older::request(request, self.version);
         self.check_version(&request)?;
         let patience = self.patience;
         frame::send(self.stream.get_mut(), &request)
@@ -239,14 +240,16 @@ impl Transport for Client {
     /// socket's buffer.
     fn call_all(&mut self, requests: Vec<Request>) -> Result<Vec<Response>, ClientError> {
         let mut frames = Vec::new();
-        for request in &requests {
-            self.check_version(request)?;
-            frames.extend(frame::encode(request)?);
+        let count = requests.len();
+        for request in requests {
+            let request = older::request(request, self.version);
+            self.check_version(&request)?;
+            frames.extend(frame::encode(&request)?);
         }
         let patience = self.patience;
         let failed = |e| ClientError::of_frame(e, patience);
         self.stream.get_mut().write_all(&frames).map_err(|e| failed(FrameError::Io(e)))?;
-        requests.iter().map(|_| self.receive().map_err(failed)).collect()
+        (0..count).map(|_| self.receive().map_err(failed)).collect()
     }
 
     fn process(&self) -> Option<u32> {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use weir_api::{
     client::{ClientError, Transport},
     model::{
-        ClientAddress, MarkRule, PathCounter, ServiceKey, Timeouts,
+        ClientAddress, MarkRule, Masquerade, MasqueradeSettings, PathCounter, ServiceKey, Timeouts,
         event::{EventPage, MAX_EVENTS},
         snat::{SnatRow, SnatRule},
         status::Status,
@@ -120,6 +120,34 @@ pub fn client_addresses(transport: &mut dyn Transport) -> Result<Vec<(ServiceKey
     }
 }
 
+/// What `-m` means to services: NAT at a gateway that knows nothing else.
+///
+/// # Errors
+/// The gateway can't be asked.
+pub fn masquerade(transport: &mut dyn Transport) -> Result<MasqueradeSettings, Failure> {
+    match transport.call(Request::Masquerade) {
+        Ok(Response::Masquerade(settings)) => Ok(settings),
+        Ok(Response::Refused(refusal)) => Err(refusal.into()),
+        Ok(_) => Err(unexpected()),
+        Err(ClientError::TooOld { .. }) => Ok(MasqueradeSettings::default()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The local addresses of services without their own. None at a gateway that can't have any.
+///
+/// # Errors
+/// The gateway can't be asked.
+pub fn default_local_addresses(transport: &mut dyn Transport) -> Result<Vec<std::net::IpAddr>, Failure> {
+    match transport.call(Request::DefaultLocalAddresses) {
+        Ok(Response::DefaultLocalAddresses(addresses)) => Ok(addresses),
+        Ok(Response::Refused(refusal)) => Err(refusal.into()),
+        Ok(_) => Err(unexpected()),
+        Err(ClientError::TooOld { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The mark rules in their order.
 ///
 /// # Errors
@@ -177,6 +205,8 @@ pub struct Snapshot {
     pub timeouts: Timeouts,
     /// Services whose servers learn the client's address.
     pub client_addresses: HashMap<ServiceKey, ClientAddress>,
+    /// What `-m` means to services that say so themselves.
+    pub masquerade: HashMap<ServiceKey, Masquerade>,
     /// Mark rules in their order.
     pub marks: Vec<MarkRule>,
     /// SNAT rules in their order.
@@ -200,10 +230,19 @@ pub fn snapshot(transport: &mut dyn Transport) -> Result<Snapshot, Failure> {
         let before = info(transport)?.generation;
         let (services, timeouts) = (services(transport, None)?, timeouts(transport)?);
         let client_addresses = client_addresses(transport)?.into_iter().collect();
+        let masquerade = masquerade(transport)?.services.into_iter().collect();
         let marks = marks(transport)?;
         let snat = snat(transport)?.into_iter().map(|row| row.rule).collect();
         if info(transport)?.generation == before {
-            return Ok(Snapshot { generation: before, services, timeouts, client_addresses, marks, snat });
+            return Ok(Snapshot {
+                generation: before,
+                services,
+                timeouts,
+                client_addresses,
+                masquerade,
+                marks,
+                snat,
+            });
         }
     }
     Err(Failure::Refused("the configuration keeps changing: try again".into()))

@@ -9,6 +9,7 @@
 //! address = "192.0.2.10:80"          # port 0: all ports
 //! scheduler = "wlc"
 //! client_address = "toa"             # or none: how FULLNAT servers learn it
+//! masquerade = "fullnat"             # or nat: what `-m` adds; absent: what weir.toml says
 //! local_addresses = ["10.0.0.4", { address = "10.0.0.5", port = "lan" }]
 //!
 //!   [[service.server]]
@@ -29,8 +30,8 @@ use weir_api::{
         parts::Method,
     },
     model::{
-        ClientAddress, Family, Forwarding, LocalAddress, Protocol, Server, Service, ServiceKey, Timeouts,
-        Tunnel, TunnelChecksum, TunnelKind,
+        ClientAddress, Family, Forwarding, LocalAddress, Masquerade, Protocol, Server, Service, ServiceKey,
+        Timeouts, Tunnel, TunnelChecksum, TunnelKind,
     },
 };
 
@@ -65,6 +66,8 @@ pub struct WantedService {
     pub local_addresses: Vec<LocalAddress>,
     /// How its FULLNAT servers learn the client's address.
     pub client_address: ClientAddress,
+    /// What `-m` means to it, if it says so itself.
+    pub masquerade: Option<Masquerade>,
     /// Its servers with their lines, in the file's order.
     pub servers: Vec<(usize, Server)>,
 }
@@ -167,7 +170,8 @@ fn service(
         }
         servers.push((line, server));
     }
-    Ok(WantedService { line, service, local_addresses, client_address: entry.client_address, servers })
+    let (client_address, masquerade) = (entry.client_address, entry.masquerade);
+    Ok(WantedService { line, service, local_addresses, client_address, masquerade, servers })
 }
 
 fn key<S>(entry: &ServiceEntry<S>) -> Result<ServiceKey, FileError> {

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use weir_api::{
-    ipvsadm::{Action, Lines, names::SystemNames, parse_line},
-    model::{ClientAddress, ServiceKey},
+    ipvsadm::{Action, Lines, names::SystemNames, parse_own_line},
+    model::{ClientAddress, Masquerade, ServiceKey},
     protocol::Change,
     rules,
 };
@@ -28,13 +28,14 @@ pub fn is(text: &str) -> bool {
     known && of_line.next().is_some_and(|word| !word.starts_with('='))
 }
 
-/// Reads rules. They have to be whole, since what they lack would be removed.
+/// Reads rules for a gateway with this setting of `masquerade`. They have to be whole, since what they lack would be removed.
 ///
 /// # Errors
 /// A line that isn't a rule, or belongs to none before it; an end that is missing.
-pub fn read(text: &str) -> Result<Wanted, FileError> {
+pub fn read(text: &str, masquerade: Masquerade) -> Result<Wanted, FileError> {
     let mut lines = Lines::new(text.as_bytes());
-    let (mut building, mut complete) = (Building::default(), rules::Completeness::default());
+    let mut complete = rules::Completeness::default();
+    let mut building = Building { wanted: Wanted::default(), places: HashMap::new(), masquerade };
     let unreadable = |e: std::io::Error| FileError { line: None, message: e.to_string() };
     while let Some((line, words)) = lines.next_line().map_err(unreadable)? {
         complete.line(&words);
@@ -62,7 +63,7 @@ fn change(words: &[String]) -> Result<Option<Change>, String> {
             rules::RuleLine::Change(change) => Some(*change),
         });
     }
-    match parse_line("weirctl", words, &SystemNames) {
+    match parse_own_line("weirctl", words, &SystemNames) {
         Ok(Action::Change(change)) => Ok(Some(change)),
         Ok(_) => Err(format!("{} isn't a rule", words.first().map_or("", String::as_str))),
         Err(halt) => Err(halt.message.trim_end().to_owned()),
@@ -70,10 +71,11 @@ fn change(words: &[String]) -> Result<Option<Change>, String> {
 }
 
 /// What the lines so far ask for, in their order.
-#[derive(Default)]
 struct Building {
     wanted: Wanted,
     places: HashMap<ServiceKey, usize>,
+    /// What `-m` means to services that say nothing of their own.
+    masquerade: Masquerade,
 }
 
 impl Building {
@@ -89,9 +91,17 @@ impl Building {
                     service,
                     local_addresses: Vec::new(),
                     client_address: ClientAddress::None,
+                    masquerade: None,
                     servers: Vec::new(),
                 });
             }
+            Change::AddMasqueraded { service, mut server } => {
+                let default = self.masquerade;
+                let means = self.service(&service)?.masquerade.unwrap_or(default);
+                server.forwarding = means.forwarding();
+                return self.take(line, Change::AddServer { service, server });
+            }
+            Change::SetMasquerade { service, how } => self.service(&service)?.masquerade = how,
             Change::AddServer { service, server } => {
                 let servers = &mut self.service(&service)?.servers;
                 if servers.iter().any(|(_, s)| (s.address, s.port) == (server.address, server.port)) {
@@ -147,7 +157,7 @@ mod tests {
 
     #[test]
     fn mistakes_have_their_line() {
-        let complaint = |text: &str| read(text).map(drop).unwrap_err();
+        let complaint = |text: &str| read(text, Masquerade::Nat).map(drop).unwrap_err();
         let end = "# end of 2 rules\n";
         for (lines, line, why) in [
             ("-A -t 192.0.2.1:80 -s rr\n-A -t 192.0.2.1:80 -s rr\n", 2, "tcp/192.0.2.1:80 already exists"),

@@ -91,6 +91,7 @@ fn service_entry((row, servers): &Listed, snapshot: &Snapshot) -> ServiceEntry {
         one_packet: s.one_packet,
         engine: s.engine.clone(),
         client_address: snapshot.client_address(&s.key),
+        masquerade: snapshot.masquerade.get(&s.key).copied(),
         local_addresses: row.local_addresses.iter().map(local_entry).collect(),
         server: servers.iter().map(|row| server_entry(&row.server)).collect(),
     }

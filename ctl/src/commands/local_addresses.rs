@@ -9,7 +9,7 @@ use weir_api::{
         change::Changed,
         rules::{LocalAddresses, ServiceLocalAddresses, UsedLocalAddress},
     },
-    model::{LocalAddress, status::LocalAddressUse},
+    model::{LocalAddress, local::uses_defaults, status::LocalAddressUse},
     protocol::Change,
 };
 
@@ -58,23 +58,42 @@ fn list(args: &LocalAddressListArgs, world: &mut World<'_>) -> Result<(), Failur
         }
     };
     let uses = fetch::status(world.transport)?.local_addresses;
+    let defaults = Defaults(fetch::default_local_addresses(world.transport)?);
     let uses: Uses = uses.into_iter().map(|row| (row.address, row)).collect();
     if args.json {
-        let services = services.iter().filter(|s| has_any(s)).map(|s| document(s, &uses)).collect();
+        let services = services.iter().map(|s| document(s, &defaults, &uses));
+        let services = services.filter(|s| !s.local_addresses.is_empty()).collect();
         json::write(world.out, Body::LocalAddress(LocalAddresses::List { services }))?;
         return Ok(());
     }
     let mut table = Table::new(0, &["SERVICE", "ADDRESS", "PORT", ">PORTS USED", ">BUSIEST SERVER", ">OF"]);
-    for (row, _) in &services {
-        for local in &row.local_addresses {
-            table.row(tone(uses.get(&local.address)), cells(row, local, &uses));
+    for listed in &services {
+        for (local, of) in defaults.and_own(listed) {
+            table.row(tone(uses.get(&local.address)), cells(&listed.0, &local, of, &uses));
         }
     }
     Ok(table.write(world.out, world.style)?)
 }
 
-fn has_any(listed: &Listed) -> bool {
-    !listed.0.local_addresses.is_empty()
+/// The local addresses of services without their own.
+struct Defaults(Vec<IpAddr>);
+
+/// Whose a local address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    Service,
+    Default,
+}
+
+impl Defaults {
+    /// The local addresses of a service: its own, and the default ones where it uses these.
+    fn and_own(&self, (row, servers): &Listed) -> Vec<(LocalAddress, Of)> {
+        let own = &row.local_addresses;
+        let uses = [false, true].map(|ipv6| uses_defaults(own, servers.iter().map(|s| &s.server), ipv6));
+        let used = self.0.iter().filter(|address| uses[usize::from(address.is_ipv6())]);
+        let used = used.map(|address| (LocalAddress { address: *address, interface: None }, Of::Default));
+        own.iter().cloned().map(|local| (local, Of::Service)).chain(used).collect()
+    }
 }
 
 fn tone(used: Option<&LocalAddressUse>) -> Tone {
@@ -83,12 +102,15 @@ fn tone(used: Option<&LocalAddressUse>) -> Tone {
 }
 
 /// An address no port of which is in use has no row in the gateway's status.
-fn cells(row: &weir_api::protocol::ServiceRow, local: &LocalAddress, uses: &Uses) -> Vec<String> {
+fn cells(row: &weir_api::protocol::ServiceRow, local: &LocalAddress, of: Of, uses: &Uses) -> Vec<String> {
     let used = uses.get(&local.address);
     let number = |n: Option<String>| n.unwrap_or_else(|| "0".into());
     vec![
         names::service(&row.service.key),
-        local.address.to_string(),
+        match of {
+            Of::Service => local.address.to_string(),
+            Of::Default => format!("{} (default)", local.address),
+        },
         local.interface.clone().unwrap_or_else(|| "-".into()),
         number(used.map(|u| u.used.to_string())),
         number(used.map(|u| u.busiest.to_string())),
@@ -96,18 +118,22 @@ fn cells(row: &weir_api::protocol::ServiceRow, local: &LocalAddress, uses: &Uses
     ]
 }
 
-fn document((row, _): &Listed, uses: &Uses) -> ServiceLocalAddresses {
-    let addresses = row.local_addresses.iter().map(|local| {
+fn document(listed: &Listed, defaults: &Defaults, uses: &Uses) -> ServiceLocalAddresses {
+    let addresses = defaults.and_own(listed).into_iter().map(|(local, of)| {
         let used = uses.get(&local.address);
         UsedLocalAddress {
             address: local.address,
-            port: local.interface.clone(),
+            port: local.interface,
+            default: of == Of::Default,
             used: used.map_or(0, |u| u.used),
             busiest: used.map_or(0, |u| u.busiest),
             ports: used.map(|u| u.ports),
         }
     });
-    ServiceLocalAddresses { service: names::service(&row.service.key), local_addresses: addresses.collect() }
+    ServiceLocalAddresses {
+        service: names::service(&listed.0.service.key),
+        local_addresses: addresses.collect(),
+    }
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ mod local_addresses;
 mod log;
 pub mod man;
 mod marks;
+mod masquerade;
 pub mod names;
 mod pace;
 mod pcapng;
@@ -159,6 +160,7 @@ pub fn run(command: &cli::Command, world: &mut World<'_>) -> Result<(), Failure>
         cli::Command::Save(args) => save::run(args, world),
         cli::Command::Drain(args) => drain::drain(args, world),
         cli::Command::Undrain(args) => drain::undrain(args, world),
+        cli::Command::Masquerade(args) => masquerade::run(args, world),
         cli::Command::ClientAddress(args) => client_address::run(args, world),
         cli::Command::LocalAddress(args) => local_addresses::run(&args.what, world),
         cli::Command::Mark(args) => marks::run(&args.what, world),

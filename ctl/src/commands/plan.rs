@@ -10,9 +10,9 @@ use weir_api::{
         change::{Change as Line, ChangeKind as Kind},
         parts::Method,
     },
-    model::{ClientAddress, LocalAddress, MarkRule, Server, Service, ServiceKey, Timeouts},
+    model::{ClientAddress, LocalAddress, MarkRule, Masquerade, Server, Service, ServiceKey, Timeouts},
     protocol::Change,
-    rules::{client_address::name, mark},
+    rules::{client_address::name, mark, masquerade},
 };
 
 use super::{
@@ -67,7 +67,7 @@ pub fn plan(now: &Snapshot, wanted: &Wanted) -> Plan {
     let mut added = Vec::new();
     for service in &wanted.services {
         match before.get(&service.service.key) {
-            Some(listed) => plan.edit(listed, now.client_address(&service.service.key), service),
+            Some(listed) => plan.edit(listed, now, service),
             None => added.push(service),
         }
     }
@@ -148,7 +148,9 @@ impl Plan {
             ClientAddress::None => String::new(),
             how => format!(" client address {}", name(how)),
         };
-        self.say(Kind::Add, key, None, describe(&wanted.service) + &told);
+        let masquerades = wanted.masquerade.map(|how| format!(" masquerade {}", masquerade::name(Some(how))));
+        let text = describe(&wanted.service) + &told + masquerades.as_deref().unwrap_or_default();
+        self.say(Kind::Add, key, None, text);
         for local in &wanted.local_addresses {
             self.say(Kind::Add, key, Some(name_of(local)), "local address".into());
         }
@@ -169,6 +171,9 @@ impl Plan {
             let how = wanted.client_address;
             self.push(Change::SetClientAddress { service: key, how }, wanted.line);
         }
+        if let how @ Some(_) = wanted.masquerade {
+            self.push(Change::SetMasquerade { service: key, how }, wanted.line);
+        }
         for local in &wanted.local_addresses {
             self.push(Change::AddLocalAddress { service: key, local: local.clone() }, wanted.line);
         }
@@ -177,10 +182,11 @@ impl Plan {
         }
     }
 
-    fn edit(&mut self, (row, servers): &Listed, told: ClientAddress, wanted: &WantedService) {
+    fn edit(&mut self, (row, servers): &Listed, now: &Snapshot, wanted: &WantedService) {
         let key = wanted.service.key;
         let mut inner = Self::default();
-        inner.client_address(told, wanted);
+        inner.client_address(now.client_address(&key), wanted);
+        inner.masquerade(now.masquerade.get(&key).copied(), wanted);
         inner.local_addresses(&row.local_addresses, wanted);
         inner.servers(servers.iter().map(|s| &s.server), wanted);
         let differences = differences(&row.service, &wanted.service);
@@ -199,6 +205,15 @@ impl Plan {
         if how != now {
             self.push(Change::SetClientAddress { service, how }, wanted.line);
             let text = change("client address", Some(name(now)), Some(name(how)));
+            self.say(Kind::Change, &service, None, text);
+        }
+    }
+
+    fn masquerade(&mut self, now: Option<Masquerade>, wanted: &WantedService) {
+        let (service, how) = (wanted.service.key, wanted.masquerade);
+        if how != now {
+            self.push(Change::SetMasquerade { service, how }, wanted.line);
+            let text = change("masquerade", Some(masquerade::name(now)), Some(masquerade::name(how)));
             self.say(Kind::Change, &service, None, text);
         }
     }

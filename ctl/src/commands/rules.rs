@@ -1,6 +1,6 @@
 //! `weirctl apply`, `diff` and `export`.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{fs::File, path::Path};
 
 use weir_api::{
     client::Transport,
@@ -24,7 +24,7 @@ use super::{
 const TRIES: u32 = 5;
 
 pub(super) fn apply(args: &ApplyArgs, world: &mut World<'_>) -> Result<(), Failure> {
-    let wanted = read(&args.file, world.input)?;
+    let wanted = read(&args.file, world)?;
     let (plan, generation) = carry_out(&wanted, &args.file, args.expect_generation, world.transport)?;
     report(args.json, &plan, generation, world)
 }
@@ -35,7 +35,7 @@ pub(super) fn apply(args: &ApplyArgs, world: &mut World<'_>) -> Result<(), Failu
 /// [`Failure::Usage`] if the text is wrong, [`Failure::Stale`] if the generation is another one, and whatever `apply` says.
 pub fn replace(text: &str, expected: u64, transport: &mut dyn Transport) -> Result<Applied, Failure> {
     let name = Path::new("rules");
-    let wanted = parse(name, text)?;
+    let wanted = parse(name, text, transport)?;
     let (plan, generation) = carry_out(&wanted, name, Some(expected), transport)?;
     Ok(applied(&plan, generation))
 }
@@ -95,7 +95,7 @@ fn subject(change: &Change) -> String {
     let service = match change {
         Change::AddService(s) | Change::EditService(s) => &s.key,
         Change::DeleteService(key) => key,
-        Change::SetClientAddress { service, .. } => service,
+        Change::SetClientAddress { service, .. } | Change::SetMasquerade { service, .. } => service,
         Change::AddLocalAddress { service, local } => {
             return format!("{}: local address {}: ", names::service(service), local.address);
         }
@@ -155,7 +155,7 @@ fn show(plan: &Plan, world: &mut World<'_>) -> Result<(), Failure> {
 }
 
 pub(super) fn diff(args: &DiffArgs, world: &mut World<'_>) -> Result<(), Failure> {
-    let wanted = read(&args.file, world.input)?;
+    let wanted = read(&args.file, world)?;
     let now = fetch::snapshot(world.transport)?;
     let plan = plan(&now, &wanted);
     if args.json {
@@ -184,18 +184,23 @@ pub(super) fn export(args: &ExportArgs, world: &mut World<'_>) -> Result<(), Fai
     Ok(world.out.write_all(text.as_bytes())?)
 }
 
-fn read(path: &Path, stdin: &mut dyn Read) -> Result<file::Wanted, Failure> {
+fn read(path: &Path, world: &mut World<'_>) -> Result<file::Wanted, Failure> {
     let unreadable = |e: std::io::Error| Failure::Usage(format!("{}: {e}", path.display()));
     let text = if path == Path::new("-") {
-        input::read_text(stdin, input::LONGEST)
+        input::read_text(&mut *world.input, input::LONGEST)
     } else {
         File::open(path).and_then(|file| input::read_text(file, input::LONGEST))
     };
-    parse(path, &text.map_err(unreadable)?)
+    parse(path, &text.map_err(unreadable)?, world.transport)
 }
 
-fn parse(path: &Path, text: &str) -> Result<file::Wanted, Failure> {
-    let wanted = if file_rules::is(text) { file_rules::read(text) } else { file::read(text) };
+/// What a file says; `-m` in rules is what it means to the gateway.
+fn parse(path: &Path, text: &str, transport: &mut dyn Transport) -> Result<file::Wanted, Failure> {
+    let wanted = if file_rules::is(text) {
+        file_rules::read(text, fetch::masquerade(transport)?.default)
+    } else {
+        file::read(text)
+    };
     wanted.map_err(|error| {
         let line = error.line.map(|l| format!(":{l}")).unwrap_or_default();
         Failure::Usage(format!("{}{line}: {}", path.display(), error.message))

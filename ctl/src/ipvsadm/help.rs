@@ -16,9 +16,11 @@ Extensions to ipvsadm:
   -G|--get-laddr virtual-service [-n]                list the service's local addresses
       These count only as the first word of a line that names a service.
   -a|e virtual-service -r server-address --fullnat   forward by FULLNAT; `-b' without flags is short for it
+  -a|e virtual-service -r server-address --nat       forward by NAT, whatever `-m' means: see docs/ipvsadm.md
   -z|--local-address ADDR   an address that FULLNAT puts in place of the client's
   -F|--ifname PORT          the port whose kernel twin holds it; by default the one that leads to the servers
-  -S also saves thresholds and lines for `mark' and `client-address', and -R restores them: see docs/ipvsadm.md
+  -S also saves thresholds and lines for `mark', `client-address' and `masquerade', and -R restores
+  them: see docs/ipvsadm.md
 ";
 
 const USAGE: &str = "\

@@ -14,8 +14,7 @@ const NO_SERVICE: &str = "No such service";
 /// What ipvsadm says when the gateway refuses `change`; under its `own` name, or of a change that ipvsadm doesn't know,
 /// weirctl adds why.
 pub(super) fn refusal(change: &Change, refusal: &Refusal, own: bool) -> String {
-    let server =
-        matches!(change, Change::AddServer { .. } | Change::EditServer { .. } | Change::DeleteServer { .. });
+    let server = of_server(change);
     let message = match refusal.code {
         ErrorCode::ServiceExists => "Service already exists",
         ErrorCode::NoSuchService if server => "Service not defined",
@@ -47,21 +46,32 @@ pub(super) fn refusal(change: &Change, refusal: &Refusal, own: bool) -> String {
     message.into()
 }
 
+/// Whether it is about a server.
+fn of_server(change: &Change) -> bool {
+    use Change as C;
+    matches!(
+        change,
+        C::AddServer { .. }
+            | C::EditServer { .. }
+            | C::AddMasqueraded { .. }
+            | C::EditMasqueraded { .. }
+            | C::DeleteServer { .. }
+    )
+}
+
 /// Whether ipvsadm has the command, too.
 fn is_ipvsadms(change: &Change) -> bool {
     use Change as C;
-    matches!(
+    let other = matches!(
         change,
         C::AddService(_)
             | C::EditService(_)
             | C::DeleteService(_)
             | C::Flush
-            | C::AddServer { .. }
-            | C::EditServer { .. }
-            | C::DeleteServer { .. }
             | C::Zero(_)
             | C::SetTimeouts(_)
-    )
+    );
+    other || of_server(change)
 }
 
 /// What ipvsadm says when a listing is refused.

@@ -8,6 +8,7 @@ mod connections;
 mod foreign;
 mod help;
 mod list;
+mod masquerade;
 mod messages;
 mod print;
 mod run;

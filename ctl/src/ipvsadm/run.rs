@@ -8,7 +8,7 @@ use std::{
 
 use weir_api::{
     client::{ClientError, Transport},
-    ipvsadm::{Action, FAILED, Format, Halt, Lines, List, REFUSED, names::Names, parse_line},
+    ipvsadm::{Action, FAILED, Format, Halt, Lines, List, REFUSED, names::Names, parse_line, parse_own_line},
     model::{ClientAddress, Service, ServiceKey, Timeouts},
     protocol::{Change, ListQuery, MAX_PAGE, MAX_PIPELINE, Refusal, Request, Response, Row},
     rules,
@@ -17,6 +17,7 @@ use weir_api::{
 use super::{
     connections, foreign, help,
     list::{self, BANNER, Listed},
+    masquerade::Masquerades,
     messages, print, save,
 };
 
@@ -104,11 +105,16 @@ struct RuleLine {
 impl Run<'_> {
     /// One line; `stdin` unless it comes from stdin itself. Status, and whether the program ends.
     fn line(&mut self, words: &[String], stdin: Option<&mut dyn Read>) -> (i32, bool) {
-        let done = match parse_line(self.program, words, self.names) {
+        let done = match self.parse(words) {
             Ok(action) => self.action(action, stdin),
             Err(halt) => Err(halt.into()),
         };
         done.unwrap_or_else(|end| self.complain(&end))
+    }
+
+    fn parse(&self, words: &[String]) -> Result<Action, Halt> {
+        let parse = if self.own { parse_own_line } else { parse_line };
+        parse(self.program, words, self.names)
     }
 
     fn complain(&mut self, end: &LineEnd) -> (i32, bool) {
@@ -250,7 +256,7 @@ impl Run<'_> {
                 Err(wrong) => Some(Err(Halt::refuse(wrong).into())),
             });
         }
-        let parse = |words: &[String]| parse_line(self.program, words, self.names).map_err(LineEnd::from);
+        let parse = |words: &[String]| self.parse(words).map_err(LineEnd::from);
         let parsed = parse(words);
         if parsed.is_ok() && !foreign::passes_for_ipvsadm(words) {
             return read(Some(parsed));
@@ -316,8 +322,12 @@ impl Run<'_> {
     }
 
     fn services(&mut self, services: Vec<Listed>, format: &Format) -> Result<(), LineEnd> {
+        let masquerades = if self.own { Masquerades::default() } else { self.masquerades()? };
         list::title(format, self.out)?;
-        for listed in list::sorted(services, format.unsorted) {
+        for mut listed in list::sorted(services, format.unsorted) {
+            if !self.own {
+                masquerades.hide_fullnat(&mut listed);
+            }
             list::service(&listed, format, self.names, self.out)?;
         }
         Ok(())
@@ -326,12 +336,16 @@ impl Run<'_> {
     fn save(&mut self, numeric: bool) -> Result<i32, LineEnd> {
         let services = self.rows(None)?;
         let told = if self.own { self.client_addresses()? } else { HashMap::new() };
+        let masquerades = self.masquerades()?;
         let mut count = 0;
         for listed in list::sorted(services, false) {
-            let how = told.get(&listed.0.service.key).copied().unwrap_or_default();
+            let key = &listed.0.service.key;
+            let how = told.get(key).copied().unwrap_or_default();
             count += 1 + listed.0.local_addresses.len() + listed.1.len();
             count += usize::from(how != ClientAddress::None);
-            save::service(&listed, numeric, self.own.then_some(how), self.names, self.out)?;
+            count += usize::from(masquerades.own_of(key).is_some());
+            let own = self.own.then_some(how);
+            save::service(&listed, numeric, own, &masquerades, self.names, self.out)?;
         }
         if self.own {
             let Response::Marks(rules) = self.transport.call(Request::Marks)? else { return Err(nonsense()) };
@@ -368,6 +382,16 @@ impl Run<'_> {
             Ok(Response::ClientAddresses(services)) => Ok(services.into_iter().collect()),
             // A gateway that has never heard of it tells no servers.
             Err(ClientError::TooOld { .. }) => Ok(HashMap::new()),
+            Ok(_) => Err(nonsense()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn masquerades(&mut self) -> Result<Masquerades, LineEnd> {
+        match self.transport.call(Request::Masquerade) {
+            Ok(Response::Masquerade(settings)) => Ok(settings.into()),
+            // To a gateway that has never heard of it `-m` is NAT.
+            Err(ClientError::TooOld { .. }) => Ok(Masquerades::default()),
             Ok(_) => Err(nonsense()),
             Err(error) => Err(error.into()),
         }

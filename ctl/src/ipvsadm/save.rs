@@ -7,24 +7,26 @@ use std::io::{self, Write};
 use weir_api::{
     ipvsadm::{
         names::Names,
-        wording::{forwarding_option, mark_options, options, thresholds, tunnel_options},
+        wording::{mark_options, options, thresholds, tunnel_options},
     },
     model::{ClientAddress, MarkRule, ServiceKey, Timeouts, snat::SnatRow},
-    rules::{client_address, mark, snat},
+    rules::{client_address, mark, masquerade, snat},
 };
 
 use super::{
     list::Listed,
+    masquerade::Masquerades,
     print::{place, protocol_of, service_options},
 };
 use crate::commands::names::service as service_word;
 
 /// The rules of a service and its servers; `own`: nothing is forgotten, not how servers learn the client's
-/// address either.
+/// address either, nor what `-m` means to it.
 pub(super) fn service(
     listed: &Listed,
     numeric: bool,
     own: Option<ClientAddress>,
+    masquerades: &Masquerades,
     names: &dyn Names,
     out: &mut dyn Write,
 ) -> io::Result<()> {
@@ -35,6 +37,10 @@ pub(super) fn service(
         _ => service_options(key, numeric, names),
     };
     writeln!(out, "-A {name} -s {}{}", row.service.scheduler, options(&row.service, own.is_some()))?;
+    if let Some(how) = masquerades.own_of(key).filter(|_| own.is_some()) {
+        // Before the servers, which may have `-m`.
+        writeln!(out, "masquerade {} {}", service_word(key), masquerade::name(Some(how)))?;
+    }
     for local in &row.local_addresses {
         let interface = local.interface.iter().map(|i| format!(" -F {i}")).collect::<String>();
         writeln!(out, "-P {name} -z {}{interface}", local.address)?;
@@ -42,7 +48,7 @@ pub(super) fn service(
     for server in servers.iter().map(|row| &row.server) {
         let place = place(server.address, server.port, protocol_of(key), numeric, names);
         let method = server.forwarding;
-        let (option, tunnel) = (forwarding_option(method), tunnel_options(method));
+        let (option, tunnel) = (masquerades.saved(key, server, own.is_some()), tunnel_options(method));
         let thresholds = if own.is_some() { thresholds(server) } else { String::new() };
         writeln!(out, "-a {name} -r {place} {option} -w {}{tunnel}{thresholds}", server.weight)?;
     }

@@ -58,7 +58,7 @@ const SESSION_FILTERS: &[&str] = &[
 ];
 
 /// All of them. None changes anything.
-pub(super) const DOCUMENTS: [Document; 10] = [
+pub(super) const DOCUMENTS: [Document; 11] = [
     document("status", &["status"], &[], false),
     document("stats", &["stats"], &["service"], true),
     document("sessions", &["sessions"], SESSION_FILTERS, false),
@@ -68,6 +68,7 @@ pub(super) const DOCUMENTS: [Document; 10] = [
     document("mark", &["mark", "list"], &[], false),
     document("snat", &["snat", "list"], &[], false),
     document("client-address", &["client-address"], &[], false),
+    document("masquerade", &["masquerade"], &[], false),
     document("local-address", &["local-address", "list"], &[], false),
 ];
 

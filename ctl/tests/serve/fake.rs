@@ -13,7 +13,8 @@ use std::{
 
 use weir_api::{
     model::{
-        Forwarding, PathCounter, Protocol, Rates, Server, Service, ServiceKey, Stats, Timeouts,
+        Forwarding, MasqueradeSettings, PathCounter, Protocol, Rates, Server, Service, ServiceKey, Stats,
+        Timeouts,
         event::EventPage,
         status::{LocalAddressUse, PortStatus, Status, WorkerStatus},
     },
@@ -123,6 +124,8 @@ impl State {
             Request::List(query) => self.rows(query.from, query.max),
             Request::Snat => Response::Snat(Vec::new()),
             Request::Marks => Response::Marks(Vec::new()),
+            Request::Masquerade => Response::Masquerade(MasqueradeSettings::default()),
+            Request::DefaultLocalAddresses => Response::DefaultLocalAddresses(Vec::new()),
             Request::ClientAddresses => Response::ClientAddresses(Vec::new()),
             Request::Timeouts => Response::Timeouts(Timeouts { tcp: 900, tcp_fin: 120, udp: 300 }),
             Request::Info => Response::Info(Info { version: "0.1.0".into(), generation: 7 }),

@@ -254,7 +254,7 @@ fn documents_are_those_of_the_tool() {
     let fake = Fake::start("documents", 3, 2);
     let server = Server::start(fake.socket());
     let names = server.json("/v1/").1["documents"].as_array().expect("names").clone();
-    assert_eq!(names.len(), 10);
+    assert_eq!(names.len(), 11);
     // What is described is there, and what is there is described.
     let description = server.json("/v1/openapi.json").1;
     assert_eq!(description["openapi"], "3.1.0");

@@ -13,6 +13,7 @@ use nix::{
     unistd::Pid,
 };
 
+use weir_api::model::Masquerade;
 use weir_doctor::cpu_list;
 
 use super::{Bus, Config, ConfigError, ConfigErrors, Device, Placement, Port, capacity, text};
@@ -60,6 +61,7 @@ pub fn check(
     for (key, reason) in capacity::oddities(config) {
         findings.warn(&key, reason);
     }
+    findings.masquerade();
     findings.eal();
     findings.rules(rules);
     if findings.errors.is_empty() { Ok(findings.warnings) } else { Err(ConfigErrors(findings.errors)) }
@@ -108,6 +110,14 @@ impl Findings<'_> {
                     self.error(&format!("cores[{n}]"), reason);
                 }
             }
+        }
+    }
+
+    fn masquerade(&mut self) {
+        if self.config.masquerade == Masquerade::FullNat && self.config.default_local_addresses.is_empty() {
+            let reason = "masquerade = \"fullnat\" without [local_addresses] default: services that are added by \
+                ipvsadm's words can't have sessions until they get local addresses of their own";
+            self.warn("ipvs.masquerade", reason);
         }
     }
 
@@ -323,6 +333,19 @@ mod tests {
             let judged = checked(&format!("eal = [{eal}]\n{}", port("net_null0")));
             assert_eq!(judged.err(), complaint.map(|c| vec![c.to_owned()]), "{eal}");
         }
+    }
+
+    #[test]
+    fn fullnat_for_everybody_without_local_addresses_is_a_warning() {
+        let text = |addresses: &str| {
+            format!(
+                "[ipvs]\nmasquerade = \"fullnat\"\n[local_addresses]\ndefault = [{addresses}]\n{}",
+                port("net_null0")
+            )
+        };
+        let warnings = checked(&text("")).unwrap();
+        assert!(warnings[0].starts_with("2: masquerade = \"fullnat\" without [local_addresses] default"));
+        assert_eq!(checked(&text("\"10.10.0.200\"")), Ok(vec![]));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{
     Config, ConfigError, ConfigErrors, ConfiguredRoute, MAX_PORTS, MAX_WORKERS, Placement, Port,
     StaticNeighbour,
     file::{self, File, KeyPositions},
-    reach,
+    local_defaults, reach,
 };
 use crate::prefix::bits;
 
@@ -31,6 +31,7 @@ pub(super) fn validate(file: File, lines: KeyPositions, path: &Path) -> Result<C
     problems.ports(&file.port);
     problems.routes(&file);
     problems.neighbours(&file.neighbour, &file.port);
+    problems.default_local_addresses(&file.local_addresses.default, &file.port);
     problems.rest(&file);
     if !problems.found.is_empty() {
         return Err(ConfigErrors(problems.found));
@@ -60,6 +61,8 @@ pub(super) fn validate(file: File, lines: KeyPositions, path: &Path) -> Result<C
         idle: file.idle,
         eal: file.eal,
         settings,
+        masquerade: file.ipvs.masquerade,
+        default_local_addresses: local_defaults::addresses(&file.local_addresses.default),
         sessions: file.sessions.into_sessions(),
         local_addresses: file.local_addresses.into_local_addresses(),
         ports: file.port.into_iter().map(port).collect(),
@@ -81,14 +84,14 @@ fn port(p: file::PortSection) -> Port {
     }
 }
 
-struct Problems<'a> {
+pub(super) struct Problems<'a> {
     path: &'a Path,
     lines: &'a KeyPositions,
     found: Vec<ConfigError>,
 }
 
 impl Problems<'_> {
-    fn add(&mut self, key: &str, reason: impl Into<String>) {
+    pub(super) fn add(&mut self, key: &str, reason: impl Into<String>) {
         let line = self.lines.of(key);
         self.found.push(ConfigError { file: self.path.to_owned(), line, reason: reason.into() });
     }
@@ -369,7 +372,7 @@ impl Problems<'_> {
 }
 
 /// Whether one host on a link can have the address.
-fn is_host(address: IpAddr) -> bool {
+pub(super) fn is_host(address: IpAddr) -> bool {
     let mapped = matches!(address, IpAddr::V6(a) if a.to_ipv4_mapped().is_some());
     let to_all = address == IpAddr::V4(Ipv4Addr::BROADCAST);
     !(address.is_unspecified() || address.is_multicast() || address.is_loopback() || mapped || to_all)

@@ -7,8 +7,13 @@ use std::{collections::BTreeMap, fmt::Display, net::IpAddr, ops::Range, path::Pa
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 use toml::de::{DeTable, DeValue};
+use weir_api::model::Masquerade;
 
-use super::{Idle, LocalAddresses, Mac, SessionSettings, device::Device};
+use super::{
+    Idle, LocalAddresses, Mac, SessionSettings,
+    device::Device,
+    local_defaults::{self, AddressRange},
+};
 use crate::{
     io::PortId,
     path::{
@@ -90,7 +95,7 @@ impl Default for File {
     }
 }
 
-/// `[ipvs]`: sysctls of IPVS, with the kernel's names and defaults.
+/// `[ipvs]`: sysctls of IPVS, with the kernel's names and defaults, and how masquerading is done.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Ipvs {
@@ -109,6 +114,8 @@ pub(super) struct Ipvs {
     lblcr_expiration: Option<u32>,
     /// Default false.
     nat_strict_tcp: Option<bool>,
+    /// What `-m` means to services that say nothing of their own: `"nat"` or `"fullnat"`. Default `"nat"`.
+    pub masquerade: Masquerade,
 }
 
 /// `[timeouts]`: seconds a session stays in each state; defaults are IPVS's, as in [`StateTimeouts`].
@@ -194,16 +201,19 @@ pub(super) struct LocalAddressesShape {
     pub first_port: u16,
     /// Last one. Default 65535.
     pub last_port: u16,
+    /// Local addresses of services that have none of their own: addresses and ranges. Default: none.
+    #[serde(deserialize_with = "local_defaults::ranges")]
+    pub default: Vec<AddressRange>,
 }
 
 impl Default for LocalAddressesShape {
     fn default() -> Self {
-        Self { first_port: 1024, last_port: u16::MAX }
+        Self { first_port: 1024, last_port: u16::MAX, default: Vec::new() }
     }
 }
 
 impl LocalAddressesShape {
-    pub const fn into_local_addresses(self) -> LocalAddresses {
+    pub fn into_local_addresses(self) -> LocalAddresses {
         LocalAddresses { first_port: self.first_port, last_port: self.last_port }
     }
 }
@@ -402,6 +412,7 @@ pub(super) const KEYS: &[&str] = &[
     "lblc_expiration",
     "lblcr_expiration",
     "nat_strict_tcp",
+    "masquerade",
     "none",
     "established",
     "syn_sent",
@@ -419,6 +430,7 @@ pub(super) const KEYS: &[&str] = &[
     "seed",
     "first_port",
     "last_port",
+    "default",
     "name",
     "device",
     "addresses",

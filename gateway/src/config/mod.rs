@@ -14,12 +14,14 @@ use std::{
 
 use nix::unistd::Group;
 use serde::Deserialize;
+use weir_api::model::Masquerade;
 
 mod capacity;
 pub mod check;
 mod consistency;
 pub mod device;
 mod file;
+mod local_defaults;
 mod machine;
 mod reach;
 pub mod text;
@@ -30,7 +32,7 @@ pub use machine::examine;
 
 pub use crate::mac::Mac;
 use crate::{
-    control::server::SocketPermissions,
+    control::{server::SocketPermissions, store::ServiceDefaults},
     io::PortId,
     path::{flow::behind::RpFilter, settings::Settings},
     prefix::Prefix,
@@ -203,6 +205,11 @@ pub struct Config {
     pub eal: Vec<String>,
     /// `[ipvs]` and `[timeouts]`.
     pub settings: Settings,
+    /// `[ipvs] masquerade`.
+    pub masquerade: Masquerade,
+    /// `[local_addresses] default`, each once, usable by sessions, at most
+    /// [`MAX_LOCAL_ADDRESSES`](weir_api::protocol::MAX_LOCAL_ADDRESSES).
+    pub default_local_addresses: Vec<IpAddr>,
     /// `[sessions]`.
     pub sessions: SessionSettings,
     /// `[local_addresses]`.
@@ -270,6 +277,13 @@ impl Config {
         Ok(SocketPermissions { mode: 0o660, group })
     }
 
+    /// What services have that say nothing of their own.
+    #[must_use]
+    pub fn service_defaults(&self) -> ServiceDefaults {
+        let local_addresses = self.default_local_addresses.as_slice().into();
+        ServiceDefaults { masquerade: self.masquerade, local_addresses }
+    }
+
     /// The port called `name`.
     #[must_use]
     pub fn port(&self, name: &str) -> Option<PortId> {
@@ -328,6 +342,7 @@ mod tests {
         assert_eq!(c.settings, Settings::default());
         assert_eq!(c.sessions, SessionSettings { max_per_worker: 1_048_576, prefault: true, seed: None });
         assert_eq!(c.local_addresses, LocalAddresses { first_port: 1024, last_port: 65535 });
+        assert!(c.masquerade == Masquerade::Nat && c.default_local_addresses.is_empty());
         assert_eq!(c.idle(), Idle::Backoff);
         let p = &c.ports[0];
         assert_eq!((p.mbufs, p.rx_desc, p.tx_desc, p.mtu), (16384, 1024, 1024, None));
@@ -347,6 +362,8 @@ mod tests {
         assert_eq!(sample.idle, Some(Idle::Backoff));
         assert_eq!(sample.eal, plain.eal);
         assert_eq!(sample.settings, plain.settings);
+        assert_eq!(sample.masquerade, plain.masquerade);
+        assert_eq!(sample.default_local_addresses, plain.default_local_addresses);
         assert_eq!(sample.sessions, plain.sessions);
         assert_eq!(sample.local_addresses, plain.local_addresses);
         let (a, b) = (&sample.ports[0], &plain.ports[0]);
@@ -378,6 +395,7 @@ idle = "poll"
 eal = ["-m", "256"]
 [ipvs]
 expire_nodest_conn = true
+masquerade = "fullnat"
 [timeouts]
 established = 60
 [sessions]
@@ -387,6 +405,7 @@ seed = 0
 [local_addresses]
 first_port = 5000
 last_port = 5009
+default = ["192.168.80.200-192.168.80.201"]
 [[port]]
 name = "wan"
 device = "net_af_packet0,iface=veth1"
@@ -415,6 +434,9 @@ port = "lan"
         assert_eq!(c.settings.timeouts.udp, 300);
         assert_eq!(c.sessions, SessionSettings { max_per_worker: 4096, prefault: false, seed: Some(0) });
         assert_eq!(c.local_addresses, LocalAddresses { first_port: 5000, last_port: 5009 });
+        assert_eq!(c.masquerade, Masquerade::FullNat);
+        let defaults: Vec<String> = c.default_local_addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(defaults, ["192.168.80.200", "192.168.80.201"]);
         assert_eq!(c.ports[0].addresses[1].to_string(), "2001:db8::1/64");
         assert_eq!(c.ports[0].mtu, Some(1400));
         assert_eq!((c.ports[0].rp_filter, c.ports[1].rp_filter), (RpFilter::Loose, RpFilter::Strict));
@@ -432,6 +454,11 @@ port = "lan"
             ("socket_mode = 660\n", 1, "socket_mode: invalid type: integer `660`"),
             ("socket_mode = \"rw\"\n", 1, "socket_mode: `rw` isn't a mode: octal digits, 0000 to 0777"),
             ("socket_mode = \"1777\"\n", 1, "`1777` isn't a mode"),
+            (
+                "[ipvs]\nmasquerade = \"snat\"\n",
+                2,
+                "masquerade: unknown variant `snat`, expected `nat` or `fullnat`",
+            ),
             ("workers = 1\nworkers = 2\n", 2, "duplicate key"),
             ("workers = \n", 1, "string values must be quoted"),
             ("idle = \"lazy\"\n", 1, "idle: unknown variant `lazy`"),

@@ -20,6 +20,9 @@ pub enum PlaneChange {
     /// Nothing refers to this deleted server or SNAT rule any more: its slot will be used again. A server that came
     /// and went within one batch is forgotten without ever having been told of.
     Forget(SlotId),
+    /// The local addresses that services without their own have, which are in their states where they use them: the
+    /// gateway keeps them for sessions whose service has its own by now.
+    DefaultLocalAddresses(Arc<[IpAddr]>),
     /// New settings and time-outs.
     Settings(Arc<Settings>),
     /// The SNAT rules are now these, in the order in which they were added; sessions of others end.
@@ -37,7 +40,7 @@ pub struct ServiceState {
     pub service: model::Service,
     /// Its servers, the newest first (the order that scheduling sees).
     pub servers: Vec<(ServerId, model::Server)>,
-    /// Its local addresses (`-P`), in the order they were added.
+    /// Its local addresses (`-P`), in the order they were added, and the default ones that it uses.
     pub local_addresses: Vec<model::LocalAddress>,
     /// How its FULLNAT servers learn the client's address.
     pub client_address: model::ClientAddress,

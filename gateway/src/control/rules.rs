@@ -11,14 +11,14 @@ use std::{
 };
 
 use weir_api::{
-    ipvsadm::{Action, Lines, names::SystemNames, parse_line},
+    ipvsadm::{Action, Lines, names::SystemNames, parse_own_line},
     protocol::{Batch, Change},
     rules,
 };
 
 use super::{
     plane::{self, AddressKind, Plane, SlotTotals},
-    store::Store,
+    store::{ServiceDefaults, Store},
 };
 use crate::{config::text, id::SlotId};
 
@@ -133,7 +133,8 @@ impl RulesFile {
         // The batch ended with the first line that is wrong. Played to a configuration that leads nowhere, each line by
         // itself, the others show, too.
         let nowhere = Nowhere::like(store.plane(), &self.changes);
-        let mut wrong = self.refused_by(&mut Store::new(nowhere));
+        let defaults = store.defaults().clone();
+        let mut wrong = self.refused_by(&mut Store::new(nowhere).with_defaults(defaults));
         if wrong.is_empty() {
             let line = first.change.and_then(|i| self.lines.get(i as usize).copied()).unwrap_or(0);
             wrong.push((line, first.to_string()));
@@ -151,7 +152,7 @@ impl RulesFile {
     }
 
     /// Applies them to a configuration that leads nowhere, for `weir --check`; `ports` are the names that `-F` may
-    /// have, `kinds` what addresses are.
+    /// have, `kinds` what addresses are, `defaults` what services have that say nothing of their own.
     ///
     /// # Errors
     /// As [`RulesFile::apply`].
@@ -159,8 +160,10 @@ impl RulesFile {
         &self,
         ports: &[String],
         kinds: impl IntoIterator<Item = (IpAddr, AddressKind)>,
+        defaults: ServiceDefaults,
     ) -> Result<(), RulesError> {
-        self.apply(&mut Store::new(Nowhere { ports: ports.to_vec(), kinds: kinds.into_iter().collect() }))
+        let nowhere = Nowhere { ports: ports.to_vec(), kinds: kinds.into_iter().collect() };
+        self.apply(&mut Store::new(nowhere).with_defaults(defaults))
     }
 }
 
@@ -173,7 +176,7 @@ fn change(words: &[String]) -> Result<Option<Change>, String> {
         });
     }
     let first = words.first().map_or("", String::as_str);
-    match parse_line("weirctl", words, &SystemNames) {
+    match parse_own_line("weirctl", words, &SystemNames) {
         Ok(Action::Change(change)) => Ok(Some(change)),
         Ok(_) => Err(format!("{first} isn't a rule")),
         Err(_) if !first.starts_with('-') => Err(format!("{first} isn't a rule")),
@@ -193,7 +196,9 @@ impl Nowhere {
         let (mut ports, mut kinds) = (Vec::new(), HashMap::new());
         for change in changes {
             let (port, address) = match change {
-                Change::AddServer { server, .. } => (None, Some(server.address)),
+                Change::AddServer { server, .. } | Change::AddMasqueraded { server, .. } => {
+                    (None, Some(server.address))
+                }
                 Change::AddLocalAddress { local, .. } => (local.interface.clone(), Some(local.address)),
                 Change::AddMark(rule) => (rule.port.clone(), None),
                 Change::AddSnat(rule) => (Some(rule.port.clone()), None),
@@ -244,7 +249,12 @@ mod tests {
         let file = std::env::temp_dir().join(name);
         std::fs::write(&file, text).unwrap();
         let checked = RulesFile::read(&file).and_then(|rules| {
-            rules.check(&["wan".into()], [([10, 0, 0, 254].into(), AddressKind::Port)])?;
+            let kinds = [([10, 0, 0, 254].into(), AddressKind::Port)];
+            let defaults = ServiceDefaults {
+                local_addresses: [[10, 0, 0, 200].into()].into(),
+                ..ServiceDefaults::default()
+            };
+            rules.check(&["wan".into()], kinds, defaults)?;
             Ok(rules.len())
         });
         std::fs::remove_file(&file).unwrap();
@@ -291,6 +301,7 @@ mod tests {
                 "-A -f 1\n-P -f 1 -z 10.0.0.254\n",
                 "FILE:2: invalid operation: 10.0.0.254 is a port's own address: the gateway's own connections need it",
             ),
+            ("-A -t 10.0.0.200:80\n", "FILE:1: invalid operation: 10.0.0.200 is a default local address"),
             (
                 "foo\n-A -f 1\n-A -t bogus\n",
                 "FILE:1: foo isn't a rule\nFILE:3: illegal virtual server address[:port] specified",

@@ -76,6 +76,9 @@ pub enum RunError {
     /// The pool of local addresses.
     #[error("local addresses: {0}")]
     Pool(#[from] PoolError),
+    /// `[local_addresses] default`, and what is wrong with it.
+    #[error("[local_addresses] default: {0}")]
+    DefaultLocalAddress(String),
     /// The kernel side.
     #[error("host side: {0}")]
     Host(#[from] HostError),
@@ -206,12 +209,12 @@ pub fn check_rules(config: &Config, text: &str) -> Result<(), Vec<RuleError>> {
     let own: Vec<Prefix> = config.ports.iter().flat_map(|p| p.addresses.clone()).collect();
     let named = |p: &Prefix| [Some(p.address()), p.broadcast(), p.router_anycast()];
     let kinds = own.iter().flat_map(named).flatten().map(|a| (a, AddressKind::among(&own, a)));
-    RulesFile::parse(&file, text.as_bytes()).and_then(|rules| rules.check(&ports, kinds)).map_err(|error| {
-        match error {
+    RulesFile::parse(&file, text.as_bytes())
+        .and_then(|rules| rules.check(&ports, kinds, config.service_defaults()))
+        .map_err(|error| match error {
             RulesError::Lines { lines, .. } => {
                 lines.into_iter().map(|(line, reason)| RuleError { line, reason }).collect()
             }
             RulesError::Io { source, .. } => vec![RuleError { line: 0, reason: source.to_string() }],
-        }
-    })
+        })
 }

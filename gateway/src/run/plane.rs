@@ -197,6 +197,8 @@ impl GatewayPlane {
                 }
             }
         }
+        // Sessions from a default address go on where their service has addresses of its own by now.
+        needed.extend(self.workers.default_local_addresses());
         // An address without a port any more stays where it is as long as a service has it.
         let gone: Vec<IpAddr> = self.placed.keys().filter(|a| !needed.contains(a)).copied().collect();
         for address in gone {

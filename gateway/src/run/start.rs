@@ -79,6 +79,7 @@ impl Start<'_> {
             Some(_) => news.take_all(&store),
             None => control::take(RoutingTables::new(config, links).without_kernel(), &store),
         }
+        store.lock().check_defaults().map_err(RunError::DefaultLocalAddress)?;
         load_rules(config, &store)?;
         let server = claim.serve(store.clone(), ConnectionLimits::default())?;
 
@@ -112,7 +113,8 @@ impl Start<'_> {
         if let Memory::Ordinary { why, .. } = memory {
             plane.set_memory(why.clone());
         }
-        Arc::new(Mutex::new(Store::with_settings(plane, self.config.settings.clone())))
+        let store = Store::with_settings(plane, self.config.settings.clone());
+        Arc::new(Mutex::new(store.with_defaults(self.config.service_defaults())))
     }
 
     /// The kernel's side, which tells of itself by `news`.

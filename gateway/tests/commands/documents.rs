@@ -113,7 +113,7 @@ fn configured() -> Shared {
 }
 
 /// Nothing is said of a command that can't be checked: every one that takes `--json` is run here.
-const LINES: [&str; 41] = [
+const LINES: [&str; 43] = [
     "ready",
     "doctor --root /nonexistent",
     "status",
@@ -131,6 +131,8 @@ const LINES: [&str; 41] = [
     "mark delete 9",
     "client-address tcp/192.0.2.10:80 toa",
     "client-address",
+    "masquerade tcp/192.0.2.10:80 fullnat",
+    "masquerade",
     "local-address add tcp/192.0.2.10:80 10.0.0.77 --port wan",
     "local-address list",
     "local-address delete tcp/192.0.2.10:80 10.0.0.77",

@@ -11,6 +11,7 @@ mod rig;
 mod documents;
 mod draining;
 mod man;
+mod masquerade;
 mod process;
 mod questions;
 mod rules;
@@ -49,6 +50,10 @@ fn main() -> ExitCode {
             snat_rules_of_a_file_keep_their_sessions, status_tells_all, ready_is_who_polls, doctor_tells_what_why_and_what_mends_it, stats_tell_why, explain_tells_every_stage,
             a_trace_is_shown_and_saved_for_tshark,
             mistakes_have_their_status, a_watch_follows_the_news,
+        }
+        masquerade::{
+            what_masquerading_means_is_set_and_listed, default_local_addresses_are_listed_where_they_are_used,
+            applied_rules_masquerade_as_loaded_ones,
         }
         draining::{
             a_server_empties, what_is_left_is_killed, an_interrupt_leaves_it_drained, time_may_be_up,

@@ -276,6 +276,7 @@ pub fn a_stopped_gateway_is_given_up_on() {
             "snat list",
             "local-address list",
             "client-address",
+            "masquerade",
         ];
         // All at once: each of them waits.
         let started = Instant::now();

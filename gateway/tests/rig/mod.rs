@@ -22,7 +22,7 @@ use weir::{
     clock::{TICKS_PER_SECOND, Tick},
     control::{
         plane::AddressKind,
-        store::Store,
+        store::{ServiceDefaults, Store},
         workers::{self, WorkerTables, Workers},
     },
     host::KernelPorts,
@@ -88,6 +88,8 @@ pub struct Options {
     pub default_route: bool,
     /// How long control waits for a worker's answer.
     pub patience: Duration,
+    /// What services have that say nothing of their own.
+    pub defaults: ServiceDefaults,
 }
 
 impl Default for Options {
@@ -104,6 +106,7 @@ impl Default for Options {
             one_device,
             default_route: false,
             patience: Duration::from_secs(5),
+            defaults: ServiceDefaults::default(),
         }
     }
 }
@@ -179,7 +182,7 @@ impl Rig {
         let wait = waiter(shared.clone(), clock.clone(), hanging.clone());
         let own = |a: IpAddr| if is_own(a) { AddressKind::Own } else { AddressKind::Other };
         let plane = Workers::new(links, vec!["wan".into(), "lan".into()], wait, Box::new(own));
-        let store = Store::new(plane.with_patience(options.patience));
+        let store = Store::new(plane.with_patience(options.patience)).with_defaults(options.defaults.clone());
         let &Options { vlans, one_device, .. } = options;
         let mut rig = Self {
             workers: shared,

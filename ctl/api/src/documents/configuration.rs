@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::parts::Method;
-use crate::model::{ClientAddress, Family, Protocol, TunnelChecksum, TunnelKind};
+use crate::model::{ClientAddress, Family, Masquerade, Protocol, TunnelChecksum, TunnelKind};
 
 /// `weirctl export`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +83,9 @@ pub struct ServiceEntry<S = ServerEntry> {
     /// How FULLNAT servers learn the client's address.
     #[serde(default, skip_serializing_if = "is_default")]
     pub client_address: ClientAddress,
+    /// What `-m` means to it; absent: what the gateway's configuration says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub masquerade: Option<Masquerade>,
     /// Local addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub local_addresses: Vec<LocalEntry>,

@@ -77,6 +77,8 @@ pub enum Body {
     Mark(rules::Marks),
     /// How servers learn the client's address, or that it was changed.
     ClientAddress(rules::ClientAddresses),
+    /// What `-m` means, or that it was changed.
+    Masquerade(rules::Masquerades),
     /// Local addresses, or that they were changed.
     LocalAddress(rules::LocalAddresses),
     /// SNAT rules, or that they were changed.

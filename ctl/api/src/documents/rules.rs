@@ -1,4 +1,5 @@
-//! Mark rules, SNAT rules, how servers learn the client's address, local addresses: listed, or that they were changed.
+//! Mark rules, SNAT rules, how servers learn the client's address, what `-m` means, local addresses: listed, or that they
+//! were changed.
 
 use std::net::IpAddr;
 
@@ -6,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{change::Changed, parts::network};
 use crate::model::{
-    ClientAddress, MarkRule, Protocol, ServiceKey,
+    ClientAddress, MarkRule, Masquerade, Protocol, ServiceKey,
     snat::{Dependence, Kind, Pooling, SnatRow, SnatTimeouts},
 };
 
@@ -70,6 +71,32 @@ pub struct ServiceClientAddress {
     pub client_address: ClientAddress,
 }
 
+/// `weirctl masquerade`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum Masquerades {
+    /// Without arguments.
+    List {
+        /// What `-m` means to all other services: the gateway's setting.
+        default: Masquerade,
+        /// Services with a setting of their own.
+        services: Vec<ServiceMasquerade>,
+    },
+    /// With them.
+    Changed(Changed),
+}
+
+/// What `-m` means to a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ServiceMasquerade {
+    /// Name of the service.
+    pub service: String,
+    /// What it means.
+    pub masquerade: Masquerade,
+}
+
 /// `weirctl local-address`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -102,6 +129,9 @@ pub struct UsedLocalAddress {
     pub address: IpAddr,
     /// Name of the port whose TAP twin holds it.
     pub port: Option<String>,
+    /// Whether it is a default local address, used because the service has none of its own.
+    #[serde(default)]
+    pub default: bool,
     /// Ports in use over all servers.
     pub used: u32,
     /// Ports in use towards the server with the most of them.
@@ -204,6 +234,12 @@ impl From<&MarkRule> for Mark {
 impl From<&(ServiceKey, ClientAddress)> for ServiceClientAddress {
     fn from((key, how): &(ServiceKey, ClientAddress)) -> Self {
         Self { service: key.to_string(), client_address: *how }
+    }
+}
+
+impl From<&(ServiceKey, Masquerade)> for ServiceMasquerade {
+    fn from((key, how): &(ServiceKey, Masquerade)) -> Self {
+        Self { service: key.to_string(), masquerade: *how }
     }
 }
 

@@ -29,10 +29,18 @@ pub(super) fn action(entry: &Entry) -> Result<Action, Halt> {
         Command::DeleteService => Action::Change(Change::DeleteService(key(entry)?)),
         Command::Flush => Action::Change(Change::Flush),
         Command::AddServer => {
-            Action::Change(Change::AddServer { service: key(entry)?, server: server(entry)? })
+            let (service, server) = (key(entry)?, server(entry)?);
+            Action::Change(match entry.forwarding {
+                Method::Masquerade => Change::AddMasqueraded { service, server },
+                _ => Change::AddServer { service, server },
+            })
         }
         Command::EditServer => {
-            Action::Change(Change::EditServer { service: key(entry)?, server: server(entry)? })
+            let (service, server) = (key(entry)?, server(entry)?);
+            Action::Change(match entry.forwarding {
+                Method::Masquerade => Change::EditMasqueraded { service, server },
+                _ => Change::EditServer { service, server },
+            })
         }
         Command::DeleteServer => {
             let (address, port) = place(entry)?;
@@ -174,7 +182,8 @@ fn server(entry: &Entry) -> Result<Server, Halt> {
     let (address, mut port) = place(entry)?;
     let forwarding = match entry.forwarding {
         Method::Route => Forwarding::Route,
-        Method::Nat => Forwarding::Nat,
+        // Which of the two it is the gateway knows.
+        Method::Nat | Method::Masquerade => Forwarding::Nat,
         Method::FullNat => Forwarding::FullNat,
         Method::Tunnel => Forwarding::Tunnel(Tunnel {
             kind: entry.tunnel.unwrap_or(TunnelKind::Ipip),

@@ -21,7 +21,7 @@ pub mod wording;
 pub use restore::Lines;
 pub use wording::line;
 
-use self::{names::Resolve, parse::ParsedCommand};
+use self::{names::Resolve, parse::ParsedCommand, scan::Dialect};
 use crate::{model::ServiceKey, protocol::Change};
 
 /// ipvsadm's status for its own errors.
@@ -137,12 +137,25 @@ pub struct Format {
     pub unsorted: bool,
 }
 
-/// Reads one line: `words` without the program's name, which only stands in messages.
+/// Reads one line as a program of one of ipvsadm's names does: `words` without the program's name, which only stands in
+/// messages.
 ///
 /// # Errors
 /// What ipvsadm would complain of.
 pub fn parse_line(program: &str, words: &[String], names: &dyn Resolve) -> Result<Action, Halt> {
-    match parse::parse(program, words, names)? {
+    action(parse::parse(program, words, names, Dialect::Server)?)
+}
+
+/// As [`parse_line`], under weirctl's own name, which has `--nat` besides.
+///
+/// # Errors
+/// What ipvsadm would complain of.
+pub fn parse_own_line(program: &str, words: &[String], names: &dyn Resolve) -> Result<Action, Halt> {
+    action(parse::parse(program, words, names, Dialect::OwnServer)?)
+}
+
+fn action(parsed: ParsedCommand) -> Result<Action, Halt> {
+    match parsed {
         ParsedCommand::Help => Ok(Action::Help),
         ParsedCommand::Version => Ok(Action::Version),
         ParsedCommand::Entry(entry) => check::action(&entry),

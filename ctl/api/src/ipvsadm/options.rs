@@ -29,6 +29,8 @@ pub(super) enum Tag {
     Tunnel,
     /// `-m`
     Masquerade,
+    /// `--nat`
+    Nat,
     /// `--fullnat`, and `-b` alone on server commands.
     FullNat,
     /// `--sort`, which does nothing.
@@ -389,6 +391,10 @@ pub(super) const LOCAL_SPELLINGS: &[Spelling] = &[
 
 /// Known besides on lines that add or edit a server. `-b` alone means the same there, see the scanner.
 pub(super) const SERVER_SPELLINGS: &[Spelling] = &[tagged("fullnat", None, No, Tag::FullNat)];
+
+/// Known besides on such lines, unless the program has one of ipvsadm's names: these have `-m` for it.
+pub(super) const OWN_SERVER_SPELLINGS: &[Spelling] =
+    &[tagged("fullnat", None, No, Tag::FullNat), tagged("nat", None, No, Tag::Nat)];
 
 #[cfg(test)]
 mod tests {

@@ -69,6 +69,8 @@ pub(super) struct Entry {
 pub(super) enum Method {
     Route,
     Tunnel,
+    /// By NAT or FULLNAT, whichever it means to the service.
+    Masquerade,
     Nat,
     FullNat,
 }
@@ -86,8 +88,13 @@ pub(super) enum ParsedCommand {
 
 type Step = Result<(), Halt>;
 
-/// Reads `words`, the line without the program's name.
-pub(super) fn parse(program: &str, words: &[String], names: &dyn Resolve) -> Result<ParsedCommand, Halt> {
+/// Reads `words`, the line without the program's name; on lines of servers with the options of a dialect.
+pub(super) fn parse(
+    program: &str,
+    words: &[String],
+    names: &dyn Resolve,
+    of_servers: Dialect,
+) -> Result<ParsedCommand, Halt> {
     let mut scanner = Scanner::new(words);
     let try_help = || Halt::try_help(program);
     let mut entry = match scanner.option().map_err(|_| try_help())? {
@@ -105,7 +112,7 @@ pub(super) fn parse(program: &str, words: &[String], names: &dyn Resolve) -> Res
         _ => return Err(try_help()),
     };
     if matches!(entry.command, Command::AddServer | Command::EditServer) {
-        scanner.dialect = Dialect::Server;
+        scanner.dialect = of_servers;
     }
     let mut flags = String::new();
     loop {
@@ -177,7 +184,8 @@ impl Entry {
             Tag::Ipv6 => self.ipv6(),
             Tag::Route => self.method(Method::Route),
             Tag::Tunnel => self.method(Method::Tunnel),
-            Tag::Masquerade => self.method(Method::Nat),
+            Tag::Masquerade => self.method(Method::Masquerade),
+            Tag::Nat => self.method(Method::Nat),
             Tag::FullNat => self.method(Method::FullNat),
             Tag::Sort => Ok(()),
             Tag::Plain(option) => {

@@ -5,7 +5,9 @@
 //! looks like, an optional one only if it doesn't begin with a dash; words that aren't options are put aside and
 //! reported last; errors name the word as it was written.
 
-use super::options::{Argument, LOCAL_SPELLINGS, SERVER_SPELLINGS, SPELLINGS, Spelling, Tag};
+use super::options::{
+    Argument, LOCAL_SPELLINGS, OWN_SERVER_SPELLINGS, SERVER_SPELLINGS, SPELLINGS, Spelling, Tag,
+};
 
 /// Which options there are besides ipvsadm's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub(super) enum Dialect {
     Ipvsadm,
     /// On a line that adds or edits a server.
     Server,
+    /// On such a line, under weirctl's own name.
+    OwnServer,
     /// On a line about local addresses.
     Local,
 }
@@ -90,7 +94,7 @@ impl<'a> Scanner<'a> {
         let mut rest = bundle.chars();
         let letter = rest.next();
         let rest = rest.as_str();
-        if letter == Some('b') && rest.is_empty() && self.dialect == Dialect::Server && !self.word_follows() {
+        if letter == Some('b') && rest.is_empty() && self.is_server() && !self.word_follows() {
             return Ok((Tag::FullNat, None));
         }
         let found = self.spellings().find(|s| s.short.is_some() && s.short == letter);
@@ -129,6 +133,10 @@ impl<'a> Scanner<'a> {
         Ok((spelling.tag, Some(word)))
     }
 
+    fn is_server(&self) -> bool {
+        matches!(self.dialect, Dialect::Server | Dialect::OwnServer)
+    }
+
     /// Whether a word follows that doesn't begin with a dash.
     fn word_follows(&self) -> bool {
         self.words.get(self.next).is_some_and(|w| !w.starts_with('-'))
@@ -138,6 +146,7 @@ impl<'a> Scanner<'a> {
         let more = match self.dialect {
             Dialect::Ipvsadm => &[],
             Dialect::Server => SERVER_SPELLINGS,
+            Dialect::OwnServer => OWN_SERVER_SPELLINGS,
             Dialect::Local => LOCAL_SPELLINGS,
         };
         SPELLINGS.iter().chain(more).copied()

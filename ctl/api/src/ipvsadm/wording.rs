@@ -4,7 +4,7 @@
 use crate::{
     model::{Family, Forwarding, Protocol, Server, Service, ServiceKey, Tunnel, TunnelChecksum, TunnelKind},
     protocol::Change,
-    rules::{client_address, mark, snat},
+    rules::{client_address, mark, masquerade, snat},
 };
 
 /// The line that asks for a change. What only weirctl has is in its words.
@@ -16,8 +16,19 @@ pub fn line(change: &Change) -> String {
         Change::EditService(s) => format!("-E {} -s {}{}", key(&s.key), s.scheduler, options(s, true)),
         Change::DeleteService(of) => format!("-D {}", key(of)),
         Change::Flush => "-C".into(),
-        Change::AddServer { service, server } => format!("-a {} {}", key(service), server_options(server)),
-        Change::EditServer { service, server } => format!("-e {} {}", key(service), server_options(server)),
+        Change::AddServer { service, server } => {
+            format!("-a {} {}", key(service), server_options(server, exact_option(server.forwarding)))
+        }
+        Change::EditServer { service, server } => {
+            format!("-e {} {}", key(service), server_options(server, exact_option(server.forwarding)))
+        }
+        Change::AddMasqueraded { service, server } => {
+            format!("-a {} {}", key(service), server_options(server, MASQUERADE))
+        }
+        Change::EditMasqueraded { service, server } => {
+            format!("-e {} {}", key(service), server_options(server, MASQUERADE))
+        }
+        Change::SetMasquerade { service, how } => format!("masquerade {service} {}", masquerade::name(*how)),
         Change::DeleteServer { service, address, port } => {
             format!("-d {} -r {}", key(service), at(*address, *port))
         }
@@ -77,12 +88,11 @@ pub fn mark_options(mark: u32, family: Family) -> String {
     format!("-f {mark}{}", if family == Family::V6 { " -6" } else { "" })
 }
 
-fn server_options(server: &Server) -> String {
+fn server_options(server: &Server, method_option: &str) -> String {
     let method = server.forwarding;
     format!(
-        "-r {} {} -w {}{}{}",
+        "-r {} {method_option} -w {}{}{}",
         place(server.address, server.port),
-        forwarding_option(method),
         server.weight,
         tunnel_options(method),
         thresholds(server)
@@ -153,13 +163,16 @@ pub fn netmask(service: &Service) -> Option<String> {
     }
 }
 
-/// A forwarding method as an option.
+/// The option that leaves the choice between NAT and FULLNAT to the service.
+pub const MASQUERADE: &str = "-m";
+
+/// A forwarding method as the option that says it whatever `-m` means; ipvsadm doesn't have those of NAT and FULLNAT.
 #[must_use]
-pub fn forwarding_option(method: Forwarding) -> &'static str {
+pub fn exact_option(method: Forwarding) -> &'static str {
     match method {
         Forwarding::Route => "-g",
         Forwarding::Tunnel(_) => "-i",
-        Forwarding::Nat => "-m",
+        Forwarding::Nat => "--nat",
         Forwarding::FullNat => "-b",
     }
 }
@@ -184,18 +197,17 @@ pub fn tunnel_options(method: Forwarding) -> String {
 mod tests {
     use super::*;
     use crate::{
-        ipvsadm::{Action, names::SystemNames, parse_line},
+        ipvsadm::{Action, names::SystemNames, parse_own_line},
         rules,
     };
 
     /// The change that a line asks for.
     fn change(line: &str) -> Change {
-        let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         if let Some(Ok(rules::RuleLine::Change(change))) = rules::parse(&words) {
             return *change;
         }
-        words.insert(0, "ipvsadm".to_owned());
-        match parse_line("ipvsadm", &words[1..], &SystemNames) {
+        match parse_own_line("weirctl", &words, &SystemNames) {
             Ok(Action::Change(change)) => change,
             other => panic!("{line}: {other:?}"),
         }
@@ -211,6 +223,10 @@ mod tests {
             "-C",
             "-a -t 192.0.2.10:80 -r 10.0.0.1:8080 -m -w 5 -x 100 -y 50",
             "-a -t 192.0.2.10:80 -r 10.0.0.1:80 -i -w 1 --tun-type gue --tun-port 6080 --tun-csum",
+            "-a -t 192.0.2.10:80 -r 10.0.0.1:8080 --nat -w 5",
+            "-e -t 192.0.2.10:80 -r 10.0.0.1:8080 -m -w 0",
+            "-e -t 192.0.2.10:80 -r 10.0.0.1:8080 --nat -w 0",
+            "-e -t 192.0.2.10:80 -r [2001:db8::2]:80 -b -w 0",
             "-e -f 4294967295 -6 -r [2001:db8::2]:0 -g -w 0",
             "-d -t 192.0.2.10:80 -r 10.0.0.1:8080",
             "-Z",
@@ -220,6 +236,8 @@ mod tests {
             "-Q -t 192.0.2.10:80 -z 10.0.0.4",
             "mark add 3 --priority 7 --protocol udp --destination 198.51.100.0/24",
             "client-address tcp/192.0.2.10:80 toa",
+            "masquerade tcp/192.0.2.10:80 fullnat",
+            "masquerade mark6/7 default",
         ] {
             let change = change(text);
             assert_eq!(line(&change), text);

@@ -77,7 +77,7 @@ pub const EVENT_KINDS: [(EventKind, &str, &str); 22] = [
     (
         EventKind::RulesChanged,
         "rules-changed",
-        "local addresses, mark rules, SNAT rules, client-address or time-outs were changed",
+        "local addresses, mark rules, SNAT rules, client-address, masquerade or time-outs were changed",
     ),
     (EventKind::LinkUp, "link-up", "a port has its link"),
     (EventKind::LinkDown, "link-down", "a port has lost its link"),

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub mod counters;
 pub mod event;
 pub mod explain;
+pub mod local;
 pub mod schedulers;
 pub mod session;
 pub mod session_log;
@@ -191,6 +192,38 @@ pub enum ClientAddress {
     /// By a binary header before the stream or each datagram: PROXY protocol, version 2.
     #[serde(rename = "proxy-v2")]
     ProxyV2,
+}
+
+/// What `-m` (masquerading) means: how a server that is added so is forwarded to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Masquerade {
+    /// NAT, as in IPVS.
+    #[default]
+    Nat,
+    /// FULLNAT.
+    FullNat,
+}
+
+impl Masquerade {
+    /// The forwarding method.
+    #[must_use]
+    pub fn forwarding(self) -> Forwarding {
+        match self {
+            Self::Nat => Forwarding::Nat,
+            Self::FullNat => Forwarding::FullNat,
+        }
+    }
+}
+
+/// What `-m` means to each service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct MasqueradeSettings {
+    /// To services that say nothing of their own: `[ipvs] masquerade` of the gateway.
+    pub default: Masquerade,
+    /// To those that do.
+    pub services: Vec<(ServiceKey, Masquerade)>,
 }
 
 /// What a persistence engine matched, for `-Lc --persistent-conn`.

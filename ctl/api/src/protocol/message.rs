@@ -6,8 +6,8 @@ use bincode::{Decode, Encode};
 
 use super::{MAX_BATCH, MAX_INTERFACE, MAX_NAME, MAX_TRANSACTION};
 use crate::model::{
-    ClientAddress, FoundSession, LocalAddress, MarkRule, PathCounter, Rates, Server, Service, ServiceKey,
-    Session, SessionFilter, Stats, Timeouts,
+    ClientAddress, FoundSession, LocalAddress, MarkRule, Masquerade, MasqueradeSettings, PathCounter, Rates,
+    Server, Service, ServiceKey, Session, SessionFilter, Stats, Timeouts,
     event::EventPage,
     explain::{Explanation, Question},
     session_log::SessionLogPage,
@@ -103,6 +103,11 @@ pub enum Request {
         /// Most records wanted; the gateway may send fewer, none even, before the end.
         max: u32,
     },
+    /// What `-m` means; answered by [`Response::Masquerade`]. Since version 10.
+    Masquerade,
+    /// The local addresses of services that have none of their own; answered by [`Response::DefaultLocalAddresses`].
+    /// Since version 10.
+    DefaultLocalAddresses,
 }
 
 /// Changes that happen all or not at all.
@@ -213,6 +218,29 @@ pub enum Change {
     ClearSnat,
     /// `weirctl snat edit`: replaces the rule of the same name; its sessions go on. Since version 7.
     EditSnat(SnatRule),
+    /// `-a -m`: adds a server by NAT or FULLNAT, whichever `-m` means to the service. The server's own method doesn't
+    /// count. Since version 10; before, `-m` is [`Change::AddServer`] with NAT.
+    AddMasqueraded {
+        /// Of this service.
+        service: ServiceKey,
+        /// The server.
+        server: Server,
+    },
+    /// `-e -m`: as [`Change::EditServer`]. A server that has NAT or FULLNAT keeps its method, another one gets the method
+    /// that `-m` means to the service. Since version 10.
+    EditMasqueraded {
+        /// Of this service.
+        service: ServiceKey,
+        /// The server.
+        server: Server,
+    },
+    /// `weirctl masquerade`. Servers that are there keep their methods. Since version 10.
+    SetMasquerade {
+        /// Of this service.
+        service: ServiceKey,
+        /// What `-m` means to it; absent: what the gateway's configuration says.
+        how: Option<Masquerade>,
+    },
 }
 
 /// Which services to list.
@@ -322,6 +350,10 @@ pub enum Response {
     Events(EventPage),
     /// A page of the session log.
     SessionLog(SessionLogPage),
+    /// What `-m` means.
+    Masquerade(MasqueradeSettings),
+    /// Local addresses of services that have none of their own, those of either family.
+    DefaultLocalAddresses(Vec<IpAddr>),
 }
 
 /// About the gateway.
@@ -404,6 +436,7 @@ impl Request {
             Self::Explain(_) | Self::InitialTimeouts => 8,
             Self::Events { .. } => 9,
             Self::SessionLog { .. } => 10,
+            Self::Masquerade | Self::DefaultLocalAddresses => 10,
         }
     }
 
@@ -441,6 +474,7 @@ impl Change {
             Self::SetClientAddress { .. } => 3,
             Self::AddSnat(_) | Self::EditSnat(_) => 7,
             Self::DeleteSnat(_) | Self::ClearSnat => 6,
+            Self::AddMasqueraded { .. } | Self::EditMasqueraded { .. } | Self::SetMasquerade { .. } => 10,
             _ => 1,
         }
     }
@@ -509,6 +543,8 @@ mod tests {
         assert_eq!(since(vec![]), 2);
         assert_eq!(since(vec![Change::Flush]), 2);
         assert_eq!(since(vec![Change::ClearSnat, Change::Flush]), 6);
+        let of = service("wlc").key;
+        assert_eq!(since(vec![Change::SetMasquerade { service: of, how: None }]), 10);
     }
 
     #[test]

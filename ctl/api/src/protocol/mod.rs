@@ -26,6 +26,8 @@ mod stage;
 mod golden;
 #[cfg(test)]
 mod golden_log;
+#[cfg(test)]
+mod golden_since_10;
 
 pub use error::{ErrorCode, Refusal};
 pub use message::{

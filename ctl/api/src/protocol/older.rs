@@ -1,22 +1,56 @@
 //! Messages of older versions, for peers that speak them.
 //!
-//! [`Request::since`](super::Request::since) keeps requests from peers that don't know them or know them otherwise.
-//! Here are the answers to requests that haven't changed: [`Response::Status`], whose ports have faults since version
+//! [`Request::since`](super::Request::since) keeps requests from peers that don't know them or know them otherwise, but
+//! for `-m`, which is NAT to a gateway before version 10 ([`request`]). Here are the answers to requests that haven't changed: [`Response::Status`], whose ports have faults since version
 //! 7.
 
 use bincode::{Decode, Encode};
 
 use super::{
-    Response,
+    Change, Request, Response,
     frame::{self, FrameError},
 };
-use crate::model::status::{LocalAddressUse, PortCounters, PortStatus, Status, WorkerStatus};
+use crate::model::{
+    Forwarding,
+    status::{LocalAddressUse, PortCounters, PortStatus, Status, WorkerStatus},
+};
 
 /// The version since which ports have faults.
 const FAULTS: u16 = 7;
 
+/// The version since which `-m` may mean something other than NAT.
+const MASQUERADE: u16 = 10;
+
 /// Number of [`Response::Status`] in the encoding.
 const STATUS: u32 = 7;
+
+/// The request as a peer of `version` knows it.
+#[must_use]
+pub fn request(mut request: Request, version: u16) -> Request {
+    if version < MASQUERADE {
+        let changes = match &mut request {
+            Request::Apply(batch) => batch.changes.as_mut_slice(),
+            Request::Stage(changes) => changes,
+            _ => &mut [],
+        };
+        changes.iter_mut().for_each(plain_nat);
+    }
+    request
+}
+
+/// Says `-m` by naming NAT.
+fn plain_nat(change: &mut Change) {
+    let (Change::AddMasqueraded { service, server } | Change::EditMasqueraded { service, server }) = change
+    else {
+        return;
+    };
+    let (service, mut server) = (*service, server.clone());
+    server.forwarding = Forwarding::Nat;
+    *change = match change {
+        Change::AddMasqueraded { .. } => Change::AddServer { service, server },
+        _ => Change::EditServer { service, server },
+    };
+}
 
 /// The frame that carries `response` to a peer of `version`, length included.
 ///
@@ -169,6 +203,40 @@ mod tests {
             let body = [b"\x07\x050.1.0\x00\x00\x00\x00\x02", &ports[..], b"\x00\x00\x01\x04look"].concat();
             assert_eq!(frame[4..], body, "{:02x?}", &frame[4..]);
         }
+    }
+
+    #[test]
+    fn masquerading_is_nat_before_version_10() {
+        use crate::model::{Family, Masquerade, Server, ServiceKey};
+        let service = ServiceKey::Mark { mark: 7, family: Family::V4 };
+        let server = |forwarding| Server {
+            address: [10, 0, 0, 1].into(),
+            port: 80,
+            forwarding,
+            weight: 1,
+            upper: 0,
+            lower: 0,
+        };
+        let by_m = || {
+            let server = server(Forwarding::FullNat);
+            vec![
+                Change::AddMasqueraded { service, server: server.clone() },
+                Change::EditMasqueraded { service, server },
+            ]
+        };
+        let by_nat = || {
+            let server = server(Forwarding::Nat);
+            vec![
+                Change::AddServer { service, server: server.clone() },
+                Change::EditServer { service, server },
+            ]
+        };
+        assert_eq!(request(Request::Stage(by_m()), 9), Request::Stage(by_nat()));
+        assert_eq!(request(Request::Stage(by_m()), 10), Request::Stage(by_m()));
+        let apply = |changes| Request::Apply(super::super::Batch { changes, expect_generation: Some(3) });
+        assert_eq!(request(apply(by_m()), 1), apply(by_nat()));
+        let set = || apply(vec![Change::SetMasquerade { service, how: Some(Masquerade::FullNat) }]);
+        assert_eq!(request(set(), 9), set(), "what it can't do isn't said otherwise");
     }
 
     #[test]

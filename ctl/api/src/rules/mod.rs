@@ -3,22 +3,24 @@
 //! ```text
 //! mark add MARK [OPTION..]
 //! client-address SERVICE none|toa
+//! masquerade SERVICE nat|fullnat|default
 //! snat add NAME OPTION..
 //! # a comment
 //! ```
 //!
-//! What follows each of the words is read by [`mark`], [`client_address`] and [`snat`].
+//! What follows each of the words is read by [`mark`], [`client_address`], [`masquerade`] and [`snat`].
 //!
 //! The last line of what `weirctl -S` prints is such a comment, `# end of 12 rules`: a truncated file lacks it.
 
 pub mod client_address;
 pub mod mark;
+pub mod masquerade;
 pub mod snat;
 
 use crate::protocol::Change;
 
 /// The words that such lines begin with, but for comments.
-pub const FIRST: [&str; 3] = ["mark", "client-address", "snat"];
+pub const FIRST: [&str; 4] = ["mark", "client-address", "masquerade", "snat"];
 
 /// A line that begins with a word.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +41,7 @@ pub fn parse(words: &[String]) -> Option<Result<RuleLine, String>> {
     let change = match first.as_str() {
         "mark" => mark::parse(&rest),
         "client-address" => client_address::parse(&rest),
+        "masquerade" => masquerade::parse(&rest),
         "snat" => snat::parse(&rest),
         comment if comment.starts_with('#') => return Some(Ok(RuleLine::Comment)),
         _ => return None,
@@ -130,6 +133,9 @@ mod tests {
         assert!(line("mark clean").unwrap().is_err() && line("client-address x toa").unwrap().is_err());
         assert_eq!(line("-C"), None);
         assert_eq!(line("marks clear"), None);
+        assert!(
+            line("masquerade mark/7 nat").unwrap().is_ok() && line("masquerade mark/7").unwrap().is_err()
+        );
         assert_eq!(parse(&[]), None);
     }
 }

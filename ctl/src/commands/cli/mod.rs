@@ -91,6 +91,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Set how FULLNAT servers of a service learn the client's address (TOA, PROXY); without arguments, list it
     ClientAddress(ClientAddressArgs),
+    /// Set what -m (masquerading) adds to a service, NAT or FULLNAT servers; without arguments, list it
+    Masquerade(MasqueradeArgs),
     /// Manage local addresses, which FULLNAT puts in place of the client's, and show their port usage
     LocalAddress(LocalAddressesArgs),
     /// Follow real packets through the stages: 5-tuples before and after, verdict, cycles

@@ -1,4 +1,4 @@
-//! Services and their servers: `drain`, `undrain`, `client-address`, `local-address`.
+//! Services and their servers: `drain`, `undrain`, `client-address`, `masquerade`, `local-address`.
 
 use clap::{
     Args, Subcommand,
@@ -6,8 +6,8 @@ use clap::{
 };
 use clap_complete::ArgValueCandidates;
 use weir_api::{
-    model::{ClientAddress, ServiceKey},
-    rules::client_address,
+    model::{ClientAddress, Masquerade, ServiceKey},
+    rules::{client_address, masquerade},
 };
 
 use crate::commands::{
@@ -70,6 +70,31 @@ pub struct ClientAddressArgs {
     /// As JSON: docs/json.md describes it
     #[arg(long)]
     pub json: bool,
+}
+
+/// `masquerade`
+#[derive(Args, Clone, Debug)]
+pub struct MasqueradeArgs {
+    /// The service: tcp/ADDRESS:PORT, mark/N
+    #[arg(requires = "how", value_parser = client_address::service, add = ArgValueCandidates::new(completion::services))]
+    pub service: Option<ServiceKey>,
+    /// What -m adds: nat, fullnat, or default: what [ipvs] masquerade in weir.toml says
+    #[arg(value_parser = PossibleValuesParser::new(masquerade::MEANINGS.map(|m| m.0)).map(Meaning::named))]
+    pub how: Option<Meaning>,
+    /// As JSON: docs/json.md describes it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `-m` means to a service; absent: what the gateway's configuration says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meaning(pub Option<Masquerade>);
+
+impl Meaning {
+    /// By a name, which is one of [`masquerade::MEANINGS`].
+    fn named(name: String) -> Self {
+        Self(masquerade::meaning(&name).unwrap_or_default())
+    }
 }
 
 /// `local-address`

@@ -198,6 +198,8 @@ pub(super) fn begin(request: Request, held: &mut dyn Configuration) -> Result<Qu
         | Request::Subscribe
         | Request::Marks
         | Request::ClientAddresses
+        | Request::Masquerade
+        | Request::DefaultLocalAddresses
         | Request::Snat
         | Request::InitialTimeouts
         | Request::Events { .. } => return Err(request),

@@ -85,6 +85,9 @@ impl<P: Plane> Store<P> {
             C::Flush => self.flush(journal),
             C::AddServer { service, server } => self.add_server(journal, service, server),
             C::EditServer { service, server } => self.edit_server(journal, service, server),
+            C::AddMasqueraded { service, server } => self.add_masqueraded(journal, service, server),
+            C::EditMasqueraded { service, server } => self.edit_masqueraded(journal, service, server),
+            C::SetMasquerade { service, how } => self.set_masquerade(journal, service, *how),
             C::DeleteServer { service, address, port } => {
                 self.delete_server(journal, service, (*address, *port))
             }
@@ -113,7 +116,7 @@ impl<P: Plane> Store<P> {
         }
     }
 
-    fn find(&mut self, key: &ServiceKey) -> Result<(u64, &mut Record), Refusal> {
+    pub(super) fn find(&mut self, key: &ServiceKey) -> Result<(u64, &mut Record), Refusal> {
         let sequence = self.keys.get(key).copied();
         sequence
             .and_then(|s| Some((s, self.services.get_mut(&s)?)))
@@ -177,7 +180,7 @@ impl<P: Plane> Store<P> {
         journal.undo.push(Undo::Removed(sequence, Box::new(record)));
     }
 
-    fn add_server(&mut self, journal: &mut Journal, key: &ServiceKey, server: &Server) -> Applied {
+    pub(super) fn add_server(&mut self, journal: &mut Journal, key: &ServiceKey, server: &Server) -> Applied {
         let place = (server.address, server.port);
         let (service, record) = self.find(key)?;
         let id_of_service = record.id;
@@ -202,7 +205,12 @@ impl<P: Plane> Store<P> {
         Ok(())
     }
 
-    fn edit_server(&mut self, journal: &mut Journal, key: &ServiceKey, server: &Server) -> Applied {
+    pub(super) fn edit_server(
+        &mut self,
+        journal: &mut Journal,
+        key: &ServiceKey,
+        server: &Server,
+    ) -> Applied {
         let (_, record) = self.find(key)?;
         check::server(server, key.family())?;
         let sequence = record.find(server.address, server.port).ok_or(ErrorCode::NoSuchServer)?;

@@ -66,10 +66,13 @@ impl<P: Plane> Store<P> {
                 let Some(entry) = record.get(*sequence) else { return };
                 edited(events, &record.service.key, &old.server, &entry.server);
             }
-            Undo::LocalAddresses(sequence, _) | Undo::ClientAddress(sequence, _) => {
+            Undo::LocalAddresses(sequence, _)
+            | Undo::ClientAddress(sequence, _)
+            | Undo::Masquerade(sequence, _) => {
                 let Some(Record { service, .. }) = record(sequence) else { return };
                 let what = match step {
                     Undo::ClientAddress(..) => "client-address",
+                    Undo::Masquerade(..) => "masquerade",
                     _ => "local addresses",
                 };
                 let (fields, text): ([(&str, &dyn std::fmt::Display); 2], _) = (

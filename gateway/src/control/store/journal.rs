@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use weir_api::{
-    model::{ClientAddress, LocalAddress, MarkRule, Service},
+    model::{ClientAddress, LocalAddress, MarkRule, Masquerade, Service},
     protocol::Refusal,
 };
 
@@ -80,6 +80,8 @@ pub(super) enum Undo {
     LocalAddresses(u64, Vec<LocalAddress>),
     /// How servers learn the client's address was changed.
     ClientAddress(u64, ClientAddress),
+    /// What `-m` means was changed.
+    Masquerade(u64, Option<Masquerade>),
     /// Mark rules were changed.
     Marks(Vec<MarkRule>),
     /// SNAT rules were changed.
@@ -136,6 +138,7 @@ impl<P: Plane> Store<P> {
                 });
             }
             Undo::ClientAddress(service, old) => self.with(service, |r| r.client_address = old),
+            Undo::Masquerade(service, old) => self.with(service, |r| r.masquerade = old),
             Undo::Marks(old) => self.marks = old,
             Undo::Snat(old) => self.snat = old,
             Undo::LocalAddresses(service, old) => self.with(service, |r| r.local_addresses = old),
@@ -154,7 +157,7 @@ impl<P: Plane> Store<P> {
         let mut changes: Vec<PlaneChange> =
             journal.removed.into_iter().map(PlaneChange::RemoveService).collect();
         let touched = journal.touched.iter().filter_map(|s| self.services.get(s));
-        changes.extend(touched.map(|record| PlaneChange::SetService(record.state())));
+        changes.extend(touched.map(|record| PlaneChange::SetService(record.state(&self.defaults))));
         if let Some(settings) = journal.settings {
             self.settings = Arc::new(settings);
             changes.push(PlaneChange::Settings(self.settings.clone()));

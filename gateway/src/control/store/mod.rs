@@ -11,6 +11,7 @@
 //! | `journal` | what a batch has done, to be undone or told to the plane |
 //! | `record` | a service with its servers |
 //! | `check` | what the kernel would refuse |
+//! | `defaults` | what services have that say nothing of their own |
 //! | `ledger` | numbers of services and servers; deleted servers that sessions still refer to |
 //! | `estimator` | counters since the last `-Z`, and IPVS's rate estimator |
 //! | `listing` | pages |
@@ -23,6 +24,7 @@
 mod apply;
 mod check;
 mod configuration;
+mod defaults;
 mod estimator;
 mod happenings;
 mod journal;
@@ -48,7 +50,7 @@ use weir_api::{
     protocol::{Access, ErrorCode, Info, MAX_PAGE, Refusal, Request, Response, StagedChanges},
 };
 
-pub use self::sysctl::SysctlError;
+pub use self::{defaults::ServiceDefaults, sysctl::SysctlError};
 use self::{
     estimator::{ESTIMATE_PERIOD, ServiceEstimator},
     journal::Journal,
@@ -75,6 +77,7 @@ const MAX_CATCH_UP: u32 = 64;
 pub struct Store<P> {
     plane: P,
     settings: Arc<Settings>,
+    defaults: ServiceDefaults,
     /// Time-outs as they were in the beginning.
     initial_timeouts: Timeouts,
     generation: u64,
@@ -117,6 +120,7 @@ impl<P: Plane> Store<P> {
             plane,
             initial_timeouts: timeouts(&settings),
             settings,
+            defaults: ServiceDefaults::default(),
             generation: 0,
             keys: HashMap::new(),
             services: BTreeMap::new(),
@@ -148,6 +152,11 @@ impl<P: Plane> Store<P> {
     /// Settings and time-outs in force.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// What services have that say nothing of their own.
+    pub fn defaults(&self) -> &ServiceDefaults {
+        &self.defaults
     }
 
     /// Grows with every batch that changes the configuration.
@@ -215,6 +224,8 @@ impl<P: Plane> Store<P> {
                 let told = self.services.values().filter(|r| r.client_address != ClientAddress::None);
                 Response::ClientAddresses(told.map(|r| (r.service.key, r.client_address)).collect())
             }
+            Request::Masquerade => self.masquerades(),
+            Request::DefaultLocalAddresses => self.default_local_addresses(),
             // `StagedChanges` and `Subscribe`: queries have been answered.
             _ => {
                 let detail = "only a connection can do this";

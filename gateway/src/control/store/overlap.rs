@@ -23,7 +23,8 @@ pub(super) enum Use {
     Virtual,
     /// Of a real server.
     Server,
-    /// Of a service's sessions with FULLNAT servers; several services may have it.
+    /// Of a service's sessions with FULLNAT servers, or of those of services without one of their own; several services may
+    /// have it.
     Local,
     /// Of a SNAT rule's sessions.
     Pool,
@@ -143,6 +144,9 @@ impl<P: Plane> Store<P> {
         if from_sessions && count.is(Use::Server) {
             return "a real server's address".into();
         }
+        if what != Use::Local && self.defaults.local_addresses.contains(&address) {
+            return "a default local address".into();
+        }
         if what != Use::Local && count.is(Use::Local) {
             return "a local address of a service".into();
         }
@@ -164,6 +168,7 @@ impl<P: Plane> Store<P> {
             record.servers().for_each(|server| uses.add(server.address, Use::Server));
             record.local_addresses.iter().for_each(|local| uses.add(local.address, Use::Local));
         }
+        self.defaults.local_addresses.iter().for_each(|address| uses.add(*address, Use::Local));
         for (_, rule) in &self.snat {
             rule.addresses().for_each(|address| uses.add(address, Use::Pool));
         }

@@ -6,8 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use weir_api::model::{ClientAddress, LocalAddress, Server, Service, snat::SnatRule};
+use weir_api::model::{ClientAddress, LocalAddress, Masquerade, Server, Service, snat::SnatRule};
 
+use super::ServiceDefaults;
 use crate::{
     control::plane::ServiceState,
     id::{ServerId, ServiceId, SnatRuleId},
@@ -23,6 +24,8 @@ pub(super) struct Record {
     pub service: Service,
     pub local_addresses: Vec<LocalAddress>,
     pub client_address: ClientAddress,
+    /// What `-m` means to it, if it says so itself.
+    pub masquerade: Option<Masquerade>,
     /// By sequence number, so the newest is last.
     servers: BTreeMap<u64, ServerEntry>,
     by_address: HashMap<(IpAddr, u16), u64>,
@@ -44,6 +47,7 @@ impl Record {
             service,
             local_addresses: Vec::new(),
             client_address: ClientAddress::None,
+            masquerade: None,
             servers: BTreeMap::new(),
             by_address: HashMap::new(),
         }
@@ -97,12 +101,12 @@ impl Record {
     }
 
     /// As the plane gets it.
-    pub fn state(&self) -> ServiceState {
+    pub fn state(&self, defaults: &ServiceDefaults) -> ServiceState {
         ServiceState {
             id: self.id,
             service: self.service.clone(),
             servers: self.servers.values().rev().map(|e| (e.id, e.server.clone())).collect(),
-            local_addresses: self.local_addresses.clone(),
+            local_addresses: defaults.local_addresses(self),
             client_address: self.client_address,
         }
     }

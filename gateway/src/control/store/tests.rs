@@ -1,5 +1,7 @@
 //! The store against a plane that only notes what it is told.
 
+mod service_settings;
+
 use std::{collections::HashMap, net::IpAddr};
 
 use weir_api::{
@@ -470,26 +472,6 @@ fn mark_rules_keep_their_order_and_go_out_whole() {
     assert_eq!(listed(&mut store), [2, 1, 3], "-C leaves them alone, as it does netfilter's");
     apply(&mut store, vec![Change::ClearMarks]).unwrap();
     assert!(listed(&mut store).is_empty());
-}
-
-#[test]
-fn the_client_s_address_is_the_service_s_through_edits_and_refusals() {
-    use weir_api::model::ClientAddress;
-    let mut store = Store::new(Fake::default());
-    let key = VIP;
-    let set = |how| Change::SetClientAddress { service: key, how };
-    let told = |store: &mut Store<Fake>| match store.handle(Request::ClientAddresses, Access::ReadOnly) {
-        Response::ClientAddresses(services) => services,
-        other => panic!("{other:?}"),
-    };
-    apply(&mut store, vec![Change::AddService(service("rr")), set(ClientAddress::Toa)]).unwrap();
-    assert_eq!(last_state(&store).client_address, ClientAddress::Toa);
-    apply(&mut store, vec![Change::EditService(service("rr"))]).unwrap();
-    assert_eq!(told(&mut store), [(key, ClientAddress::Toa)]);
-    assert!(apply(&mut store, vec![set(ClientAddress::None), Change::AddService(service("rr"))]).is_err());
-    assert_eq!(told(&mut store), [(key, ClientAddress::Toa)], "a refused batch changes nothing");
-    apply(&mut store, vec![set(ClientAddress::None)]).unwrap();
-    assert_eq!(told(&mut store), []);
 }
 
 #[test]

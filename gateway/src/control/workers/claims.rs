@@ -94,7 +94,9 @@ impl Workers {
             tunnels.map(|(_, s)| s.address)
         }
         match change {
-            PlaneChange::RemoveService(_) | PlaneChange::Marks(_) => true,
+            PlaneChange::RemoveService(_) | PlaneChange::Marks(_) | PlaneChange::DefaultLocalAddresses(_) => {
+                true
+            }
             PlaneChange::Forget(id) => self.nat_servers.contains_key(&id.server()),
             PlaneChange::Settings(_) | PlaneChange::Snat(_) => false,
             PlaneChange::SetService(new) => {
@@ -132,6 +134,7 @@ impl Workers {
                 }
             }
         }
+        self.default_local_addresses.iter().for_each(|address| lookup.add_local(*address));
         for (id, ways) in self.owners.services() {
             lookup.set_ways(id, ways);
         }

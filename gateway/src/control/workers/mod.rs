@@ -77,6 +77,7 @@ pub struct Workers {
     services: BTreeMap<ServiceId, Configured>,
     slots: BTreeMap<SlotId, Vec<ServerSlot>>,
     turn: SharingTurn,
+    default_local_addresses: Arc<[IpAddr]>,
     /// Neighbours that are known.
     neighbours: HashMap<(PortId, IpAddr), Mac>,
     nat_servers: BTreeMap<ServerId, NatServer>,
@@ -116,6 +117,7 @@ impl Workers {
             services: BTreeMap::new(),
             slots: BTreeMap::new(),
             turn: SharingTurn::default(),
+            default_local_addresses: Arc::default(),
             neighbours: HashMap::new(),
             nat_servers: BTreeMap::new(),
             owners: Owners::default(),
@@ -153,6 +155,12 @@ impl Workers {
     /// The services as configured.
     pub fn services(&self) -> impl Iterator<Item = &ServiceState> {
         self.services.values().map(|c| &c.state)
+    }
+
+    /// The local addresses of services without their own.
+    #[must_use]
+    pub fn default_local_addresses(&self) -> &[IpAddr] {
+        &self.default_local_addresses
     }
 
     /// Whether sessions may have Call-IDs.
@@ -290,6 +298,7 @@ impl Workers {
                 batches.iter_mut().for_each(|b| b.push(Update::Slot(id, None)));
             }
             PlaneChange::Marks(rules) => self.marks = rules,
+            PlaneChange::DefaultLocalAddresses(addresses) => self.default_local_addresses = addresses,
             PlaneChange::Snat(rules) => self.set_snat(rules, batches),
             PlaneChange::Settings(settings) => {
                 self.settings = settings;

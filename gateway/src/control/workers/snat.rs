@@ -91,7 +91,8 @@ impl Workers {
             self.routes.port(PortId(port as u8))?.address_like(rule.inside.0)
         };
         let local = |address: &IpAddr| {
-            self.services().any(|s| s.local_addresses.iter().any(|local| local.address == *address))
+            self.default_local_addresses().contains(address)
+                || self.services().any(|s| s.local_addresses.iter().any(|local| local.address == *address))
         };
         let rules = self.snat.iter().filter(|(_, rule)| rule.masquerade);
         rules.map(|(id, rule)| (*id, own(rule).filter(|address| !local(address)))).collect()
