@@ -18,6 +18,7 @@ pub mod clients;
 pub mod gateway;
 pub mod guest;
 pub mod keepalived;
+pub mod ldirectord;
 pub mod namespace;
 mod narrow;
 pub mod process;

@@ -7,6 +7,7 @@
 mod forwarding;
 mod ipv6;
 mod keepalived;
+mod ldirectord;
 mod lifecycle;
 mod links;
 mod local_server;
