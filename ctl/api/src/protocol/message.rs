@@ -435,8 +435,7 @@ impl Request {
             Self::Snat => 7,
             Self::Explain(_) | Self::InitialTimeouts => 8,
             Self::Events { .. } => 9,
-            Self::SessionLog { .. } => 10,
-            Self::Masquerade | Self::DefaultLocalAddresses => 10,
+            Self::SessionLog { .. } | Self::Masquerade | Self::DefaultLocalAddresses => 10,
         }
     }
 
