@@ -30,16 +30,7 @@ pub(super) fn run(args: &LogArgs, world: &mut World<'_>) -> Result<(), Failure> 
 }
 
 fn log_sessions(args: &LogSessionsArgs, world: &mut World<'_>) -> Result<(), Failure> {
-    let filter = SessionFilter {
-        service: sessions::service_key(args.service.as_ref(), world.transport)?,
-        client: args.client,
-        client_port: args.client_port,
-        server: args.server.map(|s| s.0),
-        server_port: args.server.and_then(|s| s.1),
-        protocol: args.protocol.map(Into::into),
-        worker: args.worker,
-        ..SessionFilter::default()
-    };
+    let filter = sessions::chosen(&args.of, world.transport)?;
     world.pace.catch_interrupts()?;
     let mut from = ask(world.transport, filter, None)?.next;
     writeln!(world.err, "weirctl: logging sessions, interrupt to stop")?;

@@ -15,7 +15,7 @@ use weir_api::{
 
 use super::{
     Failure, World,
-    cli::{CountBy, SessionsArgs},
+    cli::{CountBy, SessionChoiceArgs, SessionsArgs},
     fetch, json,
     names::{self, ServiceName},
     style::Tone,
@@ -45,22 +45,33 @@ pub(super) fn run(args: &SessionsArgs, world: &mut World<'_>) -> Result<(), Fail
 fn filter(args: &SessionsArgs, transport: &mut dyn Transport) -> Result<SessionFilter, Failure> {
     let hundredths = |seconds: Option<u32>| seconds.map(|s| s.saturating_mul(100));
     Ok(SessionFilter {
-        service: service_key(args.service.as_ref(), transport)?,
-        client: args.client,
-        client_port: args.client_port,
-        server: args.server.map(|s| s.0),
-        server_port: args.server.and_then(|s| s.1),
-        protocol: args.protocol.map(Into::into),
         state: args.state.map(Into::into),
         min_age: hundredths(args.min_age),
         max_age: hundredths(args.max_age),
         min_idle: hundredths(args.min_idle),
-        worker: args.worker,
+        ..chosen(&args.of, transport)?
+    })
+}
+
+/// The filter for the chosen sessions; a service that is named must be configured.
+pub(super) fn chosen(
+    of: &SessionChoiceArgs,
+    transport: &mut dyn Transport,
+) -> Result<SessionFilter, Failure> {
+    Ok(SessionFilter {
+        service: service_key(of.service.as_ref(), transport)?,
+        client: of.client,
+        client_port: of.client_port,
+        server: of.server.map(|s| s.0),
+        server_port: of.server.and_then(|s| s.1),
+        protocol: of.protocol.map(Into::into),
+        worker: of.worker,
+        ..SessionFilter::default()
     })
 }
 
 /// The key of a service, if one is named; it must be configured.
-pub(super) fn service_key(
+fn service_key(
     name: Option<&ServiceName>,
     transport: &mut dyn Transport,
 ) -> Result<Option<ServiceKey>, Failure> {

@@ -1,14 +1,9 @@
 //! Logs: `log`.
 
 use clap::{Args, Subcommand};
-use clap_complete::ArgValueCandidates;
-use weir_api::model::Network;
 
-use super::ProtocolName;
-use crate::commands::{
-    completion,
-    names::{self, ServiceName},
-};
+use super::SessionChoiceArgs;
+use crate::commands::names;
 
 /// `log`
 #[derive(Args, Clone, Debug)]
@@ -30,24 +25,9 @@ pub enum LogCommand {
 /// `log sessions`
 #[derive(Args, Clone, Debug, Default)]
 pub struct LogSessionsArgs {
-    /// Only of clients in this network or at this address
-    #[arg(long, value_name = "ADDRESS[/BITS]", value_parser = names::parse_network)]
-    pub client: Option<Network>,
-    /// Only from this client port
-    #[arg(long, value_name = "PORT")]
-    pub client_port: Option<u16>,
-    /// Only of this service: tcp/ADDRESS:PORT, udp/ADDRESS:PORT, mark/N
-    #[arg(long, value_parser = names::parse_service, add = ArgValueCandidates::new(completion::services))]
-    pub service: Option<ServiceName>,
-    /// Only of this server
-    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = names::parse_endpoint, add = ArgValueCandidates::new(completion::servers))]
-    pub server: Option<(std::net::IpAddr, Option<u16>)>,
-    /// Only of this protocol
-    #[arg(long, value_enum)]
-    pub protocol: Option<ProtocolName>,
-    /// Only of this worker
-    #[arg(long, value_name = "N")]
-    pub worker: Option<u16>,
+    /// Of which sessions.
+    #[command(flatten)]
+    pub of: SessionChoiceArgs,
     /// Stop after this many records
     #[arg(long, short = 'n', value_name = "N")]
     pub number: Option<u64>,

@@ -56,9 +56,9 @@ pub struct EventsArgs {
     pub json: bool,
 }
 
-/// `sessions`
+/// Which sessions are meant, by what doesn't change while they last.
 #[derive(Args, Clone, Debug, Default)]
-pub struct SessionsArgs {
+pub struct SessionChoiceArgs {
     /// Only of clients in this network or at this address
     #[arg(long, value_name = "ADDRESS[/BITS]", value_parser = names::parse_network)]
     pub client: Option<Network>,
@@ -74,6 +74,17 @@ pub struct SessionsArgs {
     /// Only of this protocol
     #[arg(long, value_enum)]
     pub protocol: Option<ProtocolName>,
+    /// Only of this worker
+    #[arg(long, value_name = "N")]
+    pub worker: Option<u16>,
+}
+
+/// `sessions`
+#[derive(Args, Clone, Debug, Default)]
+pub struct SessionsArgs {
+    /// Which.
+    #[command(flatten)]
+    pub of: SessionChoiceArgs,
     /// Only in this state
     #[arg(long, value_enum, ignore_case = true)]
     pub state: Option<StateName>,
@@ -86,9 +97,6 @@ pub struct SessionsArgs {
     /// Only idle for at least this long
     #[arg(long, visible_alias = "idle", value_name = "DURATION", value_parser = names::parse_seconds)]
     pub min_idle: Option<u32>,
-    /// Only of this worker
-    #[arg(long, value_name = "N")]
-    pub worker: Option<u16>,
     /// Count them by this instead of listing them
     #[arg(long, value_enum, value_name = "BY", num_args = 0..=1, default_missing_value = "all", conflicts_with = "kill")]
     pub count: Option<CountBy>,

@@ -7,8 +7,7 @@
 //! is known. A hop that isn't held in the current era may be reused. When too few hops may be reused, a new
 //! era begins and sessions that still need a hop look it up again.
 //!
-//! Routes through one neighbour may have different MTUs: each MTU has its own hop, chained to the neighbour's
-//! first.
+//! Routes through one neighbour may have different MTUs: each MTU has its own hop, chained to the neighbour's first.
 //!
 //! Hops towards clients and strangers take at most three quarters of the numbers, and at most [`UNRESOLVED`]
 //! of these may wait for a neighbour that hasn't answered yet: neither can crowd out servers.
